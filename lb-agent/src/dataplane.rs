@@ -1,0 +1,81 @@
+//! The one door to the kernel's tables, and what goes through it.
+//!
+//! Policy never touches a map: it makes [`Op`]s, and a [`Dataplane`] performs them. The fake one stands in for the
+//! kernel in tests and can fail on purpose.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::table::{Backend, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes};
+
+/// The configuration tables of one family, as typed rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilyTables<A> {
+    pub frontends: BTreeMap<FrontendKey<A>, Frontend>,
+    pub pools: BTreeMap<PoolKey, Backend<A>>,
+    pub members: BTreeMap<MemberKey<A>, Member>,
+}
+
+impl<A> Default for FamilyTables<A> {
+    fn default() -> Self {
+        Self { frontends: BTreeMap::new(), pools: BTreeMap::new(), members: BTreeMap::new() }
+    }
+}
+
+/// All configuration tables. Flows, counters and the like are the kernel's own and not part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    pub v4: FamilyTables<[u8; 4]>,
+    pub v6: FamilyTables<[u8; 16]>,
+    /// By frontend id; elements that pass for everybody are left out.
+    pub scopes: BTreeMap<u32, Scopes>,
+}
+
+/// Writes to one table of one family. Rows are independent of each other: any prefix may have been written when an
+/// error comes back, and all of it may be written again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FamilyOp<A> {
+    UpsertPools(Vec<(PoolKey, Backend<A>)>),
+    UpsertMembers(Vec<(MemberKey<A>, Member)>),
+    /// New keys are inserted; existing ones are changed in place, their `id` must stay the same.
+    UpsertFrontends(Vec<(FrontendKey<A>, Frontend)>),
+    DeleteFrontends(Vec<FrontendKey<A>>),
+    DeleteMembers(Vec<MemberKey<A>>),
+    DeletePools(Vec<PoolKey>),
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    V4(FamilyOp<[u8; 4]>),
+    V6(FamilyOp<[u8; 16]>),
+    /// Each scope of each element is switched by one store.
+    StoreScopes(Vec<(u32, Scopes)>),
+    /// Wait until no packet sees what was written before (one RCU grace period).
+    Settle,
+}
+
+/// Why the kernel refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("table {map} is full ({max} entries): raise {setting}")]
+    Full { map: &'static str, max: u32, setting: &'static str },
+    #[error("{op} on {map} failed for {key}: {source}")]
+    Row { op: &'static str, map: &'static str, key: String, source: std::io::Error },
+    #[error("{what}: {source}")]
+    Kernel { what: String, source: std::io::Error },
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The one door to the tables.
+pub trait Dataplane {
+    /// What the tables hold now.
+    fn dump(&mut self) -> Result<Tables, Error>;
+
+    /// Performs one step. Deleting a row that is not there is success. On an error any part of the step may have been
+    /// done; performing it again is safe.
+    fn perform(&mut self, op: &Op) -> Result<(), Error>;
+
+    /// Ids of frontends that a flow which has not expired still refers to.
+    fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error>;
+}

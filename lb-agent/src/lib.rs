@@ -1,0 +1,3 @@
+//! The node agent, as a library: pure core (model, desired, plan), thin shell around it.
+
+pub mod dataplane;

@@ -1,0 +1,9 @@
+//! What the kernel and the host share: table layouts, and the packet path over them.
+//!
+//! Compiled twice from this source: for the BPF target by `lb-ebpf`, for the host by the agent (`explain`) and the
+//! tests. It knows no clock, no randomness and no map; those are arguments.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod table;

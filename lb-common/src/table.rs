@@ -1,0 +1,101 @@
+//! Keys and values of the BPF maps: what the agent writes and the packet path reads.
+//!
+//! Every type is `repr(C)` without hidden padding (proved at compile time by [`table_type!`]), addresses are in
+//! network order, everything else is in host order, so that `bpftool map dump` is readable.
+//! A change of any layout raises [`LAYOUT_VERSION`].
+
+mod flow;
+mod frontend;
+mod pool;
+mod stats;
+
+pub use flow::{Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, Tuple};
+pub use frontend::{
+    Action, Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, ScopeFlags, Scopes, bpf_spin_lock,
+};
+pub use pool::{Backend, Member, MemberKey, MemberState, PoolKey};
+pub use stats::{Counter, CounterValue, EdgeState, FrontendStats, Owner, RejectBucket};
+
+/// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// A key or value of a map: plain bytes without padding.
+///
+/// Implemented by [`table_type!`] only, which proves the absence of padding.
+pub trait TableType: Copy + zerocopy::TryFromBytes + zerocopy::Immutable + zerocopy::KnownLayout + 'static {
+    /// Evaluated where the type is written to a map; fails the build when the compiler added padding.
+    const NO_PADDING: ();
+}
+
+/// Declares map structs: `repr(C)`, comparable, and proved to have no hidden padding.
+macro_rules! table_type {
+    ($( $(#[$meta:meta])* pub struct $name:ident $(<$addr:ident>)? { $( $(#[$fmeta:meta])* pub $field:ident : $ty:ty, )* } )*) => { $(
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(zerocopy::TryFromBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
+        pub struct $name $(<$addr>)? { $( $(#[$fmeta])* pub $field: $ty, )* }
+
+        impl $(<$addr: $crate::addr::Addr>)? $crate::table::TableType for $name $(<$addr>)? {
+            const NO_PADDING: () = assert!(
+                size_of::<Self>() == 0 $( + size_of::<$ty>() )*,
+                "hidden padding in a map type: add an explicit pad field",
+            );
+        }
+    )* };
+}
+use table_type;
+
+/// Map names, at most 15 bytes each, as pinned and as `bpftool map show` prints them.
+pub mod name {
+    pub const FRONTENDS4: &str = "frontends4";
+    pub const FRONTENDS6: &str = "frontends6";
+    pub const SCOPES: &str = "scopes";
+    pub const POOLS4: &str = "pools4";
+    pub const POOLS6: &str = "pools6";
+    pub const MEMBERS4: &str = "members4";
+    pub const MEMBERS6: &str = "members6";
+    pub const FLOWS4: &str = "flows4";
+    pub const FLOWS6: &str = "flows6";
+    pub const COUNTERS: &str = "counters";
+    pub const FRONTEND_STATS: &str = "frontend_stats";
+    pub const EDGES: &str = "edges";
+    pub const REJECT_BUCKET: &str = "reject_bucket";
+    pub const OWNER: &str = "owner";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Changing a layout without raising [`LAYOUT_VERSION`] fails here: update both.
+    #[test]
+    fn layout_is_that_of_the_version() {
+        let sizes = [
+            size_of::<FrontendKey<[u8; 4]>>(),
+            size_of::<FrontendKey<[u8; 16]>>(),
+            size_of::<Frontend>(),
+            size_of::<Scope>(),
+            size_of::<Scopes>(),
+            size_of::<PoolKey>(),
+            size_of::<Backend<[u8; 4]>>(),
+            size_of::<Backend<[u8; 16]>>(),
+            size_of::<MemberKey<[u8; 4]>>(),
+            size_of::<MemberKey<[u8; 16]>>(),
+            size_of::<Member>(),
+            size_of::<FlowKey<[u8; 4]>>(),
+            size_of::<FlowKey<[u8; 16]>>(),
+            size_of::<Flow<[u8; 4]>>(),
+            size_of::<Flow<[u8; 16]>>(),
+            size_of::<CounterValue>(),
+            size_of::<FrontendStats>(),
+            size_of::<EdgeState>(),
+            size_of::<RejectBucket>(),
+            size_of::<Owner>(),
+        ];
+        assert_eq!(
+            (LAYOUT_VERSION, sizes),
+            (1, [8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 20, 44, 32, 56, 16, 40, 8, 16, 16])
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Flows: which packets are translated, and to what. The connection tracking table.
+
+use super::frontend::table_enum;
+use super::table_type;
+use crate::addr::Proto;
+
+/// The edge of all uplinks: [`FlowKey::edge`] is 0 there, and an interface index (never 0) at a workload.
+pub const EDGE_UPLINK: u32 = 0;
+
+table_type! {
+    /// Addresses and ports of a packet, ports in host order.
+    pub struct Tuple<A> {
+        pub src: A,
+        pub dst: A,
+        pub sport: u16,
+        pub dport: u16,
+    }
+
+    /// Key of `flows4` and `flows6`: a packet as it is seen at one edge in one direction.
+    ///
+    /// The same reply tuple is seen at several interfaces; only the client's edge may touch it.
+    pub struct FlowKey<A> {
+        /// Index of the workload's interface, or [`EDGE_UPLINK`].
+        pub edge: u32,
+        pub tuple: Tuple<A>,
+        pub proto: Proto,
+        pub direction: Direction,
+        pub pad: u16,
+    }
+
+    /// Value of `flows4` and `flows6`: complete by value, independent of later changes of any table.
+    pub struct Flow<A> {
+        /// What the packet becomes.
+        pub to: Tuple<A>,
+        /// The frontend that made the flow.
+        pub frontend: u32,
+        /// The pool that its backend was last found in.
+        pub pool: u32,
+        pub state: FlowState,
+        pub pad: [u8; 3],
+        /// jiffies64 of the last packet, a second coarse.
+        pub last_seen_jiffies: u64,
+    }
+}
+
+table_enum! {
+    /// Which way a packet of a flow goes, named from the client.
+    pub enum Direction {
+        /// Client to backend.
+        Request = 0,
+        /// Backend to client.
+        Reply = 1,
+    }
+
+    /// TCP state as far as the packet path needs it; UDP and SCTP know `New` and `Established` only.
+    /// Both entries of a flow hold the same state.
+    pub enum FlowState {
+        /// Nothing has come back yet.
+        New = 0,
+        Established = 1,
+        /// The client has sent FIN.
+        ClientClosed = 2,
+        /// The backend has sent FIN.
+        BackendClosed = 3,
+        /// FIN both ways, or RST: a SYN on this tuple is a new flow.
+        Closed = 4,
+    }
+}
+
+impl<A: Copy> Tuple<A> {
+    /// The tuple of the answer.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
+        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport }
+    }
+}
+
+impl Direction {
+    /// The other way.
+    #[inline(always)]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Request => Self::Reply,
+            Self::Reply => Self::Request,
+        }
+    }
+}
+
+impl<A: Copy> FlowKey<A> {
+    #[inline(always)]
+    pub const fn new(edge: u32, direction: Direction, proto: Proto, tuple: Tuple<A>) -> Self {
+        Self { edge, tuple, proto, direction, pad: 0 }
+    }
+
+    /// The key of the other entry of the flow whose value is `flow`.
+    #[inline(always)]
+    pub const fn partner(&self, flow: &Flow<A>) -> Self {
+        Self::new(self.edge, self.direction.opposite(), self.proto, flow.to.reversed())
+    }
+}

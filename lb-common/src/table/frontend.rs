@@ -1,0 +1,225 @@
+//! Frontends: what clients dial, and what each kind of client gets there.
+
+use zerocopy::{Immutable, IntoBytes, KnownLayout, TryFromBytes};
+
+use super::table_type;
+use crate::addr::Proto;
+
+/// The lock of a map value that is changed in place (`BPF_F_LOCK`); the kernel finds it by this name in BTF.
+#[allow(non_camel_case_types, reason = "the kernel looks the type up by this name (kernel/bpf/btf.c)")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, TryFromBytes, Immutable, KnownLayout)]
+pub struct bpf_spin_lock {
+    pub val: u32,
+}
+
+table_type! {
+    /// Key of `frontends4` and `frontends6`.
+    pub struct FrontendKey<A> {
+        pub addr: A,
+        /// Host order.
+        pub port: u16,
+        pub proto: Proto,
+        pub pad: u8,
+    }
+
+    /// Value of `frontends4` and `frontends6`. The packet path reads `id` only, which never changes during the life
+    /// of an element; the rest is for whoever reads a dump, and is changed in place under `lock`.
+    pub struct Frontend {
+        /// Index into `scopes` and `frontend_stats`; from 1.
+        pub id: u32,
+        /// What the agent decided for this address.
+        pub mode: Mode,
+        /// Which rule decided it.
+        pub decided_by: Rule,
+        /// Which field of the Service the address comes from.
+        pub origin: Origin,
+        pub state: FrontendState,
+        pub lock: bpf_spin_lock,
+    }
+
+    /// Value of `scopes`: what to do with a new flow to a frontend, by where its client is.
+    pub struct Scopes {
+        /// Pods on this node.
+        pub workload: Scope,
+        /// Sockets of the node itself.
+        pub host: Scope,
+        /// What arrives from the network.
+        pub external: Scope,
+        /// Which Service port the frontend belongs to: the first part of a `members` key; from 1.
+        pub service_port: u32,
+        /// Session affinity time-out in seconds; 0: none.
+        pub affinity_secs: u32,
+        /// Room for "also look there" flags (source ranges).
+        pub flags: u32,
+        pub pad: u32,
+    }
+}
+
+/// What one kind of client gets at a frontend: eight aligned bytes, read by one load and switched by one store.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, TryFromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Scope {
+    /// Pool to choose a backend from; from 1, 0 where `action` is not [`Action::Balance`].
+    pub pool: u32,
+    /// Backends in the pool: slots `0..count` exist.
+    pub count: u16,
+    pub action: Action,
+    /// [`ScopeFlags`].
+    pub flags: u8,
+}
+
+/// Bits of [`Scope::flags`].
+pub struct ScopeFlags;
+
+impl ScopeFlags {
+    /// The source becomes an address of this node.
+    pub const MASQUERADE: u8 = 1;
+}
+
+impl Scope {
+    /// Leave the packet alone.
+    pub const PASS: Self = Self::without_pool(Action::Pass);
+    /// Answer ICMP port unreachable.
+    pub const REJECT: Self = Self::without_pool(Action::Reject);
+    /// Say nothing.
+    pub const DROP: Self = Self::without_pool(Action::Drop);
+
+    const fn without_pool(action: Action) -> Self {
+        Self { pool: 0, count: 0, action, flags: 0 }
+    }
+
+    /// DNAT to one of the `count` backends of `pool`.
+    pub const fn balance(pool: u32, count: u16) -> Self {
+        Self { pool, count, action: Action::Balance, flags: 0 }
+    }
+
+    /// The scope in the eight bytes of one load. An unknown action is [`Action::Pass`]: never harm a packet because
+    /// of a byte that this version does not know.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        let [p0, p1, p2, p3, c0, c1, action, flags] = word.to_ne_bytes();
+        let action = match action {
+            1 => Action::Balance,
+            2 => Action::Reject,
+            3 => Action::Drop,
+            _ => Action::Pass,
+        };
+        Self { pool: u32::from_ne_bytes([p0, p1, p2, p3]), count: u16::from_ne_bytes([c0, c1]), action, flags }
+    }
+
+    /// The scope as the eight bytes of one store.
+    pub const fn to_word(self) -> u64 {
+        let [p0, p1, p2, p3] = self.pool.to_ne_bytes();
+        let [c0, c1] = self.count.to_ne_bytes();
+        u64::from_ne_bytes([p0, p1, p2, p3, c0, c1, self.action as u8, self.flags])
+    }
+}
+
+impl Scopes {
+    /// Pass for everybody: what an element that nobody refers to holds.
+    pub const PASS: Self = Self {
+        workload: Scope::PASS,
+        host: Scope::PASS,
+        external: Scope::PASS,
+        service_port: 0,
+        affinity_secs: 0,
+        flags: 0,
+        pad: 0,
+    };
+}
+
+/// An enum that stands in a map value: one byte, printed by name in a dump.
+macro_rules! table_enum {
+    ($( $(#[$meta:meta])* pub enum $name:ident { $( $(#[$vmeta:meta])* $variant:ident = $value:expr, )* } )*) => { $(
+        $(#[$meta])*
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(zerocopy::TryFromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
+        #[allow(clippy::upper_case_acronyms, reason = "printed by bpftool as the API spells them")]
+        pub enum $name { $( $(#[$vmeta])* $variant = $value, )* }
+    )* };
+}
+pub(super) use table_enum;
+
+table_enum! {
+    /// What happens to a new flow.
+    pub enum Action {
+        /// Leave it alone: the packet goes on as if we were not there.
+        Pass = 0,
+        /// DNAT it to a backend.
+        Balance = 1,
+        /// Answer ICMP port unreachable.
+        Reject = 2,
+        /// Say nothing.
+        Drop = 3,
+    }
+
+    /// The mode of a load-balancer address (KEP-1860), and the two that the field does not have.
+    pub enum Mode {
+        /// Shortcut it to an endpoint.
+        VIP = 0,
+        /// Leave it to the external balancer.
+        Proxy = 1,
+        /// Proxy for traffic that starts here, VIP for traffic that the network delivers here.
+        Split = 2,
+        /// VIP while there are endpoints, else follow the route (KEP-6272).
+        Router = 3,
+    }
+
+    /// The rule that decided a frontend's mode, in the order in which they are asked (`design.md` section 5).
+    pub enum Rule {
+        /// Annotation `lb-agent.io/ip-mode` on the Service.
+        Annotation = 0,
+        /// A `--proxy-annotation` of the command line.
+        ProxyAnnotation = 1,
+        /// The built-in vendor list.
+        VendorAnnotation = 2,
+        /// `ipMode` of the ingress entry.
+        IpMode = 3,
+        /// `--default-ip-mode`: the entry has no mode.
+        Default = 4,
+        /// The address is no load-balancer address: the mode does not apply.
+        NotApplicable = 5,
+    }
+
+    /// The field of the Service that a frontend's address comes from.
+    pub enum Origin {
+        /// `.status.loadBalancer.ingress[].ip`.
+        LoadBalancer = 0,
+        /// `.spec.externalIPs[]`.
+        ExternalIP = 1,
+        /// `.spec.clusterIPs[]`.
+        ClusterIP = 2,
+        /// `.spec.ports[].nodePort` on a node address.
+        NodePort = 3,
+    }
+
+    /// Where a frontend is in its life.
+    pub enum FrontendState {
+        Active = 0,
+        /// Its Service is gone; known flows are still honoured, new ones pass.
+        Draining = 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scope_survives_the_word() {
+        for action in [Action::Pass, Action::Balance, Action::Reject, Action::Drop] {
+            let scope = Scope { pool: 0x1234_5678, count: 0xabcd, action, flags: ScopeFlags::MASQUERADE };
+            assert_eq!(Scope::from_word(scope.to_word()), scope);
+            assert_eq!(scope.as_bytes(), scope.to_word().to_ne_bytes());
+        }
+    }
+
+    #[test]
+    fn unknown_action_passes() {
+        let mut bytes = Scope::balance(1, 1).to_word().to_ne_bytes();
+        bytes[6] = 77;
+        assert_eq!(Scope::from_word(u64::from_ne_bytes(bytes)).action, Action::Pass);
+    }
+}

@@ -1,0 +1,47 @@
+//! Pools: the backends that a scope chooses from, and which backends a Service port has at all.
+
+use super::frontend::table_enum;
+use super::table_type;
+
+table_type! {
+    /// Key of `pools4` and `pools6`.
+    pub struct PoolKey {
+        /// From 1. A pool never changes: another membership is another pool.
+        pub pool: u32,
+        /// From 0, below [`Scope::count`](super::Scope::count).
+        pub slot: u32,
+    }
+
+    /// Value of `pools4` and `pools6`: an address and port that answers.
+    pub struct Backend<A> {
+        pub addr: A,
+        /// Host order.
+        pub port: u16,
+        /// Room for weights and the like; 0.
+        pub flags: u16,
+    }
+
+    /// Key of `members4` and `members6`: is this backend still one of this Service port's?
+    pub struct MemberKey<A> {
+        pub service_port: u32,
+        pub addr: A,
+        /// Host order.
+        pub port: u16,
+        pub pad: u16,
+    }
+
+    /// Value of `members4` and `members6`.
+    pub struct Member {
+        pub state: MemberState,
+        pub pad: [u8; 3],
+    }
+}
+
+table_enum! {
+    /// What a member backend may be used for.
+    pub enum MemberState {
+        Active = 0,
+        /// Terminating: known flows stay, new ones go elsewhere.
+        Draining = 1,
+    }
+}

@@ -1,0 +1,108 @@
+//! Counters, and the small tables that describe the dataplane itself.
+
+use super::table_type;
+
+table_type! {
+    /// Value of the per-CPU array `counters`, indexed by [`Counter`].
+    pub struct CounterValue {
+        pub packets: u64,
+        pub bytes: u64,
+    }
+
+    /// Value of the per-CPU array `frontend_stats`, indexed by frontend id.
+    pub struct FrontendStats {
+        /// Flows that were created.
+        pub flows: u64,
+        /// Packets that were translated, both directions.
+        pub packets: u64,
+        /// Their bytes, headers included.
+        pub bytes: u64,
+        /// Packets that opened a connection (or UDP datagrams) and were left to the external balancer.
+        pub passed_packets: u64,
+        pub passed_bytes: u64,
+    }
+
+    /// Value of `edges`, indexed by the low bits of an interface index.
+    pub struct EdgeState {
+        /// Flows of a pod with itself that were created behind this interface: while 0, no reply can arrive there.
+        pub hairpins: u64,
+    }
+
+    /// Value of the per-CPU array `reject_bucket` (one element): a token bucket for ICMP answers.
+    pub struct RejectBucket {
+        pub tokens: u64,
+        pub refilled_jiffies: u64,
+    }
+
+    /// Value of `owner` (one element): whose dataplane this is.
+    pub struct Owner {
+        /// SO_NETNS_COOKIE of the network namespace that the programs are attached in.
+        pub netns_cookie: u64,
+        pub layout_version: u32,
+        /// Kernel ticks per second, the unit of [`Flow::last_seen_jiffies`](super::Flow::last_seen_jiffies).
+        pub jiffies_per_sec: u32,
+    }
+}
+
+/// Declares [`Counter`]: number, name and meaning in one table. Numbers are stable; new ones are appended.
+macro_rules! counters {
+    ($( $(#[$meta:meta])* $variant:ident = $index:literal, $name:literal; )*) => {
+        /// Index into `counters`.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Counter { $( $(#[$meta])* $variant = $index, )* }
+
+        impl Counter {
+            /// All of them, in order of their index.
+            pub const ALL: &'static [Self] = &[ $( Self::$variant, )* ];
+
+            /// The name in tables and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$variant => $name, )* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// A packet of a known or new flow, client to backend.
+    RequestTranslated = 0, "request_translated";
+    /// A packet of a known flow, backend to client.
+    ReplyTranslated = 1, "reply_translated";
+    /// A flow was created (counted with its first packet).
+    FlowCreated = 2, "flow_created";
+    /// A new flow to a frontend that passes (Proxy): left to the external balancer.
+    PassedProxy = 3, "passed_proxy";
+    /// A TCP segment in mid-flow to a frontend, without an entry: it may belong to a connection older than us.
+    PassedMidFlow = 4, "passed_mid_flow";
+    /// An IP fragment to a frontend's address, left alone.
+    PassedFragment = 5, "passed_fragment";
+    /// Answered with ICMP port unreachable.
+    Rejected = 6, "rejected";
+    /// To be rejected, but the answer was over the rate limit: dropped.
+    DropRejectLimit = 7, "drop_reject_limit";
+    /// Local traffic policy without a local endpoint.
+    DropNoLocalEndpoint = 8, "drop_no_local_endpoint";
+    /// The pool had no backend in the slot (a torn view of the tables; never expected).
+    DropNoBackend = 9, "drop_no_backend";
+    /// No free source port towards any backend tried.
+    DropNoPort = 10, "drop_no_port";
+    /// The flow table refused the entry.
+    DropFlowTable = 11, "drop_flow_table";
+    /// A packet that could not be rewritten (helper refused).
+    DropRewrite = 12, "drop_rewrite";
+    /// An ICMP redirect about a translated flow: it names a backend that the client never dialled.
+    DropRedirect = 13, "drop_redirect";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counter;
+
+    #[test]
+    fn counters_stand_at_their_index() {
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, index);
+        }
+    }
+}
