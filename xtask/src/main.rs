@@ -1,1 +1,51 @@
-fn main() {}
+//! `cargo xtask`: everything about this project that `cargo build` does not do.
+//!
+//! Depends on no crate of the project, so it runs before the machine can build one.
+
+mod demo;
+mod job;
+mod machine;
+mod setup;
+mod suites;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, tests, the demo and measurements of lb-agent")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building, testing and the demo need (Debian 12, root); says what is missing elsewhere
+    Setup,
+    /// Run every check and test, as CI does; installs what is missing first
+    Test(test::Args),
+    /// Show the problem and the cure on real packets, in network namespaces of its own
+    Demo(demo::Args),
+    /// Check the rules that no linter knows: imports, sizes, unsafe code, names
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().task {
+        Task::Setup => setup::run(),
+        Task::Test(args) => test::run(&args),
+        Task::Demo(args) => demo::run(&args),
+        Task::Tidy => tidy::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Makes a fresh Debian 12 able to build, test and show the project; changes nothing where nothing is missing.
+//!
+//! On another system it installs nothing and says precisely what is missing.
+
+mod linker;
+mod packages;
+pub mod toolchain;
+
+use anyhow::{Result, bail};
+
+use crate::machine;
+
+/// Prepares the machine and says so.
+pub fn run() -> Result<()> {
+    ensure()?;
+    println!("ready: this machine can build, test and run the demo");
+    match machine::kernel_lacks() {
+        Some(lack) => println!("note: {lack}; building and the unprivileged tests work without"),
+        None if !machine::is_root() => println!("note: the demo and the privileged tests need root"),
+        None => {}
+    }
+    Ok(())
+}
+
+/// Prepares the machine; prints only what it does.
+pub fn ensure() -> Result<()> {
+    let missing = packages::missing();
+    if !missing.is_empty() {
+        refuse_elsewhere(&missing)?;
+        packages::install(&missing.iter().map(|need| need.package).collect::<Vec<_>>())?;
+        let still = packages::missing();
+        if !still.is_empty() {
+            bail!("still missing after the packages were installed:\n{}", packages::list(&still));
+        }
+    }
+    toolchain::ensure()?;
+    linker::ensure()
+}
+
+/// Fails with the whole list where packages cannot be installed by us.
+fn refuse_elsewhere(missing: &[packages::Need]) -> Result<()> {
+    let names = missing.iter().map(|need| need.package).collect::<Vec<_>>().join(" ");
+    let list = packages::list(missing);
+    if !machine::is_debian_12() {
+        let (system, version) = machine::system();
+        bail!(
+            "this is {system} {version}, and set-up installs packages on Debian 12 only. Missing here:\n{list}\n\
+             install these by the means of your system and run this again"
+        );
+    }
+    if !machine::is_root() {
+        bail!("missing:\n{list}\nrun this as root, or: sudo apt-get install --no-install-recommends {names}");
+    }
+    Ok(())
+}

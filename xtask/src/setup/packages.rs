@@ -1,0 +1,182 @@
+//! Debian packages: which are missing, judged by what they provide, and their installation without side effects.
+//!
+//! Installing never starts a service and leaves none enabled that was not there before.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::job::{self, Progress};
+use crate::machine;
+
+/// How a need is recognised as met, on any system.
+#[derive(Clone, Copy)]
+enum Probe {
+    Program(&'static str),
+    File(&'static str),
+}
+
+/// Something that must be on the machine.
+#[derive(Clone, Copy)]
+pub struct Need {
+    probe: Probe,
+    /// The package of Debian 12 that provides it.
+    pub package: &'static str,
+    purpose: &'static str,
+}
+
+const fn program(name: &'static str, package: &'static str, purpose: &'static str) -> Need {
+    Need { probe: Probe::Program(name), package, purpose }
+}
+
+const fn file(path: &'static str, package: &'static str, purpose: &'static str) -> Need {
+    Need { probe: Probe::File(path), package, purpose }
+}
+
+/// Everything that is needed, by what provides it.
+const NEEDS: &[Need] = &[
+    program("cc", "gcc", "links Rust programs"),
+    program("c++", "g++", "links bpf-linker with LLVM"),
+    file("/usr/include/stdio.h", "libc6-dev", "links Rust programs"),
+    file("/usr/lib/llvm-22/bin/llvm-config", "llvm-22-dev", "bpf-linker, built with the LLVM of the compiler"),
+    file("/usr/lib/llvm-22/lib/libPolly.a", "libpolly-22-dev", "bpf-linker"),
+    file("/usr/include/zstd.h", "libzstd-dev", "bpf-linker"),
+    file("/usr/include/zlib.h", "zlib1g-dev", "bpf-linker"),
+    program("ip", "iproute2", "network namespaces of the tests and the demo"),
+    program("nsenter", "util-linux", "network namespaces of the tests and the demo"),
+    program("sysctl", "procps", "network namespaces of the tests and the demo"),
+    program("nft", "nftables", "kube-proxy's rules in the tests"),
+    program("iptables", "iptables", "kube-proxy's rules in the tests"),
+    program("conntrack", "conntrack", "what netfilter saw, in the tests"),
+    program("ethtool", "ethtool", "checksum offload off, in the tests"),
+    program("tcpdump", "tcpdump", "packets on the wire, in the tests"),
+    program("bpftool", "bpftool", "map dumps in the demo and the tests"),
+    program("nginx", "nginx-light", "the backend pods of the demo and the tests"),
+    program("haproxy", "haproxy", "the cloud balancer of the demo and the tests"),
+    program("curl", "curl", "the client of the demo and the tests"),
+    program("iperf3", "iperf3", "bulk traffic of the measurements"),
+];
+
+/// Daemons that come with the packages above; Debian would start them at the next boot.
+const DAEMONS: &[&str] = &["nginx", "haproxy"];
+
+/// Installs "$@" while nothing may be started. Debian's tools ask `policy-rc.d` before they start a service; a shell
+/// owns the file, because its trap runs however the installation ends.
+const INSTALL: &str = r#"
+policy=/usr/sbin/policy-rc.d
+saved=$policy.before-xtask-setup
+restore() { rm -f "$policy"; if [ -e "$saved" ]; then mv "$saved" "$policy"; fi; }
+if grep -qs 'by xtask setup' "$policy"; then restore; fi
+denies() { "$policy" nginx start >/dev/null 2>&1; [ $? -eq 101 ]; }
+if [ ! -e "$policy" ] || ! denies; then
+    if [ -e "$policy" ]; then mv "$policy" "$saved"; fi
+    trap restore EXIT
+    trap 'exit 130' INT TERM HUP
+    printf '#!/bin/sh\n# by xtask setup, while packages are installed\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+DEBIAN_FRONTEND=noninteractive apt-get -y -o APT::Status-Fd=1 -o DPkg::Lock::Timeout=300 \
+    install --no-install-recommends -- "$@"
+"#;
+
+/// What is not there.
+pub fn missing() -> Vec<Need> {
+    NEEDS.iter().copied().filter(|need| !need.is_met()).collect()
+}
+
+/// One line per need, for a message.
+pub fn list(needs: &[Need]) -> String {
+    let line = |need: &Need| {
+        let what = match need.probe {
+            Probe::Program(name) | Probe::File(name) => name,
+        };
+        format!("  {what:<34} {} (Debian package {})", need.purpose, need.package)
+    };
+    needs.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+impl Need {
+    fn is_met(&self) -> bool {
+        match self.probe {
+            Probe::Program(name) => machine::which(name).is_some(),
+            Probe::File(path) => Path::new(path).exists(),
+        }
+    }
+}
+
+/// Installs packages of Debian. No service is started or left enabled by it.
+pub fn install(packages: &[&str]) -> Result<()> {
+    println!("installing Debian packages: {}", packages.join(" "));
+    let new_daemons: Vec<_> = DAEMONS.iter().copied().filter(|name| machine::which(name).is_none()).collect();
+    let mut updated = false;
+    if !has_candidates(packages) {
+        update()?;
+        updated = true;
+    }
+    let mut done = install_quietly(packages);
+    if done.is_err() && !updated {
+        // The lists may be older than the archive, and name files that are gone from it.
+        println!("  trying once more with fresh package lists");
+        update()?;
+        done = install_quietly(packages);
+    }
+    done.with_context(|| format!("remedy: apt-get install {} by hand, then run this again", packages.join(" ")))?;
+    new_daemons.into_iter().try_for_each(keep_off)
+}
+
+/// Whether apt knows each of these packages.
+fn has_candidates(packages: &[&str]) -> bool {
+    let policy = |package| Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package]).output();
+    packages.iter().all(|package| {
+        policy(*package).is_ok_and(|output| {
+            let text = String::from_utf8_lossy(&output.stdout);
+            text.contains("Candidate: ") && !text.contains("Candidate: (none)")
+        })
+    })
+}
+
+fn update() -> Result<()> {
+    let mut command = Command::new("apt-get");
+    job::run("apt-get update", command.args(["-o", "DPkg::Lock::Timeout=300", "update"]), job::each_line)
+}
+
+fn install_quietly(packages: &[&str]) -> Result<()> {
+    let mut command = Command::new("sh");
+    job::run("apt-get install", command.args(["-euc", INSTALL, "install"]).args(packages), status_line)
+}
+
+/// Reads a line of apt's status output: `pmstatus:nginx:42.1:Unpacking nginx (amd64)`.
+fn status_line(line: &str) -> Option<Progress> {
+    let mut fields = line.splitn(4, ':');
+    if !matches!(fields.next()?, "dlstatus" | "pmstatus") {
+        return None;
+    }
+    let percent = fields.nth(1)?.parse().ok();
+    Some(Progress { text: fields.next()?.to_owned(), percent })
+}
+
+/// Keeps a daemon that was just installed from starting at the next boot.
+fn keep_off(daemon: &str) -> Result<()> {
+    let (tool, args) = match (machine::which("systemctl"), machine::which("update-rc.d")) {
+        (Some(tool), _) => (tool, ["disable", daemon]),
+        (None, Some(tool)) => (tool, [daemon, "disable"]),
+        // Neither: nothing on this system starts services.
+        (None, None) => return Ok(()),
+    };
+    job::run(&format!("keep {daemon} off at boot"), Command::new(tool).args(args), job::each_line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::status_line;
+
+    #[test]
+    fn status_lines_of_apt_are_progress_and_others_are_not() {
+        let line = "pmstatus:libllvm22:amd64:12.5:Unpacking libllvm22";
+        assert!(status_line(line).is_some());
+        let progress = status_line("dlstatus:1:33.3:Retrieving file 1 of 3").expect("a status line");
+        assert_eq!((progress.text.as_str(), progress.percent), ("Retrieving file 1 of 3", Some(33.3)));
+        assert!(status_line("Reading package lists...").is_none());
+    }
+}

@@ -1,0 +1,119 @@
+//! The compiler of the BPF programs: any stable one whose own library source lies beside it.
+//!
+//! `core` is built from source for the BPF target, and source and compiler must be of the same version.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::packages;
+use crate::job;
+use crate::machine;
+use crate::workspace;
+
+/// The name under which Debian's compiler is linked into rustup; the build looks for it.
+const DEBIAN: &str = "deb";
+
+/// Debian's compiler, its library source, and what the checks need of it.
+const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "rust-web-clippy"];
+
+/// A toolchain by its name in rustup, or the one that is active anyway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Toolchain {
+    Active,
+    Named(String),
+}
+
+/// Makes sure that there is a compiler for BPF, a formatter and a linter.
+pub fn ensure() -> Result<()> {
+    if machine::which("rustup").is_some() && rustup_manages_cargo() {
+        add_components(&["rustfmt", "clippy"])
+            .context("the formatter and the linter are needed; remedy: rustup component add rustfmt clippy")?;
+        if bpf().is_none() && add_components(&["rust-src"]).is_err() {
+            link_debian()?;
+        }
+    } else if bpf().is_none() || machine::which("cargo-clippy").is_none() || machine::which("rustfmt").is_none() {
+        complete_debian()?;
+    }
+    match bpf() {
+        Some(_) => Ok(()),
+        None => bail!("no compiler with its library source; remedy: rustup component add rust-src"),
+    }
+}
+
+/// The toolchain that builds the BPF programs, asked for in the order of `lb-agent/build.rs`.
+pub fn bpf() -> Option<Toolchain> {
+    let named = |name: &str| Toolchain::Named(name.to_owned());
+    let candidates = match std::env::var("LB_BPF_TOOLCHAIN") {
+        Ok(wanted) => vec![Toolchain::Named(wanted)],
+        Err(_) => vec![Toolchain::Active, named(DEBIAN), named("nightly")],
+    };
+    candidates.into_iter().find(Toolchain::has_source)
+}
+
+impl Toolchain {
+    /// One of its tools, without the settings of the toolchain that runs this task.
+    pub fn tool(&self, name: &str) -> Command {
+        let Self::Named(toolchain) = self else {
+            let mut command = workspace::program(name);
+            command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+            return command;
+        };
+        let mut command = workspace::program("rustup");
+        command.args(["run", toolchain, name]);
+        for variable in ["RUSTC", "RUSTDOC", "CARGO", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    fn sysroot(&self) -> Option<PathBuf> {
+        let output = self.tool("rustc").args(["--print", "sysroot"]).stderr(Stdio::null()).output().ok()?;
+        output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+    }
+
+    fn has_source(&self) -> bool {
+        self.sysroot().is_some_and(|root| root.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists())
+    }
+}
+
+/// Whether the active compiler is one of rustup's.
+fn rustup_manages_cargo() -> bool {
+    Toolchain::Active.sysroot().is_some_and(|root| root.components().any(|part| part.as_os_str() == "toolchains"))
+}
+
+fn add_components(names: &[&str]) -> Result<()> {
+    let output = workspace::program("rustup").args(["component", "list", "--installed"]).output()?;
+    let installed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let missing: Vec<_> = names.iter().filter(|name| !installed.lines().any(|line| line.starts_with(*name))).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    job::run(
+        "rustup component add",
+        workspace::program("rustup").args(["component", "add"]).args(missing),
+        job::each_line,
+    )
+}
+
+/// Debian's compiler as a second toolchain of rustup's.
+fn link_debian() -> Result<()> {
+    println!("rustup has no rust-src for this toolchain: taking Debian's compiler for the BPF programs");
+    complete_debian()?;
+    let mut link = workspace::program("rustup");
+    job::run("rustup toolchain link", link.args(["toolchain", "link", DEBIAN, "/usr"]), job::each_line)
+}
+
+/// Debian's compiler with its source.
+fn complete_debian() -> Result<()> {
+    let packages = [DEBIAN_PACKAGES, &["rustfmt-web"]].concat();
+    if !machine::is_debian_12() || !machine::is_root() {
+        bail!(
+            "the compiler has no library source beside it; remedy: rustup component add rust-src rustfmt clippy, \
+             or on Debian 12: apt-get install {}",
+            packages.join(" ")
+        );
+    }
+    packages::install(&packages)
+}

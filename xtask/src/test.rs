@@ -1,0 +1,158 @@
+//! `cargo xtask test`: every check and every test, in order; this is what CI runs.
+//!
+//! Nothing is skipped in silence: a privileged level that ran no test has failed, and without root the run fails
+//! unless that was asked for.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::machine;
+use crate::setup::{self, toolchain};
+use crate::suites::{self, Count, Level};
+use crate::{tidy, workspace};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Leave out the levels that need root (BPF programs, network namespaces), and do not call that a failure
+    #[arg(long)]
+    unprivileged: bool,
+}
+
+/// One line of the table at the end.
+struct Row {
+    level: &'static str,
+    count: Count,
+    secs: f32,
+    note: &'static str,
+}
+
+/// The checks that are no tests.
+const LINTS: &[(&str, Check)] =
+    &[("format", format), ("tidy", tidy::run), ("clippy", clippy), ("clippy for BPF", clippy_bpf)];
+
+type Check = fn() -> Result<()>;
+
+/// Runs everything, prints the table, and fails if anything failed.
+pub fn run(args: &Args) -> Result<()> {
+    setup::ensure()?;
+    let privileged = privilege(args);
+    let mut rows = vec![lints()];
+    let suites = suites::build()?;
+    for level in levels() {
+        if level.needs_root() && privileged.is_err() {
+            rows.push(Row { level: level.name(), count: Count::default(), secs: 0.0, note: "DID NOT RUN" });
+            continue;
+        }
+        rows.push(run_level(level, &suites)?);
+    }
+    finish(&rows, privileged, args)
+}
+
+/// Why the levels that need root cannot run, if so.
+fn privilege(args: &Args) -> Result<(), String> {
+    if args.unprivileged {
+        return Err("--unprivileged was given".into());
+    }
+    if !machine::is_root() {
+        return Err("this is not root".into());
+    }
+    machine::kernel_lacks().map_or(Ok(()), Err)
+}
+
+const fn levels() -> [Level; 7] {
+    [Level::Unit, Level::Property, Level::Script, Level::PacketHost, Level::PacketKernel, Level::Netns, Level::Life]
+}
+
+/// Formatting, tidy and both compilers' lints; all of them, so that one run shows all there is to mend.
+fn lints() -> Row {
+    let started = Instant::now();
+    let mut count = Count::default();
+    for (name, check) in LINTS {
+        println!("== {name}");
+        match check() {
+            Ok(()) => count.passed += 1,
+            Err(error) => {
+                eprintln!("error: {name}: {error:#}");
+                count.failed += 1;
+            }
+        }
+    }
+    Row { level: "lints", count, secs: started.elapsed().as_secs_f32(), note: "" }
+}
+
+fn format() -> Result<()> {
+    succeed(workspace::cargo().args(["fmt", "--all", "--check"]), "run: cargo fmt --all")
+}
+
+fn clippy() -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["clippy", "--quiet", "--workspace", "--exclude", "lb-ebpf", "--all-targets", "--", "-Dwarnings"]);
+    succeed(&mut cargo, "mend what clippy says above")
+}
+
+/// The lints over the code that the kernel runs, compiled as it is for the kernel.
+fn clippy_bpf() -> Result<()> {
+    let Some(toolchain) = toolchain::bpf() else { bail!("no compiler for BPF: run cargo xtask setup") };
+    let arch = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
+    let flags = ["-Ctarget-cpu=v3", &arch, "-Dwarnings"].join("\x1f");
+    let mut cargo = toolchain.tool("cargo");
+    cargo
+        .args(["clippy", "--quiet", "--release", "--package", "lb-ebpf", "--bin", "lb", "-Zbuild-std=core"])
+        .args(["--target", "bpfel-unknown-none", "--target-dir"])
+        .arg(workspace::target().join("clippy-bpf"))
+        // Stable compilers refuse -Z otherwise; confined to the BPF target.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags);
+    succeed(&mut cargo, "mend what clippy says above")
+}
+
+fn succeed(command: &mut Command, remedy: &str) -> Result<()> {
+    if !command.status()?.success() {
+        bail!("{remedy}");
+    }
+    Ok(())
+}
+
+fn run_level(level: Level, suites: &[suites::Suite]) -> Result<Row> {
+    let started = Instant::now();
+    let mut count = Count::default();
+    for suite in suites.iter().filter(|suite| suite.level == level) {
+        println!("== {}: {}", level.name(), suite.name);
+        count = count.plus(suite.run()?);
+    }
+    if level == Level::Unit {
+        println!("== {}: examples in the documentation", level.name());
+        count = count.plus(suites::run_doc_tests()?);
+    }
+    let note = if count.ran() == 0 { "RAN NOTHING" } else { "" };
+    if count.ran() == 0 {
+        // An empty level is a broken level: a suite that was renamed away would pass for ever.
+        count.failed += 1;
+    }
+    Ok(Row { level: level.name(), count, secs: started.elapsed().as_secs_f32(), note })
+}
+
+/// Prints the table and judges.
+fn finish(rows: &[Row], privileged: Result<(), String>, args: &Args) -> Result<()> {
+    println!("\n{:<22} {:>7} {:>7} {:>7} {:>8}", "level", "passed", "failed", "skipped", "seconds");
+    for Row { level, count, secs, note } in rows {
+        let Count { passed, failed, skipped } = count;
+        println!("{level:<22} {passed:>7} {failed:>7} {skipped:>7} {secs:>8.1} {note}");
+    }
+    let sum = rows.iter().fold(Count::default(), |sum, row| sum.plus(row.count));
+    if let Err(reason) = &privileged {
+        println!("\nNOT RUN, because {reason}: every level that loads BPF programs or makes network namespaces");
+    }
+    println!("\n{} passed, {} failed", sum.passed, sum.failed);
+    if sum.failed > 0 {
+        bail!("{} checks or tests failed", sum.failed);
+    }
+    match privileged {
+        Err(reason) if !args.unprivileged => {
+            bail!("{reason}, so the levels above did not run; run this as root, or say --unprivileged")
+        }
+        _ => Ok(()),
+    }
+}

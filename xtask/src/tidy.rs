@@ -1,0 +1,68 @@
+//! `cargo xtask tidy`: the rules of this code base that no linter knows, each one shown to be noticed when broken.
+
+mod rules;
+mod source;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace;
+use source::Source;
+
+/// A rule broken at a place.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub line: usize,
+    pub what: String,
+}
+
+/// Checks every Rust source and the names of all files.
+pub fn run() -> Result<()> {
+    let mut files = Vec::new();
+    walk(workspace::root(), "", &mut files)?;
+    let mut broken = 0;
+    for path in &files {
+        for Violation { line, what } in check(path)? {
+            eprintln!("{path}:{line}: {what}");
+            broken += 1;
+        }
+    }
+    if broken > 0 {
+        bail!("{broken} rules of style are broken");
+    }
+    println!("tidy: {} files", files.len());
+    Ok(())
+}
+
+fn check(path: &str) -> Result<Vec<Violation>> {
+    let mut violations = rules::name(path);
+    let is_rust = Path::new(path).extension().is_some_and(|extension| extension == "rs");
+    if is_rust {
+        let text = fs::read_to_string(workspace::root().join(path)).with_context(|| format!("cannot read {path}"))?;
+        violations.extend(rules::source(&Source::parse(path, &text)?));
+    } else if path == "lb-common/Cargo.toml" {
+        violations.extend(rules::lean_manifest(&fs::read_to_string(workspace::root().join(path))?));
+    }
+    Ok(violations)
+}
+
+/// Lists the files of the project, relative to its top.
+fn walk(folder: &Path, prefix: &str, files: &mut Vec<String>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') || name == "target" {
+            continue;
+        }
+        let path = format!("{prefix}{name}");
+        if entry.file_type()?.is_dir() {
+            walk(&entry.path(), &format!("{path}/"), files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(())
+}
