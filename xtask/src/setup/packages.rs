@@ -72,11 +72,15 @@ denies() { "$policy" nginx start >/dev/null 2>&1; [ $? -eq 101 ]; }
 if [ ! -e "$policy" ] || ! denies; then
     if [ -e "$policy" ]; then mv "$policy" "$saved"; fi
     trap restore EXIT
-    trap 'exit 130' INT TERM HUP
+    # PIPE as well: when this task is ended, the shell's own words have no reader.
+    trap 'exit 130' INT TERM HUP PIPE
     printf '#!/bin/sh\n# by xtask setup, while packages are installed\nexit 101\n' >"$policy"
     chmod 755 "$policy"
 fi
-DEBIAN_FRONTEND=noninteractive apt-get -y -o APT::Status-Fd=1 -o DPkg::Lock::Timeout=300 \
+export DEBIAN_FRONTEND=noninteractive
+# An installation that was interrupted is finished first; apt refuses otherwise.
+dpkg --configure -a
+apt-get -y -o APT::Status-Fd=1 -o DPkg::Lock::Timeout=300 \
     install --no-install-recommends -- "$@"
 "#;
 
