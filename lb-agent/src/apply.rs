@@ -1,0 +1,206 @@
+//! Performs a plan: what failed is isolated row by row, what depends on it is held back, and `realised` records only
+//! what succeeded.
+//!
+//! May stop anywhere and be repeated. After a failure the tables must be read again before the next plan: a row that
+//! failed may have been written all the same.
+
+mod rows;
+
+use std::collections::BTreeSet;
+
+use lb_common::table::{Scope, Scopes};
+
+use crate::dataplane::{Dataplane, Error, FamilyOp, Op, Tables};
+use crate::family::TableAddr;
+use rows::{Outcome, perform_rows};
+
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Rows that were written or deleted.
+    pub rows: usize,
+    /// Rows that were not, refused or held back.
+    pub failed_rows: usize,
+    /// Why, for the first few: a dead dataplane refuses every row.
+    pub errors: Vec<Error>,
+}
+
+/// Reasons that are kept per plan.
+const ERRORS_MAX: usize = 16;
+
+impl Report {
+    pub const fn is_complete(&self) -> bool {
+        self.failed_rows == 0
+    }
+
+    fn take<R>(&mut self, outcome: Outcome<R>) -> Vec<R> {
+        self.rows += outcome.done;
+        self.failed_rows += outcome.failed.len();
+        let room = ERRORS_MAX.saturating_sub(self.errors.len());
+        self.errors.extend(outcome.errors.into_iter().take(room));
+        outcome.failed
+    }
+}
+
+/// Performs `ops` in order. `realised` is what the tables hold.
+pub fn apply(dataplane: &mut dyn Dataplane, realised: &mut Tables, ops: Vec<Op>) -> Report {
+    let mut run = Run { dataplane, realised, report: Report::default(), held: Held::default() };
+    for op in ops {
+        match op {
+            Op::V4(op) => run.family(op),
+            Op::V6(op) => run.family(op),
+            Op::StoreScopes(rows) => run.store_scopes(rows),
+            Op::Settle => run.settle(),
+        }
+    }
+    run.report
+}
+
+/// What later steps must not touch because an earlier one failed.
+#[derive(Default)]
+struct Held {
+    /// Pools with a missing row: no scope may name them.
+    pools: BTreeSet<u32>,
+    /// Frontends whose scopes did not change: the element must not say that they did.
+    frontends: BTreeSet<u32>,
+    /// Service ports of those: their members stay.
+    service_ports: BTreeSet<u32>,
+    /// Packets may still hold what was there before: nothing may be deleted.
+    deletes: bool,
+}
+
+struct Run<'a> {
+    dataplane: &'a mut dyn Dataplane,
+    realised: &'a mut Tables,
+    report: Report,
+    held: Held,
+}
+
+impl Run<'_> {
+    fn family<A: TableAddr>(&mut self, op: FamilyOp<A>) {
+        let Self { dataplane, realised, report, held } = self;
+        let tables = A::tables_mut(realised);
+        match op {
+            FamilyOp::UpsertPools(rows) => {
+                let outcome = perform_rows(
+                    *dataplane,
+                    rows,
+                    |rows| A::op(FamilyOp::UpsertPools(rows)),
+                    |rows| tables.pools.extend(rows),
+                );
+                held.pools.extend(report.take(outcome).iter().map(|(key, _)| key.pool));
+            }
+            FamilyOp::UpsertMembers(rows) => {
+                let outcome = perform_rows(
+                    *dataplane,
+                    rows,
+                    |rows| A::op(FamilyOp::UpsertMembers(rows)),
+                    |rows| tables.members.extend(rows),
+                );
+                report.take(outcome);
+            }
+            FamilyOp::UpsertFrontends(mut rows) => {
+                report.failed_rows += hold_back(&mut rows, |(_, frontend)| held.frontends.contains(&frontend.id));
+                let outcome = perform_rows(
+                    *dataplane,
+                    rows,
+                    |rows| A::op(FamilyOp::UpsertFrontends(rows)),
+                    |rows| tables.frontends.extend(rows),
+                );
+                report.take(outcome);
+            }
+            FamilyOp::DeleteFrontends(keys) if held.deletes => report.failed_rows += keys.len(),
+            FamilyOp::DeleteMembers(keys) if held.deletes => report.failed_rows += keys.len(),
+            FamilyOp::DeletePools(keys) if held.deletes => report.failed_rows += keys.len(),
+            FamilyOp::DeleteFrontends(keys) => {
+                let outcome = perform_rows(
+                    *dataplane,
+                    keys,
+                    |keys| A::op(FamilyOp::DeleteFrontends(keys)),
+                    |keys| {
+                        for key in keys {
+                            tables.frontends.remove(&key);
+                        }
+                    },
+                );
+                report.take(outcome);
+            }
+            FamilyOp::DeleteMembers(mut keys) => {
+                report.failed_rows += hold_back(&mut keys, |key| held.service_ports.contains(&key.service_port));
+                let outcome = perform_rows(
+                    *dataplane,
+                    keys,
+                    |keys| A::op(FamilyOp::DeleteMembers(keys)),
+                    |keys| {
+                        for key in keys {
+                            tables.members.remove(&key);
+                        }
+                    },
+                );
+                report.take(outcome);
+            }
+            FamilyOp::DeletePools(mut keys) => {
+                let referred = referred_pools(realised.scopes.values());
+                let tables = A::tables_mut(realised);
+                report.failed_rows += hold_back(&mut keys, |key| referred.contains(&key.pool));
+                let outcome = perform_rows(
+                    *dataplane,
+                    keys,
+                    |keys| A::op(FamilyOp::DeletePools(keys)),
+                    |keys| {
+                        for key in keys {
+                            tables.pools.remove(&key);
+                        }
+                    },
+                );
+                report.take(outcome);
+            }
+        }
+    }
+
+    fn store_scopes(&mut self, rows: Vec<(u32, Scopes)>) {
+        let Self { dataplane, realised, report, held } = self;
+        let (blocked, rows): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|(_, scopes)| pools_of(scopes).any(|pool| held.pools.contains(&pool)));
+        report.failed_rows += blocked.len();
+        let known = &mut realised.scopes;
+        let outcome = perform_rows(*dataplane, rows, Op::StoreScopes, |rows| {
+            for (id, scopes) in rows {
+                if scopes == Scopes::PASS {
+                    known.remove(&id)
+                } else {
+                    known.insert(id, scopes)
+                };
+            }
+        });
+        let failed = report.take(outcome);
+        for (id, _) in blocked.iter().chain(&failed) {
+            held.frontends.insert(*id);
+            held.service_ports.extend(realised.scopes.get(id).map(|scopes| scopes.service_port));
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Err(error) = self.dataplane.perform(&Op::Settle) {
+            self.held.deletes = true;
+            self.report.failed_rows += 1;
+            self.report.errors.push(error);
+        }
+    }
+}
+
+/// Removes the rows that must wait, and says how many.
+fn hold_back<R>(rows: &mut Vec<R>, must_wait: impl Fn(&R) -> bool) -> usize {
+    let before = rows.len();
+    rows.retain(|row| !must_wait(row));
+    before - rows.len()
+}
+
+/// The pools that scopes refer to.
+pub fn referred_pools<'a>(scopes: impl Iterator<Item = &'a Scopes>) -> BTreeSet<u32> {
+    scopes.flat_map(pools_of).collect()
+}
+
+fn pools_of(scopes: &Scopes) -> impl Iterator<Item = u32> {
+    [scopes.workload, scopes.host, scopes.external].into_iter().map(|Scope { pool, .. }| pool).filter(|pool| *pool != 0)
+}

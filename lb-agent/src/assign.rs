@@ -1,0 +1,278 @@
+//! Ids: what stays keeps its id, what is new gets one that rests nowhere else, and a restart adopts those in the maps.
+//!
+//! Frontend ids index `scopes` and `frontend_stats`, so they stay below a limit; pool and Service port ids do not.
+
+mod counter;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use lb_common::table::{
+    Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, PoolKey, Scope, Scopes, bpf_spin_lock,
+};
+
+use crate::dataplane::{FamilyTables, Tables};
+use crate::desired::{Choice, Choices, Desired, DesiredFrontend, FamilyDesired, ServicePortName};
+use crate::family::TableAddr;
+use crate::model::{Warning, WarningKind};
+use counter::Counter;
+
+/// Which id everything has. Survives a restart through the maps.
+#[derive(Debug)]
+pub struct Assignment {
+    v4: FamilyIds<[u8; 4]>,
+    v6: FamilyIds<[u8; 16]>,
+    service_ports: BTreeMap<ServicePortName, u32>,
+    frontend_counter: Counter,
+    pool_counter: Counter,
+    service_port_counter: Counter,
+}
+
+#[derive(Debug)]
+struct FamilyIds<A> {
+    frontends: BTreeMap<FrontendKey<A>, u32>,
+    pools: BTreeMap<Arc<[Backend<A>]>, u32>,
+}
+
+/// The wanted tables, and what found no id.
+#[derive(Debug, Default)]
+pub struct Assigned {
+    pub tables: Tables,
+    pub warnings: Vec<Warning>,
+}
+
+impl Assignment {
+    /// Starts from what the maps hold. `frontend_ids_max` is the largest index of `scopes`.
+    pub fn adopt(realised: &Tables, frontend_ids_max: u32) -> Self {
+        let live = Live::of(realised);
+        Self {
+            v4: FamilyIds::adopt(&realised.v4),
+            v6: FamilyIds::adopt(&realised.v6),
+            service_ports: BTreeMap::new(),
+            frontend_counter: Counter::after(live.frontends.last().copied(), frontend_ids_max),
+            pool_counter: Counter::after(live.pools.last().copied(), u32::MAX),
+            service_port_counter: Counter::after(live.service_ports.last().copied(), u32::MAX),
+        }
+    }
+
+    /// Gives every desired row its id. `realised` says which ids are still in the maps and must rest.
+    pub fn assign(&mut self, desired: &Desired, realised: &Tables) -> Assigned {
+        let mut live = Live::of(realised);
+        self.v4.forget(&realised.v4, &desired.v4);
+        self.v6.forget(&realised.v6, &desired.v6);
+        live.frontends.extend(self.v4.frontends.values().chain(self.v6.frontends.values()));
+        live.pools.extend(self.v4.pools.values().chain(self.v6.pools.values()));
+        let service_ports = self.service_port_ids(desired, realised, &mut live);
+        let mut assigned = Assigned::default();
+        let mut family = FamilyAssign {
+            service_ports: &service_ports,
+            live: &mut live,
+            frontend_counter: &mut self.frontend_counter,
+            pool_counter: &mut self.pool_counter,
+            scopes: &mut assigned.tables.scopes,
+            warnings: &mut assigned.warnings,
+        };
+        assigned.tables.v4 = family.tables(&desired.v4, &mut self.v4);
+        assigned.tables.v6 = family.tables(&desired.v6, &mut self.v6);
+        assigned
+    }
+
+    /// Ids in the order of `desired.service_ports`. A port that has none yet takes over the one that the maps hold for
+    /// any of its frontends (a restart), unless another port has it.
+    fn service_port_ids(&mut self, desired: &Desired, realised: &Tables, live: &mut Live) -> Vec<u32> {
+        let mut adoptable: Vec<Option<u32>> = vec![None; desired.service_ports.len()];
+        if self.service_ports.is_empty() {
+            adoptable_service_ports(&desired.v6, realised, &mut adoptable);
+            adoptable_service_ports(&desired.v4, realised, &mut adoptable);
+        }
+        let mut known = std::mem::take(&mut self.service_ports);
+        live.service_ports.extend(known.values());
+        let mut taken = BTreeSet::new();
+        let mut ids = Vec::with_capacity(desired.service_ports.len());
+        for (name, adoptable) in desired.service_ports.iter().zip(adoptable) {
+            let kept = known.remove(name).or_else(|| adoptable.filter(|id| !taken.contains(id)));
+            let id = kept.unwrap_or_else(|| self.service_port_counter.take_unbounded(&mut live.service_ports));
+            taken.insert(id);
+            ids.push(id);
+            self.service_ports.insert(name.clone(), id);
+        }
+        ids
+    }
+}
+
+/// The ids that are in use, in the maps or in our memory.
+#[derive(Default)]
+struct Live {
+    frontends: BTreeSet<u32>,
+    pools: BTreeSet<u32>,
+    service_ports: BTreeSet<u32>,
+}
+
+impl Live {
+    fn of(tables: &Tables) -> Self {
+        let mut live = Self::default();
+        live.add_family(&tables.v4);
+        live.add_family(&tables.v6);
+        for (id, scopes) in &tables.scopes {
+            live.frontends.insert(*id);
+            live.service_ports.insert(scopes.service_port);
+            live.pools.extend([scopes.workload.pool, scopes.host.pool, scopes.external.pool]);
+        }
+        // 0 is "unset".
+        live.service_ports.remove(&0);
+        live.pools.remove(&0);
+        live
+    }
+
+    fn add_family<A: TableAddr>(&mut self, tables: &FamilyTables<A>) {
+        self.frontends.extend(tables.frontends.values().map(|frontend| frontend.id));
+        let (mut pool, mut service_port) = (0, 0);
+        // Rows of one pool stand together: one insert each, not one per row.
+        for key in tables.pools.keys().filter(|key| std::mem::replace(&mut pool, key.pool) != key.pool) {
+            self.pools.insert(key.pool);
+        }
+        for key in tables.members.keys() {
+            if std::mem::replace(&mut service_port, key.service_port) != key.service_port {
+                self.service_ports.insert(key.service_port);
+            }
+        }
+    }
+}
+
+fn adoptable_service_ports<A: TableAddr>(desired: &FamilyDesired<A>, realised: &Tables, found: &mut [Option<u32>]) {
+    for (key, frontend) in &desired.frontends {
+        let old = A::tables(realised).frontends.get(key).and_then(|frontend| realised.scopes.get(&frontend.id));
+        if let Some(scopes) = old.filter(|scopes| scopes.service_port != 0) {
+            found[frontend.service_port.0] = Some(scopes.service_port);
+        }
+    }
+}
+
+impl<A: TableAddr> FamilyIds<A> {
+    fn adopt(tables: &FamilyTables<A>) -> Self {
+        let frontends = tables.frontends.iter().map(|(key, frontend)| (*key, frontend.id)).collect();
+        let mut pools = BTreeMap::new();
+        let mut rows = tables.pools.iter().peekable();
+        while let Some((first, backend)) = rows.next() {
+            let (mut content, mut is_whole) = (vec![*backend], first.slot == 0);
+            while let Some((key, backend)) = rows.next_if(|(key, _)| key.pool == first.pool) {
+                is_whole &= key.slot as usize == content.len();
+                content.push(*backend);
+            }
+            // A pool with a hole was being deleted: it is nobody's, and its rows go.
+            if is_whole {
+                pools.entry(content.into()).or_insert(first.pool);
+            }
+        }
+        Self { frontends, pools }
+    }
+
+    /// Forgets ids of what is neither wanted nor in the maps; they rest until the counter comes round.
+    fn forget(&mut self, realised: &FamilyTables<A>, desired: &FamilyDesired<A>) {
+        self.frontends.retain(|key, _| realised.frontends.contains_key(key) || desired.frontends.contains_key(key));
+        if self.pools.len() > desired.pools.len() {
+            let wanted: BTreeSet<&[Backend<A>]> = desired.pools.iter().map(|content| &**content).collect();
+            self.pools.retain(|content, id| {
+                let rows = PoolKey { pool: *id, slot: 0 }..=PoolKey { pool: *id, slot: u32::MAX };
+                wanted.contains(&**content) || realised.pools.range(rows).next().is_some()
+            });
+        }
+    }
+}
+
+/// Rows of the families, one after the other.
+struct FamilyAssign<'a> {
+    service_ports: &'a [u32],
+    live: &'a mut Live,
+    frontend_counter: &'a mut Counter,
+    pool_counter: &'a mut Counter,
+    scopes: &'a mut BTreeMap<u32, Scopes>,
+    warnings: &'a mut Vec<Warning>,
+}
+
+impl FamilyAssign<'_> {
+    fn tables<A: TableAddr>(&mut self, desired: &FamilyDesired<A>, ids: &mut FamilyIds<A>) -> FamilyTables<A> {
+        let pools = self.pool_ids(desired, ids);
+        let mut frontends = Vec::with_capacity(desired.frontends.len());
+        for (key, frontend) in &desired.frontends {
+            let Some(id) = self.frontend_id(key, ids) else { continue };
+            frontends.push((*key, row(id, frontend)));
+            let service_port = self.service_ports[frontend.service_port.0];
+            self.scopes
+                .insert(id, scopes(service_port, &frontend.choices, |pool| (pools[pool], desired.pools[pool].len())));
+        }
+        let pool_rows = desired.pools.iter().zip(&pools).flat_map(|(content, pool)| {
+            (0u32..).zip(content.iter()).map(|(slot, backend)| (PoolKey { pool: *pool, slot }, *backend))
+        });
+        let members = desired.members.iter().map(|member| {
+            let service_port = self.service_ports[member.service_port.0];
+            let key = MemberKey { service_port, addr: member.backend.addr, port: member.backend.port, pad: 0 };
+            (key, Member { state: member.state, pad: [0; 3] })
+        });
+        FamilyTables {
+            frontends: frontends.into_iter().collect(),
+            pools: pool_rows.collect(),
+            members: members.collect(),
+        }
+    }
+
+    fn pool_ids<A: TableAddr>(&mut self, desired: &FamilyDesired<A>, ids: &mut FamilyIds<A>) -> Vec<u32> {
+        let mut pools = Vec::with_capacity(desired.pools.len());
+        for content in &desired.pools {
+            let known = ids.pools.get(content).copied();
+            let id = known.unwrap_or_else(|| self.pool_counter.take_unbounded(&mut self.live.pools));
+            if known.is_none() {
+                ids.pools.insert(Arc::clone(content), id);
+            }
+            pools.push(id);
+        }
+        pools
+    }
+
+    fn frontend_id<A: TableAddr>(&mut self, key: &FrontendKey<A>, ids: &mut FamilyIds<A>) -> Option<u32> {
+        if let Some(id) = ids.frontends.get(key) {
+            return Some(*id);
+        }
+        let Some(id) = self.frontend_counter.take(&mut self.live.frontends) else {
+            let addr: std::net::IpAddr = key.addr.into();
+            let problem = format!("no frontend id is free for {addr} port {}/{}", key.port, key.proto.name());
+            self.warnings.push(Warning::new(WarningKind::Capacity, problem, "raise --frontends-max"));
+            return None;
+        };
+        ids.frontends.insert(*key, id);
+        Some(id)
+    }
+}
+
+const fn row(id: u32, frontend: &DesiredFrontend) -> Frontend {
+    Frontend {
+        id,
+        mode: frontend.mode,
+        decided_by: frontend.decided_by,
+        origin: frontend.origin,
+        state: FrontendState::Active,
+        lock: bpf_spin_lock { val: 0 },
+    }
+}
+
+/// A frontend that passes keeps its Service port: flows from the time when it did not are still members'.
+fn scopes(service_port: u32, choices: &Choices, pool: impl Fn(usize) -> (u32, usize)) -> Scopes {
+    let scope = |choice| match choice {
+        Choice::Pass => Scope::PASS,
+        Choice::Reject => Scope::REJECT,
+        Choice::Drop => Scope::DROP,
+        Choice::Balance(index) => {
+            let crate::desired::PoolIndex(index) = index;
+            let (id, count) = pool(index);
+            // `desired` makes no larger pool.
+            Scope::balance(id, count as u16)
+        }
+    };
+    Scopes {
+        workload: scope(choices.workload),
+        host: scope(choices.host),
+        external: scope(choices.external),
+        service_port,
+        ..Scopes::PASS
+    }
+}

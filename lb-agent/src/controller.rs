@@ -1,0 +1,203 @@
+//! The control loop without its clock: changes go in, one step brings the tables to what they should be.
+//!
+//! Whoever drives it decides when to step; a step does nothing before the first list of every kind is complete.
+
+use lb_common::table::FrontendState;
+
+use crate::apply::{self, Report};
+use crate::assign::Assignment;
+use crate::dataplane::{Dataplane, Error, Op, Tables};
+use crate::desired::{Limits, Policy, desired};
+use crate::model::{Change, Warning, World};
+use crate::plan::{Drained, plan};
+
+/// World, ids and what the tables hold.
+pub struct Controller {
+    policy: Policy,
+    limits: Limits,
+    world: World,
+    assignment: Assignment,
+    realised: Tables,
+    certainty: Certainty,
+    /// What the last step could not do as written.
+    warnings: Vec<Warning>,
+}
+
+/// Whether `realised` is what the tables hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Certainty {
+    Certain,
+    /// A row that failed may have been written: look before the next step.
+    Stale,
+}
+
+/// Whether a step looks for draining frontends that no flow refers to. Looking walks all flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reclaim {
+    /// Leave them: the ordinary step.
+    Later,
+    /// Look, and delete them: once in a while.
+    Now,
+}
+
+/// What one step did.
+#[derive(Debug, Default)]
+pub struct Step {
+    pub outcome: Outcome,
+    /// Steps of the plan.
+    pub ops: usize,
+    /// Rows that were written or deleted.
+    pub rows: usize,
+    /// Rows still to write: with any of them the step must be repeated after a while.
+    pub failed_rows: usize,
+    /// Why, for the first few.
+    pub errors: Vec<Error>,
+    /// Frontends that wait for their flows to end: call with [`Reclaim::Now`] once in a while until there are none.
+    pub draining: usize,
+}
+
+/// How far a step came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// The first list is not complete: nothing was done.
+    #[default]
+    NotListed,
+    /// The tables say what they should.
+    InStep,
+    /// Something failed: repeat.
+    Behind,
+}
+
+impl Controller {
+    /// Starts from what the tables hold: a restart changes nothing that is still wanted.
+    pub fn adopt(dataplane: &mut dyn Dataplane, policy: Policy, limits: Limits) -> Result<Self, Error> {
+        let realised = dataplane.dump()?;
+        Ok(Self {
+            policy,
+            limits,
+            world: World::default(),
+            assignment: Assignment::adopt(&realised, limits.frontend_ids_max),
+            realised,
+            certainty: Certainty::Certain,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// Takes a batch in, whole.
+    pub fn change(&mut self, batch: Vec<Change>) {
+        for change in batch {
+            self.world.apply(change);
+        }
+    }
+
+    pub const fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// What the tables hold, as far as known.
+    pub const fn realised(&self) -> &Tables {
+        &self.realised
+    }
+
+    /// All that is wrong with the input or does not fit.
+    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
+        self.world.warnings().chain(&self.warnings)
+    }
+
+    /// Brings the tables to what they should be.
+    pub fn step(&mut self, dataplane: &mut dyn Dataplane, reclaim: Reclaim) -> Step {
+        if !self.world.is_listed() {
+            return Step::default();
+        }
+        if let Err(error) = self.look(dataplane) {
+            return self.behind(error);
+        }
+        let mut desired = desired(&self.world, &self.policy, &self.room());
+        let assigned = self.assignment.assign(&desired, &self.realised);
+        self.warnings = std::mem::take(&mut desired.warnings);
+        self.warnings.extend(assigned.warnings);
+        let in_use = match (reclaim, self.draining()) {
+            (Reclaim::Later, _) | (Reclaim::Now, 0) => None,
+            (Reclaim::Now, _) => match in_use(dataplane) {
+                Ok(in_use) => Some(in_use),
+                Err(error) => return self.behind(error),
+            },
+        };
+        let drained = in_use.as_ref().map_or(Drained::Unknown, Drained::Unless);
+        let ops = plan(&self.realised, &assigned.tables, drained);
+        let count = ops.len();
+        let report = apply::apply(dataplane, &mut self.realised, ops);
+        self.finish(count, report)
+    }
+
+    /// Reads the tables again, compares, and repairs by the next step. Returns how many rows were not as believed.
+    pub fn audit(&mut self, dataplane: &mut dyn Dataplane) -> Result<usize, Error> {
+        let found = dataplane.dump()?;
+        let differences = difference(&self.realised, &found);
+        self.realised = found;
+        self.certainty = Certainty::Certain;
+        Ok(differences)
+    }
+
+    fn look(&mut self, dataplane: &mut dyn Dataplane) -> Result<(), Error> {
+        if self.certainty == Certainty::Stale {
+            self.realised = dataplane.dump()?;
+            self.certainty = Certainty::Certain;
+        }
+        Ok(())
+    }
+
+    /// The limits, less what draining frontends still hold.
+    fn room(&self) -> Limits {
+        let draining = self.draining() as u32;
+        Limits {
+            frontend_ids_max: self.limits.frontend_ids_max.saturating_sub(draining),
+            frontends_max: self.limits.frontends_max.saturating_sub(draining),
+            ..self.limits
+        }
+    }
+
+    fn draining(&self) -> usize {
+        let v4 = self.realised.v4.frontends.values();
+        let v6 = self.realised.v6.frontends.values();
+        v4.chain(v6).filter(|frontend| frontend.state == FrontendState::Draining).count()
+    }
+
+    fn finish(&mut self, ops: usize, report: Report) -> Step {
+        let outcome = if report.is_complete() { Outcome::InStep } else { Outcome::Behind };
+        if outcome == Outcome::Behind {
+            self.certainty = Certainty::Stale;
+        }
+        let Report { rows, failed_rows, errors } = report;
+        Step { outcome, ops, rows, failed_rows, errors, draining: self.draining() }
+    }
+
+    fn behind(&self, error: Error) -> Step {
+        let draining = self.draining();
+        Step { outcome: Outcome::Behind, failed_rows: 1, errors: vec![error], draining, ..Step::default() }
+    }
+}
+
+/// Frontends that flows refer to, asked after a grace period: no packet can still make a flow for one that drains.
+fn in_use(dataplane: &mut dyn Dataplane) -> Result<std::collections::BTreeSet<u32>, Error> {
+    dataplane.perform(&Op::Settle)?;
+    dataplane.frontends_in_use()
+}
+
+/// Rows that differ between two states of the tables.
+fn difference(believed: &Tables, found: &Tables) -> usize {
+    fn count<K: Ord, V: PartialEq>(
+        a: &std::collections::BTreeMap<K, V>,
+        b: &std::collections::BTreeMap<K, V>,
+    ) -> usize {
+        let changed = a.iter().filter(|(key, value)| b.get(key) != Some(value)).count();
+        changed + b.keys().filter(|key| !a.contains_key(key)).count()
+    }
+    count(&believed.v4.frontends, &found.v4.frontends)
+        + count(&believed.v4.pools, &found.v4.pools)
+        + count(&believed.v4.members, &found.v4.members)
+        + count(&believed.v6.frontends, &found.v6.frontends)
+        + count(&believed.v6.pools, &found.v6.pools)
+        + count(&believed.v6.members, &found.v6.members)
+        + count(&believed.scopes, &found.scopes)
+}

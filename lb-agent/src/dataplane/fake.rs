@@ -1,0 +1,199 @@
+//! A dataplane in memory that fails on purpose: where the failure handling of everybody else is tested.
+//!
+//! It behaves as badly as the contract of [`Dataplane`] allows: a step that fails may have written any of its rows.
+
+use std::collections::BTreeSet;
+
+use lb_common::table::Scopes;
+
+use super::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables};
+
+/// When a step fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faults {
+    Never,
+    /// This share of the calls, by a generator that starts at `seed`.
+    Random {
+        percent: u8,
+        seed: u64,
+    },
+    /// The call with this number, from 0, and no other.
+    Nth(usize),
+    /// All calls.
+    Always,
+}
+
+/// Looks at the tables after each row; panics where an invariant is broken.
+pub type Observer = Box<dyn FnMut(&Tables) + Send>;
+
+/// Tables in memory.
+pub struct FakeDataplane {
+    pub tables: Tables,
+    /// What [`Dataplane::frontends_in_use`] says.
+    pub in_use: BTreeSet<u32>,
+    /// Rows of `pools4` and of `pools6`.
+    pub pool_rows_max: usize,
+    /// Grace periods that were waited for.
+    pub settled: usize,
+    faults: Faults,
+    random: Random,
+    calls: usize,
+    observer: Option<Observer>,
+}
+
+impl Default for FakeDataplane {
+    fn default() -> Self {
+        Self::holding(Tables::default())
+    }
+}
+
+impl FakeDataplane {
+    /// Holds these tables already, as after a restart.
+    pub fn holding(tables: Tables) -> Self {
+        Self {
+            tables,
+            in_use: BTreeSet::new(),
+            pool_rows_max: usize::MAX,
+            settled: 0,
+            faults: Faults::Never,
+            random: Random(0),
+            calls: 0,
+            observer: None,
+        }
+    }
+
+    /// From now on, fails like this.
+    pub fn fail(&mut self, faults: Faults) {
+        self.faults = faults;
+        self.calls = 0;
+        if let Faults::Random { seed, .. } = faults {
+            self.random = Random(seed);
+        }
+    }
+
+    /// From now on, has the tables looked at after each row.
+    pub fn observe(&mut self, observer: impl FnMut(&Tables) + Send + 'static) {
+        self.observer = Some(Box::new(observer));
+    }
+
+    fn must_fail(&mut self) -> bool {
+        let call = self.calls;
+        self.calls += 1;
+        match self.faults {
+            Faults::Never => false,
+            Faults::Random { percent, .. } => self.random.below(100) < u64::from(percent),
+            Faults::Nth(nth) => call == nth,
+            Faults::Always => true,
+        }
+    }
+
+    fn check(&mut self, what: &str) -> Result<(), Error> {
+        if self.must_fail() { Err(injected(what)) } else { Ok(()) }
+    }
+
+    /// Writes row by row. A step that must fail writes some of them first, possibly all.
+    fn write<R>(
+        &mut self,
+        name: &str,
+        rows: &[R],
+        mut write: impl FnMut(&mut Tables, &R) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let must_fail = self.must_fail();
+        let count = if must_fail { self.random.below(rows.len() as u64 + 1) as usize } else { rows.len() };
+        for row in &rows[..count] {
+            write(&mut self.tables, row)?;
+            if let Some(observer) = &mut self.observer {
+                observer(&self.tables);
+            }
+        }
+        if must_fail { Err(injected(name)) } else { Ok(()) }
+    }
+
+    fn family<A: Ord + Copy>(
+        &mut self,
+        op: &FamilyOp<A>,
+        of: fn(&mut Tables) -> &mut FamilyTables<A>,
+    ) -> Result<(), Error> {
+        let max = self.pool_rows_max;
+        match op {
+            FamilyOp::UpsertPools(rows) => self.write("pools", rows, |tables, (key, backend)| {
+                let pools = &mut of(tables).pools;
+                if pools.len() >= max && !pools.contains_key(key) {
+                    return Err(Error::Full { map: "pools", max: max as u32, setting: "--backends-max" });
+                }
+                pools.insert(*key, *backend);
+                Ok(())
+            }),
+            FamilyOp::UpsertMembers(rows) => self.write("members", rows, |tables, (key, member)| {
+                of(tables).members.insert(*key, *member);
+                Ok(())
+            }),
+            FamilyOp::UpsertFrontends(rows) => self.write("frontends", rows, |tables, (key, frontend)| {
+                let old = of(tables).frontends.insert(*key, *frontend);
+                assert!(old.is_none_or(|old| old.id == frontend.id), "the id of a frontend changed in place");
+                Ok(())
+            }),
+            FamilyOp::DeleteFrontends(keys) => self.write("frontends", keys, |tables, key| {
+                of(tables).frontends.remove(key);
+                Ok(())
+            }),
+            FamilyOp::DeleteMembers(keys) => self.write("members", keys, |tables, key| {
+                of(tables).members.remove(key);
+                Ok(())
+            }),
+            FamilyOp::DeletePools(keys) => self.write("pools", keys, |tables, key| {
+                of(tables).pools.remove(key);
+                Ok(())
+            }),
+        }
+    }
+}
+
+impl Dataplane for FakeDataplane {
+    fn dump(&mut self) -> Result<Tables, Error> {
+        self.check("dump")?;
+        Ok(self.tables.clone())
+    }
+
+    fn perform(&mut self, op: &Op) -> Result<(), Error> {
+        match op {
+            Op::V4(op) => self.family(op, |tables| &mut tables.v4),
+            Op::V6(op) => self.family(op, |tables| &mut tables.v6),
+            Op::StoreScopes(rows) => self.write("scopes", rows, |tables, (id, scopes)| {
+                if *scopes == Scopes::PASS {
+                    tables.scopes.remove(id);
+                } else {
+                    tables.scopes.insert(*id, *scopes);
+                }
+                Ok(())
+            }),
+            Op::Settle => {
+                self.check("settle")?;
+                self.settled += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {
+        self.check("flows")?;
+        Ok(self.in_use.clone())
+    }
+}
+
+fn injected(what: &str) -> Error {
+    Error::Kernel { what: what.to_owned(), source: std::io::Error::other("injected fault") }
+}
+
+/// SplitMix64: reproducible, and good enough to choose what fails.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}

@@ -1,0 +1,102 @@
+//! What the tables should say, as a pure function of the world and the policy: no ids, no clock, no kernel.
+//!
+//! Recomputed whole each time; ids are added by [`assign`](crate::assign).
+
+mod build;
+mod claim;
+mod endpoint;
+mod mode;
+mod policy;
+mod scope;
+mod table;
+mod usable;
+mod vendor;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use build::{FamilyBuilder, OfService, Shared};
+use endpoint::Here;
+pub use policy::{AnnotationMatch, Limits, Policy, VendorAnnotations};
+pub use table::{
+    Choice, Choices, Desired, DesiredFrontend, DesiredMember, FamilyDesired, PoolIndex, ServicePortIndex,
+    ServicePortName,
+};
+pub use usable::POOL_MAX;
+
+use crate::model::{EndpointSlice, Service, ServiceType, Warning, WarningKind, World};
+
+/// Computes all tables. Services are taken oldest first: the oldest wins an address that two claim, and the newest is
+/// left out when the tables are full.
+pub fn desired(world: &World, policy: &Policy, limits: &Limits) -> Desired {
+    let slices = slices_by_service(world);
+    let zone = world.node(&policy.node_name).and_then(|node| node.zone.as_deref());
+    let here = Here { node: &policy.node_name, zone };
+    let mut shared = Shared::new(limits);
+    let mut v4 = FamilyBuilder::<[u8; 4]>::new();
+    let mut v6 = FamilyBuilder::<[u8; 16]>::new();
+    for service in by_age(world).into_iter().filter(|service| is_served(service)) {
+        let claims = claim::claims(service, policy, &mut shared.warnings);
+        if claims.is_empty() || !has_cluster_ip(service, &mut shared.warnings) {
+            continue;
+        }
+        if service.affinity_secs.is_some() {
+            shared.warnings.push(affinity_warning(service));
+        }
+        let slices = slices.get(&(&*service.name.namespace, &*service.name.name)).map_or(&[][..], Vec::as_slice);
+        let of = OfService { service, name: Arc::new(service.name.clone()), claims: &claims, slices, here };
+        v4.add(&of, &mut shared);
+        v6.add(&of, &mut shared);
+    }
+    Desired {
+        v4: v4.finish(),
+        v6: v6.finish(),
+        service_ports: shared.service_ports.into_names(),
+        warnings: shared.warnings,
+    }
+}
+
+/// Slices by namespace and name of their Service.
+fn slices_by_service(world: &World) -> HashMap<(&str, &str), Vec<&EndpointSlice>> {
+    let mut index: HashMap<_, Vec<_>> = HashMap::with_capacity(world.slices().len());
+    for slice in world.slices().values().filter(|slice| !slice.headless) {
+        index.entry((&*slice.name.namespace, &*slice.service)).or_default().push(slice);
+    }
+    index
+}
+
+/// Oldest first. An object without a time stamp counts as the youngest; ties go by namespace and name.
+fn by_age(world: &World) -> Vec<&Service> {
+    let mut services: Vec<&Service> = world.services().values().collect();
+    // Stable, and the map is in order of names.
+    services.sort_by_key(|service| service.created_secs.unwrap_or(i64::MAX));
+    services
+}
+
+/// Spec 2.1: another proxy's Services and ExternalName are none of our business.
+const fn is_served(service: &Service) -> bool {
+    !service.served_elsewhere && !matches!(service.service_type, ServiceType::ExternalName)
+}
+
+/// Spec 2.1: a Service without any cluster IP is skipped. Where it has an address to serve, its owner is told.
+fn has_cluster_ip(service: &Service, warnings: &mut Vec<Warning>) -> bool {
+    if service.cluster_ips.is_empty() {
+        let warning = Warning::new(
+            WarningKind::BadField,
+            "names no address, so no family of the Service is served (kube-proxy skips it as well)",
+            "add a cluster IP of each family to serve",
+        );
+        warnings.push(warning.of(format_args!("Service {}", service.name)).at("spec.clusterIP"));
+    }
+    !service.cluster_ips.is_empty()
+}
+
+fn affinity_warning(service: &Service) -> Warning {
+    Warning::new(
+        WarningKind::Unsupported,
+        "is not kept on load-balancer addresses yet: each connection may reach another endpoint",
+        "annotate lb-agent.io/ip-mode: Proxy where the application depends on it",
+    )
+    .of(format_args!("Service {}", service.name))
+    .at("spec.sessionAffinity")
+}

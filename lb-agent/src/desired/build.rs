@@ -1,0 +1,263 @@
+//! Rows of one family, Service by Service: who wins an address, what fits, and which pools are equal.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lb_common::addr::Proto;
+use lb_common::table::{Backend, FrontendKey, Origin};
+
+use super::claim::Claim;
+use super::endpoint::{self, Here};
+use super::policy::Limits;
+use super::scope::{self, Access, Supply, Target, Targets};
+use super::table::{
+    Choice, Choices, DesiredFrontend, DesiredMember, FamilyDesired, PoolIndex, ServicePortIndex, ServicePortName,
+};
+use super::usable::{self, POOL_MAX, Usable};
+use crate::family::TableAddr;
+use crate::model::{EndpointSlice, ObjectName, Service, ServicePort, Warning, WarningKind};
+
+/// One Service and all that belongs to it.
+pub struct OfService<'a> {
+    pub service: &'a Service,
+    pub name: Arc<ObjectName>,
+    pub claims: &'a [Claim],
+    pub slices: &'a [&'a EndpointSlice],
+    pub here: Here<'a>,
+}
+
+/// What the families share while the rows are made.
+pub struct Shared {
+    limits: Limits,
+    frontend_count: u32,
+    pub service_ports: ServicePorts,
+    pub warnings: Vec<Warning>,
+}
+
+impl Shared {
+    pub fn new(limits: &Limits) -> Self {
+        Self { limits: *limits, frontend_count: 0, service_ports: ServicePorts::default(), warnings: Vec::new() }
+    }
+}
+
+/// Service ports in the order in which they were met.
+#[derive(Default)]
+pub struct ServicePorts {
+    names: Vec<ServicePortName>,
+    /// Position of the first port of the Service that is being added: only there can a name stand already.
+    current: usize,
+}
+
+impl ServicePorts {
+    pub fn into_names(self) -> Vec<ServicePortName> {
+        self.names
+    }
+
+    fn index(&mut self, service: &Arc<ObjectName>, port: &ServicePort) -> ServicePortIndex {
+        if self.names.get(self.current).is_none_or(|first| !Arc::ptr_eq(&first.service, service)) {
+            self.current = self.names.len();
+        }
+        let known = self.names[self.current..]
+            .iter()
+            .position(|known| known.port_name == port.name && known.proto == port.proto);
+        ServicePortIndex(
+            self.current
+                + known.unwrap_or_else(|| {
+                    let (port_name, proto) = (Arc::clone(&port.name), port.proto);
+                    self.names.push(ServicePortName { service: Arc::clone(service), port_name, proto });
+                    self.names.len() - 1 - self.current
+                }),
+        )
+    }
+}
+
+/// Rows of one family so far.
+pub struct FamilyBuilder<A> {
+    rows: FamilyDesired<A>,
+    pool_rows: usize,
+    pools: HashMap<Arc<[Backend<A>]>, PoolIndex>,
+}
+
+/// One port of a Service, ready to become rows.
+struct PortRows<'a, A> {
+    port: &'a ServicePort,
+    usable: Usable<A>,
+    /// What to write: address and decision. Addresses that another Service holds are not among them.
+    frontends: Vec<(FrontendKey<A>, Claim, Targets)>,
+}
+
+impl<A: TableAddr> FamilyBuilder<A> {
+    pub fn new() -> Self {
+        Self { rows: FamilyDesired::default(), pool_rows: 0, pools: HashMap::new() }
+    }
+
+    pub fn finish(self) -> FamilyDesired<A> {
+        self.rows
+    }
+
+    /// Adds this family of a Service: all ports, or none where they do not fit.
+    pub fn add(&mut self, of: &OfService<'_>, shared: &mut Shared) {
+        // IPM-09: a family without a cluster IP is not served at all.
+        let is_served = of.service.cluster_ips.iter().any(|ip| A::from_ip(*ip).is_some());
+        let claims: Vec<(A, Claim)> =
+            of.claims.iter().filter_map(|claim| Some((A::from_ip(claim.ip)?, *claim))).collect();
+        if !is_served || claims.is_empty() {
+            return;
+        }
+        let access = scope::access::<A>(of.service);
+        if access == Access::Restricted {
+            shared.warnings.push(scope::restricted_warning(&format!("Service {}", of.service.name)));
+        }
+        let mut ports = Vec::with_capacity(of.service.ports.len());
+        for port in &of.service.ports {
+            ports.extend(self.port_rows(of, port, &claims, access, shared));
+        }
+        match self.shortage(&ports, shared) {
+            None => ports.into_iter().for_each(|rows| self.insert(of, rows, shared)),
+            Some(problem) => shared.warnings.push(
+                Warning::new(WarningKind::Capacity, problem, "raise the limit, or remove Services")
+                    .of(format_args!("Service {}", of.service.name)),
+            ),
+        }
+    }
+
+    fn port_rows<'a>(
+        &self,
+        of: &OfService<'a>,
+        port: &'a ServicePort,
+        claims: &[(A, Claim)],
+        access: Access,
+        shared: &mut Shared,
+    ) -> Option<PortRows<'a, A>> {
+        let usable = usable::usable(&endpoint::of_port::<A>(of.slices, port, &of.here), &of.here);
+        if usable.members.len() > POOL_MAX {
+            shared.warnings.push(too_many_endpoints(of.service, port, usable.members.len()));
+            return None;
+        }
+        let supply = match (usable.cluster.is_empty(), usable.local.is_empty()) {
+            (_, false) => Supply::Local,
+            (false, true) => Supply::Remote,
+            (true, true) => Supply::Nothing,
+        };
+        let mut frontends = Vec::with_capacity(claims.len());
+        for (addr, claim) in claims {
+            let key = FrontendKey { addr: *addr, port: port.port, proto: port.proto, pad: 0 };
+            if let Some(winner) = self.rows.frontends.get(&key) {
+                let winner = &shared.service_ports.names[winner.service_port.0].service;
+                shared.warnings.push(duplicate(of.service, port, claim, winner));
+                continue;
+            }
+            let targets = match access {
+                Access::Restricted => Targets::PASS,
+                Access::Open => scope::load_balancer(claim.mode, of.service.external_policy, supply),
+            };
+            frontends.push((key, *claim, targets));
+        }
+        if frontends.is_empty() {
+            return None;
+        }
+        if port.proto == Proto::SCTP && usable.members.iter().any(|(backend, _)| backend.port != port.port) {
+            shared.warnings.push(sctp_port(of.service, port));
+        }
+        Some(PortRows { port, usable, frontends })
+    }
+
+    /// What is too small for these rows, if anything.
+    fn shortage(&self, ports: &[PortRows<'_, A>], shared: &Shared) -> Option<String> {
+        let frontends = ports.iter().map(|rows| rows.frontends.len()).sum::<usize>();
+        let members = ports.iter().map(|rows| rows.usable.members.len()).sum::<usize>();
+        let pools = ports.iter().map(|rows| self.new_pool_rows(rows)).sum::<usize>();
+        let limits = &shared.limits;
+        let ids = shared.frontend_count as usize;
+        [
+            ("frontend ids", ids + frontends, limits.frontend_ids_max),
+            ("frontends", self.rows.frontends.len() + frontends, limits.frontends_max),
+            ("backends in pools", self.pool_rows + pools, limits.pool_rows_max),
+            ("members", self.rows.members.len() + members, limits.members_max),
+        ]
+        .into_iter()
+        .find(|(_, wanted, max)| *wanted > *max as usize)
+        .map(|(what, wanted, max)| format!("does not fit and is left out: {wanted} {what}, the limit is {max}"))
+    }
+
+    /// Rows of the pools that these frontends ask for and that nobody has asked for before.
+    fn new_pool_rows(&self, rows: &PortRows<'_, A>) -> usize {
+        let is_asked_for = |target| rows.frontends.iter().any(|(_, _, targets)| targets.contains(target));
+        let is_new = |pool: &Vec<Backend<A>>| !self.pools.contains_key(pool.as_slice());
+        let Usable { cluster, local, .. } = &rows.usable;
+        let for_cluster = is_asked_for(Target::Cluster) && is_new(cluster);
+        let for_local = is_asked_for(Target::Local) && is_new(local) && !(for_cluster && local == cluster);
+        usize::from(for_cluster) * cluster.len() + usize::from(for_local) * local.len()
+    }
+
+    fn insert(&mut self, of: &OfService<'_>, rows: PortRows<'_, A>, shared: &mut Shared) {
+        let service_port = shared.service_ports.index(&of.name, rows.port);
+        shared.frontend_count += rows.frontends.len() as u32;
+        for (key, claim, targets) in rows.frontends {
+            let choices = Choices {
+                workload: self.choice(targets.workload, &rows.usable),
+                host: self.choice(targets.host, &rows.usable),
+                external: self.choice(targets.external, &rows.usable),
+            };
+            let Claim { mode, decided_by, origin, .. } = claim;
+            self.rows.frontends.insert(key, DesiredFrontend { service_port, mode, decided_by, origin, choices });
+        }
+        // Two ports of one Service may share name and protocol by mistake; their endpoints are the same then.
+        let is_known = self.rows.members.last().is_some_and(|last| last.service_port >= service_port);
+        if !is_known {
+            let members = rows.usable.members.into_iter();
+            self.rows.members.extend(members.map(|(backend, state)| DesiredMember { service_port, backend, state }));
+        }
+    }
+
+    fn choice(&mut self, target: Target, usable: &Usable<A>) -> Choice {
+        match target {
+            Target::Pass => Choice::Pass,
+            Target::Reject => Choice::Reject,
+            Target::Drop => Choice::Drop,
+            Target::Cluster => Choice::Balance(self.pool(&usable.cluster)),
+            Target::Local => Choice::Balance(self.pool(&usable.local)),
+        }
+    }
+
+    /// The pool with this content; made where there is none.
+    fn pool(&mut self, backends: &[Backend<A>]) -> PoolIndex {
+        if let Some(known) = self.pools.get(backends) {
+            return *known;
+        }
+        let (content, index): (Arc<[_]>, _) = (backends.into(), PoolIndex(self.rows.pools.len()));
+        self.pool_rows += content.len();
+        self.rows.pools.push(Arc::clone(&content));
+        self.pools.insert(content, index);
+        index
+    }
+}
+
+fn too_many_endpoints(service: &Service, port: &ServicePort, count: usize) -> Warning {
+    let problem =
+        format!("port {} has {count} endpoints, a pool holds at most {POOL_MAX}; the port is left out", port.port);
+    Warning::new(WarningKind::Capacity, problem, "split the Service").of(format_args!("Service {}", service.name))
+}
+
+fn duplicate(service: &Service, port: &ServicePort, claim: &Claim, winner: &ObjectName) -> Warning {
+    let field = match claim.origin {
+        Origin::LoadBalancer => "status.loadBalancer.ingress",
+        Origin::ExternalIP => "spec.externalIPs",
+        Origin::ClusterIP => "spec.clusterIPs",
+        Origin::NodePort => "spec.ports",
+    };
+    let problem = format!("{} port {}/{} is already Service {winner}'s", claim.ip, port.port, port.proto.name());
+    Warning::new(WarningKind::Duplicate, problem, "give one of them another address or port")
+        .of(format_args!("Service {}", service.name))
+        .at(field)
+}
+
+fn sctp_port(service: &Service, port: &ServicePort) -> Warning {
+    Warning::new(
+        WarningKind::Unsupported,
+        format!("SCTP port {} differs from the endpoints' port; only the address is translated", port.port),
+        "let the endpoints listen on the port of the Service",
+    )
+    .of(format_args!("Service {}", service.name))
+    .at("spec.ports")
+}

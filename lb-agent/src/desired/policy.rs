@@ -1,0 +1,64 @@
+//! The settings that decide what the tables say. All validated; no `Option` means "default".
+
+use lb_common::table::Mode;
+
+/// What the operator asked for, as far as the tables depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Name of this node, compared with `nodeName` of endpoints and the names of Nodes.
+    pub node_name: String,
+    /// `--default-ip-mode`: for ingress entries without a mode.
+    pub default_ip_mode: Mode,
+    /// `--proxy-annotation`: a Service that has one of these is in Proxy mode.
+    pub proxy_annotations: Vec<AnnotationMatch>,
+    pub vendor_annotations: VendorAnnotations,
+}
+
+/// Whether the built-in list of vendors' annotations is consulted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VendorAnnotations {
+    Ignored,
+    Honoured,
+}
+
+/// `KEY` or `KEY=VALUE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnnotationMatch {
+    pub key: String,
+    /// `None`: any value.
+    pub value: Option<String>,
+}
+
+impl std::str::FromStr for AnnotationMatch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (text, None),
+        };
+        if key.is_empty() {
+            return Err(format!("{text:?} names no annotation: write KEY or KEY=VALUE"));
+        }
+        Ok(Self { key: key.to_owned(), value })
+    }
+}
+
+/// How much fits in the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest frontend id: both families share the ids (they index `scopes`).
+    pub frontend_ids_max: u32,
+    /// Rows of `frontends4`, and as many of `frontends6`.
+    pub frontends_max: u32,
+    /// Rows of `pools4`, and as many of `pools6`.
+    pub pool_rows_max: u32,
+    /// Rows of `members4`, and as many of `members6`.
+    pub members_max: u32,
+}
+
+impl Limits {
+    /// For tests and tools that have no tables to fill.
+    pub const UNLIMITED: Self =
+        Self { frontend_ids_max: u32::MAX, frontends_max: u32::MAX, pool_rows_max: u32::MAX, members_max: u32::MAX };
+}

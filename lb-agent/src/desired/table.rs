@@ -1,0 +1,87 @@
+//! The result: rows without ids. Pools and Service ports are named by their position in this result.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lb_common::addr::Proto;
+use lb_common::table::{Backend, FrontendKey, MemberState, Mode, Origin, Rule};
+
+use crate::model::{ObjectName, Warning};
+
+/// All tables as they should be.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    pub v4: FamilyDesired<[u8; 4]>,
+    pub v6: FamilyDesired<[u8; 16]>,
+    /// Addressed by [`ServicePortIndex`]; each name once.
+    pub service_ports: Vec<ServicePortName>,
+    /// What could not be done as written.
+    pub warnings: Vec<Warning>,
+}
+
+/// The tables of one family.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FamilyDesired<A> {
+    pub frontends: BTreeMap<FrontendKey<A>, DesiredFrontend>,
+    /// Addressed by [`PoolIndex`]; each content once, never empty, backends in order.
+    pub pools: Vec<Arc<[Backend<A>]>>,
+    /// Each (Service port, address, port) once.
+    pub members: Vec<DesiredMember<A>>,
+}
+
+impl<A> Default for FamilyDesired<A> {
+    fn default() -> Self {
+        Self { frontends: BTreeMap::new(), pools: Vec::new(), members: Vec::new() }
+    }
+}
+
+/// One frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DesiredFrontend {
+    pub service_port: ServicePortIndex,
+    pub mode: Mode,
+    pub decided_by: Rule,
+    pub origin: Origin,
+    pub choices: Choices,
+}
+
+/// What each kind of client gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choices {
+    pub workload: Choice,
+    pub host: Choice,
+    pub external: Choice,
+}
+
+/// A scope without an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Pass,
+    Reject,
+    Drop,
+    Balance(PoolIndex),
+}
+
+/// Position in [`FamilyDesired::pools`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PoolIndex(pub usize);
+
+/// Position in [`Desired::service_ports`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServicePortIndex(pub usize);
+
+/// A backend whose known flows are honoured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DesiredMember<A> {
+    pub service_port: ServicePortIndex,
+    pub backend: Backend<A>,
+    pub state: MemberState,
+}
+
+/// A Service port: what affinity and membership are about, over all its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServicePortName {
+    pub service: Arc<ObjectName>,
+    pub port_name: Arc<str>,
+    pub proto: Proto,
+}

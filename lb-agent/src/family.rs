@@ -1,0 +1,58 @@
+//! One code path for both families: what differs between them is which table and which kind of step they name.
+
+use std::net::IpAddr;
+
+use lb_common::addr::Addr;
+
+use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables};
+
+/// An address whose tables we fill.
+pub trait TableAddr: Addr {
+    /// The octets, where the address is of this family.
+    fn from_ip(ip: IpAddr) -> Option<Self>;
+    fn tables(tables: &Tables) -> &FamilyTables<Self>;
+    fn tables_mut(tables: &mut Tables) -> &mut FamilyTables<Self>;
+    fn op(op: FamilyOp<Self>) -> Op;
+}
+
+impl TableAddr for [u8; 4] {
+    fn from_ip(ip: IpAddr) -> Option<Self> {
+        match ip {
+            IpAddr::V4(v4) => Some(v4.octets()),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn tables(tables: &Tables) -> &FamilyTables<Self> {
+        &tables.v4
+    }
+
+    fn tables_mut(tables: &mut Tables) -> &mut FamilyTables<Self> {
+        &mut tables.v4
+    }
+
+    fn op(op: FamilyOp<Self>) -> Op {
+        Op::V4(op)
+    }
+}
+
+impl TableAddr for [u8; 16] {
+    fn from_ip(ip: IpAddr) -> Option<Self> {
+        match ip {
+            IpAddr::V6(v6) => Some(v6.octets()),
+            IpAddr::V4(_) => None,
+        }
+    }
+
+    fn tables(tables: &Tables) -> &FamilyTables<Self> {
+        &tables.v6
+    }
+
+    fn tables_mut(tables: &mut Tables) -> &mut FamilyTables<Self> {
+        &mut tables.v6
+    }
+
+    fn op(op: FamilyOp<Self>) -> Op {
+        Op::V6(op)
+    }
+}

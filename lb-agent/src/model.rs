@@ -1,0 +1,118 @@
+//! The world as the cluster describes it, in our own types, free of derived data.
+//!
+//! Nothing here knows where an object came from, the time, or the kernel.
+
+mod change;
+mod endpoint;
+mod name;
+mod node;
+mod service;
+mod warning;
+
+use std::collections::BTreeMap;
+
+pub use change::{Change, Kind, Object, ObjectRef};
+pub use endpoint::{Conditions, Endpoint, EndpointSlice, Hints, SlicePort};
+pub use name::ObjectName;
+pub use node::Node;
+pub use service::{IngressEntry, IpMode, Service, ServicePort, ServiceType, TrafficPolicy};
+pub use warning::{Warning, WarningKind};
+
+/// Everything that the source has told so far.
+#[derive(Debug, Default)]
+pub struct World {
+    services: BTreeMap<ObjectName, Service>,
+    slices: BTreeMap<ObjectName, EndpointSlice>,
+    nodes: BTreeMap<ObjectName, Node>,
+    object_warnings: BTreeMap<ObjectRef, Vec<Warning>>,
+    place_warnings: BTreeMap<String, Vec<Warning>>,
+    listed: bool,
+}
+
+impl World {
+    /// Takes one change in.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Apply { object, warnings } => {
+                let reference = object.reference();
+                if warnings.is_empty() {
+                    self.object_warnings.remove(&reference);
+                } else {
+                    self.object_warnings.insert(reference.clone(), warnings);
+                }
+                match object {
+                    Object::Service(service) => drop(self.services.insert(reference.name, service)),
+                    Object::EndpointSlice(slice) => drop(self.slices.insert(reference.name, slice)),
+                    Object::Node(node) => drop(self.nodes.insert(reference.name, node)),
+                }
+            }
+            Change::Remove(reference) => {
+                self.object_warnings.remove(&reference);
+                match reference.kind {
+                    Kind::Service => drop(self.services.remove(&reference.name)),
+                    Kind::EndpointSlice => drop(self.slices.remove(&reference.name)),
+                    Kind::Node => drop(self.nodes.remove(&reference.name)),
+                }
+            }
+            Change::Place { place, warnings } if warnings.is_empty() => drop(self.place_warnings.remove(&place)),
+            Change::Place { place, warnings } => drop(self.place_warnings.insert(place, warnings)),
+            Change::Listed => self.listed = true,
+        }
+    }
+
+    /// Whether the first list of every kind is complete. Nothing may be deleted before.
+    pub const fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    pub const fn services(&self) -> &BTreeMap<ObjectName, Service> {
+        &self.services
+    }
+
+    pub const fn slices(&self) -> &BTreeMap<ObjectName, EndpointSlice> {
+        &self.slices
+    }
+
+    /// The node with this name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(&ObjectName::new("", name))
+    }
+
+    /// What is wrong with the input, in a stable order: places first, then objects.
+    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
+        self.place_warnings.values().chain(self.object_warnings.values()).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warning() -> Warning {
+        Warning::new(WarningKind::BadField, "is wrong", "write it right")
+    }
+
+    #[test]
+    fn warnings_live_as_long_as_their_object() {
+        let mut world = World::default();
+        let node = Node { name: "n1".into(), zone: None, addresses: Vec::new() };
+        world.apply(Change::Apply { object: Object::Node(node.clone()), warnings: vec![warning()] });
+        assert_eq!(world.warnings().count(), 1);
+        world.apply(Change::Apply { object: Object::Node(node.clone()), warnings: Vec::new() });
+        assert_eq!(world.warnings().count(), 0);
+        world.apply(Change::Apply { object: Object::Node(node.clone()), warnings: vec![warning()] });
+        world.apply(Change::Remove(Object::Node(node).reference()));
+        assert_eq!(world.warnings().count(), 0);
+        assert!(world.node("n1").is_none());
+    }
+
+    #[test]
+    fn warnings_of_a_place_are_replaced() {
+        let mut world = World::default();
+        world.apply(Change::Place { place: "a.yaml".into(), warnings: vec![warning(), warning()] });
+        world.apply(Change::Place { place: "a.yaml".into(), warnings: vec![warning()] });
+        assert_eq!(world.warnings().count(), 1);
+        world.apply(Change::Place { place: "a.yaml".into(), warnings: Vec::new() });
+        assert_eq!(world.warnings().count(), 0);
+    }
+}

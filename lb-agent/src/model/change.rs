@@ -1,0 +1,69 @@
+//! Changes: what a source tells about the world.
+
+use std::fmt;
+
+use super::{EndpointSlice, Node, ObjectName, Service, Warning};
+
+/// One thing that happened to the world. A source sends them in batches; a batch is taken in whole before anything is
+/// computed, so that a pod which moves between two slices is never absent (EPS-06).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// The object is there, in this form. `warnings` replace those of its earlier form.
+    Apply { object: Object, warnings: Vec<Warning> },
+    /// The object is gone.
+    Remove(ObjectRef),
+    /// All that is wrong with a place of the source (a file, a watch), apart from its objects.
+    Place { place: String, warnings: Vec<Warning> },
+    /// The first list of every kind is complete.
+    Listed,
+}
+
+/// An object of a kind that we read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Object {
+    Service(Service),
+    EndpointSlice(EndpointSlice),
+    Node(Node),
+}
+
+impl Object {
+    pub fn reference(&self) -> ObjectRef {
+        let (kind, name) = match self {
+            Self::Service(service) => (Kind::Service, service.name.clone()),
+            Self::EndpointSlice(slice) => (Kind::EndpointSlice, slice.name.clone()),
+            Self::Node(node) => (Kind::Node, ObjectName::new("", &node.name)),
+        };
+        ObjectRef { kind, name }
+    }
+}
+
+/// The kinds that we read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Service,
+    EndpointSlice,
+    Node,
+}
+
+impl Kind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
+        }
+    }
+}
+
+/// Which object: kind and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectRef {
+    pub kind: Kind,
+    pub name: ObjectName,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.name(), self.name)
+    }
+}

@@ -1,0 +1,77 @@
+//! Services: addresses, ports and policies, as the API has them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lb_common::addr::Proto;
+
+use super::ObjectName;
+
+/// A Service with its load-balancer status.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Service {
+    pub name: ObjectName,
+    /// Seconds since 1970. `None` (a hand-written object) counts as the youngest.
+    pub created_secs: Option<i64>,
+    pub service_type: ServiceType,
+    /// Label `service.kubernetes.io/service-proxy-name` is present: somebody else serves it (FLT-01).
+    pub served_elsewhere: bool,
+    pub annotations: BTreeMap<Arc<str>, Arc<str>>,
+    /// At most one per family. Empty: headless or not allocated.
+    pub cluster_ips: Vec<IpAddr>,
+    pub external_ips: Vec<IpAddr>,
+    pub ports: Vec<ServicePort>,
+    pub ingress: Vec<IngressEntry>,
+    pub external_policy: TrafficPolicy,
+    pub internal_policy: TrafficPolicy,
+    /// `sessionAffinity: ClientIP` and its time-out.
+    pub affinity_secs: Option<u32>,
+    /// `spec.loadBalancerSourceRanges`, trimmed, not parsed.
+    pub source_ranges: Vec<String>,
+}
+
+/// `spec.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServiceType {
+    ClusterIP,
+    NodePort,
+    LoadBalancer,
+    ExternalName,
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServicePort {
+    /// Empty where the only port has no name.
+    pub name: Arc<str>,
+    pub proto: Proto,
+    pub port: u16,
+    pub node_port: Option<u16>,
+}
+
+/// An entry of `status.loadBalancer.ingress` that has an IP. Entries with a host name only are never resolved
+/// (IPM-06), so they are not kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IngressEntry {
+    /// Position in the list: for warnings.
+    pub index: u32,
+    pub ip: IpAddr,
+    pub ip_mode: Option<IpMode>,
+}
+
+/// `ipMode` of an ingress entry. A value that we do not know is kept as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum IpMode {
+    VIP,
+    Proxy,
+    /// Any other string; not intercepted (IPM-08).
+    Unknown(Box<str>),
+}
+
+/// `internalTrafficPolicy`, `externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TrafficPolicy {
+    Cluster,
+    Local,
+}

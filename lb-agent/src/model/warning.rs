@@ -1,0 +1,147 @@
+//! Warnings: input that was left out or read differently, told to whoever owns it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One thing that is wrong with the input. It hurts only the object, document or field that it names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Warning {
+    pub kind: WarningKind,
+    /// `Service shop/web`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Name of the file within the folder, when the trouble is with a document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Which document of the file, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<u32>,
+    /// Path of the field: `status.loadBalancer.ingress[0].ip`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// What is wrong, and what became of it.
+    pub problem: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// Sorts of trouble: a label of the metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WarningKind {
+    /// A document that is not an object we can read.
+    BadDocument,
+    /// A field that does not hold what it should.
+    BadField,
+    /// Two objects claim the same thing.
+    Duplicate,
+    /// It does not fit in the tables.
+    Capacity,
+    /// Valid, but beyond what this version does.
+    Unsupported,
+    /// The source itself: a folder or file that cannot be read.
+    Source,
+}
+
+impl WarningKind {
+    pub const ALL: [Self; 6] =
+        [Self::BadDocument, Self::BadField, Self::Duplicate, Self::Capacity, Self::Unsupported, Self::Source];
+
+    /// The name in metrics and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadDocument => "bad-document",
+            Self::BadField => "bad-field",
+            Self::Duplicate => "duplicate",
+            Self::Capacity => "capacity",
+            Self::Unsupported => "unsupported",
+            Self::Source => "source",
+        }
+    }
+}
+
+impl Warning {
+    pub fn new(kind: WarningKind, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            kind,
+            object: None,
+            file: None,
+            document: None,
+            field: None,
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// Names the object.
+    #[must_use]
+    pub fn of(mut self, object: impl fmt::Display) -> Self {
+        self.object = Some(object.to_string());
+        self
+    }
+
+    /// Names the field.
+    #[must_use]
+    pub fn at(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// Names the file.
+    #[must_use]
+    pub fn in_file(mut self, file: impl Into<String>) -> Self {
+        self.file = Some(file.into());
+        self
+    }
+
+    /// Names the document of the file, from 1.
+    #[must_use]
+    pub fn in_document(mut self, file: impl Into<String>, document: u32) -> Self {
+        self.file = Some(file.into());
+        self.document = Some(document);
+        self
+    }
+
+    /// Where it is: `Service shop/web (a.yaml, document 2)`, as far as known.
+    pub fn subject(&self) -> String {
+        let place = match (&self.file, self.document) {
+            (Some(file), Some(document)) => Some(format!("{file}, document {document}")),
+            (Some(file), None) => Some(file.clone()),
+            (None, _) => None,
+        };
+        match (&self.object, place) {
+            (Some(object), Some(place)) => format!("{object} ({place})"),
+            (Some(object), None) => object.clone(),
+            (None, Some(place)) => place,
+            (None, None) => "lb-agent".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.subject())?;
+        if let Some(field) = &self.field {
+            write!(f, "{field}: ")?;
+        }
+        write!(f, "{}; {}", self.problem, self.remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_subject_field_and_remedy() {
+        let warning = Warning::new(WarningKind::BadField, "\"1.2.3\" is not an IP address", "write four numbers")
+            .of("Service a/b")
+            .at("spec.clusterIP")
+            .in_document("x.yaml", 2);
+        assert_eq!(
+            warning.to_string(),
+            "Service a/b (x.yaml, document 2): spec.clusterIP: \"1.2.3\" is not an IP address; write four numbers"
+        );
+    }
+}

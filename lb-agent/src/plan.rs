@@ -1,0 +1,148 @@
+//! The way from realised to wanted tables: a list of steps that is safe after every single row.
+//!
+//! Referent before referrer: pools, members, scopes, frontends; then a grace period; then deletes the other way round.
+//! A frontend is never deleted outright: it drains first, and goes when no flow refers to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::table::{Frontend, FrontendState, Scopes};
+
+use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables};
+use crate::family::TableAddr;
+
+/// Which draining frontends may be deleted.
+#[derive(Clone, Copy, Debug)]
+pub enum Drained<'a> {
+    /// Flows were not looked at: none.
+    Unknown,
+    /// Those whose ids are not among these. Valid only if asked after a grace period that followed the draining.
+    Unless(&'a BTreeSet<u32>),
+}
+
+/// Computes the steps. Empty when the tables say what is wanted.
+pub fn plan(realised: &Tables, wanted: &Tables, drained: Drained<'_>) -> Vec<Op> {
+    let mut steps = Steps::default();
+    steps.add_family(&realised.v4, &wanted.v4, drained);
+    steps.add_family(&realised.v6, &wanted.v6, drained);
+    let scopes = changed_scopes(&realised.scopes, &wanted.scopes);
+    if !scopes.is_empty() {
+        steps.scopes.push(Op::StoreScopes(scopes));
+    }
+    steps.in_order()
+}
+
+/// Steps by phase.
+#[derive(Default)]
+struct Steps {
+    referents: Vec<Op>,
+    scopes: Vec<Op>,
+    frontends: Vec<Op>,
+    frontend_deletes: Vec<Op>,
+    referent_deletes: Vec<Op>,
+}
+
+impl Steps {
+    fn add_family<A: TableAddr>(&mut self, realised: &FamilyTables<A>, wanted: &FamilyTables<A>, drained: Drained<'_>) {
+        let pools = Difference::of(&realised.pools, &wanted.pools);
+        let members = Difference::of(&realised.members, &wanted.members);
+        let frontends = Difference::of(&realised.frontends, &wanted.frontends);
+        let (drain, delete) = retire(&realised.frontends, frontends.gone, drained);
+        let upserts = [frontends.upserts, drain].concat();
+        let push = |phase: &mut Vec<Op>, is_empty: bool, op: FamilyOp<A>| {
+            if !is_empty {
+                phase.push(A::op(op));
+            }
+        };
+        push(&mut self.referents, pools.upserts.is_empty(), FamilyOp::UpsertPools(pools.upserts));
+        push(&mut self.referents, members.upserts.is_empty(), FamilyOp::UpsertMembers(members.upserts));
+        push(&mut self.frontends, upserts.is_empty(), FamilyOp::UpsertFrontends(upserts));
+        push(&mut self.frontend_deletes, delete.is_empty(), FamilyOp::DeleteFrontends(delete));
+        push(&mut self.referent_deletes, members.gone.is_empty(), FamilyOp::DeleteMembers(members.gone));
+        push(&mut self.referent_deletes, pools.gone.is_empty(), FamilyOp::DeletePools(pools.gone));
+    }
+
+    fn in_order(self) -> Vec<Op> {
+        let mut ops = [self.referents, self.scopes, self.frontends].concat();
+        let is_deleting = !self.frontend_deletes.is_empty() || !self.referent_deletes.is_empty();
+        if is_deleting {
+            // Packets that read a scope or frontend before the switch are done with what it named.
+            ops.push(Op::Settle);
+        }
+        // Elements of a hash are recycled at once: nothing is inserted until no packet can hold a deleted one.
+        let last = if self.frontend_deletes.is_empty() { None } else { Some(Op::Settle) };
+        ops.extend(self.frontend_deletes);
+        ops.extend(self.referent_deletes);
+        ops.extend(last);
+        ops
+    }
+}
+
+/// Rows to write and keys to delete, found in one walk.
+struct Difference<K, V> {
+    upserts: Vec<(K, V)>,
+    gone: Vec<K>,
+}
+
+impl<K: Copy + Ord, V: Copy + PartialEq> Difference<K, V> {
+    fn of(realised: &BTreeMap<K, V>, wanted: &BTreeMap<K, V>) -> Self {
+        let mut difference = Self { upserts: Vec::new(), gone: Vec::new() };
+        let (mut old, mut new) = (realised.iter().peekable(), wanted.iter().peekable());
+        loop {
+            match (old.peek(), new.peek()) {
+                (None, None) => return difference,
+                (Some((key, _)), None) => {
+                    difference.gone.push(**key);
+                    old.next();
+                }
+                (None, Some((key, value))) => {
+                    difference.upserts.push((**key, **value));
+                    new.next();
+                }
+                (Some((old_key, old_value)), Some((new_key, new_value))) => match old_key.cmp(new_key) {
+                    std::cmp::Ordering::Less => {
+                        difference.gone.push(**old_key);
+                        old.next();
+                    }
+                    std::cmp::Ordering::Greater => {
+                        difference.upserts.push((**new_key, **new_value));
+                        new.next();
+                    }
+                    std::cmp::Ordering::Equal => {
+                        if old_value != new_value {
+                            difference.upserts.push((**new_key, **new_value));
+                        }
+                        old.next();
+                        new.next();
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// What becomes of frontends that nobody wants: the first time they drain, then they are deleted.
+fn retire<K: Copy + Ord>(
+    realised: &BTreeMap<K, Frontend>,
+    gone: Vec<K>,
+    drained: Drained<'_>,
+) -> (Vec<(K, Frontend)>, Vec<K>) {
+    let (mut drain, mut delete) = (Vec::new(), Vec::new());
+    for key in gone {
+        let frontend = realised[&key];
+        match (frontend.state, drained) {
+            (FrontendState::Active, _) => drain.push((key, Frontend { state: FrontendState::Draining, ..frontend })),
+            (FrontendState::Draining, Drained::Unless(in_use)) if !in_use.contains(&frontend.id) => delete.push(key),
+            (FrontendState::Draining, _) => {}
+        }
+    }
+    (drain, delete)
+}
+
+/// Scopes to store; those that nobody wants pass for everybody.
+fn changed_scopes(realised: &BTreeMap<u32, Scopes>, wanted: &BTreeMap<u32, Scopes>) -> Vec<(u32, Scopes)> {
+    let difference = Difference::of(realised, wanted);
+    let mut scopes = difference.upserts;
+    scopes.extend(difference.gone.into_iter().map(|id| (id, Scopes::PASS)));
+    scopes.sort_unstable_by_key(|(id, _)| *id);
+    scopes
+}

@@ -1,0 +1,6 @@
+//! Sources: where objects come from, as batches of [`Change`](crate::model::Change)s.
+//!
+//! Only this folder names Kubernetes' own types.
+
+pub mod address;
+pub mod convert;

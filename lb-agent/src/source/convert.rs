@@ -1,0 +1,82 @@
+//! Kubernetes objects to model types. A field that makes no sense is left out with a warning; the rest is kept.
+//!
+//! Defaults are those of the API server, so that a hand-written file means what it would mean there.
+
+mod endpoint_slice;
+mod fields;
+mod node;
+mod service;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::model::{Kind, Object, ObjectName, ObjectRef, Warning, WarningKind};
+use fields::Fields;
+
+/// Converts objects; strings that repeat (nodes, zones, port names) are stored once.
+#[derive(Debug, Default)]
+pub struct Converter {
+    strings: HashSet<Arc<str>>,
+}
+
+/// An object and what is wrong with it.
+pub type Converted = (Object, Vec<Warning>);
+
+impl Converter {
+    /// Fails only where the object has no name.
+    pub fn service(&mut self, raw: core::Service) -> Result<Converted, Box<Warning>> {
+        let name = namespaced(&raw.metadata, Kind::Service)?;
+        let mut fields = Fields::of(ObjectRef { kind: Kind::Service, name: name.clone() });
+        let service = service::convert(self, name, raw, &mut fields);
+        Ok((Object::Service(service), fields.into_warnings()))
+    }
+
+    /// `None` where the slice belongs to no Service or has no IP addresses: it is nobody's business. Fails only where
+    /// the object has no name or an unknown address type.
+    pub fn endpoint_slice(&mut self, raw: discovery::EndpointSlice) -> Result<Option<Converted>, Box<Warning>> {
+        let name = namespaced(&raw.metadata, Kind::EndpointSlice)?;
+        let reference = ObjectRef { kind: Kind::EndpointSlice, name: name.clone() };
+        let mut fields = Fields::of(reference.clone());
+        let slice = endpoint_slice::convert(self, name, raw, &mut fields).map_err(|warning| warning.of(&reference))?;
+        Ok(slice.map(|slice| (Object::EndpointSlice(slice), fields.into_warnings())))
+    }
+
+    /// Fails only where the object has no name.
+    pub fn node(&mut self, raw: &core::Node) -> Result<Converted, Box<Warning>> {
+        let name = named(&raw.metadata, Kind::Node)?;
+        let mut fields = Fields::of(ObjectRef { kind: Kind::Node, name: ObjectName::new("", &name) });
+        let node = node::convert(self, &name, raw, &mut fields);
+        Ok((Object::Node(node), fields.into_warnings()))
+    }
+
+    fn shared(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.strings.get(text) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = text.into();
+        self.strings.insert(Arc::clone(&new));
+        new
+    }
+}
+
+fn named(metadata: &ObjectMeta, kind: Kind) -> Result<String, Box<Warning>> {
+    match metadata.name.as_deref() {
+        Some(name) if !name.is_empty() => Ok(name.to_owned()),
+        _ => Err(Warning::new(WarningKind::BadDocument, "is missing; the object is left out", "name the object")
+            .of(kind.name())
+            .at("metadata.name")
+            .into()),
+    }
+}
+
+fn namespaced(metadata: &ObjectMeta, kind: Kind) -> Result<ObjectName, Box<Warning>> {
+    let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or("default");
+    Ok(ObjectName::new(namespace, &named(metadata, kind)?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! EndpointSlice to model type (spec 2.2).
+
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1 as discovery;
+use lb_common::addr::Family;
+
+use super::Converter;
+use super::fields::Fields;
+use crate::model::{Conditions, Endpoint, EndpointSlice, Hints, ObjectName, SlicePort, Warning, WarningKind};
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
+pub fn convert(
+    converter: &mut Converter,
+    name: ObjectName,
+    raw: discovery::EndpointSlice,
+    fields: &mut Fields,
+) -> Result<Option<EndpointSlice>, Box<Warning>> {
+    let family = match raw.address_type.as_str() {
+        "IPv4" => Family::V4,
+        "IPv6" => Family::V6,
+        "FQDN" => return Ok(None),
+        other => {
+            let problem = format!("{other:?} is not an address type; the slice is left out");
+            return Err(Warning::new(WarningKind::BadField, problem, "write IPv4 or IPv6").at("addressType").into());
+        }
+    };
+    let labels = raw.metadata.labels.unwrap_or_default();
+    let Some(service) = labels.get(SERVICE_NAME).filter(|service| !service.is_empty()) else { return Ok(None) };
+    let ports = raw.ports.unwrap_or_default();
+    Ok(Some(EndpointSlice {
+        name,
+        service: service.as_str().into(),
+        family,
+        headless: labels.contains_key(HEADLESS),
+        ports: ports
+            .iter()
+            .enumerate()
+            .filter_map(|(index, port)| slice_port(converter, index, port, fields))
+            .collect(),
+        endpoints: raw
+            .endpoints
+            .iter()
+            .enumerate()
+            .filter_map(|(index, raw)| endpoint(converter, family, index, raw, fields))
+            .collect(),
+    }))
+}
+
+/// The API server turns an absent name into the empty one, so both mean the unnamed port. No port, or port 0, means
+/// "all ports", which a Service cannot use: skipped without a word, as kube-proxy does.
+fn slice_port(
+    converter: &mut Converter,
+    index: usize,
+    raw: &discovery::EndpointPort,
+    fields: &mut Fields,
+) -> Option<SlicePort> {
+    let number = raw.port.filter(|port| *port != 0)?;
+    Some(SlicePort {
+        name: converter.shared(raw.name.as_deref().unwrap_or_default()),
+        proto: fields.proto(|| format!("ports[{index}].protocol"), raw.protocol.as_deref())?,
+        port: fields.port(|| format!("ports[{index}].port"), number)?,
+    })
+}
+
+fn endpoint(
+    converter: &mut Converter,
+    family: Family,
+    index: usize,
+    raw: &discovery::Endpoint,
+    fields: &mut Fields,
+) -> Option<Endpoint> {
+    let field = || format!("endpoints[{index}].addresses[0]");
+    let Some(text) = raw.addresses.first() else {
+        fields.warn(WarningKind::BadField, field(), "is missing; the endpoint is left out", "name an address");
+        return None;
+    };
+    let addr = fields.ip(field, text)?;
+    if addr.is_ipv4() != (family == Family::V4) {
+        let problem = format!("{addr} is not of the slice's addressType; the endpoint is left out");
+        fields.warn(WarningKind::BadField, field(), problem, "put it into a slice of its own family");
+        return None;
+    }
+    if addr.is_unspecified() || addr.is_multicast() || addr.is_loopback() {
+        let problem = format!("{addr} cannot be an endpoint; the endpoint is left out");
+        fields.warn(WarningKind::BadField, field(), problem, "write the address of a pod or host");
+        return None;
+    }
+    let conditions = raw.conditions.as_ref();
+    Some(Endpoint {
+        addr,
+        conditions: Conditions {
+            ready: conditions.and_then(|c| c.ready).unwrap_or(true),
+            serving: conditions.and_then(|c| c.serving).unwrap_or(true),
+            terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
+        },
+        node: raw.node_name.as_deref().map(|node| converter.shared(node)),
+        hints: hints(converter, raw),
+    })
+}
+
+fn hints(converter: &mut Converter, raw: &discovery::Endpoint) -> Option<Arc<Hints>> {
+    let raw = raw.hints.as_ref()?;
+    let zones = raw.for_zones.as_deref().unwrap_or_default().iter().map(|zone| converter.shared(&zone.name)).collect();
+    let nodes = raw.for_nodes.as_deref().unwrap_or_default().iter().map(|node| converter.shared(&node.name)).collect();
+    Some(Arc::new(Hints { zones, nodes }))
+}

@@ -1,0 +1,67 @@
+//! The fields of one object while it is read: values, or warnings that name the field.
+
+use std::net::IpAddr;
+
+use lb_common::addr::Proto;
+
+use crate::model::{ObjectRef, Warning, WarningKind};
+use crate::source::address;
+
+/// Collects what is wrong with one object.
+pub struct Fields {
+    object: ObjectRef,
+    warnings: Vec<Warning>,
+}
+
+impl Fields {
+    pub const fn of(object: ObjectRef) -> Self {
+        Self { object, warnings: Vec::new() }
+    }
+
+    pub fn into_warnings(self) -> Vec<Warning> {
+        self.warnings
+    }
+
+    pub fn warn(&mut self, kind: WarningKind, field: impl Into<String>, problem: impl Into<String>, remedy: &str) {
+        self.warnings.push(Warning::new(kind, problem, remedy).of(&self.object).at(field));
+    }
+
+    /// An IP address in any spelling that the API has ever accepted.
+    pub fn ip(&mut self, field: impl FnOnce() -> String, text: &str) -> Option<IpAddr> {
+        let ip = address::parse(text);
+        if ip.is_none() {
+            let problem = format!("{text:?} is not an IP address and is left out");
+            self.warn(
+                WarningKind::BadField,
+                field(),
+                problem,
+                "write an IPv4 or IPv6 address without prefix length or zone",
+            );
+        }
+        ip
+    }
+
+    /// A port number from 1 to 65535.
+    pub fn port(&mut self, field: impl FnOnce() -> String, number: i32) -> Option<u16> {
+        let port = u16::try_from(number).ok().filter(|port| *port != 0);
+        if port.is_none() {
+            let problem = format!("{number} is not a port number; the port is left out");
+            self.warn(WarningKind::BadField, field(), problem, "write a number from 1 to 65535");
+        }
+        port
+    }
+
+    /// A protocol; absent is TCP.
+    pub fn proto(&mut self, field: impl FnOnce() -> String, text: Option<&str>) -> Option<Proto> {
+        match text {
+            None | Some("TCP" | "") => Some(Proto::TCP),
+            Some("UDP") => Some(Proto::UDP),
+            Some("SCTP") => Some(Proto::SCTP),
+            Some(other) => {
+                let problem = format!("{other:?} is not a protocol; the port is left out");
+                self.warn(WarningKind::BadField, field(), problem, "write TCP, UDP or SCTP in capitals");
+                None
+            }
+        }
+    }
+}

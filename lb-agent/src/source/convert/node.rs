@@ -1,0 +1,24 @@
+//! Node to model type.
+
+use k8s_openapi::api::core::v1 as core;
+
+use super::Converter;
+use super::fields::Fields;
+use crate::model::Node;
+
+pub fn convert(converter: &mut Converter, name: &str, raw: &core::Node, fields: &mut Fields) -> Node {
+    let zone = raw.metadata.labels.as_ref().and_then(|labels| labels.get("topology.kubernetes.io/zone"));
+    let listed = raw.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    let addresses = listed
+        .iter()
+        .enumerate()
+        .filter(|(_, address)| matches!(address.type_.as_str(), "InternalIP" | "ExternalIP"))
+        .filter_map(|(index, entry)| fields.ip(|| format!("status.addresses[{index}].address"), &entry.address))
+        .collect();
+    Node {
+        name: converter.shared(name),
+        // An empty label is no zone.
+        zone: zone.filter(|zone| !zone.is_empty()).map(|zone| converter.shared(zone)),
+        addresses,
+    }
+}

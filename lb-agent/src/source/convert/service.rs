@@ -1,0 +1,194 @@
+//! Service to model type (spec 1.2, 2.1).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+
+use super::Converter;
+use super::fields::Fields;
+use crate::model::{IngressEntry, IpMode, ObjectName, Service, ServicePort, ServiceType, TrafficPolicy, WarningKind};
+
+const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// A copy of the whole object, of no interest and often large.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The API's default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
+const AFFINITY_DEFAULT_SECS: u32 = 10_800;
+/// The API's largest value of it: a day.
+const AFFINITY_MAX_SECS: i32 = 86_400;
+
+pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, fields: &mut Fields) -> Service {
+    let spec = raw.spec.unwrap_or_default();
+    let ingress = raw.status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress);
+    Service {
+        name,
+        created_secs: raw.metadata.creation_timestamp.map(|time| time.0.as_second()),
+        service_type: service_type(spec.type_.as_deref(), fields),
+        served_elsewhere: raw.metadata.labels.is_some_and(|labels| labels.contains_key(PROXY_NAME)),
+        annotations: annotations(raw.metadata.annotations),
+        cluster_ips: cluster_ips(&spec, fields),
+        external_ips: external_ips(&spec, fields),
+        ports: ports(converter, spec.ports.as_deref().unwrap_or_default(), fields),
+        ingress: ingress_entries(ingress.as_deref().unwrap_or_default(), fields),
+        external_policy: traffic_policy("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref(), fields),
+        internal_policy: traffic_policy("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref(), fields),
+        affinity_secs: affinity_secs(&spec, fields),
+        source_ranges: source_ranges(&spec),
+    }
+}
+
+fn annotations(raw: Option<BTreeMap<String, String>>) -> BTreeMap<Arc<str>, Arc<str>> {
+    let kept = raw.unwrap_or_default().into_iter().filter(|(key, _)| key != LAST_APPLIED);
+    kept.map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+fn service_type(text: Option<&str>, fields: &mut Fields) -> ServiceType {
+    match text {
+        None | Some("ClusterIP" | "") => ServiceType::ClusterIP,
+        Some("NodePort") => ServiceType::NodePort,
+        Some("LoadBalancer") => ServiceType::LoadBalancer,
+        Some("ExternalName") => ServiceType::ExternalName,
+        Some(other) => {
+            let problem = format!("{other:?} is not a type; read as ClusterIP");
+            fields.warn(
+                WarningKind::BadField,
+                "spec.type",
+                problem,
+                "write ClusterIP, NodePort, LoadBalancer or ExternalName",
+            );
+            ServiceType::ClusterIP
+        }
+    }
+}
+
+/// `spec.clusterIPs`, or `spec.clusterIP` where the list is absent. `None` and the empty string mean: no address.
+fn cluster_ips(spec: &core::ServiceSpec, fields: &mut Fields) -> Vec<IpAddr> {
+    let (field, texts): (&str, Vec<&str>) = match spec.cluster_ips.as_deref() {
+        Some(list) if !list.is_empty() => ("spec.clusterIPs", list.iter().map(String::as_str).collect()),
+        _ => ("spec.clusterIP", spec.cluster_ip.as_deref().into_iter().collect()),
+    };
+    let mut ips: Vec<IpAddr> = Vec::new();
+    for text in texts.into_iter().filter(|text| !text.is_empty() && *text != "None") {
+        let Some(ip) = fields.ip(|| field.to_owned(), text) else { continue };
+        if ips.iter().any(|known| known.is_ipv4() == ip.is_ipv4()) {
+            let problem = format!("{ip} is a second address of its family and is left out");
+            fields.warn(WarningKind::BadField, field, problem, "keep one address per family");
+        } else {
+            ips.push(ip);
+        }
+    }
+    ips
+}
+
+fn external_ips(spec: &core::ServiceSpec, fields: &mut Fields) -> Vec<IpAddr> {
+    let listed = spec.external_ips.as_deref().unwrap_or_default();
+    let ips = listed.iter().enumerate();
+    ips.filter_map(|(index, text)| frontend_ip(|| format!("spec.externalIPs[{index}]"), text, fields)).collect()
+}
+
+/// An address that clients dial; one that would capture what is not a Service's is refused.
+fn frontend_ip(field: impl Fn() -> String, text: &str, fields: &mut Fields) -> Option<IpAddr> {
+    let ip = fields.ip(&field, text)?;
+    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
+        let problem = format!("{ip} cannot be a Service's address and is left out");
+        fields.warn(WarningKind::BadField, field(), problem, "write an address that routers can deliver to");
+        return None;
+    }
+    Some(ip)
+}
+
+fn ports(converter: &mut Converter, raw: &[core::ServicePort], fields: &mut Fields) -> Vec<ServicePort> {
+    let mut ports: Vec<ServicePort> = Vec::with_capacity(raw.len());
+    for (index, entry) in raw.iter().enumerate() {
+        let Some(port) = service_port(converter, index, entry, fields) else { continue };
+        if ports.iter().any(|known| known.port == port.port && known.proto == port.proto) {
+            let problem = format!("{}/{} stands twice; the second is left out", port.port, port.proto.name());
+            fields.warn(WarningKind::BadField, format!("spec.ports[{index}]"), problem, "keep one of them");
+        } else {
+            ports.push(port);
+        }
+    }
+    ports
+}
+
+fn service_port(
+    converter: &mut Converter,
+    index: usize,
+    raw: &core::ServicePort,
+    fields: &mut Fields,
+) -> Option<ServicePort> {
+    let node_port = raw.node_port.filter(|port| *port != 0);
+    Some(ServicePort {
+        name: converter.shared(raw.name.as_deref().unwrap_or_default()),
+        proto: fields.proto(|| format!("spec.ports[{index}].protocol"), raw.protocol.as_deref())?,
+        port: fields.port(|| format!("spec.ports[{index}].port"), raw.port)?,
+        node_port: node_port.and_then(|port| fields.port(|| format!("spec.ports[{index}].nodePort"), port)),
+    })
+}
+
+/// Entries that have an IP; the host name beside it is ignored, as are `ports[].error` (IPM-07, IPM-13).
+fn ingress_entries(raw: &[core::LoadBalancerIngress], fields: &mut Fields) -> Vec<IngressEntry> {
+    let mut entries = Vec::with_capacity(raw.len());
+    for (index, entry) in (0u32..).zip(raw) {
+        let Some(text) = entry.ip.as_deref().filter(|text| !text.is_empty()) else { continue };
+        let Some(ip) = frontend_ip(|| format!("status.loadBalancer.ingress[{index}].ip"), text, fields) else {
+            continue;
+        };
+        entries.push(IngressEntry { index, ip, ip_mode: ip_mode(index, entry.ip_mode.as_deref(), fields) });
+    }
+    entries
+}
+
+fn ip_mode(index: u32, text: Option<&str>, fields: &mut Fields) -> Option<IpMode> {
+    match text? {
+        "VIP" => Some(IpMode::VIP),
+        "Proxy" => Some(IpMode::Proxy),
+        other => {
+            let problem = format!("{other:?} is not a mode; the address is left to the balancer, as with Proxy");
+            let field = format!("status.loadBalancer.ingress[{index}].ipMode");
+            fields.warn(WarningKind::BadField, field, problem, "write VIP or Proxy");
+            Some(IpMode::Unknown(other.into()))
+        }
+    }
+}
+
+fn traffic_policy(field: &str, text: Option<&str>, fields: &mut Fields) -> TrafficPolicy {
+    match text {
+        None | Some("Cluster" | "") => TrafficPolicy::Cluster,
+        Some("Local") => TrafficPolicy::Local,
+        Some(other) => {
+            let problem = format!("{other:?} is not a traffic policy; read as Cluster");
+            fields.warn(WarningKind::BadField, field, problem, "write Cluster or Local");
+            TrafficPolicy::Cluster
+        }
+    }
+}
+
+fn affinity_secs(spec: &core::ServiceSpec, fields: &mut Fields) -> Option<u32> {
+    match spec.session_affinity.as_deref() {
+        None | Some("None" | "") => return None,
+        Some("ClientIP") => {}
+        Some(other) => {
+            let problem = format!("{other:?} is not an affinity; read as None");
+            fields.warn(WarningKind::BadField, "spec.sessionAffinity", problem, "write ClientIP or None");
+            return None;
+        }
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    match config.and_then(|client| client.timeout_seconds) {
+        None => Some(AFFINITY_DEFAULT_SECS),
+        Some(secs @ 1..=AFFINITY_MAX_SECS) => Some(secs.unsigned_abs()),
+        Some(secs) => {
+            let problem = format!("{secs} is out of range; read as {AFFINITY_DEFAULT_SECS}");
+            let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+            fields.warn(WarningKind::BadField, field, problem, "write seconds from 1 to 86400");
+            Some(AFFINITY_DEFAULT_SECS)
+        }
+    }
+}
+
+fn source_ranges(spec: &core::ServiceSpec) -> Vec<String> {
+    let listed = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    listed.iter().map(|range| range.trim().to_owned()).collect()
+}
