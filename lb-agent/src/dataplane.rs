@@ -3,8 +3,6 @@
 //! Policy never touches a map: it makes [`Op`]s, and a [`Dataplane`] performs them. The fake one stands in for the
 //! kernel in tests and can fail on purpose.
 
-pub mod fake;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::table::{Backend, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes};
