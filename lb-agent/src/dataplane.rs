@@ -3,9 +3,61 @@
 //! Policy never touches a map: it makes [`Op`]s, and a [`Dataplane`] performs them. The fake one stands in for the
 //! kernel in tests and can fail on purpose.
 
+pub mod bpf;
+pub mod links;
+pub mod maps;
+pub mod object;
+pub mod pins;
+mod scopes;
+mod sys;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use lb_common::table::{Backend, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes};
+
+pub use sys::Hook;
+
+/// How the kernel side is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub pin_path: PathBuf,
+    pub sizes: Sizes,
+    pub timeouts: Timeouts,
+    /// ICMP answers to rejected packets, a second and CPU.
+    pub rejects_per_sec: u32,
+}
+
+/// Rows that the tables hold at most, per family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub frontends_max: u32,
+    pub backends_max: u32,
+    /// Entries; a flow has two.
+    pub flows_max: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { frontends_max: 1 << 16, backends_max: 1 << 18, flows_max: 1 << 18 }
+    }
+}
+
+/// After how much silence a flow is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub tcp_syn_secs: u32,
+    pub tcp_established_secs: u32,
+    pub tcp_closing_secs: u32,
+    pub udp_secs: u32,
+}
+
+impl Default for Timeouts {
+    /// SYN and closing as nf_conntrack has them; established a day, as kube-proxy sets it; UDP streams 120 s.
+    fn default() -> Self {
+        Self { tcp_syn_secs: 60, tcp_established_secs: 86_400, tcp_closing_secs: 10, udp_secs: 120 }
+    }
+}
 
 /// The configuration tables of one family, as typed rows.
 #[derive(Clone, Debug, PartialEq, Eq)]

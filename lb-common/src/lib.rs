@@ -3,7 +3,16 @@
 //! Compiled twice from this source: for the BPF target by `lb-ebpf`, for the host by the agent (`explain`) and the
 //! tests. It knows no clock, no randomness and no map; those are arguments.
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod addr;
+pub mod checksum;
+pub mod flow;
+pub mod forward;
+pub mod packet;
+pub mod parse;
+pub mod path;
+pub mod reject;
+pub mod rewrite;
 pub mod table;
+pub mod verdict;

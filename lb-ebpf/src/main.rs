@@ -1,2 +1,118 @@
+//! The BPF programs. Each entry point is one expression; every decision is taken in `lb-common`.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+#![allow(non_upper_case_globals, reason = "maps are named as bpftool shows them")]
+
+mod env;
+mod maps;
+mod skb;
+mod tables;
+
+use aya_ebpf::helpers::bpf_jiffies64;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use lb_common::addr::Family;
+use lb_common::forward::{Client, Edge};
+use lb_common::path;
+use lb_common::table::EDGE_UPLINK;
+use lb_common::verdict::Action;
+
+use crate::env::Kernel;
+use crate::maps::FamilyMaps;
+use crate::skb::Skb;
+use crate::tables::Maps;
+
+// include/uapi/linux/bpf.h, enum tcx_action_base.
+const TCX_NEXT: i32 = -1;
+const TCX_DROP: i32 = 2;
+
+/// What a pod on this node sends.
+#[classifier]
+pub fn workload_ingress(ctx: TcContext) -> i32 {
+    ingress(Skb::new(ctx.skb.skb), |skb| Edge { id: skb.ifindex(), client: Client::Workload })
+}
+
+/// What a pod on this node is about to get.
+#[classifier]
+pub fn workload_egress(ctx: TcContext) -> i32 {
+    egress(Skb::new(ctx.skb.skb), |skb| Edge { id: skb.ifindex(), client: Client::Workload })
+}
+
+/// What the network delivers to this node.
+#[classifier]
+pub fn uplink_ingress(ctx: TcContext) -> i32 {
+    ingress(Skb::new(ctx.skb.skb), |_| Edge { id: EDGE_UPLINK, client: Client::External })
+}
+
+/// What this node sends to the network.
+#[classifier]
+pub fn uplink_egress(ctx: TcContext) -> i32 {
+    egress(Skb::new(ctx.skb.skb), |_| Edge { id: EDGE_UPLINK, client: Client::External })
+}
+
+/// Does nothing: what a program run costs by itself, for the benchmarks.
+#[classifier]
+pub fn empty(_ctx: TcContext) -> i32 {
+    TCX_NEXT
+}
+
+/// The low 32 bits of the kernel's tick counter, for the agent, which has no other exact way to know it.
+#[classifier]
+pub fn tick(_ctx: TcContext) -> i32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_jiffies64() as i32 }
+}
+
+#[inline(always)]
+fn ingress(mut skb: Skb, edge: impl Fn(&Skb) -> Edge) -> i32 {
+    let edge = edge(&skb);
+    let action = match path::family(&skb) {
+        Some(Family::V4) => ingress_of::<[u8; 4]>(&mut skb, edge),
+        Some(Family::V6) => ingress_of::<[u8; 16]>(&mut skb, edge),
+        None => Action::Next,
+    };
+    act(&skb, action)
+}
+
+#[inline(always)]
+fn egress(mut skb: Skb, edge: impl Fn(&Skb) -> Edge) -> i32 {
+    let edge = edge(&skb);
+    let action = match path::family(&skb) {
+        Some(Family::V4) => egress_of::<[u8; 4]>(&mut skb, edge),
+        Some(Family::V6) => egress_of::<[u8; 16]>(&mut skb, edge),
+        None => Action::Next,
+    };
+    act(&skb, action)
+}
+
+#[inline(always)]
+fn ingress_of<A: FamilyMaps>(skb: &mut Skb, edge: Edge) -> Action {
+    let tables = Maps { packet_len: skb.len() };
+    tables::work::<A>().map_or(Action::Next, |work| path::ingress(skb, edge, &tables, &Kernel, work))
+}
+
+#[inline(always)]
+fn egress_of<A: FamilyMaps>(skb: &mut Skb, edge: Edge) -> Action {
+    let tables = Maps { packet_len: skb.len() };
+    tables::work::<A>().map_or(Action::Next, |work| path::egress(skb, edge, &tables, &Kernel, work))
+}
+
+#[inline(always)]
+fn act(skb: &Skb, action: Action) -> i32 {
+    match action {
+        Action::Next => TCX_NEXT,
+        Action::SendBack => skb.send_back(),
+        Action::Drop => TCX_DROP,
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Not reachable: a program in which a panic remains does not pass the verifier, for this never returns.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -69,14 +69,27 @@ table_enum! {
 
 impl<A: Copy> Tuple<A> {
     /// The tuple of the answer.
+    #[must_use]
     #[inline(always)]
     pub const fn reversed(&self) -> Self {
         Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport }
     }
 }
 
+impl<A: Copy> Tuple<A> {
+    /// Becomes the tuple of the answer to `of`.
+    #[inline(always)]
+    pub const fn set_reversed(&mut self, of: &Self) {
+        self.src = of.dst;
+        self.dst = of.src;
+        self.sport = of.dport;
+        self.dport = of.sport;
+    }
+}
+
 impl Direction {
     /// The other way.
+    #[must_use]
     #[inline(always)]
     pub const fn opposite(self) -> Self {
         match self {
@@ -92,9 +105,19 @@ impl<A: Copy> FlowKey<A> {
         Self { edge, tuple, proto, direction, pad: 0 }
     }
 
-    /// The key of the other entry of the flow whose value is `flow`.
+    /// The key of the other entry of a flow whose packets become `to`.
+    #[must_use]
+    pub const fn partner(&self, to: &Tuple<A>) -> Self {
+        Self::new(self.edge, self.direction.opposite(), self.proto, to.reversed())
+    }
+
+    /// Becomes the partner of `key`, field by field: the packet path has no stack for a copy.
     #[inline(always)]
-    pub const fn partner(&self, flow: &Flow<A>) -> Self {
-        Self::new(self.edge, self.direction.opposite(), self.proto, flow.to.reversed())
+    pub const fn set_partner(&mut self, key: &Self, to: &Tuple<A>) {
+        self.edge = key.edge;
+        self.direction = key.direction.opposite();
+        self.proto = key.proto;
+        self.pad = 0;
+        self.tuple.set_reversed(to);
     }
 }

@@ -1,0 +1,118 @@
+//! Builds the BPF object of `lb-ebpf` with whatever toolchain on this machine can, so that `cargo build` just works.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// CPU level of the BPF target: fetching atomics and 32-bit jumps, Linux 5.12 and newer.
+const BPF_CPU: &str = "v3";
+/// Variables by which the outer cargo would steer the inner one.
+const INHERITED: [&str; 10] = [
+    "RUSTC",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTUP_TOOLCHAIN",
+    "CARGO",
+    "RUSTFLAGS",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_TARGET_DIR",
+    "CARGO_BUILD_TARGET",
+    "RUSTC_BOOTSTRAP",
+];
+const REMEDY: &str = "run `cargo xtask setup` (Debian 12), or install by hand: \
+    `rustup component add rust-src`, and bpf-linker 0.13 built against LLVM 22; \
+    a ready BPF object can be given in LB_BPF_OBJECT";
+
+fn main() {
+    for variable in ["LB_BPF_TOOLCHAIN", "LB_BPF_OBJECT", "PATH"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    let manifest_dir = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    let workspace = manifest_dir.parent().expect("the package lies in the workspace").to_path_buf();
+    for input in ["lb-ebpf/src", "lb-ebpf/Cargo.toml", "lb-common/src", "lb-common/Cargo.toml", "Cargo.lock"] {
+        println!("cargo:rerun-if-changed={}", workspace.join(input).display());
+    }
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let object = match env::var_os("LB_BPF_OBJECT") {
+        Some(object) => PathBuf::from(object),
+        None => build(&workspace, &out_dir),
+    };
+    if let Err(error) = fs::copy(&object, out_dir.join("lb.bpf.o")) {
+        fail(&format!("cannot copy the BPF object {}: {error}", object.display()));
+    }
+}
+
+/// Builds the object and returns where it lies.
+fn build(workspace: &Path, out_dir: &Path) -> PathBuf {
+    let wanted = env::var("LB_BPF_TOOLCHAIN").ok();
+    // The active toolchain first (its own proxies or a plain rustc), then Debian's linked pair.
+    let candidates: Vec<&str> = wanted.as_deref().map_or_else(|| vec!["", "deb", "nightly"], |name| vec![name]);
+    let Some(toolchain) = candidates.iter().copied().find(|name| has_library_source(name)) else {
+        fail(&format!("no toolchain of {candidates:?} has the source of the Rust library (rust-src)"));
+    };
+    if Command::new("bpf-linker").arg("--version").output().is_err() {
+        fail("bpf-linker is not on the PATH");
+    }
+    let target = match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
+        Ok("big") => "bpfeb-unknown-none",
+        _ => "bpfel-unknown-none",
+    };
+    let target_dir = out_dir.join("bpf");
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
+    // BTF needs both debuginfo and --btf; without either the object does not load.
+    let flags = [
+        format!("-Ctarget-cpu={BPF_CPU}"),
+        format!("--cfg=bpf_target_arch=\"{arch}\""),
+        "-Cdebuginfo=2".into(),
+        "-Clink-arg=--btf".into(),
+    ];
+    let status = tool(toolchain, "cargo")
+        .args(["build", "--package", "lb-ebpf", "--bin", "lb", "--release", "--locked"])
+        .args(["-Z", "build-std=core", "--target", target, "--target-dir"])
+        .arg(&target_dir)
+        .current_dir(workspace)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .status();
+    match status {
+        Ok(status) if status.success() => target_dir.join(target).join("release/lb"),
+        Ok(status) => fail(&format!("building lb-ebpf failed ({status}); its own messages stand above")),
+        Err(error) => fail(&format!("cargo did not start: {error}")),
+    }
+}
+
+/// A program of a toolchain, in a clean environment; "" is the toolchain that is active.
+fn tool(toolchain: &str, program: &str) -> Command {
+    let mut command = if toolchain.is_empty() {
+        Command::new(active(program))
+    } else {
+        let mut command = Command::new("rustup");
+        command.args(["run", toolchain, program]);
+        command
+    };
+    for variable in INHERITED {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// The very cargo or rustc that runs this build, so that both sides agree on the version.
+fn active(program: &str) -> OsString {
+    env::var_os(program.to_uppercase()).unwrap_or_else(|| program.into())
+}
+
+fn has_library_source(toolchain: &str) -> bool {
+    let Ok(output) = tool(toolchain, "rustc").args(["--print", "sysroot"]).output() else { return false };
+    let sysroot = String::from_utf8_lossy(&output.stdout);
+    output.status.success() && Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml").exists()
+}
+
+fn fail(what: &str) -> ! {
+    for line in [what, REMEDY] {
+        println!("cargo:warning={line}");
+    }
+    eprintln!("error: {what}\nhelp: {REMEDY}");
+    std::process::exit(1);
+}

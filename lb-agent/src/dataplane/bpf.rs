@@ -1,0 +1,216 @@
+//! The dataplane that is the kernel: opened over its pins, filled, then activated.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use aya::Ebpf;
+use aya::programs::{TestRun as _, TestRunOptions};
+use lb_common::addr::Addr;
+use lb_common::flow::{Timeouts as Ticks, is_over, quiet_jiffies};
+use lb_common::table::{LAYOUT_VERSION, Owner};
+
+use super::links::{Attachment, Link, Links};
+use super::maps::{FamilyMaps, Maps};
+use super::pins::{PinPath, dump};
+use super::sys::{self, Hook};
+use super::{Dataplane, Error, Op, Settings, Tables, object};
+
+/// The kernel's tables and programs.
+///
+/// Dropping it leaves everything in place: the pins keep forwarding.
+pub struct BpfDataplane {
+    path: PinPath,
+    settings: Settings,
+    ebpf: Ebpf,
+    maps: Maps,
+    /// Maps of another shape that the attached programs still use, until [`BpfDataplane::activate`].
+    replaced: Option<Maps>,
+    links: Links,
+    jiffies_per_sec: u32,
+    _lock: OwnedFd,
+}
+
+impl BpfDataplane {
+    /// Loads the programs over the pinned maps, or over new ones where there are none or their shape is another.
+    /// What is attached stays as it is until [`BpfDataplane::activate`].
+    pub fn open(settings: &Settings) -> Result<Self, Error> {
+        let path = PinPath::new(&settings.pin_path);
+        path.prepare()?;
+        let lock = path.lock()?;
+        let netns_cookie = path.check_owner()?;
+        let jiffies_per_sec = sys::jiffies_per_sec()
+            .map_err(|source| Error::Kernel { what: "asking for the kernel's tick".into(), source })?;
+        remove_maps(&path.maps_next())?;
+        let is_same_layout = path.owner()?.is_none_or(|owner| owner.layout_version == LAYOUT_VERSION);
+        let is_first = !path.maps().join(lb_common::table::name::OWNER).exists();
+        let is_adoptable = is_first || (is_same_layout && object::is_adoptable(&path.maps(), &settings.sizes)?);
+        let directory = if is_adoptable { path.maps() } else { path.maps_next() };
+        let create = |source| Error::Kernel { what: format!("creating {}", directory.display()), source };
+        fs::create_dir_all(&directory).map_err(create)?;
+        let ebpf = object::load(&directory, settings, jiffies_per_sec)?;
+        let maps = Maps::open(&directory)?;
+        maps.set_owner(&Owner { netns_cookie, layout_version: LAYOUT_VERSION, jiffies_per_sec })?;
+        let replaced = if !is_adoptable && is_same_layout { Some(Maps::open(&path.maps())?) } else { None };
+        let links = Links::adopt(path.links())?;
+        let settings = settings.clone();
+        Ok(Self { path, settings, ebpf, maps, replaced, links, jiffies_per_sec, _lock: lock })
+    }
+
+    /// Gives every attached hook the program of this version, over the maps of this version. Called once, after the
+    /// first full state is in the tables: the maps that were in use go on until then.
+    pub fn activate(&mut self) -> Result<(), Error> {
+        if let Some(replaced) = &self.replaced {
+            copy_flows(&self.maps, replaced)?;
+        }
+        for attachment in self.links.attached() {
+            self.give_program(attachment)?;
+        }
+        if let Some(replaced) = self.replaced.take() {
+            // Flows that came into being between the first copy and the swap.
+            copy_flows(&self.maps, &replaced)?;
+        }
+        let (next, current) = (self.path.maps_next(), self.path.maps());
+        if next.exists() {
+            for name in object::map_names() {
+                let kernel = |source| Error::Kernel { what: format!("moving the pin of map {name}"), source };
+                fs::rename(next.join(name), current.join(name)).map_err(kernel)?;
+            }
+            remove_maps(&next)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches an interface's programs; hooks that have them already keep them.
+    pub fn attach(&mut self, link: &Link) -> Result<(), Error> {
+        for hook in Hook::ALL {
+            let attachment = Attachment { ifindex: link.ifindex, class: link.class, hook };
+            self.give_program(attachment)?;
+        }
+        Ok(())
+    }
+
+    /// Detaches everything from an interface.
+    pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        for attachment in self.links.attached() {
+            if attachment.ifindex == ifindex {
+                self.links.detach(&attachment)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is attached, as far as this agent knows.
+    pub fn attached(&self) -> Vec<Attachment> {
+        self.links.attached()
+    }
+
+    /// The maps, for counters and flows.
+    pub const fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    /// The loaded object, for measuring and testing its programs.
+    pub const fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// jiffies64 now, as the packet path reads it.
+    pub fn now_jiffies(&mut self) -> Result<u64, Error> {
+        let kernel = |source| Error::Kernel { what: "asking for the time".into(), source };
+        let estimate = sys::estimate_jiffies(self.jiffies_per_sec).map_err(kernel)?;
+        let program = object::program_mut(&mut self.ebpf, object::TICK_PROGRAM)?;
+        let packet = [0_u8; 64];
+        let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::default() };
+        let run = program.test_run(options).map_err(|error| kernel(std::io::Error::other(error)))?;
+        // The low half is exact, the high half is that of the nearest value to the estimate.
+        let ahead = run.return_value.wrapping_sub(estimate as u32).cast_signed();
+        Ok(estimate.wrapping_add_signed(i64::from(ahead)))
+    }
+
+    fn give_program(&mut self, attachment: Attachment) -> Result<(), Error> {
+        let program = object::program_mut(&mut self.ebpf, attachment.program())?;
+        let program: BorrowedFd<'_> = program
+            .fd()
+            .map_err(|error| Error::Refused(format!("program {} is not loaded: {error}", attachment.program())))?
+            .as_fd();
+        self.links.attach(attachment, program)
+    }
+
+    fn collect_in_use<A: Addr>(
+        &self,
+        maps: &FamilyMaps<A>,
+        now_jiffies: u64,
+        ids: &mut BTreeSet<u32>,
+    ) -> Result<(), Error> {
+        let ticks = self.ticks();
+        for (key, flow) in maps.flows.dump()? {
+            let quiet = quiet_jiffies(flow.last_seen_jiffies, now_jiffies);
+            if !is_over(key.proto, flow.state, quiet, &ticks) {
+                ids.insert(flow.frontend);
+            }
+        }
+        Ok(())
+    }
+
+    fn ticks(&self) -> Ticks {
+        let jiffies = |secs: u32| u64::from(secs) * u64::from(self.jiffies_per_sec);
+        let timeouts = &self.settings.timeouts;
+        Ticks {
+            tcp_syn_jiffies: jiffies(timeouts.tcp_syn_secs),
+            tcp_established_jiffies: jiffies(timeouts.tcp_established_secs),
+            tcp_closing_jiffies: jiffies(timeouts.tcp_closing_secs),
+            udp_jiffies: jiffies(timeouts.udp_secs),
+            second_jiffies: jiffies(1),
+        }
+    }
+}
+
+fn copy_flows(to: &Maps, from: &Maps) -> Result<(), Error> {
+    to.v4.adopt_flows(&from.v4)?;
+    to.v6.adopt_flows(&from.v6)
+}
+
+/// Removes a directory of pinned maps, if it is there.
+fn remove_maps(directory: &std::path::Path) -> Result<(), Error> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    for name in object::map_names() {
+        super::links::remove_pin(&directory.join(name))?;
+    }
+    fs::remove_dir(directory)
+        .map_err(|source| Error::Kernel { what: format!("removing {}", directory.display()), source })
+}
+
+impl Dataplane for BpfDataplane {
+    fn dump(&mut self) -> Result<Tables, Error> {
+        dump(&self.maps)
+    }
+
+    fn perform(&mut self, op: &Op) -> Result<(), Error> {
+        match op {
+            Op::V4(op) => self.maps.v4.perform(op),
+            Op::V6(op) => self.maps.v6.perform(op),
+            Op::StoreScopes(rows) => {
+                for (id, scopes) in rows {
+                    if !self.maps.scopes.store(*id, scopes) {
+                        let max = self.maps.scopes.len();
+                        return Err(Error::Full { map: "scopes", max, setting: "--frontends-max" });
+                    }
+                }
+                Ok(())
+            }
+            Op::Settle => sys::synchronize_rcu()
+                .map_err(|source| Error::Kernel { what: "waiting for a grace period".into(), source }),
+        }
+    }
+
+    fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {
+        let mut ids = BTreeSet::new();
+        let now_jiffies = self.now_jiffies()?;
+        self.collect_in_use(&self.maps.v4, now_jiffies, &mut ids)?;
+        self.collect_in_use(&self.maps.v6, now_jiffies, &mut ids)?;
+        Ok(ids)
+    }
+}

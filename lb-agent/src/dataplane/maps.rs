@@ -1,0 +1,206 @@
+//! The maps as typed tables: rows in, rows out, errors that name map, row and setting.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use lb_common::addr::Addr;
+use lb_common::table::{
+    Backend, Counter, CounterValue, Flow, FlowKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner,
+    PoolKey, TableType, name,
+};
+use zerocopy::FromBytes;
+
+use super::scopes::ScopeArray;
+use super::sys::{self, BPF_F_LOCK, BatchError};
+use super::{Error, FamilyOp, FamilyTables};
+
+/// A hash map of the kernel with typed rows.
+pub struct Table<K, V> {
+    fd: OwnedFd,
+    name: &'static str,
+    /// The flag that sizes it.
+    setting: &'static str,
+    rows: PhantomData<(K, V)>,
+}
+
+impl<K: TableType + Debug, V: TableType> Table<K, V> {
+    fn open(directory: &Path, name: &'static str, setting: &'static str) -> Result<Self, Error> {
+        Ok(Self { fd: open_pin(directory, name)?, name, setting, rows: PhantomData })
+    }
+
+    /// Writes rows; an existing one is replaced, or with [`BPF_F_LOCK`] changed in place.
+    fn upsert(&self, rows: &[(K, V)], flags: u64) -> Result<(), Error> {
+        let (keys, values): (Vec<K>, Vec<V>) = rows.iter().copied().unzip();
+        sys::update_batch(self.fd.as_fd(), &keys, &values, flags).map_err(|error| self.error("update", &keys, error))
+    }
+
+    fn delete(&self, keys: &[K]) -> Result<(), Error> {
+        sys::delete_batch(self.fd.as_fd(), keys).map_err(|error| self.error("delete", keys, error))
+    }
+
+    /// All rows, in no order.
+    pub fn dump(&self) -> Result<Vec<(K, V)>, Error> {
+        let (rows, invalid) = sys::dump(self.fd.as_fd())
+            .map_err(|source| Error::Kernel { what: format!("reading table {}", self.name), source })?;
+        if invalid > 0 {
+            tracing::warn!(map = self.name, rows = invalid, "rows with bytes of another layout were left out");
+        }
+        Ok(rows)
+    }
+
+    pub fn max_entries(&self) -> Result<u32, Error> {
+        let shape = sys::map_shape(self.fd.as_fd());
+        Ok(shape
+            .map_err(|source| Error::Kernel { what: format!("asking for table {}", self.name), source })?
+            .max_entries)
+    }
+
+    fn error(&self, op: &'static str, keys: &[K], BatchError { index, source }: BatchError) -> Error {
+        if source.raw_os_error() == Some(libc::E2BIG) {
+            return Error::Full { map: self.name, max: self.max_entries().unwrap_or(0), setting: self.setting };
+        }
+        let key = keys.get(index).map_or_else(|| "(all rows)".into(), |key| format!("{key:?}"));
+        Error::Row { op, map: self.name, key, source }
+    }
+}
+
+fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
+    let path = directory.join(name);
+    sys::obj_get(&path)
+        .map_err(|source| Error::Kernel { what: format!("opening the pinned map {}", path.display()), source })
+}
+
+/// The maps of one family.
+pub struct FamilyMaps<A> {
+    pub frontends: Table<FrontendKey<A>, Frontend>,
+    pub pools: Table<PoolKey, Backend<A>>,
+    pub members: Table<MemberKey<A>, Member>,
+    pub flows: Table<FlowKey<A>, Flow<A>>,
+}
+
+impl<A: Addr> FamilyMaps<A> {
+    fn open(directory: &Path, [frontends, pools, members, flows]: [&'static str; 4]) -> Result<Self, Error> {
+        Ok(Self {
+            frontends: Table::open(directory, frontends, "--frontends-max")?,
+            pools: Table::open(directory, pools, "--backends-max")?,
+            members: Table::open(directory, members, "--backends-max")?,
+            flows: Table::open(directory, flows, "--flows-max")?,
+        })
+    }
+
+    /// The configuration tables.
+    pub fn tables(&self) -> Result<FamilyTables<A>, Error> {
+        Ok(FamilyTables {
+            frontends: self.frontends.dump()?.into_iter().collect(),
+            pools: self.pools.dump()?.into_iter().collect(),
+            members: self.members.dump()?.into_iter().collect(),
+        })
+    }
+
+    pub fn perform(&self, op: &FamilyOp<A>) -> Result<(), Error> {
+        match op {
+            FamilyOp::UpsertPools(rows) => self.pools.upsert(rows, 0),
+            FamilyOp::UpsertMembers(rows) => self.members.upsert(rows, 0),
+            FamilyOp::UpsertFrontends(rows) => self.frontends.upsert(rows, BPF_F_LOCK),
+            FamilyOp::DeleteFrontends(keys) => self.frontends.delete(keys),
+            FamilyOp::DeleteMembers(keys) => self.members.delete(keys),
+            FamilyOp::DeletePools(keys) => self.pools.delete(keys),
+        }
+    }
+
+    /// Copies flows that `self` does not have yet out of another table of the same layout.
+    pub fn adopt_flows(&self, from: &Self) -> Result<(), Error> {
+        let known: std::collections::BTreeSet<_> = self.flows.dump()?.into_iter().map(|(key, _)| key).collect();
+        let mut rows = from.flows.dump()?;
+        rows.retain(|(key, _)| !known.contains(key));
+        self.flows.upsert(&rows, 0)
+    }
+}
+
+/// All maps of a dataplane, opened from their pins.
+pub struct Maps {
+    pub v4: FamilyMaps<[u8; 4]>,
+    pub v6: FamilyMaps<[u8; 16]>,
+    pub scopes: ScopeArray,
+    counters: OwnedFd,
+    frontend_stats: OwnedFd,
+    owner: OwnedFd,
+    cpus: usize,
+}
+
+impl Maps {
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        let scopes = open_pin(directory, name::SCOPES)?;
+        let kernel = |what: &str| {
+            let what = what.to_string();
+            move |source| Error::Kernel { what, source }
+        };
+        let len = sys::map_shape(scopes.as_fd()).map_err(kernel("asking for table scopes"))?.max_entries;
+        let cpus =
+            aya::util::nr_cpus().map_err(|(file, source)| Error::Kernel { what: format!("reading {file}"), source })?;
+        Ok(Self {
+            v4: FamilyMaps::open(directory, [name::FRONTENDS4, name::POOLS4, name::MEMBERS4, name::FLOWS4])?,
+            v6: FamilyMaps::open(directory, [name::FRONTENDS6, name::POOLS6, name::MEMBERS6, name::FLOWS6])?,
+            scopes: ScopeArray::map(scopes.as_fd(), len).map_err(kernel("mapping table scopes"))?,
+            counters: open_pin(directory, name::COUNTERS)?,
+            frontend_stats: open_pin(directory, name::FRONTEND_STATS)?,
+            owner: open_pin(directory, name::OWNER)?,
+            cpus,
+        })
+    }
+
+    /// Packets and bytes by reason, all CPUs together.
+    pub fn counters(&self) -> Result<BTreeMap<Counter, CounterValue>, Error> {
+        Counter::ALL
+            .iter()
+            .map(|counter| {
+                let mut sum = CounterValue { packets: 0, bytes: 0 };
+                for value in self.per_cpu::<2>(self.counters.as_fd(), *counter as u32)? {
+                    sum.packets += value[0];
+                    sum.bytes += value[1];
+                }
+                Ok((*counter, sum))
+            })
+            .collect()
+    }
+
+    /// What a frontend did, all CPUs together.
+    pub fn frontend_stats(&self, id: u32) -> Result<FrontendStats, Error> {
+        let mut sum = [0_u64; 5];
+        for value in self.per_cpu::<5>(self.frontend_stats.as_fd(), id)? {
+            for (total, part) in sum.iter_mut().zip(value) {
+                *total += part;
+            }
+        }
+        let [flows, packets, bytes, passed_packets, passed_bytes] = sum;
+        Ok(FrontendStats { flows, packets, bytes, passed_packets, passed_bytes })
+    }
+
+    /// Whose dataplane this is.
+    pub fn owner(&self) -> Result<Owner, Error> {
+        read_owner(self.owner.as_fd())
+    }
+
+    pub fn set_owner(&self, owner: &Owner) -> Result<(), Error> {
+        sys::update_array(self.owner.as_fd(), 0, owner)
+            .map_err(|source| Error::Kernel { what: "writing table owner".into(), source })
+    }
+
+    /// The copies of an element of `WORDS` 64-bit words.
+    fn per_cpu<const WORDS: usize>(&self, map: BorrowedFd<'_>, index: u32) -> Result<Vec<[u64; WORDS]>, Error> {
+        let bytes = sys::lookup_array(map, index, self.cpus * WORDS * 8)
+            .map_err(|source| Error::Kernel { what: format!("reading element {index} of a counter table"), source })?;
+        Ok(bytes.chunks_exact(WORDS * 8).filter_map(|value| <[u64; WORDS]>::read_from_bytes(value).ok()).collect())
+    }
+}
+
+/// Reads the table `owner`.
+pub fn read_owner(map: BorrowedFd<'_>) -> Result<Owner, Error> {
+    let bytes = sys::lookup_array(map, 0, size_of::<Owner>())
+        .map_err(|source| Error::Kernel { what: "reading table owner".into(), source })?;
+    zerocopy::TryFromBytes::try_read_from_bytes(&bytes)
+        .map_err(|_| Error::Refused("table owner has another layout: run `lb-agent unload`".into()))
+}

@@ -1,0 +1,136 @@
+//! The BPF object: its maps' shapes, and loading it over pinned maps.
+//!
+//! aya 0.14 re-uses a pinned map of any shape without a word, so shapes are compared before the load.
+
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader};
+use aya_obj::generated::bpf_map_type::{
+    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
+};
+use lb_common::table::{
+    Backend, CounterValue, EdgeState, Flow, FlowKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner,
+    PoolKey, RejectBucket, Scopes, name,
+};
+
+use super::sys::{self, MapShape};
+use super::{Error, Settings, Sizes};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf.o"));
+
+const BPF_F_NO_PREALLOC: u32 = 1;
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+/// Elements of `counters` and `edges`, as `lb-ebpf` declares them.
+const COUNTERS_MAX: u32 = 64;
+const EDGES_MAX: u32 = 1 << 16;
+
+/// The programs that are attached, and the hook of each.
+pub const PROGRAMS: [&str; 4] = ["workload_ingress", "workload_egress", "uplink_ingress", "uplink_egress"];
+/// The program that does nothing, for measuring what a run costs by itself.
+pub const EMPTY_PROGRAM: &str = "empty";
+/// The program that returns the low 32 bits of jiffies64.
+pub const TICK_PROGRAM: &str = "tick";
+
+fn shape<K, V>(map_type: u32, max_entries: u32, flags: u32) -> MapShape {
+    MapShape { map_type, key_size: size_of::<K>() as u32, value_size: size_of::<V>() as u32, max_entries, flags }
+}
+
+/// Ids of frontends rest before they are used again, so there are more of them than frontends.
+pub const fn scopes_max(sizes: &Sizes) -> u32 {
+    sizes.frontends_max.saturating_mul(2)
+}
+
+/// Every pinned map with the shape that this version wants.
+fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 14] {
+    type V4 = [u8; 4];
+    type V6 = [u8; 16];
+    let (hash, lru) = (BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32);
+    let (array, per_cpu) = (BPF_MAP_TYPE_ARRAY as u32, BPF_MAP_TYPE_PERCPU_ARRAY as u32);
+    let Sizes { frontends_max, backends_max, flows_max } = *sizes;
+    [
+        (name::FRONTENDS4, shape::<FrontendKey<V4>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
+        (name::FRONTENDS6, shape::<FrontendKey<V6>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
+        (name::SCOPES, shape::<u32, Scopes>(array, scopes_max(sizes), BPF_F_MMAPABLE)),
+        (name::POOLS4, shape::<PoolKey, Backend<V4>>(hash, backends_max, BPF_F_NO_PREALLOC)),
+        (name::POOLS6, shape::<PoolKey, Backend<V6>>(hash, backends_max, BPF_F_NO_PREALLOC)),
+        (name::MEMBERS4, shape::<MemberKey<V4>, Member>(hash, backends_max, BPF_F_NO_PREALLOC)),
+        (name::MEMBERS6, shape::<MemberKey<V6>, Member>(hash, backends_max, BPF_F_NO_PREALLOC)),
+        (name::FLOWS4, shape::<FlowKey<V4>, Flow<V4>>(lru, flows_max, 0)),
+        (name::FLOWS6, shape::<FlowKey<V6>, Flow<V6>>(lru, flows_max, 0)),
+        (name::COUNTERS, shape::<u32, CounterValue>(per_cpu, COUNTERS_MAX, 0)),
+        (name::FRONTEND_STATS, shape::<u32, FrontendStats>(per_cpu, scopes_max(sizes), 0)),
+        (name::EDGES, shape::<u32, EdgeState>(array, EDGES_MAX, 0)),
+        (name::REJECT_BUCKET, shape::<u32, RejectBucket>(per_cpu, 1, 0)),
+        (name::OWNER, shape::<u32, Owner>(array, 1, 0)),
+    ]
+}
+
+/// The names of all pinned maps.
+pub fn map_names() -> [&'static str; 14] {
+    wanted(&Sizes::default()).map(|(name, _)| name)
+}
+
+/// Whether the maps pinned in `directory` are those that this version would make.
+pub fn is_adoptable(directory: &Path, sizes: &Sizes) -> Result<bool, Error> {
+    for (name, shape) in wanted(sizes) {
+        let path = directory.join(name);
+        let found = match sys::obj_get(&path) {
+            Ok(map) => sys::map_shape(map.as_fd()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => Err(error),
+        };
+        let found =
+            found.map_err(|source| Error::Kernel { what: format!("asking for the pin {}", path.display()), source })?;
+        if found != shape {
+            tracing::info!(map = name, ?found, wanted = ?shape, "pinned map has another shape");
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Loads all programs over the maps in `directory`; maps that are not pinned there are made and pinned.
+pub fn load(directory: &Path, settings: &Settings, jiffies_per_sec: u32) -> Result<Ebpf, Error> {
+    let jiffies = |secs: u32| u64::from(secs) * u64::from(jiffies_per_sec);
+    let timeouts = &settings.timeouts;
+    let globals = [
+        ("TCP_SYN_JIFFIES", jiffies(timeouts.tcp_syn_secs)),
+        ("TCP_ESTABLISHED_JIFFIES", jiffies(timeouts.tcp_established_secs)),
+        ("TCP_CLOSING_JIFFIES", jiffies(timeouts.tcp_closing_secs)),
+        ("UDP_JIFFIES", jiffies(timeouts.udp_secs)),
+        ("SECOND_JIFFIES", jiffies(1)),
+        ("REJECTS_PER_SEC", u64::from(settings.rejects_per_sec)),
+    ];
+    let maps = wanted(&settings.sizes);
+    let mut loader = EbpfLoader::new();
+    for (name, shape) in maps {
+        loader.map_pin_path(name, directory.join(name)).map_max_entries(name, shape.max_entries);
+    }
+    for (name, value) in &globals {
+        loader.override_global(name, value, true);
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(|error| load_error("the BPF object", &error))?;
+    for name in PROGRAMS.into_iter().chain([EMPTY_PROGRAM, TICK_PROGRAM]) {
+        program_mut(&mut ebpf, name)?.load().map_err(|error| load_error(&format!("program {name}"), &error))?;
+    }
+    Ok(ebpf)
+}
+
+/// A program of the object.
+pub fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Error> {
+    let program =
+        ebpf.program_mut(name).ok_or_else(|| Error::Refused(format!("the BPF object has no program {name}")))?;
+    program.try_into().map_err(|error| load_error(&format!("program {name}"), &error))
+}
+
+fn load_error(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    Error::Refused(format!("the kernel did not load {what}: {text}; `lb-agent check` says what this machine lacks"))
+}

@@ -1,0 +1,345 @@
+//! The system calls that aya does not make: typed batches on maps, tcx links by interface index, pins, and RCU.
+//!
+//! Every `unsafe` of the agent that is not a mapping stands here.
+
+use std::ffi::CString;
+use std::io::{Error, Result};
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info};
+use lb_common::table::TableType;
+
+/// `BPF_F_LOCK` of `bpf(2)`: change a value in place under its spin lock.
+pub const BPF_F_LOCK: u64 = 4;
+const BPF_F_BEFORE: u32 = 1 << 3;
+const BPF_F_AFTER: u32 = 1 << 4;
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
+const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+const SO_NETNS_COOKIE: libc::c_int = 71;
+/// Rows of one batch call.
+const BATCH: usize = 4096;
+
+/// A hook of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    Ingress,
+    Egress,
+}
+
+fn zeroed() -> bpf_attr {
+    // SAFETY: a union of plain integers; all zero is how bpf(2) wants what is not set.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> Result<i64> {
+    // SAFETY: `attr` is the union that the call takes, with its own size; the pointers in it are set by the callers in
+    // this file from live slices.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_uint, std::ptr::from_mut(attr), size_of::<bpf_attr>())
+    };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
+}
+
+fn new_fd(command: bpf_cmd, attr: &mut bpf_attr) -> Result<OwnedFd> {
+    let fd = bpf(command, attr)?;
+    let fd = RawFd::try_from(fd).map_err(Error::other)?;
+    // SAFETY: the call has just returned this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn path_string(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(Error::other)
+}
+
+/// Opens a pinned object.
+pub fn obj_get(path: &Path) -> Result<OwnedFd> {
+    let path = path_string(path)?;
+    let mut attr = zeroed();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    new_fd(bpf_cmd::BPF_OBJ_GET, &mut attr)
+}
+
+/// Pins an object to a path that does not exist.
+pub fn obj_pin(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let path = path_string(path)?;
+    let mut attr = zeroed();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attr.__bindgen_anon_4.bpf_fd = fd.as_raw_fd().cast_unsigned();
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Attaches a program to an interface by tcx: first at ingress, last at egress.
+pub fn tcx_attach(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> Result<OwnedFd> {
+    let mut attr = zeroed();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
+    attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;
+    (attr.link_create.attach_type, attr.link_create.flags) = match hook {
+        Hook::Ingress => (BPF_TCX_INGRESS, BPF_F_BEFORE),
+        Hook::Egress => (BPF_TCX_EGRESS, BPF_F_AFTER),
+    };
+    new_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
+/// Swaps the program of a link; no packet misses both.
+pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    let mut attr = zeroed();
+    attr.link_update.link_fd = link.as_raw_fd().cast_unsigned();
+    attr.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd().cast_unsigned();
+    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+fn info<T>(fd: BorrowedFd<'_>) -> Result<T> {
+    let mut info = MaybeUninit::<T>::zeroed();
+    let mut attr = zeroed();
+    attr.info.bpf_fd = fd.as_raw_fd().cast_unsigned();
+    attr.info.info_len = size_of::<T>() as u32;
+    attr.info.info = info.as_mut_ptr() as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    // SAFETY: the kernel writes at most `info_len` bytes; both info structs are plain integers, valid when zero.
+    Ok(unsafe { info.assume_init() })
+}
+
+/// Index of the interface that a tcx link is attached to; 0 where the interface is gone.
+pub fn link_ifindex(link: BorrowedFd<'_>) -> Result<u32> {
+    let info: bpf_link_info = info(link)?;
+    // SAFETY: all members of the union are plain integers; tcx and netkit share the layout {ifindex, attach_type}.
+    Ok(unsafe { info.__bindgen_anon_1.tcx.ifindex })
+}
+
+/// Shape of a map: what must be equal for a pinned one to be adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapShape {
+    pub map_type: u32,
+    pub key_size: u32,
+    pub value_size: u32,
+    pub max_entries: u32,
+    pub flags: u32,
+}
+
+pub fn map_shape(map: BorrowedFd<'_>) -> Result<MapShape> {
+    let info: bpf_map_info = info(map)?;
+    Ok(MapShape {
+        map_type: info.type_,
+        key_size: info.key_size,
+        value_size: info.value_size,
+        max_entries: info.max_entries,
+        flags: info.map_flags,
+    })
+}
+
+/// Why a batch stopped: the index of the row that failed, and how.
+#[derive(Debug)]
+pub struct BatchError {
+    pub index: usize,
+    pub source: Error,
+}
+
+/// Writes rows, `flags` being the element flags of `bpf(2)` (0 or [`BPF_F_LOCK`]).
+pub fn update_batch<K: TableType, V: TableType>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+    flags: u64,
+) -> std::result::Result<(), BatchError> {
+    const { (K::NO_PADDING, V::NO_PADDING) };
+    assert_eq!(keys.len(), values.len(), "a row is a key and a value");
+    for (chunk, (keys, values)) in keys.chunks(BATCH).zip(values.chunks(BATCH)).enumerate() {
+        let mut attr = zeroed();
+        attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
+        attr.batch.keys = keys.as_ptr() as u64;
+        attr.batch.values = values.as_ptr() as u64;
+        attr.batch.count = keys.len() as u32;
+        attr.batch.elem_flags = flags;
+        run_batch(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr, chunk)?;
+    }
+    Ok(())
+}
+
+/// Deletes rows; one that is not there is skipped.
+pub fn delete_batch<K: TableType>(map: BorrowedFd<'_>, keys: &[K]) -> std::result::Result<(), BatchError> {
+    const { K::NO_PADDING };
+    for (chunk, keys) in keys.chunks(BATCH).enumerate() {
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let mut attr = zeroed();
+            attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
+            attr.batch.keys = rest.as_ptr() as u64;
+            attr.batch.count = rest.len() as u32;
+            match run_batch(bpf_cmd::BPF_MAP_DELETE_BATCH, &mut attr, chunk) {
+                Ok(()) => break,
+                Err(error) if error.source.raw_os_error() == Some(libc::ENOENT) => {
+                    rest = &rest[(error.index - chunk * BATCH + 1).min(rest.len())..];
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run_batch(command: bpf_cmd, attr: &mut bpf_attr, chunk: usize) -> std::result::Result<(), BatchError> {
+    bpf(command, attr).map(drop).map_err(|source| {
+        // SAFETY: the member that was set; the kernel wrote the number of rows that it did.
+        let done = unsafe { attr.batch.count } as usize;
+        BatchError { index: chunk * BATCH + done, source }
+    })
+}
+
+/// All rows of a hash table, in no order. Rows whose bytes are no valid value are left out and counted.
+pub fn dump<K: TableType, V: TableType>(map: BorrowedFd<'_>) -> Result<(Vec<(K, V)>, usize)> {
+    let (mut rows, mut invalid) = (Vec::new(), 0);
+    let mut keys = vec![0_u8; BATCH * size_of::<K>()];
+    let mut values = vec![0_u8; BATCH * size_of::<V>()];
+    let (mut count_max, mut from, mut to) = (BATCH, None::<u64>, 0_u64);
+    loop {
+        let mut attr = zeroed();
+        attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
+        attr.batch.in_batch = from.as_ref().map_or(0, |token| std::ptr::from_ref(token) as u64);
+        attr.batch.out_batch = std::ptr::from_mut(&mut to) as u64;
+        attr.batch.keys = keys.as_mut_ptr() as u64;
+        attr.batch.values = values.as_mut_ptr() as u64;
+        attr.batch.count = count_max as u32;
+        let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
+        // SAFETY: the member that was set; the kernel wrote the number of rows that it copied.
+        let count = unsafe { attr.batch.count } as usize;
+        let is_last = match result {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            // One bucket holds more rows than fit: ask again with more room.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                count_max *= 2;
+                keys.resize(count_max * size_of::<K>(), 0);
+                values.resize(count_max * size_of::<V>(), 0);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        for (key, value) in keys.chunks_exact(size_of::<K>()).zip(values.chunks_exact(size_of::<V>())).take(count) {
+            match (K::try_read_from_bytes(key), V::try_read_from_bytes(value)) {
+                (Ok(key), Ok(value)) => rows.push((key, value)),
+                _ => invalid += 1,
+            }
+        }
+        if is_last {
+            return Ok((rows, invalid));
+        }
+        from = Some(to);
+    }
+}
+
+/// The element of an array at `index`, the copies of all CPUs one after the other where it is per CPU.
+pub fn lookup_array(map: BorrowedFd<'_>, index: u32, value_len: usize) -> Result<Vec<u8>> {
+    let mut value = vec![0_u8; value_len];
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
+    attr.__bindgen_anon_2.key = std::ptr::from_ref(&index) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr)?;
+    Ok(value)
+}
+
+/// Writes the element of an array.
+pub fn update_array<V: TableType>(map: BorrowedFd<'_>, index: u32, value: &V) -> Result<()> {
+    const { V::NO_PADDING };
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
+    attr.__bindgen_anon_2.key = std::ptr::from_ref(&index) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = std::ptr::from_ref(value) as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Waits for an RCU grace period: afterwards no program run sees what was unlinked before.
+///
+/// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c).
+pub fn synchronize_rcu() -> Result<()> {
+    // SAFETY: a system call of plain numbers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The cookie of the calling thread's network namespace, unique until the machine restarts (Linux 5.14).
+pub fn netns_cookie() -> Result<u64> {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))
+        .or_else(|_| std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)))?;
+    let (mut cookie, mut len) = (0_u64, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: the pointers name a u64 and its length.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            std::ptr::from_mut(&mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(cookie) }
+}
+
+/// Kernel ticks per second: the resolution of the coarse clock is one tick.
+pub fn jiffies_per_sec() -> Result<u32> {
+    let mut resolution = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: the pointer names a timespec, which is plain integers.
+    let resolution = unsafe {
+        if libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, resolution.as_mut_ptr()) < 0 {
+            return Err(Error::last_os_error());
+        }
+        resolution.assume_init()
+    };
+    let tick_ns = u32::try_from(resolution.tv_nsec).unwrap_or(1).max(1);
+    Ok((1_000_000_000 + tick_ns / 2) / tick_ns)
+}
+
+/// An estimate of jiffies64: the clock and the tick drift apart by parts per million.
+///
+/// The kernel starts it 300 seconds before zero of a 32-bit counter (`INITIAL_JIFFIES`), so that it wraps soon after
+/// the machine starts: a 64-bit one that starts at the unsigned 32-bit value of minus 300 seconds.
+pub fn estimate_jiffies(jiffies_per_sec: u32) -> Result<u64> {
+    let mut now = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: the pointer names a timespec, which is plain integers.
+    let now = unsafe {
+        if libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, now.as_mut_ptr()) < 0 {
+            return Err(Error::last_os_error());
+        }
+        now.assume_init()
+    };
+    let per_sec = u64::from(jiffies_per_sec);
+    let initial_jiffies = u64::from(u32::MAX) + 1 - 300 * per_sec;
+    let secs = u64::try_from(now.tv_sec).map_err(Error::other)?;
+    let nanos = u64::try_from(now.tv_nsec).map_err(Error::other)?;
+    Ok(initial_jiffies + secs * per_sec + nanos * per_sec / 1_000_000_000)
+}
+
+/// Takes the lock of a directory for as long as the descriptor lives; `WouldBlock` where another process has it.
+pub fn lock_directory(directory: &Path) -> Result<OwnedFd> {
+    let directory: OwnedFd = std::fs::File::open(directory)?.into();
+    // SAFETY: a system call on a descriptor that lives.
+    let result = unsafe { libc::flock(directory.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(directory) }
+}
+
+/// Whether a directory lies in a BPF file system (`BPF_FS_MAGIC` of linux/magic.h).
+pub fn is_bpffs(directory: &Path) -> Result<bool> {
+    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+    let path = path_string(directory)?;
+    let mut stat = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the path is a C string, the pointer names a statfs, which is plain integers.
+    unsafe {
+        if libc::statfs(path.as_ptr(), stat.as_mut_ptr()) < 0 {
+            return Err(Error::last_os_error());
+        }
+        Ok(stat.assume_init().f_type == BPF_FS_MAGIC)
+    }
+}
+
+/// Mounts a BPF file system.
+pub fn mount_bpffs(directory: &Path) -> Result<()> {
+    let path = path_string(directory)?;
+    // SAFETY: C strings that outlive the call.
+    let result =
+        unsafe { libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), 0, c"mode=0700".as_ptr().cast()) };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,398 @@
+//! The decision: which packets are translated, to what, and which flows come into being.
+//!
+//! Pure over [`Tables`] and [`Env`]; it writes flows through `Tables` and returns a [`Verdict`]. It never looks at
+//! packet bytes.
+
+use crate::addr::{Addr, Proto};
+use crate::flow::{self, PARTNER_REFRESH_SECS, Timeouts};
+use crate::parse::{Headers, TcpFlags};
+use crate::table::{
+    Action, Backend, Counter, Direction, Flow, FlowKey, FlowState, FrontendKey, MemberKey, PoolKey, Scope, Tuple,
+};
+use crate::verdict::Verdict;
+
+/// Where a client is: selects one of the three scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    Workload,
+    Host,
+    External,
+}
+
+/// The edge that a packet is seen at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// [`FlowKey::edge`].
+    pub id: u32,
+    pub client: Client,
+}
+
+/// Why a flow entry was not inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// The key is taken.
+    Exists,
+    /// The table gave no element.
+    Refused,
+}
+
+/// A flow entry in its table, read field by field and changed in place: copying it costs stack, and replacing an
+/// element would allocate and may evict another.
+pub trait FlowRef<A>: Copy {
+    /// Copies [`Flow::to`].
+    fn read_to(self, to: &mut Tuple<A>);
+    fn frontend(self) -> u32;
+    fn pool(self) -> u32;
+    fn state(self) -> FlowState;
+    fn last_seen_jiffies(self) -> u64;
+    fn touch(self, now_jiffies: u64);
+    fn set_state(self, state: FlowState);
+    fn set_pool(self, pool: u32);
+}
+
+/// What the frontends' clients did, for the statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    FlowCreated,
+    Translated,
+    Passed,
+}
+
+/// The maps, as the path uses them.
+pub trait Tables<A: Addr> {
+    type Flow: FlowRef<A>;
+
+    /// Id of the frontend with this address.
+    fn frontend(&self, key: &FrontendKey<A>) -> Option<u32>;
+    /// One load: pool and count can never disagree.
+    fn scope(&self, frontend: u32, client: Client) -> Scope;
+    fn service_port(&self, frontend: u32) -> u32;
+    fn backend(&self, key: &PoolKey) -> Option<Backend<A>>;
+    fn is_member(&self, key: &MemberKey<A>) -> bool;
+    fn flow(&self, key: &FlowKey<A>) -> Option<Self::Flow>;
+    /// Fails where the key exists.
+    fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Result<(), InsertError>;
+    fn remove_flow(&self, key: &FlowKey<A>);
+    /// Whether a pod behind this edge has ever reached itself: only then can a reply arrive at ingress.
+    fn has_hairpins(&self, edge: u32) -> bool;
+    fn note_hairpin(&self, edge: u32);
+    /// One packet more; the implementation knows its length.
+    fn count(&self, counter: Counter);
+    fn count_frontend(&self, frontend: u32, event: Event);
+}
+
+/// Time and chance.
+pub trait Env {
+    fn now_jiffies(&self) -> u64;
+    fn random(&self) -> u32;
+    fn timeouts(&self) -> Timeouts;
+}
+
+/// How often a new flow looks for a backend and source port whose reply tuple is free.
+const PLACE_ATTEMPTS: u32 = 8;
+/// The first attempt that also changes the source port.
+const PORT_ATTEMPT: u32 = 2;
+/// Source ports that are chosen where the client's own is taken: the upper half, clear of the usual NodePort range.
+const PORT_BASE: u16 = 0x8000;
+
+/// The records that a decision works on: in the kernel they stand in a per-CPU map, for all of a program shares 512
+/// bytes of stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Work<A> {
+    /// The packet's own flow key; parsing fills in the tuple.
+    pub key: FlowKey<A>,
+    /// What the packet becomes.
+    to: Tuple<A>,
+    /// The key of the flow's other entry.
+    partner_key: FlowKey<A>,
+    /// The key of the other entry of a flow that is in the way.
+    other_key: FlowKey<A>,
+    /// The entry that is being inserted.
+    flow: Flow<A>,
+}
+
+impl<A: Addr> Work<A> {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        let addr = A::new_zeroed();
+        let tuple = Tuple { src: addr, dst: addr, sport: 0, dport: 0 };
+        let key = FlowKey::new(0, Direction::Request, Proto::TCP, tuple);
+        let state = FlowState::New;
+        let flow = Flow { to: tuple, frontend: 0, pool: 0, state, pad: [0; 3], last_seen_jiffies: 0 };
+        Self { key, to: tuple, partner_key: key, other_key: key, flow }
+    }
+
+    /// The tuple that the packet gets, after a verdict that says so.
+    #[inline(always)]
+    pub const fn to(&self) -> &Tuple<A> {
+        &self.to
+    }
+}
+
+impl<A: Addr> Default for Work<A> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A packet, where it is seen, and what the decision is made of.
+pub struct Path<'a, A, T, E> {
+    pub headers: Headers,
+    pub edge: Edge,
+    pub tables: &'a T,
+    pub env: &'a E,
+    pub work: &'a mut Work<A>,
+}
+
+// Cold parts are functions of their own (`inline(never)`): the verifier walks them apart from the hot path.
+impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
+    /// What becomes of a packet that enters the node.
+    #[inline(always)]
+    pub fn request(&mut self) -> Verdict {
+        let (headers, tables) = (self.headers, self.tables);
+        if matches!(self.edge.client, Client::Workload)
+            && tables.has_hairpins(self.edge.id)
+            && self.reply() == Verdict::Translate
+        {
+            return Verdict::Hairpin;
+        }
+        let tuple = &self.work.key.tuple;
+        let key = FrontendKey { addr: tuple.dst, port: tuple.dport, proto: headers.proto, pad: 0 };
+        let Some(frontend) = tables.frontend(&key) else { return Verdict::Pass };
+        self.set_key(Direction::Request);
+        if let Some(entry) = tables.flow(&self.work.key) {
+            let is_mid_flow = headers.proto == Proto::TCP && !headers.tcp.opens();
+            if is_mid_flow || self.is_wanted(frontend, entry) {
+                self.follow(entry);
+                return self.translated(Counter::RequestTranslated, frontend);
+            }
+            self.forget(entry);
+        }
+        self.first_packet(frontend)
+    }
+
+    /// What becomes of a packet that leaves the node, or of a pod's answer to itself.
+    #[inline(always)]
+    pub fn reply(&mut self) -> Verdict {
+        self.set_key(Direction::Reply);
+        let Some(entry) = self.tables.flow(&self.work.key) else { return Verdict::Pass };
+        if self.headers.tcp.has(TcpFlags::SYN) && entry.state() == FlowState::Closed {
+            // A direct connection re-uses the tuple of a closed flow: it is not ours.
+            self.forget(entry);
+            return Verdict::Pass;
+        }
+        self.follow(entry);
+        self.tables.count(Counter::ReplyTranslated);
+        self.tables.count_frontend(entry.frontend(), Event::Translated);
+        Verdict::Translate
+    }
+
+    /// Completes the packet's flow key, of which parsing wrote the tuple.
+    #[inline(always)]
+    fn set_key(&mut self, direction: Direction) {
+        let key = &mut self.work.key;
+        key.edge = self.edge.id;
+        key.proto = self.headers.proto;
+        key.direction = direction;
+        key.pad = 0;
+    }
+
+    /// A request goes on; one whose source changes with its destination goes to the pod that it came from.
+    #[inline(always)]
+    fn translated(&self, counter: Counter, frontend: u32) -> Verdict {
+        self.tables.count(counter);
+        self.tables.count_frontend(frontend, Event::Translated);
+        if self.work.to.src == self.work.key.tuple.src { Verdict::Translate } else { Verdict::Hairpin }
+    }
+
+    /// Whether the first packet of a connection, or any of UDP, may go the way of a known flow.
+    #[inline(always)]
+    fn is_wanted(&mut self, frontend: u32, entry: T::Flow) -> bool {
+        if self.is_over(entry) {
+            return false;
+        }
+        let scope = self.tables.scope(frontend, self.edge.client);
+        match scope.action {
+            Action::Balance if scope.pool == entry.pool() && entry.frontend() == frontend => true,
+            Action::Balance => self.is_still_member(frontend, scope.pool, entry),
+            // VIP became Proxy, or the frontend is gone: datagrams go on, a new connection does not.
+            Action::Pass => self.headers.proto != Proto::TCP,
+            Action::Reject | Action::Drop => false,
+        }
+    }
+
+    /// Whether the backend of a flow that another pool chose is still one of the Service's; notes the new pool if so.
+    #[inline(never)]
+    fn is_still_member(&mut self, frontend: u32, pool: u32, entry: T::Flow) -> bool {
+        entry.read_to(&mut self.work.to);
+        let to = &self.work.to;
+        let service_port = self.tables.service_port(frontend);
+        let is_member = self.tables.is_member(&MemberKey { service_port, addr: to.dst, port: to.dport, pad: 0 });
+        if is_member {
+            entry.set_pool(pool);
+        }
+        is_member
+    }
+
+    /// Whether a flow has ended or has been quiet for longer than its time-out.
+    #[inline(always)]
+    fn is_over(&self, entry: T::Flow) -> bool {
+        let quiet_jiffies = flow::quiet_jiffies(entry.last_seen_jiffies(), self.env.now_jiffies());
+        flow::is_over(self.headers.proto, entry.state(), quiet_jiffies, &self.env.timeouts())
+    }
+
+    /// Takes the packet's new tuple from a flow, and keeps the flow's state and time stamp: written only when a second
+    /// has passed or the state changes.
+    #[inline(always)]
+    fn follow(&mut self, entry: T::Flow) {
+        entry.read_to(&mut self.work.to);
+        let now_jiffies = self.env.now_jiffies();
+        let state = flow::step(entry.state(), self.work.key.direction, self.headers.tcp);
+        let quiet_jiffies = flow::quiet_jiffies(entry.last_seen_jiffies(), now_jiffies);
+        let second_jiffies = self.env.timeouts().second_jiffies;
+        let is_quiet = quiet_jiffies >= PARTNER_REFRESH_SECS * second_jiffies;
+        if state != entry.state() || is_quiet {
+            entry.touch(now_jiffies);
+            entry.set_state(state);
+            self.refresh_partner(entry);
+        } else if quiet_jiffies >= second_jiffies {
+            entry.touch(now_jiffies);
+        }
+    }
+
+    /// Makes the other entry of a flow agree with this one, and restores it where it was evicted.
+    #[inline(never)]
+    fn refresh_partner(&mut self, entry: T::Flow) {
+        let work = &mut *self.work;
+        work.partner_key.set_partner(&work.key, &work.to);
+        if let Some(partner) = self.tables.flow(&work.partner_key) {
+            partner.touch(entry.last_seen_jiffies());
+            partner.set_state(entry.state());
+            return;
+        }
+        work.flow.to.set_reversed(&work.key.tuple);
+        work.flow.frontend = entry.frontend();
+        work.flow.pool = entry.pool();
+        work.flow.state = entry.state();
+        work.flow.last_seen_jiffies = entry.last_seen_jiffies();
+        // Refused: the next packet after a quiet while tries again.
+        let _ = self.tables.insert_flow(&work.partner_key, &work.flow);
+    }
+
+    /// Removes both entries of the packet's flow.
+    #[inline(never)]
+    fn forget(&mut self, entry: T::Flow) {
+        let work = &mut *self.work;
+        entry.read_to(&mut work.to);
+        work.partner_key.set_partner(&work.key, &work.to);
+        self.tables.remove_flow(&work.partner_key);
+        self.tables.remove_flow(&work.key);
+    }
+
+    /// A packet to a frontend that belongs to no known flow.
+    #[inline(always)]
+    fn first_packet(&mut self, frontend: u32) -> Verdict {
+        let tables = self.tables;
+        if !self.headers.opens() {
+            tables.count(Counter::PassedMidFlow);
+            return Verdict::Pass;
+        }
+        let scope = tables.scope(frontend, self.edge.client);
+        match scope.action {
+            Action::Pass => {
+                tables.count(Counter::PassedProxy);
+                tables.count_frontend(frontend, Event::Passed);
+                Verdict::Pass
+            }
+            Action::Reject => Verdict::Reject,
+            Action::Drop => Verdict::Drop(Counter::DropNoLocalEndpoint),
+            Action::Balance => match self.place(frontend, scope.pool, scope.count) {
+                Some(reason) => Verdict::Drop(reason),
+                None => self.translated(Counter::RequestTranslated, frontend),
+            },
+        }
+    }
+
+    /// Chooses a backend whose reply tuple is free at this edge and inserts both entries, the reply first: the insert
+    /// is the reservation. Both stand, or neither. The answer is why not.
+    #[inline(never)]
+    fn place(&mut self, frontend: u32, pool: u32, count: u16) -> Option<Counter> {
+        let flow = &mut self.work.flow;
+        flow.frontend = frontend;
+        flow.pool = pool;
+        flow.state = FlowState::New;
+        flow.pad = [0; 3];
+        flow.last_seen_jiffies = self.env.now_jiffies();
+        for attempt in 0..PLACE_ATTEMPTS {
+            if !self.choose(attempt, count) {
+                return Some(Counter::DropNoBackend);
+            }
+            let work = &mut *self.work;
+            work.partner_key.set_partner(&work.key, &work.to);
+            work.flow.to.set_reversed(&work.key.tuple);
+            match self.tables.insert_flow(&work.partner_key, &work.flow) {
+                Ok(()) => return self.complete(),
+                Err(InsertError::Refused) => return Some(Counter::DropFlowTable),
+                Err(InsertError::Exists) => self.make_room(),
+            }
+        }
+        Some(Counter::DropNoPort)
+    }
+
+    /// Gives the flow a backend, and from the third attempt on another source port. False where the slot is empty.
+    #[inline(always)]
+    fn choose(&mut self, attempt: u32, count: u16) -> bool {
+        let random = self.env.random();
+        let slot = ((u64::from(random) * u64::from(count)) >> 32) as u32;
+        let Work { key, to, flow, .. } = &mut *self.work;
+        let Some(backend) = self.tables.backend(&PoolKey { pool: flow.pool, slot }) else { return false };
+        let from = &key.tuple;
+        let is_hairpin = matches!(self.edge.client, Client::Workload) && backend.addr == from.src;
+        // SCTP: addresses only, a changed port would need a new CRC32c over the whole packet.
+        let is_sctp = self.headers.proto == Proto::SCTP;
+        to.src = if is_hairpin { from.dst } else { from.src };
+        to.dst = backend.addr;
+        to.sport = if attempt < PORT_ATTEMPT || is_sctp { from.sport } else { PORT_BASE | random as u16 };
+        to.dport = if is_sctp { from.dport } else { backend.port };
+        true
+    }
+
+    /// Inserts the request entry of a flow whose reply tuple is reserved, or gives the reservation back.
+    #[inline(always)]
+    fn complete(&mut self) -> Option<Counter> {
+        let (tables, work) = (self.tables, &mut *self.work);
+        if work.to.src != work.key.tuple.src {
+            tables.note_hairpin(self.edge.id);
+        }
+        work.flow.to = work.to;
+        let Err(error) = tables.insert_flow(&work.key, &work.flow) else {
+            tables.count(Counter::FlowCreated);
+            tables.count_frontend(work.flow.frontend, Event::FlowCreated);
+            return None;
+        };
+        tables.remove_flow(&work.partner_key);
+        match tables.flow(&work.key) {
+            // Another CPU had the same packet's twin: its flow is the flow.
+            Some(entry) if error == InsertError::Exists => {
+                entry.read_to(&mut work.to);
+                None
+            }
+            _ => Some(Counter::DropFlowTable),
+        }
+    }
+
+    /// Removes the flow that holds the wanted reply tuple, if it is over or its other half is gone.
+    #[inline(never)]
+    fn make_room(&mut self) {
+        let work = &mut *self.work;
+        let Some(entry) = self.tables.flow(&work.partner_key) else { return };
+        entry.read_to(&mut work.flow.to);
+        work.other_key.set_partner(&work.partner_key, &work.flow.to);
+        let is_orphan = self.tables.flow(&work.other_key).is_none();
+        if is_orphan || self.is_over(entry) {
+            self.tables.remove_flow(&self.work.other_key);
+            self.tables.remove_flow(&self.work.partner_key);
+        }
+    }
+}

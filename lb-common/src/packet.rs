@@ -1,0 +1,86 @@
+//! A packet as the path sees it: two traits that an skb and a byte vector implement.
+//!
+//! Nothing here knows Services; [`parse`](crate::parse) gives the bytes a meaning.
+
+use network_types::eth::EthHdr;
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::tcp::TcpHdr;
+use network_types::udp::UdpHdr;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A header struct that any bytes are a valid value of. Only this module says which types are.
+pub trait Header: sealed::Sealed + Copy {}
+
+macro_rules! headers {
+    ($($name:ty),*) => { $( impl sealed::Sealed for $name {} impl Header for $name {} )* };
+}
+headers!(EthHdr, Ipv4Hdr, Ipv6Hdr, TcpHdr, UdpHdr);
+
+impl<const N: usize> sealed::Sealed for [u8; N] {}
+impl<const N: usize> Header for [u8; N] {}
+
+/// Offsets of headers are below this.
+pub const OFFSET_MAX: usize = 1 << 14;
+
+/// Bytes to look at. The first byte is the first of the Ethernet header.
+pub trait Packet {
+    /// The EtherType of what follows the Ethernet header, in host order; a tag that the device took off does not count.
+    fn ethertype(&self) -> u16;
+
+    /// The same offset. In the kernel, one that the verifier knows nothing of but that it is below
+    /// [`OFFSET_MAX`]: else it walks the rest of the program once for every way to get there.
+    fn forget_bounds(&self, offset: usize) -> usize;
+
+    /// The header at `offset`, or nothing where the packet ends before it does.
+    fn header<H: Header>(&self, offset: usize) -> Option<H>;
+}
+
+/// Which checksum rule the change of an L4 checksum follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Summed {
+    /// Part of the pseudo header: changes also where the device is to finish the sum (CHECKSUM_PARTIAL).
+    PseudoHeader,
+    /// Part of the transport header or payload: the device will sum it itself.
+    Payload,
+}
+
+/// What a stored L4 checksum of zero means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroSum {
+    /// Nothing special (TCP).
+    Valid,
+    /// "No checksum": stays zero, and a computed zero becomes 0xffff (UDP, RFC 768).
+    Absent,
+}
+
+/// The kernel refused a change; the packet must not go on half translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+/// Bytes to change, in the primitives that the kernel offers an skb.
+pub trait PacketMut: Packet {
+    /// Overwrites the bytes at `offset`.
+    fn write<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Refused>;
+
+    /// Adds `diff` (one's complement, see [`checksum::diff`](crate::checksum::diff)) to the L4 checksum at `offset`.
+    ///
+    /// Only this may touch an L4 checksum: the device may still have to finish it (CHECKSUM_PARTIAL).
+    fn adjust_l4_checksum(&mut self, offset: usize, diff: u32, summed: Summed, zero: ZeroSum) -> Result<(), Refused>;
+
+    /// Cuts or grows the packet to `len` bytes.
+    fn set_len(&mut self, len: u32) -> Result<(), Refused>;
+
+    /// Makes room of `N` bytes between the Ethernet header and what follows it.
+    fn insert_after_ethernet<const N: usize>(&mut self) -> Result<(), Refused>;
+}
+
+/// Reads a header from a byte slice: [`Packet::header`] for packets that are one.
+pub fn header_of_slice<H: Header>(bytes: &[u8], offset: usize) -> Option<H> {
+    let slice = bytes.get(offset..)?.get(..size_of::<H>())?;
+    // SAFETY: the slice has the size of H, the read is unaligned, and any bytes are a valid `Header` (sealed).
+    #[allow(unsafe_code, reason = "the one place where bytes become a header struct on the host")]
+    Some(unsafe { slice.as_ptr().cast::<H>().read_unaligned() })
+}

@@ -1,0 +1,173 @@
+//! From bytes to headers: ours, not ours, or a fragment. Never reads past the end, never guesses an offset.
+
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::tcp::TcpHdr;
+use network_types::udp::UdpHdr;
+
+use crate::addr::{Addr, Proto};
+use crate::checksum;
+use crate::packet::{Packet, PacketMut, Refused};
+use crate::table::Tuple;
+
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// Offset of the network header: an untagged Ethernet header.
+pub const L3: usize = 14;
+
+/// Extension headers that are walked before the transport header is given up; RFC 8200 section 4.1 lists five in the
+/// recommended order, with one of them twice.
+const EXTENSION_HEADERS_MAX: u32 = 6;
+
+/// TCP flags that the path looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFlags(u8);
+
+impl TcpFlags {
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const ACK: u8 = 0x10;
+
+    /// The flags in the last byte of the 16 bits that hold them (RFC 9293 section 3.1).
+    pub const fn new(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    #[inline(always)]
+    pub const fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// The first segment of a connection: SYN without ACK or RST.
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK | Self::RST) == Self::SYN
+    }
+}
+
+/// What the path needs to know of a packet that carries ports, beside its [`Tuple`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    pub proto: Proto,
+    /// Empty unless TCP.
+    pub tcp: TcpFlags,
+    /// Offset of the transport header.
+    pub l4: usize,
+}
+
+impl Headers {
+    /// Whether the packet may make a new flow: a SYN, or any datagram.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        match self.proto {
+            Proto::TCP => self.tcp.opens(),
+            Proto::UDP | Proto::SCTP => true,
+        }
+    }
+}
+
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// Ports to look at.
+    Transport(Headers),
+    /// A fragment: its ports, if any, are not to be trusted for the others of the datagram.
+    Fragment,
+    /// Another protocol, or too short for the one it names.
+    Other,
+}
+
+/// An address family whose header can be read.
+pub trait Parse: Addr {
+    /// Reads the network and transport headers; where there are ports, addresses and ports go to `tuple`.
+    fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed;
+
+    /// Overwrites source and destination in the network header and corrects its own checksum, if it has one.
+    fn write_addresses(packet: &mut impl PacketMut, from: &Tuple<Self>, to: &Tuple<Self>) -> Result<(), Refused>;
+}
+
+/// Offset of the byte that holds CWR to FIN in a TCP header (RFC 9293 section 3.1).
+const TCP_FLAGS: usize = core::mem::offset_of!(TcpHdr, _bitfield_1) + 1;
+
+/// The flag "more fragments" and the fragment offset of an IPv4 header (RFC 791).
+const IPV4_FRAGMENT_BITS: u16 = 0x3fff;
+
+impl Parse for [u8; 4] {
+    #[inline(always)]
+    fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed {
+        let Some(ip) = packet.header::<Ipv4Hdr>(L3) else { return Parsed::Other };
+        let header_len = usize::from(ip.vihl & 0x0f) * 4;
+        if ip.vihl >> 4 != 4 || header_len < Ipv4Hdr::LEN {
+            return Parsed::Other;
+        }
+        if u16::from_be_bytes(ip.frags) & IPV4_FRAGMENT_BITS != 0 {
+            return Parsed::Fragment;
+        }
+        (tuple.src, tuple.dst) = (ip.src_addr, ip.dst_addr);
+        transport(packet, ip.proto, L3 + header_len, tuple)
+    }
+
+    #[inline(always)]
+    fn write_addresses(packet: &mut impl PacketMut, from: &Tuple<Self>, to: &Tuple<Self>) -> Result<(), Refused> {
+        const CHECK: usize = L3 + core::mem::offset_of!(Ipv4Hdr, check);
+        const ADDRESSES: usize = L3 + core::mem::offset_of!(Ipv4Hdr, src_addr);
+        let check = u16::from_ne_bytes(packet.header::<[u8; 2]>(CHECK).ok_or(Refused)?);
+        let diff = checksum::diff(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
+        packet.write(CHECK, &checksum::adjust(check, diff).to_ne_bytes())?;
+        packet.write(ADDRESSES, &to.src)?;
+        packet.write(ADDRESSES + 4, &to.dst)
+    }
+}
+
+impl Parse for [u8; 16] {
+    #[inline(always)]
+    fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed {
+        let Some(ip) = packet.header::<Ipv6Hdr>(L3) else { return Parsed::Other };
+        if ip.vcf[0] >> 4 != 6 {
+            return Parsed::Other;
+        }
+        (tuple.src, tuple.dst) = (ip.src_addr, ip.dst_addr);
+        let (mut next, mut offset) = (ip.next_hdr, L3 + size_of::<Ipv6Hdr>());
+        for _ in 0..EXTENSION_HEADERS_MAX {
+            // Numbers: IANA "IPv6 Extension Header Types".
+            let unit = match next {
+                0 | 43 | 60 | 135 => 8,
+                51 => 4,
+                44 => return Parsed::Fragment,
+                _ => return transport(packet, next, offset, tuple),
+            };
+            let Some([following, len]) = packet.header::<[u8; 2]>(offset) else { return Parsed::Other };
+            next = following;
+            // AH (RFC 4302) counts 4-byte units less two, the others (RFC 8200) 8-byte units less one.
+            offset += if unit == 4 { (usize::from(len) + 2) * 4 } else { (usize::from(len) + 1) * 8 };
+        }
+        transport(packet, next, offset, tuple)
+    }
+
+    #[inline(always)]
+    fn write_addresses(packet: &mut impl PacketMut, _from: &Tuple<Self>, to: &Tuple<Self>) -> Result<(), Refused> {
+        const ADDRESSES: usize = L3 + core::mem::offset_of!(Ipv6Hdr, src_addr);
+        packet.write(ADDRESSES, &to.src)?;
+        packet.write(ADDRESSES + 16, &to.dst)
+    }
+}
+
+/// The ports at `l4`, for the protocols that a Service can have.
+#[inline(always)]
+fn transport<A: Addr>(packet: &impl Packet, number: u8, l4: usize, tuple: &mut Tuple<A>) -> Parsed {
+    let Some(proto) = Proto::from_number(number) else { return Parsed::Other };
+    let l4 = packet.forget_bounds(l4);
+    let mut tcp = TcpFlags::default();
+    // The transport protocols of Services begin alike: source port, destination port.
+    let ports = if proto == Proto::TCP {
+        let Some(header) = packet.header::<[u8; TcpHdr::LEN]>(l4) else { return Parsed::Other };
+        tcp = TcpFlags::new(header[TCP_FLAGS]);
+        [header[0], header[1], header[2], header[3]]
+    } else {
+        let Some([s0, s1, d0, d1, ..]) = packet.header::<[u8; UdpHdr::LEN]>(l4) else { return Parsed::Other };
+        [s0, s1, d0, d1]
+    };
+    tuple.sport = u16::from_be_bytes([ports[0], ports[1]]);
+    tuple.dport = u16::from_be_bytes([ports[2], ports[3]]);
+    Parsed::Transport(Headers { proto, tcp, l4 })
+}

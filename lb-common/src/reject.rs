@@ -1,0 +1,184 @@
+//! The answer to a packet that nobody serves: ICMP port unreachable, made out of the packet itself.
+//!
+//! Type 3 code 3 (RFC 792) or type 1 code 4 (RFC 4443), from the address that was dialled, quoting the whole network
+//! header and the transport header.
+
+use core::mem::offset_of;
+
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::tcp::TcpHdr;
+use network_types::udp::UdpHdr;
+
+use crate::addr::{Addr, Proto};
+use crate::checksum;
+use crate::flow::Timeouts;
+use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
+use crate::parse::{Headers, L3, Parse};
+use crate::rewrite::swap_macs;
+use crate::table::{RejectBucket, Tuple};
+
+const TTL: u8 = 64;
+/// Extension headers that are quoted, in 4-byte words; a longer chain is not answered.
+const EXTENSION_WORDS_MAX: usize = 64;
+
+/// A family whose ICMP error can be written.
+pub trait Unreachable: Parse {
+    /// The sum of the network header as quoted, or nothing where it is too long.
+    fn header_sum(packet: &impl Packet, l4: usize) -> Option<u32>;
+
+    /// Puts network and ICMP header before `quoted_len` bytes whose sum is `quoted_sum`.
+    fn prepend(
+        packet: &mut impl PacketMut,
+        quoted: &Tuple<Self>,
+        quoted_len: u16,
+        quoted_sum: u32,
+    ) -> Result<(), Refused>;
+}
+
+/// Turns the packet into its own ICMP error, ready to be sent back out of the interface that it came in by.
+///
+/// A function of its own: its buffers would stand on the stack of every packet.
+#[inline(never)]
+pub fn port_unreachable<A: Unreachable>(
+    packet: &mut impl PacketMut,
+    headers: &Headers,
+    tuple: &Tuple<A>,
+) -> Result<(), Refused> {
+    let header_sum = A::header_sum(packet, headers.l4).ok_or(Refused)?;
+    let (transport_len, transport_sum) = quoted_transport(packet, headers)?;
+    let end = headers.l4 + transport_len;
+    packet.set_len(end as u32)?;
+    A::prepend(packet, tuple, (end - L3) as u16, header_sum + transport_sum)?;
+    swap_macs(packet)
+}
+
+/// Length and sum of the transport header as it will be quoted.
+#[inline(always)]
+fn quoted_transport(packet: &mut impl PacketMut, headers: &Headers) -> Result<(usize, u32), Refused> {
+    let l4 = headers.l4;
+    let (len, sum, check) = match headers.proto {
+        Proto::TCP => {
+            let sum = checksum::sum(&packet.header::<[u8; TcpHdr::LEN]>(l4).ok_or(Refused)?);
+            (TcpHdr::LEN, sum, l4 + offset_of!(TcpHdr, check))
+        }
+        Proto::UDP => {
+            let sum = checksum::sum(&packet.header::<[u8; UdpHdr::LEN]>(l4).ok_or(Refused)?);
+            (UdpHdr::LEN, sum, l4 + offset_of!(UdpHdr, check))
+        }
+        // The common header of RFC 9260; its checksum is no Internet checksum.
+        Proto::SCTP => return Ok((12, checksum::sum(&packet.header::<[u8; 12]>(l4).ok_or(Refused)?))),
+    };
+    let stored = packet.header::<[u8; 2]>(check).ok_or(Refused)?;
+    // The device may still have to finish the sum (CHECKSUM_PARTIAL): then a payload change leaves the field alone.
+    packet.adjust_l4_checksum(check, 1, Summed::Payload, ZeroSum::Valid)?;
+    if packet.header::<[u8; 2]>(check).ok_or(Refused)? == stored {
+        // It will replace the seed in the field so that what is quoted of the transport header, as it ends the
+        // packet, sums to nothing but the seed's complement; without a device, nobody looks at the sum.
+        return Ok((len, u32::from(!u16::from_ne_bytes(stored))));
+    }
+    packet.write(check, &stored)?;
+    Ok((len, sum))
+}
+
+impl Unreachable for [u8; 4] {
+    /// A valid IPv4 header sums to zero, options included; so nothing has to be read.
+    #[inline(always)]
+    fn header_sum(_: &impl Packet, _: usize) -> Option<u32> {
+        Some(0)
+    }
+
+    #[inline(always)]
+    fn prepend(
+        packet: &mut impl PacketMut,
+        quoted: &Tuple<Self>,
+        quoted_len: u16,
+        quoted_sum: u32,
+    ) -> Result<(), Refused> {
+        const LEN: usize = Ipv4Hdr::LEN + 8;
+        packet.insert_after_ethernet::<LEN>()?;
+        let [len0, len1] = (LEN as u16 + quoted_len).to_be_bytes();
+        let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (quoted.dst, quoted.src);
+        // Precedence "internetwork control" (0xc0), as the kernel's own errors; do not fragment.
+        let mut header = [0x45, 0xc0, len0, len1, 0, 0, 0x40, 0, TTL, 1, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
+        [header[10], header[11]] = (!checksum::fold(checksum::sum(&header))).to_ne_bytes();
+        packet.write(L3, &header)?;
+        let mut icmp = [3, 3, 0, 0, 0, 0, 0, 0];
+        [icmp[2], icmp[3]] = (!checksum::fold(checksum::sum(&icmp) + quoted_sum)).to_ne_bytes();
+        packet.write(L3 + Ipv4Hdr::LEN, &icmp)
+    }
+}
+
+impl Unreachable for [u8; 16] {
+    #[inline(always)]
+    fn header_sum(packet: &impl Packet, l4: usize) -> Option<u32> {
+        const LEN: usize = size_of::<Ipv6Hdr>();
+        let mut sum = checksum::sum(&packet.header::<[u8; LEN]>(L3)?);
+        let mut offset = L3 + LEN;
+        for _ in 0..EXTENSION_WORDS_MAX {
+            if offset >= l4 {
+                return Some(sum);
+            }
+            sum += checksum::sum(&packet.header::<[u8; 4]>(offset)?);
+            offset += 4;
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn prepend(
+        packet: &mut impl PacketMut,
+        quoted: &Tuple<Self>,
+        quoted_len: u16,
+        quoted_sum: u32,
+    ) -> Result<(), Refused> {
+        const IP_LEN: usize = size_of::<Ipv6Hdr>();
+        const NEXT_ICMPV6: u8 = 58;
+        packet.insert_after_ethernet::<{ IP_LEN + 8 }>()?;
+        let payload_len = 8 + quoted_len;
+        let [len0, len1] = payload_len.to_be_bytes();
+        packet.write(L3, &[0x60, 0, 0, 0, len0, len1, NEXT_ICMPV6, TTL])?;
+        packet.write(L3 + offset_of!(Ipv6Hdr, src_addr), &quoted.dst)?;
+        packet.write(L3 + offset_of!(Ipv6Hdr, dst_addr), &quoted.src)?;
+        let pseudo = quoted.dst.sum() + quoted.src.sum() + checksum::port_word(payload_len);
+        let next = checksum::port_word(u16::from(NEXT_ICMPV6));
+        let mut icmp = [1, 4, 0, 0, 0, 0, 0, 0];
+        let sum = checksum::sum(&icmp) + pseudo + next + quoted_sum;
+        [icmp[2], icmp[3]] = (!checksum::fold(sum)).to_ne_bytes();
+        packet.write(L3 + IP_LEN, &icmp)
+    }
+}
+
+impl RejectBucket {
+    /// Takes a token if there is one; `per_sec` are added a second, and as many are kept at most.
+    #[inline(always)]
+    pub fn take(&mut self, now_jiffies: u64, per_sec: u64, timeouts: &Timeouts) -> bool {
+        let second_jiffies = timeouts.second_jiffies;
+        let elapsed_jiffies = now_jiffies.saturating_sub(self.refilled_jiffies);
+        if elapsed_jiffies >= second_jiffies {
+            self.tokens = per_sec;
+            self.refilled_jiffies = now_jiffies;
+        }
+        let has_token = self.tokens > 0;
+        self.tokens -= u64::from(has_token);
+        has_token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_gives_a_seconds_worth_of_tokens() {
+        let timeouts = Timeouts {
+            tcp_syn_jiffies: 1,
+            tcp_established_jiffies: 1,
+            tcp_closing_jiffies: 1,
+            udp_jiffies: 1,
+            second_jiffies: 100,
+        };
+        let mut bucket = RejectBucket { tokens: 0, refilled_jiffies: 0 };
+        let mut taken = |now| (0..50).filter(|_| bucket.take(now, 10, &timeouts)).count();
+        assert_eq!([taken(1000), taken(1050), taken(1100), taken(9000)], [10, 0, 10, 10]);
+    }
+}

@@ -1,0 +1,53 @@
+//! Performing a verdict on the bytes: addresses, ports, checksums, and the way back.
+
+use core::mem::offset_of;
+
+use network_types::eth::EthHdr;
+use network_types::tcp::TcpHdr;
+use network_types::udp::UdpHdr;
+
+use crate::addr::Proto;
+use crate::checksum;
+use crate::packet::{PacketMut, Refused, Summed, ZeroSum};
+use crate::parse::{Headers, Parse};
+use crate::table::Tuple;
+
+/// Gives a packet with the tuple `from` the tuple `to`.
+///
+/// Direct writes come first: the checksum primitive invalidates what the verifier knows of the packet.
+#[inline(always)]
+pub fn translate<A: Parse>(
+    packet: &mut impl PacketMut,
+    headers: &Headers,
+    from: &Tuple<A>,
+    to: &Tuple<A>,
+) -> Result<(), Refused> {
+    A::write_addresses(packet, from, to)?;
+    let (check, zero) = match headers.proto {
+        Proto::TCP => (offset_of!(TcpHdr, check), ZeroSum::Valid),
+        Proto::UDP => (offset_of!(UdpHdr, check), ZeroSum::Absent),
+        // The checksum covers neither addresses nor, as ports are kept, anything that changed (RFC 9260 section 6.8).
+        Proto::SCTP => return Ok(()),
+    };
+    let ports_change = from.sport != to.sport || from.dport != to.dport;
+    if ports_change {
+        let ([s0, s1], [d0, d1]) = (to.sport.to_be_bytes(), to.dport.to_be_bytes());
+        packet.write(headers.l4, &[s0, s1, d0, d1])?;
+    }
+    let diff = checksum::diff(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
+    packet.adjust_l4_checksum(headers.l4 + check, diff, Summed::PseudoHeader, zero)?;
+    if ports_change {
+        let words = |tuple: &Tuple<A>| checksum::port_word(tuple.sport) + checksum::port_word(tuple.dport);
+        let diff = checksum::diff(words(from), words(to));
+        packet.adjust_l4_checksum(headers.l4 + check, diff, Summed::Payload, zero)?;
+    }
+    Ok(())
+}
+
+/// Turns the Ethernet header round, for a packet that goes back where it came from.
+#[inline(always)]
+pub fn swap_macs(packet: &mut impl PacketMut) -> Result<(), Refused> {
+    let ethernet = packet.header::<EthHdr>(0).ok_or(Refused)?;
+    packet.write(offset_of!(EthHdr, dst_addr), &ethernet.src_addr)?;
+    packet.write(offset_of!(EthHdr, src_addr), &ethernet.dst_addr)
+}

@@ -1,0 +1,60 @@
+//! Time, chance and settings of a program run.
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_jiffies64};
+use lb_common::flow::Timeouts;
+use lb_common::forward::Env;
+use lb_common::path::Limits;
+
+use crate::maps;
+
+// Set by the agent before the load, frozen then. Ticks, from seconds and the kernel's HZ.
+#[unsafe(no_mangle)]
+static TCP_SYN_JIFFIES: Global<u64> = Global::new(60_000);
+#[unsafe(no_mangle)]
+static TCP_ESTABLISHED_JIFFIES: Global<u64> = Global::new(86_400_000);
+#[unsafe(no_mangle)]
+static TCP_CLOSING_JIFFIES: Global<u64> = Global::new(10_000);
+#[unsafe(no_mangle)]
+static UDP_JIFFIES: Global<u64> = Global::new(120_000);
+#[unsafe(no_mangle)]
+static SECOND_JIFFIES: Global<u64> = Global::new(1_000);
+/// ICMP answers a second and CPU.
+#[unsafe(no_mangle)]
+static REJECTS_PER_SEC: Global<u64> = Global::new(1_000);
+
+pub struct Kernel;
+
+impl Env for Kernel {
+    #[inline(always)]
+    fn now_jiffies(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_jiffies64() }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            tcp_syn_jiffies: TCP_SYN_JIFFIES.load(),
+            tcp_established_jiffies: TCP_ESTABLISHED_JIFFIES.load(),
+            tcp_closing_jiffies: TCP_CLOSING_JIFFIES.load(),
+            udp_jiffies: UDP_JIFFIES.load(),
+            second_jiffies: SECOND_JIFFIES.load(),
+        }
+    }
+}
+
+impl Limits for Kernel {
+    #[inline(always)]
+    fn may_reject(&self) -> bool {
+        let Some(bucket) = maps::reject_bucket.get_ptr_mut(0) else { return false };
+        // SAFETY: the element of this CPU; the program runs without migration.
+        unsafe { (*bucket).take(self.now_jiffies(), REJECTS_PER_SEC.load(), &self.timeouts()) }
+    }
+}

@@ -1,0 +1,120 @@
+//! Every map, with its type and default size; the agent sets the real sizes at load.
+
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+use lb_common::forward::Work;
+use lb_common::reject::Unreachable;
+use lb_common::table::{
+    Backend, CounterValue, EdgeState, Flow, FlowKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner,
+    PoolKey, RejectBucket, Scopes,
+};
+
+/// Slots of `edges`: the low 16 bits of an interface index choose one.
+pub const EDGES_MAX: usize = 1 << 16;
+/// Elements of `counters`, with room for those to come.
+const COUNTERS_MAX: usize = 64;
+const FRONTENDS_MAX: usize = 1 << 16;
+const BACKENDS_MAX: usize = 1 << 18;
+const FLOWS_MAX: usize = 1 << 18;
+
+type Sparse<K, V, const N: usize> = HashMap<K, V, N, { BPF_F_NO_PREALLOC as usize }>;
+pub type Frontends<A> = Sparse<FrontendKey<A>, Frontend, FRONTENDS_MAX>;
+pub type Pools<A> = Sparse<PoolKey, Backend<A>, BACKENDS_MAX>;
+pub type Members<A> = Sparse<MemberKey<A>, Member, BACKENDS_MAX>;
+pub type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_MAX>;
+
+type V4 = [u8; 4];
+type V6 = [u8; 16];
+
+/// What clients dial.
+#[btf_map]
+static frontends4: Frontends<V4> = HashMap::new();
+#[btf_map]
+static frontends6: Frontends<V6> = HashMap::new();
+
+/// What each kind of client gets at a frontend.
+#[btf_map]
+pub static scopes: Array<Scopes, FRONTENDS_MAX, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Backends by pool and slot.
+#[btf_map]
+static pools4: Pools<V4> = HashMap::new();
+#[btf_map]
+static pools6: Pools<V6> = HashMap::new();
+
+/// Which backends a Service port has.
+#[btf_map]
+static members4: Members<V4> = HashMap::new();
+#[btf_map]
+static members6: Members<V6> = HashMap::new();
+
+/// Connection tracking: two entries a flow.
+#[btf_map]
+static flows4: Flows<V4> = LruHashMap::new();
+#[btf_map]
+static flows6: Flows<V6> = LruHashMap::new();
+
+/// Packets and bytes by reason.
+#[btf_map]
+pub static counters: PerCpuArray<CounterValue, COUNTERS_MAX> = PerCpuArray::new();
+
+/// Flows, packets and bytes by frontend id.
+#[btf_map]
+pub static frontend_stats: PerCpuArray<FrontendStats, FRONTENDS_MAX> = PerCpuArray::new();
+
+/// What is known of an interface.
+#[btf_map]
+pub static edges: Array<EdgeState, EDGES_MAX> = Array::new();
+
+/// The rate limit of ICMP answers.
+#[btf_map]
+pub static reject_bucket: PerCpuArray<RejectBucket, 1> = PerCpuArray::new();
+
+/// Whose dataplane this is; for the agent and for whoever reads a dump.
+#[btf_map]
+pub static owner: Array<Owner, 1> = Array::new();
+
+/// The records that a program run works on; no run interrupts another on the same CPU (bottom halves are off).
+#[btf_map]
+static work4: PerCpuArray<Work<V4>, 1> = PerCpuArray::new();
+#[btf_map]
+static work6: PerCpuArray<Work<V6>, 1> = PerCpuArray::new();
+
+/// The maps of one family.
+pub trait FamilyMaps: Unreachable {
+    fn frontends() -> &'static Frontends<Self>;
+    fn pools() -> &'static Pools<Self>;
+    fn members() -> &'static Members<Self>;
+    fn flows() -> &'static Flows<Self>;
+    fn work() -> &'static PerCpuArray<Work<Self>, 1>;
+}
+
+macro_rules! family_maps {
+    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $flows:ident, $work:ident) => {
+        impl FamilyMaps for $addr {
+            #[inline(always)]
+            fn frontends() -> &'static Frontends<Self> {
+                &$frontends
+            }
+            #[inline(always)]
+            fn pools() -> &'static Pools<Self> {
+                &$pools
+            }
+            #[inline(always)]
+            fn members() -> &'static Members<Self> {
+                &$members
+            }
+            #[inline(always)]
+            fn flows() -> &'static Flows<Self> {
+                &$flows
+            }
+            #[inline(always)]
+            fn work() -> &'static PerCpuArray<Work<Self>, 1> {
+                &$work
+            }
+        }
+    };
+}
+family_maps!(V4: frontends4, pools4, members4, flows4, work4);
+family_maps!(V6: frontends6, pools6, members6, flows6, work6);

@@ -1,0 +1,169 @@
+//! [`Packet`] and [`PacketMut`] for an skb.
+//!
+//! Headers are read and written in place (direct packet access), which the verifier accepts in inlined functions only.
+//! L4 checksums go through the kernel's helper: whether the device finishes them is the skb's secret.
+
+use core::arch::asm;
+use core::ptr::{addr_of, addr_of_mut};
+
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode};
+use aya_ebpf::helpers::{
+    bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+};
+use lb_common::packet::{Header, OFFSET_MAX, Packet, PacketMut, Refused, Summed, ZeroSum};
+
+/// Bytes that should be in the linear part: Ethernet, IPv6, a few extension headers, TCP.
+const HEADERS_LEN: u32 = 14 + 40 + 44 + 20;
+
+/// Tells the compiler to move a header in words of four bytes instead of bytes.
+///
+/// A network header is rarely aligned to four. The BPF machine does not care where the host's loads do not (the
+/// verifier refuses such a program elsewhere), and the compiler uses the promise for nothing but the width.
+#[repr(C, align(4))]
+struct Wide<T>(T);
+
+/// The skb of a program run.
+pub struct Skb(*mut __sk_buff);
+
+impl Skb {
+    /// The packet of a program run, with its headers where they can be read.
+    #[inline(always)]
+    pub fn new(skb: *mut __sk_buff) -> Self {
+        let skb = Self(skb);
+        let linear_len = skb.data_end() - skb.data();
+        if linear_len < HEADERS_LEN as usize && linear_len < skb.len() as usize {
+            // Refused: what cannot be read is not ours, and passes.
+            // SAFETY: the context of this program run.
+            let _ = unsafe { bpf_skb_pull_data(skb.0, HEADERS_LEN.min(skb.len())) };
+        }
+        skb
+    }
+
+    #[inline(always)]
+    pub fn len(&self) -> u32 {
+        // SAFETY: the context of this program run, as in all below.
+        unsafe { (*self.0).len }
+    }
+
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: see `len`.
+        unsafe { (*self.0).ifindex }
+    }
+
+    /// Sends the packet out of the interface that it came in by.
+    #[inline(always)]
+    pub fn send_back(&self) -> i32 {
+        // SAFETY: a helper of plain numbers.
+        unsafe { bpf_redirect(self.ifindex(), 0) as i32 }
+    }
+
+    // Volatile, as below: a value that the compiler keeps is kept in 32 bits, and the verifier loses the pointer.
+    #[inline(always)]
+    fn data(&self) -> usize {
+        // SAFETY: see `len`.
+        unsafe { addr_of!((*self.0).data).read_volatile() as usize }
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        // SAFETY: see `len`.
+        unsafe { addr_of!((*self.0).data_end).read_volatile() as usize }
+    }
+
+    /// A pointer to a `T` at `offset`, checked the way the verifier follows.
+    #[inline(always)]
+    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        let mut start = self.data() + offset;
+        // The compiler must not know where `start` comes from: it would drop a check that follows from an earlier one
+        // on another register, which the verifier then does not connect (6.18: "offset is outside of the packet").
+        // An empty block would do, were it not for line info that then names no instruction (6.18 refuses the program).
+        // SAFETY: moves a register to itself.
+        unsafe { asm!("{0} = {0}", inout(reg) start, options(nomem, nostack, preserves_flags)) };
+        if start + size_of::<T>() > self.data_end() {
+            return None;
+        }
+        Some(start as *mut T)
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn ethertype(&self) -> u16 {
+        // SAFETY: see `len`.
+        u16::from_be(unsafe { (*self.0).protocol } as u16)
+    }
+
+    #[inline(always)]
+    fn forget_bounds(&self, offset: usize) -> usize {
+        // Through the skb's control block, which is the programs' own scratch space (`__sk_buff.cb`).
+        // SAFETY: see `len`.
+        let offset = unsafe {
+            let scratch = addr_of_mut!((*self.0).cb[0]);
+            scratch.write_volatile(offset as u32);
+            scratch.read_volatile()
+        };
+        offset as usize & (OFFSET_MAX - 1)
+    }
+
+    #[inline(always)]
+    fn header<H: Header>(&self, offset: usize) -> Option<H> {
+        let header = self.at::<H>(offset)?;
+        // SAFETY: `at` proved the bytes to be in the packet, and any bytes are a valid `Header`; see `Wide`.
+        Some(unsafe {
+            if size_of::<H>().is_multiple_of(4) { header.cast::<Wide<H>>().read().0 } else { header.read_unaligned() }
+        })
+    }
+}
+
+impl PacketMut for Skb {
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Refused> {
+        let target = self.at::<[u8; N]>(offset).ok_or(Refused)?;
+        // SAFETY: `at` proved the bytes to be in the packet; see `Wide` for the alignment.
+        unsafe {
+            if N.is_multiple_of(4) {
+                target.cast::<Wide<[u8; N]>>().write(Wide(*bytes));
+            } else {
+                target.write_unaligned(*bytes);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn adjust_l4_checksum(&mut self, offset: usize, diff: u32, summed: Summed, zero: ZeroSum) -> Result<(), Refused> {
+        let pseudo = match summed {
+            Summed::PseudoHeader => u64::from(BPF_F_PSEUDO_HDR),
+            Summed::Payload => 0,
+        };
+        let mangled = match zero {
+            ZeroSum::Valid => 0,
+            ZeroSum::Absent => u64::from(BPF_F_MARK_MANGLED_0),
+        };
+        // A size of 0 in the flags: `diff` is the difference itself.
+        // SAFETY: the context of this program run; the helper checks the offset.
+        match unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, u64::from(diff), pseudo | mangled) } {
+            0 => Ok(()),
+            _ => Err(Refused),
+        }
+    }
+
+    #[inline(always)]
+    fn set_len(&mut self, len: u32) -> Result<(), Refused> {
+        // SAFETY: the context of this program run; the helper checks the length.
+        match unsafe { bpf_skb_change_tail(self.0, len, 0) } {
+            0 => Ok(()),
+            _ => Err(Refused),
+        }
+    }
+
+    #[inline(always)]
+    fn insert_after_ethernet<const N: usize>(&mut self) -> Result<(), Refused> {
+        // SAFETY: the context of this program run; the helper checks the length.
+        match unsafe { bpf_skb_adjust_room(self.0, N as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC as u32, 0) } {
+            0 => Ok(()),
+            _ => Err(Refused),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! [`Tables`] over the maps. No decision is taken here.
+
+use core::ptr::{addr_of, addr_of_mut};
+
+use lb_common::forward::{Client, Event, FlowRef, InsertError, Tables, Work};
+use lb_common::table::{
+    Backend, Counter, CounterValue, Flow, FlowKey, FlowState, FrontendKey, FrontendStats, MemberKey, PoolKey, Scope,
+    Scopes, Tuple,
+};
+
+use crate::maps::{self, EDGES_MAX, FamilyMaps};
+
+const BPF_NOEXIST: u64 = 1;
+const EEXIST: i32 = 17;
+
+/// The records of this program run.
+#[inline(always)]
+pub fn work<A: FamilyMaps>() -> Option<&'static mut Work<A>> {
+    // SAFETY: the element of this CPU. Each program run asks once, and none interrupts another on the same CPU
+    // (bottom halves are off at both hooks).
+    A::work().get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}
+
+/// The maps, and the length of the packet that is being counted.
+pub struct Maps {
+    pub packet_len: u32,
+}
+
+/// An element of a flow table, as a lookup of this program run found it.
+#[derive(Clone, Copy)]
+pub struct FlowElement<A>(*mut Flow<A>);
+
+/// Reads or writes one field of the element.
+macro_rules! field {
+    ($element:expr, $field:ident) => {
+        // SAFETY: the pointer comes from a lookup in this program run; the bytes are a field that this program or an
+        // earlier one wrote. Another CPU may write it meanwhile: each access is one aligned word or byte.
+        unsafe { addr_of!((*$element.0).$field).read_volatile() }
+    };
+    ($element:expr, $field:ident = $value:expr) => {
+        // SAFETY: see above.
+        unsafe { addr_of_mut!((*$element.0).$field).write_volatile($value) }
+    };
+}
+
+impl<A: Copy> FlowRef<A> for FlowElement<A> {
+    #[inline(always)]
+    fn read_to(self, to: &mut Tuple<A>) {
+        // SAFETY: as in `field`; `to` never changes during the element's life, so it may be read piecewise.
+        *to = unsafe { (*self.0).to };
+    }
+
+    #[inline(always)]
+    fn frontend(self) -> u32 {
+        field!(self, frontend)
+    }
+
+    #[inline(always)]
+    fn pool(self) -> u32 {
+        field!(self, pool)
+    }
+
+    #[inline(always)]
+    fn state(self) -> FlowState {
+        field!(self, state)
+    }
+
+    #[inline(always)]
+    fn last_seen_jiffies(self) -> u64 {
+        field!(self, last_seen_jiffies)
+    }
+
+    #[inline(always)]
+    fn touch(self, now_jiffies: u64) {
+        field!(self, last_seen_jiffies = now_jiffies);
+    }
+
+    #[inline(always)]
+    fn set_state(self, state: FlowState) {
+        field!(self, state = state);
+    }
+
+    #[inline(always)]
+    fn set_pool(self, pool: u32) {
+        field!(self, pool = pool);
+    }
+}
+
+impl Maps {
+    #[inline(always)]
+    fn scopes(frontend: u32) -> Option<*const Scopes> {
+        maps::scopes.get_ptr(frontend)
+    }
+
+    /// The slot of an interface in `edges`.
+    #[inline(always)]
+    fn edge_index(edge: u32) -> u32 {
+        edge & (EDGES_MAX as u32 - 1)
+    }
+}
+
+impl<A: FamilyMaps> Tables<A> for Maps {
+    type Flow = FlowElement<A>;
+
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey<A>) -> Option<u32> {
+        let element = A::frontends().get_ptr(key)?;
+        // SAFETY: the pointer comes from a lookup in this program run; `id` never changes during the element's life.
+        Some(unsafe { addr_of!((*element).id).read() })
+    }
+
+    #[inline(always)]
+    fn scope(&self, frontend: u32, client: Client) -> Scope {
+        let Some(scopes) = Self::scopes(frontend) else { return Scope::PASS };
+        // SAFETY: array elements live as long as the map; a scope is eight aligned bytes, read by one load.
+        let word = unsafe {
+            let scope = match client {
+                Client::Workload => addr_of!((*scopes).workload),
+                Client::Host => addr_of!((*scopes).host),
+                Client::External => addr_of!((*scopes).external),
+            };
+            scope.cast::<u64>().read_volatile()
+        };
+        Scope::from_word(word)
+    }
+
+    #[inline(always)]
+    fn service_port(&self, frontend: u32) -> u32 {
+        // SAFETY: array elements live as long as the map.
+        Self::scopes(frontend).map_or(0, |scopes| unsafe { addr_of!((*scopes).service_port).read_volatile() })
+    }
+
+    #[inline(always)]
+    fn backend(&self, key: &PoolKey) -> Option<Backend<A>> {
+        // SAFETY: a pool that a scope names is not changed; it is freed an RCU period after no scope names it.
+        unsafe { A::pools().get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn is_member(&self, key: &MemberKey<A>) -> bool {
+        A::members().get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey<A>) -> Option<FlowElement<A>> {
+        A::flows().get_ptr_mut(key).map(FlowElement)
+    }
+
+    #[inline(always)]
+    fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Result<(), InsertError> {
+        A::flows().insert(key, flow, BPF_NOEXIST).map_err(|error| match -error {
+            EEXIST => InsertError::Exists,
+            _ => InsertError::Refused,
+        })
+    }
+
+    #[inline(always)]
+    fn remove_flow(&self, key: &FlowKey<A>) {
+        // Not there: removed by another CPU, which is as good.
+        let _ = A::flows().remove(key);
+    }
+
+    #[inline(always)]
+    fn has_hairpins(&self, edge: u32) -> bool {
+        maps::edges.get(Self::edge_index(edge)).is_some_and(|state| state.hairpins != 0)
+    }
+
+    #[inline(always)]
+    fn note_hairpin(&self, edge: u32) {
+        if let Some(state) = maps::edges.get_ptr_mut(Self::edge_index(edge)) {
+            // SAFETY: array elements live as long as the map. A lost increment does no harm: it must be non-zero.
+            unsafe { (*state).hairpins += 1 }
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, counter: Counter) {
+        if let Some(value) = maps::counters.get_ptr_mut(counter as u32) {
+            // SAFETY: the element of this CPU; the program runs without migration.
+            let CounterValue { packets, bytes } = unsafe { &mut *value };
+            *packets += 1;
+            *bytes += u64::from(self.packet_len);
+        }
+    }
+
+    #[inline(always)]
+    fn count_frontend(&self, frontend: u32, event: Event) {
+        if let Some(stats) = maps::frontend_stats.get_ptr_mut(frontend) {
+            // SAFETY: the element of this CPU; the program runs without migration.
+            let stats: &mut FrontendStats = unsafe { &mut *stats };
+            match event {
+                Event::FlowCreated => stats.flows += 1,
+                Event::Translated => {
+                    stats.packets += 1;
+                    stats.bytes += u64::from(self.packet_len);
+                }
+                Event::Passed => {
+                    stats.passed_packets += 1;
+                    stats.passed_bytes += u64::from(self.packet_len);
+                }
+            }
+        }
+    }
+}
