@@ -8,9 +8,9 @@ mod rows;
 
 use std::collections::BTreeSet;
 
-use lb_common::table::{Scope, Scopes};
+use lb_common::table::{MemberKey, PoolKey, Scope, Scopes};
 
-use crate::dataplane::{Dataplane, Error, FamilyOp, Op, Tables};
+use crate::dataplane::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables};
 use crate::family::TableAddr;
 use rows::{Outcome, perform_rows};
 
@@ -78,84 +78,72 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn family<A: TableAddr>(&mut self, op: FamilyOp<A>) {
-        let Self { dataplane, realised, report, held } = self;
-        let tables = A::tables_mut(realised);
         match op {
             FamilyOp::UpsertPools(rows) => {
-                let outcome = perform_rows(
-                    *dataplane,
-                    rows,
-                    |rows| A::op(FamilyOp::UpsertPools(rows)),
-                    |rows| tables.pools.extend(rows),
-                );
-                held.pools.extend(report.take(outcome).iter().map(|(key, _)| key.pool));
+                let failed = self.rows(rows, FamilyOp::UpsertPools, |tables: &mut FamilyTables<A>, rows| {
+                    tables.pools.extend(rows);
+                });
+                self.held.pools.extend(failed.iter().map(|(key, _)| key.pool));
             }
             FamilyOp::UpsertMembers(rows) => {
-                let outcome = perform_rows(
-                    *dataplane,
-                    rows,
-                    |rows| A::op(FamilyOp::UpsertMembers(rows)),
-                    |rows| tables.members.extend(rows),
-                );
-                report.take(outcome);
+                self.rows(rows, FamilyOp::UpsertMembers, |tables: &mut FamilyTables<A>, rows| {
+                    tables.members.extend(rows);
+                });
             }
             FamilyOp::UpsertFrontends(mut rows) => {
-                report.failed_rows += hold_back(&mut rows, |(_, frontend)| held.frontends.contains(&frontend.id));
-                let outcome = perform_rows(
-                    *dataplane,
-                    rows,
-                    |rows| A::op(FamilyOp::UpsertFrontends(rows)),
-                    |rows| tables.frontends.extend(rows),
-                );
-                report.take(outcome);
+                let held = &self.held.frontends;
+                self.report.failed_rows += hold_back(&mut rows, |(_, frontend)| held.contains(&frontend.id));
+                self.rows(rows, FamilyOp::UpsertFrontends, |tables: &mut FamilyTables<A>, rows| {
+                    tables.frontends.extend(rows);
+                });
             }
-            FamilyOp::DeleteFrontends(keys) if held.deletes => report.failed_rows += keys.len(),
-            FamilyOp::DeleteMembers(keys) if held.deletes => report.failed_rows += keys.len(),
-            FamilyOp::DeletePools(keys) if held.deletes => report.failed_rows += keys.len(),
             FamilyOp::DeleteFrontends(keys) => {
-                let outcome = perform_rows(
-                    *dataplane,
+                self.delete(
                     keys,
-                    |keys| A::op(FamilyOp::DeleteFrontends(keys)),
-                    |keys| {
-                        for key in keys {
-                            tables.frontends.remove(&key);
-                        }
+                    |_, _| false,
+                    FamilyOp::DeleteFrontends,
+                    |tables: &mut FamilyTables<A>, key| {
+                        tables.frontends.remove(key);
                     },
                 );
-                report.take(outcome);
             }
-            FamilyOp::DeleteMembers(mut keys) => {
-                report.failed_rows += hold_back(&mut keys, |key| held.service_ports.contains(&key.service_port));
-                let outcome = perform_rows(
-                    *dataplane,
-                    keys,
-                    |keys| A::op(FamilyOp::DeleteMembers(keys)),
-                    |keys| {
-                        for key in keys {
-                            tables.members.remove(&key);
-                        }
-                    },
-                );
-                report.take(outcome);
+            FamilyOp::DeleteMembers(keys) => {
+                let must_wait = |run: &Self, key: &MemberKey<A>| run.held.service_ports.contains(&key.service_port);
+                self.delete(keys, must_wait, FamilyOp::DeleteMembers, |tables: &mut FamilyTables<A>, key| {
+                    tables.members.remove(key);
+                });
             }
-            FamilyOp::DeletePools(mut keys) => {
-                let referred = referred_pools(realised.scopes.values());
-                let tables = A::tables_mut(realised);
-                report.failed_rows += hold_back(&mut keys, |key| referred.contains(&key.pool));
-                let outcome = perform_rows(
-                    *dataplane,
-                    keys,
-                    |keys| A::op(FamilyOp::DeletePools(keys)),
-                    |keys| {
-                        for key in keys {
-                            tables.pools.remove(&key);
-                        }
-                    },
-                );
-                report.take(outcome);
+            FamilyOp::DeletePools(keys) => {
+                let referred = referred_pools(self.realised.scopes.values());
+                let must_wait = |_: &Self, key: &PoolKey| referred.contains(&key.pool);
+                self.delete(keys, must_wait, FamilyOp::DeletePools, |tables: &mut FamilyTables<A>, key| {
+                    tables.pools.remove(key);
+                });
             }
         }
+    }
+
+    /// Performs a step on these rows and records what succeeded. Returns the rows that did not.
+    fn rows<A: TableAddr, R: Clone>(
+        &mut self,
+        rows: Vec<R>,
+        op: impl Fn(Vec<R>) -> FamilyOp<A>,
+        record: impl Fn(&mut FamilyTables<A>, Vec<R>),
+    ) -> Vec<R> {
+        let tables = A::tables_mut(self.realised);
+        let outcome = perform_rows(self.dataplane, rows, |rows| A::op(op(rows)), |rows| record(tables, rows));
+        self.report.take(outcome)
+    }
+
+    fn delete<A: TableAddr, K: Clone>(
+        &mut self,
+        mut keys: Vec<K>,
+        must_wait: impl Fn(&Self, &K) -> bool,
+        op: impl Fn(Vec<K>) -> FamilyOp<A>,
+        forget: impl Fn(&mut FamilyTables<A>, &K),
+    ) {
+        self.report.failed_rows += hold_back(&mut keys, |key| self.held.deletes || must_wait(self, key));
+        self.rows(keys, op, |tables, keys| keys.iter().for_each(|key| forget(tables, key)));
     }
 
     fn store_scopes(&mut self, rows: Vec<(u32, Scopes)>) {

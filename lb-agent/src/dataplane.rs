@@ -4,6 +4,7 @@
 //! kernel in tests and can fail on purpose.
 
 pub mod bpf;
+pub mod fake;
 pub mod links;
 pub mod maps;
 pub mod object;

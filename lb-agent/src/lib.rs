@@ -5,8 +5,6 @@ pub mod assign;
 pub mod controller;
 pub mod dataplane;
 pub mod desired;
-#[path = "dataplane/fake.rs"]
-pub mod fake;
 pub mod family;
 pub mod model;
 pub mod plan;

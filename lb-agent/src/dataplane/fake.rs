@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use lb_common::table::Scopes;
 
-use crate::dataplane::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables};
+use super::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables};
 
 /// When a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,139 @@
+//! `--source=dir:PATH`: a folder of ordinary Kubernetes YAML and JSON, watched for changes.
+//!
+//! Changes are noticed by inotify at once, and by a slow look at the folder where an event was lost. A file that is
+//! being written is left alone until its writer has closed it.
+
+mod document;
+mod folder;
+mod writers;
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+
+use crate::model::Change;
+pub use folder::{Error, Folder};
+use writers::Writers;
+
+/// How often the folder is looked at without a sign of change.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Silence after which a burst of events counts as over.
+const QUIET: Duration = Duration::from_millis(5);
+/// A burst is cut off after this long: changes are applied within 100 ms, whatever else goes on.
+const BURST_MAX: Duration = Duration::from_millis(50);
+
+/// The folder and its watcher.
+pub struct DirSource {
+    folder: Folder,
+    watch: Watch,
+    writers: Writers,
+}
+
+impl DirSource {
+    /// Fails where the folder cannot be listed. A folder that cannot be watched is looked at every second.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        // Events name absolute paths.
+        let folder = Folder::open(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))?;
+        Ok(Self { folder, watch: Watch::new(), writers: Writers::default() })
+    }
+
+    /// Sends batches until nobody receives them: first all that is there, ending in [`Change::Listed`], then changes.
+    /// Blocks: give it a thread of its own.
+    pub fn run(mut self, batches: &tokio::sync::mpsc::Sender<Vec<Change>>) {
+        loop {
+            // Watched before it is looked at: what changes in between is noticed.
+            self.watch.follow(self.folder.path(), self.folder.outside_folders());
+            let batch = self.folder.look(&self.writers.busy(Instant::now()));
+            let is_closed = if batch.is_empty() { batches.is_closed() } else { batches.blocking_send(batch).is_err() };
+            if is_closed {
+                return;
+            }
+            self.wait(batches);
+        }
+    }
+
+    /// Returns when it is time to look again.
+    fn wait(&mut self, batches: &tokio::sync::mpsc::Sender<Vec<Change>>) {
+        let first = self.writers.next_deadline(Instant::now()).unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL);
+        let started = Instant::now();
+        while !self.take_event(first.saturating_sub(started.elapsed())) {
+            if started.elapsed() >= first || batches.is_closed() {
+                return;
+            }
+        }
+        let burst = Instant::now();
+        while burst.elapsed() < BURST_MAX && self.take_event(QUIET) {}
+    }
+
+    /// Waits for one event. Says whether the folder may have changed.
+    fn take_event(&mut self, patience: Duration) -> bool {
+        match self.watch.events.recv_timeout(patience) {
+            Ok(Ok(event)) => self.writers.observe(&event, Instant::now()),
+            // An event that could not be read: look.
+            Ok(Err(_)) => true,
+            Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => false,
+        }
+    }
+}
+
+/// inotify over the folder, and over the folders that symbolic links lead to.
+struct Watch {
+    /// `None` where inotify is not to be had.
+    watcher: Option<RecommendedWatcher>,
+    events: mpsc::Receiver<notify::Result<notify::Event>>,
+    /// Kept so that `events` never disconnects, which would turn waiting into spinning.
+    _sender: mpsc::Sender<notify::Result<notify::Event>>,
+    followed: BTreeSet<Followed>,
+}
+
+/// A watched folder; another one in its place is not it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Followed {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Watch {
+    fn new() -> Self {
+        let (sender, events) = mpsc::channel();
+        let watcher = notify::recommended_watcher(sender.clone());
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, "inotify is not available: the folder is looked at every second instead");
+        }
+        Self { watcher: watcher.ok(), events, _sender: sender, followed: BTreeSet::new() }
+    }
+
+    /// Watches these folders and no others.
+    fn follow(&mut self, folder: &Path, outside: BTreeSet<PathBuf>) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let wanted: BTreeSet<Followed> =
+            outside.into_iter().chain([folder.to_owned()]).filter_map(Followed::of).collect();
+        for gone in self.followed.difference(&wanted) {
+            // The kernel drops the watch by itself when the folder is gone.
+            let _ = watcher.unwatch(&gone.path);
+        }
+        let mut followed: BTreeSet<Followed> = self.followed.intersection(&wanted).cloned().collect();
+        for new in wanted.difference(&self.followed) {
+            match watcher.watch(&new.path, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(followed.insert(new.clone())),
+                Err(error) => tracing::debug!(%error, path = %new.path.display(), "not watched, tried again"),
+            }
+        }
+        self.followed = followed;
+    }
+}
+
+impl Followed {
+    fn of(path: PathBuf) -> Option<Self> {
+        let metadata = std::fs::metadata(&path).ok()?;
+        Some(Self { device: metadata.dev(), inode: metadata.ino(), path })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+//! The folder as a set of objects: which file holds which, and what changed since the last look.
+//!
+//! Knows files but no time: whoever watches decides when to look.
+
+mod file;
+mod holding;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::model::{Change, ObjectRef, Warning, WarningKind};
+use crate::source::convert::Converter;
+use file::{File, Fingerprint, Parsed};
+use holding::{Applied, Holding};
+
+/// A folder and what it held at the last look.
+pub struct Folder {
+    path: PathBuf,
+    files: BTreeMap<Arc<str>, File>,
+    /// What the world was told, by object.
+    applied: BTreeMap<ObjectRef, Applied>,
+    /// Warnings that the world was told, by place: a file's name, or the folder's.
+    warned: BTreeMap<String, Vec<Warning>>,
+    converter: Converter,
+    listed: bool,
+}
+
+/// Why the folder cannot be a source.
+#[derive(Debug, thiserror::Error)]
+#[error("--source=dir:{path}: {source}; name a folder that exists and can be read")]
+pub struct Error {
+    path: String,
+    source: io::Error,
+}
+
+impl Folder {
+    /// Fails where the folder cannot be listed.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let folder = Self {
+            path: path.to_owned(),
+            files: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            warned: BTreeMap::new(),
+            converter: Converter::default(),
+            listed: false,
+        };
+        match folder.entries() {
+            Ok(_) => Ok(folder),
+            Err(source) => Err(Error { path: path.display().to_string(), source }),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the files really are that are reached by symbolic links from outside the folder.
+    pub fn outside_folders(&self) -> BTreeSet<PathBuf> {
+        self.files.values().filter_map(|file| file.real_folder.clone()).collect()
+    }
+
+    /// Looks at the folder and says what changed. `busy` files are still being written: they stay as they were.
+    ///
+    /// A file that cannot be read keeps what it held; so does one that holds a document that does not parse, for the
+    /// objects that are missing from it.
+    pub fn look(&mut self, busy: &HashSet<PathBuf>) -> Vec<Change> {
+        let entries = match self.entries() {
+            Ok(entries) => entries,
+            Err(error) => return self.unreadable(&error),
+        };
+        let mut warnings = BTreeMap::new();
+        let mut parsed = Parsed::new();
+        let mut is_changed = false;
+        let names: HashSet<Arc<str>> = entries.iter().map(|(name, _)| Arc::clone(name)).collect();
+        self.files.retain(|name, _| {
+            let stays = names.contains(name);
+            is_changed |= !stays;
+            stays
+        });
+        for (name, path) in entries {
+            match self.look_at(&name, &path, busy, &mut parsed) {
+                Ok(changed) => is_changed |= changed,
+                Err(_) if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) => {
+                    // It went away since the folder was listed.
+                    is_changed |= self.files.remove(&name).is_some();
+                }
+                Err(error) => drop(warnings.insert(name.to_string(), vec![unreadable_file(&name, &error)])),
+            }
+        }
+        for (name, file) in &self.files {
+            let bad = file.bad_documents(name);
+            if !bad.is_empty() {
+                warnings.entry(name.to_string()).or_default().extend(bad);
+            }
+        }
+        let mut changes = Vec::new();
+        if is_changed || !self.listed {
+            self.settle_objects(parsed, &mut warnings, &mut changes);
+        } else {
+            // Nothing moved, so neither did the quarrels about objects.
+            self.keep_duplicates(&mut warnings);
+        }
+        self.tell_warnings(warnings, &mut changes);
+        if !self.listed {
+            self.listed = true;
+            changes.push(Change::Listed);
+        }
+        changes
+    }
+
+    /// Reads the file where it seems to have changed. Says whether its documents did.
+    fn look_at(
+        &mut self,
+        name: &Arc<str>,
+        path: &Path,
+        busy: &HashSet<PathBuf>,
+        parsed: &mut Parsed,
+    ) -> io::Result<bool> {
+        let real = file::real_path(path)?;
+        if busy.contains(real.as_deref().unwrap_or(path)) {
+            return Ok(false);
+        }
+        let fingerprint = Fingerprint::of(path)?;
+        if self.files.get(name).is_some_and(|file| file.is_same(&fingerprint)) {
+            return Ok(false);
+        }
+        let old = self.files.get(name);
+        let (file, changed) = File::read(name, path, real.as_deref(), fingerprint, old, &mut self.converter, parsed)?;
+        self.files.insert(Arc::clone(name), file);
+        Ok(changed)
+    }
+
+    /// Decides which file each object comes from, and says what changed for the world.
+    fn settle_objects(
+        &mut self,
+        mut parsed: Parsed,
+        warnings: &mut BTreeMap<String, Vec<Warning>>,
+        changes: &mut Vec<Change>,
+    ) {
+        let Holding { winners, duplicates } = Holding::of(&self.files);
+        for (name, duplicate) in duplicates {
+            warnings.entry(name.to_string()).or_default().push(duplicate);
+        }
+        let mut news: Vec<(ObjectRef, Applied)> = winners
+            .iter()
+            .filter(|(object, winner)| self.applied.get(object) != Some(winner))
+            .map(|(object, winner)| (object.clone(), winner.clone()))
+            .collect();
+        self.read_again(&news, &mut parsed);
+        let gone: Vec<ObjectRef> = self
+            .applied
+            .iter()
+            .filter(|(object, applied)| !winners.contains_key(object) && !self.is_kept(applied))
+            .map(|(object, _)| object.clone())
+            .collect();
+        for object in gone {
+            self.applied.remove(&object);
+            changes.push(Change::Remove(object));
+        }
+        for (reference, winner) in news.drain(..) {
+            // Absent only where the file changed between two reads: the next look finds it.
+            if let Some((object, warnings)) = parsed.remove(&winner.key(&reference)) {
+                changes.push(Change::Apply { object, warnings });
+                self.applied.insert(reference, winner);
+            }
+        }
+    }
+
+    /// Objects whose documents did not change but that won only now: their files are read again.
+    fn read_again(&mut self, news: &[(ObjectRef, Applied)], parsed: &mut Parsed) {
+        let missing: BTreeSet<Arc<str>> = news
+            .iter()
+            .filter(|(object, winner)| !parsed.contains_key(&winner.key(object)))
+            .map(|(_, winner)| Arc::clone(&winner.file))
+            .collect();
+        for name in missing {
+            let path = self.path.join(&*name);
+            // A failure shows at the next look, which warns of it.
+            let Ok(fingerprint) = Fingerprint::of(&path) else { continue };
+            let mut again = Parsed::new();
+            if File::read(&name, &path, None, fingerprint, None, &mut self.converter, &mut again).is_ok() {
+                parsed.extend(again);
+            }
+        }
+    }
+
+    /// Nothing is deleted that a file held before, while the file holds a document that does not parse.
+    fn is_kept(&self, applied: &Applied) -> bool {
+        self.files.get(&applied.file).is_some_and(File::has_bad_document)
+    }
+
+    /// The files that count, in order of their names.
+    fn entries(&self) -> io::Result<Vec<(Arc<str>, PathBuf)>> {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let path = entry.path();
+            let is_ours =
+                path.extension().and_then(OsStr::to_str).is_some_and(|ext| matches!(ext, "yaml" | "yml" | "json"));
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| is_ours && !name.starts_with('.')) else { continue };
+            // A folder with such a name is no file; what a symbolic link leads to is looked at later.
+            if !entry.file_type()?.is_dir() {
+                entries.push((Arc::from(name), path));
+            }
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn unreadable(&mut self, error: &io::Error) -> Vec<Change> {
+        let warning = Warning::new(
+            WarningKind::Source,
+            format!("cannot be listed ({error}); everything stays as it was"),
+            "restore the folder or its permissions",
+        )
+        .in_file(self.path.display().to_string());
+        let mut warnings = self.warned.clone();
+        warnings.insert(self.path.display().to_string(), vec![warning]);
+        let mut changes = Vec::new();
+        self.tell_warnings(warnings, &mut changes);
+        changes
+    }
+
+    fn keep_duplicates(&self, warnings: &mut BTreeMap<String, Vec<Warning>>) {
+        for (place, told) in &self.warned {
+            let quarrels = told.iter().filter(|warning| warning.kind == WarningKind::Duplicate).cloned();
+            let quarrels: Vec<Warning> = quarrels.collect();
+            if !quarrels.is_empty() {
+                warnings.entry(place.clone()).or_default().extend(quarrels);
+            }
+        }
+    }
+
+    fn tell_warnings(&mut self, warnings: BTreeMap<String, Vec<Warning>>, changes: &mut Vec<Change>) {
+        for place in self.warned.keys().filter(|place| !warnings.contains_key(*place)) {
+            changes.push(Change::Place { place: place.clone(), warnings: Vec::new() });
+        }
+        for (place, now) in warnings.iter().filter(|(place, now)| self.warned.get(*place) != Some(now)) {
+            changes.push(Change::Place { place: place.clone(), warnings: now.clone() });
+        }
+        self.warned = warnings;
+    }
+}
+
+fn unreadable_file(name: &str, error: &io::Error) -> Warning {
+    Warning::new(
+        WarningKind::Source,
+        format!("cannot be read ({error}); what it held before is kept"),
+        "correct the file or its permissions, or remove it",
+    )
+    .in_file(name)
+}
+
+#[cfg(test)]
+mod tests;

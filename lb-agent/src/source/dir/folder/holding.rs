@@ -1,0 +1,52 @@
+//! Which file an object comes from when several hold it: the first by name, then by document.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use super::file::File;
+use crate::model::{ObjectRef, Warning, WarningKind};
+
+/// What the world was told about an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    pub file: Arc<str>,
+    /// Of the object and its warnings.
+    pub hash: u64,
+}
+
+impl Applied {
+    /// Where the parsed object is found.
+    pub fn key(&self, object: &ObjectRef) -> (Arc<str>, ObjectRef, u64) {
+        (Arc::clone(&self.file), object.clone(), self.hash)
+    }
+}
+
+/// The winners, and a warning for each loser under the name of its file.
+pub struct Holding {
+    pub winners: BTreeMap<ObjectRef, Applied>,
+    pub duplicates: Vec<(Arc<str>, Warning)>,
+}
+
+impl Holding {
+    pub fn of(files: &BTreeMap<Arc<str>, File>) -> Self {
+        let mut holding = Self { winners: BTreeMap::new(), duplicates: Vec::new() };
+        for (name, file) in files {
+            for (number, (object, hash)) in file.objects() {
+                match holding.winners.entry(object.clone()) {
+                    Entry::Vacant(free) => drop(free.insert(Applied { file: Arc::clone(name), hash: *hash })),
+                    Entry::Occupied(taken) => {
+                        let warning = duplicate(object, &taken.get().file).in_document(&**name, number);
+                        holding.duplicates.push((Arc::clone(name), warning));
+                    }
+                }
+            }
+        }
+        holding
+    }
+}
+
+fn duplicate(object: &ObjectRef, winner: &str) -> Warning {
+    let problem = format!("stands in {winner} already, which counts; this copy is ignored");
+    Warning::new(WarningKind::Duplicate, problem, "keep one of them").of(object)
+}

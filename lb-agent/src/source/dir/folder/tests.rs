@@ -1,0 +1,245 @@
+//! The folder is read as the command line promises.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+struct Lab {
+    temp: tempfile::TempDir,
+    folder: Folder,
+}
+
+fn lab() -> Lab {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let folder = Folder::open(temp.path()).expect("it can be listed");
+    Lab { temp, folder }
+}
+
+impl Lab {
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.temp.path().join(name), text).expect("the test may write");
+    }
+
+    /// What the next look says: applied and removed objects, and warnings by place.
+    fn look(&mut self) -> Vec<String> {
+        describe(self.folder.look(&HashSet::new()))
+    }
+}
+
+fn describe(changes: Vec<Change>) -> Vec<String> {
+    let mut texts: Vec<String> = changes
+        .into_iter()
+        .flat_map(|change| match change {
+            Change::Apply { object, warnings } => {
+                let mut texts = vec![format!("+ {}", object.reference())];
+                texts.extend(warnings.iter().map(|warning| format!("! {warning}")));
+                texts
+            }
+            Change::Remove(object) => vec![format!("- {object}")],
+            Change::Place { place, warnings } if warnings.is_empty() => vec![format!("{place} is fine")],
+            Change::Place { warnings, .. } => warnings.iter().map(|warning| format!("! {warning}")).collect(),
+            Change::Listed => vec!["listed".to_owned()],
+        })
+        .collect();
+    texts.sort();
+    texts
+}
+
+fn service(name: &str, port: u16) -> String {
+    format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n---\n")
+}
+
+#[test]
+fn lists_what_counts_and_ignores_the_rest() {
+    let mut lab = lab();
+    lab.write("a.yaml", &(service("a1", 1) + &service("a2", 2)));
+    lab.write("b.yml", &service("b", 1));
+    lab.write("c.json", "{\"kind\": \"Service\", \"metadata\": {\"name\": \"c\"}}");
+    lab.write(".hidden.yaml", &service("hidden", 1));
+    lab.write("d.txt", &service("text", 1));
+    fs::create_dir(lab.temp.path().join("e.yaml")).expect("the test may write");
+    assert_eq!(
+        lab.look(),
+        ["+ Service default/a1", "+ Service default/a2", "+ Service default/b", "+ Service default/c", "listed"]
+    );
+    assert_eq!(lab.look(), [] as [&str; 0]);
+}
+
+#[test]
+fn an_empty_folder_is_a_full_list() {
+    assert_eq!(lab().look(), ["listed"]);
+}
+
+#[test]
+fn a_missing_folder_is_refused_with_a_remedy() {
+    let error = Folder::open(Path::new("/nonexistent/folder")).err().expect("it is not there").to_string();
+    assert!(error.starts_with("--source=dir:/nonexistent/folder: No such file"), "{error}");
+    assert!(error.ends_with("name a folder that exists and can be read"), "{error}");
+}
+
+#[test]
+fn only_what_changed_is_told() {
+    let mut lab = lab();
+    lab.write("a.yaml", &(service("a", 1) + &service("b", 1)));
+    lab.look();
+    lab.write("a.yaml", &(service("a", 1) + &service("b", 2) + &service("c", 1)));
+    assert_eq!(lab.look(), ["+ Service default/b", "+ Service default/c"]);
+    lab.write("a.yaml", &(service("c", 1) + &service("b", 2)));
+    assert_eq!(lab.look(), ["- Service default/a"]);
+    // Same content, other time stamp.
+    lab.write("a.yaml", &(service("c", 1) + &service("b", 2)));
+    assert_eq!(lab.look(), [] as [&str; 0]);
+    fs::remove_file(lab.temp.path().join("a.yaml")).expect("it is there");
+    assert_eq!(lab.look(), ["- Service default/b", "- Service default/c"]);
+}
+
+#[test]
+fn a_file_renamed_over_another_is_noticed() {
+    let mut lab = lab();
+    lab.write("a.yaml", &service("a", 1));
+    lab.look();
+    lab.write("new", &service("a", 2));
+    fs::rename(lab.temp.path().join("new"), lab.temp.path().join("a.yaml")).expect("the test may rename");
+    assert_eq!(lab.look(), ["+ Service default/a"]);
+    // Renamed to another name: the objects stay.
+    fs::rename(lab.temp.path().join("a.yaml"), lab.temp.path().join("z.yaml")).expect("the test may rename");
+    let changes = lab.look();
+    assert!(!changes.iter().any(|change| change.starts_with('-')), "{changes:?}");
+}
+
+#[test]
+fn nothing_is_deleted_while_a_document_does_not_parse() {
+    let mut lab = lab();
+    lab.write("a.yaml", &(service("a", 1) + &service("b", 1) + &service("c", 1)));
+    lab.write("z.yaml", &service("z", 1));
+    lab.look();
+    // b is broken, c is gone, a changed, d is new.
+    lab.write(
+        "a.yaml",
+        &(service("a", 2) + "kind: Service\nmetadata: {name: b}\nspec: {ports: 3}\n---\n" + &service("d", 1)),
+    );
+    let changes = lab.look();
+    assert_eq!(&changes[1..], ["+ Service default/a", "+ Service default/d"]);
+    assert!(changes[0].starts_with("! Service (a.yaml, document 2): spec.ports: invalid type"), "{changes:?}");
+    // Another file's objects are not protected.
+    lab.write("z.yaml", "");
+    assert_eq!(lab.look(), ["- Service default/z"]);
+    // Corrected: what is missing now is gone.
+    lab.write("a.yaml", &(service("a", 2) + &service("b", 1)));
+    assert_eq!(lab.look(), ["- Service default/c", "- Service default/d", "a.yaml is fine"]);
+}
+
+#[test]
+fn a_file_that_is_gone_is_gone_even_if_it_was_broken() {
+    let mut lab = lab();
+    lab.write("a.yaml", &service("a", 1));
+    lab.look();
+    lab.write("a.yaml", "kind: [");
+    lab.look();
+    fs::remove_file(lab.temp.path().join("a.yaml")).expect("it is there");
+    assert_eq!(lab.look(), ["- Service default/a", "a.yaml is fine"]);
+}
+
+#[test]
+fn what_is_not_text_keeps_what_was_there() {
+    let mut lab = lab();
+    lab.write("a.yaml", &service("a", 1));
+    lab.look();
+    fs::write(lab.temp.path().join("a.yaml"), b"kind: \xff\xfe").expect("the test may write");
+    let changes = lab.look();
+    assert_eq!(changes.len(), 1);
+    assert!(changes[0].starts_with("! a.yaml, document 1: is not UTF-8 text"), "{changes:?}");
+}
+
+#[test]
+fn of_two_copies_the_first_file_wins_and_the_other_takes_over() {
+    let mut lab = lab();
+    lab.write("a.yaml", &service("s", 1));
+    lab.write("b.yaml", &(service("other", 1) + &service("s", 2)));
+    let changes = lab.look();
+    assert_eq!(&changes[1..], ["+ Service default/other", "+ Service default/s", "listed"]);
+    assert!(
+        changes[0].starts_with("! Service default/s (b.yaml, document 2): stands in a.yaml already"),
+        "{changes:?}"
+    );
+    assert_eq!(lab.look(), [] as [&str; 0]);
+    fs::remove_file(lab.temp.path().join("a.yaml")).expect("it is there");
+    assert_eq!(lab.look(), ["+ Service default/s", "b.yaml is fine"]);
+}
+
+#[test]
+fn a_mounted_config_map_is_followed() {
+    let mut lab = lab();
+    let root = lab.temp.path().to_owned();
+    for (version, port) in [("..1", 1), ("..2", 2)] {
+        fs::create_dir(root.join(version)).expect("the test may write");
+        fs::write(root.join(version).join("a.yaml"), service("a", port)).expect("the test may write");
+    }
+    symlink("..1", root.join("..data")).expect("the test may link");
+    symlink("..data/a.yaml", root.join("a.yaml")).expect("the test may link");
+    assert_eq!(lab.look(), ["+ Service default/a", "listed"]);
+    // What the kubelet does on a change.
+    symlink("..2", root.join("..data_tmp")).expect("the test may link");
+    fs::rename(root.join("..data_tmp"), root.join("..data")).expect("the test may rename");
+    fs::remove_dir_all(root.join("..1")).expect("it is there");
+    assert_eq!(lab.look(), ["+ Service default/a"]);
+    assert_eq!(
+        lab.folder.outside_folders(),
+        BTreeSet::from([fs::canonicalize(root.join("..2")).expect("it is there")])
+    );
+}
+
+#[test]
+fn a_link_to_nowhere_keeps_what_it_led_to() {
+    let mut lab = lab();
+    let target = tempfile::tempdir().expect("a temporary folder");
+    fs::write(target.path().join("t"), service("a", 1)).expect("the test may write");
+    symlink(target.path().join("t"), lab.temp.path().join("a.yaml")).expect("the test may link");
+    assert_eq!(lab.look(), ["+ Service default/a", "listed"]);
+    fs::remove_file(target.path().join("t")).expect("it is there");
+    let changes = lab.look();
+    assert_eq!(changes.len(), 1);
+    assert!(changes[0].starts_with("! a.yaml: cannot be read (No such file"), "{changes:?}");
+    fs::write(target.path().join("t"), service("a", 1)).expect("the test may write");
+    assert_eq!(lab.look(), ["a.yaml is fine"]);
+}
+
+#[test]
+fn a_lost_folder_deletes_nothing() {
+    let mut lab = lab();
+    lab.write("a.yaml", &service("a", 1));
+    lab.look();
+    let (here, aside) = (lab.temp.path().to_owned(), lab.temp.path().with_extension("aside"));
+    fs::rename(&here, &aside).expect("the test may rename");
+    let changes = lab.look();
+    assert_eq!(changes.len(), 1);
+    assert!(changes[0].contains("cannot be listed (No such file"), "{changes:?}");
+    fs::rename(&aside, &here).expect("the test may rename");
+    assert_eq!(lab.look(), [format!("{} is fine", here.display())]);
+}
+
+#[test]
+fn a_busy_file_stays_as_it_was() {
+    let mut lab = lab();
+    lab.write("a.yaml", &service("a", 1));
+    lab.look();
+    lab.write("a.yaml", "");
+    let busy = HashSet::from([lab.temp.path().join("a.yaml")]);
+    assert_eq!(describe(lab.folder.look(&busy)), [] as [&str; 0]);
+    assert_eq!(lab.look(), ["- Service default/a"]);
+}
+
+#[test]
+fn warnings_of_fields_name_their_document_also_after_it_moved() {
+    let mut lab = lab();
+    let bad = "kind: Service\nmetadata: {name: b}\nspec: {ports: [{port: 0}]}\n---\n";
+    lab.write("a.yaml", bad);
+    assert!(lab.look()[0].starts_with("! Service default/b (a.yaml, document 1): spec.ports[0].port: 0 is not"));
+    lab.write("a.yaml", &(service("a", 1) + bad));
+    let changes = lab.look();
+    assert!(
+        changes[0].starts_with("! Service default/b (a.yaml, document 2): spec.ports[0].port: 0 is not"),
+        "{changes:?}"
+    );
+}
