@@ -32,12 +32,13 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
     }
 
     /// Writes rows; an existing one is replaced, or with [`BPF_F_LOCK`] changed in place.
-    fn upsert(&self, rows: &[(K, V)], flags: u64) -> Result<(), Error> {
+    pub fn upsert(&self, rows: &[(K, V)], flags: u64) -> Result<(), Error> {
         let (keys, values): (Vec<K>, Vec<V>) = rows.iter().copied().unzip();
         sys::update_batch(self.fd.as_fd(), &keys, &values, flags).map_err(|error| self.error("update", &keys, error))
     }
 
-    fn delete(&self, keys: &[K]) -> Result<(), Error> {
+    /// Removes rows; one that is not there is as good.
+    pub fn delete(&self, keys: &[K]) -> Result<(), Error> {
         sys::delete_batch(self.fd.as_fd(), keys).map_err(|error| self.error("delete", keys, error))
     }
 

@@ -185,13 +185,18 @@ pub struct Unloaded {
     pub maps: usize,
 }
 
-/// Removes programs, links and pins. Not there is as good; other files in the directory are left, with the directory.
+/// Removes programs, links and pins. Not there is as good. Refused while an agent runs on them.
 pub fn unload(path: &Path) -> Result<Unloaded, Error> {
-    let path = PinPath::new(path);
-    if !path.root().exists() {
+    if !path.exists() {
         return Ok(Unloaded::default());
     }
-    let _lock = path.lock()?;
+    let _lock = PinPath::new(path).lock()?;
+    remove_pins(path)
+}
+
+/// Removes pins also under a running agent, whose descriptors keep everything alive that is not attached.
+pub fn remove_pins(path: &Path) -> Result<Unloaded, Error> {
+    let path = PinPath::new(path);
     let mut unloaded = Unloaded::default();
     if path.links().exists() {
         let (live, dead) = links::pinned(&path.links())?;

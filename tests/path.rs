@@ -1,0 +1,14 @@
+//! The packet cases on the packet path compiled for the host. No privilege.
+
+use lb_tests::cases::{self, Net, Scene};
+use lb_tests::machine::HostMachine;
+
+#[test]
+fn packet_cases_on_the_host() {
+    for (name, case) in cases::all() {
+        for net in [Net::V4, Net::V6] {
+            println!("{name} {net:?}");
+            case(&mut Scene::new(net, &mut HostMachine::default()));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The packet cases: tables, packets in, what becomes of them. Each runs in both families, on the host and in the
+//! kernel (`tests/path.rs`, `tests/progrun.rs`).
+
+mod flows;
+mod lookup;
+mod scene;
+mod wire;
+
+pub use scene::{Net, Scene};
+
+/// A case by name.
+pub type Case = (&'static str, fn(&mut Scene<'_>));
+
+/// All cases.
+pub fn all() -> Vec<Case> {
+    [lookup::CASES, flows::CASES, wire::CASES].concat()
+}

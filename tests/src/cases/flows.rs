@@ -1,0 +1,222 @@
+//! The life of a flow: made, followed, honoured, left.
+
+use lb_common::addr::Proto;
+use lb_common::table::{Counter, Scope};
+use lb_common::verdict::Action;
+
+use super::Case;
+use super::scene::{ACK, FIN, RST, SYN, SYN_ACK, Scene, UDP};
+use crate::machine::Program;
+use crate::packet::{Answer, CLIENT_MAC, Described, NODE_MAC};
+
+pub const CASES: &[Case] = &[
+    ("request_and_reply", request_and_reply),
+    ("only_the_client_edge_translates", only_the_client_edge_translates),
+    ("flow_outlives_its_frontend", flow_outlives_its_frontend),
+    ("tcp_outlives_its_backend", tcp_outlives_its_backend),
+    ("syn_leaves_a_dead_backend", syn_leaves_a_dead_backend),
+    ("udp_leaves_a_dead_backend", udp_leaves_a_dead_backend),
+    ("udp_stays_when_others_come", udp_stays_when_others_come),
+    ("udp_is_rejected_without_backends", udp_is_rejected_without_backends),
+    ("quiet_udp_flow_starts_anew", quiet_udp_flow_starts_anew),
+    ("closed_tuple_is_free", closed_tuple_is_free),
+    ("direct_connection_over_a_closed_flow", direct_connection_over_a_closed_flow),
+    ("two_frontends_one_backend", two_frontends_one_backend),
+    ("lost_half_is_restored", lost_half_is_restored),
+    ("pod_reaches_itself", pod_reaches_itself),
+];
+
+fn request_and_reply(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    for transport in [SYN, UDP] {
+        let id = if transport == SYN { 1 } else { 2 };
+        let scope = scene.pool(id, &[backend]);
+        scene.frontend(id, vip, super::scene::proto(transport), scope);
+        assert_eq!(scene.request(transport), (client, backend));
+    }
+    assert_eq!(scene.reply(SYN_ACK, backend), (vip, client));
+    assert_eq!(scene.request(ACK), (client, backend));
+    assert_eq!(scene.reply(UDP, backend), (vip, client));
+    assert_eq!(scene.machine().flows().len(), 4);
+    let counted: Vec<_> = scene.counters().into_iter().collect();
+    let expected = [(Counter::RequestTranslated, 3), (Counter::ReplyTranslated, 2), (Counter::FlowCreated, 2)];
+    assert_eq!(counted, expected);
+}
+
+/// A reply is seen at several hooks; touching it elsewhere would show conntrack a reply without a request.
+fn only_the_client_edge_translates(scene: &mut Scene<'_>) {
+    scene.service(SYN, &[scene.net.backend()]);
+    scene.request(SYN);
+    let reply = Described::new(SYN_ACK, scene.net.backend(), scene.net.client());
+    scene.untouched(Program::WorkloadIngress, &reply);
+    scene.untouched(Program::UplinkEgress, &reply);
+    assert_eq!(scene.reply(SYN_ACK, scene.net.backend()).0, scene.net.vip());
+}
+
+/// IPM-60, IPM-64: VIP becomes Proxy, or the Service goes.
+fn flow_outlives_its_frontend(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    for transport in [SYN, UDP] {
+        scene.service(transport, &[backend]);
+        scene.request(transport);
+        scene.reply(if transport == SYN { SYN_ACK } else { UDP }, backend);
+        scene.frontend(1, vip, super::scene::proto(transport), Scope::PASS);
+        assert_eq!(scene.request(if transport == SYN { ACK } else { UDP }), (client, backend));
+        assert_eq!(scene.reply(if transport == SYN { ACK } else { UDP }, backend), (vip, client));
+        scene.untouched(Program::WorkloadIngress, &Described::new(transport, (client.0, 41_000), vip));
+        scene.remove_frontend(vip);
+    }
+}
+
+/// CT-05: the established connection is not cut.
+fn tcp_outlives_its_backend(scene: &mut Scene<'_>) {
+    let (client, backend, other) = (scene.net.client(), scene.net.backend(), scene.net.other_backend());
+    scene.service(SYN, &[backend]);
+    scene.request(SYN);
+    scene.reply(SYN_ACK, backend);
+    scene.service(SYN, &[other]);
+    assert_eq!(scene.request(ACK), (client, backend));
+    scene.frontend(1, scene.net.vip(), Proto::TCP, Scope::REJECT);
+    assert_eq!(scene.request(ACK), (client, backend), "REJ-03: only new flows are rejected");
+}
+
+fn syn_leaves_a_dead_backend(scene: &mut Scene<'_>) {
+    let (client, backend, other) = (scene.net.client(), scene.net.backend(), scene.net.other_backend());
+    scene.service(SYN, &[backend]);
+    assert_eq!(scene.request(SYN), (client, backend));
+    assert_eq!(scene.request(SYN), (client, backend), "a repeated SYN goes where the first went");
+    scene.service(SYN, &[other]);
+    assert_eq!(scene.request(SYN), (client, other));
+    assert_eq!(scene.machine().flows().len(), 2, "nothing is left of the old flow");
+}
+
+/// CT-01, CT-03.
+fn udp_leaves_a_dead_backend(scene: &mut Scene<'_>) {
+    let (client, backend, other) = (scene.net.client(), scene.net.backend(), scene.net.other_backend());
+    scene.service(UDP, &[backend]);
+    assert_eq!(scene.request(UDP), (client, backend));
+    scene.reply(UDP, backend);
+    scene.service(UDP, &[other]);
+    assert_eq!(scene.request(UDP), (client, other));
+    assert_eq!(scene.reply(UDP, other).0, scene.net.vip());
+}
+
+fn udp_stays_when_others_come(scene: &mut Scene<'_>) {
+    let (client, backend) = (scene.net.client(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    assert_eq!(scene.request(UDP), (client, backend));
+    let more: Vec<_> = (30..60).map(|host| (scene.net.host(host), 1)).chain([backend]).collect();
+    scene.service(UDP, &more);
+    for _ in 0..5 {
+        assert_eq!(scene.request(UDP), (client, backend));
+    }
+}
+
+/// CT-04: and the flow recovers when the first endpoint returns.
+fn udp_is_rejected_without_backends(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    scene.request(UDP);
+    scene.frontend(1, vip, Proto::UDP, Scope::REJECT);
+    let (action, answer) = scene.run(Program::WorkloadIngress, &Described::new(UDP, client, vip));
+    assert_eq!(action, Action::SendBack);
+    assert!(matches!(answer.answer, Answer::PortUnreachable { .. }));
+    assert!(scene.machine().flows().is_empty());
+    scene.service(UDP, &[backend]);
+    assert_eq!(scene.request(UDP), (client, backend));
+}
+
+/// IPM-62: after its idle time-out a flow follows the mode.
+fn quiet_udp_flow_starts_anew(scene: &mut Scene<'_>) {
+    let (client, vip) = (scene.net.client(), scene.net.vip());
+    scene.service(UDP, &[scene.net.backend()]);
+    scene.request(UDP);
+    scene.frontend(1, vip, Proto::UDP, Scope::PASS);
+    scene.machine().age_flows(119);
+    assert_eq!(scene.request(UDP), (client, scene.net.backend()));
+    scene.machine().age_flows(122);
+    scene.untouched(Program::WorkloadIngress, &Described::new(UDP, client, vip));
+}
+
+fn closed_tuple_is_free(scene: &mut Scene<'_>) {
+    let (client, backend, other) = (scene.net.client(), scene.net.backend(), scene.net.other_backend());
+    for how in [&[FIN][..], &[RST]] {
+        scene.service(SYN, &[backend]);
+        assert_eq!(scene.request(SYN), (client, backend));
+        scene.reply(SYN_ACK, backend);
+        for transport in how {
+            scene.request(*transport);
+            scene.reply(*transport, backend);
+        }
+        scene.service(SYN, &[other]);
+        assert_eq!(scene.request(SYN), (client, other), "a new connection chooses anew");
+        scene.request(RST);
+    }
+}
+
+/// The same client port dials the backend itself when the flow through the frontend has ended.
+fn direct_connection_over_a_closed_flow(scene: &mut Scene<'_>) {
+    let (client, backend) = (scene.net.client(), scene.net.backend());
+    scene.service(SYN, &[backend]);
+    scene.request(SYN);
+    scene.reply(SYN_ACK, backend);
+    scene.request(RST);
+    scene.untouched(Program::WorkloadIngress, &Described::new(SYN, client, backend));
+    scene.untouched(Program::WorkloadEgress, &Described::new(SYN_ACK, backend, client));
+    scene.untouched(Program::WorkloadEgress, &Described::new(ACK, backend, client));
+}
+
+/// Two frontends, one backend, one client port: two reply tuples.
+fn two_frontends_one_backend(scene: &mut Scene<'_>) {
+    let (client, vip, other_vip, backend) =
+        (scene.net.client(), scene.net.vip(), scene.net.other_vip(), scene.net.backend());
+    scene.service(SYN, &[backend]);
+    let scope = scene.pool(2, &[backend]);
+    scene.frontend(2, other_vip, Proto::TCP, scope);
+    let (first, _) = scene.through(Program::WorkloadIngress, SYN, client, vip);
+    let (second, to) = scene.through(Program::WorkloadIngress, SYN, client, other_vip);
+    assert_eq!((first, to), (client, backend));
+    assert_eq!(second.0, client.0);
+    assert_ne!(second.1, client.1, "the second flow needs a source port of its own");
+    assert_eq!(scene.through(Program::WorkloadEgress, SYN_ACK, backend, first), (vip, client));
+    assert_eq!(scene.through(Program::WorkloadEgress, SYN_ACK, backend, second), (other_vip, client));
+}
+
+/// A one-way flow keeps both halves: the one that is evicted comes back with the next packet after a quiet while.
+fn lost_half_is_restored(scene: &mut Scene<'_>) {
+    scene.service(SYN, &[scene.net.backend()]);
+    scene.request(SYN);
+    scene.reply(SYN_ACK, scene.net.backend());
+    let before = scene.machine().flows();
+    scene.machine().age_flows(6);
+    scene.request(ACK);
+    let after = scene.machine().flows();
+    assert_eq!(before.len(), after.len());
+    let seen: std::collections::BTreeSet<u64> = after
+        .v4
+        .values()
+        .map(|flow| flow.last_seen_jiffies)
+        .chain(after.v6.values().map(|flow| flow.last_seen_jiffies))
+        .collect();
+    assert_eq!(seen.len(), 1, "both halves were touched");
+}
+
+/// HP-01 and the like, without masquerading: the pod sees the frontend's address as its peer.
+fn pod_reaches_itself(scene: &mut Scene<'_>) {
+    let (client, vip) = (scene.net.client(), scene.net.vip());
+    let itself = (client.0, 8080);
+    for transport in [SYN, UDP] {
+        scene.service(transport, &[itself]);
+        let (action, request) = scene.run(Program::WorkloadIngress, &Described::new(transport, client, vip));
+        assert_eq!(action, Action::SendBack);
+        assert_eq!((request.source_mac, request.destination_mac), (NODE_MAC, CLIENT_MAC));
+        let Answer::Transport { from, to, .. } = request.answer else { panic!("no ports: {request:?}") };
+        assert_eq!((from, to), ((vip.0, client.1), itself));
+        scene.untouched(Program::WorkloadEgress, &Described::new(transport, from, to));
+        let answer = if transport == SYN { SYN_ACK } else { UDP };
+        let (action, reply) = scene.run(Program::WorkloadIngress, &Described::new(answer, to, from));
+        assert_eq!(action, Action::SendBack);
+        let Answer::Transport { from, to, .. } = reply.answer else { panic!("no ports: {reply:?}") };
+        assert_eq!((from, to), (vip, client));
+    }
+}

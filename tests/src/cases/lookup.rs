@@ -1,0 +1,132 @@
+//! Which packets are somebody's business, and what each action does to a new flow.
+
+use lb_common::addr::Proto;
+use lb_common::table::{Counter, Scope};
+use lb_common::verdict::Action;
+
+use super::Case;
+use super::scene::{ACK, RST, SYN, SYN_ACK, Scene, UDP};
+use crate::machine::Program;
+use crate::packet::{Answer, CLIENT_MAC, Described, NODE_MAC, Transport};
+
+pub const CASES: &[Case] = &[
+    ("stranger_passes", stranger_passes),
+    ("other_port_and_protocol_pass", other_port_and_protocol_pass),
+    ("proxy_passes_and_is_counted", proxy_passes_and_is_counted),
+    ("mid_flow_segment_passes", mid_flow_segment_passes),
+    ("reject_is_answered", reject_is_answered),
+    ("reject_quotes_options", reject_quotes_options),
+    ("drop_is_silent", drop_is_silent),
+    ("empty_slot_drops", empty_slot_drops),
+    ("scope_is_that_of_the_client", scope_is_that_of_the_client),
+    ("all_backends_are_chosen", all_backends_are_chosen),
+];
+
+fn stranger_passes(scene: &mut Scene<'_>) {
+    scene.service(SYN, &[scene.net.backend()]);
+    for program in [Program::WorkloadIngress, Program::WorkloadEgress, Program::UplinkIngress, Program::UplinkEgress] {
+        for transport in [SYN, SYN_ACK, ACK, RST, UDP, Transport::Sctp] {
+            scene.untouched(program, &Described::new(transport, scene.net.client(), (scene.net.host(77), 80)));
+            scene.untouched(program, &Described::new(transport, scene.net.backend(), scene.net.client()));
+        }
+    }
+    assert!(scene.counters().is_empty() && scene.machine().flows().is_empty());
+}
+
+/// IPM-11, IPM-12: the key is address, protocol and port.
+fn other_port_and_protocol_pass(scene: &mut Scene<'_>) {
+    scene.service(SYN, &[scene.net.backend()]);
+    let (vip, client) = (scene.net.vip(), scene.net.client());
+    scene.untouched(Program::WorkloadIngress, &Described::new(SYN, client, (vip.0, 9999)));
+    scene.untouched(Program::WorkloadIngress, &Described::new(UDP, client, vip));
+    scene.untouched(Program::WorkloadIngress, &Described::new(Transport::Sctp, client, vip));
+}
+
+/// IPM-03: an explicit Proxy entry leaves the packet alone.
+fn proxy_passes_and_is_counted(scene: &mut Scene<'_>) {
+    scene.frontend(1, scene.net.vip(), Proto::TCP, Scope::PASS);
+    for program in [Program::WorkloadIngress, Program::UplinkIngress] {
+        scene.untouched(program, &Described::new(SYN, scene.net.client(), scene.net.vip()));
+    }
+    assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::PassedProxy, 2)]);
+    assert!(scene.machine().flows().is_empty());
+}
+
+/// IPM-61: a connection that is older than its frontend's VIP mode goes on to the balancer.
+fn mid_flow_segment_passes(scene: &mut Scene<'_>) {
+    scene.service(SYN, &[scene.net.backend()]);
+    for transport in [ACK, RST, SYN_ACK, Transport::Tcp(0x11)] {
+        scene.untouched(Program::WorkloadIngress, &Described::new(transport, scene.net.client(), scene.net.vip()));
+    }
+    assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::PassedMidFlow, 4)]);
+}
+
+/// IPM-31, REJ-01, REJ-02: the sender gets a port unreachable from the address that it dialled.
+fn reject_is_answered(scene: &mut Scene<'_>) {
+    for (id, transport) in [(1, SYN), (2, UDP), (3, Transport::Sctp)] {
+        scene.frontend(id, scene.net.vip(), super::scene::proto(transport), Scope::REJECT);
+        expect_unreachable(scene, &Described::new(transport, scene.net.client(), scene.net.vip()));
+    }
+    assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::Rejected, 3)]);
+}
+
+fn reject_quotes_options(scene: &mut Scene<'_>) {
+    let options_len = match scene.net {
+        super::Net::V4 => 40,
+        super::Net::V6 => 30,
+    };
+    for (id, transport) in [(1, SYN), (2, UDP)] {
+        scene.frontend(id, scene.net.vip(), super::scene::proto(transport), Scope::REJECT);
+        let packet = Described::new(transport, scene.net.client(), scene.net.vip()).options_len(options_len);
+        expect_unreachable(scene, &packet);
+    }
+}
+
+fn expect_unreachable(scene: &mut Scene<'_>, packet: &Described) {
+    let (action, answer) = scene.run(Program::WorkloadIngress, packet);
+    assert_eq!(action, Action::SendBack);
+    assert_eq!((answer.source_mac, answer.destination_mac), (NODE_MAC, CLIENT_MAC));
+    let expected = Answer::PortUnreachable { from: packet.to.0, to: packet.from.0, about: (packet.from, packet.to) };
+    assert_eq!(answer.answer, expected);
+}
+
+/// Spec 2.13: local traffic policy, endpoints elsewhere only.
+fn drop_is_silent(scene: &mut Scene<'_>) {
+    scene.frontend(1, scene.net.vip(), Proto::TCP, Scope::DROP);
+    let (action, _) = scene.run(Program::UplinkIngress, &Described::new(SYN, scene.net.client(), scene.net.vip()));
+    assert_eq!(action, Action::Drop);
+    assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::DropNoLocalEndpoint, 1)]);
+}
+
+fn empty_slot_drops(scene: &mut Scene<'_>) {
+    scene.frontend(1, scene.net.vip(), Proto::TCP, Scope::balance(77, 1));
+    let (action, _) = scene.run(Program::WorkloadIngress, &Described::new(SYN, scene.net.client(), scene.net.vip()));
+    assert_eq!(action, Action::Drop);
+    assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::DropNoBackend, 1)]);
+    assert!(scene.machine().flows().is_empty());
+}
+
+/// `Split`: Proxy for what starts here, VIP for what the network delivers here.
+fn scope_is_that_of_the_client(scene: &mut Scene<'_>) {
+    let balance = scene.pool(1, &[scene.net.backend()]);
+    scene.frontend_scopes(1, scene.net.vip(), Proto::TCP, [Scope::PASS, Scope::PASS, balance]);
+    let (client, vip) = (scene.net.client(), scene.net.vip());
+    scene.untouched(Program::WorkloadIngress, &Described::new(SYN, client, vip));
+    assert_eq!(scene.through(Program::UplinkIngress, SYN, client, vip), (client, scene.net.backend()));
+    let reply = scene.through(Program::UplinkEgress, SYN_ACK, scene.net.backend(), client);
+    assert_eq!(reply, (vip, client));
+}
+
+fn all_backends_are_chosen(scene: &mut Scene<'_>) {
+    let backends: Vec<_> = (20..24).map(|host| (scene.net.host(host), 8080)).collect();
+    scene.service(SYN, &backends);
+    let mut chosen = std::collections::BTreeSet::new();
+    for sport in 1000..1200 {
+        let client = (scene.net.client().0, sport);
+        let (from, to) = scene.through(Program::WorkloadIngress, SYN, client, scene.net.vip());
+        assert_eq!(from, client);
+        chosen.insert(to);
+    }
+    // A backend that 200 even draws out of four leave out: less likely than 1e-24.
+    assert_eq!(chosen, backends.into_iter().collect());
+}

@@ -1,0 +1,214 @@
+//! What every case starts from: addresses of one family, tables that a Service would make, and a machine.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use lb_agent::dataplane::{FamilyTables, Tables};
+use lb_common::addr::Proto;
+use lb_common::table::{
+    Backend, Counter, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberState, Mode, Origin, PoolKey,
+    Rule, Scope, Scopes, bpf_spin_lock,
+};
+use lb_common::verdict::Action;
+
+use crate::machine::{Machine, Program};
+use crate::packet::{Answer, Described, End, Read, Transport, read};
+
+/// An address family of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Net {
+    V4,
+    V6,
+}
+
+impl Net {
+    /// The address of host `host` in the network of the tests.
+    pub fn host(self, host: u8) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::from([10, 180, 0, host]),
+            Self::V6 => IpAddr::from([0xfd, 0, 0, 0xa, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]),
+        }
+    }
+
+    pub fn client(self) -> End {
+        (self.host(2), 40_000)
+    }
+
+    pub fn vip(self) -> End {
+        (self.host(100), 80)
+    }
+
+    pub fn other_vip(self) -> End {
+        (self.host(101), 80)
+    }
+
+    pub fn backend(self) -> End {
+        (self.host(20), 8080)
+    }
+
+    pub fn other_backend(self) -> End {
+        (self.host(21), 8081)
+    }
+}
+
+pub const SYN: Transport = Transport::Tcp(0x02);
+pub const SYN_ACK: Transport = Transport::Tcp(0x12);
+pub const ACK: Transport = Transport::Tcp(0x10);
+pub const FIN: Transport = Transport::Tcp(0x11);
+pub const RST: Transport = Transport::Tcp(0x04);
+pub const UDP: Transport = Transport::Udp;
+
+/// A machine with tables, in one family.
+pub struct Scene<'a> {
+    pub net: Net,
+    machine: &'a mut dyn Machine,
+    tables: Tables,
+    pools: u32,
+}
+
+impl<'a> Scene<'a> {
+    pub fn new(net: Net, machine: &'a mut dyn Machine) -> Self {
+        Self { net, machine, tables: Tables::default(), pools: 0 }
+    }
+
+    /// A frontend with the same scope for everybody; its id is also its Service port.
+    pub fn frontend(&mut self, id: u32, end: End, proto: Proto, scope: Scope) {
+        self.frontend_scopes(id, end, proto, [scope; 3]);
+    }
+
+    /// A frontend with the scopes of workloads, host and the outside.
+    pub fn frontend_scopes(&mut self, id: u32, end: End, proto: Proto, [workload, host, external]: [Scope; 3]) {
+        let frontend = Frontend {
+            id,
+            mode: Mode::VIP,
+            decided_by: Rule::IpMode,
+            origin: Origin::LoadBalancer,
+            state: FrontendState::Active,
+            lock: bpf_spin_lock::default(),
+        };
+        match end.0 {
+            IpAddr::V4(addr) => insert_frontend(&mut self.tables.v4, addr.octets(), end.1, proto, frontend),
+            IpAddr::V6(addr) => insert_frontend(&mut self.tables.v6, addr.octets(), end.1, proto, frontend),
+        }
+        let scopes = Scopes { workload, host, external, service_port: id, affinity_secs: 0, flags: 0, pad: 0 };
+        self.tables.scopes.insert(id, scopes);
+        self.machine.set_tables(&self.tables);
+    }
+
+    /// A new pool of these backends, which become the members of a Service port; the scope that balances over it.
+    pub fn pool(&mut self, service_port: u32, backends: &[End]) -> Scope {
+        self.pools += 1;
+        match self.net {
+            Net::V4 => insert_pool(&mut self.tables.v4, self.pools, service_port, backends, octets4),
+            Net::V6 => insert_pool(&mut self.tables.v6, self.pools, service_port, backends, octets6),
+        }
+        self.machine.set_tables(&self.tables);
+        Scope::balance(self.pools, u16::try_from(backends.len()).expect("a small pool"))
+    }
+
+    /// A TCP frontend at the usual address that balances over these backends.
+    pub fn service(&mut self, transport: Transport, backends: &[End]) {
+        let scope = self.pool(1, backends);
+        self.frontend(1, self.net.vip(), proto(transport), scope);
+    }
+
+    /// Removes a frontend from the tables.
+    pub fn remove_frontend(&mut self, end: End) {
+        match end.0 {
+            IpAddr::V4(addr) => {
+                self.tables.v4.frontends.retain(|key, _| (key.addr, key.port) != (addr.octets(), end.1))
+            }
+            IpAddr::V6(addr) => {
+                self.tables.v6.frontends.retain(|key, _| (key.addr, key.port) != (addr.octets(), end.1))
+            }
+        }
+        self.machine.set_tables(&self.tables);
+    }
+
+    pub fn machine(&mut self) -> &mut dyn Machine {
+        self.machine
+    }
+
+    pub fn counters(&mut self) -> BTreeMap<Counter, u64> {
+        self.machine.counters()
+    }
+
+    /// Runs a packet and reads what became of it.
+    pub fn run(&mut self, program: Program, packet: &Described) -> (Action, Read) {
+        let (action, bytes) = self.machine.run(program, &packet.bytes());
+        (action, read(&bytes))
+    }
+
+    /// Runs a packet that must go on; the ends that it has then.
+    pub fn through(&mut self, program: Program, transport: Transport, from: End, to: End) -> (End, End) {
+        let packet = Described::new(transport, from, to);
+        let (action, after) = self.run(program, &packet);
+        assert_eq!(action, Action::Next, "{transport:?} {from:?} -> {to:?}");
+        let before = read(&packet.bytes());
+        match (before.answer, after.answer) {
+            (Answer::Transport { rest: before, .. }, Answer::Transport { from, to, rest }) => {
+                assert_eq!(before, rest, "everything but addresses, ports and checksum stays");
+                (from, to)
+            }
+            other => panic!("not two packets with ports: {other:?}"),
+        }
+    }
+
+    /// A request from the usual client to the usual frontend; where it goes.
+    pub fn request(&mut self, transport: Transport) -> (End, End) {
+        self.through(Program::WorkloadIngress, transport, self.net.client(), self.net.vip())
+    }
+
+    /// The answer of a backend to the usual client; who it seems to come from.
+    pub fn reply(&mut self, transport: Transport, backend: End) -> (End, End) {
+        self.through(Program::WorkloadEgress, transport, backend, self.net.client())
+    }
+
+    /// Runs a packet that must not be touched.
+    pub fn untouched(&mut self, program: Program, packet: &Described) {
+        let bytes = packet.bytes();
+        assert_eq!(self.machine.run(program, &bytes), (Action::Next, bytes), "{packet:?}");
+    }
+}
+
+pub const fn proto(transport: Transport) -> Proto {
+    match transport {
+        Transport::Tcp(_) => Proto::TCP,
+        Transport::Udp | Transport::UdpUnsummed => Proto::UDP,
+        Transport::Sctp => Proto::SCTP,
+    }
+}
+
+fn octets4(addr: IpAddr) -> [u8; 4] {
+    match addr {
+        IpAddr::V4(addr) => addr.octets(),
+        IpAddr::V6(addr) => panic!("{addr} in a pool of IPv4"),
+    }
+}
+
+fn octets6(addr: IpAddr) -> [u8; 16] {
+    match addr {
+        IpAddr::V6(addr) => addr.octets(),
+        IpAddr::V4(addr) => panic!("{addr} in a pool of IPv6"),
+    }
+}
+
+fn insert_frontend<A: Ord>(tables: &mut FamilyTables<A>, addr: A, port: u16, proto: Proto, frontend: Frontend) {
+    tables.frontends.insert(FrontendKey { addr, port, proto, pad: 0 }, frontend);
+}
+
+fn insert_pool<A: Ord + Copy>(
+    tables: &mut FamilyTables<A>,
+    pool: u32,
+    service_port: u32,
+    backends: &[End],
+    octets: fn(IpAddr) -> A,
+) {
+    tables.members.retain(|key, _| key.service_port != service_port);
+    for (slot, (addr, port)) in (0..).zip(backends) {
+        let addr = octets(*addr);
+        tables.pools.insert(PoolKey { pool, slot }, Backend { addr, port: *port, flags: 0 });
+        let member = Member { state: MemberState::Active, pad: [0; 3] };
+        tables.members.insert(MemberKey { service_port, addr, port: *port, pad: 0 }, member);
+    }
+}

@@ -1,0 +1,274 @@
+//! The packet path on the host, over ordinary maps. Obvious rather than fast.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use lb_agent::dataplane::{FamilyTables, Tables};
+use lb_common::addr::{Addr, Family};
+use lb_common::flow::Timeouts;
+use lb_common::forward::{Client, Edge, Env, Event, FlowRef, InsertError, Tables as PathTables, Work};
+use lb_common::packet::{Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
+use lb_common::path::{self, Limits};
+use lb_common::reject::Unreachable;
+use lb_common::table::{
+    Backend, Counter, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendKey, MemberKey, PoolKey, Scope, Tuple,
+};
+use lb_common::{checksum, verdict::Action};
+
+use super::{EDGE, Flows, Machine, Program};
+
+/// Ticks per second of the host machine's clock.
+const TICKS_PER_SEC: u64 = 100;
+
+/// A packet in memory.
+struct Bytes(Vec<u8>);
+
+impl Packet for Bytes {
+    fn ethertype(&self) -> u16 {
+        self.header::<[u8; 2]>(12).map_or(0, u16::from_be_bytes)
+    }
+
+    fn forget_bounds(&self, offset: usize) -> usize {
+        offset
+    }
+
+    fn header<H: Header>(&self, offset: usize) -> Option<H> {
+        header_of_slice(&self.0, offset)
+    }
+}
+
+impl PacketMut for Bytes {
+    fn write<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Refused> {
+        self.0.get_mut(offset..offset + N).ok_or(Refused)?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn adjust_l4_checksum(&mut self, offset: usize, diff: u32, _: Summed, zero: ZeroSum) -> Result<(), Refused> {
+        let check = u16::from_ne_bytes(self.header::<[u8; 2]>(offset).ok_or(Refused)?);
+        if check == 0 && zero == ZeroSum::Absent {
+            return Ok(());
+        }
+        let check = match checksum::adjust(check, diff) {
+            0 if zero == ZeroSum::Absent => 0xffff,
+            check => check,
+        };
+        self.write(offset, &check.to_ne_bytes())
+    }
+
+    fn set_len(&mut self, len: u32) -> Result<(), Refused> {
+        self.0.resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn insert_after_ethernet<const N: usize>(&mut self) -> Result<(), Refused> {
+        self.0.splice(14..14, [0; N]);
+        Ok(())
+    }
+}
+
+/// Entries are leaked: one that the path holds outlives its removal, as in the kernel, and tests are short.
+type FlowTable<A> = RefCell<BTreeMap<FlowKey<A>, &'static RefCell<Flow<A>>>>;
+
+/// The tables of one family.
+struct FamilyState<A: 'static> {
+    config: FamilyTables<A>,
+    flows: FlowTable<A>,
+}
+
+impl<A> Default for FamilyState<A> {
+    fn default() -> Self {
+        Self { config: FamilyTables::default(), flows: RefCell::default() }
+    }
+}
+
+/// Which of the two states is that of a family.
+trait HostFamily: Unreachable {
+    fn state(machine: &HostMachine) -> &FamilyState<Self>;
+}
+
+impl HostFamily for [u8; 4] {
+    fn state(machine: &HostMachine) -> &FamilyState<Self> {
+        &machine.v4
+    }
+}
+
+impl HostFamily for [u8; 16] {
+    fn state(machine: &HostMachine) -> &FamilyState<Self> {
+        &machine.v6
+    }
+}
+
+/// The packet path on the host.
+#[derive(Default)]
+pub struct HostMachine {
+    v4: FamilyState<[u8; 4]>,
+    v6: FamilyState<[u8; 16]>,
+    scopes: BTreeMap<u32, lb_common::table::Scopes>,
+    counters: RefCell<BTreeMap<Counter, u64>>,
+    hairpins: Cell<bool>,
+    now_jiffies: Cell<u64>,
+    random: Cell<u64>,
+}
+
+/// A flow entry as the path holds it.
+pub struct Entry<A: 'static>(&'static RefCell<Flow<A>>);
+
+impl<A> Clone for Entry<A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for Entry<A> {}
+
+impl<A: Addr> FlowRef<A> for Entry<A> {
+    fn read_to(self, to: &mut Tuple<A>) {
+        *to = self.0.borrow().to;
+    }
+    fn frontend(self) -> u32 {
+        self.0.borrow().frontend
+    }
+    fn pool(self) -> u32 {
+        self.0.borrow().pool
+    }
+    fn state(self) -> FlowState {
+        self.0.borrow().state
+    }
+    fn last_seen_jiffies(self) -> u64 {
+        self.0.borrow().last_seen_jiffies
+    }
+    fn touch(self, now_jiffies: u64) {
+        self.0.borrow_mut().last_seen_jiffies = now_jiffies;
+    }
+    fn set_state(self, state: FlowState) {
+        self.0.borrow_mut().state = state;
+    }
+    fn set_pool(self, pool: u32) {
+        self.0.borrow_mut().pool = pool;
+    }
+}
+
+impl<A: HostFamily> PathTables<A> for HostMachine {
+    type Flow = Entry<A>;
+
+    fn frontend(&self, key: &FrontendKey<A>) -> Option<u32> {
+        A::state(self).config.frontends.get(key).map(|frontend| frontend.id)
+    }
+    fn scope(&self, frontend: u32, client: Client) -> Scope {
+        let Some(scopes) = self.scopes.get(&frontend) else { return Scope::PASS };
+        match client {
+            Client::Workload => scopes.workload,
+            Client::Host => scopes.host,
+            Client::External => scopes.external,
+        }
+    }
+    fn service_port(&self, frontend: u32) -> u32 {
+        self.scopes.get(&frontend).map_or(0, |scopes| scopes.service_port)
+    }
+    fn backend(&self, key: &PoolKey) -> Option<Backend<A>> {
+        A::state(self).config.pools.get(key).copied()
+    }
+    fn is_member(&self, key: &MemberKey<A>) -> bool {
+        A::state(self).config.members.contains_key(key)
+    }
+    fn flow(&self, key: &FlowKey<A>) -> Option<Entry<A>> {
+        A::state(self).flows.borrow().get(key).map(|entry| Entry(entry))
+    }
+    fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Result<(), InsertError> {
+        let mut flows = A::state(self).flows.borrow_mut();
+        if flows.contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        flows.insert(*key, Box::leak(Box::new(RefCell::new(*flow))));
+        Ok(())
+    }
+    fn remove_flow(&self, key: &FlowKey<A>) {
+        A::state(self).flows.borrow_mut().remove(key);
+    }
+    fn has_hairpins(&self, _: u32) -> bool {
+        self.hairpins.get()
+    }
+    fn note_hairpin(&self, _: u32) {
+        self.hairpins.set(true);
+    }
+    fn count(&self, counter: Counter) {
+        *self.counters.borrow_mut().entry(counter).or_default() += 1;
+    }
+    fn count_frontend(&self, _: u32, _: Event) {}
+}
+
+impl Env for HostMachine {
+    fn now_jiffies(&self) -> u64 {
+        self.now_jiffies.get()
+    }
+    fn random(&self) -> u32 {
+        // An LCG (Knuth, MMIX): any sequence will do, the same in each run.
+        let next = self.random.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.random.set(next);
+        (next >> 32) as u32
+    }
+    fn timeouts(&self) -> Timeouts {
+        let timeouts = lb_agent::dataplane::Timeouts::default();
+        let ticks = |secs: u32| u64::from(secs) * TICKS_PER_SEC;
+        Timeouts {
+            tcp_syn_jiffies: ticks(timeouts.tcp_syn_secs),
+            tcp_established_jiffies: ticks(timeouts.tcp_established_secs),
+            tcp_closing_jiffies: ticks(timeouts.tcp_closing_secs),
+            udp_jiffies: ticks(timeouts.udp_secs),
+            second_jiffies: TICKS_PER_SEC,
+        }
+    }
+}
+
+impl Limits for HostMachine {
+    fn may_reject(&self) -> bool {
+        true
+    }
+}
+
+impl HostMachine {
+    fn run_family<A: HostFamily>(&self, program: Program, packet: &mut Bytes) -> Action {
+        let workload = Edge { id: EDGE, client: Client::Workload };
+        let uplink = Edge { id: EDGE_UPLINK, client: Client::External };
+        let work = &mut Work::<A>::new();
+        match program {
+            Program::WorkloadIngress => path::ingress(packet, workload, self, self, work),
+            Program::WorkloadEgress => path::egress(packet, workload, self, self, work),
+            Program::UplinkIngress => path::ingress(packet, uplink, self, self, work),
+            Program::UplinkEgress => path::egress(packet, uplink, self, self, work),
+        }
+    }
+}
+
+impl Machine for HostMachine {
+    fn set_tables(&mut self, tables: &Tables) {
+        self.v4.config = tables.v4.clone();
+        self.v6.config = tables.v6.clone();
+        self.scopes = tables.scopes.clone();
+    }
+
+    fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {
+        let mut packet = Bytes(packet.to_vec());
+        let action = match path::family(&packet) {
+            Some(Family::V4) => self.run_family::<[u8; 4]>(program, &mut packet),
+            Some(Family::V6) => self.run_family::<[u8; 16]>(program, &mut packet),
+            None => Action::Next,
+        };
+        (action, packet.0)
+    }
+
+    fn flows(&mut self) -> Flows {
+        Flows {
+            v4: self.v4.flows.borrow().iter().map(|(key, flow)| (*key, *flow.borrow())).collect(),
+            v6: self.v6.flows.borrow().iter().map(|(key, flow)| (*key, *flow.borrow())).collect(),
+        }
+    }
+
+    fn counters(&mut self) -> BTreeMap<Counter, u64> {
+        self.counters.borrow().clone()
+    }
+
+    fn age_flows(&mut self, secs: u64) {
+        self.now_jiffies.set(self.now_jiffies.get() + secs * TICKS_PER_SEC);
+    }
+}

@@ -1,0 +1,133 @@
+//! The programs in the kernel, run by `BPF_PROG_TEST_RUN`. Needs root; attaches nothing and leaves no pins.
+
+use std::collections::BTreeMap;
+
+use aya::programs::{TestRun as _, TestRunOptions};
+use lb_agent::dataplane::bpf::BpfDataplane;
+use lb_agent::dataplane::{
+    Dataplane as _, FamilyOp, FamilyTables, Op, Settings, Sizes, Tables, Timeouts, object, pins,
+};
+use lb_common::table::{Counter, Scopes};
+use lb_common::verdict::Action;
+
+use super::{Flows, Machine, Program};
+
+/// The edge of a test run at a workload: the loopback device, always the first of a network namespace.
+pub const EDGE: u32 = 1;
+
+/// The programs and maps of a dataplane of its own.
+pub struct KernelMachine {
+    dataplane: BpfDataplane,
+    baseline: BTreeMap<Counter, u64>,
+}
+
+impl KernelMachine {
+    /// Loads the programs. The pins are removed at once: descriptors keep everything alive until this value goes.
+    pub fn load(name: &str) -> Self {
+        let pin_path = format!("/sys/fs/bpf/lb-test-{name}-{}", std::process::id()).into();
+        let sizes = Sizes { frontends_max: 1024, backends_max: 4096, flows_max: 1 << 16 };
+        let settings = Settings { pin_path, sizes, timeouts: Timeouts::default(), rejects_per_sec: 1_000_000 };
+        let dataplane = BpfDataplane::open(&settings).expect("loading the programs (root, Linux 6.6 or newer)");
+        pins::remove_pins(&settings.pin_path).expect("removing the pins");
+        Self { dataplane, baseline: BTreeMap::new() }
+    }
+
+    /// Empties all tables and forgets what was counted.
+    pub fn reset(&mut self) {
+        self.set_tables(&Tables::default());
+        let flows = self.flows();
+        let maps = self.dataplane.maps();
+        maps.v4.flows.delete(&flows.v4.into_keys().collect::<Vec<_>>()).expect("deleting flows");
+        maps.v6.flows.delete(&flows.v6.into_keys().collect::<Vec<_>>()).expect("deleting flows");
+        self.baseline = self.counted();
+    }
+
+    /// The dataplane, for what only the kernel has.
+    pub fn dataplane(&mut self) -> &mut BpfDataplane {
+        &mut self.dataplane
+    }
+
+    fn counted(&self) -> BTreeMap<Counter, u64> {
+        let counters = self.dataplane.maps().counters().expect("reading counters");
+        counters.into_iter().map(|(counter, value)| (counter, value.packets)).collect()
+    }
+}
+
+fn deletes<A: Copy>(tables: &FamilyTables<A>) -> [FamilyOp<A>; 3] {
+    [
+        FamilyOp::DeleteFrontends(tables.frontends.keys().copied().collect()),
+        FamilyOp::DeleteMembers(tables.members.keys().copied().collect()),
+        FamilyOp::DeletePools(tables.pools.keys().copied().collect()),
+    ]
+}
+
+fn inserts<A: Copy>(tables: &FamilyTables<A>) -> [FamilyOp<A>; 3] {
+    [
+        FamilyOp::UpsertPools(tables.pools.iter().map(|(key, value)| (*key, *value)).collect()),
+        FamilyOp::UpsertMembers(tables.members.iter().map(|(key, value)| (*key, *value)).collect()),
+        FamilyOp::UpsertFrontends(tables.frontends.iter().map(|(key, value)| (*key, *value)).collect()),
+    ]
+}
+
+impl Machine for KernelMachine {
+    fn set_tables(&mut self, tables: &Tables) {
+        let old = self.dataplane.dump().expect("dumping the tables");
+        let mut ops: Vec<Op> = deletes(&old.v4).map(Op::V4).into_iter().collect();
+        ops.extend(deletes(&old.v6).map(Op::V6));
+        ops.push(Op::StoreScopes(old.scopes.keys().map(|id| (*id, Scopes::PASS)).collect()));
+        ops.push(Op::StoreScopes(tables.scopes.iter().map(|(id, scopes)| (*id, *scopes)).collect()));
+        ops.extend(inserts(&tables.v4).map(Op::V4));
+        ops.extend(inserts(&tables.v6).map(Op::V6));
+        for op in ops {
+            self.dataplane.perform(&op).expect("writing the tables");
+        }
+        assert_eq!(&self.dataplane.dump().expect("dumping the tables"), tables, "the tables read back");
+    }
+
+    fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {
+        let program = object::program_mut(self.dataplane.ebpf(), program.name()).expect("a program of the object");
+        let mut out = vec![0; packet.len() + 256];
+        let options = TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let result = program.test_run(options).expect("a test run");
+        out.truncate(result.data_size_out as usize);
+        // include/uapi/linux: TCX_NEXT, TCX_DROP, TCX_REDIRECT.
+        let action = match result.return_value.cast_signed() {
+            -1 => Action::Next,
+            2 => Action::Drop,
+            7 => Action::SendBack,
+            other => panic!("the program returned {other}"),
+        };
+        (action, out)
+    }
+
+    fn flows(&mut self) -> Flows {
+        let maps = self.dataplane.maps();
+        Flows {
+            v4: maps.v4.flows.dump().expect("dumping flows").into_iter().collect(),
+            v6: maps.v6.flows.dump().expect("dumping flows").into_iter().collect(),
+        }
+    }
+
+    fn counters(&mut self) -> BTreeMap<Counter, u64> {
+        let mut counters = self.counted();
+        for (counter, before) in &self.baseline {
+            *counters.entry(*counter).or_default() -= before;
+        }
+        counters.retain(|_, packets| *packets > 0);
+        counters
+    }
+
+    fn age_flows(&mut self, secs: u64) {
+        let ticks = secs * u64::from(self.dataplane.maps().owner().expect("reading owner").jiffies_per_sec);
+        let Flows { mut v4, mut v6 } = self.flows();
+        for flow in v4.values_mut() {
+            flow.last_seen_jiffies -= ticks;
+        }
+        for flow in v6.values_mut() {
+            flow.last_seen_jiffies -= ticks;
+        }
+        let maps = self.dataplane.maps();
+        maps.v4.flows.upsert(&v4.into_iter().collect::<Vec<_>>(), 0).expect("writing flows");
+        maps.v6.flows.upsert(&v6.into_iter().collect::<Vec<_>>(), 0).expect("writing flows");
+    }
+}

@@ -1,0 +1,140 @@
+//! A packet as a test describes it, and its bytes.
+
+use std::net::IpAddr;
+
+use etherparse::{
+    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6Header, Ipv6RawExtHeader,
+    TcpHeader, UdpHeader,
+};
+
+use super::{CLIENT_MAC, End, NODE_MAC, Transport};
+
+/// A packet from one end to another.
+#[derive(Clone, Debug)]
+pub struct Described {
+    pub from: End,
+    pub to: End,
+    pub transport: Transport,
+    pub payload: Vec<u8>,
+    /// IPv4 options, or an IPv6 hop-by-hop header of that many bytes; a multiple of 4, in IPv6 8 n + 6.
+    pub options_len: usize,
+    /// Fragment offset in 8-byte units and "more fragments".
+    pub fragment: Option<(u16, bool)>,
+}
+
+impl Described {
+    pub fn new(transport: Transport, from: End, to: End) -> Self {
+        Self { from, to, transport, payload: b"some payload".to_vec(), options_len: 0, fragment: None }
+    }
+
+    #[must_use]
+    pub fn options_len(mut self, len: usize) -> Self {
+        self.options_len = len;
+        self
+    }
+
+    #[must_use]
+    pub fn fragment(mut self, offset: u16, more: bool) -> Self {
+        self.fragment = Some((offset, more));
+        self
+    }
+
+    /// The bytes on the wire, with right checksums.
+    pub fn bytes(&self) -> Vec<u8> {
+        let ether_type = if self.from.0.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 };
+        let ethernet = Ethernet2Header { source: CLIENT_MAC, destination: NODE_MAC, ether_type };
+        let mut bytes = ethernet.to_bytes().to_vec();
+        match (self.from.0, self.to.0) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => self.ipv4(from.octets(), to.octets(), &mut bytes),
+            (IpAddr::V6(from), IpAddr::V6(to)) => self.ipv6(from.octets(), to.octets(), &mut bytes),
+            (from, to) => panic!("{from} and {to} are of two families"),
+        }
+        bytes
+    }
+
+    fn ipv4(&self, from: [u8; 4], to: [u8; 4], bytes: &mut Vec<u8>) {
+        let mut header = Ipv4Header::new(0, 64, self.protocol(), from, to).expect("an empty payload fits");
+        // No-operation options.
+        header.options = Ipv4Options::try_from(vec![1; self.options_len].as_slice()).expect("a valid options length");
+        if let Some((offset, more)) = self.fragment {
+            header.more_fragments = more;
+            header.fragment_offset = IpFragOffset::try_new(offset).expect("a valid fragment offset");
+            header.dont_fragment = false;
+        }
+        let transport = match self.transport {
+            Transport::Tcp(flags) => {
+                let mut tcp = self.tcp(flags);
+                tcp.checksum = tcp.calc_checksum_ipv4(&header, &self.payload).expect("a short payload");
+                [tcp.to_bytes().to_vec(), self.payload.clone()].concat()
+            }
+            Transport::Udp => {
+                let udp = UdpHeader::with_ipv4_checksum(self.from.1, self.to.1, &header, &self.payload);
+                [udp.expect("a short payload").to_bytes().to_vec(), self.payload.clone()].concat()
+            }
+            Transport::UdpUnsummed => {
+                let udp = UdpHeader::without_ipv4_checksum(self.from.1, self.to.1, self.payload.len());
+                [udp.expect("a short payload").to_bytes().to_vec(), self.payload.clone()].concat()
+            }
+            Transport::Sctp => self.sctp(),
+        };
+        header.set_payload_len(transport.len()).expect("a short payload");
+        header.header_checksum = header.calc_header_checksum();
+        bytes.extend(header.to_bytes());
+        bytes.extend(transport);
+    }
+
+    fn ipv6(&self, from: [u8; 16], to: [u8; 16], bytes: &mut Vec<u8>) {
+        let mut header = Ipv6Header { hop_limit: 64, source: from, destination: to, ..Ipv6Header::default() };
+        let transport = match self.transport {
+            Transport::Tcp(flags) => {
+                let mut tcp = self.tcp(flags);
+                tcp.checksum = tcp.calc_checksum_ipv6(&header, &self.payload).expect("a short payload");
+                [tcp.to_bytes().to_vec(), self.payload.clone()].concat()
+            }
+            Transport::Udp | Transport::UdpUnsummed => {
+                let udp = UdpHeader::with_ipv6_checksum(self.from.1, self.to.1, &header, &self.payload);
+                [udp.expect("a short payload").to_bytes().to_vec(), self.payload.clone()].concat()
+            }
+            Transport::Sctp => self.sctp(),
+        };
+        let mut extensions = Vec::new();
+        header.next_header = self.protocol();
+        if let Some((offset, more)) = self.fragment {
+            let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
+            extensions.extend([self.protocol().0, 0, high, low, 0, 0, 0, 7]);
+            header.next_header = IpNumber::IPV6_FRAGMENTATION_HEADER;
+        }
+        if self.options_len > 0 {
+            let mut options = vec![0; self.options_len];
+            // PadN over all of it.
+            (options[0], options[1]) = (1, u8::try_from(self.options_len - 2).expect("short options"));
+            let options = Ipv6RawExtHeader::new_raw(header.next_header, &options).expect("a valid options length");
+            extensions = [options.to_bytes().to_vec(), extensions].concat();
+            header.next_header = IpNumber::IPV6_HEADER_HOP_BY_HOP;
+        }
+        header.set_payload_length(extensions.len() + transport.len()).expect("a short payload");
+        bytes.extend(header.to_bytes());
+        bytes.extend(extensions);
+        bytes.extend(transport);
+    }
+
+    fn protocol(&self) -> IpNumber {
+        match self.transport {
+            Transport::Tcp(_) => IpNumber::TCP,
+            Transport::Udp | Transport::UdpUnsummed => IpNumber::UDP,
+            Transport::Sctp => IpNumber::SCTP,
+        }
+    }
+
+    fn tcp(&self, flags: u8) -> TcpHeader {
+        let mut tcp = TcpHeader::new(self.from.1, self.to.1, 1000, 0xffff);
+        (tcp.fin, tcp.syn, tcp.rst, tcp.ack) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 16 != 0);
+        tcp
+    }
+
+    /// The common header of RFC 9260 with a made-up CRC32c, which nobody may touch.
+    fn sctp(&self) -> Vec<u8> {
+        let ports = [self.from.1.to_be_bytes(), self.to.1.to_be_bytes()].concat();
+        [ports, vec![0, 0, 0, 1, 0xde, 0xad, 0xbe, 0xef], self.payload.clone()].concat()
+    }
+}

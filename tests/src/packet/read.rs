@@ -1,0 +1,123 @@
+//! Reading a packet back: what it says, with every checksum verified over all bytes.
+
+use std::net::IpAddr;
+
+use etherparse::{Icmpv4Slice, Icmpv6Slice, IpNumber, NetSlice, SlicedPacket, TcpHeaderSlice, UdpHeaderSlice};
+
+use super::End;
+
+/// A packet as its bytes say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    pub source_mac: [u8; 6],
+    pub destination_mac: [u8; 6],
+    pub answer: Answer,
+}
+
+/// What the network header carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Ports, and whatever follows the ports.
+    Transport { from: End, to: End, rest: Vec<u8> },
+    /// An ICMP error from `from` to `to`, about a packet whose ends it quotes.
+    PortUnreachable { from: IpAddr, to: IpAddr, about: (End, End) },
+}
+
+/// Reads a packet; panics with the reason where a length or checksum is wrong.
+pub fn read(bytes: &[u8]) -> Read {
+    let packet = SlicedPacket::from_ethernet(bytes).expect("a packet that parses");
+    let ethernet = packet.link.as_ref().and_then(|link| link.to_header().and_then(etherparse::LinkHeader::ethernet2));
+    let ethernet = ethernet.expect("an Ethernet header");
+    let (from, to, protocol, payload) = match packet.net.as_ref().expect("a network header") {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header().to_header();
+            assert_eq!(header.header_checksum, header.calc_header_checksum(), "checksum of the IPv4 header");
+            let (from, to) = (header.source.into(), header.destination.into());
+            (from, to, ip.payload_ip_number(), ip.payload().payload)
+        }
+        NetSlice::Ipv6(ip) => {
+            let header = ip.header();
+            let (from, to) = (header.source_addr().into(), header.destination_addr().into());
+            (from, to, ip.payload().ip_number, ip.payload().payload)
+        }
+        other => panic!("neither IPv4 nor IPv6: {other:?}"),
+    };
+    let answer = match protocol {
+        IpNumber::ICMP | IpNumber::IPV6_ICMP => unreachable_port(from, to, payload),
+        protocol => transport(protocol, from, to, payload),
+    };
+    Read { source_mac: ethernet.source, destination_mac: ethernet.destination, answer }
+}
+
+fn transport(protocol: IpNumber, from: IpAddr, to: IpAddr, payload: &[u8]) -> Answer {
+    let (sport, dport) = ports(payload);
+    match protocol {
+        IpNumber::TCP => {
+            let tcp = TcpHeaderSlice::from_slice(payload).expect("a TCP header");
+            let body = &payload[tcp.slice().len()..];
+            let sum = match (from, to) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => tcp.calc_checksum_ipv4_raw(from.octets(), to.octets(), body),
+                (IpAddr::V6(from), IpAddr::V6(to)) => tcp.calc_checksum_ipv6_raw(from.octets(), to.octets(), body),
+                _ => panic!("two families"),
+            };
+            assert_eq!(tcp.checksum(), sum.expect("a short payload"), "TCP checksum of {from} -> {to}");
+        }
+        IpNumber::UDP => {
+            let udp = UdpHeaderSlice::from_slice(payload).expect("a UDP header").to_header();
+            let body = &payload[8..];
+            let sum = match (from, to) {
+                (IpAddr::V4(_), IpAddr::V4(_)) if udp.checksum == 0 => Ok(0),
+                (IpAddr::V4(from), IpAddr::V4(to)) => udp.calc_checksum_ipv4_raw(from.octets(), to.octets(), body),
+                (IpAddr::V6(from), IpAddr::V6(to)) => udp.calc_checksum_ipv6_raw(from.octets(), to.octets(), body),
+                _ => panic!("two families"),
+            };
+            assert_eq!(udp.checksum, sum.expect("a short payload"), "UDP checksum of {from} -> {to}");
+        }
+        _ => {}
+    }
+    let check = match protocol {
+        IpNumber::TCP => 16..18,
+        IpNumber::UDP => 6..8,
+        _ => 4..4,
+    };
+    let rest = payload.iter().enumerate().skip(4).filter(|(index, _)| !check.contains(index)).map(|(_, byte)| *byte);
+    Answer::Transport { from: (from, sport), to: (to, dport), rest: rest.collect() }
+}
+
+fn ports(transport: &[u8]) -> (u16, u16) {
+    (u16::from_be_bytes([transport[0], transport[1]]), u16::from_be_bytes([transport[2], transport[3]]))
+}
+
+fn unreachable_port(from: IpAddr, to: IpAddr, payload: &[u8]) -> Answer {
+    let quoted = match (from, to) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => {
+            let icmp = Icmpv4Slice::from_slice(payload).expect("an ICMP header");
+            assert_eq!((icmp.type_u8(), icmp.code_u8()), (3, 3), "type and code of RFC 792");
+            let header = icmp.header();
+            assert_eq!(header.checksum, header.icmp_type.calc_checksum(icmp.payload()), "ICMP checksum");
+            icmp.payload()
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let icmp = Icmpv6Slice::from_slice(payload).expect("an ICMPv6 header");
+            assert_eq!((icmp.type_u8(), icmp.code_u8()), (1, 4), "type and code of RFC 4443");
+            assert!(icmp.is_checksum_valid(from.octets(), to.octets()), "ICMPv6 checksum");
+            icmp.payload()
+        }
+        _ => panic!("two families"),
+    };
+    let (source, destination, transport) = match quoted[0] >> 4 {
+        4 => {
+            let header_len = usize::from(quoted[0] & 15) * 4;
+            let address = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&quoted[at..at + 4]).expect("4 bytes"));
+            (address(12), address(16), &quoted[header_len..])
+        }
+        6 => {
+            let address = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&quoted[at..at + 16]).expect("16 bytes"));
+            let skip = if quoted[6] == 0 { (usize::from(quoted[41]) + 1) * 8 } else { 0 };
+            (address(8), address(24), &quoted[40 + skip..])
+        }
+        version => panic!("the quoted packet has version {version}"),
+    };
+    let (sport, dport) = ports(transport);
+    Answer::PortUnreachable { from, to, about: ((source, sport), (destination, dport)) }
+}
