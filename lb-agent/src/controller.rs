@@ -6,10 +6,26 @@ use lb_common::table::FrontendState;
 
 use crate::apply::{self, Report};
 use crate::assign::Assignment;
-use crate::dataplane::{Dataplane, Error, Op, Tables};
+use crate::dataplane::object::scopes_max;
+use crate::dataplane::{Dataplane, Error, Op, Sizes, Tables};
 use crate::desired::{Limits, Policy, desired};
 use crate::model::{Change, Warning, World};
 use crate::plan::{Drained, plan};
+
+/// A part of `pools` that is kept free, as a divisor: a changed pool is written beside the one that it replaces.
+const POOL_ROWS_SPARE: u32 = 8;
+
+impl From<&Sizes> for Limits {
+    fn from(sizes: &Sizes) -> Self {
+        Self {
+            // An id is an index.
+            frontend_ids_max: scopes_max(sizes) - 1,
+            frontends_max: sizes.frontends_max,
+            pool_rows_max: sizes.backends_max - sizes.backends_max / POOL_ROWS_SPARE,
+            members_max: sizes.backends_max,
+        }
+    }
+}
 
 /// World, ids and what the tables hold.
 pub struct Controller {

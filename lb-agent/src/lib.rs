@@ -8,4 +8,5 @@ pub mod desired;
 pub mod family;
 pub mod model;
 pub mod plan;
+pub mod render;
 pub mod source;

@@ -1,0 +1,125 @@
+//! Rows of `show frontends`.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use lb_common::addr::Addr;
+use lb_common::table::{Action, Frontend, FrontendKey, Rule, Scope, ScopeFlags, Scopes};
+use serde::Serialize;
+
+use super::{Row, socket};
+use crate::dataplane::{FamilyTables, Tables};
+
+/// A frontend with its scopes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FrontendRow {
+    pub address: IpAddr,
+    pub port: u16,
+    pub protocol: &'static str,
+    pub mode: String,
+    pub decided_by: &'static str,
+    pub origin: String,
+    pub state: String,
+    pub id: u32,
+    /// 0: none.
+    pub service_port: u32,
+    pub workload: ScopeRow,
+    pub host: ScopeRow,
+    pub external: ScopeRow,
+}
+
+/// What one kind of client gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ScopeRow {
+    pub action: String,
+    /// 0 where there is nothing to balance.
+    pub pool: u32,
+    pub backends: u16,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub masquerade: bool,
+}
+
+/// All frontends, IPv4 first, by address, port and protocol.
+pub fn frontends(tables: &Tables) -> Vec<FrontendRow> {
+    let mut rows = family(&tables.v4, tables);
+    rows.extend(family(&tables.v6, tables));
+    rows
+}
+
+fn family<A: Addr>(family: &FamilyTables<A>, tables: &Tables) -> Vec<FrontendRow> {
+    let scopes = |id| tables.scopes.get(&id).copied().unwrap_or(Scopes::PASS);
+    family.frontends.iter().map(|(key, frontend)| FrontendRow::of(key, frontend, &scopes(frontend.id))).collect()
+}
+
+impl FrontendRow {
+    pub fn of<A: Addr>(key: &FrontendKey<A>, frontend: &Frontend, scopes: &Scopes) -> Self {
+        Self {
+            address: key.addr.into(),
+            port: key.port,
+            protocol: key.proto.name(),
+            mode: format!("{:?}", frontend.mode),
+            decided_by: rule(frontend.decided_by),
+            origin: format!("{:?}", frontend.origin),
+            state: format!("{:?}", frontend.state),
+            id: frontend.id,
+            service_port: scopes.service_port,
+            workload: ScopeRow::of(scopes.workload),
+            host: ScopeRow::of(scopes.host),
+            external: ScopeRow::of(scopes.external),
+        }
+    }
+}
+
+/// The rule in the words of the documentation.
+pub const fn rule(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Annotation => "lb-agent.io/ip-mode",
+        Rule::ProxyAnnotation => "--proxy-annotation",
+        Rule::VendorAnnotation => "--vendor-annotations",
+        Rule::IpMode => "ipMode",
+        Rule::Default => "--default-ip-mode",
+        Rule::NotApplicable => "-",
+    }
+}
+
+impl ScopeRow {
+    fn of(scope: Scope) -> Self {
+        Self {
+            action: format!("{:?}", scope.action),
+            pool: scope.pool,
+            backends: scope.count,
+            masquerade: scope.flags & ScopeFlags::MASQUERADE != 0,
+        }
+    }
+}
+
+impl fmt::Display for ScopeRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.action)?;
+        if self.action == format!("{:?}", Action::Balance) {
+            write!(f, " pool {} ({})", self.pool, self.backends)?;
+        }
+        if self.masquerade { f.write_str(" masquerade") } else { Ok(()) }
+    }
+}
+
+impl Row for FrontendRow {
+    const TITLES: &'static [&'static str] =
+        &["ADDRESS", "PROTO", "MODE", "RULE", "ORIGIN", "STATE", "ID", "PORT-ID", "WORKLOAD", "HOST", "EXTERNAL"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            socket(self.address, self.port),
+            self.protocol.to_owned(),
+            self.mode.clone(),
+            self.decided_by.to_owned(),
+            self.origin.clone(),
+            self.state.clone(),
+            self.id.to_string(),
+            self.service_port.to_string(),
+            self.workload.to_string(),
+            self.host.to_string(),
+            self.external.to_string(),
+        ]
+    }
+}
