@@ -28,10 +28,11 @@ pub trait Addr:
     fn sum(&self) -> u32;
 }
 
-/// A 16-bit word of memory, as RFC 1071 sums it (the sum does not depend on the byte order).
+/// Two 16-bit words of memory, as RFC 1071 sums them (the sum does not depend on the byte order).
 #[inline(always)]
-const fn word(high: u8, low: u8) -> u32 {
-    u16::from_ne_bytes([high, low]) as u32
+const fn words(octets: [u8; 4]) -> u32 {
+    let both = u32::from_ne_bytes(octets);
+    (both & 0xffff) + (both >> 16)
 }
 
 impl Addr for [u8; 4] {
@@ -39,7 +40,7 @@ impl Addr for [u8; 4] {
 
     #[inline(always)]
     fn sum(&self) -> u32 {
-        word(self[0], self[1]) + word(self[2], self[3])
+        words(*self)
     }
 }
 
@@ -48,15 +49,8 @@ impl Addr for [u8; 16] {
 
     #[inline(always)]
     fn sum(&self) -> u32 {
-        let a = self;
-        word(a[0], a[1])
-            + word(a[2], a[3])
-            + word(a[4], a[5])
-            + word(a[6], a[7])
-            + word(a[8], a[9])
-            + word(a[10], a[11])
-            + word(a[12], a[13])
-            + word(a[14], a[15])
+        let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = *self;
+        words([a0, a1, a2, a3]) + words([b0, b1, b2, b3]) + words([c0, c1, c2, c3]) + words([d0, d1, d2, d3])
     }
 }
 

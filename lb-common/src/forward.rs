@@ -86,6 +86,8 @@ pub trait Env {
     fn now_jiffies(&self) -> u64;
     fn random(&self) -> u32;
     fn timeouts(&self) -> Timeouts;
+    /// [`Timeouts::second_jiffies`] alone: read for every packet.
+    fn second_jiffies(&self) -> u64;
 }
 
 /// How often a new flow looks for a backend and source port whose reply tuple is free.
@@ -157,15 +159,22 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         {
             return Verdict::Hairpin;
         }
+        if !headers.opens() {
+            // A segment in mid-flow needs one look-up: known flows are honoured whatever became of their frontend, and
+            // others may belong to connections that are older than us.
+            self.set_key(Direction::Request);
+            let Some(entry) = tables.flow(&self.work.key) else { return Verdict::Pass };
+            self.follow(entry);
+            return self.translated(entry.frontend());
+        }
         let tuple = &self.work.key.tuple;
         let key = FrontendKey { addr: tuple.dst, port: tuple.dport, proto: headers.proto, pad: 0 };
         let Some(frontend) = tables.frontend(&key) else { return Verdict::Pass };
         self.set_key(Direction::Request);
         if let Some(entry) = tables.flow(&self.work.key) {
-            let is_mid_flow = headers.proto == Proto::TCP && !headers.tcp.opens();
-            if is_mid_flow || self.is_wanted(frontend, entry) {
+            if self.is_wanted(frontend, entry) {
                 self.follow(entry);
-                return self.translated(Counter::RequestTranslated, frontend);
+                return self.translated(frontend);
             }
             self.forget(entry);
         }
@@ -200,8 +209,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
 
     /// A request goes on; one whose source changes with its destination goes to the pod that it came from.
     #[inline(always)]
-    fn translated(&self, counter: Counter, frontend: u32) -> Verdict {
-        self.tables.count(counter);
+    fn translated(&self, frontend: u32) -> Verdict {
+        self.tables.count(Counter::RequestTranslated);
         self.tables.count_frontend(frontend, Event::Translated);
         if self.work.to.src == self.work.key.tuple.src { Verdict::Translate } else { Verdict::Hairpin }
     }
@@ -248,16 +257,17 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     fn follow(&mut self, entry: T::Flow) {
         entry.read_to(&mut self.work.to);
         let now_jiffies = self.env.now_jiffies();
-        let state = flow::step(entry.state(), self.work.key.direction, self.headers.tcp);
+        let before = entry.state();
+        let state = flow::step(before, self.work.key.direction, self.headers.tcp);
         let quiet_jiffies = flow::quiet_jiffies(entry.last_seen_jiffies(), now_jiffies);
-        let second_jiffies = self.env.timeouts().second_jiffies;
-        let is_quiet = quiet_jiffies >= PARTNER_REFRESH_SECS * second_jiffies;
-        if state != entry.state() || is_quiet {
-            entry.touch(now_jiffies);
+        let second_jiffies = self.env.second_jiffies();
+        if state == before && quiet_jiffies < second_jiffies {
+            return;
+        }
+        entry.touch(now_jiffies);
+        if state != before || quiet_jiffies >= PARTNER_REFRESH_SECS * second_jiffies {
             entry.set_state(state);
             self.refresh_partner(entry);
-        } else if quiet_jiffies >= second_jiffies {
-            entry.touch(now_jiffies);
         }
     }
 
@@ -290,14 +300,10 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         self.tables.remove_flow(&work.key);
     }
 
-    /// A packet to a frontend that belongs to no known flow.
+    /// The first packet of a flow to a frontend.
     #[inline(always)]
     fn first_packet(&mut self, frontend: u32) -> Verdict {
         let tables = self.tables;
-        if !self.headers.opens() {
-            tables.count(Counter::PassedMidFlow);
-            return Verdict::Pass;
-        }
         let scope = tables.scope(frontend, self.edge.client);
         match scope.action {
             Action::Pass => {
@@ -309,7 +315,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             Action::Drop => Verdict::Drop(Counter::DropNoLocalEndpoint),
             Action::Balance => match self.place(frontend, scope.pool, scope.count) {
                 Some(reason) => Verdict::Drop(reason),
-                None => self.translated(Counter::RequestTranslated, frontend),
+                None => self.translated(frontend),
             },
         }
     }

@@ -7,6 +7,9 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
+use crate::addr::Addr;
+use crate::table::Tuple;
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -36,6 +39,9 @@ pub trait Packet {
 
     /// The header at `offset`, or nothing where the packet ends before it does.
     fn header<H: Header>(&self, offset: usize) -> Option<H>;
+
+    /// Copies the source and destination at `offset` to `tuple`. Its own operation, as the kernel copies in words.
+    fn read_addresses<A: Addr>(&self, offset: usize, tuple: &mut Tuple<A>) -> Option<()>;
 }
 
 /// Which checksum rule the change of an L4 checksum follows.
@@ -62,6 +68,9 @@ pub struct Refused;
 
 /// Bytes to change, in the primitives that the kernel offers an skb.
 pub trait PacketMut: Packet {
+    /// Overwrites the source and destination at `offset`.
+    fn write_addresses<A: Addr>(&mut self, offset: usize, tuple: &Tuple<A>) -> Result<(), Refused>;
+
     /// Overwrites the bytes at `offset`.
     fn write<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Refused>;
 

@@ -86,6 +86,10 @@ pub trait Parse: Addr {
     fn write_addresses(packet: &mut impl PacketMut, from: &Tuple<Self>, to: &Tuple<Self>) -> Result<(), Refused>;
 }
 
+/// Where source and destination stand, one after the other.
+const IPV4_ADDRESSES: usize = L3 + core::mem::offset_of!(Ipv4Hdr, src_addr);
+const IPV6_ADDRESSES: usize = L3 + core::mem::offset_of!(Ipv6Hdr, src_addr);
+
 /// Offset of the byte that holds CWR to FIN in a TCP header (RFC 9293 section 3.1).
 const TCP_FLAGS: usize = core::mem::offset_of!(TcpHdr, _bitfield_1) + 1;
 
@@ -103,19 +107,19 @@ impl Parse for [u8; 4] {
         if u16::from_be_bytes(ip.frags) & IPV4_FRAGMENT_BITS != 0 {
             return Parsed::Fragment;
         }
-        (tuple.src, tuple.dst) = (ip.src_addr, ip.dst_addr);
+        if packet.read_addresses(IPV4_ADDRESSES, tuple).is_none() {
+            return Parsed::Other;
+        }
         transport(packet, ip.proto, L3 + header_len, tuple)
     }
 
     #[inline(always)]
     fn write_addresses(packet: &mut impl PacketMut, from: &Tuple<Self>, to: &Tuple<Self>) -> Result<(), Refused> {
         const CHECK: usize = L3 + core::mem::offset_of!(Ipv4Hdr, check);
-        const ADDRESSES: usize = L3 + core::mem::offset_of!(Ipv4Hdr, src_addr);
         let check = u16::from_ne_bytes(packet.header::<[u8; 2]>(CHECK).ok_or(Refused)?);
         let diff = checksum::diff(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
         packet.write(CHECK, &checksum::adjust(check, diff).to_ne_bytes())?;
-        packet.write(ADDRESSES, &to.src)?;
-        packet.write(ADDRESSES + 4, &to.dst)
+        packet.write_addresses(IPV4_ADDRESSES, to)
     }
 }
 
@@ -126,7 +130,9 @@ impl Parse for [u8; 16] {
         if ip.vcf[0] >> 4 != 6 {
             return Parsed::Other;
         }
-        (tuple.src, tuple.dst) = (ip.src_addr, ip.dst_addr);
+        if packet.read_addresses(IPV6_ADDRESSES, tuple).is_none() {
+            return Parsed::Other;
+        }
         let (mut next, mut offset) = (ip.next_hdr, L3 + size_of::<Ipv6Hdr>());
         for _ in 0..EXTENSION_HEADERS_MAX {
             // Numbers: IANA "IPv6 Extension Header Types".
@@ -146,9 +152,7 @@ impl Parse for [u8; 16] {
 
     #[inline(always)]
     fn write_addresses(packet: &mut impl PacketMut, _from: &Tuple<Self>, to: &Tuple<Self>) -> Result<(), Refused> {
-        const ADDRESSES: usize = L3 + core::mem::offset_of!(Ipv6Hdr, src_addr);
-        packet.write(ADDRESSES, &to.src)?;
-        packet.write(ADDRESSES + 16, &to.dst)
+        packet.write_addresses(IPV6_ADDRESSES, to)
     }
 }
 

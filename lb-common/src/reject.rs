@@ -18,8 +18,10 @@ use crate::rewrite::swap_macs;
 use crate::table::{RejectBucket, Tuple};
 
 const TTL: u8 = 64;
-/// Extension headers that are quoted, in 4-byte words; a longer chain is not answered.
-const EXTENSION_WORDS_MAX: usize = 64;
+/// Longest header that is quoted, in 4-byte words; a longer chain of extension headers is not answered.
+const QUOTED_WORDS_MAX: usize = 64;
+/// The common header of SCTP (RFC 9260 section 3.1).
+const SCTP_LEN: usize = 12;
 
 /// A family whose ICMP error can be written.
 pub trait Unreachable: Parse {
@@ -56,18 +58,13 @@ pub fn port_unreachable<A: Unreachable>(
 #[inline(always)]
 fn quoted_transport(packet: &mut impl PacketMut, headers: &Headers) -> Result<(usize, u32), Refused> {
     let l4 = headers.l4;
-    let (len, sum, check) = match headers.proto {
-        Proto::TCP => {
-            let sum = checksum::sum(&packet.header::<[u8; TcpHdr::LEN]>(l4).ok_or(Refused)?);
-            (TcpHdr::LEN, sum, l4 + offset_of!(TcpHdr, check))
-        }
-        Proto::UDP => {
-            let sum = checksum::sum(&packet.header::<[u8; UdpHdr::LEN]>(l4).ok_or(Refused)?);
-            (UdpHdr::LEN, sum, l4 + offset_of!(UdpHdr, check))
-        }
+    let (len, check) = match headers.proto {
+        Proto::TCP => (TcpHdr::LEN, l4 + offset_of!(TcpHdr, check)),
+        Proto::UDP => (UdpHdr::LEN, l4 + offset_of!(UdpHdr, check)),
         // The common header of RFC 9260; its checksum is no Internet checksum.
-        Proto::SCTP => return Ok((12, checksum::sum(&packet.header::<[u8; 12]>(l4).ok_or(Refused)?))),
+        Proto::SCTP => return Ok((SCTP_LEN, sum_words(packet, l4, l4 + SCTP_LEN).ok_or(Refused)?)),
     };
+    let sum = sum_words(packet, l4, l4 + len).ok_or(Refused)?;
     let stored = packet.header::<[u8; 2]>(check).ok_or(Refused)?;
     // The device may still have to finish the sum (CHECKSUM_PARTIAL): then a payload change leaves the field alone.
     packet.adjust_l4_checksum(check, 1, Summed::Payload, ZeroSum::Valid)?;
@@ -78,6 +75,20 @@ fn quoted_transport(packet: &mut impl PacketMut, headers: &Headers) -> Result<(u
     }
     packet.write(check, &stored)?;
     Ok((len, sum))
+}
+
+/// The sum of the bytes from `start` to `end`, a multiple of four and at most [`QUOTED_WORDS_MAX`] words of them.
+#[inline(always)]
+fn sum_words(packet: &impl Packet, start: usize, end: usize) -> Option<u32> {
+    let (mut sum, mut offset) = (0, start);
+    for _ in 0..QUOTED_WORDS_MAX {
+        if offset >= end {
+            return Some(sum);
+        }
+        sum += checksum::sum(&packet.header::<[u8; 4]>(offset)?);
+        offset += 4;
+    }
+    None
 }
 
 impl Unreachable for [u8; 4] {
@@ -111,17 +122,7 @@ impl Unreachable for [u8; 4] {
 impl Unreachable for [u8; 16] {
     #[inline(always)]
     fn header_sum(packet: &impl Packet, l4: usize) -> Option<u32> {
-        const LEN: usize = size_of::<Ipv6Hdr>();
-        let mut sum = checksum::sum(&packet.header::<[u8; LEN]>(L3)?);
-        let mut offset = L3 + LEN;
-        for _ in 0..EXTENSION_WORDS_MAX {
-            if offset >= l4 {
-                return Some(sum);
-            }
-            sum += checksum::sum(&packet.header::<[u8; 4]>(offset)?);
-            offset += 4;
-        }
-        None
+        sum_words(packet, L3, l4)
     }
 
     #[inline(always)]

@@ -2,7 +2,8 @@
 //!
 //! Every type is `repr(C)` without hidden padding (proved at compile time by [`table_type!`]), addresses are in
 //! network order, everything else is in host order, so that `bpftool map dump` is readable.
-//! A change of any layout raises [`LAYOUT_VERSION`].
+//! Records that begin with an address are aligned to four, so that it is moved in words. A change of any layout
+//! raises [`LAYOUT_VERSION`].
 
 mod flow;
 mod frontend;

@@ -39,6 +39,11 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
+    fn second_jiffies(&self) -> u64 {
+        SECOND_JIFFIES.load()
+    }
+
+    #[inline(always)]
     fn timeouts(&self) -> Timeouts {
         Timeouts {
             tcp_syn_jiffies: TCP_SYN_JIFFIES.load(),

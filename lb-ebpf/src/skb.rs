@@ -10,7 +10,9 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_
 use aya_ebpf::helpers::{
     bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
 };
+use lb_common::addr::Addr;
 use lb_common::packet::{Header, OFFSET_MAX, Packet, PacketMut, Refused, Summed, ZeroSum};
+use lb_common::table::Tuple;
 
 /// Bytes that should be in the linear part: Ethernet, IPv6, a few extension headers, TCP.
 const HEADERS_LEN: u32 = 14 + 40 + 44 + 20;
@@ -21,6 +23,22 @@ const HEADERS_LEN: u32 = 14 + 40 + 44 + 20;
 /// verifier refuses such a program elsewhere), and the compiler uses the promise for nothing but the width.
 #[repr(C, align(4))]
 struct Wide<T>(T);
+
+/// Copies as many bytes as a `T` has, a multiple of four, in words.
+///
+/// Volatile, or the compiler makes a call of `memmove` of it, which goes byte by byte.
+///
+/// # Safety
+///
+/// Both pointers must be good for that many bytes; see [`Wide`] for their alignment.
+#[inline(always)]
+pub unsafe fn copy_words<T>(from: *const u32, to: *mut u32) {
+    const { assert!(size_of::<T>().is_multiple_of(4)) };
+    for word in 0..size_of::<T>() / 4 {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe { to.add(word).write(from.add(word).read_volatile()) };
+    }
+}
 
 /// The skb of a program run.
 pub struct Skb(*mut __sk_buff);
@@ -114,9 +132,25 @@ impl Packet for Skb {
             if size_of::<H>().is_multiple_of(4) { header.cast::<Wide<H>>().read().0 } else { header.read_unaligned() }
         })
     }
+
+    #[inline(always)]
+    fn read_addresses<A: Addr>(&self, offset: usize, tuple: &mut Tuple<A>) -> Option<()> {
+        let addresses = self.at::<[A; 2]>(offset)?;
+        // SAFETY: `at` proved the bytes to be in the packet; a tuple begins with its two addresses.
+        unsafe { copy_words::<[A; 2]>(addresses.cast(), addr_of_mut!(*tuple).cast()) };
+        Some(())
+    }
 }
 
 impl PacketMut for Skb {
+    #[inline(always)]
+    fn write_addresses<A: Addr>(&mut self, offset: usize, tuple: &Tuple<A>) -> Result<(), Refused> {
+        let addresses = self.at::<[A; 2]>(offset).ok_or(Refused)?;
+        // SAFETY: `at` proved the bytes to be in the packet; a tuple begins with its two addresses.
+        unsafe { copy_words::<[A; 2]>(addr_of!(*tuple).cast(), addresses.cast()) };
+        Ok(())
+    }
+
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Refused> {
         let target = self.at::<[u8; N]>(offset).ok_or(Refused)?;

@@ -9,6 +9,7 @@ use lb_common::table::{
 };
 
 use crate::maps::{self, EDGES_MAX, FamilyMaps};
+use crate::skb::copy_words;
 
 const BPF_NOEXIST: u64 = 1;
 const EEXIST: i32 = 17;
@@ -46,8 +47,9 @@ macro_rules! field {
 impl<A: Copy> FlowRef<A> for FlowElement<A> {
     #[inline(always)]
     fn read_to(self, to: &mut Tuple<A>) {
-        // SAFETY: as in `field`; `to` never changes during the element's life, so it may be read piecewise.
-        *to = unsafe { (*self.0).to };
+        // SAFETY: as in `field`; `to` never changes during the element's life, so it may be read piecewise. Both are a
+        // `Tuple`.
+        unsafe { copy_words::<Tuple<A>>(addr_of!((*self.0).to).cast(), addr_of_mut!(*to).cast()) };
     }
 
     #[inline(always)]

@@ -8,7 +8,8 @@ use crate::addr::Proto;
 pub const EDGE_UPLINK: u32 = 0;
 
 table_type! {
-    /// Addresses and ports of a packet, ports in host order.
+    /// Addresses and ports of a packet, ports in host order. The addresses stand side by side as in a network header.
+    #[repr(align(4))]
     pub struct Tuple<A> {
         pub src: A,
         pub dst: A,

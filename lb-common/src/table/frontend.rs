@@ -15,6 +15,7 @@ pub struct bpf_spin_lock {
 
 table_type! {
     /// Key of `frontends4` and `frontends6`.
+    #[repr(align(4))]
     pub struct FrontendKey<A> {
         pub addr: A,
         /// Host order.

@@ -13,6 +13,7 @@ table_type! {
     }
 
     /// Value of `pools4` and `pools6`: an address and port that answers.
+    #[repr(align(4))]
     pub struct Backend<A> {
         pub addr: A,
         /// Host order.

@@ -73,26 +73,24 @@ counters! {
     FlowCreated = 2, "flow_created";
     /// A new flow to a frontend that passes (Proxy): left to the external balancer.
     PassedProxy = 3, "passed_proxy";
-    /// A TCP segment in mid-flow to a frontend, without an entry: it may belong to a connection older than us.
-    PassedMidFlow = 4, "passed_mid_flow";
-    /// An IP fragment to a frontend's address, left alone.
-    PassedFragment = 5, "passed_fragment";
+    /// An IP fragment, left alone.
+    PassedFragment = 4, "passed_fragment";
     /// Answered with ICMP port unreachable.
-    Rejected = 6, "rejected";
+    Rejected = 5, "rejected";
     /// To be rejected, but the answer was over the rate limit: dropped.
-    DropRejectLimit = 7, "drop_reject_limit";
+    DropRejectLimit = 6, "drop_reject_limit";
     /// Local traffic policy without a local endpoint.
-    DropNoLocalEndpoint = 8, "drop_no_local_endpoint";
+    DropNoLocalEndpoint = 7, "drop_no_local_endpoint";
     /// The pool had no backend in the slot (a torn view of the tables; never expected).
-    DropNoBackend = 9, "drop_no_backend";
+    DropNoBackend = 8, "drop_no_backend";
     /// No free source port towards any backend tried.
-    DropNoPort = 10, "drop_no_port";
+    DropNoPort = 9, "drop_no_port";
     /// The flow table refused the entry.
-    DropFlowTable = 11, "drop_flow_table";
+    DropFlowTable = 10, "drop_flow_table";
     /// A packet that could not be rewritten (helper refused).
-    DropRewrite = 12, "drop_rewrite";
+    DropRewrite = 11, "drop_rewrite";
     /// An ICMP redirect about a translated flow: it names a backend that the client never dialled.
-    DropRedirect = 13, "drop_redirect";
+    DropRedirect = 12, "drop_redirect";
 }
 
 #[cfg(test)]

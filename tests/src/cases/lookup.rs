@@ -58,7 +58,7 @@ fn mid_flow_segment_passes(scene: &mut Scene<'_>) {
     for transport in [ACK, RST, SYN_ACK, Transport::Tcp(0x11)] {
         scene.untouched(Program::WorkloadIngress, &Described::new(transport, scene.net.client(), scene.net.vip()));
     }
-    assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::PassedMidFlow, 4)]);
+    assert!(scene.counters().is_empty());
 }
 
 /// IPM-31, REJ-01, REJ-02: the sender gets a port unreachable from the address that it dialled.

@@ -35,9 +35,22 @@ impl Packet for Bytes {
     fn header<H: Header>(&self, offset: usize) -> Option<H> {
         header_of_slice(&self.0, offset)
     }
+
+    fn read_addresses<A: Addr>(&self, offset: usize, tuple: &mut Tuple<A>) -> Option<()> {
+        let bytes = self.0.get(offset..offset + 2 * size_of::<A>())?;
+        tuple.src = A::read_from_prefix(bytes).ok()?.0;
+        tuple.dst = A::read_from_suffix(bytes).ok()?.1;
+        Some(())
+    }
 }
 
 impl PacketMut for Bytes {
+    fn write_addresses<A: Addr>(&mut self, offset: usize, tuple: &Tuple<A>) -> Result<(), Refused> {
+        let addresses = [tuple.src.as_bytes(), tuple.dst.as_bytes()].concat();
+        self.0.get_mut(offset..offset + addresses.len()).ok_or(Refused)?.copy_from_slice(&addresses);
+        Ok(())
+    }
+
     fn write<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Refused> {
         self.0.get_mut(offset..offset + N).ok_or(Refused)?.copy_from_slice(bytes);
         Ok(())
@@ -206,6 +219,9 @@ impl Env for HostMachine {
         let next = self.random.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.random.set(next);
         (next >> 32) as u32
+    }
+    fn second_jiffies(&self) -> u64 {
+        TICKS_PER_SEC
     }
     fn timeouts(&self) -> Timeouts {
         let timeouts = lb_agent::dataplane::Timeouts::default();
