@@ -22,11 +22,18 @@ pub fn cargo_bin() -> PathBuf {
     home.unwrap_or_else(|| PathBuf::from("/root/.cargo")).join("bin")
 }
 
-/// The search path of programs, with that of cargo's own at the end: Debian's cargo does not put it there.
+/// The search path of programs, with the folders of cargo's own and of administration, which not every system puts
+/// there. Where it names them already it stays as it is: build scripts run again when it changes.
 pub fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
-    let dirs = env::split_paths(&path).chain([cargo_bin(), "/usr/sbin".into(), "/sbin".into()]);
-    env::join_paths(dirs).unwrap_or(path)
+    let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
+    let known = dirs.len();
+    for dir in [cargo_bin(), "/usr/sbin".into(), "/sbin".into()] {
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
+    }
+    if dirs.len() == known { path } else { env::join_paths(dirs).unwrap_or(path) }
 }
 
 /// A program, found on [`search_path`], started at the top of the source tree.

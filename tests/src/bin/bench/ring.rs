@@ -1,0 +1,136 @@
+//! Tables for measuring a program by test-run, where each repeat sees the packet that the last one left behind.
+//!
+//! The only backend of each frontend is the next frontend, in a ring: every repeat finds its packet addressed to a
+//! frontend again, with another address and another port. A ring of two is a hot flow; once around a ring of n are n
+//! new flows.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use lb_agent::dataplane::bpf::BpfDataplane;
+use lb_agent::dataplane::pins;
+use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Settings, Sizes, Timeouts};
+use lb_common::addr::{Addr, Proto};
+use lb_common::table::{
+    Backend, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
+};
+
+/// Entries of the flow table: room for every new flow of a measurement, so that nothing is evicted.
+const FLOWS_MAX: u32 = 1 << 18;
+
+/// An address of a family from a number.
+pub trait Numbered: Addr {
+    /// The address of the frontend with this number.
+    fn frontend(number: u32) -> Self;
+    /// The client, and an address that is no frontend's.
+    const CLIENT: Self;
+    const STRANGER: Self;
+    /// The step that is meant for this family.
+    fn op(op: FamilyOp<Self>) -> Op;
+}
+
+impl Numbered for [u8; 4] {
+    fn frontend(number: u32) -> Self {
+        let [_, a, b, c] = number.to_be_bytes();
+        [100, 64 + a, b, c]
+    }
+
+    const CLIENT: Self = [10, 244, 0, 2];
+    const STRANGER: Self = [203, 0, 113, 9];
+
+    fn op(op: FamilyOp<Self>) -> Op {
+        Op::V4(op)
+    }
+}
+
+impl Numbered for [u8; 16] {
+    fn frontend(number: u32) -> Self {
+        let mut addr = [0xfd, 0x64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        addr[12..].copy_from_slice(&number.to_be_bytes());
+        addr
+    }
+
+    const CLIENT: Self = [0xfd, 0x44, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+    const STRANGER: Self = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+
+    fn op(op: FamilyOp<Self>) -> Op {
+        Op::V6(op)
+    }
+}
+
+/// The loaded programs over tables full of rings. Nothing is attached; dropping it removes the pins.
+pub struct Ring {
+    pub dataplane: BpfDataplane,
+    /// Frontends in the large ring, of each family: numbers `0..len`. The small ring is `len` and `len + 1`.
+    pub len: u32,
+    _pins: PinFolder,
+}
+
+impl Ring {
+    /// Loads the programs, and fills the tables with `len` frontends of each family (an even number).
+    pub fn open(len: u32) -> Result<Self> {
+        assert!(len.is_multiple_of(2), "ports alternate around the ring");
+        let pins = PinFolder(format!("/sys/fs/bpf/lb-bench-{}-{len}", std::process::id()).into());
+        let sizes = Sizes { frontends_max: 2 * len + 4, backends_max: len + 2, flows_max: FLOWS_MAX };
+        let settings =
+            Settings { pin_path: pins.0.clone(), sizes, timeouts: Timeouts::default(), rejects_per_sec: 1000 };
+        let mut dataplane = BpfDataplane::open(&settings)?;
+        fill::<[u8; 4]>(&mut dataplane, len, 1)?;
+        fill::<[u8; 16]>(&mut dataplane, len, len + 3)?;
+        Ok(Self { dataplane, len, _pins: pins })
+    }
+
+    /// The two frontends of the small ring.
+    pub const fn pair(&self) -> u32 {
+        self.len
+    }
+}
+
+/// Port of the frontend with this number: it differs from both neighbours'.
+pub const fn port(number: u32) -> u16 {
+    80 + (number % 2) as u16
+}
+
+/// Writes both rings of a family; `first_id` is that of frontend 0, its pool's and its Service port's.
+fn fill<A: Numbered>(dataplane: &mut BpfDataplane, len: u32, first_id: u32) -> Result<()> {
+    let (mut pools, mut frontends, mut scopes) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..len + 2 {
+        let next = match number + 1 {
+            next if next == len => 0,
+            next if next == len + 2 => len,
+            next => next,
+        };
+        let id = first_id + number;
+        let scope = Scope::balance(id, 1);
+        pools.push((PoolKey { pool: id, slot: 0 }, Backend { addr: A::frontend(next), port: port(next), flags: 0 }));
+        scopes.push((id, Scopes { workload: scope, external: scope, service_port: id, ..Scopes::PASS }));
+        let key = FrontendKey { addr: A::frontend(number), port: port(number), proto: Proto::TCP, pad: 0 };
+        frontends.push((key, frontend(id)));
+    }
+    dataplane.perform(&A::op(FamilyOp::UpsertPools(pools)))?;
+    dataplane.perform(&Op::StoreScopes(scopes))?;
+    dataplane.perform(&A::op(FamilyOp::UpsertFrontends(frontends)))?;
+    Ok(())
+}
+
+fn frontend(id: u32) -> Frontend {
+    Frontend {
+        id,
+        mode: Mode::VIP,
+        decided_by: Rule::IpMode,
+        origin: Origin::LoadBalancer,
+        state: FrontendState::Active,
+        lock: bpf_spin_lock::default(),
+    }
+}
+
+/// The pins of a measurement, removed when it ends, however it ends.
+struct PinFolder(PathBuf);
+
+impl Drop for PinFolder {
+    fn drop(&mut self) {
+        if let Err(error) = pins::unload(&self.0) {
+            eprintln!("warning: {} was not removed: {error}", self.0.display());
+        }
+    }
+}
