@@ -2,13 +2,14 @@
 //!
 //! Depends on no crate of the project, so it runs before the machine can build one.
 
-mod demo;
+mod handover;
 mod job;
 mod machine;
 mod setup;
 mod suites;
 mod test;
 mod tidy;
+mod verify;
 mod workspace;
 
 use std::process::ExitCode;
@@ -29,7 +30,11 @@ enum Task {
     /// Run every check and test, as CI does; installs what is missing first
     Test(test::Args),
     /// Show the problem and the cure on real packets, in network namespaces of its own
-    Demo(demo::Args),
+    Demo(handover::Args),
+    /// Measure the programs, connections and bulk traffic beside plain routing and kube-proxy's rules
+    Bench(handover::Args),
+    /// Load every BPF program and compare what the verifier says with the budget
+    Verify(verify::Args),
     /// Check the rules that no linter knows: imports, sizes, unsafe code, names
     Tidy,
 }
@@ -38,7 +43,9 @@ fn main() -> ExitCode {
     let done = match Args::parse().task {
         Task::Setup => setup::run(),
         Task::Test(args) => test::run(&args),
-        Task::Demo(args) => demo::run(&args),
+        Task::Demo(args) => handover::run("demo", &args),
+        Task::Bench(args) => handover::run("bench", &args),
+        Task::Verify(args) => verify::run(&args),
         Task::Tidy => tidy::run(),
     };
     match done {

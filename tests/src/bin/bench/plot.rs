@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::figures::{Figure, Target, Unit};
 
@@ -52,15 +53,17 @@ fn panel<'a>(area: &DrawingArea<SVGBackend<'a>, Shift>, title: &str, rows: &[&Fi
         Target::None => 0.0,
     };
     let largest = rows.iter().map(|row| row.range().1.max(bound(row))).fold(0.0, f64::max);
-    let count = rows.len() as i32;
+    let last = i32::try_from(rows.len() - 1).unwrap_or(i32::MAX);
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 17))
         .margin_right(30)
         .x_label_area_size(28)
         .y_label_area_size(400)
-        .build_cartesian_2d(0.0..largest * 1.12, (0..count).into_segmented())?;
+        .build_cartesian_2d(0.0..largest * 1.12, (0..last).into_segmented())?;
     let name = |place: &SegmentValue<i32>| match place {
-        SegmentValue::CenterOf(row) => rows.get((count - 1 - row) as usize).map_or(String::new(), |row| row.what.clone()),
+        SegmentValue::CenterOf(row) => {
+            rows.get((last - row).unsigned_abs() as usize).map_or(String::new(), |row| row.what.clone())
+        }
         SegmentValue::Exact(_) | SegmentValue::Last => String::new(),
     };
     chart
@@ -71,8 +74,7 @@ fn panel<'a>(area: &DrawingArea<SVGBackend<'a>, Shift>, title: &str, rows: &[&Fi
         .y_label_formatter(&name)
         .label_style(("sans-serif", 13))
         .draw()?;
-    for (index, row) in rows.iter().enumerate() {
-        let place = count - 1 - index as i32;
+    for (place, row) in (0..=last).rev().zip(rows) {
         let (bottom, middle, top) =
             (SegmentValue::Exact(place), SegmentValue::CenterOf(place), SegmentValue::Exact(place + 1));
         let color = match row.is_met() {
@@ -89,9 +91,9 @@ fn panel<'a>(area: &DrawingArea<SVGBackend<'a>, Shift>, title: &str, rows: &[&Fi
             let line = vec![(bound(row), bottom), (bound(row), top)];
             chart.draw_series([PathElement::new(line, BLACK.stroke_width(2))])?;
         }
-        let label = Text::new(row.unit.print(row.median()), (high.max(bound(row)) + largest * 0.01, middle), ("sans-serif", 13));
+        let style = ("sans-serif", 13).into_text_style(area).pos(Pos::new(HPos::Left, VPos::Center));
+        let label = Text::new(row.unit.print(row.median()), (high.max(bound(row)) + largest * 0.01, middle), style);
         chart.draw_series([label])?;
     }
     Ok(())
 }
-

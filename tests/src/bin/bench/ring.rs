@@ -70,10 +70,9 @@ impl Ring {
     /// Loads the programs, and fills the tables with `len` frontends of each family (an even number).
     pub fn open(len: u32) -> Result<Self> {
         assert!(len.is_multiple_of(2), "ports alternate around the ring");
-        let pins = PinFolder(format!("/sys/fs/bpf/lb-bench-{}-{len}", std::process::id()).into());
+        let pins = PinFolder::new(&format!("ring{len}"));
         let sizes = Sizes { frontends_max: 2 * len + 4, backends_max: len + 2, flows_max: FLOWS_MAX };
-        let settings =
-            Settings { pin_path: pins.0.clone(), sizes, timeouts: Timeouts::default(), rejects_per_sec: 1000 };
+        let settings = Settings { pin_path: pins.path(), sizes, timeouts: Timeouts::default(), rejects_per_sec: 1000 };
         let mut dataplane = BpfDataplane::open(&settings)?;
         fill::<[u8; 4]>(&mut dataplane, len, 1)?;
         fill::<[u8; 16]>(&mut dataplane, len, len + 3)?;
@@ -113,7 +112,8 @@ fn fill<A: Numbered>(dataplane: &mut BpfDataplane, len: u32, first_id: u32) -> R
     Ok(())
 }
 
-fn frontend(id: u32) -> Frontend {
+/// A frontend in the ordinary state.
+pub fn frontend(id: u32) -> Frontend {
     Frontend {
         id,
         mode: Mode::VIP,
@@ -125,7 +125,17 @@ fn frontend(id: u32) -> Frontend {
 }
 
 /// The pins of a measurement, removed when it ends, however it ends.
-struct PinFolder(PathBuf);
+pub struct PinFolder(PathBuf);
+
+impl PinFolder {
+    pub fn new(name: &str) -> Self {
+        Self(format!("/sys/fs/bpf/lb-bench-{}-{name}", std::process::id()).into())
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.0.clone()
+    }
+}
 
 impl Drop for PinFolder {
     fn drop(&mut self) {

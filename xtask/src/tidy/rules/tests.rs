@@ -78,6 +78,7 @@ fn environment_and_tasks_have_one_place() {
     assert!(wrong("lb-agent/src/args.rs", "use std::env;").is_empty());
     assert_wrong("lb-agent/src/http.rs", "fn f() { tokio::spawn(g()); }", "run.rs");
     assert!(wrong("lb-agent/src/run.rs", "fn f() { tokio::spawn(g()); }").is_empty());
+    assert!(wrong("lb-agent/src/http/tests.rs", "fn f() { tokio::spawn(g()); }").is_empty());
 }
 
 #[test]
