@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use build::{FamilyBuilder, OfService, Shared};
+use claim::Claim;
 use endpoint::Here;
 pub use policy::{AnnotationMatch, Limits, Policy, VendorAnnotations};
 pub use table::{
@@ -35,12 +36,12 @@ pub fn desired(world: &World, policy: &Policy, limits: &Limits) -> Desired {
     let mut shared = Shared::new(limits);
     let mut v4 = FamilyBuilder::<[u8; 4]>::new();
     let mut v6 = FamilyBuilder::<[u8; 16]>::new();
-    for service in by_age(world).into_iter().filter(|service| is_served(service)) {
+    for service in by_age(world).into_iter().filter(|service| is_ours(service)) {
         let claims = claim::claims(service, policy, &mut shared.warnings);
         if claims.is_empty() || !has_cluster_ip(service, &mut shared.warnings) {
             continue;
         }
-        if service.affinity_secs.is_some() {
+        if service.affinity_secs.is_some() && claims.iter().any(Claim::is_served) {
             shared.warnings.push(affinity_warning(service));
         }
         let slices = slices.get(&(&*service.name.namespace, &*service.name.name)).map_or(&[][..], Vec::as_slice);
@@ -73,9 +74,9 @@ fn by_age(world: &World) -> Vec<&Service> {
     services
 }
 
-/// Spec 2.1: another proxy's Services and ExternalName are none of our business.
-const fn is_served(service: &Service) -> bool {
-    !service.served_elsewhere && !matches!(service.service_type, ServiceType::ExternalName)
+/// Spec 2.1: another proxy's Services, headless ones and ExternalName are none of our business.
+const fn is_ours(service: &Service) -> bool {
+    !service.served_elsewhere && !service.headless && !matches!(service.service_type, ServiceType::ExternalName)
 }
 
 /// Spec 2.1: a Service without any cluster IP is skipped. Where it has an address to serve, its owner is told.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use lb_common::table::Scopes;
+use lb_common::table::{Action, PoolKey, Scopes};
 
 use super::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables};
 
@@ -196,4 +196,26 @@ impl Random {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % bound
     }
+}
+
+/// Panics where a packet that follows the tables would find nothing: each scope that balances and that a frontend leads
+/// to has its slots `0..count`.
+pub fn assert_no_dangling_pool(tables: &Tables) {
+    fn family<A: lb_common::addr::Addr>(family: &FamilyTables<A>, tables: &Tables) {
+        for (key, frontend) in &family.frontends {
+            let Some(scopes) = tables.scopes.get(&frontend.id) else { continue };
+            for scope in [scopes.workload, scopes.host, scopes.external] {
+                if scope.action != Action::Balance {
+                    continue;
+                }
+                assert!(scope.count > 0, "frontend {key:?} balances over nothing");
+                for slot in 0..u32::from(scope.count) {
+                    let row = PoolKey { pool: scope.pool, slot };
+                    assert!(family.pools.contains_key(&row), "frontend {key:?} leads to {row:?}, which is not there");
+                }
+            }
+        }
+    }
+    family(&tables.v4, tables);
+    family(&tables.v6, tables);
 }

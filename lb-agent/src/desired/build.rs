@@ -105,7 +105,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
             return;
         }
         let access = scope::access::<A>(of.service);
-        if access == Access::Restricted {
+        if access == Access::Restricted && claims.iter().any(|(_, claim)| claim.is_served()) {
             shared.warnings.push(scope::restricted_warning(&format!("Service {}", of.service.name)));
         }
         let mut ports = Vec::with_capacity(of.service.ports.len());
@@ -129,7 +129,8 @@ impl<A: TableAddr> FamilyBuilder<A> {
         access: Access,
         shared: &mut Shared,
     ) -> Option<PortRows<'a, A>> {
-        let usable = usable::usable(&endpoint::of_port::<A>(of.slices, port, &of.here), &of.here);
+        let candidates = endpoint::of_port::<A>(of.slices, port, &of.here);
+        let usable = usable::usable(&candidates, &of.here, of.service.external_policy);
         if usable.members.len() > POOL_MAX {
             shared.warnings.push(too_many_endpoints(of.service, port, usable.members.len()));
             return None;
@@ -156,7 +157,9 @@ impl<A: TableAddr> FamilyBuilder<A> {
         if frontends.is_empty() {
             return None;
         }
-        if port.proto == Proto::SCTP && usable.members.iter().any(|(backend, _)| backend.port != port.port) {
+        let is_served = frontends.iter().any(|(_, claim, _)| claim.is_served());
+        if is_served && port.proto == Proto::SCTP && usable.members.iter().any(|(backend, _)| backend.port != port.port)
+        {
             shared.warnings.push(sctp_port(of.service, port));
         }
         Some(PortRows { port, usable, frontends })

@@ -17,6 +17,13 @@ pub struct Claim {
     pub decided_by: Rule,
 }
 
+impl Claim {
+    /// Whether anybody is to be served here: warnings about how are of no interest otherwise.
+    pub fn is_served(&self) -> bool {
+        self.mode != Mode::Proxy
+    }
+}
+
 /// The load-balancer addresses. The decision is per entry, never per Service (IPM-05).
 pub fn claims(service: &Service, policy: &Policy, warnings: &mut Vec<Warning>) -> Vec<Claim> {
     if service.ingress.is_empty() {

@@ -4,7 +4,7 @@ use lb_common::addr::Addr;
 use lb_common::table::{Backend, MemberState};
 
 use super::endpoint::{Candidate, Here, Place};
-use crate::model::Hints;
+use crate::model::{Hints, TrafficPolicy};
 
 /// Backends that a pool holds at most: a slot is chosen by 16 bits.
 pub const POOL_MAX: usize = u16::MAX as usize;
@@ -14,23 +14,30 @@ pub const POOL_MAX: usize = u16::MAX as usize;
 pub struct Usable<A> {
     /// For traffic policy Cluster; empty only where no endpoint is usable anywhere.
     pub cluster: Vec<Backend<A>>,
-    /// Those on this node, for traffic policy Local. Its fallback to terminating endpoints is independent (TERM-02).
+    /// Those on this node, for what comes from outside. Under policy Local they are chosen apart from the others, the
+    /// fallback to terminating endpoints included (TERM-02); under policy Cluster they are those of `cluster`.
     pub local: Vec<Backend<A>>,
     /// Every backend whose known flows are honoured.
     pub members: Vec<(Backend<A>, MemberState)>,
 }
 
 /// Sorts the candidates into the sets. Never used: not ready and not terminating; terminating and not serving.
-pub fn usable<A: Addr>(candidates: &[Candidate<'_, A>], here: &Here<'_>) -> Usable<A> {
+pub fn usable<A: Addr>(candidates: &[Candidate<'_, A>], here: &Here<'_>, external: TrafficPolicy) -> Usable<A> {
     let ready: Vec<&Candidate<'_, A>> = candidates.iter().filter(|c| c.conditions.ready).collect();
     let leaving: Vec<&Candidate<'_, A>> =
         candidates.iter().filter(|c| !c.conditions.ready && c.conditions.serving && c.conditions.terminating).collect();
     // TERM-01, TERM-05: the fallback ignores topology.
     let cluster = if ready.is_empty() { backends(leaving.iter().copied()) } else { preferred(&ready, here) };
-    let mut local = backends(ready.iter().copied().filter(|c| c.place == Place::ThisNode));
-    if local.is_empty() {
-        local = backends(leaving.iter().copied().filter(|c| c.place == Place::ThisNode));
-    }
+    let local = match external {
+        TrafficPolicy::Local if ready.iter().any(|c| c.place == Place::ThisNode) => on_this_node(&ready),
+        TrafficPolicy::Local => on_this_node(&leaving),
+        TrafficPolicy::Cluster if ready.is_empty() => on_this_node(&leaving),
+        TrafficPolicy::Cluster => {
+            let mut local = on_this_node(&ready);
+            local.retain(|backend| cluster.binary_search(backend).is_ok());
+            local
+        }
+    };
     let mut members: Vec<(Backend<A>, MemberState)> = ready.iter().map(|c| (c.backend, MemberState::Active)).collect();
     members.extend(leaving.iter().map(|c| {
         let chosen = cluster.binary_search(&c.backend).is_ok() || local.binary_search(&c.backend).is_ok();
@@ -41,6 +48,10 @@ pub fn usable<A: Addr>(candidates: &[Candidate<'_, A>], here: &Here<'_>) -> Usab
 
 fn backends<'a, A: Addr>(candidates: impl Iterator<Item = &'a Candidate<'a, A>>) -> Vec<Backend<A>> {
     candidates.map(|candidate| candidate.backend).collect()
+}
+
+fn on_this_node<A: Addr>(candidates: &[&Candidate<'_, A>]) -> Vec<Backend<A>> {
+    backends(candidates.iter().copied().filter(|candidate| candidate.place == Place::ThisNode))
 }
 
 /// Ready endpoints after topology hints: those for this node, else those for its zone, else all. A preference holds

@@ -18,6 +18,8 @@ pub struct Service {
     /// Label `service.kubernetes.io/service-proxy-name` is present: somebody else serves it (FLT-01).
     pub served_elsewhere: bool,
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
+    /// `clusterIP: None`.
+    pub headless: bool,
     /// At most one per family. Empty: headless or not allocated.
     pub cluster_ips: Vec<IpAddr>,
     pub external_ips: Vec<IpAddr>,

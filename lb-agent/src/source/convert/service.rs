@@ -27,6 +27,7 @@ pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, 
         service_type: service_type(spec.type_.as_deref(), fields),
         served_elsewhere: raw.metadata.labels.is_some_and(|labels| labels.contains_key(PROXY_NAME)),
         annotations: annotations(raw.metadata.annotations),
+        headless: cluster_ip_texts(&spec).1.contains(&"None"),
         cluster_ips: cluster_ips(&spec, fields),
         external_ips: external_ips(&spec, fields),
         ports: ports(converter, spec.ports.as_deref().unwrap_or_default(), fields),
@@ -63,11 +64,15 @@ fn service_type(text: Option<&str>, fields: &mut Fields) -> ServiceType {
 }
 
 /// `spec.clusterIPs`, or `spec.clusterIP` where the list is absent. `None` and the empty string mean: no address.
-fn cluster_ips(spec: &core::ServiceSpec, fields: &mut Fields) -> Vec<IpAddr> {
-    let (field, texts): (&str, Vec<&str>) = match spec.cluster_ips.as_deref() {
+fn cluster_ip_texts(spec: &core::ServiceSpec) -> (&'static str, Vec<&str>) {
+    match spec.cluster_ips.as_deref() {
         Some(list) if !list.is_empty() => ("spec.clusterIPs", list.iter().map(String::as_str).collect()),
         _ => ("spec.clusterIP", spec.cluster_ip.as_deref().into_iter().collect()),
-    };
+    }
+}
+
+fn cluster_ips(spec: &core::ServiceSpec, fields: &mut Fields) -> Vec<IpAddr> {
+    let (field, texts) = cluster_ip_texts(spec);
     let mut ips: Vec<IpAddr> = Vec::new();
     for text in texts.into_iter().filter(|text| !text.is_empty() && *text != "None") {
         let Some(ip) = fields.ip(|| field.to_owned(), text) else { continue };

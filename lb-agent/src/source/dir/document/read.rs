@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::Document;
-use crate::model::{Kind, Warning, WarningKind};
+use crate::model::{Kind, ObjectName, ObjectRef, Warning, WarningKind};
 use crate::source::convert::{Converted, Converter};
 
 /// What a document holds.
@@ -44,7 +44,7 @@ pub fn read(document: Document<'_>, converter: &mut Converter) -> Read {
                 Kind::EndpointSlice => parse(document).and_then(|raw| converter.endpoint_slice(raw)),
                 Kind::Node => parse(document).and_then(|raw| converter.node(&raw).map(Some)),
             };
-            read.take(object.map_err(|warning| name_kind(warning, kind)));
+            read.take(object.map_err(|warning| name_object(*warning, kind, parse(document).ok())));
         }
         Sort::List(of) => {
             let mut number = 0u32;
@@ -155,7 +155,7 @@ fn list_item(
         Kind::EndpointSlice => of_value(item).and_then(|raw| converter.endpoint_slice(raw)),
         Kind::Node => of_value(item).and_then(|raw| converter.node(&raw).map(Some)),
     };
-    object.map_err(|warning| name_kind(warning, kind))
+    object.map_err(|warning| name_object(*warning, kind, of_value(item).ok()))
 }
 
 fn of_value<T: DeserializeOwned>(value: &serde_json::Value) -> Result<T, Box<Warning>> {
@@ -257,11 +257,10 @@ fn bad(problem: impl fmt::Display) -> Warning {
 
 /// `spec.ports[0].port: invalid type: ... at line 3 column 5` taken apart.
 fn bad_yaml(error: &serde_yaml_ng::Error, document: Option<Document<'_>>) -> Warning {
-    let text = error.to_string();
-    let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
+    let message = without_marks(&error.to_string());
     let (field, message) = match message.split_once(": ") {
         Some((field, rest)) if is_path(field) => (Some(field), rest),
-        _ => (None, message),
+        _ => (None, message.as_str()),
     };
     let line = document.zip(error.location()).map(|(document, location)| document.line + location.line() - 1);
     let warning = bad(match line {
@@ -274,13 +273,40 @@ fn bad_yaml(error: &serde_yaml_ng::Error, document: Option<Document<'_>>) -> War
     }
 }
 
+/// The message without its ` at line 3 column 5`, which counts from the start of the document.
+fn without_marks(message: &str) -> String {
+    let mut pieces = message.split(" at line ");
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        text += piece.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ' || "column".contains(c));
+    }
+    text
+}
+
 fn is_path(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/[]".contains(c))
 }
 
-fn name_kind(mut warning: Box<Warning>, kind: Kind) -> Box<Warning> {
-    warning.object.get_or_insert_with(|| kind.name().to_owned());
-    warning
+/// Of an object that does not parse, the name where at least that much does.
+#[derive(Debug, Default, serde::Deserialize)]
+struct Named {
+    metadata: Name,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+struct Name {
+    name: Option<String>,
+    namespace: Option<String>,
+}
+
+fn name_object(warning: Warning, kind: Kind, named: Option<Named>) -> Box<Warning> {
+    let Name { name, namespace } = named.unwrap_or_default().metadata;
+    let Some(name) = name else { return Box::new(warning.of(kind.name())) };
+    let namespace = match kind {
+        Kind::Node => "",
+        Kind::Service | Kind::EndpointSlice => namespace.as_deref().unwrap_or("default"),
+    };
+    Box::new(warning.of(ObjectRef { kind, name: ObjectName::new(namespace, &name) }))
 }
 
 fn in_item(mut warning: Warning, number: u32) -> Box<Warning> {

@@ -121,7 +121,10 @@ fn nothing_is_deleted_while_a_document_does_not_parse() {
     );
     let changes = lab.look();
     assert_eq!(&changes[1..], ["+ Service default/a", "+ Service default/d"]);
-    assert!(changes[0].starts_with("! Service (a.yaml, document 2): spec.ports: invalid type"), "{changes:?}");
+    assert!(
+        changes[0].starts_with("! Service default/b (a.yaml, document 2): spec.ports: invalid type"),
+        "{changes:?}"
+    );
     // Another file's objects are not protected.
     lab.write("z.yaml", "");
     assert_eq!(lab.look(), ["- Service default/z"]);

@@ -46,7 +46,7 @@ fn lists_are_read_item_by_item() {
     let (objects, bad) = read_all(yaml);
     assert_eq!(objects, ["Service default/a", "Node d"]);
     assert_eq!(bad.len(), 1);
-    assert!(bad[0].starts_with("Service: items[1].spec.ports[0].port: invalid type"), "{bad:?}");
+    assert!(bad[0].starts_with("Service default/b: items[1].spec.ports[0].port: invalid type"), "{bad:?}");
 
     let json = r#"{"kind": "ServiceList", "apiVersion": "v1", "metadata": {}, "items": [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}}]}"#;
     assert_eq!(read_all(json).0, ["Service default/a", "Service default/b"]);
@@ -63,7 +63,7 @@ fn what_does_not_parse_names_field_and_line() {
     assert_eq!(bad.len(), 2);
     assert!(
         bad[0].starts_with(
-            "Service: spec.ports[0].port: invalid type: string \"eighty\", expected i32 (line 9 of the file);"
+            "Service default/b: spec.ports[0].port: invalid type: string \"eighty\", expected i32 (line 9 of the file);"
         ),
         "{bad:?}"
     );
