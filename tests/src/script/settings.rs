@@ -1,0 +1,45 @@
+//! The settings of a case: `name: value` lines, named as on the command line.
+
+use anyhow::{Context, Result, bail};
+use lb_agent::dataplane::Sizes;
+use lb_agent::desired::{Limits, Policy, VendorAnnotations};
+use lb_common::table::Mode;
+
+/// The node that cases run on, unless they say otherwise.
+const NODE: &str = "node-1";
+
+pub struct Settings {
+    pub policy: Policy,
+    pub limits: Limits,
+}
+
+pub fn parse(text: &str) -> Result<Settings> {
+    let mut policy = Policy {
+        node_name: NODE.to_owned(),
+        default_ip_mode: Mode::VIP,
+        proxy_annotations: Vec::new(),
+        vendor_annotations: VendorAnnotations::Ignored,
+    };
+    let mut sizes = Sizes::default();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let (name, value) = line.split_once(": ").with_context(|| format!("{line:?} is no setting"))?;
+        match name {
+            "node-name" => value.clone_into(&mut policy.node_name),
+            "default-ip-mode" => policy.default_ip_mode = mode(value)?,
+            "proxy-annotation" => policy.proxy_annotations.push(value.parse().map_err(anyhow::Error::msg)?),
+            "vendor-annotations" if value == "on" => policy.vendor_annotations = VendorAnnotations::Honoured,
+            "frontends-max" => sizes.frontends_max = value.parse()?,
+            "backends-max" => sizes.backends_max = value.parse()?,
+            _ => bail!("no setting {name:?}"),
+        }
+    }
+    Ok(Settings { policy, limits: Limits::from(&sizes) })
+}
+
+fn mode(text: &str) -> Result<Mode> {
+    match text {
+        "VIP" => Ok(Mode::VIP),
+        "Proxy" => Ok(Mode::Proxy),
+        _ => bail!("{text:?} is no mode"),
+    }
+}
