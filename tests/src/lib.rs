@@ -1,6 +1,29 @@
-//! Harness of the tests: packets, and machines to run them through.
+//! Harness of the tests: packets and machines to run them through; and, for real sockets, network namespaces shaped
+//! like a node, its pods and the world outside, real programs in them, and eyes on their wires.
+//!
+//! Everything made here is removed when its guard is dropped, also when a test panics. The harness itself panics when
+//! the machine refuses something: a test that cannot be set up has failed.
 
+pub mod address;
+pub mod agent;
+pub mod answer;
+pub mod capture;
 pub mod cases;
+pub mod deadline;
+pub mod demo;
+pub mod dial;
+pub mod haproxy;
+pub mod http;
+pub mod lab;
 pub mod machine;
+pub mod manifest;
+pub mod netns;
+pub mod nginx;
 pub mod packet;
+<<<<<<< HEAD
 pub mod script;
+=======
+pub mod process;
+pub mod scene;
+pub mod serve;
+>>>>>>> 49e0969 (Add the namespace harness and the demo)

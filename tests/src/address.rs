@@ -1,0 +1,81 @@
+//! The address plan of the labs, the same in both families: who has which address, by a small number.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+pub use lb_common::addr::Family;
+
+/// Both families, for tests that run once in each.
+pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// A network of the plan: the third octet (IPv4) or hextet (IPv6) apart, all alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Net {
+    v4: [u8; 3],
+    v6: [u16; 4],
+}
+
+/// Pods of the node.
+pub const PODS: Net = Net { v4: [10, 244, 1], v6: [0xfd00, 0x10, 0x244, 1] };
+/// Pods of another node; their addresses live in the external namespace.
+pub const REMOTE_PODS: Net = Net { v4: [10, 244, 2], v6: [0xfd00, 0x10, 0x244, 2] };
+/// Between the node (2) and the external namespace (1), where the balancer is.
+pub const UPLINK: Net = Net { v4: [192, 0, 2], v6: [0x2001, 0xdb8, 2, 0] };
+/// Between the node (2) and the far namespace (1), where clients from the network are.
+pub const FAR_LINK: Net = Net { v4: [192, 0, 3], v6: [0x2001, 0xdb8, 3, 0] };
+/// Clients in the network, behind the far link.
+pub const FAR: Net = Net { v4: [203, 0, 113], v6: [0x2001, 0xdb8, 0x113, 0] };
+/// Addresses of load balancers; all of them are local in the external namespace.
+pub const BALANCERS: Net = Net { v4: [198, 51, 100], v6: [0x2001, 0xdb8, 0x51, 0] };
+/// Cluster addresses.
+pub const CLUSTER: Net = Net { v4: [10, 96, 0], v6: [0xfd00, 0x10, 0x96, 0] };
+
+impl Net {
+    /// The host with this number.
+    pub fn host(self, family: Family, number: u8) -> IpAddr {
+        match family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::new(self.v4[0], self.v4[1], self.v4[2], number)),
+            Family::V6 => {
+                let [a, b, c, d] = self.v6;
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, number.into()))
+            }
+        }
+    }
+
+    /// The network as a route names it.
+    pub fn prefix(self, family: Family) -> String {
+        format!("{}/{}", self.host(family, 0), Self::length(family))
+    }
+
+    /// A host with the length of its network, as an interface address names it.
+    pub fn interface(self, family: Family, number: u8) -> String {
+        format!("{}/{}", self.host(family, number), Self::length(family))
+    }
+
+    const fn length(family: Family) -> u8 {
+        match family {
+            Family::V4 => 24,
+            Family::V6 => 64,
+        }
+    }
+}
+
+/// The family of an address.
+pub const fn family(address: IpAddr) -> Family {
+    match address {
+        IpAddr::V4(_) => Family::V4,
+        IpAddr::V6(_) => Family::V6,
+    }
+}
+
+/// A balancer's address with a port.
+pub fn vip(family: Family, number: u8, port: u16) -> SocketAddr {
+    SocketAddr::new(BALANCERS.host(family, number), port)
+}
+
+/// `-4` or `-6`, as `ip` wants it.
+pub const fn flag(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "-4",
+        Family::V6 => "-6",
+    }
+}

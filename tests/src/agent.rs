@@ -1,0 +1,198 @@
+//! The agent under test: the program itself, run on the node of a lab, with pins of its own.
+
+use std::env;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::http;
+use crate::netns::Netns;
+use crate::process::{Finished, Process, finish};
+
+/// Where pinned maps live.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// The address that every agent serves HTTP on: each has a loopback of its own.
+const HTTP: ([u8; 4], u16) = ([127, 0, 0, 1], 10356);
+
+/// How long any subcommand may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(20);
+
+/// Tables small enough to be made at once. A test that needs more says so: the last one of a flag counts.
+const SIZES: [&str; 6] = ["--frontends-max", "1024", "--backends-max", "4096", "--flows-max", "8192"];
+
+/// The program: `$LB_AGENT_BIN`, or what cargo built beside this program.
+#[track_caller]
+pub fn program() -> PathBuf {
+    if let Some(path) = env::var_os("LB_AGENT_BIN") {
+        return path.into();
+    }
+    let own = env::current_exe().expect("Linux knows the path of a running program");
+    let built = own.ancestors().skip(1).take(2).map(|folder| folder.join("lb-agent")).find(|path| path.is_file());
+    match built {
+        Some(path) => path,
+        None => panic!("there is no lb-agent beside {}: cargo build -p lb-agent", own.display()),
+    }
+}
+
+/// An agent's settings; it can be started, ended and started again with the same ones.
+pub struct Agent {
+    netns: Netns,
+    folder: PathBuf,
+    source: PathBuf,
+    pin_path: PathBuf,
+    flags: Vec<String>,
+    process: Option<Process>,
+}
+
+impl Agent {
+    /// An agent that does not run yet. `folder` takes its log, `source` holds its manifests.
+    pub fn new(netns: &Netns, folder: &Path, source: &Path) -> Self {
+        let pin_path = Path::new(BPFFS).join(format!("lb-test-{}", netns.name()));
+        let (folder, source) = (folder.to_owned(), source.to_owned());
+        Self { netns: netns.clone(), folder, source, pin_path, flags: Vec::new(), process: None }
+    }
+
+    /// Adds flags of `lb-agent run`.
+    #[must_use]
+    pub fn flags(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Uses other pins than its own.
+    #[must_use]
+    pub fn pins(mut self, path: &Path) -> Self {
+        path.clone_into(&mut self.pin_path);
+        self
+    }
+
+    /// Where its maps are pinned.
+    pub fn pin_path(&self) -> &Path {
+        &self.pin_path
+    }
+
+    /// Starts it and waits until it has programmed its first full state.
+    #[track_caller]
+    #[must_use]
+    pub fn started(mut self) -> Self {
+        self.start();
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    #[track_caller]
+    pub fn start(&mut self) {
+        self.spawn();
+        let netns = self.netns.clone();
+        self.process_mut().wait_until_up(|| matches!(http::get(&netns, http_address(), "/readyz"), Some((200, _))));
+    }
+
+    /// Starts it without waiting.
+    #[track_caller]
+    pub fn spawn(&mut self) {
+        assert!(self.process.is_none(), "it runs already");
+        let mut command = self.command(&["run", "--node-name", crate::manifest::NODE, "--log-level", "debug"]);
+        command.arg("--source").arg(format!("dir:{}", self.source.display()));
+        command.args(["--http", &http_address().to_string()]).args(SIZES).args(&self.flags);
+        self.process = Some(Process::start(&self.netns, "agent", &self.folder, &mut command));
+    }
+
+    /// Ends it as a crash would.
+    #[track_caller]
+    pub fn crash(&mut self) {
+        self.process_mut().crash();
+        self.process = None;
+    }
+
+    /// Asks it to end (SIGTERM), and waits until it has done so in good order.
+    #[track_caller]
+    pub fn terminate(&mut self) {
+        let process = self.process_mut();
+        process.signal(Signal::SIGTERM);
+        let status = process.wait();
+        assert!(
+            status.success(),
+            "the agent ended with {status} (signal {:?}):\n{}",
+            status.signal(),
+            process.output()
+        );
+        self.process = None;
+    }
+
+    /// Waits until it ends by itself: its exit code and what it said.
+    #[track_caller]
+    pub fn refused(&mut self) -> (Option<i32>, String) {
+        let process = self.process_mut();
+        let status = process.wait();
+        let output = process.output();
+        self.process = None;
+        (status.code(), output)
+    }
+
+    /// The process id, to look at from outside.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the agent runs").pid()
+    }
+
+    /// What it logged since its first start.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default()
+    }
+
+    /// A page of its HTTP server.
+    pub fn page(&self, path: &str) -> Option<(u16, String)> {
+        http::get(&self.netns, http_address(), path)
+    }
+
+    /// Runs a subcommand on the same pins, whether the agent runs or not.
+    #[track_caller]
+    pub fn ask(&self, arguments: &[&str]) -> Finished {
+        finish(&self.netns, &mut self.command(arguments), COMMAND_LIMIT)
+    }
+
+    /// What a subcommand prints. Panics when it fails.
+    #[track_caller]
+    pub fn says(&self, arguments: &[&str]) -> String {
+        let finished = self.ask(arguments);
+        assert_eq!(finished.code, Some(0), "lb-agent {arguments:?} failed: {}", finished.stderr);
+        finished.stdout
+    }
+
+    /// Removes programs, links and pins.
+    #[track_caller]
+    pub fn unload(&self) {
+        self.says(&["unload"]);
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(arguments).arg("--pin-path").arg(&self.pin_path);
+        command
+    }
+
+    #[track_caller]
+    fn process_mut(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the agent was started")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.process = None;
+        if self.pin_path.exists() {
+            // While a test unwinds there is nobody to tell; what is left is removed by force below.
+            let _ = self.netns.inside(|| self.command(&["unload"]).output());
+            let _ = std::fs::remove_dir_all(&self.pin_path);
+        }
+    }
+}
+
+fn http_address() -> SocketAddr {
+    SocketAddr::from(HTTP)
+}

@@ -1,0 +1,27 @@
+//! The demo as a program: exit code 0 when every step happened as expected, 1 otherwise.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lb_tests::demo::{self, Step};
+
+/// Shows the problem that lb-agent solves, and the cure, with real programs in network namespaces of its own.
+#[derive(Parser)]
+#[command(name = "demo")]
+struct Args {
+    /// Sabotage one step: it must then be reported as wrong
+    #[arg(long = "break", value_name = "STEP", value_enum)]
+    sabotage: Option<Step>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(error) = demo::requirements() {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
+    match demo::run(args.sabotage) {
+        demo::Verdict::AsExpected => ExitCode::SUCCESS,
+        demo::Verdict::Wrong => ExitCode::FAILURE,
+    }
+}

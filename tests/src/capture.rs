@@ -1,0 +1,207 @@
+//! Eyes on the wires of a namespace: every packet of every interface, as it stands there.
+//!
+//! What goes out is seen after the traffic-control hooks, what comes in before them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+use crate::address::UPLINK;
+use crate::deadline;
+use crate::netns::Netns;
+
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
+const IPPROTO_ICMP: u8 = 1;
+const IPPROTO_ICMPV6: u8 = 58;
+const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
+
+/// `PACKET_OUTGOING` of `linux/if_packet.h`.
+const OUTGOING: u8 = 4;
+
+/// Which way a packet went, from the namespace's view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    In,
+    Out,
+}
+
+/// What a packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    Syn,
+    Tcp,
+    Udp,
+    Icmp,
+    Other(u8),
+}
+
+/// One packet on one interface. Ports are zero where there are none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Index of the interface in the namespace.
+    pub interface: usize,
+    pub direction: Direction,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    pub carries: Carries,
+}
+
+impl fmt::Display for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { interface, direction, source, destination, carries } = self;
+        write!(f, "{direction:?} on {interface}: {carries:?} {source} -> {destination}")
+    }
+}
+
+/// A running capture. It ends when dropped.
+pub struct Capture {
+    netns: Netns,
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<Vec<Packet>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Capture {
+    /// Watches all interfaces but the loopback. What is sent after this returns is seen.
+    pub fn start(netns: &Netns) -> Self {
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let tap = netns.inside(open);
+        let (told, sink) = (Arc::clone(&stop), Arc::clone(&seen));
+        let thread = netns.thread(move || listen(&tap, &told, &sink));
+        Self { netns: netns.clone(), stop, seen, thread: Some(thread) }
+    }
+
+    /// What has been seen so far.
+    pub fn seen(&self) -> Vec<Packet> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for a packet.
+    #[track_caller]
+    pub fn wait_for(&self, what: &str, is_it: impl Fn(&Packet) -> bool) -> Packet {
+        let found = deadline::within(deadline::PATIENCE, || self.seen().into_iter().find(&is_it));
+        match found {
+            Some(packet) => packet,
+            None => panic!("no such packet in {}: {what}; seen were\n{}", self.netns.name(), self.listing()),
+        }
+    }
+
+    /// Everything that was seen before this call, and certainly all of it: a packet of `from` to the balancer's side
+    /// of the uplink is sent after it and waited for.
+    #[track_caller]
+    pub fn all_until_now(&self, from: &Netns) -> Vec<Packet> {
+        let family = crate::address::Family::V4;
+        let marker = from.inside(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("any port");
+            // Port 9 is discard; nobody needs to listen.
+            socket.send_to(b"marker", (UPLINK.host(family, 1), 9)).expect("there is a route to the balancer");
+            socket.local_addr().expect("it is bound").port()
+        });
+        self.wait_for("the marker", |packet| packet.carries == Carries::Udp && packet.source.port() == marker);
+        self.seen()
+    }
+
+    fn listing(&self) -> String {
+        let lines: Vec<String> = self.seen().iter().map(|packet| format!("  {packet}")).collect();
+        lines.join("\n")
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            // It reports its own panic.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn open() -> OwnedFd {
+    let tap = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
+        .expect("root may open a packet socket");
+    setsockopt(&tap, sockopt::RcvBuf, &(8 << 20)).expect("an option that all sockets have");
+    setsockopt(&tap, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000)).expect("an option that all sockets have");
+    tap
+}
+
+fn listen(tap: &OwnedFd, told: &AtomicBool, sink: &Mutex<Vec<Packet>>) {
+    let mut bytes = vec![0; 128];
+    while !told.load(Ordering::SeqCst) {
+        let Ok((count, link)) = recvfrom::<LinkAddr>(tap.as_raw_fd(), &mut bytes) else { continue };
+        let Some(link) = link else { continue };
+        let direction = if link.pkttype() == OUTGOING { Direction::Out } else { Direction::In };
+        if let Some(packet) = parse(&bytes[..count], link.ifindex(), direction)
+            && !packet.source.ip().is_loopback()
+        {
+            sink.lock().unwrap_or_else(PoisonError::into_inner).push(packet);
+        }
+    }
+}
+
+/// Reads an IP packet without options or extension headers in front of its ports.
+fn parse(bytes: &[u8], interface: usize, direction: Direction) -> Option<Packet> {
+    let (source, destination, protocol, rest) = match bytes.first()? >> 4 {
+        4 => {
+            let header = usize::from(bytes[0] & 0xf) * 4;
+            let address = |at: usize| -> Option<IpAddr> {
+                let octets: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
+                Some(Ipv4Addr::from(octets).into())
+            };
+            (address(12)?, address(16)?, *bytes.get(9)?, bytes.get(header..)?)
+        }
+        6 => {
+            let address = |at: usize| -> Option<IpAddr> {
+                let octets: [u8; 16] = bytes.get(at..at + 16)?.try_into().ok()?;
+                Some(Ipv6Addr::from(octets).into())
+            };
+            (address(8)?, address(24)?, *bytes.get(6)?, bytes.get(40..)?)
+        }
+        _ => return None,
+    };
+    let port = |at: usize| rest.get(at..at + 2).map(|word| u16::from_be_bytes([word[0], word[1]]));
+    let has_ports = matches!(protocol, IPPROTO_TCP | IPPROTO_UDP);
+    let (from, to) = if has_ports { (port(0)?, port(2)?) } else { (0, 0) };
+    let carries = match protocol {
+        IPPROTO_TCP if rest.get(13)? & (TCP_SYN | TCP_ACK) == TCP_SYN => Carries::Syn,
+        IPPROTO_TCP => Carries::Tcp,
+        IPPROTO_UDP => Carries::Udp,
+        IPPROTO_ICMP | IPPROTO_ICMPV6 => Carries::Icmp,
+        other => Carries::Other(other),
+    };
+    let (source, destination) = (SocketAddr::new(source, from), SocketAddr::new(destination, to));
+    Some(Packet { interface, direction, source, destination, carries })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_syn_is_read() {
+        let mut bytes = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        bytes.extend([0x30, 0x39, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x02, 0, 0, 0, 0, 0, 0]);
+        let packet = parse(&bytes, 3, Direction::Out).expect("a packet");
+        assert_eq!(packet.to_string(), "Out on 3: Syn 10.0.0.1:12345 -> 10.0.0.2:80");
+        bytes[33] = 0x12;
+        assert_eq!(parse(&bytes, 3, Direction::In).expect("a packet").carries, Carries::Tcp);
+    }
+
+    #[test]
+    fn what_is_no_packet_is_none() {
+        assert_eq!(parse(&[], 1, Direction::In), None);
+        assert_eq!(parse(&[0x45; 19], 1, Direction::In), None);
+        assert_eq!(parse(&[0x60; 39], 1, Direction::In), None);
+        assert_eq!(parse(&[0x10; 60], 1, Direction::In), None);
+    }
+}

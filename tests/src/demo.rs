@@ -1,0 +1,60 @@
+//! The demo: what users report about load balancers that speak PROXY protocol, and what cures it.
+//!
+//! Verdicts come from curl's exit code, haproxy's statistics and nginx's log, never from counters of the agent.
+
+mod acts;
+mod report;
+mod stage;
+
+use std::time::Instant;
+
+use clap::ValueEnum;
+use nix::unistd::Uid;
+
+use report::Report;
+pub use report::Verdict;
+use stage::Stage;
+
+/// A step of the story, by its letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Step {
+    /// ipMode: VIP, and the failure that users report
+    A,
+    /// The status edited to Proxy: cured
+    B,
+    /// A plain Service in VIP mode
+    C,
+    /// Two Services on one address
+    D,
+    /// What the tools show
+    E,
+}
+
+/// Says what is missing on this machine, if anything is.
+pub fn requirements() -> anyhow::Result<()> {
+    if !Uid::effective().is_root() {
+        anyhow::bail!("the demo makes network namespaces and loads BPF programs: run it as root");
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for program in ["ip", "curl", "nginx", "haproxy", "bpftool"] {
+        if !std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
+            anyhow::bail!("{program} is not installed: run cargo xtask setup");
+        }
+    }
+    Ok(())
+}
+
+/// Plays all steps, the sabotaged one included, and tells how it went.
+pub fn run(sabotage: Option<Step>) -> Verdict {
+    let started = Instant::now();
+    let mut report = Report::new(sabotage);
+    report.introduce();
+    let stage = Stage::set(sabotage);
+    acts::shortcut(&stage, &mut report);
+    acts::cure(&stage, &mut report, sabotage);
+    acts::plain(&stage, &mut report);
+    acts::neighbours(&stage, &mut report);
+    acts::tools(&stage, &mut report, sabotage);
+    drop(stage);
+    report.conclude(started.elapsed())
+}

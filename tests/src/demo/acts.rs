@@ -1,0 +1,250 @@
+//! The acts of the demo, one per step: each does what its title says and checks what came of it.
+
+use std::time::Duration;
+
+use super::Step;
+use super::report::{Check, Report};
+use super::stage::{Download, LOGIN, PLAIN, SHOP, Shop, Stage, UNSERVED, WEB};
+use crate::deadline;
+use crate::nginx::{Request, SLOW_BYTES};
+use crate::process::Finished;
+
+/// curl's exit codes for an empty reply and for a connection that was reset.
+const CURL_EMPTY_REPLY: i32 = 52;
+const CURL_RECEIVE_FAILED: i32 = 56;
+
+/// How long an edit of the status may take to be seen on the wire; it is milliseconds.
+const EDIT_LIMIT: Duration = Duration::from_secs(3);
+
+/// (a) The shortcut: the backend misses its PROXY header and hangs up.
+pub fn shortcut(stage: &Stage, report: &mut Report) {
+    report.step(Step::A, "ipMode: VIP. The connection takes the shortcut to nginx, which misses the PROXY header");
+    let before = stage.haproxy.connections(SHOP.name);
+    let curl = stage.curl(&SHOP);
+    report.check(
+        Step::A,
+        &Check {
+            at: "curl in the pod",
+            expected: format!("fails: exit code {CURL_RECEIVE_FAILED} or {CURL_EMPTY_REPLY}"),
+            happened: told(&curl),
+            holds: matches!(curl.code, Some(CURL_EMPTY_REPLY | CURL_RECEIVE_FAILED)),
+        },
+    );
+    counted(stage, report, Step::A, &SHOP, before, 0);
+}
+
+/// (b) The cure: the status says Proxy, and the balancer is passed again. What was open stays open.
+pub fn cure(stage: &Stage, report: &mut Report, sabotage: Option<Step>) {
+    report.step(Step::B, "status edited to ipMode: Proxy. The same connection goes out to the balancer");
+    // It is VIP already, unless the step before was sabotaged.
+    stage.publish(&SHOP, "VIP");
+    deadline::within(EDIT_LIMIT, || (stage.curl(&SHOP).code != Some(0)).then_some(()));
+    let mut download = open_download(stage);
+    let (before, logged) = (stage.haproxy.connections(SHOP.name), stage.logged());
+    if sabotage != Some(Step::B) {
+        stage.publish(&SHOP, "Proxy");
+    }
+    let mut last = stage.curl(&SHOP);
+    deadline::within(EDIT_LIMIT, || {
+        if last.code != Some(0) {
+            last = stage.curl(&SHOP);
+        }
+        (last.code == Some(0)).then_some(())
+    });
+    report.check(
+        Step::B,
+        &Check { at: "the same curl", expected: "succeeds".into(), happened: told(&last), holds: last.code == Some(0) },
+    );
+    counted(stage, report, Step::B, &SHOP, before, 1);
+    logged_by_nginx(stage, report, Step::B, logged, Came::Announced);
+    finish_download(&mut download, report);
+}
+
+/// (c) A plain Service: the shortcut is right, and the balancer is not bothered.
+pub fn plain(stage: &Stage, report: &mut Report) {
+    report.step(Step::C, "a plain Service in VIP mode. Answered directly; the balancer is not bothered");
+    direct(stage, report, Step::C, &PLAIN);
+}
+
+/// (d) One address, three ports, three fates.
+pub fn neighbours(stage: &Stage, report: &mut Report) {
+    report.step(Step::D, "two Services on one address: :80 is VIP, :8443 is Proxy; :9999 is nobody's and passes");
+    direct(stage, report, Step::D, &WEB);
+    by_way_of_the_balancer(stage, report, &LOGIN, Came::Announced);
+    by_way_of_the_balancer(stage, report, &UNSERVED, Came::FromBalancer);
+}
+
+/// (e) What an operator sees.
+pub fn tools(stage: &Stage, report: &mut Report, sabotage: Option<Step>) {
+    report.step(Step::E, "what the tools show");
+    if sabotage == Some(Step::E) {
+        stage.publish(&SHOP, "VIP");
+        let is_vip = || (stage.curl(&SHOP).code != Some(0)).then_some(());
+        assert!(deadline::within(EDIT_LIMIT, is_vip).is_some(), "the sabotage has no effect");
+    }
+    shown(stage, report);
+    explained(stage, report);
+    dumped(stage, report);
+}
+
+fn shown(stage: &Stage, report: &mut Report) {
+    let address = SHOP.at().ip().to_string();
+    let shown = stage.agent.ask(&["show", "frontends"]);
+    println!("    lb-agent show frontends");
+    Report::quote(&shown.stdout);
+    let line = shown.stdout.lines().find(|line| line.contains(&address)).unwrap_or(&shown.stderr);
+    report.check(
+        Step::E,
+        &Check {
+            at: "show frontends",
+            expected: format!("{address} is in mode Proxy"),
+            happened: format!("exit code {}: {}", code(&shown), line.split_whitespace().collect::<Vec<_>>().join(" ")),
+            holds: shown.code == Some(0) && line.contains("Proxy"),
+        },
+    );
+}
+
+fn explained(stage: &Stage, report: &mut Report) {
+    let (from, to) = (stage.client().to_string(), format!("{}/tcp", SHOP.at()));
+    let explained = stage.agent.ask(&["explain", "--from", &from, "--to", &to]);
+    println!("    lb-agent explain --from {from} --to {to}");
+    Report::quote(&explained.stdout);
+    let line = explained.stdout.lines().find(|line| line.contains("Proxy")).unwrap_or(&explained.stderr);
+    report.check(
+        Step::E,
+        &Check {
+            at: "explain",
+            expected: "names the mode Proxy".into(),
+            happened: format!("exit code {}: {}", code(&explained), line.trim()),
+            holds: explained.code == Some(0) && line.contains("Proxy"),
+        },
+    );
+}
+
+fn dumped(stage: &Stage, report: &mut Report) {
+    let octets: Vec<u8> = SHOP.at().ip().to_string().split('.').filter_map(|octet| octet.parse().ok()).collect();
+    let dump = stage.dump("frontends4");
+    let entries: Vec<serde_json::Value> = serde_json::from_str(&dump.stdout).unwrap_or_default();
+    let is_shop = |entry: &&serde_json::Value| {
+        entry["key"]["addr"] == serde_json::json!(octets) && entry["key"]["port"] == SHOP.port
+    };
+    let entry = entries.iter().find(is_shop).cloned().unwrap_or_default();
+    println!("    bpftool map dump pinned .../frontends4 (one of {} entries)", entries.len());
+    Report::quote(&entry.to_string());
+    report.check(
+        Step::E,
+        &Check {
+            at: "bpftool map dump",
+            expected: "port 80 of the address says \"mode\": \"Proxy\"".into(),
+            happened: format!("exit code {}: \"mode\": {}", code(&dump), entry["value"]["mode"]),
+            holds: entry["value"]["mode"] == "Proxy",
+        },
+    );
+}
+
+/// How a connection is to have reached nginx.
+#[derive(Clone, Copy)]
+enum Came {
+    /// Straight from the client.
+    Directly,
+    /// From the balancer, which announced the client.
+    Announced,
+    /// From the balancer, which said nothing.
+    FromBalancer,
+}
+
+/// A Service that is answered without the balancer.
+fn direct(stage: &Stage, report: &mut Report, step: Step, shop: &Shop) {
+    let (before, logged) = (stage.haproxy.connections(shop.name), stage.logged());
+    succeeds(stage, report, step, shop);
+    counted(stage, report, step, shop, before, 0);
+    logged_by_nginx(stage, report, step, logged, Came::Directly);
+}
+
+/// An address that the balancer answers.
+fn by_way_of_the_balancer(stage: &Stage, report: &mut Report, shop: &Shop, came: Came) {
+    let (before, logged) = (stage.haproxy.connections(shop.name), stage.logged());
+    succeeds(stage, report, Step::D, shop);
+    counted(stage, report, Step::D, shop, before, 1);
+    logged_by_nginx(stage, report, Step::D, logged, came);
+}
+
+fn succeeds(stage: &Stage, report: &mut Report, step: Step, shop: &Shop) {
+    let curl = stage.curl(shop);
+    let expected = format!("{} succeeds", shop.at());
+    report.check(step, &Check { at: "curl in the pod", expected, happened: told(&curl), holds: curl.code == Some(0) });
+}
+
+/// Compares what haproxy has counted since `before`.
+fn counted(stage: &Stage, report: &mut Report, step: Step, shop: &Shop, before: u64, wanted: u64) {
+    let count = stage.haproxy.connections(shop.name) - before;
+    let plural = |count| if count == 1 { "1 connection".to_owned() } else { format!("{count} connections") };
+    report.check(
+        step,
+        &Check { at: "haproxy counted", expected: plural(wanted), happened: plural(count), holds: count == wanted },
+    );
+}
+
+/// Looks at the one request that nginx has logged since it had logged `before`.
+fn logged_by_nginx(stage: &Stage, report: &mut Report, step: Step, before: [usize; 2], came: Came) {
+    let (client, balancer) = (stage.client(), Stage::balancer());
+    let (peer, announced) = match came {
+        Came::Directly => (client, None),
+        Came::Announced => (balancer, Some(client)),
+        Came::FromBalancer => (balancer, None),
+    };
+    let wanted = |request: &Request| request.peer == peer && request.announced == announced;
+    let describe = |peer, announced: Option<_>| match announced {
+        Some(client) => format!("client {client}, announced by {peer}"),
+        None => format!("client {peer}"),
+    };
+    // nginx writes its log after it has answered.
+    let requests = || stage.logged_since(before).into_iter().filter(|request| request.path == "/");
+    let found = deadline::within(EDIT_LIMIT, || requests().next());
+    report.check(
+        step,
+        &Check {
+            at: "nginx logged",
+            expected: describe(peer, announced),
+            happened: found.as_ref().map_or("nothing".into(), |request| describe(request.peer, request.announced)),
+            holds: found.as_ref().is_some_and(wanted) && requests().count() == 1,
+        },
+    );
+}
+
+/// Starts a download over the shortcut and waits until it is under way.
+fn open_download(stage: &Stage) -> Download {
+    let mut download = stage.download(&SHOP);
+    deadline::within(EDIT_LIMIT, || (download.bytes() > 0 || download.process.ended().is_some()).then_some(()));
+    download
+}
+
+/// The download began before the edit and must end well after it.
+fn finish_download(download: &mut Download, report: &mut Report) {
+    let was_open = download.process.ended().is_none();
+    let code = download.process.wait().code();
+    let bytes = download.bytes();
+    let state = if was_open { "open after the edit" } else { "over before the edit" };
+    report.check(
+        Step::B,
+        &Check {
+            at: "an open download",
+            expected: format!("goes on over the edit: {SLOW_BYTES} bytes, exit code 0"),
+            happened: format!(
+                "{state}; {bytes} bytes, exit code {}",
+                code.map_or("none".into(), |code| code.to_string())
+            ),
+            holds: was_open && code == Some(0) && bytes == SLOW_BYTES,
+        },
+    );
+}
+
+/// curl's result in one line.
+fn told(curl: &Finished) -> String {
+    let said = if curl.code == Some(0) { &curl.stdout } else { &curl.stderr };
+    format!("exit code {}: {}", code(curl), said.lines().next().unwrap_or_default())
+}
+
+fn code(finished: &Finished) -> String {
+    finished.code.map_or_else(|| "none".into(), |code| code.to_string())
+}

@@ -1,0 +1,212 @@
+//! A node with its pods, and the world outside, in namespaces.
+//!
+//! ```text
+//!   pod client --.                                    .-- external: the cloud balancer, pods of other nodes
+//!   pod a -------+-- node (routes, runs the agent) --+
+//!   pod b -------'                                    '-- far: clients in the network
+//! ```
+//!
+//! Without an agent everything reaches everything by plain routing, and every balancer's address is in `external`.
+
+pub mod cni;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::address::{BALANCERS, FAMILIES, FAR, FAR_LINK, Family, PODS, REMOTE_PODS, UPLINK, flag};
+use crate::netns::Netns;
+
+pub use cni::Cni;
+
+/// The node's interface towards the balancer.
+pub const UPLINK_NAME: &str = "up0";
+/// The node's interface towards clients in the network.
+pub const FAR_NAME: &str = "up1";
+
+/// Whether the node drops what comes in by an interface that it would not use for the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReversePath {
+    Loose,
+    Strict,
+}
+
+/// What a lab is to be made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    test: &'static str,
+    pods: Vec<&'static str>,
+    cni: Cni,
+    reverse_path: ReversePath,
+}
+
+impl Setup {
+    /// A node with point-to-point veths and no pods. `test` names the namespaces: short, without a dash, and used
+    /// by one lab at a time.
+    pub const fn new(test: &'static str) -> Self {
+        Self { test, pods: Vec::new(), cni: Cni::PointToPoint, reverse_path: ReversePath::Loose }
+    }
+
+    #[must_use]
+    pub fn pods(mut self, names: &[&'static str]) -> Self {
+        self.pods.extend(names);
+        self
+    }
+
+    #[must_use]
+    pub const fn cni(mut self, cni: Cni) -> Self {
+        self.cni = cni;
+        self
+    }
+
+    #[must_use]
+    pub const fn reverse_path(mut self, reverse_path: ReversePath) -> Self {
+        self.reverse_path = reverse_path;
+        self
+    }
+
+    /// Makes the namespaces and connects them.
+    pub fn build(self) -> Lab {
+        Lab::build(&self)
+    }
+}
+
+/// A pod of the node.
+pub struct Pod {
+    pub netns: Netns,
+    /// The last part of its addresses.
+    number: u8,
+    /// The node's end of its veth.
+    pub interface: String,
+}
+
+impl Pod {
+    pub fn address(&self, family: Family) -> IpAddr {
+        PODS.host(family, self.number)
+    }
+}
+
+/// Namespaces, addresses and routes. Dropping it removes all of them.
+pub struct Lab {
+    pub test: &'static str,
+    pub node: Netns,
+    pub external: Netns,
+    pub far: Netns,
+    cni: Cni,
+    pods: BTreeMap<&'static str, Pod>,
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    fn build(setup: &Setup) -> Self {
+        let test = setup.test;
+        assert!(!test.contains('-'), "{test} would not be recognised as ours");
+        let mut lab = Self {
+            test,
+            node: Netns::create(test, "node"),
+            external: Netns::create(test, "ext"),
+            far: Netns::create(test, "far"),
+            cni: setup.cni,
+            pods: BTreeMap::new(),
+            folder: tempfile::Builder::new().prefix("lb-").tempdir().expect("the temporary folder is writable"),
+        };
+        lab.settle_node(setup.reverse_path);
+        lab.connect_outside();
+        setup.cni.prepare(&lab.node);
+        for pod in &setup.pods {
+            lab.add_pod(pod);
+        }
+        lab
+    }
+
+    /// Where tests of this lab may write.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A pod by name.
+    #[track_caller]
+    pub fn pod(&self, name: &str) -> &Pod {
+        match self.pods.get(name) {
+            Some(pod) => pod,
+            None => panic!("there is no pod {name} in {}", self.test),
+        }
+    }
+
+    /// An address of a pod.
+    #[track_caller]
+    pub fn pod_address(&self, name: &str, family: Family) -> IpAddr {
+        self.pod(name).address(family)
+    }
+
+    /// Starts a pod: its namespace, its veth, its addresses and routes. Its number is the next one from 10.
+    pub fn add_pod(&mut self, name: &'static str) {
+        let number = 10 + u8::try_from(self.pods.len()).expect("a lab has few pods");
+        let netns = Netns::create(self.test, name);
+        let interface = self.cni.connect(&self.node, &netns, number);
+        let other = self.pods.insert(name, Pod { netns, number, interface });
+        assert!(other.is_none(), "two pods are called {name}");
+    }
+
+    /// Removes a pod with its interface, as a container runtime does.
+    pub fn remove_pod(&mut self, name: &str) {
+        let pod = self.pods.remove(name).expect("the pod was added");
+        self.node.ip(&[format!("link delete {}", pod.interface)]);
+    }
+
+    fn settle_node(&self, reverse_path: ReversePath) {
+        let rp_filter = match reverse_path {
+            ReversePath::Loose => "0",
+            ReversePath::Strict => "1",
+        };
+        self.node.sysctl(&[
+            ("net.ipv4.ip_forward", "1"),
+            ("net.ipv6.conf.all.forwarding", "1"),
+            ("net.ipv4.conf.all.rp_filter", rp_filter),
+            ("net.ipv4.conf.default.rp_filter", rp_filter),
+        ]);
+    }
+
+    /// The two networks outside: the balancer's, where the node's default route goes, and the far one.
+    fn connect_outside(&self) {
+        // The addresses of balancers are on no interface: programs bind to any of them.
+        self.external.sysctl(&[("net.ipv4.ip_nonlocal_bind", "1"), ("net.ipv6.ip_nonlocal_bind", "1")]);
+        self.far.sysctl(&[("net.ipv4.ip_nonlocal_bind", "1"), ("net.ipv6.ip_nonlocal_bind", "1")]);
+        let (mut node, mut external, mut far) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, other) in [(UPLINK_NAME, &self.external), (FAR_NAME, &self.far)] {
+            node.push(format!("link add {name} type veth peer name eth0 netns {}", other.name()));
+            node.push(format!("link set {name} up"));
+        }
+        external.push("link set eth0 up".to_owned());
+        far.push("link set eth0 up".to_owned());
+        for family in FAMILIES {
+            node.push(format!("addr add {} dev {UPLINK_NAME}", UPLINK.interface(family, 2)));
+            node.push(format!("addr add {} dev {FAR_NAME}", FAR_LINK.interface(family, 2)));
+            external.push(format!("addr add {} dev eth0", UPLINK.interface(family, 1)));
+            far.push(format!("addr add {} dev eth0", FAR_LINK.interface(family, 1)));
+        }
+        self.node.ip(&node);
+        self.external.ip(&external);
+        self.far.ip(&far);
+        for family in FAMILIES {
+            self.route_outside(family);
+        }
+    }
+
+    fn route_outside(&self, family: Family) {
+        let ip = flag(family);
+        let (here, there) = (UPLINK.host(family, 2), UPLINK.host(family, 1));
+        let run = |netns: &Netns, route: &str| {
+            let mut arguments = vec![ip, "route", "add"];
+            arguments.extend(route.split(' '));
+            netns.run("ip", &arguments);
+        };
+        run(&self.node, &format!("default via {there}"));
+        run(&self.node, &format!("{} via {}", FAR.prefix(family), FAR_LINK.host(family, 1)));
+        run(&self.external, &format!("default via {here}"));
+        run(&self.external, &format!("local {} dev lo", BALANCERS.prefix(family)));
+        run(&self.external, &format!("local {} dev lo", REMOTE_PODS.prefix(family)));
+        run(&self.far, &format!("default via {}", FAR_LINK.host(family, 2)));
+        run(&self.far, &format!("local {} dev lo", FAR.prefix(family)));
+    }
+}

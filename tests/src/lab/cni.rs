@@ -1,0 +1,84 @@
+//! How pods are connected to their node: the two shapes that nearly all CNIs have.
+
+use crate::address::{FAMILIES, Family, PODS, flag};
+use crate::netns::Netns;
+
+/// The bridge that pods are ports of.
+pub const BRIDGE_NAME: &str = "cni0";
+
+/// The gateway of a point-to-point pod; nobody has it, the node answers for it.
+const GATEWAY4: &str = "169.254.1.1";
+const GATEWAY6: &str = "fe80::1";
+
+/// The number of the node's own address on the bridge.
+const BRIDGE_NUMBER: u8 = 1;
+
+/// A shape of pod network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cni {
+    /// One veth per pod, a host route to each, a link-scope gateway that the node answers for (Calico, kindnet).
+    PointToPoint,
+    /// The pods' veths are ports of one bridge that has the gateway's address (the bridge plugin, flannel).
+    Bridge,
+}
+
+impl Cni {
+    /// What the node needs before its first pod.
+    pub(super) fn prepare(self, node: &Netns) {
+        if self == Self::PointToPoint {
+            return;
+        }
+        let mut lines = vec![format!("link add {BRIDGE_NAME} type bridge"), format!("link set {BRIDGE_NAME} up")];
+        for family in FAMILIES {
+            lines.push(format!("addr add {} dev {BRIDGE_NAME}", PODS.interface(family, BRIDGE_NUMBER)));
+        }
+        node.ip(&lines);
+        // As every distribution of Kubernetes sets it: bridged packets pass the node's rules.
+        node.sysctl(&[("net.bridge.bridge-nf-call-iptables", "1"), ("net.bridge.bridge-nf-call-ip6tables", "1")]);
+    }
+
+    /// Connects a pod and returns the name of the node's end.
+    pub(super) fn connect(self, node: &Netns, pod: &Netns, number: u8) -> String {
+        let interface = match self {
+            Self::PointToPoint => format!("cali{number}"),
+            Self::Bridge => format!("veth{number}"),
+        };
+        node.ip(&[format!("link add {interface} type veth peer name eth0 netns {}", pod.name())]);
+        match self {
+            Self::PointToPoint => connect_point_to_point(node, pod, number, &interface),
+            Self::Bridge => connect_port(node, pod, number, &interface),
+        }
+        interface
+    }
+}
+
+fn connect_point_to_point(node: &Netns, pod: &Netns, number: u8, interface: &str) {
+    node.sysctl(&[
+        (format!("net.ipv4.conf.{interface}.proxy_arp"), "1"),
+        (format!("net.ipv4.neigh.{interface}.proxy_delay"), "0"),
+    ]);
+    node.ip(&[format!("link set {interface} up"), format!("addr add {GATEWAY6}/64 dev {interface} nodad")]);
+    pod.ip(&[
+        "link set eth0 up".to_owned(),
+        format!("addr add {}/32 dev eth0", PODS.host(Family::V4, number)),
+        format!("addr add {}/128 dev eth0", PODS.host(Family::V6, number)),
+        format!("route add {GATEWAY4} dev eth0 scope link"),
+        format!("route add default via {GATEWAY4} dev eth0"),
+    ]);
+    pod.run("ip", &["-6", "route", "add", "default", "via", GATEWAY6, "dev", "eth0"]);
+    for family in FAMILIES {
+        let address = PODS.host(family, number).to_string();
+        node.run("ip", &[flag(family), "route", "add", &address, "dev", interface]);
+    }
+}
+
+fn connect_port(node: &Netns, pod: &Netns, number: u8, interface: &str) {
+    node.ip(&[format!("link set {interface} master {BRIDGE_NAME}"), format!("link set {interface} up")]);
+    let mut lines = vec!["link set eth0 up".to_owned()];
+    lines.extend(FAMILIES.map(|family| format!("addr add {} dev eth0", PODS.interface(family, number))));
+    pod.ip(&lines);
+    for family in FAMILIES {
+        let gateway = PODS.host(family, BRIDGE_NUMBER).to_string();
+        pod.run("ip", &[flag(family), "route", "add", "default", "via", &gateway]);
+    }
+}

@@ -1,0 +1,237 @@
+//! A network namespace of a test: named `lb-<test>-<pid>-<part>`, emptied and removed when its last handle is dropped.
+//!
+//! Only the network changes for what runs inside: mounts stay those of the machine, so that pinned maps are seen
+//! (`ip netns exec` would hide them).
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Once};
+use std::thread::{self, JoinHandle};
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::deadline;
+
+/// Where named namespaces are mounted.
+const FOLDER: &str = "/run/netns";
+
+/// A handle of a network namespace, with its loopback up.
+#[derive(Clone)]
+pub struct Netns {
+    mounted: Arc<Mounted>,
+}
+
+/// The namespace itself, under its name.
+struct Mounted {
+    name: String,
+    file: File,
+}
+
+impl Netns {
+    /// Makes the namespace `lb-<test>-<pid>-<part>`.
+    #[track_caller]
+    pub fn create(test: &str, part: &str) -> Self {
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(sweep);
+        let name = format!("lb-{test}-{}-{part}", std::process::id());
+        run(Command::new("ip").args(["netns", "add", &name]));
+        let file = File::open(PathBuf::from(FOLDER).join(&name)).expect("the namespace was just made");
+        let netns = Self { mounted: Arc::new(Mounted { name, file }) };
+        // Addresses are usable at once, on every interface that comes.
+        netns.sysctl(&[("net.ipv6.conf.default.accept_dad", "0"), ("net.ipv6.conf.all.accept_dad", "0")]);
+        netns.ip(&["link set lo up"]);
+        netns
+    }
+
+    /// The name by which `ip netns` and `nsenter --net=/run/netns/NAME` know it.
+    pub fn name(&self) -> &str {
+        &self.mounted.name
+    }
+
+    /// Runs `work` on a thread that is in the namespace, and waits for it. A panic in there goes on here.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let entered = || {
+            self.enter();
+            work()
+        };
+        match thread::scope(|scope| scope.spawn(entered).join()) {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// Starts a thread in the namespace. It must end by itself when it is told to: it keeps the namespace alive.
+    pub fn thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let file = self.mounted.file.try_clone().expect("descriptors are left");
+        thread::spawn(move || {
+            setns(&file, CloneFlags::CLONE_NEWNET).expect("root may enter a network namespace");
+            work()
+        })
+    }
+
+    /// Runs a command in the namespace and returns what it printed. Panics with its error output when it fails.
+    #[track_caller]
+    pub fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        self.run_command(&mut command)
+    }
+
+    /// As [`Netns::run`], for a command that is already put together.
+    #[track_caller]
+    pub fn run_command(&self, command: &mut Command) -> String {
+        let output = self.inside(|| command.stdin(Stdio::null()).output());
+        succeeded(command, output)
+    }
+
+    /// Runs lines of `ip` in the namespace, all in one process.
+    #[track_caller]
+    pub fn ip(&self, lines: &[impl AsRef<str>]) {
+        let mut script = String::new();
+        for line in lines {
+            writeln!(script, "{}", line.as_ref()).expect("a string takes all");
+        }
+        self.feed("ip", &["-batch", "-"], &script);
+    }
+
+    /// Loads an nftables ruleset.
+    #[track_caller]
+    pub fn nft(&self, ruleset: &str) {
+        self.feed("nft", &["-f", "-"], ruleset);
+    }
+
+    /// Sets kernel parameters of the namespace, named as `sysctl` does with dots (names of interfaces hold none).
+    #[track_caller]
+    pub fn sysctl(&self, settings: &[(impl AsRef<str> + Sync, impl AsRef<str> + Sync)]) {
+        self.inside(|| {
+            for (key, value) in settings {
+                let path = PathBuf::from("/proc/sys").join(key.as_ref().replace('.', "/"));
+                if let Err(error) = fs::write(&path, value.as_ref()) {
+                    panic!("cannot write {} to {}: {error}", value.as_ref(), path.display());
+                }
+            }
+        });
+    }
+
+    /// Runs a program in the namespace with `input` on its standard input.
+    #[track_caller]
+    fn feed(&self, program: &str, arguments: &[&str], input: &str) {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = self.inside(|| {
+            let mut child = command.spawn()?;
+            // A program that ends before it has read all says why itself.
+            let _ = child.stdin.take().expect("piped above").write_all(input.as_bytes());
+            child.wait_with_output()
+        });
+        if !output.as_ref().is_ok_and(|output| output.status.success()) {
+            let said = output.map_or_else(|error| error.to_string(), |output| lossy(&output.stderr));
+            panic!("{program} refused in {}:\n{}{said}", self.name(), numbered(input));
+        }
+    }
+
+    /// Moves the calling thread into the namespace, for good.
+    fn enter(&self) {
+        setns(&self.mounted.file, CloneFlags::CLONE_NEWNET).expect("root may enter a network namespace");
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        remove(&self.name);
+    }
+}
+
+/// Ends whatever runs in the namespace, then removes it. Never panics: it runs while a test unwinds.
+fn remove(name: &str) {
+    let gone = deadline::within(deadline::PATIENCE, || {
+        let pids = pids(name);
+        for pid in &pids {
+            // It may have ended by itself in between.
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        pids.is_empty().then_some(())
+    });
+    if gone.is_none() {
+        eprintln!("processes in {name} do not end");
+    }
+    match Command::new("ip").args(["netns", "delete", name]).output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => eprintln!("cannot remove {name}: {}", lossy(&output.stderr)),
+        Err(error) => eprintln!("cannot remove {name}: {error}"),
+    }
+}
+
+/// Processes whose network is the namespace; the test itself is not among them, whatever its threads do.
+fn pids(name: &str) -> Vec<i32> {
+    let Ok(output) = Command::new("ip").args(["netns", "pids", name]).output() else { return Vec::new() };
+    let own = std::process::id().cast_signed();
+    lossy(&output.stdout).lines().filter_map(|line| line.trim().parse().ok()).filter(|pid| *pid != own).collect()
+}
+
+/// Removes namespaces of tests that were killed and could not do so: ours by name, of a process that is no more.
+fn sweep() {
+    let Ok(entries) = fs::read_dir(FOLDER) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if owner(&name).is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
+            remove(&name);
+        }
+    }
+}
+
+/// The process that made `lb-<test>-<pid>-<part>`.
+fn owner(name: &str) -> Option<u32> {
+    match name.split('-').collect::<Vec<_>>()[..] {
+        ["lb", _, pid, _] => pid.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Runs a command outside any namespace of the tests. Panics with its error output when it fails.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output();
+    succeeded(command, output)
+}
+
+#[track_caller]
+fn succeeded(command: &Command, output: std::io::Result<std::process::Output>) -> String {
+    match output {
+        Ok(output) if output.status.success() => lossy(&output.stdout),
+        Ok(output) => {
+            panic!("{command:?} failed ({}):\n{}{}", output.status, lossy(&output.stdout), lossy(&output.stderr))
+        }
+        Err(error) => panic!("{command:?} does not start: {error}"),
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn numbered(text: &str) -> String {
+    let mut lines = String::new();
+    for (index, line) in text.lines().enumerate() {
+        writeln!(lines, "{:>3}  {line}", index + 1).expect("a string takes all");
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::owner;
+
+    #[test]
+    fn only_names_of_our_shape_have_an_owner() {
+        assert_eq!(owner("lb-demo-4711-node"), Some(4711));
+        assert_eq!(owner("lb-demo"), None);
+        assert_eq!(owner("lb-blue-green-production"), None);
+        assert_eq!(owner("cni-1234-4711-node"), None);
+    }
+}

@@ -1,0 +1,127 @@
+//! A program that runs in a namespace until its guard is dropped; what it printed is kept for the failure message.
+
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::deadline;
+use crate::netns::Netns;
+
+/// A running program. Dropping it kills it.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` in `netns`, both outputs going to `<folder>/<name>.log`.
+    #[track_caller]
+    pub fn start(netns: &Netns, name: &str, folder: &Path, command: &mut Command) -> Self {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log).expect("the folder is writable");
+        let errors = file.try_clone().expect("descriptors are left");
+        command.stdin(Stdio::null()).stdout(file).stderr(errors);
+        let child = netns.inside(|| command.spawn());
+        let child = child.unwrap_or_else(|error| panic!("{} does not start: {error}", command.get_program().display()));
+        Self { name: name.into(), child, log }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything printed so far.
+    pub fn output(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the process has not been waited for");
+    }
+
+    /// Waits for the end. Panics when it does not come.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        match deadline::within(deadline::PATIENCE, || self.ended()) {
+            Some(status) => status,
+            None => panic!("{} still runs; it said:\n{}", self.name, self.output()),
+        }
+    }
+
+    /// Kills it as a crash would (kill -9), and waits until it is gone.
+    pub fn crash(&mut self) {
+        self.signal(Signal::SIGKILL);
+        let status = self.wait();
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{} ended by itself: {status}", self.name);
+    }
+
+    /// Waits until `is_up`. Panics with what it printed when it ends before that, or takes too long.
+    #[track_caller]
+    pub fn wait_until_up(&mut self, mut is_up: impl FnMut() -> bool) {
+        let up = deadline::within(deadline::PATIENCE, || {
+            if let Some(status) = self.ended() {
+                panic!("{} ended ({status}); it said:\n{}", self.name, self.output());
+            }
+            is_up().then_some(())
+        });
+        assert!(up.is_some(), "{} does not come up; it said:\n{}", self.name, self.output());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {} said:\n{}", self.name, last_lines(&self.output(), 40));
+        }
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// What a command that was run to its end said.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code; a signal counts as none.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a command in a namespace to its end, however it ends. Panics when it takes longer than `limit`.
+#[track_caller]
+pub fn finish(netns: &Netns, command: &mut Command, limit: Duration) -> Finished {
+    let folder = tempfile::tempdir().expect("the temporary folder is writable");
+    let (stdout, stderr) = (folder.path().join("stdout"), folder.path().join("stderr"));
+    let create = |path: &Path| File::create(path).expect("the folder is ours");
+    command.stdin(Stdio::null()).stdout(create(&stdout)).stderr(create(&stderr));
+    let mut child = match netns.inside(|| command.spawn()) {
+        Ok(child) => child,
+        Err(error) => panic!("{} does not start: {error}", command.get_program().display()),
+    };
+    let status = deadline::within(limit, || child.try_wait().expect("a child can be waited for"));
+    let Some(status) = status else {
+        // It may end in this very moment.
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("{command:?} took longer than {} s", limit.as_secs());
+    };
+    let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+    Finished { code: status.code(), stdout: read(&stdout), stderr: read(&stderr) }
+}

@@ -1,0 +1,182 @@
+//! A lab with an agent and somebody behind every door: what most tests of the agent start from.
+//!
+//! Pods `client`, `a` and `b`; the pods answer on [`TARGET`] and [`OTHER_TARGET`], the balancer on its ports, all with
+//! their names. What is written with [`Scene::apply`] is in force when it returns.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use serde_json::Value;
+
+use crate::address::{BALANCERS, CLUSTER, FAMILIES, Family, UPLINK, family, vip};
+use crate::agent::Agent;
+use crate::deadline;
+use crate::dial::{Dial, Outcome};
+use crate::lab::{Lab, Setup};
+use crate::manifest::{Folder, NODE, Service, Slice, ingress};
+use crate::serve::Server;
+
+/// The port of every endpoint, TCP and UDP.
+pub const TARGET: u16 = 8080;
+/// A second port that every pod serves.
+pub const OTHER_TARGET: u16 = 8000;
+/// What the balancer answers on, TCP and UDP.
+const BALANCER_PORTS: [u16; 5] = [53, 80, 443, 8080, 9999];
+/// What the balancer is called in answers.
+pub const BALANCER: &str = "balancer";
+
+/// The balancer's address that marks generations; the balancer answers on none of its ports.
+const MARKER_ADDRESS: u8 = 250;
+/// The first generation's port.
+const MARKER_PORT: u16 = 20_000;
+
+/// Fields are dropped in this order: programs before the namespaces that they run in.
+pub struct Scene {
+    pub agent: Agent,
+    pub manifests: Folder,
+    generation: AtomicU16,
+    servers: Vec<Server>,
+    pub lab: Lab,
+}
+
+impl Scene {
+    /// The usual pods, and an agent that runs.
+    #[track_caller]
+    pub fn start(setup: Setup) -> Self {
+        Self::with_flags(setup, &[])
+    }
+
+    /// As [`Scene::start`], with flags of `lb-agent run`.
+    #[track_caller]
+    pub fn with_flags(setup: Setup, flags: &[&str]) -> Self {
+        let mut scene = Self::without_agent(setup, flags);
+        scene.agent.start();
+        scene
+    }
+
+    /// As [`Scene::with_flags`]; the agent is still to be started.
+    #[track_caller]
+    pub fn without_agent(setup: Setup, flags: &[&str]) -> Self {
+        let lab = setup.pods(&["client", "a", "b"]).build();
+        let mut servers = Vec::new();
+        for pod in ["client", "a", "b"] {
+            serve(&mut servers, &lab.pod(pod).netns, pod, &[TARGET, OTHER_TARGET]);
+        }
+        serve(&mut servers, &lab.external, BALANCER, &BALANCER_PORTS);
+        let manifests = Folder::create(lab.folder().join("manifests"), &FAMILIES.map(|family| UPLINK.host(family, 2)));
+        let agent = Agent::new(&lab.node, lab.folder(), manifests.path()).flags(flags);
+        Self { agent, manifests, generation: AtomicU16::new(MARKER_PORT), servers, lab }
+    }
+
+    /// Adds a pod that answers as the others do.
+    #[track_caller]
+    pub fn add_pod(&mut self, name: &'static str) {
+        self.lab.add_pod(name);
+        serve(&mut self.servers, &self.lab.pod(name).netns, name, &[TARGET, OTHER_TARGET]);
+    }
+
+    /// Replaces the objects of one file, and returns when new connections see them.
+    ///
+    /// The file carries a marker as well, a Service that pod `a` answers on a port of this generation only: once it
+    /// is answered, what was written with it is in force.
+    #[track_caller]
+    pub fn apply(&self, file: &str, objects: &[Value]) {
+        let marker = self.generation.fetch_add(1, Ordering::SeqCst);
+        let mut all = objects.to_vec();
+        all.extend(self.marker(file, marker));
+        self.manifests.write(file, &all);
+        let at = vip(Family::V4, MARKER_ADDRESS, marker);
+        let client = &self.lab.pod("client").netns;
+        let mut last = None;
+        let seen = deadline::within(deadline::PATIENCE, || {
+            let outcome = Dial::from(client).tcp(at);
+            let is_seen = outcome.who() == Some("a");
+            last = Some(outcome);
+            is_seen.then_some(())
+        });
+        assert!(seen.is_some(), "{file} is not in force: {last:?}; the agent said\n{}", self.agent.log());
+    }
+
+    fn marker(&self, file: &str, port: u16) -> [Value; 2] {
+        let service = Service::new(&format!("marker-{file}"))
+            .cluster_ips(&[CLUSTER.host(Family::V4, MARKER_ADDRESS)])
+            .port("marker", "TCP", port, TARGET)
+            .ingress(ingress(BALANCERS.host(Family::V4, MARKER_ADDRESS), "VIP"));
+        let slice = service.slice("0").port("marker", "TCP", TARGET);
+        [service.object(), slice.endpoint(self.lab.pod_address("a", Family::V4), NODE).object()]
+    }
+
+    /// A Service on port 80 (TCP and UDP) of both families, with the given entries.
+    pub fn service(&self, name: &str, number: u8, entries: &[Value]) -> Service {
+        let service = Service::new(name)
+            .cluster_ips(&FAMILIES.map(|family| CLUSTER.host(family, number)))
+            .port("web", "TCP", 80, TARGET)
+            .port("dns", "UDP", 80, TARGET);
+        entries.iter().cloned().fold(service, Service::ingress)
+    }
+
+    /// Slices, one per family, with pods of this node as ready endpoints of a [`Scene::service`].
+    pub fn slices(&self, service: &Service, pods: &[&str]) -> Vec<Value> {
+        FAMILIES.map(|family| self.slice(service, family, pods).object()).to_vec()
+    }
+
+    /// The slice of one family.
+    pub fn slice(&self, service: &Service, family: Family, pods: &[&str]) -> Slice {
+        let slice = empty_slice(service, family);
+        pods.iter().fold(slice, |slice, pod| slice.endpoint(self.lab.pod_address(pod, family), NODE))
+    }
+
+    /// Writes a Service in one mode, in both families, with pods as endpoints.
+    #[track_caller]
+    pub fn publish(&self, name: &str, number: u8, mode: &str, pods: &[&str]) {
+        let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, number), mode));
+        let service = self.service(name, number, &entries);
+        let mut objects = vec![service.object()];
+        objects.extend(self.slices(&service, pods));
+        self.apply(name, &objects);
+    }
+
+    /// Dials from the client pod.
+    pub fn dial(&self) -> Dial<'_> {
+        Dial::from(&self.lab.pod("client").netns)
+    }
+
+    /// Who answers the client pod, dialled until `wanted` have all answered or many times. Panics when anybody else
+    /// answers, or somebody never does.
+    #[track_caller]
+    pub fn expect_all(&self, to: SocketAddr, wanted: &[&str]) {
+        let mut heard = BTreeSet::new();
+        for _ in 0..64 * wanted.len() {
+            match self.dial().tcp(to) {
+                Outcome::Answered(answer) if wanted.contains(&answer.who.as_str()) => heard.insert(answer.who),
+                other => panic!("{to} is to be answered by {wanted:?}: {other:?}"),
+            };
+            if heard.len() == wanted.len() {
+                return;
+            }
+        }
+        panic!("{to} is to be answered by {wanted:?}, but only {heard:?} did");
+    }
+
+    /// An address of the client pod, of the family of another address.
+    pub fn client_address(&self, like: IpAddr) -> IpAddr {
+        self.lab.pod_address("client", family(like))
+    }
+}
+
+/// A slice of a [`Scene::service`] without endpoints.
+pub fn empty_slice(service: &Service, family: Family) -> Slice {
+    let slice = service.slice(match family {
+        Family::V4 => "v4",
+        Family::V6 => "v6",
+    });
+    slice.address_type(family).port("web", "TCP", TARGET).port("dns", "UDP", TARGET)
+}
+
+fn serve(servers: &mut Vec<Server>, netns: &crate::netns::Netns, name: &str, ports: &[u16]) {
+    for port in ports {
+        servers.push(Server::tcp(netns, name, *port));
+        servers.push(Server::udp(netns, name, *port));
+    }
+}
