@@ -114,14 +114,8 @@ impl<'a> Scene<'a> {
 
     /// Removes a frontend from the tables.
     pub fn remove_frontend(&mut self, end: End) {
-        match end.0 {
-            IpAddr::V4(addr) => {
-                self.tables.v4.frontends.retain(|key, _| (key.addr, key.port) != (addr.octets(), end.1))
-            }
-            IpAddr::V6(addr) => {
-                self.tables.v6.frontends.retain(|key, _| (key.addr, key.port) != (addr.octets(), end.1))
-            }
-        }
+        self.tables.v4.frontends.retain(|key, _| (IpAddr::from(key.addr), key.port) != end);
+        self.tables.v6.frontends.retain(|key, _| (IpAddr::from(key.addr), key.port) != end);
         self.machine.set_tables(&self.tables);
     }
 

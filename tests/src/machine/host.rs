@@ -8,6 +8,7 @@ use lb_common::addr::{Addr, Family};
 use lb_common::flow::Timeouts;
 use lb_common::forward::{Client, Edge, Env, Event, FlowRef, InsertError, Tables as PathTables, Work};
 use lb_common::packet::{Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
+use lb_common::parse::ETHERTYPE_IPV4;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::table::{
@@ -21,7 +22,63 @@ use super::{EDGE, Flows, Machine, Program};
 const TICKS_PER_SEC: u64 = 100;
 
 /// A packet in memory.
-struct Bytes(Vec<u8>);
+struct Bytes {
+    bytes: Vec<u8>,
+    /// What the device is to finish (CHECKSUM_PARTIAL): where the sum starts, and where it goes.
+    offload: Option<(usize, usize)>,
+}
+
+impl Bytes {
+    /// As a local socket sends it: the L4 checksum holds the sum of the pseudo header only.
+    fn offload(mut self) -> Self {
+        let is_v4 = self.ethertype() == ETHERTYPE_IPV4;
+        let (addresses, start, proto) = if is_v4 {
+            (26..34, 14 + usize::from(self.bytes[14] & 15) * 4, self.bytes[23])
+        } else {
+            let skip = if self.bytes[20] == 0 { (usize::from(self.bytes[55]) + 1) * 8 } else { 0 };
+            (22..54, 54 + skip, if skip > 0 { self.bytes[54] } else { self.bytes[20] })
+        };
+        let said_len = if is_v4 { 14 + self.be16(16) } else { 54 + self.be16(18) };
+        if said_len != self.bytes.len() {
+            // Cut short: no socket sends that.
+            return self;
+        }
+        let check = match proto {
+            6 => start + 16,
+            17 => start + 6,
+            _ => return self,
+        };
+        if self.bytes.get(check..check + 2).is_none_or(|check| check == [0, 0]) {
+            return self;
+        }
+        let pseudo_len = u32::try_from(self.bytes.len() - start).expect("a short packet");
+        let seed = words(&self.bytes[addresses]) + words(&pseudo_len.to_be_bytes()) + words(&[0, proto]);
+        self.bytes[check..check + 2].copy_from_slice(&checksum::fold(seed).to_ne_bytes());
+        self.offload = Some((start, check));
+        self
+    }
+
+    fn be16(&self, offset: usize) -> usize {
+        usize::from(u16::from_be_bytes([self.bytes[offset], self.bytes[offset + 1]]))
+    }
+
+    /// What the device puts on the wire.
+    fn finish(mut self) -> Vec<u8> {
+        if let Some((start, check)) = self.offload {
+            let sum = match !checksum::fold(words(&self.bytes[start..])) {
+                0 => 0xffff,
+                sum => sum,
+            };
+            self.bytes[check..check + 2].copy_from_slice(&sum.to_ne_bytes());
+        }
+        self.bytes
+    }
+}
+
+/// The unfolded sum of bytes; an odd one is followed by a zero (RFC 1071).
+fn words(bytes: &[u8]) -> u32 {
+    bytes.chunks(2).map(|pair| u32::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum()
+}
 
 impl Packet for Bytes {
     fn ethertype(&self) -> u16 {
@@ -33,11 +90,11 @@ impl Packet for Bytes {
     }
 
     fn header<H: Header>(&self, offset: usize) -> Option<H> {
-        header_of_slice(&self.0, offset)
+        header_of_slice(&self.bytes, offset)
     }
 
     fn read_addresses<A: Addr>(&self, offset: usize, tuple: &mut Tuple<A>) -> Option<()> {
-        let bytes = self.0.get(offset..offset + 2 * size_of::<A>())?;
+        let bytes = self.bytes.get(offset..offset + 2 * size_of::<A>())?;
         tuple.src = A::read_from_prefix(bytes).ok()?.0;
         tuple.dst = A::read_from_suffix(bytes).ok()?.1;
         Some(())
@@ -47,19 +104,26 @@ impl Packet for Bytes {
 impl PacketMut for Bytes {
     fn write_addresses<A: Addr>(&mut self, offset: usize, tuple: &Tuple<A>) -> Result<(), Refused> {
         let addresses = [tuple.src.as_bytes(), tuple.dst.as_bytes()].concat();
-        self.0.get_mut(offset..offset + addresses.len()).ok_or(Refused)?.copy_from_slice(&addresses);
+        self.bytes.get_mut(offset..offset + addresses.len()).ok_or(Refused)?.copy_from_slice(&addresses);
         Ok(())
     }
 
     fn write<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Refused> {
-        self.0.get_mut(offset..offset + N).ok_or(Refused)?.copy_from_slice(bytes);
+        self.bytes.get_mut(offset..offset + N).ok_or(Refused)?.copy_from_slice(bytes);
         Ok(())
     }
 
-    fn adjust_l4_checksum(&mut self, offset: usize, diff: u32, _: Summed, zero: ZeroSum) -> Result<(), Refused> {
+    fn adjust_l4_checksum(&mut self, offset: usize, diff: u32, summed: Summed, zero: ZeroSum) -> Result<(), Refused> {
         let check = u16::from_ne_bytes(self.header::<[u8; 2]>(offset).ok_or(Refused)?);
         if check == 0 && zero == ZeroSum::Absent {
             return Ok(());
+        }
+        // As inet_proto_csum_replace_by_diff() in net/core/utils.c: what is to be finished holds a sum, not its complement.
+        if self.offload.is_some() {
+            return match summed {
+                Summed::PseudoHeader => self.write(offset, &(!checksum::adjust(!check, diff)).to_ne_bytes()),
+                Summed::Payload => Ok(()),
+            };
         }
         let check = match checksum::adjust(check, diff) {
             0 if zero == ZeroSum::Absent => 0xffff,
@@ -69,12 +133,16 @@ impl PacketMut for Bytes {
     }
 
     fn set_len(&mut self, len: u32) -> Result<(), Refused> {
-        self.0.resize(len as usize, 0);
+        if self.offload.is_some_and(|(_, check)| check + 2 > len as usize) {
+            return Err(Refused);
+        }
+        self.bytes.resize(len as usize, 0);
         Ok(())
     }
 
     fn insert_after_ethernet<const N: usize>(&mut self) -> Result<(), Refused> {
-        self.0.splice(14..14, [0; N]);
+        self.bytes.splice(14..14, [0; N]);
+        self.offload = self.offload.map(|(start, check)| (start + N, check + N));
         Ok(())
     }
 }
@@ -121,6 +189,14 @@ pub struct HostMachine {
     hairpins: Cell<bool>,
     now_jiffies: Cell<u64>,
     random: Cell<u64>,
+    offload: bool,
+}
+
+impl HostMachine {
+    /// Packets come from local sockets whose device finishes the L4 checksum; here it does so after the path.
+    pub fn with_checksum_offload() -> Self {
+        Self { offload: true, ..Self::default() }
+    }
 }
 
 /// A flow entry as the path holds it.
@@ -264,13 +340,16 @@ impl Machine for HostMachine {
     }
 
     fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {
-        let mut packet = Bytes(packet.to_vec());
+        let mut packet = Bytes { bytes: packet.to_vec(), offload: None };
+        if self.offload && path::family(&packet).is_some() {
+            packet = packet.offload();
+        }
         let action = match path::family(&packet) {
             Some(Family::V4) => self.run_family::<[u8; 4]>(program, &mut packet),
             Some(Family::V6) => self.run_family::<[u8; 16]>(program, &mut packet),
             None => Action::Next,
         };
-        (action, packet.0)
+        (action, packet.finish())
     }
 
     fn flows(&mut self) -> Flows {

@@ -40,7 +40,7 @@ pub fn read(bytes: &[u8]) -> Read {
             let (from, to) = (header.source_addr().into(), header.destination_addr().into());
             (from, to, ip.payload().ip_number, ip.payload().payload)
         }
-        other => panic!("neither IPv4 nor IPv6: {other:?}"),
+        NetSlice::Arp(arp) => panic!("neither IPv4 nor IPv6: {arp:?}"),
     };
     let answer = match protocol {
         IpNumber::ICMP | IpNumber::IPV6_ICMP => unreachable_port(from, to, payload),
