@@ -20,10 +20,7 @@ pub mod manifest;
 pub mod netns;
 pub mod nginx;
 pub mod packet;
-<<<<<<< HEAD
-pub mod script;
-=======
 pub mod process;
 pub mod scene;
+pub mod script;
 pub mod serve;
->>>>>>> 49e0969 (Add the namespace harness and the demo)

@@ -12,7 +12,7 @@ use lb_common::parse::ETHERTYPE_IPV4;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Backend, Counter, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendKey, MemberKey, PoolKey, Scope, Tuple,
+    Backend, Counter, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendKey, MemberKey, PoolKey, Scope, Tuple,
 };
 use lb_common::{checksum, verdict::Action};
 
@@ -196,6 +196,16 @@ impl HostMachine {
     /// Packets come from local sockets whose device finishes the L4 checksum; here it does so after the path.
     pub fn with_checksum_offload() -> Self {
         Self { offload: true, ..Self::default() }
+    }
+
+    /// How many flows got a source port of their own, which is drawn at random.
+    pub fn drawn_ports(&self) -> usize {
+        fn drawn<A: Addr>(state: &FamilyState<A>) -> usize {
+            let flows = state.flows.borrow();
+            let requests = flows.iter().filter(|(key, _)| key.direction == Direction::Request);
+            requests.filter(|(key, flow)| key.tuple.sport != flow.borrow().to.sport).count()
+        }
+        drawn(&self.v4) + drawn(&self.v6)
     }
 }
 

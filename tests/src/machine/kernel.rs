@@ -35,11 +35,16 @@ impl KernelMachine {
     /// Empties all tables and forgets what was counted.
     pub fn reset(&mut self) {
         self.set_tables(&Tables::default());
+        self.forget_flows();
+        self.baseline = self.counted();
+    }
+
+    /// Empties the flow tables.
+    pub fn forget_flows(&mut self) {
         let flows = self.flows();
         let maps = self.dataplane.maps();
         maps.v4.flows.delete(&flows.v4.into_keys().collect::<Vec<_>>()).expect("deleting flows");
         maps.v6.flows.delete(&flows.v6.into_keys().collect::<Vec<_>>()).expect("deleting flows");
-        self.baseline = self.counted();
     }
 
     /// The dataplane, for what only the kernel has.
