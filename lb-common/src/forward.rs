@@ -105,13 +105,13 @@ pub struct Work<A> {
     /// The packet's own flow key; parsing fills in the tuple.
     pub key: FlowKey<A>,
     /// What the packet becomes.
-    to: Tuple<A>,
+    pub(crate) to: Tuple<A>,
     /// The key of the flow's other entry.
-    partner_key: FlowKey<A>,
+    pub(crate) partner_key: FlowKey<A>,
     /// The key of the other entry of a flow that is in the way.
-    other_key: FlowKey<A>,
+    pub(crate) other_key: FlowKey<A>,
     /// The entry that is being inserted.
-    flow: Flow<A>,
+    pub(crate) flow: Flow<A>,
 }
 
 impl<A: Addr> Work<A> {

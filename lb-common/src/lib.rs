@@ -9,6 +9,7 @@ pub mod addr;
 pub mod checksum;
 pub mod flow;
 pub mod forward;
+pub mod icmp;
 pub mod packet;
 pub mod parse;
 pub mod path;

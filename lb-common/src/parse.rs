@@ -71,24 +71,57 @@ impl Headers {
 pub enum Parsed {
     /// Ports to look at.
     Transport(Headers),
+    /// An ICMP message of the packet's own family, at this offset.
+    Icmp(usize),
     /// A fragment: its ports, if any, are not to be trusted for the others of the datagram.
     Fragment,
     /// Another protocol, or too short for the one it names.
     Other,
 }
 
-/// An address family whose header can be read.
-pub trait Parse: Addr {
-    /// Reads the network and transport headers; where there are ports, addresses and ports go to `tuple`.
-    fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed;
-
-    /// Overwrites source and destination in the network header and corrects its own checksum, if it has one.
-    fn write_addresses(packet: &mut impl PacketMut, from: &Tuple<Self>, to: &Tuple<Self>) -> Result<(), Refused>;
+/// What a network header says of its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// A whole packet of the IP protocol `number`, which starts at `l4`.
+    Carries {
+        number: u8,
+        l4: usize,
+    },
+    Fragment,
+    Other,
 }
 
-/// Where source and destination stand, one after the other.
-const IPV4_ADDRESSES: usize = L3 + core::mem::offset_of!(Ipv4Hdr, src_addr);
-const IPV6_ADDRESSES: usize = L3 + core::mem::offset_of!(Ipv6Hdr, src_addr);
+/// An address family whose header can be read.
+pub trait Parse: Addr {
+    /// The IP protocol number of its ICMP.
+    const ICMP: u8;
+
+    /// Reads the network header at `l3`; its addresses go to `tuple`.
+    fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network;
+
+    /// Overwrites source and destination in the network header at `l3` and corrects its own checksum, if it has one.
+    fn write_addresses(
+        packet: &mut impl PacketMut,
+        l3: usize,
+        from: &Tuple<Self>,
+        to: &Tuple<Self>,
+    ) -> Result<(), Refused>;
+
+    /// Reads the network and transport headers; where there are ports, addresses and ports go to `tuple`.
+    #[inline(always)]
+    fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed {
+        match Self::network(packet, L3, tuple) {
+            Network::Carries { number, l4 } if number == Self::ICMP => Parsed::Icmp(packet.forget_bounds(l4)),
+            Network::Carries { number, l4 } => transport(packet, number, packet.forget_bounds(l4), tuple),
+            Network::Fragment => Parsed::Fragment,
+            Network::Other => Parsed::Other,
+        }
+    }
+}
+
+/// Where source and destination stand in the network header, one after the other.
+const IPV4_ADDRESSES: usize = core::mem::offset_of!(Ipv4Hdr, src_addr);
+const IPV6_ADDRESSES: usize = core::mem::offset_of!(Ipv6Hdr, src_addr);
 
 /// Offset of the byte that holds CWR to FIN in a TCP header (RFC 9293 section 3.1).
 const TCP_FLAGS: usize = core::mem::offset_of!(TcpHdr, _bitfield_1) + 1;
@@ -97,62 +130,76 @@ const TCP_FLAGS: usize = core::mem::offset_of!(TcpHdr, _bitfield_1) + 1;
 const IPV4_FRAGMENT_BITS: u16 = 0x3fff;
 
 impl Parse for [u8; 4] {
+    const ICMP: u8 = 1;
+
     #[inline(always)]
-    fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed {
-        let Some(ip) = packet.header::<Ipv4Hdr>(L3) else { return Parsed::Other };
+    fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network {
+        let Some(ip) = packet.header::<Ipv4Hdr>(l3) else { return Network::Other };
         let header_len = usize::from(ip.vihl & 0x0f) * 4;
         if ip.vihl >> 4 != 4 || header_len < Ipv4Hdr::LEN {
-            return Parsed::Other;
+            return Network::Other;
         }
         if u16::from_be_bytes(ip.frags) & IPV4_FRAGMENT_BITS != 0 {
-            return Parsed::Fragment;
+            return Network::Fragment;
         }
-        if packet.read_addresses(IPV4_ADDRESSES, tuple).is_none() {
-            return Parsed::Other;
+        if packet.read_addresses(l3 + IPV4_ADDRESSES, tuple).is_none() {
+            return Network::Other;
         }
-        transport(packet, ip.proto, L3 + header_len, tuple)
+        Network::Carries { number: ip.proto, l4: l3 + header_len }
     }
 
     #[inline(always)]
-    fn write_addresses(packet: &mut impl PacketMut, from: &Tuple<Self>, to: &Tuple<Self>) -> Result<(), Refused> {
-        const CHECK: usize = L3 + core::mem::offset_of!(Ipv4Hdr, check);
-        let check = u16::from_ne_bytes(packet.header::<[u8; 2]>(CHECK).ok_or(Refused)?);
+    fn write_addresses(
+        packet: &mut impl PacketMut,
+        l3: usize,
+        from: &Tuple<Self>,
+        to: &Tuple<Self>,
+    ) -> Result<(), Refused> {
+        const CHECK: usize = core::mem::offset_of!(Ipv4Hdr, check);
+        let check = u16::from_ne_bytes(packet.header::<[u8; 2]>(l3 + CHECK).ok_or(Refused)?);
         let diff = checksum::diff(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
-        packet.write(CHECK, &checksum::adjust(check, diff).to_ne_bytes())?;
-        packet.write_addresses(IPV4_ADDRESSES, to)
+        packet.write(l3 + CHECK, &checksum::adjust(check, diff).to_ne_bytes())?;
+        packet.write_addresses(l3 + IPV4_ADDRESSES, to)
     }
 }
 
 impl Parse for [u8; 16] {
+    const ICMP: u8 = 58;
+
     #[inline(always)]
-    fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed {
-        let Some(ip) = packet.header::<Ipv6Hdr>(L3) else { return Parsed::Other };
+    fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network {
+        let Some(ip) = packet.header::<Ipv6Hdr>(l3) else { return Network::Other };
         if ip.vcf[0] >> 4 != 6 {
-            return Parsed::Other;
+            return Network::Other;
         }
-        if packet.read_addresses(IPV6_ADDRESSES, tuple).is_none() {
-            return Parsed::Other;
+        if packet.read_addresses(l3 + IPV6_ADDRESSES, tuple).is_none() {
+            return Network::Other;
         }
-        let (mut next, mut offset) = (ip.next_hdr, L3 + size_of::<Ipv6Hdr>());
+        let (mut next, mut offset) = (ip.next_hdr, l3 + size_of::<Ipv6Hdr>());
         for _ in 0..EXTENSION_HEADERS_MAX {
             // Numbers: IANA "IPv6 Extension Header Types".
             let unit = match next {
                 0 | 43 | 60 | 135 => 8,
                 51 => 4,
-                44 => return Parsed::Fragment,
-                _ => return transport(packet, next, offset, tuple),
+                44 => return Network::Fragment,
+                number => return Network::Carries { number, l4: offset },
             };
-            let Some([following, len]) = packet.header::<[u8; 2]>(offset) else { return Parsed::Other };
+            let Some([following, len]) = packet.header::<[u8; 2]>(offset) else { return Network::Other };
             next = following;
             // AH (RFC 4302) counts 4-byte units less two, the others (RFC 8200) 8-byte units less one.
             offset += if unit == 4 { (usize::from(len) + 2) * 4 } else { (usize::from(len) + 1) * 8 };
         }
-        transport(packet, next, offset, tuple)
+        Network::Carries { number: next, l4: offset }
     }
 
     #[inline(always)]
-    fn write_addresses(packet: &mut impl PacketMut, _from: &Tuple<Self>, to: &Tuple<Self>) -> Result<(), Refused> {
-        packet.write_addresses(IPV6_ADDRESSES, to)
+    fn write_addresses(
+        packet: &mut impl PacketMut,
+        l3: usize,
+        _: &Tuple<Self>,
+        to: &Tuple<Self>,
+    ) -> Result<(), Refused> {
+        packet.write_addresses(l3 + IPV6_ADDRESSES, to)
     }
 }
 
@@ -160,7 +207,6 @@ impl Parse for [u8; 16] {
 #[inline(always)]
 fn transport<A: Addr>(packet: &impl Packet, number: u8, l4: usize, tuple: &mut Tuple<A>) -> Parsed {
     let Some(proto) = Proto::from_number(number) else { return Parsed::Other };
-    let l4 = packet.forget_bounds(l4);
     let mut tcp = TcpFlags::default();
     // The transport protocols of Services begin alike: source port, destination port.
     let ports = if proto == Proto::TCP {

@@ -2,11 +2,12 @@
 
 use crate::addr::Family;
 use crate::forward::{Edge, Env, Path, Tables, Work};
+use crate::icmp::message;
 use crate::packet::{Packet, PacketMut};
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, Parsed};
 use crate::reject::{Unreachable, port_unreachable};
 use crate::rewrite::{swap_macs, translate};
-use crate::table::Counter;
+use crate::table::{Counter, Direction};
 use crate::verdict::{Action, Verdict};
 
 /// The family of a packet, if it has one.
@@ -39,6 +40,7 @@ pub fn ingress<A: Unreachable, T: Tables<A>, E: Env + Limits>(
             let verdict = Path { headers, edge, tables, env, work }.request();
             perform(packet, &headers, verdict, tables, env, work)
         }
+        Parsed::Icmp(l4) => message(packet, l4, (edge, Direction::Request), tables, work),
         Parsed::Fragment => {
             tables.count(Counter::PassedFragment);
             Action::Next
@@ -61,6 +63,7 @@ pub fn egress<A: Unreachable, T: Tables<A>, E: Env + Limits>(
             let verdict = Path { headers, edge, tables, env, work }.reply();
             perform(packet, &headers, verdict, tables, env, work)
         }
+        Parsed::Icmp(l4) => message(packet, l4, (edge, Direction::Reply), tables, work),
         Parsed::Fragment | Parsed::Other => Action::Next,
     }
 }

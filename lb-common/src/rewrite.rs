@@ -9,7 +9,7 @@ use network_types::udp::UdpHdr;
 use crate::addr::Proto;
 use crate::checksum;
 use crate::packet::{PacketMut, Refused, Summed, ZeroSum};
-use crate::parse::{Headers, Parse};
+use crate::parse::{Headers, L3, Parse};
 use crate::table::Tuple;
 
 /// Gives a packet with the tuple `from` the tuple `to`.
@@ -22,7 +22,7 @@ pub fn translate<A: Parse>(
     from: &Tuple<A>,
     to: &Tuple<A>,
 ) -> Result<(), Refused> {
-    A::write_addresses(packet, from, to)?;
+    A::write_addresses(packet, L3, from, to)?;
     let (check, zero) = match headers.proto {
         Proto::TCP => (offset_of!(TcpHdr, check), ZeroSum::Valid),
         Proto::UDP => (offset_of!(UdpHdr, check), ZeroSum::Absent),

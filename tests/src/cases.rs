@@ -2,6 +2,7 @@
 //! kernel (`tests/path.rs`, `tests/progrun.rs`).
 
 mod flows;
+mod icmp;
 mod lookup;
 mod scene;
 mod wire;
@@ -13,5 +14,5 @@ pub type Case = (&'static str, fn(&mut Scene<'_>));
 
 /// All cases.
 pub fn all() -> Vec<Case> {
-    [lookup::CASES, flows::CASES, wire::CASES].concat()
+    [lookup::CASES, flows::CASES, wire::CASES, icmp::CASES].concat()
 }

@@ -91,6 +91,8 @@ counters! {
     DropRewrite = 11, "drop_rewrite";
     /// An ICMP redirect about a translated flow: it names a backend that the client never dialled.
     DropRedirect = 12, "drop_redirect";
+    /// An ICMP error about a translated flow.
+    IcmpTranslated = 13, "icmp_translated";
 }
 
 #[cfg(test)]

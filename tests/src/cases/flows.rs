@@ -120,7 +120,7 @@ fn udp_is_rejected_without_backends(scene: &mut Scene<'_>) {
     scene.frontend(1, vip, Proto::UDP, Scope::REJECT);
     let (action, answer) = scene.run(Program::WorkloadIngress, &Described::new(UDP, client, vip));
     assert_eq!(action, Action::SendBack);
-    assert!(matches!(answer.answer, Answer::PortUnreachable { .. }));
+    assert!(matches!(answer.answer, Answer::Icmp { .. }));
     assert!(scene.machine().flows().is_empty());
     scene.service(UDP, &[backend]);
     assert_eq!(scene.request(UDP), (client, backend));

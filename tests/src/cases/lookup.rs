@@ -4,8 +4,8 @@ use lb_common::addr::Proto;
 use lb_common::table::{Counter, Scope};
 use lb_common::verdict::Action;
 
-use super::Case;
 use super::scene::{ACK, RST, SYN, SYN_ACK, Scene, UDP};
+use super::{Case, Net};
 use crate::machine::Program;
 use crate::packet::{Answer, CLIENT_MAC, Described, NODE_MAC, Transport};
 
@@ -72,8 +72,8 @@ fn reject_is_answered(scene: &mut Scene<'_>) {
 
 fn reject_quotes_options(scene: &mut Scene<'_>) {
     let options_len = match scene.net {
-        super::Net::V4 => 40,
-        super::Net::V6 => 30,
+        Net::V4 => 40,
+        Net::V6 => 30,
     };
     for (id, transport) in [(1, SYN), (2, UDP)] {
         scene.frontend(id, scene.net.vip(), super::scene::proto(transport), Scope::REJECT);
@@ -86,7 +86,10 @@ fn expect_unreachable(scene: &mut Scene<'_>, packet: &Described) {
     let (action, answer) = scene.run(Program::WorkloadIngress, packet);
     assert_eq!(action, Action::SendBack);
     assert_eq!((answer.source_mac, answer.destination_mac), (NODE_MAC, CLIENT_MAC));
-    let expected = Answer::PortUnreachable { from: packet.to.0, to: packet.from.0, about: (packet.from, packet.to) };
+    // RFC 792, RFC 4443.
+    let kind = if scene.net == Net::V4 { (3, 3) } else { (1, 4) };
+    let about = (packet.from, packet.to);
+    let expected = Answer::Icmp { kind, word: [0; 4], from: packet.to.0, to: packet.from.0, about };
     assert_eq!(answer.answer, expected);
 }
 

@@ -158,6 +158,13 @@ impl<'a> Scene<'a> {
         self.through(Program::WorkloadEgress, transport, backend, self.net.client())
     }
 
+    /// Runs bytes that must go on; what they say then.
+    pub fn onward(&mut self, program: Program, bytes: &[u8]) -> Answer {
+        let (action, bytes) = self.machine.run(program, bytes);
+        assert_eq!(action, Action::Next);
+        read(&bytes).answer
+    }
+
     /// Runs a packet that must not be touched.
     pub fn untouched(&mut self, program: Program, packet: &Described) {
         let bytes = packet.bytes();

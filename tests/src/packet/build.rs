@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use etherparse::{
-    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6Header, Ipv6RawExtHeader,
-    TcpHeader, UdpHeader,
+    EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpFragOffset, IpNumber, Ipv4Header,
+    Ipv4Options, Ipv6Header, Ipv6RawExtHeader, TcpHeader, UdpHeader,
 };
 
 use super::{CLIENT_MAC, End, NODE_MAC, Transport};
@@ -49,6 +49,43 @@ impl Described {
             (IpAddr::V6(from), IpAddr::V6(to)) => self.ipv6(from.octets(), to.octets(), &mut bytes),
             (from, to) => panic!("{from} and {to} are of two families"),
         }
+        bytes
+    }
+
+    /// An ICMP message of this type and code that quotes this packet, from a host to another.
+    pub fn icmp(&self, (kind, code): (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr) -> Vec<u8> {
+        let quoted = &self.bytes()[14..];
+        let ether_type = if from.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 };
+        let ethernet = Ethernet2Header { source: NODE_MAC, destination: CLIENT_MAC, ether_type };
+        let mut bytes = ethernet.to_bytes().to_vec();
+        match (from, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let kind = Icmpv4Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: word };
+                let icmp = Icmpv4Header::with_checksum(kind, quoted).to_bytes();
+                let len = u16::try_from(icmp.len() + quoted.len()).expect("a short packet");
+                let mut header = Ipv4Header::new(len, 63, IpNumber::ICMP, from.octets(), to.octets()).expect("short");
+                header.header_checksum = header.calc_header_checksum();
+                bytes.extend(header.to_bytes());
+                bytes.extend(icmp);
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let kind = Icmpv6Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: word };
+                let icmp = Icmpv6Header::with_checksum(kind, from.octets(), to.octets(), quoted).expect("short");
+                let payload_length = u16::try_from(8 + quoted.len()).expect("a short packet");
+                let header = Ipv6Header {
+                    payload_length,
+                    next_header: IpNumber::IPV6_ICMP,
+                    hop_limit: 63,
+                    source: from.octets(),
+                    destination: to.octets(),
+                    ..Ipv6Header::default()
+                };
+                bytes.extend(header.to_bytes());
+                bytes.extend(icmp.to_bytes());
+            }
+            (from, to) => panic!("{from} and {to} are of two families"),
+        }
+        bytes.extend(quoted);
         bytes
     }
 

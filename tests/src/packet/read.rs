@@ -19,8 +19,9 @@ pub struct Read {
 pub enum Answer {
     /// Ports, and whatever follows the ports.
     Transport { from: End, to: End, rest: Vec<u8> },
-    /// An ICMP error from `from` to `to`, about a packet whose ends it quotes.
-    PortUnreachable { from: IpAddr, to: IpAddr, about: (End, End) },
+    /// An ICMP error of this type and code from `from` to `to`, with the second word of its header (the MTU, where it
+    /// has one), about a packet whose ends it quotes.
+    Icmp { kind: (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr, about: (End, End) },
 }
 
 /// Reads a packet; panics with the reason where a length or checksum is wrong.
@@ -43,7 +44,7 @@ pub fn read(bytes: &[u8]) -> Read {
         NetSlice::Arp(arp) => panic!("neither IPv4 nor IPv6: {arp:?}"),
     };
     let answer = match protocol {
-        IpNumber::ICMP | IpNumber::IPV6_ICMP => unreachable_port(from, to, payload),
+        IpNumber::ICMP | IpNumber::IPV6_ICMP => icmp(from, to, payload),
         protocol => transport(protocol, from, to, payload),
     };
     Read { source_mac: ethernet.source, destination_mac: ethernet.destination, answer }
@@ -88,26 +89,26 @@ fn ports(transport: &[u8]) -> (u16, u16) {
     (u16::from_be_bytes([transport[0], transport[1]]), u16::from_be_bytes([transport[2], transport[3]]))
 }
 
-fn unreachable_port(from: IpAddr, to: IpAddr, payload: &[u8]) -> Answer {
-    let quoted = match (from, to) {
+fn icmp(from: IpAddr, to: IpAddr, payload: &[u8]) -> Answer {
+    match (from, to) {
         (IpAddr::V4(_), IpAddr::V4(_)) => {
             let icmp = Icmpv4Slice::from_slice(payload).expect("an ICMP header");
-            assert_eq!((icmp.type_u8(), icmp.code_u8()), (3, 3), "type and code of RFC 792");
             let header = icmp.header();
             assert_eq!(header.checksum, header.icmp_type.calc_checksum(icmp.payload()), "ICMP checksum");
-            icmp.payload()
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             let icmp = Icmpv6Slice::from_slice(payload).expect("an ICMPv6 header");
-            assert_eq!((icmp.type_u8(), icmp.code_u8()), (1, 4), "type and code of RFC 4443");
             assert!(icmp.is_checksum_valid(from.octets(), to.octets()), "ICMPv6 checksum");
-            icmp.payload()
         }
         _ => panic!("two families"),
-    };
+    }
+    let (kind, word) = ((payload[0], payload[1]), [payload[4], payload[5], payload[6], payload[7]]);
+    let quoted = &payload[8..];
     let (source, destination, transport) = match quoted[0] >> 4 {
         4 => {
             let header_len = usize::from(quoted[0] & 15) * 4;
+            let header = etherparse::Ipv4HeaderSlice::from_slice(quoted).expect("a quoted IPv4 header").to_header();
+            assert_eq!(header.header_checksum, header.calc_header_checksum(), "checksum of the quoted IPv4 header");
             let address = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&quoted[at..at + 4]).expect("4 bytes"));
             (address(12), address(16), &quoted[header_len..])
         }
@@ -119,5 +120,5 @@ fn unreachable_port(from: IpAddr, to: IpAddr, payload: &[u8]) -> Answer {
         version => panic!("the quoted packet has version {version}"),
     };
     let (sport, dport) = ports(transport);
-    Answer::PortUnreachable { from, to, about: ((source, sport), (destination, dport)) }
+    Answer::Icmp { kind, word, from, to, about: ((source, sport), (destination, dport)) }
 }

@@ -1,0 +1,166 @@
+//! ICMP errors about translated flows: the embedded packet and the addresses outside are given the form that their
+//! reader knows, so that the right socket hears of the address that it dialled (RFC 5508 section 4).
+//!
+//! Redirects about such flows are dropped: they would name an address that their reader never sent to.
+
+use core::mem::offset_of;
+
+use network_types::icmp::Icmpv4Hdr;
+
+use crate::addr::{Addr, Family, Proto};
+use crate::checksum;
+use crate::forward::{Client, Edge, FlowRef as _, Tables, Work};
+use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
+use crate::parse::{L3, Network, Parse};
+use crate::rewrite::swap_macs;
+use crate::table::{Counter, Direction, FlowKey, Tuple};
+use crate::verdict::Action;
+
+/// The part of an ICMP error before the packet that it is about; ICMPv6 has the same (RFC 792, RFC 4443).
+const HEADER_LEN: usize = size_of::<Icmpv4Hdr>();
+
+/// What an ICMP message is to a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Error,
+    Redirect,
+    Other,
+}
+
+/// The message at `l4` by its type: RFC 792 for IPv4, RFC 4443 and RFC 4861 for IPv6.
+#[inline(always)]
+fn kind<A: Addr>(packet: &impl Packet, l4: usize) -> Kind {
+    let Some([kind]) = packet.header::<[u8; 1]>(l4) else { return Kind::Other };
+    match (A::FAMILY, kind) {
+        (Family::V4, 3 | 4 | 11 | 12) | (Family::V6, 1..=4) => Kind::Error,
+        (Family::V4, 5) | (Family::V6, 137) => Kind::Redirect,
+        _ => Kind::Other,
+    }
+}
+
+/// An ICMP message at `l4` that comes in (`Request`: the client complains of replies) or goes out (`Reply`: the network
+/// or the backend complains of requests) at `edge`.
+///
+/// A function of its own: none of it is on the way of ordinary packets.
+#[inline(never)]
+pub fn message<A: Parse, T: Tables<A>>(
+    packet: &mut impl PacketMut,
+    l4: usize,
+    at: (Edge, Direction),
+    tables: &T,
+    work: &mut Work<A>,
+) -> Action {
+    let kind = kind::<A>(packet, l4);
+    // A redirect of ICMPv6 embeds its packet in an option; it is link-local, and the stack's own.
+    if kind == Kind::Other || (kind == Kind::Redirect && A::FAMILY == Family::V6) {
+        return Action::Next;
+    }
+    let Some(inner_l4) = read_embedded(packet, l4 + HEADER_LEN, at, work) else { return Action::Next };
+    let Some(is_own) = look_up(at, tables, work) else { return Action::Next };
+    if kind == Kind::Redirect {
+        tables.count(Counter::DropRedirect);
+        return Action::Drop;
+    }
+    tables.count(Counter::IcmpTranslated);
+    let done = translate(packet, l4, inner_l4, work).and_then(|()| if is_own { swap_macs(packet) } else { Ok(()) });
+    if done.is_err() {
+        tables.count(Counter::DropRewrite);
+        return Action::Drop;
+    }
+    if is_own { Action::SendBack } else { Action::Next }
+}
+
+/// Reads the embedded packet at `l3`, of which a router may have kept no more than eight bytes behind the network
+/// header; the key of the entry of the flow that it belongs to is left in `work`. Its transport header's offset.
+#[inline(always)]
+fn read_embedded<A: Parse>(
+    packet: &impl Packet,
+    l3: usize,
+    (edge, direction): (Edge, Direction),
+    work: &mut Work<A>,
+) -> Option<usize> {
+    let embedded = &mut work.to;
+    let Network::Carries { number, l4 } = A::network(packet, l3, embedded) else { return None };
+    let proto = Proto::from_number(number)?;
+    let l4 = packet.forget_bounds(l4);
+    let [s0, s1, d0, d1] = packet.header::<[u8; 4]>(l4)?;
+    embedded.sport = u16::from_be_bytes([s0, s1]);
+    embedded.dport = u16::from_be_bytes([d0, d1]);
+    work.key.edge = edge.id;
+    work.key.proto = proto;
+    work.key.direction = direction;
+    work.key.pad = 0;
+    work.key.tuple.set_reversed(&work.to);
+    Some(l4)
+}
+
+/// Finds the flow; what its packets become is left in `work`. Whether the message is a pod's about its own answer to
+/// itself, and so goes back to it.
+#[inline(always)]
+fn look_up<A: Addr, T: Tables<A>>(
+    (edge, direction): (Edge, Direction),
+    tables: &T,
+    work: &mut Work<A>,
+) -> Option<bool> {
+    if let Some(entry) = tables.flow(&work.key) {
+        entry.read_to(&mut work.to);
+        return Some(false);
+    }
+    let may_be_own = direction == Direction::Request && matches!(edge.client, Client::Workload);
+    if !may_be_own || !tables.has_hairpins(edge.id) {
+        return None;
+    }
+    work.key.direction = Direction::Reply;
+    tables.flow(&work.key)?.read_to(&mut work.to);
+    Some(true)
+}
+
+/// Gives the embedded packet at `inner_l4` and the addresses outside the form that the reader of the message knows.
+#[inline(always)]
+fn translate<A: Parse>(
+    packet: &mut impl PacketMut,
+    l4: usize,
+    inner_l4: usize,
+    work: &mut Work<A>,
+) -> Result<(), Refused> {
+    let Work { key: FlowKey { tuple: known, .. }, to, partner_key, flow, other_key } = work;
+    // The embedded packet went the other way than the flow entry that was found.
+    let (inner, before, after) = (&mut partner_key.tuple, &mut flow.to, &mut other_key.tuple);
+    inner.set_reversed(to);
+    let ([s0, s1], [d0, d1]) = (inner.sport.to_be_bytes(), inner.dport.to_be_bytes());
+    packet.write(inner_l4, &[s0, s1, d0, d1])?;
+    A::write_addresses(packet, l4 + HEADER_LEN, known, inner)?;
+    if matches!(A::network(packet, L3, before), Network::Other) {
+        return Err(Refused);
+    }
+    after.dst = to.dst;
+    // An error by the other end itself seems to come from whom its reader dialled; one by a router stays the router's.
+    after.src = if before.src == known.src { to.src } else { before.src };
+    A::write_addresses(packet, L3, before, after)?;
+    adjust_checksums(packet, l4, [&*known, &*inner], [&*before, &*after])
+}
+
+/// The checksum of the message covers what is embedded; an IPv4 header in it sums to zero before and after.
+#[inline(always)]
+fn adjust_checksums<A: Addr>(
+    packet: &mut impl PacketMut,
+    l4: usize,
+    inner: [&Tuple<A>; 2],
+    outer: [&Tuple<A>; 2],
+) -> Result<(), Refused> {
+    let check = l4 + offset_of!(Icmpv4Hdr, check);
+    let ports = inner.map(|tuple| checksum::port_word(tuple.sport) + checksum::port_word(tuple.dport));
+    let addresses = |tuple: &Tuple<A>| tuple.src.sum() + tuple.dst.sum();
+    let [old, new] = match A::FAMILY {
+        Family::V4 => ports,
+        Family::V6 => [ports[0] + addresses(inner[0]), ports[1] + addresses(inner[1])],
+    };
+    packet.adjust_l4_checksum(check, checksum::diff(old, new), Summed::Payload, ZeroSum::Valid)?;
+    match A::FAMILY {
+        Family::V4 => Ok(()),
+        Family::V6 => {
+            let diff = checksum::diff(addresses(outer[0]), addresses(outer[1]));
+            packet.adjust_l4_checksum(check, diff, Summed::PseudoHeader, ZeroSum::Valid)
+        }
+    }
+}
