@@ -113,8 +113,12 @@ impl Count {
     }
 }
 
-/// Builds every test program, in one go so that all share one set of features, and lists them by level.
+/// Builds every test program, in one go so that all share one set of features, and lists them by level. The agent and
+/// the demo are built beside them: tests run both.
 pub fn build() -> Result<Vec<Suite>> {
+    if !workspace::cargo().args(["build", "--workspace", "--exclude", "lb-ebpf", "--bins"]).status()?.success() {
+        bail!("the programs do not build");
+    }
     let mut child = workspace::cargo()
         .args([
             "test",

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::machine;
 use crate::setup::{self, toolchain};
 use crate::suites::{self, Count, Level};
-use crate::{tidy, workspace};
+use crate::{tidy, verify, workspace};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,9 +28,12 @@ struct Row {
     note: &'static str,
 }
 
-/// The checks that are no tests.
+/// What is wrong with the sources as they stand.
 const LINTS: &[(&str, Check)] =
     &[("format", format), ("tidy", tidy::run), ("clippy", clippy), ("clippy for BPF", clippy_bpf)];
+
+/// What the kernel says of the programs.
+const BUDGETS: &[(&str, Check)] = &[("budget of the BPF programs", || verify::run(&verify::Args::default()))];
 
 type Check = fn() -> Result<()>;
 
@@ -38,7 +41,7 @@ type Check = fn() -> Result<()>;
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
     let privileged = privilege(args);
-    let mut rows = vec![lints()];
+    let mut rows = vec![checks("lints", LINTS)];
     let suites = suites::build()?;
     for level in levels() {
         if level.needs_root() && privileged.is_err() {
@@ -46,6 +49,9 @@ pub fn run(args: &Args) -> Result<()> {
             continue;
         }
         rows.push(run_level(level, &suites)?);
+    }
+    if privileged.is_ok() {
+        rows.push(checks("verifier budget", BUDGETS));
     }
     finish(&rows, privileged, args)
 }
@@ -65,11 +71,11 @@ const fn levels() -> [Level; 7] {
     [Level::Unit, Level::Property, Level::Script, Level::PacketHost, Level::PacketKernel, Level::Netns, Level::Life]
 }
 
-/// Formatting, tidy and both compilers' lints; all of them, so that one run shows all there is to mend.
-fn lints() -> Row {
+/// Runs checks that are no tests; all of them, so that one run shows all there is to mend.
+fn checks(level: &'static str, checks: &[(&str, Check)]) -> Row {
     let started = Instant::now();
     let mut count = Count::default();
-    for (name, check) in LINTS {
+    for (name, check) in checks {
         println!("== {name}");
         match check() {
             Ok(()) => count.passed += 1,
@@ -79,7 +85,7 @@ fn lints() -> Row {
             }
         }
     }
-    Row { level: "lints", count, secs: started.elapsed().as_secs_f32(), note: "" }
+    Row { level, count, secs: started.elapsed().as_secs_f32(), note: "" }
 }
 
 fn format() -> Result<()> {

@@ -20,7 +20,7 @@ type Figures = BTreeMap<String, u64>;
 /// Figures of all programs, by program.
 type Programs = BTreeMap<String, Figures>;
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct Args {
     /// Write what was measured into the budget
     #[arg(long)]
