@@ -33,6 +33,7 @@ pub enum Level {
 /// Test programs of the `tests` package, by the first word of their name.
 const LEVELS: &[(&str, Level)] = &[
     ("model", Level::Property),
+    ("properties", Level::Property),
     ("script", Level::Script),
     ("path", Level::PacketHost),
     ("progrun", Level::PacketKernel),

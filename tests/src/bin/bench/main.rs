@@ -1,16 +1,22 @@
 //! `cargo xtask bench`: what the dataplane costs, beside plain routing and beside kube-proxy's rules.
 //!
 //! Everything that is compared is taken in the same run, in turns, several times; medians and ranges are printed.
+//! All of it shares one processor, so that a rate tells what work costs and not where the scheduler put it.
 
 mod figures;
+mod load;
+mod network;
 mod plot;
 mod program;
 mod ring;
+mod rules;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 use figures::Figure;
 
@@ -27,8 +33,10 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    stay_on_last_processor()?;
     println!("programs: {} rounds of test-run", args.rounds);
-    let figures: Vec<Figure> = program::measure(args.rounds)?;
+    let mut figures: Vec<Figure> = program::measure(args.rounds)?;
+    figures.extend(network::measure(args.rounds)?);
     let table = figures::table(&figures);
     print!("\n{table}");
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
@@ -37,4 +45,14 @@ fn main() -> Result<()> {
     plot::svg(&picture, &figures)?;
     println!("\nplot: {}", picture.display());
     Ok(())
+}
+
+/// Keeps this thread, and all that it starts, on one processor: the last, as the first serves most interrupts.
+fn stay_on_last_processor() -> Result<()> {
+    let own = Pid::from_raw(0);
+    let allowed = sched_getaffinity(own)?;
+    let last = (0..CpuSet::count()).rev().find(|processor| allowed.is_set(*processor).unwrap_or(false));
+    let mut only = CpuSet::new();
+    only.set(last.context("a running program is allowed on some processor")?)?;
+    Ok(sched_setaffinity(own, &only)?)
 }

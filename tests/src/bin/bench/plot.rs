@@ -16,8 +16,8 @@ const HEAD_PX: u32 = 84;
 /// Panels from top to bottom.
 const PANELS: [(Unit, &str); 4] = [
     (Unit::NsPerPacket, "Program cost over the empty program, ns per packet (less is better)"),
-    (Unit::ConnectionsPerSec, "Connections per second, one byte each way (more is better)"),
-    (Unit::GigabitsPerSec, "One bulk TCP stream, Gbit/s (more is better)"),
+    (Unit::ConnectionsPerSec, "Connections per second of processor time, one byte each way (more is better)"),
+    (Unit::GigabitsPerSec, "One bulk TCP stream, Gbit per second of processor time (more is better)"),
     (Unit::Ratio, "Ratios, taken within a round"),
 ];
 

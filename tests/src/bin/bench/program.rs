@@ -37,6 +37,9 @@ struct Round {
     new_flow: f64,
 }
 
+/// One figure of a round.
+type Pick = fn(&Round) -> f64;
+
 /// TCP flags of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Segment {
@@ -62,7 +65,7 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
     let most = Target::AtMost;
     let mut figures = of_family("IPv4", &middle4, [most(30.0), most(50.0), most(110.0), Target::None, most(800.0)]);
     figures.extend(of_family("IPv6", &middle6, [Target::None; 5]));
-    let growth = |what: &str, pick: fn(&Round) -> f64| {
+    let growth = |what: &str, pick: Pick| {
         let rounds = few4.iter().zip(&many4).map(|(few, many)| pick(many) / pick(few)).collect();
         Figure::new(format!("{what}, 100,000 Services / 10"), Unit::Ratio, most(1.2), rounds)
     };
@@ -72,14 +75,14 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
 }
 
 fn of_family(family: &str, rounds: &[Round], targets: [Target; 5]) -> Vec<Figure> {
-    let rows: [(&str, fn(&Round) -> f64); 5] = [
+    let rows: [(&str, Pick); 5] = [
         ("no interest, request side", |round| round.stranger_request),
         ("no interest, reply side", |round| round.stranger_reply),
         ("established, request", |round| round.established_request),
         ("established, reply", |round| round.established_reply),
         ("new flow, both entries", |round| round.new_flow),
     ];
-    let figure = |((what, pick), target): ((&str, fn(&Round) -> f64), Target)| {
+    let figure = |((what, pick), target): ((&str, Pick), Target)| {
         Figure::new(format!("{family} {what}"), Unit::NsPerPacket, target, rounds.iter().map(pick).collect())
     };
     rows.into_iter().zip(targets).map(figure).collect()

@@ -1,0 +1,238 @@
+//! Connections and bulk traffic between pods of one node: plain routing, kube-proxy's rules, and us, in turns.
+//!
+//! Each way has namespaces of its own, alike but for what translates; only one of them carries traffic at a time.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Result;
+use lb_agent::dataplane::bpf::BpfDataplane;
+use lb_agent::dataplane::links::{Class, Link};
+use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Settings, Sizes, Timeouts};
+use lb_common::addr::{Family, Proto};
+use lb_common::table::{Backend, FrontendKey, PoolKey, Scope, Scopes};
+use lb_tests::lab::{Lab, Setup};
+use lb_tests::netns::Netns;
+
+use crate::figures::{Figure, Target, Unit};
+use crate::load;
+use crate::ring::{Numbered, PinFolder, frontend};
+use crate::rules::{self, Service};
+
+/// How long each way carries each kind of traffic in a round: short, so that the turns are close together.
+const TURN: Duration = Duration::from_millis(250);
+
+/// Rounds here for each that was asked for: real traffic is noisier than a test-run.
+const ROUNDS: u16 = 5;
+
+/// Threads that connect, and threads of each server that answer: none waits for another.
+const CLIENTS: usize = 2;
+
+const BACKENDS: [&str; 2] = ["a", "b"];
+const PORT: u16 = 8080;
+const SERVICE_PORT: u16 = 80;
+
+/// What translates, and between how many Services it finds the one that is dialled.
+#[derive(Clone, Copy)]
+enum Way {
+    Plain,
+    Nftables(Count),
+    Us(Count),
+}
+
+/// How many Services there are.
+#[derive(Clone, Copy)]
+enum Count {
+    One,
+    Many,
+}
+
+impl Count {
+    const fn number(self) -> u32 {
+        match self {
+            Self::One => 1,
+            Self::Many => 10_000,
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::One => "1 Service",
+            Self::Many => "10,000 Services",
+        }
+    }
+}
+
+/// The ways, each with the name of its namespaces.
+const WAYS: [(&str, Way); 5] = [
+    ("benchplain", Way::Plain),
+    ("benchnft1", Way::Nftables(Count::One)),
+    ("benchus1", Way::Us(Count::One)),
+    ("benchnft10k", Way::Nftables(Count::Many)),
+    ("benchus10k", Way::Us(Count::Many)),
+];
+
+/// All figures of the network.
+pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
+    let ways = WAYS.iter().map(|(test, way)| Node::start(test, *way)).collect::<Result<Vec<_>>>()?;
+    let (mut rates, mut bulks) = (vec![Vec::new(); ways.len()], vec![Vec::new(); ways.len()]);
+    let rounds = usize::from(rounds * ROUNDS);
+    println!("network: {rounds} rounds of {} ways", ways.len());
+    for round in 0..rounds {
+        // Another way begins each time: what the machine does for itself hits all alike.
+        let turn = |step| (round + step) % ways.len();
+        for index in (0..ways.len()).map(turn) {
+            rates[index].push(ways[index].client(|targets| load::connection_rate(targets, CLIENTS, TURN))?);
+        }
+        for index in (0..ways.len()).map(turn) {
+            bulks[index].push(ways[index].client(|targets| load::bulk_rate(targets[0], TURN))?);
+        }
+    }
+    let figures = |kind: &str, unit, rounds: Vec<Vec<f64>>| -> Vec<Figure> {
+        let figure =
+            |(way, rounds): (&Node, _)| Figure::new(format!("{kind}, {}", way.name), unit, Target::None, rounds);
+        ways.iter().zip(rounds).map(figure).collect()
+    };
+    let rates = figures("connections", Unit::ConnectionsPerSec, rates);
+    let bulks = figures("bulk", Unit::GigabitsPerSec, bulks);
+    let ratios = ratios(&rates, &bulks);
+    Ok([rates, bulks, ratios].concat())
+}
+
+fn ratios(rates: &[Figure], bulks: &[Figure]) -> Vec<Figure> {
+    let least = Target::AtLeast;
+    let [plain, nft, us, nft_many, us_many] = rates else { unreachable!("one figure for each way") };
+    let [bulk_plain, _, bulk_us, _, bulk_us_many] = bulks else { unreachable!("one figure for each way") };
+    vec![
+        Figure::ratio("connections, 1 Service: us / nftables", least(1.10), us, nft),
+        Figure::ratio("connections, 10,000 Services: us / nftables", least(1.15), us_many, nft_many),
+        Figure::ratio("connections, 1 Service: us / plain", least(0.97), us, plain),
+        Figure::ratio("connections, 10,000 Services: us / plain", least(0.97), us_many, plain),
+        Figure::ratio("bulk, 1 Service: us / plain", least(0.97), bulk_us, bulk_plain),
+        Figure::ratio("bulk, 10,000 Services: us / plain", least(0.97), bulk_us_many, bulk_plain),
+    ]
+}
+
+/// A node with a client pod, two backend pods with servers in them, and what translates between them.
+struct Node {
+    name: String,
+    targets: Vec<SocketAddr>,
+    // In the order in which they must end.
+    _servers: Vec<Server>,
+    _dataplane: Option<(BpfDataplane, PinFolder)>,
+    lab: Lab,
+}
+
+impl Node {
+    fn start(test: &'static str, way: Way) -> Result<Self> {
+        let lab = Setup::new(test).pods(&["client"]).pods(&BACKENDS).build();
+        let endpoints: Vec<SocketAddrV4> = BACKENDS.iter().map(|pod| endpoint(&lab, pod)).collect();
+        let servers = BACKENDS.iter().map(|pod| Server::start(&lab.pod(pod).netns)).collect();
+        let vips = vec![vip(0).into()];
+        let (name, targets, dataplane) = match way {
+            Way::Plain => ("plain routing".into(), endpoints.iter().copied().map(Into::into).collect(), None),
+            Way::Nftables(count) => {
+                lab.node.nft(&rules::ruleset(&service_list(count.number(), &endpoints)));
+                (format!("nftables, {}", count.text()), vips, None)
+            }
+            Way::Us(count) => {
+                let dataplane = attached(test, &lab, count.number(), &endpoints)?;
+                (format!("us, {}", count.text()), vips, Some(dataplane))
+            }
+        };
+        Ok(Self { name, targets, _servers: servers, _dataplane: dataplane, lab })
+    }
+
+    /// Does something in the client pod with the addresses to dial.
+    fn client<T: Send>(&self, work: impl FnOnce(&[SocketAddr]) -> T + Send) -> T {
+        let targets = &self.targets;
+        self.lab.pod("client").netns.inside(|| work(targets))
+    }
+}
+
+fn endpoint(lab: &Lab, pod: &str) -> SocketAddrV4 {
+    match lab.pod_address(pod, Family::V4) {
+        IpAddr::V4(address) => SocketAddrV4::new(address, PORT),
+        IpAddr::V6(address) => unreachable!("{address} was asked for in IPv4"),
+    }
+}
+
+fn vip(number: u32) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from(<[u8; 4]>::frontend(number)), SERVICE_PORT)
+}
+
+/// Services that all have the same endpoints; the first is the one that is dialled.
+fn service_list(count: u32, endpoints: &[SocketAddrV4]) -> Vec<Service> {
+    (0..count).map(|number| Service { vip: vip(number), endpoints: endpoints.to_vec() }).collect()
+}
+
+/// Our programs on every pod's interface, over tables with so many Services.
+fn attached(test: &str, lab: &Lab, services: u32, endpoints: &[SocketAddrV4]) -> Result<(BpfDataplane, PinFolder)> {
+    let pins = PinFolder::new(test);
+    let sizes = Sizes { backends_max: services * 2 + 2, ..Sizes::default() };
+    let settings = Settings { pin_path: pins.path(), sizes, timeouts: Timeouts::default(), rejects_per_sec: 1000 };
+    lab.node.inside(|| {
+        let mut dataplane = BpfDataplane::open(&settings)?;
+        fill(&mut dataplane, services, endpoints)?;
+        dataplane.activate()?;
+        for pod in ["client"].iter().chain(&BACKENDS) {
+            let name = lab.pod(pod).interface.clone();
+            let ifindex = nix::net::if_::if_nametoindex(name.as_str())?;
+            dataplane.attach(&Link { ifindex, name, class: Class::Workload })?;
+        }
+        Ok((dataplane, pins))
+    })
+}
+
+/// Each Service with a pool of its own.
+fn fill(dataplane: &mut BpfDataplane, services: u32, endpoints: &[SocketAddrV4]) -> Result<()> {
+    let (mut pools, mut scopes, mut frontends) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..services {
+        let id = number + 1;
+        for (slot, endpoint) in (0..).zip(endpoints) {
+            let backend = Backend { addr: endpoint.ip().octets(), port: endpoint.port(), flags: 0 };
+            pools.push((PoolKey { pool: id, slot }, backend));
+        }
+        let scope = Scope::balance(id, endpoints.len() as u16);
+        scopes.push((id, Scopes { workload: scope, external: scope, service_port: id, ..Scopes::PASS }));
+        let (addr, port) = (vip(number).ip().octets(), SERVICE_PORT);
+        frontends.push((FrontendKey { addr, port, proto: Proto::TCP, pad: 0 }, frontend(id)));
+    }
+    dataplane.perform(&Op::V4(FamilyOp::UpsertPools(pools)))?;
+    dataplane.perform(&Op::StoreScopes(scopes))?;
+    dataplane.perform(&Op::V4(FamilyOp::UpsertFrontends(frontends)))?;
+    Ok(())
+}
+
+/// A server in a pod; dropping it ends its threads.
+struct Server {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Server {
+    fn start(pod: &Netns) -> Self {
+        let listener = pod.inside(|| load::listen(PORT)).expect("nothing else listens in a new pod");
+        let (listener, stop) = (Arc::new(listener), Arc::new(AtomicBool::new(false)));
+        let serve = || {
+            let (listener, stop) = (Arc::clone(&listener), Arc::clone(&stop));
+            std::thread::spawn(move || load::serve(&listener, &stop))
+        };
+        let threads = (0..CLIENTS).map(|_| serve()).collect();
+        Self { stop, threads }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            if let Ok(Err(error)) = thread.join() {
+                eprintln!("warning: a server ended early: {error:#}");
+            }
+        }
+    }
+}
