@@ -160,7 +160,7 @@ fn adjust_checksums<A: Addr>(
         Family::V4 => Ok(()),
         Family::V6 => {
             let diff = checksum::diff(addresses(outer[0]), addresses(outer[1]));
-            packet.adjust_l4_checksum(check, diff, Summed::PseudoHeader, ZeroSum::Valid)
+            packet.adjust_l4_checksum(check, diff, Summed::PseudoHeader(A::FAMILY), ZeroSum::Valid)
         }
     }
 }

@@ -7,7 +7,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
-use crate::addr::Addr;
+use crate::addr::{Addr, Family};
 use crate::table::Tuple;
 
 mod sealed {
@@ -47,8 +47,10 @@ pub trait Packet {
 /// Which checksum rule the change of an L4 checksum follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Summed {
-    /// Part of the pseudo header: changes also where the device is to finish the sum (CHECKSUM_PARTIAL).
-    PseudoHeader,
+    /// Part of the pseudo header of this family: changes also where the device is to finish the sum
+    /// (CHECKSUM_PARTIAL), and where it gave one of all bytes (CHECKSUM_COMPLETE) an IPv6 header has no checksum of its
+    /// own that would cancel the change.
+    PseudoHeader(Family),
     /// Part of the transport header or payload: the device will sum it itself.
     Payload,
 }

@@ -35,7 +35,7 @@ pub fn translate<A: Parse>(
         packet.write(headers.l4, &[s0, s1, d0, d1])?;
     }
     let diff = checksum::diff(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
-    packet.adjust_l4_checksum(headers.l4 + check, diff, Summed::PseudoHeader, zero)?;
+    packet.adjust_l4_checksum(headers.l4 + check, diff, Summed::PseudoHeader(A::FAMILY), zero)?;
     if ports_change {
         let words = |tuple: &Tuple<A>| checksum::port_word(tuple.sport) + checksum::port_word(tuple.dport);
         let diff = checksum::diff(words(from), words(to));

@@ -10,12 +10,15 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_
 use aya_ebpf::helpers::{
     bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
 };
-use lb_common::addr::Addr;
+use lb_common::addr::{Addr, Family};
 use lb_common::packet::{Header, OFFSET_MAX, Packet, PacketMut, Refused, Summed, ZeroSum};
 use lb_common::table::Tuple;
 
 /// Bytes that should be in the linear part: Ethernet, IPv6, a few extension headers, TCP.
 const HEADERS_LEN: u32 = 14 + 40 + 44 + 20;
+
+/// Of `bpf_l4_csum_replace`, enum in include/uapi/linux/bpf.h since Linux 6.16.
+const BPF_F_IPV6: u64 = 1 << 7;
 
 /// Tells the compiler to move a header in words of four bytes instead of bytes.
 ///
@@ -167,19 +170,24 @@ impl PacketMut for Skb {
 
     #[inline(always)]
     fn adjust_l4_checksum(&mut self, offset: usize, diff: u32, summed: Summed, zero: ZeroSum) -> Result<(), Refused> {
-        let pseudo = match summed {
-            Summed::PseudoHeader => u64::from(BPF_F_PSEUDO_HDR),
-            Summed::Payload => 0,
-        };
         let mangled = match zero {
             ZeroSum::Valid => 0,
             ZeroSum::Absent => u64::from(BPF_F_MARK_MANGLED_0),
         };
-        // A size of 0 in the flags: `diff` is the difference itself.
-        // SAFETY: the context of this program run; the helper checks the offset.
-        match unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, u64::from(diff), pseudo | mangled) } {
-            0 => Ok(()),
-            _ => Err(Refused),
+        let pseudo = mangled | u64::from(BPF_F_PSEUDO_HDR);
+        let adjust = |flags: u64| {
+            // A size of 0 in the flags: `diff` is the difference itself.
+            // SAFETY: the context of this program run; the helper checks the offset.
+            match unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, u64::from(diff), flags) } {
+                0 => Ok(()),
+                _ => Err(Refused),
+            }
+        };
+        match summed {
+            Summed::Payload => adjust(mangled),
+            Summed::PseudoHeader(Family::V4) => adjust(pseudo),
+            // Kernels that do not know the flag (before 6.16) refuse it before they touch anything.
+            Summed::PseudoHeader(Family::V6) => adjust(pseudo | BPF_F_IPV6).or_else(|_| adjust(pseudo)),
         }
     }
 

@@ -121,7 +121,7 @@ impl PacketMut for Bytes {
         // As inet_proto_csum_replace_by_diff() in net/core/utils.c: what is to be finished holds a sum, not its complement.
         if self.offload.is_some() {
             return match summed {
-                Summed::PseudoHeader => self.write(offset, &(!checksum::adjust(!check, diff)).to_ne_bytes()),
+                Summed::PseudoHeader(_) => self.write(offset, &(!checksum::adjust(!check, diff)).to_ne_bytes()),
                 Summed::Payload => Ok(()),
             };
         }
