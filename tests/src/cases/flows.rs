@@ -13,6 +13,7 @@ pub const CASES: &[Case] = &[
     ("request_and_reply", request_and_reply),
     ("only_the_client_edge_translates", only_the_client_edge_translates),
     ("flow_outlives_its_frontend", flow_outlives_its_frontend),
+    ("new_connection_follows_the_flip", new_connection_follows_the_flip),
     ("tcp_outlives_its_backend", tcp_outlives_its_backend),
     ("syn_leaves_a_dead_backend", syn_leaves_a_dead_backend),
     ("udp_leaves_a_dead_backend", udp_leaves_a_dead_backend),
@@ -66,6 +67,17 @@ fn flow_outlives_its_frontend(scene: &mut Scene<'_>) {
         scene.untouched(Program::WorkloadIngress, &Described::new(transport, (client.0, 41_000), vip));
         scene.remove_frontend(vip);
     }
+}
+
+/// IPM-60: a new one leaves the node, also from a source port whose old connection nobody has closed.
+fn new_connection_follows_the_flip(scene: &mut Scene<'_>) {
+    let (client, vip) = (scene.net.client(), scene.net.vip());
+    scene.service(SYN, &[scene.net.backend()]);
+    scene.request(SYN);
+    scene.reply(SYN_ACK, scene.net.backend());
+    scene.frontend(1, vip, Proto::TCP, Scope::PASS);
+    scene.untouched(Program::WorkloadIngress, &Described::new(SYN, client, vip));
+    assert!(scene.machine().flows().is_empty());
 }
 
 /// CT-05: the established connection is not cut.
