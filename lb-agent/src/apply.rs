@@ -192,3 +192,6 @@ pub fn referred_pools<'a>(scopes: impl Iterator<Item = &'a Scopes>) -> BTreeSet<
 fn pools_of(scopes: &Scopes) -> impl Iterator<Item = u32> {
     [scopes.workload, scopes.host, scopes.external].into_iter().map(|Scope { pool, .. }| pool).filter(|pool| *pool != 0)
 }
+
+#[cfg(test)]
+mod tests;

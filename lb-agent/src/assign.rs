@@ -276,3 +276,6 @@ fn scopes(service_port: u32, choices: &Choices, pool: impl Fn(usize) -> (u32, us
         ..Scopes::PASS
     }
 }
+
+#[cfg(test)]
+mod tests;

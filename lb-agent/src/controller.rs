@@ -87,6 +87,8 @@ pub enum Outcome {
 impl Controller {
     /// Starts from what the tables hold: a restart changes nothing that is still wanted.
     pub fn adopt(dataplane: &mut dyn Dataplane, policy: Policy, limits: Limits) -> Result<Self, Error> {
+        // Whoever was here before may have been killed between a delete and its grace period.
+        dataplane.perform(&Op::Settle)?;
         let realised = dataplane.dump()?;
         Ok(Self {
             policy,
@@ -157,6 +159,8 @@ impl Controller {
 
     fn look(&mut self, dataplane: &mut dyn Dataplane) -> Result<(), Error> {
         if self.certainty == Certainty::Stale {
+            // The grace period after the last deletes may be among what failed.
+            dataplane.perform(&Op::Settle)?;
             self.realised = dataplane.dump()?;
             self.certainty = Certainty::Certain;
         }
@@ -217,3 +221,6 @@ fn difference(believed: &Tables, found: &Tables) -> usize {
         + count(&believed.v6.members, &found.v6.members)
         + count(&believed.scopes, &found.scopes)
 }
+
+#[cfg(test)]
+mod tests;

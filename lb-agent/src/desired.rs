@@ -101,3 +101,6 @@ fn affinity_warning(service: &Service) -> Warning {
     .of(format_args!("Service {}", service.name))
     .at("spec.sessionAffinity")
 }
+
+#[cfg(test)]
+mod tests;

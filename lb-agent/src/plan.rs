@@ -68,11 +68,12 @@ impl Steps {
             // Packets that read a scope or frontend before the switch are done with what it named.
             ops.push(Op::Settle);
         }
-        // Elements of a hash are recycled at once: nothing is inserted until no packet can hold a deleted one.
-        let last = if self.frontend_deletes.is_empty() { None } else { Some(Op::Settle) };
         ops.extend(self.frontend_deletes);
         ops.extend(self.referent_deletes);
-        ops.extend(last);
+        if is_deleting {
+            // Elements of a hash are recycled at once: nothing is inserted until no packet can hold a deleted one.
+            ops.push(Op::Settle);
+        }
         ops
     }
 }
@@ -146,3 +147,6 @@ fn changed_scopes(realised: &BTreeMap<u32, Scopes>, wanted: &BTreeMap<u32, Scope
     scopes.sort_unstable_by_key(|(id, _)| *id);
     scopes
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! A dataplane in memory that fails on purpose: where the failure handling of everybody else is tested.
 //!
-//! It behaves as badly as the contract of [`Dataplane`] allows: a step that fails may have written any of its rows.
+//! It behaves as badly as the contract of [`Dataplane`] allows: a step that fails may have written any of its rows. It
+//! panics where its user breaks the contract: no grace period where packets could still hold what goes.
 
 use std::collections::BTreeSet;
 
@@ -23,6 +24,15 @@ pub enum Faults {
     Always,
 }
 
+/// What was done since the last grace period.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unsettled {
+    /// Scopes were switched: packets may be on their way to the pools of before.
+    scopes: bool,
+    /// Frontends were deleted: packets may be reading elements that an insert would recycle.
+    deletes: bool,
+}
+
 /// Looks at the tables after each row; panics where an invariant is broken.
 pub type Observer = Box<dyn FnMut(&Tables) + Send>;
 
@@ -35,6 +45,8 @@ pub struct FakeDataplane {
     pub pool_rows_max: usize,
     /// Grace periods that were waited for.
     pub settled: usize,
+    /// What packets may still hold.
+    unsettled: Unsettled,
     faults: Faults,
     random: Random,
     calls: usize,
@@ -55,6 +67,7 @@ impl FakeDataplane {
             in_use: BTreeSet::new(),
             pool_rows_max: usize::MAX,
             settled: 0,
+            unsettled: Unsettled::default(),
             faults: Faults::Never,
             random: Random(0),
             calls: 0,
@@ -128,23 +141,36 @@ impl FakeDataplane {
                 of(tables).members.insert(*key, *member);
                 Ok(())
             }),
-            FamilyOp::UpsertFrontends(rows) => self.write("frontends", rows, |tables, (key, frontend)| {
-                let old = of(tables).frontends.insert(*key, *frontend);
-                assert!(old.is_none_or(|old| old.id == frontend.id), "the id of a frontend changed in place");
-                Ok(())
-            }),
-            FamilyOp::DeleteFrontends(keys) => self.write("frontends", keys, |tables, key| {
-                of(tables).frontends.remove(key);
-                Ok(())
-            }),
+            FamilyOp::UpsertFrontends(rows) => {
+                let is_settled = !self.unsettled.deletes;
+                self.write("frontends", rows, |tables, (key, frontend)| {
+                    let old = of(tables).frontends.insert(*key, *frontend);
+                    assert!(old.is_none_or(|old| old.id == frontend.id), "the id of a frontend changed in place");
+                    assert!(
+                        old.is_some() || is_settled,
+                        "a frontend was inserted after a delete without a grace period"
+                    );
+                    Ok(())
+                })
+            }
+            FamilyOp::DeleteFrontends(keys) => {
+                self.unsettled.deletes = true;
+                self.write("frontends", keys, |tables, key| {
+                    of(tables).frontends.remove(key);
+                    Ok(())
+                })
+            }
             FamilyOp::DeleteMembers(keys) => self.write("members", keys, |tables, key| {
                 of(tables).members.remove(key);
                 Ok(())
             }),
-            FamilyOp::DeletePools(keys) => self.write("pools", keys, |tables, key| {
-                of(tables).pools.remove(key);
-                Ok(())
-            }),
+            FamilyOp::DeletePools(keys) => {
+                assert!(!self.unsettled.scopes, "a pool was deleted after a switch without a grace period");
+                self.write("pools", keys, |tables, key| {
+                    of(tables).pools.remove(key);
+                    Ok(())
+                })
+            }
         }
     }
 }
@@ -159,17 +185,21 @@ impl Dataplane for FakeDataplane {
         match op {
             Op::V4(op) => self.family(op, |tables| &mut tables.v4),
             Op::V6(op) => self.family(op, |tables| &mut tables.v6),
-            Op::StoreScopes(rows) => self.write("scopes", rows, |tables, (id, scopes)| {
-                if *scopes == Scopes::PASS {
-                    tables.scopes.remove(id);
-                } else {
-                    tables.scopes.insert(*id, *scopes);
-                }
-                Ok(())
-            }),
+            Op::StoreScopes(rows) => {
+                self.unsettled.scopes = true;
+                self.write("scopes", rows, |tables, (id, scopes)| {
+                    if *scopes == Scopes::PASS {
+                        tables.scopes.remove(id);
+                    } else {
+                        tables.scopes.insert(*id, *scopes);
+                    }
+                    Ok(())
+                })
+            }
             Op::Settle => {
                 self.check("settle")?;
                 self.settled += 1;
+                self.unsettled = Unsettled::default();
                 Ok(())
             }
         }

@@ -1,0 +1,103 @@
+//! Ids are kept, adopted, and never shared.
+
+use lb_common::addr::Proto;
+use lb_common::table::{MemberState, Mode, Origin, Rule};
+
+use super::*;
+use crate::desired::{DesiredMember, PoolIndex, ServicePortIndex};
+use crate::model::ObjectName;
+
+fn backend(last: u8) -> Backend<[u8; 4]> {
+    Backend { addr: [10, 0, 0, last], port: 8080, flags: 0 }
+}
+
+fn key(last: u8) -> FrontendKey<[u8; 4]> {
+    FrontendKey { addr: [1, 2, 3, last], port: 80, proto: Proto::TCP, pad: 0 }
+}
+
+/// A frontend for each pool content, each of a Service of its own.
+fn desired(frontends: &[(u8, &[u8])]) -> Desired {
+    let mut desired = Desired::default();
+    for (index, (last, backends)) in frontends.iter().enumerate() {
+        let (pool, service_port) = (Choice::Balance(PoolIndex(index)), ServicePortIndex(index));
+        let choices = Choices { workload: pool, host: Choice::Pass, external: Choice::Pass };
+        let (mode, decided_by, origin) = (Mode::VIP, Rule::IpMode, Origin::LoadBalancer);
+        desired.v4.frontends.insert(key(*last), DesiredFrontend { service_port, mode, decided_by, origin, choices });
+        desired.v4.pools.push(backends.iter().map(|last| backend(*last)).collect());
+        let service = Arc::new(ObjectName::new("t", &last.to_string()));
+        desired.service_ports.push(ServicePortName { service, port_name: "".into(), proto: Proto::TCP });
+        let member = |last: &u8| DesiredMember { service_port, backend: backend(*last), state: MemberState::Active };
+        desired.v4.members.extend(backends.iter().map(member));
+    }
+    desired
+}
+
+fn id(tables: &Tables, last: u8) -> u32 {
+    tables.v4.frontends[&key(last)].id
+}
+
+fn workload(tables: &Tables, last: u8) -> Scope {
+    tables.scopes[&id(tables, last)].workload
+}
+
+#[test]
+fn what_stays_keeps_its_ids() {
+    let mut assignment = Assignment::adopt(&Tables::default(), 100);
+    let first = assignment.assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &Tables::default()).tables;
+    let second = assignment.assign(&desired(&[(0, &[9]), (2, &[2, 3]), (3, &[4])]), &first).tables;
+    assert_eq!(id(&first, 2), id(&second, 2));
+    assert_eq!(workload(&first, 2), workload(&second, 2));
+    assert_eq!(first.scopes[&id(&first, 2)], second.scopes[&id(&second, 2)]);
+    // The first frontend is still in the maps: nobody gets its id.
+    assert_ne!(id(&second, 0), id(&first, 1));
+    assert_ne!(id(&second, 3), id(&first, 1));
+}
+
+#[test]
+fn a_restart_adopts_ids_and_hands_out_new_ones() {
+    let tables = Assignment::adopt(&Tables::default(), 100)
+        .assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &Tables::default())
+        .tables;
+    let mut adopted = Assignment::adopt(&tables, 100);
+    assert_eq!(adopted.assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &tables).tables, tables);
+    let more = adopted.assign(&desired(&[(1, &[1]), (2, &[2]), (3, &[3])]), &tables).tables;
+    assert_eq!((id(&more, 1), id(&more, 2), id(&more, 3)), (1, 2, 3));
+    assert_eq!(workload(&more, 1).pool, 1);
+    let new = [workload(&more, 2).pool, workload(&more, 3).pool];
+    assert_eq!(new, [3, 4]);
+}
+
+#[test]
+fn a_restart_prefers_the_whole_pool_to_the_rest_of_another() {
+    let mut tables =
+        Assignment::adopt(&Tables::default(), 100).assign(&desired(&[(1, &[5])]), &Tables::default()).tables;
+    let pool = workload(&tables, 1).pool;
+    let row = tables.v4.pools.remove(&PoolKey { pool, slot: 0 }).expect("the pool has a row");
+    tables.v4.pools.insert(PoolKey { pool: 9, slot: 0 }, row);
+    tables.scopes.get_mut(&1).expect("the frontend has scopes").workload.pool = 9;
+    // Pool 2 was being deleted when the agent was killed: its slot 1 is left.
+    tables.v4.pools.insert(PoolKey { pool: 2, slot: 1 }, row);
+    let adopted = Assignment::adopt(&tables, 100).assign(&desired(&[(1, &[5])]), &tables).tables;
+    assert_eq!(workload(&adopted, 1).pool, 9);
+}
+
+#[test]
+fn two_service_ports_never_adopt_the_same_id() {
+    let tables =
+        Assignment::adopt(&Tables::default(), 100).assign(&desired(&[(1, &[1]), (2, &[2])]), &Tables::default()).tables;
+    let mut torn = tables.clone();
+    let copied = torn.scopes[&1].service_port;
+    torn.scopes.get_mut(&2).expect("the frontend has scopes").service_port = copied;
+    let adopted = Assignment::adopt(&torn, 100).assign(&desired(&[(1, &[1]), (2, &[2])]), &torn).tables;
+    assert_eq!(adopted.scopes[&1].service_port, copied);
+    assert_ne!(adopted.scopes[&2].service_port, copied);
+}
+
+#[test]
+fn without_a_free_id_the_frontend_is_left_out_and_told() {
+    let mut assignment = Assignment::adopt(&Tables::default(), 1);
+    let assigned = assignment.assign(&desired(&[(1, &[1]), (2, &[2])]), &Tables::default());
+    assert_eq!(assigned.tables.v4.frontends.len(), 1);
+    assert_eq!(assigned.warnings.len(), 1);
+    assert!(assigned.warnings[0].to_string().contains("no frontend id is free for 1.2.3.2 port 80/tcp"));
+}

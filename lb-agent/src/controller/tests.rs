@@ -1,0 +1,161 @@
+//! The loop as its driver sees it.
+
+use lb_common::addr::Proto;
+use lb_common::table::Mode;
+
+use super::*;
+use crate::dataplane::fake::{FakeDataplane, Faults};
+use crate::desired::VendorAnnotations;
+use crate::source::dir::Folder;
+
+fn policy() -> Policy {
+    Policy {
+        node_name: "n1".to_owned(),
+        default_ip_mode: Mode::VIP,
+        proxy_annotations: Vec::new(),
+        vendor_annotations: VendorAnnotations::Ignored,
+    }
+}
+
+fn controller(dataplane: &mut FakeDataplane) -> Controller {
+    Controller::adopt(dataplane, policy(), Limits::UNLIMITED).expect("the dataplane works")
+}
+
+/// What a folder with these Services, on one address each, makes of the world.
+fn services(addresses: &[u8]) -> Vec<Change> {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let documents: Vec<String> = addresses
+        .iter()
+        .map(|last| {
+            format!(
+                "---\nkind: Service\nmetadata: {{name: s{last}}}\nspec: {{clusterIP: 10.0.0.1, ports: [{{port: 80}}]}}\n\
+                 status: {{loadBalancer: {{ingress: [{{ip: 1.2.3.{last}}}]}}}}\n\
+                 ---\nkind: EndpointSlice\nmetadata: {{name: e{last}, labels: {{kubernetes.io/service-name: s{last}}}}}\n\
+                 addressType: IPv4\nports: [{{port: 8080}}]\nendpoints: [{{addresses: [10.1.0.{last}]}}]\n"
+            )
+        })
+        .collect();
+    std::fs::write(temp.path().join("a.yaml"), documents.concat()).expect("the test may write");
+    Folder::open(temp.path()).expect("it can be listed").look(&std::collections::HashSet::new())
+}
+
+fn key(last: u8) -> lb_common::table::FrontendKey<[u8; 4]> {
+    lb_common::table::FrontendKey { addr: [1, 2, 3, last], port: 80, proto: Proto::TCP, pad: 0 }
+}
+
+#[test]
+fn nothing_is_done_before_the_list_is_complete() {
+    let mut dataplane = FakeDataplane::default();
+    let mut controller = controller(&mut dataplane);
+    let mut changes = services(&[1]);
+    assert_eq!(changes.pop(), Some(Change::Listed));
+    controller.change(changes);
+    let step = controller.step(&mut dataplane, Reclaim::Now);
+    assert_eq!((step.outcome, step.rows), (Outcome::NotListed, 0));
+    assert_eq!(dataplane.tables, Tables::default());
+    controller.change(vec![Change::Listed]);
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).outcome, Outcome::InStep);
+    assert_eq!(dataplane.tables.v4.frontends.len(), 1);
+}
+
+#[test]
+fn an_empty_list_is_a_full_state() {
+    let mut dataplane = FakeDataplane::default();
+    let mut controller = controller(&mut dataplane);
+    controller.change(vec![Change::Listed]);
+    let step = controller.step(&mut dataplane, Reclaim::Later);
+    assert_eq!((step.outcome, step.ops), (Outcome::InStep, 0));
+}
+
+#[test]
+fn a_dead_dataplane_is_told_and_recovered_from() {
+    let mut dataplane = FakeDataplane::default();
+    let mut controller = controller(&mut dataplane);
+    controller.change(services(&[1, 2]));
+    dataplane.fail(Faults::Always);
+    for _ in 0..2 {
+        let step = controller.step(&mut dataplane, Reclaim::Now);
+        assert_eq!((step.outcome, step.rows), (Outcome::Behind, 0));
+        assert!(!step.errors.is_empty() && step.failed_rows > 0);
+    }
+    dataplane.fail(Faults::Never);
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).outcome, Outcome::InStep);
+    assert_eq!(dataplane.tables.v4.frontends.len(), 2);
+}
+
+/// The fake panics where a frontend is inserted after a delete without a grace period.
+#[test]
+fn a_grace_period_that_failed_is_made_up_for() {
+    let mut dataplane = FakeDataplane::default();
+    let mut controller = controller(&mut dataplane);
+    controller.change(services(&[1]));
+    controller.step(&mut dataplane, Reclaim::Later);
+    controller.change(vec![Change::Remove(services(&[1]).first().map(reference).expect("a Service"))]);
+    controller.step(&mut dataplane, Reclaim::Later);
+    // Grace period, flows, grace period, delete, grace period: the last one fails.
+    dataplane.fail(Faults::Nth(4));
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Now).outcome, Outcome::Behind);
+    assert!(dataplane.tables.v4.frontends.is_empty());
+    controller.change(services(&[2]));
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).outcome, Outcome::InStep);
+}
+
+fn reference(change: &Change) -> crate::model::ObjectRef {
+    match change {
+        Change::Apply { object, .. } => object.reference(),
+        other => panic!("not an object: {other:?}"),
+    }
+}
+
+#[test]
+fn a_full_table_costs_only_what_does_not_fit() {
+    let mut dataplane = FakeDataplane::default();
+    dataplane.pool_rows_max = 2;
+    let mut controller = controller(&mut dataplane);
+    controller.change(services(&[1, 2, 3]));
+    let step = controller.step(&mut dataplane, Reclaim::Later);
+    assert_eq!(step.outcome, Outcome::Behind);
+    assert!(step.errors[0].to_string().contains("raise --backends-max"), "{}", step.errors[0]);
+    assert_eq!(dataplane.tables.v4.frontends.len(), 2);
+    dataplane.pool_rows_max = 3;
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).outcome, Outcome::InStep);
+    assert_eq!(dataplane.tables.v4.frontends.len(), 3);
+}
+
+#[test]
+fn an_audit_finds_what_somebody_else_did_and_the_next_step_repairs_it() {
+    let mut dataplane = FakeDataplane::default();
+    let mut controller = controller(&mut dataplane);
+    controller.change(services(&[1, 2]));
+    controller.step(&mut dataplane, Reclaim::Later);
+    let right = dataplane.tables.clone();
+    assert_eq!(controller.audit(&mut dataplane).expect("the dataplane works"), 0);
+    dataplane.tables.v4.frontends.remove(&key(1));
+    dataplane.tables.scopes.remove(&2);
+    let stray = *dataplane.tables.v4.frontends.get(&key(2)).expect("it is there");
+    dataplane.tables.v4.frontends.insert(key(9), lb_common::table::Frontend { id: 77, ..stray });
+    assert_eq!(controller.audit(&mut dataplane).expect("the dataplane works"), 3);
+    controller.step(&mut dataplane, Reclaim::Later);
+    controller.step(&mut dataplane, Reclaim::Now);
+    assert_eq!(dataplane.tables, right);
+}
+
+#[test]
+fn draining_frontends_count_against_the_limit() {
+    let mut dataplane = FakeDataplane::default();
+    let limits = Limits { frontends_max: 2, ..Limits::UNLIMITED };
+    let mut controller = Controller::adopt(&mut dataplane, policy(), limits).expect("the dataplane works");
+    controller.change(services(&[1, 2]));
+    controller.step(&mut dataplane, Reclaim::Later);
+    dataplane.in_use = dataplane.tables.v4.frontends.values().map(|frontend| frontend.id).collect();
+    controller.change(vec![Change::Remove(services(&[1]).first().map(reference).expect("a Service"))]);
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Now).draining, 1);
+    controller.change(services(&[3]));
+    controller.step(&mut dataplane, Reclaim::Now);
+    assert_eq!(controller.warnings().count(), 1);
+    dataplane.in_use.clear();
+    controller.step(&mut dataplane, Reclaim::Now);
+    controller.step(&mut dataplane, Reclaim::Later);
+    assert_eq!(controller.warnings().count(), 0);
+    assert!(dataplane.tables.v4.frontends.contains_key(&key(3)));
+}

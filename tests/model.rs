@@ -1,0 +1,285 @@
+//! Properties of the control loop, over random worlds, failing dataplanes and restarts.
+
+#[path = "model/universe.rs"]
+mod universe;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use lb_agent::controller::{Controller, Outcome, Reclaim, Step};
+use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
+use lb_agent::dataplane::{FamilyTables, Tables};
+use lb_agent::desired::{Limits, Policy, VendorAnnotations};
+use lb_agent::model::Change;
+use lb_common::addr::{Addr, Proto};
+use lb_common::table::{Backend, FrontendState, Mode, PoolKey, Scope, Scopes};
+use proptest::prelude::*;
+
+use universe::{Edit, edits};
+
+/// Steps after which a loop on a dataplane that fails some calls must have come through.
+const STEPS_MAX: usize = 2_000;
+
+type Address = (IpAddr, u16, Proto);
+/// What one scope of a frontend does, without ids.
+type View = (u8, Vec<(IpAddr, u16)>);
+
+fn policy() -> Policy {
+    Policy {
+        node_name: "n1".to_owned(),
+        default_ip_mode: Mode::VIP,
+        proxy_annotations: Vec::new(),
+        vendor_annotations: VendorAnnotations::Ignored,
+    }
+}
+
+fn limits() -> Limits {
+    Limits { frontend_ids_max: 40, ..Limits::UNLIMITED }
+}
+
+fn controller(dataplane: &mut FakeDataplane) -> Controller {
+    Controller::adopt(dataplane, policy(), limits()).expect("the dataplane works while it is adopted")
+}
+
+/// The active frontends and what each of their scopes does.
+fn views(tables: &Tables) -> BTreeMap<Address, [View; 3]> {
+    fn family<A: Addr>(family: &FamilyTables<A>, tables: &Tables, all: &mut BTreeMap<Address, [View; 3]>) {
+        for (key, frontend) in &family.frontends {
+            if frontend.state == FrontendState::Active {
+                let scopes = tables.scopes.get(&frontend.id).copied().unwrap_or(Scopes::PASS);
+                let view = [scopes.workload, scopes.host, scopes.external].map(|scope| view(family, scope));
+                all.insert((key.addr.into(), key.port, key.proto), view);
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    family(&tables.v4, tables, &mut all);
+    family(&tables.v6, tables, &mut all);
+    all
+}
+
+fn view<A: Addr>(family: &FamilyTables<A>, scope: Scope) -> View {
+    let slots = 0..u32::from(scope.count);
+    let backends = slots.filter_map(|slot| family.pools.get(&PoolKey { pool: scope.pool, slot }));
+    (scope.action as u8, backends.map(|Backend { addr, port, .. }| ((*addr).into(), *port)).collect())
+}
+
+fn ids(tables: &Tables) -> BTreeMap<Address, u32> {
+    let v4 = tables.v4.frontends.iter().map(|(key, row)| ((key.addr.into(), key.port, key.proto), row.id));
+    let v6 = tables.v6.frontends.iter().map(|(key, row)| ((key.addr.into(), key.port, key.proto), row.id));
+    v4.chain(v6).collect()
+}
+
+/// What the tables should say: computed on a dataplane that is empty and works.
+fn fresh(world: &[Edit]) -> BTreeMap<Address, [View; 3]> {
+    let mut dataplane = FakeDataplane::default();
+    let mut controller = controller(&mut dataplane);
+    controller.change(world.iter().map(Edit::change).collect());
+    controller.change(vec![Change::Listed]);
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).outcome, Outcome::InStep);
+    views(&dataplane.tables)
+}
+
+/// What packets may meet at each address while the loop is on its way from one world to another.
+#[derive(Default)]
+struct Allowed {
+    views: BTreeMap<Address, [BTreeSet<View>; 3]>,
+    /// Wanted before, now and in between: must be there after each row.
+    kept: BTreeSet<Address>,
+    /// Not wanted at some time since: may pass, on its way out.
+    left: BTreeSet<Address>,
+}
+
+impl Allowed {
+    fn allow(&mut self, wanted: &BTreeMap<Address, [View; 3]>) {
+        self.left.extend(self.views.keys().filter(|address| !wanted.contains_key(address)));
+        for (address, views) in wanted {
+            let allowed = self.views.entry(*address).or_default();
+            for (allowed, view) in allowed.iter_mut().zip(views) {
+                allowed.insert(view.clone());
+            }
+        }
+        self.kept.retain(|address| wanted.contains_key(address));
+    }
+
+    /// The loop has arrived: what was wanted before no longer counts.
+    fn arrived(&mut self, wanted: &BTreeMap<Address, [View; 3]>) {
+        *self = Self { kept: wanted.keys().copied().collect(), ..Self::default() };
+        self.allow(wanted);
+    }
+
+    fn check(&self, tables: &Tables) {
+        let found = views(tables);
+        for address in &self.kept {
+            assert!(found.contains_key(address), "{address:?} stays wanted and is gone");
+        }
+        for (address, views) in found {
+            let pass = (0, Vec::new());
+            for (scope, view) in views.iter().enumerate() {
+                let allowed = self.views.get(&address).is_some_and(|allowed| allowed[scope].contains(view));
+                // On its way out it passes before it is marked as draining.
+                let is_leaving = *view == pass && self.left.contains(&address);
+                assert!(allowed || is_leaving, "{address:?} scope {scope}: nobody asked for {view:?}");
+            }
+        }
+    }
+}
+
+/// A controller on a dataplane that watches over every row.
+struct Lab {
+    dataplane: FakeDataplane,
+    controller: Controller,
+    allowed: Arc<Mutex<Allowed>>,
+    world: Vec<Edit>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let mut dataplane = FakeDataplane::default();
+        let allowed = Arc::new(Mutex::new(Allowed::default()));
+        let watch = Arc::clone(&allowed);
+        dataplane.observe(move |tables| {
+            assert_no_dangling_pool(tables);
+            watch.lock().expect("the test is over when an assertion failed").check(tables);
+        });
+        let mut controller = controller(&mut dataplane);
+        controller.change(vec![Change::Listed]);
+        Self { dataplane, controller, allowed, world: Vec::new() }
+    }
+
+    fn allowed(&self) -> std::sync::MutexGuard<'_, Allowed> {
+        self.allowed.lock().expect("the test is over when an assertion failed")
+    }
+
+    fn edit(&mut self, batch: &[Edit]) {
+        self.world.extend_from_slice(batch);
+        let wanted = fresh(&self.world);
+        self.allowed().allow(&wanted);
+        self.controller.change(batch.iter().map(Edit::change).collect());
+    }
+
+    fn step(&mut self, reclaim: Reclaim) -> Step {
+        self.controller.step(&mut self.dataplane, reclaim)
+    }
+
+    fn converge(&mut self) {
+        let in_step = (0..STEPS_MAX).any(|_| self.step(Reclaim::Later).outcome == Outcome::InStep);
+        assert!(in_step, "not in step after {STEPS_MAX} steps");
+        assert_eq!(*self.controller.realised(), self.dataplane.tables);
+        let wanted = fresh(&self.world);
+        assert_eq!(views(&self.dataplane.tables), wanted);
+        self.allowed().arrived(&wanted);
+    }
+
+    /// The agent is killed, and starts again with the same world.
+    fn restart(&mut self, faults: Faults) {
+        self.dataplane.fail(Faults::Never);
+        self.controller = controller(&mut self.dataplane);
+        self.controller.change(self.world.iter().map(Edit::change).collect());
+        self.controller.change(vec![Change::Listed]);
+        self.dataplane.fail(faults);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    /// Whatever fails and whenever the agent is killed, the tables come to say what a fresh start would make of them,
+    /// and on the way no packet meets anything but what was asked for before or is now.
+    #[test]
+    fn plans_converge_and_no_half_applied_plan_harms(
+        rounds in prop::collection::vec((prop::collection::vec(edits(), 1..4), prop::collection::vec(any::<bool>(), 0..4), prop::bool::weighted(0.2)), 1..10),
+        percent in 0u8..60,
+        seed in any::<u64>(),
+    ) {
+        let mut lab = Lab::new();
+        lab.dataplane.fail(Faults::Random { percent, seed });
+        for (batch, steps, is_killed) in rounds {
+            lab.edit(&batch);
+            for reclaims in steps {
+                lab.step(if reclaims { Reclaim::Now } else { Reclaim::Later });
+            }
+            if is_killed {
+                lab.restart(Faults::Random { percent, seed });
+            }
+        }
+        lab.converge();
+        // And then there is nothing to do.
+        lab.dataplane.fail(Faults::Never);
+        prop_assert_eq!(lab.step(Reclaim::Later).rows, 0);
+    }
+
+    /// One call fails, each in turn: the step after it repairs all of it.
+    #[test]
+    fn any_single_failure_is_repaired_by_the_next_step(
+        before in prop::collection::vec(edits(), 1..8),
+        after in prop::collection::vec(edits(), 1..4),
+        nth in 0usize..12,
+    ) {
+        let mut lab = Lab::new();
+        lab.edit(&before);
+        lab.converge();
+        lab.edit(&after);
+        lab.dataplane.fail(Faults::Nth(nth));
+        lab.step(Reclaim::Later);
+        lab.dataplane.fail(Faults::Never);
+        prop_assert_eq!(lab.step(Reclaim::Later).outcome, Outcome::InStep);
+        lab.converge();
+    }
+
+    /// A restart writes nothing, and every id stays.
+    #[test]
+    fn a_restart_changes_nothing(batch in prop::collection::vec(edits(), 1..12), more in prop::collection::vec(edits(), 0..6)) {
+        let mut lab = Lab::new();
+        lab.edit(&batch);
+        lab.converge();
+        lab.edit(&more);
+        lab.converge();
+        let tables = lab.dataplane.tables.clone();
+        lab.restart(Faults::Never);
+        prop_assert_eq!(lab.step(Reclaim::Later).rows, 0);
+        prop_assert_eq!(&lab.dataplane.tables, &tables);
+    }
+
+    /// An address keeps its id while it is wanted, and while it drains and comes back; no two have the same; a frontend
+    /// that flows refer to is never deleted.
+    #[test]
+    fn ids_are_stable_and_unique(
+        rounds in prop::collection::vec((prop::collection::vec(edits(), 1..4), prop::collection::btree_set(1u32..40, 0..10)), 1..12),
+    ) {
+        let mut lab = Lab::new();
+        for (batch, in_use) in rounds {
+            let before = ids(&lab.dataplane.tables);
+            lab.edit(&batch);
+            lab.converge();
+            lab.dataplane.in_use.clone_from(&in_use);
+            let step = lab.step(Reclaim::Now);
+            prop_assert_eq!(step.outcome, Outcome::InStep);
+            let after = ids(&lab.dataplane.tables);
+            let unique: BTreeSet<u32> = after.values().copied().collect();
+            prop_assert_eq!(unique.len(), after.len());
+            for (address, id) in before {
+                match after.get(&address) {
+                    Some(now) => prop_assert_eq!(*now, id),
+                    None => prop_assert!(!in_use.contains(&id)),
+                }
+            }
+            let draining = after.len() - views(&lab.dataplane.tables).len();
+            prop_assert_eq!(step.draining, draining);
+            prop_assert!(ids(&lab.dataplane.tables).values().all(|id| (1..=40).contains(id)));
+        }
+    }
+
+    /// When everything is gone and no flow is left, the tables are empty.
+    #[test]
+    fn nothing_is_left_behind(batch in prop::collection::vec(edits(), 1..12)) {
+        let mut lab = Lab::new();
+        lab.edit(&batch);
+        lab.converge();
+        lab.edit(&universe::nothing());
+        lab.converge();
+        lab.step(Reclaim::Now);
+        prop_assert_eq!(&lab.dataplane.tables, &Tables::default());
+    }
+}

@@ -1,0 +1,137 @@
+//! A small universe of objects: small enough that random edits meet each other, rich enough to reach every rule.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lb_agent::model::{
+    Change, Conditions, Endpoint, EndpointSlice, IngressEntry, IpMode, Kind, Object, ObjectName, ObjectRef, Service,
+    ServicePort, ServiceType, SlicePort, TrafficPolicy,
+};
+use lb_common::addr::{Family, Proto};
+use proptest::prelude::*;
+
+const SERVICES: u8 = 4;
+const SLICES: u8 = 6;
+
+/// One change of the world.
+#[derive(Clone, Debug)]
+pub enum Edit {
+    Service { number: u8, created: Option<i64>, entries: Vec<(u8, u8)>, ports: u8, local: bool },
+    NoService(u8),
+    Slice { number: u8, service: u8, v6: bool, endpoints: Vec<(u8, u8)> },
+    NoSlice(u8),
+}
+
+/// Any edit.
+pub fn edits() -> impl Strategy<Value = Edit> {
+    let service =
+        (0..SERVICES, prop::option::of(0i64..3), prop::collection::vec((0u8..4, 0u8..4), 0..3), 1u8..4, any::<bool>())
+            .prop_map(|(number, created, entries, ports, local)| Edit::Service {
+                number,
+                created,
+                entries,
+                ports,
+                local,
+            });
+    let slice = (0..SLICES, 0..SERVICES, prop::bool::weighted(0.2), prop::collection::vec((0u8..6, 0u8..6), 0..5))
+        .prop_map(|(number, service, v6, endpoints)| Edit::Slice { number, service, v6, endpoints });
+    prop_oneof![
+        4 => service,
+        1 => (0..SERVICES).prop_map(Edit::NoService),
+        5 => slice,
+        1 => (0..SLICES).prop_map(Edit::NoSlice),
+    ]
+}
+
+/// Edits after which no object is left.
+pub fn nothing() -> Vec<Edit> {
+    (0..SERVICES).map(Edit::NoService).chain((0..SLICES).map(Edit::NoSlice)).collect()
+}
+
+impl Edit {
+    pub fn change(&self) -> Change {
+        let remove = |kind, name: String| Change::Remove(ObjectRef { kind, name: ObjectName::new("t", &name) });
+        let apply = |object| Change::Apply { object, warnings: Vec::new() };
+        match self {
+            Self::NoService(number) => remove(Kind::Service, format!("s{number}")),
+            Self::NoSlice(number) => remove(Kind::EndpointSlice, format!("e{number}")),
+            Self::Service { number, created, entries, ports, local } => {
+                apply(Object::Service(service(*number, *created, entries, *ports, *local)))
+            }
+            Self::Slice { number, service, v6, endpoints } => {
+                apply(Object::EndpointSlice(slice(*number, *service, *v6, endpoints)))
+            }
+        }
+    }
+}
+
+fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u8, local: bool) -> Service {
+    let port = |index: u8| ServicePort {
+        name: format!("p{index}").into(),
+        proto: if index == 2 { Proto::UDP } else { Proto::TCP },
+        port: 80 + u16::from(index),
+        node_port: None,
+    };
+    let entry = |index: usize, (address, mode): (u8, u8)| IngressEntry {
+        index: index as u32,
+        // Shared by all Services: they quarrel.
+        ip: if address == 3 { IpAddr::from([0xfd01, 0, 0, 0, 0, 0, 0, 3]) } else { IpAddr::from([1, 2, 3, address]) },
+        ip_mode: match mode {
+            0 => Some(IpMode::Proxy),
+            1 => None,
+            2 => Some(IpMode::Unknown("Router".into())),
+            _ => Some(IpMode::VIP),
+        },
+    };
+    Service {
+        name: ObjectName::new("t", &format!("s{number}")),
+        created_secs,
+        service_type: ServiceType::LoadBalancer,
+        served_elsewhere: false,
+        annotations: BTreeMap::new(),
+        headless: false,
+        cluster_ips: vec![
+            IpAddr::from([10, 0, 0, number]),
+            IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(number)]),
+        ],
+        external_ips: Vec::new(),
+        ports: (0..ports).map(port).collect(),
+        ingress: entries.iter().enumerate().map(|(index, known)| entry(index, *known)).collect(),
+        external_policy: if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
+        internal_policy: TrafficPolicy::Cluster,
+        affinity_secs: None,
+        source_ranges: Vec::new(),
+    }
+}
+
+fn slice(number: u8, service: u8, v6: bool, endpoints: &[(u8, u8)]) -> EndpointSlice {
+    let port = |index: u8| SlicePort {
+        name: format!("p{index}").into(),
+        proto: if index == 2 { Proto::UDP } else { Proto::TCP },
+        port: 8080 + u16::from(index),
+    };
+    let endpoint = |(address, state): &(u8, u8)| Endpoint {
+        addr: if v6 {
+            IpAddr::from([0xfd02, 0, 0, 0, 0, 0, 0, u16::from(*address)])
+        } else {
+            IpAddr::from([10, 1, 0, *address])
+        },
+        conditions: match state {
+            0 => Conditions { ready: false, serving: true, terminating: true },
+            1 => Conditions { ready: false, serving: false, terminating: true },
+            2 => Conditions { ready: false, serving: false, terminating: false },
+            _ => Conditions::READY,
+        },
+        node: Some(Arc::from(if *state % 2 == 0 { "n1" } else { "n2" })),
+        hints: None,
+    };
+    EndpointSlice {
+        name: ObjectName::new("t", &format!("e{number}")),
+        service: format!("s{service}").into(),
+        family: if v6 { Family::V6 } else { Family::V4 },
+        headless: false,
+        ports: (0..3).map(port).collect(),
+        endpoints: endpoints.iter().map(endpoint).collect(),
+    }
+}
