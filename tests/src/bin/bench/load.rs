@@ -86,7 +86,6 @@ pub fn connection_rate(targets: &[SocketAddr], clients: usize, time: Duration) -
         sums.sum::<Result<u64>>()
     })?;
     ensure!(count > 0, "no connection to {targets:?} was made");
-    #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
     Ok(count as f64 / (cpu_secs()? - cpu))
 }
 
@@ -131,7 +130,6 @@ pub fn bulk_rate(target: SocketAddr, time: Duration) -> Result<f64> {
     stream.shutdown(std::net::Shutdown::Write)?;
     let mut total = [0; 8];
     stream.read_exact(&mut total).context("the receiver did not say how much came")?;
-    #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
     Ok(u64::from_be_bytes(total) as f64 * 8.0 / (cpu_secs()? - cpu) / 1e9)
 }
 

@@ -3,6 +3,8 @@
 //! Everything that is compared is taken in the same run, in turns, several times; medians and ranges are printed.
 //! All of it shares one processor, so that a rate tells what work costs and not where the scheduler put it.
 
+#![allow(clippy::cast_precision_loss, reason = "counts and nanoseconds are far below 2^52")]
+
 mod figures;
 mod load;
 mod network;

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use aya::programs::SchedClassifier;
+use aya::sys::{Stats, enable_stats};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::links::{Class, Link};
 use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Settings, Sizes, Timeouts};
 use lb_common::addr::{Family, Proto};
-use lb_common::table::{Backend, FrontendKey, PoolKey, Scope, Scopes};
+use lb_common::table::{Backend, Counter, FrontendKey, PoolKey, Scope, Scopes};
 use lb_tests::lab::{Lab, Setup};
 use lb_tests::netns::Netns;
 
@@ -77,7 +79,7 @@ const WAYS: [(&str, Way); 5] = [
 
 /// All figures of the network.
 pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
-    let ways = WAYS.iter().map(|(test, way)| Node::start(test, *way)).collect::<Result<Vec<_>>>()?;
+    let mut ways = WAYS.iter().map(|(test, way)| Node::start(test, *way)).collect::<Result<Vec<_>>>()?;
     let (mut rates, mut bulks) = (vec![Vec::new(); ways.len()], vec![Vec::new(); ways.len()]);
     let rounds = usize::from(rounds * ROUNDS);
     println!("network: {rounds} rounds of {} ways", ways.len());
@@ -91,6 +93,9 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
             bulks[index].push(ways[index].client(|targets| load::bulk_rate(targets[0], TURN))?);
         }
     }
+    let live = WAYS.iter().zip(&mut ways).find(|((_, way), _)| matches!(way, Way::Us(Count::One)));
+    let (_, live) = live.context("one of the ways is ours")?;
+    let live = live.program_time(rounds)?;
     let figures = |kind: &str, unit, rounds: Vec<Vec<f64>>| -> Vec<Figure> {
         let figure =
             |(way, rounds): (&Node, _)| Figure::new(format!("{kind}, {}", way.name), unit, Target::None, rounds);
@@ -99,7 +104,7 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
     let rates = figures("connections", Unit::ConnectionsPerSec, rates);
     let bulks = figures("bulk", Unit::GigabitsPerSec, bulks);
     let ratios = ratios(&rates, &bulks);
-    Ok([rates, bulks, ratios].concat())
+    Ok([live, rates, bulks, ratios].concat())
 }
 
 fn ratios(rates: &[Figure], bulks: &[Figure]) -> Vec<Figure> {
@@ -122,7 +127,7 @@ struct Node {
     targets: Vec<SocketAddr>,
     // In the order in which they must end.
     _servers: Vec<Server>,
-    _dataplane: Option<(BpfDataplane, PinFolder)>,
+    dataplane: Option<(BpfDataplane, PinFolder)>,
     lab: Lab,
 }
 
@@ -143,7 +148,45 @@ impl Node {
                 (format!("us, {}", count.text()), vips, Some(dataplane))
             }
         };
-        Ok(Self { name, targets, _servers: servers, _dataplane: dataplane, lab })
+        Ok(Self { name, targets, _servers: servers, dataplane, lab })
+    }
+
+    /// What the programs take under live traffic, as the kernel clocks it: one reading of the clock a run included.
+    fn program_time(&mut self, rounds: usize) -> Result<Vec<Figure>> {
+        let _clock = enable_stats(Stats::RunTime)?;
+        let (mut ingress, mut egress, mut connection) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let before = self.clocked()?;
+            self.client(|targets| load::connection_rate(targets, CLIENTS, TURN))?;
+            let after = self.clocked()?;
+            let spent = |program: usize| after.programs[program].ns - before.programs[program].ns;
+            let runs = |program: usize| after.programs[program].runs - before.programs[program].runs;
+            ingress.push(spent(0) / runs(0));
+            egress.push(spent(1) / runs(1));
+            connection.push((spent(0) + spent(1)) / (after.flows - before.flows));
+        }
+        let figure = |what, unit, rounds| Figure::new(what, unit, Target::None, rounds);
+        Ok(vec![
+            figure("IPv4 live traffic, ingress program, mean", Unit::NsPerPacket, ingress),
+            figure("IPv4 live traffic, egress program, mean", Unit::NsPerPacket, egress),
+            figure("our programs, all packets of a connection", Unit::NsPerConnection, connection),
+        ])
+    }
+
+    /// What the kernel has clocked so far.
+    fn clocked(&mut self) -> Result<Clocked> {
+        let (dataplane, _) = self.dataplane.as_mut().context("this way has programs")?;
+        let flows = dataplane.maps().counters()?.get(&Counter::FlowCreated).map_or(0, |value| value.packets);
+        let mut program = |name: &str| -> Result<Runs> {
+            let program: &mut SchedClassifier = dataplane
+                .ebpf()
+                .program_mut(name)
+                .with_context(|| format!("there is no program {name}"))?
+                .try_into()?;
+            let info = program.info()?;
+            Ok(Runs { ns: info.run_time().as_secs_f64() * 1e9, runs: info.run_count() as f64 })
+        };
+        Ok(Clocked { programs: [program("workload_ingress")?, program("workload_egress")?], flows: flows as f64 })
     }
 
     /// Does something in the client pod with the addresses to dial.
@@ -151,6 +194,18 @@ impl Node {
         let targets = &self.targets;
         self.lab.pod("client").netns.inside(|| work(targets))
     }
+}
+
+/// Time and number of a program's runs.
+struct Runs {
+    ns: f64,
+    runs: f64,
+}
+
+/// The two programs of a pod's interface, and how many flows they made.
+struct Clocked {
+    programs: [Runs; 2],
+    flows: f64,
 }
 
 fn endpoint(lab: &Lab, pod: &str) -> SocketAddrV4 {

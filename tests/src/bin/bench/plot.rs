@@ -1,4 +1,4 @@
-//! The figures as a picture: one panel for each unit, a bar for each figure, its rounds' range and its target.
+//! The figures as a picture: one panel for each unit, a bar for each figure, the middle half of its rounds, and its target.
 
 use std::path::Path;
 
@@ -14,8 +14,9 @@ const ROW_PX: u32 = 26;
 const HEAD_PX: u32 = 84;
 
 /// Panels from top to bottom.
-const PANELS: [(Unit, &str); 4] = [
+const PANELS: [(Unit, &str); 5] = [
     (Unit::NsPerPacket, "Program cost over the empty program, ns per packet (less is better)"),
+    (Unit::NsPerConnection, "Under live traffic, ns (less is better)"),
     (Unit::ConnectionsPerSec, "Connections per second of processor time, one byte each way (more is better)"),
     (Unit::GigabitsPerSec, "One bulk TCP stream, Gbit per second of processor time (more is better)"),
     (Unit::Ratio, "Ratios, taken within a round"),
@@ -52,7 +53,7 @@ fn panel<'a>(area: &DrawingArea<SVGBackend<'a>, Shift>, title: &str, rows: &[&Fi
         Target::AtMost(bound) | Target::AtLeast(bound) => bound,
         Target::None => 0.0,
     };
-    let largest = rows.iter().map(|row| row.range().1.max(bound(row))).fold(0.0, f64::max);
+    let largest = rows.iter().map(|row| row.middle_half().1.max(bound(row))).fold(0.0, f64::max);
     let last = i32::try_from(rows.len() - 1).unwrap_or(i32::MAX);
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 17))
@@ -85,7 +86,7 @@ fn panel<'a>(area: &DrawingArea<SVGBackend<'a>, Shift>, title: &str, rows: &[&Fi
         let mut bar = Rectangle::new([(0.0, bottom.clone()), (row.median(), top.clone())], color.mix(0.75).filled());
         bar.set_margin(4, 4, 0, 0);
         chart.draw_series([bar])?;
-        let (low, high) = row.range();
+        let (low, high) = row.middle_half();
         chart.draw_series([PathElement::new(vec![(low, middle.clone()), (high, middle.clone())], BLACK)])?;
         if row.target != Target::None {
             let line = vec![(bound(row), bottom), (bound(row), top)];
