@@ -6,7 +6,7 @@ mod kernel;
 use std::collections::BTreeMap;
 
 use lb_agent::dataplane::Tables;
-use lb_common::table::{Counter, Flow, FlowKey};
+use lb_common::table::{Counter, Direction, Flow, FlowKey};
 use lb_common::verdict::Action;
 
 pub use host::HostMachine;
@@ -56,6 +56,8 @@ pub trait Machine {
     /// Runs one packet; what becomes of it, and its bytes afterwards.
     fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>);
     fn flows(&mut self) -> Flows;
+    /// Evicts the entries of one direction, as a full table may.
+    fn evict(&mut self, direction: Direction);
     /// Packets by counter since the tables were emptied, those at zero left out.
     fn counters(&mut self) -> BTreeMap<Counter, u64>;
     /// Lets `secs` seconds pass for all flows.

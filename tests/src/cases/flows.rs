@@ -1,12 +1,14 @@
 //! The life of a flow: made, followed, honoured, left.
 
+use std::collections::BTreeSet;
+
 use lb_common::addr::Proto;
-use lb_common::table::{Counter, Scope};
+use lb_common::table::{Counter, Direction, Scope};
 use lb_common::verdict::Action;
 
 use super::Case;
 use super::scene::{ACK, FIN, RST, SYN, SYN_ACK, Scene, UDP};
-use crate::machine::Program;
+use crate::machine::{Flows, Program};
 use crate::packet::{Answer, CLIENT_MAC, Described, NODE_MAC};
 
 pub const CASES: &[Case] = &[
@@ -24,6 +26,8 @@ pub const CASES: &[Case] = &[
     ("direct_connection_over_a_closed_flow", direct_connection_over_a_closed_flow),
     ("two_frontends_one_backend", two_frontends_one_backend),
     ("lost_half_is_restored", lost_half_is_restored),
+    ("half_a_flow_is_in_nobodys_way", half_a_flow_is_in_nobodys_way),
+    ("member_is_looked_up_once", member_is_looked_up_once),
     ("pod_reaches_itself", pod_reaches_itself),
 ];
 
@@ -194,23 +198,52 @@ fn two_frontends_one_backend(scene: &mut Scene<'_>) {
     assert_eq!(scene.through(Program::WorkloadEgress, SYN_ACK, backend, second), (other_vip, client));
 }
 
-/// A one-way flow keeps both halves: the one that is evicted comes back with the next packet after a quiet while.
+/// A one-way flow keeps both halves: one packet after a quiet while touches both, and restores one that was evicted.
 fn lost_half_is_restored(scene: &mut Scene<'_>) {
-    scene.service(SYN, &[scene.net.backend()]);
+    let backend = scene.net.backend();
+    for half in [Direction::Request, Direction::Reply] {
+        scene.service(SYN, &[backend]);
+        scene.request(SYN);
+        scene.reply(SYN_ACK, backend);
+        scene.machine().age_flows(6);
+        scene.machine().evict(half);
+        match half {
+            Direction::Reply => assert_eq!(scene.request(ACK).1, backend),
+            Direction::Request => assert_eq!(scene.reply(ACK, backend).0, scene.net.vip()),
+        }
+        assert_eq!(scene.request(ACK).1, backend);
+        assert_eq!(scene.reply(ACK, backend).0, scene.net.vip());
+        scene.machine().age_flows(6);
+        scene.request(ACK);
+        let Flows { v4, v6 } = scene.machine().flows();
+        let seen = v4.values().map(|flow| flow.last_seen_jiffies).chain(v6.values().map(|flow| flow.last_seen_jiffies));
+        assert_eq!(seen.collect::<BTreeSet<_>>().len(), 1, "both halves were touched");
+        scene.request(RST);
+    }
+}
+
+/// Half a flow is no flow: its reply tuple is free, and a connection that comes again keeps its source port.
+fn half_a_flow_is_in_nobodys_way(scene: &mut Scene<'_>) {
+    let (client, backend) = (scene.net.client(), scene.net.backend());
+    scene.service(SYN, &[backend]);
     scene.request(SYN);
-    scene.reply(SYN_ACK, scene.net.backend());
-    let before = scene.machine().flows();
-    scene.machine().age_flows(6);
-    scene.request(ACK);
-    let after = scene.machine().flows();
-    assert_eq!(before.len(), after.len());
-    let seen: std::collections::BTreeSet<u64> = after
-        .v4
-        .values()
-        .map(|flow| flow.last_seen_jiffies)
-        .chain(after.v6.values().map(|flow| flow.last_seen_jiffies))
-        .collect();
-    assert_eq!(seen.len(), 1, "both halves were touched");
+    scene.machine().evict(Direction::Request);
+    assert_eq!(scene.request(SYN), (client, backend));
+    assert_eq!(scene.machine().flows().len(), 2);
+}
+
+/// A flow notes the pool that its backend was found in again, so that the next packet need not look.
+fn member_is_looked_up_once(scene: &mut Scene<'_>) {
+    let backend = scene.net.backend();
+    scene.service(UDP, &[backend]);
+    scene.request(UDP);
+    scene.service(UDP, &[backend, scene.net.other_backend()]);
+    scene.request(UDP);
+    let Flows { v4, v6 } = scene.machine().flows();
+    let requests = v4.iter().filter(|(key, _)| key.direction == Direction::Request).map(|(_, flow)| flow.pool);
+    let pools =
+        requests.chain(v6.iter().filter(|(key, _)| key.direction == Direction::Request).map(|(_, flow)| flow.pool));
+    assert_eq!(pools.collect::<Vec<_>>(), [2]);
 }
 
 /// HP-01 and the like, without masquerading: the pod sees the frontend's address as its peer.

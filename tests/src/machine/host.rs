@@ -369,6 +369,11 @@ impl Machine for HostMachine {
         }
     }
 
+    fn evict(&mut self, direction: Direction) {
+        self.v4.flows.borrow_mut().retain(|key, _| key.direction != direction);
+        self.v6.flows.borrow_mut().retain(|key, _| key.direction != direction);
+    }
+
     fn counters(&mut self) -> BTreeMap<Counter, u64> {
         self.counters.borrow().clone()
     }

@@ -7,7 +7,7 @@ use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::{
     Dataplane as _, FamilyOp, FamilyTables, Op, Settings, Sizes, Tables, Timeouts, object, pins,
 };
-use lb_common::table::{Counter, Scopes};
+use lb_common::table::{Counter, Direction, Scopes};
 use lb_common::verdict::Action;
 
 use super::{Flows, Machine, Program};
@@ -111,6 +111,15 @@ impl Machine for KernelMachine {
             v4: maps.v4.flows.dump().expect("dumping flows").into_iter().collect(),
             v6: maps.v6.flows.dump().expect("dumping flows").into_iter().collect(),
         }
+    }
+
+    fn evict(&mut self, direction: Direction) {
+        let Flows { v4, v6 } = self.flows();
+        let maps = self.dataplane.maps();
+        let v4: Vec<_> = v4.into_keys().filter(|key| key.direction == direction).collect();
+        let v6: Vec<_> = v6.into_keys().filter(|key| key.direction == direction).collect();
+        maps.v4.flows.delete(&v4).expect("deleting flows");
+        maps.v6.flows.delete(&v6).expect("deleting flows");
     }
 
     fn counters(&mut self) -> BTreeMap<Counter, u64> {
