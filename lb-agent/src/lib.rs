@@ -1,12 +1,23 @@
 //! The node agent, as a library: pure core (model, desired, plan), thin shell around it.
 
 pub mod apply;
+pub mod args;
 pub mod assign;
+pub mod check;
+pub mod config;
 pub mod controller;
 pub mod dataplane;
 pub mod desired;
+pub mod explain;
 pub mod family;
+pub mod http;
+pub mod interfaces;
+pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod render;
+pub mod run;
+pub mod show;
 pub mod source;
+pub mod status;
+pub mod unload;

@@ -1,1 +1,24 @@
-fn main() {}
+//! The binary: parses the arguments, calls the library, turns errors into exit codes.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use lb_agent::args::{Command, CommandLine};
+use lb_agent::{check, config, explain, run, show, unload};
+
+fn main() -> ExitCode {
+    // Wrong arguments end here, with code 2.
+    let result = match CommandLine::parse().command {
+        Command::Run(args) => run::run(*args),
+        Command::Show(args) => show::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Unload(args) => unload::run(&args),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    eprintln!("lb-agent: {error:#}");
+    match error.downcast_ref() {
+        Some(config::Error::Invalid { .. }) => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    }
+}

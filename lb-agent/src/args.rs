@@ -1,0 +1,336 @@
+//! The command line, raw: every flag with its unit, its default and what it costs. Parsing has no effect.
+//!
+//! This is the only reader of the arguments and of the environment. [`crate::config`] makes sense of the values.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use lb_common::table::Mode;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::dataplane::{Sizes, Timeouts};
+use crate::explain::{Caller, Destination};
+use crate::interfaces::Globs;
+
+/// Service load balancing for Kubernetes nodes in eBPF: decides per address, port and protocol whether a
+/// load-balancer IP is shortcut to a pod (ipMode VIP) or left to the balancer (ipMode Proxy).
+#[derive(Debug, Parser)]
+#[command(name = "lb-agent", version, max_term_width = 110)]
+#[command(after_help = "Exit codes: 0 ok, 1 failed, 2 bad arguments.")]
+pub struct CommandLine {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Program this node and keep it in step with the source.
+    Run(Box<RunArgs>),
+    /// Print what the dataplane holds; works from the pins, also when no agent runs.
+    Show(ShowArgs),
+    /// Say what would happen to a packet, and which rule decided.
+    Explain(ExplainArgs),
+    /// Does this machine have what is needed? Changes nothing.
+    Check(CheckArgs),
+    /// Remove programs, links and pins.
+    Unload(UnloadArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Dataplane")]
+pub struct PinArgs {
+    /// Folder on a BPF file system for maps and links; created when absent, bpffs is mounted when needed.
+    #[arg(long, value_name = "PATH", default_value = "/sys/fs/bpf/lb-agent")]
+    pub pin_path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct HttpArgs {
+    /// Address that serves /metrics, /healthz, /livez, /readyz and /warnings.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10356")]
+    pub http: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    #[command(flatten)]
+    pub interfaces: InterfaceArgs,
+    #[command(flatten)]
+    pub pins: PinArgs,
+    #[command(flatten)]
+    pub sizes: SizeArgs,
+    #[command(flatten)]
+    pub timeouts: TimeoutArgs,
+    /// ICMP answers to rejected packets, a second and CPU; more are dropped.
+    #[arg(long, value_name = "PACKETS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub rejects_per_sec: u32,
+    #[command(flatten)]
+    pub observe: ObserveArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Source")]
+pub struct SourceArgs {
+    /// Where Services, EndpointSlices and Nodes come from: a folder of Kubernetes YAML or JSON that is watched for
+    /// changes (dir:PATH), or the Kubernetes API (kube; not available in this version).
+    #[arg(long, value_name = "kube|dir:PATH")]
+    pub source: String,
+
+    /// Credentials for --source=kube; in-cluster configuration when absent. Not used by dir:PATH.
+    #[arg(long, value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Name of this node, as Node objects and endpoints spell it [default: the host name].
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Policy")]
+pub struct PolicyArgs {
+    /// lb: load-balancer addresses only, beside kube-proxy. all: everything that kube-proxy does (not available in
+    /// this version).
+    #[arg(long, value_enum, default_value_t = Services::Lb)]
+    pub services: Services,
+
+    /// Mode of a load-balancer address whose ingress entry has no ipMode and that no annotation decides.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = IpMode::VIP)]
+    pub default_ip_mode: IpMode,
+
+    /// Services with this annotation (and value, if given) are Proxy; repeatable. lb-agent.io/ip-mode on the Service
+    /// wins over it.
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub proxy_annotation: Vec<String>,
+
+    /// Honour the annotations by which known vendors ask for Proxy or VIP. --proxy-annotation wins over it, the ipMode of
+    /// the entry does not.
+    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    pub vendor_annotations: Switch,
+
+    /// Translate at connect() for processes of the node itself. No effect yet in this version: the node's own sockets
+    /// are left alone.
+    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    pub host_sockets: Switch,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Interfaces")]
+pub struct InterfaceArgs {
+    /// Interfaces of pods: shell globs separated by commas, or auto: veths whose peer is in another network namespace,
+    /// and taps, that do not hold a node address.
+    #[arg(long, value_name = "GLOBS|auto", default_value = "auto")]
+    pub workload_interfaces: Globs,
+
+    /// Interfaces towards the network: shell globs separated by commas, auto (those that hold a node address) or none
+    /// [default: none with --services=lb, auto with --services=all].
+    #[arg(long, value_name = "GLOBS|auto|none")]
+    pub uplink_interfaces: Option<Globs>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Table sizes, per address family (all tables exist for IPv4 and IPv6)")]
+pub struct SizeArgs {
+    /// Entries in the flow table; a flow takes two. Allocated at start: about 120 B each for IPv4 and 168 B for IPv6
+    /// (default: 30 MiB and 42 MiB).
+    #[arg(long, value_name = "ENTRIES", default_value_t = Sizes::default().flows_max, value_parser = size())]
+    pub flows_max: u32,
+
+    /// Entries in the table of flows that have seen no reply yet. No effect yet in this version: there is no such table.
+    #[arg(long, value_name = "ENTRIES", value_parser = size())]
+    pub embryos_max: Option<u32>,
+
+    /// Frontends (address, port, protocol). About 90 B each when in use; for both families together 80 B each, and 80 B
+    /// for each CPU, are allocated at start (default: 5 MiB, and 5 MiB for each CPU).
+    #[arg(long, value_name = "FRONTENDS", default_value_t = Sizes::default().frontends_max, value_parser = size())]
+    pub frontends_max: u32,
+
+    /// Backends in all pools, and as many endpoints of Services; a change of a pool needs room for its old and its new
+    /// backends. About 90 B each when in use, nothing at start.
+    #[arg(long, value_name = "BACKENDS", default_value_t = Sizes::default().backends_max, value_parser = size())]
+    pub backends_max: u32,
+
+    /// Entries in the table of session affinity. No effect yet in this version: there is no such table.
+    #[arg(long, value_name = "ENTRIES", value_parser = size())]
+    pub affinity_max: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Times")]
+pub struct TimeoutArgs {
+    /// Seconds after which an idle established TCP flow may be forgotten. At least the idle time-out of the
+    /// applications: a forgotten flow is a broken connection.
+    #[arg(long, value_name = "SECONDS", default_value_t = Timeouts::default().tcp_established_secs, value_parser = seconds())]
+    pub tcp_established_secs: u32,
+
+    /// Seconds that a closed TCP flow is remembered.
+    #[arg(long, value_name = "SECONDS", default_value_t = Timeouts::default().tcp_closing_secs, value_parser = seconds())]
+    pub tcp_closing_secs: u32,
+
+    /// Seconds that a TCP flow without an answer is remembered.
+    #[arg(long, value_name = "SECONDS", default_value_t = Timeouts::default().tcp_syn_secs, value_parser = seconds())]
+    pub tcp_syn_secs: u32,
+
+    /// Seconds after which an idle UDP or SCTP flow is forgotten.
+    #[arg(long, value_name = "SECONDS", default_value_t = Timeouts::default().udp_secs, value_parser = seconds())]
+    pub udp_secs: u32,
+
+    /// Seconds between two audits: the tables and interfaces are compared with what they should be, and repaired.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = seconds())]
+    pub audit_secs: u32,
+
+    /// Milliseconds between two applies. A change that finds the agent idle is applied at once; a storm is applied this
+    /// often.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub apply_interval_ms: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Observation")]
+pub struct ObserveArgs {
+    #[command(flatten)]
+    pub http: HttpArgs,
+
+    /// Least severity that is logged (to standard error): error, warn, info, debug, trace; or directives such as
+    /// `info,lb_agent::interfaces=debug`.
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
+    pub log_level: EnvFilter,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// What to print.
+    #[arg(value_enum)]
+    pub subject: Subject,
+
+    #[command(flatten)]
+    pub pins: PinArgs,
+
+    /// Where the running agent listens; only `warnings` asks it, everything else is read from the pins.
+    #[command(flatten)]
+    pub http: HttpArgs,
+
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Who sends: the IP of a pod on this node (or just `pod`), `host`, or `external[:IP]`.
+    #[arg(long, value_name = "pod-ip|host|external[:IP]")]
+    pub from: Caller,
+
+    /// What it dials: 192.0.2.1:80/tcp, [2001:db8::1]:53/udp.
+    #[arg(long, value_name = "IP:PORT/tcp|udp|sctp")]
+    pub to: Destination,
+
+    #[command(flatten)]
+    pub pins: PinArgs,
+
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub pins: PinArgs,
+
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct UnloadArgs {
+    #[command(flatten)]
+    pub pins: PinArgs,
+}
+
+/// Which kinds of Service address are handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Services {
+    Lb,
+    All,
+}
+
+/// A mode, spelled as in the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum IpMode {
+    /// Shortcut it to an endpoint.
+    #[value(name = "VIP")]
+    VIP,
+    /// Leave it to the external balancer.
+    Proxy,
+    /// Proxy for traffic that starts on this node, VIP for traffic that the network delivers here.
+    Split,
+    /// VIP while there are endpoints, else leave it to the balancer.
+    Router,
+}
+
+impl std::convert::From<IpMode> for Mode {
+    fn from(mode: IpMode) -> Self {
+        match mode {
+            IpMode::VIP => Self::VIP,
+            IpMode::Proxy => Self::Proxy,
+            IpMode::Split => Self::Split,
+            IpMode::Router => Self::Router,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+/// A subject of `show`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Subject {
+    /// What clients dial, the mode and who decided it, what each kind of client gets, and traffic so far.
+    Frontends,
+    /// The backends behind the frontends.
+    Pools,
+    /// Connections that are being translated.
+    Flows,
+    /// Packets and bytes by what was done with them.
+    Counters,
+    /// Where programs are attached.
+    Interfaces,
+    /// Objects of the source that are wrong, and what to do; asks the running agent.
+    Warnings,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+/// A map must have room for at least one entry; the kernel's own limit is above 2^30.
+fn size() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=1 << 30)
+}
+
+/// At most ten years.
+fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=315_360_000)
+}
+
+/// A level, or directives; a word that is no level would silently be taken for the name of a module.
+fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    if !text.contains(['=', ',']) {
+        text.parse::<LevelFilter>().map_err(|_| "write error, warn, info, debug or trace".to_owned())?;
+    }
+    EnvFilter::try_new(text).map_err(|error| error.to_string())
+}

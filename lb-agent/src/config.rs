@@ -1,0 +1,165 @@
+//! The settings of `run`, validated: units in the names, and no `Option` that means "default".
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::args::{PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch, TimeoutArgs};
+use crate::dataplane::{Settings, Sizes, Timeouts, object};
+use crate::desired::{AnnotationMatch, Limits, Policy, VendorAnnotations};
+use crate::interfaces::{Globs, InterfaceRules};
+
+/// Everything that `run` needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub source: Source,
+    pub policy: Policy,
+    pub limits: Limits,
+    pub interfaces: InterfaceRules,
+    pub dataplane: Settings,
+    pub times: Times,
+    pub http: SocketAddr,
+    /// Flags that ask for what this version does not have yet; told at start.
+    pub idle_flags: Vec<&'static str>,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A folder of Kubernetes YAML and JSON.
+    Directory(PathBuf),
+}
+
+/// What the clock decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Between two applies.
+    pub apply_interval: Duration,
+    /// Between two audits.
+    pub audit_interval: Duration,
+}
+
+/// Why the command line makes no sense, or asks for what is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{flag}: {problem}")]
+    Invalid { flag: &'static str, problem: String },
+    #[error("{flag} is not available in this version: {remedy}")]
+    Unavailable { flag: &'static str, remedy: &'static str },
+}
+
+impl TryFrom<RunArgs> for Config {
+    type Error = Error;
+
+    fn try_from(args: RunArgs) -> Result<Self, Error> {
+        let RunArgs { source, policy, interfaces, pins, sizes, timeouts, rejects_per_sec, observe } = args;
+        if policy.services == Services::All {
+            let remedy = "use --services=lb (the default) beside kube-proxy";
+            return Err(Error::Unavailable { flag: "--services=all", remedy });
+        }
+        let idle_flags = idle_flags(&policy, &sizes);
+        let node_name = node_name(source.node_name.clone())?;
+        let sizes = dataplane_sizes(&sizes);
+        Ok(Self {
+            source: source_of(&source)?,
+            policy: self::policy(&policy, node_name)?,
+            limits: limits(&sizes),
+            interfaces: InterfaceRules {
+                workload: interfaces.workload_interfaces,
+                // Forwarding to other nodes does not exist yet: uplinks are served only when asked.
+                uplink: interfaces.uplink_interfaces.unwrap_or(Globs::None),
+            },
+            dataplane: Settings {
+                pin_path: pins.pin_path,
+                sizes,
+                timeouts: dataplane_timeouts(&timeouts),
+                rejects_per_sec,
+            },
+            times: Times {
+                apply_interval: Duration::from_millis(timeouts.apply_interval_ms.into()),
+                audit_interval: Duration::from_secs(timeouts.audit_secs.into()),
+            },
+            http: observe.http.http,
+            idle_flags,
+        })
+    }
+}
+
+fn source_of(args: &SourceArgs) -> Result<Source, Error> {
+    let flag = "--source";
+    if args.source == "kube" {
+        let remedy = "use --source=dir:PATH, a folder with the Services, EndpointSlices and Nodes as YAML";
+        return Err(Error::Unavailable { flag: "--source=kube", remedy });
+    }
+    match args.source.strip_prefix("dir:") {
+        Some("") => Err(Error::Invalid { flag, problem: "dir: names no folder, write dir:PATH".into() }),
+        Some(path) => Ok(Source::Directory(path.into())),
+        None => {
+            let problem = format!("{:?} is no source, write dir:PATH or kube", args.source);
+            Err(Error::Invalid { flag, problem })
+        }
+    }
+}
+
+/// The name given, else the host name as the kernel has it (in lower case: kubelet registers the node so).
+fn node_name(given: Option<String>) -> Result<String, Error> {
+    let flag = "--node-name";
+    match given {
+        Some(name) if name.is_empty() => Err(Error::Invalid { flag, problem: "the name is empty".into() }),
+        Some(name) => Ok(name),
+        None => std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_lowercase()).map_err(
+            |error| Error::Invalid { flag, problem: format!("the host name cannot be read ({error}), give one") },
+        ),
+    }
+}
+
+fn policy(args: &PolicyArgs, node_name: String) -> Result<Policy, Error> {
+    let annotation = |text: &String| {
+        text.parse::<AnnotationMatch>().map_err(|problem| Error::Invalid { flag: "--proxy-annotation", problem })
+    };
+    Ok(Policy {
+        node_name,
+        default_ip_mode: args.default_ip_mode.into(),
+        proxy_annotations: args.proxy_annotation.iter().map(annotation).collect::<Result<_, _>>()?,
+        vendor_annotations: match args.vendor_annotations {
+            Switch::On => VendorAnnotations::Honoured,
+            Switch::Off => VendorAnnotations::Ignored,
+        },
+    })
+}
+
+fn dataplane_sizes(args: &SizeArgs) -> Sizes {
+    Sizes { frontends_max: args.frontends_max, backends_max: args.backends_max, flows_max: args.flows_max }
+}
+
+/// What fits in tables of these sizes.
+fn limits(sizes: &Sizes) -> Limits {
+    Limits {
+        // Ids start at 1 and index an array.
+        frontend_ids_max: object::scopes_max(sizes) - 1,
+        frontends_max: sizes.frontends_max,
+        pool_rows_max: sizes.backends_max,
+        members_max: sizes.backends_max,
+    }
+}
+
+fn dataplane_timeouts(args: &TimeoutArgs) -> Timeouts {
+    Timeouts {
+        tcp_syn_secs: args.tcp_syn_secs,
+        tcp_established_secs: args.tcp_established_secs,
+        tcp_closing_secs: args.tcp_closing_secs,
+        udp_secs: args.udp_secs,
+    }
+}
+
+fn idle_flags(policy: &PolicyArgs, sizes: &SizeArgs) -> Vec<&'static str> {
+    let given = [
+        (policy.host_sockets == Switch::On, "--host-sockets=on"),
+        (sizes.embryos_max.is_some(), "--embryos-max"),
+        (sizes.affinity_max.is_some(), "--affinity-max"),
+    ];
+    given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, flag)| flag).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! The command line as a contract: defaults, spellings, refusals.
+
+use clap::{CommandFactory as _, Parser as _};
+use lb_common::table::Mode;
+
+use super::{Config, Error, Source};
+use crate::args::{Command, CommandLine};
+use crate::dataplane::{Sizes, Timeouts};
+use crate::desired::VendorAnnotations;
+use crate::interfaces::Globs;
+
+fn parse(flags: &str) -> Result<Config, Error> {
+    let line = format!("lb-agent run --node-name n1 {flags}");
+    let parsed = CommandLine::try_parse_from(line.split_whitespace());
+    match parsed.unwrap_or_else(|error| panic!("{line}: {error}")).command {
+        Command::Run(args) => (*args).try_into(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn config(flags: &str) -> Config {
+    parse(&format!("--source dir:/x {flags}")).unwrap_or_else(|error| panic!("{flags}: {error}"))
+}
+
+#[test]
+fn clap_accepts_the_definition() {
+    CommandLine::command().debug_assert();
+}
+
+#[test]
+fn defaults() {
+    let config = config("");
+    assert_eq!(config.source, Source::Directory("/x".into()));
+    assert_eq!(config.policy.node_name, "n1");
+    assert_eq!(config.policy.default_ip_mode, Mode::VIP);
+    assert_eq!(config.policy.vendor_annotations, VendorAnnotations::Ignored);
+    assert_eq!(config.interfaces.workload, Globs::Auto);
+    assert_eq!(config.interfaces.uplink, Globs::None);
+    assert_eq!(config.dataplane.pin_path.to_str(), Some("/sys/fs/bpf/lb-agent"));
+    assert_eq!((config.dataplane.sizes, config.dataplane.timeouts), (Sizes::default(), Timeouts::default()));
+    assert_eq!(config.http.to_string(), "127.0.0.1:10356");
+    assert!(config.idle_flags.is_empty());
+    assert!(config.limits.frontend_ids_max > config.limits.frontends_max);
+}
+
+#[test]
+fn settings_arrive() {
+    let config = config(
+        "--services lb --workload-interfaces veth*,cali* --uplink-interfaces auto --pin-path /p --http [::1]:1 \
+         --default-ip-mode Router --vendor-annotations on --proxy-annotation a/b --proxy-annotation c=d=e \
+         --flows-max 1000 --frontends-max 10 --backends-max 20 --tcp-established-secs 5 --tcp-closing-secs 6 \
+         --tcp-syn-secs 7 --udp-secs 8 --audit-secs 9 --apply-interval-ms 0 --rejects-per-sec 11 --log-level debug \
+         --kubeconfig /k",
+    );
+    assert_eq!(config.interfaces.workload.to_string(), "veth*,cali*");
+    assert_eq!(config.interfaces.uplink, Globs::Auto);
+    assert_eq!(config.policy.default_ip_mode, Mode::Router);
+    assert_eq!(config.policy.vendor_annotations, VendorAnnotations::Honoured);
+    let annotations: Vec<_> =
+        config.policy.proxy_annotations.iter().map(|wanted| (&*wanted.key, wanted.value.as_deref())).collect();
+    assert_eq!(annotations, [("a/b", None), ("c", Some("d=e"))]);
+    assert_eq!(config.dataplane.sizes, Sizes { frontends_max: 10, backends_max: 20, flows_max: 1000 });
+    let timeouts = Timeouts { tcp_established_secs: 5, tcp_closing_secs: 6, tcp_syn_secs: 7, udp_secs: 8 };
+    assert_eq!(config.dataplane.timeouts, timeouts);
+    assert_eq!(config.dataplane.rejects_per_sec, 11);
+    assert_eq!((config.times.audit_interval.as_secs(), config.times.apply_interval.as_millis()), (9, 0));
+    assert_eq!(config.http.to_string(), "[::1]:1");
+}
+
+#[test]
+fn modes_in_any_case() {
+    for (text, mode) in [("VIP", Mode::VIP), ("vip", Mode::VIP), ("proxy", Mode::Proxy), ("Split", Mode::Split)] {
+        assert_eq!(config(&format!("--default-ip-mode {text}")).policy.default_ip_mode, mode);
+    }
+}
+
+#[test]
+fn what_does_not_exist_yet_is_said() {
+    assert_eq!(config("--host-sockets on").idle_flags, ["--host-sockets=on"]);
+    assert_eq!(config("--embryos-max 1 --affinity-max 1").idle_flags, ["--embryos-max", "--affinity-max"]);
+    assert!(config("--host-sockets off").idle_flags.is_empty());
+    for flags in ["--source kube", "--source dir:/x --services all"] {
+        let error = parse(flags).expect_err(flags);
+        assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+        assert!(error.to_string().contains("use --"), "{error}");
+    }
+}
+
+#[test]
+fn mistakes_are_named() {
+    for (flags, flag) in [
+        ("--source dir:", "--source"),
+        ("--source /x", "--source"),
+        ("--source dir:/x --proxy-annotation =x", "--proxy-annotation"),
+    ] {
+        let error = parse(flags).expect_err(flags);
+        assert!(matches!(error, Error::Invalid { flag: found, .. } if found == flag), "{error}");
+    }
+    for line in [
+        "lb-agent",
+        "lb-agent run",
+        "lb-agent run --source dir:/x --udp-secs 0",
+        "lb-agent run --source dir:/x --flows-max 0",
+        "lb-agent run --source dir:/x --http localhost",
+        "lb-agent run --source dir:/x --log-level loud",
+        "lb-agent run --source dir:/x --log-level info,lb_agent=loud",
+        "lb-agent run --source dir:/x --workload-interfaces eth[0",
+        "lb-agent show maps",
+        "lb-agent explain --from 10.0.0.1 --to 1.2.3.4",
+        "lb-agent explain --from 10.0.0.1 --to 2001:db8::1/tcp",
+        "lb-agent explain --from nowhere --to 1.2.3.4:80/tcp",
+    ] {
+        let error = CommandLine::try_parse_from(line.split_whitespace()).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn every_subcommand_parses() {
+    for line in [
+        "lb-agent show frontends",
+        "lb-agent show flows -o json --pin-path /p",
+        "lb-agent show warnings --http 127.0.0.1:1",
+        "lb-agent explain --from pod --to 1.2.3.4:80/tcp",
+        "lb-agent explain --from 10.0.0.1 --to [2001:db8::1]:53/udp --pin-path /p -o json",
+        "lb-agent explain --from external:203.0.113.2 --to 1.2.3.4:80/sctp",
+        "lb-agent check --pin-path /p",
+        "lb-agent unload --pin-path /p",
+    ] {
+        CommandLine::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}

@@ -1,0 +1,39 @@
+//! What would happen to a packet, and which rule decided: the packet path's own decision, over dumped tables.
+//!
+//! Reads the pins only; works whether or not an agent runs.
+
+mod decision;
+mod question;
+
+pub use decision::{Decision, Explanation, Facts, backend_address, explain, origin_text, rule_text, scope_text};
+pub use question::{Caller, Destination};
+
+use crate::args::{ExplainArgs, Output};
+use crate::dataplane::links::Class;
+use crate::dataplane::pins::{FlowRows, Pins};
+
+/// Answers on the terminal.
+pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
+    if let Some(addr) = args.from.addr()
+        && addr.is_ipv4() != args.to.addr.is_ipv4()
+    {
+        anyhow::bail!("--from {addr} and --to {} are of different families", args.to);
+    }
+    let pins = Pins::open(&args.pins.pin_path)?;
+    let attached = pins.attachments()?;
+    let is_attached = |class| attached.iter().any(|attachment| attachment.class == class);
+    let facts = Facts {
+        tables: pins.tables()?,
+        // Flows are read only where the question names a client.
+        flows4: if args.from.addr().is_some_and(|addr| addr.is_ipv4()) { pins.flows4()? } else { FlowRows::new() },
+        flows6: if args.from.addr().is_some_and(|addr| addr.is_ipv6()) { pins.flows6()? } else { FlowRows::new() },
+        has_workloads: is_attached(Class::Workload),
+        has_uplinks: is_attached(Class::Uplink),
+    };
+    let explanation = explain(&args.from, &args.to, &facts);
+    match args.output {
+        Output::Table => print!("{explanation}"),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
+    }
+    Ok(())
+}

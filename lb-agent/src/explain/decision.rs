@@ -1,0 +1,311 @@
+//! From a question and the tables to an answer a person can read.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::addr::Addr;
+use lb_common::table::{
+    Action, Backend, Direction, Flow, FlowKey, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Rule,
+    Scope, Scopes,
+};
+use serde::Serialize;
+
+use super::{Caller, Destination};
+use crate::dataplane::Tables;
+use crate::dataplane::pins::FlowRows;
+use crate::family::TableAddr;
+
+/// What the answer is drawn from.
+pub struct Facts {
+    pub tables: Tables,
+    pub flows4: FlowRows<[u8; 4]>,
+    pub flows6: FlowRows<[u8; 16]>,
+    /// Whether programs are attached to any interface of a pod.
+    pub has_workloads: bool,
+    /// Whether programs are attached to any interface towards the network.
+    pub has_uplinks: bool,
+}
+
+/// The answer.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    pub from: String,
+    pub to: String,
+    pub decision: Decision,
+    /// What happens to a packet that opens a connection, in one sentence.
+    pub sentence: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frontend: Option<FrontendFacts>,
+    /// Where a packet may go, where the decision is `balance`.
+    pub backends: Vec<SocketAddr>,
+    /// What else is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// What becomes of the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decision {
+    /// Nobody looks at it, or nothing is known of its destination.
+    NotOurs,
+    /// A frontend says that it is left to the balancer or the stack.
+    Pass,
+    Balance,
+    Reject,
+    Drop,
+}
+
+/// The frontend that the packet meets.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct FrontendFacts {
+    pub id: u32,
+    pub mode: String,
+    /// Which rule decided the mode.
+    pub decided_by: &'static str,
+    /// Which field of the Service the address comes from.
+    pub origin: &'static str,
+    pub state: String,
+    /// Which of the three scopes applies, and what it says.
+    pub scope: String,
+}
+
+/// Answers a question about the first packet of a connection.
+pub fn explain(from: &Caller, to: &Destination, facts: &Facts) -> Explanation {
+    match to.addr {
+        IpAddr::V4(addr) => explain_in(from, to, addr.octets(), facts, &facts.flows4),
+        IpAddr::V6(addr) => explain_in(from, to, addr.octets(), facts, &facts.flows6),
+    }
+}
+
+fn explain_in<A: TableAddr>(
+    from: &Caller,
+    to: &Destination,
+    addr: A,
+    facts: &Facts,
+    flows: &FlowRows<A>,
+) -> Explanation {
+    let tables = A::tables(&facts.tables);
+    let key = FrontendKey { addr, port: to.port, proto: to.proto, pad: 0 };
+    let mut explanation = match tables.frontends.get(&key) {
+        None => without_frontend(from, to, &neighbours(addr, &facts.tables)),
+        Some(frontend) => {
+            let scopes = facts.tables.scopes.get(&frontend.id).copied().unwrap_or(Scopes::PASS);
+            let (word, scope) = scope_for(from, &scopes);
+            let backends = backends_of::<A>(&facts.tables, scope);
+            with_frontend(from, to, frontend, word, scope, backends)
+        }
+    };
+    let unseen = match from {
+        Caller::Pod(_) if !facts.has_workloads => {
+            Some("no interface of a pod is attached (--workload-interfaces, `lb-agent show interfaces`)")
+        }
+        Caller::External(_) if !facts.has_uplinks => {
+            Some("no interface towards the network is attached (--uplink-interfaces, `lb-agent show interfaces`)")
+        }
+        // The packet path has no hook there.
+        Caller::Host => Some("sockets of the node itself are not translated by this version"),
+        Caller::Pod(_) | Caller::External(_) => None,
+    };
+    if let Some(reason) = unseen
+        && explanation.decision != Decision::NotOurs
+        && explanation.decision != Decision::Pass
+    {
+        explanation.notes.insert(0, format!("with a hook there it would be: {}", explanation.sentence));
+        explanation.sentence = format!("the packet is left alone, because {reason}");
+        explanation.decision = Decision::NotOurs;
+        explanation.backends.clear();
+    }
+    explanation.notes.extend(flow_note(from, &key, flows));
+    explanation
+}
+
+/// Frontends at the same address, as text.
+fn neighbours<A: TableAddr>(addr: A, tables: &Tables) -> Vec<String> {
+    let at_address = A::tables(tables).frontends.iter().filter(|(key, _)| key.addr == addr);
+    at_address.map(|(key, frontend)| format!("{}/{} ({:?})", key.port, key.proto.name(), frontend.mode)).collect()
+}
+
+fn without_frontend(from: &Caller, to: &Destination, neighbours: &[String]) -> Explanation {
+    let note = if neighbours.is_empty() {
+        "no Service of the source has this address for its load balancer".to_owned()
+    } else {
+        format!("served at this address: {}", neighbours.join(", "))
+    };
+    Explanation {
+        from: from.to_string(),
+        to: to.to_string(),
+        decision: Decision::NotOurs,
+        sentence:
+            "no frontend has this address, port and protocol: the packet is left alone and goes where routing leads"
+                .into(),
+        frontend: None,
+        backends: Vec::new(),
+        notes: vec![note],
+    }
+}
+
+fn with_frontend(
+    from: &Caller,
+    to: &Destination,
+    frontend: &Frontend,
+    word: &str,
+    scope: Scope,
+    backends: Vec<SocketAddr>,
+) -> Explanation {
+    let decision = match scope.action {
+        Action::Pass => Decision::Pass,
+        Action::Balance => Decision::Balance,
+        Action::Reject => Decision::Reject,
+        Action::Drop => Decision::Drop,
+    };
+    let mut notes = Vec::new();
+    if let Some(addr) = from.addr()
+        && backends.iter().any(|backend| backend.ip() == addr)
+    {
+        notes.push("where the client is chosen itself, it sees the connection come from the frontend's address".into());
+    }
+    Explanation {
+        from: from.to_string(),
+        to: to.to_string(),
+        decision,
+        sentence: sentence(from, frontend, scope, backends.len()),
+        frontend: Some(FrontendFacts {
+            id: frontend.id,
+            mode: format!("{:?}", frontend.mode),
+            decided_by: rule_text(frontend.decided_by),
+            origin: origin_text(frontend.origin),
+            state: format!("{:?}", frontend.state),
+            scope: format!("{word}: {}", scope_text(scope)),
+        }),
+        backends,
+        notes,
+    }
+}
+
+fn scope_for(from: &Caller, scopes: &Scopes) -> (&'static str, Scope) {
+    match from {
+        Caller::Pod(_) => ("workload", scopes.workload),
+        Caller::Host => ("host", scopes.host),
+        Caller::External(_) => ("external", scopes.external),
+    }
+}
+
+fn backends_of<A: TableAddr>(tables: &Tables, scope: Scope) -> Vec<SocketAddr> {
+    let pool = |slot| A::tables(tables).pools.get(&PoolKey { pool: scope.pool, slot });
+    (0..u32::from(scope.count)).filter_map(pool).map(backend_address).collect()
+}
+
+/// A backend as a socket address.
+pub fn backend_address<A: Addr>(backend: &Backend<A>) -> SocketAddr {
+    SocketAddr::new(backend.addr.into(), backend.port)
+}
+
+fn sentence(from: &Caller, frontend: &Frontend, scope: Scope, backends: usize) -> String {
+    match (scope.action, frontend.state, frontend.mode) {
+        (Action::Balance, ..) if backends == 0 => {
+            "the pool is being replaced: the packet is dropped and counted, ask again".into()
+        }
+        (Action::Balance, ..) => {
+            let choice = if backends == 1 { "its only backend".into() } else { format!("one of {backends} backends") };
+            format!("the packet is DNATed to {choice} here; the balancer never sees it")
+        }
+        (Action::Reject, ..) => {
+            "there is no endpoint anywhere: the packet is answered with ICMP port unreachable".into()
+        }
+        (Action::Drop, ..) => {
+            "externalTrafficPolicy is Local and no endpoint is on this node: the packet is dropped silently".into()
+        }
+        (Action::Pass, FrontendState::Draining, _) => {
+            "its Service is gone: known connections go on, a new one is left alone and goes where routing leads".into()
+        }
+        (Action::Pass, FrontendState::Active, Mode::Proxy) => {
+            "the packet is left alone: it leaves the node for the external balancer, destination untouched".into()
+        }
+        (Action::Pass, FrontendState::Active, Mode::Split) if !matches!(from, Caller::External(_)) => {
+            "mode Split: what starts on this node is left to the external balancer, destination untouched".into()
+        }
+        (Action::Pass, FrontendState::Active, Mode::Router) => {
+            "mode Router and nothing here can answer: the packet is left alone and follows its route".into()
+        }
+        (Action::Pass, FrontendState::Active, Mode::VIP | Mode::Split) if matches!(from, Caller::External(_)) => {
+            "no endpoint is on this node, and forwarding to other nodes is not available in this version: the packet is \
+             left to the stack (and kube-proxy, where it runs)"
+                .into()
+        }
+        (Action::Pass, FrontendState::Active, Mode::VIP | Mode::Split) => {
+            "the Service asks for what this version does not enforce (`lb-agent show warnings`): the packet is left to the \
+             stack (and kube-proxy, where it runs)"
+                .into()
+        }
+    }
+}
+
+/// Flows keep what they got; say so where the client has any.
+fn flow_note<A: Addr>(from: &Caller, frontend: &FrontendKey<A>, flows: &FlowRows<A>) -> Option<String> {
+    let client = from.addr()?;
+    let is_ours = |(key, _): &&(FlowKey<A>, Flow<A>)| {
+        let tuple = &key.tuple;
+        key.direction == Direction::Request
+            && Into::<IpAddr>::into(tuple.src) == client
+            && (tuple.dst, tuple.dport, key.proto) == (frontend.addr, frontend.port, frontend.proto)
+    };
+    let flows: Vec<_> = flows.iter().filter(is_ours).collect();
+    let (_, flow) = flows.first()?;
+    let to = SocketAddr::new(flow.to.dst.into(), flow.to.dport);
+    Some(format!("{} flow(s) of this client are known here and keep their backend (one goes to {to})", flows.len()))
+}
+
+/// What a scope says.
+pub fn scope_text(scope: Scope) -> String {
+    match scope.action {
+        Action::Pass => "pass".into(),
+        Action::Balance => format!("balance pool {} ({})", scope.pool, scope.count),
+        Action::Reject => "reject".into(),
+        Action::Drop => "drop".into(),
+    }
+}
+
+/// The rule as the operator knows it.
+pub const fn rule_text(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Annotation => "annotation lb-agent.io/ip-mode",
+        Rule::ProxyAnnotation => "--proxy-annotation",
+        Rule::VendorAnnotation => "vendor annotation",
+        Rule::IpMode => "ipMode of the ingress entry",
+        Rule::Default => "--default-ip-mode",
+        Rule::NotApplicable => "-",
+    }
+}
+
+/// The field of the Service.
+pub const fn origin_text(origin: Origin) -> &'static str {
+    match origin {
+        Origin::LoadBalancer => "status.loadBalancer.ingress[].ip",
+        Origin::ExternalIP => "spec.externalIPs[]",
+        Origin::ClusterIP => "spec.clusterIPs[]",
+        Origin::NodePort => "spec.ports[].nodePort",
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "from      {}", self.from)?;
+        writeln!(f, "to        {}", self.to)?;
+        if let Some(frontend) = &self.frontend {
+            writeln!(f, "frontend  {} ({}), {}", frontend.id, frontend.origin, frontend.state)?;
+            writeln!(f, "mode      {}, decided by {}", frontend.mode, frontend.decided_by)?;
+            writeln!(f, "scope     {}", frontend.scope)?;
+        }
+        for backend in &self.backends {
+            writeln!(f, "backend   {backend}")?;
+        }
+        writeln!(f, "result    {}", self.sentence)?;
+        for note in &self.notes {
+            writeln!(f, "note      {note}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

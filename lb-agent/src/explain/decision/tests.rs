@@ -1,0 +1,147 @@
+//! Explanations over small tables.
+
+use lb_common::addr::Proto;
+use lb_common::table::{EDGE_UPLINK, FlowState, Tuple, bpf_spin_lock};
+
+use super::*;
+
+const ADDR: [u8; 4] = [192, 0, 2, 10];
+
+fn frontend(id: u32, mode: Mode, decided_by: Rule) -> Frontend {
+    let (origin, state) = (Origin::LoadBalancer, FrontendState::Active);
+    Frontend { id, mode, decided_by, origin, state, lock: bpf_spin_lock::default() }
+}
+
+fn key(port: u16) -> FrontendKey<[u8; 4]> {
+    FrontendKey { addr: ADDR, port, proto: Proto::TCP, pad: 0 }
+}
+
+/// One frontend at port 80 whose scopes are these, with pool 7 of two backends; a Proxy frontend at port 443.
+fn facts(mode: Mode, scopes: Scopes) -> Facts {
+    let mut tables = Tables::default();
+    tables.v4.frontends.insert(key(80), frontend(1, mode, Rule::IpMode));
+    tables.v4.frontends.insert(key(443), frontend(2, Mode::Proxy, Rule::Annotation));
+    for slot in 0..2 {
+        let backend = Backend { addr: [10, 0, 0, slot as u8 + 1], port: 8080, flags: 0 };
+        tables.v4.pools.insert(PoolKey { pool: 7, slot }, backend);
+    }
+    tables.scopes.insert(1, Scopes { service_port: 1, ..scopes });
+    Facts { tables, flows4: Vec::new(), flows6: Vec::new(), has_workloads: true, has_uplinks: true }
+}
+
+fn ask(from: &str, to: &str, facts: &Facts) -> Explanation {
+    explain(&from.parse().expect("a caller"), &to.parse().expect("a destination"), facts)
+}
+
+const VIP: Scopes =
+    Scopes { workload: Scope::balance(7, 2), host: Scope::balance(7, 2), external: Scope::DROP, ..Scopes::PASS };
+
+#[test]
+fn a_shortcut_names_its_backends() {
+    let explanation = ask("10.9.9.9", "192.0.2.10:80/tcp", &facts(Mode::VIP, VIP));
+    assert_eq!(explanation.decision, Decision::Balance);
+    assert_eq!(explanation.backends, ["10.0.0.1:8080".parse().expect("one"), "10.0.0.2:8080".parse().expect("two")]);
+    let frontend = explanation.frontend.expect("a frontend");
+    assert_eq!((frontend.mode.as_str(), frontend.decided_by), ("VIP", "ipMode of the ingress entry"));
+    assert_eq!(frontend.scope, "workload: balance pool 7 (2)");
+    assert!(explanation.sentence.contains("one of 2 backends"));
+    assert!(explanation.notes.is_empty());
+}
+
+#[test]
+fn a_pod_that_may_reach_itself_is_told() {
+    let explanation = ask("10.0.0.2", "192.0.2.10:80/tcp", &facts(Mode::VIP, VIP));
+    assert!(explanation.notes.iter().any(|note| note.contains("itself")), "{:?}", explanation.notes);
+}
+
+#[test]
+fn proxy_leaves_the_node() {
+    let explanation = ask("pod", "192.0.2.10:443/tcp", &facts(Mode::VIP, VIP));
+    assert_eq!(explanation.decision, Decision::Pass);
+    assert!(explanation.sentence.contains("external balancer"));
+    assert_eq!(explanation.frontend.expect("a frontend").decided_by, "annotation lb-agent.io/ip-mode");
+}
+
+#[test]
+fn each_client_has_its_scope() {
+    let facts = facts(Mode::VIP, VIP);
+    assert_eq!(ask("external", "192.0.2.10:80/tcp", &facts).decision, Decision::Drop);
+    // The node's own sockets have no hook in this version.
+    let host = ask("host", "192.0.2.10:80/tcp", &facts);
+    assert_eq!(host.decision, Decision::NotOurs);
+    assert!(host.backends.is_empty() && host.sentence.contains("sockets of the node"));
+    assert!(host.notes[0].contains("DNATed"), "{:?}", host.notes);
+}
+
+#[test]
+fn nothing_attached_is_said() {
+    let facts = Facts { has_workloads: false, has_uplinks: false, ..facts(Mode::VIP, VIP) };
+    for (from, flag) in [("pod", "--workload-interfaces"), ("external", "--uplink-interfaces")] {
+        let explanation = ask(from, "192.0.2.10:80/tcp", &facts);
+        assert_eq!(explanation.decision, Decision::NotOurs);
+        assert!(explanation.sentence.contains(flag), "{}", explanation.sentence);
+    }
+    // What is left alone anyway needs no interface.
+    assert_eq!(ask("pod", "192.0.2.10:443/tcp", &facts).decision, Decision::Pass);
+}
+
+/// IPM-12: the key is address, port and protocol.
+#[test]
+fn another_port_or_protocol_is_not_ours() {
+    let facts = facts(Mode::VIP, VIP);
+    for to in ["192.0.2.10:81/tcp", "192.0.2.10:80/udp"] {
+        let explanation = ask("pod", to, &facts);
+        assert_eq!(explanation.decision, Decision::NotOurs);
+        assert_eq!(explanation.notes, ["served at this address: 80/tcp (VIP), 443/tcp (Proxy)"]);
+    }
+    let unknown = ask("pod", "[2001:db8::1]:80/tcp", &facts);
+    assert!(unknown.frontend.is_none() && unknown.notes[0].contains("no Service"));
+}
+
+#[test]
+fn every_reason_to_pass_has_its_words() {
+    let passing = |mode| facts(mode, Scopes::PASS);
+    for (from, mode, word) in [
+        ("pod", Mode::Split, "mode Split"),
+        ("external", Mode::Split, "no endpoint is on this node"),
+        ("pod", Mode::Router, "follows its route"),
+        ("external", Mode::VIP, "no endpoint is on this node"),
+        ("pod", Mode::VIP, "show warnings"),
+        ("external", Mode::Proxy, "external balancer"),
+    ] {
+        let explanation = ask(from, "192.0.2.10:80/tcp", &passing(mode));
+        assert_eq!(explanation.decision, Decision::Pass);
+        assert!(explanation.sentence.contains(word), "{from} {mode:?}: {}", explanation.sentence);
+    }
+    let mut draining = passing(Mode::VIP);
+    let frontend = draining.tables.v4.frontends.get_mut(&key(80)).expect("it is there");
+    frontend.state = FrontendState::Draining;
+    assert!(ask("pod", "192.0.2.10:80/tcp", &draining).sentence.contains("Service is gone"));
+}
+
+#[test]
+fn reject_is_said() {
+    let explanation = ask("pod", "192.0.2.10:80/tcp", &facts(Mode::VIP, Scopes { workload: Scope::REJECT, ..VIP }));
+    assert_eq!(explanation.decision, Decision::Reject);
+    assert!(explanation.sentence.contains("ICMP port unreachable"));
+}
+
+/// IPM-60: a flow keeps what it got.
+#[test]
+fn flows_of_the_client_are_mentioned() {
+    let mut facts = facts(Mode::Proxy, Scopes::PASS);
+    let tuple = Tuple { src: [10, 9, 9, 9], dst: ADDR, sport: 40_000, dport: 80 };
+    let to = Tuple { dst: [10, 0, 0, 2], dport: 8080, ..tuple };
+    let flow = Flow { to, frontend: 1, pool: 7, state: FlowState::Established, pad: [0; 3], last_seen_jiffies: 1 };
+    facts.flows4.push((FlowKey::new(EDGE_UPLINK, Direction::Request, Proto::TCP, tuple), flow));
+    let explanation = ask("10.9.9.9", "192.0.2.10:80/tcp", &facts);
+    assert!(explanation.notes.iter().any(|note| note.contains("10.0.0.2:8080")), "{:?}", explanation.notes);
+    assert!(ask("10.9.9.8", "192.0.2.10:80/tcp", &facts).notes.is_empty());
+}
+
+#[test]
+fn text_has_a_line_for_each_fact() {
+    let text = ask("10.9.9.9", "192.0.2.10:80/tcp", &facts(Mode::VIP, VIP)).to_string();
+    let words: Vec<_> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(words, ["from", "to", "frontend", "mode", "scope", "backend", "backend", "result"]);
+}

@@ -1,0 +1,105 @@
+//! Lists of interface names as the command line gives them: shell globs, `auto` or `none`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+
+/// Which interfaces belong to a class.
+#[derive(Clone, Debug)]
+pub enum Globs {
+    /// By what they are.
+    Auto,
+    /// No interface.
+    None,
+    /// By name.
+    Names(NameGlobs),
+}
+
+/// Shell globs over interface names, as they were written.
+#[derive(Clone, Debug)]
+pub struct NameGlobs {
+    text: String,
+    set: GlobSet,
+}
+
+impl NameGlobs {
+    pub fn matches(&self, name: &str) -> bool {
+        self.set.is_match(name)
+    }
+}
+
+impl FromStr for Globs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => return Ok(Self::Auto),
+            "none" => return Ok(Self::None),
+            _ => {}
+        }
+        let mut set = GlobSetBuilder::new();
+        for glob in text.split(',').map(str::trim) {
+            if glob.is_empty() {
+                return Err(format!("{text:?} has an empty name: write globs separated by commas (veth*,cali*)"));
+            }
+            set.add(Glob::new(glob).map_err(|error| format!("{error}: write a shell glob such as veth*"))?);
+        }
+        let set = set.build().map_err(|error| error.to_string())?;
+        Ok(Self::Names(NameGlobs { text: text.to_owned(), set }))
+    }
+}
+
+impl fmt::Display for Globs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::None => "none",
+            Self::Names(globs) => &globs.text,
+        })
+    }
+}
+
+impl PartialEq for Globs {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Globs;
+
+    fn matches(globs: &str, name: &str) -> bool {
+        match globs.parse().expect("globs") {
+            Globs::Names(globs) => globs.matches(name),
+            other => panic!("{globs} is {other}"),
+        }
+    }
+
+    #[test]
+    fn names_are_shell_globs() {
+        for (globs, name, expected) in [
+            ("veth*", "veth12ab", true),
+            ("veth*", "eth0", false),
+            ("eth0", "eth0", true),
+            ("eth0", "eth01", false),
+            ("lxc*,cali*", "cali1", true),
+            ("lxc*, cali*", "cali1", true),
+            ("eth[0-2]", "eth3", false),
+            ("eth?.100", "eth0.100", true),
+            ("en[so]*,bond?", "eno1", true),
+        ] {
+            assert_eq!(matches(globs, name), expected, "{globs} {name}");
+        }
+    }
+
+    #[test]
+    fn words_and_mistakes() {
+        assert_eq!("auto".parse(), Ok(Globs::Auto));
+        assert_eq!("none".parse(), Ok(Globs::None));
+        for bad in ["", "veth*,", ",", "eth[0"] {
+            assert!(bad.parse::<Globs>().is_err(), "{bad}");
+        }
+    }
+}

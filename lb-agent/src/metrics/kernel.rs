@@ -1,0 +1,65 @@
+//! What the kernel counts, read from the pins when somebody asks.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::registry::Unit;
+
+use crate::dataplane::pins::Pins;
+
+#[derive(Debug)]
+pub struct KernelCollector {
+    pin_path: PathBuf,
+}
+
+impl KernelCollector {
+    pub const fn new(pin_path: PathBuf) -> Self {
+        Self { pin_path }
+    }
+}
+
+impl Collector for KernelCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        // Opened each time: the pins may have been replaced by maps of another shape.
+        let counters = match Pins::open(&self.pin_path).and_then(|pins| pins.counters()) {
+            Ok(counters) => counters,
+            Err(error) => {
+                tracing::debug!(%error, "counters cannot be read");
+                return Ok(());
+            }
+        };
+        let mut drops = Vec::new();
+        let mut packets = Vec::new();
+        let mut bytes = Vec::new();
+        for (counter, value) in counters {
+            if let Some(reason) = counter.name().strip_prefix("drop_") {
+                drops.push((reason, value.packets));
+            } else {
+                packets.push((counter.name(), value.packets));
+                bytes.push((counter.name(), value.bytes));
+            }
+        }
+        family(&mut encoder, ("drops", "Packets that were dropped, by reason", None), "reason", &drops)?;
+        family(&mut encoder, ("packets", "Packets by what was done with them", None), "what", &packets)?;
+        family(&mut encoder, ("traffic", "Their bytes", Some(&Unit::Bytes)), "what", &bytes)
+    }
+}
+
+type Name<'a> = (&'a str, &'a str, Option<&'a Unit>);
+
+fn family(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help, unit): Name<'_>,
+    label: &str,
+    values: &[(&str, u64)],
+) -> fmt::Result {
+    let metric_type = ConstCounter::new(0_u64).metric_type();
+    let mut encoder = encoder.encode_descriptor(name, help, unit, metric_type)?;
+    for (of, value) in values {
+        ConstCounter::new(*value).encode(encoder.encode_family(&[(label, *of)])?)?;
+    }
+    Ok(())
+}

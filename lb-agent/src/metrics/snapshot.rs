@@ -1,0 +1,97 @@
+//! What the last snapshot of the loop says, as metrics.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use lb_common::table::name;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+use tokio::sync::watch;
+
+use crate::dataplane::Sizes;
+use crate::dataplane::links::Class;
+use crate::model::WarningKind;
+use crate::status::{Readiness, Status};
+
+#[derive(Debug)]
+pub struct SnapshotCollector {
+    status: watch::Receiver<Arc<Status>>,
+    sizes: Sizes,
+}
+
+impl SnapshotCollector {
+    pub const fn new(status: watch::Receiver<Arc<Status>>, sizes: Sizes) -> Self {
+        Self { status, sizes }
+    }
+
+    fn capacities(&self) -> [(&'static str, u32); 8] {
+        let Sizes { frontends_max, backends_max, flows_max } = self.sizes;
+        [
+            (name::FRONTENDS4, frontends_max),
+            (name::FRONTENDS6, frontends_max),
+            (name::POOLS4, backends_max),
+            (name::POOLS6, backends_max),
+            (name::MEMBERS4, backends_max),
+            (name::MEMBERS6, backends_max),
+            (name::FLOWS4, flows_max),
+            (name::FLOWS6, flows_max),
+        ]
+    }
+}
+
+impl Collector for SnapshotCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let status = Arc::clone(&self.status.borrow());
+        let mut gauges = Gauges(&mut encoder);
+        let pending = status.behind.as_ref().map_or(0, |behind| behind.rows);
+        gauges.one("pending_ops", "Rows that are still to be written", pending as u64)?;
+        let ready = u64::from(status.readiness == Readiness::Ready);
+        gauges.one("ready", "1 when the first full state was programmed", ready)?;
+        gauges.one("frontends_draining", "Frontends that wait for their flows to end", status.draining as u64)?;
+        let warnings = WarningKind::ALL.map(|kind| {
+            let count = status.warnings.iter().filter(|warning| warning.kind == kind).count();
+            (kind.name(), count as u64)
+        });
+        gauges.many("warnings", "Objects of the source that are wrong, by kind", "kind", &warnings)?;
+        let rows: Vec<_> = status.rows.iter().map(|(map, rows)| (*map, *rows as u64)).collect();
+        gauges.many("map_entries", "Rows in a table", "map", &rows)?;
+        let capacities = self.capacities().map(|(map, max)| (map, u64::from(max)));
+        gauges.many("map_capacity", "Rows that fit in a table", "map", &capacities)?;
+        let attached = [Class::Workload, Class::Uplink].map(|class| {
+            let count = status.attached.iter().filter(|attached| **attached == class).count();
+            (class.name(), count as u64)
+        });
+        gauges.many("interfaces_attached", "Interfaces that programs are attached to", "class", &attached)?;
+        let Some(since) = status.in_step.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()) else {
+            return Ok(());
+        };
+        let help = "When the tables last said what they should, in seconds since 1970";
+        let metric = ConstGauge::new(since.as_secs_f64());
+        let encoder =
+            encoder.encode_descriptor("last_sync_timestamp", help, Some(&Unit::Seconds), metric.metric_type())?;
+        metric.encode(encoder)
+    }
+}
+
+/// Writes gauges.
+struct Gauges<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Gauges<'_, '_> {
+    fn one(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let metric = ConstGauge::new(value);
+        let encoder = self.0.encode_descriptor(name, help, None, metric.metric_type())?;
+        metric.encode(encoder)
+    }
+
+    fn many(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
+        let metric_type = ConstGauge::new(0_u64).metric_type();
+        let mut encoder = self.0.encode_descriptor(name, help, None, metric_type)?;
+        for (of, value) in values {
+            ConstGauge::new(*value).encode(encoder.encode_family(&[(label, *of)])?)?;
+        }
+        Ok(())
+    }
+}

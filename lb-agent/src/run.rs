@@ -1,0 +1,170 @@
+//! `run`: puts the parts together. The only place that starts threads and tasks, and that decides when the process ends.
+
+mod agent;
+mod attach;
+mod timetable;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::args::RunArgs;
+use crate::config::{Config, Source};
+use crate::dataplane::bpf::BpfDataplane;
+use crate::http::{self, Sources};
+use crate::interfaces::Event;
+use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
+use crate::metrics::{self, Metrics};
+use crate::model::Change;
+use crate::source::dir::DirSource;
+use crate::status::{Status, TURN_INTERVAL};
+use agent::Agent;
+use attach::Attach;
+
+/// Batches that wait for the loop; a source that is ahead waits.
+const BATCHES_MAX: usize = 64;
+/// Before the interfaces are subscribed to again after an error.
+const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs until a signal or an error that cannot be lived with. The dataplane goes on forwarding.
+pub fn run(mut args: RunArgs) -> anyhow::Result<()> {
+    let filter = std::mem::take(&mut args.observe.log_level);
+    tracing_subscriber::fmt()
+        .compact()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    let config = Config::try_from(args)?;
+    // One worker serves HTTP and netlink; the loop has the main thread.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let result = runtime.block_on(serve(&config));
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    let signals = Signals::new()?;
+    for flag in &config.idle_flags {
+        tracing::warn!(flag, "has no effect in this version");
+    }
+    let listener = http::bind(config.http).await?;
+    let batches = start_source(&config.source)?;
+    let dataplane = BpfDataplane::open(&config.dataplane)?;
+    let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));
+    let mut registry = metrics::registry(config.dataplane.pin_path.clone(), config.dataplane.sizes, receiver.clone());
+    let metrics = Metrics::register(&mut registry);
+    let agent = Agent::adopt(dataplane, config, metrics, Instant::now())?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = config.policy.node_name,
+        http = %listener.local_addr()?,
+        pins = %config.dataplane.pin_path.display(),
+        workloads = %config.interfaces.workload,
+        uplinks = %config.interfaces.uplink,
+        "started"
+    );
+    let sources = Sources { status: receiver, registry: Arc::new(registry) };
+    tokio::spawn(http::serve(listener, sources));
+    let (link_sender, links) = mpsc::channel(BATCHES_MAX);
+    tokio::spawn(follow_interfaces(link_sender));
+    turn_until_stopped(agent, Inputs { batches, links, signals }, &status).await
+}
+
+/// What the loop listens to.
+struct Inputs {
+    batches: mpsc::Receiver<Vec<Change>>,
+    links: mpsc::Receiver<Vec<Event>>,
+    signals: Signals,
+}
+
+/// The loop: one task owns everything, and nobody else writes.
+async fn turn_until_stopped<D: Attach>(
+    mut agent: Agent<D>,
+    mut inputs: Inputs,
+    status: &watch::Sender<Arc<Status>>,
+) -> anyhow::Result<()> {
+    loop {
+        let wake = agent.next_turn().min(Instant::now() + TURN_INTERVAL);
+        tokio::select! {
+            biased;
+            name = inputs.signals.next() => {
+                tracing::info!(signal = name, "stopped; the dataplane keeps forwarding");
+                return Ok(());
+            }
+            Some(events) = inputs.links.recv() => agent.link_events(events, Instant::now()),
+            batch = inputs.batches.recv() => {
+                agent.change(batch.context("the source has ended")?, Instant::now());
+                // What waits already belongs to the same apply.
+                while let Ok(batch) = inputs.batches.try_recv() {
+                    agent.change(batch, Instant::now());
+                }
+            }
+            () = tokio::time::sleep_until(wake.into()) => {}
+        }
+        if agent.turn(Instant::now()) {
+            match list_once().await {
+                Ok(everything) => agent.link_events(vec![everything], Instant::now()),
+                Err(error) => tracing::warn!(%error, "audit: the interfaces could not be listed"),
+            }
+        }
+        status.send_replace(Arc::new(agent.status(Instant::now())));
+    }
+}
+
+/// Starts the source on a thread of its own: it reads files.
+fn start_source(source: &Source) -> anyhow::Result<mpsc::Receiver<Vec<Change>>> {
+    let Source::Directory(path) = source;
+    let directory = DirSource::open(path).context("--source")?;
+    let (sender, batches) = mpsc::channel(BATCHES_MAX);
+    std::thread::Builder::new().name("source".into()).spawn(move || directory.run(&sender))?;
+    Ok(batches)
+}
+
+/// Hands on what netlink tells, and subscribes again after an error.
+async fn follow_interfaces(sender: mpsc::Sender<Vec<Event>>) {
+    while !sender.is_closed() {
+        let Err(error) = follow_once(&sender).await else { return };
+        tracing::warn!(%error, "interfaces are not followed, subscribing again");
+        tokio::time::sleep(SUBSCRIBE_INTERVAL).await;
+    }
+}
+
+async fn follow_once(sender: &mpsc::Sender<Vec<Event>>) -> Result<(), WatchError> {
+    let (mut watch, work) = Watch::open()?;
+    let hand_on = async {
+        loop {
+            let events = watch.next().await?;
+            if sender.send(events).await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    tokio::select! {
+        result = hand_on => result,
+        () = work => Err(WatchError::Closed),
+    }
+}
+
+/// The signals that stop the agent.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

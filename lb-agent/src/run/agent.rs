@@ -1,0 +1,288 @@
+//! The agent without its clock and its sockets: changes and link events go in, one turn brings the node in step.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Instant, SystemTime};
+
+use super::attach::{Attach, Trust, reconcile};
+use super::timetable::{Due, Timetable};
+use crate::config::Config;
+use crate::controller::{Controller, Outcome, Reclaim, Step};
+use crate::dataplane::Error;
+use crate::interfaces::{Event, InterfaceRules, Interfaces};
+use crate::metrics::Metrics;
+use crate::model::{Change, Warning};
+use crate::status::{Behind, Readiness, Status};
+
+/// New warnings that are logged in full per apply; the rest is only counted.
+const LOGGED_WARNINGS_MAX: usize = 20;
+
+/// Everything that one task owns.
+pub struct Agent<D> {
+    dataplane: D,
+    controller: Controller,
+    interfaces: Interfaces,
+    /// Links that went since the last turn: an index may have been taken by another link already.
+    gone: BTreeSet<u32>,
+    rules: InterfaceRules,
+    node_name: String,
+    phase: Phase,
+    timetable: Timetable,
+    metrics: Metrics,
+    status: Status,
+    logged: BTreeSet<Warning>,
+}
+
+/// How far the start has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The tables are not full yet: attached programs of an earlier run are left as they are.
+    Filling,
+    /// Programs of this version look at tables of this version.
+    Forwarding,
+}
+
+impl<D: Attach> Agent<D> {
+    /// Takes over what the tables hold.
+    pub fn adopt(mut dataplane: D, config: &Config, metrics: Metrics, now: Instant) -> Result<Self, Error> {
+        let controller = Controller::adopt(&mut dataplane, config.policy.clone(), config.limits)?;
+        Ok(Self {
+            dataplane,
+            controller,
+            interfaces: Interfaces::default(),
+            gone: BTreeSet::new(),
+            rules: config.interfaces.clone(),
+            node_name: config.policy.node_name.clone(),
+            phase: Phase::Filling,
+            timetable: Timetable::new(config.times, now),
+            metrics,
+            status: Status::starting(now),
+            logged: BTreeSet::new(),
+        })
+    }
+
+    /// Takes in what the source told.
+    pub fn change(&mut self, batch: Vec<Change>, now: Instant) {
+        self.controller.change(batch);
+        self.timetable.changed(now);
+    }
+
+    /// Takes in what netlink told, and attaches at once: the interval between applies is for the tables.
+    pub fn link_events(&mut self, events: Vec<Event>, now: Instant) {
+        let mut trust = Trust::Believe;
+        for event in events {
+            match &event {
+                Event::LinkGone(ifindex) => drop(self.gone.insert(*ifindex)),
+                Event::Everything { .. } => trust = Trust::Verify,
+                Event::Link(_) | Event::Address { .. } | Event::AddressGone { .. } | Event::DefaultRoutes(_) => {}
+            }
+            self.interfaces.apply(event);
+        }
+        let is_in_step = self.status.in_step.is_some() && self.status.behind.is_none();
+        if self.phase == Phase::Filling && is_in_step {
+            self.forward(now);
+        } else {
+            self.follow_links(trust, now);
+        }
+    }
+
+    /// When the next turn is due.
+    pub fn next_turn(&self) -> Instant {
+        self.timetable.next()
+    }
+
+    /// Does what is due. `true` when the interfaces should be listed anew: an audit.
+    #[must_use]
+    pub fn turn(&mut self, now: Instant) -> bool {
+        match self.timetable.due(now) {
+            None => false,
+            Some(Due::Apply) => {
+                self.step(Reclaim::Later);
+                false
+            }
+            Some(Due::Links) => {
+                self.follow_links(Trust::Verify, now);
+                false
+            }
+            Some(Due::Reclaim) => {
+                self.step(Reclaim::Now);
+                false
+            }
+            Some(Due::Audit) => {
+                self.audit();
+                self.timetable.audited(now);
+                true
+            }
+        }
+    }
+
+    /// A snapshot for others.
+    pub fn status(&self, now: Instant) -> Status {
+        let mut status = self.status.clone();
+        status.turned = now;
+        status.attached = self.dataplane.attached().into_iter().map(|(_, class)| class).collect();
+        status
+    }
+
+    fn step(&mut self, reclaim: Reclaim) {
+        let started = Instant::now();
+        let step = self.controller.step(&mut self.dataplane, reclaim);
+        let ended = Instant::now();
+        self.tell_warnings();
+        self.tell_step(&step, started, ended);
+        self.timetable.draining(step.draining, ended);
+        self.status.draining = step.draining;
+        self.status.rows = rows(&self.controller);
+        match step.outcome {
+            Outcome::NotListed => self.timetable.succeeded(ended),
+            Outcome::Behind => self.fall_behind(&step, ended),
+            Outcome::InStep => {
+                self.status.behind = None;
+                self.status.in_step = Some(SystemTime::now());
+                self.forward(ended);
+            }
+        }
+    }
+
+    fn fall_behind(&mut self, step: &Step, now: Instant) {
+        self.timetable.failed(now);
+        let since = self.status.behind.as_ref().map_or(now, |behind| behind.since);
+        let reason = step.errors.first().map_or_else(|| "no reason is known".into(), ToString::to_string);
+        if self.phase == Phase::Filling {
+            self.status.readiness = Readiness::NotReady(format!("the tables could not be filled: {reason}"));
+        }
+        self.status.behind = Some(Behind { since, rows: step.failed_rows, reason });
+    }
+
+    /// The tables say what they should: let programs look at them.
+    fn forward(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Forwarding => {
+                self.timetable.succeeded(now);
+                // The Node's addresses may have changed.
+                self.follow_links(Trust::Believe, now);
+            }
+            Phase::Filling if !self.interfaces.is_listed() => {
+                self.timetable.succeeded(now);
+                self.status.readiness = Readiness::NotReady("waiting for the first list of the interfaces".into());
+            }
+            Phase::Filling => match self.dataplane.activate() {
+                Ok(()) => {
+                    self.timetable.succeeded(now);
+                    self.phase = Phase::Forwarding;
+                    self.follow_links(Trust::Verify, now);
+                    self.tell_ready();
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the programs could not be activated, tried again later");
+                    let reason = format!("the programs could not be activated: {error}");
+                    self.status.readiness = Readiness::NotReady(reason);
+                    self.timetable.failed(now);
+                }
+            },
+        }
+    }
+
+    fn tell_ready(&mut self) {
+        self.status.readiness = Readiness::Ready;
+        let tables = self.controller.realised();
+        tracing::info!(
+            frontends = tables.v4.frontends.len() + tables.v6.frontends.len(),
+            backends = tables.v4.pools.len() + tables.v6.pools.len(),
+            interfaces = self.dataplane.attached().len(),
+            warnings = self.status.warnings.len(),
+            "ready"
+        );
+    }
+
+    fn follow_links(&mut self, trust: Trust, now: Instant) {
+        if self.phase == Phase::Filling {
+            return;
+        }
+        for (ifindex, _) in self.dataplane.attached() {
+            if self.gone.contains(&ifindex) {
+                match self.dataplane.detach(ifindex) {
+                    Ok(()) => tracing::info!(ifindex, "detached: the interface is gone"),
+                    Err(error) => tracing::warn!(ifindex, %error, "the pin of a gone interface was not removed"),
+                }
+            }
+        }
+        self.gone.clear();
+        let wanted = self.interfaces.wanted(&self.rules, &self.node_addresses());
+        match reconcile(&mut self.dataplane, &wanted, trust) {
+            0 => self.timetable.links_succeeded(),
+            _ => self.timetable.links_failed(now),
+        }
+    }
+
+    fn node_addresses(&self) -> BTreeSet<IpAddr> {
+        let node = self.controller.world().node(&self.node_name);
+        node.map(|node| node.addresses.iter().copied().collect()).unwrap_or_default()
+    }
+
+    fn audit(&mut self) {
+        match self.controller.audit(&mut self.dataplane) {
+            Ok(0) => tracing::debug!("audit: the tables are as written"),
+            Ok(rows) => {
+                tracing::warn!(rows, "audit: the tables are not as written, repairing");
+                self.metrics.repaired(rows);
+            }
+            Err(error) => tracing::warn!(%error, "audit: the tables could not be read"),
+        }
+        self.step(Reclaim::Later);
+    }
+
+    /// Logs warnings that are new, and those that are over.
+    fn tell_warnings(&mut self) {
+        let warnings: Vec<Warning> = self.controller.warnings().cloned().collect();
+        let current: BTreeSet<Warning> = warnings.iter().cloned().collect();
+        let new: Vec<&Warning> = current.difference(&self.logged).collect();
+        for warning in new.iter().take(LOGGED_WARNINGS_MAX) {
+            tracing::warn!(kind = warning.kind.name(), "{warning}");
+        }
+        if new.len() > LOGGED_WARNINGS_MAX {
+            tracing::warn!(more = new.len() - LOGGED_WARNINGS_MAX, "further warnings: `lb-agent show warnings`");
+        }
+        let over = self.logged.difference(&current).count();
+        if over > 0 {
+            tracing::info!(over, left = current.len(), "warnings are over");
+        }
+        self.logged = current;
+        self.status.warnings = warnings;
+    }
+
+    fn tell_step(&mut self, step: &Step, started: Instant, ended: Instant) {
+        let Step { outcome, ops, rows, failed_rows, errors, draining } = step;
+        if *outcome == Outcome::NotListed {
+            return;
+        }
+        let took = ended.saturating_duration_since(started);
+        self.metrics.applied(took, errors);
+        let ms = took.as_millis();
+        if *failed_rows > 0 {
+            tracing::warn!(ops, rows, failed_rows, draining, ms, "applied in part, tried again later");
+        } else if *ops > 0 {
+            tracing::info!(ops, rows, draining, ms, "applied");
+        }
+        for error in errors {
+            tracing::warn!(%error, "not written");
+        }
+    }
+}
+
+/// Rows of the tables that the agent writes.
+fn rows(controller: &Controller) -> Vec<(&'static str, usize)> {
+    use lb_common::table::name;
+    let tables = controller.realised();
+    vec![
+        (name::FRONTENDS4, tables.v4.frontends.len()),
+        (name::FRONTENDS6, tables.v6.frontends.len()),
+        (name::POOLS4, tables.v4.pools.len()),
+        (name::POOLS6, tables.v6.pools.len()),
+        (name::MEMBERS4, tables.v4.members.len()),
+        (name::MEMBERS6, tables.v6.members.len()),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

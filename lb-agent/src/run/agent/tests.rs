@@ -1,0 +1,325 @@
+//! The agent over a dataplane in memory: when it attaches, when it is ready, what survives failures.
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::{Duration, Instant};
+
+use lb_common::table::Mode;
+use prometheus_client::registry::Registry;
+
+use super::*;
+use crate::config::{Source, Times};
+use crate::dataplane::fake::{FakeDataplane, Faults};
+use crate::dataplane::links::{Class, Link};
+use crate::dataplane::{Dataplane, Op, Settings, Sizes, Tables, Timeouts};
+use crate::desired::{Limits, Policy, VendorAnnotations};
+use crate::interfaces::{Globs, LinkFacts};
+use crate::model::{Object, WarningKind};
+
+/// Tables in memory, and interfaces that are attached or refuse to be.
+#[derive(Default)]
+struct FakeNode {
+    tables: FakeDataplane,
+    attached: BTreeSet<(u32, Class)>,
+    refusing: HashSet<u32>,
+    activations: usize,
+    fails_to_activate: bool,
+    /// Calls of `attach` and `detach`, in order.
+    calls: Vec<String>,
+}
+
+impl Dataplane for FakeNode {
+    fn dump(&mut self) -> Result<Tables, Error> {
+        self.tables.dump()
+    }
+
+    fn perform(&mut self, op: &Op) -> Result<(), Error> {
+        self.tables.perform(op)
+    }
+
+    fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {
+        self.tables.frontends_in_use()
+    }
+}
+
+impl Attach for FakeNode {
+    fn activate(&mut self) -> Result<(), Error> {
+        if self.fails_to_activate {
+            return Err(Error::Refused("not today".into()));
+        }
+        self.activations += 1;
+        Ok(())
+    }
+
+    fn attach(&mut self, link: &Link) -> Result<(), Error> {
+        assert_eq!(self.activations, 1, "attached before the tables were full");
+        if self.refusing.contains(&link.ifindex) {
+            return Err(Error::Refused("not this one".into()));
+        }
+        self.calls.push(format!("attach {}", link.ifindex));
+        self.attached.insert((link.ifindex, link.class));
+        Ok(())
+    }
+
+    fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.calls.push(format!("detach {ifindex}"));
+        self.attached.retain(|(attached, _)| *attached != ifindex);
+        Ok(())
+    }
+
+    fn attached(&self) -> BTreeSet<(u32, Class)> {
+        self.attached.clone()
+    }
+}
+
+fn config() -> Config {
+    Config {
+        source: Source::Directory("/nowhere".into()),
+        policy: Policy {
+            node_name: "n1".into(),
+            default_ip_mode: Mode::VIP,
+            proxy_annotations: Vec::new(),
+            vendor_annotations: VendorAnnotations::Ignored,
+        },
+        limits: Limits::UNLIMITED,
+        interfaces: InterfaceRules { workload: Globs::Auto, uplink: Globs::None },
+        dataplane: Settings {
+            pin_path: "/nowhere".into(),
+            sizes: Sizes::default(),
+            timeouts: Timeouts::default(),
+            rejects_per_sec: 1,
+        },
+        times: Times { apply_interval: Duration::from_millis(50), audit_interval: Duration::from_mins(5) },
+        http: ([127, 0, 0, 1], 0).into(),
+        idle_flags: Vec::new(),
+    }
+}
+
+fn agent(node: FakeNode) -> (Agent<FakeNode>, Instant) {
+    let now = Instant::now();
+    let metrics = Metrics::register(&mut Registry::default());
+    let agent = Agent::adopt(node, &config(), metrics, now).unwrap_or_else(|error| panic!("{error}"));
+    (agent, now)
+}
+
+/// Listed on both sides, without a Service or an interface.
+fn started(node: FakeNode) -> (Agent<FakeNode>, Instant) {
+    let (mut agent, now) = agent(node);
+    agent.link_events(everything(&[]), now);
+    agent.change(vec![Change::Listed], now);
+    assert!(!agent.turn(now));
+    (agent, now)
+}
+
+fn everything(links: &[u32]) -> Vec<Event> {
+    let links = links.iter().map(|ifindex| LinkFacts::pod_veth(*ifindex, &format!("veth{ifindex}"))).collect();
+    vec![Event::Everything { links, addresses: Vec::new(), default_routes: BTreeSet::new() }]
+}
+
+fn pod(ifindex: u32) -> Event {
+    Event::Link(LinkFacts::pod_veth(ifindex, &format!("veth{ifindex}")))
+}
+
+fn node(address: &str) -> Change {
+    let addresses = vec![address.parse().expect("an address")];
+    let node = crate::model::Node { name: "n1".into(), zone: None, addresses };
+    Change::Apply { object: Object::Node(node), warnings: Vec::new() }
+}
+
+fn indexes(agent: &Agent<FakeNode>) -> Vec<u32> {
+    agent.dataplane.attached.iter().map(|(ifindex, _)| *ifindex).collect()
+}
+
+/// Turns until nothing is due for an hour, and returns the time then. Audits are left out.
+fn settle(agent: &mut Agent<FakeNode>, mut now: Instant) -> Instant {
+    for _ in 0..100 {
+        now = now.max(agent.next_turn());
+        if agent.turn(now) {
+            return now;
+        }
+    }
+    panic!("always something to do");
+}
+
+#[test]
+fn attaches_after_the_first_full_state() {
+    let (mut agent, now) = agent(FakeNode::default());
+    agent.link_events(everything(&[2, 3]), now);
+    assert!(!agent.turn(now));
+    assert!(indexes(&agent).is_empty());
+    assert!(agent.status(now).ready().is_err());
+    agent.change(vec![Change::Listed], now);
+    assert!(!agent.turn(now));
+    assert_eq!(indexes(&agent), [2, 3]);
+    assert_eq!(agent.status(now).ready(), Ok(()));
+}
+
+#[test]
+fn ready_waits_for_the_interfaces() {
+    let (mut agent, now) = agent(FakeNode::default());
+    agent.change(vec![Change::Listed], now);
+    assert!(!agent.turn(now));
+    assert!(agent.status(now).ready().is_err_and(|reason| reason.contains("interfaces")));
+    agent.link_events(everything(&[2]), now);
+    assert_eq!((indexes(&agent), agent.status(now).ready()), (vec![2], Ok(())));
+}
+
+#[test]
+fn nothing_is_programmed_before_the_list_is_complete() {
+    let (mut agent, now) = agent(FakeNode::default());
+    agent.change(vec![node("192.0.2.1")], now);
+    assert!(!agent.turn(now));
+    assert!(agent.status(now).ready().is_err_and(|reason| reason.contains("first list")));
+    assert_eq!(agent.dataplane.activations, 0);
+}
+
+#[test]
+fn links_come_and_go_without_an_apply() {
+    let (mut agent, now) = started(FakeNode::default());
+    agent.link_events(vec![pod(5)], now);
+    assert_eq!(indexes(&agent), [5]);
+    agent.link_events(vec![Event::LinkGone(5)], now);
+    assert!(indexes(&agent).is_empty());
+    // Gone, and the index taken again, within one batch: attached anew.
+    agent.link_events(vec![pod(6)], now);
+    agent.dataplane.calls.clear();
+    agent.link_events(vec![Event::LinkGone(6), pod(6)], now);
+    assert_eq!(agent.dataplane.calls, ["detach 6", "attach 6"]);
+}
+
+#[test]
+fn a_relist_looks_after_every_interface() {
+    let (mut agent, now) = agent(FakeNode::default());
+    agent.link_events(everything(&[2, 3]), now);
+    agent.change(vec![Change::Listed], now);
+    assert!(!agent.turn(now));
+    agent.dataplane.calls.clear();
+    agent.link_events(everything(&[3, 4]), now);
+    assert_eq!(agent.dataplane.calls, ["detach 2", "attach 3", "attach 4"]);
+    // An ordinary event does not.
+    agent.dataplane.calls.clear();
+    agent.link_events(vec![pod(7)], now);
+    assert_eq!(agent.dataplane.calls, ["attach 7"]);
+}
+
+#[test]
+fn adopted_attachments_stay_until_the_tables_are_full() {
+    let attached = [(2, Class::Workload), (9, Class::Workload)].into();
+    let (mut agent, now) = agent(FakeNode { attached, ..FakeNode::default() });
+    agent.link_events(everything(&[2]), now);
+    assert_eq!(indexes(&agent), [2, 9]);
+    agent.change(vec![Change::Listed], now);
+    assert!(!agent.turn(now));
+    assert_eq!(indexes(&agent), [2]);
+}
+
+#[test]
+fn a_class_that_changes_is_attached_anew() {
+    let (mut agent, now) = agent(FakeNode::default());
+    agent.rules.uplink = Globs::Auto;
+    agent.link_events(everything(&[2]), now);
+    agent.link_events(vec![Event::Address { ifindex: 2, addr: "192.0.2.1".parse().expect("an address") }], now);
+    agent.change(vec![Change::Listed], now);
+    assert!(!agent.turn(now));
+    assert_eq!(agent.dataplane.attached, [(2, Class::Workload)].into());
+    // The Node object arrives: its address makes the interface an uplink.
+    agent.change(vec![node("192.0.2.1")], now);
+    let now = settle(&mut agent, now);
+    assert_eq!(agent.dataplane.attached, [(2, Class::Uplink)].into());
+    assert_eq!(agent.status(now).attached, [Class::Uplink]);
+}
+
+#[test]
+fn an_interface_that_refuses_is_retried_and_hurts_no_other() {
+    let refusing = [2].into();
+    let (mut agent, now) = agent(FakeNode { refusing, ..FakeNode::default() });
+    agent.link_events(everything(&[2, 3]), now);
+    agent.change(vec![Change::Listed], now);
+    assert!(!agent.turn(now));
+    assert_eq!((indexes(&agent), agent.status(now).ready()), (vec![3], Ok(())));
+    let next = agent.next_turn();
+    assert!(next > now && next < now + Duration::from_secs(1));
+    agent.dataplane.refusing.clear();
+    let _ = agent.turn(next);
+    assert_eq!(indexes(&agent), [2, 3]);
+}
+
+#[test]
+fn a_start_that_fails_is_not_ready_and_says_why() {
+    let (mut agent, now) = agent(FakeNode { fails_to_activate: true, ..FakeNode::default() });
+    agent.link_events(everything(&[2]), now);
+    agent.change(vec![Change::Listed], now);
+    assert!(!agent.turn(now));
+    assert!(agent.status(now).ready().is_err_and(|reason| reason.contains("not today")));
+    agent.dataplane.fails_to_activate = false;
+    settle(&mut agent, now);
+    assert_eq!((indexes(&agent), agent.status(now).ready()), (vec![2], Ok(())));
+}
+
+#[test]
+fn write_faults_are_retried_until_in_step() {
+    let (mut agent, now) = agent(FakeNode::default());
+    agent.link_events(everything(&[]), now);
+    agent.dataplane.tables.fail(Faults::Always);
+    agent.change(vec![service("shop", "192.0.2.10"), Change::Listed], now);
+    assert!(!agent.turn(now));
+    let status = agent.status(now);
+    assert!(status.behind.is_some_and(|behind| behind.rows > 0 && !behind.reason.is_empty()));
+    assert!(status.readiness != Readiness::Ready);
+    agent.dataplane.tables.fail(Faults::Never);
+    let now = settle(&mut agent, now);
+    let status = agent.status(now);
+    assert!(status.behind.is_none() && status.in_step.is_some());
+    assert_eq!(status.ready(), Ok(()));
+    assert_eq!(agent.dataplane.tables.tables.v4.frontends.len(), 1);
+}
+
+#[test]
+fn an_audit_repairs_and_asks_for_the_interfaces() {
+    let (mut agent, now) = agent(FakeNode::default());
+    agent.link_events(everything(&[]), now);
+    agent.change(vec![service("shop", "192.0.2.10"), Change::Listed], now);
+    assert!(!agent.turn(now));
+    let programmed = agent.dataplane.tables.tables.clone();
+    agent.dataplane.tables.tables.v4.frontends.clear();
+    agent.dataplane.tables.tables.scopes.clear();
+    let audit_at = now + Duration::from_mins(5);
+    assert!(agent.turn(audit_at), "an audit lists the interfaces anew");
+    assert_eq!(agent.dataplane.tables.tables, programmed);
+    assert!(agent.next_turn() > audit_at);
+}
+
+#[test]
+fn warnings_are_published() {
+    let (mut agent, now) = agent(FakeNode::default());
+    agent.link_events(everything(&[]), now);
+    let warning = Warning::new(WarningKind::BadDocument, "is no object", "write one").in_document("a.yaml", 1);
+    let place = Change::Place { place: "a.yaml".into(), warnings: vec![warning.clone()] };
+    agent.change(vec![place, Change::Listed], now);
+    assert!(!agent.turn(now));
+    assert_eq!(agent.status(now).warnings, [warning]);
+    agent.change(vec![Change::Place { place: "a.yaml".into(), warnings: Vec::new() }], now);
+    let now = settle(&mut agent, now);
+    assert_eq!(agent.status(now).warnings, []);
+}
+
+/// A Service in VIP mode without endpoints.
+fn service(name: &str, address: &str) -> Change {
+    use crate::model::{IngressEntry, ObjectName, Service, ServicePort, ServiceType, TrafficPolicy};
+    let port = ServicePort { name: "".into(), proto: lb_common::addr::Proto::TCP, port: 80, node_port: None };
+    let service = Service {
+        name: ObjectName::new("default", name),
+        created_secs: None,
+        service_type: ServiceType::LoadBalancer,
+        served_elsewhere: false,
+        annotations: std::collections::BTreeMap::new(),
+        cluster_ips: vec!["10.96.0.1".parse().expect("an address")],
+        external_ips: Vec::new(),
+        ports: vec![port],
+        ingress: vec![IngressEntry { index: 0, ip: address.parse().expect("an address"), ip_mode: None }],
+        external_policy: TrafficPolicy::Cluster,
+        internal_policy: TrafficPolicy::Cluster,
+        affinity_secs: None,
+        source_ranges: Vec::new(),
+    };
+    Change::Apply { object: Object::Service(service), warnings: Vec::new() }
+}

@@ -1,0 +1,90 @@
+//! Which interfaces carry programs: brought to what is wanted, one interface at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::dataplane::bpf::BpfDataplane;
+use crate::dataplane::links::{Class, Link};
+use crate::dataplane::{Dataplane, Error};
+
+/// A dataplane whose programs can be put on interfaces.
+pub trait Attach: Dataplane {
+    /// Gives what is attached already the programs and tables of this version. Once, when the tables are filled.
+    fn activate(&mut self) -> Result<(), Error>;
+    /// Attaches an interface; one that is attached already in this class is looked after.
+    fn attach(&mut self, link: &Link) -> Result<(), Error>;
+    fn detach(&mut self, ifindex: u32) -> Result<(), Error>;
+    /// Interfaces that carry programs, and the class of those programs.
+    fn attached(&self) -> BTreeSet<(u32, Class)>;
+}
+
+impl Attach for BpfDataplane {
+    fn activate(&mut self) -> Result<(), Error> {
+        Self::activate(self)
+    }
+
+    fn attach(&mut self, link: &Link) -> Result<(), Error> {
+        Self::attach(self, link)
+    }
+
+    fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        Self::detach(self, ifindex)
+    }
+
+    fn attached(&self) -> BTreeSet<(u32, Class)> {
+        Self::attached(self).iter().map(|attachment| (attachment.ifindex, attachment.class)).collect()
+    }
+}
+
+/// How much of what is believed to be attached is taken for granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// All: the ordinary case.
+    Believe,
+    /// Nothing: look after each, after a gap in the events or from time to time.
+    Verify,
+}
+
+/// Attaches and detaches until what is attached is what is wanted. Returns how many interfaces could not be served.
+pub fn reconcile(dataplane: &mut impl Attach, wanted: &BTreeMap<u32, Link>, trust: Trust) -> usize {
+    let mut failures = 0;
+    let mut attached: BTreeMap<u32, Class> = BTreeMap::new();
+    for (ifindex, class) in dataplane.attached() {
+        let is_wanted = wanted.get(&ifindex).is_some_and(|link| link.class == class);
+        if is_wanted {
+            attached.insert(ifindex, class);
+            continue;
+        }
+        match dataplane.detach(ifindex) {
+            Ok(()) => tracing::info!(ifindex, class = class.name(), "detached"),
+            Err(error) => {
+                tracing::warn!(ifindex, class = class.name(), %error, "not detached, tried again later");
+                failures += 1;
+            }
+        }
+    }
+    for link in wanted.values() {
+        let is_attached = attached.contains_key(&link.ifindex);
+        if is_attached && trust == Trust::Believe {
+            continue;
+        }
+        match dataplane.attach(link) {
+            Ok(()) if is_attached => {}
+            Ok(()) => {
+                tracing::info!(interface = link.name, ifindex = link.ifindex, class = link.class.name(), "attached");
+            }
+            // Its going is told by netlink in a moment.
+            Err(error) if is_gone(&error) => {
+                tracing::debug!(interface = link.name, %error, "gone before it was attached");
+            }
+            Err(error) => {
+                tracing::warn!(interface = link.name, ifindex = link.ifindex, %error, "not attached, tried again later");
+                failures += 1;
+            }
+        }
+    }
+    failures
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Kernel { source, .. } if source.raw_os_error() == Some(libc::ENODEV))
+}

@@ -1,0 +1,32 @@
+//! Counters: packets and bytes by what was done with them, all CPUs together.
+
+use serde::Serialize;
+
+use super::Row;
+use crate::dataplane::Error;
+use crate::dataplane::pins::Pins;
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct CounterRow {
+    pub counter: &'static str,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+impl Row for CounterRow {
+    const HEADER: &'static [&'static str] = &["COUNTER", "#PACKETS", "#BYTES"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.counter.into(), self.packets.to_string(), self.bytes.to_string()]
+    }
+}
+
+pub fn read(pins: &Pins) -> Result<Vec<CounterRow>, Error> {
+    let counters = pins.counters()?;
+    let row = |(counter, value): (lb_common::table::Counter, lb_common::table::CounterValue)| CounterRow {
+        counter: counter.name(),
+        packets: value.packets,
+        bytes: value.bytes,
+    };
+    Ok(counters.into_iter().map(row).collect())
+}

@@ -1,0 +1,79 @@
+//! Interfaces: where programs are attached, and what else is there.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::Row;
+use crate::dataplane::Hook;
+use crate::dataplane::links::Attachment;
+use crate::dataplane::pins::Pins;
+use crate::interfaces::{Interfaces, Kind, LinkFacts, watch};
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceRow {
+    pub ifindex: u32,
+    pub name: String,
+    pub kind: &'static str,
+    /// `workload`, `uplink`, or `-` where nothing of ours is attached.
+    pub class: &'static str,
+    pub hooks: Vec<&'static str>,
+}
+
+impl Row for InterfaceRow {
+    const HEADER: &'static [&'static str] = &["#INDEX", "NAME", "KIND", "CLASS", "ATTACHED"];
+
+    fn cells(&self) -> Vec<String> {
+        let hooks = if self.hooks.is_empty() { "-".into() } else { self.hooks.join(", ") };
+        vec![self.ifindex.to_string(), self.name.clone(), self.kind.into(), self.class.into(), hooks]
+    }
+}
+
+/// The pins of this namespace joined with its links.
+pub fn read(pins: &Pins) -> anyhow::Result<Vec<InterfaceRow>> {
+    let attachments = pins.attachments()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut interfaces = Interfaces::default();
+    interfaces.apply(runtime.block_on(watch::list_once())?);
+    Ok(rows(interfaces.links(), &attachments))
+}
+
+fn rows(links: &BTreeMap<u32, LinkFacts>, attachments: &[Attachment]) -> Vec<InterfaceRow> {
+    let row = |link: &LinkFacts| {
+        let ours: Vec<_> = attachments.iter().filter(|attachment| attachment.ifindex == link.ifindex).collect();
+        InterfaceRow {
+            ifindex: link.ifindex,
+            name: link.name.clone(),
+            kind: kind_name(link.kind),
+            class: ours.first().map_or("-", |attachment| attachment.class.name()),
+            hooks: ours.iter().map(|attachment| Hook::name(attachment.hook)).collect(),
+        }
+    };
+    links.values().map(row).collect()
+}
+
+const fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Loopback => "loopback",
+        Kind::Hardware => "hardware",
+        Kind::Veth => "veth",
+        Kind::Tap => "tap",
+        Kind::Bridge => "bridge",
+        Kind::Other => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::links::Class;
+
+    #[test]
+    fn every_link_with_what_is_attached() {
+        let links = [LinkFacts::pod_veth(2, "veth2"), LinkFacts::pod_veth(3, "veth3")];
+        let links = links.into_iter().map(|link| (link.ifindex, link)).collect();
+        let attachments = Hook::ALL.map(|hook| Attachment { ifindex: 3, class: Class::Workload, hook });
+        let cells: Vec<_> = rows(&links, &attachments).iter().map(Row::cells).collect();
+        assert_eq!(cells, [["2", "veth2", "veth", "-", "-"], ["3", "veth3", "veth", "workload", "ingress, egress"]]);
+    }
+}

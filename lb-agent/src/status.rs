@@ -1,0 +1,115 @@
+//! How the agent is, as it tells others: published by the loop after each turn, read by the HTTP server.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::dataplane::links::Class;
+use crate::model::Warning;
+
+/// A snapshot.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub readiness: Readiness,
+    /// The last time the loop turned; it turns at least every [`TURN_INTERVAL`].
+    pub turned: Instant,
+    /// When the tables last said what they should.
+    pub in_step: Option<SystemTime>,
+    /// Since when they have not, and why.
+    pub behind: Option<Behind>,
+    pub warnings: Vec<Warning>,
+    /// Rows by table.
+    pub rows: Vec<(&'static str, usize)>,
+    /// Frontends that wait for their flows to end.
+    pub draining: usize,
+    /// Classes of the interfaces that programs are attached to.
+    pub attached: Vec<Class>,
+}
+
+/// Whether the node is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// The first full state is not programmed yet, for this reason.
+    NotReady(String),
+    Ready,
+}
+
+/// Writes that are still to be done.
+#[derive(Clone, Debug)]
+pub struct Behind {
+    pub since: Instant,
+    pub rows: usize,
+    pub reason: String,
+}
+
+/// The loop turns at least this often.
+pub const TURN_INTERVAL: Duration = Duration::from_secs(5);
+/// A loop that has not turned for so long is stuck.
+const TURN_MAX: Duration = Duration::from_mins(1);
+/// Writes may fail for so long before the agent counts as unhealthy.
+const BEHIND_MAX: Duration = Duration::from_mins(1);
+
+impl Status {
+    /// Before anything has happened.
+    pub fn starting(now: Instant) -> Self {
+        Self {
+            readiness: Readiness::NotReady("waiting for the first list of the source".into()),
+            turned: now,
+            in_step: None,
+            behind: None,
+            warnings: Vec::new(),
+            rows: Vec::new(),
+            draining: 0,
+            attached: Vec::new(),
+        }
+    }
+
+    /// Whether the process does its work at all; why not.
+    pub fn live(&self, now: Instant) -> Result<(), String> {
+        let silence = now.saturating_duration_since(self.turned);
+        if silence > TURN_MAX {
+            return Err(format!("the control loop has been stuck for {} s", silence.as_secs()));
+        }
+        Ok(())
+    }
+
+    /// Whether the node is served; why not. Once ready, always ready.
+    pub fn ready(&self) -> Result<(), String> {
+        match &self.readiness {
+            Readiness::Ready => Ok(()),
+            Readiness::NotReady(reason) => Err(reason.clone()),
+        }
+    }
+
+    /// Live, and not failing to write for long; why not.
+    pub fn healthy(&self, now: Instant) -> Result<(), String> {
+        self.live(now)?;
+        match &self.behind {
+            Some(behind) if now.saturating_duration_since(behind.since) > BEHIND_MAX => {
+                let secs = now.saturating_duration_since(behind.since).as_secs();
+                Err(format!("{} rows could not be written for {secs} s: {}", behind.rows, behind.reason))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stuck_and_failing_are_told_apart() {
+        let start = Instant::now();
+        let mut status = Status::starting(start);
+        assert_eq!((status.live(start), status.healthy(start)), (Ok(()), Ok(())));
+        assert!(status.ready().is_err());
+        status.behind = Some(Behind { since: start, rows: 3, reason: "table pools4 is full".into() });
+        assert_eq!(status.healthy(start + BEHIND_MAX), Ok(()));
+        let later = start + BEHIND_MAX + Duration::from_secs(1);
+        status.turned = later;
+        assert_eq!(status.live(later), Ok(()));
+        let reason = status.healthy(later).expect_err("failing for long");
+        assert!(reason.contains("3 rows") && reason.contains("pools4"), "{reason}");
+        let much_later = later + TURN_MAX + Duration::from_secs(1);
+        assert!(status.live(much_later).is_err_and(|reason| reason.contains("stuck")));
+    }
+}
