@@ -311,6 +311,7 @@ fn service(name: &str, address: &str) -> Change {
         created_secs: None,
         service_type: ServiceType::LoadBalancer,
         served_elsewhere: false,
+        headless: false,
         annotations: std::collections::BTreeMap::new(),
         cluster_ips: vec!["10.96.0.1".parse().expect("an address")],
         external_ips: Vec::new(),
