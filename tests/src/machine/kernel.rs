@@ -27,8 +27,9 @@ impl KernelMachine {
         let pin_path = format!("/sys/fs/bpf/lb-test-{name}-{}", std::process::id()).into();
         let sizes = Sizes { frontends_max: 1024, backends_max: 4096, flows_max: 1 << 16 };
         let settings = Settings { pin_path, sizes, timeouts: Timeouts::default(), rejects_per_sec: 1_000_000 };
-        let dataplane = BpfDataplane::open(&settings).expect("loading the programs (root, Linux 6.6 or newer)");
+        let dataplane = BpfDataplane::open(&settings);
         pins::remove_pins(&settings.pin_path).expect("removing the pins");
+        let dataplane = dataplane.expect("loading the programs (root, Linux 6.6 or newer)");
         Self { dataplane, baseline: BTreeMap::new() }
     }
 
