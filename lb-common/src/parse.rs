@@ -179,7 +179,7 @@ impl Parse for [u8; 16] {
         for _ in 0..EXTENSION_HEADERS_MAX {
             // Numbers: IANA "IPv6 Extension Header Types".
             let unit = match next {
-                0 | 43 | 60 | 135 => 8,
+                0 | 43 | 60 => 8,
                 51 => 4,
                 44 => return Network::Fragment,
                 number => return Network::Carries { number, l4: offset },

@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
     ("two_frontends_one_backend", two_frontends_one_backend),
     ("lost_half_is_restored", lost_half_is_restored),
     ("half_a_flow_is_in_nobodys_way", half_a_flow_is_in_nobodys_way),
+    ("closed_flow_is_in_nobodys_way", closed_flow_is_in_nobodys_way),
     ("member_is_looked_up_once", member_is_looked_up_once),
     ("pod_reaches_itself", pod_reaches_itself),
 ];
@@ -229,6 +230,20 @@ fn half_a_flow_is_in_nobodys_way(scene: &mut Scene<'_>) {
     scene.request(SYN);
     scene.machine().evict(Direction::Request);
     assert_eq!(scene.request(SYN), (client, backend));
+    assert_eq!(scene.machine().flows().len(), 2);
+}
+
+/// The reply tuple of a flow that has ended is free for another frontend: no source port need change.
+fn closed_flow_is_in_nobodys_way(scene: &mut Scene<'_>) {
+    let (client, backend) = (scene.net.client(), scene.net.backend());
+    scene.service(SYN, &[backend]);
+    let scope = scene.pool(2, &[backend]);
+    scene.frontend(2, scene.net.other_vip(), Proto::TCP, scope);
+    scene.request(SYN);
+    scene.request(RST);
+    let other = scene.net.other_vip();
+    assert_eq!(scene.through(Program::WorkloadIngress, SYN, client, other), (client, backend));
+    assert_eq!(scene.reply(SYN_ACK, backend), (other, client));
     assert_eq!(scene.machine().flows().len(), 2);
 }
 

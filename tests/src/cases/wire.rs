@@ -19,17 +19,20 @@ pub const CASES: &[Case] = &[
 
 fn options_and_extension_headers(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
-    let lens: &[usize] = match scene.net {
-        Net::V4 => &[4, 8, 40],
-        Net::V6 => &[6, 14, 62],
+    // Hop-by-hop, routing, destination options, AH.
+    let (lens, extensions): (&[usize], &[u8]) = match scene.net {
+        Net::V4 => (&[4, 8, 40], &[0]),
+        Net::V6 => (&[6, 14, 62], &[0, 43, 60, 51]),
     };
     for transport in [SYN, UDP] {
         scene.service(transport, &[backend]);
-        for len in lens {
-            let packet = Described::new(transport, client, vip).options_len(*len);
+        for (len, extension) in lens.iter().flat_map(|len| extensions.iter().map(move |extension| (*len, *extension))) {
+            // The fixed part of AH alone has 12 bytes.
+            let len = if extension == 51 { len.max(14) } else { len };
+            let packet = Described::new(transport, client, vip).options_len(len).extension(extension);
             let (action, after) = scene.run(Program::WorkloadIngress, &packet);
             let Answer::Transport { from, to, .. } = after.answer else { panic!("no ports: {after:?}") };
-            assert_eq!((action, from, to), (Action::Next, client, backend), "{len} bytes");
+            assert_eq!((action, from, to), (Action::Next, client, backend), "{len} bytes of header {extension}");
         }
     }
 }

@@ -35,7 +35,11 @@ impl Bytes {
         let (addresses, start, proto) = if is_v4 {
             (26..34, 14 + usize::from(self.bytes[14] & 15) * 4, self.bytes[23])
         } else {
-            let skip = if self.bytes[20] == 0 { (usize::from(self.bytes[55]) + 1) * 8 } else { 0 };
+            let skip = match self.bytes[20] {
+                0 | 43 | 60 => (usize::from(self.bytes[55]) + 1) * 8,
+                51 => (usize::from(self.bytes[55]) + 2) * 4,
+                _ => 0,
+            };
             (22..54, 54 + skip, if skip > 0 { self.bytes[54] } else { self.bytes[20] })
         };
         let said_len = if is_v4 { 14 + self.be16(16) } else { 54 + self.be16(18) };

@@ -4,10 +4,13 @@ use std::net::IpAddr;
 
 use etherparse::{
     EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpFragOffset, IpNumber, Ipv4Header,
-    Ipv4Options, Ipv6Header, Ipv6RawExtHeader, TcpHeader, UdpHeader,
+    Ipv4Options, Ipv6Header, TcpHeader, UdpHeader,
 };
 
 use super::{CLIENT_MAC, End, NODE_MAC, Transport};
+
+/// The IP protocol number of AH.
+const AUTHENTICATION: u8 = 51;
 
 /// A packet from one end to another.
 #[derive(Clone, Debug)]
@@ -16,20 +19,28 @@ pub struct Described {
     pub to: End,
     pub transport: Transport,
     pub payload: Vec<u8>,
-    /// IPv4 options, or an IPv6 hop-by-hop header of that many bytes; a multiple of 4, in IPv6 8 n + 6.
+    /// Bytes of IPv4 options, or of an IPv6 extension header behind its first two; a multiple of 4, in IPv6 8 n + 6.
     pub options_len: usize,
+    /// The IP protocol number of that extension header.
+    pub extension: u8,
     /// Fragment offset in 8-byte units and "more fragments".
     pub fragment: Option<(u16, bool)>,
 }
 
 impl Described {
     pub fn new(transport: Transport, from: End, to: End) -> Self {
-        Self { from, to, transport, payload: b"some payload".to_vec(), options_len: 0, fragment: None }
+        Self { from, to, transport, payload: b"some payload".to_vec(), options_len: 0, extension: 0, fragment: None }
     }
 
     #[must_use]
     pub fn options_len(mut self, len: usize) -> Self {
         self.options_len = len;
+        self
+    }
+
+    #[must_use]
+    pub fn extension(mut self, number: u8) -> Self {
+        self.extension = number;
         self
     }
 
@@ -142,12 +153,15 @@ impl Described {
             header.next_header = IpNumber::IPV6_FRAGMENTATION_HEADER;
         }
         if self.options_len > 0 {
-            let mut options = vec![0; self.options_len];
+            let mut options = vec![0; self.options_len + 2];
+            options[0] = header.next_header.0;
+            // AH (RFC 4302) counts units of four bytes less two, the others (RFC 8200) units of eight less one.
+            let len = if self.extension == AUTHENTICATION { options.len() / 4 - 2 } else { options.len() / 8 - 1 };
+            options[1] = u8::try_from(len).expect("a short header");
             // PadN over all of it.
-            (options[0], options[1]) = (1, u8::try_from(self.options_len - 2).expect("short options"));
-            let options = Ipv6RawExtHeader::new_raw(header.next_header, &options).expect("a valid options length");
-            extensions = [options.to_bytes().to_vec(), extensions].concat();
-            header.next_header = IpNumber::IPV6_HEADER_HOP_BY_HOP;
+            (options[2], options[3]) = (1, u8::try_from(self.options_len - 2).expect("short options"));
+            extensions = [options, extensions].concat();
+            header.next_header = IpNumber(self.extension);
         }
         header.set_payload_length(extensions.len() + transport.len()).expect("a short payload");
         bytes.extend(header.to_bytes());
