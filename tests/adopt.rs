@@ -1,0 +1,147 @@
+//! Restarts as the dataplane sees them: same shape adopted, another shape replaced with the flows kept, pins of others
+//! refused, nothing left by unload. Needs root; attaches nothing.
+
+use std::path::{Path, PathBuf};
+
+use lb_agent::dataplane::bpf::BpfDataplane;
+use lb_agent::dataplane::{Dataplane as _, Error, FamilyOp, Op, Settings, Sizes, Timeouts, pins};
+use lb_common::addr::Proto;
+use lb_common::table::{
+    Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, PoolKey, Scope, Scopes, Tuple, bpf_spin_lock,
+};
+use lb_common::table::{Frontend, FrontendKey, FrontendState, Mode, Origin, Rule};
+
+/// A pin directory that goes with its guard.
+struct Pinned(PathBuf);
+
+impl Pinned {
+    fn new(name: &str) -> Self {
+        Self(format!("/sys/fs/bpf/lb-test-adopt-{name}-{}", std::process::id()).into())
+    }
+
+    fn settings(&self, flows_max: u32, frontends_max: u32) -> Settings {
+        Settings {
+            pin_path: self.0.clone(),
+            sizes: Sizes { frontends_max, backends_max: 1024, flows_max },
+            timeouts: Timeouts::default(),
+            rejects_per_sec: 1000,
+        }
+    }
+
+    fn open(&self, flows_max: u32, frontends_max: u32) -> BpfDataplane {
+        BpfDataplane::open(&self.settings(flows_max, frontends_max)).expect("opening the dataplane")
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let removed = pins::remove_pins(&self.0);
+        assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
+    }
+}
+
+const VIP: [u8; 4] = [198, 51, 100, 1];
+
+/// One frontend, one backend, one flow of it.
+fn fill(dataplane: &mut BpfDataplane) {
+    let key = FrontendKey { addr: VIP, port: 80, proto: Proto::TCP, pad: 0 };
+    let frontend = Frontend {
+        id: 1,
+        mode: Mode::VIP,
+        decided_by: Rule::IpMode,
+        origin: Origin::LoadBalancer,
+        state: FrontendState::Active,
+        lock: bpf_spin_lock::default(),
+    };
+    let scopes = Scopes { workload: Scope::balance(1, 1), service_port: 1, ..Scopes::PASS };
+    let backend = Backend { addr: [10, 0, 0, 1], port: 8080, flags: 0 };
+    for op in [
+        Op::V4(FamilyOp::UpsertPools(vec![(PoolKey { pool: 1, slot: 0 }, backend)])),
+        Op::StoreScopes(vec![(1, scopes)]),
+        Op::V4(FamilyOp::UpsertFrontends(vec![(key, frontend)])),
+        Op::Settle,
+    ] {
+        dataplane.perform(&op).expect("writing the tables");
+    }
+}
+
+fn flow(dataplane: &mut BpfDataplane) -> (FlowKey<[u8; 4]>, Flow<[u8; 4]>) {
+    let tuple = Tuple { src: [10, 0, 0, 9], dst: VIP, sport: 40_000, dport: 80 };
+    let to = Tuple { dst: [10, 0, 0, 1], dport: 8080, ..tuple };
+    let last_seen_jiffies = dataplane.now_jiffies().expect("asking for the time");
+    let flow = Flow { to, frontend: 1, pool: 1, state: FlowState::Established, pad: [0; 3], last_seen_jiffies };
+    (FlowKey::new(EDGE_UPLINK, Direction::Request, Proto::TCP, tuple), flow)
+}
+
+#[test]
+fn tables_of_the_same_shape_are_adopted() {
+    let pinned = Pinned::new("same");
+    let mut first = pinned.open(1024, 64);
+    first.activate().expect("activating");
+    fill(&mut first);
+    let row = flow(&mut first);
+    first.maps().v4.flows.upsert(&[row], 0).expect("writing a flow");
+    let tables = first.dump().expect("dumping the tables");
+    drop(first);
+    let mut second = pinned.open(1024, 64);
+    assert_eq!(second.dump().expect("dumping the tables"), tables);
+    assert_eq!(second.maps().v4.flows.dump().expect("dumping flows"), [row]);
+    assert_eq!(second.frontends_in_use().expect("looking for frontends in use"), [1].into());
+}
+
+#[test]
+fn tables_of_another_size_are_replaced_and_keep_the_flows() {
+    let pinned = Pinned::new("size");
+    let mut first = pinned.open(1024, 64);
+    first.activate().expect("activating");
+    fill(&mut first);
+    let row = flow(&mut first);
+    first.maps().v4.flows.upsert(&[row], 0).expect("writing a flow");
+    drop(first);
+
+    let mut second = pinned.open(4096, 128);
+    assert_eq!(second.maps().v4.flows.max_entries().expect("asking for the size"), 4096);
+    assert!(second.dump().expect("dumping the tables").scopes.is_empty(), "new tables are filled anew");
+    let before = pins::Pins::open(&pinned.0).expect("opening the pins").tables().expect("dumping the tables");
+    assert_eq!(before.scopes.len(), 1, "what is attached goes on with the old tables");
+    fill(&mut second);
+    second.activate().expect("activating");
+    assert_eq!(second.maps().v4.flows.dump().expect("dumping flows"), [row]);
+    assert!(!pinned.0.join("maps-next").exists());
+    let tables = second.dump().expect("dumping the tables");
+    drop(second);
+
+    let mut third = pinned.open(4096, 128);
+    assert_eq!(third.dump().expect("dumping the tables"), tables, "the new shape is adopted");
+    assert_eq!(third.maps().v4.flows.dump().expect("dumping flows"), [row]);
+}
+
+#[test]
+fn a_second_agent_is_refused() {
+    let pinned = Pinned::new("lock");
+    let _first = pinned.open(1024, 64);
+    let Err(Error::Refused(text)) = BpfDataplane::open(&pinned.settings(1024, 64)) else {
+        panic!("two agents on the same pins");
+    };
+    assert!(text.contains("another agent") && text.contains("--pin-path"), "{text}");
+    assert!(matches!(pins::unload(&pinned.0), Err(Error::Refused(_))), "unload under a running agent");
+}
+
+#[test]
+fn unload_leaves_nothing() {
+    let pinned = Pinned::new("unload");
+    drop(pinned.open(1024, 64));
+    let unloaded = pins::unload(&pinned.0).expect("unloading");
+    assert_eq!((unloaded.links, unloaded.maps), (0, 14));
+    assert!(!pinned.0.exists());
+    assert_eq!(pins::unload(&pinned.0).expect("unloading again"), pins::Unloaded::default());
+}
+
+#[test]
+fn a_path_that_is_no_bpffs_is_refused() {
+    let mut settings = Pinned::new("elsewhere").settings(1024, 64);
+    settings.pin_path = Path::new("/tmp/lb-test-adopt-no-bpffs").into();
+    let Err(Error::Refused(text)) = BpfDataplane::open(&settings) else { panic!("pins in an ordinary folder") };
+    assert!(text.contains("no BPF file system"), "{text}");
+    assert!(!settings.pin_path.exists());
+}
