@@ -21,6 +21,7 @@ pub mod netns;
 pub mod nginx;
 pub mod packet;
 pub mod process;
+pub mod random;
 pub mod scene;
 pub mod script;
 pub mod serve;

@@ -37,7 +37,9 @@ const LEVELS: &[(&str, Level)] = &[
     ("script", Level::Script),
     ("path", Level::PacketHost),
     ("progrun", Level::PacketKernel),
+    ("kernel", Level::PacketKernel),
     ("netns", Level::Netns),
+    ("adopt", Level::Life),
     ("restart", Level::Life),
     ("demo", Level::Life),
 ];
