@@ -11,6 +11,7 @@ use crate::packet::{Answer, CLIENT_MAC, Described, NODE_MAC, Transport};
 pub const CASES: &[Case] = &[
     ("router_complains_of_a_request", router_complains_of_a_request),
     ("backend_complains_of_a_request", backend_complains_of_a_request),
+    ("every_kind_of_error_is_translated", every_kind_of_error_is_translated),
     ("client_complains_of_a_reply", client_complains_of_a_reply),
     ("router_beyond_the_client_complains", router_beyond_the_client_complains),
     ("error_about_a_flow_with_its_own_port", error_about_a_flow_with_its_own_port),
@@ -66,6 +67,23 @@ fn backend_complains_of_a_request(scene: &mut Scene<'_>) {
     let expected = Answer::Icmp { kind, word, from: net.vip().0, to: net.client().0, about };
     assert_eq!(scene.onward(Program::WorkloadEgress, &error), expected);
     assert_eq!(scene.counters().get(&Counter::IcmpTranslated), Some(&1));
+}
+
+/// Unreachable, time exceeded, parameter problem: RFC 792, RFC 4443.
+fn every_kind_of_error_is_translated(scene: &mut Scene<'_>) {
+    let (net, router) = (scene.net, scene.net.host(250));
+    scene.service(SYN, &[net.backend()]);
+    let (from, to) = scene.request(SYN);
+    let kinds = match net {
+        Net::V4 => [(3, 1), (11, 0), (12, 0)],
+        Net::V6 => [(1, 0), (3, 0), (4, 1)],
+    };
+    for kind in kinds {
+        let error = Described::new(SYN, from, to).icmp(kind, [0; 4], router, from.0);
+        let about = (net.client(), net.vip());
+        let expected = Answer::Icmp { kind, word: [0; 4], from: router, to: net.client().0, about };
+        assert_eq!(scene.onward(Program::WorkloadEgress, &error), expected);
+    }
 }
 
 fn client_complains_of_a_reply(scene: &mut Scene<'_>) {
