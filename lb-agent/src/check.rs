@@ -6,7 +6,8 @@ mod privilege;
 use serde::Serialize;
 
 use crate::args::{CheckArgs, Output};
-use crate::show::{Row, render};
+use crate::render::Row;
+use crate::show::print_rows;
 
 /// What was looked at, what was found, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,7 +55,7 @@ impl Finding {
 }
 
 impl Row for Finding {
-    const HEADER: &'static [&'static str] = &["CHECK", "VERDICT", "FOUND", "REMEDY"];
+    const TITLES: &'static [&'static str] = &["CHECK", "VERDICT", "FOUND", "REMEDY"];
 
     fn cells(&self) -> Vec<String> {
         vec![self.check.into(), self.verdict.name().into(), self.found.clone(), self.remedy.clone()]
@@ -65,7 +66,7 @@ impl Row for Finding {
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let mut findings = kernel::findings();
     findings.extend(privilege::findings(&args.pins.pin_path));
-    print!("{}", render(&findings, args.output)?);
+    print_rows(&findings, args.output);
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
     if failures > 0 {
         anyhow::bail!("{failures} of {} checks failed", findings.len());

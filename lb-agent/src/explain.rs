@@ -5,7 +5,7 @@
 mod decision;
 mod question;
 
-pub use decision::{Decision, Explanation, Facts, backend_address, explain, origin_text, rule_text, scope_text};
+pub use decision::{Decision, Explanation, Facts, explain};
 pub use question::{Caller, Destination};
 
 use crate::args::{ExplainArgs, Output};

@@ -4,32 +4,31 @@ mod counters;
 mod flows;
 mod frontends;
 mod interfaces;
-mod pools;
-mod table;
 mod warnings;
 
 use crate::args::{Output, ShowArgs, Subject};
 use crate::dataplane::pins::Pins;
-
-pub use table::{Row, render};
+use crate::render::{self, Row};
 
 /// Prints one subject.
 pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
     let pins = || Pins::open(&args.pins.pin_path);
-    let text = match args.subject {
-        Subject::Frontends => render(&frontends::read(&pins()?)?, args.output)?,
-        Subject::Pools => render(&pools::rows(&pins()?.tables()?), args.output)?,
-        Subject::Flows => render(&flows::read(&pins()?)?, args.output)?,
-        Subject::Counters => render(&counters::read(&pins()?)?, args.output)?,
-        Subject::Interfaces => render(&interfaces::read(&pins()?)?, args.output)?,
-        Subject::Warnings => render(&warnings::read(args.http.http)?, args.output)?,
-    };
-    print!("{text}");
+    let output = args.output;
+    match args.subject {
+        Subject::Frontends => print_rows(&frontends::read(&pins()?)?, output),
+        Subject::Pools => print_rows(&render::pools(&pins()?.tables()?), output),
+        Subject::Flows => print_rows(&flows::read(&pins()?)?, output),
+        Subject::Counters => print_rows(&counters::read(&pins()?)?, output),
+        Subject::Interfaces => print_rows(&interfaces::read(&pins()?)?, output),
+        Subject::Warnings => print_rows(&warnings::read(args.http.http)?, output),
+    }
     Ok(())
 }
 
-impl Output {
-    const fn is_table(self) -> bool {
-        matches!(self, Self::Table)
+/// Rows on standard output.
+pub fn print_rows<R: Row>(rows: &[R], output: Output) {
+    match output {
+        Output::Table => print!("{}", render::text(rows)),
+        Output::Json => print!("{}", render::json(rows)),
     }
 }

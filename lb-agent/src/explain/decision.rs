@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::addr::Addr;
 use lb_common::table::{
-    Action, Backend, Direction, Flow, FlowKey, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Rule,
-    Scope, Scopes,
+    Action, Backend, Direction, Flow, FlowKey, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Scope,
+    Scopes,
 };
 use serde::Serialize;
 
@@ -14,6 +14,7 @@ use super::{Caller, Destination};
 use crate::dataplane::Tables;
 use crate::dataplane::pins::FlowRows;
 use crate::family::TableAddr;
+use crate::render::{ScopeRow, rule};
 
 /// What the answer is drawn from.
 pub struct Facts {
@@ -172,10 +173,10 @@ fn with_frontend(
         frontend: Some(FrontendFacts {
             id: frontend.id,
             mode: format!("{:?}", frontend.mode),
-            decided_by: rule_text(frontend.decided_by),
+            decided_by: rule(frontend.decided_by),
             origin: origin_text(frontend.origin),
             state: format!("{:?}", frontend.state),
-            scope: format!("{word}: {}", scope_text(scope)),
+            scope: format!("{word}: {}", ScopeRow::of(scope)),
         }),
         backends,
         notes,
@@ -196,7 +197,7 @@ fn backends_of<A: TableAddr>(tables: &Tables, scope: Scope) -> Vec<SocketAddr> {
 }
 
 /// A backend as a socket address.
-pub fn backend_address<A: Addr>(backend: &Backend<A>) -> SocketAddr {
+fn backend_address<A: Addr>(backend: &Backend<A>) -> SocketAddr {
     SocketAddr::new(backend.addr.into(), backend.port)
 }
 
@@ -255,30 +256,8 @@ fn flow_note<A: Addr>(from: &Caller, frontend: &FrontendKey<A>, flows: &FlowRows
     Some(format!("{} flow(s) of this client are known here and keep their backend (one goes to {to})", flows.len()))
 }
 
-/// What a scope says.
-pub fn scope_text(scope: Scope) -> String {
-    match scope.action {
-        Action::Pass => "pass".into(),
-        Action::Balance => format!("balance pool {} ({})", scope.pool, scope.count),
-        Action::Reject => "reject".into(),
-        Action::Drop => "drop".into(),
-    }
-}
-
-/// The rule as the operator knows it.
-pub const fn rule_text(rule: Rule) -> &'static str {
-    match rule {
-        Rule::Annotation => "annotation lb-agent.io/ip-mode",
-        Rule::ProxyAnnotation => "--proxy-annotation",
-        Rule::VendorAnnotation => "vendor annotation",
-        Rule::IpMode => "ipMode of the ingress entry",
-        Rule::Default => "--default-ip-mode",
-        Rule::NotApplicable => "-",
-    }
-}
-
 /// The field of the Service.
-pub const fn origin_text(origin: Origin) -> &'static str {
+const fn origin_text(origin: Origin) -> &'static str {
     match origin {
         Origin::LoadBalancer => "status.loadBalancer.ingress[].ip",
         Origin::ExternalIP => "spec.externalIPs[]",

@@ -83,7 +83,7 @@ pub const fn rule(rule: Rule) -> &'static str {
 }
 
 impl ScopeRow {
-    fn of(scope: Scope) -> Self {
+    pub fn of(scope: Scope) -> Self {
         Self {
             action: format!("{:?}", scope.action),
             pool: scope.pool,

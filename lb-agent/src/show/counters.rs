@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::Row;
 use crate::dataplane::Error;
 use crate::dataplane::pins::Pins;
+use crate::render::Row;
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct CounterRow {
@@ -14,7 +14,7 @@ pub struct CounterRow {
 }
 
 impl Row for CounterRow {
-    const HEADER: &'static [&'static str] = &["COUNTER", "#PACKETS", "#BYTES"];
+    const TITLES: &'static [&'static str] = &["COUNTER", "PACKETS", "BYTES"];
 
     fn cells(&self) -> Vec<String> {
         vec![self.counter.into(), self.packets.to_string(), self.bytes.to_string()]

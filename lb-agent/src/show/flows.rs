@@ -7,9 +7,9 @@ use lb_common::flow::quiet_jiffies;
 use lb_common::table::{Direction, EDGE_UPLINK};
 use serde::Serialize;
 
-use super::Row;
 use crate::dataplane::Error;
 use crate::dataplane::pins::{FlowRows, Pins};
+use crate::render::Row;
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct FlowRow {
@@ -30,8 +30,8 @@ pub struct FlowRow {
 }
 
 impl Row for FlowRow {
-    const HEADER: &'static [&'static str] =
-        &["PROTO", "CLIENT", "DIALLED", "BACKEND", "SEEN AS", "EDGE", "STATE", "#IDLE", "#FRONTEND"];
+    const TITLES: &'static [&'static str] =
+        &["PROTO", "CLIENT", "DIALLED", "BACKEND", "SEEN AS", "EDGE", "STATE", "IDLE", "FRONTEND"];
 
     fn cells(&self) -> Vec<String> {
         vec![

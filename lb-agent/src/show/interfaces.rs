@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Row;
 use crate::dataplane::Hook;
 use crate::dataplane::links::Attachment;
 use crate::dataplane::pins::Pins;
 use crate::interfaces::{Interfaces, Kind, LinkFacts, watch};
+use crate::render::Row;
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct InterfaceRow {
@@ -21,7 +21,7 @@ pub struct InterfaceRow {
 }
 
 impl Row for InterfaceRow {
-    const HEADER: &'static [&'static str] = &["#INDEX", "NAME", "KIND", "CLASS", "ATTACHED"];
+    const TITLES: &'static [&'static str] = &["INDEX", "NAME", "KIND", "CLASS", "ATTACHED"];
 
     fn cells(&self) -> Vec<String> {
         let hooks = if self.hooks.is_empty() { "-".into() } else { self.hooks.join(", ") };

@@ -5,20 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::Row;
 use crate::model::Warning;
 
 /// How long a local agent may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-impl Row for Warning {
-    const HEADER: &'static [&'static str] = &["KIND", "SUBJECT", "FIELD", "PROBLEM", "REMEDY"];
-
-    fn cells(&self) -> Vec<String> {
-        let field = self.field.clone().unwrap_or_else(|| "-".into());
-        vec![self.kind.name().into(), self.subject(), field, self.problem.clone(), self.remedy.clone()]
-    }
-}
 
 /// Asks the agent that listens there.
 pub fn read(agent: SocketAddr) -> anyhow::Result<Vec<Warning>> {

@@ -3,6 +3,8 @@
 use lb_common::addr::Proto;
 use lb_common::table::{EDGE_UPLINK, FlowState, Tuple, bpf_spin_lock};
 
+use lb_common::table::Rule;
+
 use super::*;
 
 const ADDR: [u8; 4] = [192, 0, 2, 10];
@@ -42,8 +44,8 @@ fn a_shortcut_names_its_backends() {
     assert_eq!(explanation.decision, Decision::Balance);
     assert_eq!(explanation.backends, ["10.0.0.1:8080".parse().expect("one"), "10.0.0.2:8080".parse().expect("two")]);
     let frontend = explanation.frontend.expect("a frontend");
-    assert_eq!((frontend.mode.as_str(), frontend.decided_by), ("VIP", "ipMode of the ingress entry"));
-    assert_eq!(frontend.scope, "workload: balance pool 7 (2)");
+    assert_eq!((frontend.mode.as_str(), frontend.decided_by), ("VIP", "ipMode"));
+    assert_eq!(frontend.scope, "workload: Balance pool 7 (2)");
     assert!(explanation.sentence.contains("one of 2 backends"));
     assert!(explanation.notes.is_empty());
 }
@@ -59,7 +61,7 @@ fn proxy_leaves_the_node() {
     let explanation = ask("pod", "192.0.2.10:443/tcp", &facts(Mode::VIP, VIP));
     assert_eq!(explanation.decision, Decision::Pass);
     assert!(explanation.sentence.contains("external balancer"));
-    assert_eq!(explanation.frontend.expect("a frontend").decided_by, "annotation lb-agent.io/ip-mode");
+    assert_eq!(explanation.frontend.expect("a frontend").decided_by, "lb-agent.io/ip-mode");
 }
 
 #[test]
