@@ -1,6 +1,9 @@
 //! `check`: does this machine have what is needed, and who else is here? Looks, and changes nothing.
 
 mod kernel;
+mod mounts;
+mod netfilter;
+mod network;
 mod privilege;
 
 use serde::Serialize;
@@ -66,6 +69,9 @@ impl Row for Finding {
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let mut findings = kernel::findings();
     findings.extend(privilege::findings(&args.pins.pin_path));
+    findings.extend(mounts::findings(&args.pins.pin_path));
+    findings.extend(network::findings()?);
+    findings.extend(netfilter::findings());
     print_rows(&findings, args.output);
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
     if failures > 0 {

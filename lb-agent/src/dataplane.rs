@@ -9,6 +9,7 @@ pub mod links;
 pub mod maps;
 pub mod object;
 pub mod pins;
+pub mod probe;
 mod scopes;
 mod sys;
 

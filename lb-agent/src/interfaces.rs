@@ -93,6 +93,11 @@ impl Interfaces {
         &self.links
     }
 
+    /// Every address of every interface, apart from link-local ones.
+    pub fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
+        self.addresses.values().flatten()
+    }
+
     /// The links that the dataplane should be attached to, and as what. `node_addresses` are those of the Node object.
     pub fn wanted(&self, rules: &InterfaceRules, node_addresses: &BTreeSet<IpAddr>) -> BTreeMap<u32, Link> {
         let around = Surroundings {

@@ -1,0 +1,214 @@
+//! The network namespace: its interfaces, the settings that traffic depends on, and programs of others.
+
+use std::fs;
+use std::net::IpAddr;
+
+use anyhow::Context as _;
+
+use super::Finding;
+use crate::dataplane::links::Class;
+use crate::dataplane::probe::{AttachedProgram, programs};
+use crate::dataplane::{Error, Hook};
+use crate::interfaces::{Globs, InterfaceRules, Interfaces, Kind, watch};
+
+/// The interface to which kube-proxy in ipvs mode binds every VIP.
+const IPVS_INTERFACE: &str = "kube-ipvs0";
+/// Interfaces that only Cilium makes.
+const CILIUM_INTERFACE: &str = "cilium_host";
+
+pub fn findings() -> anyhow::Result<Vec<Finding>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut interfaces = Interfaces::default();
+    interfaces.apply(runtime.block_on(watch::list_once()).context("interfaces cannot be listed")?);
+    let has = |name: &str| interfaces.links().values().any(|link| link.name == name);
+    let mut findings = vec![
+        tcx(programs("lo", Hook::Ingress)),
+        classes(&interfaces),
+        forwarding("ipv4", &setting("ipv4/ip_forward"), Needed::Always),
+        forwarding("ipv6", &setting("ipv6/conf/all/forwarding"), ipv6_is_needed(&interfaces)),
+        reverse_path(&strict_interfaces(&interfaces)),
+        ipvs(has(IPVS_INTERFACE)),
+        cilium(has(CILIUM_INTERFACE)),
+    ];
+    if interfaces.links().values().any(|link| link.kind == Kind::Bridge) {
+        findings.push(bridge_netfilter(&setting("bridge/bridge-nf-call-iptables")));
+    }
+    findings.extend(interfaces.links().values().filter_map(|link| foreign(&link.name)));
+    Ok(findings)
+}
+
+/// A file below /proc/sys/net, which shows the namespace of this process; empty where there is none.
+fn setting(path: &str) -> String {
+    fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap_or_default().trim().to_owned()
+}
+
+fn tcx(answer: Result<Vec<AttachedProgram>, Error>) -> Finding {
+    match answer {
+        Ok(_) => Finding::ok("tcx", "the hook is there"),
+        Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {
+            Finding::fail("tcx", "the kernel does not tell", "run as root, or grant CAP_NET_ADMIN and CAP_BPF")
+        }
+        Err(error) => Finding::fail("tcx", error.to_string(), "use Linux 6.6 or newer with CONFIG_NET_XGRESS=y"),
+    }
+}
+
+/// What `auto` makes of the interfaces, as far as it can be told without a Node object.
+fn classes(interfaces: &Interfaces) -> Finding {
+    let rules = InterfaceRules { workload: Globs::Auto, uplink: Globs::Auto };
+    let links = interfaces.wanted(&rules, &std::collections::BTreeSet::new());
+    let names = |class| {
+        let names: Vec<_> = links.values().filter(|link| link.class == class).map(|link| link.name.as_str()).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(" ") }
+    };
+    let found = format!("auto finds pods at: {}; the network at: {}", names(Class::Workload), names(Class::Uplink));
+    Finding::ok("interfaces", found)
+}
+
+/// Whether a family must be forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needed {
+    Always,
+    /// No interface has an address of the family.
+    Never,
+}
+
+fn ipv6_is_needed(interfaces: &Interfaces) -> Needed {
+    let has_ipv6 = interfaces.addresses().any(|addr| matches!(addr, IpAddr::V6(v6) if !v6.is_loopback()));
+    if has_ipv6 { Needed::Always } else { Needed::Never }
+}
+
+fn forwarding(family: &'static str, value: &str, needed: Needed) -> Finding {
+    let check = if family == "ipv4" { "forwarding4" } else { "forwarding6" };
+    match (value, needed) {
+        ("1" | "2", _) => Finding::ok(check, "the node routes"),
+        (_, Needed::Never) => Finding::ok(check, "the node does not route, and has no address of this family"),
+        (_, Needed::Always) => {
+            let setting = if family == "ipv4" { "net.ipv4.ip_forward" } else { "net.ipv6.conf.all.forwarding" };
+            Finding::warn(check, "the node does not route: packets of pods end here", format!("sysctl {setting}=1"))
+        }
+    }
+}
+
+/// Interfaces with strict reverse path filtering; the larger of `all` and the interface's own value counts.
+fn strict_interfaces(interfaces: &Interfaces) -> Vec<String> {
+    let all = setting("ipv4/conf/all/rp_filter");
+    let is_strict = |name: &str| match (all.as_str(), setting(&format!("ipv4/conf/{name}/rp_filter")).as_str()) {
+        ("2", _) | (_, "2") => false,
+        (all, own) => all == "1" || own == "1",
+    };
+    let names = interfaces.links().values().filter(|link| link.kind != Kind::Loopback).map(|link| link.name.clone());
+    names.filter(|name| is_strict(name)).collect()
+}
+
+fn reverse_path(strict: &[String]) -> Finding {
+    if strict.is_empty() {
+        return Finding::ok("rp_filter", "no interface is strict");
+    }
+    let found = format!(
+        "strict on {}: fine where requests and replies of a client use one interface, which is what we translate for",
+        strict.join(" ")
+    );
+    Finding::ok("rp_filter", found)
+}
+
+fn bridge_netfilter(value: &str) -> Finding {
+    let check = "bridge-nf-call";
+    match value {
+        "0" => Finding::warn(
+            check,
+            "traffic between ports of a bridge bypasses iptables",
+            "kube-proxy and NetworkPolicy need it: sysctl net.bridge.bridge-nf-call-iptables=1",
+        ),
+        "" => Finding::ok(check, "br_netfilter is not loaded"),
+        _ => Finding::ok(check, "traffic between ports of a bridge passes iptables"),
+    }
+}
+
+fn ipvs(is_there: bool) -> Finding {
+    if !is_there {
+        return Finding::ok("ipvs", "kube-proxy is not in ipvs mode");
+    }
+    Finding::warn(
+        "ipvs",
+        format!(
+            "kube-proxy in ipvs mode binds VIPs to {IPVS_INTERFACE}: an IP that is VIP for one Service is local for all"
+        ),
+        "use kube-proxy in nftables or iptables mode where Services with different modes share an IP",
+    )
+}
+
+fn cilium(is_there: bool) -> Finding {
+    if !is_there {
+        return Finding::ok("cni", "no CNI that is known to bypass the hooks of pods");
+    }
+    Finding::warn(
+        "cni",
+        "Cilium is here: with host routing in eBPF, replies to pods bypass the egress hook, and translated connections \
+         of pods hang",
+        "set bpf.hostLegacyRouting=true in Cilium, or leave its pods out by --workload-interfaces",
+    )
+}
+
+/// Programs of others on an interface.
+fn foreign(interface: &str) -> Option<Finding> {
+    let mut names = Vec::new();
+    for hook in Hook::ALL {
+        // An interface that went meanwhile, or a kernel that does not tell: said above.
+        let found = programs(interface, hook).unwrap_or_default();
+        names.extend(
+            found
+                .iter()
+                .filter(|program| !program.is_ours())
+                .map(|program| format!("{} ({}, id {})", program.name, hook.name(), program.id)),
+        );
+    }
+    (!names.is_empty()).then(|| {
+        let found = format!("{interface} has tcx programs of others: {}", names.join(", "));
+        let remedy = "ours run first at ingress and last at egress; see that the others let packets go on (TCX_NEXT)";
+        Finding::warn("tcx-programs", found, remedy)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Verdict;
+
+    #[test]
+    fn routing_is_wanted_where_there_are_addresses() {
+        assert_eq!(forwarding("ipv4", "0", Needed::Always).verdict, Verdict::Warn);
+        assert_eq!(forwarding("ipv4", "1", Needed::Always).verdict, Verdict::Ok);
+        assert_eq!(forwarding("ipv6", "0", Needed::Never).verdict, Verdict::Ok);
+        assert_eq!(forwarding("ipv6", "", Needed::Always).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn tcx_by_the_kernels_answer() {
+        let refused = |code| {
+            let source = std::io::Error::from_raw_os_error(code);
+            tcx(Err(Error::Kernel { what: "asking".into(), source }))
+        };
+        assert_eq!(tcx(Ok(Vec::new())).verdict, Verdict::Ok);
+        assert!(refused(libc::EINVAL).remedy.contains("Linux 6.6"));
+        assert!(refused(libc::EPERM).remedy.contains("CAP_BPF"));
+    }
+
+    #[test]
+    fn company_is_a_warning_with_a_remedy() {
+        for finding in [ipvs(true), cilium(true), bridge_netfilter("0")] {
+            assert_eq!(finding.verdict, Verdict::Warn);
+            assert!(!finding.remedy.is_empty());
+        }
+        for finding in [ipvs(false), cilium(false), bridge_netfilter("1"), bridge_netfilter("")] {
+            assert_eq!(finding.verdict, Verdict::Ok);
+        }
+        assert!(reverse_path(&["eth0".into()]).found.contains("eth0"));
+    }
+
+    #[test]
+    fn our_programs_are_known_by_what_the_kernel_keeps_of_their_names() {
+        let program = |name: &str| AttachedProgram { id: 1, name: name.into() };
+        assert!(program("workload_ingres").is_ours() && program("uplink_egress").is_ours());
+        assert!(!program("cil_from_contai").is_ours() && !program("").is_ours());
+    }
+}
