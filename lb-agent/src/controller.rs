@@ -2,6 +2,8 @@
 //!
 //! Whoever drives it decides when to step; a step does nothing before the first list of every kind is complete.
 
+mod inherited;
+
 use lb_common::table::FrontendState;
 
 use crate::apply::{self, Report};
@@ -11,6 +13,7 @@ use crate::dataplane::{Dataplane, Error, Op, Sizes, Tables};
 use crate::desired::{Limits, Policy, desired};
 use crate::model::{Change, Warning, World};
 use crate::plan::{Drained, plan};
+use inherited::Inherited;
 
 /// A part of `pools` that is kept free, as a divisor: a changed pool is written beside the one that it replaces.
 const POOL_ROWS_SPARE: u32 = 8;
@@ -34,6 +37,7 @@ pub struct Controller {
     world: World,
     assignment: Assignment,
     realised: Tables,
+    inherited: Inherited,
     certainty: Certainty,
     /// What the last step could not do as written.
     warnings: Vec<Warning>,
@@ -95,6 +99,7 @@ impl Controller {
             limits,
             world: World::default(),
             assignment: Assignment::adopt(&realised, limits.frontend_ids_max),
+            inherited: Inherited::of(&realised),
             realised,
             certainty: Certainty::Certain,
             warnings: Vec::new(),
@@ -131,7 +136,12 @@ impl Controller {
             return self.behind(error);
         }
         let mut desired = desired(&self.world, &self.policy, &self.room());
-        let assigned = self.assignment.assign(&desired, &self.realised);
+        let mut assigned = self.assignment.assign(&desired, &self.realised);
+        if self.world.is_readable() {
+            self.inherited = Inherited::default();
+        } else {
+            self.inherited.keep(&self.realised, &mut assigned.tables);
+        }
         self.warnings = std::mem::take(&mut desired.warnings);
         self.warnings.extend(assigned.warnings);
         let in_use = match (reclaim, self.draining()) {

@@ -65,6 +65,12 @@ impl World {
         self.listed
     }
 
+    /// Whether all of the input could be read: objects may be missing otherwise.
+    pub fn is_readable(&self) -> bool {
+        let unread = |warning: &Warning| matches!(warning.kind, WarningKind::BadDocument | WarningKind::Source);
+        !self.place_warnings.values().flatten().any(unread)
+    }
+
     pub const fn services(&self) -> &BTreeMap<ObjectName, Service> {
         &self.services
     }

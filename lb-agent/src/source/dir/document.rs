@@ -2,6 +2,9 @@
 
 mod read;
 
+use std::io::{self, BufRead};
+use std::str::Utf8Error;
+
 pub use read::read;
 
 /// One document of a file.
@@ -15,22 +18,83 @@ pub struct Document<'a> {
 }
 
 /// Cuts a YAML file at its `---` and `...` lines, as kubectl does: before it is parsed, so that what follows a document
-/// with an error is still read.
-pub fn split(file: &str) -> Vec<Document<'_>> {
-    // A byte order mark.
-    let file = file.strip_prefix('\u{feff}').unwrap_or(file);
-    let mut documents = Vec::new();
-    let (mut start, mut start_line, mut offset) = (0, 1, 0);
-    for (line_number, line) in (1..).zip(file.split_inclusive('\n')) {
-        if is_separator(line) && offset > start {
-            push(&mut documents, &file[start..offset], start_line);
-            (start, start_line) = (offset, line_number);
-        }
-        offset += line.len();
-    }
-    push(&mut documents, &file[start..], start_line);
-    documents
+/// with an error is still read. Holds one document at a time: a folder may be large.
+pub struct Pieces<R> {
+    reader: R,
+    /// The piece, and of what follows the separator that starts it.
+    text: Vec<u8>,
+    separator: Vec<u8>,
+    /// Line of the file that `separator` is, or the first one.
+    line: usize,
+    number: u32,
 }
+
+impl<R: BufRead> Pieces<R> {
+    pub const fn of(reader: R) -> Self {
+        Self { reader, text: Vec::new(), separator: Vec::new(), line: 1, number: 0 }
+    }
+
+    /// The next piece that has content.
+    pub fn next(&mut self) -> io::Result<Option<Piece<'_>>> {
+        loop {
+            let line = self.line;
+            let is_last = self.fill()?;
+            if has_content(&self.text) {
+                self.number += 1;
+                return Ok(Some(Piece { number: self.number, line, text: &self.text }));
+            }
+            if is_last {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads up to the next separator. Says whether the file ended.
+    fn fill(&mut self) -> io::Result<bool> {
+        self.text.clear();
+        self.text.append(&mut self.separator);
+        let mut lines = usize::from(!self.text.is_empty());
+        loop {
+            let start = self.text.len();
+            if self.reader.read_until(b'\n', &mut self.text)? == 0 {
+                return Ok(true);
+            }
+            if self.line == 1 && start == 0 && self.text.starts_with(BYTE_ORDER_MARK) {
+                self.text.drain(..BYTE_ORDER_MARK.len());
+            }
+            if start > 0 && is_separator(&self.text[start..]) {
+                self.separator.extend_from_slice(&self.text[start..]);
+                self.text.truncate(start);
+                self.line += lines;
+                return Ok(false);
+            }
+            lines += 1;
+        }
+    }
+}
+
+impl<'a> Document<'a> {
+    pub const fn piece(&self) -> Piece<'a> {
+        Piece { number: self.number, line: self.line, text: self.text.as_bytes() }
+    }
+}
+
+/// A document that may not be text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece<'a> {
+    pub number: u32,
+    pub line: usize,
+    pub text: &'a [u8],
+}
+
+impl<'a> Piece<'a> {
+    /// The document, where it is UTF-8.
+    pub fn document(&self) -> Result<Document<'a>, Utf8Error> {
+        Ok(Document { number: self.number, line: self.line, text: std::str::from_utf8(self.text)? })
+    }
+}
+
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Cuts a JSON file into its values; what follows an error is one piece.
 pub fn split_json(file: &str) -> Vec<Document<'_>> {
@@ -49,26 +113,39 @@ pub fn split_json(file: &str) -> Vec<Document<'_>> {
     }
 }
 
-/// Cut off from the next line on: the separator belongs to the piece that it starts, as it may carry content.
-fn is_separator(line: &str) -> bool {
-    let rest = line.strip_prefix("---").or_else(|| line.strip_prefix("..."));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
-}
-
 fn push<'a>(documents: &mut Vec<Document<'a>>, text: &'a str, line: usize) {
-    let has_content = text.lines().any(|line| {
-        let line = if is_separator(line) { &line[3..] } else { line };
-        // A directive (`%YAML 1.2`) alone is no document.
-        !matches!(line.trim_start().chars().next(), None | Some('#' | '%'))
-    });
-    if has_content {
+    if !text.trim().is_empty() {
         documents.push(Document { number: documents.len() as u32 + 1, line, text });
     }
+}
+
+/// The separator belongs to the piece that it starts, as it may carry content.
+fn is_separator(line: &[u8]) -> bool {
+    let rest = line.strip_prefix(b"---").or_else(|| line.strip_prefix(b"..."));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b' ' | b'\t' | b'\r' | b'\n')))
+}
+
+/// Comments and directives (`%YAML 1.2`) alone are no document.
+fn has_content(text: &[u8]) -> bool {
+    text.split(|byte| *byte == b'\n').any(|line| {
+        let line = if is_separator(line) { &line[3..] } else { line };
+        !matches!(line.trim_ascii_start().first(), None | Some(b'#' | b'%'))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Number, line and text of each piece.
+    fn split(file: &str) -> Vec<(u32, usize, String)> {
+        let (mut pieces, mut texts) = (Pieces::of(file.as_bytes()), Vec::new());
+        while let Some(piece) = pieces.next().expect("memory can be read") {
+            let document = piece.document().expect("it is text");
+            texts.push((document.number, document.line, document.text.trim().to_owned()));
+        }
+        texts
+    }
 
     fn texts(documents: &[Document<'_>]) -> Vec<(u32, usize, String)> {
         documents.iter().map(|document| (document.number, document.line, document.text.trim().to_owned())).collect()
@@ -78,7 +155,7 @@ mod tests {
     fn cuts_at_separators_only() {
         let file = "# about\n---\na: 1\nb: |\n  ---\n---text: no\n--- # second\nc: 2\n...\n\n---\n---\n--- {d: 3}\n";
         assert_eq!(
-            texts(&split(file)),
+            split(file),
             [
                 (1, 2, "---\na: 1\nb: |\n  ---\n---text: no".to_owned()),
                 (2, 7, "--- # second\nc: 2".to_owned()),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
+use std::io::{self, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,15 +10,17 @@ use std::time::{Duration, SystemTime};
 
 use crate::model::{ObjectRef, Warning, WarningKind};
 use crate::source::convert::{Converted, Converter};
-use crate::source::dir::document::{self, Document};
+use crate::source::dir::document::{self, Document, Piece, Pieces};
 
 /// Objects that were parsed during one look, by file, object and hash.
 pub type Parsed = HashMap<(Arc<str>, ObjectRef, u64), Converted>;
 
+/// Read at once: few calls for a large file, little memory for many.
+const READ_BYTES: usize = 1 << 16;
+
 /// A file after it was read.
 pub struct File {
     fingerprint: Fingerprint,
-    content: u64,
     documents: Vec<Contents>,
     /// The folder that the file is really in, when the name is a symbolic link.
     pub real_folder: Option<PathBuf>,
@@ -47,18 +49,15 @@ impl File {
         converter: &mut Converter,
         parsed: &mut Parsed,
     ) -> io::Result<(Self, bool)> {
-        let bytes = std::fs::read(path)?;
-        let content = hash(&bytes);
         let real_folder = real.and_then(Path::parent).map(Path::to_owned);
-        if let Some(old) = old.filter(|old| old.content == content) {
-            let documents = old.documents.clone();
-            return Ok((Self { fingerprint, content, documents, real_folder }, false));
-        }
-        let documents = match std::str::from_utf8(&bytes) {
-            Ok(text) => documents(name, text, old, converter, parsed),
-            Err(error) => vec![Contents::not_text(content, error)],
+        let mut reader = Reader { name, known: known(old), converter, parsed };
+        let documents = match Path::new(&**name).extension() {
+            Some(extension) if extension == "json" => reader.json(path)?,
+            Some(_) | None => reader.yaml(path)?,
         };
-        Ok((Self { fingerprint, content, documents, real_folder }, true))
+        let is_changed =
+            old.is_none_or(|old| !old.documents.iter().map(Contents::place).eq(documents.iter().map(Contents::place)));
+        Ok((Self { fingerprint, documents, real_folder }, is_changed))
     }
 
     /// Whether a file that looks like this need not be read again.
@@ -85,34 +84,46 @@ impl File {
     }
 }
 
-fn documents(
-    name: &Arc<str>,
-    text: &str,
-    old: Option<&File>,
-    converter: &mut Converter,
-    parsed: &mut Parsed,
-) -> Vec<Contents> {
-    let known: HashMap<u64, &Contents> = old
-        .map(|old| {
-            old.documents
-                .iter()
-                .filter(|document| !document.has_warnings)
-                .map(|document| (document.text, document))
-                .collect()
-        })
-        .unwrap_or_default();
-    let is_json = Path::new(&**name).extension().is_some_and(|ext| ext == "json");
-    let pieces = if is_json { document::split_json(text) } else { document::split(text) };
-    pieces
-        .into_iter()
-        .map(|piece| {
-            let hash = hash(&piece.text);
-            match known.get(&hash) {
-                Some(contents) => Contents { number: piece.number, ..(*contents).clone() },
-                None => Contents::parse(name, piece, hash, converter, parsed),
-            }
-        })
-        .collect()
+/// What is known about documents, by their text.
+fn known(old: Option<&File>) -> HashMap<u64, &Contents> {
+    let documents = old.map(|old| old.documents.as_slice()).unwrap_or_default();
+    documents.iter().filter(|document| !document.has_warnings).map(|document| (document.text, document)).collect()
+}
+
+/// Reads the documents of one file, parsing those that are not known.
+struct Reader<'a> {
+    name: &'a Arc<str>,
+    known: HashMap<u64, &'a Contents>,
+    converter: &'a mut Converter,
+    parsed: &'a mut Parsed,
+}
+
+impl Reader<'_> {
+    fn yaml(&mut self, path: &Path) -> io::Result<Vec<Contents>> {
+        let mut pieces = Pieces::of(BufReader::with_capacity(READ_BYTES, std::fs::File::open(path)?));
+        let mut documents = Vec::new();
+        while let Some(piece) = pieces.next()? {
+            documents.push(self.contents(piece));
+        }
+        Ok(documents)
+    }
+
+    fn json(&mut self, path: &Path) -> io::Result<Vec<Contents>> {
+        let bytes = std::fs::read(path)?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Ok(document::split_json(text).iter().map(|document| self.contents(document.piece())).collect()),
+            Err(_) => Ok(vec![self.contents(Piece { number: 1, line: 1, text: &bytes })]),
+        }
+    }
+
+    fn contents(&mut self, piece: Piece<'_>) -> Contents {
+        let text = hash(piece.text);
+        match (self.known.get(&text), piece.document()) {
+            (Some(known), _) => Contents { number: piece.number, ..(*known).clone() },
+            (None, Ok(document)) => Contents::parse(self.name, document, text, self.converter, self.parsed),
+            (None, Err(error)) => Contents::not_text(piece.number, text, error),
+        }
+    }
 }
 
 impl Contents {
@@ -137,13 +148,18 @@ impl Contents {
         contents
     }
 
-    fn not_text(text: u64, error: std::str::Utf8Error) -> Self {
+    /// What the document is, without what it says.
+    const fn place(&self) -> (u32, u64) {
+        (self.number, self.text)
+    }
+
+    fn not_text(number: u32, text: u64, error: std::str::Utf8Error) -> Self {
         let warning = Warning::new(
             WarningKind::BadDocument,
             format!("is not UTF-8 text ({error}); what the file held before is kept"),
             "write YAML or JSON in UTF-8",
         );
-        Self { number: 1, text, objects: Vec::new(), bad: vec![warning], has_warnings: true }
+        Self { number, text, objects: Vec::new(), bad: vec![warning], has_warnings: true }
     }
 }
 

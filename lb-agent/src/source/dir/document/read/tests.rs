@@ -1,15 +1,22 @@
 //! Documents of every form are read, and what is wrong names its place.
 
-use super::super::{split, split_json};
+use super::super::{Pieces, split_json};
 use super::*;
 
 fn read_all(text: &str) -> (Vec<String>, Vec<String>) {
     let (mut objects, mut bad) = (Vec::new(), Vec::new());
-    let pieces = if text.trim_start().starts_with('{') { split_json(text) } else { split(text) };
-    for document in pieces {
+    let mut take = |document: Document<'_>| {
         let read = read(document, &mut Converter::default());
         objects.extend(read.objects.iter().map(|(object, _)| object.reference().to_string()));
         bad.extend(read.bad.iter().map(ToString::to_string));
+    };
+    if text.trim_start().starts_with('{') {
+        split_json(text).into_iter().for_each(take);
+    } else {
+        let mut pieces = Pieces::of(text.as_bytes());
+        while let Some(piece) = pieces.next().expect("memory can be read") {
+            take(piece.document().expect("it is text"));
+        }
     }
     (objects, bad)
 }
