@@ -59,7 +59,8 @@ pub fn prepare(name: &str, profile: Profile) -> Result<PathBuf> {
     setup::ensure()?;
     let (profile, folder) = profile.names();
     let built = workspace::cargo()
-        .args(["build", "--profile", profile, "--package", "lb-agent", "--package", "lb-tests"])
+        // The whole workspace, as the tests are built: other packages would be another set of features.
+        .args(["build", "--profile", profile, "--workspace", "--exclude", "lb-ebpf"])
         .args(["--bin", "lb-agent", "--bin", name])
         .status()?;
     if !built.success() {

@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> Result<()> {
     if over.is_empty() {
         return Ok(());
     }
-    bail!("{}; if it must be so, run cargo xtask verify --update and commit the budget", over.join("; "))
+    bail!("over budget; if it must be so, run cargo xtask verify --update and commit it\n  {}", over.join("\n  "))
 }
 
 const HEADER: &str = "# What the BPF programs cost, as `cargo xtask verify --update` measured it. Growth beyond a tenth must\n\
