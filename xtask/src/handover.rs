@@ -20,8 +20,8 @@ pub struct Args {
 }
 
 /// Runs the program `name` with the rest of the command line; its failure is ours.
-pub fn run(name: &str, args: &Args) -> Result<()> {
-    let program = prepare(name, Profile::Release)?;
+pub fn run(name: &str, profile: Profile, args: &Args) -> Result<()> {
+    let program = prepare(name, profile)?;
     let done = command(&program).args(&args.arguments).status()?;
     if !done.success() {
         bail!("the {name} failed ({done})");
@@ -32,7 +32,7 @@ pub fn run(name: &str, args: &Args) -> Result<()> {
 /// How the programs of the host are compiled; those of the kernel are always optimised.
 #[derive(Clone, Copy)]
 pub enum Profile {
-    /// Shared with the tests: no second build.
+    /// Shared with the tests: no second build where speed is not what is shown.
     Debug,
     /// As it is shipped.
     Release,

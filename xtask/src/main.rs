@@ -16,6 +16,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use handover::Profile;
+
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, tests, the demo and measurements of lb-agent")]
 struct Args {
@@ -43,8 +45,8 @@ fn main() -> ExitCode {
     let done = match Args::parse().task {
         Task::Setup => setup::run(),
         Task::Test(args) => test::run(&args),
-        Task::Demo(args) => handover::run("demo", &args),
-        Task::Bench(args) => handover::run("bench", &args),
+        Task::Demo(args) => handover::run("demo", Profile::Debug, &args),
+        Task::Bench(args) => handover::run("bench", Profile::Release, &args),
         Task::Verify(args) => verify::run(&args),
         Task::Tidy => tidy::run(),
     };
