@@ -18,7 +18,8 @@ use crate::interfaces::Globs;
 /// Service load balancing for Kubernetes nodes in eBPF: decides per address, port and protocol whether a
 /// load-balancer IP is shortcut to a pod (ipMode VIP) or left to the balancer (ipMode Proxy).
 #[derive(Debug, Parser)]
-#[command(name = "lb-agent", version, max_term_width = 110)]
+// The last one of a flag counts: wrappers append to what they are given.
+#[command(name = "lb-agent", version, max_term_width = 110, args_override_self = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 failed, 2 bad arguments.")]
 pub struct CommandLine {
     #[command(subcommand)]
@@ -197,8 +198,8 @@ pub struct ObserveArgs {
     #[command(flatten)]
     pub http: HttpArgs,
 
-    /// Least severity that is logged (to standard error): error, warn, info, debug, trace; or directives such as
-    /// `info,lb_agent::interfaces=debug`.
+    /// Least severity that is logged (to standard error): error, warn, info, debug, trace; or directives that name
+    /// modules, libraries included, such as `info,aya=debug,lb_agent::interfaces=debug`.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
     pub log_level: EnvFilter,
 }
@@ -327,10 +328,13 @@ fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=315_360_000)
 }
 
-/// A level, or directives; a word that is no level would silently be taken for the name of a module.
+/// A level for the agent itself, or directives for whoever wants the libraries as well. A word that is no level would
+/// silently be taken for the name of a module.
 fn log_filter(text: &str) -> Result<EnvFilter, String> {
-    if !text.contains(['=', ',']) {
-        text.parse::<LevelFilter>().map_err(|_| "write error, warn, info, debug or trace".to_owned())?;
+    if text.contains(['=', ',']) {
+        return EnvFilter::try_new(text).map_err(|error| error.to_string());
     }
-    EnvFilter::try_new(text).map_err(|error| error.to_string())
+    let level: LevelFilter = text.parse().map_err(|_| "write error, warn, info, debug or trace".to_owned())?;
+    let libraries = level.min(LevelFilter::WARN);
+    EnvFilter::try_new(format!("{libraries},lb_agent={level}")).map_err(|error| error.to_string())
 }

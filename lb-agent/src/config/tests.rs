@@ -68,6 +68,13 @@ fn settings_arrive() {
 }
 
 #[test]
+fn the_last_one_of_a_flag_counts() {
+    let config = config("--flows-max 1 --flows-max 2 --uplink-interfaces none --uplink-interfaces eth0");
+    assert_eq!(config.dataplane.sizes.flows_max, 2);
+    assert_eq!(config.interfaces.uplink.to_string(), "eth0");
+}
+
+#[test]
 fn modes_in_any_case() {
     for (text, mode) in [("VIP", Mode::VIP), ("vip", Mode::VIP), ("proxy", Mode::Proxy), ("Split", Mode::Split)] {
         assert_eq!(config(&format!("--default-ip-mode {text}")).policy.default_ip_mode, mode);
