@@ -143,7 +143,9 @@ impl Controller {
             self.inherited.keep(&self.realised, &mut assigned.tables);
         }
         self.warnings = std::mem::take(&mut desired.warnings);
-        self.warnings.extend(assigned.warnings);
+        self.warnings.append(&mut assigned.warnings);
+        // Each form of the tables is large: none is kept longer than the next one needs it.
+        drop(desired);
         let in_use = match (reclaim, self.draining()) {
             (Reclaim::Later, _) | (Reclaim::Now, 0) => None,
             (Reclaim::Now, _) => match in_use(dataplane) {
@@ -153,6 +155,7 @@ impl Controller {
         };
         let drained = in_use.as_ref().map_or(Drained::Unknown, Drained::Unless);
         let ops = plan(&self.realised, &assigned.tables, drained);
+        drop(assigned);
         let count = ops.len();
         let report = apply::apply(dataplane, &mut self.realised, ops);
         self.finish(count, report)

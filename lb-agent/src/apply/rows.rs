@@ -12,6 +12,9 @@ pub struct Outcome<R> {
 /// Rows that are tried alone before the rest is given up: a dataplane that refuses this many refuses all.
 const LONE_FAILURES_MAX: usize = 256;
 
+/// Rows in one call: enough that the call costs nothing, few enough that a copy of them is small.
+const ROWS_MAX: usize = 4_096;
+
 /// Performs the rows and records those that succeeded.
 pub fn perform_rows<R: Clone>(
     dataplane: &mut dyn Dataplane,
@@ -20,11 +23,9 @@ pub fn perform_rows<R: Clone>(
     mut record: impl FnMut(Vec<R>),
 ) -> Outcome<R> {
     let mut outcome = Outcome { done: 0, failed: Vec::new(), errors: Vec::new() };
-    if rows.is_empty() {
-        return outcome;
-    }
     // A stack of what is left to try, next on top.
-    let mut left = vec![rows];
+    let mut left: Vec<Vec<R>> = rows.chunks(ROWS_MAX).rev().map(<[R]>::to_vec).collect();
+    drop(rows);
     while let Some(rows) = left.pop() {
         if outcome.errors.len() >= LONE_FAILURES_MAX {
             outcome.failed.extend(rows);
