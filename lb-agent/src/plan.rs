@@ -1,6 +1,7 @@
 //! The way from realised to wanted tables: a list of steps that is safe after every single row.
 //!
 //! Referent before referrer: pools, members, scopes, frontends; then a grace period; then deletes the other way round.
+//! Members that leave go before the scopes switch: a flow that meets the new pool asks them once, and never again.
 //! A frontend is never deleted outright: it drains first, and goes when no flow refers to it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,7 @@ pub fn plan(realised: &Tables, wanted: &Tables, drained: Drained<'_>) -> Vec<Op>
 #[derive(Default)]
 struct Steps {
     referents: Vec<Op>,
+    member_deletes: Vec<Op>,
     scopes: Vec<Op>,
     frontends: Vec<Op>,
     frontend_deletes: Vec<Op>,
@@ -57,13 +59,14 @@ impl Steps {
         push(&mut self.referents, members.upserts.is_empty(), FamilyOp::UpsertMembers(members.upserts));
         push(&mut self.frontends, upserts.is_empty(), FamilyOp::UpsertFrontends(upserts));
         push(&mut self.frontend_deletes, delete.is_empty(), FamilyOp::DeleteFrontends(delete));
-        push(&mut self.referent_deletes, members.gone.is_empty(), FamilyOp::DeleteMembers(members.gone));
+        push(&mut self.member_deletes, members.gone.is_empty(), FamilyOp::DeleteMembers(members.gone));
         push(&mut self.referent_deletes, pools.gone.is_empty(), FamilyOp::DeletePools(pools.gone));
     }
 
     fn in_order(self) -> Vec<Op> {
-        let mut ops = [self.referents, self.scopes, self.frontends].concat();
-        let is_deleting = !self.frontend_deletes.is_empty() || !self.referent_deletes.is_empty();
+        let phases = [&self.member_deletes, &self.frontend_deletes, &self.referent_deletes];
+        let is_deleting = phases.iter().any(|phase| !phase.is_empty());
+        let mut ops = [self.referents, self.member_deletes, self.scopes, self.frontends].concat();
         if is_deleting {
             // Packets that read a scope or frontend before the switch are done with what it named.
             ops.push(Op::Settle);

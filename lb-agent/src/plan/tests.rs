@@ -1,7 +1,9 @@
 //! Plans by hand: the order of steps, and the life of a frontend.
 
 use lb_common::addr::Proto;
-use lb_common::table::{Backend, FrontendKey, Mode, Origin, PoolKey, Rule, Scope, bpf_spin_lock};
+use lb_common::table::{
+    Backend, FrontendKey, Member, MemberKey, MemberState, Mode, Origin, PoolKey, Rule, Scope, bpf_spin_lock,
+};
 
 use super::*;
 
@@ -52,6 +54,23 @@ fn what_is_referred_to_comes_first() {
 fn a_pool_is_replaced_not_changed() {
     let ops = plan(&tables(1, 1), &tables(1, 2), Drained::Unknown);
     assert_eq!(names(&ops), ["+pools", "scopes", "settle", "-pools", "settle"]);
+}
+
+/// A flow that meets a new pool asks once whether its backend is still a member, and then believes it.
+#[test]
+fn members_come_and_go_before_the_pool_is_switched() {
+    let with_member = |pool: u32| {
+        let mut tables = tables(1, pool);
+        let key = MemberKey { service_port: 1, addr: [10, 0, 0, pool as u8], port: 8080, pad: 0 };
+        tables.v4.members.insert(key, Member { state: MemberState::Active, pad: [0; 3] });
+        tables
+    };
+    let ops = plan(&with_member(1), &with_member(2), Drained::Unknown);
+    assert_eq!(names(&ops), ["+pools", "+members", "-members", "scopes", "settle", "-pools", "settle"]);
+    // The deleted elements rest, also when nothing else is deleted.
+    let mut without = with_member(1);
+    without.v4.members.clear();
+    assert_eq!(names(&plan(&with_member(1), &without, Drained::Unknown)), ["-members", "settle", "settle"]);
 }
 
 #[test]
