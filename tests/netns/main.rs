@@ -1,3 +1,12 @@
 //! Real sockets through namespaces shaped like a node: who answers whom, and what is on the wires.
 
+mod documents;
+mod endpoints;
+mod flips;
+mod inspect;
+mod interfaces;
+mod ip_mode;
+mod netfilter;
+mod reload;
+mod uplink;
 mod wiring;

@@ -72,6 +72,20 @@ pub fn vip(family: Family, number: u8, port: u16) -> SocketAddr {
     SocketAddr::new(BALANCERS.host(family, number), port)
 }
 
+/// The line of `ip` that gives an address to an interface, usable at once.
+pub fn add_address(family: Family, address: &str, interface: &str) -> String {
+    match family {
+        Family::V4 => format!("addr add {address} dev {interface}"),
+        // Without this it is tentative until a worker of the kernel comes round to it.
+        Family::V6 => format!("addr add {address} dev {interface} nodad"),
+    }
+}
+
+/// A host alone, as an interface address names it.
+pub fn host_prefix(address: IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
+}
+
 /// `-4` or `-6`, as `ip` wants it.
 pub const fn flag(family: Family) -> &'static str {
     match family {

@@ -22,8 +22,8 @@ const HTTP: ([u8; 4], u16) = ([127, 0, 0, 1], 10356);
 /// How long any subcommand may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
-/// Tables small enough to be made at once. A test that needs more says so: the last one of a flag counts.
-const SIZES: [&str; 6] = ["--frontends-max", "1024", "--backends-max", "4096", "--flows-max", "8192"];
+/// Tables small enough to be made at once, where a test does not ask for others.
+const SIZES: [(&str, &str); 3] = [("--frontends-max", "1024"), ("--backends-max", "4096"), ("--flows-max", "8192")];
 
 /// The program: `$LB_AGENT_BIN`, or what cargo built beside this program.
 #[track_caller]
@@ -71,9 +71,14 @@ impl Agent {
         self
     }
 
-    /// Where its maps are pinned.
+    /// Where its maps and links are pinned.
     pub fn pin_path(&self) -> &Path {
         &self.pin_path
+    }
+
+    /// Where its maps are pinned, each under its name.
+    pub fn maps(&self) -> PathBuf {
+        self.pin_path.join("maps")
     }
 
     /// Starts it and waits until it has programmed its first full state.
@@ -96,9 +101,14 @@ impl Agent {
     #[track_caller]
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "it runs already");
-        let mut command = self.command(&["run", "--node-name", crate::manifest::NODE, "--log-level", "debug"]);
+        let mut command = self.command(&["run", "--node-name", crate::manifest::NODE, "--log-level", "info"]);
         command.arg("--source").arg(format!("dir:{}", self.source.display()));
-        command.args(["--http", &http_address().to_string()]).args(SIZES).args(&self.flags);
+        command.args(["--http", &http_address().to_string()]).args(&self.flags);
+        for (flag, size) in SIZES {
+            if !self.flags.iter().any(|given| given == flag) {
+                command.args([flag, size]);
+            }
+        }
         self.process = Some(Process::start(&self.netns, "agent", &self.folder, &mut command));
     }
 

@@ -25,11 +25,6 @@ impl fmt::Display for Answer {
     }
 }
 
-/// An IPv4 client of a socket that takes both families is an IPv4 client.
-pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,13 +16,17 @@ use crate::netns::Netns;
 /// How long a client waits; a dropped SYN is repeated after one second and would hide a loss behind a delay.
 pub const LIMIT: Duration = Duration::from_millis(800);
 
+/// How long a patient client waits. Linux loses an ICMPv6 error that comes back before `connect` has returned, which
+/// it always does between namespaces; only the one that answers the second SYN counts.
+const PATIENT_LIMIT: Duration = Duration::from_secs(3);
+
 /// What came of dialling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Answered(Answer),
     /// "Connection refused": a reset, or an ICMP port unreachable.
     Refused,
-    /// Nothing came back within [`LIMIT`].
+    /// Nothing came back in time.
     Silence,
     /// Anything else, in the words of the operating system.
     Failed(String),
@@ -51,12 +55,13 @@ impl Outcome {
 pub struct Dial<'a> {
     netns: &'a Netns,
     source: Option<SocketAddr>,
+    limit: Duration,
 }
 
 impl<'a> Dial<'a> {
     /// From whatever address the namespace's routes choose.
     pub const fn from(netns: &'a Netns) -> Self {
-        Self { netns, source: None }
+        Self { netns, source: None, limit: LIMIT }
     }
 
     /// From a given address.
@@ -71,6 +76,12 @@ impl<'a> Dial<'a> {
         Self { source: Some(source), ..self }
     }
 
+    /// Waits for longer than a repeated SYN takes: for those who expect a refusal.
+    #[must_use]
+    pub const fn patient(self) -> Self {
+        Self { limit: PATIENT_LIMIT, ..self }
+    }
+
     /// Connects, reads who answered, and closes.
     pub fn tcp(self, to: SocketAddr) -> Outcome {
         match self.hold(to) {
@@ -81,7 +92,7 @@ impl<'a> Dial<'a> {
 
     /// Connects and keeps the connection.
     pub fn hold(self, to: SocketAddr) -> Result<Held, Outcome> {
-        let connected = self.netns.inside(|| connect(self.source, to).and_then(Held::greeted));
+        let connected = self.netns.inside(|| connect(self.source, to, self.limit).and_then(Held::greeted));
         connected.map_err(|error| Outcome::of(&error))
     }
 
@@ -105,7 +116,7 @@ impl<'a> Dial<'a> {
     }
 }
 
-fn connect(source: Option<SocketAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+fn connect(source: Option<SocketAddr>, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     if let Some(source) = source {
         socket.set_reuse_address(true)?;
@@ -113,7 +124,7 @@ fn connect(source: Option<SocketAddr>, to: SocketAddr) -> io::Result<TcpStream> 
     }
     socket.set_read_timeout(Some(LIMIT))?;
     socket.set_tcp_nodelay(true)?;
-    socket.connect_timeout(&to.into(), LIMIT)?;
+    socket.connect_timeout(&to.into(), limit)?;
     Ok(socket.into())
 }
 
@@ -269,7 +280,7 @@ impl Drop for Dialler {
 
 /// One connection that is reset at its end, so that its port can be used again at once.
 fn dial_once(source: Option<SocketAddr>, to: SocketAddr) -> io::Result<Answer> {
-    let stream = connect(source, to)?;
+    let stream = connect(source, to, LIMIT)?;
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     Held::greeted(stream).map(|held| held.answer)
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::address::{BALANCERS, FAMILIES, FAR, FAR_LINK, Family, PODS, REMOTE_PODS, UPLINK, flag};
+use crate::address::{BALANCERS, FAMILIES, FAR, FAR_LINK, Family, PODS, REMOTE_PODS, UPLINK, add_address, flag};
 use crate::netns::Netns;
 
 pub use cni::Cni;
@@ -94,6 +94,8 @@ pub struct Lab {
     pub far: Netns,
     cni: Cni,
     pods: BTreeMap<&'static str, Pod>,
+    /// The number of the next pod: none is used again, as clusters let addresses rest, too.
+    next: u8,
     folder: tempfile::TempDir,
 }
 
@@ -108,6 +110,7 @@ impl Lab {
             far: Netns::create(test, "far"),
             cni: setup.cni,
             pods: BTreeMap::new(),
+            next: 10,
             folder: tempfile::Builder::new().prefix("lb-").tempdir().expect("the temporary folder is writable"),
         };
         lab.settle_node(setup.reverse_path);
@@ -115,6 +118,9 @@ impl Lab {
         setup.cni.prepare(&lab.node);
         for pod in &setup.pods {
             lab.add_pod(pod);
+        }
+        for outside in [&lab.external, &lab.far, &lab.node] {
+            outside.settle();
         }
         lab
     }
@@ -139,11 +145,13 @@ impl Lab {
         self.pod(name).address(family)
     }
 
-    /// Starts a pod: its namespace, its veth, its addresses and routes. Its number is the next one from 10.
+    /// Starts a pod: its namespace, its veth, its addresses and routes.
     pub fn add_pod(&mut self, name: &'static str) {
-        let number = 10 + u8::try_from(self.pods.len()).expect("a lab has few pods");
+        let number = self.next;
+        self.next += 1;
         let netns = Netns::create(self.test, name);
-        let interface = self.cni.connect(&self.node, &netns, number);
+        let interface = self.cni.connect(&self.node, &netns, name, number);
+        netns.settle();
         let other = self.pods.insert(name, Pod { netns, number, interface });
         assert!(other.is_none(), "two pods are called {name}");
     }
@@ -180,10 +188,10 @@ impl Lab {
         external.push("link set eth0 up".to_owned());
         far.push("link set eth0 up".to_owned());
         for family in FAMILIES {
-            node.push(format!("addr add {} dev {UPLINK_NAME}", UPLINK.interface(family, 2)));
-            node.push(format!("addr add {} dev {FAR_NAME}", FAR_LINK.interface(family, 2)));
-            external.push(format!("addr add {} dev eth0", UPLINK.interface(family, 1)));
-            far.push(format!("addr add {} dev eth0", FAR_LINK.interface(family, 1)));
+            node.push(add_address(family, &UPLINK.interface(family, 2), UPLINK_NAME));
+            node.push(add_address(family, &FAR_LINK.interface(family, 2), FAR_NAME));
+            external.push(add_address(family, &UPLINK.interface(family, 1), "eth0"));
+            far.push(add_address(family, &FAR_LINK.interface(family, 1), "eth0"));
         }
         self.node.ip(&node);
         self.external.ip(&external);

@@ -12,6 +12,7 @@ pub mod cases;
 pub mod deadline;
 pub mod demo;
 pub mod dial;
+pub mod dump;
 pub mod haproxy;
 pub mod http;
 pub mod lab;

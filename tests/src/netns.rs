@@ -99,6 +99,17 @@ impl Netns {
         self.feed("ip", &["-batch", "-"], &script);
     }
 
+    /// Waits until the neighbours can find all of its IPv6 addresses: until the kernel's worker has joined the group
+    /// of an address, solicitations for it are lost, and the next one is sent a second later.
+    #[track_caller]
+    pub fn settle(&self) {
+        let is_settled = || {
+            let read = |table| fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
+            self.inside(|| groups_are_joined(&read("if_inet6"), &read("igmp6")))
+        };
+        deadline::until_true("the kernel has joined the groups of all IPv6 addresses", is_settled);
+    }
+
     /// Loads an nftables ruleset.
     #[track_caller]
     pub fn nft(&self, ruleset: &str) {
@@ -145,6 +156,17 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         remove(&self.name);
     }
+}
+
+/// Whether each address of `if_inet6` has its solicited-node group (RFC 4291, 2.7.1) in `igmp6`.
+fn groups_are_joined(addresses: &str, groups: &str) -> bool {
+    let has_group = |line: &str| {
+        let (address, interface) = (line.get(..32)?, line.split_whitespace().last()?);
+        let group = format!("ff0200000000000000000001ff{}", &address[26..]);
+        let is_it = |line: &str| line.contains(&group) && line.split_whitespace().nth(1) == Some(interface);
+        (interface == "lo" || groups.lines().any(is_it)).then_some(())
+    };
+    addresses.lines().all(|line| has_group(line).is_some())
 }
 
 /// Ends whatever runs in the namespace, then removes it. Never panics: it runs while a test unwinds.
@@ -225,7 +247,17 @@ fn numbered(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::owner;
+    use super::{groups_are_joined, owner};
+
+    #[test]
+    fn an_address_needs_the_group_of_its_last_three_octets() {
+        let address = "fd00001002440001000000000000000b 02 80 00 80     eth0\n";
+        let group = "2    eth0            ff0200000000000000000001ff00000b     1 00000004 0\n";
+        assert!(groups_are_joined(address, group));
+        assert!(!groups_are_joined(address, &group.replace("eth0", "eth1")));
+        assert!(!groups_are_joined(address, ""));
+        assert!(groups_are_joined("00000000000000000000000000000001 01 80 10 80       lo\n", ""));
+    }
 
     #[test]
     fn only_names_of_our_shape_have_an_owner() {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
-use crate::address::{BALANCERS, CLUSTER, FAMILIES, Family, UPLINK, family, vip};
+use crate::address::{BALANCERS, CLUSTER, FAMILIES, FAR_LINK, Family, UPLINK, family, vip};
 use crate::agent::Agent;
 use crate::deadline;
 use crate::dial::{Dial, Outcome};
@@ -64,7 +64,7 @@ impl Scene {
             serve(&mut servers, &lab.pod(pod).netns, pod, &[TARGET, OTHER_TARGET]);
         }
         serve(&mut servers, &lab.external, BALANCER, &BALANCER_PORTS);
-        let manifests = Folder::create(lab.folder().join("manifests"), &FAMILIES.map(|family| UPLINK.host(family, 2)));
+        let manifests = Folder::create(lab.folder().join("manifests"), &node_addresses());
         let agent = Agent::new(&lab.node, lab.folder(), manifests.path()).flags(flags);
         Self { agent, manifests, generation: AtomicU16::new(MARKER_PORT), servers, lab }
     }
@@ -172,6 +172,11 @@ pub fn empty_slice(service: &Service, family: Family) -> Slice {
         Family::V6 => "v6",
     });
     slice.address_type(family).port("web", "TCP", TARGET).port("dns", "UDP", TARGET)
+}
+
+/// All addresses of the node, on both uplinks.
+fn node_addresses() -> Vec<IpAddr> {
+    [UPLINK, FAR_LINK].into_iter().flat_map(|link| FAMILIES.map(|family| link.host(family, 2))).collect()
 }
 
 fn serve(servers: &mut Vec<Server>, netns: &crate::netns::Netns, name: &str, ports: &[u16]) {

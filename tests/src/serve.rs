@@ -1,7 +1,9 @@
 //! Small servers for namespaces: they name themselves, say how they see the client, and then echo.
 
+mod datagram;
+
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -9,7 +11,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::answer::{Answer, plain};
+use crate::address::{FAMILIES, Family};
+use crate::answer::Answer;
 use crate::netns::Netns;
 
 /// How soon a server notices that it is to stop.
@@ -19,24 +22,22 @@ const NOTICE: Duration = Duration::from_millis(20);
 pub struct Server {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
     /// Answers TCP connections: first an [`Answer`], then whatever the client sends.
     #[track_caller]
     pub fn tcp(netns: &Netns, name: &str, port: u16) -> Self {
-        let listener = netns.inside(|| bind(Type::STREAM, Protocol::TCP, port));
-        listener.listen(1024).expect("a bound socket can listen");
-        let listener = TcpListener::from(listener);
-        Self::start(netns, name, move |task| accept(&listener, task))
+        let listeners = FAMILIES.map(|family| TcpListener::from(netns.inside(|| listen(family, port))));
+        Self::start(netns, name, listeners, |listener, task| accept(&listener, task))
     }
 
     /// Answers each datagram with an [`Answer`] and the datagram itself.
     #[track_caller]
     pub fn udp(netns: &Netns, name: &str, port: u16) -> Self {
-        let socket = UdpSocket::from(netns.inside(|| bind(Type::DGRAM, Protocol::UDP, port)));
-        Self::start(netns, name, move |task| reply(&socket, task))
+        let sockets = FAMILIES.map(|family| UdpSocket::from(netns.inside(|| receive(family, port))));
+        Self::start(netns, name, sockets, |socket, task| reply(&socket, task))
     }
 
     /// Connections or datagrams that it has answered.
@@ -44,18 +45,22 @@ impl Server {
         self.served.load(Ordering::SeqCst)
     }
 
-    fn start(netns: &Netns, name: &str, work: impl FnOnce(&Task) + Send + 'static) -> Self {
+    /// One thread per socket.
+    fn start<S: Send + 'static>(netns: &Netns, name: &str, sockets: [S; 2], work: fn(S, &Task)) -> Self {
         let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let task = Task { name: name.into(), stop: Arc::clone(&stop), served: Arc::clone(&served) };
-        let thread = netns.thread(move || work(&task));
-        Self { stop, served, thread: Some(thread) }
+        let threads = sockets.map(|socket| {
+            let task = task.clone();
+            netns.thread(move || work(socket, &task))
+        });
+        Self { stop, served, threads: threads.into() }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // It reports its own panic; there is nothing to add while a test unwinds.
             let _ = thread.join();
         }
@@ -76,13 +81,32 @@ impl Task {
     }
 }
 
-fn bind(kind: Type, protocol: Protocol, port: u16) -> Socket {
-    let socket = Socket::new(Domain::IPV6, kind, Some(protocol)).expect("sockets can be had");
-    socket.set_only_v6(false).expect("one socket serves both families");
+fn listen(family: Family, port: u16) -> Socket {
+    let listener = bind(family, Type::STREAM, Protocol::TCP, port);
+    listener.listen(1024).expect("a bound socket can listen");
+    listener
+}
+
+fn receive(family: Family, port: u16) -> Socket {
+    let socket = bind(family, Type::DGRAM, Protocol::UDP, port);
+    datagram::tell_destinations(&socket, family);
+    socket
+}
+
+/// A socket on all addresses of a family.
+fn bind(family: Family, kind: Type, protocol: Protocol, port: u16) -> Socket {
+    let all: IpAddr = match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let all = SocketAddr::new(all, port);
+    let socket = Socket::new(Domain::for_address(all), kind, Some(protocol)).expect("sockets can be had");
+    if family == Family::V6 {
+        socket.set_only_v6(true).expect("an option that all IPv6 sockets have");
+    }
     socket.set_reuse_address(true).expect("an option that all sockets have");
-    let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     if let Err(error) = socket.bind(&all.into()) {
-        panic!("cannot serve on port {port}: {error}");
+        panic!("cannot serve on {all}: {error}");
     }
     socket.set_read_timeout(Some(NOTICE)).expect("an option that all sockets have");
     socket
@@ -105,7 +129,7 @@ fn accept(listener: &TcpListener, task: &Task) {
 }
 
 fn converse(mut stream: TcpStream, client: SocketAddr, task: &Task) {
-    let answer = Answer { who: task.name.clone(), client: plain(client) };
+    let answer = Answer { who: task.name.clone(), client };
     if stream.set_read_timeout(Some(NOTICE)).is_err() || stream.write_all(format!("{answer}\n").as_bytes()).is_err() {
         return;
     }
@@ -127,12 +151,13 @@ fn converse(mut stream: TcpStream, client: SocketAddr, task: &Task) {
 fn reply(socket: &UdpSocket, task: &Task) {
     let mut bytes = vec![0; 64 * 1024];
     while task.goes_on() {
-        let Ok((count, client)) = socket.recv_from(&mut bytes) else { continue };
-        let answer = Answer { who: task.name.clone(), client: plain(client) };
+        // Nobody asked in time, or a client of before is gone.
+        let Ok(received) = datagram::receive(socket, &mut bytes) else { continue };
+        let answer = Answer { who: task.name.clone(), client: received.client };
         let mut datagram = format!("{answer}\n").into_bytes();
-        datagram.extend(&bytes[..count]);
+        datagram.extend(&bytes[..received.count]);
         task.served.fetch_add(1, Ordering::SeqCst);
         // The client may be gone.
-        let _ = socket.send_to(&datagram, client);
+        let _ = datagram::answer(socket, &received, &datagram);
     }
 }

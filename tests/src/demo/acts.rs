@@ -129,7 +129,7 @@ fn dumped(stage: &Stage, report: &mut Report) {
         entry["key"]["addr"] == serde_json::json!(octets) && entry["key"]["port"] == SHOP.port
     };
     let entry = entries.iter().find(is_shop).cloned().unwrap_or_default();
-    println!("    bpftool map dump pinned .../frontends4 (one of {} entries)", entries.len());
+    println!("    bpftool map dump pinned .../maps/frontends4 (one of {} entries)", entries.len());
     Report::quote(&entry.to_string());
     report.check(
         Step::E,

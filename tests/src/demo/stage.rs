@@ -135,7 +135,7 @@ impl Stage {
     /// A map of the agent, as bpftool prints it.
     pub fn dump(&self, map: &str) -> Finished {
         let mut command = Command::new("bpftool");
-        command.args(["map", "dump", "pinned"]).arg(self.agent.pin_path().join(map));
+        command.args(["map", "dump", "pinned"]).arg(self.agent.maps().join(map));
         finish(&self.lab.node, &mut command, Duration::from_secs(10))
     }
 }

@@ -1,6 +1,6 @@
 //! How pods are connected to their node: the two shapes that nearly all CNIs have.
 
-use crate::address::{FAMILIES, Family, PODS, flag};
+use crate::address::{FAMILIES, Family, PODS, add_address, flag, host_prefix};
 use crate::netns::Netns;
 
 /// The bridge that pods are ports of.
@@ -30,7 +30,7 @@ impl Cni {
         }
         let mut lines = vec![format!("link add {BRIDGE_NAME} type bridge"), format!("link set {BRIDGE_NAME} up")];
         for family in FAMILIES {
-            lines.push(format!("addr add {} dev {BRIDGE_NAME}", PODS.interface(family, BRIDGE_NUMBER)));
+            lines.push(add_address(family, &PODS.interface(family, BRIDGE_NUMBER), BRIDGE_NAME));
         }
         node.ip(&lines);
         // As every distribution of Kubernetes sets it: bridged packets pass the node's rules.
@@ -38,10 +38,10 @@ impl Cni {
     }
 
     /// Connects a pod and returns the name of the node's end.
-    pub(super) fn connect(self, node: &Netns, pod: &Netns, number: u8) -> String {
+    pub(super) fn connect(self, node: &Netns, pod: &Netns, name: &str, number: u8) -> String {
         let interface = match self {
-            Self::PointToPoint => format!("cali{number}"),
-            Self::Bridge => format!("veth{number}"),
+            Self::PointToPoint => format!("cali-{name}"),
+            Self::Bridge => format!("veth-{name}"),
         };
         node.ip(&[format!("link add {interface} type veth peer name eth0 netns {}", pod.name())]);
         match self {
@@ -57,11 +57,11 @@ fn connect_point_to_point(node: &Netns, pod: &Netns, number: u8, interface: &str
         (format!("net.ipv4.conf.{interface}.proxy_arp"), "1"),
         (format!("net.ipv4.neigh.{interface}.proxy_delay"), "0"),
     ]);
-    node.ip(&[format!("link set {interface} up"), format!("addr add {GATEWAY6}/64 dev {interface} nodad")]);
+    node.ip(&[format!("link set {interface} up"), add_address(Family::V6, &format!("{GATEWAY6}/64"), interface)]);
     pod.ip(&[
         "link set eth0 up".to_owned(),
-        format!("addr add {}/32 dev eth0", PODS.host(Family::V4, number)),
-        format!("addr add {}/128 dev eth0", PODS.host(Family::V6, number)),
+        add_address(Family::V4, &host_prefix(PODS.host(Family::V4, number)), "eth0"),
+        add_address(Family::V6, &host_prefix(PODS.host(Family::V6, number)), "eth0"),
         format!("route add {GATEWAY4} dev eth0 scope link"),
         format!("route add default via {GATEWAY4} dev eth0"),
     ]);
@@ -75,7 +75,7 @@ fn connect_point_to_point(node: &Netns, pod: &Netns, number: u8, interface: &str
 fn connect_port(node: &Netns, pod: &Netns, number: u8, interface: &str) {
     node.ip(&[format!("link set {interface} master {BRIDGE_NAME}"), format!("link set {interface} up")]);
     let mut lines = vec!["link set eth0 up".to_owned()];
-    lines.extend(FAMILIES.map(|family| format!("addr add {} dev eth0", PODS.interface(family, number))));
+    lines.extend(FAMILIES.map(|family| add_address(family, &PODS.interface(family, number), "eth0")));
     pod.ip(&lines);
     for family in FAMILIES {
         let gateway = PODS.host(family, BRIDGE_NUMBER).to_string();
