@@ -1,5 +1,6 @@
 //! Real sockets through namespaces shaped like a node: who answers whom, and what is on the wires.
 
+mod churn;
 mod documents;
 mod endpoints;
 mod flips;
@@ -7,6 +8,5 @@ mod inspect;
 mod interfaces;
 mod ip_mode;
 mod netfilter;
-mod reload;
 mod uplink;
 mod wiring;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use lb_tests::address::{BALANCERS, FAMILIES, FAR, Family, REMOTE_PODS, add_address, host_prefix, vip};
+use lb_tests::deadline::until_true;
 use lb_tests::dial::{Dial, Outcome};
 use lb_tests::lab::{ReversePath, Setup};
 use lb_tests::manifest::{OTHER_NODE, ingress};
@@ -113,6 +114,8 @@ fn ipm_51_a_proxy_address_of_the_node_itself_reaches_the_node() {
     for family in FAMILIES {
         let to = vip(family, 98, 80);
         scene.lab.node.ip(&[add_address(family, &host_prefix(to.ip()), "lo")]);
+        // The kernel's worker adds the route a moment after the address.
+        until_true("the node reaches itself", || Dial::from(&scene.lab.node).tcp(to).who() == Some("host"));
         for (from, dial) in [("the network", dial(&scene, family)), ("a pod", scene.dial())] {
             let outcome = dial.tcp(to);
             assert_eq!(outcome.who(), Some("host"), "{to} from {from}: {outcome:?}");

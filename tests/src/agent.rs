@@ -16,8 +16,8 @@ use crate::process::{Finished, Process, finish};
 /// Where pinned maps live.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// The address that every agent serves HTTP on: each has a loopback of its own.
-const HTTP: ([u8; 4], u16) = ([127, 0, 0, 1], 10356);
+/// The port that agents serve HTTP on: each namespace has a loopback of its own.
+const HTTP_PORT: u16 = 10356;
 
 /// How long any subcommand may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(20);
@@ -39,12 +39,21 @@ pub fn program() -> PathBuf {
     }
 }
 
+/// Whose the pins of an agent are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pins {
+    Own,
+    Borrowed,
+}
+
 /// An agent's settings; it can be started, ended and started again with the same ones.
 pub struct Agent {
     netns: Netns,
     folder: PathBuf,
     source: PathBuf,
     pin_path: PathBuf,
+    pins: Pins,
+    http: SocketAddr,
     flags: Vec<String>,
     process: Option<Process>,
 }
@@ -54,7 +63,16 @@ impl Agent {
     pub fn new(netns: &Netns, folder: &Path, source: &Path) -> Self {
         let pin_path = Path::new(BPFFS).join(format!("lb-test-{}", netns.name()));
         let (folder, source) = (folder.to_owned(), source.to_owned());
-        Self { netns: netns.clone(), folder, source, pin_path, flags: Vec::new(), process: None }
+        Self {
+            netns: netns.clone(),
+            folder,
+            source,
+            pin_path,
+            pins: Pins::Own,
+            http: http_address(HTTP_PORT),
+            flags: Vec::new(),
+            process: None,
+        }
     }
 
     /// Adds flags of `lb-agent run`.
@@ -64,10 +82,23 @@ impl Agent {
         self
     }
 
-    /// Uses other pins than its own.
+    /// Uses the pins of another agent, which stays responsible for them.
     #[must_use]
-    pub fn pins(mut self, path: &Path) -> Self {
+    pub fn borrowed(mut self, path: &Path) -> Self {
         path.clone_into(&mut self.pin_path);
+        self.pins = Pins::Borrowed;
+        self
+    }
+
+    /// Replaces the flags, for the next start.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(ToString::to_string).collect();
+    }
+
+    /// Serves HTTP on another port, as a second agent in one namespace must.
+    #[must_use]
+    pub fn http_port(mut self, port: u16) -> Self {
+        self.http = http_address(port);
         self
     }
 
@@ -93,8 +124,8 @@ impl Agent {
     #[track_caller]
     pub fn start(&mut self) {
         self.spawn();
-        let netns = self.netns.clone();
-        self.process_mut().wait_until_up(|| matches!(http::get(&netns, http_address(), "/readyz"), Some((200, _))));
+        let (netns, http) = (self.netns.clone(), self.http);
+        self.process_mut().wait_until_up(|| matches!(http::get(&netns, http, "/readyz"), Some((200, _))));
     }
 
     /// Starts it without waiting.
@@ -103,7 +134,7 @@ impl Agent {
         assert!(self.process.is_none(), "it runs already");
         let mut command = self.command(&["run", "--node-name", crate::manifest::NODE, "--log-level", "info"]);
         command.arg("--source").arg(format!("dir:{}", self.source.display()));
-        command.args(["--http", &http_address().to_string()]).args(&self.flags);
+        command.args(["--http", &self.http.to_string()]).args(&self.flags);
         for (flag, size) in SIZES {
             if !self.flags.iter().any(|given| given == flag) {
                 command.args([flag, size]);
@@ -157,7 +188,7 @@ impl Agent {
 
     /// A page of its HTTP server.
     pub fn page(&self, path: &str) -> Option<(u16, String)> {
-        http::get(&self.netns, http_address(), path)
+        http::get(&self.netns, self.http, path)
     }
 
     /// Runs a subcommand on the same pins, whether the agent runs or not.
@@ -195,7 +226,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.process = None;
-        if self.pin_path.exists() {
+        if self.pins == Pins::Own && self.pin_path.exists() {
             // While a test unwinds there is nobody to tell; what is left is removed by force below.
             let _ = self.netns.inside(|| self.command(&["unload"]).output());
             let _ = std::fs::remove_dir_all(&self.pin_path);
@@ -203,6 +234,6 @@ impl Drop for Agent {
     }
 }
 
-fn http_address() -> SocketAddr {
-    SocketAddr::from(HTTP)
+fn http_address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }

@@ -165,6 +165,12 @@ impl Scene {
     }
 }
 
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.servers.iter().for_each(Server::tell_to_stop);
+    }
+}
+
 /// A slice of a [`Scene::service`] without endpoints.
 pub fn empty_slice(service: &Service, family: Family) -> Slice {
     let slice = service.slice(match family {

@@ -16,7 +16,7 @@ use crate::answer::Answer;
 use crate::netns::Netns;
 
 /// How soon a server notices that it is to stop.
-const NOTICE: Duration = Duration::from_millis(20);
+const NOTICE: Duration = Duration::from_millis(50);
 
 /// A server on one port of both families, on all addresses of its namespace. Dropping it stops it.
 pub struct Server {
@@ -40,6 +40,11 @@ impl Server {
         Self::start(netns, name, sockets, |socket, task| reply(&socket, task))
     }
 
+    /// Tells it to stop, without waiting; dropping waits. Saves time where many are dropped.
+    pub fn tell_to_stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
     /// Connections or datagrams that it has answered.
     pub fn served(&self) -> u64 {
         self.served.load(Ordering::SeqCst)
@@ -59,7 +64,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.tell_to_stop();
         for thread in self.threads.drain(..) {
             // It reports its own panic; there is nothing to add while a test unwinds.
             let _ = thread.join();

@@ -77,11 +77,10 @@ pub fn neighbours(stage: &Stage, report: &mut Report) {
 /// (e) What an operator sees.
 pub fn tools(stage: &Stage, report: &mut Report, sabotage: Option<Step>) {
     report.step(Step::E, "what the tools show");
-    if sabotage == Some(Step::E) {
-        stage.publish(&SHOP, "VIP");
-        let is_vip = || (stage.curl(&SHOP).code != Some(0)).then_some(());
-        assert!(deadline::within(EDIT_LIMIT, is_vip).is_some(), "the sabotage has no effect");
-    }
+    // The mode is Proxy already, unless a step was sabotaged: this one, or the one that should have edited it.
+    let (mode, code) = if sabotage == Some(Step::E) { ("VIP", CURL_EMPTY_REPLY) } else { ("Proxy", 0) };
+    stage.publish(&SHOP, mode);
+    deadline::within(EDIT_LIMIT, || (stage.curl(&SHOP).code == Some(code)).then_some(()));
     shown(stage, report);
     explained(stage, report);
     dumped(stage, report);

@@ -1,0 +1,61 @@
+//! Agents that are asked to end (SIGTERM), and what they find when they come back.
+
+use lb_tests::address::{FAMILIES, Family, vip};
+use lb_tests::lab::Setup;
+use lb_tests::scene::{BALANCER, Scene};
+
+#[test]
+fn an_ended_agent_leaves_the_dataplane_forwarding() {
+    let mut scene = Scene::start(Setup::new("ended"));
+    scene.publish("shop", 20, "VIP", &["a", "b"]);
+    scene.publish("proxy", 21, "Proxy", &["a"]);
+    let mut held = FAMILIES.map(|family| scene.dial().hold(vip(family, 20, 80)).expect("it is answered"));
+    scene.agent.terminate();
+    for (family, held) in FAMILIES.into_iter().zip(&mut held) {
+        held.echo("nobody is there").expect("an open connection goes on");
+        scene.expect_all(vip(family, 20, 80), &["a", "b"]);
+        assert!(matches!(scene.dial().udp(vip(family, 20, 80)).who(), Some("a" | "b")));
+        assert_eq!(scene.dial().tcp(vip(family, 21, 80)).who(), Some(BALANCER));
+    }
+    let shown = scene.agent.says(&["show", "frontends"]);
+    assert!(shown.contains(&vip(Family::V4, 20, 80).to_string()), "the pins are read without an agent: {shown}");
+}
+
+#[test]
+fn edits_made_while_it_was_away_are_carried_out_and_nothing_else_changes() {
+    let mut scene = Scene::start(Setup::new("away"));
+    scene.publish("stays", 22, "VIP", &["a"]);
+    scene.publish("moves", 23, "VIP", &["a"]);
+    scene.publish("goes", 24, "VIP", &["a"]);
+    let mut held = scene.dial().hold(vip(Family::V6, 22, 80)).expect("it is answered");
+    scene.agent.terminate();
+    let entries = FAMILIES.map(|family| lb_tests::manifest::ingress(vip(family, 23, 0).ip(), "VIP"));
+    let service = scene.service("moves", 23, &entries);
+    scene.manifests.write("moves", &[vec![service.object()], scene.slices(&service, &["b"])].concat());
+    scene.manifests.remove("goes");
+    scene.agent.start();
+    for family in FAMILIES {
+        scene.expect_all(vip(family, 22, 80), &["a"]);
+        scene.expect_all(vip(family, 23, 80), &["b"]);
+        scene.expect_all(vip(family, 24, 80), &[BALANCER]);
+    }
+    held.echo("still here").expect("an open connection survives");
+}
+
+#[test]
+fn tables_of_another_size_take_over_without_a_failure() {
+    let mut scene = Scene::start(Setup::new("resize"));
+    scene.publish("shop", 25, "VIP", &["a", "b"]);
+    let client = scene.lab.pod("client").netns.clone();
+    let dialler = lb_tests::dial::Dial::from(&client).repeatedly(vip(Family::V4, 25, 80));
+    scene.agent.terminate();
+    scene.agent.set_flags(&["--frontends-max", "2048", "--backends-max", "2048"]);
+    scene.agent.start();
+    scene.publish("shop", 25, "VIP", &["b"]);
+    for family in FAMILIES {
+        scene.expect_all(vip(family, 25, 80), &["b"]);
+    }
+    let tally = dialler.stop();
+    assert!(tally.failures.is_empty(), "{:?}", tally.failures);
+    assert!(!tally.answered.contains_key(BALANCER), "{tally:?}");
+}

@@ -1,0 +1,54 @@
+//! A UDP socket that keeps its port from one question to the next.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, UdpSocket};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{LIMIT, Outcome};
+use crate::answer::Answer;
+
+/// A connected UDP socket: it only hears answers that come from the address it asked.
+pub struct Asking {
+    socket: UdpSocket,
+}
+
+impl Asking {
+    pub(super) fn open(source: Option<SocketAddr>, to: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
+        if let Some(source) = source {
+            socket.bind(&source.into())?;
+        }
+        socket.set_read_timeout(Some(LIMIT))?;
+        socket.connect(&to.into())?;
+        Ok(Self { socket: socket.into() })
+    }
+
+    /// Sends a datagram and waits for the answer to it.
+    pub fn ask(&self, words: &str) -> Outcome {
+        match self.exchange(words) {
+            Ok(answer) => Outcome::Answered(answer),
+            Err(error) => Outcome::of(&error),
+        }
+    }
+
+    fn exchange(&self, words: &str) -> io::Result<Answer> {
+        self.socket.send(words.as_bytes())?;
+        let mut bytes = vec![0; 64 * 1024];
+        loop {
+            let count = match self.socket.recv(&mut bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                received => received?,
+            };
+            let text = String::from_utf8_lossy(&bytes[..count]);
+            match text.split_once('\n') {
+                Some((answer, echoed)) if echoed == words => {
+                    return Answer::parse(answer).ok_or_else(|| io::Error::other(format!("not our server: {text}")));
+                }
+                // The late answer to an earlier question.
+                Some(_) => {}
+                None => return Err(io::Error::other(format!("not our server: {text}"))),
+            }
+        }
+    }
+}
