@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::model::{Change, ObjectRef, Warning, WarningKind};
 use crate::source::convert::Converter;
-use file::{File, Fingerprint, Parsed};
+use file::{File, Fingerprint, Parsed, Presence};
 use holding::{Applied, Holding};
 
 /// A folder and what it held at the last look.
@@ -62,7 +62,8 @@ impl Folder {
         self.files.values().filter_map(|file| file.real_folder.clone()).collect()
     }
 
-    /// Looks at the folder and says what changed. `busy` files are still being written: they stay as they were.
+    /// Looks at the folder and says what changed. `busy` files are still being written, or were removed so shortly ago
+    /// that they may be about to come back: they stay as they were.
     ///
     /// A file that cannot be read keeps what it held; so does one that holds a document that does not parse, for the
     /// objects that are missing from it.
@@ -75,9 +76,12 @@ impl Folder {
         let mut parsed = Parsed::new();
         let mut is_changed = false;
         let names: HashSet<Arc<str>> = entries.iter().map(|(name, _)| Arc::clone(name)).collect();
-        self.files.retain(|name, _| {
-            let stays = names.contains(name);
-            is_changed |= !stays;
+        let path = &self.path;
+        self.files.retain(|name, file| {
+            let presence = if names.contains(name) { Presence::There } else { Presence::Missing };
+            let stays = presence == Presence::There || busy.contains(&path.join(&**name));
+            is_changed |= presence != file.presence || !stays;
+            file.presence = presence;
             stays
         });
         for (name, path) in entries {

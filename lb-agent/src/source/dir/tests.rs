@@ -143,3 +143,38 @@ fn changes_behind_a_symbolic_link_are_noticed() {
     let batch = lab.next();
     assert!(batch.contains(&"+ Service default/b".to_owned()), "{batch:?}");
 }
+
+#[test]
+fn a_file_that_is_removed_and_written_anew_never_goes() {
+    let mut lab = lab(&[("a.yaml", &service("a"))]);
+    lab.next();
+    let path = lab.temp.path().join("a.yaml");
+    for round in 0..10 {
+        // As editors do: away, or removed, then written under the old name.
+        if round % 2 == 0 {
+            fs::rename(&path, lab.temp.path().join("a.yaml~")).expect("the test may rename");
+        } else {
+            fs::remove_file(&path).expect("it is there");
+        }
+        // The source has every chance to look while it is away.
+        std::thread::sleep(Duration::from_millis(8));
+        fs::write(&path, format!("{}---\n{}", service("a"), service(&format!("n{round}"))))
+            .expect("the test may write");
+        let batch = lab.next();
+        assert!(batch.contains(&format!("+ Service default/n{round}")), "{batch:?}");
+        assert!(!batch.contains(&"- Service default/a".to_owned()), "{batch:?}");
+    }
+}
+
+#[test]
+fn a_renamed_file_is_one_file() {
+    let mut lab = lab(&[("a.yaml", &service("a"))]);
+    lab.next();
+    fs::rename(lab.temp.path().join("a.yaml"), lab.temp.path().join("z.yaml")).expect("the test may rename");
+    fs::write(lab.temp.path().join("b.yaml"), service("b")).expect("the test may write");
+    let mut seen = Vec::new();
+    while !seen.contains(&"+ Service default/b".to_owned()) {
+        seen.extend(lab.next());
+    }
+    assert!(!seen.iter().any(|change| change.contains("warnings") || change.starts_with('-')), "{seen:?}");
+}

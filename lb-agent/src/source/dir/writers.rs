@@ -1,10 +1,11 @@
-//! Files that somebody is writing: from the first write until the file is closed, or its writer falls silent.
+//! Files that somebody is replacing: from the first write until the file is closed, or its writer falls silent; from
+//! its removal until it is back, or stays away.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode, CreateKind, MetadataKind, ModifyKind};
+use notify::event::{AccessKind, AccessMode, CreateKind, MetadataKind, ModifyKind, RenameMode};
 use notify::{Event, EventKind};
 
 /// Silence after which a file that was not closed is read all the same.
@@ -12,7 +13,7 @@ const SILENCE: Duration = Duration::from_millis(40);
 /// The same for an empty file: it was truncated and is about to be written, or it would be closed by now.
 const SILENCE_EMPTY: Duration = Duration::from_secs(1);
 
-/// When each open file was last written.
+/// When each open file was last written, and each missing one removed.
 #[derive(Debug, Default)]
 pub struct Writers {
     written: HashMap<PathBuf, Instant>,
@@ -22,15 +23,17 @@ impl Writers {
     /// Takes an event in. Says whether anything may have changed: our own reading does not count.
     pub fn observe(&mut self, event: &Event, now: Instant) -> bool {
         match event.kind {
-            // Closed by its writer, renamed over another, or gone.
+            // Complete: closed by its writer, or renamed from elsewhere.
             EventKind::Access(AccessKind::Close(AccessMode::Write))
-            | EventKind::Modify(ModifyKind::Name(_))
-            | EventKind::Remove(_) => {
+            | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
                 self.forget(event);
                 true
             }
             EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(MetadataKind::AccessTime)) => false,
-            EventKind::Create(CreateKind::File) | EventKind::Modify(ModifyKind::Data(_)) => {
+            // Editors move a file away, or remove it, and then write it anew.
+            EventKind::Create(CreateKind::File)
+            | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Name(RenameMode::From))
+            | EventKind::Remove(_) => {
                 self.written.extend(event.paths.iter().map(|path| (path.clone(), now)));
                 true
             }

@@ -22,8 +22,17 @@ const READ_BYTES: usize = 1 << 16;
 pub struct File {
     fingerprint: Fingerprint,
     documents: Vec<Contents>,
+    pub presence: Presence,
     /// The folder that the file is really in, when the name is a symbolic link.
     pub real_folder: Option<PathBuf>,
+}
+
+/// Whether the last look saw the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    There,
+    /// Removed so shortly ago that it may be about to come back.
+    Missing,
 }
 
 /// What one document holds.
@@ -57,7 +66,7 @@ impl File {
         };
         let is_changed =
             old.is_none_or(|old| !old.documents.iter().map(Contents::place).eq(documents.iter().map(Contents::place)));
-        Ok((Self { fingerprint, documents, real_folder }, is_changed))
+        Ok((Self { fingerprint, documents, presence: Presence::There, real_folder }, is_changed))
     }
 
     /// Whether a file that looks like this need not be read again.

@@ -1,10 +1,11 @@
-//! Which file an object comes from when several hold it: the first by name, then by document.
+//! Which file an object comes from when several hold it: the first by name, then by document. A file that went missing
+//! comes last: it may have been renamed.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use super::file::File;
+use super::file::{File, Presence};
 use crate::model::{ObjectRef, Warning, WarningKind};
 
 /// What the world was told about an object.
@@ -31,7 +32,8 @@ pub struct Holding {
 impl Holding {
     pub fn of(files: &BTreeMap<Arc<str>, File>) -> Self {
         let mut holding = Self { winners: BTreeMap::new(), duplicates: Vec::new() };
-        for (name, file) in files {
+        let (there, missing): (Vec<_>, Vec<_>) = files.iter().partition(|(_, file)| file.presence == Presence::There);
+        for (name, file) in there {
             for (number, (object, hash)) in file.objects() {
                 match holding.winners.entry(object.clone()) {
                     Entry::Vacant(free) => drop(free.insert(Applied { file: Arc::clone(name), hash: *hash })),
@@ -40,6 +42,12 @@ impl Holding {
                         holding.duplicates.push((Arc::clone(name), warning));
                     }
                 }
+            }
+        }
+        for (name, file) in missing {
+            for (_, (object, hash)) in file.objects() {
+                let applied = || Applied { file: Arc::clone(name), hash: *hash };
+                holding.winners.entry(object.clone()).or_insert_with(applied);
             }
         }
         holding
