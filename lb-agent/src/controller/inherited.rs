@@ -1,11 +1,11 @@
-//! Frontends that a start found in the tables and that nobody has claimed yet.
+//! Frontends that a start found in the tables and that the input does not account for yet.
 //!
-//! While a part of the input cannot be read they are kept as they are: what is missing may be theirs, and a restart
-//! must not lose what worked.
+//! While a part of the input cannot be read they are kept as they are: the missing Service or endpoints may be theirs,
+//! and a restart must not lose what worked.
 
 use std::collections::BTreeSet;
 
-use lb_common::table::{FrontendKey, FrontendState, MemberKey, PoolKey, Scopes};
+use lb_common::table::{Action, FrontendKey, FrontendState, MemberKey, PoolKey, Scopes};
 
 use crate::dataplane::{FamilyTables, Tables};
 use crate::family::TableAddr;
@@ -23,7 +23,8 @@ impl Inherited {
         Self { v4: active(&tables.v4), v6: active(&tables.v6) }
     }
 
-    /// Adds to `wanted` what stays. Once claimed, a frontend is no longer inherited.
+    /// Adds to `wanted` what stays. A frontend that is claimed, and has endpoints where it is to be served, is no longer
+    /// inherited.
     pub fn keep(&mut self, realised: &Tables, wanted: &mut Tables) {
         keep(&mut self.v4, realised, wanted);
         keep(&mut self.v6, realised, wanted);
@@ -36,8 +37,8 @@ fn active<A: TableAddr>(tables: &FamilyTables<A>) -> BTreeSet<FrontendKey<A>> {
 }
 
 fn keep<A: TableAddr>(inherited: &mut BTreeSet<FrontendKey<A>>, realised: &Tables, wanted: &mut Tables) {
-    inherited.retain(|key| !A::tables(wanted).frontends.contains_key(key));
-    let claimed: BTreeSet<u32> = wanted.scopes.values().map(|scopes| scopes.service_port).collect();
+    inherited.retain(|key| !is_accounted_for(key, realised, wanted));
+    let claimed: BTreeSet<u32> = A::tables(wanted).members.keys().map(|key| key.service_port).collect();
     for key in inherited.iter() {
         let Some(frontend) = A::tables(realised).frontends.get(key) else { continue };
         A::tables_mut(wanted).frontends.insert(*key, *frontend);
@@ -48,6 +49,16 @@ fn keep<A: TableAddr>(inherited: &mut BTreeSet<FrontendKey<A>>, realised: &Table
             keep_members(scopes.service_port, A::tables(realised), A::tables_mut(wanted));
         }
     }
+}
+
+/// Whether the input says all about this frontend: it does not where a Service claims it in the mode of before, but has
+/// no endpoints any more.
+fn is_accounted_for<A: TableAddr>(key: &FrontendKey<A>, realised: &Tables, wanted: &Tables) -> bool {
+    let (old, new) = (A::tables(realised).frontends.get(key), A::tables(wanted).frontends.get(key));
+    let (Some(old), Some(new)) = (old, new) else { return new.is_some() };
+    let rejects = |id| wanted.scopes.get(id).is_some_and(|scopes| scopes.workload.action == Action::Reject);
+    let balances = |id| realised.scopes.get(id).is_some_and(|scopes| scopes.workload.action == Action::Balance);
+    !(old.mode == new.mode && rejects(&new.id) && balances(&old.id))
 }
 
 /// Live pool ids are never given to another content, so equal ids are equal rows.
