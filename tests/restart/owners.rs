@@ -10,7 +10,7 @@ fn a_second_agent_on_the_same_pins_is_refused() {
     let scene = Scene::start(Setup::new("second"));
     scene.publish("shop", 40, "VIP", &["a"]);
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
-    let other = |netns| Agent::new(netns, folder.path(), scene.manifests.path()).borrowed(scene.agent.pin_path());
+    let other = |netns| Agent::new(netns, folder.path(), scene.manifests.path()).pins(scene.agent.pin_path());
     for (place, netns) in [("on the same node", &scene.lab.node), ("on another one", &scene.lab.far)] {
         let mut second = other(netns).http_port(10357);
         second.spawn();
@@ -31,7 +31,7 @@ fn pins_of_another_namespace_are_not_taken_over() {
     scene.publish("shop", 41, "VIP", &["a"]);
     scene.agent.terminate();
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
-    let mut second = Agent::new(&scene.lab.far, folder.path(), scene.manifests.path()).borrowed(scene.agent.pin_path());
+    let mut second = Agent::new(&scene.lab.far, folder.path(), scene.manifests.path()).pins(scene.agent.pin_path());
     second.spawn();
     let (code, output) = second.refused();
     assert_eq!(code, Some(1), "{output}");

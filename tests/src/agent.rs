@@ -41,9 +41,9 @@ pub fn program() -> PathBuf {
 
 /// Whose the pins of an agent are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pins {
+enum Owner {
     Own,
-    Borrowed,
+    Another,
 }
 
 /// An agent's settings; it can be started, ended and started again with the same ones.
@@ -52,7 +52,7 @@ pub struct Agent {
     folder: PathBuf,
     source: PathBuf,
     pin_path: PathBuf,
-    pins: Pins,
+    owner: Owner,
     http: SocketAddr,
     flags: Vec<String>,
     process: Option<Process>,
@@ -68,7 +68,7 @@ impl Agent {
             folder,
             source,
             pin_path,
-            pins: Pins::Own,
+            owner: Owner::Own,
             http: http_address(HTTP_PORT),
             flags: Vec::new(),
             process: None,
@@ -84,9 +84,9 @@ impl Agent {
 
     /// Uses the pins of another agent, which stays responsible for them.
     #[must_use]
-    pub fn borrowed(mut self, path: &Path) -> Self {
+    pub fn pins(mut self, path: &Path) -> Self {
         path.clone_into(&mut self.pin_path);
-        self.pins = Pins::Borrowed;
+        self.owner = Owner::Another;
         self
     }
 
@@ -226,7 +226,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.process = None;
-        if self.pins == Pins::Own && self.pin_path.exists() {
+        if self.owner == Owner::Own && self.pin_path.exists() {
             // While a test unwinds there is nobody to tell; what is left is removed by force below.
             let _ = self.netns.inside(|| self.command(&["unload"]).output());
             let _ = std::fs::remove_dir_all(&self.pin_path);
