@@ -191,8 +191,7 @@ fn refusals_say_why() {
     let folder = scene.lab.folder().join("second");
     std::fs::create_dir(&folder).expect("the temporary folder is writable");
     let second = |netns, flags: &[&str]| {
-        let mut agent =
-            Agent::new(netns, &folder, scene.manifests.path()).borrowed(scene.agent.pin_path()).flags(flags);
+        let mut agent = Agent::new(netns, &folder, scene.manifests.path()).pins(scene.agent.pin_path()).flags(flags);
         agent.spawn();
         let (code, said) = agent.refused();
         assert_eq!(code, Some(1), "{said}");
@@ -204,8 +203,7 @@ fn refusals_say_why() {
     assert!(said.contains("--http") && said.contains("choose another"), "{said}");
     let mut scene = scene;
     scene.agent.terminate();
-    let mut elsewhere =
-        Agent::new(&scene.lab.external, &folder, scene.manifests.path()).borrowed(scene.agent.pin_path());
+    let mut elsewhere = Agent::new(&scene.lab.external, &folder, scene.manifests.path()).pins(scene.agent.pin_path());
     elsewhere.spawn();
     let (code, said) = elsewhere.refused();
     assert_eq!(code, Some(1), "{said}");
