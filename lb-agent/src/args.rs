@@ -80,13 +80,18 @@ pub struct RunArgs {
 #[command(next_help_heading = "Source")]
 pub struct SourceArgs {
     /// Where Services, EndpointSlices and Nodes come from: a folder of Kubernetes YAML or JSON that is watched for
-    /// changes (dir:PATH), or the Kubernetes API (kube; not available in this version).
+    /// changes (dir:PATH), or the Kubernetes API (kube).
     #[arg(long, value_name = "kube|dir:PATH")]
     pub source: String,
 
     /// Credentials for --source=kube; in-cluster configuration when absent. Not used by dir:PATH.
     #[arg(long, value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
+
+    /// Serve the Services that carry the label service.kubernetes.io/service-proxy-name with this value, and no others.
+    /// Without it, those that do not carry the label, as kube-proxy does.
+    #[arg(long, value_name = "NAME", value_parser = label_value)]
+    pub service_proxy_name: Option<String>,
 
     /// Name of this node, as Node objects and endpoints spell it [default: the host name].
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
@@ -326,6 +331,17 @@ fn size() -> clap::builder::RangedI64ValueParser<u32> {
 /// At most ten years.
 fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=315_360_000)
+}
+
+/// The value of a label, not empty: at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends.
+fn label_value(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let has_ends =
+        text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.ends_with(|c: char| c.is_ascii_alphanumeric());
+    if has_ends && text.len() <= 63 && text.chars().all(is_plain) {
+        return Ok(text.to_owned());
+    }
+    Err("write the value of a label: 1 to 63 letters, digits, -, _ and .".to_owned())
 }
 
 /// A level for the agent itself, or directives for whoever wants the libraries as well. A word that is no level would

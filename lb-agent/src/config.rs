@@ -8,6 +8,8 @@ use crate::args::{PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch, T
 use crate::dataplane::{Settings, Sizes, Timeouts, object};
 use crate::desired::{AnnotationMatch, Limits, Policy, VendorAnnotations};
 use crate::interfaces::{Globs, InterfaceRules};
+use crate::source::claim::Claim;
+use crate::source::kube::{Pace, Settings as KubeSettings};
 
 /// Everything that `run` needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +29,9 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A folder of Kubernetes YAML and JSON.
-    Directory(PathBuf),
+    Directory { path: PathBuf, claim: Claim },
+    /// The Kubernetes API.
+    Kube(KubeSettings),
 }
 
 /// What the clock decides.
@@ -58,10 +62,10 @@ impl TryFrom<RunArgs> for Config {
             return Err(Error::Unavailable { flag: "--services=all", remedy });
         }
         let idle_flags = idle_flags(&policy, &sizes);
-        let node_name = node_name(source.node_name.clone())?;
+        let node_name = node_name(source.node_name.as_deref())?;
         let sizes = dataplane_sizes(&sizes);
         Ok(Self {
-            source: source_of(&source)?,
+            source: source_of(source, &node_name)?,
             policy: self::policy(&policy, node_name)?,
             limits: limits(&sizes),
             interfaces: InterfaceRules {
@@ -85,15 +89,16 @@ impl TryFrom<RunArgs> for Config {
     }
 }
 
-fn source_of(args: &SourceArgs) -> Result<Source, Error> {
+fn source_of(args: SourceArgs, node_name: &str) -> Result<Source, Error> {
     let flag = "--source";
+    let claim = args.service_proxy_name.map_or(Claim::Unlabelled, Claim::Named);
     if args.source == "kube" {
-        let remedy = "use --source=dir:PATH, a folder with the Services, EndpointSlices and Nodes as YAML";
-        return Err(Error::Unavailable { flag: "--source=kube", remedy });
+        let (kubeconfig, node_name) = (args.kubeconfig, node_name.to_owned());
+        return Ok(Source::Kube(KubeSettings { kubeconfig, node_name, claim, pace: Pace::default() }));
     }
     match args.source.strip_prefix("dir:") {
         Some("") => Err(Error::Invalid { flag, problem: "dir: names no folder, write dir:PATH".into() }),
-        Some(path) => Ok(Source::Directory(path.into())),
+        Some(path) => Ok(Source::Directory { path: path.into(), claim }),
         None => {
             let problem = format!("{:?} is no source, write dir:PATH or kube", args.source);
             Err(Error::Invalid { flag, problem })
@@ -102,11 +107,11 @@ fn source_of(args: &SourceArgs) -> Result<Source, Error> {
 }
 
 /// The name given, else the host name as the kernel has it (in lower case: kubelet registers the node so).
-fn node_name(given: Option<String>) -> Result<String, Error> {
+fn node_name(given: Option<&str>) -> Result<String, Error> {
     let flag = "--node-name";
     match given {
-        Some(name) if name.is_empty() => Err(Error::Invalid { flag, problem: "the name is empty".into() }),
-        Some(name) => Ok(name),
+        Some("") => Err(Error::Invalid { flag, problem: "the name is empty".into() }),
+        Some(name) => Ok(name.to_owned()),
         None => std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_lowercase()).map_err(
             |error| Error::Invalid { flag, problem: format!("the host name cannot be read ({error}), give one") },
         ),

@@ -61,7 +61,16 @@ async fn healthz(State(sources): State<Sources>) -> Response {
 }
 
 async fn readyz(State(sources): State<Sources>) -> Response {
-    answer(sources.status().ready())
+    let status = sources.status();
+    match status.ready() {
+        // Ready with what it has: the last good state forwards.
+        Ok(()) => [String::from("ok")]
+            .into_iter()
+            .chain(status.source_troubles())
+            .fold(String::new(), |text, line| text + &line + "\n")
+            .into_response(),
+        not_ready => answer(not_ready),
+    }
 }
 
 async fn warnings(State(sources): State<Sources>) -> Response {

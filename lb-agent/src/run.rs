@@ -19,7 +19,9 @@ use crate::interfaces::Event;
 use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
 use crate::metrics::{self, Metrics};
 use crate::model::Change;
+use crate::source::connection::Connections;
 use crate::source::dir::DirSource;
+use crate::source::kube::KubeSource;
 use crate::status::{Status, TURN_INTERVAL};
 use agent::Agent;
 use attach::Attach;
@@ -53,7 +55,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         tracing::warn!(flag, "has no effect in this version");
     }
     let listener = http::bind(config.http).await?;
-    let batches = start_source(&config.source)?;
+    let (batches, connections) = start_source(&config.source).await?;
     let dataplane = BpfDataplane::open(&config.dataplane)?;
     let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));
     let mut registry = metrics::registry(config.dataplane.pin_path.clone(), config.dataplane.sizes, receiver.clone());
@@ -72,12 +74,14 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     tokio::spawn(http::serve(listener, sources));
     let (link_sender, links) = mpsc::channel(BATCHES_MAX);
     tokio::spawn(follow_interfaces(link_sender));
-    turn_until_stopped(agent, Inputs { batches, links, signals }, &status).await
+    turn_until_stopped(agent, Inputs { batches, connections, links, signals }, &status).await
 }
 
 /// What the loop listens to.
 struct Inputs {
     batches: mpsc::Receiver<Vec<Change>>,
+    /// How the source is doing.
+    connections: Connections,
     links: mpsc::Receiver<Vec<Event>>,
     signals: Signals,
 }
@@ -112,17 +116,27 @@ async fn turn_until_stopped<D: Attach>(
                 Err(error) => tracing::warn!(%error, "audit: the interfaces could not be listed"),
             }
         }
-        status.send_replace(Arc::new(agent.status(Instant::now())));
+        let connections = inputs.connections.now();
+        status.send_replace(Arc::new(agent.status(Instant::now()).with_connections(connections)));
     }
 }
 
-/// Starts the source on a thread of its own: it reads files.
-fn start_source(source: &Source) -> anyhow::Result<mpsc::Receiver<Vec<Change>>> {
-    let Source::Directory(path) = source;
-    let directory = DirSource::open(path).context("--source")?;
+/// Starts the source: a folder on a thread of its own, as files are read; the API as a task.
+async fn start_source(source: &Source) -> anyhow::Result<(mpsc::Receiver<Vec<Change>>, Connections)> {
     let (sender, batches) = mpsc::channel(BATCHES_MAX);
-    std::thread::Builder::new().name("source".into()).spawn(move || directory.run(&sender))?;
-    Ok(batches)
+    match source {
+        Source::Directory { path, claim } => {
+            let directory = DirSource::open(path).context("--source")?.claiming(claim.clone());
+            std::thread::Builder::new().name("source".into()).spawn(move || directory.run(&sender))?;
+            Ok((batches, Connections::default()))
+        }
+        Source::Kube(settings) => {
+            let api = KubeSource::open(settings).await.context("--source=kube")?;
+            let connections = api.connections();
+            tokio::spawn(api.watch(sender));
+            Ok((batches, connections))
+        }
+    }
 }
 
 /// Hands on what netlink tells, and subscribes again after an error.

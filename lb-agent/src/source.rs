@@ -3,5 +3,8 @@
 //! Only this folder names Kubernetes' own types.
 
 pub mod address;
+pub mod claim;
+pub mod connection;
 pub mod convert;
 pub mod dir;
+pub mod kube;

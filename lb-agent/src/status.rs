@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::dataplane::links::Class;
 use crate::model::Warning;
+use crate::source::connection::Connection;
 
 /// A snapshot.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Status {
     pub rows: Vec<(&'static str, usize)>,
     /// Frontends that wait for their flows to end.
     pub draining: usize,
+    /// How the source is doing, where it has to ask others.
+    pub connections: Vec<Connection>,
     /// Classes of the interfaces that programs are attached to.
     pub attached: Vec<Class>,
 }
@@ -58,8 +61,16 @@ impl Status {
             warnings: Vec::new(),
             rows: Vec::new(),
             draining: 0,
+            connections: Vec::new(),
             attached: Vec::new(),
         }
+    }
+
+    /// With what the source's connections are like. One that fails is a warning as long as it does.
+    pub fn with_connections(mut self, connections: Vec<Connection>) -> Self {
+        self.warnings.extend(connections.iter().filter_map(Connection::warning));
+        self.connections = connections;
+        self
     }
 
     /// Whether the process does its work at all; why not.
@@ -71,12 +82,20 @@ impl Status {
         Ok(())
     }
 
-    /// Whether the node is served; why not. Once ready, always ready.
+    /// Whether the node is served; why not. Once ready, always ready: while the source is away, the last state stays.
     pub fn ready(&self) -> Result<(), String> {
         match &self.readiness {
             Readiness::Ready => Ok(()),
-            Readiness::NotReady(reason) => Err(reason.clone()),
+            Readiness::NotReady(reason) => {
+                let lines = [reason.clone()].into_iter().chain(self.source_troubles());
+                Err(lines.collect::<Vec<_>>().join("\n"))
+            }
         }
+    }
+
+    /// A line for each connection of the source that fails.
+    pub fn source_troubles(&self) -> impl Iterator<Item = String> {
+        self.connections.iter().filter_map(Connection::warning).map(|warning| warning.to_string())
     }
 
     /// Live, and not failing to write for long; why not.
@@ -95,6 +114,8 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Kind;
+    use crate::source::connection::{Connections, Phase};
 
     #[test]
     fn stuck_and_failing_are_told_apart() {
@@ -111,5 +132,20 @@ mod tests {
         assert!(reason.contains("3 rows") && reason.contains("pools4"), "{reason}");
         let much_later = later + TURN_MAX + Duration::from_secs(1);
         assert!(status.live(much_later).is_err_and(|reason| reason.contains("stuck")));
+    }
+
+    #[test]
+    fn a_source_that_fails_is_a_warning_and_never_unready() {
+        let connections = Connections::starting(&[Kind::Service, Kind::Node]);
+        let mut status = Status::starting(Instant::now()).with_connections(connections.now());
+        assert_eq!((status.source_troubles().count(), status.warnings.len()), (0, 0));
+        connections.change(Kind::Service, Phase::Retrying, |service| service.last_error = Some("refused".into()));
+        status = status.with_connections(connections.now());
+        let reason = status.ready().expect_err("nothing was listed");
+        assert!(reason.contains("first list") && reason.contains("API: Service: not followed"), "{reason}");
+        status.readiness = Readiness::Ready;
+        assert_eq!(status.ready(), Ok(()));
+        let trouble = status.source_troubles().next().expect("one fails");
+        assert!(trouble.contains("refused") && status.warnings[0].to_string() == trouble, "{trouble}");
     }
 }

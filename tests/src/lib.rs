@@ -7,6 +7,7 @@
 pub mod address;
 pub mod agent;
 pub mod answer;
+pub mod apiserver;
 pub mod capture;
 pub mod cases;
 pub mod deadline;

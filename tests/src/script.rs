@@ -3,7 +3,7 @@
 //! A case is a txtar file: a comment, then sections. Each section is one step, in order: it changes the folder, or
 //! compares the tables. Every case runs on a dataplane that works and on ones that fail a tenth of their calls.
 
-mod normal;
+pub mod normal;
 mod settings;
 mod stage;
 pub mod txtar;

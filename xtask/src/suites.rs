@@ -32,6 +32,8 @@ pub enum Level {
 
 /// Test programs of the `tests` package, by the first word of their name.
 const LEVELS: &[(&str, Level)] = &[
+    ("apiserver", Level::Property),
+    ("deploy", Level::Unit),
     ("model", Level::Property),
     ("properties", Level::Property),
     ("script", Level::Script),

@@ -8,6 +8,7 @@ use crate::args::{Command, CommandLine};
 use crate::dataplane::{Sizes, Timeouts};
 use crate::desired::VendorAnnotations;
 use crate::interfaces::Globs;
+use crate::source::claim::Claim;
 
 fn parse(flags: &str) -> Result<Config, Error> {
     let line = format!("lb-agent run --node-name n1 {flags}");
@@ -30,7 +31,7 @@ fn clap_accepts_the_definition() {
 #[test]
 fn defaults() {
     let config = config("");
-    assert_eq!(config.source, Source::Directory("/x".into()));
+    assert_eq!(config.source, Source::Directory { path: "/x".into(), claim: Claim::Unlabelled });
     assert_eq!(config.policy.node_name, "n1");
     assert_eq!(config.policy.default_ip_mode, Mode::VIP);
     assert_eq!(config.policy.vendor_annotations, VendorAnnotations::Ignored);
@@ -86,11 +87,17 @@ fn what_does_not_exist_yet_is_said() {
     assert_eq!(config("--host-sockets on").idle_flags, ["--host-sockets=on"]);
     assert_eq!(config("--embryos-max 1 --affinity-max 1").idle_flags, ["--embryos-max", "--affinity-max"]);
     assert!(config("--host-sockets off").idle_flags.is_empty());
-    for flags in ["--source kube", "--source dir:/x --services all"] {
-        let error = parse(flags).expect_err(flags);
-        assert!(matches!(error, Error::Unavailable { .. }), "{error}");
-        assert!(error.to_string().contains("use --"), "{error}");
-    }
+    let error = parse("--source dir:/x --services all").expect_err("not yet");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(error.to_string().contains("use --"), "{error}");
+}
+
+#[test]
+fn the_api_is_a_source() {
+    let flags = "--source kube --kubeconfig /k --node-name n --service-proxy-name lb-agent";
+    let Source::Kube(settings) = config(flags).source else { panic!("it is asked for") };
+    assert_eq!(settings.kubeconfig.as_deref(), Some(std::path::Path::new("/k")));
+    assert_eq!((settings.node_name.as_str(), settings.claim), ("n", Claim::Named("lb-agent".into())));
 }
 
 #[test]
@@ -107,6 +114,7 @@ fn mistakes_are_named() {
         "lb-agent",
         "lb-agent run",
         "lb-agent run --source dir:/x --udp-secs 0",
+        "lb-agent run --source kube --service-proxy-name a,b",
         "lb-agent run --source dir:/x --flows-max 0",
         "lb-agent run --source dir:/x --http localhost",
         "lb-agent run --source dir:/x --log-level loud",

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::dataplane::Sizes;
 use crate::dataplane::links::Class;
 use crate::model::WarningKind;
+use crate::source::connection::{Connection, Phase};
 use crate::status::{Readiness, Status};
 
 #[derive(Debug)]
@@ -56,6 +57,7 @@ impl Collector for SnapshotCollector {
             (kind.name(), count as u64)
         });
         gauges.many("warnings", "Objects of the source that are wrong, by kind", "kind", &warnings)?;
+        gauges.connections(&status.connections)?;
         let rows: Vec<_> = status.rows.iter().map(|(map, rows)| (*map, *rows as u64)).collect();
         gauges.many("map_entries", "Rows in a table", "map", &rows)?;
         let capacities = self.capacities().map(|(map, max)| (map, u64::from(max)));
@@ -84,6 +86,28 @@ impl Gauges<'_, '_> {
         let metric = ConstGauge::new(value);
         let encoder = self.0.encode_descriptor(name, help, None, metric.metric_type())?;
         metric.encode(encoder)
+    }
+
+    fn connections(&mut self, connections: &[Connection]) -> fmt::Result {
+        let by_kind = |value: fn(&Connection) -> u64| -> Vec<(&str, u64)> {
+            connections.iter().map(|connection| (connection.kind.name(), value(connection))).collect()
+        };
+        let watching = by_kind(|connection| u64::from(connection.phase == Phase::Watching));
+        self.many("source_watching", "1 while changes of the kind arrive as they happen", "kind", &watching)?;
+        let help = "Seconds since changes of the kind last arrived as they happen; 0 while they do";
+        let away = by_kind(|connection| match connection.phase {
+            Phase::Watching => 0,
+            Phase::Listing | Phase::Retrying => connection.since.elapsed().as_secs(),
+        });
+        self.many("source_away_seconds", help, "kind", &away)?;
+        self.many(
+            "source_lists",
+            "Complete lists of the kind so far",
+            "kind",
+            &by_kind(|connection| connection.lists),
+        )?;
+        let help = "Requests and watches of the kind that failed so far";
+        self.many("source_failures", help, "kind", &by_kind(|connection| connection.failures))
     }
 
     fn many(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {

@@ -15,18 +15,25 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::model::{Kind, Object, ObjectName, ObjectRef, Warning, WarningKind};
+use crate::source::claim::Claim;
 use fields::Fields;
 
 /// Converts objects; strings that repeat (nodes, zones, port names) are stored once.
 #[derive(Debug, Default)]
 pub struct Converter {
     strings: HashSet<Arc<str>>,
+    claim: Claim,
 }
 
 /// An object and what is wrong with it.
 pub type Converted = (Object, Vec<Warning>);
 
 impl Converter {
+    /// For an agent that claims these Services.
+    pub fn claiming(claim: Claim) -> Self {
+        Self { claim, ..Self::default() }
+    }
+
     /// Fails only where the object has no name.
     pub fn service(&mut self, raw: core::Service) -> Result<Converted, Box<Warning>> {
         let name = namespaced(&raw.metadata, Kind::Service)?;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::model::Change;
+use crate::source::claim::Claim;
 pub use folder::{Error, Folder};
 use writers::Writers;
 
@@ -39,6 +40,12 @@ impl DirSource {
         // Events name absolute paths.
         let folder = Folder::open(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))?;
         Ok(Self { folder, watch: Watch::new(), writers: Writers::default() })
+    }
+
+    /// For an agent that claims these Services.
+    pub fn claiming(mut self, claim: Claim) -> Self {
+        self.folder = self.folder.claiming(claim);
+        self
     }
 
     /// Sends batches until nobody receives them: first all that is there, ending in [`Change::Listed`], then changes.

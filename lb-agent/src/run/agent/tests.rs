@@ -14,6 +14,7 @@ use crate::dataplane::{Dataplane, Op, Settings, Sizes, Tables, Timeouts};
 use crate::desired::{Limits, Policy, VendorAnnotations};
 use crate::interfaces::{Globs, LinkFacts};
 use crate::model::{Object, WarningKind};
+use crate::source::claim::Claim;
 
 /// Tables in memory, and interfaces that are attached or refuse to be.
 #[derive(Default)]
@@ -73,7 +74,7 @@ impl Attach for FakeNode {
 
 fn config() -> Config {
     Config {
-        source: Source::Directory("/nowhere".into()),
+        source: Source::Directory { path: "/nowhere".into(), claim: Claim::Unlabelled },
         policy: Policy {
             node_name: "n1".into(),
             default_ip_mode: Mode::VIP,

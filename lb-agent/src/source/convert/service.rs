@@ -10,7 +10,6 @@ use super::Converter;
 use super::fields::Fields;
 use crate::model::{IngressEntry, IpMode, ObjectName, Service, ServicePort, ServiceType, TrafficPolicy, WarningKind};
 
-const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// A copy of the whole object, of no interest and often large.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// The API's default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
@@ -25,7 +24,7 @@ pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, 
         name,
         created_secs: raw.metadata.creation_timestamp.map(|time| time.0.as_second()),
         service_type: service_type(spec.type_.as_deref(), fields),
-        served_elsewhere: raw.metadata.labels.is_some_and(|labels| labels.contains_key(PROXY_NAME)),
+        served_elsewhere: !converter.claim.holds_for(raw.metadata.labels.as_ref()),
         annotations: annotations(raw.metadata.annotations),
         headless: cluster_ip_texts(&spec).1.contains(&"None"),
         cluster_ips: cluster_ips(&spec, fields),

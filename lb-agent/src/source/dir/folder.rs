@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::model::{Change, ObjectRef, Warning, WarningKind};
+use crate::source::claim::Claim;
 use crate::source::convert::Converter;
 use file::{File, Fingerprint, Parsed, Presence};
 use holding::{Applied, Holding};
@@ -51,6 +52,12 @@ impl Folder {
             Ok(_) => Ok(folder),
             Err(source) => Err(Error { path: path.display().to_string(), source }),
         }
+    }
+
+    /// For an agent that claims these Services.
+    pub fn claiming(mut self, claim: Claim) -> Self {
+        self.converter = Converter::claiming(claim);
+        self
     }
 
     pub fn path(&self) -> &Path {

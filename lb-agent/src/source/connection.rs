@@ -1,0 +1,102 @@
+//! How a source that has to ask others is doing: one connection per kind, shared between the source and whoever shows it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::model::{Kind, Warning, WarningKind};
+
+/// The connection that brings one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    pub kind: Kind,
+    pub phase: Phase,
+    /// Since when it is in this phase.
+    pub since: Instant,
+    /// Whether a list was complete once: before, nothing may be deleted.
+    pub is_listed: bool,
+    /// Complete lists so far.
+    pub lists: u64,
+    /// Requests and watches that failed so far.
+    pub failures: u64,
+    /// Why the last of them did; kept when it is over.
+    pub last_error: Option<String>,
+}
+
+/// What goes on at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// A list is under way.
+    Listing,
+    /// Changes arrive as they happen.
+    Watching,
+    /// Something failed and is tried again: what was told before stays, and may be out of date.
+    Retrying,
+}
+
+impl Connection {
+    /// What whoever operates the agent should know: it fails, since when, and why.
+    pub fn warning(&self) -> Option<Warning> {
+        if self.phase != Phase::Retrying {
+            return None;
+        }
+        let secs = self.since.elapsed().as_secs();
+        let reason = self.last_error.as_deref().unwrap_or("no reason is known");
+        let kept = if self.is_listed { "what was told before is kept" } else { "nothing was told yet" };
+        let problem = format!("not followed for {secs} s, {kept}: {reason}");
+        Some(
+            Warning::new(WarningKind::Source, problem, "see to the API server and to the access to it")
+                .of(format!("API: {}", self.kind.name())),
+        )
+    }
+}
+
+impl Phase {
+    pub const ALL: [Self; 3] = [Self::Listing, Self::Watching, Self::Retrying];
+
+    /// The name in metrics and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Listing => "listing",
+            Self::Watching => "watching",
+            Self::Retrying => "retrying",
+        }
+    }
+}
+
+/// The connections of a source. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Connections(Arc<Mutex<Vec<Connection>>>);
+
+impl Connections {
+    /// For these kinds, each about to be listed.
+    pub fn starting(kinds: &[Kind]) -> Self {
+        let connection = |kind: &Kind| Connection {
+            kind: *kind,
+            phase: Phase::Listing,
+            since: Instant::now(),
+            is_listed: false,
+            lists: 0,
+            failures: 0,
+            last_error: None,
+        };
+        Self(Arc::new(Mutex::new(kinds.iter().map(connection).collect())))
+    }
+
+    /// As they are now; none for a source that has to ask nobody.
+    pub fn now(&self) -> Vec<Connection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes one. Returns the phase that it was in.
+    pub fn change(&self, kind: Kind, phase: Phase, change: impl FnOnce(&mut Connection)) -> Option<Phase> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = all.iter_mut().find(|connection| connection.kind == kind)?;
+        let before = connection.phase;
+        if before != phase {
+            connection.phase = phase;
+            connection.since = Instant::now();
+        }
+        change(connection);
+        Some(before)
+    }
+}

@@ -1,0 +1,60 @@
+//! Failures of requests and watches, sorted by what to do next.
+
+use super::connect::{self, with_causes};
+
+/// Why a list or a watch ended before its time.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Nobody receives any more.
+    Closed,
+    /// The server does not know that position of the history any more (410): list again.
+    Expired(String),
+    /// The server refused or could not: the same again, later.
+    Refused(String),
+    /// The connection or the credentials: again with a new client.
+    Broken(String),
+}
+
+impl Failure {
+    /// What is logged and shown.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Closed => "nobody receives",
+            Self::Expired(reason) | Self::Refused(reason) | Self::Broken(reason) => reason,
+        }
+    }
+
+    /// Of the status object that the API server answered or sent.
+    pub fn of_status(status: &kube::core::Status) -> Self {
+        let reason = match status.code {
+            401 => format!("{}; give valid credentials (kubeconfig or service account)", described(status)),
+            403 => format!("{}; grant get, list and watch", described(status)),
+            _ => described(status),
+        };
+        match status.code {
+            410 => Self::Expired(reason),
+            401 => Self::Broken(reason),
+            _ => Self::Refused(reason),
+        }
+    }
+}
+
+fn described(status: &kube::core::Status) -> String {
+    let kube::core::Status { code, reason, message, .. } = status;
+    format!("the API server answered {code} {reason}: {}", message.trim_end())
+}
+
+impl From<kube::Error> for Failure {
+    fn from(error: kube::Error) -> Self {
+        match &error {
+            kube::Error::Api(status) => Self::of_status(status),
+            _ => Self::Broken(with_causes(&error)),
+        }
+    }
+}
+
+impl From<connect::Error> for Failure {
+    fn from(error: connect::Error) -> Self {
+        Self::Broken(error.to_string())
+    }
+}

@@ -1,0 +1,316 @@
+//! One kind, followed for ever: listed page by page, watched from there, listed again when the server has forgotten our
+//! position. What was told stays while the server is away.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use kube::Client;
+use kube::core::params::{ListParams, WatchParams};
+use kube::core::{ListMeta, Request, WatchEvent};
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::backoff::{Backoff, fraction};
+use super::connect::Connector;
+use super::failure::Failure;
+use super::read::{self, Told};
+use super::shared::Shared;
+use super::tracker::{Relist, Tracker};
+use super::version::Version;
+use super::{Pace, Resource};
+use crate::model::Change;
+use crate::source::connection::Phase;
+
+/// Events that are there already are taken together, up to so many.
+const EVENTS_MAX: usize = 512;
+/// A watch that ends sooner, and brings nothing, has failed.
+const WATCH_MIN: Duration = Duration::from_secs(1);
+/// The server's share of ending a watch in time.
+const WATCH_MARGIN: Duration = Duration::from_secs(5);
+/// After so many failures of watches in a row, a list.
+const WATCH_FAILURES_MAX: u32 = 4;
+/// Lists older than what we know are refused so often. Then the history did go back: etcd was restored from a backup.
+const OUTDATED_MAX: u32 = 6;
+
+/// Follows one kind.
+pub struct Follower<'a> {
+    resource: Resource,
+    pace: Pace,
+    connector: &'a Connector,
+    shared: &'a Shared,
+    sender: &'a mpsc::Sender<Vec<Change>>,
+    client: Option<Client>,
+    tracker: Tracker,
+    backoff: Backoff,
+    /// How far we know; `None` before the first list is complete.
+    position: Option<Version>,
+    /// Lists in a row that were older than that.
+    outdated: u32,
+}
+
+/// A page of a list. Objects are read one by one, so that a bad one spoils only itself.
+#[derive(serde::Deserialize)]
+struct Page {
+    #[serde(default)]
+    metadata: ListMeta,
+    /// Some servers write an empty list as null.
+    items: Option<Vec<Box<RawValue>>>,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    List,
+    Watch,
+}
+
+impl<'a> Follower<'a> {
+    pub fn new(
+        resource: Resource,
+        pace: Pace,
+        connector: &'a Connector,
+        shared: &'a Shared,
+        sender: &'a mpsc::Sender<Vec<Change>>,
+    ) -> Self {
+        Self {
+            tracker: Tracker::new(resource.kind),
+            backoff: Backoff::new(pace.retry_min, pace.retry_max),
+            resource,
+            pace,
+            connector,
+            shared,
+            sender,
+            client: None,
+            position: None,
+            outdated: 0,
+        }
+    }
+
+    /// Returns when nobody receives any more.
+    pub async fn follow(mut self) {
+        let mut next = Next::List;
+        let mut watch_failures = 0;
+        loop {
+            let result = match next {
+                Next::List => self.list().await,
+                Next::Watch => self.watch().await,
+            };
+            let failure = match result {
+                Ok(()) => {
+                    watch_failures = if next == Next::Watch { 0 } else { watch_failures };
+                    next = Next::Watch;
+                    continue;
+                }
+                Err(Failure::Closed) => return,
+                Err(failure) => failure,
+            };
+            watch_failures += u32::from(next == Next::Watch);
+            if matches!(failure, Failure::Expired(_)) || watch_failures >= WATCH_FAILURES_MAX {
+                next = Next::List;
+                watch_failures = 0;
+            }
+            self.wait_after(&failure).await;
+        }
+    }
+
+    /// Lists everything and tells what differs from what was told.
+    async fn list(&mut self) -> Result<(), Failure> {
+        let is_first = self.position.is_none();
+        let mut relist = Relist::default();
+        let mut parameters = ListParams {
+            label_selector: self.resource.labels.clone(),
+            field_selector: self.resource.fields.clone(),
+            limit: Some(self.pace.page_size),
+            ..ListParams::default()
+        };
+        let version = loop {
+            let Page { metadata, items } = self.page(&parameters).await?;
+            let version = Version::new(metadata.resource_version);
+            self.refuse_outdated(version.as_ref())?;
+            for raw in items.unwrap_or_default() {
+                if let Some(told) = self.shared.read(self.resource.kind, &raw) {
+                    relist.take(told, &self.tracker);
+                }
+            }
+            if is_first {
+                let changes = relist.flush(&mut self.tracker);
+                self.send(changes).await?;
+            }
+            match metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters.continue_token = Some(token),
+                None => break version,
+            }
+        };
+        let Some(version) = version else {
+            return Err(Failure::Refused("the list has no metadata.resourceVersion, so it cannot be watched".into()));
+        };
+        let changes = relist.finish(&mut self.tracker);
+        self.send(changes).await?;
+        tracing::info!(
+            kind = self.resource.kind.name(),
+            objects = self.tracker.len(),
+            version = version.as_str(),
+            "listed"
+        );
+        self.position = Some(version);
+        if self.shared.listed(self.resource.kind) {
+            self.send(vec![Change::Listed]).await?;
+        }
+        Ok(())
+    }
+
+    async fn page(&mut self, parameters: &ListParams) -> Result<Page, Failure> {
+        let request = Request::new(self.resource.path).list(parameters).map_err(kube::Error::BuildRequest)?;
+        let client = self.client().await?;
+        match timeout(self.pace.patience, client.request::<Page>(request)).await {
+            Ok(page) => Ok(page?),
+            Err(_) => Err(Failure::Broken(format!("no answer to a list within {:?}", self.pace.patience))),
+        }
+    }
+
+    /// An answer from a server that lags behind would take away what was added since.
+    fn refuse_outdated(&mut self, version: Option<&Version>) -> Result<(), Failure> {
+        let (Some(version), Some(position)) = (version, &self.position) else { return Ok(()) };
+        if version < position && self.outdated < OUTDATED_MAX {
+            self.outdated += 1;
+            let (old, known) = (version.as_str(), position.as_str());
+            return Err(Failure::Refused(format!(
+                "the list is of version {old}, older than {known} that was told already"
+            )));
+        }
+        self.outdated = 0;
+        Ok(())
+    }
+
+    /// Watches from the position on, until the server ends it.
+    async fn watch(&mut self) -> Result<(), Failure> {
+        let Some(position) = self.position.clone() else { return Ok(()) };
+        let duration = self.pace.watch.mul_f64(1.0 + fraction() / 2.0);
+        let parameters = WatchParams {
+            label_selector: self.resource.labels.clone(),
+            field_selector: self.resource.fields.clone(),
+            timeout: Some(duration.as_secs().max(1) as u32),
+            bookmarks: true,
+            send_initial_events: false,
+        };
+        let request = Request::new(self.resource.path)
+            .watch(&parameters, position.as_str())
+            .map_err(kube::Error::BuildRequest)?;
+        let client = self.client().await?;
+        let Ok(stream) = timeout(self.pace.patience, client.request_events::<Box<RawValue>>(request)).await else {
+            return Err(Failure::Broken(format!("no answer to a watch within {:?}", self.pace.patience)));
+        };
+        let mut events = pin!(stream?.ready_chunks(EVENTS_MAX));
+        self.shared.watching(self.resource.kind);
+        let (started, mut count) = (Instant::now(), 0);
+        let silence_max = duration.max(WATCH_MIN) + WATCH_MARGIN.min(self.pace.watch);
+        loop {
+            match timeout(silence_max, events.next()).await {
+                Err(_) => return Err(Failure::Broken(format!("the watch was silent for {silence_max:?}"))),
+                Ok(None) if count == 0 && started.elapsed() < WATCH_MIN => {
+                    return Err(Failure::Refused("the watch ended at once".into()));
+                }
+                Ok(None) => {
+                    self.backoff.reset();
+                    return Ok(());
+                }
+                Ok(Some(batch)) => count += self.take_events(batch).await?,
+            }
+        }
+    }
+
+    /// Tells what the events bring, up to the first that is an error. Returns how many were good.
+    async fn take_events(
+        &mut self,
+        batch: Vec<Result<WatchEvent<Box<RawValue>>, kube::Error>>,
+    ) -> Result<usize, Failure> {
+        let mut changes = Vec::new();
+        let mut count = 0;
+        let mut failure = None;
+        for event in batch {
+            match event.map_err(Failure::from).and_then(|event| self.take_event(event, &mut changes)) {
+                Ok(()) => count += 1,
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        self.send(changes).await?;
+        if count > 0 {
+            self.backoff.reset();
+        }
+        failure.map_or(Ok(count), Err)
+    }
+
+    fn take_event(&mut self, event: WatchEvent<Box<RawValue>>, changes: &mut Vec<Change>) -> Result<(), Failure> {
+        let kind = self.resource.kind;
+        match event {
+            WatchEvent::Added(raw) | WatchEvent::Modified(raw) => {
+                let Some(told) = self.shared.read(kind, &raw) else { return Err(unnamed()) };
+                let Told { version, .. } = &told;
+                if self.advance(version.clone()) {
+                    self.tracker.apply(told, changes);
+                }
+            }
+            WatchEvent::Deleted(raw) => {
+                let Some((name, version)) = read::read_name(kind, &raw) else { return Err(unnamed()) };
+                if self.advance(version) {
+                    self.tracker.remove(&name, changes);
+                }
+            }
+            WatchEvent::Bookmark(bookmark) => {
+                self.advance(Version::new(Some(bookmark.metadata.resource_version)));
+            }
+            WatchEvent::Error(status) => return Err(Failure::of_status(&status)),
+        }
+        Ok(())
+    }
+
+    /// Moves on to this version. `false` where we are as far already: an event that is told twice.
+    fn advance(&mut self, version: Option<Version>) -> bool {
+        let Some(version) = version else { return true };
+        let is_old = self.position.as_ref().is_some_and(|position| version <= *position);
+        if !is_old {
+            self.position = Some(version);
+        }
+        !is_old
+    }
+
+    async fn client(&mut self) -> Result<Client, Failure> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        let client = self.connector.client().await?;
+        self.client = Some(client.clone());
+        Ok(client)
+    }
+
+    async fn send(&self, changes: Vec<Change>) -> Result<(), Failure> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.sender.send(changes).await.map_err(|_| Failure::Closed)
+    }
+
+    async fn wait_after(&mut self, failure: &Failure) {
+        if matches!(failure, Failure::Broken(_)) {
+            self.client = None;
+        }
+        let delay = self.backoff.delay();
+        let before = self.shared.failed(self.resource.kind, failure);
+        let (kind, reason) = (self.resource.kind.name(), failure.reason());
+        if before == Some(Phase::Retrying) {
+            tracing::debug!(kind, ?delay, reason, "the API is not followed, trying again");
+        } else {
+            tracing::warn!(kind, ?delay, reason, "the API is not followed, trying again; what was told stays");
+        }
+        tokio::time::sleep(delay).await;
+    }
+}
+
+fn unnamed() -> Failure {
+    Failure::Expired("an event without metadata.name".into())
+}

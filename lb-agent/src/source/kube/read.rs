@@ -1,0 +1,114 @@
+//! One object of the API's answer to a model type. An object that does not parse spoils only itself.
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::version::Version;
+use crate::model::{Kind, ObjectName, ObjectRef, Warning, WarningKind};
+use crate::source::convert::{Converted, Converter};
+
+/// What the API told about an object.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Told {
+    pub name: ObjectName,
+    pub version: Option<Version>,
+    pub form: Form,
+}
+
+/// The form of an object that is there.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Form {
+    Object(Box<Converted>),
+    /// Of a kind that concerns nobody: a slice of no Service, or without IP addresses.
+    Nobodys,
+    /// It cannot be read; its last good form stays.
+    Bad(Box<Warning>),
+}
+
+/// Reads an object; `None` where it does not even have a name.
+pub fn read(kind: Kind, raw: &RawValue, converter: &mut Converter) -> Option<Told> {
+    let metadata = head(raw)?.metadata;
+    let namespace = match kind {
+        Kind::Node => String::new(),
+        Kind::Service | Kind::EndpointSlice => metadata.namespace.unwrap_or_default(),
+    };
+    let name = ObjectName::new(&namespace, &metadata.name);
+    let read = match kind {
+        Kind::Service => parse::<core::Service>(raw).and_then(|raw| converter.service(raw).map(Some)),
+        Kind::EndpointSlice => parse::<discovery::EndpointSlice>(raw).and_then(|raw| converter.endpoint_slice(raw)),
+        Kind::Node => parse::<core::Node>(raw).and_then(|raw| converter.node(&raw).map(Some)),
+    };
+    let form = match read {
+        Ok(Some(converted)) => Form::Object(converted.into()),
+        Ok(None) => Form::Nobodys,
+        Err(warning) => Form::Bad(Box::new(warning.of(ObjectRef { kind, name: name.clone() }))),
+    };
+    Some(Told { name, version: Version::new(metadata.resource_version), form })
+}
+
+/// Name and version alone: enough of an object that was deleted.
+pub fn read_name(kind: Kind, raw: &RawValue) -> Option<(ObjectName, Option<Version>)> {
+    let Metadata { name, namespace, resource_version } = head(raw)?.metadata;
+    let namespace = match kind {
+        Kind::Node => String::new(),
+        Kind::Service | Kind::EndpointSlice => namespace.unwrap_or_default(),
+    };
+    Some((ObjectName::new(&namespace, &name), Version::new(resource_version)))
+}
+
+#[derive(serde::Deserialize)]
+struct Head {
+    metadata: Metadata,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: String,
+    namespace: Option<String>,
+    resource_version: Option<String>,
+}
+
+fn head(raw: &RawValue) -> Option<Head> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+fn parse<T: DeserializeOwned>(raw: &RawValue) -> Result<T, Box<Warning>> {
+    serde_json::from_str(raw.get()).map_err(|error| {
+        let problem = format!("the API's object cannot be read ({error}); its last good form is kept");
+        Warning::new(WarningKind::BadDocument, problem, "correct the object").into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(kind: Kind, text: &str) -> Option<Told> {
+        let raw = RawValue::from_string(text.to_owned()).expect("JSON");
+        read(kind, &raw, &mut Converter::default())
+    }
+
+    #[test]
+    fn an_object_that_does_not_parse_is_named() {
+        let told = told(Kind::Service, r#"{"metadata":{"name":"a","namespace":"b","resourceVersion":"7"},"spec":5}"#);
+        let Told { name, version, form } = told.expect("it has a name");
+        assert_eq!((name.to_string(), version), ("b/a".to_owned(), Version::new(Some("7".into()))));
+        let Form::Bad(warning) = form else { panic!("{form:?}") };
+        assert_eq!(warning.object.as_deref(), Some("Service b/a"));
+    }
+
+    #[test]
+    fn a_slice_of_no_service_concerns_nobody() {
+        let text = r#"{"metadata":{"name":"a","namespace":"b"},"addressType":"IPv4","endpoints":[]}"#;
+        assert_eq!(told(Kind::EndpointSlice, text).map(|told| told.form), Some(Form::Nobodys));
+    }
+
+    #[test]
+    fn without_a_name_there_is_no_object() {
+        assert_eq!(told(Kind::Node, r#"{"metadata":{}}"#), None);
+        assert_eq!(told(Kind::Node, "[]"), None);
+    }
+}

@@ -1,0 +1,313 @@
+//! What an API server and the network in between do to watches and lists.
+
+use lb_agent::model::Kind;
+use lb_agent::source::connection::Phase;
+use lb_tests::apiserver::{ApiServer, Resource, WatchFault};
+use lb_tests::deadline;
+use lb_tests::manifest;
+
+use crate::stage::{Stage, put, service, slice, vip, web};
+
+/// A server with two Services, and an agent that has programmed them. The first must never stop working.
+fn pair() -> (ApiServer, Stage) {
+    let server = ApiServer::start();
+    put(&server, service("steady", 1));
+    put(&server, service("other", 2));
+    let mut stage = Stage::follow(&server);
+    stage.until_in_step_with(&server);
+    stage.keep(&["192.0.2.1:80"]);
+    (server, stage)
+}
+
+#[test]
+fn first_list_and_changes_are_programmed() {
+    let (server, mut stage) = pair();
+    put(&server, service("new", 3));
+    stage.until_in_step_with(&server);
+    server.put(slice("other", "1", &[2, 4, 6]).object());
+    stage.until_in_step_with(&server);
+    server.delete(Resource::Services, "default", "other");
+    stage.until_in_step_with(&server);
+    assert!(!stage.text().contains("192.0.2.2"), "{}", stage.text());
+}
+
+/// FLT-06.
+#[test]
+fn nothing_is_touched_while_a_first_list_is_slow() {
+    for held in [Resource::EndpointSlices, Resource::Services, Resource::Nodes] {
+        let (server, mut stage) = pair();
+        stage.keep(&["192.0.2.2:80"]);
+        let before = stage.dataplane.tables.clone();
+        server.misbehave(|faults| faults.held_lists = [held].into());
+        stage.restart();
+        put(&server, service("new", 3));
+        deadline::until_true("the other kinds are listed", || {
+            let is_turned = stage.turn();
+            assert!(!is_turned, "{held:?} has not been listed");
+            stage.connections().iter().filter(|connection| connection.is_listed).count() == 2
+        });
+        assert_eq!(stage.dataplane.tables, before, "{held:?}");
+        server.misbehave(|faults| faults.held_lists.clear());
+        stage.until_in_step_with(&server);
+    }
+}
+
+/// T2: a list that is read half is no list.
+#[test]
+fn nothing_is_touched_between_the_pages_of_a_first_list() {
+    let (server, mut stage) = pair();
+    stage.keep(&["192.0.2.2:80"]);
+    put(&server, (3..8).flat_map(|last| service(&format!("s{last}"), last)));
+    stage.until_in_step_with(&server);
+    let before = stage.dataplane.tables.clone();
+    server.misbehave(|faults| faults.held_pages = [Resource::Services].into());
+    let asked_before = server.asked().len();
+    stage.restart();
+    deadline::until_true("the second page is asked for", || {
+        assert!(!stage.turn(), "the list is not complete");
+        server.asked()[asked_before..]
+            .iter()
+            .any(|asked| asked.resource == Resource::Services && asked.query.iter().any(|(name, _)| name == "continue"))
+    });
+    assert_eq!(stage.dataplane.tables, before);
+    server.misbehave(|faults| faults.held_pages.clear());
+    stage.until_in_step_with(&server);
+}
+
+/// T1: deletions that happen while nobody looks are found by the list after 410.
+#[test]
+fn a_list_after_410_finds_lost_deletions() {
+    for how in [Lost::EventExpired, Lost::PositionTooOld, Lost::AnswerGone] {
+        let (mut server, mut stage) = pair();
+        server.misbehave(|faults| faults.refused_watches = Resource::ALL.map(|resource| (resource, 500)).into());
+        server.afflict_watches(WatchFault::Cut);
+        stage.until("the watches are gone", |stage| stage.connection(Kind::Service).phase == Phase::Retrying);
+        server.delete(Resource::Services, "default", "other");
+        server.delete(Resource::EndpointSlices, "default", "other-1");
+        put(&server, service("new", 3));
+        how.happen(&mut server);
+        stage.until_in_step_with(&server);
+        assert!(!stage.text().contains("192.0.2.2"), "{how:?}: {}", stage.text());
+        server.misbehave(|faults| faults.refused_watches.clear());
+        // And it goes on from there.
+        put(&server, service("newer", 4));
+        stage.until_in_step_with(&server);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Lost {
+    /// An ERROR event with 410 on a watch.
+    EventExpired,
+    /// The same at the start of a watch, as the position was compacted away.
+    PositionTooOld,
+    /// The answer to the watch is 410 itself.
+    AnswerGone,
+}
+
+impl Lost {
+    fn happen(self, server: &mut ApiServer) {
+        match self {
+            Self::EventExpired => {
+                server.misbehave(|faults| faults.refused_watches.clear());
+                server.afflict_watches(WatchFault::Expired);
+                server.compact();
+            }
+            Self::PositionTooOld => {
+                server.compact();
+                server.misbehave(|faults| faults.refused_watches.clear());
+            }
+            Self::AnswerGone => {
+                server.misbehave(|faults| {
+                    faults.refused_watches = Resource::ALL.map(|resource| (resource, 410)).into();
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cut_watch_goes_on_where_it_was() {
+    let (server, mut stage) = pair();
+    let lists = stage.connection(Kind::Service).lists;
+    for last in 3..8 {
+        server.afflict_watches(WatchFault::Cut);
+        put(&server, service(&format!("s{last}"), last));
+        stage.until_in_step_with(&server);
+    }
+    assert_eq!(stage.connection(Kind::Service).lists, lists, "no list was needed");
+}
+
+#[test]
+fn a_watch_that_ends_in_time_goes_on_without_a_failure() {
+    let (server, mut stage) = pair();
+    for last in 3..6 {
+        server.afflict_watches(WatchFault::Ended);
+        put(&server, service(&format!("s{last}"), last));
+        stage.until_in_step_with(&server);
+    }
+    assert_eq!(stage.connection(Kind::Service).lists, 1);
+}
+
+#[test]
+fn a_stalled_watch_is_given_up() {
+    let server = ApiServer::start();
+    put(&server, service("steady", 1));
+    let mut settings = crate::stage::settings(&server);
+    settings.pace.watch = std::time::Duration::from_millis(500);
+    let mut stage = Stage::with(settings);
+    stage.until_in_step_with(&server);
+    stage.keep(&["192.0.2.1:80"]);
+    server.afflict_watches(WatchFault::Stalled);
+    put(&server, service("new", 3));
+    stage.until_in_step_with(&server);
+}
+
+#[test]
+fn events_that_are_told_twice_change_nothing() {
+    let (server, mut stage) = pair();
+    server.misbehave(|faults| faults.duplicates = true);
+    server.afflict_watches(WatchFault::Cut);
+    for last in 3..6 {
+        put(&server, service("churn", last));
+        server.delete(Resource::Services, "default", "churn");
+        put(&server, service("churn", last));
+        server.afflict_watches(WatchFault::Cut);
+        stage.until_in_step_with(&server);
+    }
+}
+
+/// A server that lags behind its sisters, as one of several behind a balancer may.
+#[test]
+fn an_outdated_list_takes_nothing_away() {
+    let (server, mut stage) = pair();
+    let old = server.version();
+    put(&server, service("new", 3));
+    stage.until_in_step_with(&server);
+    stage.keep(&["192.0.2.3:80"]);
+    server.misbehave(|faults| faults.outdated = Some(old));
+    server.afflict_watches(WatchFault::Expired);
+    let failures = stage.connection(Kind::Service).failures;
+    stage.until("it is refused", |stage| stage.connection(Kind::Service).failures >= failures + 3);
+    let error = stage.connection(Kind::Service).last_error.unwrap_or_default();
+    assert!(error.contains("older than"), "{error}");
+    server.misbehave(|faults| faults.outdated = None);
+    stage.until("it is followed again", |stage| stage.connection(Kind::Service).phase == Phase::Watching);
+    stage.until_in_step_with(&server);
+}
+
+/// `etcd` was restored from a backup: older for good.
+#[test]
+fn a_history_that_went_back_is_believed_after_a_while() {
+    let (server, mut stage) = pair();
+    let old = server.version();
+    put(&server, service("new", 3));
+    stage.until_in_step_with(&server);
+    server.misbehave(|faults| faults.outdated = Some(old));
+    server.afflict_watches(WatchFault::Expired);
+    stage.until("the old list is believed", |stage| stage.connection(Kind::Service).lists >= 2);
+}
+
+#[test]
+fn the_last_state_stays_while_the_server_is_away() {
+    let (mut server, mut stage) = pair();
+    stage.keep(&["192.0.2.2:80"]);
+    let before = stage.text();
+    server.stop();
+    stage.until("all kinds are tried again", |stage| {
+        stage.connections().iter().all(|connection| connection.phase == Phase::Retrying && connection.failures > 3)
+    });
+    assert_eq!(stage.text(), before);
+    put(&server, service("new", 3));
+    server.resume();
+    stage.until_in_step_with(&server);
+    stage.until("all kinds are watched again", |stage| {
+        stage.connections().iter().all(|connection| connection.phase == Phase::Watching)
+    });
+}
+
+/// T2: the agent restarts while the server is away, and the server comes back with less.
+#[test]
+fn a_restart_without_a_server_keeps_everything() {
+    let (mut server, mut stage) = pair();
+    stage.keep(&["192.0.2.2:80"]);
+    server.stop();
+    stage.restart();
+    stage.until("all kinds are tried again", |stage| {
+        stage.connections().iter().all(|connection| connection.phase == Phase::Retrying)
+    });
+    let before = stage.text();
+    put(&server, service("new", 3));
+    server.resume();
+    stage.until_in_step_with(&server);
+    assert_ne!(stage.text(), before);
+}
+
+#[test]
+fn renewed_credentials_are_read() {
+    let (server, mut stage) = pair();
+    server.renew_token();
+    server.afflict_watches(WatchFault::Cut);
+    put(&server, service("new", 3));
+    stage.until_in_step_with(&server);
+}
+
+#[test]
+fn missing_rights_are_told_with_the_remedy() {
+    let server = ApiServer::start();
+    put(&server, service("steady", 1));
+    server.misbehave(|faults| faults.refused_lists = [(Resource::EndpointSlices, 403)].into());
+    let mut stage = Stage::follow(&server);
+    stage.until("it is refused", |stage| stage.connection(Kind::EndpointSlice).failures > 2);
+    let error = stage.connection(Kind::EndpointSlice).last_error.unwrap_or_default();
+    assert!(error.contains("403 Forbidden") && error.contains("grant get, list and watch"), "{error}");
+    assert!(!stage.turn(), "slices have not been listed");
+    server.misbehave(|faults| faults.refused_lists.clear());
+    stage.until_in_step_with(&server);
+}
+
+/// EPS-06: a pod moves between slices while nobody looks; the list brings both halves at once.
+#[test]
+fn a_pod_that_moved_between_slices_is_never_absent() {
+    let server = ApiServer::start();
+    put(&server, [web("steady", 1).ingress(manifest::ingress(vip(1), "VIP")).object()]);
+    // A page holds three slices, so that the move spans pages.
+    put(&server, [slice("steady", "a", &[2]).object(), slice("steady", "z", &[]).object()]);
+    put(&server, (3..9).flat_map(|last| service(&format!("s{last}"), last)));
+    let mut stage = Stage::follow(&server);
+    stage.until_in_step_with(&server);
+    stage.keep(&["192.0.2.1:80"]);
+    for round in 0..4 {
+        let (from, to) = if round % 2 == 0 { ("a", "z") } else { ("z", "a") };
+        server.misbehave(|faults| faults.refused_watches = Resource::ALL.map(|resource| (resource, 500)).into());
+        server.afflict_watches(WatchFault::Cut);
+        stage.until("nobody looks", |stage| stage.connection(Kind::EndpointSlice).phase == Phase::Retrying);
+        server.put(slice("steady", from, &[]).object());
+        server.put(slice("steady", to, &[2]).object());
+        server.compact();
+        server.misbehave(|faults| faults.refused_watches.clear());
+        stage.until_in_step_with(&server);
+        stage.until("it looks again", |stage| stage.connection(Kind::EndpointSlice).phase == Phase::Watching);
+    }
+}
+
+/// An object that cannot be read hurts only itself, and its last good form stays.
+#[test]
+fn an_unreadable_object_hurts_only_itself() {
+    let (server, mut stage) = pair();
+    stage.keep(&["192.0.2.2:80"]);
+    let [mut bad, _] = service("other", 2);
+    bad["spec"]["ports"] = serde_json::json!("eighty");
+    server.put(bad);
+    put(&server, service("new", 3));
+    stage.until("the next object is programmed", |stage| stage.text().contains("192.0.2.3"));
+    assert_eq!(stage.warnings().len(), 1, "{:?}", stage.warnings());
+    assert!(stage.warnings()[0].contains("Service default/other"), "{:?}", stage.warnings());
+    // Also when it is listed anew.
+    server.afflict_watches(WatchFault::Expired);
+    stage.until("it is listed again", |stage| stage.connection(Kind::Service).lists == 2);
+    stage.turn();
+    put(&server, service("other", 2));
+    stage.until("it can be read again", |stage| stage.warnings().is_empty());
+    stage.until_in_step_with(&server);
+}

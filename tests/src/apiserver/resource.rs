@@ -1,0 +1,81 @@
+//! The resources that are served, and what the API calls them.
+
+use serde_json::{Value, json};
+
+/// One resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    Services,
+    EndpointSlices,
+    Nodes,
+}
+
+impl Resource {
+    pub const ALL: [Self; 3] = [Self::Services, Self::EndpointSlices, Self::Nodes];
+
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Services => "Service",
+            Self::EndpointSlices => "EndpointSlice",
+            Self::Nodes => "Node",
+        }
+    }
+
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Services | Self::Nodes => "v1",
+            Self::EndpointSlices => "discovery.k8s.io/v1",
+        }
+    }
+
+    /// Path of the collection over all namespaces.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Services => "/api/v1/services",
+            Self::EndpointSlices => "/apis/discovery.k8s.io/v1/endpointslices",
+            Self::Nodes => "/api/v1/nodes",
+        }
+    }
+
+    /// The resource of an object. Panics where there is none: the test is wrong.
+    #[track_caller]
+    pub fn of(object: &Value) -> Self {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let found = Self::ALL.into_iter().find(|resource| resource.kind() == kind);
+        found.unwrap_or_else(|| panic!("nothing serves kind {kind:?}"))
+    }
+
+    /// The key within the resource, as etcd orders them. Nodes have no namespace.
+    pub fn key(self, namespace: &str, name: &str) -> String {
+        match self {
+            Self::Nodes => name.to_owned(),
+            Self::Services | Self::EndpointSlices => format!("{namespace}/{name}"),
+        }
+    }
+
+    /// A field that can be selected by; empty where the object has none. `None`: the server refuses it.
+    pub fn field<'a>(self, name: &str, object: &'a Value) -> Option<&'a str> {
+        let value = match (self, name) {
+            (_, "metadata.name") => &object["metadata"]["name"],
+            (Self::Services | Self::EndpointSlices, "metadata.namespace") => &object["metadata"]["namespace"],
+            (Self::Services, "spec.clusterIP") => &object["spec"]["clusterIP"],
+            (Self::Services, "spec.type") => &object["spec"]["type"],
+            (Self::Nodes, "spec.unschedulable") => &object["spec"]["unschedulable"],
+            _ => return None,
+        };
+        Some(value.as_str().unwrap_or_default())
+    }
+
+    /// The object of a bookmark: a zero object with a version.
+    pub fn bookmark(self, version: u64) -> Value {
+        let mut object = match self {
+            Self::Services => json!({"spec": {}, "status": {"loadBalancer": {}}}),
+            Self::EndpointSlices => json!({"addressType": "", "endpoints": null, "ports": null}),
+            Self::Nodes => json!({"spec": {}, "status": {}}),
+        };
+        object["kind"] = json!(self.kind());
+        object["apiVersion"] = json!(self.api_version());
+        object["metadata"] = json!({"resourceVersion": version.to_string()});
+        object
+    }
+}
