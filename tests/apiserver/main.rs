@@ -1,5 +1,6 @@
 //! `--source=kube` against an API server that misbehaves: what the tables become, and what they never lose on the way.
 
+mod converge;
 mod faults;
 mod filters;
 mod shape;

@@ -1,0 +1,153 @@
+//! The manifests of `deploy/` are what the API takes, give no more than what is needed, and fit the agent's command line.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use clap::Parser as _;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Container, Probe, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use lb_agent::args::{Command, CommandLine};
+use lb_agent::config::{Config, Source};
+use serde::Serialize;
+use serde::de::{Deserialize as _, DeserializeOwned};
+use serde_json::Value;
+
+/// The documents of a manifest.
+fn documents(name: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let documents = serde_yaml_ng::Deserializer::from_str(&text);
+    documents.map(|document| Value::deserialize(document).expect("YAML")).collect()
+}
+
+/// The object of this kind. A field that the API does not know would be lost on the way through its type.
+#[track_caller]
+fn strict<T: DeserializeOwned + Serialize>(value: &Value) -> T {
+    let object: T = serde_json::from_value(value.clone()).expect("the fields have the API's types");
+    let back = serde_json::to_value(&object).expect("it prints");
+    assert_eq!(back, *value, "the API knows every field");
+    object
+}
+
+fn one<T: DeserializeOwned + Serialize>(name: &str, kind: &str) -> T {
+    let documents = documents(name);
+    let found = documents.iter().find(|document| document["kind"] == kind);
+    strict(found.unwrap_or_else(|| panic!("{name} has no {kind}")))
+}
+
+fn container() -> Container {
+    let daemon_set: DaemonSet = one("daemonset.yaml", "DaemonSet");
+    let mut containers = daemon_set.spec.and_then(|spec| spec.template.spec).expect("it has pods").containers;
+    assert_eq!(containers.len(), 1);
+    containers.remove(0)
+}
+
+#[test]
+fn an_unknown_field_is_noticed() {
+    let mut value = documents("daemonset.yaml").remove(0);
+    value["spec"]["template"]["spec"]["hostNetworks"] = true.into();
+    let lost = std::panic::catch_unwind(|| drop(strict::<DaemonSet>(&value)));
+    assert!(lost.is_err());
+}
+
+#[test]
+fn rights_are_reading_three_kinds() {
+    let role: ClusterRole = one("rbac.yaml", "ClusterRole");
+    let mut rights = BTreeSet::new();
+    for rule in role.rules.unwrap_or_default() {
+        assert!(rule.non_resource_urls.is_none());
+        for group in rule.api_groups.unwrap_or_default() {
+            for resource in rule.resources.clone().unwrap_or_default() {
+                rights.extend(rule.verbs.iter().map(|verb| format!("{verb} {resource}.{group}")));
+            }
+        }
+    }
+    let kinds = ["services.", "nodes.", "endpointslices.discovery.k8s.io"];
+    let wanted: BTreeSet<String> =
+        kinds.iter().flat_map(|kind| ["get", "list", "watch"].map(|verb| format!("{verb} {kind}"))).collect();
+    assert_eq!(rights, wanted);
+}
+
+#[test]
+fn rights_reach_the_pods() {
+    let account: ServiceAccount = one("rbac.yaml", "ServiceAccount");
+    let role: ClusterRole = one("rbac.yaml", "ClusterRole");
+    let binding: ClusterRoleBinding = one("rbac.yaml", "ClusterRoleBinding");
+    let daemon_set: DaemonSet = one("daemonset.yaml", "DaemonSet");
+    assert_eq!(Some(binding.role_ref.name), role.metadata.name);
+    let subjects = binding.subjects.unwrap_or_default();
+    assert_eq!(subjects.len(), 1);
+    assert_eq!(Some(&subjects[0].name), account.metadata.name.as_ref());
+    assert_eq!(subjects[0].namespace, account.metadata.namespace);
+    assert_eq!(daemon_set.metadata.namespace, account.metadata.namespace);
+    let pod = daemon_set.spec.and_then(|spec| spec.template.spec).expect("it has pods");
+    assert_eq!(pod.service_account_name, account.metadata.name);
+    assert_eq!(pod.host_network, Some(true));
+}
+
+#[test]
+fn selector_and_labels_agree() {
+    let daemon_set: DaemonSet = one("daemonset.yaml", "DaemonSet");
+    let spec = daemon_set.spec.expect("it has one");
+    let labels = spec.template.metadata.and_then(|metadata| metadata.labels).expect("pods are labelled");
+    let selected = spec.selector.match_labels.expect("selected by labels");
+    assert!(!selected.is_empty() && selected.iter().all(|(name, value)| labels.get(name) == Some(value)));
+}
+
+#[test]
+fn the_container_has_few_privileges() {
+    let security = container().security_context.expect("it is said");
+    assert_eq!((security.privileged, security.allow_privilege_escalation), (Some(false), Some(false)));
+    let capabilities = security.capabilities.expect("they are named");
+    assert_eq!(capabilities.drop, Some(vec!["ALL".to_owned()]));
+    assert_eq!(capabilities.add, Some(["BPF", "NET_ADMIN", "PERFMON"].map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn the_command_line_is_the_agents() {
+    let container = container();
+    let args = container.args.clone().expect("they are given");
+    let name = container.env.iter().flatten().find(|variable| variable.name == "NODE_NAME").expect("it is set");
+    let field = name.value_from.as_ref().and_then(|from| from.field_ref.as_ref()).expect("from a field");
+    assert_eq!(field.field_path, "spec.nodeName");
+    let line = ["lb-agent"].into_iter().chain(args.iter().map(String::as_str));
+    let Command::Run(run) = CommandLine::try_parse_from(line).expect("the agent takes it").command else {
+        panic!("{args:?} does not run the agent");
+    };
+    let config = Config::try_from(*run).expect("the settings make sense");
+    let Source::Kube(source) = &config.source else { panic!("{:?}", config.source) };
+    assert_eq!(source.kubeconfig, None, "the service account is used");
+    // What the probes ask is where the agent listens.
+    for probe in [&container.startup_probe, &container.liveness_probe, &container.readiness_probe] {
+        let asked = address(probe.as_ref().expect("there is one"));
+        assert_eq!(asked, config.http.to_string());
+    }
+    // The pins outlive the pod.
+    let mounts = container.volume_mounts.unwrap_or_default();
+    assert!(mounts.iter().any(|mount| config.dataplane.pin_path.starts_with(&mount.mount_path)), "{mounts:?}");
+}
+
+fn address(probe: &Probe) -> String {
+    let get = probe.http_get.as_ref().expect("by HTTP");
+    let port = serde_json::to_value(&get.port).expect("a number");
+    format!("{}:{port}", get.host.as_deref().unwrap_or_default())
+}
+
+#[test]
+fn kustomize_names_every_manifest() {
+    let kustomization = documents("kustomization.yaml").remove(0);
+    let named: BTreeSet<&str> =
+        kustomization["resources"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let files = fs::read_dir(folder).expect("it can be listed").map(|entry| entry.expect("it can be read").file_name());
+    let files: Vec<String> = files.map(|name| name.to_string_lossy().into_owned()).collect();
+    let manifests: BTreeSet<&str> = files
+        .iter()
+        .map(String::as_str)
+        .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "yaml"))
+        .filter(|name| *name != "kustomization.yaml")
+        .collect();
+    assert_eq!(named, manifests);
+}
