@@ -24,6 +24,7 @@ pub enum Level {
     Unit,
     Property,
     Script,
+    Api,
     PacketHost,
     PacketKernel,
     Netns,
@@ -32,7 +33,7 @@ pub enum Level {
 
 /// Test programs of the `tests` package, by the first word of their name.
 const LEVELS: &[(&str, Level)] = &[
-    ("apiserver", Level::Property),
+    ("apiserver", Level::Api),
     ("deploy", Level::Unit),
     ("model", Level::Property),
     ("properties", Level::Property),
@@ -47,11 +48,24 @@ const LEVELS: &[(&str, Level)] = &[
 ];
 
 impl Level {
+    /// All of them, in the order in which they run.
+    pub const ALL: [Self; 8] = [
+        Self::Unit,
+        Self::Property,
+        Self::Script,
+        Self::Api,
+        Self::PacketHost,
+        Self::PacketKernel,
+        Self::Netns,
+        Self::Life,
+    ];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unit => "unit",
             Self::Property => "property",
             Self::Script => "script",
+            Self::Api => "API server",
             Self::PacketHost => "packet on the host",
             Self::PacketKernel => "packet in the kernel",
             Self::Netns => "network namespaces",
@@ -62,7 +76,7 @@ impl Level {
     /// Whether tests of this level load programs or make network namespaces.
     pub const fn needs_root(self) -> bool {
         match self {
-            Self::Unit | Self::Property | Self::Script | Self::PacketHost => false,
+            Self::Unit | Self::Property | Self::Script | Self::Api | Self::PacketHost => false,
             Self::PacketKernel | Self::Netns | Self::Life => true,
         }
     }
@@ -72,7 +86,7 @@ impl Level {
         match self {
             Self::Netns => Some(4),
             Self::Life => Some(2),
-            Self::Unit | Self::Property | Self::Script | Self::PacketHost | Self::PacketKernel => None,
+            Self::Unit | Self::Property | Self::Script | Self::Api | Self::PacketHost | Self::PacketKernel => None,
         }
     }
 

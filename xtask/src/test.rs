@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
     let privileged = privilege(args);
     let mut rows = vec![checks("lints", LINTS)];
     let suites = suites::build()?;
-    for level in levels() {
+    for level in Level::ALL {
         if level.needs_root() && privileged.is_err() {
             rows.push(Row { level: level.name(), count: Count::default(), secs: 0.0, note: "DID NOT RUN" });
             continue;
@@ -65,10 +65,6 @@ fn privilege(args: &Args) -> Result<(), String> {
         return Err("this is not root".into());
     }
     machine::kernel_lacks().map_or(Ok(()), Err)
-}
-
-const fn levels() -> [Level; 7] {
-    [Level::Unit, Level::Property, Level::Script, Level::PacketHost, Level::PacketKernel, Level::Netns, Level::Life]
 }
 
 /// Runs checks that are no tests; all of them, so that one run shows all there is to mend.
