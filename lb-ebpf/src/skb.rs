@@ -203,7 +203,7 @@ impl PacketMut for Skb {
     #[inline(always)]
     fn insert_after_ethernet<const N: usize>(&mut self) -> Result<(), Refused> {
         // SAFETY: the context of this program run; the helper checks the length.
-        match unsafe { bpf_skb_adjust_room(self.0, N as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC as u32, 0) } {
+        match unsafe { bpf_skb_adjust_room(self.0, N as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, 0) } {
             0 => Ok(()),
             _ => Err(Refused),
         }
