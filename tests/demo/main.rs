@@ -1,6 +1,12 @@
 //! The demo as a test: it is satisfied when nothing is wrong, and notices each step that is sabotaged.
 
-use std::process::Command;
+use std::fs;
+use std::process::{Command, Stdio};
+
+use lb_tests::deadline::{self, until_true};
+use lb_tests::leftovers::{NAMESPACES, PINS};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Runs the demo: its exit code, and the steps that it calls wrong.
 fn demo(arguments: &[&str]) -> (Option<i32>, Vec<char>) {
@@ -55,4 +61,24 @@ fn neighbours_with_each_other_s_mode_are_noticed() {
 #[test]
 fn tools_that_show_another_mode_are_noticed() {
     is_noticed('e');
+}
+
+/// What a process has made: its namespaces, pins and folders.
+fn traces(pid: u32) -> Vec<String> {
+    let temporary = std::env::temp_dir();
+    let folders = [NAMESPACES.as_ref(), PINS.as_ref(), temporary.as_path()];
+    let entries = folders.into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(&format!("lb-demo-{pid}-"))).collect()
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing_behind() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_demo")).stdout(Stdio::null()).spawn().expect("the demo starts");
+    let pid = demo.id();
+    until_true("the agent has pinned its maps", || traces(pid).len() >= 8);
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGINT).expect("it runs");
+    let status = deadline::until("it ends", || demo.try_wait().expect("a child can be waited for"));
+    assert_eq!(status.code(), Some(130));
+    assert_eq!(traces(pid), [""; 0]);
 }

@@ -10,11 +10,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::http;
+use crate::leftovers;
 use crate::netns::Netns;
 use crate::process::{Finished, Process, finish};
-
-/// Where pinned maps live.
-const BPFFS: &str = "/sys/fs/bpf";
 
 /// The port that agents serve HTTP on: each namespace has a loopback of its own.
 const HTTP_PORT: u16 = 10356;
@@ -61,7 +59,7 @@ pub struct Agent {
 impl Agent {
     /// An agent that does not run yet. `folder` takes its log, `source` holds its manifests.
     pub fn new(netns: &Netns, folder: &Path, source: &Path) -> Self {
-        let pin_path = Path::new(BPFFS).join(format!("lb-test-{}", netns.name()));
+        let pin_path = Path::new(leftovers::PINS).join(netns.name());
         let (folder, source) = (folder.to_owned(), source.to_owned());
         Self {
             netns: netns.clone(),

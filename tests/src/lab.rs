@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::address::{BALANCERS, FAMILIES, FAR, FAR_LINK, Family, PODS, REMOTE_PODS, UPLINK, add_address, flag};
+use crate::leftovers;
 use crate::netns::Netns;
 
 pub use cni::Cni;
@@ -102,7 +103,6 @@ pub struct Lab {
 impl Lab {
     fn build(setup: &Setup) -> Self {
         let test = setup.test;
-        assert!(!test.contains('-'), "{test} would not be recognised as ours");
         let mut lab = Self {
             test,
             node: Netns::create(test, "node"),
@@ -111,7 +111,10 @@ impl Lab {
             cni: setup.cni,
             pods: BTreeMap::new(),
             next: 10,
-            folder: tempfile::Builder::new().prefix("lb-").tempdir().expect("the temporary folder is writable"),
+            folder: tempfile::Builder::new()
+                .prefix(&leftovers::name(test, ""))
+                .tempdir()
+                .expect("the temporary folder is writable"),
         };
         lab.settle_node(setup.reverse_path);
         lab.connect_outside();

@@ -17,6 +17,7 @@ pub mod dump;
 pub mod haproxy;
 pub mod http;
 pub mod lab;
+pub mod leftovers;
 pub mod machine;
 pub mod manifest;
 pub mod netns;

@@ -6,19 +6,14 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
-use crate::deadline;
-
-/// Where named namespaces are mounted.
-const FOLDER: &str = "/run/netns";
+use crate::{deadline, leftovers};
 
 /// A handle of a network namespace, with its loopback up.
 #[derive(Clone)]
@@ -36,11 +31,10 @@ impl Netns {
     /// Makes the namespace `lb-<test>-<pid>-<part>`.
     #[track_caller]
     pub fn create(test: &str, part: &str) -> Self {
-        static SWEEP: Once = Once::new();
-        SWEEP.call_once(sweep);
-        let name = format!("lb-{test}-{}-{part}", std::process::id());
+        leftovers::sweep();
+        let name = leftovers::name(test, part);
         run(Command::new("ip").args(["netns", "add", &name]));
-        let file = File::open(PathBuf::from(FOLDER).join(&name)).expect("the namespace was just made");
+        let file = File::open(Path::new(leftovers::NAMESPACES).join(&name)).expect("the namespace was just made");
         let netns = Self { mounted: Arc::new(Mounted { name, file }) };
         // Addresses are usable at once, on every interface that comes.
         netns.sysctl(&[("net.ipv6.conf.default.accept_dad", "0"), ("net.ipv6.conf.all.accept_dad", "0")]);
@@ -154,7 +148,7 @@ impl Netns {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        remove(&self.name);
+        leftovers::remove_namespace(&self.name);
     }
 }
 
@@ -167,52 +161,6 @@ fn groups_are_joined(addresses: &str, groups: &str) -> bool {
         (interface == "lo" || groups.lines().any(is_it)).then_some(())
     };
     addresses.lines().all(|line| has_group(line).is_some())
-}
-
-/// Ends whatever runs in the namespace, then removes it. Never panics: it runs while a test unwinds.
-fn remove(name: &str) {
-    let gone = deadline::within(deadline::PATIENCE, || {
-        let pids = pids(name);
-        for pid in &pids {
-            // It may have ended by itself in between.
-            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
-        }
-        pids.is_empty().then_some(())
-    });
-    if gone.is_none() {
-        eprintln!("processes in {name} do not end");
-    }
-    match Command::new("ip").args(["netns", "delete", name]).output() {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => eprintln!("cannot remove {name}: {}", lossy(&output.stderr)),
-        Err(error) => eprintln!("cannot remove {name}: {error}"),
-    }
-}
-
-/// Processes whose network is the namespace; the test itself is not among them, whatever its threads do.
-fn pids(name: &str) -> Vec<i32> {
-    let Ok(output) = Command::new("ip").args(["netns", "pids", name]).output() else { return Vec::new() };
-    let own = std::process::id().cast_signed();
-    lossy(&output.stdout).lines().filter_map(|line| line.trim().parse().ok()).filter(|pid| *pid != own).collect()
-}
-
-/// Removes namespaces of tests that were killed and could not do so: ours by name, of a process that is no more.
-fn sweep() {
-    let Ok(entries) = fs::read_dir(FOLDER) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if owner(&name).is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
-            remove(&name);
-        }
-    }
-}
-
-/// The process that made `lb-<test>-<pid>-<part>`.
-fn owner(name: &str) -> Option<u32> {
-    match name.split('-').collect::<Vec<_>>()[..] {
-        ["lb", _, pid, _] => pid.parse().ok(),
-        _ => None,
-    }
 }
 
 /// Runs a command outside any namespace of the tests. Panics with its error output when it fails.
@@ -247,7 +195,7 @@ fn numbered(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{groups_are_joined, owner};
+    use super::groups_are_joined;
 
     #[test]
     fn an_address_needs_the_group_of_its_last_three_octets() {
@@ -257,13 +205,5 @@ mod tests {
         assert!(!groups_are_joined(address, &group.replace("eth0", "eth1")));
         assert!(!groups_are_joined(address, ""));
         assert!(groups_are_joined("00000000000000000000000000000001 01 80 10 80       lo\n", ""));
-    }
-
-    #[test]
-    fn only_names_of_our_shape_have_an_owner() {
-        assert_eq!(owner("lb-demo-4711-node"), Some(4711));
-        assert_eq!(owner("lb-demo"), None);
-        assert_eq!(owner("lb-blue-green-production"), None);
-        assert_eq!(owner("cni-1234-4711-node"), None);
     }
 }

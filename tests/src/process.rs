@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::deadline;
+use crate::leftovers;
 use crate::netns::Netns;
 
 /// A running program. Dropping it kills it.
@@ -84,7 +85,7 @@ impl Drop for Process {
         // Both fail only where it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
+        if std::thread::panicking() && !leftovers::is_interrupted() {
             eprintln!("--- {} said:\n{}", self.name, last_lines(&self.output(), 40));
         }
     }

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
+    lb_tests::leftovers::remove_on_interrupt();
     match demo::run(args.sabotage) {
         demo::Verdict::AsExpected => ExitCode::SUCCESS,
         demo::Verdict::Wrong => ExitCode::FAILURE,

@@ -97,7 +97,11 @@ fn shown(stage: &Stage, report: &mut Report) {
         &Check {
             at: "show frontends",
             expected: format!("{address} is in mode Proxy"),
-            happened: format!("exit code {}: {}", code(&shown), line.split_whitespace().collect::<Vec<_>>().join(" ")),
+            happened: format!(
+                "exit code {}: {}",
+                code(&shown),
+                line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+            ),
             holds: shown.code == Some(0) && line.contains("Proxy"),
         },
     );

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::Step;
-use crate::address::{CLUSTER, Family, UPLINK, vip};
+use crate::address::{CLUSTER, FAR_LINK, Family, UPLINK, vip};
 use crate::agent::Agent;
 use crate::haproxy::{Announce, Haproxy, Listener};
 use crate::lab::{Lab, Setup};
@@ -64,7 +64,8 @@ impl Stage {
         let nginx = ["a", "b"].map(|name| Nginx::start(&lab.pod(name).netns, &format!("nginx-{name}"), lab.folder()));
         let backends = ["a", "b"].map(|name| lab.pod_address(name, FAMILY));
         let haproxy = Haproxy::start(&lab.external, lab.folder(), &ALL.map(|shop| listener(&shop, backends)));
-        let manifests = Folder::create(lab.folder().join("manifests"), &[UPLINK.host(FAMILY, 2)]);
+        let manifests =
+            Folder::create(lab.folder().join("manifests"), &[UPLINK, FAR_LINK].map(|link| link.host(FAMILY, 2)));
         let agent = Agent::new(&lab.node, lab.folder(), manifests.path());
         let mut stage = Self { agent, haproxy, nginx, manifests, lab };
         let mode = |step, mode, other| if sabotage == Some(step) { other } else { mode };
