@@ -72,9 +72,12 @@ fn show_tells_the_same_with_and_without_an_agent() {
         }
     };
     check(&scene.agent);
+    // Names of Services are the agent's own knowledge.
+    assert_eq!(frontend(&scene.agent, 1)["service"], "default/short:web");
     assert_eq!(rows(&scene.agent, "warnings"), Vec::<Value>::new());
     scene.agent.terminate();
     check(&scene.agent);
+    assert_eq!(frontend(&scene.agent, 1)["service"], Value::Null);
     let refused = scene.agent.ask(&["show", "warnings"]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("running agent"), "{}", refused.stderr);

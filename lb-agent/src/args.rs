@@ -50,7 +50,15 @@ pub struct PinArgs {
 
 #[derive(Debug, Args)]
 pub struct HttpArgs {
-    /// Address that serves /metrics, /healthz, /livez, /readyz and /warnings.
+    /// Address that serves /metrics, /healthz, /livez, /readyz, /warnings and /services.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10356")]
+    pub http: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// Where the running agent listens. It is asked for warnings and for names of Services; everything else is read from
+    /// the pins.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10356")]
     pub http: SocketAddr,
 }
@@ -218,9 +226,8 @@ pub struct ShowArgs {
     #[command(flatten)]
     pub pins: PinArgs,
 
-    /// Where the running agent listens; only `warnings` asks it, everything else is read from the pins.
     #[command(flatten)]
-    pub http: HttpArgs,
+    pub http: AskArgs,
 
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
@@ -239,6 +246,9 @@ pub struct ExplainArgs {
 
     #[command(flatten)]
     pub pins: PinArgs,
+
+    #[command(flatten)]
+    pub http: AskArgs,
 
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]

@@ -55,6 +55,11 @@ impl Assignment {
         }
     }
 
+    /// The id of every Service port.
+    pub fn service_ports(&self) -> impl Iterator<Item = (&ServicePortName, u32)> {
+        self.service_ports.iter().map(|(name, id)| (name, *id))
+    }
+
     /// Gives every desired row its id. `realised` says which ids are still in the maps and must rest.
     pub fn assign(&mut self, desired: &Desired, realised: &Tables) -> Assigned {
         let mut live = Live::of(realised);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::args::{PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch, TimeoutArgs};
-use crate::dataplane::{Settings, Sizes, Timeouts, object};
+use crate::dataplane::{Settings, Sizes, Timeouts};
 use crate::desired::{AnnotationMatch, Limits, Policy, VendorAnnotations};
 use crate::interfaces::{Globs, InterfaceRules};
 use crate::source::claim::Claim;
@@ -67,7 +67,7 @@ impl TryFrom<RunArgs> for Config {
         Ok(Self {
             source: source_of(source, &node_name)?,
             policy: self::policy(&policy, node_name)?,
-            limits: limits(&sizes),
+            limits: Limits::from(&sizes),
             interfaces: InterfaceRules {
                 workload: interfaces.workload_interfaces,
                 // Forwarding to other nodes does not exist yet: uplinks are served only when asked.
@@ -135,17 +135,6 @@ fn policy(args: &PolicyArgs, node_name: String) -> Result<Policy, Error> {
 
 fn dataplane_sizes(args: &SizeArgs) -> Sizes {
     Sizes { frontends_max: args.frontends_max, backends_max: args.backends_max, flows_max: args.flows_max }
-}
-
-/// What fits in tables of these sizes.
-fn limits(sizes: &Sizes) -> Limits {
-    Limits {
-        // Ids start at 1 and index an array.
-        frontend_ids_max: object::scopes_max(sizes) - 1,
-        frontends_max: sizes.frontends_max,
-        pool_rows_max: sizes.backends_max,
-        members_max: sizes.backends_max,
-    }
 }
 
 fn dataplane_timeouts(args: &TimeoutArgs) -> Timeouts {

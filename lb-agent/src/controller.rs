@@ -10,7 +10,7 @@ use crate::apply::{self, Report};
 use crate::assign::Assignment;
 use crate::dataplane::object::scopes_max;
 use crate::dataplane::{Dataplane, Error, Op, Sizes, Tables};
-use crate::desired::{Limits, Policy, desired};
+use crate::desired::{Limits, Policy, ServicePortName, desired};
 use crate::model::{Change, Warning, World};
 use crate::plan::{Drained, plan};
 use inherited::Inherited;
@@ -125,6 +125,11 @@ impl Controller {
     /// All that is wrong with the input or does not fit.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.world.warnings().chain(&self.warnings)
+    }
+
+    /// The id of every Service port.
+    pub fn service_ports(&self) -> impl Iterator<Item = (&ServicePortName, u32)> {
+        self.assignment.service_ports()
     }
 
     /// Brings the tables to what they should be.

@@ -13,8 +13,9 @@ use axum::{Json, Router};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::ask::Services;
 use crate::status::Status;
 
 /// The type of the text that [`encode`] writes.
@@ -25,7 +26,11 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 pub struct Sources {
     pub status: watch::Receiver<Arc<Status>>,
     pub registry: Arc<Registry>,
+    pub services: mpsc::Sender<ServicesQuestion>,
 }
+
+/// Somebody wants the names of Services, which only the loop knows.
+pub type ServicesQuestion = oneshot::Sender<Services>;
 
 impl Sources {
     fn status(&self) -> Arc<Status> {
@@ -40,6 +45,7 @@ pub fn serve(listener: TcpListener, sources: Sources) -> impl Future<Output = st
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/warnings", get(warnings))
+        .route("/services", get(services))
         .route("/metrics", get(metrics))
         .with_state(sources);
     async move { axum::serve(listener, router).await }
@@ -74,7 +80,16 @@ async fn readyz(State(sources): State<Sources>) -> Response {
 }
 
 async fn warnings(State(sources): State<Sources>) -> Response {
-    Json(&sources.status().warnings).into_response()
+    Json(&*sources.status().warnings).into_response()
+}
+
+async fn services(State(sources): State<Sources>) -> Response {
+    let (question, answer) = oneshot::channel();
+    let asked = sources.services.send(question).await;
+    match (asked, answer.await) {
+        (Ok(()), Ok(services)) => Json(services).into_response(),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n").into_response(),
+    }
 }
 
 async fn metrics(State(sources): State<Sources>) -> Response {
@@ -101,19 +116,21 @@ mod tests {
 
     struct Server {
         url: String,
+        questions: mpsc::Receiver<ServicesQuestion>,
         status: watch::Sender<Arc<Status>>,
         _runtime: tokio::runtime::Runtime,
     }
 
     fn server() -> Server {
         let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));
-        let sources = Sources { status: receiver, registry: Arc::new(Registry::default()) };
+        let (services, questions) = mpsc::channel(1);
+        let sources = Sources { status: receiver, registry: Arc::new(Registry::default()), services };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let listener = runtime.block_on(bind(([127, 0, 0, 1], 0).into())).expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         runtime.spawn(serve(listener, sources));
-        Server { url, status, _runtime: runtime }
+        Server { url, questions, status, _runtime: runtime }
     }
 
     fn get(server: &Server, path: &str) -> (u16, String) {
@@ -137,11 +154,33 @@ mod tests {
     fn warnings_and_metrics() {
         let server = server();
         let warning = Warning::new(WarningKind::BadField, "is wrong", "write it right").of("Service a/b");
-        server.status.send_modify(|status| Arc::make_mut(status).warnings = vec![warning.clone()]);
+        server.status.send_modify(|status| Arc::make_mut(status).warnings = [warning.clone()].into());
         let (code, body) = get(&server, "/warnings");
         assert_eq!((code, serde_json::from_str::<Vec<Warning>>(&body).expect("JSON")), (200, vec![warning]));
         assert_eq!(get(&server, "/metrics"), (200, "# EOF\n".into()));
         assert_eq!(get(&server, "/nothing").0, 404);
+    }
+
+    #[test]
+    fn services_are_asked_for() {
+        let mut server = server();
+        let services = Services { pin_path: "/p".into(), names: [(7, "shop/web:http".to_owned())].into() };
+        let answer = std::thread::scope(|scope| {
+            let url = server.url.clone();
+            let asking = scope.spawn(move || crate::ask::service_names(address(&url), "/p".as_ref()));
+            let question = server.questions.blocking_recv().expect("a question");
+            question.send(services.clone()).expect("somebody waits");
+            asking.join().expect("the client ends")
+        });
+        assert_eq!(answer, services.names);
+        // The loop has ended.
+        let Server { url, questions, .. } = &mut server;
+        questions.close();
+        assert!(crate::ask::service_names(address(url), "/p".as_ref()).is_empty());
+    }
+
+    fn address(url: &str) -> std::net::SocketAddr {
+        url.trim_start_matches("http://").parse().expect("an address")
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod args;
+pub mod ask;
 pub mod assign;
 pub mod check;
 pub mod config;

@@ -4,6 +4,7 @@ mod agent;
 mod attach;
 mod timetable;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::args::RunArgs;
+use crate::ask::Services;
 use crate::config::{Config, Source};
 use crate::dataplane::bpf::BpfDataplane;
-use crate::http::{self, Sources};
+use crate::http::{self, ServicesQuestion, Sources};
 use crate::interfaces::Event;
 use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
 use crate::metrics::{self, Metrics};
@@ -70,11 +72,13 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         uplinks = %config.interfaces.uplink,
         "started"
     );
-    let sources = Sources { status: receiver, registry: Arc::new(registry) };
+    let (question_sender, questions) = mpsc::channel(1);
+    let sources = Sources { status: receiver, registry: Arc::new(registry), services: question_sender };
     tokio::spawn(http::serve(listener, sources));
     let (link_sender, links) = mpsc::channel(BATCHES_MAX);
     tokio::spawn(follow_interfaces(link_sender));
-    turn_until_stopped(agent, Inputs { batches, connections, links, signals }, &status).await
+    let inputs = Inputs { batches, connections, links, questions, signals };
+    turn_until_stopped(agent, inputs, &config.dataplane.pin_path, &status).await
 }
 
 /// What the loop listens to.
@@ -83,6 +87,7 @@ struct Inputs {
     /// How the source is doing.
     connections: Connections,
     links: mpsc::Receiver<Vec<Event>>,
+    questions: mpsc::Receiver<ServicesQuestion>,
     signals: Signals,
 }
 
@@ -90,6 +95,7 @@ struct Inputs {
 async fn turn_until_stopped<D: Attach>(
     mut agent: Agent<D>,
     mut inputs: Inputs,
+    pin_path: &Path,
     status: &watch::Sender<Arc<Status>>,
 ) -> anyhow::Result<()> {
     loop {
@@ -107,6 +113,10 @@ async fn turn_until_stopped<D: Attach>(
                 while let Ok(batch) = inputs.batches.try_recv() {
                     agent.change(batch, Instant::now());
                 }
+            }
+            Some(question) = inputs.questions.recv() => {
+                // Whoever asked may have gone.
+                let _ = question.send(Services { pin_path: pin_path.to_owned(), names: agent.service_names() });
             }
             () = tokio::time::sleep_until(wake.into()) => {}
         }

@@ -4,9 +4,9 @@ mod counters;
 mod flows;
 mod frontends;
 mod interfaces;
-mod warnings;
 
 use crate::args::{Output, ShowArgs, Subject};
+use crate::ask;
 use crate::dataplane::pins::Pins;
 use crate::render::{self, Row};
 
@@ -15,12 +15,15 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
     let pins = || Pins::open(&args.pins.pin_path);
     let output = args.output;
     match args.subject {
-        Subject::Frontends => print_rows(&frontends::read(&pins()?)?, output),
+        Subject::Frontends => {
+            let names = ask::service_names(args.http.http, &args.pins.pin_path);
+            print_rows(&frontends::read(&pins()?, &names)?, output);
+        }
         Subject::Pools => print_rows(&render::pools(&pins()?.tables()?), output),
         Subject::Flows => print_rows(&flows::read(&pins()?)?, output),
         Subject::Counters => print_rows(&counters::read(&pins()?)?, output),
         Subject::Interfaces => print_rows(&interfaces::read(&pins()?)?, output),
-        Subject::Warnings => print_rows(&warnings::read(args.http.http)?, output),
+        Subject::Warnings => print_rows(&ask::warnings(args.http.http)?, output),
     }
     Ok(())
 }

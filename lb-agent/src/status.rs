@@ -1,5 +1,6 @@
 //! How the agent is, as it tells others: published by the loop after each turn, read by the HTTP server.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::dataplane::links::Class;
@@ -16,7 +17,7 @@ pub struct Status {
     pub in_step: Option<SystemTime>,
     /// Since when they have not, and why.
     pub behind: Option<Behind>,
-    pub warnings: Vec<Warning>,
+    pub warnings: Arc<[Warning]>,
     /// Rows by table.
     pub rows: Vec<(&'static str, usize)>,
     /// Frontends that wait for their flows to end.
@@ -58,7 +59,7 @@ impl Status {
             turned: now,
             in_step: None,
             behind: None,
-            warnings: Vec::new(),
+            warnings: Arc::new([]),
             rows: Vec::new(),
             draining: 0,
             connections: Vec::new(),

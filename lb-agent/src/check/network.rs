@@ -45,9 +45,11 @@ fn setting(path: &str) -> String {
 fn tcx(answer: Result<Vec<AttachedProgram>, Error>) -> Finding {
     match answer {
         Ok(_) => Finding::ok("tcx", "the hook is there"),
-        Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {
-            Finding::fail("tcx", "the kernel does not tell", "run as root, or grant CAP_NET_ADMIN and CAP_BPF")
-        }
+        Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => Finding::fail(
+            "tcx",
+            "the kernel does not tell",
+            "run as root, or grant CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF",
+        ),
         Err(error) => Finding::fail("tcx", error.to_string(), "use Linux 6.6 or newer with CONFIG_NET_XGRESS=y"),
     }
 }

@@ -6,7 +6,7 @@ use super::Finding;
 use crate::dataplane::pins::PinPath;
 
 /// Capabilities by their number in `include/uapi/linux/capability.h`.
-const NEEDED: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
+const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
 
 pub fn findings(pin_path: &Path) -> Vec<Finding> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -64,9 +64,9 @@ mod tests {
         let all = capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n");
         assert_eq!(all.verdict, Verdict::Ok);
         let none = capabilities("CapEff:\t0000000000000000\n");
-        assert_eq!((none.verdict, &*none.found), (Verdict::Fail, "CAP_NET_ADMIN, CAP_BPF missing"));
+        assert_eq!((none.verdict, &*none.found), (Verdict::Fail, "CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF missing"));
         let only_net = capabilities("CapEff:\t0000000000001000\n");
-        assert_eq!(&*only_net.found, "CAP_BPF missing");
+        assert_eq!(&*only_net.found, "CAP_PERFMON, CAP_BPF missing");
         assert_eq!(capabilities("").verdict, Verdict::Warn);
     }
 

@@ -1,6 +1,7 @@
 //! The result: rows without ids. Pools and Service ports are named by their position in this result.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use lb_common::addr::Proto;
@@ -84,4 +85,12 @@ pub struct ServicePortName {
     pub service: Arc<ObjectName>,
     pub port_name: Arc<str>,
     pub proto: Proto,
+}
+
+/// `shop/web:http`; a port without a name is `shop/web`.
+impl fmt::Display for ServicePortName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, port_name, proto: _ } = self;
+        if port_name.is_empty() { write!(f, "{service}") } else { write!(f, "{service}:{port_name}") }
+    }
 }

@@ -1,5 +1,6 @@
 //! From a question and the tables to an answer a person can read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,6 +20,8 @@ use crate::render::{ScopeRow, rule};
 /// What the answer is drawn from.
 pub struct Facts {
     pub tables: Tables,
+    /// Names of Services by their id in the tables; empty where no agent tells.
+    pub service_names: BTreeMap<u32, String>,
     pub flows4: FlowRows<[u8; 4]>,
     pub flows6: FlowRows<[u8; 16]>,
     /// Whether programs are attached to any interface of a pod.
@@ -60,6 +63,9 @@ pub enum Decision {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct FrontendFacts {
     pub id: u32,
+    /// `shop/web:http`, where an agent tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     pub mode: String,
     /// Which rule decided the mode.
     pub decided_by: &'static str,
@@ -93,7 +99,11 @@ fn explain_in<A: TableAddr>(
             let scopes = facts.tables.scopes.get(&frontend.id).copied().unwrap_or(Scopes::PASS);
             let (word, scope) = scope_for(from, &scopes);
             let backends = backends_of::<A>(&facts.tables, scope);
-            with_frontend(from, to, frontend, word, scope, backends)
+            let mut explanation = with_frontend(from, to, frontend, word, scope, backends);
+            if let Some(frontend) = &mut explanation.frontend {
+                frontend.service = facts.service_names.get(&scopes.service_port).cloned();
+            }
+            explanation
         }
     };
     let unseen = match from {
@@ -172,6 +182,7 @@ fn with_frontend(
         sentence: sentence(from, frontend, scope, backends.len()),
         frontend: Some(FrontendFacts {
             id: frontend.id,
+            service: None,
             mode: format!("{:?}", frontend.mode),
             decided_by: rule(frontend.decided_by),
             origin: origin_text(frontend.origin),
@@ -271,6 +282,9 @@ impl fmt::Display for Explanation {
         writeln!(f, "from      {}", self.from)?;
         writeln!(f, "to        {}", self.to)?;
         if let Some(frontend) = &self.frontend {
+            if let Some(service) = &frontend.service {
+                writeln!(f, "service   {service}")?;
+            }
             writeln!(f, "frontend  {} ({}), {}", frontend.id, frontend.origin, frontend.state)?;
             writeln!(f, "mode      {}, decided by {}", frontend.mode, frontend.decided_by)?;
             writeln!(f, "scope     {}", frontend.scope)?;

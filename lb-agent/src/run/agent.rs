@@ -1,6 +1,6 @@
 //! The agent without its clock and its sockets: changes and link events go in, one turn brings the node in step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
 
@@ -122,6 +122,11 @@ impl<D: Attach> Agent<D> {
         status.turned = now;
         status.attached = self.dataplane.attached().into_iter().map(|(_, class)| class).collect();
         status
+    }
+
+    /// Names of Service ports by their id.
+    pub fn service_names(&self) -> BTreeMap<u32, String> {
+        self.controller.service_ports().map(|(name, id)| (id, name.to_string())).collect()
     }
 
     fn step(&mut self, reclaim: Reclaim) {
@@ -248,7 +253,7 @@ impl<D: Attach> Agent<D> {
             tracing::info!(over, left = current.len(), "warnings are over");
         }
         self.logged = current;
-        self.status.warnings = warnings;
+        self.status.warnings = warnings.into();
     }
 
     fn tell_step(&mut self, step: &Step, started: Instant, ended: Instant) {

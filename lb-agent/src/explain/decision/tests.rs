@@ -28,7 +28,8 @@ fn facts(mode: Mode, scopes: Scopes) -> Facts {
         tables.v4.pools.insert(PoolKey { pool: 7, slot }, backend);
     }
     tables.scopes.insert(1, Scopes { service_port: 1, ..scopes });
-    Facts { tables, flows4: Vec::new(), flows6: Vec::new(), has_workloads: true, has_uplinks: true }
+    let service_names = [(1, "shop/web:http".to_owned())].into();
+    Facts { tables, service_names, flows4: Vec::new(), flows6: Vec::new(), has_workloads: true, has_uplinks: true }
 }
 
 fn ask(from: &str, to: &str, facts: &Facts) -> Explanation {
@@ -45,6 +46,7 @@ fn a_shortcut_names_its_backends() {
     assert_eq!(explanation.backends, ["10.0.0.1:8080".parse().expect("one"), "10.0.0.2:8080".parse().expect("two")]);
     let frontend = explanation.frontend.expect("a frontend");
     assert_eq!((frontend.mode.as_str(), frontend.decided_by), ("VIP", "ipMode"));
+    assert_eq!(frontend.service.as_deref(), Some("shop/web:http"));
     assert_eq!(frontend.scope, "workload: Balance pool 7 (2)");
     assert!(explanation.sentence.contains("one of 2 backends"));
     assert!(explanation.notes.is_empty());
@@ -145,5 +147,5 @@ fn flows_of_the_client_are_mentioned() {
 fn text_has_a_line_for_each_fact() {
     let text = ask("10.9.9.9", "192.0.2.10:80/tcp", &facts(Mode::VIP, VIP)).to_string();
     let words: Vec<_> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(words, ["from", "to", "frontend", "mode", "scope", "backend", "backend", "result"]);
+    assert_eq!(words, ["from", "to", "service", "frontend", "mode", "scope", "backend", "backend", "result"]);
 }

@@ -297,10 +297,10 @@ fn warnings_are_published() {
     let place = Change::Place { place: "a.yaml".into(), warnings: vec![warning.clone()] };
     agent.change(vec![place, Change::Listed], now);
     assert!(!agent.turn(now));
-    assert_eq!(agent.status(now).warnings, [warning]);
+    assert_eq!(*agent.status(now).warnings, [warning]);
     agent.change(vec![Change::Place { place: "a.yaml".into(), warnings: Vec::new() }], now);
     let now = settle(&mut agent, now);
-    assert_eq!(agent.status(now).warnings, []);
+    assert!(agent.status(now).warnings.is_empty());
 }
 
 /// A Service in VIP mode without endpoints.

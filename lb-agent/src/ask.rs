@@ -1,0 +1,62 @@
+//! Asks the running agent for what no pin holds: warnings, and the names of Services.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::model::Warning;
+
+/// How long a local agent may take: it may be in the middle of a large apply.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Names of Service ports (`shop/web:http`), by the id that the tables hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Services {
+    /// The pins that the ids are of.
+    pub pin_path: PathBuf,
+    pub names: BTreeMap<u32, String>,
+}
+
+/// What is wrong with the source's objects. Fails where no agent answers.
+pub fn warnings(agent: SocketAddr) -> anyhow::Result<Vec<Warning>> {
+    get(agent, "warnings").with_context(|| {
+        format!(
+            "warnings are known to a running agent only, and none answers at {agent}: start one, or name its --http"
+        )
+    })
+}
+
+/// Names by Service port id; none where no agent runs on these pins.
+pub fn service_names(agent: SocketAddr, pin_path: &Path) -> BTreeMap<u32, String> {
+    match get::<Services>(agent, "services") {
+        Ok(services) if services.pin_path == pin_path => services.names,
+        Ok(_) | Err(_) => BTreeMap::new(),
+    }
+}
+
+fn get<T: DeserializeOwned>(agent: SocketAddr, page: &str) -> anyhow::Result<T> {
+    let client = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).build().new_agent();
+    let mut response = client.get(format!("http://{agent}/{page}")).call()?;
+    response.body_mut().with_config().limit(u64::MAX).read_json().context("what answers is not lb-agent")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_agent_there_are_no_names_and_an_error_that_says_what_to_do() {
+        // Bound and closed again: nobody listens there.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let free = listener.local_addr().expect("an address");
+        drop(listener);
+        let error = format!("{:#}", warnings(free).expect_err("nobody answers"));
+        assert!(error.contains("--http") && error.contains(&free.to_string()), "{error}");
+        assert!(service_names(free, Path::new("/x")).is_empty());
+    }
+}
