@@ -154,7 +154,7 @@ mod tests {
     fn warnings_and_metrics() {
         let server = server();
         let warning = Warning::new(WarningKind::BadField, "is wrong", "write it right").of("Service a/b");
-        server.status.send_modify(|status| Arc::make_mut(status).warnings = [warning.clone()].into());
+        server.status.send_modify(|status| Arc::make_mut(status).warnings = Arc::new(vec![warning.clone()]));
         let (code, body) = get(&server, "/warnings");
         assert_eq!((code, serde_json::from_str::<Vec<Warning>>(&body).expect("JSON")), (200, vec![warning]));
         assert_eq!(get(&server, "/metrics"), (200, "# EOF\n".into()));

@@ -87,7 +87,7 @@ mod tests {
     fn answers_the_five_questions() {
         let mut status = Status::starting(Instant::now());
         status.rows = vec![("frontends4", 3)];
-        status.warnings = [Warning::new(WarningKind::BadField, "is wrong", "write it right")].into();
+        status.warnings = Arc::new(vec![Warning::new(WarningKind::BadField, "is wrong", "write it right")]);
         let (_sender, receiver) = watch::channel(Arc::new(status));
         let mut registry = registry("/nonexistent".into(), Sizes::default(), receiver);
         let metrics = Metrics::register(&mut registry);

@@ -17,7 +17,8 @@ pub struct Status {
     pub in_step: Option<SystemTime>,
     /// Since when they have not, and why.
     pub behind: Option<Behind>,
-    pub warnings: Arc<[Warning]>,
+    /// Shared between snapshots: there may be many.
+    pub warnings: Arc<Vec<Warning>>,
     /// Rows by table.
     pub rows: Vec<(&'static str, usize)>,
     /// Frontends that wait for their flows to end.
@@ -59,7 +60,7 @@ impl Status {
             turned: now,
             in_step: None,
             behind: None,
-            warnings: Arc::new([]),
+            warnings: Arc::default(),
             rows: Vec::new(),
             draining: 0,
             connections: Vec::new(),
@@ -69,7 +70,10 @@ impl Status {
 
     /// With what the source's connections are like. One that fails is a warning as long as it does.
     pub fn with_connections(mut self, connections: Vec<Connection>) -> Self {
-        self.warnings.extend(connections.iter().filter_map(Connection::warning));
+        let failing: Vec<Warning> = connections.iter().filter_map(Connection::warning).collect();
+        if !failing.is_empty() {
+            Arc::make_mut(&mut self.warnings).extend(failing);
+        }
         self.connections = connections;
         self
     }
