@@ -227,7 +227,7 @@ fn exit_codes_are_a_contract() {
         ("run --source x", 2, "--source"),
         ("run --source dir:/x --udp-secs none", 2, "--udp-secs"),
         ("frobnicate", 2, "frobnicate"),
-        ("run --source kube", 1, "--source=dir:PATH"),
+        ("run --source kube", 1, "--kubeconfig"),
         ("run --source dir:/x --services all", 1, "--services=lb"),
         ("run --source dir:/nonexistent/folder --http 127.0.0.1:0", 1, "/nonexistent/folder"),
         ("show frontends --pin-path /sys/fs/bpf/lb-nothing-here", 1, "lb-agent run"),
