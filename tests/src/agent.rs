@@ -49,6 +49,8 @@ pub struct Agent {
     netns: Netns,
     folder: PathBuf,
     source: PathBuf,
+    /// Where there is one, the API is the source instead.
+    kubeconfig: Option<PathBuf>,
     pin_path: PathBuf,
     owner: Owner,
     http: SocketAddr,
@@ -65,12 +67,20 @@ impl Agent {
             netns: netns.clone(),
             folder,
             source,
+            kubeconfig: None,
             pin_path,
             owner: Owner::Own,
             http: http_address(HTTP_PORT),
             flags: Vec::new(),
             process: None,
         }
+    }
+
+    /// Follows the API instead of a folder.
+    #[must_use]
+    pub fn following(mut self, kubeconfig: PathBuf) -> Self {
+        self.kubeconfig = Some(kubeconfig);
+        self
     }
 
     /// Adds flags of `lb-agent run`.
@@ -131,7 +141,10 @@ impl Agent {
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "it runs already");
         let mut command = self.command(&["run", "--node-name", crate::manifest::NODE, "--log-level", "info"]);
-        command.arg("--source").arg(format!("dir:{}", self.source.display()));
+        match &self.kubeconfig {
+            Some(kubeconfig) => command.args(["--source", "kube", "--kubeconfig"]).arg(kubeconfig),
+            None => command.arg("--source").arg(format!("dir:{}", self.source.display())),
+        };
         command.args(["--http", &self.http.to_string()]).args(&self.flags);
         for (flag, size) in SIZES {
             if !self.flags.iter().any(|given| given == flag) {
