@@ -183,7 +183,7 @@ impl Lab {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(lb_tests::random::config(192))]
 
     /// Whatever fails and whenever the agent is killed, the tables come to say what a fresh start would make of them,
     /// and on the way no packet meets anything but what was asked for before or is now.

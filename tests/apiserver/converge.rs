@@ -123,7 +123,7 @@ fn behave(server: &mut ApiServer) {
 
 #[test]
 fn any_history_ends_in_what_the_objects_ask_for() {
-    let config = Config { cases: 48, max_shrink_iters: 64, failure_persistence: None, ..Config::default() };
+    let config = Config { max_shrink_iters: 64, ..lb_tests::random::config(48) };
     let result = TestRunner::new(config).run(&proptest::collection::vec(step(), 1..40), |steps| {
         let mut server = ApiServer::start();
         put(&server, crate::stage::service("steady", 1));
