@@ -50,6 +50,7 @@ pub fn message<A: Parse, T: Tables<A>>(
     tables: &T,
     work: &mut Work<A>,
 ) -> Action {
+    packet.pull();
     let kind = kind::<A>(packet, l4);
     // A redirect of ICMPv6 embeds its packet in an option; it is link-local, and the stack's own.
     if kind == Kind::Other || (kind == Kind::Redirect && A::FAMILY == Family::V6) {
@@ -130,7 +131,7 @@ fn translate<A: Parse>(
     let ([s0, s1], [d0, d1]) = (inner.sport.to_be_bytes(), inner.dport.to_be_bytes());
     packet.write(inner_l4, &[s0, s1, d0, d1])?;
     A::write_addresses(packet, l4 + HEADER_LEN, known, inner)?;
-    if matches!(A::network(packet, L3, before), Network::Other) {
+    if matches!(A::network(packet, L3, before), Network::Other | Network::Short) {
         return Err(Refused);
     }
     after.dst = to.dst;

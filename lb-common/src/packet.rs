@@ -70,6 +70,10 @@ pub struct Refused;
 
 /// Bytes to change, in the primitives that the kernel offers an skb.
 pub trait PacketMut: Packet {
+    /// Makes headers readable that stand behind the linear part of an skb. False where there is nothing to do: then what
+    /// could not be read is not there.
+    fn pull(&mut self) -> bool;
+
     /// Overwrites the source and destination at `offset`.
     fn write_addresses<A: Addr>(&mut self, offset: usize, tuple: &Tuple<A>) -> Result<(), Refused>;
 

@@ -75,7 +75,9 @@ pub enum Parsed {
     Icmp(usize),
     /// A fragment: its ports, if any, are not to be trusted for the others of the datagram.
     Fragment,
-    /// Another protocol, or too short for the one it names.
+    /// The packet ends before its headers do, or they stand behind the linear part of an skb.
+    Short,
+    /// Another protocol, or one that makes no sense.
     Other,
 }
 
@@ -88,6 +90,7 @@ pub enum Network {
         l4: usize,
     },
     Fragment,
+    Short,
     Other,
 }
 
@@ -114,6 +117,7 @@ pub trait Parse: Addr {
             Network::Carries { number, l4 } if number == Self::ICMP => Parsed::Icmp(packet.forget_bounds(l4)),
             Network::Carries { number, l4 } => transport(packet, number, packet.forget_bounds(l4), tuple),
             Network::Fragment => Parsed::Fragment,
+            Network::Short => Parsed::Short,
             Network::Other => Parsed::Other,
         }
     }
@@ -134,7 +138,7 @@ impl Parse for [u8; 4] {
 
     #[inline(always)]
     fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network {
-        let Some(ip) = packet.header::<Ipv4Hdr>(l3) else { return Network::Other };
+        let Some(ip) = packet.header::<Ipv4Hdr>(l3) else { return Network::Short };
         let header_len = usize::from(ip.vihl & 0x0f) * 4;
         if ip.vihl >> 4 != 4 || header_len < Ipv4Hdr::LEN {
             return Network::Other;
@@ -168,7 +172,7 @@ impl Parse for [u8; 16] {
 
     #[inline(always)]
     fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network {
-        let Some(ip) = packet.header::<Ipv6Hdr>(l3) else { return Network::Other };
+        let Some(ip) = packet.header::<Ipv6Hdr>(l3) else { return Network::Short };
         if ip.vcf[0] >> 4 != 6 {
             return Network::Other;
         }
@@ -184,7 +188,7 @@ impl Parse for [u8; 16] {
                 44 => return Network::Fragment,
                 number => return Network::Carries { number, l4: offset },
             };
-            let Some([following, len]) = packet.header::<[u8; 2]>(offset) else { return Network::Other };
+            let Some([following, len]) = packet.header::<[u8; 2]>(offset) else { return Network::Short };
             next = following;
             // AH (RFC 4302) counts 4-byte units less two, the others (RFC 8200) 8-byte units less one.
             offset += if unit == 4 { (usize::from(len) + 2) * 4 } else { (usize::from(len) + 1) * 8 };
@@ -210,11 +214,11 @@ fn transport<A: Addr>(packet: &impl Packet, number: u8, l4: usize, tuple: &mut T
     let mut tcp = TcpFlags::default();
     // The transport protocols of Services begin alike: source port, destination port.
     let ports = if proto == Proto::TCP {
-        let Some(header) = packet.header::<[u8; TcpHdr::LEN]>(l4) else { return Parsed::Other };
+        let Some(header) = packet.header::<[u8; TcpHdr::LEN]>(l4) else { return Parsed::Short };
         tcp = TcpFlags::new(header[TCP_FLAGS]);
         [header[0], header[1], header[2], header[3]]
     } else {
-        let Some([s0, s1, d0, d1, ..]) = packet.header::<[u8; UdpHdr::LEN]>(l4) else { return Parsed::Other };
+        let Some([s0, s1, d0, d1, ..]) = packet.header::<[u8; UdpHdr::LEN]>(l4) else { return Parsed::Short };
         [s0, s1, d0, d1]
     };
     tuple.sport = u16::from_be_bytes([ports[0], ports[1]]);

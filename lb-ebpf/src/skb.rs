@@ -14,7 +14,7 @@ use lb_common::addr::{Addr, Family};
 use lb_common::packet::{Header, OFFSET_MAX, Packet, PacketMut, Refused, Summed, ZeroSum};
 use lb_common::table::Tuple;
 
-/// Bytes that should be in the linear part: Ethernet, IPv6, a few extension headers, TCP.
+/// Bytes that are pulled into the linear part: Ethernet, IPv6, a few extension headers, TCP.
 const HEADERS_LEN: u32 = 14 + 40 + 44 + 20;
 
 /// Of `bpf_l4_csum_replace`, enum in include/uapi/linux/bpf.h since Linux 6.16.
@@ -47,17 +47,10 @@ pub unsafe fn copy_words<T>(from: *const u32, to: *mut u32) {
 pub struct Skb(*mut __sk_buff);
 
 impl Skb {
-    /// The packet of a program run, with its headers where they can be read.
+    /// The packet of a program run.
     #[inline(always)]
-    pub fn new(skb: *mut __sk_buff) -> Self {
-        let skb = Self(skb);
-        let linear_len = skb.data_end() - skb.data();
-        if linear_len < HEADERS_LEN as usize && linear_len < skb.len() as usize {
-            // Refused: what cannot be read is not ours, and passes.
-            // SAFETY: the context of this program run.
-            let _ = unsafe { bpf_skb_pull_data(skb.0, HEADERS_LEN.min(skb.len())) };
-        }
-        skb
+    pub const fn new(skb: *mut __sk_buff) -> Self {
+        Self(skb)
     }
 
     #[inline(always)]
@@ -146,6 +139,14 @@ impl Packet for Skb {
 }
 
 impl PacketMut for Skb {
+    #[inline(always)]
+    fn pull(&mut self) -> bool {
+        let linear_len = (self.data_end() - self.data()) as u32;
+        let wanted_len = HEADERS_LEN.min(self.len());
+        // SAFETY: the context of this program run.
+        linear_len < wanted_len && unsafe { bpf_skb_pull_data(self.0, wanted_len) } == 0
+    }
+
     #[inline(always)]
     fn write_addresses<A: Addr>(&mut self, offset: usize, tuple: &Tuple<A>) -> Result<(), Refused> {
         let addresses = self.at::<[A; 2]>(offset).ok_or(Refused)?;

@@ -4,6 +4,7 @@ mod churn;
 mod documents;
 mod endpoints;
 mod flips;
+mod headers;
 mod inspect;
 mod interfaces;
 mod ip_mode;

@@ -32,8 +32,20 @@ impl Asking {
         }
     }
 
+    /// Waits for one more answer to the same words.
+    pub fn another(&self, words: &str) -> Outcome {
+        match self.listen(words) {
+            Ok(answer) => Outcome::Answered(answer),
+            Err(error) => Outcome::of(&error),
+        }
+    }
+
     fn exchange(&self, words: &str) -> io::Result<Answer> {
         self.socket.send(words.as_bytes())?;
+        self.listen(words)
+    }
+
+    fn listen(&self, words: &str) -> io::Result<Answer> {
         let mut bytes = vec![0; 64 * 1024];
         loop {
             let count = match self.socket.recv(&mut bytes) {

@@ -106,6 +106,10 @@ impl Packet for Bytes {
 }
 
 impl PacketMut for Bytes {
+    fn pull(&mut self) -> bool {
+        false
+    }
+
     fn write_addresses<A: Addr>(&mut self, offset: usize, tuple: &Tuple<A>) -> Result<(), Refused> {
         let addresses = [tuple.src.as_bytes(), tuple.dst.as_bytes()].concat();
         self.bytes.get_mut(offset..offset + addresses.len()).ok_or(Refused)?.copy_from_slice(&addresses);

@@ -28,17 +28,36 @@ struct Args {
     /// Turns of every measurement; the figures are their medians
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
+    /// What to measure; the whole table takes some minutes
+    #[arg(long, value_enum, default_value_t = Part::All)]
+    part: Part,
     /// Folder for bench.svg and bench.txt
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    All,
+    /// What a packet costs in the programs, by test-run.
+    Programs,
+    /// What they cost under live traffic, as the kernel clocks it.
+    Live,
+}
+
 fn main() -> Result<()> {
     let args = Args::parse();
     stay_on_last_processor()?;
-    println!("programs: {} rounds of test-run", args.rounds);
-    let mut figures: Vec<Figure> = program::measure(args.rounds)?;
-    figures.extend(network::measure(args.rounds)?);
+    let mut figures: Vec<Figure> = Vec::new();
+    if args.part != Part::Live {
+        println!("programs: {} rounds of test-run", args.rounds);
+        figures.extend(program::measure(args.rounds)?);
+    }
+    match args.part {
+        Part::All => figures.extend(network::measure(args.rounds)?),
+        Part::Live => figures.extend(network::live(args.rounds)?),
+        Part::Programs => {}
+    }
     let table = figures::table(&figures);
     print!("\n{table}");
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;

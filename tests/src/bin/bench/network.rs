@@ -107,6 +107,11 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
     Ok([live, rates, bulks, ratios].concat())
 }
 
+/// What the programs take under live traffic, and nothing else.
+pub fn live(rounds: u16) -> Result<Vec<Figure>> {
+    Node::start("benchlive", Way::Us(Count::One))?.program_time(usize::from(rounds * ROUNDS))
+}
+
 fn ratios(rates: &[Figure], bulks: &[Figure]) -> Vec<Figure> {
     let least = Target::AtLeast;
     let [plain, nft, us, nft_many, us_many] = rates else { unreachable!("one figure for each way") };
@@ -154,9 +159,14 @@ impl Node {
     /// What the programs take under live traffic, as the kernel clocks it: one reading of the clock a run included.
     fn program_time(&mut self, rounds: usize) -> Result<Vec<Figure>> {
         let _clock = enable_stats(Stats::RunTime)?;
-        let (mut ingress, mut egress, mut connection) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ingress, mut egress, mut connection, mut bulk) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
+            let start = self.clocked()?;
+            self.client(|targets| load::bulk_rate(targets[0], TURN))?;
             let before = self.clocked()?;
+            bulk.push(
+                (before.programs[0].ns - start.programs[0].ns) / (before.programs[0].runs - start.programs[0].runs),
+            );
             self.client(|targets| load::connection_rate(targets, CLIENTS, TURN))?;
             let after = self.clocked()?;
             let spent = |program: usize| after.programs[program].ns - before.programs[program].ns;
@@ -169,6 +179,7 @@ impl Node {
         Ok(vec![
             figure("IPv4 live traffic, ingress program, mean", Unit::NsPerPacket, ingress),
             figure("IPv4 live traffic, egress program, mean", Unit::NsPerPacket, egress),
+            figure("IPv4 live bulk, ingress program, mean", Unit::NsPerPacket, bulk),
             figure("our programs, all packets of a connection", Unit::NsPerConnection, connection),
         ])
     }
