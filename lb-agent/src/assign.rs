@@ -249,7 +249,7 @@ impl FamilyAssign<'_> {
     }
 }
 
-const fn row(id: u32, frontend: &DesiredFrontend) -> Frontend {
+const fn row<A>(id: u32, frontend: &DesiredFrontend<A>) -> Frontend {
     Frontend {
         id,
         mode: frontend.mode,

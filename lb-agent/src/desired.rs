@@ -2,6 +2,7 @@
 //!
 //! Recomputed whole each time; ids are added by [`assign`](crate::assign).
 
+mod access;
 mod build;
 mod claim;
 mod endpoint;
@@ -15,6 +16,7 @@ mod vendor;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use access::{Access, SourcePrefix};
 use build::{FamilyBuilder, OfService, Shared};
 use claim::Claim;
 use endpoint::Here;
@@ -31,8 +33,7 @@ use crate::model::{EndpointSlice, Service, ServiceType, Warning, WarningKind, Wo
 /// left out when the tables are full.
 pub fn desired(world: &World, policy: &Policy, limits: &Limits) -> Desired {
     let slices = slices_by_service(world);
-    let zone = world.node(&policy.node_name).and_then(|node| node.zone.as_deref());
-    let here = Here { node: &policy.node_name, zone };
+    let here = Here::of(world, &policy.node_name);
     let mut shared = Shared::new(limits);
     let mut v4 = FamilyBuilder::<[u8; 4]>::new();
     let mut v6 = FamilyBuilder::<[u8; 16]>::new();

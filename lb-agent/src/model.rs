@@ -6,6 +6,7 @@ mod change;
 mod endpoint;
 mod name;
 mod node;
+mod prefix;
 mod service;
 mod warning;
 
@@ -15,7 +16,8 @@ pub use change::{Change, Kind, Object, ObjectRef};
 pub use endpoint::{Conditions, Endpoint, EndpointSlice, Hints, SlicePort};
 pub use name::ObjectName;
 pub use node::Node;
-pub use service::{IngressEntry, IpMode, Service, ServicePort, ServiceType, TrafficPolicy};
+pub use prefix::Prefix;
+pub use service::{IngressEntry, IpMode, Service, ServicePort, ServiceType, SourceRange, TrafficPolicy};
 pub use warning::{Warning, WarningKind};
 
 /// Everything that the source has told so far.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use lb_common::addr::Proto;
 use lb_common::table::{Backend, FrontendKey, Origin};
 
+use super::access::{self, Access};
 use super::claim::Claim;
 use super::endpoint::{self, Here};
 use super::policy::Limits;
-use super::scope::{self, Access, Supply, Target, Targets};
+use super::scope::{self, Supply, Target, Targets};
 use super::table::{
     Choice, Choices, DesiredFrontend, DesiredMember, FamilyDesired, PoolIndex, ServicePortIndex, ServicePortName,
 };
@@ -83,7 +84,15 @@ struct PortRows<'a, A> {
     port: &'a ServicePort,
     usable: Usable<A>,
     /// What to write: address and decision. Addresses that another Service holds are not among them.
-    frontends: Vec<(FrontendKey<A>, Claim, Targets)>,
+    frontends: Vec<FrontendRow<A>>,
+}
+
+/// One address of the port and what was decided for it.
+struct FrontendRow<A> {
+    key: FrontendKey<A>,
+    claim: Claim,
+    targets: Targets,
+    access: Access<A>,
 }
 
 impl<A: TableAddr> FamilyBuilder<A> {
@@ -104,13 +113,14 @@ impl<A: TableAddr> FamilyBuilder<A> {
         if !is_served || claims.is_empty() {
             return;
         }
-        let access = scope::access::<A>(of.service);
-        if access == Access::Restricted && claims.iter().any(|(_, claim)| claim.is_served()) {
-            shared.warnings.push(scope::restricted_warning(&format!("Service {}", of.service.name)));
+        let vips = claims.iter().filter(|(_, claim)| claim.is_served()).map(|(addr, _)| *addr);
+        let access = access::access(of.service, of.here.primary(A::FAMILY), vips);
+        if !access.is_open() && claims.iter().any(|(_, claim)| claim.is_served()) {
+            shared.warnings.push(access::restricted_warning(&format!("Service {}", of.service.name)));
         }
         let mut ports = Vec::with_capacity(of.service.ports.len());
         for port in &of.service.ports {
-            ports.extend(self.port_rows(of, port, &claims, access, shared));
+            ports.extend(self.port_rows(of, port, &claims, &access, shared));
         }
         match self.shortage(&ports, shared) {
             None => ports.into_iter().for_each(|rows| self.insert(of, rows, shared)),
@@ -126,7 +136,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
         of: &OfService<'a>,
         port: &'a ServicePort,
         claims: &[(A, Claim)],
-        access: Access,
+        access: &Access<A>,
         shared: &mut Shared,
     ) -> Option<PortRows<'a, A>> {
         let candidates = endpoint::of_port::<A>(of.slices, port, &of.here);
@@ -149,15 +159,15 @@ impl<A: TableAddr> FamilyBuilder<A> {
                 continue;
             }
             let targets = match access {
-                Access::Restricted => Targets::PASS,
+                Access::Only(_) => Targets::PASS,
                 Access::Open => scope::load_balancer(claim.mode, of.service.external_policy, supply),
             };
-            frontends.push((key, *claim, targets));
+            frontends.push(FrontendRow { key, claim: *claim, targets, access: access.clone() });
         }
         if frontends.is_empty() {
             return None;
         }
-        let is_served = frontends.iter().any(|(_, claim, _)| claim.is_served());
+        let is_served = frontends.iter().any(|row| row.claim.is_served());
         if is_served && port.proto == Proto::SCTP && usable.members.iter().any(|(backend, _)| backend.port != port.port)
         {
             shared.warnings.push(sctp_port(of.service, port));
@@ -185,7 +195,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
 
     /// Rows of the pools that these frontends ask for and that nobody has asked for before.
     fn new_pool_rows(&self, rows: &PortRows<'_, A>) -> usize {
-        let is_asked_for = |target| rows.frontends.iter().any(|(_, _, targets)| targets.contains(target));
+        let is_asked_for = |target| rows.frontends.iter().any(|row| row.targets.contains(target));
         let is_new = |pool: &Vec<Backend<A>>| !self.pools.contains_key(pool.as_slice());
         let Usable { cluster, local, .. } = &rows.usable;
         let for_cluster = is_asked_for(Target::Cluster) && is_new(cluster);
@@ -196,14 +206,15 @@ impl<A: TableAddr> FamilyBuilder<A> {
     fn insert(&mut self, of: &OfService<'_>, rows: PortRows<'_, A>, shared: &mut Shared) {
         let service_port = shared.service_ports.index(&of.name, rows.port);
         shared.frontend_count += rows.frontends.len() as u32;
-        for (key, claim, targets) in rows.frontends {
+        for FrontendRow { key, claim, targets, access } in rows.frontends {
             let choices = Choices {
                 workload: self.choice(targets.workload, &rows.usable),
                 host: self.choice(targets.host, &rows.usable),
                 external: self.choice(targets.external, &rows.usable),
             };
-            let Claim { mode, decided_by, origin, .. } = claim;
-            self.rows.frontends.insert(key, DesiredFrontend { service_port, mode, decided_by, origin, choices });
+            let (Claim { mode, decided_by, origin, .. }, affinity_secs) = (claim, of.service.affinity_secs);
+            let row = DesiredFrontend { service_port, mode, decided_by, origin, choices, access, affinity_secs };
+            self.rows.frontends.insert(key, row);
         }
         // Two ports of one Service may share name and protocol by mistake; their endpoints are the same then.
         let is_known = self.rows.members.last().is_some_and(|last| last.service_port >= service_port);

@@ -1,15 +1,36 @@
 //! The endpoints of one Service port and family, merged from its slices (spec 2.2).
 
+use std::net::IpAddr;
+
+use lb_common::addr::Family;
 use lb_common::table::Backend;
 
 use crate::family::TableAddr;
-use crate::model::{Conditions, EndpointSlice, Hints, ServicePort};
+use crate::model::{Conditions, EndpointSlice, Hints, ServicePort, World};
 
 /// Which node this is.
 #[derive(Clone, Copy, Debug)]
 pub struct Here<'a> {
     pub node: &'a str,
     pub zone: Option<&'a str>,
+    addresses: &'a [IpAddr],
+}
+
+impl<'a> Here<'a> {
+    /// Zone and addresses are those of the Node with this name, where there is one.
+    pub fn of(world: &'a World, node: &'a str) -> Self {
+        let object = world.node(node);
+        Self {
+            node,
+            zone: object.and_then(|object| object.zone.as_deref()),
+            addresses: object.map_or(&[], |object| &object.addresses),
+        }
+    }
+
+    /// The node's first address of a family: where kube-proxy's nftables mode serves NodePorts.
+    pub fn primary(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|addr| addr.is_ipv4() == (family == Family::V4))
+    }
 }
 
 /// An endpoint that policy may choose.

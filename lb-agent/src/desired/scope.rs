@@ -1,9 +1,8 @@
 //! From mode, policy and supply to what each kind of client gets: the whole decision in one table.
 
-use lb_common::addr::{Addr, Family};
 use lb_common::table::Mode;
 
-use crate::model::{Service, TrafficPolicy, Warning, WarningKind};
+use crate::model::TrafficPolicy;
 
 /// Which endpoints are usable, seen from this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,33 +72,4 @@ const fn or_pass(target: Target) -> Target {
         Target::Reject | Target::Drop => Target::Pass,
         other => other,
     }
-}
-
-/// Whether `loadBalancerSourceRanges` keeps anybody out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    Open,
-    Restricted,
-}
-
-/// Spec 2.10: ranges of the other family do not count, and a range of length 0 lets everybody in.
-pub fn access<A: Addr>(service: &Service) -> Access {
-    let is_ours = |range: &&String| range.contains(':') == (A::FAMILY == Family::V6);
-    let mut ranges = service.source_ranges.iter().filter(is_ours).peekable();
-    if ranges.peek().is_some() && !ranges.any(|range| range.ends_with("/0")) {
-        Access::Restricted
-    } else {
-        Access::Open
-    }
-}
-
-/// A filter that is not enforced would let everybody in, so the address is left to whoever enforces it.
-pub fn restricted_warning(object: &str) -> Warning {
-    Warning::new(
-        WarningKind::Unsupported,
-        "is not enforced by this version, so the address is left to kube-proxy and the balancer",
-        "remove the ranges to have the address served here",
-    )
-    .of(object)
-    .at("spec.loadBalancerSourceRanges")
 }

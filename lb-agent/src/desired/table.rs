@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use lb_common::addr::Proto;
 use lb_common::table::{Backend, FrontendKey, MemberState, Mode, Origin, Rule};
 
+use super::access::Access;
 use crate::model::{ObjectName, Warning};
 
 /// All tables as they should be.
@@ -23,7 +25,7 @@ pub struct Desired {
 /// The tables of one family.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FamilyDesired<A> {
-    pub frontends: BTreeMap<FrontendKey<A>, DesiredFrontend>,
+    pub frontends: BTreeMap<FrontendKey<A>, DesiredFrontend<A>>,
     /// Addressed by [`PoolIndex`]; each content once, never empty, backends in order.
     pub pools: Vec<Arc<[Backend<A>]>>,
     /// Each (Service port, address, port) once.
@@ -37,13 +39,17 @@ impl<A> Default for FamilyDesired<A> {
 }
 
 /// One frontend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DesiredFrontend {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredFrontend<A> {
     pub service_port: ServicePortIndex,
     pub mode: Mode,
     pub decided_by: Rule,
     pub origin: Origin,
     pub choices: Choices,
+    /// Which clients may open a flow, whatever their choice says.
+    pub access: Access<A>,
+    /// Seconds that a client keeps its backend, over all addresses of the Service port; `None`: no affinity.
+    pub affinity_secs: Option<NonZeroU32>,
 }
 
 /// What each kind of client gets.

@@ -20,8 +20,9 @@ fn policy() -> Policy {
     }
 }
 
-fn service(name: &str, ip: [u8; 4]) -> Change {
-    let service = Service {
+/// A load balancer's Service without a policy of its own.
+pub fn service(name: &str, ip: [u8; 4]) -> Service {
+    Service {
         name: ObjectName::new("t", name),
         created_secs: None,
         service_type: ServiceType::LoadBalancer,
@@ -36,8 +37,11 @@ fn service(name: &str, ip: [u8; 4]) -> Change {
         internal_policy: TrafficPolicy::Cluster,
         affinity_secs: None,
         source_ranges: Vec::new(),
-    };
-    Change::Apply { object: Object::Service(service), warnings: Vec::new() }
+    }
+}
+
+fn published(name: &str, ip: [u8; 4]) -> Change {
+    Change::Apply { object: Object::Service(service(name, ip)), warnings: Vec::new() }
 }
 
 fn slice(service: &str, endpoints: u32) -> Change {
@@ -66,12 +70,12 @@ fn world(changes: impl IntoIterator<Item = Change>) -> World {
 
 #[test]
 fn a_pool_of_more_than_65535_is_refused_loudly() {
-    let fits = world([service("a", [1, 2, 3, 4]), slice("a", 65_535)]);
+    let fits = world([published("a", [1, 2, 3, 4]), slice("a", 65_535)]);
     let result = desired(&fits, &policy(), &Limits::UNLIMITED);
     assert_eq!(result.v4.pools[0].len(), 65_535);
     assert_eq!(result.warnings, []);
 
-    let large = world([service("a", [1, 2, 3, 4]), slice("a", 65_536), service("b", [1, 2, 3, 5])]);
+    let large = world([published("a", [1, 2, 3, 4]), slice("a", 65_536), published("b", [1, 2, 3, 5])]);
     let result = desired(&large, &policy(), &Limits::UNLIMITED);
     assert_eq!(result.v4.frontends.len(), 1);
     assert_eq!(result.warnings.len(), 1);
@@ -85,7 +89,7 @@ fn a_pool_of_more_than_65535_is_refused_loudly() {
 fn each_limit_is_kept() {
     let world = world((1..=4).flat_map(|n| {
         let name = format!("s{n}");
-        [service(&name, [1, 2, 3, n]), slice(&name, u32::from(n))]
+        [published(&name, [1, 2, 3, n]), slice(&name, u32::from(n))]
     }));
     let frontends = |limits: Limits| {
         let result = desired(&world, &policy(), &limits);

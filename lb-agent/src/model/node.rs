@@ -9,6 +9,6 @@ pub struct Node {
     pub name: Arc<str>,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<Arc<str>>,
-    /// `status.addresses` of the types InternalIP and ExternalIP, in their order.
+    /// `status.addresses`: those of type InternalIP in their order, then those of type ExternalIP.
     pub addresses: Vec<IpAddr>,
 }

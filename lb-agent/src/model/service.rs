@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use lb_common::addr::Proto;
+use lb_common::addr::{Family, Proto};
 
-use super::ObjectName;
+use super::{ObjectName, Prefix};
 
 /// A Service with its load-balancer status.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,10 +28,10 @@ pub struct Service {
     pub ingress: Vec<IngressEntry>,
     pub external_policy: TrafficPolicy,
     pub internal_policy: TrafficPolicy,
-    /// `sessionAffinity: ClientIP` and its time-out.
-    pub affinity_secs: Option<u32>,
-    /// `spec.loadBalancerSourceRanges`, trimmed, not parsed.
-    pub source_ranges: Vec<String>,
+    /// `sessionAffinity: ClientIP` and its time-out: from 1 second to a day.
+    pub affinity_secs: Option<NonZeroU32>,
+    /// `spec.loadBalancerSourceRanges`, of both families.
+    pub source_ranges: Vec<SourceRange>,
 }
 
 /// `spec.type`.
@@ -69,6 +70,32 @@ pub enum IpMode {
     Proxy,
     /// Any other string; not intercepted (IPM-08).
     Unknown(Box<str>),
+}
+
+/// An entry of `spec.loadBalancerSourceRanges`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceRange {
+    /// These clients are let in.
+    Prefix(Prefix),
+    /// The text is no prefix, and lets nobody in: a list that holds only mistakes must not open the door to everybody.
+    /// The family is the one that the text looks like.
+    Unreadable(Family),
+}
+
+impl SourceRange {
+    pub const fn family(&self) -> Family {
+        match self {
+            Self::Prefix(prefix) => prefix.family(),
+            Self::Unreadable(family) => *family,
+        }
+    }
+
+    pub const fn prefix(&self) -> Option<Prefix> {
+        match self {
+            Self::Prefix(prefix) => Some(*prefix),
+            Self::Unreadable(_) => None,
+        }
+    }
 }
 
 /// `internalTrafficPolicy`, `externalTrafficPolicy`.

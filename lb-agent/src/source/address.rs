@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::model::Prefix;
+
 /// Reads an address as Go's `ParseIPSloppy` does: leading zeros of IPv4 are decimal, not octal (`1.2.3.004` is
 /// `1.2.3.4`), and an IPv4 address mapped into IPv6 is that IPv4 address. No zone, no surrounding space.
 pub fn parse(text: &str) -> Option<IpAddr> {
@@ -16,23 +18,40 @@ pub fn parse(text: &str) -> Option<IpAddr> {
     Some(v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4))
 }
 
+/// Reads a prefix as Go's `ParseCIDRSloppy` does: the address as [`parse`] does, the length in decimal with leading zeros
+/// allowed (`203.0.113.000/025`), bits after the prefix dropped.
+pub fn parse_prefix(text: &str) -> Option<Prefix> {
+    let (addr, len) = text.split_once('/')?;
+    let len = parse_decimal(len)?;
+    let addr_v4 = parse_v4(addr).map(IpAddr::V4);
+    match addr_v4.or_else(|| parse(addr))? {
+        // Mapped into IPv6: 96 bits of the length are the mapping's.
+        ip @ IpAddr::V4(_) if addr_v4.is_none() => Prefix::new(ip, len.checked_sub(96)?),
+        ip => Prefix::new(ip, len),
+    }
+}
+
 fn parse_v4(text: &str) -> Option<Ipv4Addr> {
     let mut octets = [0u8; 4];
     let mut parts = text.split('.');
     for octet in &mut octets {
-        let part = parts.next()?;
-        if part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        let digits = part.trim_start_matches('0');
-        *octet = if digits.is_empty() { 0 } else { digits.parse().ok()? };
+        *octet = parse_decimal(parts.next()?)?;
     }
     parts.next().is_none().then(|| octets.into())
 }
 
+/// A number below 256; leading zeros do not count.
+fn parse_decimal(text: &str) -> Option<u8> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digits = text.trim_start_matches('0');
+    if digits.is_empty() { Some(0) } else { digits.parse().ok() }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{parse, parse_prefix};
 
     #[test]
     fn reads_what_the_api_server_accepts() {
@@ -65,6 +84,32 @@ mod tests {
             "::1.2.3",
         ] {
             assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    /// The spellings of `TestBadIPs` among them.
+    #[test]
+    fn reads_prefixes_that_the_api_server_accepts() {
+        for (text, expected) in [
+            ("203.0.113.0/25", "203.0.113.0/25"),
+            ("203.0.113.000/025", "203.0.113.0/25"),
+            ("203.0.113.77/25", "203.0.113.0/25"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("1.2.3.4/32", "1.2.3.4/32"),
+            ("2001:DB8::1/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+            ("::ffff:1.2.3.4/120", "1.2.3.0/24"),
+        ] {
+            assert_eq!(parse_prefix(text).map(|prefix| prefix.to_string()).as_deref(), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_prefix() {
+        for text in
+            ["", "1.2.3.4", "1.2.3.4/", "1.2.3.4/33", "1.2.3.4/-1", "1.2.3.4/256", "::1/129", "::ffff:1.2.3.4/95"]
+        {
+            assert_eq!(parse_prefix(text), None, "{text}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Node to model type.
 
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1 as core;
 
 use super::Converter;
@@ -9,12 +11,13 @@ use crate::model::Node;
 pub fn convert(converter: &mut Converter, name: &str, raw: &core::Node, fields: &mut Fields) -> Node {
     let zone = raw.metadata.labels.as_ref().and_then(|labels| labels.get("topology.kubernetes.io/zone"));
     let listed = raw.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
-    let addresses = listed
-        .iter()
-        .enumerate()
-        .filter(|(_, address)| matches!(address.type_.as_str(), "InternalIP" | "ExternalIP"))
-        .filter_map(|(index, entry)| fields.ip(|| format!("status.addresses[{index}].address"), &entry.address))
-        .collect();
+    let mut of_type = |wanted: &str| -> Vec<IpAddr> {
+        let entries = listed.iter().enumerate().filter(|(_, entry)| entry.type_ == wanted);
+        entries
+            .filter_map(|(index, entry)| fields.ip(|| format!("status.addresses[{index}].address"), &entry.address))
+            .collect()
+    };
+    let addresses = [of_type("InternalIP"), of_type("ExternalIP")].concat();
     Node {
         name: converter.shared(name),
         // An empty label is no zone.

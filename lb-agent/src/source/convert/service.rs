@@ -2,20 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
+use lb_common::addr::Family;
 
 use super::Converter;
 use super::fields::Fields;
-use crate::model::{IngressEntry, IpMode, ObjectName, Service, ServicePort, ServiceType, TrafficPolicy, WarningKind};
+use crate::model::{
+    IngressEntry, IpMode, ObjectName, Service, ServicePort, ServiceType, SourceRange, TrafficPolicy, WarningKind,
+};
+use crate::source::address;
 
 /// A copy of the whole object, of no interest and often large.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// The API's default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
-const AFFINITY_DEFAULT_SECS: u32 = 10_800;
+const AFFINITY_DEFAULT_SECS: NonZeroU32 = NonZeroU32::new(10_800).unwrap();
 /// The API's largest value of it: a day.
-const AFFINITY_MAX_SECS: i32 = 86_400;
+const AFFINITY_MAX_SECS: u32 = 86_400;
 
 pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, fields: &mut Fields) -> Service {
     let spec = raw.spec.unwrap_or_default();
@@ -34,7 +39,7 @@ pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, 
         external_policy: traffic_policy("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref(), fields),
         internal_policy: traffic_policy("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref(), fields),
         affinity_secs: affinity_secs(&spec, fields),
-        source_ranges: source_ranges(&spec),
+        source_ranges: source_ranges(&spec, fields),
     }
 }
 
@@ -169,7 +174,7 @@ fn traffic_policy(field: &str, text: Option<&str>, fields: &mut Fields) -> Traff
     }
 }
 
-fn affinity_secs(spec: &core::ServiceSpec, fields: &mut Fields) -> Option<u32> {
+fn affinity_secs(spec: &core::ServiceSpec, fields: &mut Fields) -> Option<NonZeroU32> {
     match spec.session_affinity.as_deref() {
         None | Some("None" | "") => return None,
         Some("ClientIP") => {}
@@ -180,19 +185,29 @@ fn affinity_secs(spec: &core::ServiceSpec, fields: &mut Fields) -> Option<u32> {
         }
     }
     let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
-    match config.and_then(|client| client.timeout_seconds) {
-        None => Some(AFFINITY_DEFAULT_SECS),
-        Some(secs @ 1..=AFFINITY_MAX_SECS) => Some(secs.unsigned_abs()),
-        Some(secs) => {
-            let problem = format!("{secs} is out of range; read as {AFFINITY_DEFAULT_SECS}");
-            let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-            fields.warn(WarningKind::BadField, field, problem, "write seconds from 1 to 86400");
-            Some(AFFINITY_DEFAULT_SECS)
-        }
+    let Some(given) = config.and_then(|client| client.timeout_seconds) else { return Some(AFFINITY_DEFAULT_SECS) };
+    let secs = u32::try_from(given).ok().and_then(NonZeroU32::new).filter(|secs| secs.get() <= AFFINITY_MAX_SECS);
+    if secs.is_none() {
+        let problem = format!("{given} is out of range; read as {AFFINITY_DEFAULT_SECS}");
+        let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+        fields.warn(WarningKind::BadField, field, problem, "write seconds from 1 to 86400");
     }
+    secs.or(Some(AFFINITY_DEFAULT_SECS))
 }
 
-fn source_ranges(spec: &core::ServiceSpec) -> Vec<String> {
-    let listed = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
-    listed.iter().map(|range| range.trim().to_owned()).collect()
+fn source_ranges(spec: &core::ServiceSpec, fields: &mut Fields) -> Vec<SourceRange> {
+    let listed = spec.load_balancer_source_ranges.as_deref().unwrap_or_default().iter().enumerate();
+    listed.map(|(index, text)| source_range(index, text.trim(), fields)).collect()
+}
+
+fn source_range(index: usize, text: &str, fields: &mut Fields) -> SourceRange {
+    address::parse_prefix(text).map_or_else(
+        || {
+            let problem = format!("{text:?} is not a range of addresses; it lets nobody in");
+            let field = format!("spec.loadBalancerSourceRanges[{index}]");
+            fields.warn(WarningKind::BadField, field, problem, "write ADDRESS/LENGTH, such as 203.0.113.0/24");
+            SourceRange::Unreadable(if text.contains(':') { Family::V6 } else { Family::V4 })
+        },
+        SourceRange::Prefix,
+    )
 }

@@ -1,9 +1,10 @@
 //! Conversion keeps what is right and names what is not.
 
 use k8s_openapi::serde::de::DeserializeOwned;
+use lb_common::addr::Family;
 
 use super::*;
-use crate::model::{EndpointSlice, IpMode, Service, ServiceType};
+use crate::model::{EndpointSlice, IpMode, Service, ServiceType, SourceRange};
 
 fn read<T: DeserializeOwned>(yaml: &str) -> T {
     serde_yaml_ng::from_str(yaml).expect("test YAML parses")
@@ -115,6 +116,42 @@ fn slices_of_nobody_are_ignored() {
 fn an_object_without_a_name_is_refused() {
     let warning = Converter::default().service(read("{spec: {}}")).expect_err("has no name");
     assert_eq!(warning.field.as_deref(), Some("metadata.name"));
+}
+
+#[test]
+fn sr_07_source_ranges_are_trimmed_and_read_in_old_spellings() {
+    let (service, warnings) = service(
+        "{metadata: {name: a}, spec: {clusterIP: 10.0.0.1, loadBalancerSourceRanges:
+          [' 203.0.113.0/25 ', 203.0.113.000/025, '2001:db8::/32', 203.0.113.0, '2001:db8::/129']}}",
+    );
+    let ranges: Vec<_> = service.source_ranges.iter().map(|range| range.prefix().map(|p| p.to_string())).collect();
+    let readable = ["203.0.113.0/25", "203.0.113.0/25", "2001:db8::/32"].map(|text| Some(text.to_owned()));
+    assert_eq!(ranges, [&readable[..], &[None, None]].concat());
+    let families: Vec<_> = service.source_ranges[3..].iter().map(SourceRange::family).collect();
+    assert_eq!(families, [Family::V4, Family::V6]);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("Service default/a: spec.loadBalancerSourceRanges[3]: \"203.0.113.0\" is not"));
+}
+
+/// SA: the parameters. The API's default is three hours, its largest value a day.
+#[test]
+fn sa_affinity_has_seconds_from_1_to_86400() {
+    for (fields, expected_secs, warned) in [
+        ("", None, false),
+        ("sessionAffinity: None", None, false),
+        ("sessionAffinity: ClientIP", Some(10_800), false),
+        ("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 1}}", Some(1), false),
+        ("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 86400}}", Some(86_400), false),
+        ("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}", Some(10_800), true),
+        ("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}", Some(10_800), true),
+        ("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: -1}}", Some(10_800), true),
+        ("sessionAffinity: None, sessionAffinityConfig: {clientIP: {timeoutSeconds: 5}}", None, false),
+        ("sessionAffinity: Cookie", None, true),
+    ] {
+        let (service, warnings) = service(&format!("{{metadata: {{name: a}}, spec: {{{fields}}}}}"));
+        assert_eq!(service.affinity_secs.map(std::num::NonZeroU32::get), expected_secs, "{fields}");
+        assert_eq!(!warnings.is_empty(), warned, "{fields}: {warnings:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,150 @@
+//! Who may dial the load-balancer addresses of a Service: `loadBalancerSourceRanges` of one family (spec 2.10).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lb_common::addr::Addr;
+
+use crate::family::TableAddr;
+use crate::model::{Prefix, Service, SourceRange, Warning, WarningKind};
+
+/// Whether a frontend asks where a new flow comes from. Pods and the node are asked like everybody else (SR-02).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access<A> {
+    /// Everybody.
+    Open,
+    /// Clients in any of these, in order, each once; where there are none, nobody.
+    Only(Arc<[SourcePrefix<A>]>),
+}
+
+/// All addresses whose first `length` bits are those of `addr`; its other bits are 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourcePrefix<A> {
+    pub addr: A,
+    /// In bits; never 0, which would be everybody.
+    pub length: u8,
+}
+
+impl<A: TableAddr> SourcePrefix<A> {
+    fn of(prefix: Prefix) -> Option<Self> {
+        Some(Self { addr: A::from_ip(prefix.addr())?, length: prefix.length() })
+    }
+
+    /// One address.
+    fn host(addr: A) -> Self {
+        Self { addr, length: (size_of::<A>() * 8) as u8 }
+    }
+}
+
+/// Ranges of the other family do not count, so a list without any of this family lets everybody in (SR-08), as does a
+/// range of length 0 (SR-05).
+///
+/// `vips` are the load-balancer addresses of the Service that are served: where the node itself is let in, so is what
+/// it sends from them, as it does where they are its own (SR-03).
+pub fn access<A: TableAddr>(service: &Service, node_addr: Option<IpAddr>, vips: impl Iterator<Item = A>) -> Access<A> {
+    let ranges: Vec<SourceRange> =
+        service.source_ranges.iter().copied().filter(|range| range.family() == A::FAMILY).collect();
+    let prefixes: Vec<Prefix> = ranges.iter().filter_map(SourceRange::prefix).collect();
+    if ranges.is_empty() || prefixes.iter().any(Prefix::is_everything) {
+        return Access::Open;
+    }
+    let mut allowed: Vec<SourcePrefix<A>> = prefixes.iter().filter_map(|prefix| SourcePrefix::of(*prefix)).collect();
+    if node_addr.is_some_and(|node| prefixes.iter().any(|prefix| prefix.contains(node))) {
+        allowed.extend(vips.map(SourcePrefix::host));
+    }
+    allowed.sort_unstable();
+    allowed.dedup();
+    Access::Only(allowed.into())
+}
+
+/// A filter that is not enforced would let everybody in, so the address is left to whoever enforces it.
+pub fn restricted_warning(object: &str) -> Warning {
+    Warning::new(
+        WarningKind::Unsupported,
+        "is not enforced by this version, so the address is left to kube-proxy and the balancer",
+        "remove the ranges to have the address served here",
+    )
+    .of(object)
+    .at("spec.loadBalancerSourceRanges")
+}
+
+impl<A: Addr> Access<A> {
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::tests::service;
+    use crate::source::address::{parse, parse_prefix};
+
+    const NODE: &str = "192.168.0.2";
+    const VIPS: [[u8; 4]; 2] = [[1, 2, 3, 4], [5, 6, 7, 8]];
+
+    /// What a Service with these ranges lets in, as `address/length`; `None` is everybody.
+    fn allowed<A: TableAddr>(ranges: &[&str], node: &str, vips: &[A]) -> Option<Vec<String>> {
+        let range = |text: &&str| match parse_prefix(text) {
+            Some(prefix) => SourceRange::Prefix(prefix),
+            None => SourceRange::Unreadable(lb_common::addr::Family::V4),
+        };
+        let service = Service { source_ranges: ranges.iter().map(range).collect(), ..service("a", [1, 2, 3, 4]) };
+        match access(&service, parse(node), vips.iter().copied()) {
+            Access::Open => None,
+            Access::Only(prefixes) => Some(
+                prefixes
+                    .iter()
+                    .map(|prefix| format!("{}/{}", Into::<IpAddr>::into(prefix.addr), prefix.length))
+                    .collect(),
+            ),
+        }
+    }
+
+    fn v4(ranges: &[&str]) -> Option<Vec<String>> {
+        allowed(ranges, NODE, &VIPS)
+    }
+
+    fn v6(ranges: &[&str]) -> Option<Vec<String>> {
+        allowed::<[u8; 16]>(ranges, "fd00::2", &[])
+    }
+
+    #[test]
+    fn sr_01_sr_02_only_the_ranges_are_let_in_pods_and_nodes_are_not_exempt() {
+        assert_eq!(v4(&["203.0.113.0/25"]).expect("restricted"), ["203.0.113.0/25"]);
+    }
+
+    #[test]
+    fn sr_03_where_the_node_is_let_in_so_is_what_it_sends_from_the_vips() {
+        let with_node = v4(&["203.0.113.0/25", "192.168.0.0/24"]).expect("restricted");
+        assert_eq!(with_node, ["1.2.3.4/32", "5.6.7.8/32", "192.168.0.0/24", "203.0.113.0/25"]);
+    }
+
+    #[test]
+    fn sr_05_a_range_of_length_0_lets_everybody_of_its_family_in() {
+        assert_eq!(v4(&["0.0.0.0/0", "10.1.0.0/16"]), None);
+        assert_eq!(v6(&["2001:db8::/32", "::/0"]), None);
+        assert!(v4(&["::/0", "10.1.0.0/16"]).is_some());
+    }
+
+    #[test]
+    fn sr_06_two_halves_are_everybody_without_being_length_0() {
+        assert_eq!(
+            v4(&["0.0.0.0/1", "128.0.0.0/1"]).expect("restricted")[..],
+            ["0.0.0.0/1".to_owned(), "1.2.3.4/32".into(), "5.6.7.8/32".into(), "128.0.0.0/1".into()]
+        );
+    }
+
+    #[test]
+    fn sr_08_a_list_of_the_other_family_lets_everybody_in() {
+        assert_eq!(v6(&["203.0.113.0/25"]), None);
+        assert_eq!(v4(&["2001:db8::/32"]), None);
+        assert_eq!(v6(&["203.0.113.0/25", "2001:db8::/32"]).expect("restricted"), ["2001:db8::/32"]);
+    }
+
+    #[test]
+    fn a_list_of_mistakes_lets_nobody_in() {
+        assert_eq!(v4(&["everybody"]).expect("restricted"), <[String; 0]>::default());
+        assert_eq!(v4(&["everybody", "10.1.0.0/16", "10.1.0.0/16"]).expect("restricted"), ["10.1.0.0/16"]);
+    }
+}
