@@ -7,6 +7,7 @@ use lb_tests::cases::{Net, Scene};
 use lb_tests::machine::{HostMachine, Machine as _, Program};
 use lb_tests::packet::Transport;
 use lb_tests::random::{PROGRAMS, config, net, small_world, transport};
+use lb_tests::reference::{history, play};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -64,4 +65,16 @@ fn incremental_checksum_equals_full() {
             Ok(())
         });
     result.expect("RFC 1624");
+}
+
+/// The same histories as in the kernel (`tests/reference.rs`), before any pod has reached itself.
+#[test]
+fn host_does_what_the_reference_says() {
+    for net in [Net::V4, Net::V6] {
+        let result = TestRunner::new(config(300)).run(&history(net), |history| {
+            play(net, &mut HostMachine::default(), false, &history).map_err(TestCaseError::fail)?;
+            Ok(())
+        });
+        result.unwrap_or_else(|error| panic!("{net:?}: {error}"));
+    }
 }

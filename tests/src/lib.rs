@@ -25,6 +25,7 @@ pub mod nginx;
 pub mod packet;
 pub mod process;
 pub mod random;
+pub mod reference;
 pub mod scene;
 pub mod script;
 pub mod serve;

@@ -41,6 +41,7 @@ const LEVELS: &[(&str, Level)] = &[
     ("path", Level::PacketHost),
     ("progrun", Level::PacketKernel),
     ("kernel", Level::PacketKernel),
+    ("reference", Level::PacketKernel),
     ("netns", Level::Netns),
     ("adopt", Level::Life),
     ("restart", Level::Life),

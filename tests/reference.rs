@@ -1,0 +1,40 @@
+//! The kernel does with random histories what the reference says, byte for byte and flow for flow. Needs root.
+
+use std::cell::RefCell;
+
+use lb_common::verdict::Action;
+use lb_tests::cases::{Net, Scene};
+use lb_tests::machine::{KernelMachine, Machine as _, Program};
+use lb_tests::packet::{Described, Transport};
+use lb_tests::random::{config, small_world};
+use lb_tests::reference::{Compared, history, play};
+use proptest::test_runner::{TestCaseError, TestRunner};
+
+/// Histories of each family; `HISTORIES` asks for more.
+fn histories() -> u32 {
+    std::env::var("HISTORIES").map_or(600, |count| count.parse().expect("HISTORIES is a number"))
+}
+
+#[test]
+fn kernel_does_what_the_reference_says() {
+    let kernel = RefCell::new(KernelMachine::load("reference"));
+    let sum = RefCell::new(Compared::default());
+    for net in [Net::V4, Net::V6] {
+        // That a pod has reached itself is remembered for as long as the interface lives.
+        kernel.borrow_mut().reset();
+        small_world(&mut Scene::new(net, &mut *kernel.borrow_mut()));
+        let packet = Described::new(Transport::Udp, (net.client().0, 1), net.other_vip()).bytes();
+        assert_eq!(kernel.borrow_mut().run(Program::WorkloadIngress, &packet).0, Action::SendBack);
+        let result = TestRunner::new(config(histories())).run(&history(net), |history| {
+            let mut kernel = kernel.borrow_mut();
+            kernel.reset();
+            let compared = play(net, &mut *kernel, true, &history).map_err(TestCaseError::fail)?;
+            sum.borrow_mut().add(compared);
+            Ok(())
+        });
+        result.unwrap_or_else(|error| panic!("{net:?}: {error}"));
+    }
+    let sum = sum.into_inner();
+    println!("{} histories: {sum:?}", 2 * histories());
+    assert!(sum.changed * 4 > sum.packets, "too few packets met anything: {sum:?}");
+}

@@ -1,0 +1,99 @@
+//! Connections: one record each, found by looking at all of them.
+
+use lb_common::addr::Proto;
+
+use crate::packet::End;
+
+/// What has been seen of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The client has spoken.
+    Asked,
+    /// Both have.
+    Open,
+    /// The client has said that it will say no more.
+    ClientDone,
+    /// The backend has.
+    BackendDone,
+    /// Both have, or one has broken it off.
+    Over,
+}
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    ToBackend,
+    ToClient,
+}
+
+/// A connection through a frontend, at the client's edge.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub edge: u32,
+    pub proto: Proto,
+    /// Who dials, and what was dialled.
+    pub client: End,
+    pub service: End,
+    /// Who answers, and who it sees.
+    pub backend: End,
+    pub seen: End,
+    pub frontend: u32,
+    /// The pool that the backend was last known to be in.
+    pub pool: u32,
+    pub state: State,
+    pub last_packet_secs: u64,
+    /// Whether the tables can still translate this way: an entry may be evicted.
+    pub knows_request: bool,
+    pub knows_reply: bool,
+}
+
+/// How long a connection may be quiet (`lb-agent run --help`, defaults).
+const ASKED_SECS: u64 = 60;
+const OPEN_SECS: u64 = 86_400;
+const UDP_SECS: u64 = 120;
+
+/// An entry that was quiet for as long as this is written, and its other half with it.
+const REFRESH_SECS: u64 = 5;
+
+impl Connection {
+    /// A new packet of this connection may start a new one.
+    pub fn is_over(&self, now_secs: u64) -> bool {
+        let limit_secs = match (self.proto, self.state) {
+            (_, State::Over) => return true,
+            (Proto::UDP, _) => UDP_SECS,
+            (_, State::Asked) => ASKED_SECS,
+            (_, State::Open | State::ClientDone | State::BackendDone) => OPEN_SECS,
+        };
+        now_secs - self.last_packet_secs > limit_secs
+    }
+
+    /// Takes note of a packet. Bits of `tcp_flags` as in RFC 9293; none for other protocols.
+    pub fn note(&mut self, way: Way, tcp_flags: u8, now_secs: u64) {
+        let before = self.state;
+        let (fin, rst) = (tcp_flags & 1 != 0, tcp_flags & 4 != 0);
+        self.state = match (before, way) {
+            _ if rst => State::Over,
+            (State::Asked | State::Open, Way::ToBackend) if fin => State::ClientDone,
+            (State::Asked | State::Open, Way::ToClient) if fin => State::BackendDone,
+            (State::ClientDone, Way::ToClient) | (State::BackendDone, Way::ToBackend) if fin => State::Over,
+            (State::Asked, Way::ToClient) => State::Open,
+            (state, _) => state,
+        };
+        let is_refreshed = now_secs - self.last_packet_secs >= REFRESH_SECS;
+        self.last_packet_secs = now_secs;
+        if self.state != before || is_refreshed {
+            // The half that was evicted is put back.
+            (self.knows_request, self.knows_reply) = (true, true);
+        }
+    }
+
+    /// Whether this is a packet of the connection, on its way to the backend.
+    pub fn is_request(&self, edge: u32, proto: Proto, (from, to): (End, End)) -> bool {
+        self.knows_request && (self.edge, self.proto, self.client, self.service) == (edge, proto, from, to)
+    }
+
+    /// Whether this is a packet of the connection, on its way from the backend.
+    pub fn is_reply(&self, edge: u32, proto: Proto, (from, to): (End, End)) -> bool {
+        self.knows_reply && (self.edge, self.proto, self.backend, self.seen) == (edge, proto, from, to)
+    }
+}

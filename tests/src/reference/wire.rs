@@ -1,0 +1,208 @@
+//! A packet as bytes with named places. Every checksum is made over again from all bytes: slow, and obviously right.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use etherparse::{IpNumber, LaxNetSlice, LaxSlicedPacket, NetSlice, SlicedPacket};
+use lb_common::addr::Proto;
+
+use crate::packet::End;
+
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
+
+/// A well-formed packet.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    bytes: Vec<u8>,
+    /// Where the addresses stand.
+    addresses: Range<usize>,
+    /// Where the transport or ICMP header starts.
+    pub l4: usize,
+    pub protocol: IpNumber,
+    pub is_fragment: bool,
+}
+
+/// The packet that an ICMP error quotes, in the bytes of the error.
+#[derive(Clone, Debug)]
+pub struct Quoted {
+    network: usize,
+    addresses: Range<usize>,
+    l4: usize,
+    pub proto: Proto,
+    pub ends: (End, End),
+}
+
+impl Wire {
+    /// Finds the places; panics where the packet is not well-formed.
+    pub fn read(bytes: &[u8]) -> Self {
+        let packet = SlicedPacket::from_ethernet(bytes).expect("a well-formed packet");
+        let (payload, is_fragment, protocol, addresses) = match packet.net.as_ref().expect("a network header") {
+            NetSlice::Ipv4(ip) => {
+                let payload = ip.payload();
+                (payload.payload, payload.fragmented, payload.ip_number, ETHERNET + 12..ETHERNET + 20)
+            }
+            NetSlice::Ipv6(ip) => {
+                let payload = ip.payload();
+                (payload.payload, payload.fragmented, payload.ip_number, ETHERNET + 8..ETHERNET + 40)
+            }
+            NetSlice::Arp(arp) => panic!("neither IPv4 nor IPv6: {arp:?}"),
+        };
+        let l4 = bytes.len() - payload.len();
+        Self { bytes: bytes.to_vec(), addresses, l4, protocol, is_fragment }
+    }
+
+    pub fn is_v4(&self) -> bool {
+        self.addresses.len() == 8
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// TCP flags: CWR to FIN.
+    pub fn tcp_flags(&self) -> u8 {
+        self.bytes[self.l4 + 13]
+    }
+
+    /// Type of an ICMP message.
+    pub fn icmp_type(&self) -> u8 {
+        self.bytes[self.l4]
+    }
+
+    /// Source and destination.
+    pub fn addresses(&self) -> (IpAddr, IpAddr) {
+        read_addresses(&self.bytes[self.addresses.clone()])
+    }
+
+    /// Who talks to whom, of a packet with ports.
+    pub fn ends(&self) -> (End, End) {
+        ends(&self.bytes, &self.addresses, self.l4)
+    }
+
+    /// Lets the packet go from one end to another.
+    pub fn set_ends(&mut self, from: End, to: End) {
+        write_ends(&mut self.bytes, &self.addresses.clone(), self.l4, (from, to));
+        self.checksum_network(0);
+        self.checksum_transport();
+    }
+
+    /// Turns the Ethernet header round.
+    pub fn turn_back(&mut self) {
+        let macs: Vec<u8> = self.bytes[..12].to_vec();
+        self.bytes[..6].copy_from_slice(&macs[6..]);
+        self.bytes[6..12].copy_from_slice(&macs[..6]);
+    }
+
+    /// What an ICMP error is about, if it quotes a packet with ports.
+    pub fn quoted(&self) -> Option<Quoted> {
+        let network = self.l4 + 8;
+        let packet = LaxSlicedPacket::from_ip(self.bytes.get(network..)?).ok()?;
+        let (payload, addresses) = match packet.net.as_ref()? {
+            LaxNetSlice::Ipv4(ip) => (ip.payload(), network + 12..network + 20),
+            LaxNetSlice::Ipv6(ip) => (ip.payload(), network + 8..network + 40),
+            LaxNetSlice::Arp(_) => return None,
+        };
+        let proto = proto(payload.ip_number)?;
+        if payload.fragmented || payload.payload.len() < 4 {
+            return None;
+        }
+        let l4 = self.bytes.len() - payload.payload.len();
+        let ends = ends(&self.bytes, &addresses, l4);
+        Some(Quoted { network, addresses, l4, proto, ends })
+    }
+
+    /// Lets an ICMP error go between two hosts and be about a packet between two ends.
+    pub fn set_error(&mut self, quoted: &Quoted, about: (End, End), (from, to): (IpAddr, IpAddr)) {
+        write_ends(&mut self.bytes, &quoted.addresses, quoted.l4, about);
+        self.checksum_network(quoted.network - ETHERNET);
+        let addresses = self.addresses.clone();
+        write_addresses(&mut self.bytes[addresses], from, to);
+        self.checksum_network(0);
+        self.checksum_transport();
+    }
+
+    /// The IPv4 header checksum of the header `skip` bytes behind the packet's own.
+    fn checksum_network(&mut self, skip: usize) {
+        let start = ETHERNET + skip;
+        if self.bytes[start] >> 4 == 4 {
+            let header = start..start + usize::from(self.bytes[start] & 15) * 4;
+            self.bytes[start + 10..start + 12].fill(0);
+            let sum = !internet_sum(&[&self.bytes[header]]);
+            self.bytes[start + 10..start + 12].copy_from_slice(&sum.to_be_bytes());
+        }
+    }
+
+    fn checksum_transport(&mut self) {
+        let (at, covers_addresses) = match self.protocol {
+            IpNumber::TCP => (16, true),
+            IpNumber::UDP => (6, true),
+            IpNumber::ICMP => (2, false),
+            IpNumber::IPV6_ICMP => (2, true),
+            // CRC32c, of which nothing that it covers has changed.
+            _ => return,
+        };
+        let at = self.l4 + at..self.l4 + at + 2;
+        if self.protocol == IpNumber::UDP && self.bytes[at.clone()] == [0, 0] {
+            return;
+        }
+        self.bytes[at.clone()].fill(0);
+        let len = u32::try_from(self.bytes.len() - self.l4).expect("a short packet").to_be_bytes();
+        let pseudo = [&self.bytes[self.addresses.clone()], &len, &[0, self.protocol.0]].concat();
+        let pseudo = if covers_addresses { pseudo.as_slice() } else { &[] };
+        let sum = match !internet_sum(&[pseudo, &self.bytes[self.l4..]]) {
+            0 if self.protocol == IpNumber::UDP => 0xffff,
+            sum => sum,
+        };
+        self.bytes[at].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+/// The protocol of a Service.
+pub const fn proto(number: IpNumber) -> Option<Proto> {
+    match number {
+        IpNumber::TCP => Some(Proto::TCP),
+        IpNumber::UDP => Some(Proto::UDP),
+        IpNumber::SCTP => Some(Proto::SCTP),
+        _ => None,
+    }
+}
+
+/// RFC 1071 over several pieces, each of an even length but the last.
+pub fn internet_sum(pieces: &[&[u8]]) -> u16 {
+    let word = |pair: &[u8]| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0));
+    let mut sum: u64 = pieces.iter().flat_map(|piece| piece.chunks(2)).map(word).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).expect("folded")
+}
+
+fn read_addresses(bytes: &[u8]) -> (IpAddr, IpAddr) {
+    let address = |bytes: &[u8]| match <[u8; 4]>::try_from(bytes) {
+        Ok(v4) => IpAddr::from(v4),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes).expect("4 or 16 bytes")),
+    };
+    let (source, destination) = bytes.split_at(bytes.len() / 2);
+    (address(source), address(destination))
+}
+
+fn write_addresses(bytes: &mut [u8], from: IpAddr, to: IpAddr) {
+    let octets = |addr| match addr {
+        IpAddr::V4(addr) => addr.octets().to_vec(),
+        IpAddr::V6(addr) => addr.octets().to_vec(),
+    };
+    bytes.copy_from_slice(&[octets(from), octets(to)].concat());
+}
+
+fn ends(bytes: &[u8], addresses: &Range<usize>, l4: usize) -> (End, End) {
+    let (source, destination) = read_addresses(&bytes[addresses.clone()]);
+    let port = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    ((source, port(l4)), (destination, port(l4 + 2)))
+}
+
+fn write_ends(bytes: &mut [u8], addresses: &Range<usize>, l4: usize, (from, to): (End, End)) {
+    write_addresses(&mut bytes[addresses.clone()], from.0, to.0);
+    bytes[l4..l4 + 2].copy_from_slice(&from.1.to_be_bytes());
+    bytes[l4 + 2..l4 + 4].copy_from_slice(&to.1.to_be_bytes());
+}
