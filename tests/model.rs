@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use lb_agent::controller::{Controller, Outcome, Reclaim, Step};
 use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
 use lb_agent::dataplane::{FamilyTables, Tables};
-use lb_agent::desired::{Limits, Policy, VendorAnnotations};
+use lb_agent::desired::{Limits, Policy, Services, VendorAnnotations};
 use lb_agent::model::Change;
 use lb_common::addr::{Addr, Proto};
 use lb_common::table::{Backend, FrontendState, Mode, PoolKey, Scope, Scopes};
@@ -28,6 +28,7 @@ type View = (u8, Vec<(IpAddr, u16)>);
 fn policy() -> Policy {
     Policy {
         node_name: "n1".to_owned(),
+        services: Services::LoadBalancers,
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,

@@ -228,7 +228,7 @@ fn exit_codes_are_a_contract() {
         ("run --source dir:/x --udp-secs none", 2, "--udp-secs"),
         ("frobnicate", 2, "frobnicate"),
         ("run --source kube", 1, "--kubeconfig"),
-        ("run --source dir:/x --services all", 1, "--services=lb"),
+        ("run --source dir:/x --services none", 2, "--services"),
         ("run --source dir:/nonexistent/folder --http 127.0.0.1:0", 1, "/nonexistent/folder"),
         ("show frontends --pin-path /sys/fs/bpf/lb-nothing-here", 1, "lb-agent run"),
         ("explain --from 10.0.0.1 --to [2001:db8::1]:80/tcp", 1, "families"),

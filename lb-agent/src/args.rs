@@ -109,8 +109,10 @@ pub struct SourceArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Policy")]
 pub struct PolicyArgs {
-    /// lb: load-balancer addresses only, beside kube-proxy. all: everything that kube-proxy does (not available in
-    /// this version).
+    /// lb: load-balancer addresses only, beside kube-proxy. all: cluster addresses, externalIPs and node ports as well,
+    /// in place of kube-proxy; node ports on the node's first InternalIP (else ExternalIP) of each family. Not there yet
+    /// with all: connections of the node's own processes, clients in the network whose endpoints are on other nodes only,
+    /// masquerading, node ports at further addresses of the node, and health check node ports.
     #[arg(long, value_enum, default_value_t = Services::Lb)]
     pub services: Services,
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::args::{PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch, TimeoutArgs};
 use crate::dataplane::{Settings, Sizes, Timeouts};
-use crate::desired::{AnnotationMatch, Limits, Policy, VendorAnnotations};
+use crate::desired::{self, AnnotationMatch, Limits, Policy, VendorAnnotations};
 use crate::interfaces::{Globs, InterfaceRules};
 use crate::source::claim::Claim;
 use crate::source::kube::{Pace, Settings as KubeSettings};
@@ -48,8 +48,6 @@ pub struct Times {
 pub enum Error {
     #[error("{flag}: {problem}")]
     Invalid { flag: &'static str, problem: String },
-    #[error("{flag} is not available in this version: {remedy}")]
-    Unavailable { flag: &'static str, remedy: &'static str },
 }
 
 impl TryFrom<RunArgs> for Config {
@@ -57,10 +55,11 @@ impl TryFrom<RunArgs> for Config {
 
     fn try_from(args: RunArgs) -> Result<Self, Error> {
         let RunArgs { source, policy, interfaces, pins, sizes, timeouts, rejects_per_sec, observe } = args;
-        if policy.services == Services::All {
-            let remedy = "use --services=lb (the default) beside kube-proxy";
-            return Err(Error::Unavailable { flag: "--services=all", remedy });
-        }
+        let uplink_default = match policy.services {
+            // Forwarding to other nodes does not exist yet: beside kube-proxy uplinks are served only when asked.
+            Services::Lb => Globs::None,
+            Services::All => Globs::Auto,
+        };
         let idle_flags = idle_flags(&policy, &sizes);
         let node_name = node_name(source.node_name.as_deref())?;
         let sizes = dataplane_sizes(&sizes);
@@ -70,8 +69,7 @@ impl TryFrom<RunArgs> for Config {
             limits: Limits::from(&sizes),
             interfaces: InterfaceRules {
                 workload: interfaces.workload_interfaces,
-                // Forwarding to other nodes does not exist yet: uplinks are served only when asked.
-                uplink: interfaces.uplink_interfaces.unwrap_or(Globs::None),
+                uplink: interfaces.uplink_interfaces.unwrap_or(uplink_default),
             },
             dataplane: Settings {
                 pin_path: pins.pin_path,
@@ -124,6 +122,10 @@ fn policy(args: &PolicyArgs, node_name: String) -> Result<Policy, Error> {
     };
     Ok(Policy {
         node_name,
+        services: match args.services {
+            Services::Lb => desired::Services::LoadBalancers,
+            Services::All => desired::Services::All,
+        },
         default_ip_mode: args.default_ip_mode.into(),
         proxy_annotations: args.proxy_annotation.iter().map(annotation).collect::<Result<_, _>>()?,
         vendor_annotations: match args.vendor_annotations {

@@ -16,11 +16,14 @@ mod vendor;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use lb_common::addr::Family;
+use lb_common::table::Origin;
+
 pub use access::{Access, SourcePrefix};
-use build::{FamilyBuilder, OfService, Shared};
+use build::{FamilyBuilder, OfService, Reserved, Shared};
 use claim::Claim;
 use endpoint::Here;
-pub use policy::{AnnotationMatch, Limits, Policy, VendorAnnotations};
+pub use policy::{AnnotationMatch, Limits, Policy, Services, VendorAnnotations};
 pub use table::{
     Choice, Choices, Desired, DesiredFrontend, DesiredMember, FamilyDesired, PoolIndex, ServicePortIndex,
     ServicePortName,
@@ -37,16 +40,21 @@ pub fn desired(world: &World, policy: &Policy, limits: &Limits) -> Desired {
     let mut shared = Shared::new(limits);
     let mut v4 = FamilyBuilder::<[u8; 4]>::new();
     let mut v6 = FamilyBuilder::<[u8; 16]>::new();
-    for service in by_age(world).into_iter().filter(|service| is_ours(service)) {
-        let claims = claim::claims(service, policy, &mut shared.warnings);
-        if claims.is_empty() || !has_cluster_ip(service, &mut shared.warnings) {
-            continue;
-        }
+    let claimants = claimants(world, policy, &here, &mut shared.warnings);
+    let reserved = reserved(&claimants, &here);
+    for (service, claims) in &claimants {
         if service.affinity_secs.is_some() && claims.iter().any(Claim::is_served) {
             shared.warnings.push(affinity_warning(service));
         }
         let slices = slices.get(&(&*service.name.namespace, &*service.name.name)).map_or(&[][..], Vec::as_slice);
-        let of = OfService { service, name: Arc::new(service.name.clone()), claims: &claims, slices, here };
+        let of = OfService {
+            service,
+            name: Arc::new(service.name.clone()),
+            claims,
+            slices,
+            here: &here,
+            reserved: &reserved,
+        };
         v4.add(&of, &mut shared);
         v6.add(&of, &mut shared);
     }
@@ -56,6 +64,38 @@ pub fn desired(world: &World, policy: &Policy, limits: &Limits) -> Desired {
         service_ports: shared.service_ports.into_names(),
         warnings: shared.warnings,
     }
+}
+
+/// The Services that want an address here, oldest first.
+fn claimants<'a>(
+    world: &'a World,
+    policy: &Policy,
+    here: &Here<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Vec<(&'a Service, Vec<Claim>)> {
+    let mut claimants = Vec::with_capacity(world.services().len());
+    for service in by_age(world).into_iter().filter(|service| is_ours(service)) {
+        let claims = claim::claims(service, policy, here, warnings);
+        if !claims.is_empty() && has_cluster_ip(service, warnings) {
+            claimants.push((service, claims));
+        }
+    }
+    claimants
+}
+
+/// What Services name among the addresses of this node where node ports are served. The oldest has it.
+fn reserved<'a>(claimants: &[(&'a Service, Vec<Claim>)], here: &Here<'_>) -> Reserved<'a> {
+    let node = [Family::V4, Family::V6].map(|family| here.primary(family));
+    let mut reserved = Reserved::new();
+    for (service, claims) in claimants {
+        let is_reserved = |claim: &&Claim| claim.origin != Origin::NodePort && node.contains(&Some(claim.ip));
+        for claim in claims.iter().filter(is_reserved) {
+            for port in &service.ports {
+                reserved.entry((claim.ip, port.port, port.proto)).or_insert(&service.name);
+            }
+        }
+    }
+    reserved
 }
 
 /// Slices by namespace and name of their Service.
@@ -96,7 +136,7 @@ fn has_cluster_ip(service: &Service, warnings: &mut Vec<Warning>) -> bool {
 fn affinity_warning(service: &Service) -> Warning {
     Warning::new(
         WarningKind::Unsupported,
-        "is not kept on load-balancer addresses yet: each connection may reach another endpoint",
+        "is not kept yet: each connection may reach another endpoint",
         "annotate lb-agent.io/ip-mode: Proxy where the application depends on it",
     )
     .of(format_args!("Service {}", service.name))

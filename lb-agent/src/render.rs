@@ -10,7 +10,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
-pub use frontend::{FrontendRow, ScopeRow, frontends, rule};
+pub use frontend::{FrontendRow, ScopeRow, frontends, mode, rule};
 pub use pool::{MemberRow, PoolRow, members, pools};
 
 /// A row of a table.

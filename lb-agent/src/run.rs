@@ -16,6 +16,7 @@ use crate::args::RunArgs;
 use crate::ask::Services;
 use crate::config::{Config, Source};
 use crate::dataplane::bpf::BpfDataplane;
+use crate::desired;
 use crate::http::{self, ServicesQuestion, Sources};
 use crate::interfaces::Event;
 use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
@@ -30,6 +31,9 @@ use attach::Attach;
 
 /// Batches that wait for the loop; a source that is ahead waits.
 const BATCHES_MAX: usize = 64;
+/// What an operator who turns kube-proxy off must know; `--help` and the README say the same.
+const NOT_THERE_YET: &str = "--services=all: not there yet are connections of the node's own processes, clients in the \
+                             network whose endpoints are on other nodes only, masquerading, and health check node ports";
 /// Before the interfaces are subscribed to again after an error.
 const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -55,6 +59,9 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     for flag in &config.idle_flags {
         tracing::warn!(flag, "has no effect in this version");
+    }
+    if config.policy.services == desired::Services::All {
+        tracing::warn!("{NOT_THERE_YET}");
     }
     let listener = http::bind(config.http).await?;
     let (batches, connections) = start_source(&config.source).await?;

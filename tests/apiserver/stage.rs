@@ -7,7 +7,7 @@ use std::time::Duration;
 use lb_agent::controller::{Controller, Outcome, Reclaim};
 use lb_agent::dataplane::fake::{FakeDataplane, assert_no_dangling_pool};
 use lb_agent::dataplane::{Sizes, Tables};
-use lb_agent::desired::{Limits, Policy, VendorAnnotations};
+use lb_agent::desired::{Limits, Policy, Services, VendorAnnotations};
 use lb_agent::model::{Change, Kind};
 use lb_agent::render;
 use lb_agent::source::claim::Claim;
@@ -166,6 +166,7 @@ pub fn settings(server: &ApiServer) -> Settings {
 fn policy() -> Policy {
     Policy {
         node_name: NODE.to_owned(),
+        services: Services::LoadBalancers,
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,

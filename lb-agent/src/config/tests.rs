@@ -6,7 +6,7 @@ use lb_common::table::Mode;
 use super::{Config, Error, Source};
 use crate::args::{Command, CommandLine};
 use crate::dataplane::{Sizes, Timeouts};
-use crate::desired::VendorAnnotations;
+use crate::desired::{Services, VendorAnnotations};
 use crate::interfaces::Globs;
 use crate::source::claim::Claim;
 
@@ -87,9 +87,16 @@ fn what_does_not_exist_yet_is_said() {
     assert_eq!(config("--host-sockets on").idle_flags, ["--host-sockets=on"]);
     assert_eq!(config("--embryos-max 1 --affinity-max 1").idle_flags, ["--embryos-max", "--affinity-max"]);
     assert!(config("--host-sockets off").idle_flags.is_empty());
-    let error = parse("--source dir:/x --services all").expect_err("not yet");
-    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
-    assert!(error.to_string().contains("use --"), "{error}");
+}
+
+/// Without kube-proxy somebody must serve the network as well.
+#[test]
+fn all_services_come_with_uplinks() {
+    let all = config("--services all");
+    assert_eq!((all.policy.services, all.interfaces.uplink), (Services::All, Globs::Auto));
+    assert_eq!(config("--services all --uplink-interfaces none").interfaces.uplink, Globs::None);
+    let beside_kube_proxy = config("");
+    assert_eq!(beside_kube_proxy.policy.services, Services::LoadBalancers);
 }
 
 #[test]

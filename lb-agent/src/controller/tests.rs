@@ -5,12 +5,13 @@ use lb_common::table::Mode;
 
 use super::*;
 use crate::dataplane::fake::{FakeDataplane, Faults};
-use crate::desired::VendorAnnotations;
+use crate::desired::{Services, VendorAnnotations};
 use crate::source::dir::Folder;
 
 fn policy() -> Policy {
     Policy {
         node_name: "n1".to_owned(),
+        services: Services::LoadBalancers,
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,

@@ -1,6 +1,7 @@
 //! Rows of one family, Service by Service: who wins an address, what fits, and which pools are equal.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::addr::Proto;
@@ -10,11 +11,11 @@ use super::access::{self, Access};
 use super::claim::Claim;
 use super::endpoint::{self, Here};
 use super::policy::Limits;
-use super::scope::{self, Supply, Target, Targets};
+use super::scope::{self, Target, Targets};
 use super::table::{
     Choice, Choices, DesiredFrontend, DesiredMember, FamilyDesired, PoolIndex, ServicePortIndex, ServicePortName,
 };
-use super::usable::{self, POOL_MAX, Usable};
+use super::usable::{self, POOL_MAX, Usable, Uses};
 use crate::family::TableAddr;
 use crate::model::{EndpointSlice, ObjectName, Service, ServicePort, Warning, WarningKind};
 
@@ -24,8 +25,13 @@ pub struct OfService<'a> {
     pub name: Arc<ObjectName>,
     pub claims: &'a [Claim],
     pub slices: &'a [&'a EndpointSlice],
-    pub here: Here<'a>,
+    pub here: &'a Here<'a>,
+    /// Who has which address and port of this node, apart from node ports.
+    pub reserved: &'a Reserved<'a>,
 }
+
+/// Addresses of this node that a Service names: there no node port is served (spec 2.5).
+pub type Reserved<'a> = HashMap<(IpAddr, u16, Proto), &'a ObjectName>;
 
 /// What the families share while the rows are made.
 pub struct Shared {
@@ -113,9 +119,9 @@ impl<A: TableAddr> FamilyBuilder<A> {
         if !is_served || claims.is_empty() {
             return;
         }
-        let vips = claims.iter().filter(|(_, claim)| claim.is_served()).map(|(addr, _)| *addr);
-        let access = access::access(of.service, of.here.primary(A::FAMILY), vips);
-        if !access.is_open() && claims.iter().any(|(_, claim)| claim.is_served()) {
+        let vips = || claims.iter().filter(|(_, claim)| claim.is_vip()).map(|(addr, _)| *addr);
+        let access = access::access(of.service, of.here.primary(A::FAMILY), vips());
+        if !access.is_open() && vips().next().is_some() {
             shared.warnings.push(access::restricted_warning(&format!("Service {}", of.service.name)));
         }
         let mut ports = Vec::with_capacity(of.service.ports.len());
@@ -139,30 +145,28 @@ impl<A: TableAddr> FamilyBuilder<A> {
         access: &Access<A>,
         shared: &mut Shared,
     ) -> Option<PortRows<'a, A>> {
-        let candidates = endpoint::of_port::<A>(of.slices, port, &of.here);
-        let usable = usable::usable(&candidates, &of.here, of.service.external_policy);
+        let candidates = endpoint::of_port::<A>(of.slices, port, of.here);
+        let usable = usable::usable(&candidates, of.here, Uses::of(of.service, port, claims));
         if usable.members.len() > POOL_MAX {
             shared.warnings.push(too_many_endpoints(of.service, port, usable.members.len()));
             return None;
         }
-        let supply = match (usable.cluster.is_empty(), usable.local.is_empty()) {
-            (_, false) => Supply::Local,
-            (false, true) => Supply::Remote,
-            (true, true) => Supply::Nothing,
-        };
         let mut frontends = Vec::with_capacity(claims.len());
         for (addr, claim) in claims {
-            let key = FrontendKey { addr: *addr, port: port.port, proto: port.proto, pad: 0 };
-            if let Some(winner) = self.rows.frontends.get(&key) {
-                let winner = &shared.service_ports.names[winner.service_port.0].service;
-                shared.warnings.push(duplicate(of.service, port, claim, winner));
+            let Some(number) = claim.port(port) else { continue };
+            let key = FrontendKey { addr: *addr, port: number, proto: port.proto, pad: 0 };
+            if let Some(winner) = self.winner(&key, claim, of, shared) {
+                if *winner != of.service.name {
+                    shared.warnings.push(duplicate(of.service, &key, claim, winner));
+                }
                 continue;
             }
+            let access = if claim.origin == Origin::LoadBalancer { access.clone() } else { Access::Open };
             let targets = match access {
                 Access::Only(_) => Targets::PASS,
-                Access::Open => scope::load_balancer(claim.mode, of.service.external_policy, supply),
+                Access::Open => scope::targets(claim, of.service, usable.supply()),
             };
-            frontends.push(FrontendRow { key, claim: *claim, targets, access: access.clone() });
+            frontends.push(FrontendRow { key, claim: *claim, targets, access });
         }
         if frontends.is_empty() {
             return None;
@@ -173,6 +177,19 @@ impl<A: TableAddr> FamilyBuilder<A> {
             shared.warnings.push(sctp_port(of.service, port));
         }
         Some(PortRows { port, usable, frontends })
+    }
+
+    /// Who has this address and port already.
+    fn winner<'a>(
+        &self,
+        key: &FrontendKey<A>,
+        claim: &Claim,
+        of: &OfService<'a>,
+        shared: &'a Shared,
+    ) -> Option<&'a ObjectName> {
+        let older = self.rows.frontends.get(key).map(|row| &*shared.service_ports.names[row.service_port.0].service);
+        let is_node_port = claim.origin == Origin::NodePort;
+        older.or_else(|| of.reserved.get(&(claim.ip, key.port, key.proto)).copied().filter(|_| is_node_port))
     }
 
     /// What is too small for these rows, if anything.
@@ -196,11 +213,15 @@ impl<A: TableAddr> FamilyBuilder<A> {
     /// Rows of the pools that these frontends ask for and that nobody has asked for before.
     fn new_pool_rows(&self, rows: &PortRows<'_, A>) -> usize {
         let is_asked_for = |target| rows.frontends.iter().any(|row| row.targets.contains(target));
-        let is_new = |pool: &Vec<Backend<A>>| !self.pools.contains_key(pool.as_slice());
-        let Usable { cluster, local, .. } = &rows.usable;
-        let for_cluster = is_asked_for(Target::Cluster) && is_new(cluster);
-        let for_local = is_asked_for(Target::Local) && is_new(local) && !(for_cluster && local == cluster);
-        usize::from(for_cluster) * cluster.len() + usize::from(for_local) * local.len()
+        let Usable { cluster, near, local, .. } = &rows.usable;
+        let mut pools: Vec<&[Backend<A>]> = Vec::with_capacity(3);
+        for (target, pool) in [(Target::Cluster, cluster), (Target::Near, near), (Target::Local, local)] {
+            let is_new = !self.pools.contains_key(pool.as_slice()) && !pools.contains(&pool.as_slice());
+            if is_new && is_asked_for(target) {
+                pools.push(pool);
+            }
+        }
+        pools.into_iter().map(<[_]>::len).sum()
     }
 
     fn insert(&mut self, of: &OfService<'_>, rows: PortRows<'_, A>, shared: &mut Shared) {
@@ -230,6 +251,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
             Target::Reject => Choice::Reject,
             Target::Drop => Choice::Drop,
             Target::Cluster => Choice::Balance(self.pool(&usable.cluster)),
+            Target::Near => Choice::Balance(self.pool(&usable.near)),
             Target::Local => Choice::Balance(self.pool(&usable.local)),
         }
     }
@@ -253,14 +275,14 @@ fn too_many_endpoints(service: &Service, port: &ServicePort, count: usize) -> Wa
     Warning::new(WarningKind::Capacity, problem, "split the Service").of(format_args!("Service {}", service.name))
 }
 
-fn duplicate(service: &Service, port: &ServicePort, claim: &Claim, winner: &ObjectName) -> Warning {
+fn duplicate<A>(service: &Service, key: &FrontendKey<A>, claim: &Claim, winner: &ObjectName) -> Warning {
     let field = match claim.origin {
         Origin::LoadBalancer => "status.loadBalancer.ingress",
         Origin::ExternalIP => "spec.externalIPs",
         Origin::ClusterIP => "spec.clusterIPs",
         Origin::NodePort => "spec.ports",
     };
-    let problem = format!("{} port {}/{} is already Service {winner}'s", claim.ip, port.port, port.proto.name());
+    let problem = format!("{} port {}/{} is already Service {winner}'s", claim.ip, key.port, key.proto.name());
     Warning::new(WarningKind::Duplicate, problem, "give one of them another address or port")
         .of(format_args!("Service {}", service.name))
         .at(field)

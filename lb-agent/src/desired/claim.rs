@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
+use lb_common::addr::Family;
 use lb_common::table::{Mode, Origin, Rule};
 
+use super::endpoint::Here;
 use super::mode;
-use super::policy::Policy;
-use crate::model::{Service, Warning, WarningKind};
+use super::policy::{Policy, Services};
+use crate::model::{Service, ServicePort, Warning, WarningKind};
 
 /// One address of a Service; all its ports are served there (spec 1.2: `ports[]` of the entry is ignored).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,14 +20,55 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// An address whose owner is the cluster, so that no balancer's mode applies to it.
+    const fn of_cluster(ip: IpAddr, origin: Origin) -> Self {
+        Self { ip, origin, mode: Mode::VIP, decided_by: Rule::NotApplicable }
+    }
+
     /// Whether anybody is to be served here: warnings about how are of no interest otherwise.
     pub fn is_served(&self) -> bool {
         self.mode != Mode::Proxy
     }
+
+    /// Whether it is a balancer's address that somebody is served at.
+    pub fn is_vip(&self) -> bool {
+        self.origin == Origin::LoadBalancer && self.is_served()
+    }
+
+    /// The port that clients dial here; `None` where this port of the Service is not served at such an address.
+    pub const fn port(&self, port: &ServicePort) -> Option<u16> {
+        match self.origin {
+            Origin::NodePort => port.node_port,
+            Origin::LoadBalancer | Origin::ExternalIP | Origin::ClusterIP => Some(port.port),
+        }
+    }
+}
+
+/// Every address that this agent is to serve. NodePorts come last: any other claim wins over them (spec 2.5).
+pub fn claims(service: &Service, policy: &Policy, here: &Here<'_>, warnings: &mut Vec<Warning>) -> Vec<Claim> {
+    let mut claims = load_balancer(service, policy, warnings);
+    if policy.services == Services::LoadBalancers {
+        return claims;
+    }
+    let explicit = service.cluster_ips.iter().map(|ip| Claim::of_cluster(*ip, Origin::ClusterIP));
+    for claim in explicit.chain(service.external_ips.iter().map(|ip| Claim::of_cluster(*ip, Origin::ExternalIP))) {
+        match claims.iter_mut().find(|known| known.ip == claim.ip) {
+            None => claims.push(claim),
+            // Both say the same; only the balancer's address has source ranges.
+            Some(known) if known.mode == Mode::VIP => {}
+            // IPM-53: an externalIP is intercepted whatever mode a balancer asks for.
+            Some(known) => *known = claim,
+        }
+    }
+    if service.ports.iter().any(|port| port.node_port.is_some()) {
+        let addresses = [Family::V4, Family::V6].into_iter().filter_map(|family| here.primary(family));
+        claims.extend(addresses.map(|ip| Claim::of_cluster(ip, Origin::NodePort)));
+    }
+    claims
 }
 
 /// The load-balancer addresses. The decision is per entry, never per Service (IPM-05).
-pub fn claims(service: &Service, policy: &Policy, warnings: &mut Vec<Warning>) -> Vec<Claim> {
+fn load_balancer(service: &Service, policy: &Policy, warnings: &mut Vec<Warning>) -> Vec<Claim> {
     if service.ingress.is_empty() {
         return Vec::new();
     }

@@ -7,11 +7,22 @@ use lb_common::table::Mode;
 pub struct Policy {
     /// Name of this node, compared with `nodeName` of endpoints and the names of Nodes.
     pub node_name: String,
+    /// `--services`.
+    pub services: Services,
     /// `--default-ip-mode`: for ingress entries without a mode.
     pub default_ip_mode: Mode,
     /// `--proxy-annotation`: a Service that has one of these is in Proxy mode.
     pub proxy_annotations: Vec<AnnotationMatch>,
     pub vendor_annotations: VendorAnnotations,
+}
+
+/// Which addresses of Services are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Services {
+    /// Those of load balancers: the rest is kube-proxy's.
+    LoadBalancers,
+    /// Cluster addresses, node ports and externalIPs as well: there is no kube-proxy.
+    All,
 }
 
 /// Whether the built-in list of vendors' annotations is consulted.

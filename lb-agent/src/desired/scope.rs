@@ -1,18 +1,22 @@
-//! From mode, policy and supply to what each kind of client gets: the whole decision in one table.
+//! From mode, policy and supply to what each kind of client gets: the whole decision, one table for each origin.
+//!
+//! What differs from kube-proxy, on purpose: nobody's source address is replaced (LB-02), and a packet from the network
+//! is not forwarded to another node, so there policy Cluster means the endpoints on this node, or the stack.
 
-use lb_common::table::Mode;
+use lb_common::table::{Mode, Origin};
 
-use crate::model::TrafficPolicy;
+use super::claim::Claim;
+use crate::model::{Service, TrafficPolicy};
 
 /// Which endpoints are usable, seen from this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Supply {
-    /// None anywhere.
-    Nothing,
-    /// Only on other nodes.
-    Remote,
-    /// At least one on this node.
-    Local,
+pub struct Supply {
+    /// At least one that some policy may choose.
+    pub anywhere: bool,
+    /// At least one on this node among those for policy Cluster.
+    pub near: bool,
+    /// At least one for policy Local.
+    pub local: bool,
 }
 
 /// What a kind of client gets.
@@ -23,7 +27,9 @@ pub enum Target {
     Drop,
     /// The endpoints of the cluster.
     Cluster,
-    /// The endpoints on this node.
+    /// Those of the cluster that are on this node.
+    Near,
+    /// The endpoints on this node, for policy Local.
     Local,
 }
 
@@ -36,7 +42,17 @@ pub struct Targets {
 }
 
 impl Targets {
-    pub const PASS: Self = Self { workload: Target::Pass, host: Target::Pass, external: Target::Pass };
+    pub const PASS: Self = Self::same(Target::Pass);
+
+    /// Wherever the client is.
+    const fn same(target: Target) -> Self {
+        Self { workload: target, host: target, external: target }
+    }
+
+    /// Pods of this node and the node itself, apart from what the network brings.
+    const fn by_side(inside: Target, outside: Target) -> Self {
+        Self { workload: inside, host: inside, external: outside }
+    }
 
     /// Whether any kind of client gets this.
     pub fn contains(self, target: Target) -> bool {
@@ -44,25 +60,63 @@ impl Targets {
     }
 }
 
-/// Spec 2.7 and 2.13 for a load-balancer address. Pods and the node itself are subject to neither traffic policy: they
-/// reach the endpoints of the cluster (IPM-33).
+/// The targets of an address of a Service.
+pub const fn targets(claim: &Claim, service: &Service, supply: Supply) -> Targets {
+    match claim.origin {
+        Origin::ClusterIP => cluster_ip(service.internal_policy, supply),
+        Origin::NodePort | Origin::ExternalIP => external(service.external_policy, supply),
+        Origin::LoadBalancer => load_balancer(claim.mode, service.external_policy, supply),
+    }
+}
+
+/// Spec 2.4. The internal policy spares nobody: a pod or node without a local endpoint gets nothing (CIP-11).
+pub const fn cluster_ip(internal: TrafficPolicy, supply: Supply) -> Targets {
+    match internal {
+        TrafficPolicy::Local => Targets::same(local(supply)),
+        TrafficPolicy::Cluster => Targets::by_side(cluster(supply), near(supply)),
+    }
+}
+
+/// Spec 2.5 to 2.7: node ports, externalIPs, and balancers' addresses that are served. Pods and the node itself are
+/// subject to neither traffic policy, as if they had gone up to the balancer and come back in (IPM-33).
+pub const fn external(external: TrafficPolicy, supply: Supply) -> Targets {
+    let outside = match external {
+        TrafficPolicy::Local => local(supply),
+        TrafficPolicy::Cluster => near(supply),
+    };
+    Targets::by_side(cluster(supply), outside)
+}
+
+/// Section 1 of the spec: the balancer's mode decides who is served at all.
 pub const fn load_balancer(mode: Mode, policy: TrafficPolicy, supply: Supply) -> Targets {
-    let inside = match supply {
-        Supply::Nothing => Target::Reject,
-        Supply::Remote | Supply::Local => Target::Cluster,
-    };
-    let outside = match (supply, policy) {
-        (Supply::Nothing, _) => Target::Reject,
-        (Supply::Local, _) => Target::Local,
-        (Supply::Remote, TrafficPolicy::Local) => Target::Drop,
-        // Only an endpoint on this node keeps the client's address; forwarding to another node is the stack's.
-        (Supply::Remote, TrafficPolicy::Cluster) => Target::Pass,
-    };
+    let Targets { workload, host, external } = self::external(policy, supply);
     match mode {
         Mode::Proxy => Targets::PASS,
-        Mode::VIP => Targets { workload: inside, host: inside, external: outside },
-        Mode::Split => Targets { external: outside, ..Targets::PASS },
-        Mode::Router => Targets { workload: or_pass(inside), host: or_pass(inside), external: or_pass(outside) },
+        Mode::VIP => Targets { workload, host, external },
+        Mode::Split => Targets { external, ..Targets::PASS },
+        Mode::Router => Targets { workload: or_pass(workload), host: or_pass(host), external: or_pass(external) },
+    }
+}
+
+const fn cluster(supply: Supply) -> Target {
+    if supply.anywhere { Target::Cluster } else { Target::Reject }
+}
+
+/// Only an endpoint on this node keeps the client's address; forwarding to another node is the stack's.
+const fn near(supply: Supply) -> Target {
+    match supply {
+        Supply { anywhere: false, .. } => Target::Reject,
+        Supply { near: true, .. } => Target::Near,
+        Supply { near: false, .. } => Target::Pass,
+    }
+}
+
+/// Spec 2.13: silence where somebody else could answer, a refusal where nobody can.
+const fn local(supply: Supply) -> Target {
+    match supply {
+        Supply { anywhere: false, .. } => Target::Reject,
+        Supply { local: true, .. } => Target::Local,
+        Supply { local: false, .. } => Target::Drop,
     }
 }
 

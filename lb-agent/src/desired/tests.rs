@@ -14,6 +14,7 @@ use crate::model::{
 fn policy() -> Policy {
     Policy {
         node_name: "n1".to_owned(),
+        services: Services::LoadBalancers,
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,

@@ -1,49 +1,90 @@
 //! Which endpoints get new flows: kube-proxy's `CategorizeEndpoints` (spec 2.3).
 
-use lb_common::addr::Addr;
+use lb_common::addr::{Addr, Family};
 use lb_common::table::{Backend, MemberState};
 
+use super::claim::Claim;
 use super::endpoint::{Candidate, Here, Place};
-use crate::model::{Hints, TrafficPolicy};
+use super::scope::Supply;
+use crate::model::{Hints, Service, ServicePort, TrafficPolicy};
 
 /// Backends that a pool holds at most: a slot is chosen by 16 bits.
 pub const POOL_MAX: usize = u16::MAX as usize;
 
+/// Which of the two sets a Service port asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uses {
+    /// Endpoints of the cluster.
+    pub cluster: bool,
+    /// Endpoints of this node, chosen for themselves.
+    pub local: bool,
+}
+
+impl Uses {
+    /// `claims` are those of one family. A Service that nobody outside can reach has no external policy: with Proxy
+    /// entries only and without node ports, policy Local changes nothing (IPM-25).
+    pub fn of<A: Addr>(service: &Service, port: &ServicePort, claims: &[(A, Claim)]) -> Self {
+        let has_external_ip = service.external_ips.iter().any(|ip| ip.is_ipv4() == (A::FAMILY == Family::V4));
+        let has_vip = claims.iter().any(|(_, claim)| claim.is_vip());
+        let is_accessible = port.node_port.is_some() || has_external_ip || has_vip;
+        let (internal, external) = (service.internal_policy, service.external_policy);
+        Self {
+            cluster: internal == TrafficPolicy::Cluster || is_accessible,
+            local: internal == TrafficPolicy::Local || (external == TrafficPolicy::Local && is_accessible),
+        }
+    }
+}
+
 /// The endpoints of one Service port after policy, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usable<A> {
-    /// For traffic policy Cluster; empty only where no endpoint is usable anywhere.
+    /// For traffic policy Cluster, topology hints applied.
     pub cluster: Vec<Backend<A>>,
-    /// Those on this node, for what comes from outside. Under policy Local they are chosen apart from the others, the
-    /// fallback to terminating endpoints included (TERM-02); under policy Cluster they are those of `cluster`.
+    /// Those of `cluster` on this node: what a client in the network gets while nothing is forwarded to other nodes.
+    pub near: Vec<Backend<A>>,
+    /// For traffic policy Local: endpoints on this node, chosen apart from the others, the fallback to terminating ones
+    /// included (TERM-02).
     pub local: Vec<Backend<A>>,
     /// Every backend whose known flows are honoured.
     pub members: Vec<(Backend<A>, MemberState)>,
 }
 
+impl<A> Usable<A> {
+    /// Which of the sets hold anything.
+    pub fn supply(&self) -> Supply {
+        Supply {
+            // A member that is not chosen by anybody drains: it still answers.
+            anywhere: !self.members.is_empty(),
+            near: !self.near.is_empty(),
+            local: !self.local.is_empty(),
+        }
+    }
+}
+
 /// Sorts the candidates into the sets. Never used: not ready and not terminating; terminating and not serving.
-pub fn usable<A: Addr>(candidates: &[Candidate<'_, A>], here: &Here<'_>, external: TrafficPolicy) -> Usable<A> {
+pub fn usable<A: Addr>(candidates: &[Candidate<'_, A>], here: &Here<'_>, uses: Uses) -> Usable<A> {
     let ready: Vec<&Candidate<'_, A>> = candidates.iter().filter(|c| c.conditions.ready).collect();
     let leaving: Vec<&Candidate<'_, A>> =
         candidates.iter().filter(|c| !c.conditions.ready && c.conditions.serving && c.conditions.terminating).collect();
-    // TERM-01, TERM-05: the fallback ignores topology.
-    let cluster = if ready.is_empty() { backends(leaving.iter().copied()) } else { preferred(&ready, here) };
-    let local = match external {
-        TrafficPolicy::Local if ready.iter().any(|c| c.place == Place::ThisNode) => on_this_node(&ready),
-        TrafficPolicy::Local => on_this_node(&leaving),
-        TrafficPolicy::Cluster if ready.is_empty() => on_this_node(&leaving),
-        TrafficPolicy::Cluster => {
-            let mut local = on_this_node(&ready);
-            local.retain(|backend| cluster.binary_search(backend).is_ok());
-            local
-        }
+    let cluster = match (uses.cluster, ready.is_empty()) {
+        (false, _) => Vec::new(),
+        // TERM-01, TERM-05: the fallback ignores topology.
+        (true, true) => backends(leaving.iter().copied()),
+        (true, false) => preferred(&ready, here),
     };
+    let local = match (uses.local, ready.iter().any(|c| c.place == Place::ThisNode)) {
+        (false, _) => Vec::new(),
+        (true, true) => on_this_node(&ready),
+        (true, false) => on_this_node(&leaving),
+    };
+    let mut near = on_this_node(if ready.is_empty() { &leaving } else { &ready });
+    near.retain(|backend| cluster.binary_search(backend).is_ok());
     let mut members: Vec<(Backend<A>, MemberState)> = ready.iter().map(|c| (c.backend, MemberState::Active)).collect();
     members.extend(leaving.iter().map(|c| {
         let chosen = cluster.binary_search(&c.backend).is_ok() || local.binary_search(&c.backend).is_ok();
         (c.backend, if chosen { MemberState::Active } else { MemberState::Draining })
     }));
-    Usable { cluster, local, members }
+    Usable { cluster, near, local, members }
 }
 
 fn backends<'a, A: Addr>(candidates: impl Iterator<Item = &'a Candidate<'a, A>>) -> Vec<Backend<A>> {

@@ -15,7 +15,7 @@ use super::{Caller, Destination};
 use crate::dataplane::Tables;
 use crate::dataplane::pins::FlowRows;
 use crate::family::TableAddr;
-use crate::render::{ScopeRow, rule};
+use crate::render::{ScopeRow, mode, rule};
 
 /// What the answer is drawn from.
 pub struct Facts {
@@ -66,8 +66,9 @@ pub struct FrontendFacts {
     /// `shop/web:http`, where an agent tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// `-` where it is no load balancer's address.
     pub mode: String,
-    /// Which rule decided the mode.
+    /// Which rule decided the mode, or who gets what where there is none.
     pub decided_by: &'static str,
     /// Which field of the Service the address comes from.
     pub origin: &'static str,
@@ -133,12 +134,16 @@ fn explain_in<A: TableAddr>(
 /// Frontends at the same address, as text.
 fn neighbours<A: TableAddr>(addr: A, tables: &Tables) -> Vec<String> {
     let at_address = A::tables(tables).frontends.iter().filter(|(key, _)| key.addr == addr);
-    at_address.map(|(key, frontend)| format!("{}/{} ({:?})", key.port, key.proto.name(), frontend.mode)).collect()
+    let ports = at_address.map(|(key, frontend)| {
+        let port = format!("{}/{}", key.port, key.proto.name());
+        if frontend.origin == Origin::LoadBalancer { format!("{port} ({})", mode(frontend)) } else { port }
+    });
+    ports.collect()
 }
 
 fn without_frontend(from: &Caller, to: &Destination, neighbours: &[String]) -> Explanation {
     let note = if neighbours.is_empty() {
-        "no Service of the source has this address for its load balancer".to_owned()
+        "no Service of the source is served at this address".to_owned()
     } else {
         format!("served at this address: {}", neighbours.join(", "))
     };
@@ -183,8 +188,8 @@ fn with_frontend(
         frontend: Some(FrontendFacts {
             id: frontend.id,
             service: None,
-            mode: format!("{:?}", frontend.mode),
-            decided_by: rule(frontend.decided_by),
+            mode: mode(frontend),
+            decided_by: rule(frontend),
             origin: origin_text(frontend.origin),
             state: format!("{:?}", frontend.state),
             scope: format!("{word}: {}", ScopeRow::of(scope)),
@@ -219,13 +224,19 @@ fn sentence(from: &Caller, frontend: &Frontend, scope: Scope, backends: usize) -
         }
         (Action::Balance, ..) => {
             let choice = if backends == 1 { "its only backend".into() } else { format!("one of {backends} backends") };
-            format!("the packet is DNATed to {choice} here; the balancer never sees it")
+            let is_balancers = frontend.origin == Origin::LoadBalancer;
+            let unseen = if is_balancers { "; the balancer never sees it" } else { "" };
+            format!("the packet is DNATed to {choice} here{unseen}")
         }
         (Action::Reject, ..) => {
             "there is no endpoint anywhere: the packet is answered with ICMP port unreachable".into()
         }
         (Action::Drop, ..) => {
-            "externalTrafficPolicy is Local and no endpoint is on this node: the packet is dropped silently".into()
+            let policy = match frontend.origin {
+                Origin::ClusterIP => "internalTrafficPolicy",
+                Origin::LoadBalancer | Origin::ExternalIP | Origin::NodePort => "externalTrafficPolicy",
+            };
+            format!("{policy} is Local and no endpoint is on this node: the packet is dropped silently")
         }
         (Action::Pass, FrontendState::Draining, _) => {
             "its Service is gone: known connections go on, a new one is left alone and goes where routing leads".into()
@@ -286,7 +297,10 @@ impl fmt::Display for Explanation {
                 writeln!(f, "service   {service}")?;
             }
             writeln!(f, "frontend  {} ({}), {}", frontend.id, frontend.origin, frontend.state)?;
-            writeln!(f, "mode      {}, decided by {}", frontend.mode, frontend.decided_by)?;
+            match frontend.mode.as_str() {
+                "-" => writeln!(f, "mode      none (not a balancer's address), decided by {}", frontend.decided_by)?,
+                mode => writeln!(f, "mode      {mode}, decided by {}", frontend.decided_by)?,
+            }
             writeln!(f, "scope     {}", frontend.scope)?;
         }
         for backend in &self.backends {

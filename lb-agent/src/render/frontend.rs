@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use lb_common::addr::Addr;
-use lb_common::table::{Action, Frontend, FrontendKey, Rule, Scope, ScopeFlags, Scopes};
+use lb_common::table::{Action, Frontend, FrontendKey, Origin, Rule, Scope, ScopeFlags, Scopes};
 use serde::Serialize;
 
 use super::{Row, socket};
@@ -16,6 +16,7 @@ pub struct FrontendRow {
     pub address: IpAddr,
     pub port: u16,
     pub protocol: &'static str,
+    /// `-` where it is no load balancer's address.
     pub mode: String,
     pub decided_by: &'static str,
     pub origin: String,
@@ -57,8 +58,8 @@ impl FrontendRow {
             address: key.addr.into(),
             port: key.port,
             protocol: key.proto.name(),
-            mode: format!("{:?}", frontend.mode),
-            decided_by: rule(frontend.decided_by),
+            mode: mode(frontend),
+            decided_by: rule(frontend),
             origin: format!("{:?}", frontend.origin),
             state: format!("{:?}", frontend.state),
             id: frontend.id,
@@ -70,15 +71,27 @@ impl FrontendRow {
     }
 }
 
-/// The rule in the words of the documentation.
-pub const fn rule(rule: Rule) -> &'static str {
-    match rule {
+/// The mode as the API spells it; other addresses than a load balancer's have none.
+pub fn mode(frontend: &Frontend) -> String {
+    match frontend.decided_by {
+        Rule::NotApplicable => "-".to_owned(),
+        _ => format!("{:?}", frontend.mode),
+    }
+}
+
+/// The rule in the words of the documentation: what decided the mode, or, where no mode applies, the field of the
+/// Service that says who gets what.
+pub const fn rule(frontend: &Frontend) -> &'static str {
+    match frontend.decided_by {
         Rule::Annotation => "lb-agent.io/ip-mode",
         Rule::ProxyAnnotation => "--proxy-annotation",
         Rule::VendorAnnotation => "--vendor-annotations",
         Rule::IpMode => "ipMode",
         Rule::Default => "--default-ip-mode",
-        Rule::NotApplicable => "-",
+        Rule::NotApplicable => match frontend.origin {
+            Origin::ClusterIP => "internalTrafficPolicy",
+            Origin::NodePort | Origin::ExternalIP | Origin::LoadBalancer => "externalTrafficPolicy",
+        },
     }
 }
 

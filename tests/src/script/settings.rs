@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use lb_agent::dataplane::Sizes;
-use lb_agent::desired::{Limits, Policy, VendorAnnotations};
+use lb_agent::desired::{Limits, Policy, Services, VendorAnnotations};
 use lb_common::table::Mode;
 
 /// The node that cases run on, unless they say otherwise.
@@ -16,6 +16,7 @@ pub struct Settings {
 pub fn parse(text: &str) -> Result<Settings> {
     let mut policy = Policy {
         node_name: NODE.to_owned(),
+        services: Services::LoadBalancers,
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
@@ -25,6 +26,7 @@ pub fn parse(text: &str) -> Result<Settings> {
         let (name, value) = line.split_once(": ").with_context(|| format!("{line:?} is no setting"))?;
         match name {
             "node-name" => value.clone_into(&mut policy.node_name),
+            "services" if value == "all" => policy.services = Services::All,
             "default-ip-mode" => policy.default_ip_mode = mode(value)?,
             "proxy-annotation" => policy.proxy_annotations.push(value.parse().map_err(anyhow::Error::msg)?),
             "vendor-annotations" if value == "on" => policy.vendor_annotations = VendorAnnotations::Honoured,

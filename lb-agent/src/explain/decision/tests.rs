@@ -123,6 +123,29 @@ fn every_reason_to_pass_has_its_words() {
     assert!(ask("pod", "192.0.2.10:80/tcp", &draining).sentence.contains("Service is gone"));
 }
 
+/// Where no mode applies, the traffic policy of the address decides.
+#[test]
+fn every_origin_names_what_decided() {
+    for (origin, decided_by) in [
+        (Origin::ClusterIP, "internalTrafficPolicy"),
+        (Origin::NodePort, "externalTrafficPolicy"),
+        (Origin::ExternalIP, "externalTrafficPolicy"),
+    ] {
+        let mut facts = facts(Mode::VIP, VIP);
+        let frontend = facts.tables.v4.frontends.get_mut(&key(80)).expect("it is there");
+        (frontend.origin, frontend.decided_by) = (origin, Rule::NotApplicable);
+        let inside = ask("pod", "192.0.2.10:80/tcp", &facts);
+        assert!(!inside.sentence.contains("balancer"), "{}", inside.sentence);
+        assert!(inside.to_string().contains("mode      none"), "{inside}");
+        let frontend = inside.frontend.expect("a frontend");
+        assert_eq!((frontend.mode.as_str(), frontend.decided_by), ("-", decided_by));
+        let outside = ask("external", "192.0.2.10:80/tcp", &facts);
+        assert!(outside.sentence.starts_with(&format!("{decided_by} is Local")), "{}", outside.sentence);
+        let other_port = ask("pod", "192.0.2.10:81/tcp", &facts);
+        assert_eq!(other_port.notes, ["served at this address: 80/tcp, 443/tcp (Proxy)"]);
+    }
+}
+
 #[test]
 fn reject_is_said() {
     let explanation = ask("pod", "192.0.2.10:80/tcp", &facts(Mode::VIP, Scopes { workload: Scope::REJECT, ..VIP }));

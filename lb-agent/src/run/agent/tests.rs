@@ -11,7 +11,7 @@ use crate::config::{Source, Times};
 use crate::dataplane::fake::{FakeDataplane, Faults};
 use crate::dataplane::links::{Class, Link};
 use crate::dataplane::{Dataplane, Op, Settings, Sizes, Tables, Timeouts};
-use crate::desired::{Limits, Policy, VendorAnnotations};
+use crate::desired::{Limits, Policy, Services, VendorAnnotations};
 use crate::interfaces::{Globs, LinkFacts};
 use crate::model::{Object, WarningKind};
 use crate::source::claim::Claim;
@@ -77,6 +77,7 @@ fn config() -> Config {
         source: Source::Directory { path: "/nowhere".into(), claim: Claim::Unlabelled },
         policy: Policy {
             node_name: "n1".into(),
+            services: Services::LoadBalancers,
             default_ip_mode: Mode::VIP,
             proxy_annotations: Vec::new(),
             vendor_annotations: VendorAnnotations::Ignored,

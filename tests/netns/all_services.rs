@@ -1,0 +1,133 @@
+//! `--services=all`: cluster addresses, externalIPs and node ports, dialled by pods and from the network.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_tests::address::{BALANCERS, CLUSTER, FAMILIES, FAR, Family, REMOTE_PODS, UPLINK, vip};
+use lb_tests::dial::{Dial, Outcome};
+use lb_tests::lab::Setup;
+use lb_tests::manifest::{NODE, OTHER_NODE, ingress};
+use lb_tests::scene::{BALANCER, Scene, empty_slice};
+use serde_json::{Value, json};
+
+const ALL: [&str; 2] = ["--services", "all"];
+/// Added to a Service's number: its node port.
+const NODE_PORTS: u16 = 30_000;
+
+/// Pods that answer, by node.
+#[derive(Clone, Copy, Debug)]
+struct Endpoints {
+    here: &'static [&'static str],
+    elsewhere: bool,
+}
+
+const NOWHERE: Endpoints = Endpoints { here: &[], elsewhere: false };
+const HERE: Endpoints = Endpoints { here: &["a"], elsewhere: false };
+const ELSEWHERE: Endpoints = Endpoints { here: &[], elsewhere: true };
+
+/// Writes a Service with a node port and an externalIP (both named by the number), and a balancer in Proxy mode.
+fn publish(scene: &Scene, number: u8, policies: &Value, endpoints: Endpoints) {
+    let name = format!("s{number}");
+    let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, number), "Proxy"));
+    let node_port = NODE_PORTS + u16::from(number);
+    let port = |name, protocol| json!({"name": name, "protocol": protocol, "port": 80, "nodePort": node_port});
+    let mut service = scene
+        .service(&name, number, &entries)
+        .spec("ports", json!([port("web", "TCP"), port("dns", "UDP")]))
+        .spec("externalIPs", json!(FAMILIES.map(|family| external(family, number))));
+    for (field, value) in policies.as_object().expect("policies are an object") {
+        service = service.spec(field, value.clone());
+    }
+    let mut objects = vec![service.object()];
+    for family in FAMILIES {
+        let slice = endpoints
+            .here
+            .iter()
+            .fold(empty_slice(&service, family), |slice, pod| slice.endpoint(scene.lab.pod_address(pod, family), NODE));
+        let elsewhere = endpoints.elsewhere.then(|| REMOTE_PODS.host(family, 5));
+        let slice = elsewhere.into_iter().fold(slice, |slice, remote| slice.endpoint(remote, OTHER_NODE));
+        objects.push(slice.object());
+    }
+    scene.apply(&name, &objects);
+}
+
+/// An address that nobody has: whoever is not shortcut hears nothing.
+fn external(family: Family, number: u8) -> IpAddr {
+    CLUSTER.host(family, number + 100)
+}
+
+fn cluster(family: Family, number: u8) -> SocketAddr {
+    (CLUSTER.host(family, number), 80).into()
+}
+
+fn node_port(family: Family, number: u8) -> SocketAddr {
+    (UPLINK.host(family, 2), NODE_PORTS + u16::from(number)).into()
+}
+
+/// Each kind of address of a Service, apart from the balancer's.
+fn addresses(family: Family, number: u8) -> [SocketAddr; 3] {
+    [cluster(family, number), (external(family, number), 80).into(), node_port(family, number)]
+}
+
+fn dial_from_far(scene: &Scene, family: Family) -> Dial<'_> {
+    Dial::from(&scene.lab.far).bound(FAR.host(family, 9))
+}
+
+#[test]
+fn cip_01_xip_01_np_01_pods_and_the_network_reach_every_kind_of_address() {
+    let scene = Scene::with_flags(Setup::new("allserve"), &ALL);
+    publish(&scene, 10, &json!({}), HERE);
+    for family in FAMILIES {
+        for to in addresses(family, 10) {
+            for (client, dial) in
+                [(scene.client_address(to.ip()), scene.dial()), (FAR.host(family, 9), dial_from_far(&scene, family))]
+            {
+                let Outcome::Answered(answer) = dial.tcp(to) else { panic!("{to} is not answered to {client}") };
+                assert_eq!(
+                    (answer.who.as_str(), answer.client.ip()),
+                    ("a", client),
+                    "{to}: clients are seen as themselves"
+                );
+            }
+            assert_eq!(scene.dial().udp(to).who(), Some("a"), "UDP to {to}");
+        }
+        // IPM-24: beside a Proxy entry, which goes on leaving the node.
+        assert_eq!(scene.dial().tcp(vip(family, 10, 80)).who(), Some(BALANCER));
+        // The node's own address is served on the node port only.
+        let other_port = SocketAddr::new(UPLINK.host(family, 2), 80);
+        assert_eq!(scene.dial().tcp(other_port), Outcome::Refused, "nobody listens on the node");
+    }
+}
+
+#[test]
+fn cip_09_a_pod_reaches_itself_at_its_cluster_address() {
+    let scene = Scene::with_flags(Setup::new("allself"), &ALL);
+    publish(&scene, 11, &json!({}), HERE);
+    for family in FAMILIES {
+        for to in addresses(family, 11) {
+            let outcome = Dial::from(&scene.lab.pod("a").netns).tcp(to);
+            assert_eq!(outcome.who(), Some("a"), "{to}: {outcome:?}");
+        }
+    }
+}
+
+/// Each policy says nothing about the addresses of the other.
+#[test]
+fn cip_11_np_03_policies_hold_for_their_own_addresses() {
+    let scene = Scene::with_flags(Setup::new("allpolicy"), &ALL);
+    publish(&scene, 12, &json!({"internalTrafficPolicy": "Local"}), ELSEWHERE);
+    publish(&scene, 13, &json!({"externalTrafficPolicy": "Local"}), ELSEWHERE);
+    publish(&scene, 14, &json!({"internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local"}), NOWHERE);
+    for family in FAMILIES {
+        assert_eq!(scene.dial().tcp(cluster(family, 12)), Outcome::Silence);
+        for to in addresses(family, 12).into_iter().skip(1).chain(addresses(family, 13)) {
+            let outcome = scene.dial().tcp(to);
+            // The other node's pods live where the balancer does.
+            assert_eq!(outcome.who(), Some(BALANCER), "{to}: {outcome:?}");
+        }
+        assert_eq!(dial_from_far(&scene, family).tcp(node_port(family, 13)), Outcome::Silence);
+        for to in addresses(family, 14) {
+            assert_eq!(scene.dial().patient().tcp(to), Outcome::Refused, "{to} has no endpoint anywhere");
+        }
+        assert_eq!(dial_from_far(&scene, family).patient().tcp(node_port(family, 14)), Outcome::Refused);
+    }
+}
