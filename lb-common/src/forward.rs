@@ -7,7 +7,8 @@ use crate::addr::{Addr, Proto};
 use crate::flow::{self, PARTNER_REFRESH_SECS, Timeouts};
 use crate::parse::{Headers, TcpFlags};
 use crate::table::{
-    Action, Backend, Counter, Direction, Flow, FlowKey, FlowState, FrontendKey, MemberKey, PoolKey, Scope, Tuple,
+    Action, Backend, Counter, DIRECT, Direction, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, MemberKey,
+    PoolKey, Scope, Tuple,
 };
 use crate::verdict::Verdict;
 
@@ -69,6 +70,8 @@ pub trait Tables<A: Addr> {
     fn service_port(&self, frontend: u32) -> u32;
     fn backend(&self, key: &PoolKey) -> Option<Backend<A>>;
     fn is_member(&self, key: &MemberKey<A>) -> bool;
+    /// Whether this is an endpoint of any Service.
+    fn is_endpoint(&self, key: &EndpointKey<A>) -> bool;
     fn flow(&self, key: &FlowKey<A>) -> Option<Self::Flow>;
     /// Fails where the key exists.
     fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Result<(), InsertError>;
@@ -112,6 +115,9 @@ pub struct Work<A> {
     pub(crate) other_key: FlowKey<A>,
     /// The entry that is being inserted.
     pub(crate) flow: Flow<A>,
+    /// The destination as the tables of frontends and endpoints know it.
+    frontend_key: FrontendKey<A>,
+    endpoint_key: EndpointKey<A>,
 }
 
 impl<A: Addr> Work<A> {
@@ -122,7 +128,16 @@ impl<A: Addr> Work<A> {
         let key = FlowKey::new(0, Direction::Request, Proto::TCP, tuple);
         let state = FlowState::New;
         let flow = Flow { to: tuple, frontend: 0, pool: 0, state, pad: [0; 3], last_seen_jiffies: 0 };
-        Self { key, to: tuple, partner_key: key, other_key: key, flow }
+        let frontend_key = FrontendKey { addr, port: 0, proto: Proto::TCP, pad: 0 };
+        let endpoint_key = EndpointKey { addr, port: 0, pad: 0 };
+        Self { key, to: tuple, partner_key: key, other_key: key, flow, frontend_key, endpoint_key }
+    }
+
+    /// Whether the packet keeps its tuple, as those of most direct connections do.
+    #[inline(always)]
+    pub(crate) const fn is_untouched(&self, frontend: u32) -> bool {
+        let (from, to) = (&self.key.tuple, &self.to);
+        frontend == DIRECT && from.sport == to.sport && from.dport == to.dport
     }
 
     /// The tuple that the packet gets, after a verdict that says so.
@@ -153,10 +168,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     #[inline(always)]
     pub fn request(&mut self) -> Verdict {
         let (headers, tables) = (self.headers, self.tables);
-        if matches!(self.edge.client, Client::Workload)
-            && tables.has_hairpins(self.edge.id)
-            && self.reply() == Verdict::Translate
-        {
+        if matches!(self.edge.client, Client::Workload) && tables.has_hairpins(self.edge.id) && self.is_own_reply() {
             return Verdict::Hairpin;
         }
         if !headers.opens() {
@@ -167,9 +179,10 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             self.follow(entry);
             return self.translated(entry.frontend());
         }
-        let tuple = &self.work.key.tuple;
-        let key = FrontendKey { addr: tuple.dst, port: tuple.dport, proto: headers.proto, pad: 0 };
-        let Some(frontend) = tables.frontend(&key) else { return Verdict::Pass };
+        let Work { key: FlowKey { tuple, .. }, frontend_key, .. } = &mut *self.work;
+        (frontend_key.addr, frontend_key.port) = (tuple.dst, tuple.dport);
+        (frontend_key.proto, frontend_key.pad) = (headers.proto, 0);
+        let Some(frontend) = tables.frontend(frontend_key) else { return self.request_without_frontend() };
         self.set_key(Direction::Request);
         if let Some(entry) = tables.flow(&self.work.key) {
             if self.is_wanted(frontend, entry) {
@@ -179,6 +192,44 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             self.forget(entry);
         }
         self.first_packet(frontend)
+    }
+
+    /// A packet that may open a connection to no frontend. One of a pod to an endpoint itself must keep its tuple, or get
+    /// one of its own: a flow of a frontend may have, or want, the same one.
+    #[inline(always)]
+    fn request_without_frontend(&mut self) -> Verdict {
+        if !matches!(self.edge.client, Client::Workload) {
+            return Verdict::Pass;
+        }
+        let Work { key: FlowKey { tuple, .. }, endpoint_key, .. } = &mut *self.work;
+        (endpoint_key.addr, endpoint_key.port, endpoint_key.pad) = (tuple.dst, tuple.dport, 0);
+        if !self.tables.is_endpoint(endpoint_key) {
+            return Verdict::Pass;
+        }
+        self.set_key(Direction::Request);
+        self.direct_request()
+    }
+
+    /// A packet that may open a connection to an endpoint itself. Where no tuple can be had it passes as it is.
+    #[inline(never)]
+    fn direct_request(&mut self) -> Verdict {
+        if let Some(entry) = self.tables.flow(&self.work.key) {
+            if !self.is_over(entry) {
+                self.follow(entry);
+                return self.translated(entry.frontend());
+            }
+            self.forget(entry);
+        }
+        match self.place(DIRECT, 0, 1) {
+            Some(_) => Verdict::Pass,
+            None => self.translated(DIRECT),
+        }
+    }
+
+    /// Whether the packet is a pod's answer to itself, and so becomes what a reply becomes.
+    #[inline(never)]
+    fn is_own_reply(&mut self) -> bool {
+        self.reply() == Verdict::Translate
     }
 
     /// What becomes of a packet that leaves the node, or of a pod's answer to itself.
@@ -192,6 +243,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             return Verdict::Pass;
         }
         self.follow(entry);
+        if self.work.is_untouched(entry.frontend()) {
+            return Verdict::Pass;
+        }
         self.tables.count(Counter::ReplyTranslated);
         self.tables.count_frontend(entry.frontend(), Event::Translated);
         Verdict::Translate
@@ -210,6 +264,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// A request goes on; one whose source changes with its destination goes to the pod that it came from.
     #[inline(always)]
     fn translated(&self, frontend: u32) -> Verdict {
+        if self.work.is_untouched(frontend) {
+            return Verdict::Pass;
+        }
         self.tables.count(Counter::RequestTranslated);
         self.tables.count_frontend(frontend, Event::Translated);
         if self.work.to.src == self.work.key.tuple.src { Verdict::Translate } else { Verdict::Hairpin }
@@ -352,15 +409,20 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let random = self.env.random();
         let slot = ((u64::from(random) * u64::from(count)) >> 32) as u32;
         let Work { key, to, flow, .. } = &mut *self.work;
-        let Some(backend) = self.tables.backend(&PoolKey { pool: flow.pool, slot }) else { return false };
         let from = &key.tuple;
-        let is_hairpin = matches!(self.edge.client, Client::Workload) && backend.addr == from.src;
         // SCTP: addresses only, a changed port would need a new CRC32c over the whole packet.
-        let is_sctp = self.headers.proto == Proto::SCTP;
+        let keeps_ports = self.headers.proto == Proto::SCTP;
+        (to.dst, to.dport) = (from.dst, from.dport);
+        if flow.frontend != DIRECT {
+            let Some(backend) = self.tables.backend(&PoolKey { pool: flow.pool, slot }) else { return false };
+            to.dst = backend.addr;
+            if !keeps_ports {
+                to.dport = backend.port;
+            }
+        }
+        let is_hairpin = matches!(self.edge.client, Client::Workload) && to.dst == from.src;
         to.src = if is_hairpin { from.dst } else { from.src };
-        to.dst = backend.addr;
-        to.sport = if attempt < PORT_ATTEMPT || is_sctp { from.sport } else { PORT_BASE | random as u16 };
-        to.dport = if is_sctp { from.dport } else { backend.port };
+        to.sport = if attempt < PORT_ATTEMPT || keeps_ports { from.sport } else { PORT_BASE | random as u16 };
         true
     }
 
@@ -373,8 +435,12 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         work.flow.to = work.to;
         let Err(error) = tables.insert_flow(&work.key, &work.flow) else {
-            tables.count(Counter::FlowCreated);
-            tables.count_frontend(work.flow.frontend, Event::FlowCreated);
+            if work.flow.frontend == DIRECT {
+                tables.count(Counter::DirectNoted);
+            } else {
+                tables.count(Counter::FlowCreated);
+                tables.count_frontend(work.flow.frontend, Event::FlowCreated);
+            }
             return None;
         };
         tables.remove_flow(&work.partner_key);

@@ -105,15 +105,16 @@ fn look_up<A: Addr, T: Tables<A>>(
 ) -> Option<bool> {
     if let Some(entry) = tables.flow(&work.key) {
         entry.read_to(&mut work.to);
-        return Some(false);
+        return if work.is_untouched(entry.frontend()) { None } else { Some(false) };
     }
     let may_be_own = direction == Direction::Request && matches!(edge.client, Client::Workload);
     if !may_be_own || !tables.has_hairpins(edge.id) {
         return None;
     }
     work.key.direction = Direction::Reply;
-    tables.flow(&work.key)?.read_to(&mut work.to);
-    Some(true)
+    let entry = tables.flow(&work.key)?;
+    entry.read_to(&mut work.to);
+    if work.is_untouched(entry.frontend()) { None } else { Some(true) }
 }
 
 /// Gives the embedded packet at `inner_l4` and the addresses outside the form that the reader of the message knows.
@@ -124,7 +125,7 @@ fn translate<A: Parse>(
     inner_l4: usize,
     work: &mut Work<A>,
 ) -> Result<(), Refused> {
-    let Work { key: FlowKey { tuple: known, .. }, to, partner_key, flow, other_key } = work;
+    let Work { key: FlowKey { tuple: known, .. }, to, partner_key, flow, other_key, .. } = work;
     // The embedded packet went the other way than the flow entry that was found.
     let (inner, before, after) = (&mut partner_key.tuple, &mut flow.to, &mut other_key.tuple);
     inner.set_reversed(to);

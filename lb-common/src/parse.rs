@@ -172,14 +172,15 @@ impl Parse for [u8; 16] {
 
     #[inline(always)]
     fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network {
-        let Some(ip) = packet.header::<Ipv6Hdr>(l3) else { return Network::Short };
-        if ip.vcf[0] >> 4 != 6 {
+        // What stands before the addresses.
+        let Some(ip) = packet.header::<[u8; IPV6_ADDRESSES]>(l3) else { return Network::Short };
+        if ip[0] >> 4 != 6 {
             return Network::Other;
         }
         if packet.read_addresses(l3 + IPV6_ADDRESSES, tuple).is_none() {
-            return Network::Other;
+            return Network::Short;
         }
-        let (mut next, mut offset) = (ip.next_hdr, l3 + size_of::<Ipv6Hdr>());
+        let (mut next, mut offset) = (ip[core::mem::offset_of!(Ipv6Hdr, next_hdr)], l3 + size_of::<Ipv6Hdr>());
         for _ in 0..EXTENSION_HEADERS_MAX {
             // Numbers: IANA "IPv6 Extension Header Types".
             let unit = match next {

@@ -10,15 +10,15 @@ mod frontend;
 mod pool;
 mod stats;
 
-pub use flow::{Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, Tuple};
+pub use flow::{DIRECT, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, Tuple};
 pub use frontend::{
     Action, Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, ScopeFlags, Scopes, bpf_spin_lock,
 };
-pub use pool::{Backend, Member, MemberKey, MemberState, PoolKey};
+pub use pool::{Backend, Endpoint, EndpointKey, Member, MemberKey, MemberState, PoolKey};
 pub use stats::{Counter, CounterValue, EdgeState, FrontendStats, Owner, RejectBucket};
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// A key or value of a map: plain bytes without padding.
 ///
@@ -56,6 +56,8 @@ pub mod name {
     pub const POOLS6: &str = "pools6";
     pub const MEMBERS4: &str = "members4";
     pub const MEMBERS6: &str = "members6";
+    pub const ENDPOINTS4: &str = "endpoints4";
+    pub const ENDPOINTS6: &str = "endpoints6";
     pub const FLOWS4: &str = "flows4";
     pub const FLOWS6: &str = "flows6";
     pub const COUNTERS: &str = "counters";
@@ -84,6 +86,9 @@ mod tests {
             size_of::<MemberKey<[u8; 4]>>(),
             size_of::<MemberKey<[u8; 16]>>(),
             size_of::<Member>(),
+            size_of::<EndpointKey<[u8; 4]>>(),
+            size_of::<EndpointKey<[u8; 16]>>(),
+            size_of::<Endpoint>(),
             size_of::<FlowKey<[u8; 4]>>(),
             size_of::<FlowKey<[u8; 16]>>(),
             size_of::<Flow<[u8; 4]>>(),
@@ -96,7 +101,7 @@ mod tests {
         ];
         assert_eq!(
             (LAYOUT_VERSION, sizes),
-            (1, [8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 20, 44, 32, 56, 16, 40, 8, 16, 16])
+            (2, [8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 8, 20, 4, 20, 44, 32, 56, 16, 40, 8, 16, 16])
         );
     }
 }

@@ -30,25 +30,25 @@ const TCX_DROP: i32 = 2;
 /// What a pod on this node sends.
 #[classifier]
 pub fn workload_ingress(ctx: TcContext) -> i32 {
-    ingress(Skb::new(ctx.skb.skb), |skb| Edge { id: skb.ifindex(), client: Client::Workload })
+    ingress::<Workload>(Skb::new(ctx.skb.skb))
 }
 
 /// What a pod on this node is about to get.
 #[classifier]
 pub fn workload_egress(ctx: TcContext) -> i32 {
-    egress(Skb::new(ctx.skb.skb), |skb| Edge { id: skb.ifindex(), client: Client::Workload })
+    egress::<Workload>(Skb::new(ctx.skb.skb))
 }
 
 /// What the network delivers to this node.
 #[classifier]
 pub fn uplink_ingress(ctx: TcContext) -> i32 {
-    ingress(Skb::new(ctx.skb.skb), |_| Edge { id: EDGE_UPLINK, client: Client::External })
+    ingress::<Uplink>(Skb::new(ctx.skb.skb))
 }
 
 /// What this node sends to the network.
 #[classifier]
 pub fn uplink_egress(ctx: TcContext) -> i32 {
-    egress(Skb::new(ctx.skb.skb), |_| Edge { id: EDGE_UPLINK, client: Client::External })
+    egress::<Uplink>(Skb::new(ctx.skb.skb))
 }
 
 /// Does nothing: what a program run costs by itself, for the benchmarks.
@@ -64,38 +64,60 @@ pub fn tick(_ctx: TcContext) -> i32 {
     unsafe { bpf_jiffies64() as i32 }
 }
 
+/// The edge that a program is attached at.
+trait AttachedAt {
+    fn edge(skb: &Skb) -> Edge;
+}
+
+struct Workload;
+struct Uplink;
+
+impl AttachedAt for Workload {
+    #[inline(always)]
+    fn edge(skb: &Skb) -> Edge {
+        Edge { id: skb.ifindex(), client: Client::Workload }
+    }
+}
+
+impl AttachedAt for Uplink {
+    #[inline(always)]
+    fn edge(_: &Skb) -> Edge {
+        Edge { id: EDGE_UPLINK, client: Client::External }
+    }
+}
+
 #[inline(always)]
-fn ingress(mut skb: Skb, edge: impl Fn(&Skb) -> Edge) -> i32 {
-    let edge = edge(&skb);
-    let action = match path::family(&skb) {
-        Some(Family::V4) => ingress_of::<[u8; 4]>(&mut skb, edge),
-        Some(Family::V6) => ingress_of::<[u8; 16]>(&mut skb, edge),
-        None => Action::Next,
-    };
+fn ingress<E: AttachedAt>(skb: Skb) -> i32 {
+    match path::family(&skb) {
+        Some(Family::V4) => ingress_of::<[u8; 4], E>(skb),
+        Some(Family::V6) => ingress_of::<[u8; 16], E>(skb),
+        None => TCX_NEXT,
+    }
+}
+
+#[inline(always)]
+fn egress<E: AttachedAt>(skb: Skb) -> i32 {
+    match path::family(&skb) {
+        Some(Family::V4) => egress_of::<[u8; 4], E>(skb),
+        Some(Family::V6) => egress_of::<[u8; 16], E>(skb),
+        None => TCX_NEXT,
+    }
+}
+
+#[inline(always)]
+fn ingress_of<A: FamilyMaps, E: AttachedAt>(mut skb: Skb) -> i32 {
+    let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len() });
+    let Some(work) = tables::work::<A>() else { return TCX_NEXT };
+    let action = path::ingress(&mut skb, edge, &tables, &Kernel, work);
     act(&skb, action)
 }
 
 #[inline(always)]
-fn egress(mut skb: Skb, edge: impl Fn(&Skb) -> Edge) -> i32 {
-    let edge = edge(&skb);
-    let action = match path::family(&skb) {
-        Some(Family::V4) => egress_of::<[u8; 4]>(&mut skb, edge),
-        Some(Family::V6) => egress_of::<[u8; 16]>(&mut skb, edge),
-        None => Action::Next,
-    };
+fn egress_of<A: FamilyMaps, E: AttachedAt>(mut skb: Skb) -> i32 {
+    let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len() });
+    let Some(work) = tables::work::<A>() else { return TCX_NEXT };
+    let action = path::egress(&mut skb, edge, &tables, &Kernel, work);
     act(&skb, action)
-}
-
-#[inline(always)]
-fn ingress_of<A: FamilyMaps>(skb: &mut Skb, edge: Edge) -> Action {
-    let tables = Maps { packet_len: skb.len() };
-    tables::work::<A>().map_or(Action::Next, |work| path::ingress(skb, edge, &tables, &Kernel, work))
-}
-
-#[inline(always)]
-fn egress_of<A: FamilyMaps>(skb: &mut Skb, edge: Edge) -> Action {
-    let tables = Maps { packet_len: skb.len() };
-    tables::work::<A>().map_or(Action::Next, |work| path::egress(skb, edge, &tables, &Kernel, work))
 }
 
 #[inline(always)]

@@ -6,8 +6,8 @@ use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Backend, CounterValue, EdgeState, Flow, FlowKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner,
-    PoolKey, RejectBucket, Scopes,
+    Backend, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Frontend, FrontendKey, FrontendStats,
+    Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes,
 };
 
 /// Slots of `edges`: the low 16 bits of an interface index choose one.
@@ -22,6 +22,7 @@ type Sparse<K, V, const N: usize> = HashMap<K, V, N, { BPF_F_NO_PREALLOC as usiz
 pub type Frontends<A> = Sparse<FrontendKey<A>, Frontend, FRONTENDS_MAX>;
 pub type Pools<A> = Sparse<PoolKey, Backend<A>, BACKENDS_MAX>;
 pub type Members<A> = Sparse<MemberKey<A>, Member, BACKENDS_MAX>;
+pub type Endpoints<A> = Sparse<EndpointKey<A>, Endpoint, BACKENDS_MAX>;
 pub type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_MAX>;
 
 type V4 = [u8; 4];
@@ -48,6 +49,12 @@ static pools6: Pools<V6> = HashMap::new();
 static members4: Members<V4> = HashMap::new();
 #[btf_map]
 static members6: Members<V6> = HashMap::new();
+
+/// What is an endpoint of any Service.
+#[btf_map]
+static endpoints4: Endpoints<V4> = HashMap::new();
+#[btf_map]
+static endpoints6: Endpoints<V6> = HashMap::new();
 
 /// Connection tracking: two entries a flow.
 #[btf_map]
@@ -86,12 +93,13 @@ pub trait FamilyMaps: Unreachable {
     fn frontends() -> &'static Frontends<Self>;
     fn pools() -> &'static Pools<Self>;
     fn members() -> &'static Members<Self>;
+    fn endpoints() -> &'static Endpoints<Self>;
     fn flows() -> &'static Flows<Self>;
     fn work() -> &'static PerCpuArray<Work<Self>, 1>;
 }
 
 macro_rules! family_maps {
-    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $flows:ident, $work:ident) => {
+    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $flows:ident, $work:ident) => {
         impl FamilyMaps for $addr {
             #[inline(always)]
             fn frontends() -> &'static Frontends<Self> {
@@ -106,6 +114,10 @@ macro_rules! family_maps {
                 &$members
             }
             #[inline(always)]
+            fn endpoints() -> &'static Endpoints<Self> {
+                &$endpoints
+            }
+            #[inline(always)]
             fn flows() -> &'static Flows<Self> {
                 &$flows
             }
@@ -116,5 +128,5 @@ macro_rules! family_maps {
         }
     };
 }
-family_maps!(V4: frontends4, pools4, members4, flows4, work4);
-family_maps!(V6: frontends6, pools6, members6, flows6, work6);
+family_maps!(V4: frontends4, pools4, members4, endpoints4, flows4, work4);
+family_maps!(V6: frontends6, pools6, members6, endpoints6, flows6, work6);

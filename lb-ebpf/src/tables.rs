@@ -4,8 +4,8 @@ use core::ptr::{addr_of, addr_of_mut};
 
 use lb_common::forward::{Client, Event, FlowRef, InsertError, Tables, Work};
 use lb_common::table::{
-    Backend, Counter, CounterValue, Flow, FlowKey, FlowState, FrontendKey, FrontendStats, MemberKey, PoolKey, Scope,
-    Scopes, Tuple,
+    Backend, Counter, CounterValue, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, FrontendStats, MemberKey,
+    PoolKey, Scope, Scopes, Tuple,
 };
 
 use crate::maps::{self, EDGES_MAX, FamilyMaps};
@@ -141,6 +141,11 @@ impl<A: FamilyMaps> Tables<A> for Maps {
     #[inline(always)]
     fn is_member(&self, key: &MemberKey<A>) -> bool {
         A::members().get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn is_endpoint(&self, key: &EndpointKey<A>) -> bool {
+        A::endpoints().get_ptr(key).is_some()
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 
 mod all_services;
 mod churn;
+mod collisions;
 mod documents;
 mod endpoints;
 mod flips;

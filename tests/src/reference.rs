@@ -122,6 +122,13 @@ impl Reference {
         }
     }
 
+    /// Of any Service, whatever its protocol.
+    fn is_endpoint(&self, (addr, port): End) -> bool {
+        let (v4, v6) = (&self.tables.v4.members, &self.tables.v6.members);
+        v4.keys().any(|key| (IpAddr::from(key.addr), key.port) == (addr, port))
+            || v6.keys().any(|key| (IpAddr::from(key.addr), key.port) == (addr, port))
+    }
+
     fn is_member(&self, service_port: u32, (addr, port): End) -> bool {
         match addr {
             IpAddr::V4(addr) => {

@@ -60,6 +60,7 @@ impl BpfDataplane {
     /// Gives every attached hook the program of this version, over the maps of this version. Called once, after the
     /// first full state is in the tables: the maps that were in use go on until then.
     pub fn activate(&mut self) -> Result<(), Error> {
+        self.index_endpoints()?;
         if let Some(replaced) = &self.replaced {
             copy_flows(&self.maps, replaced)?;
         }
@@ -113,6 +114,13 @@ impl BpfDataplane {
     /// The loaded object, for measuring and testing its programs.
     pub const fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// Makes the index of endpoints say what the members say: what an earlier agent may have left half done, and what has
+    /// gone since.
+    pub fn index_endpoints(&self) -> Result<(), Error> {
+        self.maps.v4.index_endpoints()?;
+        self.maps.v6.index_endpoints()
     }
 
     /// jiffies64 now, as the packet path reads it.

@@ -1,6 +1,6 @@
 //! The maps as typed tables: rows in, rows out, errors that name map, row and setting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -8,8 +8,8 @@ use std::path::Path;
 
 use lb_common::addr::Addr;
 use lb_common::table::{
-    Backend, Counter, CounterValue, Flow, FlowKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner,
-    PoolKey, TableType, name,
+    Backend, Counter, CounterValue, Endpoint, EndpointKey, Flow, FlowKey, Frontend, FrontendKey, FrontendStats, Member,
+    MemberKey, Owner, PoolKey, TableType, name,
 };
 use zerocopy::FromBytes;
 
@@ -74,20 +74,27 @@ fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
         .map_err(|source| Error::Kernel { what: format!("opening the pinned map {}", path.display()), source })
 }
 
+/// The maps of a family, in the order of [`FamilyMaps`].
+const FAMILY4: [&str; 5] = [name::FRONTENDS4, name::POOLS4, name::MEMBERS4, name::ENDPOINTS4, name::FLOWS4];
+const FAMILY6: [&str; 5] = [name::FRONTENDS6, name::POOLS6, name::MEMBERS6, name::ENDPOINTS6, name::FLOWS6];
+
 /// The maps of one family.
 pub struct FamilyMaps<A> {
     pub frontends: Table<FrontendKey<A>, Frontend>,
     pub pools: Table<PoolKey, Backend<A>>,
     pub members: Table<MemberKey<A>, Member>,
+    /// An index over `members`, kept by [`FamilyMaps::perform`] and [`FamilyMaps::index_endpoints`].
+    endpoints: Table<EndpointKey<A>, Endpoint>,
     pub flows: Table<FlowKey<A>, Flow<A>>,
 }
 
 impl<A: Addr> FamilyMaps<A> {
-    fn open(directory: &Path, [frontends, pools, members, flows]: [&'static str; 4]) -> Result<Self, Error> {
+    fn open(directory: &Path, [frontends, pools, members, endpoints, flows]: [&'static str; 5]) -> Result<Self, Error> {
         Ok(Self {
             frontends: Table::open(directory, frontends, "--frontends-max")?,
             pools: Table::open(directory, pools, "--backends-max")?,
             members: Table::open(directory, members, "--backends-max")?,
+            endpoints: Table::open(directory, endpoints, "--backends-max")?,
             flows: Table::open(directory, flows, "--flows-max")?,
         })
     }
@@ -104,7 +111,10 @@ impl<A: Addr> FamilyMaps<A> {
     pub fn perform(&self, op: &FamilyOp<A>) -> Result<(), Error> {
         match op {
             FamilyOp::UpsertPools(rows) => self.pools.upsert(rows, 0),
-            FamilyOp::UpsertMembers(rows) => self.members.upsert(rows, 0),
+            FamilyOp::UpsertMembers(rows) => {
+                self.add_endpoints(rows)?;
+                self.members.upsert(rows, 0)
+            }
             FamilyOp::UpsertFrontends(rows) => self.frontends.upsert(rows, BPF_F_LOCK),
             FamilyOp::DeleteFrontends(keys) => self.frontends.delete(keys),
             FamilyOp::DeleteMembers(keys) => self.members.delete(keys),
@@ -112,13 +122,41 @@ impl<A: Addr> FamilyMaps<A> {
         }
     }
 
+    /// Notes the endpoints before they can be chosen. Those that are no member any more stay until they are swept: until
+    /// then a connection to one costs a flow.
+    fn add_endpoints(&self, members: &[(MemberKey<A>, Member)]) -> Result<(), Error> {
+        let rows: Vec<_> = members.iter().map(|(key, _)| (endpoint(key), Endpoint { flags: 0 })).collect();
+        match self.endpoints.upsert(&rows, 0) {
+            Err(Error::Full { .. }) => {
+                self.index_endpoints()?;
+                self.endpoints.upsert(&rows, 0)
+            }
+            result => result,
+        }
+    }
+
+    /// Makes the index of endpoints say what `members` says.
+    pub fn index_endpoints(&self) -> Result<(), Error> {
+        let wanted: BTreeSet<_> = self.members.dump()?.into_iter().map(|(key, _)| endpoint(&key)).collect();
+        let found: BTreeSet<_> = self.endpoints.dump()?.into_iter().map(|(key, _)| key).collect();
+        let gone: Vec<_> = found.difference(&wanted).copied().collect();
+        self.endpoints.delete(&gone)?;
+        let new: Vec<_> = wanted.difference(&found).map(|key| (*key, Endpoint { flags: 0 })).collect();
+        self.endpoints.upsert(&new, 0)
+    }
+
     /// Copies flows that `self` does not have yet out of another table of the same layout.
     pub fn adopt_flows(&self, from: &Self) -> Result<(), Error> {
-        let known: std::collections::BTreeSet<_> = self.flows.dump()?.into_iter().map(|(key, _)| key).collect();
+        let known: BTreeSet<_> = self.flows.dump()?.into_iter().map(|(key, _)| key).collect();
         let mut rows = from.flows.dump()?;
         rows.retain(|(key, _)| !known.contains(key));
         self.flows.upsert(&rows, 0)
     }
+}
+
+/// The endpoint that a member is.
+const fn endpoint<A: Addr>(member: &MemberKey<A>) -> EndpointKey<A> {
+    EndpointKey { addr: member.addr, port: member.port, pad: 0 }
 }
 
 /// All maps of a dataplane, opened from their pins.
@@ -143,8 +181,8 @@ impl Maps {
         let cpus =
             aya::util::nr_cpus().map_err(|(file, source)| Error::Kernel { what: format!("reading {file}"), source })?;
         Ok(Self {
-            v4: FamilyMaps::open(directory, [name::FRONTENDS4, name::POOLS4, name::MEMBERS4, name::FLOWS4])?,
-            v6: FamilyMaps::open(directory, [name::FRONTENDS6, name::POOLS6, name::MEMBERS6, name::FLOWS6])?,
+            v4: FamilyMaps::open(directory, FAMILY4)?,
+            v6: FamilyMaps::open(directory, FAMILY6)?,
             scopes: ScopeArray::map(scopes.as_fd(), len).map_err(kernel("mapping table scopes"))?,
             counters: open_pin(directory, name::COUNTERS)?,
             frontend_stats: open_pin(directory, name::FRONTEND_STATS)?,

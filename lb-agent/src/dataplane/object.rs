@@ -11,8 +11,8 @@ use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
 };
 use lb_common::table::{
-    Backend, CounterValue, EdgeState, Flow, FlowKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner,
-    PoolKey, RejectBucket, Scopes, name,
+    Backend, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Frontend, FrontendKey, FrontendStats,
+    Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes, name,
 };
 
 use super::sys::{self, MapShape};
@@ -43,7 +43,7 @@ pub const fn scopes_max(sizes: &Sizes) -> u32 {
 }
 
 /// Every pinned map with the shape that this version wants.
-fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 14] {
+fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 16] {
     type V4 = [u8; 4];
     type V6 = [u8; 16];
     let (hash, lru) = (BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32);
@@ -57,6 +57,8 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 14] {
         (name::POOLS6, shape::<PoolKey, Backend<V6>>(hash, backends_max, BPF_F_NO_PREALLOC)),
         (name::MEMBERS4, shape::<MemberKey<V4>, Member>(hash, backends_max, BPF_F_NO_PREALLOC)),
         (name::MEMBERS6, shape::<MemberKey<V6>, Member>(hash, backends_max, BPF_F_NO_PREALLOC)),
+        (name::ENDPOINTS4, shape::<EndpointKey<V4>, Endpoint>(hash, backends_max, BPF_F_NO_PREALLOC)),
+        (name::ENDPOINTS6, shape::<EndpointKey<V6>, Endpoint>(hash, backends_max, BPF_F_NO_PREALLOC)),
         (name::FLOWS4, shape::<FlowKey<V4>, Flow<V4>>(lru, flows_max, 0)),
         (name::FLOWS6, shape::<FlowKey<V6>, Flow<V6>>(lru, flows_max, 0)),
         (name::COUNTERS, shape::<u32, CounterValue>(per_cpu, COUNTERS_MAX, 0)),
@@ -68,7 +70,7 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 14] {
 }
 
 /// The names of all pinned maps.
-pub fn map_names() -> [&'static str; 14] {
+pub fn map_names() -> [&'static str; 16] {
     wanted(&Sizes::default()).map(|(name, _)| name)
 }
 

@@ -7,6 +7,10 @@ use crate::addr::Proto;
 /// The edge of all uplinks: [`FlowKey::edge`] is 0 there, and an interface index (never 0) at a workload.
 pub const EDGE_UPLINK: u32 = 0;
 
+/// [`Flow::frontend`] of a connection that a client made to an endpoint itself. It keeps the tuple that it has (or gets
+/// another source port), and no flow of a frontend may take that from it.
+pub const DIRECT: u32 = 0;
+
 table_type! {
     /// Addresses and ports of a packet, ports in host order. The addresses stand side by side as in a network header.
     #[repr(align(4))]
@@ -33,7 +37,7 @@ table_type! {
     pub struct Flow<A> {
         /// What the packet becomes.
         pub to: Tuple<A>,
-        /// The frontend that made the flow.
+        /// The frontend that made the flow, or [`DIRECT`].
         pub frontend: u32,
         /// The pool that its backend was last found in.
         pub pool: u32,

@@ -93,6 +93,8 @@ counters! {
     DropRedirect = 12, "drop_redirect";
     /// An ICMP error about a translated flow.
     IcmpTranslated = 13, "icmp_translated";
+    /// A connection to an endpoint itself was noted, so that no flow takes its tuple.
+    DirectNoted = 14, "direct_noted";
 }
 
 #[cfg(test)]

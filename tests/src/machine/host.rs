@@ -12,7 +12,8 @@ use lb_common::parse::ETHERTYPE_IPV4;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Backend, Counter, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendKey, MemberKey, PoolKey, Scope, Tuple,
+    Backend, Counter, Direction, EDGE_UPLINK, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, MemberKey, PoolKey,
+    Scope, Tuple,
 };
 use lb_common::{checksum, verdict::Action};
 
@@ -277,6 +278,10 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
     }
     fn is_member(&self, key: &MemberKey<A>) -> bool {
         A::state(self).config.members.contains_key(key)
+    }
+    fn is_endpoint(&self, key: &EndpointKey<A>) -> bool {
+        let members = &A::state(self).config.members;
+        members.keys().any(|member| (member.addr, member.port) == (key.addr, key.port))
     }
     fn flow(&self, key: &FlowKey<A>) -> Option<Entry<A>> {
         A::state(self).flows.borrow().get(key).map(|entry| Entry(entry))

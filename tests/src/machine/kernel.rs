@@ -87,6 +87,7 @@ impl Machine for KernelMachine {
         for op in ops {
             self.dataplane.perform(&op).expect("writing the tables");
         }
+        self.dataplane.index_endpoints().expect("writing the index of endpoints");
         assert_eq!(&self.dataplane.dump().expect("dumping the tables"), tables, "the tables read back");
     }
 

@@ -80,6 +80,7 @@ impl Reference {
         if seen.is_workload
             && self.has_hairpins
             && let Some((_, bytes)) = self.reply(seen, &packet)
+            && bytes != packet.wire.bytes()
         {
             // A pod answers itself.
             return Ok(sent_back(Wire::read(&bytes)));
@@ -89,7 +90,9 @@ impl Reference {
         if !opens {
             return Ok(known.map_or(untouched, |known| self.forward(known, packet)));
         }
-        let Some(frontend) = self.frontend(packet.ends.1, packet.proto) else { return Ok(untouched) };
+        let Some(frontend) = self.frontend(packet.ends.1, packet.proto) else {
+            return self.direct(seen, packet, known, given);
+        };
         let scope = self.scope(frontend, seen.is_workload);
         if let Some(known) = known {
             if self.is_wanted(known, frontend, scope, packet.proto) {
@@ -105,6 +108,53 @@ impl Reference {
             }
             lb_common::table::Action::Balance => self.open(seen, packet, (frontend, scope), given),
         }
+    }
+
+    /// A packet that opens a connection to no frontend: a pod's to an endpoint keeps its tuple if nobody else has it, and
+    /// gets another source port otherwise.
+    fn direct(&mut self, seen: Seen, packet: Packet, known: Option<usize>, given: &Outcome) -> Result<Outcome, String> {
+        let (client, endpoint) = packet.ends;
+        let untouched = (Action::Next, packet.wire.bytes().to_vec());
+        if !seen.is_workload || !self.is_endpoint(endpoint) {
+            return Ok(untouched);
+        }
+        if let Some(known) = known {
+            if !self.connections[known].is_over(self.now_secs) {
+                return Ok(self.forward(known, packet));
+            }
+            self.connections.remove(known);
+        }
+        let (from, to) = Wire::read(&given.1).ends();
+        self.forget_dead_in_the_way((seen.edge, packet.proto), &[endpoint], client, Some((from, to)));
+        let is_taken = |port: u16| {
+            let reply = (endpoint, (client.0, port));
+            self.connections.iter().any(|known| known.is_reply(seen.edge, packet.proto, reply))
+        };
+        let collides = is_taken(client.1);
+        if collides && packet.proto == Proto::SCTP {
+            return Ok(untouched);
+        }
+        let is_right_port = if collides { CHOSEN_PORTS.contains(&from.1) } else { from.1 == client.1 };
+        if (from.0, to) != (client.0, endpoint) || !is_right_port || is_taken(from.1) {
+            return Err(format!("a direct connection: {:?} became {:?}", packet.ends, (from, to)));
+        }
+        let mut connection = Connection {
+            edge: seen.edge,
+            proto: packet.proto,
+            client,
+            service: endpoint,
+            backend: endpoint,
+            seen: from,
+            frontend: 0,
+            pool: 0,
+            state: State::Asked,
+            last_packet_secs: self.now_secs,
+            knows_request: true,
+            knows_reply: true,
+        };
+        let outcome = translated(&mut connection, packet.wire);
+        self.connections.push(connection);
+        Ok(outcome)
     }
 
     /// A packet that comes from a backend; nothing where it is nobody's.
@@ -238,6 +288,10 @@ impl Reference {
         };
         let Some(quoted) = wire.quoted().filter(|_| is_error || is_redirect) else { return untouched };
         let Some((connection, way)) = self.complained_of(seen, &quoted) else { return untouched };
+        if (connection.client, connection.service) == (connection.seen, connection.backend) {
+            // A direct connection as it is.
+            return untouched;
+        }
         if is_redirect {
             return (Action::Drop, wire.bytes().to_vec());
         }

@@ -1,0 +1,79 @@
+//! One client port, one backend, several ways to it: each connection hears its own peer, and nobody else's.
+
+use std::net::SocketAddr;
+
+use lb_tests::address::{FAMILIES, Family, vip};
+use lb_tests::dial::{Dial, Held};
+use lb_tests::lab::Setup;
+use lb_tests::scene::{Scene, TARGET};
+
+/// The port that the client binds for all sockets of one part of a test.
+const PORT: u16 = 33_333;
+/// Another one: what was closed rests in TIME_WAIT at the client.
+const OTHER_PORT: u16 = 33_334;
+
+/// Opens a connection from a port; `what` says which, where it fails.
+fn open(scene: &Scene, family: Family, port: u16, to: SocketAddr, what: &str) -> Held {
+    let source = SocketAddr::new(scene.lab.pod_address("client", family), port);
+    match Dial::from(&scene.lab.pod("client").netns).bound_to(source).hold(to) {
+        Ok(held) => held,
+        Err(outcome) => panic!("{family:?}: {what}: {outcome:?}"),
+    }
+}
+
+/// All of them carry data, in turns.
+fn all_live(connections: &mut [Held]) {
+    for turn in 0..3 {
+        for (index, held) in connections.iter_mut().enumerate() {
+            assert_eq!(held.answer.who, "a");
+            held.echo(&format!("turn {turn} of connection {index}")).expect("the connection goes on");
+        }
+    }
+}
+
+#[test]
+fn a_frontend_and_its_backend_from_one_port() {
+    let scene = Scene::start(Setup::new("oneport"));
+    scene.publish("s1", 1, "VIP", &["a"]);
+    for family in FAMILIES {
+        let backend = SocketAddr::new(scene.lab.pod_address("a", family), TARGET);
+        let mut vip_first = [
+            open(&scene, family, PORT, vip(family, 1, 80), "the frontend first"),
+            open(&scene, family, PORT, backend, "then its backend"),
+        ];
+        all_live(&mut vip_first);
+        drop(vip_first);
+        let mut backend_first = [
+            open(&scene, family, OTHER_PORT, backend, "the backend first"),
+            open(&scene, family, OTHER_PORT, vip(family, 1, 80), "then its frontend"),
+        ];
+        all_live(&mut backend_first);
+    }
+}
+
+#[test]
+fn two_frontends_of_one_backend_from_one_port() {
+    let scene = Scene::start(Setup::new("twofront"));
+    scene.publish("s1", 1, "VIP", &["a"]);
+    scene.publish("s2", 2, "VIP", &["a"]);
+    for family in FAMILIES {
+        let mut both = [1, 2].map(|number| open(&scene, family, PORT, vip(family, number, 80), "a frontend"));
+        all_live(&mut both);
+    }
+}
+
+/// The same for datagrams, of which no state tells whether the first talk is over.
+#[test]
+fn datagrams_to_a_frontend_and_its_backend_from_one_port() {
+    let scene = Scene::start(Setup::new("oneportudp"));
+    scene.publish("s1", 1, "VIP", &["a"]);
+    for family in FAMILIES {
+        let source = SocketAddr::new(scene.lab.pod_address("client", family), PORT);
+        let backend = SocketAddr::new(scene.lab.pod_address("a", family), TARGET);
+        let dial = Dial::from(&scene.lab.pod("client").netns);
+        // One after the other: two sockets cannot have one port, but the flow of the first stays.
+        for to in [vip(family, 1, 80), backend, vip(family, 1, 80), backend] {
+            assert_eq!(dial.bound_to(source).udp(to).who(), Some("a"), "{to}");
+        }
+    }
+}
