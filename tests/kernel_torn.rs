@@ -1,0 +1,222 @@
+//! Updates are never seen half: while the tables are rewritten on one core, packets on the other get a backend of the
+//! old or of the new set of the Service that was asked, and of no other. Needs root; attaches nothing.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use lb_agent::dataplane::bpf::BpfDataplane;
+use lb_agent::dataplane::{Dataplane as _, FamilyTables, Settings, Sizes, Tables, Timeouts, object, pins};
+use lb_agent::plan::{Drained, plan};
+use lb_common::addr::Proto;
+use lb_common::table::{
+    Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberState, Mode, Origin, PoolKey, Rule, Scope,
+    Scopes, bpf_spin_lock,
+};
+use lb_tests::packet::{Answer, Described, Transport, read};
+
+/// Services that are asked. Each has its own backends in each version: `10.service.version.n`.
+const SERVICES: usize = 8;
+/// The last ones come and go: they are there in even versions only.
+const BLINKING: std::ops::Range<usize> = 5..SERVICES;
+/// Versions that can be told apart by a backend's address.
+const VERSIONS: u32 = 250;
+const PORT: u16 = 80;
+const UPDATES: u32 = 200;
+/// The longest that they may take, on a machine that has other work.
+const LIMIT: Duration = Duration::from_mins(2);
+const SYN: Transport = Transport::Tcp(2);
+
+/// The versions of one Service that a packet may meet now.
+#[derive(Default)]
+struct Window {
+    oldest: AtomicU32,
+    newest: AtomicU32,
+}
+
+/// One Service as it should be.
+#[derive(Clone, Copy, Default)]
+struct Service {
+    version: u32,
+    pool: u32,
+    frontend: u32,
+}
+
+#[test]
+fn answers_belong_to_the_old_or_the_new_set() {
+    let pin_path = std::path::PathBuf::from(format!("/sys/fs/bpf/lb-test-torn-{}", std::process::id()));
+    let settings = Settings {
+        pin_path: pin_path.clone(),
+        sizes: Sizes { frontends_max: 1024, backends_max: 4096, flows_max: 1 << 16 },
+        timeouts: Timeouts::default(),
+        rejects_per_sec: 1000,
+    };
+    let mut dataplane = BpfDataplane::open(&settings).expect("loading the programs (root, Linux 6.6 or newer)");
+    let program = pin_path.join("asked");
+    object::program_mut(dataplane.ebpf(), "workload_ingress").expect("the program").pin(&program).expect("pinning it");
+    let asked = SchedClassifier::from_pin(&program).expect("a second handle of the program");
+    std::fs::remove_file(&program).expect("removing the pin of the program");
+    pins::remove_pins(&pin_path).expect("removing the pins");
+
+    let windows: [Window; SERVICES] = Default::default();
+    let is_over = AtomicBool::new(false);
+    let mut updates = Updates::new(&windows);
+    updates.publish(&mut dataplane);
+    let (asked, updated) = std::thread::scope(|threads| {
+        let asker = threads.spawn(|| {
+            let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ask(&asked, &windows, &is_over)));
+            is_over.store(true, Ordering::Relaxed);
+            asked
+        });
+        let started = Instant::now();
+        while updates.published < UPDATES && started.elapsed() < LIMIT && !is_over.load(Ordering::Relaxed) {
+            updates.advance();
+            updates.publish(&mut dataplane);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        (asker.join().expect("the asking thread"), updates.published)
+    });
+    let asked = asked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    println!("{} packets, {} of them during an update; {updated} updates", asked.packets, asked.during_update);
+    assert!(asked.packets > 10_000 && asked.during_update > 1_000 && updated >= UPDATES, "too little happened");
+}
+
+/// The writer's side.
+struct Updates<'a> {
+    windows: &'a [Window; SERVICES],
+    services: [Service; SERVICES],
+    realised: Tables,
+    pools: u32,
+    frontends: u32,
+    published: u32,
+}
+
+impl<'a> Updates<'a> {
+    fn new(windows: &'a [Window; SERVICES]) -> Self {
+        let services = std::array::from_fn(|index| {
+            let id = u32::try_from(index).expect("few") + 1;
+            Service { version: 0, pool: id, frontend: id }
+        });
+        let first_free = u32::try_from(SERVICES).expect("few") + 1;
+        Self { windows, services, realised: Tables::default(), pools: first_free, frontends: first_free, published: 0 }
+    }
+
+    /// The next version of some Services: one, two or all of them.
+    fn advance(&mut self) {
+        let first = self.published as usize % SERVICES;
+        let count = [1, 2, SERVICES][self.published as usize % 3];
+        for index in (first..first + count).map(|index| index % SERVICES) {
+            let service = &mut self.services[index];
+            service.version += 1;
+            self.pools += 1;
+            service.pool = self.pools;
+            if BLINKING.contains(&index) && service.version.is_multiple_of(2) {
+                // Ids rest before they are used again.
+                service.frontend = self.frontends;
+                self.frontends = if self.frontends > 1000 { 9 } else { self.frontends + 1 };
+            }
+            self.windows[index].newest.store(service.version, Ordering::SeqCst);
+        }
+    }
+
+    /// Brings the tables to what they should be, by the plan that the agent makes.
+    fn publish(&mut self, dataplane: &mut BpfDataplane) {
+        let wanted = tables(&self.services);
+        // The first drains what goes, the second deletes it: no flow is asked for, the asker opens new ones only.
+        for drained in [Drained::Unknown, Drained::Unless(&BTreeSet::new())] {
+            for op in plan(&self.realised, &wanted, drained) {
+                dataplane.perform(&op).expect("writing the tables");
+            }
+            self.realised = dataplane.dump().expect("dumping the tables");
+        }
+        assert_eq!(self.realised, wanted);
+        for (window, service) in self.windows.iter().zip(&self.services) {
+            window.oldest.store(service.version, Ordering::SeqCst);
+        }
+        self.published += 1;
+    }
+}
+
+fn is_present(index: usize, version: u32) -> bool {
+    !BLINKING.contains(&index) || version.is_multiple_of(2)
+}
+
+fn vip(index: usize) -> [u8; 4] {
+    [198, 51, 100, u8::try_from(index).expect("few")]
+}
+
+/// A different number of backends in each version.
+fn backends(index: usize, version: u32) -> impl Iterator<Item = Backend<[u8; 4]>> {
+    let (service, version) = (u8::try_from(index).expect("few"), u8::try_from(version % VERSIONS).expect("below 250"));
+    (1..2 + version % 5).map(move |n| Backend { addr: [10, service, version, n], port: 8000 + u16::from(n), flags: 0 })
+}
+
+fn tables(services: &[Service; SERVICES]) -> Tables {
+    let mut tables = Tables::default();
+    for (index, service) in services.iter().enumerate().filter(|(index, service)| is_present(*index, service.version)) {
+        insert(&mut tables.v4, index, service);
+        let count = backends(index, service.version).count();
+        let scope = Scope::balance(service.pool, u16::try_from(count).expect("few"));
+        let service_port = u32::try_from(index).expect("few") + 1;
+        tables.scopes.insert(service.frontend, Scopes { workload: scope, service_port, ..Scopes::PASS });
+    }
+    tables
+}
+
+fn insert(tables: &mut FamilyTables<[u8; 4]>, index: usize, service: &Service) {
+    let frontend = Frontend {
+        id: service.frontend,
+        mode: Mode::VIP,
+        decided_by: Rule::IpMode,
+        origin: Origin::LoadBalancer,
+        state: FrontendState::Active,
+        lock: bpf_spin_lock::default(),
+    };
+    let key = FrontendKey { addr: vip(index), port: PORT, proto: Proto::TCP, pad: 0 };
+    tables.frontends.insert(key, frontend);
+    for (slot, backend) in (0..).zip(backends(index, service.version)) {
+        tables.pools.insert(PoolKey { pool: service.pool, slot }, backend);
+        let service_port = u32::try_from(index).expect("few") + 1;
+        let key = MemberKey { service_port, addr: backend.addr, port: backend.port, pad: 0 };
+        tables.members.insert(key, Member { state: MemberState::Active, pad: [0; 3] });
+    }
+}
+
+/// What was asked.
+#[derive(Default)]
+struct Asked {
+    packets: u64,
+    /// Packets in whose life a Service had two versions.
+    during_update: u64,
+}
+
+/// The reader's side: new connections to every Service in turn.
+fn ask(program: &SchedClassifier, windows: &[Window; SERVICES], is_over: &AtomicBool) -> Asked {
+    let mut asked = Asked::default();
+    let mut out = vec![0; 256];
+    while !is_over.load(Ordering::Relaxed) {
+        let (index, port) = (asked.packets as usize % SERVICES, (asked.packets / 8 % 60_000) as u16 + 1);
+        let client = (IpAddr::from([10, 200, 0, 1]), port);
+        let dialled = (IpAddr::from(vip(index)), PORT);
+        let packet = Described::new(SYN, client, dialled).bytes();
+        let oldest = windows[index].oldest.load(Ordering::SeqCst);
+        let options = TestRunOptions { data_in: Some(&packet), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let result = program.test_run(options).expect("a test run");
+        let newest = windows[index].newest.load(Ordering::SeqCst);
+        // TCX_NEXT.
+        assert_eq!(result.return_value.cast_signed(), -1, "Service {index} between versions {oldest} and {newest}");
+        let Answer::Transport { to, .. } = read(&out[..result.data_size_out as usize]).answer else {
+            panic!("no packet with ports")
+        };
+        let is_right = (oldest..=newest).any(|version| {
+            let is_backend = |backend: Backend<[u8; 4]>| (IpAddr::from(backend.addr), backend.port) == to;
+            if is_present(index, version) { backends(index, version).any(is_backend) } else { to == dialled }
+        });
+        assert!(is_right, "Service {index} between versions {oldest} and {newest} was answered by {to:?}");
+        asked.packets += 1;
+        asked.during_update += u64::from(oldest != newest);
+    }
+    asked
+}
