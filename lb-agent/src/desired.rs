@@ -145,3 +145,5 @@ fn affinity_warning(service: &Service) -> Warning {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upstream;

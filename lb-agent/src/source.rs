@@ -8,3 +8,5 @@ pub mod connection;
 pub mod convert;
 pub mod dir;
 pub mod kube;
+#[cfg(test)]
+pub mod written;

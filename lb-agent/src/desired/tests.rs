@@ -11,7 +11,7 @@ use crate::model::{
     Change, Conditions, Endpoint, IngressEntry, Object, ObjectName, ServicePort, SlicePort, TrafficPolicy,
 };
 
-fn policy() -> Policy {
+pub fn policy() -> Policy {
     Policy {
         node_name: "n1".to_owned(),
         services: Services::LoadBalancers,

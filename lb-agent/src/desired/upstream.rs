@@ -1,0 +1,89 @@
+//! The tables by which kube-proxy's own tests pin its semantics (spec 4.2), as cases of ours under their names.
+//!
+//! Where we differ on purpose, the test says so.
+
+mod categorize;
+mod flows;
+mod masquerade;
+mod service_map;
+
+use std::net::IpAddr;
+
+use Client::{External, Node, Pod};
+use lb_common::addr::Proto;
+use lb_common::table::{Backend, FrontendKey, Mode};
+
+use super::*;
+use crate::family::TableAddr;
+use crate::source::address;
+use crate::source::written::world;
+
+/// The node that we are: addresses and pods as in upstream's fixtures.
+const NODE: &str = "kind: Node
+metadata: {name: node-1}
+status: {addresses: [{type: InternalIP, address: 192.168.0.2}, {type: InternalIP, address: 'fd00:192::2'}]}
+";
+const NODE_IP: &str = "192.168.0.2";
+
+/// An endpoint on this node, and one on another.
+const LOCAL: &str = "{addresses: [10.180.0.1], nodeName: node-1}";
+const REMOTE: &str = "{addresses: [10.180.1.1], nodeName: node-2}";
+
+/// Where a packet comes from.
+#[derive(Clone, Copy, Debug)]
+enum Client {
+    Pod,
+    Node,
+    External,
+}
+
+/// What all tables say on [`NODE`], with every kind of address served.
+fn all(yaml: &str) -> Desired {
+    let policy = Policy {
+        node_name: "node-1".to_owned(),
+        services: Services::All,
+        default_ip_mode: Mode::VIP,
+        proxy_annotations: Vec::new(),
+        vendor_annotations: VendorAnnotations::Ignored,
+    };
+    desired(&world(&format!("{NODE}---\n{yaml}")), &policy, &Limits::UNLIMITED)
+}
+
+/// The slice of a Service whose port is `port`, with these endpoints.
+fn slice(service: &str, port: &str, endpoints: &[&str]) -> String {
+    format!(
+        "---\nkind: EndpointSlice\nmetadata: {{name: {service}-1, labels: {{kubernetes.io/service-name: {service}}}}}\n\
+         addressType: IPv4\nports: [{port}]\nendpoints: [{}]\n",
+        endpoints.join(", ")
+    )
+}
+
+/// What a new connection gets: `-` where the address is nobody's, a verdict, or the endpoints.
+fn flow(desired: &Desired, client: Client, to: &str) -> String {
+    let (to, proto) = to.split_once('/').map_or((to, Proto::TCP), |(to, _)| (to, Proto::UDP));
+    let (addr, port) = to.rsplit_once(':').expect("ADDRESS:PORT");
+    let port = port.parse().expect("a port");
+    match address::parse(addr.trim_matches(['[', ']'])).expect("an address") {
+        IpAddr::V4(v4) => family_flow(&desired.v4, client, &FrontendKey { addr: v4.octets(), port, proto, pad: 0 }),
+        IpAddr::V6(v6) => family_flow(&desired.v6, client, &FrontendKey { addr: v6.octets(), port, proto, pad: 0 }),
+    }
+}
+
+fn family_flow<A: TableAddr>(rows: &FamilyDesired<A>, client: Client, key: &FrontendKey<A>) -> String {
+    let Some(frontend) = rows.frontends.get(key) else { return "-".to_owned() };
+    let choice = match client {
+        Client::Pod => frontend.choices.workload,
+        Client::Node => frontend.choices.host,
+        Client::External => frontend.choices.external,
+    };
+    match choice {
+        Choice::Pass => "PASS".to_owned(),
+        Choice::Reject => "REJECT".to_owned(),
+        Choice::Drop => "DROP".to_owned(),
+        Choice::Balance(PoolIndex(index)) => rows.pools[index].iter().map(backend).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn backend<A: TableAddr>(backend: &Backend<A>) -> String {
+    std::net::SocketAddr::new(backend.addr.into(), backend.port).to_string()
+}
