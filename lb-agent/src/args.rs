@@ -130,6 +130,11 @@ pub struct PolicyArgs {
     #[arg(long, value_enum, default_value_t = Switch::Off)]
     pub vendor_annotations: Switch,
 
+    /// Keep kube-proxy's nat rules (iptables and nftables mode) off addresses that an annotation or a flag leaves to the
+    /// balancer while the status says VIP or nothing: by an nftables table of our own that holds these addresses only.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub guard: Switch,
+
     /// Translate at connect() for processes of the node itself. No effect yet in this version: the node's own sockets
     /// are left alone.
     #[arg(long, value_enum, default_value_t = Switch::Off)]
@@ -325,6 +330,8 @@ pub enum Subject {
     Counters,
     /// Where programs are attached.
     Interfaces,
+    /// What the nftables table of ours keeps kube-proxy off, and for which clients.
+    Guard,
     /// Objects of the source that are wrong, and what to do; asks the running agent.
     Warnings,
 }

@@ -20,6 +20,7 @@ pub struct Config {
     pub interfaces: InterfaceRules,
     pub dataplane: Settings,
     pub times: Times,
+    pub guard: Guarding,
     pub http: SocketAddr,
     /// Flags that ask for what this version does not have yet; told at start.
     pub idle_flags: Vec<&'static str>,
@@ -32,6 +33,13 @@ pub enum Source {
     Directory { path: PathBuf, claim: Claim },
     /// The Kubernetes API.
     Kube(KubeSettings),
+}
+
+/// Whether kube-proxy is kept off addresses that we leave alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarding {
+    On,
+    Off,
 }
 
 /// What the clock decides.
@@ -61,6 +69,11 @@ impl TryFrom<RunArgs> for Config {
             Services::All => Globs::Auto,
         };
         let idle_flags = idle_flags(&policy, &sizes);
+        let guard = match (policy.guard, &source.service_proxy_name) {
+            (Switch::On, None) => Guarding::On,
+            // kube-proxy serves no Service that carries the label.
+            (Switch::Off, _) | (Switch::On, Some(_)) => Guarding::Off,
+        };
         let node_name = node_name(source.node_name.as_deref())?;
         let sizes = dataplane_sizes(&sizes);
         Ok(Self {
@@ -81,6 +94,7 @@ impl TryFrom<RunArgs> for Config {
                 apply_interval: Duration::from_millis(timeouts.apply_interval_ms.into()),
                 audit_interval: Duration::from_secs(timeouts.audit_secs.into()),
             },
+            guard,
             http: observe.http.http,
             idle_flags,
         })

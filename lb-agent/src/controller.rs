@@ -10,7 +10,8 @@ use crate::apply::{self, Report};
 use crate::assign::Assignment;
 use crate::dataplane::object::scopes_max;
 use crate::dataplane::{Dataplane, Error, Op, Sizes, Tables};
-use crate::desired::{Limits, Policy, ServicePortName, desired};
+use crate::desired::{Desired, Limits, Policy, ServicePortName, desired};
+use crate::guard::{self, Keeper};
 use crate::model::{Change, Warning, World};
 use crate::plan::{Drained, plan};
 use inherited::Inherited;
@@ -39,6 +40,8 @@ pub struct Controller {
     realised: Tables,
     inherited: Inherited,
     certainty: Certainty,
+    /// Keeps kube-proxy off what is left alone; none beside no kube-proxy.
+    guard: Option<Keeper>,
     /// What the last step could not do as written.
     warnings: Vec<Warning>,
 }
@@ -102,8 +105,26 @@ impl Controller {
             inherited: Inherited::of(&realised),
             realised,
             certainty: Certainty::Certain,
+            guard: None,
             warnings: Vec::new(),
         })
+    }
+
+    /// Keeps kube-proxy off what is left alone by our decision.
+    #[must_use]
+    pub fn guarded_by(mut self, guard: Keeper) -> Self {
+        self.guard = Some(guard);
+        self
+    }
+
+    /// The guard, where there is one.
+    pub const fn guard(&self) -> Option<&Keeper> {
+        self.guard.as_ref()
+    }
+
+    /// The guard, to look after it between steps.
+    pub const fn guard_mut(&mut self) -> Option<&mut Keeper> {
+        self.guard.as_mut()
     }
 
     /// Takes a batch in, whole.
@@ -124,7 +145,7 @@ impl Controller {
 
     /// All that is wrong with the input or does not fit.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
-        self.world.warnings().chain(&self.warnings)
+        self.world.warnings().chain(&self.warnings).chain(self.guard.as_ref().and_then(Keeper::warning))
     }
 
     /// The id of every Service port.
@@ -149,6 +170,7 @@ impl Controller {
         }
         self.warnings = std::mem::take(&mut desired.warnings);
         self.warnings.append(&mut assigned.warnings);
+        self.widen_guard(&desired);
         // Each form of the tables is large: none is kept longer than the next one needs it.
         drop(desired);
         let in_use = match (reclaim, self.draining()) {
@@ -173,6 +195,17 @@ impl Controller {
         self.realised = found;
         self.certainty = Certainty::Certain;
         Ok(differences)
+    }
+
+    /// Guards what will be left alone, before the tables say so.
+    fn widen_guard(&mut self, desired: &Desired) {
+        let Some(guard) = &mut self.guard else { return };
+        let mut rows = guard::rows(desired);
+        if !self.world.is_readable() {
+            // The object that asks for it may be among those that cannot be read.
+            rows = rows.with(&guard.realised().unknown_to(desired));
+        }
+        guard.widen(rows);
     }
 
     fn look(&mut self, dataplane: &mut dyn Dataplane) -> Result<(), Error> {
@@ -203,8 +236,10 @@ impl Controller {
 
     fn finish(&mut self, ops: usize, report: Report) -> Step {
         let outcome = if report.is_complete() { Outcome::InStep } else { Outcome::Behind };
-        if outcome == Outcome::Behind {
-            self.certainty = Certainty::Stale;
+        match (outcome, &mut self.guard) {
+            (Outcome::InStep, Some(guard)) => guard.settle(),
+            (Outcome::Behind, _) => self.certainty = Certainty::Stale,
+            (Outcome::InStep | Outcome::NotListed, _) => {}
         }
         let Report { rows, failed_rows, errors } = report;
         Step { outcome, ops, rows, failed_rows, errors, draining: self.draining() }

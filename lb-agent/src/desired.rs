@@ -25,7 +25,7 @@ use claim::Claim;
 use endpoint::Here;
 pub use policy::{AnnotationMatch, Limits, Policy, Services, VendorAnnotations};
 pub use table::{
-    Choice, Choices, Desired, DesiredFrontend, DesiredMember, FamilyDesired, PoolIndex, ServicePortIndex,
+    Choice, Choices, Desired, DesiredFrontend, DesiredMember, FamilyDesired, KubeProxy, PoolIndex, ServicePortIndex,
     ServicePortName,
 };
 pub use usable::POOL_MAX;

@@ -3,6 +3,7 @@
 //! What an operator sees is what the tests compare. Rows state addresses and names, never map layouts.
 
 mod frontend;
+mod guard;
 mod pool;
 mod warning;
 
@@ -11,6 +12,7 @@ use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
 pub use frontend::{FrontendRow, ScopeRow, frontends, mode, rule};
+pub use guard::{GuardRow, guard};
 pub use pool::{MemberRow, PoolRow, members, pools};
 
 /// A row of a table.

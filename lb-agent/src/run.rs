@@ -17,6 +17,7 @@ use crate::ask::Services;
 use crate::config::{Config, Source};
 use crate::dataplane::bpf::BpfDataplane;
 use crate::desired;
+use crate::guard::{Keeper, Table};
 use crate::http::{self, ServicesQuestion, Sources};
 use crate::interfaces::Event;
 use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
@@ -69,7 +70,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));
     let mut registry = metrics::registry(config.dataplane.pin_path.clone(), config.dataplane.sizes, receiver.clone());
     let metrics = Metrics::register(&mut registry);
-    let agent = Agent::adopt(dataplane, config, metrics, Instant::now())?;
+    let guard = Keeper::new(Box::new(Table::of_pins(&config.dataplane.pin_path)), config.guard);
+    let agent = Agent::adopt(dataplane, config, metrics, Instant::now())?.guarded_by(guard);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = config.policy.node_name,

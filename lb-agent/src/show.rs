@@ -8,7 +8,8 @@ mod interfaces;
 use crate::args::{Output, ShowArgs, Subject};
 use crate::ask;
 use crate::dataplane::pins::Pins;
-use crate::render::{self, Row};
+use crate::guard::{Door as _, Found, Table};
+use crate::render::{self, GuardRow, Row};
 
 /// Prints one subject.
 pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
@@ -23,6 +24,13 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
         Subject::Flows => print_rows(&flows::read(&pins()?)?, output),
         Subject::Counters => print_rows(&counters::read(&pins()?)?, output),
         Subject::Interfaces => print_rows(&interfaces::read(&pins()?)?, output),
+        Subject::Guard => match Table::of_pins(&args.pins.pin_path).read()? {
+            Found::Rows(rows) => print_rows(&render::guard(&rows), output),
+            Found::Absent => print_rows::<GuardRow>(&[], output),
+            Found::Foreign => {
+                anyhow::bail!("the guard's table is not as this version writes it: the agent restores it")
+            }
+        },
         Subject::Warnings => print_rows(&ask::warnings(args.http.http)?, output),
     }
     Ok(())

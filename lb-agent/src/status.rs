@@ -25,6 +25,8 @@ pub struct Status {
     pub draining: usize,
     /// How the source is doing, where it has to ask others.
     pub connections: Vec<Connection>,
+    /// Entries of the guard's table, and how often it was restored after somebody else had changed it.
+    pub guard: Option<(usize, u64)>,
     /// Classes of the interfaces that programs are attached to.
     pub attached: Vec<Class>,
 }
@@ -64,6 +66,7 @@ impl Status {
             rows: Vec::new(),
             draining: 0,
             connections: Vec::new(),
+            guard: None,
             attached: Vec::new(),
         }
     }

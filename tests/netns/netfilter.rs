@@ -1,13 +1,14 @@
 //! Nodes with rules and settings of others: what is translated stays invisible to them, in both shapes of pod network.
 
 use std::fs;
-use std::net::SocketAddr;
 
 use lb_tests::address::{FAMILIES, Family, vip};
 use lb_tests::dial::{Dial, Outcome};
-use lb_tests::lab::{Cni, Lab, ReversePath, Setup};
+use lb_tests::lab::{Cni, ReversePath, Setup};
 use lb_tests::netns::Netns;
-use lb_tests::scene::{BALANCER, Scene, TARGET};
+use lb_tests::scene::{BALANCER, Scene};
+
+use crate::kube_proxy::KubeProxy;
 
 /// Drops what conntrack cannot place, in both directions.
 const INVALID: &str = "
@@ -101,46 +102,10 @@ fn bridged_pods_are_served_beside_strict_rules() {
     served_beside_strict_rules(Setup::new("strictbr").cni(Cni::Bridge));
 }
 
-/// Rules in kube-proxy's shape that send the balancer's address to pod `b`, with its masquerading.
-fn kube_proxy(lab: &Lab, number: u8) -> String {
-    FAMILIES
-        .map(|family| {
-            let (ip, kind) = match family {
-                Family::V4 => ("ip", "ipv4_addr"),
-                Family::V6 => ("ip6", "ipv6_addr"),
-            };
-            let (vip, backend) = (vip(family, number, 80).ip(), lab.pod_address("b", family));
-            format!(
-                "table {ip} kube-proxy {{
-                    map service-ips {{
-                        type {kind} . inet_proto . inet_service : verdict
-                        elements = {{ {vip} . tcp . 80 : goto external, {vip} . udp . 80 : goto external }}
-                    }}
-                    chain external {{ meta mark set meta mark or 0x4000; goto service; }}
-                    chain service {{ numgen random mod 1 vmap {{ 0 : goto endpoint }}; }}
-                    chain endpoint {{
-                        meta l4proto tcp dnat to {};
-                        meta l4proto udp dnat to {};
-                    }}
-                    chain services {{ {ip} daddr . meta l4proto . th dport vmap @service-ips; }}
-                    chain prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
-                    chain output {{ type nat hook output priority -100; jump services; }}
-                    chain postrouting {{
-                        type nat hook postrouting priority srcnat;
-                        meta mark and 0x4000 != 0 masquerade fully-random;
-                    }}
-                }}\n",
-                SocketAddr::new(backend, TARGET),
-                SocketAddr::new(backend, TARGET)
-            )
-        })
-        .concat()
-}
-
 /// Before the agent runs the rules claim the address; then the agent does, and nothing is translated twice.
 fn served_beside_kube_proxy(setup: Setup) {
     let mut scene = Scene::without_agent(setup, &[]);
-    scene.lab.node.nft(&kube_proxy(&scene.lab, 84));
+    KubeProxy::Nftables.claim(&scene.lab, 84, "b");
     for family in FAMILIES {
         let Outcome::Answered(answer) = scene.dial().tcp(vip(family, 84, 80)) else { panic!("the rules do not work") };
         assert_eq!(answer.who, "b");

@@ -125,7 +125,7 @@ impl Netns {
 
     /// Runs a program in the namespace with `input` on its standard input.
     #[track_caller]
-    fn feed(&self, program: &str, arguments: &[&str], input: &str) {
+    pub fn feed(&self, program: &str, arguments: &[&str], input: &str) {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let output = self.inside(|| {

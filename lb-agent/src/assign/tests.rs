@@ -4,7 +4,7 @@ use lb_common::addr::Proto;
 use lb_common::table::{MemberState, Mode, Origin, Rule};
 
 use super::*;
-use crate::desired::{Access, DesiredMember, PoolIndex, ServicePortIndex};
+use crate::desired::{Access, DesiredMember, KubeProxy, PoolIndex, ServicePortIndex};
 use crate::model::ObjectName;
 
 fn backend(last: u8) -> Backend<[u8; 4]> {
@@ -22,8 +22,9 @@ fn desired(frontends: &[(u8, &[u8])]) -> Desired {
         let (pool, service_port) = (Choice::Balance(PoolIndex(index)), ServicePortIndex(index));
         let choices = Choices { workload: pool, host: Choice::Pass, external: Choice::Pass };
         let (mode, decided_by, origin) = (Mode::VIP, Rule::IpMode, Origin::LoadBalancer);
-        let (access, affinity_secs) = (Access::Open, None);
-        let frontend = DesiredFrontend { service_port, mode, decided_by, origin, choices, access, affinity_secs };
+        let (access, affinity_secs, kube_proxy) = (Access::Open, None, KubeProxy::Claims);
+        let frontend =
+            DesiredFrontend { service_port, mode, decided_by, origin, kube_proxy, choices, access, affinity_secs };
         desired.v4.frontends.insert(key(*last), frontend);
         desired.v4.pools.push(backends.iter().map(|last| backend(*last)).collect());
         let service = Arc::new(ObjectName::new("t", &last.to_string()));

@@ -135,7 +135,8 @@ fn ipvs(is_there: bool) -> Finding {
         format!(
             "kube-proxy in ipvs mode binds VIPs to {IPVS_INTERFACE}: an IP that is VIP for one Service is local for all"
         ),
-        "use kube-proxy in nftables or iptables mode where Services with different modes share an IP",
+        "use kube-proxy in nftables or iptables mode where Services with different modes share an IP, or where an \
+         annotation or a flag overrides ipMode: the guard does not cover ipvs",
     )
 }
 

@@ -3,7 +3,7 @@
 use clap::{CommandFactory as _, Parser as _};
 use lb_common::table::Mode;
 
-use super::{Config, Error, Source};
+use super::{Config, Error, Guarding, Source};
 use crate::args::{Command, CommandLine};
 use crate::dataplane::{Sizes, Timeouts};
 use crate::desired::{Services, VendorAnnotations};
@@ -41,6 +41,7 @@ fn defaults() {
     assert_eq!((config.dataplane.sizes, config.dataplane.timeouts), (Sizes::default(), Timeouts::default()));
     assert_eq!(config.http.to_string(), "127.0.0.1:10356");
     assert!(config.idle_flags.is_empty());
+    assert_eq!(config.guard, Guarding::On);
     assert!(config.limits.frontend_ids_max > config.limits.frontends_max);
 }
 
@@ -151,4 +152,10 @@ fn every_subcommand_parses() {
     ] {
         CommandLine::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
     }
+}
+
+#[test]
+fn nothing_is_guarded_where_kube_proxy_serves_nothing() {
+    assert_eq!(config("--guard off").guard, Guarding::Off);
+    assert_eq!(config("--service-proxy-name ours").guard, Guarding::Off);
 }

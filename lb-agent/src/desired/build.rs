@@ -233,8 +233,9 @@ impl<A: TableAddr> FamilyBuilder<A> {
                 host: self.choice(targets.host, &rows.usable),
                 external: self.choice(targets.external, &rows.usable),
             };
-            let (Claim { mode, decided_by, origin, .. }, affinity_secs) = (claim, of.service.affinity_secs);
-            let row = DesiredFrontend { service_port, mode, decided_by, origin, choices, access, affinity_secs };
+            let (Claim { mode, decided_by, origin, kube_proxy, .. }, affinity_secs) = (claim, of.service.affinity_secs);
+            let row =
+                DesiredFrontend { service_port, mode, decided_by, origin, kube_proxy, choices, access, affinity_secs };
             self.rows.frontends.insert(key, row);
         }
         // Two ports of one Service may share name and protocol by mistake; their endpoints are the same then.

@@ -8,7 +8,8 @@ use lb_common::table::{Mode, Origin, Rule};
 use super::endpoint::Here;
 use super::mode;
 use super::policy::{Policy, Services};
-use crate::model::{Service, ServicePort, Warning, WarningKind};
+use super::table::KubeProxy;
+use crate::model::{IngressEntry, IpMode, Service, ServicePort, Warning, WarningKind};
 
 /// One address of a Service; all its ports are served there (spec 1.2: `ports[]` of the entry is ignored).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +18,14 @@ pub struct Claim {
     pub origin: Origin,
     pub mode: Mode,
     pub decided_by: Rule,
+    /// Whether kube-proxy serves the address as well, by any entry.
+    pub kube_proxy: KubeProxy,
 }
 
 impl Claim {
     /// An address whose owner is the cluster, so that no balancer's mode applies to it.
     const fn of_cluster(ip: IpAddr, origin: Origin) -> Self {
-        Self { ip, origin, mode: Mode::VIP, decided_by: Rule::NotApplicable }
+        Self { ip, origin, mode: Mode::VIP, decided_by: Rule::NotApplicable, kube_proxy: KubeProxy::LeavesAlone }
     }
 
     /// Whether anybody is to be served here: warnings about how are of no interest otherwise.
@@ -76,10 +79,15 @@ fn load_balancer(service: &Service, policy: &Policy, warnings: &mut Vec<Warning>
     let mut claims: Vec<Claim> = Vec::with_capacity(service.ingress.len());
     for entry in &service.ingress {
         let (mode, decided_by) = of_service.unwrap_or_else(|| mode::of_entry(entry.ip_mode.as_ref(), policy));
-        let claim = Claim { ip: entry.ip, origin: Origin::LoadBalancer, mode, decided_by };
+        let kube_proxy = kube_proxy(service, entry);
+        let claim = Claim { ip: entry.ip, origin: Origin::LoadBalancer, mode, decided_by, kube_proxy };
         match claims.iter_mut().find(|known| known.ip == entry.ip) {
             None => claims.push(claim),
-            Some(known) if known.mode == mode => {}
+            Some(known) if known.mode == mode => {
+                if kube_proxy == KubeProxy::Claims {
+                    known.kube_proxy = kube_proxy;
+                }
+            }
             Some(known) => {
                 // kube-proxy serves an address when any of its entries is a VIP.
                 if mode == Mode::VIP {
@@ -90,6 +98,13 @@ fn load_balancer(service: &Service, policy: &Policy, warnings: &mut Vec<Warning>
         }
     }
     claims
+}
+
+/// Spec 1.1: kube-proxy asks the entry's mode and nothing else. An address that is an external IP as well is its
+/// business in any mode (IPM-53).
+fn kube_proxy(service: &Service, entry: &IngressEntry) -> KubeProxy {
+    let is_vip = matches!(entry.ip_mode, None | Some(IpMode::VIP));
+    if is_vip && !service.external_ips.contains(&entry.ip) { KubeProxy::Claims } else { KubeProxy::LeavesAlone }
 }
 
 fn contradiction(service: &Service, index: u32, ip: IpAddr) -> Warning {

@@ -45,11 +45,21 @@ pub struct DesiredFrontend<A> {
     pub mode: Mode,
     pub decided_by: Rule,
     pub origin: Origin,
+    pub kube_proxy: KubeProxy,
     pub choices: Choices,
     /// Which clients may open a flow, whatever their choice says.
     pub access: Access<A>,
     /// Seconds that a client keeps its backend, over all addresses of the Service port; `None`: no affinity.
     pub affinity_secs: Option<NonZeroU32>,
+}
+
+/// What a kube-proxy on this node does with an address. It looks at the status, and at no annotation or flag of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KubeProxy {
+    /// It translates, rejects or drops what goes there.
+    Claims,
+    /// It has no rule about it.
+    LeavesAlone,
 }
 
 /// What each kind of client gets.

@@ -62,6 +62,12 @@ impl Collector for SnapshotCollector {
         gauges.many("map_entries", "Rows in a table", "map", &rows)?;
         let capacities = self.capacities().map(|(map, max)| (map, u64::from(max)));
         gauges.many("map_capacity", "Rows that fit in a table", "map", &capacities)?;
+        if let Some((entries, repairs)) = status.guard {
+            let help = "Addresses, by kind of client, that the guard keeps kube-proxy off";
+            gauges.one("guard_entries", help, entries as u64)?;
+            let help = "How often somebody else had changed the guard's table, and it was restored";
+            gauges.one("guard_repairs", help, repairs)?;
+        }
         let attached = [Class::Workload, Class::Uplink].map(|class| {
             let count = status.attached.iter().filter(|attached| **attached == class).count();
             (class.name(), count as u64)

@@ -42,11 +42,20 @@ pub enum WarningKind {
     Unsupported,
     /// The source itself: a folder or file that cannot be read.
     Source,
+    /// The table that keeps kube-proxy off addresses cannot be written.
+    Guard,
 }
 
 impl WarningKind {
-    pub const ALL: [Self; 6] =
-        [Self::BadDocument, Self::BadField, Self::Duplicate, Self::Capacity, Self::Unsupported, Self::Source];
+    pub const ALL: [Self; 7] = [
+        Self::BadDocument,
+        Self::BadField,
+        Self::Duplicate,
+        Self::Capacity,
+        Self::Unsupported,
+        Self::Source,
+        Self::Guard,
+    ];
 
     /// The name in metrics and tables.
     pub const fn name(self) -> &'static str {
@@ -57,6 +66,7 @@ impl WarningKind {
             Self::Capacity => "capacity",
             Self::Unsupported => "unsupported",
             Self::Source => "source",
+            Self::Guard => "guard",
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::attach::{Attach, Trust, reconcile};
 use super::timetable::{Due, Timetable};
 use crate::config::Config;
 use crate::controller::{Controller, Outcome, Reclaim, Step};
 use crate::dataplane::Error;
+use crate::dataplane::links::{Class, Link};
+use crate::guard::Keeper;
 use crate::interfaces::{Event, InterfaceRules, Interfaces};
 use crate::metrics::Metrics;
 use crate::model::{Change, Warning};
@@ -16,6 +18,9 @@ use crate::status::{Behind, Readiness, Status};
 
 /// New warnings that are logged in full per apply; the rest is only counted.
 const LOGGED_WARNINGS_MAX: usize = 20;
+
+/// Between two looks whether somebody else has changed the guard's table.
+const GUARD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Everything that one task owns.
 pub struct Agent<D> {
@@ -28,6 +33,8 @@ pub struct Agent<D> {
     node_name: String,
     phase: Phase,
     timetable: Timetable,
+    /// When the guard was last looked after.
+    guard_seen: Instant,
     metrics: Metrics,
     status: Status,
     logged: BTreeSet<Warning>,
@@ -55,10 +62,18 @@ impl<D: Attach> Agent<D> {
             node_name: config.policy.node_name.clone(),
             phase: Phase::Filling,
             timetable: Timetable::new(config.times, now),
+            guard_seen: now,
             metrics,
             status: Status::starting(now),
             logged: BTreeSet::new(),
         })
+    }
+
+    /// Keeps kube-proxy off what is left alone by our decision.
+    #[must_use]
+    pub fn guarded_by(mut self, guard: Keeper) -> Self {
+        self.controller = self.controller.guarded_by(guard);
+        self
     }
 
     /// Takes in what the source told.
@@ -95,7 +110,10 @@ impl<D: Attach> Agent<D> {
     #[must_use]
     pub fn turn(&mut self, now: Instant) -> bool {
         match self.timetable.due(now) {
-            None => false,
+            None => {
+                self.look_after_guard(now);
+                false
+            }
             Some(Due::Apply) => {
                 self.step(Reclaim::Later);
                 false
@@ -120,6 +138,7 @@ impl<D: Attach> Agent<D> {
     pub fn status(&self, now: Instant) -> Status {
         let mut status = self.status.clone();
         status.turned = now;
+        status.guard = self.controller.guard().map(|guard| (guard.entries(), guard.repairs()));
         status.attached = self.dataplane.attached().into_iter().map(|(_, class)| class).collect();
         status
     }
@@ -214,10 +233,37 @@ impl<D: Attach> Agent<D> {
         }
         self.gone.clear();
         let wanted = self.interfaces.wanted(&self.rules, &self.node_addresses());
+        let pods = self.links_of_pods(&wanted);
+        if let Some(guard) = self.controller.guard_mut() {
+            guard.follow_links(pods);
+        }
         match reconcile(&mut self.dataplane, &wanted, trust) {
             0 => self.timetable.links_succeeded(),
             _ => self.timetable.links_failed(now),
         }
+    }
+
+    /// The interfaces behind which pods are: netfilter sees a bridge where we see its port.
+    fn links_of_pods(&self, wanted: &BTreeMap<u32, Link>) -> BTreeSet<u32> {
+        let links = self.interfaces.links();
+        let workloads = wanted.values().filter(|link| link.class == Class::Workload).map(|link| link.ifindex);
+        workloads
+            .flat_map(|ifindex| [Some(ifindex), links.get(&ifindex).and_then(|link| link.controller)])
+            .flatten()
+            .collect()
+    }
+
+    fn look_after_guard(&mut self, now: Instant) {
+        let Some(guard) = self.controller.guard_mut().filter(|_| now >= self.guard_seen + GUARD_INTERVAL) else {
+            return;
+        };
+        self.guard_seen = now;
+        let before = guard.repairs();
+        guard.verify();
+        if guard.repairs() > before {
+            tracing::warn!("the guard's nftables table was changed by somebody else, restored");
+        }
+        self.tell_warnings();
     }
 
     fn node_addresses(&self) -> BTreeSet<IpAddr> {

@@ -5,10 +5,13 @@ use std::fs;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
+use lb_agent::config::Guarding;
 use lb_agent::controller::{Controller, Outcome, Reclaim};
 use lb_agent::dataplane::Tables;
 use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
-use lb_agent::render;
+use lb_agent::guard::fake::FakeTable;
+use lb_agent::guard::{Found, Keeper};
+use lb_agent::render::{self, GuardRow};
 use lb_agent::source::dir::Folder;
 
 use super::normal::normal;
@@ -23,6 +26,7 @@ pub struct Stage {
     temp: tempfile::TempDir,
     folder: Folder,
     dataplane: FakeDataplane,
+    guard: FakeTable,
     controller: Controller,
 }
 
@@ -31,10 +35,11 @@ impl Stage {
         let temp = tempfile::tempdir()?;
         let mut dataplane = FakeDataplane::default();
         dataplane.observe(assert_no_dangling_pool);
-        let controller = Controller::adopt(&mut dataplane, settings.policy.clone(), settings.limits)?;
+        let guard = FakeTable::default();
+        let controller = adopt(&mut dataplane, &settings, &guard)?;
         dataplane.fail(faults);
         let folder = Folder::open(temp.path())?;
-        Ok(Self { settings, faults, temp, folder, dataplane, controller })
+        Ok(Self { settings, faults, temp, folder, dataplane, guard, controller })
     }
 
     pub fn write(&mut self, name: &str, text: &str) -> Result<()> {
@@ -55,8 +60,7 @@ impl Stage {
     /// The agent goes away without a word, and comes back to the maps that it left.
     pub fn restart(&mut self) -> Result<()> {
         self.dataplane.fail(Faults::Never);
-        let Settings { policy, limits } = &self.settings;
-        self.controller = Controller::adopt(&mut self.dataplane, policy.clone(), *limits)?;
+        self.controller = adopt(&mut self.dataplane, &self.settings, &self.guard)?;
         self.dataplane.fail(self.faults);
         self.folder = Folder::open(self.temp.path())?;
         self.converge(Reclaim::Later)
@@ -87,6 +91,10 @@ impl Stage {
             "frontends" => render::text(&render::frontends(&tables)),
             "pools" => render::text(&render::pools(&tables)),
             "members" => render::text(&render::members(&tables)),
+            "guard" => match self.guard.found() {
+                Found::Rows(rows) => render::text(&render::guard(&rows)),
+                Found::Absent | Found::Foreign => render::text::<GuardRow>(&[]),
+            },
             _ => {
                 let mut warnings: Vec<String> = self.controller.warnings().map(ToString::to_string).collect();
                 warnings.sort();
@@ -116,4 +124,10 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+fn adopt(dataplane: &mut FakeDataplane, settings: &Settings, guard: &FakeTable) -> Result<Controller> {
+    let Settings { policy, limits } = settings;
+    let keeper = Keeper::new(Box::new(guard.clone()), Guarding::On);
+    Ok(Controller::adopt(dataplane, policy.clone(), *limits)?.guarded_by(keeper))
 }

@@ -7,7 +7,7 @@ use lb_common::table::Mode;
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::config::{Source, Times};
+use crate::config::{Guarding, Source, Times};
 use crate::dataplane::fake::{FakeDataplane, Faults};
 use crate::dataplane::links::{Class, Link};
 use crate::dataplane::{Dataplane, Op, Settings, Sizes, Tables, Timeouts};
@@ -91,6 +91,7 @@ fn config() -> Config {
             rejects_per_sec: 1,
         },
         times: Times { apply_interval: Duration::from_millis(50), audit_interval: Duration::from_mins(5) },
+        guard: Guarding::On,
         http: ([127, 0, 0, 1], 0).into(),
         idle_flags: Vec::new(),
     }

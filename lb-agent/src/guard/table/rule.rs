@@ -1,0 +1,166 @@
+//! The rules: who is guarded where, as expressions of nftables.
+
+use std::ffi::CStr;
+
+use lb_common::addr::Family;
+use lb_common::table::FrontendKey;
+use netlink_bindings::nftables::{
+    CmpOps, LookupFlags, MetaKeys, PayloadBase, PushExprListAttrs, PushRuleAttrs, Registers,
+};
+use netlink_bindings::traits::Pusher;
+use netlink_bindings::utils::push_header;
+
+use super::{LINKS, key};
+use crate::guard::FamilyRows;
+
+/// Just before kube-proxy's turn, which is at NF_IP_PRI_NAT_DST (-100) in both hooks and both of its modes.
+pub const PRIORITY: i32 = -101;
+// include/uapi/linux/netfilter.h and netfilter/nf_tables.h.
+const NF_INET_PRE_ROUTING: u32 = 0;
+const NF_INET_LOCAL_OUT: u32 = 3;
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
+const NFT_NAT_DNAT: u32 = 1;
+const NFTA_LOOKUP_SREG: u16 = 2;
+
+/// A base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chain {
+    Prerouting,
+    Output,
+}
+
+impl Chain {
+    pub const ALL: [Self; 2] = [Self::Prerouting, Self::Output];
+
+    pub const fn name(self) -> &'static CStr {
+        match self {
+            Self::Prerouting => c"prerouting",
+            Self::Output => c"output",
+        }
+    }
+
+    pub const fn hook(self) -> u32 {
+        match self {
+            Self::Prerouting => NF_INET_PRE_ROUTING,
+            Self::Output => NF_INET_LOCAL_OUT,
+        }
+    }
+}
+
+/// A kind of client, as `scopes` has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    Workload,
+    Host,
+    External,
+}
+
+impl Client {
+    pub const ALL: [Self; 3] = [Self::Workload, Self::Host, Self::External];
+
+    /// The name of its set.
+    pub const fn set(self, family: Family) -> &'static str {
+        match (self, family) {
+            (Self::Workload, Family::V4) => "workload4",
+            (Self::Workload, Family::V6) => "workload6",
+            (Self::Host, Family::V4) => "host4",
+            (Self::Host, Family::V6) => "host6",
+            (Self::External, Family::V4) => "external4",
+            (Self::External, Family::V6) => "external6",
+        }
+    }
+
+    /// Its addresses.
+    pub const fn rows<A>(self, rows: &FamilyRows<A>) -> &std::collections::BTreeSet<FrontendKey<A>> {
+        match self {
+            Self::Workload => &rows.workload,
+            Self::Host => &rows.host,
+            Self::External => &rows.external,
+        }
+    }
+
+    /// By which its rule is known again.
+    pub fn comment(self, family: Family) -> String {
+        format!("leave {} to the balancer", self.set(family))
+    }
+}
+
+/// All rules, in the order in which the kernel lists them.
+pub fn all() -> impl Iterator<Item = (Chain, Client, Family)> {
+    let both = |chain, client| [Family::V4, Family::V6].map(|family| (chain, client, family));
+    [(Chain::Prerouting, Client::Workload), (Chain::Prerouting, Client::External), (Chain::Output, Client::Host)]
+        .into_iter()
+        .flat_map(move |(chain, client)| both(chain, client))
+}
+
+/// Matches the client and the address, and translates the destination to itself.
+pub fn expressions<P: Pusher>(rule: PushRuleAttrs<P>, client: Client, family: Family) -> PushRuleAttrs<P> {
+    let (nfproto, offset) = match family {
+        // The destination's place in the header.
+        Family::V4 => (NFPROTO_IPV4, 16),
+        Family::V6 => (NFPROTO_IPV6, 24),
+    };
+    let first = Registers::Reg3200 as u32;
+    let after_addr = first + key::addr_length(family) / 4;
+    let list = rule.nested_expressions();
+    let list = meta(list, MetaKeys::Nfproto, first);
+    let list = list
+        .nested_elem()
+        .nested_data_cmp()
+        .push_sreg(first)
+        .push_op(CmpOps::Eq as u32)
+        .nested_data()
+        .push_value(&[nfproto])
+        .end_nested()
+        .end_nested()
+        .end_nested();
+    let list = match client {
+        Client::Host => list,
+        Client::Workload => lookup(meta(list, MetaKeys::Iif, first), LINKS, first, 0),
+        Client::External => lookup(meta(list, MetaKeys::Iif, first), LINKS, first, LookupFlags::Invert as u32),
+    };
+    let list = payload(list, PayloadBase::NetworkHeader, offset, key::addr_length(family), first);
+    let list = meta(list, MetaKeys::L4Proto, after_addr);
+    // The destination port of TCP, UDP and SCTP.
+    let list = payload(list, PayloadBase::TransportHeader, 2, 2, after_addr + 1);
+    let list = lookup(list, client.set(family), first, 0);
+    // The address is still in the first register.
+    list.nested_elem()
+        .nested_data_nat()
+        .push_type(NFT_NAT_DNAT)
+        .push_family(nfproto.into())
+        .push_reg_addr_min(first)
+        .end_nested()
+        .end_nested()
+        .end_nested()
+}
+
+fn meta<P: Pusher>(list: PushExprListAttrs<P>, key: MetaKeys, register: u32) -> PushExprListAttrs<P> {
+    list.nested_elem().nested_data_meta().push_key(key as u32).push_dreg(register).end_nested().end_nested()
+}
+
+fn payload<P: Pusher>(
+    list: PushExprListAttrs<P>,
+    base: PayloadBase,
+    offset: u32,
+    length: u32,
+    register: u32,
+) -> PushExprListAttrs<P> {
+    list.nested_elem()
+        .nested_data_payload()
+        .push_dreg(register)
+        .push_base(base as u32)
+        .push_offset(offset)
+        .push_len(length)
+        .end_nested()
+        .end_nested()
+}
+
+fn lookup<P: Pusher>(list: PushExprListAttrs<P>, set: &str, register: u32, flags: u32) -> PushExprListAttrs<P> {
+    let mut lookup = list.nested_elem().nested_data_lookup().push_set_bytes(set.as_bytes());
+    // The library takes its numbers from the kernel's own specification, which is wrong about this one.
+    push_header(lookup.as_vec_mut(), NFTA_LOOKUP_SREG, 4);
+    lookup.as_vec_mut().extend(register.to_be_bytes());
+    lookup.push_flags(flags).end_nested().end_nested()
+}

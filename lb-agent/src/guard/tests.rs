@@ -1,0 +1,184 @@
+//! Which addresses are guarded, and how the table follows: over a table in memory.
+
+use std::sync::Arc;
+
+use lb_common::addr::Proto;
+use lb_common::table::{Mode, Origin, Rule};
+
+use super::fake::FakeTable;
+use super::*;
+use crate::config::Guarding;
+use crate::desired::{Access, Choices, PoolIndex, ServicePortIndex};
+
+fn key(last: u8) -> FrontendKey<[u8; 4]> {
+    FrontendKey { addr: [192, 0, 2, last], port: 80, proto: Proto::TCP, pad: 0 }
+}
+
+fn desired(frontends: &[(u8, Mode, KubeProxy, Choices)]) -> Desired {
+    let mut desired = Desired::default();
+    for (last, mode, kube_proxy, choices) in frontends {
+        let frontend = DesiredFrontend {
+            service_port: ServicePortIndex(0),
+            mode: *mode,
+            decided_by: Rule::Annotation,
+            origin: Origin::LoadBalancer,
+            kube_proxy: *kube_proxy,
+            choices: *choices,
+            access: Access::Open,
+            affinity_secs: None,
+        };
+        desired.v4.frontends.insert(key(*last), frontend);
+    }
+    desired.v4.pools.push(Arc::new([]));
+    desired
+}
+
+const fn choices(workload: Choice, host: Choice, external: Choice) -> Choices {
+    Choices { workload, host, external }
+}
+
+const PASS: Choices = choices(Choice::Pass, Choice::Pass, Choice::Pass);
+const SERVED: Choice = Choice::Balance(PoolIndex(0));
+
+/// Proxy for all at these addresses.
+fn guarded(lasts: &[u8]) -> GuardRows {
+    rows(&desired(&lasts.iter().map(|last| (*last, Mode::Proxy, KubeProxy::Claims, PASS)).collect::<Vec<_>>()))
+}
+
+#[test]
+fn what_kube_proxy_claims_and_we_leave_alone_is_guarded() {
+    let rows = rows(&desired(&[
+        (1, Mode::Proxy, KubeProxy::Claims, PASS),
+        (2, Mode::Proxy, KubeProxy::LeavesAlone, PASS),
+        (3, Mode::VIP, KubeProxy::Claims, choices(SERVED, SERVED, Choice::Pass)),
+        (4, Mode::Split, KubeProxy::Claims, choices(Choice::Pass, Choice::Pass, SERVED)),
+        // Nothing on this node: the stack, and with it kube-proxy, sends it to another.
+        (5, Mode::Split, KubeProxy::Claims, PASS),
+        (6, Mode::Router, KubeProxy::Claims, PASS),
+        (7, Mode::VIP, KubeProxy::Claims, PASS),
+    ]));
+    assert_eq!(rows.v4.workload, [key(1), key(4), key(5)].into());
+    assert_eq!(rows.v4.host, [key(1), key(4), key(5)].into());
+    assert_eq!(rows.v4.external, [key(1)].into());
+    assert_eq!((rows.v6, rows.links), (FamilyRows::default(), BTreeSet::new()));
+}
+
+#[test]
+fn the_table_is_there_only_when_it_is_needed() {
+    let table = FakeTable::default();
+    let mut keeper = Keeper::new(Box::new(table.clone()), Guarding::On);
+    keeper.follow_links([7].into());
+    keeper.widen(GuardRows::default());
+    keeper.settle();
+    assert_eq!((table.found(), table.changes()), (Found::Absent, vec![]));
+
+    keeper.widen(guarded(&[1]));
+    keeper.settle();
+    let wanted = GuardRows { links: [7].into(), ..guarded(&[1]) };
+    assert_eq!(table.changes(), [Change::Replace(wanted.clone())]);
+    assert_eq!((table.found(), keeper.entries()), (Found::Rows(wanted), 3));
+
+    keeper.widen(GuardRows::default());
+    assert!(matches!(table.found(), Found::Rows(_)), "the other tables still rely on it");
+    keeper.settle();
+    assert_eq!((table.found(), keeper.entries()), (Found::Absent, 0));
+}
+
+#[test]
+fn rows_come_before_the_other_tables_and_go_after_them() {
+    let table = FakeTable::default();
+    let mut keeper = Keeper::new(Box::new(table.clone()), Guarding::On);
+    keeper.widen(guarded(&[1]));
+    keeper.settle();
+    table.changes();
+    keeper.widen(guarded(&[2]));
+    assert_eq!(table.found(), Found::Rows(guarded(&[1, 2])));
+    keeper.settle();
+    assert_eq!(table.found(), Found::Rows(guarded(&[2])));
+    let none = GuardRows::default();
+    let edits =
+        [Change::Edit { add: guarded(&[2]), remove: none.clone() }, Change::Edit { add: none, remove: guarded(&[1]) }];
+    assert_eq!(table.changes(), edits);
+}
+
+#[test]
+fn a_restart_changes_nothing() {
+    let table = FakeTable::default();
+    let before = GuardRows { links: [3].into(), ..guarded(&[1]) };
+    table.meddle(Found::Rows(before.clone()));
+    let mut keeper = Keeper::new(Box::new(table.clone()), Guarding::On);
+    // Interfaces are told later than objects: those of before stay.
+    keeper.widen(guarded(&[1]));
+    keeper.settle();
+    keeper.follow_links([3].into());
+    assert_eq!((table.found(), table.changes()), (Found::Rows(before), vec![]));
+    keeper.follow_links([4].into());
+    assert_eq!(table.found(), Found::Rows(GuardRows { links: [4].into(), ..guarded(&[1]) }));
+}
+
+#[test]
+fn what_others_change_is_restored_and_others_rules_cost_a_look() {
+    let table = FakeTable::default();
+    let mut keeper = Keeper::new(Box::new(table.clone()), Guarding::On);
+    keeper.widen(guarded(&[1, 2]));
+    keeper.settle();
+    // Its own write is a change as well.
+    keeper.verify();
+    table.reads();
+    for _ in 0..3 {
+        keeper.verify();
+    }
+    assert_eq!((table.reads(), keeper.repairs()), (0, 0), "nobody has changed a rule");
+    table.meddle(table.found());
+    keeper.verify();
+    assert_eq!((table.reads(), keeper.repairs()), (1, 0), "another rule");
+    for (times, found) in [(1, Found::Absent), (2, Found::Foreign), (3, Found::Rows(guarded(&[1, 9])))] {
+        table.meddle(found);
+        keeper.verify();
+        assert_eq!((table.found(), keeper.repairs()), (Found::Rows(guarded(&[1, 2])), times));
+    }
+}
+
+#[test]
+fn a_foreign_table_is_replaced_in_one_transaction() {
+    let table = FakeTable::default();
+    table.meddle(Found::Foreign);
+    let mut keeper = Keeper::new(Box::new(table.clone()), Guarding::On);
+    keeper.widen(guarded(&[1]));
+    assert_eq!(table.changes(), [Change::Replace(guarded(&[1]))]);
+}
+
+#[test]
+fn trouble_is_told_where_something_is_wanted_and_is_over_when_it_is() {
+    let table = FakeTable::default();
+    table.set_broken(true);
+    let mut keeper = Keeper::new(Box::new(table.clone()), Guarding::On);
+    keeper.widen(GuardRows::default());
+    keeper.settle();
+    assert_eq!(keeper.warning(), None, "nothing is wanted");
+    keeper.widen(guarded(&[1]));
+    let warning = keeper.warning().expect("it cannot be written").to_string();
+    assert!(warning.contains("--guard=off") && warning.contains("nft_chain_nat"), "{warning}");
+    keeper.verify();
+    assert!(keeper.warning().is_some());
+    table.set_broken(false);
+    keeper.verify();
+    assert_eq!((table.found(), keeper.warning()), (Found::Rows(guarded(&[1])), None));
+}
+
+#[test]
+fn what_an_earlier_run_left_goes_when_it_is_off() {
+    let table = FakeTable::default();
+    table.meddle(Found::Rows(guarded(&[1])));
+    let mut keeper = Keeper::new(Box::new(table.clone()), Guarding::Off);
+    keeper.widen(guarded(&[1]));
+    keeper.settle();
+    assert_eq!(table.found(), Found::Absent);
+}
+
+#[test]
+fn rows_of_objects_that_cannot_be_read_are_known() {
+    let desired = desired(&[(2, Mode::VIP, KubeProxy::Claims, PASS)]);
+    let rows = GuardRows { links: [1].into(), ..guarded(&[1, 2]) };
+    assert_eq!(rows.unknown_to(&desired), guarded(&[1]));
+}

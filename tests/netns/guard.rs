@@ -1,0 +1,182 @@
+//! The guard: a decision of ours to leave an address alone holds beside a kube-proxy that would claim it.
+
+use lb_tests::address::{FAMILIES, Family, UPLINK, vip};
+use lb_tests::deadline;
+use lb_tests::dial::{Dial, Outcome};
+use lb_tests::lab::{Cni, Setup};
+use lb_tests::manifest::ingress;
+use lb_tests::scene::{BALANCER, Scene};
+use serde_json::json;
+
+use crate::kube_proxy::KubeProxy;
+
+/// What a CNI does for pods that talk to the network.
+const CNI_MASQUERADE: &str = "
+    table inet cni {
+        chain postrouting { type nat hook postrouting priority srcnat; iifname { cali-client, cni0 } oifname up0 masquerade; }
+    }
+";
+
+/// The last part of the balancer's address in each test.
+const NUMBER: u8 = 85;
+
+/// Writes a Service whose status says VIP, annotated for another mode.
+fn publish(scene: &Scene, mode: &str, pods: &[&str]) {
+    let entries = FAMILIES.map(|family| ingress(vip(family, NUMBER, 80).ip(), "VIP"));
+    let service = scene.service("shop", NUMBER, &entries).metadata("annotations", json!({"lb-agent.io/ip-mode": mode}));
+    let mut objects = vec![service.object()];
+    objects.extend(scene.slices(&service, pods));
+    scene.apply("shop", &objects);
+}
+
+/// Who answers, over TCP and UDP, and whom they see.
+fn answers(dial: Dial<'_>, family: Family) -> [Outcome; 2] {
+    [dial.tcp(vip(family, NUMBER, 80)), dial.udp(vip(family, NUMBER, 80))]
+}
+
+#[track_caller]
+fn expect(scene: &Scene, who: &str, what: &str) {
+    for family in FAMILIES {
+        for (client, dial) in [("pod", scene.dial()), ("host", Dial::from(&scene.lab.node))] {
+            for outcome in answers(dial, family) {
+                assert_eq!(
+                    outcome.who(),
+                    Some(who),
+                    "{what}: {client}, {family:?}: {outcome:?}\n{}",
+                    scene.agent.log()
+                );
+            }
+        }
+    }
+}
+
+/// The ruleset of the node.
+fn rules(scene: &Scene) -> String {
+    scene.lab.node.run("nft", &["list", "ruleset"])
+}
+
+/// An override holds for pods and the host; it does not without the guard, and nothing of it stays.
+fn override_holds(setup: Setup, kube_proxy: KubeProxy) {
+    let mut scene = Scene::without_agent(setup, &[]);
+    kube_proxy.claim(&scene.lab, NUMBER, "b");
+    scene.lab.node.nft(CNI_MASQUERADE);
+    expect(&scene, "b", "the rules claim the address");
+
+    scene.agent.start();
+    publish(&scene, "Proxy", &["b"]);
+    expect(&scene, BALANCER, "the override holds");
+    for family in FAMILIES {
+        for outcome in answers(scene.dial(), family) {
+            let Outcome::Answered(answer) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(answer.client.ip(), UPLINK.host(family, 2), "the CNI's masquerade applies");
+        }
+    }
+    assert!(scene.agent.says(&["show", "guard"]).contains("workload, host, external"));
+
+    // Whoever deletes it, it comes back.
+    let table = rules(&scene)
+        .lines()
+        .find_map(|line| line.strip_prefix("table inet lb-agent-guard-"))
+        .map(|rest| format!("lb-agent-guard-{}", rest.trim_end_matches(" {")));
+    let table = table.expect("the guard's table");
+    scene.lab.node.run("nft", &["delete", "table", "inet", &table]);
+    deadline::until_true("the table is restored", || rules(&scene).contains(&table));
+    expect(&scene, BALANCER, "the override holds again");
+
+    // It outlives the agent as the dataplane does, and a restart leaves it alone.
+    let listed = |scene: &Scene| scene.lab.node.run("nft", &["-a", "list", "table", "inet", &table]);
+    let before = listed(&scene);
+    scene.agent.crash();
+    expect(&scene, BALANCER, "the override holds without an agent");
+    scene.agent.start();
+    assert_eq!(listed(&scene), before, "handles included");
+
+    scene.agent.terminate();
+    scene.agent.set_flags(&["--guard", "off"]);
+    scene.agent.start();
+    assert!(!rules(&scene).contains("lb-agent-guard"), "{}", rules(&scene));
+    expect(&scene, "b", "without the guard kube-proxy claims it");
+
+    scene.agent.terminate();
+    scene.agent.set_flags(&[]);
+    scene.agent.start();
+    expect(&scene, BALANCER, "the override holds once more");
+    scene.agent.terminate();
+    let said = scene.agent.says(&["unload"]);
+    assert!(said.contains(&table), "{said}");
+    assert!(!rules(&scene).contains("lb-agent"), "{}", rules(&scene));
+    expect(&scene, "b", "nothing of us is left");
+}
+
+#[test]
+fn an_override_holds_beside_nftables_rules() {
+    override_holds(Setup::new("guardnft"), KubeProxy::Nftables);
+}
+
+#[test]
+fn an_override_holds_beside_iptables_rules() {
+    override_holds(Setup::new("guardipt"), KubeProxy::Iptables);
+}
+
+#[test]
+fn an_override_holds_for_bridged_pods() {
+    override_holds(Setup::new("guardbr").cni(Cni::Bridge), KubeProxy::Nftables);
+}
+
+/// Split is about what starts here: what the network brings is still kube-proxy's where no uplink of ours serves it.
+fn split_holds(setup: Setup, kube_proxy: KubeProxy) {
+    let scene = Scene::start(setup);
+    kube_proxy.claim(&scene.lab, NUMBER, "b");
+    publish(&scene, "Split", &["b"]);
+    expect(&scene, BALANCER, "what starts here is left to the balancer");
+    for family in FAMILIES {
+        let client = lb_tests::address::FAR.host(family, 7);
+        let outcome = Dial::from(&scene.lab.far).bound(client).tcp(vip(family, NUMBER, 80));
+        assert_eq!(outcome.who(), Some("b"), "{family:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn split_holds_for_what_starts_here() {
+    split_holds(Setup::new("guardsplit"), KubeProxy::Nftables);
+}
+
+#[test]
+fn split_holds_for_what_starts_on_a_bridge() {
+    split_holds(Setup::new("guardsplbr").cni(Cni::Bridge), KubeProxy::Iptables);
+}
+
+#[test]
+fn nothing_is_guarded_that_the_status_leaves_alone() {
+    let scene = Scene::start(Setup::new("guardnone"));
+    scene.publish("proxy", NUMBER, "Proxy", &["b"]);
+    scene.publish("shop", NUMBER + 1, "VIP", &["b"]);
+    assert!(!rules(&scene).contains("lb-agent-guard"), "{}", rules(&scene));
+    publish(&scene, "Proxy", &["b"]);
+    // Beside the status that says Proxy there is now one that says VIP, for the same address: the older one counts.
+    scene.manifests.write("proxy", &[json!({"kind": "Secret", "apiVersion": "v1"})]);
+    deadline::until_true("the table is there", || rules(&scene).contains("lb-agent-guard"));
+    scene.publish("shop", NUMBER, "Proxy", &["b"]);
+    deadline::until_true("the table is gone", || !rules(&scene).contains("lb-agent-guard"));
+}
+
+/// IPM-30 holds only where the status says Proxy: what kube-proxy rejects for want of endpoints stands in its filter
+/// chains, which a translation to itself passes as any other packet does. Documented in the README.
+fn a_reject_is_not_overcome(setup: Setup, kube_proxy: KubeProxy) {
+    let scene = Scene::start(setup);
+    publish(&scene, "Proxy", &[]);
+    expect(&scene, BALANCER, "nobody rejects it yet");
+    kube_proxy.reject(&scene.lab, NUMBER);
+    assert_eq!(scene.dial().patient().tcp(vip(Family::V4, NUMBER, 80)), Outcome::Refused);
+    assert_eq!(scene.dial().patient().tcp(vip(Family::V6, NUMBER, 80)), Outcome::Refused);
+}
+
+#[test]
+fn a_reject_of_nftables_rules_is_not_overcome() {
+    a_reject_is_not_overcome(Setup::new("guardrejnft"), KubeProxy::Nftables);
+}
+
+#[test]
+fn a_reject_of_iptables_rules_is_not_overcome() {
+    a_reject_is_not_overcome(Setup::new("guardrejipt"), KubeProxy::Iptables);
+}

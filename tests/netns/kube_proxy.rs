@@ -1,0 +1,155 @@
+//! Rules in the shape of kube-proxy's, in both of its netfilter modes, with its masquerading.
+
+use std::net::SocketAddr;
+
+use lb_tests::address::{FAMILIES, Family, vip};
+use lb_tests::lab::Lab;
+use lb_tests::scene::TARGET;
+
+/// A mode of kube-proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KubeProxy {
+    Nftables,
+    /// Debian's iptables, which are made of nftables as well.
+    Iptables,
+}
+
+impl KubeProxy {
+    /// Sends port 80 of a balancer's address, TCP and UDP, to a pod.
+    #[track_caller]
+    pub fn claim(self, lab: &Lab, number: u8, pod: &str) {
+        for family in FAMILIES {
+            let backend = SocketAddr::new(lab.pod_address(pod, family), TARGET);
+            match self {
+                Self::Nftables => lab.node.nft(&nftables(family, vip(family, number, 80), backend)),
+                Self::Iptables => {
+                    let program = match family {
+                        Family::V4 => "iptables-nft-restore",
+                        Family::V6 => "ip6tables-nft-restore",
+                    };
+                    lab.node.feed(program, &["--noflush"], &iptables(vip(family, number, 80), backend));
+                }
+            }
+        }
+    }
+
+    /// Rejects port 80 of a balancer's address: a Service without endpoints.
+    #[track_caller]
+    pub fn reject(self, lab: &Lab, number: u8) {
+        for family in FAMILIES {
+            let vip = vip(family, number, 80);
+            match (self, family) {
+                (Self::Nftables, _) => lab.node.nft(&nftables_reject(family, vip)),
+                (Self::Iptables, Family::V4) => {
+                    lab.node.feed(
+                        "iptables-nft-restore",
+                        &["--noflush"],
+                        &iptables_reject(vip, "icmp-port-unreachable"),
+                    );
+                }
+                (Self::Iptables, Family::V6) => {
+                    let kind = "icmp6-port-unreachable";
+                    lab.node.feed("ip6tables-nft-restore", &["--noflush"], &iptables_reject(vip, kind));
+                }
+            }
+        }
+    }
+}
+
+const fn words(family: Family) -> (&'static str, &'static str) {
+    match family {
+        Family::V4 => ("ip", "ipv4_addr"),
+        Family::V6 => ("ip6", "ipv6_addr"),
+    }
+}
+
+fn nftables(family: Family, vip: SocketAddr, backend: SocketAddr) -> String {
+    let ((ip, kind), vip) = (words(family), vip.ip());
+    format!(
+        "table {ip} kube-proxy {{
+            map service-ips {{
+                type {kind} . inet_proto . inet_service : verdict
+                elements = {{ {vip} . tcp . 80 : goto external, {vip} . udp . 80 : goto external }}
+            }}
+            chain external {{ meta mark set meta mark or 0x4000; goto service; }}
+            chain service {{ numgen random mod 1 vmap {{ 0 : goto endpoint }}; }}
+            chain endpoint {{
+                meta l4proto tcp dnat to {backend};
+                meta l4proto udp dnat to {backend};
+            }}
+            chain services {{ {ip} daddr . meta l4proto . th dport vmap @service-ips; }}
+            chain prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
+            chain output {{ type nat hook output priority -100; jump services; }}
+            chain postrouting {{
+                type nat hook postrouting priority srcnat;
+                meta mark and 0x4000 != 0 masquerade fully-random;
+            }}
+        }}\n"
+    )
+}
+
+fn nftables_reject(family: Family, vip: SocketAddr) -> String {
+    let ((ip, kind), vip) = (words(family), vip.ip());
+    format!(
+        "table {ip} kube-proxy {{
+            map no-endpoint-services {{
+                type {kind} . inet_proto . inet_service : verdict
+                elements = {{ {vip} . tcp . 80 : goto reject-chain }}
+            }}
+            chain reject-chain {{ reject; }}
+            chain service-endpoints-check {{ {ip} daddr . meta l4proto . th dport vmap @no-endpoint-services; }}
+            chain filter-forward {{
+                type filter hook forward priority filter; ct state new jump service-endpoints-check;
+            }}
+            chain filter-output {{
+                type filter hook output priority filter; ct state new jump service-endpoints-check;
+            }}
+        }}\n"
+    )
+}
+
+fn iptables(vip: SocketAddr, backend: SocketAddr) -> String {
+    let vip = vip.ip();
+    let rules = ["tcp", "udp"].map(|protocol| {
+        format!(
+            "-A KUBE-SERVICES -d {vip} -p {protocol} -m {protocol} --dport 80 -j KUBE-EXT-SHOP
+-A KUBE-SEP-SHOP -p {protocol} -m {protocol} -j DNAT --to-destination {backend}
+"
+        )
+    });
+    format!(
+        "*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-EXT-SHOP - [0:0]
+:KUBE-SVC-SHOP - [0:0]
+:KUBE-SEP-SHOP - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-POSTROUTING - [0:0]
+-A PREROUTING -j KUBE-SERVICES
+-A OUTPUT -j KUBE-SERVICES
+-A POSTROUTING -j KUBE-POSTROUTING
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000
+-A KUBE-POSTROUTING -j MASQUERADE --random-fully
+-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
+-A KUBE-EXT-SHOP -j KUBE-MARK-MASQ
+-A KUBE-EXT-SHOP -j KUBE-SVC-SHOP
+-A KUBE-SVC-SHOP -j KUBE-SEP-SHOP
+{}COMMIT
+",
+        rules.concat()
+    )
+}
+
+fn iptables_reject(vip: SocketAddr, kind: &str) -> String {
+    let vip = vip.ip();
+    format!(
+        "*filter
+:KUBE-EXTERNAL-SERVICES - [0:0]
+-A FORWARD -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
+-A OUTPUT -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
+-A KUBE-EXTERNAL-SERVICES -d {vip} -p tcp -m tcp --dport 80 -j REJECT --reject-with {kind}
+COMMIT
+"
+    )
+}
