@@ -21,6 +21,9 @@ use universe::{Edit, edits};
 /// Steps after which a loop on a dataplane that fails some calls must have come through.
 const STEPS_MAX: usize = 2_000;
 
+/// More than the addresses of the universe.
+const IDS_MAX: u32 = 64;
+
 type Address = (IpAddr, u16, Proto);
 /// What one scope of a frontend does, without ids.
 type View = (u8, Vec<(IpAddr, u16)>);
@@ -28,7 +31,7 @@ type View = (u8, Vec<(IpAddr, u16)>);
 fn policy() -> Policy {
     Policy {
         node_name: "n1".to_owned(),
-        services: Services::LoadBalancers,
+        services: Services::All,
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
@@ -36,7 +39,7 @@ fn policy() -> Policy {
 }
 
 fn limits() -> Limits {
-    Limits { frontend_ids_max: 40, ..Limits::UNLIMITED }
+    Limits { frontend_ids_max: IDS_MAX, ..Limits::UNLIMITED }
 }
 
 fn controller(dataplane: &mut FakeDataplane) -> Controller {
@@ -247,7 +250,7 @@ proptest! {
     /// that flows refer to is never deleted.
     #[test]
     fn ids_are_stable_and_unique(
-        rounds in prop::collection::vec((prop::collection::vec(edits(), 1..4), prop::collection::btree_set(1u32..40, 0..10)), 1..12),
+        rounds in prop::collection::vec((prop::collection::vec(edits(), 1..4), prop::collection::btree_set(1u32..IDS_MAX, 0..10)), 1..12),
     ) {
         let mut lab = Lab::new();
         for (batch, in_use) in rounds {
@@ -268,7 +271,7 @@ proptest! {
             }
             let draining = after.len() - views(&lab.dataplane.tables).len();
             prop_assert_eq!(step.draining, draining);
-            prop_assert!(ids(&lab.dataplane.tables).values().all(|id| (1..=40).contains(id)));
+            prop_assert!(ids(&lab.dataplane.tables).values().all(|id| (1..=IDS_MAX).contains(id)));
         }
     }
 

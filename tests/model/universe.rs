@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_agent::model::{
-    Change, Conditions, Endpoint, EndpointSlice, IngressEntry, IpMode, Kind, Object, ObjectName, ObjectRef, Service,
-    ServicePort, ServiceType, SlicePort, TrafficPolicy,
+    Change, Conditions, Endpoint, EndpointSlice, IngressEntry, IpMode, Kind, Node, Object, ObjectName, ObjectRef,
+    Service, ServicePort, ServiceType, SlicePort, TrafficPolicy,
 };
 use lb_common::addr::{Family, Proto};
 use proptest::prelude::*;
@@ -17,22 +17,54 @@ const SLICES: u8 = 6;
 /// One change of the world.
 #[derive(Clone, Debug)]
 pub enum Edit {
-    Service { number: u8, created: Option<i64>, entries: Vec<(u8, u8)>, ports: u8, local: bool },
+    Service {
+        number: u8,
+        created: Option<i64>,
+        entries: Vec<(u8, u8)>,
+        ports: u8,
+        fields: Fields,
+    },
     NoService(u8),
-    Slice { number: u8, service: u8, v6: bool, endpoints: Vec<(u8, u8)> },
+    Slice {
+        number: u8,
+        service: u8,
+        v6: bool,
+        endpoints: Vec<(u8, u8)>,
+    },
     NoSlice(u8),
+    /// Our own, with the addresses of node ports.
+    Node,
+    NoNode,
+}
+
+/// What else a Service says.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields {
+    has_node_ports: bool,
+    has_external_ip: bool,
+    external_policy: TrafficPolicy,
+    internal_policy: TrafficPolicy,
+}
+
+fn fields() -> impl Strategy<Value = Fields> {
+    any::<[bool; 4]>().prop_map(|[has_node_ports, has_external_ip, is_external_local, is_internal_local]| Fields {
+        has_node_ports,
+        has_external_ip,
+        external_policy: policy(is_external_local),
+        internal_policy: policy(is_internal_local),
+    })
 }
 
 /// Any edit.
 pub fn edits() -> impl Strategy<Value = Edit> {
     let service =
-        (0..SERVICES, prop::option::of(0i64..3), prop::collection::vec((0u8..4, 0u8..4), 0..3), 1u8..4, any::<bool>())
-            .prop_map(|(number, created, entries, ports, local)| Edit::Service {
+        (0..SERVICES, prop::option::of(0i64..3), prop::collection::vec((0u8..4, 0u8..4), 0..3), 1u8..4, fields())
+            .prop_map(|(number, created, entries, ports, fields)| Edit::Service {
                 number,
                 created,
                 entries,
                 ports,
-                local,
+                fields,
             });
     let slice = (0..SLICES, 0..SERVICES, prop::bool::weighted(0.2), prop::collection::vec((0u8..6, 0u8..6), 0..5))
         .prop_map(|(number, service, v6, endpoints)| Edit::Slice { number, service, v6, endpoints });
@@ -41,12 +73,14 @@ pub fn edits() -> impl Strategy<Value = Edit> {
         1 => (0..SERVICES).prop_map(Edit::NoService),
         5 => slice,
         1 => (0..SLICES).prop_map(Edit::NoSlice),
+        1 => Just(Edit::Node),
+        1 => Just(Edit::NoNode),
     ]
 }
 
 /// Edits after which no object is left.
 pub fn nothing() -> Vec<Edit> {
-    (0..SERVICES).map(Edit::NoService).chain((0..SLICES).map(Edit::NoSlice)).collect()
+    (0..SERVICES).map(Edit::NoService).chain((0..SLICES).map(Edit::NoSlice)).chain([Edit::NoNode]).collect()
 }
 
 impl Edit {
@@ -56,8 +90,10 @@ impl Edit {
         match self {
             Self::NoService(number) => remove(Kind::Service, format!("s{number}")),
             Self::NoSlice(number) => remove(Kind::EndpointSlice, format!("e{number}")),
-            Self::Service { number, created, entries, ports, local } => {
-                apply(Object::Service(service(*number, *created, entries, *ports, *local)))
+            Self::Node => apply(Object::Node(node())),
+            Self::NoNode => Change::Remove(Object::Node(node()).reference()),
+            Self::Service { number, created, entries, ports, fields } => {
+                apply(Object::Service(service(*number, *created, entries, *ports, *fields)))
             }
             Self::Slice { number, service, v6, endpoints } => {
                 apply(Object::EndpointSlice(slice(*number, *service, *v6, endpoints)))
@@ -66,12 +102,13 @@ impl Edit {
     }
 }
 
-fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u8, local: bool) -> Service {
+fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u8, fields: Fields) -> Service {
     let port = |index: u8| ServicePort {
         name: format!("p{index}").into(),
         proto: if index == 2 { Proto::UDP } else { Proto::TCP },
         port: 80 + u16::from(index),
-        node_port: None,
+        // Shared as well.
+        node_port: fields.has_node_ports.then_some(30_080 + u16::from(index)),
     };
     let entry = |index: usize, (address, mode): (u8, u8)| IngressEntry {
         index: index as u32,
@@ -95,14 +132,25 @@ fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u
             IpAddr::from([10, 0, 0, number]),
             IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(number)]),
         ],
-        external_ips: Vec::new(),
+        // The address of a balancer of others.
+        external_ips: if fields.has_external_ip { vec![IpAddr::from([1, 2, 3, 1])] } else { Vec::new() },
         ports: (0..ports).map(port).collect(),
         ingress: entries.iter().enumerate().map(|(index, known)| entry(index, *known)).collect(),
-        external_policy: if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
-        internal_policy: TrafficPolicy::Cluster,
+        external_policy: fields.external_policy,
+        internal_policy: fields.internal_policy,
         affinity_secs: None,
         source_ranges: Vec::new(),
     }
+}
+
+const fn policy(is_local: bool) -> TrafficPolicy {
+    if is_local { TrafficPolicy::Local } else { TrafficPolicy::Cluster }
+}
+
+fn node() -> Node {
+    // One of them is also what a balancer has.
+    let addresses = vec![IpAddr::from([1, 2, 3, 2]), IpAddr::from([0xfd03, 0, 0, 0, 0, 0, 0, 2])];
+    Node { name: "n1".into(), zone: None, addresses }
 }
 
 fn slice(number: u8, service: u8, v6: bool, endpoints: &[(u8, u8)]) -> EndpointSlice {

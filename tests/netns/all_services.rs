@@ -98,6 +98,33 @@ fn cip_01_xip_01_np_01_pods_and_the_network_reach_every_kind_of_address() {
     }
 }
 
+/// `show` and `explain` say for each address what decided, with origins that have no mode.
+#[test]
+fn every_address_says_what_decided() {
+    let scene = Scene::with_flags(Setup::new("alldecided"), &ALL);
+    publish(&scene, 17, &json!({}), HERE);
+    let rows: Vec<Value> =
+        serde_json::from_str(&scene.agent.says(&["show", "frontends", "-o", "json"])).expect("rows are an array");
+    for family in FAMILIES {
+        let origins = ["ClusterIP", "ExternalIP", "NodePort"].into_iter().zip(addresses(family, 17));
+        for ((origin, to), rule) in
+            origins.zip(["internalTrafficPolicy", "externalTrafficPolicy", "externalTrafficPolicy"])
+        {
+            let is_row = |row: &&Value| {
+                row["address"] == to.ip().to_string() && row["port"] == to.port() && row["protocol"] == "tcp"
+            };
+            let row = rows.iter().find(is_row).unwrap_or_else(|| panic!("{to} in {rows:#?}"));
+            assert_eq!((&row["origin"], &row["mode"], &row["decided_by"]), (&origin.into(), &"-".into(), &rule.into()));
+            let said = scene.agent.says(&["explain", "--from", "pod", "--to", &format!("{to}/tcp"), "-o", "json"]);
+            let explanation: Value = serde_json::from_str(&said).expect("an object");
+            assert_eq!(
+                (&explanation["decision"], &explanation["frontend"]["decided_by"]),
+                (&"balance".into(), &rule.into())
+            );
+        }
+    }
+}
+
 #[test]
 fn cip_09_a_pod_reaches_itself_at_its_cluster_address() {
     let scene = Scene::with_flags(Setup::new("allself"), &ALL);
@@ -121,13 +148,31 @@ fn cip_11_np_03_policies_hold_for_their_own_addresses() {
         assert_eq!(scene.dial().tcp(cluster(family, 12)), Outcome::Silence);
         for to in addresses(family, 12).into_iter().skip(1).chain(addresses(family, 13)) {
             let outcome = scene.dial().tcp(to);
-            // The other node's pods live where the balancer does.
-            assert_eq!(outcome.who(), Some(BALANCER), "{to}: {outcome:?}");
+            let Outcome::Answered(answer) = outcome else { panic!("{to}: {outcome:?}") };
+            // The other node's pods live where the balancer does. LB-02, LB-03: they see the pod, whatever the policy.
+            let seen = (answer.who.as_str(), answer.client.ip());
+            assert_eq!(seen, (BALANCER, scene.client_address(to.ip())), "{to}");
         }
         assert_eq!(dial_from_far(&scene, family).tcp(node_port(family, 13)), Outcome::Silence);
         for to in addresses(family, 14) {
             assert_eq!(scene.dial().patient().tcp(to), Outcome::Refused, "{to} has no endpoint anywhere");
         }
         assert_eq!(dial_from_far(&scene, family).patient().tcp(node_port(family, 14)), Outcome::Refused);
+    }
+}
+
+/// A pod of this node is what comes in by its interface; a pod of another node is a client in the network.
+#[test]
+fn lb_07_pods_of_other_nodes_are_subject_to_the_external_policy() {
+    let scene = Scene::with_flags(Setup::new("allforeign"), &ALL);
+    let local = json!({"externalTrafficPolicy": "Local"});
+    publish(&scene, 15, &local, HERE);
+    publish(&scene, 16, &local, ELSEWHERE);
+    for family in FAMILIES {
+        let pod = REMOTE_PODS.host(family, 7);
+        let dial = Dial::from(&scene.lab.external).bound(pod);
+        let Outcome::Answered(answer) = dial.tcp(node_port(family, 15)) else { panic!("{pod} is not answered") };
+        assert_eq!((answer.who.as_str(), answer.client.ip()), ("a", pod));
+        assert_eq!(dial.tcp(node_port(family, 16)), Outcome::Silence);
     }
 }

@@ -16,6 +16,8 @@ pub mod dial;
 pub mod dump;
 pub mod haproxy;
 pub mod http;
+#[cfg(test)]
+mod ids;
 pub mod lab;
 pub mod leftovers;
 pub mod machine;

@@ -161,7 +161,8 @@ impl<A: TableAddr> FamilyBuilder<A> {
                 }
                 continue;
             }
-            let access = if claim.origin == Origin::LoadBalancer { access.clone() } else { Access::Open };
+            // IPM-41: nobody is kept from an address that is the balancer's.
+            let access = if claim.is_vip() { access.clone() } else { Access::Open };
             let targets = match access {
                 Access::Only(_) => Targets::PASS,
                 Access::Open => scope::targets(claim, of.service, usable.supply()),

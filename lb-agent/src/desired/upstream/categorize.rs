@@ -156,6 +156,7 @@ fn service(policies: Policies) -> (Service, ServicePort) {
     (service, port)
 }
 
+/// TOPO-01, TOPO-02, TOPO-03, TOPO-04, TOPO-05, TOPO-06, TOPO-07, TOPO-08, TOPO-09, TERM-01, TERM-02.
 #[test]
 fn test_categorize_endpoints() {
     for case in CASES {

@@ -83,6 +83,7 @@ fn test_external_traffic_policy_local() {
     );
 }
 
+/// XIP-03, LB-02: upstream replaces the source here; ours keeps the pod's.
 /// Where upstream's client in the network reaches both, ours reaches the one on this node: nothing is forwarded yet.
 #[test]
 fn test_external_traffic_policy_cluster() {
@@ -253,6 +254,56 @@ fn admits(access: &Access<[u8; 4]>, client: [u8; 4]) -> bool {
             u32::from_be_bytes(client) & mask == u32::from_be_bytes(prefix.addr)
         }),
     }
+}
+
+/// IPM-42, SR-10: the ranges hold for each address that is served, and for none that is the balancer's.
+#[test]
+fn ipm_42_ranges_hold_for_the_vips_among_the_entries() {
+    let desired =
+        all(&("kind: Service\nmetadata: {name: svc}\nspec:\n  type: LoadBalancer\n  clusterIP: 172.30.0.41\n  \
+         ports: [{port: 80}]\n  loadBalancerSourceRanges: [203.0.113.0/25]\n\
+         status: {loadBalancer: {ingress: [{ip: 1.2.3.4, ipMode: VIP}, {ip: 1.2.3.5, ipMode: Proxy}]}}\n"
+            .to_owned()
+            + &slice("svc", "{name: '', port: 80}", &[LOCAL])));
+    let access = |last| {
+        let key = FrontendKey { addr: [1, 2, 3, last], port: 80, proto: Proto::TCP, pad: 0 };
+        &desired.v4.frontends.get(&key).expect("a frontend").access
+    };
+    assert!(!admits(access(4), [10, 0, 0, 2]), "a pod is kept from the VIP");
+    assert_eq!(*access(5), Access::Open, "and not from the balancer");
+    expect(&desired, &[("IPM-42", Pod, "1.2.3.5:80", "PASS")]);
+}
+
+/// IPM-52 in kube-proxy's nftables mode: node ports are on the node's primary address, so an address that is the
+/// balancer's and on `lo` has none.
+#[test]
+fn ipm_52_a_node_port_at_the_balancers_address_is_nobodys() {
+    let desired = service("", ", ipMode: Proxy", &[LOCAL]);
+    expect(
+        &desired,
+        &[
+            ("IPM-52", External, "1.2.3.4:3001", "-"),
+            ("IPM-52", External, "1.2.3.4:80", "PASS"),
+            ("IPM-20", External, "192.168.0.2:3001", LOCAL_ONLY),
+        ],
+    );
+}
+
+/// SA-03, SA-06: the parameter holds for every address and protocol of the Service, and follows it live.
+#[test]
+fn sa_03_sa_06_affinity_is_on_every_frontend_while_it_is_asked_for() {
+    let secs = |affinity: &str| -> Vec<Option<u32>> {
+        let desired = all(&format!(
+            "kind: Service\nmetadata: {{name: svc}}\nspec:\n  clusterIP: 172.30.0.41\n  externalIPs: [192.168.99.11]\n  \
+             ports: [{{name: t, port: 80, nodePort: 3001}}, {{name: u, port: 80, nodePort: 3001, protocol: UDP}}]\n  \
+             {affinity}\nstatus: {{loadBalancer: {{ingress: [{{ip: 1.2.3.4}}]}}}}\n"
+        ));
+        desired.v4.frontends.values().map(|row| row.affinity_secs.map(std::num::NonZeroU32::get)).collect()
+    };
+    assert_eq!(secs("sessionAffinity: None"), [None; 8]);
+    assert_eq!(secs("sessionAffinity: ClientIP"), [Some(10_800); 8]);
+    let five = "sessionAffinity: ClientIP\n  sessionAffinityConfig: {clientIP: {timeoutSeconds: 5}}";
+    assert_eq!(secs(five), [Some(5); 8]);
 }
 
 /// Old spellings mean what they always meant, in every field.

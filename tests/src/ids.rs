@@ -1,0 +1,102 @@
+//! The ids of the behaviour contract that policy answers for: a test names each, or it stands here with a reason.
+
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+/// The families of ids, with their numbers.
+const IDS: &[(&str, &[RangeInclusive<u8>])] = &[
+    ("IPM", &[1..=14, 20..=25, 30..=33, 40..=42, 50..=53, 60..=66, 70..=73]),
+    ("FLT", &[1..=6]),
+    ("EPS", &[1..=7]),
+    ("TOPO", &[1..=11]),
+    ("TERM", &[1..=6]),
+    ("LB", &[1..=8]),
+    ("SR", &[1..=11]),
+    ("XIP", &[1..=5]),
+    ("SA", &[1..=6]),
+];
+
+/// Why no test names an id. A line whose id has a test is out of date, and fails.
+const UNTESTED: &[(&str, &str)] = &[
+    ("IPM-23", "the health check node port is not there yet"),
+    ("LB-04", "the node's own sockets are not translated yet"),
+    ("LB-06", "pods are known by their interface; there is no detection by cluster CIDR"),
+    ("SR-09", "source ranges are not enforced yet; their parameters are tested"),
+    ("SR-11", "source ranges are not enforced yet; their parameters are tested"),
+    ("SA-01", "affinity is not kept yet; its parameters are tested"),
+    ("SA-02", "affinity is not kept yet; its parameters are tested"),
+    ("SA-04", "affinity is not kept yet; its parameters are tested"),
+    ("SA-05", "affinity is not kept yet; its parameters are tested"),
+];
+
+fn ids() -> impl Iterator<Item = String> {
+    IDS.iter().flat_map(|(family, numbers)| {
+        numbers.iter().cloned().flatten().map(move |number| format!("{family}-{number:02}"))
+    })
+}
+
+/// What tests say, in lower case and with dashes: script cases by name and comment, Rust tests as a whole.
+fn tests_text() -> String {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = tests.parent().expect("the package is in a workspace");
+    let mut text = String::new();
+    for folder in ["tests", "lb-agent/src", "lb-common/src"] {
+        files(&root.join(folder), &mut |path| {
+            let name = path.to_string_lossy();
+            let content = || fs::read_to_string(path).expect("sources are text");
+            if name.ends_with(".txtar") {
+                text.push_str(path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default());
+                text.push('\n');
+                text.push_str(content().split("\n-- ").next().unwrap_or_default());
+            } else if name.ends_with(".rs") && path != tests.join("src/ids.rs") {
+                let content = content();
+                let is_test = path.starts_with(tests) || name.ends_with("tests.rs") || name.contains("/upstream");
+                let start = if is_test { Some(0) } else { content.find("#[cfg(test)]\nmod tests {") };
+                text.push_str(start.map_or("", |start| &content[start..]));
+            }
+            text.push('\n');
+        });
+    }
+    text.to_lowercase().replace('_', "-")
+}
+
+fn files(folder: &Path, visit: &mut impl FnMut(&Path)) {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("sources can be listed").path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() { files(&path, visit) } else { visit(&path) }
+    }
+}
+
+/// Whether the text names this id, and not a longer word around it.
+fn names(text: &str, id: &str) -> bool {
+    let id = id.to_lowercase();
+    text.match_indices(&id).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + id.len()..].chars().next();
+        !before.is_some_and(char::is_alphanumeric) && !after.is_some_and(|c| c.is_ascii_digit())
+    })
+}
+
+#[test]
+fn every_id_has_a_test_or_a_reason() {
+    let text = tests_text();
+    let has_reason = |id: &str| UNTESTED.iter().any(|(known, _)| *known == id);
+    let (forgotten, stale): (Vec<String>, Vec<String>) =
+        ids().filter(|id| names(&text, id) == has_reason(id)).partition(|id| !has_reason(id));
+    assert!(forgotten.is_empty(), "neither a test nor a reason: {forgotten:?}");
+    assert!(stale.is_empty(), "a reason, but a test as well: {stale:?}");
+    for (id, _) in UNTESTED {
+        assert!(ids().any(|known| known == *id), "{id} is no id");
+    }
+}
+
+#[test]
+fn an_id_is_found_as_a_whole() {
+    assert!(names("fn lb-01-test()", "LB-01"));
+    assert!(names("(lb-01)", "LB-01"));
+    assert!(!names("alb-01", "LB-01"));
+    assert!(!names("lb-012", "LB-01"));
+}
