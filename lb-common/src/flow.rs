@@ -35,9 +35,6 @@ impl Timeouts {
     }
 }
 
-/// Quiet seconds after which the other entry of a flow is touched as well, so that a one-way flow keeps both.
-pub const PARTNER_REFRESH_SECS: u64 = 5;
-
 /// Ticks since a flow's last packet; 0 where another CPU's clock is ahead.
 #[inline(always)]
 pub const fn quiet_jiffies(last_seen_jiffies: u64, now_jiffies: u64) -> u64 {

@@ -4,7 +4,7 @@
 //! packet bytes.
 
 use crate::addr::{Addr, Proto};
-use crate::flow::{self, PARTNER_REFRESH_SECS, Timeouts};
+use crate::flow::{self, Timeouts};
 use crate::parse::{Headers, TcpFlags};
 use crate::table::{
     Action, Backend, Counter, DIRECT, Direction, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, MemberKey,
@@ -322,39 +322,43 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             return;
         }
         entry.touch(now_jiffies);
-        if state != before || quiet_jiffies >= PARTNER_REFRESH_SECS * second_jiffies {
-            entry.set_state(state);
-            self.refresh_partner(entry);
-        }
+        entry.set_state(state);
+        // As often as this one, not after a longer quiet: a flow that is never quiet has another half as well.
+        self.refresh_partner(entry);
     }
 
     /// Makes the other entry of a flow agree with this one, and restores it where it was evicted.
     #[inline(never)]
     fn refresh_partner(&mut self, entry: T::Flow) {
-        let work = &mut *self.work;
-        work.partner_key.set_partner(&work.key, &work.to);
-        if let Some(partner) = self.tables.flow(&work.partner_key) {
-            partner.touch(entry.last_seen_jiffies());
-            partner.set_state(entry.state());
-            return;
+        let (tables, work) = (self.tables, &mut *self.work);
+        match Partner::of_packet(tables, work) {
+            Partner::Own(partner) => {
+                partner.touch(entry.last_seen_jiffies());
+                partner.set_state(entry.state());
+            }
+            // It was lost, and its tuple has been given to another flow since.
+            Partner::Another => {}
+            Partner::Lost => {
+                work.flow.to.set_reversed(&work.key.tuple);
+                work.flow.frontend = entry.frontend();
+                work.flow.pool = entry.pool();
+                work.flow.state = entry.state();
+                work.flow.last_seen_jiffies = entry.last_seen_jiffies();
+                // Refused: the next refresh tries again.
+                let _ = tables.insert_flow(&work.partner_key, &work.flow);
+            }
         }
-        work.flow.to.set_reversed(&work.key.tuple);
-        work.flow.frontend = entry.frontend();
-        work.flow.pool = entry.pool();
-        work.flow.state = entry.state();
-        work.flow.last_seen_jiffies = entry.last_seen_jiffies();
-        // Refused: the next packet after a quiet while tries again.
-        let _ = self.tables.insert_flow(&work.partner_key, &work.flow);
     }
 
     /// Removes both entries of the packet's flow.
     #[inline(never)]
     fn forget(&mut self, entry: T::Flow) {
-        let work = &mut *self.work;
+        let (tables, work) = (self.tables, &mut *self.work);
         entry.read_to(&mut work.to);
-        work.partner_key.set_partner(&work.key, &work.to);
-        self.tables.remove_flow(&work.partner_key);
-        self.tables.remove_flow(&work.key);
+        if let Partner::Own(_) = Partner::of_packet(tables, work) {
+            tables.remove_flow(&work.partner_key);
+        }
+        tables.remove_flow(&work.key);
     }
 
     /// The first packet of a flow to a frontend.
@@ -457,14 +461,43 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// Removes the flow that holds the wanted reply tuple, if it is over or its other half is gone.
     #[inline(never)]
     fn make_room(&mut self) {
-        let work = &mut *self.work;
-        let Some(entry) = self.tables.flow(&work.partner_key) else { return };
+        let (tables, work) = (self.tables, &mut *self.work);
+        let Some(entry) = tables.flow(&work.partner_key) else { return };
         entry.read_to(&mut work.flow.to);
         work.other_key.set_partner(&work.partner_key, &work.flow.to);
-        let is_orphan = self.tables.flow(&work.other_key).is_none();
-        if is_orphan || self.is_over(entry) {
-            self.tables.remove_flow(&self.work.other_key);
-            self.tables.remove_flow(&self.work.partner_key);
+        let is_whole = tables.flow(&work.other_key).is_some_and(|other| {
+            other.read_to(&mut work.flow.to);
+            work.flow.to.is_reversed(&work.partner_key.tuple)
+        });
+        if is_whole {
+            if !self.is_over(entry) {
+                return;
+            }
+            tables.remove_flow(&self.work.other_key);
         }
+        tables.remove_flow(&self.work.partner_key);
+    }
+}
+
+/// The other entry of a packet's flow.
+enum Partner<F> {
+    Own(F),
+    /// Its tuple belongs to another flow.
+    Another,
+    /// Evicted.
+    Lost,
+}
+
+impl<F> Partner<F> {
+    /// The entry behind [`Work::partner_key`], which becomes that of the packet's flow. [`Work::flow`] is overwritten.
+    #[inline(always)]
+    fn of_packet<A: Addr, T: Tables<A, Flow = F>>(tables: &T, work: &mut Work<A>) -> Self
+    where
+        F: FlowRef<A>,
+    {
+        work.partner_key.set_partner(&work.key, &work.to);
+        let Some(partner) = tables.flow(&work.partner_key) else { return Self::Lost };
+        partner.read_to(&mut work.flow.to);
+        if work.flow.to.is_reversed(&work.key.tuple) { Self::Own(partner) } else { Self::Another }
     }
 }

@@ -92,6 +92,14 @@ impl<A: Copy> Tuple<A> {
     }
 }
 
+impl<A: PartialEq> Tuple<A> {
+    /// Whether this is the tuple of the answer to `of`.
+    #[inline(always)]
+    pub fn is_reversed(&self, of: &Self) -> bool {
+        self.sport == of.dport && self.dport == of.sport && self.src == of.dst && self.dst == of.src
+    }
+}
+
 impl Direction {
     /// The other way.
     #[must_use]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use lb_common::addr::Proto;
-use lb_common::table::{Counter, Direction, Scope};
+use lb_common::table::{Counter, Direction, FlowState, Scope};
 use lb_common::verdict::Action;
 
 use super::Case;
@@ -27,6 +27,8 @@ pub const CASES: &[Case] = &[
     ("two_frontends_one_backend", two_frontends_one_backend),
     ("lost_half_is_restored", lost_half_is_restored),
     ("half_a_flow_is_in_nobodys_way", half_a_flow_is_in_nobodys_way),
+    ("lost_half_is_not_taken_from_its_new_owner", lost_half_is_not_taken_from_its_new_owner),
+    ("stream_one_way_keeps_both_halves", stream_one_way_keeps_both_halves),
     ("closed_flow_is_in_nobodys_way", closed_flow_is_in_nobodys_way),
     ("member_is_looked_up_once", member_is_looked_up_once),
     ("pod_reaches_itself", pod_reaches_itself),
@@ -231,6 +233,49 @@ fn half_a_flow_is_in_nobodys_way(scene: &mut Scene<'_>) {
     scene.machine().evict(Direction::Request);
     assert_eq!(scene.request(SYN), (client, backend));
     assert_eq!(scene.machine().flows().len(), 2);
+}
+
+/// The reply tuple of a flow was evicted and given to another flow: the first one neither changes nor removes it.
+fn lost_half_is_not_taken_from_its_new_owner(scene: &mut Scene<'_>) {
+    let (client, backend) = (scene.net.client(), scene.net.backend());
+    let (vip, other_vip) = (scene.net.vip(), scene.net.other_vip());
+    scene.service(SYN, &[backend]);
+    let scope = scene.pool(2, &[backend]);
+    scene.frontend(2, other_vip, Proto::TCP, scope);
+    scene.request(SYN);
+    scene.machine().evict(Direction::Reply);
+    scene.through(Program::WorkloadIngress, SYN, client, other_vip);
+    // A reset ends the first flow, and a new connection on its tuple forgets it.
+    for transport in [RST, SYN] {
+        scene.through(Program::WorkloadIngress, transport, client, vip);
+        assert_eq!(scene.reply(SYN_ACK, backend), (other_vip, client), "after {transport:?}");
+    }
+    let (_, flows) = (scene.through(Program::WorkloadIngress, ACK, client, other_vip), scene.machine().flows());
+    let closed = flows.v4.values().any(|flow| flow.state == FlowState::Closed)
+        || flows.v6.values().any(|flow| flow.state == FlowState::Closed);
+    assert!(!closed, "the reset was the other flow's: {flows:?}");
+}
+
+/// A packet every two seconds, in one direction only: the other half is neither lost nor too old.
+fn stream_one_way_keeps_both_halves(scene: &mut Scene<'_>) {
+    let (client, backend) = (scene.net.client(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    scene.request(UDP);
+    scene.machine().evict(Direction::Reply);
+    for _ in 0..4 {
+        scene.machine().age_flows(2);
+        scene.request(UDP);
+    }
+    assert_eq!(scene.reply(UDP, backend), (scene.net.vip(), client), "a lost half is restored");
+    // The time-out of UDP is two minutes.
+    for _ in 0..65 {
+        scene.machine().age_flows(2);
+        scene.reply(UDP, backend);
+    }
+    scene.pool(1, &[scene.net.other_backend()]);
+    let flows = scene.machine().flows().len();
+    assert_eq!(scene.request(UDP), (client, backend), "the flow is not over");
+    assert_eq!(scene.machine().flows().len(), flows);
 }
 
 /// The reply tuple of a flow that has ended is free for another frontend: no source port need change.

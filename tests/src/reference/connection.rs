@@ -52,8 +52,8 @@ const ASKED_SECS: u64 = 60;
 const OPEN_SECS: u64 = 86_400;
 const UDP_SECS: u64 = 120;
 
-/// An entry that was quiet for as long as this is written, and its other half with it.
-const REFRESH_SECS: u64 = 5;
+/// An entry is written a second after it was last, and its other half with it.
+const REFRESH_SECS: u64 = 1;
 
 impl Connection {
     /// A new packet of this connection may start a new one.
@@ -67,8 +67,9 @@ impl Connection {
         now_secs - self.last_packet_secs > limit_secs
     }
 
-    /// Takes note of a packet. Bits of `tcp_flags` as in RFC 9293; none for other protocols.
-    pub fn note(&mut self, way: Way, tcp_flags: u8, now_secs: u64) {
+    /// Takes note of a packet; whether a half that was evicted is put back. Bits of `tcp_flags` as in RFC 9293; none for
+    /// other protocols.
+    pub fn note(&mut self, way: Way, tcp_flags: u8, now_secs: u64) -> bool {
         let before = self.state;
         let (fin, rst) = (tcp_flags & 1 != 0, tcp_flags & 4 != 0);
         self.state = match (before, way) {
@@ -81,10 +82,7 @@ impl Connection {
         };
         let is_refreshed = now_secs - self.last_packet_secs >= REFRESH_SECS;
         self.last_packet_secs = now_secs;
-        if self.state != before || is_refreshed {
-            // The half that was evicted is put back.
-            (self.knows_request, self.knows_reply) = (true, true);
-        }
+        self.state != before || is_refreshed
     }
 
     /// Whether this is a packet of the connection, on its way to the backend.

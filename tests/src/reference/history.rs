@@ -66,7 +66,7 @@ fn step(net: Net) -> impl Strategy<Value = Step> {
         4 => error(net),
         4 => change().prop_map(Step::Tables),
         2 => select(WAITS_SECS.to_vec()).prop_map(|secs| Step::Wait { secs }),
-        1 => select(vec![Direction::Request, Direction::Reply]).prop_map(Step::Evict),
+        2 => select(vec![Direction::Request, Direction::Reply]).prop_map(Step::Evict),
     ]
 }
 

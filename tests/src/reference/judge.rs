@@ -138,7 +138,7 @@ impl Reference {
         if (from.0, to) != (client.0, endpoint) || !is_right_port || is_taken(from.1) {
             return Err(format!("a direct connection: {:?} became {:?}", packet.ends, (from, to)));
         }
-        let mut connection = Connection {
+        let connection = Connection {
             edge: seen.edge,
             proto: packet.proto,
             client,
@@ -152,7 +152,7 @@ impl Reference {
             knows_request: true,
             knows_reply: true,
         };
-        let outcome = translated(&mut connection, packet.wire);
+        let outcome = translated(&connection, packet.wire);
         self.connections.push(connection);
         Ok(outcome)
     }
@@ -165,17 +165,30 @@ impl Reference {
             self.connections.remove(known);
             return None;
         }
-        let connection = &mut self.connections[known];
-        connection.note(Way::ToClient, packet.tcp_flags, self.now_secs);
+        self.note(known, Way::ToClient, packet.tcp_flags);
+        let connection = &self.connections[known];
         let mut wire = packet.wire.clone();
         wire.set_ends(connection.service, connection.client);
         Some((Action::Next, wire.bytes().to_vec()))
     }
 
     fn forward(&mut self, known: usize, packet: Packet) -> Outcome {
+        self.note(known, Way::ToBackend, packet.tcp_flags);
+        translated(&self.connections[known], packet.wire)
+    }
+
+    /// Takes note of a packet of a connection. A lost half is put back, unless its tuple is another connection's now.
+    fn note(&mut self, known: usize, way: Way, tcp_flags: u8) {
+        if !self.connections[known].note(way, tcp_flags, self.now_secs) {
+            return;
+        }
+        let Connection { edge, proto, client, service, backend, seen, .. } = self.connections[known];
+        let mut others = self.connections.iter().enumerate().filter(|(index, _)| *index != known);
+        let request_is_free = !others.clone().any(|(_, other)| other.is_request(edge, proto, (client, service)));
+        let reply_is_free = !others.any(|(_, other)| other.is_reply(edge, proto, (backend, seen)));
         let connection = &mut self.connections[known];
-        connection.note(Way::ToBackend, packet.tcp_flags, self.now_secs);
-        translated(connection, packet.wire)
+        connection.knows_request |= request_is_free;
+        connection.knows_reply |= reply_is_free;
     }
 
     /// Whether the first packet of a connection, or any datagram, may go the way of a known one.
@@ -237,7 +250,7 @@ impl Reference {
                 return Err(format!("{what}: {:?} became {:?}", packet.ends, ((from, port), backend)));
             }
         }
-        let mut connection = Connection {
+        let connection = Connection {
             edge: seen.edge,
             proto: packet.proto,
             client,
@@ -252,7 +265,7 @@ impl Reference {
             knows_reply: true,
         };
         self.has_hairpins |= from != client.0;
-        let outcome = translated(&mut connection, packet.wire);
+        let outcome = translated(&connection, packet.wire);
         self.connections.push(connection);
         Ok(outcome)
     }
@@ -332,7 +345,7 @@ impl Reference {
 }
 
 /// The packet of a connection on its way to the backend; one that changes its source goes back where it came from.
-fn translated(connection: &mut Connection, mut wire: Wire) -> Outcome {
+fn translated(connection: &Connection, mut wire: Wire) -> Outcome {
     wire.set_ends(connection.seen, connection.backend);
     if connection.seen.0 == connection.client.0 { (Action::Next, wire.bytes().to_vec()) } else { sent_back(wire) }
 }
