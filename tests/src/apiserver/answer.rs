@@ -123,10 +123,8 @@ fn list(state: &State, resource: Resource, query: &Parameters) -> Result<Respons
         return Err(expired_page());
     }
     let start = from.map(|from| from.start).unwrap_or_default();
-    let mut rest = state
-        .store
-        .list(resource, version)
-        .filter(|(key, object)| *key >= start.as_str() && selector.holds_for(resource, object));
+    let mut rest =
+        state.store.list(resource, version, &start).filter(|(_, object)| selector.holds_for(resource, object));
     let mut items: Vec<&Value> = Vec::new();
     let mut last = "";
     for (key, object) in rest.by_ref().take(limit.unwrap_or(usize::MAX)) {
@@ -134,12 +132,11 @@ fn list(state: &State, resource: Resource, query: &Parameters) -> Result<Respons
         last = key;
     }
     let mut metadata = json!({"resourceVersion": version.to_string()});
-    let remaining = rest.count();
-    if remaining > 0 {
+    if rest.next().is_some() {
         metadata["continue"] = json!(Continuation::after(last, version).token());
         // The real server does not count where it would have to read.
         if selector.is_empty() {
-            metadata["remainingItemCount"] = json!(remaining);
+            metadata["remainingItemCount"] = json!(1 + rest.count());
         }
     }
     let kind = format!("{}List", resource.kind());

@@ -20,6 +20,8 @@ pub struct Store {
     version: u64,
     compacted: u64,
     objects: BTreeMap<(Resource, String), History>,
+    /// What each version wrote, oldest first: a watch looks at what is new, not at everything.
+    log: Vec<(u64, Resource, String)>,
 }
 
 /// One write.
@@ -37,8 +39,8 @@ impl Store {
 
     /// The version of the last write to the resource.
     pub fn version_of(&self, resource: Resource) -> u64 {
-        let histories = self.objects.iter().filter(|((of, _), _)| *of == resource);
-        histories.filter_map(|(_, history)| history.last()).map(|(version, _)| *version).max().unwrap_or(0)
+        let last = self.log.iter().rev().find(|(_, of, _)| *of == resource);
+        last.map_or(0, |(version, _, _)| *version)
     }
 
     /// The next write has this version: to repeat a history that was recorded.
@@ -65,6 +67,7 @@ impl Store {
         }
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let key = resource.key(&text("namespace"), &text("name"));
+        self.log.push((version, resource, key.clone()));
         let history = self.objects.entry((resource, key)).or_default();
         let before = history.last().and_then(|(_, object)| object.clone());
         let metadata = &mut object["metadata"];
@@ -82,12 +85,14 @@ impl Store {
 
     /// Deletes an object. Says whether it was there.
     pub fn delete(&mut self, resource: Resource, namespace: &str, name: &str) -> bool {
-        let Some(history) = self.objects.get_mut(&(resource, resource.key(namespace, name))) else { return false };
+        let key = resource.key(namespace, name);
+        let Some(history) = self.objects.get_mut(&(resource, key.clone())) else { return false };
         if history.last().is_none_or(|(_, object)| object.is_none()) {
             return false;
         }
         self.version += 1;
         history.push((self.version, None));
+        self.log.push((self.version, resource, key));
         true
     }
 
@@ -103,9 +108,10 @@ impl Store {
         self.compacted
     }
 
-    /// Objects of the resource as they were at a version, by key.
-    pub fn list(&self, resource: Resource, version: u64) -> impl Iterator<Item = (&str, &Object)> {
-        self.objects.iter().filter(move |((of, _), _)| *of == resource).filter_map(move |((_, key), history)| {
+    /// Objects of the resource as they were at a version, by key, from this key on.
+    pub fn list(&self, resource: Resource, version: u64, from: &str) -> impl Iterator<Item = (&str, &Object)> {
+        let rest = self.objects.range((resource, from.to_owned())..);
+        rest.take_while(move |((of, _), _)| *of == resource).filter_map(move |((_, key), history)| {
             let (_, object) = history.iter().rev().find(|(written, _)| *written <= version)?;
             Some((key.as_str(), object.as_ref()?))
         })
@@ -113,29 +119,24 @@ impl Store {
 
     /// Writes to the resource after a version, oldest first.
     pub fn writes(&self, resource: Resource, after: u64) -> Vec<Write> {
-        let mut writes = Vec::new();
-        for ((of, _), history) in &self.objects {
-            let is_later = *of == resource && history.last().is_some_and(|(version, _)| *version > after);
-            if !is_later {
-                continue;
-            }
-            let mut before: Option<Object> = None;
-            for (version, object) in history {
-                if *version > after {
-                    let before = before.clone();
-                    writes.push(Write { version: *version, before, after: object.clone() });
-                }
-                before.clone_from(object);
-            }
-        }
-        writes.sort_by_key(|write| write.version);
-        writes
+        let first = self.log.partition_point(|(version, _, _)| *version <= after);
+        let written = self.log[first..].iter().filter(|(_, of, _)| *of == resource);
+        written.filter_map(|(version, _, key)| self.write(resource, key, *version)).collect()
+    }
+
+    fn write(&self, resource: Resource, key: &str, version: u64) -> Option<Write> {
+        let history = self.objects.get(&(resource, key.to_owned()))?;
+        let index = history.binary_search_by_key(&version, |(written, _)| *written).ok()?;
+        let object = |index: usize| history.get(index).and_then(|(_, object)| object.clone());
+        let before = index.checked_sub(1).and_then(object);
+        Some(Write { version, before, after: object(index) })
     }
 
     /// All objects as they are, with kind and apiVersion.
     pub fn objects(&self) -> Vec<Value> {
-        let of =
-            |resource: Resource| self.list(resource, self.version).map(move |(_, object)| with_kind(resource, object));
+        let of = |resource: Resource| {
+            self.list(resource, self.version, "").map(move |(_, object)| with_kind(resource, object))
+        };
         Resource::ALL.into_iter().flat_map(of).collect()
     }
 }

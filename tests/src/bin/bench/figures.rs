@@ -20,6 +20,9 @@ pub enum Unit {
     GigabitsPerSec,
     /// Of two figures of one round.
     Ratio,
+    Millis,
+    Mebibytes,
+    Count,
 }
 
 /// Several measurements of one thing, from interleaved rounds.
@@ -80,6 +83,10 @@ impl Unit {
             Self::ConnectionsPerSec => format!("{value:.0} /s"),
             Self::GigabitsPerSec => format!("{value:.1} Gbit/s"),
             Self::Ratio => format!("{value:.2} x"),
+            Self::Millis if value < 100.0 => format!("{value:.1} ms"),
+            Self::Millis => format!("{value:.0} ms"),
+            Self::Mebibytes => format!("{value:.1} MiB"),
+            Self::Count => format!("{value:.0}"),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::cast_precision_loss, reason = "counts and nanoseconds are far below 2^52")]
 
+mod control_plane;
 mod figures;
 mod load;
 mod network;
@@ -25,15 +26,23 @@ use figures::Figure;
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", about = "Measure the dataplane; needs root")]
 struct Args {
+    #[command(subcommand)]
+    task: Option<Task>,
     /// Turns of every measurement; the figures are their medians
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
     /// What to measure; the whole table takes some minutes
     #[arg(long, value_enum, default_value_t = Part::All)]
     part: Part,
-    /// Folder for bench.svg and bench.txt
-    #[arg(long, default_value = "target/bench")]
+    /// Folder for the table (.txt) and the plot (.svg)
+    #[arg(long, global = true, default_value = "target/bench")]
     out: PathBuf,
+}
+
+#[derive(clap::Subcommand)]
+enum Task {
+    /// Measure the agent on the Kubernetes API, from objects to the kernel's tables
+    ControlPlane(control_plane::Args),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -47,6 +56,21 @@ enum Part {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    let (name, figures) = match &args.task {
+        Some(Task::ControlPlane(args)) => ("control-plane", control_plane::measure(args)?),
+        None => ("bench", dataplane(&args)?),
+    };
+    let table = figures::table(&figures);
+    print!("\n{table}");
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
+    std::fs::write(args.out.join(name).with_extension("txt"), &table)?;
+    let picture = args.out.join(name).with_extension("svg");
+    plot::svg(&picture, &figures)?;
+    println!("\nplot: {}", picture.display());
+    Ok(())
+}
+
+fn dataplane(args: &Args) -> Result<Vec<Figure>> {
     stay_on_last_processor()?;
     let mut figures: Vec<Figure> = Vec::new();
     if args.part != Part::Live {
@@ -58,14 +82,7 @@ fn main() -> Result<()> {
         Part::Live => figures.extend(network::live(args.rounds)?),
         Part::Programs => {}
     }
-    let table = figures::table(&figures);
-    print!("\n{table}");
-    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
-    std::fs::write(args.out.join("bench.txt"), &table)?;
-    let picture = args.out.join("bench.svg");
-    plot::svg(&picture, &figures)?;
-    println!("\nplot: {}", picture.display());
-    Ok(())
+    Ok(figures)
 }
 
 /// Keeps this thread, and all that it starts, on one processor: the last, as the first serves most interrupts.

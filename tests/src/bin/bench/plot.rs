@@ -14,12 +14,15 @@ const ROW_PX: u32 = 26;
 const HEAD_PX: u32 = 84;
 
 /// Panels from top to bottom.
-const PANELS: [(Unit, &str); 5] = [
+const PANELS: [(Unit, &str); 8] = [
     (Unit::NsPerPacket, "Program cost over the empty program, ns per packet (less is better)"),
     (Unit::NsPerConnection, "Under live traffic, ns (less is better)"),
     (Unit::ConnectionsPerSec, "Connections per second of processor time, one byte each way (more is better)"),
     (Unit::GigabitsPerSec, "One bulk TCP stream, Gbit per second of processor time (more is better)"),
     (Unit::Ratio, "Ratios, taken within a round"),
+    (Unit::Millis, "Control plane, ms (less is better)"),
+    (Unit::Mebibytes, "Memory, MiB (less is better)"),
+    (Unit::Count, "Writes (less is better)"),
 ];
 
 const MET: RGBColor = RGBColor(46, 125, 80);
