@@ -232,6 +232,43 @@ proptest! {
         lab.converge();
     }
 
+    /// A step that computes only the Services that changed ends in the very tables and warnings of one that computes
+    /// all of them, ids included, also where some calls fail and frontends drain.
+    #[test]
+    fn a_part_says_what_the_whole_says(
+        rounds in prop::collection::vec((prop::collection::vec(edits(), 1..4), 0u8..10, prop::option::of(0usize..12)), 1..16),
+    ) {
+        let (mut few, mut all) = (FakeDataplane::default(), FakeDataplane::default());
+        let (mut by_part, mut whole) = (controller(&mut few), controller(&mut all));
+        for controller in [&mut by_part, &mut whole] {
+            controller.change(vec![Change::Listed]);
+        }
+        let mut is_exact = true;
+        for (batch, kind, fault) in rounds {
+            let reclaim = if kind == 0 { Reclaim::Now } else { Reclaim::Later };
+            let faults = fault.filter(|_| kind == 1).map_or(Faults::Never, Faults::Nth);
+            few.fail(faults);
+            by_part.change(batch.iter().map(Edit::change).collect());
+            let step = by_part.step(&mut few, reclaim);
+            few.fail(Faults::Never);
+            if step.outcome != Outcome::InStep {
+                // What a failure left behind has ids that others then cannot get.
+                is_exact = false;
+                prop_assert_eq!(by_part.step(&mut few, Reclaim::Later).outcome, Outcome::InStep);
+            }
+            whole.change(batch.iter().map(Edit::change).collect());
+            whole.recompute();
+            prop_assert_eq!(whole.step(&mut all, reclaim).services, None);
+            prop_assert_eq!(views(&few.tables), views(&all.tables));
+            prop_assert_eq!(by_part.realised(), &few.tables);
+            let texts = |controller: &Controller| controller.warnings().map(ToString::to_string).collect::<Vec<_>>();
+            prop_assert_eq!(texts(&by_part), texts(&whole));
+            if is_exact {
+                prop_assert_eq!(&few.tables, &all.tables);
+            }
+        }
+    }
+
     /// A restart writes nothing, and every id stays.
     #[test]
     fn a_restart_changes_nothing(batch in prop::collection::vec(edits(), 1..12), more in prop::collection::vec(edits(), 0..6)) {

@@ -114,7 +114,8 @@ impl Run<'_> {
                 });
             }
             FamilyOp::DeletePools(keys) => {
-                let referred = referred_pools(self.realised.scopes.values());
+                let leaving: BTreeSet<u32> = keys.iter().map(|key| key.pool).collect();
+                let referred = referred_pools(self.realised.scopes.values(), &leaving);
                 let must_wait = |_: &Self, key: &PoolKey| referred.contains(&key.pool);
                 self.delete(keys, must_wait, FamilyOp::DeletePools, |tables: &mut FamilyTables<A>, key| {
                     tables.pools.remove(key);
@@ -184,12 +185,13 @@ fn hold_back<R>(rows: &mut Vec<R>, must_wait: impl Fn(&R) -> bool) -> usize {
     before - rows.len()
 }
 
-/// The pools that scopes refer to.
-pub fn referred_pools<'a>(scopes: impl Iterator<Item = &'a Scopes>) -> BTreeSet<u32> {
-    scopes.flat_map(pools_of).collect()
+/// Those of the pools that scopes refer to.
+fn referred_pools<'a>(scopes: impl Iterator<Item = &'a Scopes>, pools: &BTreeSet<u32>) -> BTreeSet<u32> {
+    scopes.flat_map(pools_of).filter(|pool| pools.contains(pool)).collect()
 }
 
-fn pools_of(scopes: &Scopes) -> impl Iterator<Item = u32> {
+/// The pools that an element refers to.
+pub fn pools_of(scopes: &Scopes) -> impl Iterator<Item = u32> {
     [scopes.workload, scopes.host, scopes.external].into_iter().map(|Scope { pool, .. }| pool).filter(|pool| *pool != 0)
 }
 

@@ -7,6 +7,7 @@ mod counter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use lb_common::addr::Proto;
 use lb_common::table::{
     Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, PoolKey, Scope, Scopes, bpf_spin_lock,
 };
@@ -14,7 +15,7 @@ use lb_common::table::{
 use crate::dataplane::{FamilyTables, Tables};
 use crate::desired::{Choice, Choices, Desired, DesiredFrontend, FamilyDesired, ServicePortName};
 use crate::family::TableAddr;
-use crate::model::{Warning, WarningKind};
+use crate::model::{ObjectName, Warning, WarningKind};
 use counter::Counter;
 
 /// Which id everything has. Survives a restart through the maps.
@@ -23,6 +24,8 @@ pub struct Assignment {
     v4: FamilyIds<[u8; 4]>,
     v6: FamilyIds<[u8; 16]>,
     service_ports: BTreeMap<ServicePortName, u32>,
+    /// What was in use at the last whole assignment, and what was handed out since.
+    live: Live,
     frontend_counter: Counter,
     pool_counter: Counter,
     service_port_counter: Counter,
@@ -52,6 +55,7 @@ impl Assignment {
             frontend_counter: Counter::after(live.frontends.last().copied(), frontend_ids_max),
             pool_counter: Counter::after(live.pools.last().copied(), u32::MAX),
             service_port_counter: Counter::after(live.service_ports.last().copied(), u32::MAX),
+            live,
         }
     }
 
@@ -62,16 +66,59 @@ impl Assignment {
 
     /// Gives every desired row its id. `realised` says which ids are still in the maps and must rest.
     pub fn assign(&mut self, desired: &Desired, realised: &Tables) -> Assigned {
-        let mut live = Live::of(realised);
-        self.v4.forget(&realised.v4, &desired.v4);
-        self.v6.forget(&realised.v6, &desired.v6);
-        live.frontends.extend(self.v4.frontends.values().chain(self.v6.frontends.values()));
-        live.pools.extend(self.v4.pools.values().chain(self.v6.pools.values()));
-        let service_ports = self.service_port_ids(desired, realised, &mut live);
+        self.live = Live::of(realised);
+        self.live.frontends.extend(self.v4.frontends.values().chain(self.v6.frontends.values()));
+        self.live.pools.extend(self.v4.pools.values().chain(self.v6.pools.values()));
+        self.live.service_ports.extend(self.service_ports.values());
+        let mut adoptable: Vec<Option<u32>> = vec![None; desired.service_ports.len()];
+        if self.service_ports.is_empty() {
+            adoptable_service_ports(&desired.v6, realised, &mut adoptable);
+            adoptable_service_ports(&desired.v4, realised, &mut adoptable);
+        }
+        let known = std::mem::take(&mut self.service_ports);
+        self.rows(desired, known, &adoptable)
+    }
+
+    /// As [`Self::assign`], where only these Services changed since, and `desired` is about them alone.
+    pub fn assign_part(&mut self, desired: &Desired, services: &BTreeSet<ObjectName>) -> Assigned {
+        let known: BTreeMap<ServicePortName, u32> =
+            services.iter().flat_map(|service| self.ports_of(service)).map(|(name, id)| (name.clone(), id)).collect();
+        for name in known.keys() {
+            self.service_ports.remove(name);
+        }
+        self.rows(desired, known, &vec![None; desired.service_ports.len()])
+    }
+
+    /// The Service ports of a Service, and their ids.
+    pub fn ports_of(&self, service: &ObjectName) -> impl Iterator<Item = (&ServicePortName, u32)> {
+        let first = ServicePortName { service: Arc::new(service.clone()), port_name: "".into(), proto: Proto::TCP };
+        let from_first = self.service_ports.range(first.clone()..);
+        from_first.take_while(move |(name, _)| name.service == first.service).map(|(name, id)| (name, *id))
+    }
+
+    /// Forgets the ids of what the maps do not hold any more; they rest until the counter comes round.
+    pub fn forget(&mut self, realised: &Tables) {
+        self.v4.forget(&realised.v4);
+        self.v6.forget(&realised.v6);
+    }
+
+    /// Forgets the ids of pools whose rows are gone.
+    pub fn forget_pools(&mut self, gone: &Tables) {
+        self.v4.forget_pools(&gone.v4);
+        self.v6.forget_pools(&gone.v6);
+    }
+
+    fn rows(
+        &mut self,
+        desired: &Desired,
+        known: BTreeMap<ServicePortName, u32>,
+        adoptable: &[Option<u32>],
+    ) -> Assigned {
+        let service_ports = self.service_port_ids(desired, known, adoptable);
         let mut assigned = Assigned::default();
         let mut family = FamilyAssign {
             service_ports: &service_ports,
-            live: &mut live,
+            live: &mut self.live,
             frontend_counter: &mut self.frontend_counter,
             pool_counter: &mut self.pool_counter,
             scopes: &mut assigned.tables.scopes,
@@ -84,19 +131,17 @@ impl Assignment {
 
     /// Ids in the order of `desired.service_ports`. A port that has none yet takes over the one that the maps hold for
     /// any of its frontends (a restart), unless another port has it.
-    fn service_port_ids(&mut self, desired: &Desired, realised: &Tables, live: &mut Live) -> Vec<u32> {
-        let mut adoptable: Vec<Option<u32>> = vec![None; desired.service_ports.len()];
-        if self.service_ports.is_empty() {
-            adoptable_service_ports(&desired.v6, realised, &mut adoptable);
-            adoptable_service_ports(&desired.v4, realised, &mut adoptable);
-        }
-        let mut known = std::mem::take(&mut self.service_ports);
-        live.service_ports.extend(known.values());
+    fn service_port_ids(
+        &mut self,
+        desired: &Desired,
+        mut known: BTreeMap<ServicePortName, u32>,
+        adoptable: &[Option<u32>],
+    ) -> Vec<u32> {
         let mut taken = BTreeSet::new();
         let mut ids = Vec::with_capacity(desired.service_ports.len());
         for (name, adoptable) in desired.service_ports.iter().zip(adoptable) {
             let kept = known.remove(name).or_else(|| adoptable.filter(|id| !taken.contains(id)));
-            let id = kept.unwrap_or_else(|| self.service_port_counter.take_unbounded(&mut live.service_ports));
+            let id = kept.unwrap_or_else(|| self.service_port_counter.take_unbounded(&mut self.live.service_ports));
             taken.insert(id);
             ids.push(id);
             self.service_ports.insert(name.clone(), id);
@@ -106,7 +151,7 @@ impl Assignment {
 }
 
 /// The ids that are in use, in the maps or in our memory.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Live {
     frontends: BTreeSet<u32>,
     pools: BTreeSet<u32>,
@@ -172,15 +217,19 @@ impl<A: TableAddr> FamilyIds<A> {
         Self { frontends, pools }
     }
 
-    /// Forgets ids of what is neither wanted nor in the maps; they rest until the counter comes round.
-    fn forget(&mut self, realised: &FamilyTables<A>, desired: &FamilyDesired<A>) {
-        self.frontends.retain(|key, _| realised.frontends.contains_key(key) || desired.frontends.contains_key(key));
-        if self.pools.len() > desired.pools.len() {
-            let wanted: BTreeSet<&[Backend<A>]> = desired.pools.iter().map(|content| &**content).collect();
-            self.pools.retain(|content, id| {
-                let rows = PoolKey { pool: *id, slot: 0 }..=PoolKey { pool: *id, slot: u32::MAX };
-                wanted.contains(&**content) || realised.pools.range(rows).next().is_some()
-            });
+    fn forget(&mut self, realised: &FamilyTables<A>) {
+        self.frontends.retain(|key, _| realised.frontends.contains_key(key));
+        self.pools.retain(|_, pool| realised.pools.contains_key(&PoolKey { pool: *pool, slot: 0 }));
+    }
+
+    fn forget_pools(&mut self, gone: &FamilyTables<A>) {
+        let mut rows = gone.pools.iter().peekable();
+        while let Some((first, backend)) = rows.next() {
+            let mut content = vec![*backend];
+            content.extend(std::iter::from_fn(|| rows.next_if(|(key, _)| key.pool == first.pool)).map(|(_, row)| *row));
+            if self.pools.get(content.as_slice()) == Some(&first.pool) {
+                self.pools.remove(content.as_slice());
+            }
         }
     }
 }

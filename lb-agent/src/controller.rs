@@ -3,6 +3,9 @@
 //! Whoever drives it decides when to step; a step does nothing before the first list of every kind is complete.
 
 mod inherited;
+mod partial;
+
+use std::collections::BTreeSet;
 
 use lb_common::table::FrontendState;
 
@@ -10,11 +13,13 @@ use crate::apply::{self, Report};
 use crate::assign::Assignment;
 use crate::dataplane::object::scopes_max;
 use crate::dataplane::{Dataplane, Error, Op, Sizes, Tables};
-use crate::desired::{Desired, Limits, Policy, ServicePortName, desired};
+use crate::desired::{Desired, FamilyDesired, Limits, Policy, ServicePortName, desired};
+use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
-use crate::model::{Change, Warning, World};
+use crate::model::{Change, ObjectName, Warning, World};
 use crate::plan::{Drained, plan};
 use inherited::Inherited;
+use partial::{Index, Touched};
 
 /// A part of `pools` that is kept free, as a divisor: a changed pool is written beside the one that it replaces.
 const POOL_ROWS_SPARE: u32 = 8;
@@ -42,6 +47,10 @@ pub struct Controller {
     certainty: Certainty,
     /// Keeps kube-proxy off what is left alone; none beside no kube-proxy.
     guard: Option<Keeper>,
+    /// What has changed since the last step.
+    touched: Touched,
+    /// Of `realised`, while it says what is wanted.
+    index: Option<Index>,
     /// What the last step could not do as written.
     warnings: Vec<Warning>,
 }
@@ -67,6 +76,8 @@ pub enum Reclaim {
 #[derive(Debug, Default)]
 pub struct Step {
     pub outcome: Outcome,
+    /// Services that were looked at; `None` for all.
+    pub services: Option<usize>,
     /// Steps of the plan.
     pub ops: usize,
     /// Rows that were written or deleted.
@@ -106,6 +117,8 @@ impl Controller {
             realised,
             certainty: Certainty::Certain,
             guard: None,
+            touched: Touched::Everything,
+            index: None,
             warnings: Vec::new(),
         })
     }
@@ -130,6 +143,7 @@ impl Controller {
     /// Takes a batch in, whole.
     pub fn change(&mut self, batch: Vec<Change>) {
         for change in batch {
+            self.touched.add(&change, &self.world, &self.policy.node_name);
             self.world.apply(change);
         }
     }
@@ -153,11 +167,27 @@ impl Controller {
         self.assignment.service_ports()
     }
 
-    /// Brings the tables to what they should be.
+    /// Brings the tables to what they should be. Where only a few Services changed, only their part is computed.
     pub fn step(&mut self, dataplane: &mut dyn Dataplane, reclaim: Reclaim) -> Step {
         if !self.world.is_listed() {
             return Step::default();
         }
+        let touched = std::mem::replace(&mut self.touched, Touched::Everything);
+        let index = self.index.take();
+        if let (Some(services), Some(index), Reclaim::Later) = (touched.few(&self.world), index, reclaim)
+            && let Some(step) = self.step_part(dataplane, services, index)
+        {
+            return step;
+        }
+        self.step_whole(dataplane, reclaim)
+    }
+
+    /// The next step computes everything, whatever has changed.
+    pub fn recompute(&mut self) {
+        self.touched = Touched::Everything;
+    }
+
+    fn step_whole(&mut self, dataplane: &mut dyn Dataplane, reclaim: Reclaim) -> Step {
         if let Err(error) = self.look(dataplane) {
             return self.behind(error);
         }
@@ -185,7 +215,71 @@ impl Controller {
         drop(assigned);
         let count = ops.len();
         let report = apply::apply(dataplane, &mut self.realised, ops);
+        if report.is_complete() {
+            self.assignment.forget(&self.realised);
+            // Inherited rows depend on more than their Services.
+            self.index = self.inherited.is_empty().then(|| Index::of(&self.realised));
+            self.touched = Touched::NOTHING;
+        }
         self.finish(count, report)
+    }
+
+    /// The step where only these Services changed; `None`, with nothing done, where that is not enough to know.
+    fn step_part(
+        &mut self,
+        dataplane: &mut dyn Dataplane,
+        services: &BTreeSet<ObjectName>,
+        mut index: Index,
+    ) -> Option<Step> {
+        if self.certainty == Certainty::Stale
+            || self.warnings.iter().any(|warning| partial::may_change(warning, services))
+        {
+            return None;
+        }
+        let world = self.world.part(services, &self.policy.node_name);
+        let desired = desired(&world, &self.policy, &Limits::UNLIMITED);
+        if !desired.warnings.is_empty() || !self.has_room_for(&desired) {
+            return None;
+        }
+        let ports: Vec<u32> =
+            services.iter().flat_map(|service| self.assignment.ports_of(service)).map(|(_, id)| id).collect();
+        let mut old = partial::rows_of(&index, &self.realised, &ports, &desired)?;
+        if self.guard.as_ref().is_some_and(|guard| guard.is_concerned_by(&desired, &old)) {
+            return None;
+        }
+        let assigned = self.assignment.assign_part(&desired, services);
+        if !assigned.warnings.is_empty() {
+            return None;
+        }
+        let mut wanted = assigned.tables;
+        let replaced = old.clone();
+        partial::share_pools(&index, &self.realised, &mut old, &mut wanted);
+        let ops = plan(&old, &wanted, Drained::Unknown);
+        let count = ops.len();
+        let report = apply::apply(dataplane, &mut self.realised, ops);
+        if report.is_complete() {
+            self.assignment.forget_pools(&partial::gone_pools(&old, &wanted));
+            index.replace(&replaced, &wanted);
+            self.index = Some(index);
+            self.touched = Touched::NOTHING;
+        }
+        Some(Step { services: Some(services.len()), ..self.finish(count, report) })
+    }
+
+    /// Whether these rows fit beside all that there are.
+    fn has_room_for(&self, desired: &Desired) -> bool {
+        fn fits<A: TableAddr>(realised: &Tables, desired: &FamilyDesired<A>, limits: &Limits) -> bool {
+            let there = A::tables(realised);
+            let pool_rows: usize = desired.pools.iter().map(|pool| pool.len()).sum();
+            there.frontends.len() + desired.frontends.len() <= limits.frontends_max as usize
+                && there.pools.len() + pool_rows <= limits.pool_rows_max as usize
+                && there.members.len() + desired.members.len() <= limits.members_max as usize
+        }
+        let frontends = |tables: &Tables| tables.v4.frontends.len() + tables.v6.frontends.len();
+        let wanted = desired.v4.frontends.len() + desired.v6.frontends.len();
+        fits(&self.realised, &desired.v4, &self.limits)
+            && fits(&self.realised, &desired.v6, &self.limits)
+            && frontends(&self.realised) + wanted <= self.limits.frontend_ids_max as usize
     }
 
     /// Reads the tables again, compares, and repairs by the next step. Returns how many rows were not as believed.
@@ -194,6 +288,7 @@ impl Controller {
         let differences = difference(&self.realised, &found);
         self.realised = found;
         self.certainty = Certainty::Certain;
+        self.recompute();
         Ok(differences)
     }
 
@@ -213,6 +308,7 @@ impl Controller {
             // The grace period after the last deletes may be among what failed.
             dataplane.perform(&Op::Settle)?;
             self.realised = dataplane.dump()?;
+            self.assignment.forget(&self.realised);
             self.certainty = Certainty::Certain;
         }
         Ok(())
@@ -242,7 +338,7 @@ impl Controller {
             (Outcome::InStep | Outcome::NotListed, _) => {}
         }
         let Report { rows, failed_rows, errors } = report;
-        Step { outcome, ops, rows, failed_rows, errors, draining: self.draining() }
+        Step { outcome, services: None, ops, rows, failed_rows, errors, draining: self.draining() }
     }
 
     fn behind(&self, error: Error) -> Step {

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 
 use lb_common::table::{FrontendKey, Mode};
 
+use crate::dataplane::Tables;
 use crate::desired::{Choice, Desired, DesiredFrontend, FamilyDesired, KubeProxy};
 
 pub use door::{Change, Door, Found};
@@ -73,6 +74,14 @@ impl<A: Copy + Ord> FamilyRows<A> {
         rows
     }
 
+    /// Whether both say the same of these addresses.
+    fn agrees<'a>(&self, other: &Self, mut keys: impl Iterator<Item = &'a FrontendKey<A>>) -> bool
+    where
+        A: 'a,
+    {
+        keys.all(|key| self.sets().into_iter().zip(other.sets()).all(|(a, b)| a.contains(key) == b.contains(key)))
+    }
+
     fn sets(&self) -> [&BTreeSet<FrontendKey<A>>; 3] {
         [&self.workload, &self.host, &self.external]
     }
@@ -102,6 +111,13 @@ impl GuardRows {
     pub fn len(&self) -> usize {
         let v4 = self.v4.sets().into_iter().map(BTreeSet::len).sum::<usize>();
         v4 + self.v6.sets().into_iter().map(BTreeSet::len).sum::<usize>()
+    }
+
+    /// Whether both say the same of the addresses that some tables have, and of those that are wanted.
+    pub fn agrees(&self, other: &Self, tables: &Tables, desired: &Desired) -> bool {
+        let v4 = tables.v4.frontends.keys().chain(desired.v4.frontends.keys());
+        let v6 = tables.v6.frontends.keys().chain(desired.v6.frontends.keys());
+        self.v4.agrees(&other.v4, v4) && self.v6.agrees(&other.v6, v6)
     }
 
     /// These, and the others as well.

@@ -10,7 +10,7 @@ mod prefix;
 mod service;
 mod warning;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use change::{Change, Kind, Object, ObjectRef};
 pub use endpoint::{Conditions, Endpoint, EndpointSlice, Hints, SlicePort};
@@ -25,6 +25,8 @@ pub use warning::{Warning, WarningKind};
 pub struct World {
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, EndpointSlice>,
+    /// Names of Services, each with the name of a slice of its own.
+    slices_of: BTreeSet<(ObjectName, ObjectName)>,
     nodes: BTreeMap<ObjectName, Node>,
     object_warnings: BTreeMap<ObjectRef, Vec<Warning>>,
     place_warnings: BTreeMap<String, Vec<Warning>>,
@@ -44,7 +46,7 @@ impl World {
                 }
                 match object {
                     Object::Service(service) => drop(self.services.insert(reference.name, service)),
-                    Object::EndpointSlice(slice) => drop(self.slices.insert(reference.name, slice)),
+                    Object::EndpointSlice(slice) => self.insert_slice(slice),
                     Object::Node(node) => drop(self.nodes.insert(reference.name, node)),
                 }
             }
@@ -52,7 +54,7 @@ impl World {
                 self.object_warnings.remove(&reference);
                 match reference.kind {
                     Kind::Service => drop(self.services.remove(&reference.name)),
-                    Kind::EndpointSlice => drop(self.slices.remove(&reference.name)),
+                    Kind::EndpointSlice => self.remove_slice(&reference.name),
                     Kind::Node => drop(self.nodes.remove(&reference.name)),
                 }
             }
@@ -60,6 +62,33 @@ impl World {
             Change::Place { place, warnings } => drop(self.place_warnings.insert(place, warnings)),
             Change::Listed => self.listed = true,
         }
+    }
+
+    fn insert_slice(&mut self, slice: EndpointSlice) {
+        self.remove_slice(&slice.name);
+        self.slices_of.insert((slice.service_name(), slice.name.clone()));
+        self.slices.insert(slice.name.clone(), slice);
+    }
+
+    fn remove_slice(&mut self, name: &ObjectName) {
+        if let Some(slice) = self.slices.remove(name) {
+            self.slices_of.remove(&(slice.service_name(), slice.name));
+        }
+    }
+
+    /// The world as if there were only these Services, their slices, and this node.
+    #[must_use]
+    pub fn part(&self, services: &BTreeSet<ObjectName>, node: &str) -> Self {
+        let mut part = Self { listed: self.listed, ..Self::default() };
+        part.nodes.extend(self.nodes.get_key_value(&ObjectName::new("", node)).map(|(k, v)| (k.clone(), v.clone())));
+        for name in services {
+            part.services.extend(self.services.get(name).map(|service| (name.clone(), service.clone())));
+            let first = (name.clone(), ObjectName::new("", ""));
+            for (_, slice) in self.slices_of.range(first..).take_while(|(service, _)| service == name) {
+                part.slices.extend(self.slices.get(slice).map(|found| (slice.clone(), found.clone())));
+            }
+        }
+        part
     }
 
     /// Whether the first list of every kind is complete. Nothing may be deleted before.
@@ -112,6 +141,30 @@ mod tests {
         world.apply(Change::Remove(Object::Node(node).reference()));
         assert_eq!(world.warnings().count(), 0);
         assert!(world.node("n1").is_none());
+    }
+
+    #[test]
+    fn a_part_has_the_slices_that_belong_to_it_now() {
+        let slice = |name: &str, service: &str| EndpointSlice {
+            name: ObjectName::new("a", name),
+            service: service.into(),
+            family: lb_common::addr::Family::V4,
+            headless: false,
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+        };
+        let mut world = World::default();
+        for slice in [slice("1", "x"), slice("2", "x"), slice("3", "xx"), slice("2", "y")] {
+            world.apply(Change::Apply { object: Object::EndpointSlice(slice), warnings: Vec::new() });
+        }
+        let names = |world: &World, service: &str| -> Vec<String> {
+            let part = world.part(&BTreeSet::from([ObjectName::new("a", service)]), "n1");
+            part.slices().keys().map(ToString::to_string).collect()
+        };
+        assert_eq!(names(&world, "x"), ["a/1"]);
+        assert_eq!(names(&world, "y"), ["a/2"]);
+        world.apply(Change::Remove(ObjectRef { kind: Kind::EndpointSlice, name: ObjectName::new("a", "2") }));
+        assert_eq!(names(&world, "y"), [""; 0]);
     }
 
     #[test]

@@ -23,6 +23,10 @@ impl Inherited {
         Self { v4: active(&tables.v4), v6: active(&tables.v6) }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+
     /// Adds to `wanted` what stays. A frontend that is claimed, and has endpoints where it is to be served, is no longer
     /// inherited.
     pub fn keep(&mut self, realised: &Tables, wanted: &mut Tables) {

@@ -6,6 +6,7 @@ use lb_common::table::Mode;
 use super::*;
 use crate::dataplane::fake::{FakeDataplane, Faults};
 use crate::desired::{Services, VendorAnnotations};
+use crate::model::{Kind, Object, ObjectName, ObjectRef};
 use crate::source::dir::Folder;
 
 fn policy() -> Policy {
@@ -159,4 +160,32 @@ fn draining_frontends_count_against_the_limit() {
     controller.step(&mut dataplane, Reclaim::Later);
     assert_eq!(controller.warnings().count(), 0);
     assert!(dataplane.tables.v4.frontends.contains_key(&key(3)));
+}
+
+#[test]
+fn a_change_of_endpoints_is_computed_for_its_service_alone() {
+    let mut dataplane = FakeDataplane::default();
+    let mut controller = controller(&mut dataplane);
+    controller.change(services(&[1, 2, 3]));
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, None);
+    controller.change(services(&[2]).drain(1..2).collect());
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(1));
+    // A Service on an address that another one has: all must be asked.
+    let mut rival = services(&[2]);
+    let Change::Apply { object: Object::Service(service), .. } = &mut rival[0] else { panic!("a Service comes first") };
+    service.name = ObjectName::new("default", "rival");
+    rival.truncate(1);
+    controller.change(rival);
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, None);
+    assert_eq!(controller.warnings().count(), 1);
+    // And as long as the warning stands, any Service may be the one that ends it.
+    controller.change(services(&[3]).drain(1..2).collect());
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, None);
+    // An audit computes everything.
+    controller
+        .change(vec![Change::Remove(ObjectRef { kind: Kind::Service, name: ObjectName::new("default", "rival") })]);
+    controller.step(&mut dataplane, Reclaim::Later);
+    controller.audit(&mut dataplane).expect("the dataplane works");
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, None);
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(0));
 }

@@ -5,6 +5,8 @@ use std::io;
 
 use super::{Change, Door, Found, GuardRows};
 use crate::config::Guarding;
+use crate::dataplane::Tables;
+use crate::desired::Desired;
 use crate::model::{Warning, WarningKind};
 
 /// The guard of one agent.
@@ -37,6 +39,11 @@ impl Keeper {
             trouble: None,
             repairs: 0,
         }
+    }
+
+    /// Whether something else is wanted of these addresses, instead of what the tables hold of them.
+    pub fn is_concerned_by(&self, desired: &Desired, tables: &Tables) -> bool {
+        self.guarding == Guarding::On && !self.wanted.agrees(&super::rows(desired), tables, desired)
     }
 
     /// Before the other tables are written: what is wanted from now on comes beside what was wanted before, so that no

@@ -182,3 +182,29 @@ fn rows_of_objects_that_cannot_be_read_are_known() {
     let rows = GuardRows { links: [1].into(), ..guarded(&[1, 2]) };
     assert_eq!(rows.unknown_to(&desired), guarded(&[1]));
 }
+
+#[test]
+fn it_is_concerned_where_an_address_comes_goes_or_is_decided_anew() {
+    let mut keeper = Keeper::new(Box::new(FakeTable::default()), Guarding::On);
+    keeper.widen(guarded(&[1]));
+    let of = |last, mode| desired(&[(last, mode, KubeProxy::Claims, PASS)]);
+    let none = Tables::default();
+    assert!(!keeper.is_concerned_by(&of(1, Mode::Proxy), &none));
+    assert!(!keeper.is_concerned_by(&of(2, Mode::VIP), &none));
+    assert!(keeper.is_concerned_by(&of(1, Mode::VIP), &none), "decided anew");
+    assert!(keeper.is_concerned_by(&of(2, Mode::Proxy), &none), "it comes");
+    let mut tables = Tables::default();
+    let frontend = lb_common::table::Frontend {
+        id: 1,
+        mode: Mode::Proxy,
+        decided_by: Rule::Annotation,
+        origin: Origin::LoadBalancer,
+        state: lb_common::table::FrontendState::Active,
+        lock: lb_common::table::bpf_spin_lock::default(),
+    };
+    tables.v4.frontends.insert(key(1), frontend);
+    assert!(keeper.is_concerned_by(&Desired::default(), &tables), "it goes");
+    let mut off = Keeper::new(Box::new(FakeTable::default()), Guarding::Off);
+    off.widen(guarded(&[1]));
+    assert!(!off.is_concerned_by(&of(2, Mode::Proxy), &tables));
+}

@@ -20,6 +20,13 @@ pub struct EndpointSlice {
     pub endpoints: Vec<Endpoint>,
 }
 
+impl EndpointSlice {
+    /// The Service that it belongs to.
+    pub fn service_name(&self) -> ObjectName {
+        ObjectName { namespace: Arc::clone(&self.name.namespace), name: Arc::clone(&self.service) }
+    }
+}
+
 /// A port that every endpoint of the slice serves. Matched to a Service port by name and protocol, never by number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SlicePort {

@@ -303,7 +303,7 @@ impl<D: Attach> Agent<D> {
     }
 
     fn tell_step(&mut self, step: &Step, started: Instant, ended: Instant) {
-        let Step { outcome, ops, rows, failed_rows, errors, draining } = step;
+        let Step { outcome, services, ops, rows, failed_rows, errors, draining } = step;
         if *outcome == Outcome::NotListed {
             return;
         }
@@ -313,7 +313,8 @@ impl<D: Attach> Agent<D> {
         if *failed_rows > 0 {
             tracing::warn!(ops, rows, failed_rows, draining, ms, "applied in part, tried again later");
         } else if *ops > 0 {
-            tracing::info!(ops, rows, draining, ms, "applied");
+            let services = *services;
+            tracing::info!(services, ops, rows, draining, ms, "applied");
         }
         for error in errors {
             tracing::warn!(%error, "not written");

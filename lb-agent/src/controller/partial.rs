@@ -1,0 +1,229 @@
+//! A step for a few Services: what the full computation says about them, without computing the rest.
+//!
+//! Services are independent of each other except for addresses that two of them claim, tables that are full, and pools
+//! that they share. The first two are always told as warnings, and then, or where anything else is in doubt, there is no
+//! such step: the full one decides. The result is equal to that of the full step, to the last id (`tests/model.rs`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::table::{FrontendKey, FrontendState, MemberKey, PoolKey, Scopes};
+
+use crate::apply::pools_of;
+use crate::dataplane::{FamilyTables, Tables};
+use crate::desired::Desired;
+use crate::family::TableAddr;
+use crate::model::{Change, EndpointSlice, Kind, Object, ObjectName, Warning, WarningKind, World};
+
+/// So many Services are few in any world.
+const FEW: usize = 16;
+/// In a large one it is this part of them, as a divisor.
+const FEW_PART: usize = 4;
+
+/// What has changed since the last step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// Only these Services and their endpoints.
+    Services(BTreeSet<ObjectName>),
+    Everything,
+}
+
+impl Touched {
+    pub const NOTHING: Self = Self::Services(BTreeSet::new());
+
+    /// Takes in a change that is about to be made to the world.
+    pub fn add(&mut self, change: &Change, world: &World, node: &str) {
+        let Self::Services(services) = self else { return };
+        let mut touch_slice = |name: &ObjectName, service: Option<ObjectName>| {
+            let before = world.slices().get(name).map(EndpointSlice::service_name);
+            services.extend(before.into_iter().chain(service));
+        };
+        match change {
+            Change::Apply { object: Object::Service(service), .. } => drop(services.insert(service.name.clone())),
+            Change::Apply { object: Object::EndpointSlice(slice), .. } => {
+                touch_slice(&slice.name, Some(slice.service_name()));
+            }
+            Change::Apply { object: Object::Node(changed), .. } if *changed.name != *node => {}
+            Change::Remove(gone) => match gone.kind {
+                Kind::Service => drop(services.insert(gone.name.clone())),
+                Kind::EndpointSlice => touch_slice(&gone.name, None),
+                Kind::Node if *gone.name.name != *node => {}
+                Kind::Node => *self = Self::Everything,
+            },
+            // What cannot be read matters only while frontends are inherited, and then all steps are full.
+            Change::Place { .. } => {}
+            Change::Apply { object: Object::Node(_), .. } | Change::Listed => *self = Self::Everything,
+        }
+    }
+
+    /// The Services, where they are few.
+    pub fn few(&self, world: &World) -> Option<&BTreeSet<ObjectName>> {
+        match self {
+            Self::Services(services) => {
+                let is_few = services.len() <= FEW.max(world.services().len() / FEW_PART);
+                is_few.then_some(services)
+            }
+            Self::Everything => None,
+        }
+    }
+}
+
+/// Whether a warning of the last full step may be different when these Services change.
+pub fn may_change(warning: &Warning, services: &BTreeSet<ObjectName>) -> bool {
+    if matches!(warning.kind, WarningKind::Duplicate | WarningKind::Capacity) {
+        return true;
+    }
+    let of_service = warning.object.as_deref().and_then(|object| object.strip_prefix("Service "));
+    of_service.is_none_or(|name| services.iter().any(|service| service.to_string() == name))
+}
+
+/// Who has which rows: what the tables themselves tell only by reading all of them.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// Active frontends, by the id of their Service port.
+    v4: BTreeSet<(u32, FrontendKey<[u8; 4]>)>,
+    v6: BTreeSet<(u32, FrontendKey<[u8; 16]>)>,
+    /// How many scopes balance over each pool.
+    pool_uses: BTreeMap<u32, u32>,
+}
+
+impl Index {
+    /// Of tables that say what is wanted.
+    pub fn of(tables: &Tables) -> Self {
+        let mut index = Self::default();
+        index.add(tables);
+        index
+    }
+
+    fn add(&mut self, tables: &Tables) {
+        self.v4.extend(active(&tables.v4, &tables.scopes));
+        self.v6.extend(active(&tables.v6, &tables.scopes));
+        for pool in tables.scopes.values().flat_map(pools_of) {
+            *self.pool_uses.entry(pool).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, tables: &Tables) {
+        for row in active(&tables.v4, &tables.scopes) {
+            self.v4.remove(&row);
+        }
+        for row in active(&tables.v6, &tables.scopes) {
+            self.v6.remove(&row);
+        }
+        for pool in tables.scopes.values().flat_map(pools_of) {
+            if let Some(uses) = self.pool_uses.get_mut(&pool) {
+                *uses -= 1;
+                if *uses == 0 {
+                    self.pool_uses.remove(&pool);
+                }
+            }
+        }
+    }
+
+    /// These rows are replaced by those.
+    pub fn replace(&mut self, old: &Tables, new: &Tables) {
+        self.remove(old);
+        self.add(new);
+    }
+}
+
+fn active<A: TableAddr>(
+    family: &FamilyTables<A>,
+    scopes: &BTreeMap<u32, Scopes>,
+) -> impl Iterator<Item = (u32, FrontendKey<A>)> {
+    let active = family.frontends.iter().filter(|(_, frontend)| frontend.state == FrontendState::Active);
+    active.filter_map(|(key, frontend)| Some((scopes.get(&frontend.id)?.service_port, *key)))
+}
+
+/// The rows of some Service ports, as the tables hold them, with the rows that stand where new ones are wanted. `None`
+/// where one of those is another Service's.
+pub fn rows_of(index: &Index, realised: &Tables, service_ports: &[u32], desired: &Desired) -> Option<Tables> {
+    let mut rows = Tables::default();
+    for port in service_ports {
+        take_frontends(&index.v4, *port, realised, &mut rows);
+        take_frontends(&index.v6, *port, realised, &mut rows);
+        take_members(*port, &realised.v4, &mut rows.v4);
+        take_members(*port, &realised.v6, &mut rows.v6);
+    }
+    take_draining(desired.v4.frontends.keys(), realised, &mut rows)?;
+    take_draining(desired.v6.frontends.keys(), realised, &mut rows)?;
+    for pool in rows.scopes.values().flat_map(pools_of).collect::<BTreeSet<u32>>() {
+        take_pool(pool, &realised.v4, &mut rows.v4);
+        take_pool(pool, &realised.v6, &mut rows.v6);
+    }
+    Some(rows)
+}
+
+fn take_frontends<A: TableAddr>(
+    index: &BTreeSet<(u32, FrontendKey<A>)>,
+    port: u32,
+    realised: &Tables,
+    rows: &mut Tables,
+) {
+    let first = FrontendKey { addr: A::new_zeroed(), port: 0, proto: lb_common::addr::Proto::TCP, pad: 0 };
+    for (_, key) in index.range((port, first)..).take_while(|(found, _)| *found == port) {
+        take_frontend(key, realised, rows);
+    }
+}
+
+fn take_frontend<A: TableAddr>(key: &FrontendKey<A>, realised: &Tables, rows: &mut Tables) {
+    let Some(frontend) = A::tables(realised).frontends.get(key) else { return };
+    A::tables_mut(rows).frontends.insert(*key, *frontend);
+    rows.scopes.extend(realised.scopes.get(&frontend.id).map(|scopes| (frontend.id, *scopes)));
+}
+
+fn take_draining<'a, A: TableAddr>(
+    mut wanted: impl Iterator<Item = &'a FrontendKey<A>>,
+    realised: &Tables,
+    rows: &mut Tables,
+) -> Option<()> {
+    wanted.try_for_each(|key| {
+        let is_ours = A::tables(rows).frontends.contains_key(key);
+        match A::tables(realised).frontends.get(key) {
+            Some(frontend) if !is_ours && frontend.state == FrontendState::Active => return None,
+            Some(_) if !is_ours => take_frontend(key, realised, rows),
+            Some(_) | None => {}
+        }
+        Some(())
+    })
+}
+
+fn take_members<A: TableAddr>(service_port: u32, realised: &FamilyTables<A>, rows: &mut FamilyTables<A>) {
+    let first = MemberKey { service_port, addr: A::new_zeroed(), port: 0, pad: 0 };
+    let found = realised.members.range(first..).take_while(|(key, _)| key.service_port == service_port);
+    rows.members.extend(found.map(|(key, member)| (*key, *member)));
+}
+
+fn take_pool<A: TableAddr>(pool: u32, realised: &FamilyTables<A>, rows: &mut FamilyTables<A>) {
+    let found = realised.pools.range(PoolKey { pool, slot: 0 }..=PoolKey { pool, slot: u32::MAX });
+    rows.pools.extend(found.map(|(key, backend)| (*key, *backend)));
+}
+
+/// Completes both sides by the pools that they share with others: one that is wanted may be there already, and one that
+/// is not wanted here may be elsewhere.
+pub fn share_pools(index: &Index, realised: &Tables, old: &mut Tables, wanted: &mut Tables) {
+    let count = |tables: &Tables| {
+        let mut uses = BTreeMap::<u32, u32>::new();
+        tables.scopes.values().flat_map(pools_of).for_each(|pool| *uses.entry(pool).or_default() += 1);
+        uses
+    };
+    let (old_uses, new_uses) = (count(old), count(wanted));
+    for pool in new_uses.keys() {
+        take_pool(*pool, &realised.v4, &mut old.v4);
+        take_pool(*pool, &realised.v6, &mut old.v6);
+    }
+    for (pool, uses) in old_uses {
+        if index.pool_uses.get(&pool).is_some_and(|all| *all > uses) {
+            take_pool(pool, &realised.v4, &mut wanted.v4);
+            take_pool(pool, &realised.v6, &mut wanted.v6);
+        }
+    }
+}
+
+/// The pools that go.
+pub fn gone_pools(old: &Tables, wanted: &Tables) -> Tables {
+    fn gone<A: TableAddr>(old: &FamilyTables<A>, wanted: &FamilyTables<A>) -> FamilyTables<A> {
+        let rows = old.pools.iter().filter(|(key, _)| !wanted.pools.contains_key(key));
+        FamilyTables { pools: rows.map(|(key, backend)| (*key, *backend)).collect(), ..FamilyTables::default() }
+    }
+    Tables { v4: gone(&old.v4, &wanted.v4), v6: gone(&old.v6, &wanted.v6), ..Tables::default() }
+}
