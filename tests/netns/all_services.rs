@@ -176,3 +176,38 @@ fn lb_07_pods_of_other_nodes_are_subject_to_the_external_policy() {
         assert_eq!(dial.tcp(node_port(family, 16)), Outcome::Silence);
     }
 }
+
+/// ETP-01, ETP-02: the policy of a live Service changes without its being made anew; connections go on, and new ones
+/// follow the policy of the moment.
+#[test]
+fn etp_01_etp_02_the_external_policy_changes_on_a_live_service() {
+    let scene = Scene::with_flags(Setup::new("alletp"), &ALL);
+    let both = Endpoints { here: &["a"], elsewhere: true };
+    let policy = |name: &str| json!({"externalTrafficPolicy": name});
+    publish(&scene, 18, &policy("Local"), both);
+    let mut held: Vec<_> = FAMILIES
+        .iter()
+        .flat_map(|family| {
+            let to = node_port(*family, 18);
+            [dial_from_far(&scene, *family), scene.dial()].map(|dial| dial.hold(to).expect("it is answered"))
+        })
+        .collect();
+    for (round, (name, endpoints, outside)) in [
+        ("Cluster", both, Some("a")),
+        ("Local", both, Some("a")),
+        ("Local", ELSEWHERE, None),
+        ("Cluster", both, Some("a")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        publish(&scene, 18, &policy(name), endpoints);
+        for family in FAMILIES {
+            let outcome = dial_from_far(&scene, family).tcp(node_port(family, 18));
+            assert_eq!(outcome.who(), outside, "round {round}: {outcome:?}");
+        }
+        for held in &mut held {
+            held.echo(name).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        }
+    }
+}

@@ -81,7 +81,7 @@ pub fn run(archive: &mut Archive, faults: Faults, expectation: Expectation) -> R
 fn perform(stage: &mut Stage, name: &str, body: &str) -> Result<Option<String>> {
     let words: Vec<&str> = name.split_whitespace().collect();
     match words[..] {
-        ["settings"] => return Ok(None),
+        ["settings"] => stage.set(settings::parse(body)?),
         ["write", file] => stage.write(file, body)?,
         ["remove", file] => stage.remove(file)?,
         ["rename", from, to] => stage.rename(from, to)?,

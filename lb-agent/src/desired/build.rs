@@ -189,8 +189,10 @@ impl<A: TableAddr> FamilyBuilder<A> {
         shared: &'a Shared,
     ) -> Option<&'a ObjectName> {
         let older = self.rows.frontends.get(key).map(|row| &*shared.service_ports.names[row.service_port.0].service);
-        let is_node_port = claim.origin == Origin::NodePort;
-        older.or_else(|| of.reserved.get(&(claim.ip, key.port, key.proto)).copied().filter(|_| is_node_port))
+        older.or_else(|| match claim.origin {
+            Origin::NodePort => of.reserved.get(&(claim.ip, key.port, key.proto)).copied(),
+            Origin::LoadBalancer | Origin::ExternalIP | Origin::ClusterIP => None,
+        })
     }
 
     /// What is too small for these rows, if anything.

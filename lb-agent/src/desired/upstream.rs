@@ -2,6 +2,7 @@
 //!
 //! Where we differ on purpose, the test says so.
 
+mod addresses;
 mod categorize;
 mod flows;
 mod masquerade;
@@ -21,7 +22,12 @@ use crate::source::written::world;
 /// The node that we are: addresses and pods as in upstream's fixtures.
 const NODE: &str = "kind: Node
 metadata: {name: node-1}
-status: {addresses: [{type: InternalIP, address: 192.168.0.2}, {type: InternalIP, address: 'fd00:192::2'}]}
+status:
+  addresses:
+  - {type: InternalIP, address: 192.168.0.2}
+  - {type: InternalIP, address: 192.168.1.2}
+  - {type: InternalIP, address: 'fd00:192::2'}
+  - {type: InternalIP, address: 'fd00:193::2'}
 ";
 const NODE_IP: &str = "192.168.0.2";
 

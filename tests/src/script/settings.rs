@@ -26,7 +26,7 @@ pub fn parse(text: &str) -> Result<Settings> {
         let (name, value) = line.split_once(": ").with_context(|| format!("{line:?} is no setting"))?;
         match name {
             "node-name" => value.clone_into(&mut policy.node_name),
-            "services" if value == "all" => policy.services = Services::All,
+            "services" => policy.services = services(value)?,
             "default-ip-mode" => policy.default_ip_mode = mode(value)?,
             "proxy-annotation" => policy.proxy_annotations.push(value.parse().map_err(anyhow::Error::msg)?),
             "vendor-annotations" if value == "on" => policy.vendor_annotations = VendorAnnotations::Honoured,
@@ -43,5 +43,13 @@ fn mode(text: &str) -> Result<Mode> {
         "VIP" => Ok(Mode::VIP),
         "Proxy" => Ok(Mode::Proxy),
         _ => bail!("{text:?} is no mode"),
+    }
+}
+
+fn services(text: &str) -> Result<Services> {
+    match text {
+        "lb" => Ok(Services::LoadBalancers),
+        "all" => Ok(Services::All),
+        _ => bail!("{text:?} are no services"),
     }
 }

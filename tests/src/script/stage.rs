@@ -57,6 +57,11 @@ impl Stage {
         self.converge(Reclaim::Later)
     }
 
+    /// The settings that the agent has from its next start.
+    pub fn set(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// The agent goes away without a word, and comes back to the maps that it left.
     pub fn restart(&mut self) -> Result<()> {
         self.dataplane.fail(Faults::Never);
