@@ -7,6 +7,7 @@ mod build;
 mod claim;
 mod endpoint;
 mod mode;
+mod node_port;
 mod policy;
 mod scope;
 mod table;
@@ -16,11 +17,8 @@ mod vendor;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use lb_common::addr::Family;
-use lb_common::table::Origin;
-
 pub use access::{Access, SourcePrefix};
-use build::{FamilyBuilder, OfService, Reserved, Shared};
+use build::{FamilyBuilder, OfService, Shared};
 use claim::Claim;
 use endpoint::Here;
 pub use policy::{AnnotationMatch, Limits, Policy, Services, VendorAnnotations};
@@ -41,7 +39,10 @@ pub fn desired(world: &World, policy: &Policy, limits: &Limits) -> Desired {
     let mut v4 = FamilyBuilder::<[u8; 4]>::new();
     let mut v6 = FamilyBuilder::<[u8; 16]>::new();
     let claimants = claimants(world, policy, &here, &mut shared.warnings);
-    let reserved = reserved(&claimants, &here);
+    let reserved = node_port::reserved(&claimants, &here);
+    if policy.services == Services::All {
+        shared.warnings.extend(node_port::without_address(&claimants, &here));
+    }
     for (service, claims) in &claimants {
         if service.affinity_secs.is_some() && claims.iter().any(Claim::is_served) {
             shared.warnings.push(affinity_warning(service));
@@ -81,21 +82,6 @@ fn claimants<'a>(
         }
     }
     claimants
-}
-
-/// What Services name among the addresses of this node where node ports are served. The oldest has it.
-fn reserved<'a>(claimants: &[(&'a Service, Vec<Claim>)], here: &Here<'_>) -> Reserved<'a> {
-    let node = [Family::V4, Family::V6].map(|family| here.primary(family));
-    let mut reserved = Reserved::new();
-    for (service, claims) in claimants {
-        let is_reserved = |claim: &&Claim| claim.origin != Origin::NodePort && node.contains(&Some(claim.ip));
-        for claim in claims.iter().filter(is_reserved) {
-            for port in &service.ports {
-                reserved.entry((claim.ip, port.port, port.proto)).or_insert(&service.name);
-            }
-        }
-    }
-    reserved
 }
 
 /// Slices by namespace and name of their Service.

@@ -1,7 +1,6 @@
 //! Rows of one family, Service by Service: who wins an address, what fits, and which pools are equal.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::addr::Proto;
@@ -10,6 +9,7 @@ use lb_common::table::{Backend, FrontendKey, Origin};
 use super::access::{self, Access};
 use super::claim::Claim;
 use super::endpoint::{self, Here};
+use super::node_port::Reserved;
 use super::policy::Limits;
 use super::scope::{self, Target, Targets};
 use super::table::{
@@ -29,9 +29,6 @@ pub struct OfService<'a> {
     /// Who has which address and port of this node, apart from node ports.
     pub reserved: &'a Reserved<'a>,
 }
-
-/// Addresses of this node that a Service names: there no node port is served (spec 2.5).
-pub type Reserved<'a> = HashMap<(IpAddr, u16, Proto), &'a ObjectName>;
 
 /// What the families share while the rows are made.
 pub struct Shared {
@@ -113,10 +110,9 @@ impl<A: TableAddr> FamilyBuilder<A> {
     /// Adds this family of a Service: all ports, or none where they do not fit.
     pub fn add(&mut self, of: &OfService<'_>, shared: &mut Shared) {
         // IPM-09: a family without a cluster IP is not served at all.
-        let is_served = of.service.cluster_ips.iter().any(|ip| A::from_ip(*ip).is_some());
         let claims: Vec<(A, Claim)> =
             of.claims.iter().filter_map(|claim| Some((A::from_ip(claim.ip)?, *claim))).collect();
-        if !is_served || claims.is_empty() {
+        if !of.service.has_family(A::FAMILY) || claims.is_empty() {
             return;
         }
         let vips = || claims.iter().filter(|(_, claim)| claim.is_vip()).map(|(addr, _)| *addr);

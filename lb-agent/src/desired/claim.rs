@@ -2,13 +2,12 @@
 
 use std::net::IpAddr;
 
-use lb_common::addr::Family;
 use lb_common::table::{Mode, Origin, Rule};
 
 use super::endpoint::Here;
-use super::mode;
 use super::policy::{Policy, Services};
 use super::table::KubeProxy;
+use super::{mode, node_port};
 use crate::model::{IngressEntry, IpMode, Service, ServicePort, Warning, WarningKind};
 
 /// One address of a Service; all its ports are served there (spec 1.2: `ports[]` of the entry is ignored).
@@ -24,7 +23,7 @@ pub struct Claim {
 
 impl Claim {
     /// An address whose owner is the cluster, so that no balancer's mode applies to it.
-    const fn of_cluster(ip: IpAddr, origin: Origin) -> Self {
+    pub const fn of_cluster(ip: IpAddr, origin: Origin) -> Self {
         Self { ip, origin, mode: Mode::VIP, decided_by: Rule::NotApplicable, kube_proxy: KubeProxy::LeavesAlone }
     }
 
@@ -63,10 +62,7 @@ pub fn claims(service: &Service, policy: &Policy, here: &Here<'_>, warnings: &mu
             Some(known) => *known = claim,
         }
     }
-    if service.ports.iter().any(|port| port.node_port.is_some()) {
-        let addresses = [Family::V4, Family::V6].into_iter().filter_map(|family| here.primary(family));
-        claims.extend(addresses.map(|ip| Claim::of_cluster(ip, Origin::NodePort)));
-    }
+    claims.extend(node_port::claims(service, here));
     claims
 }
 

@@ -34,6 +34,13 @@ pub struct Service {
     pub source_ranges: Vec<SourceRange>,
 }
 
+impl Service {
+    /// Whether it has a cluster address of this family: it is not served in the other (IPM-09).
+    pub fn has_family(&self, family: Family) -> bool {
+        self.cluster_ips.iter().any(|ip| ip.is_ipv4() == (family == Family::V4))
+    }
+}
+
 /// `spec.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ServiceType {
