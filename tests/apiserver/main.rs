@@ -3,5 +3,6 @@
 mod converge;
 mod faults;
 mod filters;
+mod origins;
 mod shape;
 mod stage;

@@ -166,7 +166,7 @@ pub fn settings(server: &ApiServer) -> Settings {
 fn policy() -> Policy {
     Policy {
         node_name: NODE.to_owned(),
-        services: Services::LoadBalancers,
+        services: Services::All,
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
