@@ -34,7 +34,8 @@ use attach::Attach;
 const BATCHES_MAX: usize = 64;
 /// What an operator who turns kube-proxy off must know; `--help` and the README say the same.
 const NOT_THERE_YET: &str = "--services=all: not there yet are connections of the node's own processes, clients in the \
-                             network whose endpoints are on other nodes only, masquerading, and health check node ports";
+                             network whose endpoints are on other nodes only, masquerading, node ports at further \
+                             addresses of the node, and health check node ports";
 /// Before the interfaces are subscribed to again after an error.
 const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 

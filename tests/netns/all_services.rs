@@ -76,6 +76,8 @@ fn dial_from_far(scene: &Scene, family: Family) -> Dial<'_> {
 fn cip_01_xip_01_np_01_pods_and_the_network_reach_every_kind_of_address() {
     let scene = Scene::with_flags(Setup::new("allserve"), &ALL);
     publish(&scene, 10, &json!({}), HERE);
+    let log = scene.agent.log();
+    assert!(log.contains("--services=all: not there yet are"), "who turns kube-proxy off is told: {log}");
     for family in FAMILIES {
         for to in addresses(family, 10) {
             for (client, dial) in
