@@ -20,6 +20,9 @@ pub struct Services {
     /// The pins that the ids are of.
     pub pin_path: PathBuf,
     pub names: BTreeMap<u32, String>,
+    /// The annotation or label that decided the mode, for those where one did.
+    #[serde(default)]
+    pub deciding_keys: BTreeMap<u32, String>,
 }
 
 /// What is wrong with the source's objects. Fails where no agent answers.
@@ -31,11 +34,11 @@ pub fn warnings(agent: SocketAddr) -> anyhow::Result<Vec<Warning>> {
     })
 }
 
-/// Names by Service port id; none where no agent runs on these pins.
-pub fn service_names(agent: SocketAddr, pin_path: &Path) -> BTreeMap<u32, String> {
+/// What is known by Service port id; nothing where no agent runs on these pins.
+pub fn services(agent: SocketAddr, pin_path: &Path) -> Services {
     match get::<Services>(agent, "services") {
-        Ok(services) if services.pin_path == pin_path => services.names,
-        Ok(_) | Err(_) => BTreeMap::new(),
+        Ok(services) if services.pin_path == pin_path => services,
+        Ok(_) | Err(_) => Services::default(),
     }
 }
 
@@ -57,6 +60,6 @@ mod tests {
         drop(listener);
         let error = format!("{:#}", warnings(free).expect_err("nobody answers"));
         assert!(error.contains("--http") && error.contains(&free.to_string()), "{error}");
-        assert!(service_names(free, Path::new("/x")).is_empty());
+        assert_eq!(services(free, Path::new("/x")), Services::default());
     }
 }

@@ -13,7 +13,7 @@ use crate::apply::{self, Report};
 use crate::assign::Assignment;
 use crate::dataplane::object::scopes_max;
 use crate::dataplane::{Dataplane, Error, Op, Sizes, Tables};
-use crate::desired::{Desired, FamilyDesired, Limits, Policy, ServicePortName, desired};
+use crate::desired::{Desired, FamilyDesired, Limits, Policy, ServicePortName, deciding_key, desired};
 use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
 use crate::model::{Change, ObjectName, Warning, World};
@@ -160,6 +160,14 @@ impl Controller {
     /// All that is wrong with the input or does not fit.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.world.warnings().chain(&self.warnings).chain(self.guard.as_ref().and_then(Keeper::warning))
+    }
+
+    /// The annotation or label that decided the mode, by the id of the Service port, where one did.
+    pub fn deciding_keys(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.assignment.service_ports().filter_map(|(name, id)| {
+            let service = self.world.services().get(&*name.service)?;
+            Some((id, deciding_key(service, &self.policy)?))
+        })
     }
 
     /// The id of every Service port.

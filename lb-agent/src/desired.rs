@@ -6,6 +6,7 @@ mod access;
 mod build;
 mod claim;
 mod endpoint;
+mod hazard;
 mod mode;
 mod node_port;
 mod policy;
@@ -78,10 +79,16 @@ fn claimants<'a>(
     for service in by_age(world).into_iter().filter(|service| is_ours(service)) {
         let claims = claim::claims(service, policy, here, warnings);
         if !claims.is_empty() && has_cluster_ip(service, warnings) {
+            warnings.extend(hazard::warnings(service, &claims));
             claimants.push((service, claims));
         }
     }
     claimants
+}
+
+/// The annotation or label that decides the mode of a Service's addresses, where one does.
+pub fn deciding_key<'a>(service: &Service, policy: &'a Policy) -> Option<&'a str> {
+    mode::of_service(service, policy).map(|decision| decision.key)
 }
 
 /// Slices by namespace and name of their Service.

@@ -25,7 +25,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let is_attached = |class| attached.iter().any(|attachment| attachment.class == class);
     let facts = Facts {
         tables: pins.tables()?,
-        service_names: ask::service_names(args.http.http, &args.pins.pin_path),
+        services: ask::services(args.http.http, &args.pins.pin_path),
         // Flows are read only where the question names a client.
         flows4: if args.from.addr().is_some_and(|addr| addr.is_ipv4()) { pins.flows4()? } else { FlowRows::new() },
         flows6: if args.from.addr().is_some_and(|addr| addr.is_ipv6()) { pins.flows6()? } else { FlowRows::new() },

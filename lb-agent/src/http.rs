@@ -164,19 +164,23 @@ mod tests {
     #[test]
     fn services_are_asked_for() {
         let mut server = server();
-        let services = Services { pin_path: "/p".into(), names: [(7, "shop/web:http".to_owned())].into() };
+        let services = Services {
+            pin_path: "/p".into(),
+            names: [(7, "shop/web:http".to_owned())].into(),
+            deciding_keys: [(7, "example.com/proxy".to_owned())].into(),
+        };
         let answer = std::thread::scope(|scope| {
             let url = server.url.clone();
-            let asking = scope.spawn(move || crate::ask::service_names(address(&url), "/p".as_ref()));
+            let asking = scope.spawn(move || crate::ask::services(address(&url), "/p".as_ref()));
             let question = server.questions.blocking_recv().expect("a question");
             question.send(services.clone()).expect("somebody waits");
             asking.join().expect("the client ends")
         });
-        assert_eq!(answer, services.names);
+        assert_eq!(answer, services);
         // The loop has ended.
         let Server { url, questions, .. } = &mut server;
         questions.close();
-        assert!(crate::ask::service_names(address(url), "/p".as_ref()).is_empty());
+        assert_eq!(crate::ask::services(address(url), "/p".as_ref()), Services::default());
     }
 
     fn address(url: &str) -> std::net::SocketAddr {

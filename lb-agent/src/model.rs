@@ -17,7 +17,7 @@ pub use endpoint::{Conditions, Endpoint, EndpointSlice, Hints, SlicePort};
 pub use name::ObjectName;
 pub use node::Node;
 pub use prefix::Prefix;
-pub use service::{IngressEntry, IpMode, Service, ServicePort, ServiceType, SourceRange, TrafficPolicy};
+pub use service::{IngressEntry, IpMode, LABELS, Service, ServicePort, ServiceType, SourceRange, TrafficPolicy};
 pub use warning::{Warning, WarningKind};
 
 /// Everything that the source has told so far.

@@ -126,7 +126,9 @@ async fn turn_until_stopped<D: Attach>(
             }
             Some(question) = inputs.questions.recv() => {
                 // Whoever asked may have gone.
-                let _ = question.send(Services { pin_path: pin_path.to_owned(), names: agent.service_names() });
+                let names = agent.service_names();
+                let deciding_keys = agent.deciding_keys();
+                let _ = question.send(Services { pin_path: pin_path.to_owned(), names, deciding_keys });
             }
             () = tokio::time::sleep_until(wake.into()) => {}
         }

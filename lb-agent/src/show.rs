@@ -17,8 +17,8 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
     let output = args.output;
     match args.subject {
         Subject::Frontends => {
-            let names = ask::service_names(args.http.http, &args.pins.pin_path);
-            print_rows(&frontends::read(&pins()?, &names)?, output);
+            let services = ask::services(args.http.http, &args.pins.pin_path);
+            print_rows(&frontends::read(&pins()?, &services)?, output);
         }
         Subject::Pools => print_rows(&render::pools(&pins()?.tables()?), output),
         Subject::Flows => print_rows(&flows::read(&pins()?)?, output),

@@ -127,6 +127,7 @@ fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u
         service_type: ServiceType::LoadBalancer,
         served_elsewhere: false,
         annotations: BTreeMap::new(),
+        labels: Box::default(),
         headless: false,
         cluster_ips: vec![
             IpAddr::from([10, 0, 0, number]),

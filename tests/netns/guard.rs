@@ -71,6 +71,8 @@ fn override_holds(setup: Setup, kube_proxy: KubeProxy) {
             assert_eq!(answer.client.ip(), UPLINK.host(family, 2), "the CNI's masquerade applies");
         }
     }
+    let frontends = scene.agent.says(&["show", "frontends", "-o", "json"]);
+    assert!(frontends.contains("\"deciding_key\": \"lb-agent.io/ip-mode\""), "{frontends}");
     assert!(scene.agent.says(&["show", "guard"]).contains("workload, host, external"));
 
     // Whoever deletes it, it comes back.

@@ -71,7 +71,8 @@ fn load_balancer(service: &Service, policy: &Policy, warnings: &mut Vec<Warning>
     if service.ingress.is_empty() {
         return Vec::new();
     }
-    let of_service = mode::of_service(service, policy, warnings);
+    warnings.extend(mode::warning(service));
+    let of_service = mode::of_service(service, policy).map(|decision| (decision.mode, decision.rule));
     let mut claims: Vec<Claim> = Vec::with_capacity(service.ingress.len());
     for entry in &service.ingress {
         let (mode, decided_by) = of_service.unwrap_or_else(|| mode::of_entry(entry.ip_mode.as_ref(), policy));

@@ -9,21 +9,35 @@ use crate::model::{IpMode, Service, Warning, WarningKind};
 /// The annotation that overrides everything else.
 pub const ANNOTATION: &str = "lb-agent.io/ip-mode";
 
+/// A decision for all addresses of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Override<'a> {
+    pub mode: Mode,
+    pub rule: Rule,
+    /// The annotation or label that decided.
+    pub key: &'a str,
+}
+
 /// What decides for all addresses of a Service, if anything does.
-pub fn of_service(service: &Service, policy: &Policy, warnings: &mut Vec<Warning>) -> Option<(Mode, Rule)> {
-    if let Some(value) = service.annotations.get(ANNOTATION) {
-        match parse(value) {
-            Some(mode) => return Some((mode, Rule::Annotation)),
-            None => warnings.push(bad_annotation(service, value)),
-        }
+pub fn of_service<'a>(service: &Service, policy: &'a Policy) -> Option<Override<'a>> {
+    if let Some(mode) = service.annotations.get(ANNOTATION).and_then(|value| parse(value)) {
+        return Some(Override { mode, rule: Rule::Annotation, key: ANNOTATION });
     }
-    if policy.proxy_annotations.iter().any(|wanted| matches(service, wanted)) {
-        return Some((Mode::Proxy, Rule::ProxyAnnotation));
+    if let Some(wanted) = policy.proxy_annotations.iter().find(|wanted| matches(service, wanted)) {
+        return Some(Override { mode: Mode::Proxy, rule: Rule::ProxyAnnotation, key: &wanted.key });
     }
     match policy.vendor_annotations {
         VendorAnnotations::Ignored => None,
-        VendorAnnotations::Honoured => vendor::mode(&service.annotations).map(|mode| (mode, Rule::VendorAnnotation)),
+        VendorAnnotations::Honoured => {
+            vendor::mode(service).map(|(mode, key)| Override { mode, rule: Rule::VendorAnnotation, key })
+        }
     }
+}
+
+/// An annotation of ours that says nothing.
+pub fn warning(service: &Service) -> Option<Warning> {
+    let value = service.annotations.get(ANNOTATION).filter(|value| parse(value).is_none())?;
+    Some(bad_annotation(service, value))
 }
 
 /// What decides for one ingress entry that the Service leaves open. An unknown string is not VIP (IPM-08).

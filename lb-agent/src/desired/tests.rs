@@ -29,6 +29,7 @@ pub fn service(name: &str, ip: [u8; 4]) -> Service {
         service_type: ServiceType::LoadBalancer,
         served_elsewhere: false,
         annotations: BTreeMap::new(),
+        labels: Box::default(),
         headless: false,
         cluster_ips: vec![IpAddr::from([10, 0, 0, 1])],
         external_ips: Vec::new(),

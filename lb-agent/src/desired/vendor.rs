@@ -1,26 +1,137 @@
-//! Annotations by which vendors say that their balancer must see the traffic (`--vendor-annotations`).
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! What vendors' controllers read to learn that traffic must go through their balancer (`--vendor-annotations`).
+//!
+//! Keys and spellings are those of the controllers themselves. They matter where the status cannot say it: on clusters
+//! before Kubernetes 1.30, and with controllers that do not write `ipMode`. What a controller publishes as a host name
+//! only is intercepted by nobody, with or without this list.
 
 use lb_common::table::Mode;
 
-/// Key, value, and what it means. The first that matches decides.
-const ANNOTATIONS: &[(&str, &str, Mode)] = &[
-    ("k8s.cloudscale.ch/loadbalancer-ip-mode", "Proxy", Mode::Proxy),
-    ("k8s.cloudscale.ch/loadbalancer-ip-mode", "VIP", Mode::VIP),
-    ("k8s.cloudscale.ch/loadbalancer-pool-protocol", "proxy", Mode::Proxy),
-    ("k8s.cloudscale.ch/loadbalancer-pool-protocol", "proxyv2", Mode::Proxy),
-    ("loadbalancer.openstack.org/proxy-protocol", "true", Mode::Proxy),
-    ("kubernetes.io/elb.pass-through", "true", Mode::Proxy),
-    ("load-balancer.hetzner.cloud/uses-proxyprotocol", "true", Mode::Proxy),
-    // Lower case is the annotation's own spelling.
-    ("oci.oraclecloud.com/ingress-ip-mode", "proxy", Mode::Proxy),
-    ("oci.oraclecloud.com/ingress-ip-mode", "VIP", Mode::VIP),
+use crate::model::{LABELS, Service, TrafficPolicy};
+
+/// An annotation or label, and how its owner reads it.
+type Rule = (&'static str, Reading);
+
+/// How a value is read. What is read as nothing leaves the decision to the next rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// `VIP` or `Proxy`, as in the API.
+    Mode,
+    /// The same in any case.
+    ModeInAnyCase,
+    /// What Go's `strconv.ParseBool` takes for true: Proxy.
+    True,
+    /// One of these words: Proxy.
+    Word(&'static [&'static str]),
+    /// Anything but nothing: Proxy. A host name, which is given for the balancer to be dialled by.
+    Present,
+    /// `*`, true, or a list in which every port of the Service stands: Proxy. With a part of the ports their owner
+    /// reports VIP as well.
+    Ports,
+    /// `true`; `onlyLocal` as far as the external traffic policy is Local: Proxy.
+    PassThrough,
+    /// True and not limited to some ports: Proxy.
+    TrueForAllPorts { filter: &'static str },
+}
+
+/// The first rule that says something decides; within a vendor the explicit ones come first.
+const RULES: &[Rule] = &[
+    // cloudscale.ch; the pool protocol and the forced host name are what older clusters have.
+    ("k8s.cloudscale.ch/loadbalancer-ip-mode", Reading::Mode),
+    ("k8s.cloudscale.ch/loadbalancer-pool-protocol", Reading::Word(&["proxy", "proxyv2"])),
+    ("k8s.cloudscale.ch/loadbalancer-force-hostname", Reading::Present),
+    // OpenStack Octavia, and with it SysEleven MetaKube.
+    ("loadbalancer.openstack.org/proxy-protocol", Reading::Word(&["true", "v1", "v2"])),
+    // Hetzner Cloud.
+    ("load-balancer.hetzner.cloud/uses-proxyprotocol", Reading::True),
+    ("load-balancer.hetzner.cloud/hostname", Reading::Present),
+    // DigitalOcean.
+    ("service.beta.kubernetes.io/do-loadbalancer-enable-proxy-protocol", Reading::True),
+    ("service.beta.kubernetes.io/do-loadbalancer-hostname", Reading::Present),
+    // Scaleway.
+    ("service.beta.kubernetes.io/scw-loadbalancer-ip-mode", Reading::Mode),
+    ("service.beta.kubernetes.io/scw-loadbalancer-proxy-protocol-v1", Reading::Ports),
+    ("service.beta.kubernetes.io/scw-loadbalancer-proxy-protocol-v2", Reading::Ports),
+    ("service.beta.kubernetes.io/scw-loadbalancer-use-hostname", Reading::True),
+    // Linode.
+    ("service.beta.kubernetes.io/linode-loadbalancer-default-proxy-protocol", Reading::Word(&["v1", "v2"])),
+    ("service.beta.kubernetes.io/linode-loadbalancer-hostname-only-ingress", Reading::True),
+    // Oracle OKE, both sorts of balancer. Its documentation writes `proxy`.
+    ("oci.oraclecloud.com/ingress-ip-mode", Reading::ModeInAnyCase),
+    ("service.beta.kubernetes.io/oci-load-balancer-connection-proxy-protocol-version", Reading::Word(&["1", "2"])),
+    ("oci-network-load-balancer.oraclecloud.com/is-ppv2-enabled", Reading::True),
+    // Outscale.
+    ("service.beta.kubernetes.io/osc-load-balancer-ingress-ipmode", Reading::Mode),
+    ("service.beta.kubernetes.io/osc-load-balancer-proxy-protocol", Reading::Ports),
+    // STACKIT.
+    ("lb.stackit.cloud/ip-mode-proxy", Reading::True),
+    (
+        "lb.stackit.cloud/tcp-proxy-protocol",
+        Reading::TrueForAllPorts { filter: "lb.stackit.cloud/tcp-proxy-protocol-ports-filter" },
+    ),
+    // VMware NSX: labels, in lower case.
+    (LABELS[0], Reading::ModeInAnyCase),
+    (LABELS[1], Reading::ModeInAnyCase),
+    // Huawei CCE and CCE Turbo. `onlyLocal` is what its controller writes by itself; its documentation does not say
+    // what it means, the name does.
+    ("kubernetes.io/elb.pass-through", Reading::PassThrough),
 ];
 
-/// The mode that a vendor's annotation asks for.
-pub fn mode(annotations: &BTreeMap<Arc<str>, Arc<str>>) -> Option<Mode> {
-    let mut known = ANNOTATIONS.iter();
-    known.find(|(key, value, _)| annotations.get(*key).is_some_and(|found| **found == **value)).map(|entry| entry.2)
+/// The mode that a vendor's controller is asked for, and by which key.
+pub fn mode(service: &Service) -> Option<(Mode, &'static str)> {
+    RULES.iter().find_map(|(key, reading)| {
+        let annotation = || service.annotations.get(*key).map(|value| &**value);
+        let value = if LABELS.contains(key) { service.label(key) } else { annotation() };
+        Some((reading.mode(value?, service)?, *key))
+    })
+}
+
+impl Reading {
+    fn mode(self, value: &str, service: &Service) -> Option<Mode> {
+        let is_proxy = match self {
+            Self::Mode => return named(value),
+            Self::ModeInAnyCase => return named_in_any_case(value),
+            Self::True => is_true(value),
+            Self::Word(words) => words.contains(&value),
+            Self::Present => !value.is_empty(),
+            Self::Ports => names_all_ports(value, service),
+            Self::PassThrough => {
+                value == "true" || value == "onlyLocal" && service.external_policy == TrafficPolicy::Local
+            }
+            Self::TrueForAllPorts { filter } => is_true(value) && !service.annotations.contains_key(filter),
+        };
+        is_proxy.then_some(Mode::Proxy)
+    }
+}
+
+fn named(value: &str) -> Option<Mode> {
+    match value {
+        "VIP" => Some(Mode::VIP),
+        "Proxy" => Some(Mode::Proxy),
+        _ => None,
+    }
+}
+
+fn named_in_any_case(value: &str) -> Option<Mode> {
+    let is = |word| value.eq_ignore_ascii_case(word);
+    if is("vip") {
+        Some(Mode::VIP)
+    } else if is("proxy") {
+        Some(Mode::Proxy)
+    } else {
+        None
+    }
+}
+
+/// The spellings of Go's `strconv.ParseBool`.
+fn is_true(value: &str) -> bool {
+    matches!(value, "1" | "t" | "T" | "TRUE" | "true" | "True")
+}
+
+fn names_all_ports(value: &str, service: &Service) -> bool {
+    // `1` is a port here.
+    if value == "*" || (value != "1" && is_true(value)) {
+        return true;
+    }
+    let listed = |port: u16| value.split(',').any(|item| item.trim().parse() == Ok(port));
+    !service.ports.is_empty() && service.ports.iter().all(|port| listed(port.port))
 }

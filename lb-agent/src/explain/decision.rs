@@ -1,6 +1,5 @@
 //! From a question and the tables to an answer a person can read.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,6 +11,7 @@ use lb_common::table::{
 use serde::Serialize;
 
 use super::{Caller, Destination};
+use crate::ask::Services;
 use crate::dataplane::Tables;
 use crate::dataplane::pins::FlowRows;
 use crate::family::TableAddr;
@@ -20,8 +20,8 @@ use crate::render::{ScopeRow, mode, rule};
 /// What the answer is drawn from.
 pub struct Facts {
     pub tables: Tables,
-    /// Names of Services by their id in the tables; empty where no agent tells.
-    pub service_names: BTreeMap<u32, String>,
+    /// What an agent knows of Services, by their id in the tables; empty where none tells.
+    pub services: Services,
     pub flows4: FlowRows<[u8; 4]>,
     pub flows6: FlowRows<[u8; 16]>,
     /// Whether programs are attached to any interface of a pod.
@@ -70,11 +70,22 @@ pub struct FrontendFacts {
     pub mode: String,
     /// Which rule decided the mode, or who gets what where there is none.
     pub decided_by: &'static str,
+    /// The annotation or label that decided, where one did and an agent tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deciding_key: Option<String>,
     /// Which field of the Service the address comes from.
     pub origin: &'static str,
     pub state: String,
     /// Which of the three scopes applies, and what it says.
     pub scope: String,
+}
+
+impl FrontendFacts {
+    /// The key, where the rule is not the key itself.
+    fn key_in_brackets(&self) -> String {
+        let key = self.deciding_key.as_deref().filter(|key| *key != self.decided_by);
+        key.map(|key| format!(" ({key})")).unwrap_or_default()
+    }
 }
 
 /// Answers a question about the first packet of a connection.
@@ -102,7 +113,8 @@ fn explain_in<A: TableAddr>(
             let backends = backends_of::<A>(&facts.tables, scope);
             let mut explanation = with_frontend(from, to, frontend, word, scope, backends);
             if let Some(frontend) = &mut explanation.frontend {
-                frontend.service = facts.service_names.get(&scopes.service_port).cloned();
+                frontend.service = facts.services.names.get(&scopes.service_port).cloned();
+                frontend.deciding_key = facts.services.deciding_keys.get(&scopes.service_port).cloned();
             }
             explanation
         }
@@ -190,6 +202,7 @@ fn with_frontend(
             service: None,
             mode: mode(frontend),
             decided_by: rule(frontend),
+            deciding_key: None,
             origin: origin_text(frontend.origin),
             state: format!("{:?}", frontend.state),
             scope: format!("{word}: {}", ScopeRow::of(scope)),
@@ -299,7 +312,10 @@ impl fmt::Display for Explanation {
             writeln!(f, "frontend  {} ({}), {}", frontend.id, frontend.origin, frontend.state)?;
             match frontend.mode.as_str() {
                 "-" => writeln!(f, "mode      none (not a balancer's address), decided by {}", frontend.decided_by)?,
-                mode => writeln!(f, "mode      {mode}, decided by {}", frontend.decided_by)?,
+                mode => {
+                    let key = frontend.key_in_brackets();
+                    writeln!(f, "mode      {mode}, decided by {}{key}", frontend.decided_by)?;
+                }
             }
             writeln!(f, "scope     {}", frontend.scope)?;
         }

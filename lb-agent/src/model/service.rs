@@ -9,6 +9,9 @@ use lb_common::addr::{Family, Proto};
 
 use super::{ObjectName, Prefix};
 
+/// The labels that are kept: vendors' controllers read them to learn the mode.
+pub const LABELS: [&str; 2] = ["nsx.vmware.com/ingress-ip-mode", "tanzu.vmware.com/ingress-ip-mode"];
+
 /// A Service with its load-balancer status.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Service {
@@ -19,6 +22,8 @@ pub struct Service {
     /// Label `service.kubernetes.io/service-proxy-name` is present: somebody else serves it (FLT-01).
     pub served_elsewhere: bool,
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
+    /// Those that a vendor's controller reads; no others are kept, and few Services have any.
+    pub labels: Box<[(Arc<str>, Arc<str>)]>,
     /// `clusterIP: None`.
     pub headless: bool,
     /// At most one per family. Empty: headless or not allocated.
@@ -38,6 +43,11 @@ impl Service {
     /// Whether it has a cluster address of this family: it is not served in the other (IPM-09).
     pub fn has_family(&self, family: Family) -> bool {
         self.cluster_ips.iter().any(|ip| ip.is_ipv4() == (family == Family::V4))
+    }
+
+    /// The value of one of [`LABELS`].
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(known, _)| **known == *key).map(|(_, value)| &**value)
     }
 }
 

@@ -44,10 +44,12 @@ pub enum WarningKind {
     Source,
     /// The table that keeps kube-proxy off addresses cannot be written.
     Guard,
+    /// Valid, and known to hurt.
+    Hazard,
 }
 
 impl WarningKind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::BadDocument,
         Self::BadField,
         Self::Duplicate,
@@ -55,6 +57,7 @@ impl WarningKind {
         Self::Unsupported,
         Self::Source,
         Self::Guard,
+        Self::Hazard,
     ];
 
     /// The name in metrics and tables.
@@ -67,6 +70,7 @@ impl WarningKind {
             Self::Unsupported => "unsupported",
             Self::Source => "source",
             Self::Guard => "guard",
+            Self::Hazard => "hazard",
         }
     }
 }

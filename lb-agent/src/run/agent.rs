@@ -143,6 +143,11 @@ impl<D: Attach> Agent<D> {
         status
     }
 
+    /// The annotation or label that decided, by the id of the Service port, where one did.
+    pub fn deciding_keys(&self) -> BTreeMap<u32, String> {
+        self.controller.deciding_keys().map(|(id, key)| (id, key.to_owned())).collect()
+    }
+
     /// Names of Service ports by their id.
     pub fn service_names(&self) -> BTreeMap<u32, String> {
         self.controller.service_ports().map(|(name, id)| (id, name.to_string())).collect()

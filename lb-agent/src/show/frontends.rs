@@ -1,10 +1,9 @@
 //! Frontends, and the traffic of each so far.
 
-use std::collections::BTreeMap;
-
 use lb_common::table::FrontendStats;
 use serde::Serialize;
 
+use crate::ask::Services;
 use crate::dataplane::Error;
 use crate::dataplane::pins::Pins;
 use crate::render::{FrontendRow, Row, frontends};
@@ -13,6 +12,9 @@ use crate::render::{FrontendRow, Row, frontends};
 pub struct TrafficRow {
     /// `shop/web:http`; known while an agent runs.
     service: Option<String>,
+    /// The annotation or label that decided, where one did; known while an agent runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deciding_key: Option<String>,
     #[serde(flatten)]
     frontend: FrontendRow,
     /// Flows that were made; packets and bytes that were translated, both directions.
@@ -38,12 +40,13 @@ impl Row for TrafficRow {
     }
 }
 
-/// All frontends; `names` are those of Services by their id in the tables.
-pub fn read(pins: &Pins, names: &BTreeMap<u32, String>) -> Result<Vec<TrafficRow>, Error> {
+/// All frontends, with what an agent knows of their Services.
+pub fn read(pins: &Pins, services: &Services) -> Result<Vec<TrafficRow>, Error> {
     let with_traffic = |frontend: FrontendRow| {
         let FrontendStats { flows, packets, bytes, passed_packets, passed_bytes } = pins.frontend_stats(frontend.id)?;
-        let service = names.get(&frontend.service_port).cloned();
-        Ok(TrafficRow { service, frontend, flows, packets, bytes, passed_packets, passed_bytes })
+        let service = services.names.get(&frontend.service_port).cloned();
+        let deciding_key = services.deciding_keys.get(&frontend.service_port).cloned();
+        Ok(TrafficRow { service, deciding_key, frontend, flows, packets, bytes, passed_packets, passed_bytes })
     };
     frontends(&pins.tables()?).into_iter().map(with_traffic).collect()
 }

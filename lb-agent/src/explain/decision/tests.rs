@@ -28,8 +28,8 @@ fn facts(mode: Mode, scopes: Scopes) -> Facts {
         tables.v4.pools.insert(PoolKey { pool: 7, slot }, backend);
     }
     tables.scopes.insert(1, Scopes { service_port: 1, ..scopes });
-    let service_names = [(1, "shop/web:http".to_owned())].into();
-    Facts { tables, service_names, flows4: Vec::new(), flows6: Vec::new(), has_workloads: true, has_uplinks: true }
+    let services = Services { names: [(1, "shop/web:http".to_owned())].into(), ..Services::default() };
+    Facts { tables, services, flows4: Vec::new(), flows6: Vec::new(), has_workloads: true, has_uplinks: true }
 }
 
 fn ask(from: &str, to: &str, facts: &Facts) -> Explanation {
@@ -171,4 +171,18 @@ fn text_has_a_line_for_each_fact() {
     let text = ask("10.9.9.9", "192.0.2.10:80/tcp", &facts(Mode::VIP, VIP)).to_string();
     let words: Vec<_> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(words, ["from", "to", "service", "frontend", "mode", "scope", "backend", "backend", "result"]);
+}
+
+#[test]
+fn the_deciding_key_is_named_where_it_is_not_the_rule() {
+    let mut facts = facts(Mode::Proxy, Scopes::PASS);
+    let shown = |facts: &Facts| {
+        let explanation = ask("10.9.9.9", "192.0.2.10:80/tcp", facts);
+        (explanation.to_string(), explanation.frontend.and_then(|frontend| frontend.deciding_key))
+    };
+    assert_eq!(shown(&facts).1, None, "no agent tells");
+    facts.services.deciding_keys = [(1, "kubernetes.io/elb.pass-through".to_owned())].into();
+    let (text, key) = shown(&facts);
+    assert_eq!(key.as_deref(), Some("kubernetes.io/elb.pass-through"));
+    assert!(text.contains(" (kubernetes.io/elb.pass-through)\n"), "{text}");
 }

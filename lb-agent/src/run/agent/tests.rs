@@ -316,6 +316,7 @@ fn service(name: &str, address: &str) -> Change {
         served_elsewhere: false,
         headless: false,
         annotations: std::collections::BTreeMap::new(),
+        labels: Box::default(),
         cluster_ips: vec!["10.96.0.1".parse().expect("an address")],
         external_ips: Vec::new(),
         ports: vec![port],

@@ -11,7 +11,8 @@ use lb_common::addr::Family;
 use super::Converter;
 use super::fields::Fields;
 use crate::model::{
-    IngressEntry, IpMode, ObjectName, Service, ServicePort, ServiceType, SourceRange, TrafficPolicy, WarningKind,
+    IngressEntry, IpMode, LABELS, ObjectName, Service, ServicePort, ServiceType, SourceRange, TrafficPolicy,
+    WarningKind,
 };
 use crate::source::address;
 
@@ -31,6 +32,7 @@ pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, 
         service_type: service_type(spec.type_.as_deref(), fields),
         served_elsewhere: !converter.claim.holds_for(raw.metadata.labels.as_ref()),
         annotations: annotations(raw.metadata.annotations),
+        labels: labels(raw.metadata.labels),
         headless: cluster_ip_texts(&spec).1.contains(&"None"),
         cluster_ips: cluster_ips(&spec, fields),
         external_ips: external_ips(&spec, fields),
@@ -45,6 +47,11 @@ pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, 
 
 fn annotations(raw: Option<BTreeMap<String, String>>) -> BTreeMap<Arc<str>, Arc<str>> {
     let kept = raw.unwrap_or_default().into_iter().filter(|(key, _)| key != LAST_APPLIED);
+    kept.map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+fn labels(raw: Option<BTreeMap<String, String>>) -> Box<[(Arc<str>, Arc<str>)]> {
+    let kept = raw.unwrap_or_default().into_iter().filter(|(key, _)| LABELS.contains(&key.as_str()));
     kept.map(|(key, value)| (key.into(), value.into())).collect()
 }
 

@@ -1,0 +1,81 @@
+//! Configurations that are valid and known to hurt (spec 1.10): told only where the evidence is in the object.
+
+use lb_common::table::{Mode, Origin};
+
+use super::claim::Claim;
+use super::table::KubeProxy;
+use crate::model::{Service, TrafficPolicy, Warning, WarningKind};
+
+const AWS_TYPE: &str = "service.beta.kubernetes.io/aws-load-balancer-type";
+const AWS_TARGET_TYPE: &str = "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type";
+const AWS_ATTRIBUTES: &str = "service.beta.kubernetes.io/aws-load-balancer-target-group-attributes";
+const OCI_PRESERVE: &str = "oci-network-load-balancer.oraclecloud.com/is-preserve-source";
+
+/// What its owner should know of a Service whose addresses are left to the balancer.
+pub fn warnings(service: &Service, claims: &[Claim]) -> Vec<Warning> {
+    let is_left = |claim: &&Claim| claim.origin == Origin::LoadBalancer && claim.mode == Mode::Proxy;
+    if !claims.iter().any(|claim| is_left(&claim)) {
+        return Vec::new();
+    }
+    let mut warnings: Vec<Warning> = preserving(service).map(|key| preserved(service, key)).into_iter().collect();
+    // Who writes the status knows the balancer; whoever overrides it may not.
+    let is_overridden = claims.iter().filter(is_left).any(|claim| claim.kube_proxy == KubeProxy::Claims);
+    if is_overridden && service.external_policy == TrafficPolicy::Local {
+        warnings.push(local(service));
+    }
+    if is_overridden && !service.source_ranges.is_empty() {
+        warnings.push(filtered(service));
+    }
+    warnings
+}
+
+/// The annotation that says that the balancer keeps its clients' addresses.
+fn preserving(service: &Service) -> Option<&'static str> {
+    let value = |key: &str| service.annotations.get(key).map(|value| &**value);
+    if value(OCI_PRESERVE) == Some("true") {
+        return Some(OCI_PRESERVE);
+    }
+    let attribute = value(AWS_ATTRIBUTES)
+        .and_then(|list| list.split(',').find_map(|item| item.trim().strip_prefix("preserve_client_ip.enabled=")));
+    match attribute {
+        Some("true") => return Some(AWS_ATTRIBUTES),
+        Some(_) => return None,
+        None => {}
+    }
+    // Instance targets keep them unless told otherwise, and are the default.
+    let is_network_balancer = matches!(value(AWS_TYPE), Some("nlb" | "external"));
+    (is_network_balancer && value(AWS_TARGET_TYPE) != Some("ip")).then_some(AWS_TYPE)
+}
+
+fn preserved(service: &Service, key: &str) -> Warning {
+    Warning::new(
+        WarningKind::Hazard,
+        "says that the balancer keeps the client's address, and the mode is Proxy: where it sends a connection of a pod \
+         back to the pod's own node, the answer goes past the balancer, and the client times out",
+        "annotate lb-agent.io/ip-mode: VIP, or have the balancer use its own address",
+    )
+    .of(format_args!("Service {}", service.name))
+    .at(format!("metadata.annotations[{key}]"))
+}
+
+fn local(service: &Service) -> Warning {
+    Warning::new(
+        WarningKind::Hazard,
+        "is Local, and the status does not say Proxy: upstream leaves open what Proxy means then (kubernetes #123714), and \
+         a balancer that keeps its clients' addresses does not answer pods of the node that it chooses",
+        "make sure that the balancer uses its own address (PROXY protocol, full NAT), or annotate lb-agent.io/ip-mode: VIP",
+    )
+    .of(format_args!("Service {}", service.name))
+    .at("spec.externalTrafficPolicy")
+}
+
+fn filtered(service: &Service) -> Warning {
+    Warning::new(
+        WarningKind::Hazard,
+        "is enforced by a kube-proxy on this node also on what is left to the balancer, as the status does not say Proxy: in \
+         iptables mode it drops all of it, in nftables mode what the ranges do not name",
+        "have the status say ipMode: Proxy, or leave the ranges to the balancer's own settings",
+    )
+    .of(format_args!("Service {}", service.name))
+    .at("spec.loadBalancerSourceRanges")
+}
