@@ -22,7 +22,7 @@ impl Pinned {
     fn settings(&self, flows_max: u32, frontends_max: u32) -> Settings {
         Settings {
             pin_path: self.0.clone(),
-            sizes: Sizes { frontends_max, backends_max: 1024, flows_max },
+            sizes: Sizes { frontends_max, backends_max: 1024, flows_max, ..Sizes::default() },
             timeouts: Timeouts::default(),
             rejects_per_sec: 1000,
         }
@@ -132,7 +132,7 @@ fn unload_leaves_nothing() {
     let pinned = Pinned::new("unload");
     drop(pinned.open(1024, 64));
     let unloaded = pins::unload(&pinned.0).expect("unloading");
-    assert_eq!((unloaded.links, unloaded.maps), (0, 16));
+    assert_eq!((unloaded.links, unloaded.maps), (0, 18));
     assert!(!pinned.0.exists());
     assert_eq!(pins::unload(&pinned.0).expect("unloading again"), pins::Unloaded::default());
 }

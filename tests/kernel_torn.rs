@@ -49,7 +49,7 @@ fn answers_belong_to_the_old_or_the_new_set() {
     let pin_path = std::path::PathBuf::from(format!("/sys/fs/bpf/lb-test-torn-{}", std::process::id()));
     let settings = Settings {
         pin_path: pin_path.clone(),
-        sizes: Sizes { frontends_max: 1024, backends_max: 4096, flows_max: 1 << 16 },
+        sizes: Sizes { frontends_max: 1024, backends_max: 4096, flows_max: 1 << 16, ..Sizes::default() },
         timeouts: Timeouts::default(),
         rejects_per_sec: 1000,
     };

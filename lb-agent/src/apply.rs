@@ -8,7 +8,7 @@ mod rows;
 
 use std::collections::BTreeSet;
 
-use lb_common::table::{MemberKey, PoolKey, Scope, Scopes};
+use lb_common::table::{MemberKey, PoolKey, Scope, Scopes, SourceRangeKey};
 
 use crate::dataplane::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables};
 use crate::family::TableAddr;
@@ -61,6 +61,8 @@ pub fn apply(dataplane: &mut dyn Dataplane, realised: &mut Tables, ops: Vec<Op>)
 struct Held {
     /// Pools with a missing row: no scope may name them.
     pools: BTreeSet<u32>,
+    /// Frontends with a missing source range: their scopes must not ask for it, or they would turn clients away.
+    restricted: BTreeSet<u32>,
     /// Frontends whose scopes did not change: the element must not say that they did.
     frontends: BTreeSet<u32>,
     /// Service ports of those: their members stay.
@@ -90,6 +92,12 @@ impl Run<'_> {
                     tables.members.extend(rows);
                 });
             }
+            FamilyOp::UpsertSourceRanges(rows) => {
+                let failed = self.rows(rows, FamilyOp::UpsertSourceRanges, |tables: &mut FamilyTables<A>, rows| {
+                    tables.source_ranges.extend(rows);
+                });
+                self.held.restricted.extend(failed.iter().map(|(key, _)| key.frontend));
+            }
             FamilyOp::UpsertFrontends(mut rows) => {
                 let held = &self.held.frontends;
                 self.report.failed_rows += hold_back(&mut rows, |(_, frontend)| held.contains(&frontend.id));
@@ -111,6 +119,12 @@ impl Run<'_> {
                 let must_wait = |run: &Self, key: &MemberKey<A>| run.held.service_ports.contains(&key.service_port);
                 self.delete(keys, must_wait, FamilyOp::DeleteMembers, |tables: &mut FamilyTables<A>, key| {
                     tables.members.remove(key);
+                });
+            }
+            FamilyOp::DeleteSourceRanges(keys) => {
+                let must_wait = |run: &Self, key: &SourceRangeKey<A>| run.held.frontends.contains(&key.frontend);
+                self.delete(keys, must_wait, FamilyOp::DeleteSourceRanges, |tables: &mut FamilyTables<A>, key| {
+                    tables.source_ranges.remove(key);
                 });
             }
             FamilyOp::DeletePools(keys) => {
@@ -149,8 +163,9 @@ impl Run<'_> {
 
     fn store_scopes(&mut self, rows: Vec<(u32, Scopes)>) {
         let Self { dataplane, realised, report, held } = self;
-        let (blocked, rows): (Vec<_>, Vec<_>) =
-            rows.into_iter().partition(|(_, scopes)| pools_of(scopes).any(|pool| held.pools.contains(&pool)));
+        let (blocked, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(id, scopes)| {
+            held.restricted.contains(id) || pools_of(scopes).any(|pool| held.pools.contains(&pool))
+        });
         report.failed_rows += blocked.len();
         let known = &mut realised.scopes;
         let outcome = perform_rows(*dataplane, rows, Op::StoreScopes, |rows| {

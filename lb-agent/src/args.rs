@@ -177,6 +177,11 @@ pub struct SizeArgs {
     #[arg(long, value_name = "BACKENDS", default_value_t = Sizes::default().backends_max, value_parser = size())]
     pub backends_max: u32,
 
+    /// Prefixes of loadBalancerSourceRanges, over all frontends that have them. About 100 B each when in use, nothing at
+    /// start.
+    #[arg(long, value_name = "PREFIXES", default_value_t = Sizes::default().source_ranges_max, value_parser = size())]
+    pub source_ranges_max: u32,
+
     /// Entries in the table of session affinity. No effect yet in this version: there is no such table.
     #[arg(long, value_name = "ENTRIES", value_parser = size())]
     pub affinity_max: Option<u32>,
@@ -324,6 +329,8 @@ pub enum Subject {
     Frontends,
     /// The backends behind the frontends.
     Pools,
+    /// From where frontends may be dialled, where that is restricted.
+    SourceRanges,
     /// Connections that are being translated.
     Flows,
     /// Packets and bytes by what was done with them.

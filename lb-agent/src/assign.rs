@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use lb_common::addr::Proto;
 use lb_common::table::{
-    Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, PoolKey, Scope, Scopes, bpf_spin_lock,
+    Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, PoolKey, Scope, ScopeFlags, Scopes, SourceRange,
+    SourceRangeKey, bpf_spin_lock,
 };
 
 use crate::dataplane::{FamilyTables, Tables};
-use crate::desired::{Choice, Choices, Desired, DesiredFrontend, FamilyDesired, ServicePortName};
+use crate::desired::{Access, Choice, Choices, Desired, DesiredFrontend, FamilyDesired, ServicePortName};
 use crate::family::TableAddr;
 use crate::model::{ObjectName, Warning, WarningKind};
 use counter::Counter;
@@ -248,12 +249,22 @@ impl FamilyAssign<'_> {
     fn tables<A: TableAddr>(&mut self, desired: &FamilyDesired<A>, ids: &mut FamilyIds<A>) -> FamilyTables<A> {
         let pools = self.pool_ids(desired, ids);
         let mut frontends = Vec::with_capacity(desired.frontends.len());
+        let mut source_ranges = BTreeMap::new();
         for (key, frontend) in &desired.frontends {
             let Some(id) = self.frontend_id(key, ids) else { continue };
             frontends.push((*key, row(id, frontend)));
             let service_port = self.service_ports[frontend.service_port.0];
-            self.scopes
-                .insert(id, scopes(service_port, &frontend.choices, |pool| (pools[pool], desired.pools[pool].len())));
+            let flags = match frontend.access {
+                Access::Open => 0,
+                Access::Only(_) => ScopeFlags::SOURCE_RANGES,
+            };
+            let pool = |pool: usize| (pools[pool], desired.pools[pool].len());
+            self.scopes.insert(id, scopes(service_port, &frontend.choices, flags, pool));
+            source_ranges.extend(
+                frontend.access.prefixes().iter().map(|prefix| {
+                    (SourceRangeKey::of_prefix(id, prefix.addr, prefix.length), SourceRange { flags: 0 })
+                }),
+            );
         }
         let pool_rows = desired.pools.iter().zip(&pools).flat_map(|(content, pool)| {
             (0u32..).zip(content.iter()).map(|(slot, backend)| (PoolKey { pool: *pool, slot }, *backend))
@@ -267,6 +278,7 @@ impl FamilyAssign<'_> {
             frontends: frontends.into_iter().collect(),
             pools: pool_rows.collect(),
             members: members.collect(),
+            source_ranges,
         }
     }
 
@@ -310,16 +322,16 @@ const fn row<A>(id: u32, frontend: &DesiredFrontend<A>) -> Frontend {
 }
 
 /// A frontend that passes keeps its Service port: flows from the time when it did not are still members'.
-fn scopes(service_port: u32, choices: &Choices, pool: impl Fn(usize) -> (u32, usize)) -> Scopes {
+fn scopes(service_port: u32, choices: &Choices, flags: u8, pool: impl Fn(usize) -> (u32, usize)) -> Scopes {
     let scope = |choice| match choice {
         Choice::Pass => Scope::PASS,
-        Choice::Reject => Scope::REJECT,
-        Choice::Drop => Scope::DROP,
+        Choice::Reject => Scope::REJECT.with_flags(flags),
+        Choice::Drop => Scope::DROP.with_flags(flags),
         Choice::Balance(index) => {
             let crate::desired::PoolIndex(index) = index;
             let (id, count) = pool(index);
             // `desired` makes no larger pool.
-            Scope::balance(id, count as u16)
+            Scope::balance(id, count as u16).with_flags(flags)
         }
     };
     Scopes {

@@ -150,7 +150,12 @@ fn policy(args: &PolicyArgs, node_name: String) -> Result<Policy, Error> {
 }
 
 fn dataplane_sizes(args: &SizeArgs) -> Sizes {
-    Sizes { frontends_max: args.frontends_max, backends_max: args.backends_max, flows_max: args.flows_max }
+    Sizes {
+        frontends_max: args.frontends_max,
+        backends_max: args.backends_max,
+        source_ranges_max: args.source_ranges_max,
+        flows_max: args.flows_max,
+    }
 }
 
 fn dataplane_timeouts(args: &TimeoutArgs) -> Timeouts {

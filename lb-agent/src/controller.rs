@@ -32,6 +32,7 @@ impl From<&Sizes> for Limits {
             frontends_max: sizes.frontends_max,
             pool_rows_max: sizes.backends_max - sizes.backends_max / POOL_ROWS_SPARE,
             members_max: sizes.backends_max,
+            source_ranges_max: sizes.source_ranges_max,
         }
     }
 }
@@ -279,9 +280,11 @@ impl Controller {
         fn fits<A: TableAddr>(realised: &Tables, desired: &FamilyDesired<A>, limits: &Limits) -> bool {
             let there = A::tables(realised);
             let pool_rows: usize = desired.pools.iter().map(|pool| pool.len()).sum();
+            let ranges: usize = desired.frontends.values().map(|frontend| frontend.access.len()).sum();
             there.frontends.len() + desired.frontends.len() <= limits.frontends_max as usize
                 && there.pools.len() + pool_rows <= limits.pool_rows_max as usize
                 && there.members.len() + desired.members.len() <= limits.members_max as usize
+                && there.source_ranges.len() + ranges <= limits.source_ranges_max as usize
         }
         let frontends = |tables: &Tables| tables.v4.frontends.len() + tables.v6.frontends.len();
         let wanted = desired.v4.frontends.len() + desired.v6.frontends.len();
@@ -373,6 +376,8 @@ fn difference(believed: &Tables, found: &Tables) -> usize {
     count(&believed.v4.frontends, &found.v4.frontends)
         + count(&believed.v4.pools, &found.v4.pools)
         + count(&believed.v4.members, &found.v4.members)
+        + count(&believed.v4.source_ranges, &found.v4.source_ranges)
+        + count(&believed.v6.source_ranges, &found.v6.source_ranges)
         + count(&believed.v6.frontends, &found.v6.frontends)
         + count(&believed.v6.pools, &found.v6.pools)
         + count(&believed.v6.members, &found.v6.members)

@@ -16,7 +16,10 @@ mod sys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use lb_common::table::{Backend, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes};
+use lb_common::addr::Addr;
+use lb_common::table::{
+    Backend, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes, SourceRange, SourceRangeKey,
+};
 
 pub use sys::Hook;
 
@@ -35,13 +38,14 @@ pub struct Settings {
 pub struct Sizes {
     pub frontends_max: u32,
     pub backends_max: u32,
+    pub source_ranges_max: u32,
     /// Entries; a flow has two.
     pub flows_max: u32,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { frontends_max: 1 << 16, backends_max: 1 << 18, flows_max: 1 << 18 }
+        Self { frontends_max: 1 << 16, backends_max: 1 << 18, source_ranges_max: 1 << 16, flows_max: 1 << 18 }
     }
 }
 
@@ -67,11 +71,29 @@ pub struct FamilyTables<A> {
     pub frontends: BTreeMap<FrontendKey<A>, Frontend>,
     pub pools: BTreeMap<PoolKey, Backend<A>>,
     pub members: BTreeMap<MemberKey<A>, Member>,
+    pub source_ranges: BTreeMap<SourceRangeKey<A>, SourceRange>,
 }
 
 impl<A> Default for FamilyTables<A> {
     fn default() -> Self {
-        Self { frontends: BTreeMap::new(), pools: BTreeMap::new(), members: BTreeMap::new() }
+        Self {
+            frontends: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            members: BTreeMap::new(),
+            source_ranges: BTreeMap::new(),
+        }
+    }
+}
+
+impl<A: Addr> FamilyTables<A> {
+    /// From where a frontend may be dialled.
+    pub fn source_ranges_of(&self, frontend: u32) -> impl Iterator<Item = (&SourceRangeKey<A>, &SourceRange)> {
+        // As the kernel's keys do, they begin with the length: each length is looked up for itself.
+        (0..=size_of::<A>() as u8 * 8).flat_map(move |length| {
+            let first = SourceRangeKey::of_prefix(frontend, A::new_zeroed(), length);
+            let is_of = move |key: &SourceRangeKey<A>| (key.prefix_len, key.frontend) == (first.prefix_len, frontend);
+            self.source_ranges.range(first..).take_while(move |(key, _)| is_of(key))
+        })
     }
 }
 
@@ -90,11 +112,13 @@ pub struct Tables {
 pub enum FamilyOp<A> {
     UpsertPools(Vec<(PoolKey, Backend<A>)>),
     UpsertMembers(Vec<(MemberKey<A>, Member)>),
+    UpsertSourceRanges(Vec<(SourceRangeKey<A>, SourceRange)>),
     /// New keys are inserted; existing ones are changed in place, their `id` must stay the same.
     UpsertFrontends(Vec<(FrontendKey<A>, Frontend)>),
     DeleteFrontends(Vec<FrontendKey<A>>),
     DeleteMembers(Vec<MemberKey<A>>),
     DeletePools(Vec<PoolKey>),
+    DeleteSourceRanges(Vec<SourceRangeKey<A>>),
 }
 
 /// One step of a plan.

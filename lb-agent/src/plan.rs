@@ -1,6 +1,6 @@
 //! The way from realised to wanted tables: a list of steps that is safe after every single row.
 //!
-//! Referent before referrer: pools, members, scopes, frontends; then a grace period; then deletes the other way round.
+//! Referent before referrer: pools, members, source ranges, scopes, frontends; then a grace period; then deletes the other way round.
 //! Members that leave go before the scopes switch: a flow that meets the new pool asks them once, and never again.
 //! A frontend is never deleted outright: it drains first, and goes when no flow refers to it.
 
@@ -47,6 +47,7 @@ impl Steps {
     fn add_family<A: TableAddr>(&mut self, realised: &FamilyTables<A>, wanted: &FamilyTables<A>, drained: Drained<'_>) {
         let pools = Difference::of(&realised.pools, &wanted.pools);
         let members = Difference::of(&realised.members, &wanted.members);
+        let ranges = Difference::of(&realised.source_ranges, &wanted.source_ranges);
         let frontends = Difference::of(&realised.frontends, &wanted.frontends);
         let (drain, delete) = retire(&realised.frontends, frontends.gone, drained);
         let upserts = [frontends.upserts, drain].concat();
@@ -57,9 +58,11 @@ impl Steps {
         };
         push(&mut self.referents, pools.upserts.is_empty(), FamilyOp::UpsertPools(pools.upserts));
         push(&mut self.referents, members.upserts.is_empty(), FamilyOp::UpsertMembers(members.upserts));
+        push(&mut self.referents, ranges.upserts.is_empty(), FamilyOp::UpsertSourceRanges(ranges.upserts));
         push(&mut self.frontends, upserts.is_empty(), FamilyOp::UpsertFrontends(upserts));
         push(&mut self.frontend_deletes, delete.is_empty(), FamilyOp::DeleteFrontends(delete));
         push(&mut self.member_deletes, members.gone.is_empty(), FamilyOp::DeleteMembers(members.gone));
+        push(&mut self.referent_deletes, ranges.gone.is_empty(), FamilyOp::DeleteSourceRanges(ranges.gone));
         push(&mut self.referent_deletes, pools.gone.is_empty(), FamilyOp::DeletePools(pools.gone));
     }
 

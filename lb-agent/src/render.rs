@@ -5,6 +5,7 @@
 mod frontend;
 mod guard;
 mod pool;
+mod source_range;
 mod warning;
 
 use comfy_table::Table;
@@ -14,6 +15,7 @@ use serde::Serialize;
 pub use frontend::{FrontendRow, ScopeRow, frontends, mode, rule};
 pub use guard::{GuardRow, guard};
 pub use pool::{MemberRow, PoolRow, members, pools};
+pub use source_range::{SourceRangeRow, source_ranges};
 
 /// A row of a table.
 pub trait Row: Serialize {

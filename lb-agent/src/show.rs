@@ -21,6 +21,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
             print_rows(&frontends::read(&pins()?, &services)?, output);
         }
         Subject::Pools => print_rows(&render::pools(&pins()?.tables()?), output),
+        Subject::SourceRanges => print_rows(&render::source_ranges(&pins()?.tables()?), output),
         Subject::Flows => print_rows(&flows::read(&pins()?)?, output),
         Subject::Counters => print_rows(&counters::read(&pins()?)?, output),
         Subject::Interfaces => print_rows(&interfaces::read(&pins()?)?, output),

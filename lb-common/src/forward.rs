@@ -8,7 +8,7 @@ use crate::flow::{self, Timeouts};
 use crate::parse::{Headers, TcpFlags};
 use crate::table::{
     Action, Backend, Counter, DIRECT, Direction, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, MemberKey,
-    PoolKey, Scope, Tuple,
+    PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
 };
 use crate::verdict::Verdict;
 
@@ -70,6 +70,8 @@ pub trait Tables<A: Addr> {
     fn service_port(&self, frontend: u32) -> u32;
     fn backend(&self, key: &PoolKey) -> Option<Backend<A>>;
     fn is_member(&self, key: &MemberKey<A>) -> bool;
+    /// Whether the source ranges of a frontend let this client in.
+    fn is_source_allowed(&self, key: &SourceRangeKey<A>) -> bool;
     /// Whether this is an endpoint of any Service.
     fn is_endpoint(&self, key: &EndpointKey<A>) -> bool;
     fn flow(&self, key: &FlowKey<A>) -> Option<Self::Flow>;
@@ -118,6 +120,8 @@ pub struct Work<A> {
     /// The destination as the tables of frontends and endpoints know it.
     frontend_key: FrontendKey<A>,
     endpoint_key: EndpointKey<A>,
+    /// The client as the table of source ranges knows it.
+    source_key: SourceRangeKey<A>,
 }
 
 impl<A: Addr> Work<A> {
@@ -130,7 +134,8 @@ impl<A: Addr> Work<A> {
         let flow = Flow { to: tuple, frontend: 0, pool: 0, state, pad: [0; 3], last_seen_jiffies: 0 };
         let frontend_key = FrontendKey { addr, port: 0, proto: Proto::TCP, pad: 0 };
         let endpoint_key = EndpointKey { addr, port: 0, pad: 0 };
-        Self { key, to: tuple, partner_key: key, other_key: key, flow, frontend_key, endpoint_key }
+        let source_key = SourceRangeKey::of_prefix(0, addr, 0);
+        Self { key, to: tuple, partner_key: key, other_key: key, flow, frontend_key, endpoint_key, source_key }
     }
 
     /// Whether the packet keeps its tuple, as those of most direct connections do.
@@ -366,6 +371,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     fn first_packet(&mut self, frontend: u32) -> Verdict {
         let tables = self.tables;
         let scope = tables.scope(frontend, self.edge.client);
+        if scope.has(ScopeFlags::SOURCE_RANGES) && !self.is_source_allowed(frontend) {
+            return Verdict::Drop(Counter::DropSourceRange);
+        }
         match scope.action {
             Action::Pass => {
                 tables.count(Counter::PassedProxy);
@@ -379,6 +387,15 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
                 None => self.translated(frontend),
             },
         }
+    }
+
+    /// Whether the client may open a flow: asked with the address that it has, before anything is decided, rejected or
+    /// dropped, as netfilter does. Known flows are not asked again.
+    #[inline(never)]
+    fn is_source_allowed(&mut self, frontend: u32) -> bool {
+        let Work { key, source_key, .. } = &mut *self.work;
+        source_key.set_client(frontend, key.tuple.src);
+        self.tables.is_source_allowed(source_key)
     }
 
     /// Chooses a backend whose reply tuple is free at this edge and inserts both entries, the reply first: the insert

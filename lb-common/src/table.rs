@@ -8,6 +8,7 @@
 mod flow;
 mod frontend;
 mod pool;
+mod source_range;
 mod stats;
 
 pub use flow::{DIRECT, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, Tuple};
@@ -15,10 +16,11 @@ pub use frontend::{
     Action, Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, ScopeFlags, Scopes, bpf_spin_lock,
 };
 pub use pool::{Backend, Endpoint, EndpointKey, Member, MemberKey, MemberState, PoolKey};
+pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{Counter, CounterValue, EdgeState, FrontendStats, Owner, RejectBucket};
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// A key or value of a map: plain bytes without padding.
 ///
@@ -58,6 +60,8 @@ pub mod name {
     pub const MEMBERS6: &str = "members6";
     pub const ENDPOINTS4: &str = "endpoints4";
     pub const ENDPOINTS6: &str = "endpoints6";
+    pub const SOURCE_RANGES4: &str = "source_ranges4";
+    pub const SOURCE_RANGES6: &str = "source_ranges6";
     pub const FLOWS4: &str = "flows4";
     pub const FLOWS6: &str = "flows6";
     pub const COUNTERS: &str = "counters";
@@ -89,6 +93,9 @@ mod tests {
             size_of::<EndpointKey<[u8; 4]>>(),
             size_of::<EndpointKey<[u8; 16]>>(),
             size_of::<Endpoint>(),
+            size_of::<SourceRangeKey<[u8; 4]>>(),
+            size_of::<SourceRangeKey<[u8; 16]>>(),
+            size_of::<SourceRange>(),
             size_of::<FlowKey<[u8; 4]>>(),
             size_of::<FlowKey<[u8; 16]>>(),
             size_of::<Flow<[u8; 4]>>(),
@@ -101,7 +108,7 @@ mod tests {
         ];
         assert_eq!(
             (LAYOUT_VERSION, sizes),
-            (2, [8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 8, 20, 4, 20, 44, 32, 56, 16, 40, 8, 16, 16])
+            (3, [8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 8, 20, 4, 12, 24, 4, 20, 44, 32, 56, 16, 40, 8, 16, 16])
         );
     }
 }

@@ -1,13 +1,13 @@
 //! Every map, with its type and default size; the agent sets the real sizes at load.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
 use lb_common::reject::Unreachable;
 use lb_common::table::{
     Backend, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Frontend, FrontendKey, FrontendStats,
-    Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes,
+    Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes, SourceRange,
 };
 
 /// Slots of `edges`: the low 16 bits of an interface index choose one.
@@ -16,6 +16,7 @@ pub const EDGES_MAX: usize = 1 << 16;
 const COUNTERS_MAX: usize = 64;
 const FRONTENDS_MAX: usize = 1 << 16;
 const BACKENDS_MAX: usize = 1 << 18;
+const SOURCE_RANGES_MAX: usize = 1 << 16;
 const FLOWS_MAX: usize = 1 << 18;
 
 type Sparse<K, V, const N: usize> = HashMap<K, V, N, { BPF_F_NO_PREALLOC as usize }>;
@@ -23,6 +24,13 @@ pub type Frontends<A> = Sparse<FrontendKey<A>, Frontend, FRONTENDS_MAX>;
 pub type Pools<A> = Sparse<PoolKey, Backend<A>, BACKENDS_MAX>;
 pub type Members<A> = Sparse<MemberKey<A>, Member, BACKENDS_MAX>;
 pub type Endpoints<A> = Sparse<EndpointKey<A>, Endpoint, BACKENDS_MAX>;
+/// What a prefix of `source_ranges` is made of: a [`lb_common::table::SourceRangeKey`] without its length.
+#[repr(C)]
+pub struct Source<A> {
+    pub frontend: u32,
+    pub addr: A,
+}
+pub type SourceRanges<A> = LpmTrie<Source<A>, SourceRange, SOURCE_RANGES_MAX>;
 pub type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_MAX>;
 
 type V4 = [u8; 4];
@@ -55,6 +63,12 @@ static members6: Members<V6> = HashMap::new();
 static endpoints4: Endpoints<V4> = HashMap::new();
 #[btf_map]
 static endpoints6: Endpoints<V6> = HashMap::new();
+
+/// From where frontends may be dialled.
+#[btf_map]
+static source_ranges4: SourceRanges<V4> = LpmTrie::new();
+#[btf_map]
+static source_ranges6: SourceRanges<V6> = LpmTrie::new();
 
 /// Connection tracking: two entries a flow.
 #[btf_map]
@@ -94,12 +108,13 @@ pub trait FamilyMaps: Unreachable {
     fn pools() -> &'static Pools<Self>;
     fn members() -> &'static Members<Self>;
     fn endpoints() -> &'static Endpoints<Self>;
+    fn source_ranges() -> &'static SourceRanges<Self>;
     fn flows() -> &'static Flows<Self>;
     fn work() -> &'static PerCpuArray<Work<Self>, 1>;
 }
 
 macro_rules! family_maps {
-    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $flows:ident, $work:ident) => {
+    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $source_ranges:ident, $flows:ident, $work:ident) => {
         impl FamilyMaps for $addr {
             #[inline(always)]
             fn frontends() -> &'static Frontends<Self> {
@@ -118,6 +133,10 @@ macro_rules! family_maps {
                 &$endpoints
             }
             #[inline(always)]
+            fn source_ranges() -> &'static SourceRanges<Self> {
+                &$source_ranges
+            }
+            #[inline(always)]
             fn flows() -> &'static Flows<Self> {
                 &$flows
             }
@@ -128,5 +147,5 @@ macro_rules! family_maps {
         }
     };
 }
-family_maps!(V4: frontends4, pools4, members4, endpoints4, flows4, work4);
-family_maps!(V6: frontends6, pools6, members6, endpoints6, flows6, work6);
+family_maps!(V4: frontends4, pools4, members4, endpoints4, source_ranges4, flows4, work4);
+family_maps!(V6: frontends6, pools6, members6, endpoints6, source_ranges6, flows6, work6);

@@ -2,13 +2,14 @@
 
 use core::ptr::{addr_of, addr_of_mut};
 
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::forward::{Client, Event, FlowRef, InsertError, Tables, Work};
 use lb_common::table::{
     Backend, Counter, CounterValue, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, FrontendStats, MemberKey,
-    PoolKey, Scope, Scopes, Tuple,
+    PoolKey, Scope, Scopes, SourceRangeKey, Tuple,
 };
 
-use crate::maps::{self, EDGES_MAX, FamilyMaps};
+use crate::maps::{self, EDGES_MAX, FamilyMaps, Source};
 use crate::skb::copy_words;
 
 const BPF_NOEXIST: u64 = 1;
@@ -141,6 +142,13 @@ impl<A: FamilyMaps> Tables<A> for Maps {
     #[inline(always)]
     fn is_member(&self, key: &MemberKey<A>) -> bool {
         A::members().get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn is_source_allowed(&self, key: &SourceRangeKey<A>) -> bool {
+        // SAFETY: both are a prefix length, a frontend and an address, without padding; the map's own is packed.
+        let key = unsafe { &*core::ptr::from_ref(key).cast::<Key<Source<A>>>() };
+        A::source_ranges().get(key).is_some()
     }
 
     #[inline(always)]

@@ -13,5 +13,6 @@ mod interfaces;
 mod ip_mode;
 mod kube_proxy;
 mod netfilter;
+mod source_ranges;
 mod uplink;
 mod wiring;

@@ -88,7 +88,9 @@ fn perform(stage: &mut Stage, name: &str, body: &str) -> Result<Option<String>> 
         ["restart"] => stage.restart()?,
         ["flows"] => stage.set_flows(body)?,
         ["reclaim"] => stage.reclaim()?,
-        ["frontends" | "pools" | "members" | "guard" | "warnings"] => return Ok(Some(stage.table(words[0]))),
+        ["frontends" | "pools" | "members" | "source-ranges" | "guard" | "warnings"] => {
+            return Ok(Some(stage.table(words[0])));
+        }
         _ => bail!("not a step"),
     }
     Ok(None)

@@ -61,7 +61,10 @@ fn settings_arrive() {
     let annotations: Vec<_> =
         config.policy.proxy_annotations.iter().map(|wanted| (&*wanted.key, wanted.value.as_deref())).collect();
     assert_eq!(annotations, [("a/b", None), ("c", Some("d=e"))]);
-    assert_eq!(config.dataplane.sizes, Sizes { frontends_max: 10, backends_max: 20, flows_max: 1000 });
+    assert_eq!(
+        config.dataplane.sizes,
+        Sizes { frontends_max: 10, backends_max: 20, flows_max: 1000, ..Sizes::default() }
+    );
     let timeouts = Timeouts { tcp_established_secs: 5, tcp_closing_secs: 6, tcp_syn_secs: 7, udp_secs: 8 };
     assert_eq!(config.dataplane.timeouts, timeouts);
     assert_eq!(config.dataplane.rejects_per_sec, 11);

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::table::{FrontendKey, FrontendState, MemberKey, PoolKey, Scopes};
+use lb_common::table::{FrontendKey, FrontendState, MemberKey, PoolKey, ScopeFlags, Scopes};
 
 use crate::apply::pools_of;
 use crate::dataplane::{FamilyTables, Tables};
@@ -168,7 +168,12 @@ fn take_frontends<A: TableAddr>(
 fn take_frontend<A: TableAddr>(key: &FrontendKey<A>, realised: &Tables, rows: &mut Tables) {
     let Some(frontend) = A::tables(realised).frontends.get(key) else { return };
     A::tables_mut(rows).frontends.insert(*key, *frontend);
-    rows.scopes.extend(realised.scopes.get(&frontend.id).map(|scopes| (frontend.id, *scopes)));
+    let Some(scopes) = realised.scopes.get(&frontend.id) else { return };
+    rows.scopes.insert(frontend.id, *scopes);
+    if [scopes.workload, scopes.host, scopes.external].iter().any(|scope| scope.has(ScopeFlags::SOURCE_RANGES)) {
+        let ranges = A::tables(realised).source_ranges_of(frontend.id).map(|(key, range)| (*key, *range));
+        A::tables_mut(rows).source_ranges.extend(ranges);
+    }
 }
 
 fn take_draining<'a, A: TableAddr>(

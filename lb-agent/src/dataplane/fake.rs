@@ -141,6 +141,10 @@ impl FakeDataplane {
                 of(tables).members.insert(*key, *member);
                 Ok(())
             }),
+            FamilyOp::UpsertSourceRanges(rows) => self.write("source_ranges", rows, |tables, (key, range)| {
+                of(tables).source_ranges.insert(*key, *range);
+                Ok(())
+            }),
             FamilyOp::UpsertFrontends(rows) => {
                 let is_settled = !self.unsettled.deletes;
                 self.write("frontends", rows, |tables, (key, frontend)| {
@@ -164,6 +168,13 @@ impl FakeDataplane {
                 of(tables).members.remove(key);
                 Ok(())
             }),
+            FamilyOp::DeleteSourceRanges(keys) => {
+                assert!(!self.unsettled.scopes, "a source range was deleted after a switch without a grace period");
+                self.write("source_ranges", keys, |tables, key| {
+                    of(tables).source_ranges.remove(key);
+                    Ok(())
+                })
+            }
             FamilyOp::DeletePools(keys) => {
                 assert!(!self.unsettled.scopes, "a pool was deleted after a switch without a grace period");
                 self.write("pools", keys, |tables, key| {

@@ -9,7 +9,7 @@ use std::path::Path;
 use lb_common::addr::Addr;
 use lb_common::table::{
     Backend, Counter, CounterValue, Endpoint, EndpointKey, Flow, FlowKey, Frontend, FrontendKey, FrontendStats, Member,
-    MemberKey, Owner, PoolKey, TableType, name,
+    MemberKey, Owner, PoolKey, SourceRange, SourceRangeKey, TableType, name,
 };
 use zerocopy::FromBytes;
 
@@ -60,7 +60,8 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
     }
 
     fn error(&self, op: &'static str, keys: &[K], BatchError { index, source }: BatchError) -> Error {
-        if source.raw_os_error() == Some(libc::E2BIG) {
+        // What a hash calls E2BIG is ENOSPC in a trie.
+        if matches!(source.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) {
             return Error::Full { map: self.name, max: self.max_entries().unwrap_or(0), setting: self.setting };
         }
         let key = keys.get(index).map_or_else(|| "(all rows)".into(), |key| format!("{key:?}"));
@@ -75,8 +76,10 @@ fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
 }
 
 /// The maps of a family, in the order of [`FamilyMaps`].
-const FAMILY4: [&str; 5] = [name::FRONTENDS4, name::POOLS4, name::MEMBERS4, name::ENDPOINTS4, name::FLOWS4];
-const FAMILY6: [&str; 5] = [name::FRONTENDS6, name::POOLS6, name::MEMBERS6, name::ENDPOINTS6, name::FLOWS6];
+const FAMILY4: [&str; 6] =
+    [name::FRONTENDS4, name::POOLS4, name::MEMBERS4, name::ENDPOINTS4, name::SOURCE_RANGES4, name::FLOWS4];
+const FAMILY6: [&str; 6] =
+    [name::FRONTENDS6, name::POOLS6, name::MEMBERS6, name::ENDPOINTS6, name::SOURCE_RANGES6, name::FLOWS6];
 
 /// The maps of one family.
 pub struct FamilyMaps<A> {
@@ -85,16 +88,19 @@ pub struct FamilyMaps<A> {
     pub members: Table<MemberKey<A>, Member>,
     /// An index over `members`, kept by [`FamilyMaps::perform`] and [`FamilyMaps::index_endpoints`].
     endpoints: Table<EndpointKey<A>, Endpoint>,
+    source_ranges: Table<SourceRangeKey<A>, SourceRange>,
     pub flows: Table<FlowKey<A>, Flow<A>>,
 }
 
 impl<A: Addr> FamilyMaps<A> {
-    fn open(directory: &Path, [frontends, pools, members, endpoints, flows]: [&'static str; 5]) -> Result<Self, Error> {
+    fn open(directory: &Path, names: [&'static str; 6]) -> Result<Self, Error> {
+        let [frontends, pools, members, endpoints, source_ranges, flows] = names;
         Ok(Self {
             frontends: Table::open(directory, frontends, "--frontends-max")?,
             pools: Table::open(directory, pools, "--backends-max")?,
             members: Table::open(directory, members, "--backends-max")?,
             endpoints: Table::open(directory, endpoints, "--backends-max")?,
+            source_ranges: Table::open(directory, source_ranges, "--source-ranges-max")?,
             flows: Table::open(directory, flows, "--flows-max")?,
         })
     }
@@ -105,6 +111,7 @@ impl<A: Addr> FamilyMaps<A> {
             frontends: self.frontends.dump()?.into_iter().collect(),
             pools: self.pools.dump()?.into_iter().collect(),
             members: self.members.dump()?.into_iter().collect(),
+            source_ranges: self.source_ranges.dump()?.into_iter().collect(),
         })
     }
 
@@ -115,10 +122,12 @@ impl<A: Addr> FamilyMaps<A> {
                 self.add_endpoints(rows)?;
                 self.members.upsert(rows, 0)
             }
+            FamilyOp::UpsertSourceRanges(rows) => self.source_ranges.upsert(rows, 0),
             FamilyOp::UpsertFrontends(rows) => self.frontends.upsert(rows, BPF_F_LOCK),
             FamilyOp::DeleteFrontends(keys) => self.frontends.delete(keys),
             FamilyOp::DeleteMembers(keys) => self.members.delete(keys),
             FamilyOp::DeletePools(keys) => self.pools.delete(keys),
+            FamilyOp::DeleteSourceRanges(keys) => self.source_ranges.delete(keys),
         }
     }
 

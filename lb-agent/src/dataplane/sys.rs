@@ -194,12 +194,14 @@ pub fn dump<K: TableType, V: TableType>(map: BorrowedFd<'_>) -> Result<(Vec<(K, 
     let (mut rows, mut invalid) = (Vec::new(), 0);
     let mut keys = vec![0_u8; BATCH * size_of::<K>()];
     let mut values = vec![0_u8; BATCH * size_of::<V>()];
-    let (mut count_max, mut from, mut to) = (BATCH, None::<u64>, 0_u64);
+    // Where to go on: the number of a bucket, or in a trie the last key.
+    let token_len = size_of::<K>().max(size_of::<u64>());
+    let (mut count_max, mut from, mut to) = (BATCH, None::<Vec<u8>>, vec![0_u8; token_len]);
     loop {
         let mut attr = zeroed();
         attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
-        attr.batch.in_batch = from.as_ref().map_or(0, |token| std::ptr::from_ref(token) as u64);
-        attr.batch.out_batch = std::ptr::from_mut(&mut to) as u64;
+        attr.batch.in_batch = from.as_ref().map_or(0, |token| token.as_ptr() as u64);
+        attr.batch.out_batch = to.as_mut_ptr() as u64;
         attr.batch.keys = keys.as_mut_ptr() as u64;
         attr.batch.values = values.as_mut_ptr() as u64;
         attr.batch.count = count_max as u32;
@@ -227,7 +229,7 @@ pub fn dump<K: TableType, V: TableType>(map: BorrowedFd<'_>) -> Result<(Vec<(K, 
         if is_last {
             return Ok((rows, invalid));
         }
-        from = Some(to);
+        from = Some(to.clone());
     }
 }
 

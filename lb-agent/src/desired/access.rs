@@ -3,10 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_common::addr::Addr;
-
 use crate::family::TableAddr;
-use crate::model::{Prefix, Service, SourceRange, Warning, WarningKind};
+use crate::model::{Prefix, Service, SourceRange};
 
 /// Whether a frontend asks where a new flow comes from. Pods and the node are asked like everybody else (SR-02).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,20 +55,23 @@ pub fn access<A: TableAddr>(service: &Service, node_addr: Option<IpAddr>, vips: 
     Access::Only(allowed.into())
 }
 
-/// A filter that is not enforced would let everybody in, so the address is left to whoever enforces it.
-pub fn restricted_warning(object: &str) -> Warning {
-    Warning::new(
-        WarningKind::Unsupported,
-        "is not enforced by this version, so the address is left to kube-proxy and the balancer",
-        "remove the ranges to have the address served here",
-    )
-    .of(object)
-    .at("spec.loadBalancerSourceRanges")
-}
+impl<A> Access<A> {
+    /// Prefixes that it takes.
+    pub fn len(&self) -> usize {
+        self.prefixes().len()
+    }
 
-impl<A: Addr> Access<A> {
-    pub fn is_open(&self) -> bool {
-        matches!(self, Self::Open)
+    /// Whether nobody is asked, or nobody let in: no prefix in either case.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Those that let somebody in.
+    pub fn prefixes(&self) -> &[SourcePrefix<A>] {
+        match self {
+            Self::Open => &[],
+            Self::Only(prefixes) => prefixes,
+        }
     }
 }
 

@@ -79,6 +79,7 @@ impl ServicePorts {
 pub struct FamilyBuilder<A> {
     rows: FamilyDesired<A>,
     pool_rows: usize,
+    source_ranges: usize,
     pools: HashMap<Arc<[Backend<A>]>, PoolIndex>,
 }
 
@@ -100,7 +101,7 @@ struct FrontendRow<A> {
 
 impl<A: TableAddr> FamilyBuilder<A> {
     pub fn new() -> Self {
-        Self { rows: FamilyDesired::default(), pool_rows: 0, pools: HashMap::new() }
+        Self { rows: FamilyDesired::default(), pool_rows: 0, source_ranges: 0, pools: HashMap::new() }
     }
 
     pub fn finish(self) -> FamilyDesired<A> {
@@ -117,9 +118,6 @@ impl<A: TableAddr> FamilyBuilder<A> {
         }
         let vips = || claims.iter().filter(|(_, claim)| claim.is_vip()).map(|(addr, _)| *addr);
         let access = access::access(of.service, of.here.primary(A::FAMILY), vips());
-        if !access.is_open() && vips().next().is_some() {
-            shared.warnings.push(access::restricted_warning(&format!("Service {}", of.service.name)));
-        }
         let mut ports = Vec::with_capacity(of.service.ports.len());
         for port in &of.service.ports {
             ports.extend(self.port_rows(of, port, &claims, &access, shared));
@@ -159,10 +157,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
             }
             // IPM-41: nobody is kept from an address that is the balancer's.
             let access = if claim.is_vip() { access.clone() } else { Access::Open };
-            let targets = match access {
-                Access::Only(_) => Targets::PASS,
-                Access::Open => scope::targets(claim, of.service, usable.supply()),
-            };
+            let targets = scope::targets(claim, of.service, usable.supply());
             frontends.push(FrontendRow { key, claim: *claim, targets, access });
         }
         if frontends.is_empty() {
@@ -196,6 +191,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
         let frontends = ports.iter().map(|rows| rows.frontends.len()).sum::<usize>();
         let members = ports.iter().map(|rows| rows.usable.members.len()).sum::<usize>();
         let pools = ports.iter().map(|rows| self.new_pool_rows(rows)).sum::<usize>();
+        let ranges = ports.iter().flat_map(|rows| &rows.frontends).map(|row| row.access.len()).sum::<usize>();
         let limits = &shared.limits;
         let ids = shared.frontend_count as usize;
         [
@@ -203,6 +199,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
             ("frontends", self.rows.frontends.len() + frontends, limits.frontends_max),
             ("backends in pools", self.pool_rows + pools, limits.pool_rows_max),
             ("members", self.rows.members.len() + members, limits.members_max),
+            ("source ranges", self.source_ranges + ranges, limits.source_ranges_max),
         ]
         .into_iter()
         .find(|(_, wanted, max)| *wanted > *max as usize)
@@ -227,6 +224,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
         let service_port = shared.service_ports.index(&of.name, rows.port);
         shared.frontend_count += rows.frontends.len() as u32;
         for FrontendRow { key, claim, targets, access } in rows.frontends {
+            self.source_ranges += access.len();
             let choices = Choices {
                 workload: self.choice(targets.workload, &rows.usable),
                 host: self.choice(targets.host, &rows.usable),

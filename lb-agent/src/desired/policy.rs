@@ -66,10 +66,17 @@ pub struct Limits {
     pub pool_rows_max: u32,
     /// Rows of `members4`, and as many of `members6`.
     pub members_max: u32,
+    /// Rows of `source_ranges4`, and as many of `source_ranges6`.
+    pub source_ranges_max: u32,
 }
 
 impl Limits {
     /// For tests and tools that have no tables to fill.
-    pub const UNLIMITED: Self =
-        Self { frontend_ids_max: u32::MAX, frontends_max: u32::MAX, pool_rows_max: u32::MAX, members_max: u32::MAX };
+    pub const UNLIMITED: Self = Self {
+        frontend_ids_max: u32::MAX,
+        frontends_max: u32::MAX,
+        pool_rows_max: u32::MAX,
+        members_max: u32::MAX,
+        source_ranges_max: u32::MAX,
+    };
 }

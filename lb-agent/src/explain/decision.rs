@@ -6,14 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::addr::Addr;
 use lb_common::table::{
     Action, Backend, Direction, Flow, FlowKey, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Scope,
-    Scopes,
+    ScopeFlags, Scopes, SourceRangeKey,
 };
 use serde::Serialize;
 
 use super::{Caller, Destination};
 use crate::ask::Services;
-use crate::dataplane::Tables;
 use crate::dataplane::pins::FlowRows;
+use crate::dataplane::{FamilyTables, Tables};
 use crate::family::TableAddr;
 use crate::render::{ScopeRow, mode, rule};
 
@@ -112,6 +112,9 @@ fn explain_in<A: TableAddr>(
             let (word, scope) = scope_for(from, &scopes);
             let backends = backends_of::<A>(&facts.tables, scope);
             let mut explanation = with_frontend(from, to, frontend, word, scope, backends);
+            if scope.has(ScopeFlags::SOURCE_RANGES) {
+                restrict(&mut explanation, from, frontend.id, tables);
+            }
             if let Some(frontend) = &mut explanation.frontend {
                 frontend.service = facts.services.names.get(&scopes.service_port).cloned();
                 frontend.deciding_key = facts.services.deciding_keys.get(&scopes.service_port).cloned();
@@ -141,6 +144,20 @@ fn explain_in<A: TableAddr>(
     }
     explanation.notes.extend(flow_note(from, &key, flows));
     explanation
+}
+
+/// What the source ranges of a frontend make of it.
+fn restrict<A: TableAddr>(explanation: &mut Explanation, from: &Caller, frontend: u32, tables: &FamilyTables<A>) {
+    let ranges: Vec<&SourceRangeKey<A>> = tables.source_ranges_of(frontend).map(|(key, _)| key).collect();
+    let texts: Vec<String> = ranges.iter().map(|range| format!("{}/{}", range.addr.into(), range.length())).collect();
+    explanation.notes.push(format!("only clients of these ranges are let in: {}", texts.join(", ")));
+    let Some(client) = from.addr().and_then(A::from_ip) else { return };
+    if !ranges.iter().any(|range| range.contains(&client)) {
+        "the client is in none of the Service's loadBalancerSourceRanges: the packet is dropped silently"
+            .clone_into(&mut explanation.sentence);
+        explanation.decision = Decision::Drop;
+        explanation.backends.clear();
+    }
 }
 
 /// Frontends at the same address, as text.

@@ -28,8 +28,8 @@ impl SnapshotCollector {
         Self { status, sizes }
     }
 
-    fn capacities(&self) -> [(&'static str, u32); 8] {
-        let Sizes { frontends_max, backends_max, flows_max } = self.sizes;
+    fn capacities(&self) -> [(&'static str, u32); 10] {
+        let Sizes { frontends_max, backends_max, source_ranges_max, flows_max } = self.sizes;
         [
             (name::FRONTENDS4, frontends_max),
             (name::FRONTENDS6, frontends_max),
@@ -37,6 +37,8 @@ impl SnapshotCollector {
             (name::POOLS6, backends_max),
             (name::MEMBERS4, backends_max),
             (name::MEMBERS6, backends_max),
+            (name::SOURCE_RANGES4, source_ranges_max),
+            (name::SOURCE_RANGES6, source_ranges_max),
             (name::FLOWS4, flows_max),
             (name::FLOWS6, flows_max),
         ]

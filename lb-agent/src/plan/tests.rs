@@ -2,7 +2,8 @@
 
 use lb_common::addr::Proto;
 use lb_common::table::{
-    Backend, FrontendKey, Member, MemberKey, MemberState, Mode, Origin, PoolKey, Rule, Scope, bpf_spin_lock,
+    Backend, FrontendKey, Member, MemberKey, MemberState, Mode, Origin, PoolKey, Rule, Scope, ScopeFlags, SourceRange,
+    SourceRangeKey, bpf_spin_lock,
 };
 
 use super::*;
@@ -28,6 +29,8 @@ fn names(ops: &[Op]) -> Vec<&'static str> {
         .map(|op| match op {
             Op::V4(FamilyOp::UpsertPools(_)) => "+pools",
             Op::V4(FamilyOp::UpsertMembers(_)) => "+members",
+            Op::V4(FamilyOp::UpsertSourceRanges(_)) => "+ranges",
+            Op::V4(FamilyOp::DeleteSourceRanges(_)) => "-ranges",
             Op::V4(FamilyOp::UpsertFrontends(_)) => "+frontends",
             Op::V4(FamilyOp::DeleteFrontends(_)) => "-frontends",
             Op::V4(FamilyOp::DeleteMembers(_)) => "-members",
@@ -48,6 +51,20 @@ fn equal_tables_need_nothing() {
 fn what_is_referred_to_comes_first() {
     let ops = plan(&Tables::default(), &tables(1, 1), Drained::Unknown);
     assert_eq!(names(&ops), ["+pools", "scopes", "+frontends"]);
+}
+
+/// A scope that asks for ranges that are not there yet would turn away whom they let in, and one that still asks for ranges
+/// that are gone, everybody.
+#[test]
+fn ranges_come_before_the_scope_that_asks_and_go_after_it() {
+    let open = tables(1, 1);
+    let mut restricted = tables(1, 1);
+    let key = SourceRangeKey::of_prefix(1, [10, 0, 0, 0], 8);
+    restricted.v4.source_ranges.insert(key, SourceRange { flags: 0 });
+    let scopes = restricted.scopes.get_mut(&1).expect("the frontend's");
+    scopes.workload = scopes.workload.with_flags(ScopeFlags::SOURCE_RANGES);
+    assert_eq!(names(&plan(&open, &restricted, Drained::Unknown)), ["+ranges", "scopes"]);
+    assert_eq!(names(&plan(&restricted, &open, Drained::Unknown)), ["scopes", "settle", "-ranges", "settle"]);
 }
 
 #[test]

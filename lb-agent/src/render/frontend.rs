@@ -38,6 +38,9 @@ pub struct ScopeRow {
     pub backends: u16,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub masquerade: bool,
+    /// New flows are dropped unless a source range lets their client in.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub source_ranges: bool,
 }
 
 /// All frontends, IPv4 first, by address, port and protocol.
@@ -101,7 +104,8 @@ impl ScopeRow {
             action: format!("{:?}", scope.action),
             pool: scope.pool,
             backends: scope.count,
-            masquerade: scope.flags & ScopeFlags::MASQUERADE != 0,
+            masquerade: scope.has(ScopeFlags::MASQUERADE),
+            source_ranges: scope.has(ScopeFlags::SOURCE_RANGES),
         }
     }
 }
@@ -112,7 +116,10 @@ impl fmt::Display for ScopeRow {
         if self.action == format!("{:?}", Action::Balance) {
             write!(f, " pool {} ({})", self.pool, self.backends)?;
         }
-        if self.masquerade { f.write_str(" masquerade") } else { Ok(()) }
+        if self.masquerade {
+            f.write_str(" masquerade")?;
+        }
+        if self.source_ranges { f.write_str(" restricted") } else { Ok(()) }
     }
 }
 

@@ -338,6 +338,8 @@ fn rows(controller: &Controller) -> Vec<(&'static str, usize)> {
         (name::POOLS6, tables.v6.pools.len()),
         (name::MEMBERS4, tables.v4.members.len()),
         (name::MEMBERS6, tables.v6.members.len()),
+        (name::SOURCE_RANGES4, tables.v4.source_ranges.len()),
+        (name::SOURCE_RANGES6, tables.v6.source_ranges.len()),
     ]
 }
 

@@ -76,6 +76,8 @@ pub struct ScopeFlags;
 impl ScopeFlags {
     /// The source becomes an address of this node.
     pub const MASQUERADE: u8 = 1;
+    /// New flows are dropped unless `source_ranges` lets their client in.
+    pub const SOURCE_RANGES: u8 = 2;
 }
 
 impl Scope {
@@ -93,6 +95,18 @@ impl Scope {
     /// DNAT to one of the `count` backends of `pool`.
     pub const fn balance(pool: u32, count: u16) -> Self {
         Self { pool, count, action: Action::Balance, flags: 0 }
+    }
+
+    /// The same scope with these [`ScopeFlags`].
+    #[must_use]
+    pub const fn with_flags(self, flags: u8) -> Self {
+        Self { flags, ..self }
+    }
+
+    /// Whether it has one of these [`ScopeFlags`].
+    #[inline(always)]
+    pub const fn has(self, flag: u8) -> bool {
+        self.flags & flag != 0
     }
 
     /// The scope in the eight bytes of one load. An unknown action is [`Action::Pass`]: never harm a packet because

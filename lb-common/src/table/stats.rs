@@ -95,6 +95,8 @@ counters! {
     IcmpTranslated = 13, "icmp_translated";
     /// A connection to an endpoint itself was noted, so that no flow takes its tuple.
     DirectNoted = 14, "direct_noted";
+    /// A new flow whose source is in none of the frontend's ranges.
+    DropSourceRange = 15, "drop_source_range";
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Which packets are somebody's business, and what each action does to a new flow.
 
 use lb_common::addr::Proto;
-use lb_common::table::{Counter, Scope};
+use lb_common::table::{Counter, Scope, ScopeFlags};
 use lb_common::verdict::Action;
 
 use super::scene::{ACK, RST, SYN, SYN_ACK, Scene, UDP};
 use super::{Case, Net};
 use crate::machine::Program;
-use crate::packet::{Answer, CLIENT_MAC, Described, NODE_MAC, Transport};
+use crate::packet::{Answer, CLIENT_MAC, Described, End, NODE_MAC, Transport};
 
 pub const CASES: &[Case] = &[
     ("stranger_passes", stranger_passes),
@@ -20,6 +20,10 @@ pub const CASES: &[Case] = &[
     ("empty_slot_drops", empty_slot_drops),
     ("scope_is_that_of_the_client", scope_is_that_of_the_client),
     ("all_backends_are_chosen", all_backends_are_chosen),
+    ("source_ranges_let_their_clients_in", source_ranges_let_their_clients_in),
+    ("source_ranges_come_before_reject", source_ranges_come_before_reject),
+    ("known_flows_are_not_asked_for_their_source", known_flows_are_not_asked_for_their_source),
+    ("source_ranges_are_those_of_the_frontend", source_ranges_are_those_of_the_frontend),
 ];
 
 fn stranger_passes(scene: &mut Scene<'_>) {
@@ -132,4 +136,67 @@ fn all_backends_are_chosen(scene: &mut Scene<'_>) {
     }
     // A backend that 200 even draws out of four leave out: less likely than 1e-24.
     assert_eq!(chosen, backends.into_iter().collect());
+}
+
+/// Packets that are dropped for their source.
+fn dropped(scene: &mut Scene<'_>, program: Program, transport: Transport, from: End) {
+    let (action, _) = scene.run(program, &Described::new(transport, from, scene.net.vip()));
+    assert_eq!(action, Action::Drop, "{transport:?} of {from:?}");
+}
+
+/// SR-01, SR-02: everybody is asked, pods as well; what is let in is balanced as ever.
+fn source_ranges_let_their_clients_in(scene: &mut Scene<'_>) {
+    for transport in [SYN, UDP, Transport::Sctp] {
+        // Hosts 0 to 7 and host 9.
+        let whole = scene.net.bits();
+        let backend = if transport == Transport::Sctp { (scene.net.host(20), 80) } else { scene.net.backend() };
+        scene.service(transport, &[backend]);
+        scene.restrict(1, &[(scene.net.host(0), whole - 3), (scene.net.host(9), whole)]);
+        for program in [Program::WorkloadIngress, Program::UplinkIngress] {
+            for (host, is_in) in [(2, true), (7, true), (8, false), (9, true), (10, false), (200, false)] {
+                let client = (scene.net.host(host), 40_000 + u16::from(host));
+                if is_in {
+                    assert_eq!(scene.through(program, transport, client, scene.net.vip()), (client, backend));
+                } else {
+                    dropped(scene, program, transport, client);
+                }
+            }
+        }
+    }
+    assert_eq!(scene.counters()[&Counter::DropSourceRange], 3 * 2 * 3);
+}
+
+/// As netfilter does: who is not let in learns nothing.
+fn source_ranges_come_before_reject(scene: &mut Scene<'_>) {
+    for scope in [Scope::REJECT, Scope::DROP] {
+        scene.frontend(1, scene.net.vip(), Proto::TCP, scope.with_flags(ScopeFlags::SOURCE_RANGES));
+        scene.restrict(1, &[(scene.net.host(9), scene.net.bits())]);
+        dropped(scene, Program::WorkloadIngress, SYN, scene.net.client());
+    }
+    assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::DropSourceRange, 2)]);
+}
+
+/// NEW only: a range that goes leaves open connections alone, in both directions.
+fn known_flows_are_not_asked_for_their_source(scene: &mut Scene<'_>) {
+    let backend = scene.net.backend();
+    scene.service(SYN, &[backend]);
+    scene.request(SYN);
+    scene.restrict(1, &[(scene.net.host(9), scene.net.bits())]);
+    assert_eq!(scene.request(ACK), (scene.net.client(), backend));
+    assert_eq!(scene.reply(SYN_ACK, backend), (scene.net.vip(), scene.net.client()));
+    let other = (scene.net.client().0, 40_001);
+    dropped(scene, Program::WorkloadIngress, SYN, other);
+}
+
+/// One frontend's ranges say nothing about another's.
+fn source_ranges_are_those_of_the_frontend(scene: &mut Scene<'_>) {
+    let balance = scene.pool(1, &[scene.net.backend()]);
+    let (vip, other) = (scene.net.vip(), scene.net.other_vip());
+    scene.frontend(1, vip, Proto::TCP, balance);
+    scene.frontend(2, other, Proto::TCP, balance);
+    scene.restrict(1, &[(scene.net.client().0, scene.net.bits())]);
+    scene.restrict(2, &[]);
+    scene.request(SYN);
+    let packet = Described::new(SYN, scene.net.client(), other);
+    assert_eq!(scene.run(Program::WorkloadIngress, &packet).0, Action::Drop);
 }

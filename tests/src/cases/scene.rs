@@ -7,7 +7,7 @@ use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::Proto;
 use lb_common::table::{
     Backend, Counter, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberState, Mode, Origin, PoolKey,
-    Rule, Scope, Scopes, bpf_spin_lock,
+    Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
 };
 use lb_common::verdict::Action;
 
@@ -27,6 +27,14 @@ impl Net {
         match self {
             Self::V4 => IpAddr::from([10, 180, 0, host]),
             Self::V6 => IpAddr::from([0xfd, 0, 0, 0xa, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]),
+        }
+    }
+
+    /// Bits of an address.
+    pub const fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
         }
     }
 
@@ -110,6 +118,30 @@ impl<'a> Scene<'a> {
     pub fn service(&mut self, transport: Transport, backends: &[End]) {
         let scope = self.pool(1, backends);
         self.frontend(1, self.net.vip(), proto(transport), scope);
+    }
+
+    /// Only these ranges may dial a frontend from now on.
+    pub fn restrict(&mut self, frontend: u32, ranges: &[(IpAddr, u8)]) {
+        let scopes = self.tables.scopes.get_mut(&frontend).expect("the frontend was written");
+        for scope in [&mut scopes.workload, &mut scopes.host, &mut scopes.external] {
+            scope.flags |= ScopeFlags::SOURCE_RANGES;
+        }
+        self.tables.v4.source_ranges.retain(|key, _| key.frontend != frontend);
+        self.tables.v6.source_ranges.retain(|key, _| key.frontend != frontend);
+        for (addr, length) in ranges {
+            let range = SourceRange { flags: 0 };
+            match addr {
+                IpAddr::V4(addr) => {
+                    let key = SourceRangeKey::of_prefix(frontend, addr.octets(), *length);
+                    self.tables.v4.source_ranges.insert(key, range);
+                }
+                IpAddr::V6(addr) => {
+                    let key = SourceRangeKey::of_prefix(frontend, addr.octets(), *length);
+                    self.tables.v6.source_ranges.insert(key, range);
+                }
+            }
+        }
+        self.machine.set_tables(&self.tables);
     }
 
     /// Removes a frontend from the tables.

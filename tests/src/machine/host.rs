@@ -13,7 +13,7 @@ use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::table::{
     Backend, Counter, Direction, EDGE_UPLINK, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, MemberKey, PoolKey,
-    Scope, Tuple,
+    Scope, SourceRangeKey, Tuple,
 };
 use lb_common::{checksum, verdict::Action};
 
@@ -278,6 +278,10 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
     }
     fn is_member(&self, key: &MemberKey<A>) -> bool {
         A::state(self).config.members.contains_key(key)
+    }
+    fn is_source_allowed(&self, client: &SourceRangeKey<A>) -> bool {
+        let is_in = |range: &SourceRangeKey<A>| range.frontend == client.frontend && range.contains(&client.addr);
+        A::state(self).config.source_ranges.keys().any(is_in)
     }
     fn is_endpoint(&self, key: &EndpointKey<A>) -> bool {
         let members = &A::state(self).config.members;

@@ -25,7 +25,7 @@ impl KernelMachine {
     /// Loads the programs. The pins are removed at once: descriptors keep everything alive until this value goes.
     pub fn load(name: &str) -> Self {
         let pin_path = format!("/sys/fs/bpf/lb-test-{name}-{}", std::process::id()).into();
-        let sizes = Sizes { frontends_max: 1024, backends_max: 4096, flows_max: 1 << 16 };
+        let sizes = Sizes { frontends_max: 1024, backends_max: 4096, flows_max: 1 << 16, ..Sizes::default() };
         let settings = Settings { pin_path, sizes, timeouts: Timeouts::default(), rejects_per_sec: 1_000_000 };
         let dataplane = BpfDataplane::open(&settings);
         pins::remove_pins(&settings.pin_path).expect("removing the pins");
@@ -59,16 +59,18 @@ impl KernelMachine {
     }
 }
 
-fn deletes<A: Copy>(tables: &FamilyTables<A>) -> [FamilyOp<A>; 3] {
+fn deletes<A: Copy>(tables: &FamilyTables<A>) -> [FamilyOp<A>; 4] {
     [
+        FamilyOp::DeleteSourceRanges(tables.source_ranges.keys().copied().collect()),
         FamilyOp::DeleteFrontends(tables.frontends.keys().copied().collect()),
         FamilyOp::DeleteMembers(tables.members.keys().copied().collect()),
         FamilyOp::DeletePools(tables.pools.keys().copied().collect()),
     ]
 }
 
-fn inserts<A: Copy>(tables: &FamilyTables<A>) -> [FamilyOp<A>; 3] {
+fn inserts<A: Copy>(tables: &FamilyTables<A>) -> [FamilyOp<A>; 4] {
     [
+        FamilyOp::UpsertSourceRanges(tables.source_ranges.iter().map(|(key, value)| (*key, *value)).collect()),
         FamilyOp::UpsertPools(tables.pools.iter().map(|(key, value)| (*key, *value)).collect()),
         FamilyOp::UpsertMembers(tables.members.iter().map(|(key, value)| (*key, *value)).collect()),
         FamilyOp::UpsertFrontends(tables.frontends.iter().map(|(key, value)| (*key, *value)).collect()),

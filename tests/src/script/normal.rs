@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::Addr;
-use lb_common::table::{FrontendKey, MemberKey, PoolKey, Scope, Scopes};
+use lb_common::table::{FrontendKey, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey};
 
 /// New numbers for old ones, handed out in the order of asking.
 #[derive(Default)]
@@ -62,6 +62,9 @@ fn frontends<A: Addr>(
 fn rest<A: Addr>(family: &FamilyTables<A>, normal: &mut FamilyTables<A>, ids: &mut Ids) {
     for (key, backend) in &family.pools {
         normal.pools.insert(PoolKey { pool: ids.pools.of(key.pool), ..*key }, *backend);
+    }
+    for (key, range) in &family.source_ranges {
+        normal.source_ranges.insert(SourceRangeKey { frontend: ids.frontends.of(key.frontend), ..*key }, *range);
     }
     for (key, member) in &family.members {
         normal.members.insert(MemberKey { service_port: ids.service_ports.of(key.service_port), ..*key }, *member);

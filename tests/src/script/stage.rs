@@ -96,6 +96,7 @@ impl Stage {
             "frontends" => render::text(&render::frontends(&tables)),
             "pools" => render::text(&render::pools(&tables)),
             "members" => render::text(&render::members(&tables)),
+            "source-ranges" => render::text(&render::source_ranges(&tables)),
             "guard" => match self.guard.found() {
                 Found::Rows(rows) => render::text(&render::guard(&rows)),
                 Found::Absent | Found::Foreign => render::text::<GuardRow>(&[]),

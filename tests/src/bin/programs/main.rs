@@ -27,7 +27,7 @@ fn main() -> Result<()> {
 fn load(pin_path: &std::path::Path) -> Result<BTreeMap<&'static str, Value>> {
     let settings = Settings {
         pin_path: pin_path.to_owned(),
-        sizes: Sizes { frontends_max: 1024, backends_max: 1024, flows_max: 1024 },
+        sizes: Sizes { frontends_max: 1024, backends_max: 1024, flows_max: 1024, ..Sizes::default() },
         timeouts: Timeouts::default(),
         rejects_per_sec: 1,
     };

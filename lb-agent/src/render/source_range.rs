@@ -1,0 +1,42 @@
+//! Rows of `show source-ranges`.
+
+use std::net::IpAddr;
+
+use lb_common::addr::Addr;
+use serde::Serialize;
+
+use super::{Row, socket};
+use crate::dataplane::{FamilyTables, Tables};
+
+/// A range that may dial a frontend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SourceRangeRow {
+    pub address: IpAddr,
+    pub port: u16,
+    pub protocol: &'static str,
+    /// `203.0.113.0/25`.
+    pub range: String,
+}
+
+/// All ranges, IPv4 first, by frontend.
+pub fn source_ranges(tables: &Tables) -> Vec<SourceRangeRow> {
+    fn family<A: Addr>(tables: &FamilyTables<A>) -> impl Iterator<Item = SourceRangeRow> {
+        tables.frontends.iter().flat_map(|(key, frontend)| {
+            tables.source_ranges_of(frontend.id).map(|(range, _)| SourceRangeRow {
+                address: key.addr.into(),
+                port: key.port,
+                protocol: key.proto.name(),
+                range: format!("{}/{}", Into::<IpAddr>::into(range.addr), range.length()),
+            })
+        })
+    }
+    family(&tables.v4).chain(family(&tables.v6)).collect()
+}
+
+impl Row for SourceRangeRow {
+    const TITLES: &'static [&'static str] = &["ADDRESS", "PROTO", "RANGE"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![socket(self.address, self.port), self.protocol.to_owned(), self.range.clone()]
+    }
+}

@@ -1,0 +1,93 @@
+//! `loadBalancerSourceRanges` with real sockets: who is let in, pods included, and what becomes of those who are inside.
+
+use lb_tests::address::{BALANCERS, FAMILIES, FAR, vip};
+use lb_tests::dial::{Dial, Outcome};
+use lb_tests::lab::Setup;
+use lb_tests::manifest::ingress;
+use lb_tests::scene::Scene;
+use serde_json::json;
+
+/// The last part of the balancer's address.
+const NUMBER: u8 = 86;
+
+/// Writes the Service with these ranges. Under policy Local clients of the network keep their address.
+fn publish(scene: &Scene, ranges: &[String]) {
+    let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, NUMBER), "VIP"));
+    let service = scene
+        .service("shop", NUMBER, &entries)
+        .spec("loadBalancerSourceRanges", json!(ranges))
+        .spec("externalTrafficPolicy", json!("Local"));
+    let mut objects = vec![service.object()];
+    objects.extend(scene.slices(&service, &["a"]));
+    scene.apply("shop", &objects);
+}
+
+/// The ranges that hold these pods and far hosts, each alone.
+fn only(scene: &Scene, pods: &[&str], far: &[u8]) -> Vec<String> {
+    FAMILIES
+        .into_iter()
+        .flat_map(|family| {
+            let length = if BALANCERS.host(family, 1).is_ipv4() { 32 } else { 128 };
+            let pods = pods.iter().map(move |pod| scene.lab.pod_address(pod, family));
+            pods.chain(far.iter().map(move |host| FAR.host(family, *host))).map(move |addr| format!("{addr}/{length}"))
+        })
+        .collect()
+}
+
+/// SR-01, SR-02: a pod that no range names gets no answer, as any other client.
+#[test]
+fn sr_02_pods_are_let_in_by_the_ranges_alone() {
+    let scene = Scene::start(Setup::new("rangepod"));
+    publish(&scene, &only(&scene, &["client"], &[]));
+    for family in FAMILIES {
+        let to = vip(family, NUMBER, 80);
+        assert_eq!(scene.dial().tcp(to).who(), Some("a"), "{to}");
+        assert_eq!(scene.dial().udp(to).who(), Some("a"), "{to}");
+        let other = Dial::from(&scene.lab.pod("b").netns);
+        assert_eq!(other.tcp(to), Outcome::Silence, "{to}");
+        assert_eq!(other.udp(to), Outcome::Silence, "{to}");
+    }
+    let counters = scene.agent.says(&["show", "counters"]);
+    assert!(counters.contains("drop_source_range"), "{counters}");
+    publish(&scene, &only(&scene, &["client", "b"], &[]));
+    for family in FAMILIES {
+        assert_eq!(Dial::from(&scene.lab.pod("b").netns).tcp(vip(family, NUMBER, 80)).who(), Some("a"));
+    }
+}
+
+/// SR-01, SR-11: what arrives from the network is asked for the address that it has, which a local endpoint sees.
+#[test]
+fn sr_01_clients_in_the_network_are_let_in_by_the_ranges() {
+    let scene = Scene::with_flags(Setup::new("rangefar"), &["--uplink-interfaces", "up0,up1"]);
+    publish(&scene, &only(&scene, &[], &[7]));
+    for family in FAMILIES {
+        let to = vip(family, NUMBER, 80);
+        let from = |host| Dial::from(&scene.lab.far).bound(FAR.host(family, host)).tcp(to);
+        let Outcome::Answered(answer) = from(7) else { panic!("{to}: {:?}", from(7)) };
+        assert_eq!((answer.who.as_str(), answer.client.ip()), ("a", FAR.host(family, 7)));
+        assert_eq!(from(8), Outcome::Silence, "{to}");
+        assert_eq!(scene.dial().tcp(to), Outcome::Silence, "{to} of a pod");
+    }
+}
+
+/// SR-09: whoever is inside stays when the range goes, and a restart of the agent keeps the rest out.
+#[test]
+fn sr_09_open_connections_outlive_their_range() {
+    let mut scene = Scene::start(Setup::new("rangeopen"));
+    publish(&scene, &only(&scene, &["client"], &[]));
+    let mut held = FAMILIES.map(|family| scene.dial().hold(vip(family, NUMBER, 80)).expect("it is let in"));
+    publish(&scene, &only(&scene, &["b"], &[]));
+    scene.agent.crash();
+    scene.agent.start();
+    for (family, held) in FAMILIES.into_iter().zip(&mut held) {
+        held.transfer(1 << 20).expect("it goes on");
+        assert_eq!(scene.dial().tcp(vip(family, NUMBER, 80)), Outcome::Silence);
+        assert_eq!(Dial::from(&scene.lab.pod("b").netns).tcp(vip(family, NUMBER, 80)).who(), Some("a"));
+    }
+    publish(&scene, &[]);
+    for family in FAMILIES {
+        assert_eq!(scene.dial().tcp(vip(family, NUMBER, 80)).who(), Some("a"), "no range: everybody");
+    }
+    let dump = scene.agent.says(&["show", "source-ranges"]);
+    assert_eq!(dump.lines().count(), 1, "{dump}");
+}
