@@ -125,3 +125,32 @@ fn the_own_nodes_zone_is_followed() {
     stage.until("west", |stage| stage.text().contains("10.244.0.2") && !stage.text().contains("10.244.0.1"));
     stage.until_in_step_with(&server);
 }
+
+/// FLT-03, on a server that knows no field selector for the cluster IP: all is read, and sorted out here.
+#[test]
+fn a_server_that_cannot_select_by_cluster_ip_is_read_whole() {
+    let server = ApiServer::start();
+    server.misbehave(|faults| faults.unknown_fields = ["spec.clusterIP"].into());
+    put(&server, service("a", 1));
+    let headless = |name: &str, last| {
+        let object = web(name, last).ingress(manifest::ingress(vip(last), "VIP"));
+        object.spec("clusterIP", json!("None")).spec("clusterIPs", json!(["None"])).object()
+    };
+    put(&server, [headless("b", 2), slice("b", "1", &[2]).object()]);
+    let mut stage = Stage::follow(&server);
+    stage.until("the other Service is served", |stage| stage.text().contains("192.0.2.1"));
+    put(&server, [headless("c", 3), slice("c", "1", &[3]).object()]);
+    put(&server, service("d", 4));
+    stage.until("changes are followed", |stage| stage.text().contains("192.0.2.4"));
+    assert!(!stage.text().contains("192.0.2.2") && !stage.text().contains("192.0.2.3"), "{}", stage.text());
+    // It was tried once, and the list that followed is no failure that is shown for long.
+    server.compact();
+    server.afflict_watches(lb_tests::apiserver::WatchFault::Expired);
+    put(&server, service("e", 5));
+    stage.until("it is listed anew", |stage| stage.text().contains("192.0.2.5"));
+    let selects = |asked: &&lb_tests::apiserver::Asked| {
+        asked.resource == Resource::Services && asked.query.iter().any(|(name, _)| name == "fieldSelector")
+    };
+    assert_eq!(server.asked().iter().filter(selects).count(), 1);
+    assert_eq!(stage.connection(lb_agent::model::Kind::Service).lists, 2);
+}

@@ -76,13 +76,20 @@ fn admit(
     is_watch: bool,
 ) -> Result<(), Refusal> {
     let mut state = shared.state();
-    let query = query.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    state.asked.push(Asked { resource, is_watch, query });
+    let query: Vec<_> = query.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    state.asked.push(Asked { resource, is_watch, query: query.clone() });
     let Some(authorization) = headers.get(header::AUTHORIZATION) else {
         return Err(forbidden(resource));
     };
     if authorization.as_bytes() != format!("Bearer {}", state.token).as_bytes() {
         return Err(refusal(401, "Unauthorized", "Unauthorized", None));
+    }
+    let fields = query.iter().find(|(name, _)| name == "fieldSelector").map_or("", |(_, value)| value);
+    if let Some(field) = state.faults.unknown_fields.iter().find(|field| fields.contains(**field)) {
+        // In the words of a server that selects by metadata alone.
+        let known = "only \"metadata.name\", \"metadata.namespace\"";
+        let message = format!("\"{field}\" is not a known field selector: {known}");
+        return Err(refusal(400, "BadRequest", &message, None));
     }
     let refused = if is_watch { &state.faults.refused_watches } else { &state.faults.refused_lists };
     match refused.get(&resource) {

@@ -15,6 +15,8 @@ pub struct Faults {
     pub refused_lists: BTreeMap<Resource, u16>,
     /// Watches are refused with this code, before they begin.
     pub refused_watches: BTreeMap<Resource, u16>,
+    /// Fields that cannot be selected by, as on an old server.
+    pub unknown_fields: BTreeSet<&'static str>,
     /// Lists show the state of this version, as a server that lags behind would.
     pub outdated: Option<u64>,
     /// New watches tell each event twice, and tell the last one before their start again.

@@ -9,6 +9,8 @@ pub enum Failure {
     Closed,
     /// The server does not know that position of the history any more (410): list again.
     Expired(String),
+    /// The server does not understand the request (400).
+    Misunderstood(String),
     /// The server refused or could not: the same again, later.
     Refused(String),
     /// The connection or the credentials: again with a new client.
@@ -20,7 +22,9 @@ impl Failure {
     pub fn reason(&self) -> &str {
         match self {
             Self::Closed => "nobody receives",
-            Self::Expired(reason) | Self::Refused(reason) | Self::Broken(reason) => reason,
+            Self::Expired(reason) | Self::Misunderstood(reason) | Self::Refused(reason) | Self::Broken(reason) => {
+                reason
+            }
         }
     }
 
@@ -32,6 +36,7 @@ impl Failure {
             _ => described(status),
         };
         match status.code {
+            400 => Self::Misunderstood(reason),
             410 => Self::Expired(reason),
             401 => Self::Broken(reason),
             _ => Self::Refused(reason),

@@ -104,6 +104,7 @@ impl<'a> Follower<'a> {
                     continue;
                 }
                 Err(Failure::Closed) => return,
+                Err(failure) if self.stop_selecting(&failure) => continue,
                 Err(failure) => failure,
             };
             watch_failures += u32::from(next == Next::Watch);
@@ -277,6 +278,25 @@ impl<'a> Follower<'a> {
             self.position = Some(version);
         }
         !is_old
+    }
+
+    /// An API server that cannot select by our field (older ones know no `spec.clusterIP`) is asked for everything from
+    /// now on; what is nobody's is left out when it is read. Returns whether the same request is worth another try.
+    fn stop_selecting(&mut self, failure: &Failure) -> bool {
+        let Failure::Misunderstood(reason) = failure else { return false };
+        let field = |fields: &String| fields.split(['!', '=']).next().is_some_and(|field| reason.contains(field));
+        if !self.resource.fields.as_ref().is_some_and(field) {
+            return false;
+        }
+        let fields = self.resource.fields.take().unwrap_or_default();
+        let kind = self.resource.kind.name();
+        tracing::warn!(
+            kind,
+            fields,
+            reason,
+            "the API server cannot select by this field: all are read and sorted here"
+        );
+        true
     }
 
     async fn client(&mut self) -> Result<Client, Failure> {

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::version::Version;
-use crate::model::{Kind, ObjectName, ObjectRef, Warning, WarningKind};
+use crate::model::{Kind, Object, ObjectName, ObjectRef, Warning, WarningKind};
 use crate::source::convert::{Converted, Converter};
 
 /// What the API told about an object.
@@ -21,7 +21,8 @@ pub struct Told {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Form {
     Object(Box<Converted>),
-    /// Of a kind that concerns nobody: a slice of no Service, or without IP addresses.
+    /// Of a kind that concerns nobody: a slice of no Service, or without IP addresses; a headless Service, which most
+    /// servers do not even tell.
     Nobodys,
     /// It cannot be read; its last good form stays.
     Bad(Box<Warning>),
@@ -41,7 +42,14 @@ pub fn read(kind: Kind, raw: &RawValue, converter: &mut Converter) -> Option<Tol
         Kind::Node => parse::<core::Node>(raw).and_then(|raw| converter.node(&raw).map(Some)),
     };
     let form = match read {
-        Ok(Some(converted)) => Form::Object(converted.into()),
+        Ok(Some((Object::Service(service), _))) if service.headless => Form::Nobodys,
+        Ok(Some(mut converted)) => {
+            if let Object::EndpointSlice(slice) = &mut converted.0 {
+                // Kept as long as the slice is there: with room for more, a third of it would be unused.
+                slice.endpoints.shrink_to_fit();
+            }
+            Form::Object(converted.into())
+        }
         Ok(None) => Form::Nobodys,
         Err(warning) => Form::Bad(Box::new(warning.of(ObjectRef { kind, name: name.clone() }))),
     };
@@ -104,6 +112,16 @@ mod tests {
     fn a_slice_of_no_service_concerns_nobody() {
         let text = r#"{"metadata":{"name":"a","namespace":"b"},"addressType":"IPv4","endpoints":[]}"#;
         assert_eq!(told(Kind::EndpointSlice, text).map(|told| told.form), Some(Form::Nobodys));
+    }
+
+    #[test]
+    fn a_headless_service_concerns_nobody() {
+        let text = |cluster_ip: &str| {
+            format!(r#"{{"metadata":{{"name":"a","namespace":"b"}},"spec":{{"clusterIP":"{cluster_ip}","ports":[]}}}}"#)
+        };
+        assert_eq!(told(Kind::Service, &text("None")).map(|told| told.form), Some(Form::Nobodys));
+        let form = told(Kind::Service, &text("10.0.0.1")).map(|told| told.form);
+        assert!(matches!(form, Some(Form::Object(_))), "{form:?}");
     }
 
     #[test]
