@@ -11,10 +11,11 @@ use serde_json::Value;
 
 use crate::address::{BALANCERS, CLUSTER, FAMILIES, FAR_LINK, Family, UPLINK, family, vip};
 use crate::agent::Agent;
+use crate::apiserver::ApiServer;
 use crate::deadline;
 use crate::dial::{Dial, Outcome};
 use crate::lab::{Lab, Setup};
-use crate::manifest::{Folder, NODE, Service, Slice, ingress};
+use crate::manifest::{Folder, NODE, Service, Slice, ingress, node};
 use crate::serve::Server;
 
 /// The port of every endpoint, TCP and UDP.
@@ -35,6 +36,8 @@ const MARKER_PORT: u16 = 20_000;
 pub struct Scene {
     pub agent: Agent,
     pub manifests: Folder,
+    /// Where there is one, it is the source, and the folder is nobody's.
+    api: Option<ApiServer>,
     generation: AtomicU16,
     servers: Vec<Server>,
     pub lab: Lab,
@@ -55,6 +58,25 @@ impl Scene {
         scene
     }
 
+    /// As [`Scene::with_flags`], and the agent follows an API server on the node.
+    #[track_caller]
+    pub fn on_api(setup: Setup, flags: &[&str]) -> Self {
+        let mut scene = Self::without_agent(setup, flags);
+        let server = scene.lab.node.inside(ApiServer::start);
+        server.put(node(NODE, &node_addresses()));
+        let agent = Agent::new(&scene.lab.node, scene.lab.folder(), scene.manifests.path()).flags(flags);
+        scene.agent = agent.following(server.kubeconfig());
+        scene.api = Some(server);
+        scene.agent.start();
+        scene
+    }
+
+    /// The API server of [`Scene::on_api`].
+    #[track_caller]
+    pub fn api(&self) -> &ApiServer {
+        self.api.as_ref().expect("the scene has one")
+    }
+
     /// As [`Scene::with_flags`]; the agent is still to be started.
     #[track_caller]
     pub fn without_agent(setup: Setup, flags: &[&str]) -> Self {
@@ -66,7 +88,7 @@ impl Scene {
         serve(&mut servers, &lab.external, BALANCER, &BALANCER_PORTS);
         let manifests = Folder::create(lab.folder().join("manifests"), &node_addresses());
         let agent = Agent::new(&lab.node, lab.folder(), manifests.path()).flags(flags);
-        Self { agent, manifests, generation: AtomicU16::new(MARKER_PORT), servers, lab }
+        Self { agent, manifests, api: None, generation: AtomicU16::new(MARKER_PORT), servers, lab }
     }
 
     /// Adds a pod that answers as the others do.
@@ -76,7 +98,8 @@ impl Scene {
         serve(&mut self.servers, &self.lab.pod(name).netns, name, &[TARGET, OTHER_TARGET]);
     }
 
-    /// Replaces the objects of one file, and returns when new connections see them.
+    /// Replaces the objects of one file (on an API server: creates or replaces them), and returns when new connections
+    /// see them.
     ///
     /// The file carries a marker as well, a Service that pod `a` answers on a port of this generation only: once it
     /// is answered, what was written with it is in force.
@@ -84,8 +107,13 @@ impl Scene {
     pub fn apply(&self, file: &str, objects: &[Value]) {
         let marker = self.generation.fetch_add(1, Ordering::SeqCst);
         let mut all = objects.to_vec();
-        all.extend(self.marker(file, marker));
-        self.manifests.write(file, &all);
+        // Kinds arrive apart from each other on an API server: a marker of a new name needs the last of both.
+        let name = if self.api.is_some() { format!("{file}-{marker}") } else { file.to_owned() };
+        all.extend(self.marker(&name, marker));
+        match &self.api {
+            Some(server) => all.into_iter().for_each(|object| server.put(object)),
+            None => self.manifests.write(file, &all),
+        }
         let at = vip(Family::V4, MARKER_ADDRESS, marker);
         let client = &self.lab.pod("client").netns;
         let mut last = None;

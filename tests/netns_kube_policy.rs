@@ -1,0 +1,121 @@
+//! Changes of policy through the Kubernetes API, under real connections: endpoints, traffic policies, verdicts, flips.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_tests::address::{BALANCERS, FAMILIES, FAR, Family, vip};
+use lb_tests::apiserver::Resource;
+use lb_tests::deadline::until_true;
+use lb_tests::dial::{Dial, Outcome};
+use lb_tests::lab::{FAR_NAME, Setup, UPLINK_NAME};
+use lb_tests::manifest::{OTHER_NODE, Service, ingress};
+use lb_tests::scene::{BALANCER, Scene, empty_slice};
+use serde_json::{Value, json};
+
+/// A Service in VIP mode, in both families.
+fn served(scene: &Scene, number: u8) -> Service {
+    let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, number), "VIP"));
+    scene.service(&format!("s{number}"), number, &entries)
+}
+
+/// Slices whose endpoint runs on another node, at an address that nobody has.
+fn remote(service: &Service) -> Vec<Value> {
+    let address = |family| match family {
+        Family::V4 => IpAddr::from([10, 99, 0, 9]),
+        Family::V6 => IpAddr::from([0xfd99, 0, 0, 0, 0, 0, 0, 9]),
+    };
+    FAMILIES.map(|family| empty_slice(service, family).endpoint(address(family), OTHER_NODE).object()).to_vec()
+}
+
+/// A client beyond an uplink of the node.
+fn outside(scene: &Scene, to: SocketAddr, family: Family) -> Outcome {
+    Dial::from(&scene.lab.far).bound(FAR.host(family, 7)).tcp(to)
+}
+
+fn apply(scene: &Scene, service: &Service, slices: Vec<Value>) {
+    scene.apply("objects", &[vec![service.object()], slices].concat());
+}
+
+/// IPM-32, IPM-33: externalTrafficPolicy Local binds who comes from outside, and nobody else.
+#[test]
+fn local_and_cluster_endpoints_follow_the_policy() {
+    let uplinks = format!("{UPLINK_NAME},{FAR_NAME}");
+    let scene = Scene::on_api(Setup::new("apilocal"), &["--uplink-interfaces", &uplinks]);
+    let cluster = served(&scene, 1);
+    let local = cluster.clone().spec("externalTrafficPolicy", json!("Local"));
+    for policy in [&cluster, &local] {
+        apply(&scene, policy, scene.slices(policy, &["a"]));
+        for family in FAMILIES {
+            let to = vip(family, 1, 80);
+            assert_eq!(outside(&scene, to, family).who(), Some("a"), "an endpoint is here");
+            assert_eq!(scene.dial().tcp(to).who(), Some("a"));
+        }
+    }
+    // The endpoint is elsewhere now: Local drops what comes from outside.
+    apply(&scene, &local, remote(&local));
+    for family in FAMILIES {
+        assert_eq!(outside(&scene, vip(family, 1, 80), family), Outcome::Silence, "dropped");
+    }
+    apply(&scene, &local, scene.slices(&local, &["b"]));
+    for family in FAMILIES {
+        assert_eq!(outside(&scene, vip(family, 1, 80), family).who(), Some("b"), "an endpoint is here again");
+    }
+}
+
+/// IPM-30: no endpoint at all is a refusal, for everybody, until there is one.
+#[test]
+fn without_endpoints_connections_are_refused() {
+    let scene = Scene::on_api(Setup::new("apireject"), &[]);
+    let service = served(&scene, 2);
+    for _ in 0..2 {
+        apply(&scene, &service, FAMILIES.map(|family| empty_slice(&service, family).object()).to_vec());
+        for family in FAMILIES {
+            assert_eq!(scene.dial().patient().tcp(vip(family, 2, 80)), Outcome::Refused);
+        }
+        apply(&scene, &service, scene.slices(&service, &["a"]));
+        for family in FAMILIES {
+            assert_eq!(scene.dial().tcp(vip(family, 2, 80)).who(), Some("a"));
+        }
+    }
+}
+
+/// IPM-60, IPM-61, through the status of a live Service.
+#[test]
+fn open_connections_survive_flips_of_the_mode() {
+    let scene = Scene::on_api(Setup::new("apiflip"), &[]);
+    let mut open = Vec::new();
+    for (mode, who) in [("VIP", "a"), ("Proxy", BALANCER), ("VIP", "a"), ("Proxy", BALANCER)] {
+        let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, 3), mode));
+        let service = scene.service("s3", 3, &entries);
+        apply(&scene, &service, scene.slices(&service, &["a"]));
+        for family in FAMILIES {
+            let held = scene.dial().hold(vip(family, 3, 80)).expect("it is answered");
+            assert_eq!(held.answer.who, who, "{mode}");
+            open.push(held);
+        }
+        for held in &mut open {
+            held.echo("still here").unwrap_or_else(|error| panic!("a connection to {}: {error}", held.answer.who));
+        }
+    }
+}
+
+/// An endpoint goes: new connections find the other one, open ones to it live on (TCP); and the Service goes.
+#[test]
+fn an_endpoint_and_then_the_service_are_removed() {
+    let scene = Scene::on_api(Setup::new("apiremove"), &[]);
+    let service = served(&scene, 4);
+    apply(&scene, &service, scene.slices(&service, &["a"]));
+    let mut open = FAMILIES.map(|family| scene.dial().hold(vip(family, 4, 80)).expect("it is answered"));
+    apply(&scene, &service, scene.slices(&service, &["b"]));
+    for family in FAMILIES {
+        for _ in 0..16 {
+            assert_eq!(scene.dial().tcp(vip(family, 4, 80)).who(), Some("b"));
+        }
+    }
+    assert!(scene.api().delete(Resource::Services, "default", "s4"));
+    for family in FAMILIES {
+        until_true("the address is nobody's", || scene.dial().tcp(vip(family, 4, 80)).who() == Some(BALANCER));
+    }
+    for held in &mut open {
+        held.echo("still here").expect("the open connection goes on");
+    }
+}
