@@ -21,7 +21,7 @@ use lb_common::table::{
     Backend, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes, SourceRange, SourceRangeKey,
 };
 
-pub use sys::Hook;
+pub use sys::{Hook, give_back_memory};
 
 /// How the kernel side is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -72,7 +72,7 @@ async fn readyz(State(sources): State<Sources>) -> Response {
         // Ready with what it has: the last good state forwards.
         Ok(()) => [String::from("ok")]
             .into_iter()
-            .chain(status.source_troubles())
+            .chain(status.troubles())
             .fold(String::new(), |text, line| text + &line + "\n")
             .into_response(),
         not_ready => answer(not_ready),
@@ -148,6 +148,25 @@ mod tests {
         server.status.send_modify(|status| Arc::make_mut(status).readiness = Readiness::Ready);
         assert_eq!(get(&server, "/readyz"), (200, "ok\n".into()));
         assert_eq!(get(&server, "/healthz"), (200, "ok\n".into()));
+    }
+
+    #[test]
+    fn ready_says_what_is_full_and_what_waits() {
+        let server = server();
+        let warning = Warning::new(WarningKind::Capacity, "does not fit", "raise the limit").of("Service a/b");
+        let other = Warning::new(WarningKind::BadField, "is wrong", "write it right").of("Service a/c");
+        server.status.send_modify(|status| {
+            let status = Arc::make_mut(status);
+            status.readiness = Readiness::Ready;
+            status.warnings = Arc::new(vec![warning, other]);
+            let reason = "table pools4 is full".to_owned();
+            status.behind = Some(crate::status::Behind { since: Instant::now(), rows: 3, reason });
+        });
+        let (code, text) = get(&server, "/readyz");
+        let lines: Vec<&str> = text.lines().collect();
+        let wanted =
+            ["ok", "3 rows are not written: table pools4 is full", "Service a/b: does not fit; raise the limit"];
+        assert_eq!((code, lines.as_slice()), (200, wanted.as_slice()));
     }
 
     #[test]

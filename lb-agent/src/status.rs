@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::dataplane::links::Class;
-use crate::model::Warning;
+use crate::model::{Warning, WarningKind};
 use crate::source::connection::Connection;
 
 /// A snapshot.
@@ -53,6 +53,9 @@ pub const TURN_INTERVAL: Duration = Duration::from_secs(5);
 const TURN_MAX: Duration = Duration::from_mins(1);
 /// Writes may fail for so long before the agent counts as unhealthy.
 const BEHIND_MAX: Duration = Duration::from_mins(1);
+
+/// Warnings of full tables that are told beside "ready"; all of them stand under `/warnings`.
+const CAPACITY_LINES_MAX: usize = 10;
 
 impl Status {
     /// Before anything has happened.
@@ -104,6 +107,15 @@ impl Status {
     /// A line for each connection of the source that fails.
     pub fn source_troubles(&self) -> impl Iterator<Item = String> {
         self.connections.iter().filter_map(Connection::warning).map(|warning| warning.to_string())
+    }
+
+    /// What is to be told beside "ready": a source that is not followed, tables that are full, rows that wait.
+    pub fn troubles(&self) -> impl Iterator<Item = String> {
+        let full = self.warnings.iter().filter(|warning| warning.kind == WarningKind::Capacity);
+        let full = full.map(ToString::to_string).take(CAPACITY_LINES_MAX);
+        let behind =
+            self.behind.iter().map(|behind| format!("{} rows are not written: {}", behind.rows, behind.reason));
+        self.source_troubles().chain(behind).chain(full)
     }
 
     /// Live, and not failing to write for long; why not.

@@ -8,8 +8,8 @@ use super::attach::{Attach, Trust, reconcile};
 use super::timetable::{Due, Timetable};
 use crate::config::Config;
 use crate::controller::{Controller, Outcome, Reclaim, Step};
-use crate::dataplane::Error;
 use crate::dataplane::links::{Class, Link};
+use crate::dataplane::{Error, give_back_memory};
 use crate::guard::Keeper;
 use crate::interfaces::{Event, InterfaceRules, Interfaces};
 use crate::metrics::Metrics;
@@ -214,6 +214,7 @@ impl<D: Attach> Agent<D> {
 
     fn tell_ready(&mut self) {
         self.status.readiness = Readiness::Ready;
+        give_back_memory();
         let tables = self.controller.realised();
         tracing::info!(
             frontends = tables.v4.frontends.len() + tables.v6.frontends.len(),
@@ -286,6 +287,7 @@ impl<D: Attach> Agent<D> {
             Err(error) => tracing::warn!(%error, "audit: the tables could not be read"),
         }
         self.step(Reclaim::Later);
+        give_back_memory();
     }
 
     /// Logs warnings that are new, and those that are over.
