@@ -1,6 +1,8 @@
 //! Property: whatever happens to objects, watches, server and agent, in any order, the tables become what the final
 //! objects ask for, and a Service that nobody touches works all the time.
 
+use std::time::Duration;
+
 use lb_tests::apiserver::{ApiServer, Resource, WatchFault};
 use lb_tests::manifest;
 use proptest::prelude::*;
@@ -28,6 +30,8 @@ enum Step {
         suffix: &'static str,
         endpoints: Vec<u8>,
     },
+    /// These happen while nobody can look, and the server forgets how: only a list can tell.
+    Unseen(Vec<Step>),
     Watches(WatchFault),
     Compact,
     Duplicates(bool),
@@ -41,19 +45,28 @@ enum Step {
     ServerStops,
     ServerResumes,
     AgentRestarts,
-    /// The agent gets time to take in what has arrived.
-    Turn,
+    /// The agent gets so many milliseconds to see what happened: without any it would see only the end of all. Then it
+    /// programs what has arrived.
+    Turn(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+/// A change of objects.
+fn edit() -> impl Strategy<Value = Step> {
     let endpoints = proptest::collection::vec(10_u8..20, 0..4);
     let suffix = prop_oneof![Just("a"), Just("b")];
-    let faults = [WatchFault::Cut, WatchFault::Expired, WatchFault::Ended];
     prop_oneof![
         6 => (NUMBERS, prop_oneof![Just("VIP"), Just("Proxy")]).prop_map(|(number, mode)| Step::Serve { number, mode }),
         3 => NUMBERS.prop_map(|number| Step::Withdraw { number }),
         6 => (NUMBERS, suffix, endpoints)
             .prop_map(|(number, suffix, endpoints)| Step::Endpoints { number, suffix, endpoints }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let faults = [WatchFault::Cut, WatchFault::Expired, WatchFault::Ended];
+    prop_oneof![
+        15 => edit(),
+        3 => proptest::collection::vec(edit(), 1..4).prop_map(Step::Unseen),
         4 => proptest::sample::select(faults.to_vec()).prop_map(Step::Watches),
         2 => Just(Step::Compact),
         1 => any::<bool>().prop_map(Step::Duplicates),
@@ -64,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::ServerStops),
         2 => Just(Step::ServerResumes),
         2 => Just(Step::AgentRestarts),
-        6 => Just(Step::Turn),
+        8 => (0_u64..12).prop_map(Step::Turn),
     ]
 }
 
@@ -85,6 +98,16 @@ fn perform(step: &Step, server: &mut ApiServer, stage: &mut Stage) {
                 server.put(slice(&service, suffix, endpoints).object());
             }
         }
+        Step::Unseen(edits) => {
+            let mut refused = Resource::ALL.map(|resource| (resource, 500)).into();
+            server.misbehave(|faults| std::mem::swap(&mut faults.refused_watches, &mut refused));
+            server.afflict_watches(WatchFault::Cut);
+            for edit in edits {
+                perform(edit, server, stage);
+            }
+            server.compact();
+            server.misbehave(|faults| faults.refused_watches = refused);
+        }
         Step::Watches(fault) => server.afflict_watches(*fault),
         Step::Compact => server.compact(),
         Step::Duplicates(on) => server.misbehave(|faults| faults.duplicates = *on),
@@ -103,7 +126,8 @@ fn perform(step: &Step, server: &mut ApiServer, stage: &mut Stage) {
         Step::ServerStops => server.stop(),
         Step::ServerResumes => server.resume(),
         Step::AgentRestarts => stage.restart(),
-        Step::Turn => {
+        Step::Turn(ms) => {
+            std::thread::sleep(Duration::from_millis(*ms));
             stage.turn();
         }
     }
