@@ -12,8 +12,8 @@ use lb_agent::dataplane::{Dataplane as _, FamilyTables, Settings, Sizes, Tables,
 use lb_agent::plan::{Drained, plan};
 use lb_common::addr::Proto;
 use lb_common::table::{
-    Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberState, Mode, Origin, PoolKey, Rule, Scope,
-    Scopes, bpf_spin_lock,
+    Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin, PoolKey,
+    Rule, Scope, Scopes, bpf_spin_lock,
 };
 use lb_tests::packet::{Answer, Described, Transport, read};
 
@@ -180,7 +180,7 @@ fn insert(tables: &mut FamilyTables<[u8; 4]>, index: usize, service: &Service) {
         tables.pools.insert(PoolKey { pool: service.pool, slot }, backend);
         let service_port = u32::try_from(index).expect("few") + 1;
         let key = MemberKey { service_port, addr: backend.addr, port: backend.port, pad: 0 };
-        tables.members.insert(key, Member { state: MemberState::Active, pad: [0; 3] });
+        tables.members.insert(key, Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] });
     }
 }
 

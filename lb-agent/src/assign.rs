@@ -254,12 +254,19 @@ impl FamilyAssign<'_> {
             let Some(id) = self.frontend_id(key, ids) else { continue };
             frontends.push((*key, row(id, frontend)));
             let service_port = self.service_ports[frontend.service_port.0];
-            let flags = match frontend.access {
+            let restricted = match frontend.access {
                 Access::Open => 0,
                 Access::Only(_) => ScopeFlags::SOURCE_RANGES,
             };
+            let flags = frontend.pool_flags.map(|pool_flag| match frontend.affinity_secs {
+                Some(_) => restricted | ScopeFlags::AFFINITY | pool_flag,
+                // Nobody asks which set it is.
+                None => restricted,
+            });
+            let affinity_secs = frontend.affinity_secs.map_or(0, std::num::NonZeroU32::get);
             let pool = |pool: usize| (pools[pool], desired.pools[pool].len());
-            self.scopes.insert(id, scopes(service_port, &frontend.choices, flags, pool));
+            let scopes = Scopes { affinity_secs, ..scopes(service_port, &frontend.choices, flags, pool) };
+            self.scopes.insert(id, scopes);
             source_ranges.extend(
                 frontend.access.prefixes().iter().map(|prefix| {
                     (SourceRangeKey::of_prefix(id, prefix.addr, prefix.length), SourceRange { flags: 0 })
@@ -272,7 +279,7 @@ impl FamilyAssign<'_> {
         let members = desired.members.iter().map(|member| {
             let service_port = self.service_ports[member.service_port.0];
             let key = MemberKey { service_port, addr: member.backend.addr, port: member.backend.port, pad: 0 };
-            (key, Member { state: member.state, pad: [0; 3] })
+            (key, Member { state: member.state, sets: member.sets, pad: [0; 2] })
         });
         FamilyTables {
             frontends: frontends.into_iter().collect(),
@@ -322,11 +329,11 @@ const fn row<A>(id: u32, frontend: &DesiredFrontend<A>) -> Frontend {
 }
 
 /// A frontend that passes keeps its Service port: flows from the time when it did not are still members'.
-fn scopes(service_port: u32, choices: &Choices, flags: u8, pool: impl Fn(usize) -> (u32, usize)) -> Scopes {
-    let scope = |choice| match choice {
+fn scopes(service_port: u32, choices: &Choices, flags: [u8; 3], pool: impl Fn(usize) -> (u32, usize)) -> Scopes {
+    let scope = |choice, flags: u8| match choice {
         Choice::Pass => Scope::PASS,
-        Choice::Reject => Scope::REJECT.with_flags(flags),
-        Choice::Drop => Scope::DROP.with_flags(flags),
+        Choice::Reject => Scope::REJECT.with_flags(flags & ScopeFlags::SOURCE_RANGES),
+        Choice::Drop => Scope::DROP.with_flags(flags & ScopeFlags::SOURCE_RANGES),
         Choice::Balance(index) => {
             let crate::desired::PoolIndex(index) = index;
             let (id, count) = pool(index);
@@ -335,9 +342,9 @@ fn scopes(service_port: u32, choices: &Choices, flags: u8, pool: impl Fn(usize) 
         }
     };
     Scopes {
-        workload: scope(choices.workload),
-        host: scope(choices.host),
-        external: scope(choices.external),
+        workload: scope(choices.workload, flags[0]),
+        host: scope(choices.host, flags[1]),
+        external: scope(choices.external, flags[2]),
         service_port,
         ..Scopes::PASS
     }

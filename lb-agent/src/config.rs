@@ -154,6 +154,7 @@ fn dataplane_sizes(args: &SizeArgs) -> Sizes {
         frontends_max: args.frontends_max,
         backends_max: args.backends_max,
         source_ranges_max: args.source_ranges_max,
+        affinity_max: args.affinity_max,
         flows_max: args.flows_max,
     }
 }
@@ -168,11 +169,8 @@ fn dataplane_timeouts(args: &TimeoutArgs) -> Timeouts {
 }
 
 fn idle_flags(policy: &PolicyArgs, sizes: &SizeArgs) -> Vec<&'static str> {
-    let given = [
-        (policy.host_sockets == Switch::On, "--host-sockets=on"),
-        (sizes.embryos_max.is_some(), "--embryos-max"),
-        (sizes.affinity_max.is_some(), "--affinity-max"),
-    ];
+    let given =
+        [(policy.host_sockets == Switch::On, "--host-sockets=on"), (sizes.embryos_max.is_some(), "--embryos-max")];
     given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, flag)| flag).collect()
 }
 

@@ -39,13 +39,21 @@ pub struct Sizes {
     pub frontends_max: u32,
     pub backends_max: u32,
     pub source_ranges_max: u32,
+    /// Clients that are remembered.
+    pub affinity_max: u32,
     /// Entries; a flow has two.
     pub flows_max: u32,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { frontends_max: 1 << 16, backends_max: 1 << 18, source_ranges_max: 1 << 16, flows_max: 1 << 18 }
+        Self {
+            frontends_max: 1 << 16,
+            backends_max: 1 << 18,
+            source_ranges_max: 1 << 16,
+            affinity_max: 1 << 16,
+            flows_max: 1 << 18,
+        }
     }
 }
 

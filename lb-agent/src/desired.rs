@@ -45,9 +45,6 @@ pub fn desired(world: &World, policy: &Policy, limits: &Limits) -> Desired {
         shared.warnings.extend(node_port::without_address(&claimants, &here));
     }
     for (service, claims) in &claimants {
-        if service.affinity_secs.is_some() && claims.iter().any(Claim::is_served) {
-            shared.warnings.push(affinity_warning(service));
-        }
         let slices = slices.get(&(&*service.name.namespace, &*service.name.name)).map_or(&[][..], Vec::as_slice);
         let of = OfService {
             service,
@@ -124,16 +121,6 @@ fn has_cluster_ip(service: &Service, warnings: &mut Vec<Warning>) -> bool {
         warnings.push(warning.of(format_args!("Service {}", service.name)).at("spec.clusterIP"));
     }
     !service.cluster_ips.is_empty()
-}
-
-fn affinity_warning(service: &Service) -> Warning {
-    Warning::new(
-        WarningKind::Unsupported,
-        "is not kept yet: each connection may reach another endpoint",
-        "annotate lb-agent.io/ip-mode: Proxy where the application depends on it",
-    )
-    .of(format_args!("Service {}", service.name))
-    .at("spec.sessionAffinity")
 }
 
 #[cfg(test)]

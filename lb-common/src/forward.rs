@@ -7,8 +7,8 @@ use crate::addr::{Addr, Proto};
 use crate::flow::{self, Timeouts};
 use crate::parse::{Headers, TcpFlags};
 use crate::table::{
-    Action, Backend, Counter, DIRECT, Direction, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, MemberKey,
-    PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
+    Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EndpointKey, Flow, FlowKey, FlowState,
+    FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
 };
 use crate::verdict::Verdict;
 
@@ -70,6 +70,13 @@ pub trait Tables<A: Addr> {
     fn service_port(&self, frontend: u32) -> u32;
     fn backend(&self, key: &PoolKey) -> Option<Backend<A>>;
     fn is_member(&self, key: &MemberKey<A>) -> bool;
+    /// The [`MemberSets`](crate::table::MemberSets) of a member; 0 where it is none.
+    fn member_sets(&self, key: &MemberKey<A>) -> u8;
+    fn affinity_secs(&self, frontend: u32) -> u32;
+    /// Copies what is remembered of a client. False where there is nothing.
+    fn read_affinity(&self, key: &AffinityKey<A>, to: &mut Affinity<A>) -> bool;
+    /// In place where the client is known. Where the table gives no element, the client is not remembered.
+    fn write_affinity(&self, key: &AffinityKey<A>, affinity: &Affinity<A>);
     /// Whether the source ranges of a frontend let this client in.
     fn is_source_allowed(&self, key: &SourceRangeKey<A>) -> bool;
     /// Whether this is an endpoint of any Service.
@@ -122,6 +129,12 @@ pub struct Work<A> {
     endpoint_key: EndpointKey<A>,
     /// The client as the table of source ranges knows it.
     source_key: SourceRangeKey<A>,
+    affinity_key: AffinityKey<A>,
+    /// The backend that the client had last, and when.
+    affinity: Affinity<A>,
+    member_key: MemberKey<A>,
+    /// Not 0: the flow goes to that backend, whatever chance says.
+    is_pinned: u32,
 }
 
 impl<A: Addr> Work<A> {
@@ -135,7 +148,23 @@ impl<A: Addr> Work<A> {
         let frontend_key = FrontendKey { addr, port: 0, proto: Proto::TCP, pad: 0 };
         let endpoint_key = EndpointKey { addr, port: 0, pad: 0 };
         let source_key = SourceRangeKey::of_prefix(0, addr, 0);
-        Self { key, to: tuple, partner_key: key, other_key: key, flow, frontend_key, endpoint_key, source_key }
+        let affinity_key = AffinityKey { service_port: 0, client: addr };
+        let affinity = Affinity { addr, port: 0, pad: 0, last_seen_secs: 0 };
+        let member_key = MemberKey { service_port: 0, addr, port: 0, pad: 0 };
+        Self {
+            key,
+            to: tuple,
+            partner_key: key,
+            other_key: key,
+            flow,
+            frontend_key,
+            endpoint_key,
+            source_key,
+            affinity_key,
+            affinity,
+            member_key,
+            is_pinned: 0,
+        }
     }
 
     /// Whether the packet keeps its tuple, as those of most direct connections do.
@@ -382,10 +411,19 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             }
             Action::Reject => Verdict::Reject,
             Action::Drop => Verdict::Drop(Counter::DropNoLocalEndpoint),
-            Action::Balance => match self.place(frontend, scope.pool, scope.count) {
-                Some(reason) => Verdict::Drop(reason),
-                None => self.translated(frontend),
-            },
+            Action::Balance => {
+                self.work.is_pinned = 0;
+                if scope.has(ScopeFlags::AFFINITY) {
+                    self.recall(frontend, scope);
+                }
+                if let Some(reason) = self.place(frontend, scope.pool, scope.count) {
+                    return Verdict::Drop(reason);
+                }
+                if scope.has(ScopeFlags::AFFINITY) {
+                    self.remember();
+                }
+                self.translated(frontend)
+            }
         }
     }
 
@@ -396,6 +434,36 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let Work { key, source_key, .. } = &mut *self.work;
         source_key.set_client(frontend, key.tuple.src);
         self.tables.is_source_allowed(source_key)
+    }
+
+    /// Finds the backend that the client had last. It counts while it has not been left for the time-out and is one of
+    /// those that this scope chooses from.
+    #[inline(never)]
+    fn recall(&mut self, frontend: u32, scope: Scope) {
+        let (tables, work) = (self.tables, &mut *self.work);
+        let service_port = tables.service_port(frontend);
+        work.affinity_key.service_port = service_port;
+        work.affinity_key.client = work.key.tuple.src;
+        // A division that could panic would not load.
+        let now_secs = self.env.now_jiffies().checked_div(self.env.second_jiffies()).unwrap_or(0) as u32;
+        if tables.read_affinity(&work.affinity_key, &mut work.affinity) {
+            work.member_key.service_port = service_port;
+            work.member_key.addr = work.affinity.addr;
+            work.member_key.port = work.affinity.port;
+            work.member_key.pad = 0;
+            let idle_secs = now_secs.wrapping_sub(work.affinity.last_seen_secs);
+            let is_fresh = idle_secs < tables.affinity_secs(frontend);
+            work.is_pinned = u32::from(is_fresh && tables.member_sets(&work.member_key) & scope.set() != 0);
+        }
+        work.affinity.last_seen_secs = now_secs;
+    }
+
+    /// Notes the backend that the client got, for its next connection.
+    #[inline(never)]
+    fn remember(&mut self) {
+        let work = &mut *self.work;
+        work.affinity.pad = 0;
+        self.tables.write_affinity(&work.affinity_key, &work.affinity);
     }
 
     /// Chooses a backend whose reply tuple is free at this edge and inserts both entries, the reply first: the insert
@@ -429,16 +497,19 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     fn choose(&mut self, attempt: u32, count: u16) -> bool {
         let random = self.env.random();
         let slot = ((u64::from(random) * u64::from(count)) >> 32) as u32;
-        let Work { key, to, flow, .. } = &mut *self.work;
+        let Work { key, to, flow, affinity, is_pinned, .. } = &mut *self.work;
         let from = &key.tuple;
         // SCTP: addresses only, a changed port would need a new CRC32c over the whole packet.
         let keeps_ports = self.headers.proto == Proto::SCTP;
         (to.dst, to.dport) = (from.dst, from.dport);
         if flow.frontend != DIRECT {
-            let Some(backend) = self.tables.backend(&PoolKey { pool: flow.pool, slot }) else { return false };
-            to.dst = backend.addr;
+            if *is_pinned == 0 {
+                let Some(backend) = self.tables.backend(&PoolKey { pool: flow.pool, slot }) else { return false };
+                (affinity.addr, affinity.port) = (backend.addr, backend.port);
+            }
+            to.dst = affinity.addr;
             if !keeps_ports {
-                to.dport = backend.port;
+                to.dport = affinity.port;
             }
         }
         let is_hairpin = matches!(self.edge.client, Client::Workload) && to.dst == from.src;

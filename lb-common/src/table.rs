@@ -5,22 +5,24 @@
 //! Records that begin with an address are aligned to four, so that it is moved in words. A change of any layout
 //! raises [`LAYOUT_VERSION`].
 
+mod affinity;
 mod flow;
 mod frontend;
 mod pool;
 mod source_range;
 mod stats;
 
+pub use affinity::{Affinity, AffinityKey};
 pub use flow::{DIRECT, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, Tuple};
 pub use frontend::{
     Action, Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, ScopeFlags, Scopes, bpf_spin_lock,
 };
-pub use pool::{Backend, Endpoint, EndpointKey, Member, MemberKey, MemberState, PoolKey};
+pub use pool::{Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, PoolKey};
 pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{Counter, CounterValue, EdgeState, FrontendStats, Owner, RejectBucket};
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// A key or value of a map: plain bytes without padding.
 ///
@@ -62,6 +64,8 @@ pub mod name {
     pub const ENDPOINTS6: &str = "endpoints6";
     pub const SOURCE_RANGES4: &str = "source_ranges4";
     pub const SOURCE_RANGES6: &str = "source_ranges6";
+    pub const AFFINITY4: &str = "affinity4";
+    pub const AFFINITY6: &str = "affinity6";
     pub const FLOWS4: &str = "flows4";
     pub const FLOWS6: &str = "flows6";
     pub const COUNTERS: &str = "counters";
@@ -96,6 +100,10 @@ mod tests {
             size_of::<SourceRangeKey<[u8; 4]>>(),
             size_of::<SourceRangeKey<[u8; 16]>>(),
             size_of::<SourceRange>(),
+            size_of::<AffinityKey<[u8; 4]>>(),
+            size_of::<AffinityKey<[u8; 16]>>(),
+            size_of::<Affinity<[u8; 4]>>(),
+            size_of::<Affinity<[u8; 16]>>(),
             size_of::<FlowKey<[u8; 4]>>(),
             size_of::<FlowKey<[u8; 16]>>(),
             size_of::<Flow<[u8; 4]>>(),
@@ -108,7 +116,13 @@ mod tests {
         ];
         assert_eq!(
             (LAYOUT_VERSION, sizes),
-            (3, [8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 8, 20, 4, 12, 24, 4, 20, 44, 32, 56, 16, 40, 8, 16, 16])
+            (
+                4,
+                [
+                    8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 8, 20, 4, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 16, 40,
+                    8, 16, 16
+                ]
+            )
         );
     }
 }

@@ -6,8 +6,8 @@ use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Backend, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Frontend, FrontendKey, FrontendStats,
-    Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes, SourceRange,
+    Affinity, AffinityKey, Backend, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Frontend,
+    FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes, SourceRange,
 };
 
 /// Slots of `edges`: the low 16 bits of an interface index choose one.
@@ -16,6 +16,7 @@ pub const EDGES_MAX: usize = 1 << 16;
 const COUNTERS_MAX: usize = 64;
 const FRONTENDS_MAX: usize = 1 << 16;
 const BACKENDS_MAX: usize = 1 << 18;
+const AFFINITY_MAX: usize = 1 << 16;
 const SOURCE_RANGES_MAX: usize = 1 << 16;
 const FLOWS_MAX: usize = 1 << 18;
 
@@ -31,6 +32,7 @@ pub struct Source<A> {
     pub addr: A,
 }
 pub type SourceRanges<A> = LpmTrie<Source<A>, SourceRange, SOURCE_RANGES_MAX>;
+pub type Affinities<A> = LruHashMap<AffinityKey<A>, Affinity<A>, AFFINITY_MAX>;
 pub type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_MAX>;
 
 type V4 = [u8; 4];
@@ -69,6 +71,12 @@ static endpoints6: Endpoints<V6> = HashMap::new();
 static source_ranges4: SourceRanges<V4> = LpmTrie::new();
 #[btf_map]
 static source_ranges6: SourceRanges<V6> = LpmTrie::new();
+
+/// Which backend a client had last.
+#[btf_map]
+static affinity4: Affinities<V4> = LruHashMap::new();
+#[btf_map]
+static affinity6: Affinities<V6> = LruHashMap::new();
 
 /// Connection tracking: two entries a flow.
 #[btf_map]
@@ -109,12 +117,13 @@ pub trait FamilyMaps: Unreachable {
     fn members() -> &'static Members<Self>;
     fn endpoints() -> &'static Endpoints<Self>;
     fn source_ranges() -> &'static SourceRanges<Self>;
+    fn affinity() -> &'static Affinities<Self>;
     fn flows() -> &'static Flows<Self>;
     fn work() -> &'static PerCpuArray<Work<Self>, 1>;
 }
 
 macro_rules! family_maps {
-    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $source_ranges:ident, $flows:ident, $work:ident) => {
+    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $source_ranges:ident, $affinity:ident, $flows:ident, $work:ident) => {
         impl FamilyMaps for $addr {
             #[inline(always)]
             fn frontends() -> &'static Frontends<Self> {
@@ -137,6 +146,10 @@ macro_rules! family_maps {
                 &$source_ranges
             }
             #[inline(always)]
+            fn affinity() -> &'static Affinities<Self> {
+                &$affinity
+            }
+            #[inline(always)]
             fn flows() -> &'static Flows<Self> {
                 &$flows
             }
@@ -147,5 +160,5 @@ macro_rules! family_maps {
         }
     };
 }
-family_maps!(V4: frontends4, pools4, members4, endpoints4, source_ranges4, flows4, work4);
-family_maps!(V6: frontends6, pools6, members6, endpoints6, source_ranges6, flows6, work6);
+family_maps!(V4: frontends4, pools4, members4, endpoints4, source_ranges4, affinity4, flows4, work4);
+family_maps!(V6: frontends6, pools6, members6, endpoints6, source_ranges6, affinity6, flows6, work6);

@@ -5,8 +5,8 @@ use core::ptr::{addr_of, addr_of_mut};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::forward::{Client, Event, FlowRef, InsertError, Tables, Work};
 use lb_common::table::{
-    Backend, Counter, CounterValue, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, FrontendStats, MemberKey,
-    PoolKey, Scope, Scopes, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, EndpointKey, Flow, FlowKey, FlowState, FrontendKey,
+    FrontendStats, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple,
 };
 
 use crate::maps::{self, EDGES_MAX, FamilyMaps, Source};
@@ -142,6 +142,37 @@ impl<A: FamilyMaps> Tables<A> for Maps {
     #[inline(always)]
     fn is_member(&self, key: &MemberKey<A>) -> bool {
         A::members().get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn member_sets(&self, key: &MemberKey<A>) -> u8 {
+        // SAFETY: the pointer comes from a lookup in this program run; one byte is read.
+        A::members().get_ptr(key).map_or(0, |member| unsafe { addr_of!((*member).sets).read_volatile() })
+    }
+
+    #[inline(always)]
+    fn affinity_secs(&self, frontend: u32) -> u32 {
+        // SAFETY: array elements live as long as the map.
+        Self::scopes(frontend).map_or(0, |scopes| unsafe { addr_of!((*scopes).affinity_secs).read_volatile() })
+    }
+
+    #[inline(always)]
+    fn read_affinity(&self, key: &AffinityKey<A>, to: &mut Affinity<A>) -> bool {
+        let Some(known) = A::affinity().get_ptr(key) else { return false };
+        // SAFETY: the pointer comes from a lookup in this program run. Another CPU may write it meanwhile: the path
+        // verifies what it reads.
+        unsafe { copy_words::<Affinity<A>>(known.cast(), addr_of_mut!(*to).cast()) };
+        true
+    }
+
+    #[inline(always)]
+    fn write_affinity(&self, key: &AffinityKey<A>, affinity: &Affinity<A>) {
+        match A::affinity().get_ptr_mut(key) {
+            // SAFETY: as above.
+            Some(known) => unsafe { copy_words::<Affinity<A>>(addr_of!(*affinity).cast(), known.cast()) },
+            // Refused: the client is not remembered this time.
+            None => drop(A::affinity().insert(key, affinity, 0)),
+        }
     }
 
     #[inline(always)]

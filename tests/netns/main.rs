@@ -1,5 +1,6 @@
 //! Real sockets through namespaces shaped like a node: who answers whom, and what is on the wires.
 
+mod affinity;
 mod all_services;
 mod churn;
 mod collisions;

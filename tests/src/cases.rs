@@ -1,6 +1,7 @@
 //! The packet cases: tables, packets in, what becomes of them. Each runs in both families, on the host and in the
 //! kernel (`tests/path.rs`, `tests/progrun.rs`).
 
+mod affinity;
 mod direct;
 mod flows;
 mod icmp;
@@ -15,5 +16,5 @@ pub type Case = (&'static str, fn(&mut Scene<'_>));
 
 /// All cases.
 pub fn all() -> Vec<Case> {
-    [lookup::CASES, flows::CASES, direct::CASES, wire::CASES, icmp::CASES].concat()
+    [lookup::CASES, affinity::CASES, flows::CASES, direct::CASES, wire::CASES, icmp::CASES].concat()
 }

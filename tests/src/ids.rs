@@ -22,10 +22,6 @@ const UNTESTED: &[(&str, &str)] = &[
     ("IPM-23", "the health check node port is not there yet"),
     ("LB-04", "the node's own sockets are not translated yet"),
     ("LB-06", "pods are known by their interface; there is no detection by cluster CIDR"),
-    ("SA-01", "affinity is not kept yet; its parameters are tested"),
-    ("SA-02", "affinity is not kept yet; its parameters are tested"),
-    ("SA-04", "affinity is not kept yet; its parameters are tested"),
-    ("SA-05", "affinity is not kept yet; its parameters are tested"),
 ];
 
 fn ids() -> impl Iterator<Item = String> {

@@ -1,7 +1,7 @@
 //! Ids are kept, adopted, and never shared.
 
 use lb_common::addr::Proto;
-use lb_common::table::{MemberState, Mode, Origin, Rule};
+use lb_common::table::{MemberSets, MemberState, Mode, Origin, Rule};
 
 use super::*;
 use crate::desired::{Access, DesiredMember, KubeProxy, PoolIndex, ServicePortIndex};
@@ -23,13 +23,27 @@ fn desired(frontends: &[(u8, &[u8])]) -> Desired {
         let choices = Choices { workload: pool, host: Choice::Pass, external: Choice::Pass };
         let (mode, decided_by, origin) = (Mode::VIP, Rule::IpMode, Origin::LoadBalancer);
         let (access, affinity_secs, kube_proxy) = (Access::Open, None, KubeProxy::Claims);
-        let frontend =
-            DesiredFrontend { service_port, mode, decided_by, origin, kube_proxy, choices, access, affinity_secs };
+        let frontend = DesiredFrontend {
+            service_port,
+            mode,
+            decided_by,
+            origin,
+            kube_proxy,
+            choices,
+            pool_flags: [0; 3],
+            access,
+            affinity_secs,
+        };
         desired.v4.frontends.insert(key(*last), frontend);
         desired.v4.pools.push(backends.iter().map(|last| backend(*last)).collect());
         let service = Arc::new(ObjectName::new("t", &last.to_string()));
         desired.service_ports.push(ServicePortName { service, port_name: "".into(), proto: Proto::TCP });
-        let member = |last: &u8| DesiredMember { service_port, backend: backend(*last), state: MemberState::Active };
+        let member = |last: &u8| DesiredMember {
+            service_port,
+            backend: backend(*last),
+            state: MemberState::Active,
+            sets: MemberSets::CLUSTER,
+        };
         desired.v4.members.extend(backends.iter().map(member));
     }
     desired

@@ -89,7 +89,7 @@ fn modes_in_any_case() {
 #[test]
 fn what_does_not_exist_yet_is_said() {
     assert_eq!(config("--host-sockets on").idle_flags, ["--host-sockets=on"]);
-    assert_eq!(config("--embryos-max 1 --affinity-max 1").idle_flags, ["--embryos-max", "--affinity-max"]);
+    assert_eq!(config("--embryos-max 1").idle_flags, ["--embryos-max"]);
     assert!(config("--host-sockets off").idle_flags.is_empty());
 }
 
@@ -161,4 +161,12 @@ fn every_subcommand_parses() {
 fn nothing_is_guarded_where_kube_proxy_serves_nothing() {
     assert_eq!(config("--guard off").guard, Guarding::Off);
     assert_eq!(config("--service-proxy-name ours").guard, Guarding::Off);
+}
+
+#[test]
+fn sizes_of_the_policy_tables_arrive() {
+    let config = config("--source-ranges-max 7 --affinity-max 9");
+    assert_eq!((config.dataplane.sizes.source_ranges_max, config.dataplane.sizes.affinity_max), (7, 9));
+    assert_eq!(config.limits.source_ranges_max, 7);
+    assert!(config.idle_flags.is_empty());
 }

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use lb_common::addr::Addr;
 use lb_common::table::{
-    Backend, Counter, CounterValue, Endpoint, EndpointKey, Flow, FlowKey, Frontend, FrontendKey, FrontendStats, Member,
-    MemberKey, Owner, PoolKey, SourceRange, SourceRangeKey, TableType, name,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, Endpoint, EndpointKey, Flow, FlowKey, Frontend, FrontendKey,
+    FrontendStats, Member, MemberKey, Owner, PoolKey, SourceRange, SourceRangeKey, TableType, name,
 };
 use zerocopy::FromBytes;
 
@@ -76,10 +76,24 @@ fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
 }
 
 /// The maps of a family, in the order of [`FamilyMaps`].
-const FAMILY4: [&str; 6] =
-    [name::FRONTENDS4, name::POOLS4, name::MEMBERS4, name::ENDPOINTS4, name::SOURCE_RANGES4, name::FLOWS4];
-const FAMILY6: [&str; 6] =
-    [name::FRONTENDS6, name::POOLS6, name::MEMBERS6, name::ENDPOINTS6, name::SOURCE_RANGES6, name::FLOWS6];
+const FAMILY4: [&str; 7] = [
+    name::FRONTENDS4,
+    name::POOLS4,
+    name::MEMBERS4,
+    name::ENDPOINTS4,
+    name::SOURCE_RANGES4,
+    name::AFFINITY4,
+    name::FLOWS4,
+];
+const FAMILY6: [&str; 7] = [
+    name::FRONTENDS6,
+    name::POOLS6,
+    name::MEMBERS6,
+    name::ENDPOINTS6,
+    name::SOURCE_RANGES6,
+    name::AFFINITY6,
+    name::FLOWS6,
+];
 
 /// The maps of one family.
 pub struct FamilyMaps<A> {
@@ -89,18 +103,20 @@ pub struct FamilyMaps<A> {
     /// An index over `members`, kept by [`FamilyMaps::perform`] and [`FamilyMaps::index_endpoints`].
     endpoints: Table<EndpointKey<A>, Endpoint>,
     source_ranges: Table<SourceRangeKey<A>, SourceRange>,
+    pub affinity: Table<AffinityKey<A>, Affinity<A>>,
     pub flows: Table<FlowKey<A>, Flow<A>>,
 }
 
 impl<A: Addr> FamilyMaps<A> {
-    fn open(directory: &Path, names: [&'static str; 6]) -> Result<Self, Error> {
-        let [frontends, pools, members, endpoints, source_ranges, flows] = names;
+    fn open(directory: &Path, names: [&'static str; 7]) -> Result<Self, Error> {
+        let [frontends, pools, members, endpoints, source_ranges, affinity, flows] = names;
         Ok(Self {
             frontends: Table::open(directory, frontends, "--frontends-max")?,
             pools: Table::open(directory, pools, "--backends-max")?,
             members: Table::open(directory, members, "--backends-max")?,
             endpoints: Table::open(directory, endpoints, "--backends-max")?,
             source_ranges: Table::open(directory, source_ranges, "--source-ranges-max")?,
+            affinity: Table::open(directory, affinity, "--affinity-max")?,
             flows: Table::open(directory, flows, "--flows-max")?,
         })
     }

@@ -11,8 +11,9 @@ use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
 };
 use lb_common::table::{
-    Backend, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Frontend, FrontendKey, FrontendStats,
-    Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes, SourceRange, SourceRangeKey, name,
+    Affinity, AffinityKey, Backend, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Frontend,
+    FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes, SourceRange, SourceRangeKey,
+    name,
 };
 
 use super::sys::{self, MapShape};
@@ -43,13 +44,13 @@ pub const fn scopes_max(sizes: &Sizes) -> u32 {
 }
 
 /// Every pinned map with the shape that this version wants.
-fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 18] {
+fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 20] {
     type V4 = [u8; 4];
     type V6 = [u8; 16];
     let (hash, lru) = (BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32);
     let (array, per_cpu) = (BPF_MAP_TYPE_ARRAY as u32, BPF_MAP_TYPE_PERCPU_ARRAY as u32);
     let trie = BPF_MAP_TYPE_LPM_TRIE as u32;
-    let Sizes { frontends_max, backends_max, source_ranges_max, flows_max } = *sizes;
+    let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max } = *sizes;
     [
         (name::FRONTENDS4, shape::<FrontendKey<V4>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
         (name::FRONTENDS6, shape::<FrontendKey<V6>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
@@ -62,6 +63,8 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 18] {
         (name::ENDPOINTS6, shape::<EndpointKey<V6>, Endpoint>(hash, backends_max, BPF_F_NO_PREALLOC)),
         (name::SOURCE_RANGES4, shape::<SourceRangeKey<V4>, SourceRange>(trie, source_ranges_max, BPF_F_NO_PREALLOC)),
         (name::SOURCE_RANGES6, shape::<SourceRangeKey<V6>, SourceRange>(trie, source_ranges_max, BPF_F_NO_PREALLOC)),
+        (name::AFFINITY4, shape::<AffinityKey<V4>, Affinity<V4>>(lru, affinity_max, 0)),
+        (name::AFFINITY6, shape::<AffinityKey<V6>, Affinity<V6>>(lru, affinity_max, 0)),
         (name::FLOWS4, shape::<FlowKey<V4>, Flow<V4>>(lru, flows_max, 0)),
         (name::FLOWS6, shape::<FlowKey<V6>, Flow<V6>>(lru, flows_max, 0)),
         (name::COUNTERS, shape::<u32, CounterValue>(per_cpu, COUNTERS_MAX, 0)),
@@ -73,7 +76,7 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 18] {
 }
 
 /// The names of all pinned maps.
-pub fn map_names() -> [&'static str; 18] {
+pub fn map_names() -> [&'static str; 20] {
     wanted(&Sizes::default()).map(|(name, _)| name)
 }
 

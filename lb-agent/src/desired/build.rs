@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use lb_common::addr::Proto;
-use lb_common::table::{Backend, FrontendKey, Origin};
+use lb_common::table::{Backend, FrontendKey, MemberSets, Origin};
 
 use super::access::{self, Access};
 use super::claim::Claim;
@@ -230,16 +230,33 @@ impl<A: TableAddr> FamilyBuilder<A> {
                 host: self.choice(targets.host, &rows.usable),
                 external: self.choice(targets.external, &rows.usable),
             };
+            let pool_flags = [targets.workload, targets.host, targets.external].map(Target::pool_flag);
             let (Claim { mode, decided_by, origin, kube_proxy, .. }, affinity_secs) = (claim, of.service.affinity_secs);
-            let row =
-                DesiredFrontend { service_port, mode, decided_by, origin, kube_proxy, choices, access, affinity_secs };
+            let row = DesiredFrontend {
+                service_port,
+                mode,
+                decided_by,
+                origin,
+                kube_proxy,
+                choices,
+                pool_flags,
+                access,
+                affinity_secs,
+            };
             self.rows.frontends.insert(key, row);
         }
         // Two ports of one Service may share name and protocol by mistake; their endpoints are the same then.
         let is_known = self.rows.members.last().is_some_and(|last| last.service_port >= service_port);
         if !is_known {
-            let members = rows.usable.members.into_iter();
-            self.rows.members.extend(members.map(|(backend, state)| DesiredMember { service_port, backend, state }));
+            let Usable { cluster, near, local, members } = rows.usable;
+            let sets = |backend: &Backend<A>| {
+                let bit = |set: &[Backend<A>], bit| if set.binary_search(backend).is_ok() { bit } else { 0 };
+                bit(&cluster, MemberSets::CLUSTER) | bit(&near, MemberSets::NEAR) | bit(&local, MemberSets::LOCAL)
+            };
+            self.rows.members.extend(members.into_iter().map(|(backend, state)| {
+                let sets = sets(&backend);
+                DesiredMember { service_port, backend, state, sets }
+            }));
         }
     }
 

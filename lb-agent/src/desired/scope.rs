@@ -3,7 +3,7 @@
 //! What differs from kube-proxy, on purpose: nobody's source address is replaced (LB-02), and a packet from the network
 //! is not forwarded to another node, so there policy Cluster means the endpoints on this node, or the stack.
 
-use lb_common::table::{Mode, Origin};
+use lb_common::table::{Mode, Origin, ScopeFlags};
 
 use super::claim::Claim;
 use crate::model::{Service, TrafficPolicy};
@@ -31,6 +31,17 @@ pub enum Target {
     Near,
     /// The endpoints on this node, for policy Local.
     Local,
+}
+
+impl Target {
+    /// The flag of a scope that says which set its pool is.
+    pub const fn pool_flag(self) -> u8 {
+        match self {
+            Self::Near => ScopeFlags::POOL_NEAR,
+            Self::Local => ScopeFlags::POOL_LOCAL,
+            Self::Cluster | Self::Pass | Self::Reject | Self::Drop => 0,
+        }
+    }
 }
 
 /// The targets of one frontend.

@@ -47,6 +47,8 @@ pub struct DesiredFrontend<A> {
     pub origin: Origin,
     pub kube_proxy: KubeProxy,
     pub choices: Choices,
+    /// [`ScopeFlags`](lb_common::table::ScopeFlags) that say which set each choice's pool is: workload, host, external.
+    pub pool_flags: [u8; 3],
     /// Which clients may open a flow, whatever their choice says.
     pub access: Access<A>,
     /// Seconds that a client keeps its backend, over all addresses of the Service port; `None`: no affinity.
@@ -93,6 +95,8 @@ pub struct DesiredMember<A> {
     pub service_port: ServicePortIndex,
     pub backend: Backend<A>,
     pub state: MemberState,
+    /// [`MemberSets`](lb_common::table::MemberSets) that it is in.
+    pub sets: u8,
 }
 
 /// A Service port: what affinity and membership are about, over all its addresses.

@@ -24,6 +24,7 @@ fn desired(frontends: &[(u8, Mode, KubeProxy, Choices)]) -> Desired {
             origin: Origin::LoadBalancer,
             kube_proxy: *kube_proxy,
             choices: *choices,
+            pool_flags: [0; 3],
             access: Access::Open,
             affinity_secs: None,
         };

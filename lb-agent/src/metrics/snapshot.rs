@@ -28,8 +28,8 @@ impl SnapshotCollector {
         Self { status, sizes }
     }
 
-    fn capacities(&self) -> [(&'static str, u32); 10] {
-        let Sizes { frontends_max, backends_max, source_ranges_max, flows_max } = self.sizes;
+    fn capacities(&self) -> [(&'static str, u32); 12] {
+        let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max } = self.sizes;
         [
             (name::FRONTENDS4, frontends_max),
             (name::FRONTENDS6, frontends_max),
@@ -39,6 +39,8 @@ impl SnapshotCollector {
             (name::MEMBERS6, backends_max),
             (name::SOURCE_RANGES4, source_ranges_max),
             (name::SOURCE_RANGES6, source_ranges_max),
+            (name::AFFINITY4, affinity_max),
+            (name::AFFINITY6, affinity_max),
             (name::FLOWS4, flows_max),
             (name::FLOWS6, flows_max),
         ]

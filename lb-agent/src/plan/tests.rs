@@ -2,8 +2,8 @@
 
 use lb_common::addr::Proto;
 use lb_common::table::{
-    Backend, FrontendKey, Member, MemberKey, MemberState, Mode, Origin, PoolKey, Rule, Scope, ScopeFlags, SourceRange,
-    SourceRangeKey, bpf_spin_lock,
+    Backend, FrontendKey, Member, MemberKey, MemberSets, MemberState, Mode, Origin, PoolKey, Rule, Scope, ScopeFlags,
+    SourceRange, SourceRangeKey, bpf_spin_lock,
 };
 
 use super::*;
@@ -79,7 +79,7 @@ fn members_come_and_go_before_the_pool_is_switched() {
     let with_member = |pool: u32| {
         let mut tables = tables(1, pool);
         let key = MemberKey { service_port: 1, addr: [10, 0, 0, pool as u8], port: 8080, pad: 0 };
-        tables.v4.members.insert(key, Member { state: MemberState::Active, pad: [0; 3] });
+        tables.v4.members.insert(key, Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] });
         tables
     };
     let ops = plan(&with_member(1), &with_member(2), Drained::Unknown);

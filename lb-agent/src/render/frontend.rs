@@ -41,6 +41,9 @@ pub struct ScopeRow {
     /// New flows are dropped unless a source range lets their client in.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub source_ranges: bool,
+    /// A client keeps its backend.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub affinity: bool,
 }
 
 /// All frontends, IPv4 first, by address, port and protocol.
@@ -106,6 +109,7 @@ impl ScopeRow {
             backends: scope.count,
             masquerade: scope.has(ScopeFlags::MASQUERADE),
             source_ranges: scope.has(ScopeFlags::SOURCE_RANGES),
+            affinity: scope.has(ScopeFlags::AFFINITY),
         }
     }
 }
@@ -119,7 +123,10 @@ impl fmt::Display for ScopeRow {
         if self.masquerade {
             f.write_str(" masquerade")?;
         }
-        if self.source_ranges { f.write_str(" restricted") } else { Ok(()) }
+        if self.source_ranges {
+            f.write_str(" restricted")?;
+        }
+        if self.affinity { f.write_str(" affinity") } else { Ok(()) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use zerocopy::{Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
+use super::pool::MemberSets;
 use super::table_type;
 use crate::addr::Proto;
 
@@ -78,6 +79,12 @@ impl ScopeFlags {
     pub const MASQUERADE: u8 = 1;
     /// New flows are dropped unless `source_ranges` lets their client in.
     pub const SOURCE_RANGES: u8 = 2;
+    /// A client keeps its backend: look into `affinity` first.
+    pub const AFFINITY: u8 = 4;
+    /// The pool is [`MemberSets::NEAR`](super::MemberSets::NEAR); with neither of the two, it is the cluster's.
+    pub const POOL_NEAR: u8 = 8;
+    /// The pool is [`MemberSets::LOCAL`](super::MemberSets::LOCAL).
+    pub const POOL_LOCAL: u8 = 16;
 }
 
 impl Scope {
@@ -107,6 +114,18 @@ impl Scope {
     #[inline(always)]
     pub const fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+
+    /// Which of [`MemberSets`] its pool is.
+    #[inline(always)]
+    pub const fn set(self) -> u8 {
+        if self.has(ScopeFlags::POOL_LOCAL) {
+            MemberSets::LOCAL
+        } else if self.has(ScopeFlags::POOL_NEAR) {
+            MemberSets::NEAR
+        } else {
+            MemberSets::CLUSTER
+        }
     }
 
     /// The scope in the eight bytes of one load. An unknown action is [`Action::Pass`]: never harm a packet because

@@ -50,8 +50,21 @@ table_type! {
     /// Value of `members4` and `members6`.
     pub struct Member {
         pub state: MemberState,
-        pub pad: [u8; 3],
+        /// [`MemberSets`] that choose it for new flows.
+        pub sets: u8,
+        pub pad: [u8; 2],
     }
+}
+
+/// Bits of [`Member::sets`]: the sets of endpoints that a scope's pool may be.
+pub struct MemberSets;
+
+impl MemberSets {
+    pub const CLUSTER: u8 = 1;
+    /// Those of the cluster's that are on this node.
+    pub const NEAR: u8 = 2;
+    /// Those on this node, chosen for themselves.
+    pub const LOCAL: u8 = 4;
 }
 
 table_enum! {

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::Proto;
 use lb_common::table::{
-    Backend, Counter, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberState, Mode, Origin, PoolKey,
-    Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
+    Backend, Counter, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
+    PoolKey, Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
 };
 use lb_common::verdict::Action;
 
@@ -112,6 +112,24 @@ impl<'a> Scene<'a> {
         }
         self.machine.set_tables(&self.tables);
         Scope::balance(self.pools, u16::try_from(backends.len()).expect("a small pool"))
+    }
+
+    /// A second pool of a Service port, with members of its own in these sets.
+    pub fn more_pool(&mut self, service_port: u32, backends: &[End], sets: u8) -> Scope {
+        let (v4, v6) = (self.tables.v4.members.clone(), self.tables.v6.members.clone());
+        let scope = self.pool(service_port, backends);
+        self.tables.v4.members.values_mut().for_each(|member| member.sets = sets);
+        self.tables.v6.members.values_mut().for_each(|member| member.sets = sets);
+        self.tables.v4.members.extend(v4);
+        self.tables.v6.members.extend(v6);
+        self.machine.set_tables(&self.tables);
+        scope
+    }
+
+    /// The clients of a frontend are remembered for so long.
+    pub fn keep_clients(&mut self, frontend: u32, secs: u32) {
+        self.tables.scopes.get_mut(&frontend).expect("the frontend was written").affinity_secs = secs;
+        self.machine.set_tables(&self.tables);
     }
 
     /// A TCP frontend at the usual address that balances over these backends.
@@ -241,7 +259,7 @@ fn insert_pool<A: Ord + Copy>(
     for (slot, (addr, port)) in (0..).zip(backends) {
         let addr = octets(*addr);
         tables.pools.insert(PoolKey { pool, slot }, Backend { addr, port: *port, flags: 0 });
-        let member = Member { state: MemberState::Active, pad: [0; 3] };
+        let member = Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] };
         tables.members.insert(MemberKey { service_port, addr, port: *port, pad: 0 }, member);
     }
 }

@@ -12,8 +12,8 @@ use lb_common::parse::ETHERTYPE_IPV4;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Backend, Counter, Direction, EDGE_UPLINK, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, MemberKey, PoolKey,
-    Scope, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EndpointKey, Flow, FlowKey, FlowState,
+    FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
 };
 use lb_common::{checksum, verdict::Action};
 
@@ -163,11 +163,12 @@ type FlowTable<A> = RefCell<BTreeMap<FlowKey<A>, &'static RefCell<Flow<A>>>>;
 struct FamilyState<A: 'static> {
     config: FamilyTables<A>,
     flows: FlowTable<A>,
+    affinity: RefCell<BTreeMap<AffinityKey<A>, Affinity<A>>>,
 }
 
 impl<A> Default for FamilyState<A> {
     fn default() -> Self {
-        Self { config: FamilyTables::default(), flows: RefCell::default() }
+        Self { config: FamilyTables::default(), flows: RefCell::default(), affinity: RefCell::default() }
     }
 }
 
@@ -278,6 +279,18 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
     }
     fn is_member(&self, key: &MemberKey<A>) -> bool {
         A::state(self).config.members.contains_key(key)
+    }
+    fn member_sets(&self, key: &MemberKey<A>) -> u8 {
+        A::state(self).config.members.get(key).map_or(0, |member| member.sets)
+    }
+    fn affinity_secs(&self, frontend: u32) -> u32 {
+        self.scopes.get(&frontend).map_or(0, |scopes| scopes.affinity_secs)
+    }
+    fn read_affinity(&self, key: &AffinityKey<A>, to: &mut Affinity<A>) -> bool {
+        A::state(self).affinity.borrow().get(key).map(|known| *to = *known).is_some()
+    }
+    fn write_affinity(&self, key: &AffinityKey<A>, affinity: &Affinity<A>) {
+        A::state(self).affinity.borrow_mut().insert(*key, *affinity);
     }
     fn is_source_allowed(&self, client: &SourceRangeKey<A>) -> bool {
         let is_in = |range: &SourceRangeKey<A>| range.frontend == client.frontend && range.contains(&client.addr);

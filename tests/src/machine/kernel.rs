@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_agent::dataplane::bpf::BpfDataplane;
+use lb_agent::dataplane::maps::Table;
 use lb_agent::dataplane::{
     Dataplane as _, FamilyOp, FamilyTables, Op, Settings, Sizes, Tables, Timeouts, object, pins,
 };
-use lb_common::table::{Counter, Direction, Scopes};
+use lb_common::addr::Addr;
+use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Scopes};
 use lb_common::verdict::Action;
 
 use super::{Flows, Machine, Program};
@@ -46,6 +48,8 @@ impl KernelMachine {
         let maps = self.dataplane.maps();
         maps.v4.flows.delete(&flows.v4.into_keys().collect::<Vec<_>>()).expect("deleting flows");
         maps.v6.flows.delete(&flows.v6.into_keys().collect::<Vec<_>>()).expect("deleting flows");
+        forget(&maps.v4.affinity);
+        forget(&maps.v6.affinity);
     }
 
     /// The dataplane, for what only the kernel has.
@@ -147,5 +151,21 @@ impl Machine for KernelMachine {
         let maps = self.dataplane.maps();
         maps.v4.flows.upsert(&v4.into_iter().collect::<Vec<_>>(), 0).expect("writing flows");
         maps.v6.flows.upsert(&v6.into_iter().collect::<Vec<_>>(), 0).expect("writing flows");
+        age_clients(&maps.v4.affinity, secs);
+        age_clients(&maps.v6.affinity, secs);
     }
+}
+
+fn forget<A: Addr>(clients: &Table<AffinityKey<A>, Affinity<A>>) {
+    let rows = clients.dump().expect("dumping clients");
+    clients.delete(&rows.into_iter().map(|(key, _)| key).collect::<Vec<_>>()).expect("deleting clients");
+}
+
+fn age_clients<A: Addr>(clients: &Table<AffinityKey<A>, Affinity<A>>, secs: u64) {
+    let mut rows = clients.dump().expect("dumping clients");
+    let secs = u32::try_from(secs).expect("not for ages");
+    for (_, client) in &mut rows {
+        client.last_seen_secs = client.last_seen_secs.wrapping_sub(secs);
+    }
+    clients.upsert(&rows, 0).expect("writing clients");
 }

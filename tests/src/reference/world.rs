@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::Proto;
 use lb_common::table::{
-    Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberState, Mode, Origin, PoolKey, Rule, Scope,
-    Scopes, bpf_spin_lock,
+    Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin, PoolKey,
+    Rule, Scope, Scopes, bpf_spin_lock,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -156,6 +156,6 @@ fn insert<A: Ord + Copy>(
         let addr = octets(addr);
         tables.pools.insert(PoolKey { pool, slot }, Backend { addr, port, flags: 0 });
         let key = MemberKey { service_port: id % 6 + 1, addr, port, pad: 0 };
-        tables.members.insert(key, Member { state: MemberState::Active, pad: [0; 3] });
+        tables.members.insert(key, Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] });
     }
 }

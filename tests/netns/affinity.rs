@@ -1,0 +1,39 @@
+//! Session affinity with real sockets.
+
+use std::collections::BTreeSet;
+
+use lb_tests::address::{BALANCERS, FAMILIES, vip};
+use lb_tests::lab::Setup;
+use lb_tests::manifest::ingress;
+use lb_tests::scene::Scene;
+use serde_json::json;
+
+/// The last part of the balancer's address.
+const NUMBER: u8 = 87;
+
+fn publish(scene: &Scene, affinity: &str) {
+    let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, NUMBER), "VIP"));
+    let service = scene.service("shop", NUMBER, &entries).spec("sessionAffinity", json!(affinity));
+    let mut objects = vec![service.object()];
+    objects.extend(scene.slices(&service, &["a", "b"]));
+    scene.apply("shop", &objects);
+}
+
+/// SA-01, SA-03, SA-06: None, ClientIP and None again, each for new connections.
+#[test]
+fn sa_03_affinity_is_switched_while_clients_dial() {
+    let scene = Scene::start(Setup::new("affinity"));
+    for affinity in ["None", "ClientIP", "None"] {
+        publish(&scene, affinity);
+        for family in FAMILIES {
+            let to = vip(family, NUMBER, 80);
+            let dials = if affinity == "None" { 64 } else { 20 };
+            let tcp: BTreeSet<String> =
+                (0..dials).filter_map(|_| scene.dial().tcp(to).who().map(str::to_owned)).collect();
+            let udp: BTreeSet<String> =
+                (0..dials).filter_map(|_| scene.dial().udp(to).who().map(str::to_owned)).collect();
+            let wanted = if affinity == "None" { 2 } else { 1 };
+            assert_eq!((tcp.len(), udp.len()), (wanted, wanted), "{affinity} {family:?}: {tcp:?}, {udp:?}");
+        }
+    }
+}

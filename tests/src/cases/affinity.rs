@@ -1,0 +1,106 @@
+//! Session affinity: a client keeps its backend, while it is one of those that it may get.
+
+use std::collections::BTreeSet;
+
+use lb_common::table::{MemberSets, Scope, ScopeFlags};
+
+use super::scene::{SYN, Scene, UDP};
+use super::{Case, Net};
+use crate::machine::Program;
+use crate::packet::{End, Transport};
+
+pub const CASES: &[Case] = &[
+    ("a_client_keeps_its_backend", a_client_keeps_its_backend),
+    ("clients_are_kept_apart", clients_are_kept_apart),
+    ("affinity_slides_and_ends", affinity_slides_and_ends),
+    ("a_backend_that_is_gone_is_replaced_for_good", a_backend_that_is_gone_is_replaced_for_good),
+    ("affinity_stays_within_the_set_of_the_scope", affinity_stays_within_the_set_of_the_scope),
+    ("without_affinity_nothing_is_remembered", without_affinity_nothing_is_remembered),
+];
+
+const TIMEOUT_SECS: u32 = 100;
+
+fn backends(net: Net) -> Vec<End> {
+    (20..28).map(|host| (net.host(host), 8080)).collect()
+}
+
+/// A frontend of this transport whose clients keep their backend.
+fn service(scene: &mut Scene<'_>, transport: Transport, backends: &[End]) -> Scope {
+    let scope = scene.pool(1, backends).with_flags(ScopeFlags::AFFINITY);
+    scene.frontend(1, scene.net.vip(), super::scene::proto(transport), scope);
+    scene.keep_clients(1, TIMEOUT_SECS);
+    scope
+}
+
+/// Where connections from these ports of a host go.
+fn dial(scene: &mut Scene<'_>, transport: Transport, host: u8, ports: std::ops::Range<u16>) -> BTreeSet<End> {
+    let client = scene.net.host(host);
+    let vip = scene.net.vip();
+    ports.map(|port| scene.through(Program::WorkloadIngress, transport, (client, port), vip).1).collect()
+}
+
+/// SA-01, SA-06: whatever the port, of TCP and of UDP.
+fn a_client_keeps_its_backend(scene: &mut Scene<'_>) {
+    for transport in [SYN, UDP] {
+        let backends = backends(scene.net);
+        service(scene, transport, &backends);
+        assert_eq!(dial(scene, transport, 2, 1000..1050).len(), 1, "{transport:?}");
+    }
+}
+
+fn clients_are_kept_apart(scene: &mut Scene<'_>) {
+    let backends = backends(scene.net);
+    service(scene, SYN, &backends);
+    let chosen: BTreeSet<End> = (30..130).flat_map(|host| dial(scene, SYN, host, 1000..1002)).collect();
+    // That 100 draws out of eight leave one out: less likely than 1e-4, and the draws are the same in each run of the host.
+    assert_eq!(chosen.len(), backends.len());
+}
+
+/// SA-02: each new connection moves the time-out on; after it anything may be chosen.
+fn affinity_slides_and_ends(scene: &mut Scene<'_>) {
+    let backends = backends(scene.net);
+    service(scene, SYN, &backends);
+    let first = dial(scene, SYN, 2, 1000..1001);
+    for round in 0..8 {
+        scene.machine().age_flows(u64::from(TIMEOUT_SECS) - 10);
+        assert_eq!(dial(scene, SYN, 2, 1001 + round..1002 + round), first, "round {round}");
+    }
+    let mut chosen = BTreeSet::new();
+    for round in 0..64 {
+        scene.machine().age_flows(u64::from(TIMEOUT_SECS) + 1);
+        chosen.extend(dial(scene, SYN, 2, 2000 + round..2001 + round));
+    }
+    assert!(chosen.len() > 1, "64 draws out of eight are all the same");
+}
+
+/// SA-04: who returns does not take its clients back.
+fn a_backend_that_is_gone_is_replaced_for_good(scene: &mut Scene<'_>) {
+    let backends = backends(scene.net);
+    service(scene, SYN, &backends);
+    let first = dial(scene, SYN, 2, 1000..1001);
+    let others: Vec<End> = backends.iter().copied().filter(|end| !first.contains(end)).collect();
+    service(scene, SYN, &others);
+    let second = dial(scene, SYN, 2, 1001..1030);
+    assert!(second.len() == 1 && first.is_disjoint(&second), "{first:?}, then {second:?}");
+    service(scene, SYN, &backends);
+    assert_eq!(dial(scene, SYN, 2, 1030..1060), second);
+}
+
+/// SA-05: an endpoint elsewhere that a client had as a pod is not what it gets under policy Local.
+fn affinity_stays_within_the_set_of_the_scope(scene: &mut Scene<'_>) {
+    let (local, remote) = (scene.net.backend(), scene.net.other_backend());
+    let workload = scene.pool(1, &[remote]).with_flags(ScopeFlags::AFFINITY);
+    let external = scene.more_pool(1, &[local], MemberSets::CLUSTER | MemberSets::LOCAL);
+    let external = external.with_flags(ScopeFlags::AFFINITY | ScopeFlags::POOL_LOCAL);
+    scene.frontend_scopes(1, scene.net.vip(), lb_common::addr::Proto::TCP, [workload, workload, external]);
+    scene.keep_clients(1, TIMEOUT_SECS);
+    assert_eq!(dial(scene, SYN, 2, 1000..1001), [remote].into());
+    let client = (scene.net.host(2), 1001);
+    assert_eq!(scene.through(Program::UplinkIngress, SYN, client, scene.net.vip()), (client, local));
+}
+
+fn without_affinity_nothing_is_remembered(scene: &mut Scene<'_>) {
+    let backends = backends(scene.net);
+    scene.service(SYN, &backends);
+    assert!(dial(scene, SYN, 2, 1000..1100).len() > 1);
+}
