@@ -462,7 +462,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     #[inline(never)]
     fn remember(&mut self) {
         let work = &mut *self.work;
-        work.affinity.pad = 0;
+        // Of SCTP with another target port the backend is not known again: its port is not in the packet.
+        (work.affinity.addr, work.affinity.port, work.affinity.pad) = (work.to.dst, work.to.dport, 0);
         self.tables.write_affinity(&work.affinity_key, &work.affinity);
     }
 
@@ -503,13 +504,16 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let keeps_ports = self.headers.proto == Proto::SCTP;
         (to.dst, to.dport) = (from.dst, from.dport);
         if flow.frontend != DIRECT {
-            if *is_pinned == 0 {
+            let port = if *is_pinned == 0 {
                 let Some(backend) = self.tables.backend(&PoolKey { pool: flow.pool, slot }) else { return false };
-                (affinity.addr, affinity.port) = (backend.addr, backend.port);
-            }
-            to.dst = affinity.addr;
+                to.dst = backend.addr;
+                backend.port
+            } else {
+                to.dst = affinity.addr;
+                affinity.port
+            };
             if !keeps_ports {
-                to.dport = affinity.port;
+                to.dport = port;
             }
         }
         let is_hairpin = matches!(self.edge.client, Client::Workload) && to.dst == from.src;
