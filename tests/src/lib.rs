@@ -14,6 +14,7 @@ pub mod deadline;
 pub mod demo;
 pub mod dial;
 pub mod dump;
+pub mod fuzz;
 pub mod haproxy;
 pub mod http;
 #[cfg(test)]

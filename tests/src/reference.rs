@@ -17,12 +17,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use connection::Connection;
-pub use history::{Step, history};
+pub use history::{Step, history, history_of};
 pub use judge::Outcome;
 use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::Proto;
 use lb_common::table::{Direction, FlowKey, FrontendKey, MemberKey, PoolKey, Scope};
 pub use run::{Compared, play};
+pub use wire::{Wire, internet_sum};
 
 use crate::machine::Flows;
 use crate::packet::End;

@@ -2,6 +2,7 @@
 //!
 //! Depends on no crate of the project, so it runs before the machine can build one.
 
+mod fuzz;
 mod handover;
 mod job;
 mod machine;
@@ -37,6 +38,8 @@ enum Task {
     Bench(handover::Args),
     /// Load every BPF program and compare what the verifier says with the budget
     Verify(verify::Args),
+    /// Feed the packet path with inputs that reach ever further; what once crashed is kept in tests/corpus
+    Fuzz(fuzz::Args),
     /// Check the rules that no linter knows: imports, sizes, unsafe code, names
     Tidy,
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => handover::run("demo", Profile::Debug, &args),
         Task::Bench(args) => handover::run("bench", Profile::Release, &args),
         Task::Verify(args) => verify::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Tidy => tidy::run(),
     };
     match done {

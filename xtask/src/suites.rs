@@ -37,6 +37,7 @@ const LEVELS: &[(&str, Level)] = &[
     ("deploy", Level::Unit),
     ("model", Level::Property),
     ("properties", Level::Property),
+    ("corpus", Level::Property),
     ("script", Level::Script),
     ("path", Level::PacketHost),
     ("progrun", Level::PacketKernel),

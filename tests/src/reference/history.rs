@@ -4,6 +4,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::world::{Change, change};
 use crate::cases::Net;
@@ -48,12 +50,28 @@ pub enum Step {
 /// Waits: multiples of seven never come close to a time-out, so that the real time that a test takes does not matter.
 const WAITS_SECS: [u64; 5] = [7, 14, 63, 126, 86_450];
 
+/// Steps that bytes may tell of at most.
+const STEPS_MAX: usize = 200;
+
 const INGRESS: [Program; 2] = [Program::WorkloadIngress, Program::UplinkIngress];
 const EGRESS: [Program; 2] = [Program::WorkloadEgress, Program::UplinkEgress];
 
 /// Steps in the order in which they happen.
 pub fn history(net: Net) -> impl Strategy<Value = Vec<Step>> {
     vec(step(net), 1..60)
+}
+
+/// A history that is told by bytes: every two of them are one step, the same each time.
+pub fn history_of(net: Net, bytes: &[u8]) -> Vec<Step> {
+    let step = step(net);
+    let steps = bytes.chunks_exact(2).take(STEPS_MAX).map(|pair| {
+        let mut seed = [0; 32];
+        seed[..2].copy_from_slice(pair);
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+        let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+        step.new_tree(&mut runner).expect("nothing is rejected").current()
+    });
+    steps.collect()
 }
 
 fn step(net: Net) -> impl Strategy<Value = Step> {

@@ -228,6 +228,10 @@ impl Reference {
         let source = |backend: End| if seen.is_workload && backend.0 == client.0 { service.0 } else { client.0 };
         let pool = self.pool(scope, client.0.is_ipv4());
         let backends: Vec<End> = pool.into_iter().map(answers).collect();
+        let has_collided = self.connections.iter().any(|known| {
+            let reply = (known.backend, (source(known.backend), client.1));
+            backends.contains(&known.backend) && known.is_reply(seen.edge, packet.proto, reply)
+        });
         let chosen = (given.0 != Action::Drop).then(|| Wire::read(&given.1).ends());
         self.forget_dead_in_the_way((seen.edge, packet.proto), &backends, client, chosen);
         let is_taken = |backend: &End, port: u16| {
@@ -239,7 +243,8 @@ impl Reference {
             let dropped = (Action::Drop, packet.wire.bytes().to_vec());
             return if collides { Ok(dropped) } else { Err("dropped although every backend was free".into()) };
         };
-        let is_right_port = port == client.1 || (collides && !keeps_port && CHOSEN_PORTS.contains(&port));
+        // A dead connection makes room, but the attempt that met it has failed as well.
+        let is_right_port = port == client.1 || (has_collided && !keeps_port && CHOSEN_PORTS.contains(&port));
         for (is_right, what) in [
             (backends.contains(&backend), "not a backend of the pool"),
             (from == source(backend), "the source address is wrong"),
