@@ -49,6 +49,8 @@ pub struct Times {
     pub apply_interval: Duration,
     /// Between two audits.
     pub audit_interval: Duration,
+    /// Between two walks for flows that are over.
+    pub gc_interval: Duration,
 }
 
 /// Why the command line makes no sense, or asks for what is not there.
@@ -68,7 +70,7 @@ impl TryFrom<RunArgs> for Config {
             Services::Lb => Globs::None,
             Services::All => Globs::Auto,
         };
-        let idle_flags = idle_flags(&policy, &sizes);
+        let idle_flags = idle_flags(&policy);
         let guard = match (policy.guard, &source.service_proxy_name) {
             (Switch::On, None) => Guarding::On,
             // kube-proxy serves no Service that carries the label.
@@ -93,6 +95,7 @@ impl TryFrom<RunArgs> for Config {
             times: Times {
                 apply_interval: Duration::from_millis(timeouts.apply_interval_ms.into()),
                 audit_interval: Duration::from_secs(timeouts.audit_secs.into()),
+                gc_interval: Duration::from_secs(timeouts.gc_secs.into()),
             },
             guard,
             http: observe.http.http,
@@ -149,6 +152,10 @@ fn policy(args: &PolicyArgs, node_name: String) -> Result<Policy, Error> {
     })
 }
 
+/// Half-open flows are at most this part of the flow table, as a divisor: a flow has two entries, and there may be twice as
+/// many flows while old ones wait for their time-out.
+const EMBRYOS_PART: u32 = 16;
+
 fn dataplane_sizes(args: &SizeArgs) -> Sizes {
     Sizes {
         frontends_max: args.frontends_max,
@@ -156,6 +163,7 @@ fn dataplane_sizes(args: &SizeArgs) -> Sizes {
         source_ranges_max: args.source_ranges_max,
         affinity_max: args.affinity_max,
         flows_max: args.flows_max,
+        embryos_max: args.embryos_max.min(args.flows_max / EMBRYOS_PART).max(1),
     }
 }
 
@@ -168,9 +176,8 @@ fn dataplane_timeouts(args: &TimeoutArgs) -> Timeouts {
     }
 }
 
-fn idle_flags(policy: &PolicyArgs, sizes: &SizeArgs) -> Vec<&'static str> {
-    let given =
-        [(policy.host_sockets == Switch::On, "--host-sockets=on"), (sizes.embryos_max.is_some(), "--embryos-max")];
+fn idle_flags(policy: &PolicyArgs) -> Vec<&'static str> {
+    let given = [(policy.host_sockets == Switch::On, "--host-sockets=on")];
     given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, flag)| flag).collect()
 }
 

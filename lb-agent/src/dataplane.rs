@@ -5,6 +5,7 @@
 
 pub mod bpf;
 pub mod fake;
+pub mod garbage;
 pub mod links;
 pub mod maps;
 pub mod object;
@@ -43,6 +44,8 @@ pub struct Sizes {
     pub affinity_max: u32,
     /// Entries; a flow has two.
     pub flows_max: u32,
+    /// Flows that are half open.
+    pub embryos_max: u32,
 }
 
 impl Default for Sizes {
@@ -53,6 +56,7 @@ impl Default for Sizes {
             source_ranges_max: 1 << 16,
             affinity_max: 1 << 16,
             flows_max: 1 << 18,
+            embryos_max: 1 << 14,
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Status {
     pub warnings: Arc<Vec<Warning>>,
     /// Rows by table.
     pub rows: Vec<(&'static str, usize)>,
+    /// Entries in the flow tables, as the last walk over them found.
+    pub flow_entries: Vec<(&'static str, usize)>,
     /// Frontends that wait for their flows to end.
     pub draining: usize,
     /// How the source is doing, where it has to ask others.
@@ -67,6 +69,7 @@ impl Status {
             behind: None,
             warnings: Arc::default(),
             rows: Vec::new(),
+            flow_entries: Vec::new(),
             draining: 0,
             connections: Vec::new(),
             guard: None,

@@ -9,7 +9,7 @@ use crate::table::{Direction, FlowState};
 /// Ticks, because reading jiffies64 costs the packet path 2 ns and a clock 31.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// A TCP connection that nothing has come back for.
+    /// A TCP connection that is half open.
     pub tcp_syn_jiffies: u64,
     pub tcp_established_jiffies: u64,
     /// FIN both ways, or RST.
@@ -25,8 +25,8 @@ impl Timeouts {
     #[inline(always)]
     pub const fn of(&self, proto: Proto, state: FlowState) -> u64 {
         match (proto, state) {
-            (Proto::UDP, _) => self.udp_jiffies,
-            (_, FlowState::New) => self.tcp_syn_jiffies,
+            (Proto::UDP | Proto::SCTP, _) => self.udp_jiffies,
+            (_, FlowState::New | FlowState::Answered) => self.tcp_syn_jiffies,
             (_, FlowState::Closed) => self.tcp_closing_jiffies,
             (_, FlowState::Established | FlowState::ClientClosed | FlowState::BackendClosed) => {
                 self.tcp_established_jiffies
@@ -47,29 +47,55 @@ pub const fn is_over(proto: Proto, state: FlowState, quiet_jiffies: u64, timeout
     matches!(state, FlowState::Closed) || quiet_jiffies > timeouts.of(proto, state)
 }
 
+/// Whether a flow has been quiet for longer than its time-out. A closed one is remembered for a while: its last segments
+/// are still to be translated.
+#[inline(always)]
+pub const fn is_expired(proto: Proto, state: FlowState, quiet_jiffies: u64, timeouts: &Timeouts) -> bool {
+    quiet_jiffies > timeouts.of(proto, state)
+}
+
 /// The state after a packet in `direction`; `flags` are empty unless TCP.
 #[inline(always)]
-pub const fn step(state: FlowState, direction: Direction, flags: TcpFlags) -> FlowState {
-    use FlowState::{BackendClosed, ClientClosed, Closed, Established, New};
+pub const fn step(state: FlowState, direction: Direction, proto: Proto, flags: TcpFlags) -> FlowState {
+    use FlowState::{Answered, BackendClosed, ClientClosed, Closed, Established, New};
     if flags.has(TcpFlags::RST) {
         return Closed;
     }
     let fin = flags.has(TcpFlags::FIN);
     match (state, direction, fin) {
         (Closed, _, _) | (ClientClosed, Direction::Reply, true) | (BackendClosed, Direction::Request, true) => Closed,
-        (New | Established, Direction::Request, true) => ClientClosed,
-        (New | Established, Direction::Reply, true) => BackendClosed,
-        (New, Direction::Reply, false) => Established,
+        (New | Answered | Established, Direction::Request, true) => ClientClosed,
+        (New | Answered | Established, Direction::Reply, true) => BackendClosed,
+        // A backend answers whoever's address stands in a SYN; only who hears the answer goes on.
+        (New, Direction::Reply, false) => match proto {
+            Proto::TCP => Answered,
+            Proto::UDP | Proto::SCTP => Established,
+        },
+        (Answered, Direction::Request, false) if !flags.opens() => Established,
         (state, _, _) => state,
     }
+}
+
+/// Whether a flow, by going from one state to another, has shown that both ends are there.
+#[inline(always)]
+pub const fn is_proved(before: FlowState, after: FlowState) -> bool {
+    use FlowState::{Answered, ClientClosed, Established, New};
+    matches!(before, New | Answered) && matches!(after, ClientClosed | Established)
+}
+
+/// Whether a flow may go to make room for a new one: half open, or closed.
+#[inline(always)]
+pub const fn is_dispensable(state: FlowState) -> bool {
+    matches!(state, FlowState::New | FlowState::Answered | FlowState::Closed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use Direction::{Reply, Request};
-    use FlowState::{BackendClosed, ClientClosed, Closed, Established, New};
+    use FlowState::{Answered, BackendClosed, ClientClosed, Closed, Established, New};
 
+    const SYN: TcpFlags = TcpFlags::new(TcpFlags::SYN);
     const FIN: TcpFlags = TcpFlags::new(TcpFlags::FIN | TcpFlags::ACK);
     const RST: TcpFlags = TcpFlags::new(TcpFlags::RST);
     const ACK: TcpFlags = TcpFlags::new(TcpFlags::ACK);
@@ -78,8 +104,14 @@ mod tests {
     fn states_follow_the_packets() {
         for (state, direction, flags, expected) in [
             (New, Request, ACK, New),
-            (New, Reply, ACK, Established),
+            (New, Reply, ACK, Answered),
             (New, Reply, RST, Closed),
+            (Answered, Request, SYN, Answered),
+            (Answered, Reply, ACK, Answered),
+            (Answered, Request, ACK, Established),
+            (Answered, Request, FIN, ClientClosed),
+            (Answered, Reply, FIN, BackendClosed),
+            (Answered, Reply, RST, Closed),
             (Established, Request, ACK, Established),
             (Established, Request, FIN, ClientClosed),
             (Established, Reply, FIN, BackendClosed),
@@ -90,7 +122,10 @@ mod tests {
             (BackendClosed, Request, RST, Closed),
             (Closed, Reply, ACK, Closed),
         ] {
-            assert_eq!(step(state, direction, flags), expected, "{state:?} {direction:?} {flags:?}");
+            assert_eq!(step(state, direction, Proto::TCP, flags), expected, "{state:?} {direction:?} {flags:?}");
         }
+        let none = TcpFlags::default();
+        assert_eq!(step(New, Reply, Proto::UDP, none), Established);
+        assert_eq!(step(Established, Request, Proto::SCTP, none), Established);
     }
 }

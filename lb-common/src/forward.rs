@@ -7,10 +7,11 @@ use crate::addr::{Addr, Proto};
 use crate::flow::{self, Timeouts};
 use crate::parse::{Headers, TcpFlags};
 use crate::table::{
-    Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EndpointKey, Flow, FlowKey, FlowState,
-    FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
+    Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState,
+    Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
 };
 use crate::verdict::Verdict;
+pub use crate::work::Work;
 
 /// Where a client is: selects one of the three scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +86,19 @@ pub trait Tables<A: Addr> {
     /// Fails where the key exists.
     fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Result<(), InsertError>;
     fn remove_flow(&self, key: &FlowKey<A>);
+    /// Takes a token for a flow that is half open. False where there are as many of them as there may be.
+    fn take_embryo(&self) -> bool;
+    /// Gives the token back.
+    fn give_embryo(&self);
+    /// Notes a new flow in a ring, over the one that has stood there for longest; that one's key goes to `oldest`.
+    /// False where there is none.
+    fn note_embryo(&self, key: &FlowKey<A>, oldest: &mut FlowKey<A>) -> bool;
     /// Whether a pod behind this edge has ever reached itself: only then can a reply arrive at ingress.
     fn has_hairpins(&self, edge: u32) -> bool;
+    /// What became of the first fragment of a datagram; its addresses go to `to`.
+    fn fragment(&self, key: &FragmentKey<A>, to: &mut Tuple<A>) -> Option<Fate>;
+    fn forget_fragment(&self, key: &FragmentKey<A>);
+    fn remember_fragment(&self, key: &FragmentKey<A>, fragment: &Fragment<A>);
     fn note_hairpin(&self, edge: u32);
     /// One packet more; the implementation knows its length.
     fn count(&self, counter: Counter);
@@ -108,84 +120,6 @@ const PLACE_ATTEMPTS: u32 = 8;
 const PORT_ATTEMPT: u32 = 2;
 /// Source ports that are chosen where the client's own is taken: the upper half, clear of the usual NodePort range.
 const PORT_BASE: u16 = 0x8000;
-
-/// The records that a decision works on: in the kernel they stand in a per-CPU map, for all of a program shares 512
-/// bytes of stack.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Work<A> {
-    /// The packet's own flow key; parsing fills in the tuple.
-    pub key: FlowKey<A>,
-    /// What the packet becomes.
-    pub(crate) to: Tuple<A>,
-    /// The key of the flow's other entry.
-    pub(crate) partner_key: FlowKey<A>,
-    /// The key of the other entry of a flow that is in the way.
-    pub(crate) other_key: FlowKey<A>,
-    /// The entry that is being inserted.
-    pub(crate) flow: Flow<A>,
-    /// The destination as the tables of frontends and endpoints know it.
-    frontend_key: FrontendKey<A>,
-    endpoint_key: EndpointKey<A>,
-    /// The client as the table of source ranges knows it.
-    source_key: SourceRangeKey<A>,
-    affinity_key: AffinityKey<A>,
-    /// The backend that the client had last, and when.
-    affinity: Affinity<A>,
-    member_key: MemberKey<A>,
-    /// Not 0: the flow goes to that backend, whatever chance says.
-    is_pinned: u32,
-}
-
-impl<A: Addr> Work<A> {
-    /// Nothing yet.
-    pub fn new() -> Self {
-        let addr = A::new_zeroed();
-        let tuple = Tuple { src: addr, dst: addr, sport: 0, dport: 0 };
-        let key = FlowKey::new(0, Direction::Request, Proto::TCP, tuple);
-        let state = FlowState::New;
-        let flow = Flow { to: tuple, frontend: 0, pool: 0, state, pad: [0; 3], last_seen_jiffies: 0 };
-        let frontend_key = FrontendKey { addr, port: 0, proto: Proto::TCP, pad: 0 };
-        let endpoint_key = EndpointKey { addr, port: 0, pad: 0 };
-        let source_key = SourceRangeKey::of_prefix(0, addr, 0);
-        let affinity_key = AffinityKey { service_port: 0, client: addr };
-        let affinity = Affinity { addr, port: 0, pad: 0, last_seen_secs: 0 };
-        let member_key = MemberKey { service_port: 0, addr, port: 0, pad: 0 };
-        Self {
-            key,
-            to: tuple,
-            partner_key: key,
-            other_key: key,
-            flow,
-            frontend_key,
-            endpoint_key,
-            source_key,
-            affinity_key,
-            affinity,
-            member_key,
-            is_pinned: 0,
-        }
-    }
-
-    /// Whether the packet keeps its tuple, as those of most direct connections do.
-    #[inline(always)]
-    pub(crate) const fn is_untouched(&self, frontend: u32) -> bool {
-        let (from, to) = (&self.key.tuple, &self.to);
-        frontend == DIRECT && from.sport == to.sport && from.dport == to.dport
-    }
-
-    /// The tuple that the packet gets, after a verdict that says so.
-    #[inline(always)]
-    pub const fn to(&self) -> &Tuple<A> {
-        &self.to
-    }
-}
-
-impl<A: Addr> Default for Work<A> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// A packet, where it is seen, and what the decision is made of.
 pub struct Path<'a, A, T, E> {
@@ -349,14 +283,17 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         entry.read_to(&mut self.work.to);
         let now_jiffies = self.env.now_jiffies();
         let before = entry.state();
-        let state = flow::step(before, self.work.key.direction, self.headers.tcp);
-        let quiet_jiffies = flow::quiet_jiffies(entry.last_seen_jiffies(), now_jiffies);
+        let state = flow::step(before, self.work.key.direction, self.headers.proto, self.headers.tcp);
+        let last_seen_jiffies = entry.last_seen_jiffies();
         let second_jiffies = self.env.second_jiffies();
-        if state == before && quiet_jiffies < second_jiffies {
+        if state == before && flow::quiet_jiffies(last_seen_jiffies, now_jiffies) < second_jiffies {
             return;
         }
         entry.touch(now_jiffies);
         entry.set_state(state);
+        if flow::is_proved(before, state) {
+            self.tables.give_embryo();
+        }
         // As often as this one, not after a longer quiet: a flow that is never quiet has another half as well.
         self.refresh_partner(entry);
     }
@@ -537,6 +474,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
                 tables.count(Counter::FlowCreated);
                 tables.count_frontend(work.flow.frontend, Event::FlowCreated);
             }
+            self.bound_embryos();
             return None;
         };
         tables.remove_flow(&work.partner_key);
@@ -547,6 +485,40 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
                 None
             }
             _ => Some(Counter::DropFlowTable),
+        }
+    }
+
+    /// Keeps the half-open flows few, so that a flood of them does not push open connections out of the table, whose LRU
+    /// takes an idle connection for a useless one. While there are more than there may be, each new flow deletes the
+    /// oldest one that is noted, if that is still half open: it has had as long as the ring has places, which is many
+    /// times what an honest client takes.
+    #[inline(always)]
+    fn bound_embryos(&mut self) {
+        let has_token = self.tables.take_embryo();
+        let work = &mut *self.work;
+        let has_oldest = self.tables.note_embryo(&work.key, &mut work.other_key);
+        if has_oldest && !has_token {
+            self.evict_embryo();
+        }
+    }
+
+    /// Deletes the flow whose request entry `work.other_key` names, unless it has opened since.
+    #[inline(never)]
+    fn evict_embryo(&mut self) {
+        let work = &mut *self.work;
+        let Some(entry) = self.tables.flow(&work.other_key) else { return };
+        if !flow::is_dispensable(entry.state()) {
+            return;
+        }
+        // The packet's own tuples are needed still; the entry that was inserted is not.
+        entry.read_to(&mut work.flow.to);
+        work.partner_key.set_partner(&work.other_key, &work.flow.to);
+        self.tables.remove_flow(&work.other_key);
+        self.tables.count(Counter::EmbryoEvicted);
+        let Some(partner) = self.tables.flow(&work.partner_key) else { return };
+        partner.read_to(&mut work.flow.to);
+        if work.flow.to.is_reversed(&work.other_key.tuple) {
+            self.tables.remove_flow(&work.partner_key);
         }
     }
 

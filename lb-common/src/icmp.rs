@@ -81,7 +81,7 @@ fn read_embedded<A: Parse>(
     work: &mut Work<A>,
 ) -> Option<usize> {
     let embedded = &mut work.to;
-    let Network::Carries { number, l4 } = A::network(packet, l3, embedded) else { return None };
+    let Network::Carries { number, l4, .. } = A::network(packet, l3, embedded) else { return None };
     let proto = Proto::from_number(number)?;
     let l4 = packet.forget_bounds(l4);
     let [s0, s1, d0, d1] = packet.header::<[u8; 4]>(l4)?;

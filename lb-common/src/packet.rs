@@ -37,6 +37,9 @@ pub trait Packet {
     /// [`OFFSET_MAX`]: else it walks the rest of the program once for every way to get there.
     fn forget_bounds(&self, offset: usize) -> usize;
 
+    /// The same number. In the kernel, one that the verifier knows nothing of, for the same reason.
+    fn forget_number(&self, number: u64) -> u64;
+
     /// The header at `offset`, or nothing where the packet ends before it does.
     fn header<H: Header>(&self, offset: usize) -> Option<H>;
 

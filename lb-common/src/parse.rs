@@ -45,6 +45,28 @@ impl TcpFlags {
     }
 }
 
+/// Whether a packet is the first fragment of a datagram, and of which, in one number: where an `Option` is none, its
+/// register holds anything, and the verifier refuses to store that (6.18: "invalid size of register spill").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstOf(u64);
+
+impl FirstOf {
+    /// A whole packet.
+    pub const NONE: Self = Self(0);
+
+    /// The first fragment of the datagram with this identification.
+    #[inline(always)]
+    const fn datagram(id: u32) -> Self {
+        Self(1 << 32 | id as u64)
+    }
+
+    /// The identification of the datagram.
+    #[inline(always)]
+    pub const fn id(self) -> Option<u32> {
+        if self.0 == 0 { None } else { Some(self.0 as u32) }
+    }
+}
+
 /// What the path needs to know of a packet that carries ports, beside its [`Tuple`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
@@ -53,6 +75,7 @@ pub struct Headers {
     pub tcp: TcpFlags,
     /// Offset of the transport header.
     pub l4: usize,
+    pub first_of: FirstOf,
 }
 
 impl Headers {
@@ -73,8 +96,8 @@ pub enum Parsed {
     Transport(Headers),
     /// An ICMP message of the packet's own family, at this offset.
     Icmp(usize),
-    /// A fragment: its ports, if any, are not to be trusted for the others of the datagram.
-    Fragment,
+    /// A fragment without ports: not the first one of the datagram with this identification.
+    Fragment(Proto, u32),
     /// The packet ends before its headers do, or they stand behind the linear part of an skb.
     Short,
     /// Another protocol, or one that makes no sense.
@@ -84,12 +107,17 @@ pub enum Parsed {
 /// What a network header says of its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// A whole packet of the IP protocol `number`, which starts at `l4`.
+    /// A packet of the IP protocol `number`, which starts at `l4`; or the first fragment of one.
     Carries {
         number: u8,
         l4: usize,
+        first_of: FirstOf,
     },
-    Fragment,
+    /// A fragment that is not the first.
+    Fragment {
+        number: u8,
+        id: u32,
+    },
     Short,
     Other,
 }
@@ -114,9 +142,16 @@ pub trait Parse: Addr {
     #[inline(always)]
     fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed {
         match Self::network(packet, L3, tuple) {
-            Network::Carries { number, l4 } if number == Self::ICMP => Parsed::Icmp(packet.forget_bounds(l4)),
-            Network::Carries { number, l4 } => transport(packet, number, packet.forget_bounds(l4), tuple),
-            Network::Fragment => Parsed::Fragment,
+            Network::Carries { number, l4, first_of } => {
+                let (l4, first_of) = (packet.forget_bounds(l4), FirstOf(packet.forget_number(first_of.0)));
+                if number == Self::ICMP && first_of == FirstOf::NONE {
+                    return Parsed::Icmp(l4);
+                }
+                transport(packet, (number, l4, first_of), tuple)
+            }
+            Network::Fragment { number, id } => {
+                Proto::from_number(number).map_or(Parsed::Other, |proto| Parsed::Fragment(proto, id))
+            }
             Network::Short => Parsed::Short,
             Network::Other => Parsed::Other,
         }
@@ -130,8 +165,11 @@ const IPV6_ADDRESSES: usize = core::mem::offset_of!(Ipv6Hdr, src_addr);
 /// Offset of the byte that holds CWR to FIN in a TCP header (RFC 9293 section 3.1).
 const TCP_FLAGS: usize = core::mem::offset_of!(TcpHdr, _bitfield_1) + 1;
 
-/// The flag "more fragments" and the fragment offset of an IPv4 header (RFC 791).
+/// The flag "more fragments" and the fragment offset of an IPv4 header (RFC 791), and the offset alone.
 const IPV4_FRAGMENT_BITS: u16 = 0x3fff;
+const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff;
+/// The fragment offset in the third and fourth byte of an IPv6 fragment header (RFC 8200 section 4.5).
+const IPV6_FRAGMENT_OFFSET: u16 = 0xfff8;
 
 impl Parse for [u8; 4] {
     const ICMP: u8 = 1;
@@ -143,13 +181,19 @@ impl Parse for [u8; 4] {
         if ip.vihl >> 4 != 4 || header_len < Ipv4Hdr::LEN {
             return Network::Other;
         }
-        if u16::from_be_bytes(ip.frags) & IPV4_FRAGMENT_BITS != 0 {
-            return Network::Fragment;
-        }
         if packet.read_addresses(l3 + IPV4_ADDRESSES, tuple).is_none() {
-            return Network::Other;
+            return Network::Short;
         }
-        Network::Carries { number: ip.proto, l4: l3 + header_len }
+        let (number, l4) = (ip.proto, l3 + header_len);
+        let bits = u16::from_be_bytes(ip.frags) & IPV4_FRAGMENT_BITS;
+        if bits == 0 {
+            return Network::Carries { number, l4, first_of: FirstOf::NONE };
+        }
+        let id = u32::from(u16::from_be_bytes(ip.id));
+        if bits & IPV4_FRAGMENT_OFFSET != 0 {
+            return Network::Fragment { number, id };
+        }
+        Network::Carries { number, l4, first_of: FirstOf::datagram(id) }
     }
 
     #[inline(always)]
@@ -181,20 +225,30 @@ impl Parse for [u8; 16] {
             return Network::Short;
         }
         let (mut next, mut offset) = (ip[core::mem::offset_of!(Ipv6Hdr, next_hdr)], l3 + size_of::<Ipv6Hdr>());
+        let mut first_of = FirstOf::NONE;
         for _ in 0..EXTENSION_HEADERS_MAX {
             // Numbers: IANA "IPv6 Extension Header Types".
             let unit = match next {
                 0 | 43 | 60 => 8,
                 51 => 4,
-                44 => return Network::Fragment,
-                number => return Network::Carries { number, l4: offset },
+                44 => {
+                    let Some(header) = packet.header::<[u8; 8]>(offset) else { return Network::Short };
+                    let [following, _, o0, o1, i0, i1, i2, i3] = header;
+                    let id = u32::from_be_bytes([i0, i1, i2, i3]);
+                    if u16::from_be_bytes([o0, o1]) & IPV6_FRAGMENT_OFFSET != 0 {
+                        return Network::Fragment { number: following, id };
+                    }
+                    (next, first_of, offset) = (following, FirstOf::datagram(id), offset + 8);
+                    continue;
+                }
+                number => return Network::Carries { number, l4: offset, first_of },
             };
             let Some([following, len]) = packet.header::<[u8; 2]>(offset) else { return Network::Short };
             next = following;
             // AH (RFC 4302) counts 4-byte units less two, the others (RFC 8200) 8-byte units less one.
             offset += if unit == 4 { (usize::from(len) + 2) * 4 } else { (usize::from(len) + 1) * 8 };
         }
-        Network::Carries { number: next, l4: offset }
+        Network::Carries { number: next, l4: offset, first_of }
     }
 
     #[inline(always)]
@@ -210,7 +264,11 @@ impl Parse for [u8; 16] {
 
 /// The ports at `l4`, for the protocols that a Service can have.
 #[inline(always)]
-fn transport<A: Addr>(packet: &impl Packet, number: u8, l4: usize, tuple: &mut Tuple<A>) -> Parsed {
+fn transport<A: Addr>(
+    packet: &impl Packet,
+    (number, l4, first_of): (u8, usize, FirstOf),
+    tuple: &mut Tuple<A>,
+) -> Parsed {
     let Some(proto) = Proto::from_number(number) else { return Parsed::Other };
     let mut tcp = TcpFlags::default();
     // The transport protocols of Services begin alike: source port, destination port.
@@ -224,5 +282,5 @@ fn transport<A: Addr>(packet: &impl Packet, number: u8, l4: usize, tuple: &mut T
     };
     tuple.sport = u16::from_be_bytes([ports[0], ports[1]]);
     tuple.dport = u16::from_be_bytes([ports[2], ports[3]]);
-    Parsed::Transport(Headers { proto, tcp, l4 })
+    Parsed::Transport(Headers { proto, tcp, l4, first_of })
 }

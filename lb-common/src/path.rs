@@ -2,6 +2,7 @@
 
 use crate::addr::Family;
 use crate::forward::{Edge, Env, Path, Tables, Work};
+use crate::fragment;
 use crate::icmp::message;
 use crate::packet::{Packet, PacketMut};
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, Parse, Parsed};
@@ -38,13 +39,13 @@ pub fn ingress<A: Unreachable, T: Tables<A>, E: Env + Limits>(
     match parse(packet, &mut work.key.tuple) {
         Parsed::Transport(headers) => {
             let verdict = Path { headers, edge, tables, env, work }.request();
+            if let Some(id) = headers.first_of.id() {
+                fragment::remember(id, verdict, tables, work);
+            }
             perform(packet, &headers, verdict, tables, env, work)
         }
         Parsed::Icmp(l4) => message(packet, l4, (edge, Direction::Request), tables, work),
-        Parsed::Fragment => {
-            tables.count(Counter::PassedFragment);
-            Action::Next
-        }
+        Parsed::Fragment(proto, id) => fragment::follow(packet, (proto, id), (edge, Direction::Request), tables, work),
         Parsed::Short | Parsed::Other => Action::Next,
     }
 }
@@ -61,10 +62,14 @@ pub fn egress<A: Unreachable, T: Tables<A>, E: Env + Limits>(
     match parse(packet, &mut work.key.tuple) {
         Parsed::Transport(headers) => {
             let verdict = Path { headers, edge, tables, env, work }.reply();
+            if let Some(id) = headers.first_of.id() {
+                fragment::remember(id, verdict, tables, work);
+            }
             perform(packet, &headers, verdict, tables, env, work)
         }
         Parsed::Icmp(l4) => message(packet, l4, (edge, Direction::Reply), tables, work),
-        Parsed::Fragment | Parsed::Short | Parsed::Other => Action::Next,
+        Parsed::Fragment(proto, id) => fragment::follow(packet, (proto, id), (edge, Direction::Reply), tables, work),
+        Parsed::Short | Parsed::Other => Action::Next,
     }
 }
 

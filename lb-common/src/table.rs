@@ -13,7 +13,10 @@ mod source_range;
 mod stats;
 
 pub use affinity::{Affinity, AffinityKey};
-pub use flow::{DIRECT, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, Tuple};
+pub use flow::{
+    COLLECTED_KEYS_MAX, DIRECT, Direction, EDGE_UPLINK, EmbryoBudget, Fate, Flow, FlowKey, FlowState, Fragment,
+    FragmentKey, Tuple,
+};
 pub use frontend::{
     Action, Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, ScopeFlags, Scopes, bpf_spin_lock,
 };
@@ -22,7 +25,7 @@ pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{Counter, CounterValue, EdgeState, FrontendStats, Owner, RejectBucket};
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// A key or value of a map: plain bytes without padding.
 ///
@@ -68,6 +71,8 @@ pub mod name {
     pub const AFFINITY6: &str = "affinity6";
     pub const FLOWS4: &str = "flows4";
     pub const FLOWS6: &str = "flows6";
+    pub const FRAGMENTS4: &str = "fragments4";
+    pub const FRAGMENTS6: &str = "fragments6";
     pub const COUNTERS: &str = "counters";
     pub const FRONTEND_STATS: &str = "frontend_stats";
     pub const EDGES: &str = "edges";
@@ -108,6 +113,11 @@ mod tests {
             size_of::<FlowKey<[u8; 16]>>(),
             size_of::<Flow<[u8; 4]>>(),
             size_of::<Flow<[u8; 16]>>(),
+            size_of::<FragmentKey<[u8; 4]>>(),
+            size_of::<FragmentKey<[u8; 16]>>(),
+            size_of::<Fragment<[u8; 4]>>(),
+            size_of::<Fragment<[u8; 16]>>(),
+            size_of::<EmbryoBudget>(),
             size_of::<CounterValue>(),
             size_of::<FrontendStats>(),
             size_of::<EdgeState>(),
@@ -117,10 +127,10 @@ mod tests {
         assert_eq!(
             (LAYOUT_VERSION, sizes),
             (
-                4,
+                5,
                 [
-                    8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 8, 20, 4, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 16, 40,
-                    8, 16, 16
+                    8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 8, 20, 4, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 20, 44,
+                    12, 36, 24, 16, 40, 8, 16, 16
                 ]
             )
         );

@@ -23,6 +23,16 @@ static SECOND_JIFFIES: Global<u64> = Global::new(1_000);
 #[unsafe(no_mangle)]
 static REJECTS_PER_SEC: Global<u64> = Global::new(1_000);
 
+/// Half-open flows that a CPU may make; the length of its ring.
+#[unsafe(no_mangle)]
+static EMBRYOS_MAX: Global<u64> = Global::new(1 << 14);
+
+/// [`EMBRYOS_MAX`].
+#[inline(always)]
+pub fn embryos_max() -> u64 {
+    EMBRYOS_MAX.load()
+}
+
 pub struct Kernel;
 
 impl Env for Kernel {

@@ -14,8 +14,10 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use lb_common::addr::Family;
 use lb_common::forward::{Client, Edge};
+use lb_common::garbage;
+use lb_common::parse::L3;
 use lb_common::path;
-use lb_common::table::EDGE_UPLINK;
+use lb_common::table::{COLLECTED_KEYS_MAX, EDGE_UPLINK, FlowKey};
 use lb_common::verdict::Action;
 
 use crate::env::Kernel;
@@ -118,6 +120,30 @@ fn egress_of<A: FamilyMaps, E: AttachedAt>(mut skb: Skb) -> i32 {
     let Some(work) = tables::work::<A>() else { return TCX_NEXT };
     let action = path::egress(&mut skb, edge, &tables, &Kernel, work);
     act(&skb, action)
+}
+
+/// Deletes flows that are over, of those whose keys the agent gives in place of a packet. How many.
+#[classifier]
+pub fn collect(ctx: TcContext) -> i32 {
+    let skb = Skb::new(ctx.skb.skb);
+    match path::family(&skb) {
+        Some(Family::V4) => collect_of::<[u8; 4]>(&skb),
+        Some(Family::V6) => collect_of::<[u8; 16]>(&skb),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn collect_of<A: FamilyMaps>(skb: &Skb) -> i32 {
+    let Some(work) = tables::work::<A>() else { return 0 };
+    let mut collected = 0;
+    for index in 0..COLLECTED_KEYS_MAX {
+        if skb.read_key(L3 + index * size_of::<FlowKey<A>>(), &mut work.key).is_none() {
+            break;
+        }
+        collected += i32::from(garbage::collect(&Maps { packet_len: 0 }, &Kernel, work));
+    }
+    collected
 }
 
 #[inline(always)]

@@ -6,8 +6,9 @@ use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Frontend,
-    FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes, SourceRange,
+    Affinity, AffinityKey, Backend, CounterValue, EdgeState, EmbryoBudget, Endpoint, EndpointKey, Flow, FlowKey,
+    Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey, RejectBucket,
+    Scopes, SourceRange,
 };
 
 /// Slots of `edges`: the low 16 bits of an interface index choose one.
@@ -19,6 +20,8 @@ const BACKENDS_MAX: usize = 1 << 18;
 const AFFINITY_MAX: usize = 1 << 16;
 const SOURCE_RANGES_MAX: usize = 1 << 16;
 const FLOWS_MAX: usize = 1 << 18;
+const EMBRYOS_MAX: usize = 1 << 14;
+const FRAGMENTS_MAX: usize = 1 << 13;
 
 type Sparse<K, V, const N: usize> = HashMap<K, V, N, { BPF_F_NO_PREALLOC as usize }>;
 pub type Frontends<A> = Sparse<FrontendKey<A>, Frontend, FRONTENDS_MAX>;
@@ -34,6 +37,9 @@ pub struct Source<A> {
 pub type SourceRanges<A> = LpmTrie<Source<A>, SourceRange, SOURCE_RANGES_MAX>;
 pub type Affinities<A> = LruHashMap<AffinityKey<A>, Affinity<A>, AFFINITY_MAX>;
 pub type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_MAX>;
+
+pub type Fragments<A> = LruHashMap<FragmentKey<A>, Fragment<A>, FRAGMENTS_MAX>;
+pub type Ring<A> = PerCpuArray<FlowKey<A>, EMBRYOS_MAX>;
 
 type V4 = [u8; 4];
 type V6 = [u8; 16];
@@ -84,6 +90,24 @@ static flows4: Flows<V4> = LruHashMap::new();
 #[btf_map]
 static flows6: Flows<V6> = LruHashMap::new();
 
+/// Where the first fragments of datagrams went.
+#[btf_map]
+static fragments4: Fragments<V4> = LruHashMap::new();
+#[btf_map]
+static fragments6: Fragments<V6> = LruHashMap::new();
+
+/// How many half-open flows there may be.
+#[btf_map]
+static embryos4: PerCpuArray<EmbryoBudget, 1> = PerCpuArray::new();
+#[btf_map]
+static embryos6: PerCpuArray<EmbryoBudget, 1> = PerCpuArray::new();
+
+/// The latest new flows of each CPU: a ring.
+#[btf_map]
+static embryo_ring4: Ring<V4> = PerCpuArray::new();
+#[btf_map]
+static embryo_ring6: Ring<V6> = PerCpuArray::new();
+
 /// Packets and bytes by reason.
 #[btf_map]
 pub static counters: PerCpuArray<CounterValue, COUNTERS_MAX> = PerCpuArray::new();
@@ -119,11 +143,14 @@ pub trait FamilyMaps: Unreachable {
     fn source_ranges() -> &'static SourceRanges<Self>;
     fn affinity() -> &'static Affinities<Self>;
     fn flows() -> &'static Flows<Self>;
+    fn fragments() -> &'static Fragments<Self>;
+    fn embryos() -> &'static PerCpuArray<EmbryoBudget, 1>;
+    fn embryo_ring() -> &'static Ring<Self>;
     fn work() -> &'static PerCpuArray<Work<Self>, 1>;
 }
 
 macro_rules! family_maps {
-    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $source_ranges:ident, $affinity:ident, $flows:ident, $work:ident) => {
+    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $source_ranges:ident, $affinity:ident, $flows:ident, $fragments:ident, $embryos:ident, $ring:ident, $work:ident) => {
         impl FamilyMaps for $addr {
             #[inline(always)]
             fn frontends() -> &'static Frontends<Self> {
@@ -154,11 +181,23 @@ macro_rules! family_maps {
                 &$flows
             }
             #[inline(always)]
+            fn fragments() -> &'static Fragments<Self> {
+                &$fragments
+            }
+            #[inline(always)]
+            fn embryos() -> &'static PerCpuArray<EmbryoBudget, 1> {
+                &$embryos
+            }
+            #[inline(always)]
+            fn embryo_ring() -> &'static Ring<Self> {
+                &$ring
+            }
+            #[inline(always)]
             fn work() -> &'static PerCpuArray<Work<Self>, 1> {
                 &$work
             }
         }
     };
 }
-family_maps!(V4: frontends4, pools4, members4, endpoints4, source_ranges4, affinity4, flows4, work4);
-family_maps!(V6: frontends6, pools6, members6, endpoints6, source_ranges6, affinity6, flows6, work6);
+family_maps!(V4: frontends4, pools4, members4, endpoints4, source_ranges4, affinity4, flows4, fragments4, embryos4, embryo_ring4, work4);
+family_maps!(V6: frontends6, pools6, members6, endpoints6, source_ranges6, affinity6, flows6, fragments6, embryos6, embryo_ring6, work6);

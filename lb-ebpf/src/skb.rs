@@ -12,7 +12,7 @@ use aya_ebpf::helpers::{
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::packet::{Header, OFFSET_MAX, Packet, PacketMut, Refused, Summed, ZeroSum};
-use lb_common::table::Tuple;
+use lb_common::table::{FlowKey, Tuple};
 
 /// Bytes that are pulled into the linear part: Ethernet, IPv6, a few extension headers, TCP.
 const HEADERS_LEN: u32 = 14 + 40 + 44 + 20;
@@ -72,6 +72,15 @@ impl Skb {
         unsafe { bpf_redirect(self.ifindex(), 0) as i32 }
     }
 
+    /// Copies the key of a flow that stands at `offset`.
+    #[inline(always)]
+    pub fn read_key<A: Addr>(&self, offset: usize, key: &mut FlowKey<A>) -> Option<()> {
+        let from = self.at::<FlowKey<A>>(offset)?;
+        // SAFETY: `at` proved the bytes to be there; the agent wrote a key.
+        unsafe { copy_words::<FlowKey<A>>(from.cast(), addr_of_mut!(*key).cast()) };
+        Some(())
+    }
+
     // Volatile, as below: a value that the compiler keeps is kept in 32 bits, and the verifier loses the pointer.
     #[inline(always)]
     fn data(&self) -> usize {
@@ -118,6 +127,17 @@ impl Packet for Skb {
             scratch.read_volatile()
         };
         offset as usize & (OFFSET_MAX - 1)
+    }
+
+    #[inline(always)]
+    fn forget_number(&self, number: u64) -> u64 {
+        // As above; eight bytes from the third word on are aligned.
+        // SAFETY: see `len`.
+        unsafe {
+            let scratch = addr_of_mut!((*self.0).cb[2]).cast::<u64>();
+            scratch.write_volatile(number);
+            scratch.read_volatile()
+        }
     }
 
     #[inline(always)]

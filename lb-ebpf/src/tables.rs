@@ -3,12 +3,13 @@
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use lb_common::forward::{Client, Event, FlowRef, InsertError, Tables, Work};
+use lb_common::forward::{Client, Env as _, Event, FlowRef, InsertError, Tables, Work};
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, EndpointKey, Flow, FlowKey, FlowState, FrontendKey,
-    FrontendStats, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment,
+    FragmentKey, FrontendKey, FrontendStats, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple,
 };
 
+use crate::env::{Kernel, embryos_max};
 use crate::maps::{self, EDGES_MAX, FamilyMaps, Source};
 use crate::skb::copy_words;
 
@@ -204,6 +205,62 @@ impl<A: FamilyMaps> Tables<A> for Maps {
     fn remove_flow(&self, key: &FlowKey<A>) {
         // Not there: removed by another CPU, which is as good.
         let _ = A::flows().remove(key);
+    }
+
+    #[inline(always)]
+    fn take_embryo(&self) -> bool {
+        let Some(budget) = A::embryos().get_ptr_mut(0) else { return true };
+        // SAFETY: the element of this CPU; the program runs without migration.
+        unsafe { (*budget).take(Kernel.now_jiffies(), embryos_max(), Kernel.timeouts().tcp_syn_jiffies) }
+    }
+
+    #[inline(always)]
+    fn give_embryo(&self) {
+        if let Some(budget) = A::embryos().get_ptr_mut(0) {
+            // SAFETY: see `take_embryo`.
+            unsafe { (*budget).give(embryos_max()) }
+        }
+    }
+
+    #[inline(always)]
+    fn note_embryo(&self, key: &FlowKey<A>, oldest: &mut FlowKey<A>) -> bool {
+        let Some(budget) = A::embryos().get_ptr_mut(0) else { return false };
+        // SAFETY: see `take_embryo`.
+        let noted = unsafe { (*budget).noted };
+        let Some(place) = A::embryo_ring().get_ptr_mut(noted.checked_rem(embryos_max()).unwrap_or(0) as u32) else {
+            return false;
+        };
+        // SAFETY: the elements of this CPU. A place that was never written holds zeroes, which are copied as the words
+        // that they are; nobody looks at them.
+        unsafe {
+            (*budget).noted = noted + 1;
+            copy_words::<FlowKey<A>>(place.cast(), addr_of_mut!(*oldest).cast());
+            copy_words::<FlowKey<A>>(addr_of!(*key).cast(), place.cast());
+        }
+        noted >= embryos_max()
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey<A>, to: &mut Tuple<A>) -> Option<Fate> {
+        let element = A::fragments().get_ptr(key)?;
+        // SAFETY: the pointer comes from a lookup in this program run; a tuple begins with its two addresses, as the
+        // element does. An element that is recycled meanwhile is another datagram's: no worse than a lost fragment.
+        unsafe {
+            copy_words::<[A; 2]>(element.cast(), addr_of_mut!(*to).cast());
+            Some(addr_of!((*element).fate).read_volatile())
+        }
+    }
+
+    #[inline(always)]
+    fn forget_fragment(&self, key: &FragmentKey<A>) {
+        // Not there: the usual case.
+        let _ = A::fragments().remove(key);
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, key: &FragmentKey<A>, fragment: &Fragment<A>) {
+        // Refused: the others of the datagram pass, and it is lost.
+        let _ = A::fragments().insert(key, fragment, 0);
     }
 
     #[inline(always)]

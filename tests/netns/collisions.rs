@@ -1,9 +1,11 @@
 //! One client port, one backend, several ways to it: each connection hears its own peer, and nobody else's.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use lb_tests::address::{FAMILIES, Family, vip};
-use lb_tests::dial::{Dial, Held};
+use lb_tests::deadline;
+use lb_tests::dial::{Dial, Dialler, Held};
 use lb_tests::lab::Setup;
 use lb_tests::scene::{Scene, TARGET};
 
@@ -75,5 +77,25 @@ fn datagrams_to_a_frontend_and_its_backend_from_one_port() {
         for to in [vip(family, 1, 80), backend, vip(family, 1, 80), backend] {
             assert_eq!(dial.bound_to(source).udp(to).who(), Some("a"), "{to}");
         }
+    }
+}
+
+/// Connections in all, and how long they may take.
+const CONNECTIONS: u64 = 100_000;
+const BUDGET: Duration = Duration::from_mins(4);
+
+/// Two frontends of one backend port: each of the client's 28,000 ports is used again and again, for both of them.
+#[test]
+fn a_hundred_thousand_short_connections_over_two_frontends() {
+    let scene = Scene::start(Setup::new("shortconns"));
+    scene.publish("s1", 1, "VIP", &["a"]);
+    scene.publish("s2", 2, "VIP", &["a"]);
+    let diallers = [1, 2, 1, 2].map(|number| scene.dial().repeatedly(vip(Family::V4, number, 80)));
+    let dialled = || diallers.iter().map(Dialler::dialled).sum::<u64>();
+    assert!(deadline::within(BUDGET, || (dialled() >= CONNECTIONS).then_some(())).is_some(), "{} dials", dialled());
+    for dialler in diallers {
+        let tally = dialler.stop();
+        assert!(tally.failures.is_empty(), "{} failures: {:?}", tally.failures.len(), tally.failures.first());
+        assert_eq!(tally.answered.keys().collect::<Vec<_>>(), ["a"]);
     }
 }

@@ -9,7 +9,7 @@ mod lookup;
 mod scene;
 mod wire;
 
-pub use scene::{Net, Scene};
+pub use scene::{ACK, FIN, Net, RST, SYN, SYN_ACK, Scene, UDP};
 
 /// A case by name.
 pub type Case = (&'static str, fn(&mut Scene<'_>));

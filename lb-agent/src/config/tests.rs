@@ -61,10 +61,8 @@ fn settings_arrive() {
     let annotations: Vec<_> =
         config.policy.proxy_annotations.iter().map(|wanted| (&*wanted.key, wanted.value.as_deref())).collect();
     assert_eq!(annotations, [("a/b", None), ("c", Some("d=e"))]);
-    assert_eq!(
-        config.dataplane.sizes,
-        Sizes { frontends_max: 10, backends_max: 20, flows_max: 1000, ..Sizes::default() }
-    );
+    let sizes = Sizes { frontends_max: 10, backends_max: 20, flows_max: 1000, embryos_max: 62, ..Sizes::default() };
+    assert_eq!(config.dataplane.sizes, sizes);
     let timeouts = Timeouts { tcp_established_secs: 5, tcp_closing_secs: 6, tcp_syn_secs: 7, udp_secs: 8 };
     assert_eq!(config.dataplane.timeouts, timeouts);
     assert_eq!(config.dataplane.rejects_per_sec, 11);
@@ -89,7 +87,7 @@ fn modes_in_any_case() {
 #[test]
 fn what_does_not_exist_yet_is_said() {
     assert_eq!(config("--host-sockets on").idle_flags, ["--host-sockets=on"]);
-    assert_eq!(config("--embryos-max 1").idle_flags, ["--embryos-max"]);
+    assert!(config("--embryos-max 1 --affinity-max 1").idle_flags.is_empty());
     assert!(config("--host-sockets off").idle_flags.is_empty());
 }
 

@@ -8,8 +8,9 @@ use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_common::addr::Addr;
 use lb_common::flow::{Timeouts as Ticks, is_over, quiet_jiffies};
-use lb_common::table::{LAYOUT_VERSION, Owner};
+use lb_common::table::{FlowKey, LAYOUT_VERSION, Owner};
 
+use super::garbage::{self, Garbage, Walk};
 use super::links::{Attachment, Link, Links};
 use super::maps::{FamilyMaps, Maps};
 use super::pins::{PinPath, dump};
@@ -28,6 +29,8 @@ pub struct BpfDataplane {
     replaced: Option<Maps>,
     links: Links,
     jiffies_per_sec: u32,
+    /// Where the walk for flows that are over stands.
+    walk: Walk,
     _lock: OwnedFd,
 }
 
@@ -54,7 +57,7 @@ impl BpfDataplane {
         let replaced = if !is_adoptable && is_same_layout { Some(Maps::open(&path.maps())?) } else { None };
         let links = Links::adopt(path.links())?;
         let settings = settings.clone();
-        Ok(Self { path, settings, ebpf, maps, replaced, links, jiffies_per_sec, _lock: lock })
+        Ok(Self { path, settings, ebpf, maps, replaced, links, jiffies_per_sec, walk: Walk::default(), _lock: lock })
     }
 
     /// Gives every attached hook the program of this version, over the maps of this version. Called once, after the
@@ -121,6 +124,17 @@ impl BpfDataplane {
     pub fn index_endpoints(&self) -> Result<(), Error> {
         self.maps.v4.index_endpoints()?;
         self.maps.v6.index_endpoints()
+    }
+
+    /// Looks at some flows, and deletes those that are over. What was found, once all have been looked at.
+    pub fn collect(&mut self) -> Result<Option<Garbage>, Error> {
+        let (now_jiffies, ticks) = (self.now_jiffies()?, self.ticks());
+        self.walk.step(&mut self.ebpf, &self.maps, (now_jiffies, &ticks))
+    }
+
+    /// Deletes those of these flows that are over. How many were.
+    pub fn collect_keys<A: Addr>(&mut self, keys: &[FlowKey<A>]) -> Result<u64, Error> {
+        garbage::collect(&mut self.ebpf, keys)
     }
 
     /// jiffies64 now, as the packet path reads it.

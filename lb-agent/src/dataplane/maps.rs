@@ -14,7 +14,7 @@ use lb_common::table::{
 use zerocopy::FromBytes;
 
 use super::scopes::ScopeArray;
-use super::sys::{self, BPF_F_LOCK, BatchError};
+use super::sys::{self, BPF_F_LOCK, BatchError, Cursor};
 use super::{Error, FamilyOp, FamilyTables};
 
 /// A hash map of the kernel with typed rows.
@@ -49,6 +49,14 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
         if invalid > 0 {
             tracing::warn!(map = self.name, rows = invalid, "rows with bytes of another layout were left out");
         }
+        Ok(rows)
+    }
+
+    /// Some of the rows, from where `cursor` stands.
+    pub fn walk(&self, cursor: &mut Cursor) -> Result<Vec<(K, V)>, Error> {
+        let mut rows = Vec::new();
+        sys::walk(self.fd.as_fd(), cursor, &mut rows)
+            .map_err(|source| Error::Kernel { what: format!("reading table {}", self.name), source })?;
         Ok(rows)
     }
 

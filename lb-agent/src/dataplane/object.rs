@@ -11,9 +11,9 @@ use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
 };
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Frontend,
-    FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes, SourceRange, SourceRangeKey,
-    name,
+    Affinity, AffinityKey, Backend, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
+    FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes,
+    SourceRange, SourceRangeKey, name,
 };
 
 use super::sys::{self, MapShape};
@@ -26,6 +26,8 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 /// Elements of `counters` and `edges`, as `lb-ebpf` declares them.
 const COUNTERS_MAX: u32 = 64;
 const EDGES_MAX: u32 = 1 << 16;
+/// Datagrams of which fragments are on their way, per family: more than a second's worth.
+const FRAGMENTS_MAX: u32 = 1 << 13;
 
 /// The programs that are attached, and the hook of each.
 pub const PROGRAMS: [&str; 4] = ["workload_ingress", "workload_egress", "uplink_ingress", "uplink_egress"];
@@ -33,6 +35,8 @@ pub const PROGRAMS: [&str; 4] = ["workload_ingress", "workload_egress", "uplink_
 pub const EMPTY_PROGRAM: &str = "empty";
 /// The program that returns the low 32 bits of jiffies64.
 pub const TICK_PROGRAM: &str = "tick";
+/// The program that deletes flows that are over.
+pub const COLLECT_PROGRAM: &str = "collect";
 
 fn shape<K, V>(map_type: u32, max_entries: u32, flags: u32) -> MapShape {
     MapShape { map_type, key_size: size_of::<K>() as u32, value_size: size_of::<V>() as u32, max_entries, flags }
@@ -44,13 +48,13 @@ pub const fn scopes_max(sizes: &Sizes) -> u32 {
 }
 
 /// Every pinned map with the shape that this version wants.
-fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 20] {
+fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 22] {
     type V4 = [u8; 4];
     type V6 = [u8; 16];
     let (hash, lru) = (BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32);
     let (array, per_cpu) = (BPF_MAP_TYPE_ARRAY as u32, BPF_MAP_TYPE_PERCPU_ARRAY as u32);
     let trie = BPF_MAP_TYPE_LPM_TRIE as u32;
-    let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max } = *sizes;
+    let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max, embryos_max: _ } = *sizes;
     [
         (name::FRONTENDS4, shape::<FrontendKey<V4>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
         (name::FRONTENDS6, shape::<FrontendKey<V6>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
@@ -67,6 +71,8 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 20] {
         (name::AFFINITY6, shape::<AffinityKey<V6>, Affinity<V6>>(lru, affinity_max, 0)),
         (name::FLOWS4, shape::<FlowKey<V4>, Flow<V4>>(lru, flows_max, 0)),
         (name::FLOWS6, shape::<FlowKey<V6>, Flow<V6>>(lru, flows_max, 0)),
+        (name::FRAGMENTS4, shape::<FragmentKey<V4>, Fragment<V4>>(lru, FRAGMENTS_MAX, 0)),
+        (name::FRAGMENTS6, shape::<FragmentKey<V6>, Fragment<V6>>(lru, FRAGMENTS_MAX, 0)),
         (name::COUNTERS, shape::<u32, CounterValue>(per_cpu, COUNTERS_MAX, 0)),
         (name::FRONTEND_STATS, shape::<u32, FrontendStats>(per_cpu, scopes_max(sizes), 0)),
         (name::EDGES, shape::<u32, EdgeState>(array, EDGES_MAX, 0)),
@@ -76,8 +82,18 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 20] {
 }
 
 /// The names of all pinned maps.
-pub fn map_names() -> [&'static str; 20] {
+pub fn map_names() -> [&'static str; 22] {
     wanted(&Sizes::default()).map(|(name, _)| name)
+}
+
+/// The rings of half-open flows; not pinned, for a new program notes anew.
+const RINGS: [&str; 2] = ["embryo_ring4", "embryo_ring6"];
+
+/// Half-open flows that each CPU may make.
+fn embryos_per_cpu(sizes: &Sizes) -> Result<u32, Error> {
+    let cpus =
+        aya::util::nr_cpus().map_err(|(file, source)| Error::Kernel { what: format!("reading {file}"), source })?;
+    Ok((sizes.embryos_max / u32::try_from(cpus).unwrap_or(u32::MAX)).max(1))
 }
 
 /// Whether the maps pinned in `directory` are those that this version would make.
@@ -111,6 +127,7 @@ pub fn load(directory: &Path, settings: &Settings, jiffies_per_sec: u32) -> Resu
         ("SECOND_JIFFIES", jiffies(1)),
         ("REJECTS_PER_SEC", u64::from(settings.rejects_per_sec)),
     ];
+    let embryos_max = embryos_per_cpu(&settings.sizes)?;
     let maps = wanted(&settings.sizes);
     let mut loader = EbpfLoader::new();
     for (name, shape) in maps {
@@ -119,8 +136,13 @@ pub fn load(directory: &Path, settings: &Settings, jiffies_per_sec: u32) -> Resu
     for (name, value) in &globals {
         loader.override_global(name, value, true);
     }
+    let embryos = u64::from(embryos_max);
+    loader.override_global("EMBRYOS_MAX", &embryos, true);
+    for ring in RINGS {
+        loader.map_max_entries(ring, embryos_max);
+    }
     let mut ebpf = loader.load(OBJECT).map_err(|error| load_error("the BPF object", &error))?;
-    for name in PROGRAMS.into_iter().chain([EMPTY_PROGRAM, TICK_PROGRAM]) {
+    for name in PROGRAMS.into_iter().chain([EMPTY_PROGRAM, TICK_PROGRAM, COLLECT_PROGRAM]) {
         program_mut(&mut ebpf, name)?.load().map_err(|error| load_error(&format!("program {name}"), &error))?;
     }
     Ok(ebpf)

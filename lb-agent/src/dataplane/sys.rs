@@ -189,48 +189,77 @@ fn run_batch(command: bpf_cmd, attr: &mut bpf_attr, chunk: usize) -> std::result
     })
 }
 
-/// All rows of a hash table, in no order. Rows whose bytes are no valid value are left out and counted.
+/// All rows of a hash table or a trie, in no order. Rows whose bytes are no valid value are left out and counted.
 pub fn dump<K: TableType, V: TableType>(map: BorrowedFd<'_>) -> Result<(Vec<(K, V)>, usize)> {
-    let (mut rows, mut invalid) = (Vec::new(), 0);
-    let mut keys = vec![0_u8; BATCH * size_of::<K>()];
-    let mut values = vec![0_u8; BATCH * size_of::<V>()];
-    // Where to go on: the number of a bucket, or in a trie the last key.
-    let token_len = size_of::<K>().max(size_of::<u64>());
-    let (mut count_max, mut from, mut to) = (BATCH, None::<Vec<u8>>, vec![0_u8; token_len]);
-    loop {
+    let (mut cursor, mut rows, mut invalid) = (Cursor::default(), Vec::new(), 0);
+    while !cursor.is_at_end() {
+        invalid += walk(map, &mut cursor, &mut rows)?;
+    }
+    Ok((rows, invalid))
+}
+
+/// Where a walk over a hash table stands.
+#[derive(Debug)]
+pub struct Cursor {
+    /// The kernel's own word for it, the number of a bucket, or in a trie the last key; none at the start.
+    at: Option<Vec<u8>>,
+    rows_max: usize,
+    is_at_end: bool,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self { at: None, rows_max: BATCH, is_at_end: false }
+    }
+}
+
+impl Cursor {
+    pub const fn is_at_end(&self) -> bool {
+        self.is_at_end
+    }
+}
+
+/// Appends some more rows. Returns how many had bytes that are no valid value.
+pub fn walk<K: TableType, V: TableType>(
+    map: BorrowedFd<'_>,
+    cursor: &mut Cursor,
+    rows: &mut Vec<(K, V)>,
+) -> Result<usize> {
+    let mut to = vec![0_u8; size_of::<K>().max(size_of::<u64>())];
+    let (keys, values, count) = loop {
+        // Zeroed by the kernel, and only where something is written.
+        let mut keys = vec![0_u8; cursor.rows_max * size_of::<K>()];
+        let mut values = vec![0_u8; cursor.rows_max * size_of::<V>()];
         let mut attr = zeroed();
         attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
-        attr.batch.in_batch = from.as_ref().map_or(0, |token| token.as_ptr() as u64);
+        attr.batch.in_batch = cursor.at.as_ref().map_or(0, |token| token.as_ptr() as u64);
         attr.batch.out_batch = to.as_mut_ptr() as u64;
         attr.batch.keys = keys.as_mut_ptr() as u64;
         attr.batch.values = values.as_mut_ptr() as u64;
-        attr.batch.count = count_max as u32;
+        attr.batch.count = cursor.rows_max as u32;
         let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
         // SAFETY: the member that was set; the kernel wrote the number of rows that it copied.
         let count = unsafe { attr.batch.count } as usize;
-        let is_last = match result {
-            Ok(_) => false,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+        match result {
+            Ok(_) => break (keys, values, count),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                cursor.is_at_end = true;
+                break (keys, values, count);
+            }
             // One bucket holds more rows than fit: ask again with more room.
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                count_max *= 2;
-                keys.resize(count_max * size_of::<K>(), 0);
-                values.resize(count_max * size_of::<V>(), 0);
-                continue;
-            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => cursor.rows_max *= 2,
             Err(error) => return Err(error),
-        };
-        for (key, value) in keys.chunks_exact(size_of::<K>()).zip(values.chunks_exact(size_of::<V>())).take(count) {
-            match (K::try_read_from_bytes(key), V::try_read_from_bytes(value)) {
-                (Ok(key), Ok(value)) => rows.push((key, value)),
-                _ => invalid += 1,
-            }
         }
-        if is_last {
-            return Ok((rows, invalid));
+    };
+    cursor.at = Some(to);
+    let mut invalid = 0;
+    for (key, value) in keys.chunks_exact(size_of::<K>()).zip(values.chunks_exact(size_of::<V>())).take(count) {
+        match (K::try_read_from_bytes(key), V::try_read_from_bytes(value)) {
+            (Ok(key), Ok(value)) => rows.push((key, value)),
+            _ => invalid += 1,
         }
-        from = Some(to.clone());
     }
+    Ok(invalid)
 }
 
 /// The element of an array at `index`, the copies of all CPUs one after the other where it is per CPU.

@@ -29,7 +29,8 @@ impl SnapshotCollector {
     }
 
     fn capacities(&self) -> [(&'static str, u32); 12] {
-        let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max } = self.sizes;
+        let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max, embryos_max: _ } =
+            self.sizes;
         [
             (name::FRONTENDS4, frontends_max),
             (name::FRONTENDS6, frontends_max),
@@ -62,7 +63,8 @@ impl Collector for SnapshotCollector {
         });
         gauges.many("warnings", "Objects of the source that are wrong, by kind", "kind", &warnings)?;
         gauges.connections(&status.connections)?;
-        let rows: Vec<_> = status.rows.iter().map(|(map, rows)| (*map, *rows as u64)).collect();
+        let rows: Vec<_> =
+            status.rows.iter().chain(&status.flow_entries).map(|(map, rows)| (*map, *rows as u64)).collect();
         gauges.many("map_entries", "Rows in a table", "map", &rows)?;
         let capacities = self.capacities().map(|(map, max)| (map, u64::from(max)));
         gauges.many("map_capacity", "Rows that fit in a table", "map", &capacities)?;

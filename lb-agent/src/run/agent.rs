@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use lb_common::table::name;
+
 use super::attach::{Attach, Trust, reconcile};
 use super::timetable::{Due, Timetable};
 use crate::config::Config;
 use crate::controller::{Controller, Outcome, Reclaim, Step};
+use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Class, Link};
 use crate::dataplane::{Error, give_back_memory};
 use crate::guard::Keeper;
@@ -124,6 +127,10 @@ impl<D: Attach> Agent<D> {
             }
             Some(Due::Reclaim) => {
                 self.step(Reclaim::Now);
+                false
+            }
+            Some(Due::Collect) => {
+                self.collect(now);
                 false
             }
             Some(Due::Audit) => {
@@ -277,7 +284,28 @@ impl<D: Attach> Agent<D> {
         node.map(|node| node.addresses.iter().copied().collect()).unwrap_or_default()
     }
 
+    /// One step of a walk over the flows.
+    fn collect(&mut self, now: Instant) {
+        match self.dataplane.collect() {
+            Ok(None) => {}
+            Ok(Some(Garbage { flows4, flows6, collected })) => {
+                if collected > 0 {
+                    tracing::debug!(flows4, flows6, collected, "deleted flows that were over");
+                }
+                self.status.flow_entries = vec![(name::FLOWS4, 2 * flows4), (name::FLOWS6, 2 * flows6)];
+                self.timetable.collected(now);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "flows that are over were not deleted, tried again later");
+                self.timetable.collected(now);
+            }
+        }
+    }
+
     fn audit(&mut self) {
+        if let Err(error) = self.dataplane.index_endpoints() {
+            tracing::warn!(%error, "audit: the index of endpoints was not brought up to date");
+        }
         match self.controller.audit(&mut self.dataplane) {
             Ok(0) => tracing::debug!("audit: the tables are as written"),
             Ok(rows) => {
@@ -331,7 +359,6 @@ impl<D: Attach> Agent<D> {
 
 /// Rows of the tables that the agent writes.
 fn rows(controller: &Controller) -> Vec<(&'static str, usize)> {
-    use lb_common::table::name;
     let tables = controller.realised();
     vec![
         (name::FRONTENDS4, tables.v4.frontends.len()),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dataplane::bpf::BpfDataplane;
+use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Class, Link};
 use crate::dataplane::{Dataplane, Error};
 
@@ -15,6 +16,10 @@ pub trait Attach: Dataplane {
     fn detach(&mut self, ifindex: u32) -> Result<(), Error>;
     /// Interfaces that carry programs, and the class of those programs.
     fn attached(&self) -> BTreeSet<(u32, Class)>;
+    /// Looks at some flows, and deletes those that are over. What was found, once all have been looked at.
+    fn collect(&mut self) -> Result<Option<Garbage>, Error>;
+    /// Makes the index of endpoints say what the members say.
+    fn index_endpoints(&mut self) -> Result<(), Error>;
 }
 
 impl Attach for BpfDataplane {
@@ -32,6 +37,14 @@ impl Attach for BpfDataplane {
 
     fn attached(&self) -> BTreeSet<(u32, Class)> {
         Self::attached(self).iter().map(|attachment| (attachment.ifindex, attachment.class)).collect()
+    }
+
+    fn collect(&mut self) -> Result<Option<Garbage>, Error> {
+        Self::collect(self)
+    }
+
+    fn index_endpoints(&mut self) -> Result<(), Error> {
+        Self::index_endpoints(self)
     }
 }
 

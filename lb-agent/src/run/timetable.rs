@@ -18,6 +18,8 @@ pub enum Due {
     Links,
     Reclaim,
     Audit,
+    /// Look for flows that are over.
+    Collect,
 }
 
 /// Deadlines.
@@ -32,11 +34,12 @@ pub struct Timetable {
     links_retry_after: Duration,
     reclaim_at: Option<Instant>,
     audit_at: Instant,
+    collect_at: Instant,
 }
 
 impl Timetable {
     pub fn new(times: Times, now: Instant) -> Self {
-        let audit_at = now + times.audit_interval;
+        let (audit_at, collect_at) = (now + times.audit_interval, now + times.gc_interval);
         Self {
             times,
             apply_at: None,
@@ -46,6 +49,7 @@ impl Timetable {
             links_retry_after: RETRY_MIN,
             reclaim_at: None,
             audit_at,
+            collect_at,
         }
     }
 
@@ -95,6 +99,11 @@ impl Timetable {
         self.audit_at = now + self.times.audit_interval;
     }
 
+    /// A walk for flows has come to its end.
+    pub fn collected(&mut self, now: Instant) {
+        self.collect_at = now + self.times.gc_interval;
+    }
+
     /// What to do at `now`, the most urgent first.
     pub fn due(&self, now: Instant) -> Option<Due> {
         let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
@@ -106,6 +115,8 @@ impl Timetable {
             Some(Due::Reclaim)
         } else if self.audit_at <= now {
             Some(Due::Audit)
+        } else if self.collect_at <= now {
+            Some(Due::Collect)
         } else {
             None
         }
@@ -113,7 +124,10 @@ impl Timetable {
 
     /// When something will be due next.
     pub fn next(&self) -> Instant {
-        [self.apply_at, self.links_at, self.reclaim_at].into_iter().flatten().fold(self.audit_at, Instant::min)
+        [self.apply_at, self.links_at, self.reclaim_at]
+            .into_iter()
+            .flatten()
+            .fold(self.audit_at.min(self.collect_at), Instant::min)
     }
 }
 
@@ -125,7 +139,11 @@ mod tests {
 
     fn timetable() -> (Timetable, Instant) {
         let start = Instant::now();
-        let times = Times { apply_interval: INTERVAL, audit_interval: Duration::from_mins(5) };
+        let times = Times {
+            apply_interval: INTERVAL,
+            audit_interval: Duration::from_mins(5),
+            gc_interval: Duration::from_mins(10),
+        };
         (Timetable::new(times, start), start)
     }
 
@@ -200,6 +218,17 @@ mod tests {
         assert_eq!(timetable.next(), start + RETRY_MIN * 3);
         timetable.links_succeeded();
         assert_eq!(timetable.due(start + RETRY_MIN * 3), None);
+    }
+
+    #[test]
+    fn collects_until_a_walk_is_at_its_end() {
+        let (mut timetable, start) = timetable();
+        let at = start + Duration::from_mins(10);
+        timetable.audited(at);
+        assert_eq!(timetable.due(at), Some(Due::Collect));
+        assert_eq!((timetable.next(), timetable.due(at)), (at, Some(Due::Collect)));
+        timetable.collected(at);
+        assert_eq!(timetable.due(at), None);
     }
 
     #[test]

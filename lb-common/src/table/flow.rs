@@ -11,6 +11,9 @@ pub const EDGE_UPLINK: u32 = 0;
 /// another source port), and no flow of a frontend may take that from it.
 pub const DIRECT: u32 = 0;
 
+/// Keys of flows that may be over, that one run of the program `collect` takes.
+pub const COLLECTED_KEYS_MAX: usize = 32;
+
 table_type! {
     /// Addresses and ports of a packet, ports in host order. The addresses stand side by side as in a network header.
     #[repr(align(4))]
@@ -48,7 +51,76 @@ table_type! {
     }
 }
 
+table_type! {
+    /// Value of the per-CPU arrays `embryos4` and `embryos6` (one element, not pinned): how many half-open flows this CPU may still
+    /// make without looking for others to delete, and where in its ring it notes the next one.
+    pub struct EmbryoBudget {
+        pub tokens: u64,
+        pub refilled_jiffies: u64,
+        /// Flows noted so far.
+        pub noted: u64,
+    }
+}
+
+impl EmbryoBudget {
+    /// Takes a token if there is one. All come back after a SYN's time-out: by then the flows that took them are gone.
+    #[inline(always)]
+    pub const fn take(&mut self, now_jiffies: u64, max: u64, tcp_syn_jiffies: u64) -> bool {
+        if now_jiffies.wrapping_sub(self.refilled_jiffies) >= tcp_syn_jiffies {
+            self.tokens = max;
+            self.refilled_jiffies = now_jiffies;
+        }
+        if self.tokens == 0 {
+            return false;
+        }
+        self.tokens -= 1;
+        true
+    }
+
+    /// Gives a token back: a flow has shown that both ends are there.
+    #[inline(always)]
+    pub const fn give(&mut self, max: u64) {
+        if self.tokens < max {
+            self.tokens += 1;
+        }
+    }
+}
+
+table_type! {
+    /// Key of `fragments4` and `fragments6`: the fragments of one datagram, as they are seen at one edge in one direction.
+    #[repr(align(4))]
+    pub struct FragmentKey<A> {
+        pub edge: u32,
+        pub src: A,
+        pub dst: A,
+        /// The identification of the datagram.
+        pub id: u32,
+        pub proto: Proto,
+        pub direction: Direction,
+        pub pad: u16,
+    }
+
+    /// Value of `fragments4` and `fragments6`: what became of the first fragment.
+    #[repr(align(4))]
+    pub struct Fragment<A> {
+        /// The addresses that it got.
+        pub src: A,
+        pub dst: A,
+        pub fate: Fate,
+        pub pad: [u8; 3],
+    }
+}
+
 table_enum! {
+    /// What became of a first fragment, and becomes of those that follow.
+    pub enum Fate {
+        Translated = 0,
+        /// Out of the interface that it came in by: a pod reaches itself.
+        SentBack = 1,
+        /// Rejected or dropped.
+        Dropped = 2,
+    }
+
     /// Which way a packet of a flow goes, named from the client.
     pub enum Direction {
         /// Client to backend.
@@ -57,7 +129,8 @@ table_enum! {
         Reply = 1,
     }
 
-    /// TCP state as far as the packet path needs it; UDP and SCTP know `New` and `Established` only.
+    /// TCP state as far as the packet path needs it; UDP and SCTP know `New` and `Established` only. A flow is *half open*
+    /// while it is `New` or `Answered`.
     /// Both entries of a flow hold the same state.
     pub enum FlowState {
         /// Nothing has come back yet.
@@ -69,6 +142,8 @@ table_enum! {
         BackendClosed = 3,
         /// FIN both ways, or RST: a SYN on this tuple is a new flow.
         Closed = 4,
+        /// The backend has answered; whether the client hears it is not known yet (TCP).
+        Answered = 5,
     }
 }
 
@@ -132,5 +207,21 @@ impl<A: Copy> FlowKey<A> {
         self.proto = key.proto;
         self.pad = 0;
         self.tuple.set_reversed(to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budget_is_spent_given_back_and_refilled() {
+        let mut budget = EmbryoBudget { tokens: 0, refilled_jiffies: 0, noted: 0 };
+        let mut take = |now, times: u32| (0..times).filter(|_| budget.take(now, 10, 600)).count();
+        assert_eq!([take(1_000, 15), take(1_599, 1), take(1_600, 15)], [10, 0, 10]);
+        for _ in 0..15 {
+            budget.give(10);
+        }
+        assert_eq!(budget.tokens, 10);
     }
 }

@@ -73,7 +73,7 @@ counters! {
     FlowCreated = 2, "flow_created";
     /// A new flow to a frontend that passes (Proxy): left to the external balancer.
     PassedProxy = 3, "passed_proxy";
-    /// An IP fragment, left alone.
+    /// An IP fragment whose first one was not seen or passed: left alone.
     PassedFragment = 4, "passed_fragment";
     /// Answered with ICMP port unreachable.
     Rejected = 5, "rejected";
@@ -97,6 +97,14 @@ counters! {
     DirectNoted = 14, "direct_noted";
     /// A new flow whose source is in none of the frontend's ranges.
     DropSourceRange = 15, "drop_source_range";
+    /// A flow had been quiet for too long and was deleted.
+    FlowCollected = 16, "flow_collected";
+    /// A half-open flow was deleted for a new one: there were more of them than `--embryos-max`.
+    EmbryoEvicted = 17, "embryo_evicted";
+    /// A fragment went where the first one of its datagram had gone.
+    FragmentTranslated = 18, "fragment_translated";
+    /// A fragment of a datagram whose first one was rejected or dropped.
+    DropFragment = 19, "drop_fragment";
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The packet path on the host, over ordinary maps. Obvious rather than fast.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::{Addr, Family};
@@ -12,12 +12,15 @@ use lb_common::parse::ETHERTYPE_IPV4;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EndpointKey, Flow, FlowKey, FlowState,
-    FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EndpointKey, Fate, Flow, FlowKey, FlowState,
+    Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
 };
 use lb_common::{checksum, verdict::Action};
 
 use super::{EDGE, Flows, Machine, Program};
+
+/// Flows that may be half open: as many as on a [`KernelMachine`](super::KernelMachine) of two CPUs, as seen from one.
+const EMBRYOS_MAX: usize = 2_048;
 
 /// Ticks per second of the host machine's clock.
 const TICKS_PER_SEC: u64 = 100;
@@ -94,6 +97,10 @@ impl Packet for Bytes {
         offset
     }
 
+    fn forget_number(&self, number: u64) -> u64 {
+        number
+    }
+
     fn header<H: Header>(&self, offset: usize) -> Option<H> {
         header_of_slice(&self.bytes, offset)
     }
@@ -164,11 +171,20 @@ struct FamilyState<A: 'static> {
     config: FamilyTables<A>,
     flows: FlowTable<A>,
     affinity: RefCell<BTreeMap<AffinityKey<A>, Affinity<A>>>,
+    fragments: RefCell<BTreeMap<FragmentKey<A>, Fragment<A>>>,
+    /// The latest new flows.
+    noted: RefCell<VecDeque<FlowKey<A>>>,
 }
 
 impl<A> Default for FamilyState<A> {
     fn default() -> Self {
-        Self { config: FamilyTables::default(), flows: RefCell::default(), affinity: RefCell::default() }
+        Self {
+            config: FamilyTables::default(),
+            flows: RefCell::default(),
+            affinity: RefCell::default(),
+            fragments: RefCell::default(),
+            noted: RefCell::default(),
+        }
     }
 }
 
@@ -190,7 +206,6 @@ impl HostFamily for [u8; 16] {
 }
 
 /// The packet path on the host.
-#[derive(Default)]
 pub struct HostMachine {
     v4: FamilyState<[u8; 4]>,
     v6: FamilyState<[u8; 16]>,
@@ -199,7 +214,25 @@ pub struct HostMachine {
     hairpins: Cell<bool>,
     now_jiffies: Cell<u64>,
     random: Cell<u64>,
+    /// Half-open flows that may still be made.
+    embryos: Cell<usize>,
     offload: bool,
+}
+
+impl Default for HostMachine {
+    fn default() -> Self {
+        Self {
+            v4: FamilyState::default(),
+            v6: FamilyState::default(),
+            scopes: BTreeMap::new(),
+            counters: RefCell::default(),
+            hairpins: Cell::new(false),
+            now_jiffies: Cell::new(0),
+            random: Cell::new(0),
+            embryos: Cell::new(EMBRYOS_MAX),
+            offload: false,
+        }
+    }
 }
 
 impl HostMachine {
@@ -313,6 +346,34 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
     }
     fn remove_flow(&self, key: &FlowKey<A>) {
         A::state(self).flows.borrow_mut().remove(key);
+    }
+    fn take_embryo(&self) -> bool {
+        let is_left = self.embryos.get() > 0;
+        self.embryos.set(self.embryos.get().saturating_sub(1));
+        is_left
+    }
+    fn give_embryo(&self) {
+        self.embryos.set((self.embryos.get() + 1).min(EMBRYOS_MAX));
+    }
+    fn note_embryo(&self, key: &FlowKey<A>, oldest: &mut FlowKey<A>) -> bool {
+        let mut noted = A::state(self).noted.borrow_mut();
+        noted.push_back(*key);
+        let is_full = noted.len() > EMBRYOS_MAX;
+        if is_full {
+            *oldest = noted.pop_front().expect("it is full");
+        }
+        is_full
+    }
+    fn fragment(&self, key: &FragmentKey<A>, to: &mut Tuple<A>) -> Option<Fate> {
+        let Fragment { src, dst, fate, .. } = *A::state(self).fragments.borrow().get(key)?;
+        (to.src, to.dst) = (src, dst);
+        Some(fate)
+    }
+    fn forget_fragment(&self, key: &FragmentKey<A>) {
+        A::state(self).fragments.borrow_mut().remove(key);
+    }
+    fn remember_fragment(&self, key: &FragmentKey<A>, fragment: &Fragment<A>) {
+        A::state(self).fragments.borrow_mut().insert(*key, *fragment);
     }
     fn has_hairpins(&self, _: u32) -> bool {
         self.hairpins.get()

@@ -27,7 +27,13 @@ impl KernelMachine {
     /// Loads the programs. The pins are removed at once: descriptors keep everything alive until this value goes.
     pub fn load(name: &str) -> Self {
         let pin_path = format!("/sys/fs/bpf/lb-test-{name}-{}", std::process::id()).into();
-        let sizes = Sizes { frontends_max: 1024, backends_max: 4096, flows_max: 1 << 16, ..Sizes::default() };
+        let sizes = Sizes {
+            frontends_max: 1024,
+            backends_max: 4096,
+            flows_max: 1 << 16,
+            embryos_max: 1 << 12,
+            ..Sizes::default()
+        };
         let settings = Settings { pin_path, sizes, timeouts: Timeouts::default(), rejects_per_sec: 1_000_000 };
         let dataplane = BpfDataplane::open(&settings);
         pins::remove_pins(&settings.pin_path).expect("removing the pins");

@@ -9,6 +9,8 @@ use crate::packet::End;
 pub enum State {
     /// The client has spoken.
     Asked,
+    /// The backend has answered; the client of a TCP connection has not gone on yet.
+    Answered,
     /// Both have.
     Open,
     /// The client has said that it will say no more.
@@ -60,8 +62,8 @@ impl Connection {
     pub fn is_over(&self, now_secs: u64) -> bool {
         let limit_secs = match (self.proto, self.state) {
             (_, State::Over) => return true,
-            (Proto::UDP, _) => UDP_SECS,
-            (_, State::Asked) => ASKED_SECS,
+            (Proto::UDP | Proto::SCTP, _) => UDP_SECS,
+            (_, State::Asked | State::Answered) => ASKED_SECS,
             (_, State::Open | State::ClientDone | State::BackendDone) => OPEN_SECS,
         };
         now_secs - self.last_packet_secs > limit_secs
@@ -74,10 +76,13 @@ impl Connection {
         let (fin, rst) = (tcp_flags & 1 != 0, tcp_flags & 4 != 0);
         self.state = match (before, way) {
             _ if rst => State::Over,
-            (State::Asked | State::Open, Way::ToBackend) if fin => State::ClientDone,
-            (State::Asked | State::Open, Way::ToClient) if fin => State::BackendDone,
+            (State::Asked | State::Answered | State::Open, Way::ToBackend) if fin => State::ClientDone,
+            (State::Asked | State::Answered | State::Open, Way::ToClient) if fin => State::BackendDone,
             (State::ClientDone, Way::ToClient) | (State::BackendDone, Way::ToBackend) if fin => State::Over,
+            (State::Asked, Way::ToClient) if self.proto == Proto::TCP => State::Answered,
             (State::Asked, Way::ToClient) => State::Open,
+            // Any segment but another SYN.
+            (State::Answered, Way::ToBackend) if tcp_flags & 0x16 != 0x02 => State::Open,
             (state, _) => state,
         };
         let is_refreshed = now_secs - self.last_packet_secs >= REFRESH_SECS;

@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::config::{Guarding, Source, Times};
 use crate::dataplane::fake::{FakeDataplane, Faults};
+use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Class, Link};
 use crate::dataplane::{Dataplane, Op, Settings, Sizes, Tables, Timeouts};
 use crate::desired::{Limits, Policy, Services, VendorAnnotations};
@@ -24,6 +25,8 @@ struct FakeNode {
     refusing: HashSet<u32>,
     activations: usize,
     fails_to_activate: bool,
+    /// Steps of walks for flows that are over.
+    walks: usize,
     /// Calls of `attach` and `detach`, in order.
     calls: Vec<String>,
 }
@@ -70,6 +73,16 @@ impl Attach for FakeNode {
     fn attached(&self) -> BTreeSet<(u32, Class)> {
         self.attached.clone()
     }
+
+    fn collect(&mut self) -> Result<Option<Garbage>, Error> {
+        self.walks += 1;
+        // A walk of three steps.
+        Ok(self.walks.is_multiple_of(3).then_some(Garbage { flows4: 7, flows6: 1, collected: 2 }))
+    }
+
+    fn index_endpoints(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 fn config() -> Config {
@@ -90,7 +103,11 @@ fn config() -> Config {
             timeouts: Timeouts::default(),
             rejects_per_sec: 1,
         },
-        times: Times { apply_interval: Duration::from_millis(50), audit_interval: Duration::from_mins(5) },
+        times: Times {
+            apply_interval: Duration::from_millis(50),
+            audit_interval: Duration::from_mins(5),
+            gc_interval: Duration::from_mins(10),
+        },
         guard: Guarding::On,
         http: ([127, 0, 0, 1], 0).into(),
         idle_flags: Vec::new(),
@@ -327,4 +344,17 @@ fn service(name: &str, address: &str) -> Change {
         source_ranges: Vec::new(),
     };
     Change::Apply { object: Object::Service(service), warnings: Vec::new() }
+}
+
+#[test]
+fn flows_are_walked_over_once_in_a_while() {
+    let (mut agent, now) = started(FakeNode::default());
+    let later = now + Duration::from_mins(10);
+    assert!(agent.turn(later), "the audit comes first");
+    for _ in 0..3 {
+        assert!(agent.status.flow_entries.is_empty());
+        assert!(!agent.turn(later));
+    }
+    assert_eq!(agent.status.flow_entries, [("flows4", 14), ("flows6", 2)]);
+    assert!(agent.next_turn() > later);
 }

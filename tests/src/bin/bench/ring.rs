@@ -71,8 +71,13 @@ impl Ring {
     pub fn open(len: u32) -> Result<Self> {
         assert!(len.is_multiple_of(2), "ports alternate around the ring");
         let pins = PinFolder::new(&format!("ring{len}"));
-        let sizes =
-            Sizes { frontends_max: 2 * len + 4, backends_max: len + 2, flows_max: FLOWS_MAX, ..Sizes::default() };
+        let sizes = Sizes {
+            frontends_max: 2 * len + 4,
+            backends_max: len + 2,
+            flows_max: FLOWS_MAX,
+            embryos_max: FLOWS_MAX,
+            ..Sizes::default()
+        };
         let settings = Settings { pin_path: pins.path(), sizes, timeouts: Timeouts::default(), rejects_per_sec: 1000 };
         let mut dataplane = BpfDataplane::open(&settings)?;
         fill::<[u8; 4]>(&mut dataplane, len, 1)?;

@@ -1,0 +1,116 @@
+//! Finding flows that have been quiet for too long. The kernel deletes them, after it has looked once more.
+
+use aya::Ebpf;
+use aya::programs::{TestRun as _, TestRunOptions};
+use lb_common::addr::{Addr, Family};
+use lb_common::flow::{Timeouts, is_expired, quiet_jiffies};
+use lb_common::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, L3};
+use lb_common::table::{COLLECTED_KEYS_MAX, Direction, FlowKey};
+
+use super::maps::{FamilyMaps, Maps};
+use super::sys::Cursor;
+use super::{Error, object};
+
+/// Rows that one step looks at: some milliseconds, so that a change does not wait for a walk over a large table.
+const STEP_ROWS: usize = 16_384;
+
+/// What a walk over both flow tables has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Garbage {
+    /// Flows that are there, by family.
+    pub flows4: usize,
+    pub flows6: usize,
+    /// Flows that were deleted.
+    pub collected: u64,
+}
+
+/// Where a walk stands.
+#[derive(Debug, Default)]
+pub struct Walk {
+    v4: Cursor,
+    v6: Cursor,
+    found: Garbage,
+}
+
+impl Walk {
+    /// Looks at some rows. What was found, when the walk is at its end.
+    pub fn step(
+        &mut self,
+        ebpf: &mut Ebpf,
+        maps: &Maps,
+        (now_jiffies, timeouts): (u64, &Timeouts),
+    ) -> Result<Option<Garbage>, Error> {
+        if !self.v4.is_at_end() {
+            let (requests, collected) = step(&mut self.v4, ebpf, &maps.v4, (now_jiffies, timeouts))?;
+            self.found.flows4 += requests;
+            self.found.collected += collected;
+            return Ok(None);
+        }
+        if !self.v6.is_at_end() {
+            let (requests, collected) = step(&mut self.v6, ebpf, &maps.v6, (now_jiffies, timeouts))?;
+            self.found.flows6 += requests;
+            self.found.collected += collected;
+        }
+        Ok(self.v6.is_at_end().then(|| std::mem::take(self).found))
+    }
+}
+
+/// Looks at some rows of one table: the requests that stay, and how many flows were deleted.
+fn step<A: Addr>(
+    cursor: &mut Cursor,
+    ebpf: &mut Ebpf,
+    maps: &FamilyMaps<A>,
+    (now_jiffies, timeouts): (u64, &Timeouts),
+) -> Result<(usize, u64), Error> {
+    let (mut looked_at, mut requests, mut expired) = (0, 0, Vec::new());
+    while looked_at < STEP_ROWS && !cursor.is_at_end() {
+        let rows = maps.flows.walk(cursor)?;
+        looked_at += rows.len().max(1);
+        for (key, flow) in rows {
+            requests += usize::from(key.direction == Direction::Request);
+            let quiet = quiet_jiffies(flow.last_seen_jiffies, now_jiffies);
+            if is_expired(key.proto, flow.state, quiet, timeouts) {
+                expired.push(key);
+            }
+        }
+    }
+    let collected = collect(ebpf, &expired)?;
+    Ok((requests.saturating_sub(collected as usize), collected))
+}
+
+/// Has the kernel delete those of these flows that are over. How many were.
+pub fn collect<A: Addr>(ebpf: &mut Ebpf, keys: &[FlowKey<A>]) -> Result<u64, Error> {
+    let program = object::program_mut(ebpf, object::COLLECT_PROGRAM)?;
+    let ethertype = match A::FAMILY {
+        Family::V4 => ETHERTYPE_IPV4,
+        Family::V6 => ETHERTYPE_IPV6,
+    };
+    let mut collected = 0;
+    for keys in keys.chunks(COLLECTED_KEYS_MAX) {
+        // The keys stand where the network header of a packet does.
+        let mut packet = vec![0; L3 - 2];
+        packet.extend(ethertype.to_be_bytes());
+        for key in keys {
+            append(key, &mut packet);
+        }
+        let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::default() };
+        let run = program.test_run(options).map_err(|error| Error::Kernel {
+            what: "deleting flows that are over".into(),
+            source: std::io::Error::other(error),
+        })?;
+        collected += u64::from(run.return_value);
+    }
+    Ok(collected)
+}
+
+/// The bytes of a key as they stand in the map.
+fn append<A: Addr>(key: &FlowKey<A>, bytes: &mut Vec<u8>) {
+    let FlowKey { edge, tuple, proto, direction, pad } = key;
+    bytes.extend(edge.to_ne_bytes());
+    bytes.extend(tuple.src.as_bytes());
+    bytes.extend(tuple.dst.as_bytes());
+    bytes.extend(tuple.sport.to_ne_bytes());
+    bytes.extend(tuple.dport.to_ne_bytes());
+    bytes.extend([*proto as u8, *direction as u8]);
+    bytes.extend(pad.to_ne_bytes());
+}

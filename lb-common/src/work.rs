@@ -1,0 +1,93 @@
+//! The records that a decision is made in. They hold nothing between two packets.
+
+use crate::addr::{Addr, Proto};
+use crate::table::{
+    Affinity, AffinityKey, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment, FragmentKey,
+    FrontendKey, MemberKey, SourceRangeKey, Tuple,
+};
+
+/// The records that a decision works on: in the kernel they stand in a per-CPU map, for all of a program shares 512
+/// bytes of stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Work<A> {
+    /// The packet's own flow key; parsing fills in the tuple.
+    pub key: FlowKey<A>,
+    /// What the packet becomes.
+    pub(crate) to: Tuple<A>,
+    /// The key of the flow's other entry.
+    pub(crate) partner_key: FlowKey<A>,
+    /// The key of the other entry of a flow that is in the way.
+    pub(crate) other_key: FlowKey<A>,
+    /// The entry that is being inserted.
+    pub(crate) flow: Flow<A>,
+    /// The destination as the tables of frontends and endpoints know it.
+    pub(crate) frontend_key: FrontendKey<A>,
+    pub(crate) endpoint_key: EndpointKey<A>,
+    /// The client as the table of source ranges knows it.
+    pub(crate) source_key: SourceRangeKey<A>,
+    pub(crate) affinity_key: AffinityKey<A>,
+    /// The backend that the client had last, and when.
+    pub(crate) affinity: Affinity<A>,
+    pub(crate) member_key: MemberKey<A>,
+    /// Not 0: the flow goes to that backend, whatever chance says.
+    pub(crate) is_pinned: u32,
+    /// The datagram that the packet is a fragment of, and what is noted of it.
+    pub(crate) fragment_key: FragmentKey<A>,
+    pub(crate) fragment: Fragment<A>,
+}
+
+impl<A: Addr> Work<A> {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        let addr = A::new_zeroed();
+        let tuple = Tuple { src: addr, dst: addr, sport: 0, dport: 0 };
+        let key = FlowKey::new(0, Direction::Request, Proto::TCP, tuple);
+        let state = FlowState::New;
+        let flow = Flow { to: tuple, frontend: 0, pool: 0, state, pad: [0; 3], last_seen_jiffies: 0 };
+        let frontend_key = FrontendKey { addr, port: 0, proto: Proto::TCP, pad: 0 };
+        let endpoint_key = EndpointKey { addr, port: 0, pad: 0 };
+        let source_key = SourceRangeKey::of_prefix(0, addr, 0);
+        let affinity_key = AffinityKey { service_port: 0, client: addr };
+        let affinity = Affinity { addr, port: 0, pad: 0, last_seen_secs: 0 };
+        let member_key = MemberKey { service_port: 0, addr, port: 0, pad: 0 };
+        let (proto, direction) = (Proto::TCP, Direction::Request);
+        let fragment_key = FragmentKey { edge: 0, src: addr, dst: addr, id: 0, proto, direction, pad: 0 };
+        let fragment = Fragment { src: addr, dst: addr, fate: Fate::Dropped, pad: [0; 3] };
+        Self {
+            key,
+            to: tuple,
+            partner_key: key,
+            other_key: key,
+            flow,
+            frontend_key,
+            endpoint_key,
+            source_key,
+            affinity_key,
+            affinity,
+            member_key,
+            is_pinned: 0,
+            fragment_key,
+            fragment,
+        }
+    }
+
+    /// Whether the packet keeps its tuple, as those of most direct connections do.
+    #[inline(always)]
+    pub(crate) const fn is_untouched(&self, frontend: u32) -> bool {
+        let (from, to) = (&self.key.tuple, &self.to);
+        frontend == DIRECT && from.sport == to.sport && from.dport == to.dport
+    }
+
+    /// The tuple that the packet gets, after a verdict that says so.
+    #[inline(always)]
+    pub const fn to(&self) -> &Tuple<A> {
+        &self.to
+    }
+}
+
+impl<A: Addr> Default for Work<A> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

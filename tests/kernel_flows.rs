@@ -1,0 +1,194 @@
+//! What becomes of flows in the kernel's own tables as time passes. Needs root.
+
+use lb_agent::dataplane::garbage::Garbage;
+use lb_tests::cases::{ACK, FIN, Net, RST, SYN, SYN_ACK, Scene, UDP};
+use lb_tests::machine::{KernelMachine, Machine as _, Program};
+use lb_tests::packet::{Described, Transport};
+
+/// Walks over all flows.
+fn walk(machine: &mut KernelMachine) -> Garbage {
+    loop {
+        if let Some(garbage) = machine.dataplane().collect().expect("walking over the flows") {
+            return garbage;
+        }
+    }
+}
+
+/// A flow of each kind, from a client port of its own.
+fn one_of_each(scene: &mut Scene<'_>) {
+    let (net, backend) = (scene.net, scene.net.backend());
+    let mut flow = |port: u16, packets: &[(Program, Transport)]| {
+        for (program, transport) in packets {
+            let client = (net.client().0, port);
+            let (from, to) = if *program == Program::WorkloadIngress { (client, net.vip()) } else { (backend, client) };
+            scene.through(*program, *transport, from, to);
+        }
+    };
+    let (request, reply) = (Program::WorkloadIngress, Program::WorkloadEgress);
+    flow(1001, &[(request, SYN)]);
+    flow(1002, &[(request, SYN), (reply, SYN_ACK), (request, ACK)]);
+    flow(1003, &[(request, SYN), (reply, SYN_ACK), (request, FIN), (reply, FIN)]);
+    flow(1004, &[(request, SYN), (reply, RST)]);
+    flow(1005, &[(request, UDP), (reply, UDP)]);
+}
+
+#[test]
+fn flows_are_deleted_when_their_time_is_over() {
+    let mut machine = KernelMachine::load("garbage");
+    for net in [Net::V4, Net::V6] {
+        machine.reset();
+        let mut scene = Scene::new(net, &mut machine);
+        for transport in [SYN, UDP] {
+            scene.service(transport, &[net.backend()]);
+        }
+        one_of_each(&mut scene);
+        let mut left = 5;
+        // Seconds from one look to the next, and how many are over then: closed after 10, half open 60, UDP 120, open 1 day.
+        for (secs, over) in [(0, 0), (9, 0), (2, 2), (48, 0), (2, 1), (58, 0), (2, 1), (86_000, 0), (300, 1)] {
+            machine.age_flows(secs);
+            let garbage = walk(&mut machine);
+            left -= over;
+            assert_eq!(garbage.collected, over as u64, "{net:?} after {secs} s more");
+            assert_eq!(garbage.flows4 + garbage.flows6, left);
+            assert_eq!(machine.flows().len(), 2 * left, "both halves go");
+        }
+    }
+}
+
+/// What the agent read may be old: the kernel looks at the time stamps as they are then.
+#[test]
+fn a_flow_that_was_touched_since_is_kept() {
+    let mut machine = KernelMachine::load("touched");
+    let mut scene = Scene::new(Net::V4, &mut machine);
+    scene.service(UDP, &[Net::V4.backend()]);
+    scene.request(UDP);
+    let keys: Vec<_> = machine.flows().v4.into_keys().collect();
+    assert_eq!(keys.len(), 2);
+    assert_eq!(machine.dataplane().collect_keys(&keys).expect("asking"), 0);
+    machine.age_flows(121);
+    // One packet, one way: its own half only is fresh.
+    let packet = Described::new(UDP, Net::V4.backend(), Net::V4.client());
+    machine.run(Program::WorkloadEgress, &packet.bytes());
+    assert_eq!(machine.dataplane().collect_keys(&keys).expect("asking"), 0);
+    assert_eq!(machine.flows().len(), 2);
+    machine.age_flows(121);
+    assert_eq!(machine.dataplane().collect_keys(&keys).expect("asking"), 1, "one flow, named by both halves");
+    assert!(machine.flows().is_empty());
+}
+
+/// More flows than one run of the program takes, and than one step of a walk looks at.
+#[test]
+fn many_flows_are_deleted() {
+    let mut machine = KernelMachine::load("many");
+    let mut scene = Scene::new(Net::V4, &mut machine);
+    scene.service(UDP, &[Net::V4.backend()]);
+    for port in 1..=10_000 {
+        let client = (Net::V4.client().0, port);
+        scene.through(Program::WorkloadIngress, UDP, client, Net::V4.vip());
+        scene.through(Program::WorkloadEgress, UDP, Net::V4.backend(), client);
+    }
+    assert_eq!(walk(&mut machine), Garbage { flows4: 10_000, flows6: 0, collected: 0 });
+    machine.age_flows(121);
+    assert_eq!(walk(&mut machine), Garbage { flows4: 0, flows6: 0, collected: 10_000 });
+    assert!(machine.flows().is_empty());
+}
+
+/// How a flood is answered.
+#[derive(Clone, Copy, Debug)]
+enum Flood {
+    /// Not at all.
+    Silence,
+    /// By the backend, which nobody hears.
+    SynAck,
+    /// By a reset.
+    Reset,
+}
+
+/// A SYN of a client that does not exist, and what the backend answers it, by number.
+struct Spoofed {
+    syn: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Spoofed {
+    fn new(net: Net, answer: Transport) -> Self {
+        let nobody = (net.host(250), 1);
+        let syn = Described::new(SYN, nobody, net.vip()).bytes();
+        Self { syn, answer: Described::new(answer, net.backend(), nobody).bytes() }
+    }
+
+    /// Another client port for each of 60,000 numbers, then another client. Nobody looks at checksums on the way.
+    fn number(&mut self, net: Net, number: u32) {
+        let (host, port) = ((number / 60_000) as u8, (1 + number % 60_000) as u16);
+        let (source, destination, ports) = match net {
+            Net::V4 => (28, 32, 34),
+            Net::V6 => (36, 52, 54),
+        };
+        self.syn[source] = host;
+        self.syn[ports..ports + 2].copy_from_slice(&port.to_be_bytes());
+        self.answer[destination] = host;
+        self.answer[ports + 2..ports + 4].copy_from_slice(&port.to_be_bytes());
+    }
+}
+
+/// Opens a connection as an honest client does.
+fn connect(scene: &mut Scene<'_>, port: u16) {
+    let (client, vip, backend) = ((scene.net.client().0, port), scene.net.vip(), scene.net.backend());
+    for (program, transport) in
+        [(Program::WorkloadIngress, SYN), (Program::WorkloadEgress, SYN_ACK), (Program::WorkloadIngress, ACK)]
+    {
+        let (from, to) = if program == Program::WorkloadIngress { (client, vip) } else { (backend, client) };
+        let translated = scene.through(program, transport, from, to);
+        let expected = if program == Program::WorkloadIngress { (client, backend) } else { (vip, client) };
+        assert_eq!(translated, expected, "{transport:?} of port {port}");
+    }
+}
+
+/// Both directions of an open connection are translated.
+fn is_open(scene: &mut Scene<'_>, port: u16) -> bool {
+    let (client, vip, backend) = ((scene.net.client().0, port), scene.net.vip(), scene.net.backend());
+    scene.through(Program::WorkloadIngress, ACK, client, vip) == (client, backend)
+        && scene.through(Program::WorkloadEgress, ACK, backend, client) == (vip, client)
+}
+
+/// A thousand idle connections, a flood, and as many new ones in the middle of it.
+fn withstand(machine: &mut KernelMachine, net: Net, flood: Flood, tuples: u32) {
+    machine.reset();
+    let mut scene = Scene::new(net, machine);
+    scene.service(SYN, &[net.backend()]);
+    for port in 1..=1_000 {
+        connect(&mut scene, port);
+    }
+    let mut spoofed = Spoofed::new(net, if matches!(flood, Flood::Reset) { RST } else { SYN_ACK });
+    for number in 0..tuples {
+        spoofed.number(net, number);
+        scene.machine().run(Program::WorkloadIngress, &spoofed.syn);
+        if !matches!(flood, Flood::Silence) {
+            scene.machine().run(Program::WorkloadEgress, &spoofed.answer);
+        }
+        if number % (tuples / 1_000) == 0 {
+            connect(&mut scene, 10_000 + (number / (tuples / 1_000)) as u16);
+        }
+    }
+    let alive = |scene: &mut Scene<'_>, from: u16| (from..from + 1_000).filter(|port| is_open(scene, *port)).count();
+    assert_eq!(alive(&mut scene, 1), 1_000, "{net:?} {flood:?}: connections that idled through the flood");
+    assert_eq!(alive(&mut scene, 10_000), 1_000, "{net:?} {flood:?}: connections that were opened in it");
+    let flows = scene.machine().flows().len() / 2;
+    assert!(flows < 2_000 + 2 * 4_096 + 100, "{net:?} {flood:?}: {flows} flows");
+}
+
+/// A million clients that do not exist, in a table of 32,768 flows.
+#[test]
+fn open_connections_withstand_a_syn_flood() {
+    let mut machine = KernelMachine::load("flood");
+    withstand(&mut machine, Net::V4, Flood::Silence, 1_000_000);
+    withstand(&mut machine, Net::V6, Flood::Silence, 200_000);
+}
+
+/// The backend answers each of them; that is no reason to believe in the client.
+#[test]
+fn open_connections_withstand_a_flood_that_is_answered() {
+    let mut machine = KernelMachine::load("answered");
+    withstand(&mut machine, Net::V4, Flood::SynAck, 200_000);
+    withstand(&mut machine, Net::V4, Flood::Reset, 200_000);
+}

@@ -1,0 +1,44 @@
+//! How long flows are remembered.
+
+use lb_tests::address::{FAMILIES, vip};
+use lb_tests::deadline::until_true;
+use lb_tests::dial::Held;
+use lb_tests::lab::Setup;
+use lb_tests::scene::Scene;
+use serde_json::Value;
+
+/// Flows of the client that `show flows` knows, by protocol.
+fn known(scene: &Scene, proto: &str, port: u16) -> usize {
+    let rows: Value = serde_json::from_str(&scene.agent.says(&["show", "flows", "-o", "json"])).expect("JSON");
+    let rows = rows.as_array().expect("a list");
+    let dialled = format!(":{port}");
+    let is_it = |row: &&Value| {
+        row["proto"] == proto && row["dialled"].as_str().is_some_and(|dialled_at| dialled_at.ends_with(&dialled))
+    };
+    rows.iter().filter(is_it).count()
+}
+
+/// What is quiet for too long goes by itself; what is open stays.
+#[test]
+fn flows_go_when_their_time_is_over() {
+    let flags = ["--gc-secs", "1", "--udp-secs", "1", "--tcp-closing-secs", "1"];
+    let scene = Scene::with_flags(Setup::new("garbage"), &flags);
+    scene.publish("s1", 1, "VIP", &["a"]);
+    let mut open: Vec<Held> =
+        FAMILIES.map(|family| scene.dial().hold(vip(family, 1, 80)).expect("it is answered")).into();
+    for family in FAMILIES {
+        assert_eq!(scene.dial().tcp(vip(family, 1, 80)).who(), Some("a"));
+        assert_eq!(scene.dial().udp(vip(family, 1, 80)).who(), Some("a"));
+    }
+    assert_eq!(known(&scene, "udp", 80), 2);
+    until_true("all but the open flows are gone", || {
+        (known(&scene, "udp", 80), known(&scene, "tcp", 80)) == (0, open.len())
+    });
+    for held in &mut open {
+        held.echo("still here").expect("the open connection goes on");
+    }
+    let (_, metrics) = scene.agent.page("/metrics").expect("it answers");
+    let collected =
+        metrics.lines().find_map(|line| line.strip_prefix("lb_agent_packets_total{what=\"flow_collected\"} "));
+    assert!(collected.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 4), "{collected:?}");
+}
