@@ -4,6 +4,7 @@
 
 mod fuzz;
 mod handover;
+mod image;
 mod job;
 mod machine;
 mod setup;
@@ -40,6 +41,8 @@ enum Task {
     Verify(verify::Args),
     /// Feed the packet path with inputs that reach ever further; what once crashed is kept in tests/corpus
     Fuzz(fuzz::Args),
+    /// Build the static agent and its image, and start it there
+    Image,
     /// Check the rules that no linter knows: imports, sizes, unsafe code, names
     Tidy,
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => handover::run("bench", Profile::Release, &args),
         Task::Verify(args) => verify::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::Image => image::run(),
         Task::Tidy => tidy::run(),
     };
     match done {

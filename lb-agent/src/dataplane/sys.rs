@@ -364,7 +364,7 @@ pub fn lock_directory(directory: &Path) -> Result<OwnedFd> {
 
 /// Whether a directory lies in a BPF file system (`BPF_FS_MAGIC` of linux/magic.h).
 pub fn is_bpffs(directory: &Path) -> Result<bool> {
-    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+    const BPF_FS_MAGIC: i128 = 0xcafe_4a11;
     let path = path_string(directory)?;
     let mut stat = MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: the path is a C string, the pointer names a statfs, which is plain integers.
@@ -372,7 +372,8 @@ pub fn is_bpffs(directory: &Path) -> Result<bool> {
         if libc::statfs(path.as_ptr(), stat.as_mut_ptr()) < 0 {
             return Err(Error::last_os_error());
         }
-        Ok(stat.assume_init().f_type == BPF_FS_MAGIC)
+        // Signed with glibc, unsigned with musl.
+        Ok(i128::from(stat.assume_init().f_type) == BPF_FS_MAGIC)
     }
 }
 

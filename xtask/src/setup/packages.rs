@@ -55,6 +55,8 @@ const NEEDS: &[Need] = &[
     program("nginx", "nginx-light", "the backend pods of the demo and the tests"),
     program("haproxy", "haproxy", "the cloud balancer of the demo and the tests"),
     program("curl", "curl", "the client of the demo and the tests"),
+    program("musl-gcc", "musl-tools", "the static agent of the image"),
+    program("buildah", "buildah", "the image"),
     program("iperf3", "iperf3", "bulk traffic of the measurements"),
 ];
 

@@ -42,6 +42,19 @@ pub fn ensure() -> Result<()> {
     }
 }
 
+/// Makes sure that the active compiler can build for a target of the host's.
+pub fn ensure_target(target: &str) -> Result<()> {
+    let library = Toolchain::Active.sysroot().map(|root| root.join("lib/rustlib").join(target));
+    if library.is_some_and(|library| library.exists()) {
+        return Ok(());
+    }
+    if !rustup_manages_cargo() {
+        bail!("the compiler has no library for {target}; remedy: install Rust by rustup");
+    }
+    let mut add = workspace::program("rustup");
+    job::run("rustup target add", add.args(["target", "add", target]), job::each_line)
+}
+
 /// The toolchain that builds the BPF programs, asked for in the order of `lb-agent/build.rs`.
 pub fn bpf() -> Option<Toolchain> {
     let named = |name: &str| Toolchain::Named(name.to_owned());

@@ -1,0 +1,121 @@
+//! `cargo xtask image`: the agent as a static program, in an image with nothing else, started once to see that it can be.
+//!
+//! Everything stays below `target/image`: buildah gets a store of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::setup;
+use crate::workspace;
+
+/// Mebibytes that the archive of the image may have.
+const SIZE_MAX_MIB: u64 = 20;
+
+/// Builds the program and the image, starts it, and says how large it is.
+pub fn run() -> Result<()> {
+    setup::ensure()?;
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    setup::toolchain::ensure_target(&target)?;
+    let program = build(&target)?;
+    let image = Image::build(&program)?;
+    image.starts()?;
+    let size = image.archive()?;
+    println!("image: {} ({:.1} MiB)", image.archive_path().display(), size as f64 / f64::from(1 << 20));
+    ensure!(size <= SIZE_MAX_MIB << 20, "the image is larger than {SIZE_MAX_MIB} MiB");
+    Ok(())
+}
+
+/// The agent without any library that it would need to find.
+fn build(target: &str) -> Result<PathBuf> {
+    let arguments = ["build", "--package", "lb-agent", "--bin", "lb-agent", "--profile", "dist", "--target", target];
+    if !workspace::cargo().args(arguments).status()?.success() {
+        bail!("the agent does not build for {target}");
+    }
+    let program = workspace::target().join(target).join("dist/lb-agent");
+    let headers = Command::new("readelf").args(["--program-headers", "--wide"]).arg(&program).output()?;
+    let headers = String::from_utf8_lossy(&headers.stdout);
+    ensure!(headers.contains("LOAD") && !headers.contains("INTERP"), "{} is not static", program.display());
+    Ok(program)
+}
+
+/// An image in a store of its own.
+struct Image {
+    folder: PathBuf,
+    name: String,
+}
+
+impl Image {
+    fn build(program: &Path) -> Result<Self> {
+        let image =
+            Self { folder: workspace::target().join("image"), name: format!("lb-agent:{}", env!("CARGO_PKG_VERSION")) };
+        let context = image.folder.join("context");
+        fs::create_dir_all(&context)?;
+        fs::copy(program, context.join("lb-agent")).context("copying the agent")?;
+        let recipe = workspace::root().join("deploy/Containerfile");
+        image.buildah(|command| {
+            command.args(["build", "--isolation", "chroot", "--tag", &image.name, "--file"]).arg(recipe).arg(context);
+        })?;
+        Ok(image)
+    }
+
+    /// Whether the program runs in the image: it says its version, and looks at the machine.
+    fn starts(&self) -> Result<()> {
+        let container = self.buildah(|command| drop(command.args(["from", &self.name])))?;
+        let container = container.trim().to_owned();
+        let result = self.answers(&container);
+        self.buildah(|command| drop(command.args(["rm", &container])))?;
+        result
+    }
+
+    fn answers(&self, container: &str) -> Result<()> {
+        let run = |argument: &str| {
+            let mut command = self.command();
+            command.args(["run", "--isolation", "chroot", container, "--", "/lb-agent", argument]);
+            command.output().context("cannot start buildah")
+        };
+        let version = run("--version")?;
+        let text = String::from_utf8_lossy(&version.stdout);
+        let wanted = concat!("lb-agent ", env!("CARGO_PKG_VERSION"));
+        ensure!(text.starts_with(wanted), "the image said {text:?}: {}", String::from_utf8_lossy(&version.stderr));
+        // Exit code 1 is an answer as well: a container without privileges lacks what the agent needs.
+        let check = run("check")?;
+        let text = String::from_utf8_lossy(&check.stdout);
+        let is_answered = matches!(check.status.code(), Some(0 | 1)) && text.contains("kernel");
+        ensure!(is_answered, "`check` in the image: {text:?} {}", String::from_utf8_lossy(&check.stderr));
+        println!("started in the image: {}, and `check` looks at the machine", wanted);
+        Ok(())
+    }
+
+    fn archive_path(&self) -> PathBuf {
+        self.folder.join("lb-agent.tar")
+    }
+
+    /// Writes the image as one file. Returns its size.
+    fn archive(&self) -> Result<u64> {
+        let path = self.archive_path();
+        let _ = fs::remove_file(&path); // There may be none; an archive is never added to.
+        self.buildah(|command| drop(command.args(["push", &self.name, &format!("oci-archive:{}", path.display())])))?;
+        Ok(fs::metadata(&path)?.len())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = workspace::program("buildah");
+        command.arg("--root").arg(self.folder.join("store")).arg("--runroot").arg(self.folder.join("run"));
+        // Works in containers and on any file system.
+        command.args(["--storage-driver", "vfs"]);
+        command
+    }
+
+    fn buildah(&self, arguments: impl FnOnce(&mut Command)) -> Result<String> {
+        let mut command = self.command();
+        arguments(&mut command);
+        let output = command.output().context("cannot start buildah")?;
+        if !output.status.success() {
+            bail!("{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
