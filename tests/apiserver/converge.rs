@@ -81,7 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn perform(step: &Step, server: &mut ApiServer, stage: &mut Stage) {
+fn perform(step: &Step, server: &mut ApiServer, stage: &mut Stage, steady_since: u64) {
     match step {
         Step::Serve { number, mode } => {
             let service = web(&format!("s{number}"), *number).ingress(manifest::ingress(vip(*number), mode));
@@ -103,7 +103,7 @@ fn perform(step: &Step, server: &mut ApiServer, stage: &mut Stage) {
             server.misbehave(|faults| std::mem::swap(&mut faults.refused_watches, &mut refused));
             server.afflict_watches(WatchFault::Cut);
             for edit in edits {
-                perform(edit, server, stage);
+                perform(edit, server, stage, steady_since);
             }
             server.compact();
             server.misbehave(|faults| faults.refused_watches = refused);
@@ -117,7 +117,8 @@ fn perform(step: &Step, server: &mut ApiServer, stage: &mut Stage) {
             faults.refused_watches = if *on { all.into() } else { [].into() };
         }),
         Step::Lag(by) => {
-            let version = by.map(|by| server.version().saturating_sub(by));
+            // To an agent that has just started, a list from before the steady Service says that there is none.
+            let version = by.map(|by| server.version().saturating_sub(by).max(steady_since));
             server.misbehave(|faults| faults.outdated = version);
         }
         Step::HeldLists(resources) => {
@@ -154,8 +155,9 @@ fn any_history_ends_in_what_the_objects_ask_for() {
         let mut stage = Stage::follow(&server);
         stage.until_in_step_with(&server);
         stage.keep(&["192.0.2.1:80"]);
+        let steady_since = server.version();
         for step in &steps {
-            perform(step, &mut server, &mut stage);
+            perform(step, &mut server, &mut stage, steady_since);
         }
         behave(&mut server);
         stage.until_in_step_with(&server);
