@@ -28,6 +28,14 @@ pub fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
+/// Does not return when the process was interrupted: whoever failed because its programs were taken away must not end
+/// the process before everything is removed, nor choose its exit code.
+pub fn leave_the_end_to_the_interrupt() {
+    while is_interrupted() {
+        std::thread::park();
+    }
+}
+
 /// The name of a thing that this process makes.
 #[track_caller]
 pub fn name(test: &str, part: &str) -> String {

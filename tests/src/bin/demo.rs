@@ -21,8 +21,11 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     lb_tests::leftovers::remove_on_interrupt();
-    match demo::run(args.sabotage) {
-        demo::Verdict::AsExpected => ExitCode::SUCCESS,
-        demo::Verdict::Wrong => ExitCode::FAILURE,
+    let verdict = std::panic::catch_unwind(|| demo::run(args.sabotage));
+    lb_tests::leftovers::leave_the_end_to_the_interrupt();
+    match verdict {
+        Ok(demo::Verdict::AsExpected) => ExitCode::SUCCESS,
+        Ok(demo::Verdict::Wrong) => ExitCode::FAILURE,
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
