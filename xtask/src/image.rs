@@ -2,6 +2,7 @@
 //!
 //! Everything stays below `target/image`: buildah gets a store of its own.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +24,7 @@ pub fn run() -> Result<()> {
     let image = Image::build(&program)?;
     image.starts()?;
     let size = image.archive()?;
-    println!("image: {} ({:.1} MiB)", image.archive_path().display(), size as f64 / f64::from(1 << 20));
+    println!("image: {} ({} KiB)", image.archive_path().display(), size >> 10);
     ensure!(size <= SIZE_MAX_MIB << 20, "the image is larger than {SIZE_MAX_MIB} MiB");
     Ok(())
 }
@@ -55,18 +56,17 @@ impl Image {
         fs::create_dir_all(&context)?;
         fs::copy(program, context.join("lb-agent")).context("copying the agent")?;
         let recipe = workspace::root().join("deploy/Containerfile");
-        image.buildah(|command| {
-            command.args(["build", "--isolation", "chroot", "--tag", &image.name, "--file"]).arg(recipe).arg(context);
-        })?;
+        let build = ["build", "--isolation", "chroot", "--tag", &image.name, "--file"].map(OsStr::new);
+        image.buildah(build.into_iter().chain([recipe.as_os_str(), context.as_os_str()]))?;
         Ok(image)
     }
 
     /// Whether the program runs in the image: it says its version, and looks at the machine.
     fn starts(&self) -> Result<()> {
-        let container = self.buildah(|command| drop(command.args(["from", &self.name])))?;
+        let container = self.buildah(["from", &self.name])?;
         let container = container.trim().to_owned();
         let result = self.answers(&container);
-        self.buildah(|command| drop(command.args(["rm", &container])))?;
+        self.buildah(["rm", &container])?;
         result
     }
 
@@ -85,7 +85,7 @@ impl Image {
         let text = String::from_utf8_lossy(&check.stdout);
         let is_answered = matches!(check.status.code(), Some(0 | 1)) && text.contains("kernel");
         ensure!(is_answered, "`check` in the image: {text:?} {}", String::from_utf8_lossy(&check.stderr));
-        println!("started in the image: {}, and `check` looks at the machine", wanted);
+        println!("started in the image: {wanted}, and `check` looks at the machine");
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl Image {
     fn archive(&self) -> Result<u64> {
         let path = self.archive_path();
         let _ = fs::remove_file(&path); // There may be none; an archive is never added to.
-        self.buildah(|command| drop(command.args(["push", &self.name, &format!("oci-archive:{}", path.display())])))?;
+        self.buildah(["push", &self.name, &format!("oci-archive:{}", path.display())])?;
         Ok(fs::metadata(&path)?.len())
     }
 
@@ -109,9 +109,9 @@ impl Image {
         command
     }
 
-    fn buildah(&self, arguments: impl FnOnce(&mut Command)) -> Result<String> {
+    fn buildah<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<String> {
         let mut command = self.command();
-        arguments(&mut command);
+        command.args(arguments);
         let output = command.output().context("cannot start buildah")?;
         if !output.status.success() {
             bail!("{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
