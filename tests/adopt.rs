@@ -3,13 +3,16 @@
 
 use std::path::{Path, PathBuf};
 
+use aya::programs::{TestRun as _, TestRunOptions};
 use lb_agent::dataplane::bpf::BpfDataplane;
-use lb_agent::dataplane::{Dataplane as _, Error, FamilyOp, Op, Settings, Sizes, Timeouts, pins};
+use lb_agent::dataplane::{Dataplane as _, Error, FamilyOp, Op, Settings, Sizes, Timeouts, object, pins};
 use lb_common::addr::Proto;
+use lb_common::parse::TcpFlags;
 use lb_common::table::{
     Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, PoolKey, Scope, Scopes, Tuple, bpf_spin_lock,
 };
 use lb_common::table::{Frontend, FrontendKey, FrontendState, Mode, Origin, Rule};
+use lb_tests::packet::{Answer, Described, End, Transport, read};
 
 /// A pin directory that goes with its guard.
 struct Pinned(PathBuf);
@@ -114,6 +117,21 @@ fn tables_of_another_size_are_replaced_and_keep_the_flows() {
     let mut third = pinned.open(4096, 128);
     assert_eq!(third.dump().expect("dumping the tables"), tables, "the new shape is adopted");
     assert_eq!(third.maps().v4.flows.dump().expect("dumping flows"), [row]);
+    assert_eq!(destination_of_next(&mut third), ([10, 0, 0, 1].into(), 8080), "its packets are translated");
+}
+
+/// Where a later packet of the flow goes.
+fn destination_of_next(dataplane: &mut BpfDataplane) -> End {
+    let Tuple { src, dst, sport, dport } = flow(dataplane).0.tuple;
+    let packet = Described::new(Transport::Tcp(TcpFlags::ACK), (src.into(), sport), (dst.into(), dport)).bytes();
+    let mut out = vec![0; packet.len()];
+    let options = TestRunOptions { data_in: Some(&packet), data_out: Some(&mut out), ..TestRunOptions::default() };
+    let program = object::program_mut(dataplane.ebpf(), "uplink_ingress").expect("a program of the object");
+    program.test_run(options).expect("a test run");
+    match read(&out).answer {
+        Answer::Transport { to, .. } => to,
+        answer @ Answer::Icmp { .. } => panic!("not what was sent: {answer:?}"),
+    }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use crate::addr::{Addr, Proto};
 use crate::flow::{self, Timeouts};
 use crate::parse::{Headers, TcpFlags};
 use crate::table::{
-    Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState,
-    Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
+    Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EdgeState, EndpointKey, Fate, Flow, FlowKey,
+    FlowState, Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
 };
 use crate::verdict::Verdict;
 pub use crate::work::Work;
@@ -95,6 +95,10 @@ pub trait Tables<A: Addr> {
     fn note_embryo(&self, key: &FlowKey<A>, oldest: &mut FlowKey<A>) -> bool;
     /// Whether a pod behind this edge has ever reached itself: only then can a reply arrive at ingress.
     fn has_hairpins(&self, edge: u32) -> bool;
+    /// [`EdgeState::client_ports`](crate::table::EdgeState::client_ports) of an edge.
+    fn client_ports(&self, edge: u32) -> u64;
+    /// Sets these bits of it, before a flow that they stand for is inserted.
+    fn note_client_ports(&self, edge: u32, bits: u64);
     /// What became of the first fragment of a datagram; its addresses go to `to`.
     fn fragment(&self, key: &FragmentKey<A>, to: &mut Tuple<A>) -> Option<Fate>;
     fn forget_fragment(&self, key: &FragmentKey<A>);
@@ -140,6 +144,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             return Verdict::Hairpin;
         }
         if !headers.opens() {
+            if !self.may_be_of_flow(self.work.key.tuple.sport) {
+                return Verdict::Pass;
+            }
             // A segment in mid-flow needs one look-up: known flows are honoured whatever became of their frontend, and
             // others may belong to connections that are older than us.
             self.set_key(Direction::Request);
@@ -203,6 +210,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// What becomes of a packet that leaves the node, or of a pod's answer to itself.
     #[inline(always)]
     pub fn reply(&mut self) -> Verdict {
+        if !self.may_be_of_flow(self.work.key.tuple.dport) {
+            return Verdict::Pass;
+        }
         self.set_key(Direction::Reply);
         let Some(entry) = self.tables.flow(&self.work.key) else { return Verdict::Pass };
         if self.headers.tcp.has(TcpFlags::SYN) && entry.state() == FlowState::Closed {
@@ -217,6 +227,13 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         self.tables.count(Counter::ReplyTranslated);
         self.tables.count_frontend(entry.frontend(), Event::Translated);
         Verdict::Translate
+    }
+
+    /// Whether any flow of this edge may have this client port. One word says no for most of what is none of our
+    /// business: what a pod serves, where a look-up in the flow table would cost ten times as much.
+    #[inline(always)]
+    fn may_be_of_flow(&self, client_port: u16) -> bool {
+        self.tables.client_ports(self.edge.id) & EdgeState::client_port_bit(client_port) != 0
     }
 
     /// Completes the packet's flow key, of which parsing wrote the tuple.
@@ -418,6 +435,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             if !self.choose(attempt, count) {
                 return Some(Counter::DropNoBackend);
             }
+            self.note_client_ports();
             let work = &mut *self.work;
             work.partner_key.set_partner(&work.key, &work.to);
             work.flow.to.set_reversed(&work.key.tuple);
@@ -457,6 +475,16 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         to.src = if is_hairpin { from.dst } else { from.src };
         to.sport = if attempt < PORT_ATTEMPT || keeps_ports { from.sport } else { PORT_BASE | random as u16 };
         true
+    }
+
+    /// Notes the client's port, and the one that backends see, before the flow's first answer can come.
+    #[inline(always)]
+    fn note_client_ports(&mut self) {
+        let (from, to) = (&self.work.key.tuple, &self.work.to);
+        let bits = EdgeState::client_port_bit(from.sport) | EdgeState::client_port_bit(to.sport);
+        if self.tables.client_ports(self.edge.id) & bits != bits {
+            self.tables.note_client_ports(self.edge.id, bits);
+        }
     }
 
     /// Inserts the request entry of a flow whose reply tuple is reserved, or gives the reservation back.

@@ -22,10 +22,10 @@ pub use frontend::{
 };
 pub use pool::{Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, PoolKey};
 pub use source_range::{SourceRange, SourceRangeKey};
-pub use stats::{Counter, CounterValue, EdgeState, FrontendStats, Owner, RejectBucket};
+pub use stats::{Counter, CounterValue, EDGES_MAX, EdgeState, FrontendStats, Owner, RejectBucket};
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// A key or value of a map: plain bytes without padding.
 ///
@@ -127,10 +127,10 @@ mod tests {
         assert_eq!(
             (LAYOUT_VERSION, sizes),
             (
-                5,
+                6,
                 [
                     8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 8, 20, 4, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 20, 44,
-                    12, 36, 24, 16, 40, 8, 16, 16
+                    12, 36, 24, 16, 40, 16, 16, 16
                 ]
             )
         );

@@ -6,13 +6,11 @@ use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, CounterValue, EdgeState, EmbryoBudget, Endpoint, EndpointKey, Flow, FlowKey,
-    Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey, RejectBucket,
-    Scopes, SourceRange,
+    Affinity, AffinityKey, Backend, CounterValue, EDGES_MAX, EdgeState, EmbryoBudget, Endpoint, EndpointKey, Flow,
+    FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey,
+    RejectBucket, Scopes, SourceRange,
 };
 
-/// Slots of `edges`: the low 16 bits of an interface index choose one.
-pub const EDGES_MAX: usize = 1 << 16;
 /// Elements of `counters`, with room for those to come.
 const COUNTERS_MAX: usize = 64;
 const FRONTENDS_MAX: usize = 1 << 16;
@@ -118,7 +116,7 @@ pub static frontend_stats: PerCpuArray<FrontendStats, FRONTENDS_MAX> = PerCpuArr
 
 /// What is known of an interface.
 #[btf_map]
-pub static edges: Array<EdgeState, EDGES_MAX> = Array::new();
+pub static edges: Array<EdgeState, { EDGES_MAX as usize }> = Array::new();
 
 /// The rate limit of ICMP answers.
 #[btf_map]

@@ -1,16 +1,17 @@
 //! [`Tables`] over the maps. No decision is taken here.
 
+use core::arch::asm;
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::forward::{Client, Env as _, Event, FlowRef, InsertError, Tables, Work};
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment,
-    FragmentKey, FrontendKey, FrontendStats, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, EDGES_MAX, EndpointKey, Fate, Flow, FlowKey, FlowState,
+    Fragment, FragmentKey, FrontendKey, FrontendStats, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple,
 };
 
 use crate::env::{Kernel, embryos_max};
-use crate::maps::{self, EDGES_MAX, FamilyMaps, Source};
+use crate::maps::{self, FamilyMaps, Source};
 use crate::skb::copy_words;
 
 const BPF_NOEXIST: u64 = 1;
@@ -99,7 +100,7 @@ impl Maps {
     /// The slot of an interface in `edges`.
     #[inline(always)]
     fn edge_index(edge: u32) -> u32 {
-        edge & (EDGES_MAX as u32 - 1)
+        edge & (EDGES_MAX - 1)
     }
 }
 
@@ -273,6 +274,25 @@ impl<A: FamilyMaps> Tables<A> for Maps {
         if let Some(state) = maps::edges.get_ptr_mut(Self::edge_index(edge)) {
             // SAFETY: array elements live as long as the map. A lost increment does no harm: it must be non-zero.
             unsafe { (*state).hairpins += 1 }
+        }
+    }
+
+    #[inline(always)]
+    fn client_ports(&self, edge: u32) -> u64 {
+        // SAFETY: array elements live as long as the map; one aligned word is read.
+        maps::edges
+            .get_ptr(Self::edge_index(edge))
+            .map_or(0, |state| unsafe { addr_of!((*state).client_ports).read_volatile() })
+    }
+
+    #[inline(always)]
+    fn note_client_ports(&self, edge: u32, bits: u64) {
+        if let Some(state) = maps::edges.get_ptr_mut(Self::edge_index(edge)) {
+            // SAFETY: array elements live as long as the map. Atomic: no CPU may undo what another sets.
+            unsafe {
+                let word = addr_of_mut!((*state).client_ports);
+                asm!("lock *(u64 *)({word} + 0) |= {bits}", word = in(reg) word, bits = in(reg) bits);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_common::addr::Addr;
 use lb_common::flow::{Timeouts as Ticks, is_over, quiet_jiffies};
-use lb_common::table::{FlowKey, LAYOUT_VERSION, Owner};
+use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner};
 
 use super::garbage::{self, Garbage, Walk};
 use super::links::{Attachment, Link, Links};
@@ -65,6 +65,10 @@ impl BpfDataplane {
     pub fn activate(&mut self) -> Result<(), Error> {
         self.index_endpoints()?;
         if let Some(replaced) = &self.replaced {
+            let edges = self.links.attached().into_iter().map(|attachment| attachment.ifindex);
+            for edge in edges.chain([EDGE_UPLINK]) {
+                self.maps.expect_flows(edge)?;
+            }
             copy_flows(&self.maps, replaced)?;
         }
         for attachment in self.links.attached() {

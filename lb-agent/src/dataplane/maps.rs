@@ -8,8 +8,9 @@ use std::path::Path;
 
 use lb_common::addr::Addr;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, Endpoint, EndpointKey, Flow, FlowKey, Frontend, FrontendKey,
-    FrontendStats, Member, MemberKey, Owner, PoolKey, SourceRange, SourceRangeKey, TableType, name,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, EDGES_MAX, EdgeState, Endpoint, EndpointKey, Flow, FlowKey,
+    Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey, SourceRange, SourceRangeKey, TableType,
+    name,
 };
 use zerocopy::FromBytes;
 
@@ -199,6 +200,7 @@ pub struct Maps {
     pub scopes: ScopeArray,
     counters: OwnedFd,
     frontend_stats: OwnedFd,
+    edges: OwnedFd,
     owner: OwnedFd,
     cpus: usize,
 }
@@ -219,6 +221,7 @@ impl Maps {
             scopes: ScopeArray::map(scopes.as_fd(), len).map_err(kernel("mapping table scopes"))?,
             counters: open_pin(directory, name::COUNTERS)?,
             frontend_stats: open_pin(directory, name::FRONTEND_STATS)?,
+            edges: open_pin(directory, name::EDGES)?,
             owner: open_pin(directory, name::OWNER)?,
             cpus,
         })
@@ -249,6 +252,13 @@ impl Maps {
         }
         let [flows, packets, bytes, passed_packets, passed_bytes] = sum;
         Ok(FrontendStats { flows, packets, bytes, passed_packets, passed_bytes })
+    }
+
+    /// Says of an edge that it may have flows of any kind: what is known of those that are adopted.
+    pub fn expect_flows(&self, edge: u32) -> Result<(), Error> {
+        let any = EdgeState { hairpins: 1, client_ports: u64::MAX };
+        sys::update_array(self.edges.as_fd(), edge & (EDGES_MAX - 1), &any)
+            .map_err(|source| Error::Kernel { what: format!("writing element {edge} of table edges"), source })
     }
 
     /// Whose dataplane this is.

@@ -11,7 +11,7 @@ use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
 };
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
+    Affinity, AffinityKey, Backend, CounterValue, EDGES_MAX, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
     FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes,
     SourceRange, SourceRangeKey, name,
 };
@@ -23,9 +23,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
-/// Elements of `counters` and `edges`, as `lb-ebpf` declares them.
+/// Elements of `counters`, as `lb-ebpf` declares them.
 const COUNTERS_MAX: u32 = 64;
-const EDGES_MAX: u32 = 1 << 16;
 /// Datagrams of which fragments are on their way, per family: more than a second's worth.
 const FRAGMENTS_MAX: u32 = 1 << 13;
 

@@ -2,6 +2,9 @@
 
 use super::table_type;
 
+/// Elements of `edges`, a power of two: the low bits of an interface index choose one.
+pub const EDGES_MAX: u32 = 1 << 16;
+
 table_type! {
     /// Value of the per-CPU array `counters`, indexed by [`Counter`].
     pub struct CounterValue {
@@ -26,6 +29,9 @@ table_type! {
     pub struct EdgeState {
         /// Flows of a pod with itself that were created behind this interface: while 0, no reply can arrive there.
         pub hairpins: u64,
+        /// Bit n: a flow of this edge has, or had, a client port in `n << 10 ..= n << 10 | 1023`. A packet of any other
+        /// client port is of no flow. Bits are set and never cleared.
+        pub client_ports: u64,
     }
 
     /// Value of the per-CPU array `reject_bucket` (one element): a token bucket for ICMP answers.
@@ -41,6 +47,14 @@ table_type! {
         pub layout_version: u32,
         /// Kernel ticks per second, the unit of [`Flow::last_seen_jiffies`](super::Flow::last_seen_jiffies).
         pub jiffies_per_sec: u32,
+    }
+}
+
+impl EdgeState {
+    /// The bit of [`EdgeState::client_ports`] that a port stands for.
+    #[inline(always)]
+    pub const fn client_port_bit(port: u16) -> u64 {
+        1 << (port >> 10)
     }
 }
 

@@ -212,6 +212,7 @@ pub struct HostMachine {
     scopes: BTreeMap<u32, lb_common::table::Scopes>,
     counters: RefCell<BTreeMap<Counter, u64>>,
     hairpins: Cell<bool>,
+    client_ports: RefCell<BTreeMap<u32, u64>>,
     now_jiffies: Cell<u64>,
     random: Cell<u64>,
     /// Half-open flows that may still be made.
@@ -227,6 +228,7 @@ impl Default for HostMachine {
             scopes: BTreeMap::new(),
             counters: RefCell::default(),
             hairpins: Cell::new(false),
+            client_ports: RefCell::default(),
             now_jiffies: Cell::new(0),
             random: Cell::new(0),
             embryos: Cell::new(EMBRYOS_MAX),
@@ -380,6 +382,12 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
     }
     fn note_hairpin(&self, _: u32) {
         self.hairpins.set(true);
+    }
+    fn client_ports(&self, edge: u32) -> u64 {
+        self.client_ports.borrow().get(&edge).copied().unwrap_or(0)
+    }
+    fn note_client_ports(&self, edge: u32, bits: u64) {
+        *self.client_ports.borrow_mut().entry(edge).or_default() |= bits;
     }
     fn count(&self, counter: Counter) {
         *self.counters.borrow_mut().entry(counter).or_default() += 1;

@@ -9,10 +9,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use aya::programs::SchedClassifier;
+use aya::programs::{SchedClassifier, TcAttachType};
 use aya::sys::{Stats, enable_stats};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::links::{Class, Link};
+use lb_agent::dataplane::object::EMPTY_PROGRAM;
 use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Settings, Sizes, Timeouts};
 use lb_common::addr::{Family, Proto};
 use lb_common::table::{Backend, Counter, FrontendKey, PoolKey, Scope, Scopes};
@@ -41,6 +42,8 @@ const SERVICE_PORT: u16 = 80;
 #[derive(Clone, Copy)]
 enum Way {
     Plain,
+    /// A program that does nothing at every hook that we use: what no program there can do without.
+    Hooks,
     Nftables(Count),
     Us(Count),
 }
@@ -69,8 +72,9 @@ impl Count {
 }
 
 /// The ways, each with the name of its namespaces.
-const WAYS: [(&str, Way); 5] = [
+const WAYS: [(&str, Way); 6] = [
     ("benchplain", Way::Plain),
+    ("benchhooks", Way::Hooks),
     ("benchnft1", Way::Nftables(Count::One)),
     ("benchus1", Way::Us(Count::One)),
     ("benchnft10k", Way::Nftables(Count::Many)),
@@ -114,11 +118,12 @@ pub fn live(rounds: u16) -> Result<Vec<Figure>> {
 
 fn ratios(rates: &[Figure], bulks: &[Figure]) -> Vec<Figure> {
     let least = Target::AtLeast;
-    let [plain, nft, us, nft_many, us_many] = rates else { unreachable!("one figure for each way") };
-    let [bulk_plain, _, bulk_us, _, bulk_us_many] = bulks else { unreachable!("one figure for each way") };
+    let [plain, hooks, nft, us, nft_many, us_many] = rates else { unreachable!("one figure for each way") };
+    let [bulk_plain, _, _, bulk_us, _, bulk_us_many] = bulks else { unreachable!("one figure for each way") };
     vec![
         Figure::ratio("connections, 1 Service: us / nftables", least(1.10), us, nft),
         Figure::ratio("connections, 10,000 Services: us / nftables", least(1.15), us_many, nft_many),
+        Figure::ratio("connections: empty programs / plain", Target::None, hooks, plain),
         Figure::ratio("connections, 1 Service: us / plain", least(0.97), us, plain),
         Figure::ratio("connections, 10,000 Services: us / plain", least(0.97), us_many, plain),
         Figure::ratio("bulk, 1 Service: us / plain", least(0.97), bulk_us, bulk_plain),
@@ -147,6 +152,10 @@ impl Node {
             Way::Nftables(count) => {
                 lab.node.nft(&rules::ruleset(&service_list(count.number(), &endpoints)));
                 (format!("nftables, {}", count.text()), vips, None)
+            }
+            Way::Hooks => {
+                let dataplane = hooked(test, &lab)?;
+                ("empty programs".into(), endpoints.iter().copied().map(Into::into).collect(), Some(dataplane))
             }
             Way::Us(count) => {
                 let dataplane = attached(test, &lab, count.number(), &endpoints)?;
@@ -235,17 +244,41 @@ fn service_list(count: u32, endpoints: &[SocketAddrV4]) -> Vec<Service> {
     (0..count).map(|number| Service { vip: vip(number), endpoints: endpoints.to_vec() }).collect()
 }
 
-/// Our programs on every pod's interface, over tables with so many Services.
-fn attached(test: &str, lab: &Lab, services: u32, endpoints: &[SocketAddrV4]) -> Result<(BpfDataplane, PinFolder)> {
+/// The pods' interfaces, on the node's side.
+fn interfaces(lab: &Lab) -> impl Iterator<Item = String> {
+    ["client"].iter().chain(&BACKENDS).map(|pod| lab.pod(pod).interface.clone())
+}
+
+/// Tables for so many Services, pinned in a folder of the measurement.
+fn open(test: &str, services: u32) -> Result<(BpfDataplane, PinFolder)> {
     let pins = PinFolder::new(test);
     let sizes = Sizes { backends_max: services * 2 + 2, ..Sizes::default() };
     let settings = Settings { pin_path: pins.path(), sizes, timeouts: Timeouts::default(), rejects_per_sec: 1000 };
+    Ok((BpfDataplane::open(&settings)?, pins))
+}
+
+/// The program that does nothing, at both hooks of every pod's interface.
+fn hooked(test: &str, lab: &Lab) -> Result<(BpfDataplane, PinFolder)> {
     lab.node.inside(|| {
-        let mut dataplane = BpfDataplane::open(&settings)?;
+        let (mut dataplane, pins) = open(test, 0)?;
+        let program: &mut SchedClassifier =
+            dataplane.ebpf().program_mut(EMPTY_PROGRAM).context("there is no empty program")?.try_into()?;
+        for interface in interfaces(lab) {
+            // The links live as long as the program.
+            program.attach(&interface, TcAttachType::Ingress)?;
+            program.attach(&interface, TcAttachType::Egress)?;
+        }
+        Ok((dataplane, pins))
+    })
+}
+
+/// Our programs on every pod's interface, over tables with so many Services.
+fn attached(test: &str, lab: &Lab, services: u32, endpoints: &[SocketAddrV4]) -> Result<(BpfDataplane, PinFolder)> {
+    lab.node.inside(|| {
+        let (mut dataplane, pins) = open(test, services)?;
         fill(&mut dataplane, services, endpoints)?;
         dataplane.activate()?;
-        for pod in ["client"].iter().chain(&BACKENDS) {
-            let name = lab.pod(pod).interface.clone();
+        for name in interfaces(lab) {
             let ifindex = nix::net::if_::if_nametoindex(name.as_str())?;
             dataplane.attach(&Link { ifindex, name, class: Class::Workload })?;
         }
