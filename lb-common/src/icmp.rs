@@ -19,6 +19,12 @@ use crate::verdict::Action;
 /// The part of an ICMP error before the packet that it is about; ICMPv6 has the same (RFC 792, RFC 4443).
 const HEADER_LEN: usize = size_of::<Icmpv4Hdr>();
 
+/// A redirect of ICMPv6 in front of its options: type to reserved, target, destination (RFC 4861 section 4.5).
+const REDIRECT6_LEN: usize = HEADER_LEN + 2 * 16;
+/// The option that quotes the packet, and how much of it stands in front of the packet (RFC 4861 section 4.6.3).
+const REDIRECTED_OPTION: u8 = 4;
+const REDIRECTED_OPTION_LEN: usize = 8;
+
 /// What an ICMP message is to a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -52,11 +58,13 @@ pub fn message<A: Parse, T: Tables<A>>(
 ) -> Action {
     packet.pull();
     let kind = kind::<A>(packet, l4);
-    // A redirect of ICMPv6 embeds its packet in an option; it is link-local, and the stack's own.
-    if kind == Kind::Other || (kind == Kind::Redirect && A::FAMILY == Family::V6) {
-        return Action::Next;
-    }
-    let Some(inner_l4) = read_embedded(packet, l4 + HEADER_LEN, at, work) else { return Action::Next };
+    let embedded = match (kind, A::FAMILY) {
+        (Kind::Other, _) => return Action::Next,
+        (Kind::Redirect, Family::V6) => redirected(packet, l4),
+        (Kind::Redirect, Family::V4) | (Kind::Error, _) => Some(l4 + HEADER_LEN),
+    };
+    let Some(embedded) = embedded else { return Action::Next };
+    let Some(inner_l4) = read_embedded(packet, embedded, at, work) else { return Action::Next };
     let Some(is_own) = look_up(at, tables, work) else { return Action::Next };
     if kind == Kind::Redirect {
         tables.count(Counter::DropRedirect);
@@ -69,6 +77,21 @@ pub fn message<A: Parse, T: Tables<A>>(
         return Action::Drop;
     }
     if is_own { Action::SendBack } else { Action::Next }
+}
+
+/// Where a redirect of ICMPv6 quotes its packet. Linux puts the option behind one with the target's link-layer address,
+/// or first.
+#[inline(always)]
+fn redirected(packet: &impl Packet, l4: usize) -> Option<usize> {
+    let mut option = l4 + REDIRECT6_LEN;
+    for _ in 0..2 {
+        let [kind, units] = packet.header::<[u8; 2]>(option)?;
+        if kind == REDIRECTED_OPTION {
+            return Some(option + REDIRECTED_OPTION_LEN);
+        }
+        option = packet.forget_bounds(option + usize::from(units) * 8);
+    }
+    None
 }
 
 /// Reads the embedded packet at `l3`, of which a router may have kept no more than eight bytes behind the network

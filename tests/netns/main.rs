@@ -18,6 +18,7 @@ mod ip_mode;
 mod kube_proxy;
 mod lifetimes;
 mod netfilter;
+mod redirects;
 mod source_ranges;
 mod uplink;
 mod wiring;

@@ -23,6 +23,7 @@ const IPPROTO_UDP: u8 = 17;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_ICMPV6: u8 = 58;
 const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
 
 /// `PACKET_OUTGOING` of `linux/if_packet.h`.
@@ -39,9 +40,12 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carries {
     Syn,
+    Reset,
+    /// Any other segment.
     Tcp,
     Udp,
-    Icmp,
+    /// A message of this type, of the packet's own family.
+    Icmp(u8),
     Other(u8),
 }
 
@@ -174,9 +178,10 @@ fn parse(bytes: &[u8], interface: usize, direction: Direction) -> Option<Packet>
     let (from, to) = if has_ports { (port(0)?, port(2)?) } else { (0, 0) };
     let carries = match protocol {
         IPPROTO_TCP if rest.get(13)? & (TCP_SYN | TCP_ACK) == TCP_SYN => Carries::Syn,
+        IPPROTO_TCP if rest[13] & TCP_RST != 0 => Carries::Reset,
         IPPROTO_TCP => Carries::Tcp,
         IPPROTO_UDP => Carries::Udp,
-        IPPROTO_ICMP | IPPROTO_ICMPV6 => Carries::Icmp,
+        IPPROTO_ICMP | IPPROTO_ICMPV6 => Carries::Icmp(*rest.first()?),
         other => Carries::Other(other),
     };
     let (source, destination) = (SocketAddr::new(source, from), SocketAddr::new(destination, to));
@@ -195,6 +200,8 @@ mod tests {
         assert_eq!(packet.to_string(), "Out on 3: Syn 10.0.0.1:12345 -> 10.0.0.2:80");
         bytes[33] = 0x12;
         assert_eq!(parse(&bytes, 3, Direction::In).expect("a packet").carries, Carries::Tcp);
+        bytes[33] = 0x14;
+        assert_eq!(parse(&bytes, 3, Direction::In).expect("a packet").carries, Carries::Reset);
     }
 
     #[test]

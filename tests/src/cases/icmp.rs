@@ -147,16 +147,20 @@ fn pod_complains_of_itself(scene: &mut Scene<'_>) {
 /// A bridge node redirects `cni0 -> cni0` to the backend, which the client never dialled.
 fn redirect_of_a_translated_flow_is_dropped(scene: &mut Scene<'_>) {
     let (net, router) = (scene.net, scene.net.host(250));
-    if net == Net::V6 {
-        // Its embedded packet stands in an option of a link-local message.
-        return;
-    }
     scene.service(SYN, &[net.backend()]);
     let (from, to) = scene.request(SYN);
-    let redirect = Described::new(SYN, from, to).icmp((5, 1), [10, 180, 0, 20], router, from.0);
-    assert_eq!(scene.machine().run(Program::WorkloadEgress, &redirect).0, Action::Drop);
-    let other = Described::new(SYN, from, (net.host(99), 1)).icmp((5, 1), [10, 180, 0, 99], router, from.0);
-    assert_eq!(scene.machine().run(Program::WorkloadEgress, &other), (Action::Next, other));
+    let [ours, other] = [to, (net.host(99), 1)].map(|to| Described::new(SYN, from, to));
+    let messages = |about: &Described| match net {
+        Net::V4 => vec![about.icmp((5, 1), [10, 180, 0, 20], router, from.0)],
+        // The quoted packet is an option, behind the target's link-layer address where that is known.
+        Net::V6 => [false, true].map(|has_address| about.redirect6(router, to.0, from.0, has_address)).to_vec(),
+    };
+    for redirect in messages(&ours) {
+        assert_eq!(scene.machine().run(Program::WorkloadEgress, &redirect).0, Action::Drop);
+    }
+    for redirect in messages(&other) {
+        assert_eq!(scene.machine().run(Program::WorkloadEgress, &redirect), (Action::Next, redirect));
+    }
 }
 
 fn icmp_of_strangers_passes(scene: &mut Scene<'_>) {

@@ -79,25 +79,26 @@ impl Described {
                 bytes.extend(header.to_bytes());
                 bytes.extend(icmp);
             }
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let kind = Icmpv6Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: word };
-                let icmp = Icmpv6Header::with_checksum(kind, from.octets(), to.octets(), quoted).expect("short");
-                let payload_length = u16::try_from(8 + quoted.len()).expect("a short packet");
-                let header = Ipv6Header {
-                    payload_length,
-                    next_header: IpNumber::IPV6_ICMP,
-                    hop_limit: 63,
-                    source: from.octets(),
-                    destination: to.octets(),
-                    ..Ipv6Header::default()
-                };
-                bytes.extend(header.to_bytes());
-                bytes.extend(icmp.to_bytes());
-            }
+            (IpAddr::V6(_), IpAddr::V6(_)) => return icmpv6((kind, code), word, from, to, quoted),
             (from, to) => panic!("{from} and {to} are of two families"),
         }
         bytes.extend(quoted);
         bytes
+    }
+
+    /// A redirect of ICMPv6 that quotes this packet (RFC 4861 section 4.5), from a router: `better` is the next hop to
+    /// take. With the link-layer address of that hop, or without.
+    pub fn redirect6(&self, router: IpAddr, better: IpAddr, to: IpAddr, has_address: bool) -> Vec<u8> {
+        let (IpAddr::V6(better), IpAddr::V6(destination)) = (better, self.to.0) else { panic!("not of IPv6") };
+        let mut body = [better.octets(), destination.octets()].concat();
+        if has_address {
+            body.extend([2, 1, 2, 0, 0, 0, 0, 9]);
+        }
+        let quoted = &self.bytes()[14..];
+        let quoted = &quoted[..quoted.len() / 8 * 8];
+        body.extend([4, (1 + quoted.len() / 8) as u8, 0, 0, 0, 0, 0, 0]);
+        body.extend(quoted);
+        icmpv6((137, 0), [0; 4], router, to, &body)
     }
 
     fn ipv4(&self, from: [u8; 4], to: [u8; 4], bytes: &mut Vec<u8>) {
@@ -188,4 +189,21 @@ impl Described {
         let ports = [self.from.1.to_be_bytes(), self.to.1.to_be_bytes()].concat();
         [ports, vec![0, 0, 0, 1, 0xde, 0xad, 0xbe, 0xef], self.payload.clone()].concat()
     }
+}
+
+/// An ICMPv6 message: behind its first eight bytes stands `body`.
+fn icmpv6((kind, code): (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr, body: &[u8]) -> Vec<u8> {
+    let (IpAddr::V6(from), IpAddr::V6(to)) = (from, to) else { panic!("{from} or {to} is not of IPv6") };
+    let ethernet = Ethernet2Header { source: NODE_MAC, destination: CLIENT_MAC, ether_type: EtherType::IPV6 };
+    let kind = Icmpv6Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: word };
+    let icmp = Icmpv6Header::with_checksum(kind, from.octets(), to.octets(), body).expect("short");
+    let header = Ipv6Header {
+        payload_length: u16::try_from(8 + body.len()).expect("a short packet"),
+        next_header: IpNumber::IPV6_ICMP,
+        hop_limit: 63,
+        source: from.octets(),
+        destination: to.octets(),
+        ..Ipv6Header::default()
+    };
+    [&ethernet.to_bytes()[..], &header.to_bytes(), &icmp.to_bytes(), body].concat()
 }
