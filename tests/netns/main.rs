@@ -19,6 +19,7 @@ mod kube_proxy;
 mod lifetimes;
 mod netfilter;
 mod redirects;
+mod simultaneous;
 mod source_ranges;
 mod uplink;
 mod wiring;

@@ -32,6 +32,7 @@ pub const CASES: &[Case] = &[
     ("closed_flow_is_in_nobodys_way", closed_flow_is_in_nobodys_way),
     ("member_is_looked_up_once", member_is_looked_up_once),
     ("pod_reaches_itself", pod_reaches_itself),
+    ("both_ends_open", both_ends_open),
 ];
 
 fn request_and_reply(scene: &mut Scene<'_>) {
@@ -323,5 +324,38 @@ fn pod_reaches_itself(scene: &mut Scene<'_>) {
         assert_eq!(action, Action::SendBack);
         let Answer::Transport { from, to, .. } = reply.answer else { panic!("no ports: {reply:?}") };
         assert_eq!((from, to), (vip, client));
+    }
+}
+
+/// RFC 9293 section 3.5: both ends' SYNs cross, each answers the other's, and none of the four is the first packet of a
+/// flow but the client's. So it is where the backend's comes first by a hair, and where one is repeated.
+fn both_ends_open(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    for order in [
+        &[(true, SYN), (false, SYN), (true, SYN_ACK), (false, SYN_ACK)][..],
+        &[(true, SYN), (false, SYN), (false, SYN_ACK), (true, SYN_ACK)],
+        &[(true, SYN), (false, SYN), (true, SYN_ACK), (false, ACK)],
+        &[(true, SYN), (false, SYN), (false, SYN), (true, SYN), (true, SYN_ACK), (false, SYN_ACK)],
+    ] {
+        scene.service(SYN, &[backend]);
+        for (is_request, transport) in order {
+            if *is_request {
+                assert_eq!(scene.request(*transport), (client, backend), "{order:?}");
+            } else {
+                assert_eq!(scene.reply(*transport, backend), (vip, client), "{order:?}");
+            }
+        }
+        for _ in 0..2 {
+            assert_eq!(scene.request(ACK), (client, backend), "{order:?}");
+            assert_eq!(scene.reply(ACK, backend), (vip, client), "{order:?}");
+        }
+        let Flows { v4, v6 } = scene.machine().flows();
+        let states: Vec<_> = v4.values().map(|flow| flow.state).chain(v6.values().map(|flow| flow.state)).collect();
+        assert_eq!(states, [FlowState::Established; 2], "{order:?}");
+        // A SYN of the backend to a client whose flow is open is still the flow's: the client's stack judges it.
+        assert_eq!(scene.reply(SYN, backend), (vip, client), "{order:?}");
+        scene.request(RST);
+        // The next connection is another one: nothing of the closed flow is in its way.
+        scene.untouched(Program::WorkloadEgress, &Described::new(SYN, backend, client));
     }
 }
