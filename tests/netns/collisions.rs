@@ -1,12 +1,14 @@
 //! One client port, one backend, several ways to it: each connection hears its own peer, and nobody else's.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Barrier;
 use std::time::Duration;
 
-use lb_tests::address::{FAMILIES, Family, vip};
+use lb_tests::address::{FAMILIES, FAR, Family, vip};
 use lb_tests::deadline;
 use lb_tests::dial::{Dial, Dialler, Held};
 use lb_tests::lab::Setup;
+use lb_tests::netns::Netns;
 use lb_tests::scene::{Scene, TARGET};
 
 /// The port that the client binds for all sockets of one part of a test.
@@ -77,6 +79,75 @@ fn datagrams_to_a_frontend_and_its_backend_from_one_port() {
         for to in [vip(family, 1, 80), backend, vip(family, 1, 80), backend] {
             assert_eq!(dial.bound_to(source).udp(to).who(), Some("a"), "{to}");
         }
+    }
+}
+
+/// Ports that both frontends are dialled from at the same moment, and how many pairs are under way at once.
+const PAIRS: u16 = 96;
+const PAIRS_AT_ONCE: u16 = 8;
+
+/// CT-08: from each port both frontends are dialled in the same moment. The backend sees two source ports, of which one
+/// is the client's own, both carry data at once, and no SYN is lost: a repeated one would come too late for the client.
+fn pairs_of_one_port(netns: &Netns, family: Family, source: IpAddr, first_port: u16) {
+    let pair = |port: u16| {
+        let together = Barrier::new(2);
+        let dial = |number| {
+            together.wait();
+            Dial::from(netns).bound_to((source, port).into()).hold(vip(family, number, 80))
+        };
+        let mut both = std::thread::scope(|scope| {
+            let threads = [1, 2].map(|number| scope.spawn(move || dial(number)));
+            threads.map(|thread| {
+                let outcome = thread.join().expect("dialling does not panic");
+                outcome.unwrap_or_else(|outcome| panic!("{source} port {port}: {outcome:?}"))
+            })
+        });
+        all_live(&mut both);
+        let seen = both.each_ref().map(|held| held.answer.client);
+        assert!(seen.iter().all(|client| client.ip() == source), "{seen:?}");
+        assert_ne!(seen[0], seen[1], "both from port {port}");
+        assert!(seen.iter().any(|client| client.port() == port), "{seen:?}: neither kept port {port}");
+    };
+    for start in (first_port..first_port + PAIRS).step_by(usize::from(PAIRS_AT_ONCE)) {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (start..start + PAIRS_AT_ONCE).map(|port| scope.spawn(move || pair(port))).collect();
+            for thread in threads {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            }
+        });
+    }
+}
+
+#[test]
+fn ct_08_pairs_of_one_port_at_once_from_pods() {
+    let scene = Scene::start(Setup::new("pairs"));
+    scene.publish("s1", 1, "VIP", &["a"]);
+    scene.publish("s2", 2, "VIP", &["a"]);
+    for family in FAMILIES {
+        // Two pods with the same ports: each interface has reply tuples of its own.
+        std::thread::scope(|threads| {
+            for pod in ["client", "b"] {
+                let source = scene.lab.pod_address(pod, family);
+                let netns = &scene.lab.pod(pod).netns;
+                threads.spawn(move || pairs_of_one_port(netns, family, source, 20_000));
+            }
+        });
+    }
+}
+
+/// All uplinks are one edge: there are reply tuples for each client, and for each of its ports.
+#[test]
+fn ct_08_pairs_of_one_port_at_once_from_the_network() {
+    let scene = Scene::with_flags(Setup::new("pairsfar"), &["--uplink-interfaces", "up0,up1"]);
+    scene.publish("s1", 1, "VIP", &["a"]);
+    scene.publish("s2", 2, "VIP", &["a"]);
+    for family in FAMILIES {
+        std::thread::scope(|threads| {
+            for host in [9, 10] {
+                let far = &scene.lab.far;
+                threads.spawn(move || pairs_of_one_port(far, family, FAR.host(family, host), 20_000));
+            }
+        });
     }
 }
 

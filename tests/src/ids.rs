@@ -15,6 +15,8 @@ const IDS: &[(&str, &[RangeInclusive<u8>])] = &[
     ("SR", &[1..=11]),
     ("XIP", &[1..=5]),
     ("SA", &[1..=6]),
+    ("ETP", &[1..=2]),
+    ("CT", &[1..=8]),
 ];
 
 /// Why no test names an id. A line whose id has a test is out of date, and fails.
