@@ -1,34 +1,61 @@
 //! A pod that floods the node with connections that it never completes.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use lb_tests::address::{FAR, Family, vip};
 use lb_tests::dial::Held;
 use lb_tests::lab::Setup;
+use lb_tests::netns::Netns;
 use lb_tests::scene::Scene;
+use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that nobody completes: many times what fits in the table of the agent (`--flows-max 8192`).
 const TUPLES: u32 = 60_000;
 
-/// Sends SYNs of clients that do not exist.
-fn flood(to: SocketAddr) {
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).expect("root may open a raw socket");
-    socket.set_header_included_v4(true).expect("an option that raw sockets have");
-    let IpAddr::V4(vip) = to.ip() else { panic!("{to} is of the other family") };
-    for number in 0..TUPLES {
-        let IpAddr::V4(source) = FAR.host(Family::V4, (number % 250) as u8 + 1) else { unreachable!("of this family") };
-        let packet = PacketBuilder::ipv4(source.octets(), vip.octets(), 64).tcp(
-            (1 + number / 250) as u16,
-            to.port(),
-            number,
-            1024,
-        );
-        let mut bytes = Vec::new();
-        packet.syn().write(&mut bytes, &[]).expect("memory takes all");
-        // A full queue drops some; there are enough.
-        let _ = socket.send_to(&bytes, &to.into());
+/// Connections that are open and idle through the floods.
+const IDLE: usize = 1_000;
+/// Turns, each without a flood and in one.
+const TURNS: usize = 5;
+/// New connections in each half of a turn, and what the flood sends before each of them.
+const NEW: u32 = 100;
+const SWARM: u32 = 150;
+
+/// A socket that sends SYNs of clients that do not exist, each of another.
+struct Flood {
+    socket: Socket,
+    to: SocketAddr,
+    next: u32,
+}
+
+impl Flood {
+    fn new(netns: &Netns, to: SocketAddr) -> Self {
+        let socket = netns.inside(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)));
+        let socket = socket.expect("root may open a raw socket");
+        socket.set_header_included_v4(true).expect("an option that raw sockets have");
+        Self { socket, to, next: 0 }
+    }
+
+    fn send(&mut self, count: u32) {
+        let IpAddr::V4(vip) = self.to.ip() else { panic!("{} is of the other family", self.to) };
+        for number in self.next..self.next + count {
+            let IpAddr::V4(source) = FAR.host(Family::V4, (number % 250) as u8 + 1) else {
+                unreachable!("of this family")
+            };
+            let packet = PacketBuilder::ipv4(source.octets(), vip.octets(), 64).tcp(
+                (1 + number / 250) as u16,
+                self.to.port(),
+                number,
+                1024,
+            );
+            let mut bytes = Vec::new();
+            packet.syn().write(&mut bytes, &[]).expect("memory takes all");
+            // A full queue drops some; there are enough.
+            let _ = self.socket.send_to(&bytes, &self.to.into());
+        }
+        self.next += count;
     }
 }
 
@@ -39,12 +66,13 @@ fn idle_connections_withstand_a_syn_flood() {
     scene.publish("s1", 1, "VIP", &["a"]);
     let to = vip(Family::V4, 1, 80);
     let mut open: Vec<Held> = (0..300).map(|_| scene.dial().hold(to).expect("it is answered")).collect();
-    scene.lab.pod("b").netns.inside(|| flood(to));
+    Flood::new(&scene.lab.pod("b").netns, to).send(TUPLES);
     for held in &mut open {
         held.echo("still here").expect("an idle connection withstands the flood");
     }
     // In the middle of another one.
-    let flooder = scene.lab.pod("b").netns.thread(move || flood(to));
+    let mut flood = Flood::new(&scene.lab.pod("b").netns, to);
+    let flooder = std::thread::spawn(move || flood.send(TUPLES));
     let mut answered = 0;
     while !flooder.is_finished() {
         let mut held = scene.dial().patient().hold(to).expect("a new connection is answered");
@@ -54,4 +82,50 @@ fn idle_connections_withstand_a_syn_flood() {
     flooder.join().expect("the flood ends");
     println!("{answered} connections were opened meanwhile");
     assert!(answered > 10, "{answered} connections");
+}
+
+/// Opens new connections, one after the other, each behind a swarm of the flood's and with data both ways; how many there
+/// were in a second, the time of the swarms left out.
+///
+/// The swarms are shorter than the kernel's queue of received packets, which all tests of a machine share.
+fn rate(scene: &Scene, to: SocketAddr, mut flood: Option<&mut Flood>) -> f64 {
+    let mut spent = Duration::ZERO;
+    for number in 0..NEW {
+        if let Some(flood) = &mut flood {
+            flood.send(SWARM);
+        }
+        let started = Instant::now();
+        let mut held = scene.dial().patient().hold(to).unwrap_or_else(|outcome| panic!("{number}: {outcome:?}"));
+        held.echo("new here").expect("a new connection carries data");
+        spent += started.elapsed();
+    }
+    f64::from(NEW) / spent.as_secs_f64()
+}
+
+/// Distinct SYNs without end beside new connections, and beside a thousand idle ones. The rate of new ones is told, not
+/// judged.
+#[test]
+fn new_connections_succeed_in_the_midst_of_a_flood() {
+    // A thousand flows are 2,000 entries.
+    let scene = Scene::with_flags(Setup::new("floodrate"), &["--flows-max", "16384"]);
+    scene.publish("s1", 1, "VIP", &["a"]);
+    let to = vip(Family::V4, 1, 80);
+    let mut idle: Vec<Held> = (0..IDLE).map(|_| scene.dial().hold(to).expect("it is answered")).collect();
+    let mut flood = Flood::new(&scene.lab.pod("b").netns, to);
+    let mut ratios: Vec<f64> = (0..TURNS)
+        .map(|_| {
+            let (calm, flooded) = (rate(&scene, to, None), rate(&scene, to, Some(&mut flood)));
+            println!("new connections: {calm:.0} /s in calm, {flooded:.0} /s in a flood");
+            flooded / calm
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    println!("in a flood / in calm: {:.2} (median of {TURNS} turns)", ratios[TURNS / 2]);
+    for held in &mut idle {
+        held.echo("still here").expect("an idle connection withstands the flood");
+    }
+    let counters: Value = serde_json::from_str(&scene.agent.says(&["show", "counters", "-o", "json"])).expect("JSON");
+    let evicted = counters.as_array().expect("rows").iter().find(|row| row["counter"] == "embryo_evicted");
+    let evicted = evicted.and_then(|row| row["packets"].as_u64()).unwrap_or(0);
+    assert!(evicted > u64::from(NEW * SWARM), "the flood hardly filled the table: {evicted}");
 }

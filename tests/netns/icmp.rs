@@ -1,9 +1,12 @@
 //! What the network complains of on the way between a client and a backend, heard by the right socket.
 
-use lb_tests::address::{BALANCERS, CLUSTER, FAMILIES, Family, flag, vip};
-use lb_tests::dial::Outcome;
-use lb_tests::lab::Setup;
+use std::net::IpAddr;
+
+use lb_tests::address::{BALANCERS, CLUSTER, DEEP_LINK, FAMILIES, FAR_LINK, Family, add_address, family, flag, vip};
+use lb_tests::dial::{Dial, Outcome};
+use lb_tests::lab::{FAR_NAME, Setup};
 use lb_tests::manifest::{NODE, Service, ingress};
+use lb_tests::netns::Netns;
 use lb_tests::scene::Scene;
 
 /// Narrower than any other link here, and wide enough for IPv6.
@@ -18,14 +21,6 @@ fn narrow(scene: &Scene, pod: &str) {
     scene.lab.node.ip(&[format!("link set {} mtu {NARROW}", scene.lab.pod(pod).interface)]);
 }
 
-/// The width of the path to the frontend, as the client's stack has learned it.
-fn learned_width(scene: &Scene, family: Family) -> Option<String> {
-    let to = vip(family, 1, 80).ip().to_string();
-    let route = scene.lab.pod("client").netns.run("ip", &[flag(family), "route", "get", &to]);
-    let mut words = route.split_whitespace().skip_while(|word| *word != "mtu");
-    words.nth(1).map(ToOwned::to_owned)
-}
-
 #[test]
 fn pr_02_the_client_learns_of_a_narrow_link_before_the_backend() {
     let scene = Scene::start(Setup::new("pmtubackend"));
@@ -34,19 +29,98 @@ fn pr_02_the_client_learns_of_a_narrow_link_before_the_backend() {
     for family in FAMILIES {
         let mut held = scene.dial().hold(vip(family, 1, 80)).expect("it is answered");
         held.transfer(TRANSFER).unwrap_or_else(|error| panic!("{family:?}: {error}"));
-        assert_eq!(learned_width(&scene, family).as_deref(), Some(NARROW), "{family:?}: the path to the frontend");
+        assert_eq!(
+            learned_by(&scene, "client", vip(family, 1, 80).ip()).as_deref(),
+            Some(NARROW),
+            "{family:?}: the path to the frontend"
+        );
+    }
+}
+
+/// Where the narrow link is, behind an edge of the node: its router complains to the frontend, whose packet it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    /// A pod that routes for another namespace, as one with containers or virtual machines of its own does.
+    Pod,
+    /// A router in the network.
+    Uplink,
+}
+
+impl Behind {
+    fn router(self, scene: &Scene) -> &Netns {
+        match self {
+            Self::Pod => &scene.lab.pod("client").netns,
+            Self::Uplink => &scene.lab.far,
+        }
+    }
+
+    /// The way from the node to the router: its address, and the node's interface.
+    fn way(self, scene: &Scene, family: Family) -> [String; 2] {
+        match self {
+            Self::Pod => {
+                let pod = scene.lab.pod("client");
+                [pod.address(family).to_string(), pod.interface.clone()]
+            }
+            Self::Uplink => [FAR_LINK.host(family, 1).to_string(), FAR_NAME.to_owned()],
+        }
+    }
+}
+
+/// A client behind a router, which alone knows that the way there is narrow: what the client says of its own width
+/// (MSS) is no help to the backend.
+fn narrow_behind(scene: &Scene, behind: Behind) -> Netns {
+    let (router, deep) = (behind.router(scene), Netns::create(scene.lab.test, "deep"));
+    router.sysctl(&[("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")]);
+    router.ip(&[format!("link add deep0 type veth peer name eth0 netns {}", deep.name()), "link set deep0 up".into()]);
+    deep.ip(&["link set eth0 up"]);
+    for family in FAMILIES {
+        let [gateway, client] = [1, 2].map(|number| DEEP_LINK.host(family, number).to_string());
+        router.ip(&[add_address(family, &DEEP_LINK.interface(family, 1), "deep0")]);
+        deep.ip(&[add_address(family, &DEEP_LINK.interface(family, 2), "eth0")]);
+        deep.run("ip", &[flag(family), "route", "add", "default", "via", &gateway]);
+        router.run("ip", &[flag(family), "route", "add", &client, "dev", "deep0", "mtu", NARROW]);
+        let [hop, interface] = behind.way(scene, family);
+        let node = &scene.lab.node;
+        node.run("ip", &[flag(family), "route", "add", &client, "via", &hop, "dev", &interface, "onlink"]);
+    }
+    deep.settle();
+    router.settle();
+    deep
+}
+
+/// The width of the path from a pod to an address, as the pod's stack has learned it.
+fn learned_by(scene: &Scene, pod: &str, to: IpAddr) -> Option<String> {
+    let (to, like) = (to.to_string(), family(to));
+    let route = scene.lab.pod(pod).netns.run("ip", &[flag(like), "route", "get", &to]);
+    let mut words = route.split_whitespace().skip_while(|word| *word != "mtu");
+    words.nth(1).map(ToOwned::to_owned)
+}
+
+/// The complaint is addressed to the frontend and quotes its packet; the backend hears of its own.
+fn the_backend_learns(setup: Setup, behind: Behind) {
+    let scene = Scene::with_flags(setup, &["--uplink-interfaces", "up0,up1"]);
+    scene.publish("s1", 1, "VIP", &["a"]);
+    let deep = narrow_behind(&scene, behind);
+    for family in FAMILIES {
+        let client = DEEP_LINK.host(family, 2);
+        let mut held = Dial::from(&deep)
+            .hold(vip(family, 1, 80))
+            .unwrap_or_else(|error| panic!("{behind:?} {family:?}: {error:?}"));
+        assert_eq!((held.answer.who.as_str(), held.answer.client.ip()), ("a", client));
+        assert_eq!(learned_by(&scene, "a", client), None, "{family:?}: nothing is known yet");
+        held.transfer(TRANSFER).unwrap_or_else(|error| panic!("{behind:?} {family:?}: {error}"));
+        assert_eq!(learned_by(&scene, "a", client).as_deref(), Some(NARROW), "{behind:?} {family:?}: what `a` knows");
     }
 }
 
 #[test]
-fn pr_02_the_backend_learns_of_a_narrow_link_before_the_client() {
-    let scene = Scene::start(Setup::new("pmtuclient"));
-    scene.publish("s1", 1, "VIP", &["a"]);
-    narrow(&scene, "client");
-    for family in FAMILIES {
-        let mut held = scene.dial().hold(vip(family, 1, 80)).expect("it is answered");
-        held.transfer(TRANSFER).unwrap_or_else(|error| panic!("{family:?}: {error}"));
-    }
+fn pr_02_the_backend_learns_of_a_narrow_link_behind_a_pod() {
+    the_backend_learns(Setup::new("pmtupod"), Behind::Pod);
+}
+
+#[test]
+fn pr_02_the_backend_learns_of_a_narrow_link_in_the_network() {
+    the_backend_learns(Setup::new("pmtufar"), Behind::Uplink);
 }
 
 /// The socket is connected to the frontend, and hears of no other address.
