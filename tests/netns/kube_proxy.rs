@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lb_tests::address::{FAMILIES, Family, vip};
+use lb_tests::address::{FAMILIES, Family, UPLINK, family, vip};
 use lb_tests::lab::Lab;
 use lb_tests::scene::TARGET;
 
@@ -20,15 +20,31 @@ impl KubeProxy {
     pub fn claim(self, lab: &Lab, number: u8, pod: &str) {
         for family in FAMILIES {
             let backend = SocketAddr::new(lab.pod_address(pod, family), TARGET);
-            match self {
-                Self::Nftables => lab.node.nft(&nftables(family, vip(family, number, 80), backend)),
-                Self::Iptables => {
-                    let program = match family {
-                        Family::V4 => "iptables-nft-restore",
-                        Family::V6 => "ip6tables-nft-restore",
-                    };
-                    lab.node.feed(program, &["--noflush"], &iptables(vip(family, number, 80), backend));
-                }
+            self.claim_port(lab, vip(family, number, 80), backend);
+        }
+    }
+
+    /// Sends an address and port, TCP and UDP, to an endpoint.
+    #[track_caller]
+    pub fn claim_port(self, lab: &Lab, address: SocketAddr, endpoint: SocketAddr) {
+        let family = family(endpoint.ip());
+        match self {
+            Self::Nftables => lab.node.nft(&nftables(family, address, endpoint)),
+            Self::Iptables => {
+                lab.node.feed(restore(family), &["--noflush"], &iptables(address, endpoint));
+            }
+        }
+    }
+
+    /// Sends a node port of the node's first addresses, TCP alone, to an endpoint. Beside [`KubeProxy::claim_port`] only.
+    #[track_caller]
+    pub fn serve_node_port(self, lab: &Lab, port: u16, endpoint: SocketAddr) {
+        let family = family(endpoint.ip());
+        let node = UPLINK.host(family, 2);
+        match self {
+            Self::Nftables => lab.node.nft(&nftables_node_port(family, SocketAddr::new(node, port), endpoint)),
+            Self::Iptables => {
+                lab.node.feed(restore(family), &["--noflush"], &iptables_node_port(port, endpoint));
             }
         }
     }
@@ -56,6 +72,14 @@ impl KubeProxy {
     }
 }
 
+/// The program that takes a family's iptables rules.
+const fn restore(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables-nft-restore",
+        Family::V6 => "ip6tables-nft-restore",
+    }
+}
+
 const fn words(family: Family) -> (&'static str, &'static str) {
     match family {
         Family::V4 => ("ip", "ipv4_addr"),
@@ -64,12 +88,12 @@ const fn words(family: Family) -> (&'static str, &'static str) {
 }
 
 fn nftables(family: Family, vip: SocketAddr, backend: SocketAddr) -> String {
-    let ((ip, kind), vip) = (words(family), vip.ip());
+    let ((ip, kind), port, vip) = (words(family), vip.port(), vip.ip());
     format!(
         "table {ip} kube-proxy {{
             map service-ips {{
                 type {kind} . inet_proto . inet_service : verdict
-                elements = {{ {vip} . tcp . 80 : goto external, {vip} . udp . 80 : goto external }}
+                elements = {{ {vip} . tcp . {port} : goto external, {vip} . udp . {port} : goto external }}
             }}
             chain external {{ meta mark set meta mark or 0x4000; goto service; }}
             chain service {{ numgen random mod 1 vmap {{ 0 : goto endpoint }}; }}
@@ -85,6 +109,39 @@ fn nftables(family: Family, vip: SocketAddr, backend: SocketAddr) -> String {
                 meta mark and 0x4000 != 0 masquerade fully-random;
             }}
         }}\n"
+    )
+}
+
+fn nftables_node_port(family: Family, at: SocketAddr, endpoint: SocketAddr) -> String {
+    let (ip, kind) = words(family);
+    format!(
+        "table {ip} kube-proxy {{
+            set nodeport-ips {{ type {kind}; elements = {{ {} }} }}
+            map service-nodeports {{
+                type inet_proto . inet_service : verdict
+                elements = {{ tcp . {} : goto external-node-port }}
+            }}
+            chain external-node-port {{
+                meta mark set meta mark or 0x4000; meta l4proto tcp dnat to {endpoint};
+            }}
+            chain services {{
+                {ip} daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports;
+            }}
+        }}\n",
+        at.ip(),
+        at.port(),
+    )
+}
+
+fn iptables_node_port(port: u16, endpoint: SocketAddr) -> String {
+    format!(
+        "*nat
+:KUBE-NODEPORTS - [0:0]
+-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+-A KUBE-NODEPORTS -p tcp -m tcp --dport {port} -j KUBE-MARK-MASQ
+-A KUBE-NODEPORTS -p tcp -m tcp --dport {port} -j DNAT --to-destination {endpoint}
+COMMIT
+"
     )
 }
 
@@ -109,10 +166,10 @@ fn nftables_reject(family: Family, vip: SocketAddr) -> String {
 }
 
 fn iptables(vip: SocketAddr, backend: SocketAddr) -> String {
-    let vip = vip.ip();
+    let (vip, port) = (vip.ip(), vip.port());
     let rules = ["tcp", "udp"].map(|protocol| {
         format!(
-            "-A KUBE-SERVICES -d {vip} -p {protocol} -m {protocol} --dport 80 -j KUBE-EXT-SHOP
+            "-A KUBE-SERVICES -d {vip} -p {protocol} -m {protocol} --dport {port} -j KUBE-EXT-SHOP
 -A KUBE-SEP-SHOP -p {protocol} -m {protocol} -j DNAT --to-destination {backend}
 "
         )
