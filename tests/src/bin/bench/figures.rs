@@ -17,6 +17,7 @@ pub enum Unit {
     NsPerPacket,
     NsPerConnection,
     ConnectionsPerSec,
+    FlowsPerSec,
     GigabitsPerSec,
     /// Of two figures of one round.
     Ratio,
@@ -81,6 +82,7 @@ impl Unit {
         match self {
             Self::NsPerPacket | Self::NsPerConnection => format!("{value:.0} ns"),
             Self::ConnectionsPerSec => format!("{value:.0} /s"),
+            Self::FlowsPerSec => format!("{:.2} M/s", value / 1e6),
             Self::GigabitsPerSec => format!("{value:.1} Gbit/s"),
             Self::Ratio => format!("{value:.2} x"),
             Self::Millis if value < 100.0 => format!("{value:.1} ms"),

@@ -13,6 +13,7 @@ mod plot;
 mod program;
 mod ring;
 mod rules;
+mod table_size;
 
 use std::path::PathBuf;
 
@@ -31,7 +32,7 @@ struct Args {
     /// Turns of every measurement; the figures are their medians
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
-    /// What to measure; the whole table takes some minutes
+    /// What to measure; the whole table takes about four minutes
     #[arg(long, value_enum, default_value_t = Part::All)]
     part: Part,
     /// Folder for the table (.txt) and the plot (.svg)
@@ -76,6 +77,8 @@ fn dataplane(args: &Args) -> Result<Vec<Figure>> {
     if args.part != Part::Live {
         println!("programs: {} rounds of test-run", args.rounds);
         figures.extend(program::measure(args.rounds)?);
+        println!("flow tables: {} rounds of test-run", args.rounds);
+        figures.extend(table_size::measure(args.rounds)?);
     }
     match args.part {
         Part::All => figures.extend(network::measure(args.rounds)?),

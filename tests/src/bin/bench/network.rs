@@ -88,6 +88,9 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
     let rounds = usize::from(rounds * ROUNDS);
     println!("network: {rounds} rounds of {} ways", ways.len());
     for round in 0..rounds {
+        if round % usize::from(ROUNDS) == 0 {
+            println!("  network: round {} of {rounds}", round + 1);
+        }
         // Another way begins each time: what the machine does for itself hits all alike.
         let turn = |step| (round + step) % ways.len();
         for index in (0..ways.len()).map(turn) {

@@ -14,9 +14,10 @@ const ROW_PX: u32 = 26;
 const HEAD_PX: u32 = 84;
 
 /// Panels from top to bottom.
-const PANELS: [(Unit, &str); 8] = [
+const PANELS: [(Unit, &str); 9] = [
     (Unit::NsPerPacket, "Program cost over the empty program, ns per packet (less is better)"),
     (Unit::NsPerConnection, "Under live traffic, ns (less is better)"),
+    (Unit::FlowsPerSec, "New flows per second in the programs of one processor (more is better)"),
     (Unit::ConnectionsPerSec, "Connections per second of processor time, one byte each way (more is better)"),
     (Unit::GigabitsPerSec, "One bulk TCP stream, Gbit per second of processor time (more is better)"),
     (Unit::Ratio, "Ratios, taken within a round"),

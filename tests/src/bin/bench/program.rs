@@ -7,22 +7,34 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use etherparse::PacketBuilder;
+use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::object::EMPTY_PROGRAM;
 use lb_common::table::Counter;
 
 use crate::figures::{Figure, Target, Unit};
-use crate::ring::{Numbered, Ring, port};
+use crate::ring::{FLOWS_MAX, Numbered, Ring, port};
 
-const INGRESS: &str = "workload_ingress";
+pub const INGRESS: &str = "workload_ingress";
 const EGRESS: &str = "workload_egress";
 
 /// Repeats of one test-run, where the ring does not set them.
-const REPEATS: u32 = 300_000;
+pub const REPEATS: u32 = 300_000;
 
 /// Source port of the first round; each round has its own.
 const SPORT: u16 = 40_000;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// New flows of one run, and runs of a round, where tables of few Services are compared with tables of many: each run has
+/// a source port of its own, and starts somewhere else.
+const SCATTER: u32 = 10;
+const SCATTERED_RUNS: u16 = 200;
+
+/// Source port of the first of those runs: above all of [`SPORT`]'s rounds.
+const SCATTERED_SPORT: u16 = 41_000;
+
+/// Entries of a flow table in which every new flow pushes out an old one.
+const FULL_ENTRIES: u32 = 1 << 12;
 
 /// How many Services the tables hold, in the rings that are compared.
 const SERVICES: [u32; 3] = [10, 10_000, 100_000];
@@ -35,6 +47,8 @@ struct Round {
     established_request: f64,
     established_reply: f64,
     new_flow: f64,
+    /// The same in runs of [`SCATTER`] flows, as tables of any size allow.
+    new_flow_scattered: f64,
 }
 
 /// One figure of a round.
@@ -42,7 +56,7 @@ type Pick = fn(&Round) -> f64;
 
 /// TCP flags of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Segment {
+pub enum Segment {
     Syn,
     SynAck,
     Ack,
@@ -52,14 +66,18 @@ enum Segment {
 pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
     let [mut few, mut middle, mut many] = {
         let [few, middle, many] = SERVICES;
-        [Ring::open(few)?, Ring::open(middle)?, Ring::open(many)?]
+        [Ring::open(few, FLOWS_MAX)?, Ring::open(middle, FLOWS_MAX)?, Ring::open(many, FLOWS_MAX)?]
     };
+    let mut full = Ring::open(FULL_ENTRIES, FULL_ENTRIES)?;
     let (mut few4, mut middle4, mut middle6, mut many4) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for sport in (SPORT..).take(usize::from(rounds)) {
-        few4.push(round::<[u8; 4]>(&mut few, sport)?);
-        middle4.push(round::<[u8; 4]>(&mut middle, sport)?);
-        middle6.push(round::<[u8; 16]>(&mut middle, sport)?);
-        many4.push(round::<[u8; 4]>(&mut many, sport)?);
+    let mut full4 = Vec::new();
+    for index in 0..rounds {
+        few4.push(round::<[u8; 4]>(&mut few, index)?);
+        middle4.push(round::<[u8; 4]>(&mut middle, index)?);
+        middle6.push(round::<[u8; 16]>(&mut middle, index)?);
+        many4.push(round::<[u8; 4]>(&mut many, index)?);
+        full4.push(evicting(&mut full, index)?);
+        println!("  programs: round {} of {rounds}", index + 1);
     }
 
     let most = Target::AtMost;
@@ -71,7 +89,47 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
     };
     figures.push(growth("IPv4 no interest, request side", |round| round.stranger_request));
     figures.push(growth("IPv4 established, request", |round| round.established_request));
+    figures.push(growth("IPv4 new flow", |round| round.new_flow_scattered));
+    let rate = |what: &str, ns: Vec<f64>| {
+        let rounds = ns.into_iter().map(|ns| 1e9 / ns).collect();
+        Figure::new(format!("IPv4 new flows, {what}"), Unit::FlowsPerSec, Target::None, rounds)
+    };
+    for (what, rounds) in [("10 Services", &few4), ("10,000 Services", &middle4), ("100,000 Services", &many4)] {
+        figures.push(rate(what, rounds.iter().map(|round| round.new_flow_scattered).collect()));
+    }
+    figures.push(rate("10,000 Services, one after the other", middle4.iter().map(|round| round.new_flow).collect()));
+    figures.push(rate("flow table full, each pushes one out", full4));
     Ok(figures)
+}
+
+/// A new flow in a full table: nanoseconds over the empty program.
+fn evicting(ring: &mut Ring, index: u16) -> Result<f64> {
+    let of = |sport: u16| packet((<[u8; 4]>::CLIENT, sport), (<[u8; 4]>::frontend(0), port(0)), Segment::Syn);
+    let empty = ring.run(EMPTY_PROGRAM, &of(SPORT), REPEATS)?;
+    // Two turns around the ring: the first has filled the table before the second is looked at.
+    let [before, sport] = [2 * index, 2 * index + 1].map(|step| SPORT + step);
+    ring.run(INGRESS, &of(before), ring.len)?;
+    Ok(ring.counted(Counter::FlowCreated, INGRESS, &of(sport), ring.len)? - empty)
+}
+
+/// New flows in short runs all over the ring, each from a port of its own: nanoseconds over the empty program.
+fn scattered<A: Numbered>(ring: &mut Ring, index: u16) -> Result<f64> {
+    let (mut new_flow, mut empty) = (0.0, 0.0);
+    let before = packets(&mut ring.dataplane, Counter::FlowCreated)?;
+    for step in 0..SCATTERED_RUNS {
+        // Odd and coprime to the lengths: each run starts elsewhere.
+        let number = u32::from(step) * 7_919 % ring.len;
+        let syn = packet(
+            (A::CLIENT, SCATTERED_SPORT + index * SCATTERED_RUNS + step),
+            (A::frontend(number), port(number)),
+            Segment::Syn,
+        );
+        empty += ring.run(EMPTY_PROGRAM, &syn, SCATTER)?;
+        new_flow += ring.run(INGRESS, &syn, SCATTER)?;
+    }
+    let made = packets(&mut ring.dataplane, Counter::FlowCreated)? - before;
+    ensure!(made == u64::from(SCATTER) * u64::from(SCATTERED_RUNS), "{made} flows were made: not all were new");
+    Ok((new_flow - empty) / f64::from(SCATTERED_RUNS))
 }
 
 fn of_family(family: &str, rounds: &[Round], targets: [Target; 5]) -> Vec<Figure> {
@@ -89,7 +147,8 @@ fn of_family(family: &str, rounds: &[Round], targets: [Target; 5]) -> Vec<Figure
 }
 
 /// Every figure once.
-fn round<A: Numbered>(ring: &mut Ring, sport: u16) -> Result<Round> {
+fn round<A: Numbered>(ring: &mut Ring, index: u16) -> Result<Round> {
+    let sport = SPORT + index;
     let (client, stranger) = ((A::CLIENT, sport), (A::STRANGER, 443));
     let [hot, back] = [ring.pair(), ring.pair() + 1].map(|number| (A::frontend(number), port(number)));
     let large = (A::frontend(0), port(0));
@@ -113,44 +172,55 @@ fn round<A: Numbered>(ring: &mut Ring, sport: u16) -> Result<Round> {
         established_request: established_request - empty,
         established_reply: established_reply - empty,
         new_flow: new_flow - empty,
+        new_flow_scattered: scattered::<A>(ring, index)?,
     })
 }
 
 impl Ring {
-    /// Nanoseconds that a program takes for a packet.
     fn run(&mut self, program: &'static str, packet: &[u8], repeats: u32) -> Result<f64> {
-        let program: &mut SchedClassifier = self
-            .dataplane
-            .ebpf()
-            .program_mut(program)
-            .with_context(|| format!("there is no program {program}"))?
-            .try_into()?;
-        let mut options = TestRunOptions::default();
-        (options.data_in, options.repeat) = (Some(packet), repeats);
-        let run = program.test_run(options)?;
-        Ok(run.duration.as_secs_f64() * 1e9)
+        run(&mut self.dataplane, program, packet, repeats)
     }
 
-    /// The same, for a packet that moves this counter each time.
     fn counted(&mut self, counter: Counter, program: &'static str, packet: &[u8], repeats: u32) -> Result<f64> {
-        let before = self.counter(counter)?;
-        let ns = self.run(program, packet, repeats)?;
-        let moved = self.counter(counter)? - before;
-        ensure!(
-            moved == u64::from(repeats),
-            "{program}: {} moved by {moved} in {repeats} runs: something else was measured",
-            counter.name(),
-        );
-        Ok(ns)
-    }
-
-    fn counter(&self, counter: Counter) -> Result<u64> {
-        Ok(self.dataplane.maps().counters()?.get(&counter).map_or(0, |value| value.packets))
+        counted(&mut self.dataplane, counter, program, packet, repeats)
     }
 }
 
+/// Nanoseconds that a program takes for a packet.
+pub fn run(dataplane: &mut BpfDataplane, program: &'static str, packet: &[u8], repeats: u32) -> Result<f64> {
+    let program: &mut SchedClassifier =
+        dataplane.ebpf().program_mut(program).with_context(|| format!("there is no program {program}"))?.try_into()?;
+    let mut options = TestRunOptions::default();
+    (options.data_in, options.repeat) = (Some(packet), repeats);
+    let run = program.test_run(options)?;
+    Ok(run.duration.as_secs_f64() * 1e9)
+}
+
+/// The same, for a packet that moves this counter each time.
+pub fn counted(
+    dataplane: &mut BpfDataplane,
+    counter: Counter,
+    program: &'static str,
+    packet: &[u8],
+    repeats: u32,
+) -> Result<f64> {
+    let before = packets(dataplane, counter)?;
+    let ns = run(dataplane, program, packet, repeats)?;
+    let moved = packets(dataplane, counter)? - before;
+    ensure!(
+        moved == u64::from(repeats),
+        "{program}: {} moved by {moved} in {repeats} runs: something else was measured",
+        counter.name(),
+    );
+    Ok(ns)
+}
+
+fn packets(dataplane: &mut BpfDataplane, counter: Counter) -> Result<u64> {
+    Ok(dataplane.maps().counters()?.get(&counter).map_or(0, |value| value.packets))
+}
+
 /// A TCP segment without payload.
-fn packet<A: Numbered>(from: (A, u16), to: (A, u16), segment: Segment) -> Vec<u8> {
+pub fn packet<A: Numbered>(from: (A, u16), to: (A, u16), segment: Segment) -> Vec<u8> {
     let ethernet = PacketBuilder::ethernet2(MAC, MAC);
     let ip = match (from.0.into(), to.0.into()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),

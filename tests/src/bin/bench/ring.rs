@@ -16,7 +16,7 @@ use lb_common::table::{
 };
 
 /// Entries of the flow table: room for every new flow of a measurement, so that nothing is evicted.
-const FLOWS_MAX: u32 = 1 << 18;
+pub const FLOWS_MAX: u32 = 1 << 18;
 
 /// An address of a family from a number.
 pub trait Numbered: Addr {
@@ -67,14 +67,15 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Loads the programs, and fills the tables with `len` frontends of each family (an even number).
-    pub fn open(len: u32) -> Result<Self> {
+    /// Loads the programs, and fills the tables with `len` frontends of each family (an even number). The flow table has
+    /// `flows_max` entries.
+    pub fn open(len: u32, flows_max: u32) -> Result<Self> {
         assert!(len.is_multiple_of(2), "ports alternate around the ring");
         let pins = PinFolder::new(&format!("ring{len}"));
         let sizes = Sizes {
             frontends_max: 2 * len + 4,
             backends_max: len + 2,
-            flows_max: FLOWS_MAX,
+            flows_max,
             embryos_max: FLOWS_MAX,
             ..Sizes::default()
         };
