@@ -25,13 +25,12 @@ const SPORT: u16 = 40_000;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// New flows of one run, and runs of a round, where tables of few Services are compared with tables of many: each run has
-/// a source port of its own, and starts somewhere else.
-const SCATTER: u32 = 10;
-const SCATTERED_RUNS: u16 = 200;
+/// Short runs of a round, where tables of few Services are compared with tables of many, and the new flows of each.
+const SHORT_RUNS: u16 = 200;
+const RUN_LEN: u32 = 10;
 
 /// Source port of the first of those runs: above all of [`SPORT`]'s rounds.
-const SCATTERED_SPORT: u16 = 41_000;
+const SHORT_RUNS_SPORT: u16 = 41_000;
 
 /// Entries of a flow table in which every new flow pushes out an old one.
 const FULL_ENTRIES: u32 = 1 << 12;
@@ -47,8 +46,6 @@ struct Round {
     established_request: f64,
     established_reply: f64,
     new_flow: f64,
-    /// The same in runs of [`SCATTER`] flows, as tables of any size allow.
-    new_flow_scattered: f64,
 }
 
 /// One figure of a round.
@@ -66,9 +63,13 @@ pub enum Segment {
 pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
     let [mut few, mut middle, mut many] = {
         let [few, middle, many] = SERVICES;
-        [Ring::open(few, FLOWS_MAX)?, Ring::open(middle, FLOWS_MAX)?, Ring::open(many, FLOWS_MAX)?]
+        let open = |len| Ring::open("ring", len, FLOWS_MAX);
+        [open(few)?, open(middle)?, open(many)?]
     };
-    let mut full = Ring::open(FULL_ENTRIES, FULL_ENTRIES)?;
+    let mut full = Ring::open("full", FULL_ENTRIES, FULL_ENTRIES)?;
+    // Rings of their own: as many flows in each, whatever the Services.
+    let mut short = SERVICES.iter().map(|len| Ring::open("short", *len, FLOWS_MAX)).collect::<Result<Vec<_>>>()?;
+    let (mut any, mut one) = (vec![Vec::new(); short.len()], vec![Vec::new(); short.len()]);
     let (mut few4, mut middle4, mut middle6, mut many4) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut full4 = Vec::new();
     for index in 0..rounds {
@@ -77,6 +78,10 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
         middle6.push(round::<[u8; 16]>(&mut middle, index)?);
         many4.push(round::<[u8; 4]>(&mut many, index)?);
         full4.push(evicting(&mut full, index)?);
+        for (ring, (any, one)) in short.iter_mut().zip(any.iter_mut().zip(&mut one)) {
+            any.push(in_short_runs::<[u8; 4]>(ring, index, Services::All)?);
+            one.push(in_short_runs::<[u8; 4]>(ring, index, Services::Two)?);
+        }
         println!("  programs: round {} of {rounds}", index + 1);
     }
 
@@ -89,16 +94,17 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
     };
     figures.push(growth("IPv4 no interest, request side", |round| round.stranger_request));
     figures.push(growth("IPv4 established, request", |round| round.established_request));
-    figures.push(growth("IPv4 new flow", |round| round.new_flow_scattered));
+    let to_one = one[2].iter().zip(&one[0]).map(|(many, few)| many / few).collect();
+    figures.push(Figure::new("IPv4 new flow to one Service, 100,000 Services / 10", Unit::Ratio, most(1.2), to_one));
     let rate = |what: &str, ns: Vec<f64>| {
         let rounds = ns.into_iter().map(|ns| 1e9 / ns).collect();
         Figure::new(format!("IPv4 new flows, {what}"), Unit::FlowsPerSec, Target::None, rounds)
     };
-    for (what, rounds) in [("10 Services", &few4), ("10,000 Services", &middle4), ("100,000 Services", &many4)] {
-        figures.push(rate(what, rounds.iter().map(|round| round.new_flow_scattered).collect()));
+    for (count, rounds) in ["10", "10,000", "100,000"].into_iter().zip(any) {
+        figures.push(rate(&format!("to any of {count} Services"), rounds));
     }
-    figures.push(rate("10,000 Services, one after the other", middle4.iter().map(|round| round.new_flow).collect()));
-    figures.push(rate("flow table full, each pushes one out", full4));
+    figures.push(rate("to each of 10,000 Services in turn", middle4.iter().map(|round| round.new_flow).collect()));
+    figures.push(rate("each pushes another out of a full table", full4));
     Ok(figures)
 }
 
@@ -112,24 +118,37 @@ fn evicting(ring: &mut Ring, index: u16) -> Result<f64> {
     Ok(ring.counted(Counter::FlowCreated, INGRESS, &of(sport), ring.len)? - empty)
 }
 
-/// New flows in short runs all over the ring, each from a port of its own: nanoseconds over the empty program.
-fn scattered<A: Numbered>(ring: &mut Ring, index: u16) -> Result<f64> {
+/// Which Services the new flows of short runs go to.
+#[derive(Clone, Copy)]
+enum Services {
+    /// As many as there are: what each needs of the tables is seldom in the caches.
+    All,
+    /// Those of the small ring.
+    Two,
+}
+
+/// New flows in short runs, each from a port of its own: nanoseconds over the empty program.
+fn in_short_runs<A: Numbered>(ring: &mut Ring, index: u16, services: Services) -> Result<f64> {
     let (mut new_flow, mut empty) = (0.0, 0.0);
+    let len = match services {
+        Services::All => RUN_LEN,
+        Services::Two => 2,
+    };
     let before = packets(&mut ring.dataplane, Counter::FlowCreated)?;
-    for step in 0..SCATTERED_RUNS {
-        // Odd and coprime to the lengths: each run starts elsewhere.
-        let number = u32::from(step) * 7_919 % ring.len;
-        let syn = packet(
-            (A::CLIENT, SCATTERED_SPORT + index * SCATTERED_RUNS + step),
-            (A::frontend(number), port(number)),
-            Segment::Syn,
-        );
-        empty += ring.run(EMPTY_PROGRAM, &syn, SCATTER)?;
-        new_flow += ring.run(INGRESS, &syn, SCATTER)?;
+    for step in 0..SHORT_RUNS {
+        let number = match services {
+            // Coprime to the lengths of the rings: each run starts elsewhere.
+            Services::All => u32::from(step) * 7_919 % ring.len,
+            Services::Two => ring.pair(),
+        };
+        let client = (A::CLIENT, SHORT_RUNS_SPORT + index * SHORT_RUNS + step);
+        let syn = packet(client, (A::frontend(number), port(number)), Segment::Syn);
+        empty += ring.run(EMPTY_PROGRAM, &syn, len)?;
+        new_flow += ring.run(INGRESS, &syn, len)?;
     }
     let made = packets(&mut ring.dataplane, Counter::FlowCreated)? - before;
-    ensure!(made == u64::from(SCATTER) * u64::from(SCATTERED_RUNS), "{made} flows were made: not all were new");
-    Ok((new_flow - empty) / f64::from(SCATTERED_RUNS))
+    ensure!(made == u64::from(len) * u64::from(SHORT_RUNS), "{made} flows were made: not all were new");
+    Ok((new_flow - empty) / f64::from(SHORT_RUNS))
 }
 
 fn of_family(family: &str, rounds: &[Round], targets: [Target; 5]) -> Vec<Figure> {
@@ -172,7 +191,6 @@ fn round<A: Numbered>(ring: &mut Ring, index: u16) -> Result<Round> {
         established_request: established_request - empty,
         established_reply: established_reply - empty,
         new_flow: new_flow - empty,
-        new_flow_scattered: scattered::<A>(ring, index)?,
     })
 }
 

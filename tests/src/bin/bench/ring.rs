@@ -68,10 +68,10 @@ pub struct Ring {
 
 impl Ring {
     /// Loads the programs, and fills the tables with `len` frontends of each family (an even number). The flow table has
-    /// `flows_max` entries.
-    pub fn open(len: u32, flows_max: u32) -> Result<Self> {
+    /// `flows_max` entries. No two of one name are open at once.
+    pub fn open(name: &str, len: u32, flows_max: u32) -> Result<Self> {
         assert!(len.is_multiple_of(2), "ports alternate around the ring");
-        let pins = PinFolder::new(&format!("ring{len}"));
+        let pins = PinFolder::new(&format!("{name}{len}"));
         let sizes = Sizes {
             frontends_max: 2 * len + 4,
             backends_max: len + 2,
