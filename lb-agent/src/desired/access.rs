@@ -122,6 +122,13 @@ mod tests {
     }
 
     #[test]
+    fn sr_03_a_vip_alone_is_let_in_in_ipv6_as_well() {
+        let vip: [u8; 16] = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7).octets();
+        let with_node = allowed(&["fd00::/64"], "fd00::2", &[vip]).expect("restricted");
+        assert_eq!(with_node, ["2001:db8::7/128", "fd00::/64"]);
+    }
+
+    #[test]
     fn sr_05_a_range_of_length_0_lets_everybody_of_its_family_in() {
         assert_eq!(v4(&["0.0.0.0/0", "10.1.0.0/16"]), None);
         assert_eq!(v6(&["2001:db8::/32", "::/0"]), None);

@@ -16,6 +16,9 @@ pub const CASES: &[Case] = &[
     ("a_backend_that_is_gone_is_replaced_for_good", a_backend_that_is_gone_is_replaced_for_good),
     ("affinity_stays_within_the_set_of_the_scope", affinity_stays_within_the_set_of_the_scope),
     ("without_affinity_nothing_is_remembered", without_affinity_nothing_is_remembered),
+    ("affinity_ends_with_its_last_second", affinity_ends_with_its_last_second),
+    ("services_remember_apart", services_remember_apart),
+    ("a_kept_client_leaves_no_trace_for_others", a_kept_client_leaves_no_trace_for_others),
 ];
 
 const TIMEOUT_SECS: u32 = 100;
@@ -103,4 +106,52 @@ fn without_affinity_nothing_is_remembered(scene: &mut Scene<'_>) {
     let backends = backends(scene.net);
     scene.service(SYN, &backends);
     assert!(dial(scene, SYN, 2, 1000..1100).len() > 1);
+    // What they had before there was affinity does not count either.
+    let before: Vec<_> = (30..130).map(|host| dial(scene, SYN, host, 1000..1001)).collect();
+    service(scene, SYN, &backends);
+    let after: Vec<_> = (30..130).map(|host| dial(scene, SYN, host, 1001..1002)).collect();
+    assert_ne!(before, after, "a hundred clients got what they had had");
+}
+
+/// At the time-out itself it is over.
+fn affinity_ends_with_its_last_second(scene: &mut Scene<'_>) {
+    let backends = backends(scene.net);
+    service(scene, SYN, &backends);
+    let mut chosen = BTreeSet::new();
+    for round in 0..64 {
+        chosen.extend(dial(scene, SYN, 2, 2000 + round..2001 + round));
+        scene.machine().age_flows(u64::from(TIMEOUT_SECS));
+    }
+    assert!(chosen.len() > 1, "64 draws out of eight are all the same");
+}
+
+/// SA-01: a client's backend at one Service says nothing of another, even of the same backends.
+fn services_remember_apart(scene: &mut Scene<'_>) {
+    let backends = backends(scene.net);
+    service(scene, SYN, &backends);
+    let scope = scene.pool(2, &backends).with_flags(ScopeFlags::AFFINITY);
+    scene.frontend(2, scene.net.other_vip(), lb_common::addr::Proto::TCP, scope);
+    scene.keep_clients(2, TIMEOUT_SECS);
+    let dial_other = |scene: &mut Scene<'_>, host| {
+        let (client, vip) = ((scene.net.host(host), 1001), scene.net.other_vip());
+        [scene.through(Program::WorkloadIngress, SYN, client, vip).1].into()
+    };
+    let first: Vec<BTreeSet<End>> = (30..130).map(|host| dial(scene, SYN, host, 1000..1001)).collect();
+    let second: Vec<BTreeSet<End>> = (30..130).map(|host| dial_other(scene, host)).collect();
+    assert_ne!(first, second, "a hundred clients have the same backend at both");
+}
+
+/// The next packet may be of a Service without affinity.
+fn a_kept_client_leaves_no_trace_for_others(scene: &mut Scene<'_>) {
+    let backends = backends(scene.net);
+    service(scene, SYN, &backends);
+    let scope = scene.pool(2, &[scene.net.backend()]);
+    scene.frontend(2, scene.net.other_vip(), lb_common::addr::Proto::TCP, scope);
+    for port in 1000..1016 {
+        // Twice, so that the client is known.
+        dial(scene, SYN, 2, 2 * port..2 * port + 2);
+        let client = (scene.net.host(2), port);
+        let (_, to) = scene.through(Program::WorkloadIngress, SYN, client, scene.net.other_vip());
+        assert_eq!(to, scene.net.backend());
+    }
 }

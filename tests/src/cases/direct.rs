@@ -36,6 +36,8 @@ fn direct_connection_first(scene: &mut Scene<'_>) {
     }
     let counted = scene.counters();
     assert_eq!((counted[&Counter::DirectNoted], counted[&Counter::FlowCreated]), (2, 2));
+    // Two answers each; those of the direct connections are nobody's.
+    assert_eq!(counted[&Counter::ReplyTranslated], 4);
 }
 
 fn direct_connection_second(scene: &mut Scene<'_>) {

@@ -33,6 +33,8 @@ pub const CASES: &[Case] = &[
     ("member_is_looked_up_once", member_is_looked_up_once),
     ("pod_reaches_itself", pod_reaches_itself),
     ("both_ends_open", both_ends_open),
+    ("half_open_flow_gives_its_tuple_back", half_open_flow_gives_its_tuple_back),
+    ("half_open_flows_go_first", half_open_flows_go_first),
 ];
 
 fn request_and_reply(scene: &mut Scene<'_>) {
@@ -358,4 +360,50 @@ fn both_ends_open(scene: &mut Scene<'_>) {
         // The next connection is another one: nothing of the closed flow is in its way.
         scene.untouched(Program::WorkloadEgress, &Described::new(SYN, backend, client));
     }
+}
+
+/// A SYN that nobody answers holds its reply tuple for a minute, however long open connections hold theirs.
+fn half_open_flow_gives_its_tuple_back(scene: &mut Scene<'_>) {
+    let (client, backend) = (scene.net.client(), scene.net.backend());
+    scene.service(SYN, &[backend]);
+    let scope = scene.pool(2, &[backend]);
+    scene.frontend(2, scene.net.other_vip(), Proto::TCP, scope);
+    for (port, secs, keeps_port) in [(1001, 58, false), (1002, 62, true)] {
+        let client = (client.0, port);
+        assert_eq!(scene.through(Program::WorkloadIngress, SYN, client, scene.net.vip()), (client, backend));
+        scene.machine().age_flows(secs);
+        let (from, to) = scene.through(Program::WorkloadIngress, SYN, client, scene.net.other_vip());
+        assert_eq!((from.0, to, from.1 == port), (client.0, backend, keeps_port), "after {secs} s");
+    }
+}
+
+/// More than the machines' rings of half-open flows hold: 2,048 on each of two CPUs.
+const MANY: u16 = 4_500;
+
+/// As many new flows as there are places push nobody out while they open; half-open ones push out half-open ones.
+fn half_open_flows_go_first(scene: &mut Scene<'_>) {
+    let (net, vip, backend) = (scene.net, scene.net.vip(), scene.net.backend());
+    scene.service(SYN, &[backend]);
+    let mut send = |program, transport, host, port| {
+        let client = (net.host(host), port);
+        let (from, to) = if program == Program::WorkloadIngress { (client, vip) } else { (backend, client) };
+        let after = scene.through(program, transport, from, to);
+        after == if program == Program::WorkloadIngress { (client, backend) } else { (vip, client) }
+    };
+    let (request, reply) = (Program::WorkloadIngress, Program::WorkloadEgress);
+    // Its answer takes long.
+    assert!(send(request, SYN, 2, 1));
+    for port in 1..=MANY {
+        // Some have nothing to say.
+        let last = if port % 2 == 0 { ACK } else { FIN };
+        assert!(send(request, SYN, 3, port) && send(reply, SYN_ACK, 3, port) && send(request, last, 3, port));
+    }
+    assert!(send(reply, SYN_ACK, 2, 1), "it was pushed out by flows that have opened");
+    for port in 1..=2 * MANY {
+        assert!(send(request, SYN, 4, port) && send(reply, SYN_ACK, 4, port));
+    }
+    let open = (1..=MANY).filter(|port| send(reply, ACK, 3, *port)).count();
+    assert_eq!(open, usize::from(MANY), "open connections were pushed out");
+    let entries = scene.machine().flows().len();
+    assert!(entries <= 2 * (usize::from(MANY) + 1 + 4_096 + 2), "{entries} entries: half-open flows stayed");
 }

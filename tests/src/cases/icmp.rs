@@ -153,7 +153,7 @@ fn redirect_of_a_translated_flow_is_dropped(scene: &mut Scene<'_>) {
     let messages = |about: &Described| match net {
         Net::V4 => vec![about.icmp((5, 1), [10, 180, 0, 20], router, from.0)],
         // The quoted packet is an option, behind the target's link-layer address where that is known.
-        Net::V6 => [false, true].map(|has_address| about.redirect6(router, to.0, from.0, has_address)).to_vec(),
+        Net::V6 => [0, 1, 3].map(|units| about.redirect6(router, to.0, from.0, units)).to_vec(),
     };
     for redirect in messages(&ours) {
         assert_eq!(scene.machine().run(Program::WorkloadEgress, &redirect).0, Action::Drop);

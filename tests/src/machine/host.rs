@@ -174,6 +174,8 @@ struct FamilyState<A: 'static> {
     fragments: RefCell<BTreeMap<FragmentKey<A>, Fragment<A>>>,
     /// The latest new flows.
     noted: RefCell<VecDeque<FlowKey<A>>>,
+    /// What the last packet has left there: the records of the kernel's programs are as little emptied.
+    work: Cell<Option<Work<A>>>,
 }
 
 impl<A> Default for FamilyState<A> {
@@ -184,6 +186,7 @@ impl<A> Default for FamilyState<A> {
             affinity: RefCell::default(),
             fragments: RefCell::default(),
             noted: RefCell::default(),
+            work: Cell::new(None),
         }
     }
 }
@@ -431,13 +434,15 @@ impl HostMachine {
     fn run_family<A: HostFamily>(&self, program: Program, packet: &mut Bytes) -> Action {
         let workload = Edge { id: EDGE, client: Client::Workload };
         let uplink = Edge { id: EDGE_UPLINK, client: Client::External };
-        let work = &mut Work::<A>::new();
-        match program {
-            Program::WorkloadIngress => path::ingress(packet, workload, self, self, work),
-            Program::WorkloadEgress => path::egress(packet, workload, self, self, work),
-            Program::UplinkIngress => path::ingress(packet, uplink, self, self, work),
-            Program::UplinkEgress => path::egress(packet, uplink, self, self, work),
-        }
+        let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
+        let action = match program {
+            Program::WorkloadIngress => path::ingress(packet, workload, self, self, &mut work),
+            Program::WorkloadEgress => path::egress(packet, workload, self, self, &mut work),
+            Program::UplinkIngress => path::ingress(packet, uplink, self, self, &mut work),
+            Program::UplinkEgress => path::egress(packet, uplink, self, self, &mut work),
+        };
+        A::state(self).work.set(Some(work));
+        action
     }
 }
 

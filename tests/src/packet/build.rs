@@ -87,12 +87,13 @@ impl Described {
     }
 
     /// A redirect of ICMPv6 that quotes this packet (RFC 4861 section 4.5), from a router: `better` is the next hop to
-    /// take. With the link-layer address of that hop, or without.
-    pub fn redirect6(&self, router: IpAddr, better: IpAddr, to: IpAddr, has_address: bool) -> Vec<u8> {
+    /// take. Its link-layer address stands in an option of `units` times eight bytes in front; 0: in none.
+    pub fn redirect6(&self, router: IpAddr, better: IpAddr, to: IpAddr, units: u8) -> Vec<u8> {
         let (IpAddr::V6(better), IpAddr::V6(destination)) = (better, self.to.0) else { panic!("not of IPv6") };
         let mut body = [better.octets(), destination.octets()].concat();
-        if has_address {
-            body.extend([2, 1, 2, 0, 0, 0, 0, 9]);
+        if units > 0 {
+            body.extend([2, units]);
+            body.resize(body.len() + usize::from(units) * 8 - 2, 9);
         }
         let quoted = &self.bytes()[14..];
         let quoted = &quoted[..quoted.len() / 8 * 8];
