@@ -11,23 +11,29 @@ use crate::table::{Counter, Direction, Fate, FragmentKey};
 use crate::verdict::{Action, Verdict};
 
 /// Notes what becomes of a datagram whose first fragment `work` is about. One that passes leaves no note, not even that of
-/// an earlier datagram: its other fragments pass, too.
+/// an earlier datagram: its other fragments pass, too. The key is made here: where a packet passes early, or is a pod's
+/// answer to itself, `work` holds that of another packet, or of the other direction.
 #[inline(always)]
-pub fn remember<A: Parse, T: Tables<A>>(id: u32, verdict: Verdict, tables: &T, work: &mut Work<A>) {
+pub fn remember<A: Parse, T: Tables<A>>(
+    (proto, id): (Proto, u32),
+    (edge, direction): (Edge, Direction),
+    verdict: Verdict,
+    tables: &T,
+    work: &mut Work<A>,
+) {
     let fate = match verdict {
         Verdict::Pass => None,
         Verdict::Translate => Some(Fate::Translated),
         Verdict::Hairpin => Some(Fate::SentBack),
         Verdict::Reject | Verdict::Drop(_) => Some(Fate::Dropped),
     };
-    note(id, fate, tables, work);
+    let tuple = &work.key.tuple;
+    set_key(&mut work.fragment_key, (tuple.src, tuple.dst), (edge.id, proto, direction, id));
+    note(fate, tables, work);
 }
 
 #[inline(never)]
-fn note<A: Parse, T: Tables<A>>(id: u32, fate: Option<Fate>, tables: &T, work: &mut Work<A>) {
-    let key = &work.key;
-    let (edge, proto, direction) = (key.edge, key.proto, key.direction);
-    set_key(&mut work.fragment_key, (key.tuple.src, key.tuple.dst), (edge, proto, direction, id));
+fn note<A: Parse, T: Tables<A>>(fate: Option<Fate>, tables: &T, work: &mut Work<A>) {
     let Some(fate) = fate else { return tables.forget_fragment(&work.fragment_key) };
     let fragment = &mut work.fragment;
     (fragment.src, fragment.dst) = (work.to.src, work.to.dst);

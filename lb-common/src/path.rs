@@ -40,7 +40,7 @@ pub fn ingress<A: Unreachable, T: Tables<A>, E: Env + Limits>(
         Parsed::Transport(headers) => {
             let verdict = Path { headers, edge, tables, env, work }.request();
             if let Some(id) = headers.first_of.id() {
-                fragment::remember(id, verdict, tables, work);
+                fragment::remember((headers.proto, id), (edge, Direction::Request), verdict, tables, work);
             }
             perform(packet, &headers, verdict, tables, env, work)
         }
@@ -63,7 +63,7 @@ pub fn egress<A: Unreachable, T: Tables<A>, E: Env + Limits>(
         Parsed::Transport(headers) => {
             let verdict = Path { headers, edge, tables, env, work }.reply();
             if let Some(id) = headers.first_of.id() {
-                fragment::remember(id, verdict, tables, work);
+                fragment::remember((headers.proto, id), (edge, Direction::Reply), verdict, tables, work);
             }
             perform(packet, &headers, verdict, tables, env, work)
         }

@@ -18,6 +18,8 @@ pub const CASES: &[Case] = &[
     ("fragments_follow_their_first", fragments_follow_their_first),
     ("fragments_share_the_fate_of_their_first", fragments_share_the_fate_of_their_first),
     ("fragments_come_back", fragments_come_back),
+    ("fragments_of_an_answer_to_itself_come_back", fragments_of_an_answer_to_itself_come_back),
+    ("fragments_of_a_stranger_pass", fragments_of_a_stranger_pass),
     ("other_ethertypes_pass", other_ethertypes_pass),
     ("cut_packets_pass", cut_packets_pass),
     ("every_checksum_survives", every_checksum_survives),
@@ -130,6 +132,34 @@ fn fragments_come_back(scene: &mut Scene<'_>) {
     let mut expected = readdressed(&last, vip.0, client.0);
     expected[..12].rotate_left(6);
     assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()), (Action::SendBack, expected));
+}
+
+/// And its answer, of which the other hook of the same interface would know.
+fn fragments_of_an_answer_to_itself_come_back(scene: &mut Scene<'_>) {
+    let (client, vip) = (scene.net.client(), scene.net.vip());
+    let pod = (client.0, 8080);
+    scene.service(UDP, &[pod]);
+    let request = Described::new(UDP, client, vip).bytes();
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &request).0, Action::SendBack);
+    let to = (vip.0, client.1);
+    let [first, last] = [(0, true), (100, false)].map(|(at, more)| Described::new(UDP, pod, to).fragment(at, more));
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, Action::SendBack);
+    let mut expected = readdressed(&last, vip.0, client.0);
+    expected[..12].rotate_left(6);
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()), (Action::SendBack, expected));
+}
+
+/// A datagram to nobody, whose identification an earlier one to a frontend had; other packets come between.
+fn fragments_of_a_stranger_pass(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    let fragments = |to| [(0, true), (100, false)].map(|(at, more)| Described::new(UDP, client, to).fragment(at, more));
+    let [first, _] = fragments(vip);
+    scene.onward(Program::WorkloadIngress, &first.bytes());
+    scene.through(Program::UplinkIngress, UDP, client, vip);
+    let [first, last] = fragments((vip.0, 9));
+    scene.untouched(Program::WorkloadIngress, &first);
+    scene.untouched(Program::WorkloadIngress, &last);
 }
 
 fn other_ethertypes_pass(scene: &mut Scene<'_>) {
