@@ -170,6 +170,9 @@ const IPV4_FRAGMENT_BITS: u16 = 0x3fff;
 const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff;
 /// The fragment offset in the third and fourth byte of an IPv6 fragment header (RFC 8200 section 4.5).
 const IPV6_FRAGMENT_OFFSET: u16 = 0xfff8;
+/// Without it, and at offset 0, a packet is whole, and has nothing to do with fragments of the same identification
+/// (RFC 6946).
+const IPV6_MORE_FRAGMENTS: u16 = 1;
 
 impl Parse for [u8; 4] {
     const ICMP: u8 = 1;
@@ -235,10 +238,14 @@ impl Parse for [u8; 16] {
                     let Some(header) = packet.header::<[u8; 8]>(offset) else { return Network::Short };
                     let [following, _, o0, o1, i0, i1, i2, i3] = header;
                     let id = u32::from_be_bytes([i0, i1, i2, i3]);
-                    if u16::from_be_bytes([o0, o1]) & IPV6_FRAGMENT_OFFSET != 0 {
+                    let bits = u16::from_be_bytes([o0, o1]);
+                    if bits & IPV6_FRAGMENT_OFFSET != 0 {
                         return Network::Fragment { number: following, id };
                     }
-                    (next, first_of, offset) = (following, FirstOf::datagram(id), offset + 8);
+                    if bits & IPV6_MORE_FRAGMENTS != 0 {
+                        first_of = FirstOf::datagram(id);
+                    }
+                    (next, offset) = (following, offset + 8);
                     continue;
                 }
                 number => return Network::Carries { number, l4: offset, first_of },
