@@ -258,11 +258,8 @@ impl FamilyAssign<'_> {
                 Access::Open => 0,
                 Access::Only(_) => ScopeFlags::SOURCE_RANGES,
             };
-            let flags = frontend.pool_flags.map(|pool_flag| match frontend.affinity_secs {
-                Some(_) => restricted | ScopeFlags::AFFINITY | pool_flag,
-                // Nobody asks which set it is.
-                None => restricted,
-            });
+            let keeps_clients = if frontend.affinity_secs.is_some() { ScopeFlags::AFFINITY } else { 0 };
+            let flags = frontend.pool_flags.map(|pool_flag| restricted | keeps_clients | pool_flag);
             let affinity_secs = frontend.affinity_secs.map_or(0, std::num::NonZeroU32::get);
             let pool = |pool: usize| (pools[pool], desired.pools[pool].len());
             let scopes = Scopes { affinity_secs, ..scopes(service_port, &frontend.choices, flags, pool) };

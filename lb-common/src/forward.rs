@@ -266,24 +266,26 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let scope = self.tables.scope(frontend, self.edge.client);
         match scope.action {
             Action::Balance if scope.pool == entry.pool() && entry.frontend() == frontend => true,
-            Action::Balance => self.is_still_member(frontend, scope.pool, entry),
+            Action::Balance => self.is_still_member(frontend, scope, entry),
             // VIP became Proxy, or the frontend is gone: datagrams go on, a new connection does not.
             Action::Pass => self.headers.proto != Proto::TCP,
             Action::Reject | Action::Drop => false,
         }
     }
 
-    /// Whether the backend of a flow that another pool chose is still one of the Service's; notes the new pool if so.
+    /// Whether the backend of a flow that another pool chose is still one of the Service's; notes the new pool if it is in
+    /// that. One that terminates is in no pool, and goes while the pool stays: it is asked for again each time.
     #[inline(never)]
-    fn is_still_member(&mut self, frontend: u32, pool: u32, entry: T::Flow) -> bool {
-        entry.read_to(&mut self.work.to);
-        let to = &self.work.to;
-        let service_port = self.tables.service_port(frontend);
-        let is_member = self.tables.is_member(&MemberKey { service_port, addr: to.dst, port: to.dport, pad: 0 });
-        if is_member {
-            entry.set_pool(pool);
+    fn is_still_member(&mut self, frontend: u32, scope: Scope, entry: T::Flow) -> bool {
+        let (tables, work) = (self.tables, &mut *self.work);
+        entry.read_to(&mut work.to);
+        work.member_key.service_port = tables.service_port(frontend);
+        (work.member_key.addr, work.member_key.port, work.member_key.pad) = (work.to.dst, work.to.dport, 0);
+        if tables.member_sets(&work.member_key) & scope.set() != 0 {
+            entry.set_pool(scope.pool);
+            return true;
         }
-        is_member
+        tables.is_member(&work.member_key)
     }
 
     /// Whether a flow has ended or has been quiet for longer than its time-out.

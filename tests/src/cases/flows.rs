@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     ("tcp_outlives_its_backend", tcp_outlives_its_backend),
     ("syn_leaves_a_dead_backend", syn_leaves_a_dead_backend),
     ("udp_leaves_a_dead_backend", udp_leaves_a_dead_backend),
+    ("udp_leaves_a_backend_that_has_terminated", udp_leaves_a_backend_that_has_terminated),
     ("udp_stays_when_others_come", udp_stays_when_others_come),
     ("udp_is_rejected_without_backends", udp_is_rejected_without_backends),
     ("quiet_udp_flow_starts_anew", quiet_udp_flow_starts_anew),
@@ -121,6 +122,21 @@ fn udp_leaves_a_dead_backend(scene: &mut Scene<'_>) {
     scene.service(UDP, &[other]);
     assert_eq!(scene.request(UDP), (client, other));
     assert_eq!(scene.reply(UDP, other).0, scene.net.vip());
+}
+
+/// CT-01 after a rolling update: the flow stays while its backend terminates, and leaves when that is gone, though the
+/// pool is the same before and after.
+fn udp_leaves_a_backend_that_has_terminated(scene: &mut Scene<'_>) {
+    let (client, backend, other) = (scene.net.client(), scene.net.backend(), scene.net.other_backend());
+    scene.service(UDP, &[backend]);
+    assert_eq!(scene.request(UDP), (client, backend));
+    scene.reply(UDP, backend);
+    let scope = scene.pool(1, &[other]);
+    scene.more_pool(1, &[backend], 0);
+    scene.frontend(1, scene.net.vip(), Proto::UDP, scope);
+    assert_eq!(scene.request(UDP), (client, backend));
+    scene.pool(1, &[other]);
+    assert_eq!(scene.request(UDP), (client, other));
 }
 
 fn udp_stays_when_others_come(scene: &mut Scene<'_>) {
