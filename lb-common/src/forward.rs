@@ -536,6 +536,10 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     #[inline(never)]
     fn evict_embryo(&mut self) {
         let work = &mut *self.work;
+        if work.other_key == work.key {
+            // The tuple was noted for an earlier flow, and is now the new one's: that one has had no time at all.
+            return;
+        }
         let Some(entry) = self.tables.flow(&work.other_key) else { return };
         if !flow::is_dispensable(entry.state()) {
             return;
