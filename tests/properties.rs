@@ -1,13 +1,15 @@
 //! Properties of the packet path: it never panics and never reads past the end, a reply undoes its request, checksums
 //! are right. No privilege.
 
+use std::cell::{Cell, RefCell};
+
 use lb_common::checksum;
 use lb_common::verdict::Action;
 use lb_tests::cases::{Net, Scene};
 use lb_tests::machine::{HostMachine, Machine as _, Program};
 use lb_tests::packet::Transport;
 use lb_tests::random::{PROGRAMS, config, net, small_world, transport};
-use lb_tests::reference::{history, play};
+use lb_tests::reference::{Compared, FEW_EMBRYOS, Start, history, play};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -67,14 +69,29 @@ fn incremental_checksum_equals_full() {
     result.expect("RFC 1624");
 }
 
+/// Histories of each family; `HISTORIES` asks for more.
+fn histories() -> u32 {
+    std::env::var("HISTORIES").map_or(400, |count| count.parse().expect("HISTORIES is a number"))
+}
+
 /// The same histories as in the kernel (`tests/reference.rs`), before any pod has reached itself.
 #[test]
 fn host_does_what_the_reference_says() {
+    let sum = RefCell::new(Compared::default());
+    let count = Cell::new(0_u32);
     for net in [Net::V4, Net::V6] {
-        let result = TestRunner::new(config(300)).run(&history(net), |history| {
-            play(net, &mut HostMachine::default(), false, &history).map_err(TestCaseError::fail)?;
-            Ok(())
-        });
-        result.unwrap_or_else(|error| panic!("{net:?}: {error}"));
+        for embryos_max in [FEW_EMBRYOS, 1_000] {
+            let start = Start { has_hairpins: false, embryos_max };
+            let result = TestRunner::new(config(histories() / 2)).run(&history(net), |history| {
+                count.set(count.get() + 1);
+                let compared = play(net, &mut HostMachine::with_embryos(embryos_max), start, &history);
+                sum.borrow_mut().add(&compared.map_err(TestCaseError::fail)?);
+                Ok(())
+            });
+            result.unwrap_or_else(|error| panic!("{net:?}, {start:?}: {error}"));
+        }
     }
+    let (sum, count) = (sum.into_inner(), count.get());
+    println!("{count} histories: {sum:?}");
+    assert_eq!(sum.hits.missed(), [], "rules of the reference that no history meets");
 }

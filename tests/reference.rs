@@ -7,34 +7,50 @@ use lb_tests::cases::{Net, Scene};
 use lb_tests::machine::{KernelMachine, Machine as _, Program};
 use lb_tests::packet::{Described, Transport};
 use lb_tests::random::{config, small_world};
-use lb_tests::reference::{Compared, history, play};
+use lb_tests::reference::{Compared, FEW_EMBRYOS, Start, history, play};
 use proptest::test_runner::{TestCaseError, TestRunner};
+
+/// More half-open flows than a history makes.
+const MANY_EMBRYOS: usize = 1_024;
 
 /// Histories of each family; `HISTORIES` asks for more.
 fn histories() -> u32 {
     std::env::var("HISTORIES").map_or(600, |count| count.parse().expect("HISTORIES is a number"))
 }
 
+/// Half-open flows that a kernel machine of one CPU, and of all of them, is to allow.
+fn embryos_max(few_by_cpu: Option<usize>) -> (usize, u32) {
+    let cpus = std::thread::available_parallelism().expect("the number of CPUs").get();
+    let by_cpu = few_by_cpu.unwrap_or(MANY_EMBRYOS);
+    (by_cpu, u32::try_from(by_cpu * cpus).expect("few CPUs"))
+}
+
 #[test]
 fn kernel_does_what_the_reference_says() {
-    let kernel = RefCell::new(KernelMachine::load("reference"));
+    KernelMachine::stay_on_one_cpu();
     let sum = RefCell::new(Compared::default());
-    for net in [Net::V4, Net::V6] {
-        // That a pod has reached itself is remembered for as long as the interface lives.
-        kernel.borrow_mut().reset();
-        small_world(&mut Scene::new(net, &mut *kernel.borrow_mut()));
-        let packet = Described::new(Transport::Udp, (net.client().0, 1), net.other_vip()).bytes();
-        assert_eq!(kernel.borrow_mut().run(Program::WorkloadIngress, &packet).0, Action::SendBack);
-        let result = TestRunner::new(config(histories())).run(&history(net), |history| {
-            let mut kernel = kernel.borrow_mut();
-            kernel.reset();
-            let compared = play(net, &mut *kernel, true, &history).map_err(TestCaseError::fail)?;
-            sum.borrow_mut().add(compared);
-            Ok(())
-        });
-        result.unwrap_or_else(|error| panic!("{net:?}: {error}"));
+    for few_by_cpu in [Some(FEW_EMBRYOS), None] {
+        let (embryos_max, of_all_cpus) = embryos_max(few_by_cpu);
+        let kernel = RefCell::new(KernelMachine::load_with_embryos("reference", of_all_cpus));
+        let start = Start { has_hairpins: true, embryos_max };
+        for net in [Net::V4, Net::V6] {
+            // That a pod has reached itself is remembered for as long as the interface lives.
+            kernel.borrow_mut().reset();
+            small_world(&mut Scene::new(net, &mut *kernel.borrow_mut()));
+            let packet = Described::new(Transport::Udp, (net.client().0, 1), net.other_vip()).bytes();
+            assert_eq!(kernel.borrow_mut().run(Program::WorkloadIngress, &packet).0, Action::SendBack);
+            let result = TestRunner::new(config(histories() / 2)).run(&history(net), |history| {
+                let mut kernel = kernel.borrow_mut();
+                kernel.reset();
+                let compared = play(net, &mut *kernel, start, &history).map_err(TestCaseError::fail)?;
+                sum.borrow_mut().add(&compared);
+                Ok(())
+            });
+            result.unwrap_or_else(|error| panic!("{net:?}, {start:?}: {error}"));
+        }
     }
     let sum = sum.into_inner();
     println!("{} histories: {sum:?}", 2 * histories());
     assert!(sum.changed * 4 > sum.packets, "too few packets met anything: {sum:?}");
+    assert_eq!(sum.hits.missed(), [], "rules of the reference that no history meets");
 }

@@ -1,14 +1,21 @@
 //! The reference: the whole packet path once more, as slow and as obvious as the design describes it.
 //!
-//! It shares no code with `lb-common` but the rows of the configuration tables, which are its input: connections are
-//! one record each in a list that is searched, packets are written anew with every checksum made from all bytes. Where
+//! It shares no code with `lb-common`: its input is what a person would say of the configuration, connections are one
+//! record each in a list that is searched, packets are written anew with every checksum made from all bytes. Where
 //! chance decides (which backend, which source port) it is told what the kernel chose, and says whether that was one of
 //! the right choices; everything else it foretells, byte for byte.
 
+mod client;
 mod connection;
+mod datagram;
+mod embryo;
 mod error;
 mod history;
 mod judge;
+mod message;
+mod open;
+mod policy;
+mod rule;
 mod run;
 mod wire;
 mod world;
@@ -16,28 +23,39 @@ mod world;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use client::Client;
 use connection::Connection;
+use datagram::Datagram;
+use embryo::Embryos;
 pub use history::{Step, history, history_of};
 pub use judge::Outcome;
-use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::Proto;
-use lb_common::table::{Direction, FlowKey, FrontendKey, MemberKey, PoolKey, Scope};
-pub use run::{Compared, play};
+use lb_common::table::{Direction, FlowKey};
+use policy::Policy;
+pub use rule::{Hits, Rule};
+pub use run::{Compared, Start, play};
 pub use wire::{Wire, internet_sum};
 
 use crate::machine::Flows;
 use crate::packet::End;
 
+/// So few half-open connections that a history has too many of them.
+pub const FEW_EMBRYOS: usize = 6;
+
 /// What the packet path knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reference {
-    tables: Tables,
+    policy: Policy,
     connections: Vec<Connection>,
+    clients: Vec<Client>,
+    datagrams: Vec<Datagram>,
+    embryos: Embryos,
     now_secs: u64,
     /// Whether a pod has ever reached itself.
     has_hairpins: bool,
     /// What the flow tables hold after the packet that is being judged.
     held: Held,
+    hits: Hits,
 }
 
 /// An entry of the flow tables: a packet as it is seen, and what it becomes.
@@ -48,14 +66,29 @@ type Entry = (u32, Direction, Proto, (End, End), (End, End));
 struct Held(BTreeSet<Entry>);
 
 impl Reference {
-    /// A reference that has seen a pod reach itself, if so.
-    pub fn new(has_hairpins: bool) -> Self {
-        Self { has_hairpins, ..Self::default() }
+    /// A reference that has seen a pod reach itself, if so, and allows so many half-open connections.
+    pub fn new(has_hairpins: bool, embryos_max: usize) -> Self {
+        Self {
+            policy: Policy::default(),
+            connections: Vec::new(),
+            clients: Vec::new(),
+            datagrams: Vec::new(),
+            embryos: Embryos::new(embryos_max),
+            now_secs: 0,
+            has_hairpins,
+            held: Held::default(),
+            hits: Hits::default(),
+        }
     }
 
     /// The configuration changes.
-    pub fn set_tables(&mut self, tables: &Tables) {
-        self.tables = tables.clone();
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// How often each rule was met.
+    pub const fn hits(&self) -> &Hits {
+        &self.hits
     }
 
     /// What the flow tables hold after the packet that is judged next.
@@ -93,52 +126,6 @@ impl Reference {
         let surplus: Vec<_> = self.held.0.difference(&expected).collect();
         let agree = missing.is_empty() && surplus.is_empty();
         (!agree).then(|| format!("not in the tables: {missing:?}; only in the tables: {surplus:?}"))
-    }
-
-    fn frontend(&self, end: End, proto: Proto) -> Option<u32> {
-        fn find<A: Copy + Ord>(tables: &FamilyTables<A>, addr: A, port: u16, proto: Proto) -> Option<u32> {
-            tables.frontends.get(&FrontendKey { addr, port, proto, pad: 0 }).map(|frontend| frontend.id)
-        }
-        match end.0 {
-            IpAddr::V4(addr) => find(&self.tables.v4, addr.octets(), end.1, proto),
-            IpAddr::V6(addr) => find(&self.tables.v6, addr.octets(), end.1, proto),
-        }
-    }
-
-    fn scope(&self, frontend: u32, is_workload: bool) -> Scope {
-        let scopes = &self.tables.scopes[&frontend];
-        if is_workload { scopes.workload } else { scopes.external }
-    }
-
-    fn service_port(&self, frontend: u32) -> u32 {
-        self.tables.scopes[&frontend].service_port
-    }
-
-    fn pool(&self, scope: Scope, is_v4: bool) -> Vec<End> {
-        let keys = (0..u32::from(scope.count)).map(|slot| PoolKey { pool: scope.pool, slot });
-        if is_v4 {
-            keys.map(|key| self.tables.v4.pools[&key]).map(|backend| (backend.addr.into(), backend.port)).collect()
-        } else {
-            keys.map(|key| self.tables.v6.pools[&key]).map(|backend| (backend.addr.into(), backend.port)).collect()
-        }
-    }
-
-    /// Of any Service, whatever its protocol.
-    fn is_endpoint(&self, (addr, port): End) -> bool {
-        let (v4, v6) = (&self.tables.v4.members, &self.tables.v6.members);
-        v4.keys().any(|key| (IpAddr::from(key.addr), key.port) == (addr, port))
-            || v6.keys().any(|key| (IpAddr::from(key.addr), key.port) == (addr, port))
-    }
-
-    fn is_member(&self, service_port: u32, (addr, port): End) -> bool {
-        match addr {
-            IpAddr::V4(addr) => {
-                self.tables.v4.members.contains_key(&MemberKey { service_port, addr: addr.octets(), port, pad: 0 })
-            }
-            IpAddr::V6(addr) => {
-                self.tables.v6.members.contains_key(&MemberKey { service_port, addr: addr.octets(), port, pad: 0 })
-            }
-        }
     }
 }
 

@@ -12,8 +12,8 @@ use lb_common::parse::ETHERTYPE_IPV4;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EndpointKey, Fate, Flow, FlowKey, FlowState,
-    Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EmbryoBudget, EndpointKey, Fate, Flow, FlowKey,
+    FlowState, Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
 };
 use lb_common::{checksum, verdict::Action};
 
@@ -22,8 +22,9 @@ use super::{EDGE, Flows, Machine, Program};
 /// Flows that may be half open: as many as on a [`KernelMachine`](super::KernelMachine) of two CPUs, as seen from one.
 const EMBRYOS_MAX: usize = 2_048;
 
-/// Ticks per second of the host machine's clock.
+/// Ticks per second of the host machine's clock, which has run for a while, as a kernel's has.
 const TICKS_PER_SEC: u64 = 100;
+const STARTED_JIFFIES: u64 = 1_000_000;
 
 /// A packet in memory.
 struct Bytes {
@@ -172,7 +173,8 @@ struct FamilyState<A: 'static> {
     flows: FlowTable<A>,
     affinity: RefCell<BTreeMap<AffinityKey<A>, Affinity<A>>>,
     fragments: RefCell<BTreeMap<FragmentKey<A>, Fragment<A>>>,
-    /// The latest new flows.
+    /// Half-open flows that may still be made, and the latest ones.
+    embryos: Cell<EmbryoBudget>,
     noted: RefCell<VecDeque<FlowKey<A>>>,
     /// What the last packet has left there: the records of the kernel's programs are as little emptied.
     work: Cell<Option<Work<A>>>,
@@ -185,6 +187,7 @@ impl<A> Default for FamilyState<A> {
             flows: RefCell::default(),
             affinity: RefCell::default(),
             fragments: RefCell::default(),
+            embryos: Cell::new(EmbryoBudget { tokens: 0, refilled_jiffies: 0, noted: 0 }),
             noted: RefCell::default(),
             work: Cell::new(None),
         }
@@ -218,8 +221,8 @@ pub struct HostMachine {
     client_ports: RefCell<BTreeMap<u32, u64>>,
     now_jiffies: Cell<u64>,
     random: Cell<u64>,
-    /// Half-open flows that may still be made.
-    embryos: Cell<usize>,
+    /// Half-open flows that there may be.
+    embryos_max: usize,
     offload: bool,
 }
 
@@ -232,9 +235,9 @@ impl Default for HostMachine {
             counters: RefCell::default(),
             hairpins: Cell::new(false),
             client_ports: RefCell::default(),
-            now_jiffies: Cell::new(0),
+            now_jiffies: Cell::new(STARTED_JIFFIES),
             random: Cell::new(0),
-            embryos: Cell::new(EMBRYOS_MAX),
+            embryos_max: EMBRYOS_MAX,
             offload: false,
         }
     }
@@ -244,6 +247,11 @@ impl HostMachine {
     /// Packets come from local sockets whose device finishes the L4 checksum; here it does so after the path.
     pub fn with_checksum_offload() -> Self {
         Self { offload: true, ..Self::default() }
+    }
+
+    /// So many flows may be half open.
+    pub fn with_embryos(embryos_max: usize) -> Self {
+        Self { embryos_max, ..Self::default() }
     }
 
     /// How many flows got a source port of their own, which is drawn at random.
@@ -353,17 +361,20 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
         A::state(self).flows.borrow_mut().remove(key);
     }
     fn take_embryo(&self) -> bool {
-        let is_left = self.embryos.get() > 0;
-        self.embryos.set(self.embryos.get().saturating_sub(1));
-        is_left
+        let mut budget = A::state(self).embryos.get();
+        let has_token = budget.take(self.now_jiffies(), self.embryos_max as u64, self.timeouts().tcp_syn_jiffies);
+        A::state(self).embryos.set(budget);
+        has_token
     }
     fn give_embryo(&self) {
-        self.embryos.set((self.embryos.get() + 1).min(EMBRYOS_MAX));
+        let mut budget = A::state(self).embryos.get();
+        budget.give(self.embryos_max as u64);
+        A::state(self).embryos.set(budget);
     }
     fn note_embryo(&self, key: &FlowKey<A>, oldest: &mut FlowKey<A>) -> bool {
         let mut noted = A::state(self).noted.borrow_mut();
         noted.push_back(*key);
-        let is_full = noted.len() > EMBRYOS_MAX;
+        let is_full = noted.len() > self.embryos_max;
         if is_full {
             *oldest = noted.pop_front().expect("it is full");
         }

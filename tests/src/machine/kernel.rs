@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aya::maps::{PerCpuArray, PerCpuValues};
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::maps::Table;
@@ -11,6 +12,8 @@ use lb_agent::dataplane::{
 use lb_common::addr::Addr;
 use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Scopes};
 use lb_common::verdict::Action;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 use super::{Flows, Machine, Program};
 
@@ -26,14 +29,14 @@ pub struct KernelMachine {
 impl KernelMachine {
     /// Loads the programs. The pins are removed at once: descriptors keep everything alive until this value goes.
     pub fn load(name: &str) -> Self {
+        Self::load_with_embryos(name, 1 << 12)
+    }
+
+    /// The same, where so many flows may be half open, all CPUs together.
+    pub fn load_with_embryos(name: &str, embryos_max: u32) -> Self {
         let pin_path = format!("/sys/fs/bpf/lb-test-{name}-{}", std::process::id()).into();
-        let sizes = Sizes {
-            frontends_max: 1024,
-            backends_max: 4096,
-            flows_max: 1 << 16,
-            embryos_max: 1 << 12,
-            ..Sizes::default()
-        };
+        let sizes =
+            Sizes { frontends_max: 1024, backends_max: 4096, flows_max: 1 << 16, embryos_max, ..Sizes::default() };
         let settings = Settings { pin_path, sizes, timeouts: Timeouts::default(), rejects_per_sec: 1_000_000 };
         let dataplane = BpfDataplane::open(&settings);
         pins::remove_pins(&settings.pin_path).expect("removing the pins");
@@ -45,7 +48,27 @@ impl KernelMachine {
     pub fn reset(&mut self) {
         self.set_tables(&Tables::default());
         self.forget_flows();
+        self.change_embryos(|budget| budget.fill(0));
         self.baseline = self.counted();
+    }
+
+    /// Keeps the caller on one CPU: what is counted by CPU is then counted once.
+    pub fn stay_on_one_cpu() {
+        let mut cpus = CpuSet::new();
+        cpus.set(0).expect("a CPU");
+        sched_setaffinity(Pid::from_raw(0), &cpus).expect("choosing a CPU");
+    }
+
+    /// Changes the budgets of half-open flows: their tokens, when they were refilled, and the flows noted so far.
+    fn change_embryos(&mut self, change: impl Fn(&mut [u64; 3])) {
+        for name in ["embryos4", "embryos6"] {
+            let map = self.dataplane.ebpf().map_mut(name).expect("a map of the object");
+            let mut budgets: PerCpuArray<_, [u64; 3]> = PerCpuArray::try_from(map).expect("an array by CPU");
+            let mut values: Vec<_> = budgets.get(&0, 0).expect("reading a budget").iter().copied().collect();
+            values.iter_mut().for_each(&change);
+            let values = PerCpuValues::try_from(values).expect("a value for each CPU");
+            budgets.set(0, values, 0).expect("writing a budget");
+        }
     }
 
     /// Empties the flow tables.
@@ -159,6 +182,7 @@ impl Machine for KernelMachine {
         maps.v6.flows.upsert(&v6.into_iter().collect::<Vec<_>>(), 0).expect("writing flows");
         age_clients(&maps.v4.affinity, secs);
         age_clients(&maps.v6.affinity, secs);
+        self.change_embryos(|[_, refilled_jiffies, _]| *refilled_jiffies = refilled_jiffies.wrapping_sub(ticks));
     }
 }
 

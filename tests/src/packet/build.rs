@@ -12,6 +12,9 @@ use super::{CLIENT_MAC, End, NODE_MAC, Transport};
 /// The IP protocol number of AH.
 const AUTHENTICATION: u8 = 51;
 
+/// The identification in the fragment header of a described packet.
+pub const ATOMIC_ID: u32 = 7;
+
 /// A packet from one end to another.
 #[derive(Clone, Debug)]
 pub struct Described {
@@ -64,26 +67,8 @@ impl Described {
     }
 
     /// An ICMP message of this type and code that quotes this packet, from a host to another.
-    pub fn icmp(&self, (kind, code): (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr) -> Vec<u8> {
-        let quoted = &self.bytes()[14..];
-        let ether_type = if from.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 };
-        let ethernet = Ethernet2Header { source: NODE_MAC, destination: CLIENT_MAC, ether_type };
-        let mut bytes = ethernet.to_bytes().to_vec();
-        match (from, to) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let kind = Icmpv4Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: word };
-                let icmp = Icmpv4Header::with_checksum(kind, quoted).to_bytes();
-                let len = u16::try_from(icmp.len() + quoted.len()).expect("a short packet");
-                let mut header = Ipv4Header::new(len, 63, IpNumber::ICMP, from.octets(), to.octets()).expect("short");
-                header.header_checksum = header.calc_header_checksum();
-                bytes.extend(header.to_bytes());
-                bytes.extend(icmp);
-            }
-            (IpAddr::V6(_), IpAddr::V6(_)) => return icmpv6((kind, code), word, from, to, quoted),
-            (from, to) => panic!("{from} and {to} are of two families"),
-        }
-        bytes.extend(quoted);
-        bytes
+    pub fn icmp(&self, kind: (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr) -> Vec<u8> {
+        icmp_about(&self.bytes()[14..], kind, word, from, to)
     }
 
     /// A redirect of ICMPv6 that quotes this packet (RFC 4861 section 4.5), from a router: `better` is the next hop to
@@ -151,7 +136,8 @@ impl Described {
         header.next_header = self.protocol();
         if let Some((offset, more)) = self.fragment {
             let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
-            extensions.extend([self.protocol().0, 0, high, low, 0, 0, 0, 7]);
+            extensions.extend([self.protocol().0, 0, high, low]);
+            extensions.extend(ATOMIC_ID.to_be_bytes());
             header.next_header = IpNumber::IPV6_FRAGMENTATION_HEADER;
         }
         if self.options_len > 0 {
@@ -207,4 +193,72 @@ fn icmpv6((kind, code): (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr, body:
         ..Ipv6Header::default()
     };
     [&ethernet.to_bytes()[..], &header.to_bytes(), &icmp.to_bytes(), body].concat()
+}
+
+/// An ICMP message of this type and code from a host to another; it quotes a packet from its network header on.
+pub fn icmp_about(quoted: &[u8], (kind, code): (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr) -> Vec<u8> {
+    let ether_type = if from.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 };
+    let ethernet = Ethernet2Header { source: NODE_MAC, destination: CLIENT_MAC, ether_type };
+    let mut bytes = ethernet.to_bytes().to_vec();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let kind = Icmpv4Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: word };
+            let icmp = Icmpv4Header::with_checksum(kind, quoted).to_bytes();
+            let len = u16::try_from(icmp.len() + quoted.len()).expect("a short packet");
+            let mut header = Ipv4Header::new(len, 63, IpNumber::ICMP, from.octets(), to.octets()).expect("short");
+            header.header_checksum = header.calc_header_checksum();
+            bytes.extend(header.to_bytes());
+            bytes.extend(icmp);
+        }
+        (IpAddr::V6(_), IpAddr::V6(_)) => return icmpv6((kind, code), word, from, to, quoted),
+        (from, to) => panic!("{from} and {to} are of two families"),
+    }
+    bytes.extend(quoted);
+    bytes
+}
+
+/// The fragments of a packet whose transport header starts at `l4`, in order. The first holds any transport header.
+pub fn cut(whole: &[u8], l4: usize, id: u32) -> Vec<Vec<u8>> {
+    let transport = &whole[l4..];
+    let (first, rest) = transport.split_at(FIRST_LEN.min(transport.len()));
+    let mut parts = vec![first];
+    parts.extend(rest.chunks(LATER_LEN));
+    let (mut offset, count) = (0, parts.len());
+    let mut fragments = Vec::new();
+    for (index, part) in parts.into_iter().enumerate() {
+        let place = u16::try_from(offset / 8).expect("a short packet");
+        fragments.push(fragment(&whole[..l4], part, (place, index + 1 < count, id)));
+        offset += part.len();
+    }
+    fragments
+}
+
+/// Bytes that the first fragment and the others hold: multiples of eight.
+const FIRST_LEN: usize = 24;
+const LATER_LEN: usize = 16;
+
+/// A part of a packet with these headers, at an offset in units of eight bytes.
+fn fragment(headers: &[u8], part: &[u8], (offset, has_more, id): (u16, bool, u32)) -> Vec<u8> {
+    let mut bytes = headers.to_vec();
+    if bytes[14] >> 4 == 4 {
+        let (mut header, _) = Ipv4Header::from_slice(&headers[14..]).expect("an IPv4 header");
+        header.identification = u16::try_from(id).expect("a small number");
+        header.more_fragments = has_more;
+        header.fragment_offset = IpFragOffset::try_new(offset).expect("a short packet");
+        header.dont_fragment = false;
+        header.set_payload_len(part.len()).expect("a short packet");
+        header.header_checksum = header.calc_header_checksum();
+        bytes[14..].copy_from_slice(&header.to_bytes());
+    } else {
+        // The one extension header that there may be names what follows it.
+        let names = if headers.len() > 14 + 40 { 14 + 40 } else { 14 + 6 };
+        let protocol = std::mem::replace(&mut bytes[names], IpNumber::IPV6_FRAGMENTATION_HEADER.0);
+        let [high, low] = (offset << 3 | u16::from(has_more)).to_be_bytes();
+        bytes.extend([protocol, 0, high, low]);
+        bytes.extend(id.to_be_bytes());
+        let len = u16::try_from(bytes.len() - 14 - 40 + part.len()).expect("a short packet");
+        bytes[18..20].copy_from_slice(&len.to_be_bytes());
+    }
+    bytes.extend(part);
+    bytes
 }

@@ -7,10 +7,10 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::world::{Change, change};
+use super::world::{Change, change, ranges};
 use crate::cases::Net;
 use crate::machine::Program;
-use crate::packet::{End, Transport};
+use crate::packet::{ATOMIC_ID, End, Transport};
 use crate::random::transport;
 use lb_common::table::Direction;
 
@@ -22,8 +22,27 @@ pub enum Step {
         program: Program,
         transport: Transport,
         ends: (End, End),
-        options_len: usize,
-        payload_len: usize,
+        shape: Shape,
+    },
+    /// The first fragment of a datagram from one end to another.
+    First {
+        program: Program,
+        transport: Transport,
+        ends: (End, End),
+        shape: Shape,
+        id: u32,
+    },
+    /// The next fragment of the datagram whose first one was sent `back` datagrams ago; at the same hook, unless told
+    /// otherwise.
+    Later {
+        program: Option<Program>,
+        back: usize,
+    },
+    /// Whoever sent the packet that came `back` packets ago sends another one.
+    Again {
+        transport: Transport,
+        back: usize,
+        shape: Shape,
     },
     /// Whoever got the packet that left `back` packets ago answers it.
     /// At the other hook of the same edge, unless told otherwise.
@@ -31,7 +50,9 @@ pub enum Step {
         program: Option<Program>,
         transport: Transport,
         back: usize,
-        payload_len: usize,
+        shape: Shape,
+        /// Only the first fragment of the answer.
+        first_of: Option<u32>,
     },
     /// An ICMP error about the packet that left `back` packets ago, by its receiver or by a router.
     Error {
@@ -39,6 +60,7 @@ pub enum Step {
         kind: (u8, u8),
         back: usize,
         is_by_receiver: bool,
+        quote: Quote,
     },
     Tables(Change),
     Wait {
@@ -47,39 +69,132 @@ pub enum Step {
     Evict(Direction),
 }
 
+/// What a packet looks like beside its ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Words of IPv4 options, or units of an IPv6 extension header.
+    pub options: usize,
+    pub extension: u8,
+    pub payload_len: usize,
+    /// IPv6: a fragment header, but no fragment (RFC 6946).
+    pub is_atomic: bool,
+}
+
+/// What an ICMP error quotes of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Quote {
+    pub shape: Shape,
+    /// Fragment offset and "more fragments".
+    pub fragment: Option<(u16, bool)>,
+    /// No more than eight bytes behind the network header (RFC 792).
+    pub is_short: bool,
+}
+
 /// Waits: multiples of seven never come close to a time-out, so that the real time that a test takes does not matter.
 const WAITS_SECS: [u64; 5] = [7, 14, 63, 126, 86_450];
 
 /// Steps that bytes may tell of at most.
 const STEPS_MAX: usize = 200;
 
+/// IPv6 extension headers: hop by hop, routing, destination options, AH.
+const EXTENSIONS: [u8; 4] = [0, 43, 60, 51];
+
 const INGRESS: [Program; 2] = [Program::WorkloadIngress, Program::UplinkIngress];
 const EGRESS: [Program; 2] = [Program::WorkloadEgress, Program::UplinkEgress];
 
 /// Steps in the order in which they happen.
 pub fn history(net: Net) -> impl Strategy<Value = Vec<Step>> {
-    vec(step(net), 1..60)
+    vec(scene(net), 1..90).prop_map(|scenes| scenes.concat())
 }
 
-/// A history that is told by bytes: every two of them are one step, the same each time.
+/// A history that is told by bytes: every two of them are one scene, the same each time.
 pub fn history_of(net: Net, bytes: &[u8]) -> Vec<Step> {
-    let step = step(net);
-    let steps = bytes.chunks_exact(2).take(STEPS_MAX).map(|pair| {
+    let scene = scene(net);
+    let scenes = bytes.chunks_exact(2).take(STEPS_MAX).map(|pair| {
         let mut seed = [0; 32];
         seed[..2].copy_from_slice(pair);
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
         let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-        step.new_tree(&mut runner).expect("nothing is rejected").current()
+        scene.new_tree(&mut runner).expect("nothing is rejected").current()
     });
-    steps.collect()
+    scenes.flatten().collect()
+}
+
+/// A step, or a few that belong together and rarely meet by chance.
+fn scene(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    prop_oneof![
+        20 => step(net).prop_map(|step| vec![step]),
+        1 => rolling_update(net),
+        1 => restriction(net),
+        1 => direct_after_frontend(net),
+        1 => lost_tuple(net),
+    ]
+}
+
+/// A backend of a connection terminates, and is gone.
+fn rolling_update(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    (opening(net), any::<prop::sample::Index>(), shape()).prop_map(|((at, transport, ends), index, shape)| {
+        let again = Step::Again { transport, back: 0, shape };
+        let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
+        let [terminate, drained] = [Change::Terminate(at, index), Change::Drained(at)].map(Step::Tables);
+        vec![packet, terminate, again.clone(), drained, again]
+    })
+}
+
+/// A frontend's ranges change while a connection is open.
+fn restriction(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    (opening(net), ranges(), shape()).prop_map(|((at, transport, ends), ranges, shape)| {
+        let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
+        let again = Step::Again { transport, back: 0, shape };
+        vec![packet, Step::Tables(Change::Ranges(at, ranges)), again]
+    })
+}
+
+/// A client dials a frontend, then each endpoint itself, and somebody complains.
+fn direct_after_frontend(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    (opening(net), shape(), vec(prop_oneof![2 => error(net), 1 => answer()], 3)).prop_map(
+        move |((_, transport, ends), shape, then)| {
+            let places = [(2, 8080), (20, 8080), (21, 8080), (21, 8081)].map(|(host, port)| (net.host(host), port));
+            let tos = [ends.1].into_iter().chain(places);
+            let dials = tos.map(|to| {
+                let ends = (ends.0, to);
+                Step::Packet { program: Program::WorkloadIngress, transport, ends, shape }
+            });
+            dials.chain(then).collect()
+        },
+    )
+}
+
+/// The reply tuple of a connection is lost, and another connection gets it.
+fn lost_tuple(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    (opening(net), shape()).prop_map(move |((_, transport, (client, service)), shape)| {
+        let dial = |host| {
+            let ends = (client, (net.host(host), service.1));
+            Step::Packet { program: Program::WorkloadIngress, transport, ends, shape }
+        };
+        let (wait, again) = (Step::Wait { secs: WAITS_SECS[0] }, Step::Again { transport, back: 1, shape });
+        vec![dial(100), Step::Evict(Direction::Reply), dial(101), wait, again]
+    })
+}
+
+/// A packet that opens a connection to the first place, and the index of its frontend, which is that of its Service port.
+fn opening(net: Net) -> impl Strategy<Value = (usize, Transport, (End, End))> {
+    let transport = select(vec![(0, Transport::Tcp(2)), (1, Transport::Udp), (2, Transport::Sctp)]);
+    let service = select(vec![(0, 80_u16), (3, 8080)]);
+    (transport, client(net), service).prop_map(move |((proto, transport), client, (place, port))| {
+        (place + proto, transport, (client, (net.host(100), port)))
+    })
 }
 
 fn step(net: Net) -> impl Strategy<Value = Step> {
     prop_oneof![
-        10 => packet(net, INGRESS, client(net), service(net)),
-        3 => packet(net, INGRESS, client(net), backend(net)),
-        2 => packet(net, EGRESS, backend(net), client(net)),
-        1 => packet(net, [Program::WorkloadIngress, Program::UplinkEgress], backend(net), service(net)),
+        10 => packet(INGRESS, client(net), service(net)),
+        3 => packet(INGRESS, client(net), backend(net)),
+        2 => packet(EGRESS, backend(net), client(net)),
+        1 => packet([Program::WorkloadIngress, Program::UplinkEgress], backend(net), service(net)),
+        4 => first(net),
+        6 => (hook(), 0_usize..3).prop_map(|(program, back)| Step::Later { program, back }),
+        10 => (transport(), 0_usize..8, shape()).prop_map(|(transport, back, shape)| Step::Again { transport, back, shape }),
         12 => answer(),
         4 => error(net),
         4 => change().prop_map(Step::Tables),
@@ -90,33 +205,65 @@ fn step(net: Net) -> impl Strategy<Value = Step> {
 
 /// The client pod is a backend as well; two ports of it, so that connections collide.
 fn client(net: Net) -> impl Strategy<Value = End> {
-    (select(vec![2_u8, 3]), select(vec![40_000_u16, 40_001, 8080])).prop_map(move |(host, port)| (net.host(host), port))
+    let port = prop_oneof![4 => Just(40_000_u16), 1 => Just(40_001), 2 => Just(8080)];
+    (prop_oneof![3 => Just(2_u8), 1 => Just(3)], port).prop_map(move |(host, port)| (net.host(host), port))
 }
 
 fn service(net: Net) -> impl Strategy<Value = End> {
-    (select(vec![100_u8, 101]), select(vec![80_u16, 8080, 9])).prop_map(move |(host, port)| (net.host(host), port))
+    let host = prop_oneof![3 => Just(100_u8), 1 => Just(101)];
+    let port = prop_oneof![5 => Just(80_u16), 2 => Just(8080), 1 => Just(9)];
+    (host, port).prop_map(move |(host, port)| (net.host(host), port))
 }
 
 fn backend(net: Net) -> impl Strategy<Value = End> {
     (select(vec![2_u8, 20, 21]), select(vec![8080_u16, 8081, 80])).prop_map(move |(host, port)| (net.host(host), port))
 }
 
+/// Pods are busier than the network.
+fn program([workload, uplink]: [Program; 2]) -> impl Strategy<Value = Program> {
+    prop_oneof![3 => Just(workload), 1 => Just(uplink)]
+}
+
 fn packet(
-    net: Net,
     programs: [Program; 2],
     from: impl Strategy<Value = End>,
     to: impl Strategy<Value = End>,
 ) -> impl Strategy<Value = Step> {
-    (select(programs.to_vec()), transport(), from, to, 0_usize..4, 0_usize..64).prop_map(
-        move |(program, transport, from, to, options, payload_len)| {
-            let options_len = match (net, options) {
-                (_, 0) => 0,
-                (Net::V4, words) => words * 4,
-                (Net::V6, units) => units * 8 - 2,
-            };
-            Step::Packet { program, transport, ends: (from, to), options_len, payload_len }
-        },
-    )
+    (program(programs), transport(), from, to, shape()).prop_map(|(program, transport, from, to, shape)| Step::Packet {
+        program,
+        transport,
+        ends: (from, to),
+        shape,
+    })
+}
+
+fn first(net: Net) -> impl Strategy<Value = Step> {
+    (program(INGRESS), transport(), client(net), prop_oneof![4 => service(net), 1 => backend(net)], shape(), ids())
+        .prop_map(|(program, transport, from, to, shape, id)| Step::First {
+            program,
+            transport,
+            ends: (from, to),
+            shape,
+            id,
+        })
+}
+
+/// Few, so that datagrams have the same; one of them is that of the packets that are no fragments.
+fn ids() -> impl Strategy<Value = u32> {
+    select(vec![1_u32, 2, ATOMIC_ID])
+}
+
+/// Most as simple as can be.
+fn shape() -> impl Strategy<Value = Shape> {
+    let options = prop_oneof![2 => Just(0), 1 => 1_usize..4];
+    let extension = select(EXTENSIONS.to_vec());
+    let is_atomic = prop_oneof![9 => Just(false), 1 => Just(true)];
+    (options, extension, 0_usize..64, is_atomic).prop_map(|(options, extension, payload_len, is_atomic)| Shape {
+        options,
+        extension,
+        payload_len,
+        is_atomic,
+    })
 }
 
 /// Most at the right place.
@@ -125,24 +272,23 @@ fn hook() -> impl Strategy<Value = Option<Program>> {
 }
 
 fn answer() -> impl Strategy<Value = Step> {
-    (hook(), transport(), 0_usize..4, 0_usize..64).prop_map(|(program, transport, back, payload_len)| Step::Answer {
-        program,
-        transport,
-        back,
-        payload_len,
+    let first_of = prop_oneof![8 => Just(None), 1 => ids().prop_map(Some)];
+    (hook(), transport(), 0_usize..4, shape(), first_of).prop_map(|(program, transport, back, shape, first_of)| {
+        Step::Answer { program, transport, back, shape, first_of }
     })
 }
 
-/// Unreachable, too big, time exceeded, parameter problem, redirect, and an echo request that quotes by chance.
+/// Unreachable, too big, time exceeded, parameter problem, redirect, what neighbours say, and an echo request that quotes
+/// by chance.
 fn error(net: Net) -> impl Strategy<Value = Step> {
     let kinds = match net {
         Net::V4 => vec![(3, 3), (3, 4), (4, 0), (11, 0), (12, 0), (5, 1), (8, 0)],
-        Net::V6 => vec![(1, 4), (2, 0), (3, 0), (4, 1), (128, 0)],
+        Net::V6 => vec![(1, 4), (2, 0), (3, 0), (4, 1), (128, 0), (135, 0), (137, 0)],
     };
-    (hook(), select(kinds), 0_usize..6, any::<bool>()).prop_map(|(program, kind, back, is_by_receiver)| Step::Error {
-        program,
-        kind,
-        back,
-        is_by_receiver,
-    })
+    let fragment = prop_oneof![4 => Just(None), 1 => Just(Some((0, true))), 1 => Just(Some((3, true)))];
+    let quote =
+        (shape(), fragment, any::<bool>()).prop_map(|(shape, fragment, is_short)| Quote { shape, fragment, is_short });
+    (hook(), select(kinds), 0_usize..6, any::<bool>(), quote).prop_map(
+        |(program, kind, back, is_by_receiver, quote)| Step::Error { program, kind, back, is_by_receiver, quote },
+    )
 }

@@ -1,50 +1,68 @@
 //! One history on a machine, with the reference beside it.
 
-use lb_agent::dataplane::Tables;
 use lb_common::addr::Proto;
 
-use super::wire::{Wire, proto};
+use super::history::{Quote, Shape};
+use super::rule::Hits;
+use super::wire::{Part, Wire, proto};
 use super::world::World;
 use super::{Reference, Step};
 use crate::cases::Net;
 use crate::machine::{Machine, Program};
-use crate::packet::{Described, End, Transport};
+use crate::packet::{Described, End, Transport, cut, icmp_about};
+
+/// The IP protocol number of AH.
+const AUTHENTICATION: u8 = 51;
 
 /// What was compared.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Compared {
     pub packets: u64,
     /// Packets that did not stay as they were.
     pub changed: u64,
     pub tables: u64,
+    pub hits: Hits,
 }
 
 impl Compared {
-    pub fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: &Self) {
         self.packets += other.packets;
         self.changed += other.changed;
         self.tables += other.tables;
+        self.hits.add(&other.hits);
     }
 }
 
-/// Plays a history. The machine begins without flows, and both either have or have not seen a pod reach itself.
+/// What machine and reference begin with, beside empty tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Whether a pod has reached itself.
+    pub has_hairpins: bool,
+    /// Half-open connections that may be made.
+    pub embryos_max: usize,
+}
+
+/// Plays a history.
 ///
 /// # Errors
 ///
 /// Where machine and reference part.
-pub fn play(net: Net, machine: &mut dyn Machine, has_hairpins: bool, history: &[Step]) -> Result<Compared, String> {
+pub fn play(net: Net, machine: &mut dyn Machine, start: Start, history: &[Step]) -> Result<Compared, String> {
     let mut play = Play {
         net,
         machine,
-        reference: Reference::new(has_hairpins),
+        reference: Reference::new(start.has_hairpins, start.embryos_max),
         world: World::new(net),
+        came: Vec::new(),
         left: Vec::new(),
+        datagrams: Vec::new(),
         compared: Compared::default(),
     };
     play.set_tables();
     for (index, step) in history.iter().enumerate() {
         play.step(step).map_err(|difference| format!("step {index}, {step:?}: {difference}"))?;
     }
+    play.compared.hits = play.reference.hits().clone();
     Ok(play.compared)
 }
 
@@ -53,37 +71,51 @@ struct Play<'a> {
     machine: &'a mut dyn Machine,
     reference: Reference,
     world: World,
-    /// Packets that went on, as they were then; the last one last.
+    /// Packets as they came, and as they left; the last one last.
+    came: Vec<(Program, Vec<u8>)>,
     left: Vec<(Program, Vec<u8>)>,
+    /// Fragments that are still to be sent, by datagram, the next one last.
+    datagrams: Vec<(Program, Vec<Vec<u8>>)>,
     compared: Compared,
 }
 
 impl Play<'_> {
     fn set_tables(&mut self) {
-        let tables: Tables = self.world.tables();
-        self.machine.set_tables(&tables);
-        self.reference.set_tables(&tables);
+        self.machine.set_tables(&self.world.tables());
+        self.reference.set_policy(self.world.policy());
     }
 
     fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
-            Step::Packet { program, transport, ends: (from, to), options_len, payload_len } => {
-                let payload = vec![b'x'; *payload_len];
-                let packet = Described { payload, options_len: *options_len, ..Described::new(*transport, *from, *to) };
-                self.packet(*program, &packet.bytes())
+            Step::Packet { program, transport, ends, shape } => {
+                self.packet(*program, &self.described(*transport, *ends, *shape), &[])
             }
-            Step::Answer { program, transport, back, payload_len } => {
-                let Some((hook, from, to, protocol)) = self.left(*back) else { return Ok(()) };
-                let transport = like(protocol, *transport);
-                let packet = Described { payload: vec![b'y'; *payload_len], ..Described::new(transport, to, from) };
-                self.packet(program.unwrap_or_else(|| opposite(hook)), &packet.bytes())
+            Step::First { program, transport, ends, shape, id } => {
+                self.first(*program, &self.described(*transport, *ends, shape.whole()), *id)
             }
-            Step::Error { program, kind, back, is_by_receiver } => {
-                let Some((hook, from, to, protocol)) = self.left(*back) else { return Ok(()) };
-                let about = Described::new(like(protocol, Transport::Tcp(0x10)), from, to);
+            Step::Later { program, back } => {
+                let Some((hook, rest)) = self.datagrams.iter_mut().rev().nth(*back) else { return Ok(()) };
+                let (hook, fragment) = (*hook, rest.pop());
+                fragment.map_or(Ok(()), |fragment| self.packet(program.unwrap_or(hook), &fragment, &[]))
+            }
+            Step::Again { transport, back, shape } => {
+                let Some((hook, from, to, protocol)) = ends_of(&self.came, *back) else { return Ok(()) };
+                self.packet(hook, &self.described(like(protocol, *transport), (from, to), *shape), &[])
+            }
+            Step::Answer { program, transport, back, shape, first_of } => {
+                let Some((hook, from, to, protocol)) = ends_of(&self.left, *back) else { return Ok(()) };
+                let (program, transport) = (program.unwrap_or_else(|| opposite(hook)), like(protocol, *transport));
+                match first_of {
+                    Some(id) => self.first(program, &self.described(transport, (to, from), shape.whole()), *id),
+                    None => self.packet(program, &self.described(transport, (to, from), *shape), &[]),
+                }
+            }
+            Step::Error { program, kind, back, is_by_receiver, quote } => {
+                let Some((hook, from, to, protocol)) = ends_of(&self.left, *back) else { return Ok(()) };
+                let quoted = self.quoted(like(protocol, Transport::Tcp(0x10)), (from, to), *quote);
                 let by = if *is_by_receiver { to.0 } else { self.net.host(250) };
-                let error = about.icmp(*kind, [0, 0, 5, 0], by, from.0);
-                self.packet(program.unwrap_or_else(|| opposite(hook)), &error)
+                let error = icmp_about(&quoted, *kind, [0, 0, 5, 0], by, from.0);
+                self.packet(program.unwrap_or_else(|| opposite(hook)), &error, &[])
             }
             Step::Tables(change) => {
                 self.world.change(change);
@@ -104,12 +136,58 @@ impl Play<'_> {
         }
     }
 
-    fn packet(&mut self, program: Program, packet: &[u8]) -> Result<(), String> {
+    fn described(&self, transport: Transport, (from, to): (End, End), shape: Shape) -> Vec<u8> {
+        let options_len = match (self.net, shape.options) {
+            (_, 0) => 0,
+            (Net::V4, words) => words * 4,
+            // AH has twelve bytes at least (RFC 4302), and IPv6 wants a multiple of eight.
+            (Net::V6, units) => units.max(if shape.extension == AUTHENTICATION { 2 } else { 1 }) * 8 - 2,
+        };
+        let fragment = (self.net == Net::V6 && shape.is_atomic).then_some((0, false));
+        let packet = Described {
+            payload: (0..=u8::MAX).cycle().skip(shape.payload_len).take(shape.payload_len).collect(),
+            options_len,
+            extension: shape.extension,
+            fragment,
+            ..Described::new(transport, from, to)
+        };
+        let mut bytes = packet.bytes();
+        if (self.net, transport) == (Net::V6, Transport::UdpUnsummed) {
+            // Of tunnels (RFC 6935).
+            let l4 = Wire::read(&bytes).l4;
+            bytes[l4 + 6..l4 + 8].fill(0);
+        }
+        bytes
+    }
+
+    /// What an ICMP error says of a packet, from its network header on.
+    fn quoted(&self, transport: Transport, (from, to): (End, End), quote: Quote) -> Vec<u8> {
+        let bytes = match quote.fragment {
+            None => self.described(transport, (from, to), quote.shape),
+            fragment => Described { fragment, ..Described::new(transport, from, to) }.bytes(),
+        };
+        let l4 = Wire::read(&bytes).l4;
+        let end = if quote.is_short { l4 + 8 } else { bytes.len() };
+        bytes[14..end].to_vec()
+    }
+
+    /// Sends the first fragment of a datagram, and keeps the others.
+    fn first(&mut self, program: Program, whole: &[u8], id: u32) -> Result<(), String> {
+        let l4 = Wire::read(whole).l4;
+        let mut fragments = cut(whole, l4, id);
+        let first = fragments.remove(0);
+        fragments.reverse();
+        self.datagrams.push((program, fragments));
+        let first_len = first.len() - Wire::read(&first).l4;
+        self.packet(program, &first, &whole[l4 + first_len..])
+    }
+
+    fn packet(&mut self, program: Program, packet: &[u8], beyond: &[u8]) -> Result<(), String> {
         let given = self.machine.run(program, packet);
         self.reference.set_held(&self.machine.flows());
         let expected = self
             .reference
-            .judge(program, packet, &given)
+            .judge(program, (packet, beyond), &given)
             .map_err(|reason| format!("{program:?} of {}: {reason}", describe_bytes(packet)))?;
         if given != expected {
             let (given, expected) = (describe(&given), describe(&expected));
@@ -122,17 +200,28 @@ impl Play<'_> {
         if given.1 != packet {
             self.compared.changed += 1;
         }
+        self.came.push((program, packet.to_vec()));
         self.left.push((program, given.1));
         Ok(())
     }
+}
 
-    /// The ends of the packet that left `back` packets ago, if it had ports.
-    fn left(&self, back: usize) -> Option<(Program, End, End, Proto)> {
-        let (hook, bytes) = self.left.iter().rev().nth(back)?;
-        let wire = Wire::read(bytes);
-        let proto = proto(wire.protocol)?;
-        let (from, to) = wire.ends();
-        Some((*hook, from, to, proto))
+/// The ends of the packet that was seen `back` packets ago, if it had ports.
+fn ends_of(seen: &[(Program, Vec<u8>)], back: usize) -> Option<(Program, End, End, Proto)> {
+    let (hook, bytes) = seen.iter().rev().nth(back)?;
+    let wire = Wire::read(bytes);
+    if matches!(wire.part, Part::Later(_)) {
+        return None;
+    }
+    let proto = proto(wire.protocol)?;
+    let (from, to) = wire.ends();
+    Some((*hook, from, to, proto))
+}
+
+impl Shape {
+    /// One that is long enough to be cut, and is no fragment yet.
+    fn whole(self) -> Self {
+        Self { payload_len: self.payload_len + 64, is_atomic: false, ..self }
     }
 }
 

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
-use etherparse::{IpNumber, LaxNetSlice, LaxSlicedPacket, NetSlice, SlicedPacket};
+use etherparse::{
+    IpNumber, Ipv6ExtensionSlice, Ipv6ExtensionsSlice, LaxNetSlice, LaxSlicedPacket, NetSlice, SlicedPacket,
+};
 use lb_common::addr::Proto;
 
 use crate::packet::End;
@@ -20,7 +22,44 @@ pub struct Wire {
     /// Where the transport or ICMP header starts.
     pub l4: usize,
     pub protocol: IpNumber,
-    pub is_fragment: bool,
+    pub part: Part,
+    /// A whole packet that says that it is a fragment (RFC 6946).
+    pub is_atomic_fragment: bool,
+    /// What comes behind this packet in its datagram: the transport checksum covers it.
+    beyond: Vec<u8>,
+}
+
+/// Which part of a datagram a packet is, with the datagram's identification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    First(u32),
+    Later(u32),
+}
+
+impl Part {
+    const fn of(offset: u16, has_more: bool, id: u32) -> Self {
+        match (offset, has_more) {
+            (0, false) => Self::Whole,
+            (0, true) => Self::First(id),
+            _ => Self::Later(id),
+        }
+    }
+
+    fn of_ipv4(header: &etherparse::Ipv4HeaderSlice<'_>) -> Self {
+        let id = header.identification().into();
+        Self::of(header.fragments_offset().value(), header.more_fragments(), id)
+    }
+
+    /// None where there is no fragment header.
+    fn of_ipv6(extensions: &Ipv6ExtensionsSlice<'_>) -> Option<Self> {
+        extensions.clone().into_iter().find_map(|extension| match extension {
+            Ipv6ExtensionSlice::Fragment(header) => {
+                Some(Self::of(header.fragment_offset().value(), header.more_fragments(), header.identification()))
+            }
+            _ => None,
+        })
+    }
 }
 
 /// The packet that an ICMP error quotes, in the bytes of the error.
@@ -31,25 +70,40 @@ pub struct Quoted {
     l4: usize,
     pub proto: Proto,
     pub ends: (End, End),
+    pub part: Part,
+    /// Less of it than the packet had.
+    pub is_cut_short: bool,
 }
 
 impl Wire {
     /// Finds the places; panics where the packet is not well-formed.
     pub fn read(bytes: &[u8]) -> Self {
         let packet = SlicedPacket::from_ethernet(bytes).expect("a well-formed packet");
-        let (payload, is_fragment, protocol, addresses) = match packet.net.as_ref().expect("a network header") {
-            NetSlice::Ipv4(ip) => {
-                let payload = ip.payload();
-                (payload.payload, payload.fragmented, payload.ip_number, ETHERNET + 12..ETHERNET + 20)
-            }
-            NetSlice::Ipv6(ip) => {
-                let payload = ip.payload();
-                (payload.payload, payload.fragmented, payload.ip_number, ETHERNET + 8..ETHERNET + 40)
-            }
+        let (payload, part, addresses) = match packet.net.as_ref().expect("a network header") {
+            NetSlice::Ipv4(ip) => (ip.payload(), Some(Part::of_ipv4(&ip.header())), ETHERNET + 12..ETHERNET + 20),
+            NetSlice::Ipv6(ip) => (ip.payload(), Part::of_ipv6(ip.extensions()), ETHERNET + 8..ETHERNET + 40),
             NetSlice::Arp(arp) => panic!("neither IPv4 nor IPv6: {arp:?}"),
         };
-        let l4 = bytes.len() - payload.len();
-        Self { bytes: bytes.to_vec(), addresses, l4, protocol, is_fragment }
+        let (l4, protocol) = (bytes.len() - payload.payload.len(), payload.ip_number);
+        let is_atomic_fragment = part == Some(Part::Whole) && addresses.len() == 32;
+        let part = part.unwrap_or(Part::Whole);
+        Self { bytes: bytes.to_vec(), addresses, l4, protocol, part, is_atomic_fragment, beyond: Vec::new() }
+    }
+
+    /// With what comes behind it in its datagram.
+    #[must_use]
+    pub fn with_beyond(self, beyond: &[u8]) -> Self {
+        Self { beyond: beyond.to_vec(), ..self }
+    }
+
+    /// Whether anything stands between the addresses and the transport header, a fragment header apart.
+    pub fn has_options(&self) -> bool {
+        let is_fragment_header = usize::from(!self.is_v4() && (self.is_atomic_fragment || self.part != Part::Whole));
+        self.l4 > self.addresses.end + 8 * is_fragment_header
+    }
+
+    pub fn is_udp_without_sum(&self) -> bool {
+        self.protocol == IpNumber::UDP && self.bytes[self.l4 + 6..self.l4 + 8] == [0, 0]
     }
 
     pub fn is_v4(&self) -> bool {
@@ -87,6 +141,13 @@ impl Wire {
         self.checksum_transport();
     }
 
+    /// Lets a packet of which only the network header is known go from one host to another.
+    pub fn set_addresses(&mut self, from: IpAddr, to: IpAddr) {
+        let addresses = self.addresses.clone();
+        write_addresses(&mut self.bytes[addresses], from, to);
+        self.checksum_network(0);
+    }
+
     /// Turns the Ethernet header round.
     pub fn turn_back(&mut self) {
         let macs: Vec<u8> = self.bytes[..12].to_vec();
@@ -98,18 +159,20 @@ impl Wire {
     pub fn quoted(&self) -> Option<Quoted> {
         let network = self.l4 + 8;
         let packet = LaxSlicedPacket::from_ip(self.bytes.get(network..)?).ok()?;
-        let (payload, addresses) = match packet.net.as_ref()? {
-            LaxNetSlice::Ipv4(ip) => (ip.payload(), network + 12..network + 20),
-            LaxNetSlice::Ipv6(ip) => (ip.payload(), network + 8..network + 40),
+        let (payload, part, addresses) = match packet.net.as_ref()? {
+            LaxNetSlice::Ipv4(ip) => (ip.payload(), Part::of_ipv4(&ip.header()), network + 12..network + 20),
+            LaxNetSlice::Ipv6(ip) => {
+                (ip.payload(), Part::of_ipv6(ip.extensions()).unwrap_or(Part::Whole), network + 8..network + 40)
+            }
             LaxNetSlice::Arp(_) => return None,
         };
         let proto = proto(payload.ip_number)?;
-        if payload.fragmented || payload.payload.len() < 4 {
+        if payload.payload.len() < 4 {
             return None;
         }
-        let l4 = self.bytes.len() - payload.payload.len();
+        let (l4, is_cut_short) = (self.bytes.len() - payload.payload.len(), payload.incomplete);
         let ends = ends(&self.bytes, &addresses, l4);
-        Some(Quoted { network, addresses, l4, proto, ends })
+        Some(Quoted { network, addresses, l4, proto, ends, part, is_cut_short })
     }
 
     /// Lets an ICMP error go between two hosts and be about a packet between two ends.
@@ -147,10 +210,11 @@ impl Wire {
             return;
         }
         self.bytes[at.clone()].fill(0);
-        let len = u32::try_from(self.bytes.len() - self.l4).expect("a short packet").to_be_bytes();
+        let len = self.bytes.len() - self.l4 + self.beyond.len();
+        let len = u32::try_from(len).expect("a short packet").to_be_bytes();
         let pseudo = [&self.bytes[self.addresses.clone()], &len, &[0, self.protocol.0]].concat();
         let pseudo = if covers_addresses { pseudo.as_slice() } else { &[] };
-        let sum = match !internet_sum(&[pseudo, &self.bytes[self.l4..]]) {
+        let sum = match !internet_sum(&[pseudo, &self.bytes[self.l4..], &self.beyond]) {
             0 if self.protocol == IpNumber::UDP => 0xffff,
             sum => sum,
         };

@@ -1,31 +1,43 @@
-//! The configuration of the small world: six frontends of each protocol, whose scopes and backends change.
+//! The configuration of the small world: six Service ports with two frontends each, whose scopes and backends change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_agent::dataplane::{FamilyTables, Tables};
-use lb_common::addr::Proto;
+use lb_common::addr::{Addr, Proto};
 use lb_common::table::{
-    Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin, PoolKey,
-    Rule, Scope, Scopes, bpf_spin_lock,
+    Backend, Frontend as Row, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
+    PoolKey, Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use super::policy::{Choice, Frontend, Policy, Prefix};
 use crate::cases::Net;
 use crate::packet::End;
 
-/// What becomes of one frontend.
+/// Host and port.
+type Place = (u8, u16);
+
+/// What becomes of one Service port or frontend.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// New backends, by host and port; both kinds of client get them.
-    Backends(usize, Vec<(u8, u16)>),
-    /// What pods get, while the outside keeps its backends.
+    /// New backends of a Service port, which both kinds of client get again.
+    Backends(usize, Backends),
+    /// One of the cluster's backends terminates, unless it is the only one.
+    Terminate(usize, prop::sample::Index),
+    /// Those that were terminating are gone.
+    Drained(usize),
+    /// What pods get at a frontend, while the outside keeps its backends.
     Workload(usize, Fixed),
-    /// What everybody gets.
+    /// What everybody gets there.
     All(usize, Fixed),
     /// The frontend goes.
     Remove(usize),
+    /// From where a frontend may be dialled.
+    Ranges(usize, Option<Vec<Range>>),
+    /// How long clients of a Service port keep their backend; 0: not at all.
+    Affinity(usize, u32),
 }
 
 /// A scope without backends.
@@ -36,22 +48,87 @@ pub enum Fixed {
     Drop,
 }
 
-/// The places of the frontends: host and port.
-const PLACES: [(u8, u16); 4] = [(100, 80), (100, 8080), (101, 80), (101, 8080)];
+/// The backends of a Service port.
+#[derive(Clone, Debug)]
+pub struct Backends {
+    cluster: Vec<Place>,
+    /// Those on this node.
+    here: Vec<Place>,
+    /// Terminating: what they have begun goes on.
+    draining: Vec<Place>,
+    /// What pods and the network choose from.
+    chosen: [Set; 2],
+}
+
+/// Which backends a scope chooses from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Set {
+    Cluster,
+    /// Those of the cluster's that are here.
+    Near,
+    /// Those here, ready or not.
+    Local,
+}
+
+/// A range of clients.
+#[derive(Clone, Copy, Debug)]
+pub enum Range {
+    /// Around a host: so many last bits do not count.
+    Around(u8, u8),
+    /// All addresses whose first bit is this.
+    Half(bool),
+}
+
+/// The places of the frontends.
+const PLACES: [Place; 4] = [(100, 80), (100, 8080), (101, 80), (101, 8080)];
 const PROTOS: [Proto; 3] = [Proto::TCP, Proto::UDP, Proto::SCTP];
 /// All frontends, by index: every place with every protocol.
 const FRONTENDS: usize = PLACES.len() * PROTOS.len();
+/// Service ports: as one Service with two addresses has them, each has a frontend at both.
+const SERVICES: usize = FRONTENDS / 2;
 /// All backends. The first is a client as well, the last two share an address.
-const BACKENDS: [(u8, u16); 4] = [(2, 8080), (20, 8080), (21, 8080), (21, 8081)];
+const BACKENDS: [Place; 4] = [(2, 8080), (20, 8080), (21, 8080), (21, 8081)];
+/// One host each, both clients, neither, the endpoints, everybody, and everybody in two halves (SR-06).
+const RANGES: [Range; 9] = [
+    Range::Around(2, 0),
+    Range::Around(3, 0),
+    Range::Around(2, 1),
+    Range::Around(0, 2),
+    Range::Around(4, 2),
+    Range::Around(16, 4),
+    Range::Around(0, 8),
+    Range::Half(false),
+    Range::Half(true),
+];
+/// Never close to a sum of waits, which are multiples of seven.
+const AFFINITY_SECS: [u32; 4] = [0, 31, 101, 10_801];
 
 pub fn change() -> impl Strategy<Value = Change> {
+    // Those that are dialled most change most.
+    let service = || prop_oneof![3 => 0..PROTOS.len(), 1 => 0..SERVICES];
+    let frontend = || prop_oneof![3 => 0..PROTOS.len(), 1 => 0..FRONTENDS];
     let fixed = || select(vec![Fixed::Pass, Fixed::Reject, Fixed::Drop]);
     prop_oneof![
-        6 => (0..FRONTENDS, subsequence(BACKENDS.to_vec(), 1..=4)).prop_map(|(at, backends)| Change::Backends(at, backends)),
-        1 => (0..FRONTENDS, fixed()).prop_map(|(at, fixed)| Change::Workload(at, fixed)),
-        2 => (0..FRONTENDS, fixed()).prop_map(|(at, fixed)| Change::All(at, fixed)),
-        1 => (0..FRONTENDS).prop_map(Change::Remove),
+        6 => (service(), backends()).prop_map(|(service, backends)| Change::Backends(service, backends)),
+        4 => (service(), any::<prop::sample::Index>()).prop_map(|(service, index)| Change::Terminate(service, index)),
+        3 => service().prop_map(Change::Drained),
+        1 => (frontend(), fixed()).prop_map(|(at, fixed)| Change::Workload(at, fixed)),
+        2 => (frontend(), fixed()).prop_map(|(at, fixed)| Change::All(at, fixed)),
+        1 => frontend().prop_map(Change::Remove),
+        3 => (frontend(), ranges()).prop_map(|(at, ranges)| Change::Ranges(at, ranges)),
+        2 => (service(), select(AFFINITY_SECS.to_vec())).prop_map(|(service, secs)| Change::Affinity(service, secs)),
     ]
+}
+
+pub fn ranges() -> impl Strategy<Value = Option<Vec<Range>>> {
+    prop::option::weighted(0.75, subsequence(RANGES.to_vec(), 1..=3))
+}
+
+fn backends() -> impl Strategy<Value = Backends> {
+    let all = || BACKENDS.to_vec();
+    let set = || prop_oneof![3 => Just(Set::Cluster), 1 => Just(Set::Near), 1 => Just(Set::Local)];
+    (subsequence(all(), 1..=4), subsequence(all(), 0..=4), subsequence(all(), 0..=2), [set(), set()])
+        .prop_map(|(cluster, here, draining, chosen)| Backends { cluster, here, draining, chosen })
 }
 
 impl From<Fixed> for Scope {
@@ -64,27 +141,71 @@ impl From<Fixed> for Scope {
     }
 }
 
+impl From<Fixed> for Choice {
+    fn from(fixed: Fixed) -> Self {
+        match fixed {
+            Fixed::Pass => Self::Pass,
+            Fixed::Reject => Self::Reject,
+            Fixed::Drop => Self::Drop,
+        }
+    }
+}
+
+impl Range {
+    fn prefix(self, net: Net) -> Prefix {
+        match self {
+            Self::Around(host, bits) => (net.host(host), net.bits() - bits),
+            Self::Half(bit) => {
+                let first = u8::from(bit) << 7;
+                let addr = match net {
+                    Net::V4 => IpAddr::from([first, 0, 0, 0]),
+                    Net::V6 => IpAddr::from((u128::from(first) << 120).to_be_bytes()),
+                };
+                (addr, 1)
+            }
+        }
+    }
+}
+
 /// The frontends as they are.
 #[derive(Debug)]
 pub struct World {
     net: Net,
-    services: BTreeMap<usize, Service>,
+    services: Vec<Service>,
+    frontends: BTreeMap<usize, Fixture>,
     pools: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Service {
+    backends: Backends,
+    /// The first of three pools.
     pool: u32,
-    backends: Vec<(u8, u16)>,
-    scopes: [Scope; 2],
+    affinity_secs: u32,
+}
+
+/// A frontend, beside what its Service port says.
+#[derive(Clone, Debug, Default)]
+struct Fixture {
+    /// For pods and for the network.
+    fixed: [Option<Fixed>; 2],
+    ranges: Option<Vec<Range>>,
 }
 
 impl World {
-    /// Every frontend balances, most over several backends.
+    /// Every frontend balances, most over several backends; some Services keep their clients, some frontends ask where
+    /// they come from.
     pub fn new(net: Net) -> Self {
-        let mut world = Self { net, services: BTreeMap::new(), pools: 0 };
-        for at in 0..FRONTENDS {
-            world.change(&Change::Backends(at, BACKENDS[at % 3..=3 - at % 2].to_vec()));
+        let mut world = Self { net, services: Vec::new(), frontends: BTreeMap::new(), pools: 0 };
+        for service in 0..SERVICES {
+            let cluster = BACKENDS[service % 3..=3 - service % 2].to_vec();
+            let backends = Backends { cluster, here: vec![], draining: vec![], chosen: [Set::Cluster; 2] };
+            let affinity_secs = AFFINITY_SECS[service / 3 * (1 + service % 2)];
+            world.services.push(Service { backends: backends.clone(), pool: 0, affinity_secs });
+            world.change(&Change::Backends(service, backends));
+        }
+        for at in 6..9 {
+            world.change(&Change::Ranges(at, Some(vec![RANGES[0], RANGES[2], RANGES[5]])));
         }
         world
     }
@@ -92,70 +213,197 @@ impl World {
     pub fn change(&mut self, change: &Change) {
         match change {
             Change::Backends(at, backends) => {
+                let service = &mut self.services[*at];
+                service.backends = backends.clone();
                 // A pool never changes.
-                self.pools += 1;
-                let scope = Scope::balance(self.pools, u16::try_from(backends.len()).expect("few"));
-                let service = Service { pool: self.pools, backends: backends.clone(), scopes: [scope; 2] };
-                self.services.insert(*at, service);
+                service.pool = self.pools + 1;
+                self.pools += 3;
+                for frontend in [*at, *at + SERVICES] {
+                    self.frontends.entry(frontend).or_default().fixed = [None; 2];
+                }
             }
-            Change::Workload(at, fixed) => {
-                self.services.entry(*at).and_modify(|service| service.scopes[0] = (*fixed).into());
+            Change::Terminate(at, index) => {
+                let mut backends = self.services[*at].backends.clone();
+                if backends.cluster.len() > 1 {
+                    let gone = backends.cluster.remove(index.index(backends.cluster.len()));
+                    backends.here.retain(|place| *place != gone);
+                    backends.draining.push(gone);
+                    self.change(&Change::Backends(*at, backends));
+                }
             }
-            Change::All(at, fixed) => {
-                self.services.entry(*at).and_modify(|service| service.scopes = [(*fixed).into(); 2]);
-            }
-            Change::Remove(at) => drop(self.services.remove(at)),
+            Change::Drained(at) => self.services[*at].backends.draining.clear(),
+            Change::Workload(at, fixed) => self.with(*at, |frontend| frontend.fixed[0] = Some(*fixed)),
+            Change::All(at, fixed) => self.with(*at, |frontend| frontend.fixed = [Some(*fixed); 2]),
+            Change::Remove(at) => drop(self.frontends.remove(at)),
+            Change::Ranges(at, ranges) => self.with(*at, |frontend| frontend.ranges.clone_from(ranges)),
+            Change::Affinity(at, secs) => self.services[*at].affinity_secs = *secs,
         }
     }
 
+    fn with(&mut self, at: usize, change: impl FnOnce(&mut Fixture)) {
+        self.frontends.get_mut(&at).map(change);
+    }
+
+    fn end(&self, (host, port): Place) -> End {
+        (self.net.host(host), port)
+    }
+
+    /// What the reference is told.
+    pub fn policy(&self) -> Policy {
+        let mut policy = Policy::default();
+        for (at, fixture) in &self.frontends {
+            let service = &self.services[at % SERVICES];
+            let choice = |kind: usize| match fixture.fixed[kind] {
+                Some(fixed) => fixed.into(),
+                None => match service.backends.of(service.backends.chosen[kind]) {
+                    (_, backends) if backends.is_empty() => Choice::Drop,
+                    (number, backends) => {
+                        Choice::Balance(service.pool + number, backends.iter().map(|place| self.end(*place)).collect())
+                    }
+                },
+            };
+            policy.frontends.push(Frontend {
+                id: id(*at),
+                end: self.end(PLACES[at / PROTOS.len()]),
+                proto: PROTOS[at % PROTOS.len()],
+                service: service_port(at % SERVICES),
+                for_pods: choice(0),
+                for_network: choice(1),
+                ranges: fixture
+                    .ranges
+                    .as_ref()
+                    .map(|ranges| ranges.iter().map(|range| range.prefix(self.net)).collect()),
+                affinity_secs: service.affinity_secs.into(),
+            });
+        }
+        for at in self.served() {
+            let members = self.services[at].backends.members();
+            policy.members.extend(members.map(|(place, _)| (service_port(at), self.end(place))));
+        }
+        policy
+    }
+
+    /// Service ports that a frontend is left of.
+    fn served(&self) -> BTreeSet<usize> {
+        self.frontends.keys().map(|at| at % SERVICES).collect()
+    }
+
+    /// What the machines are told.
     pub fn tables(&self) -> Tables {
         let mut tables = Tables::default();
-        for (at, service) in &self.services {
-            let id = u32::try_from(*at).expect("few") + 1;
-            let (host, port) = PLACES[at / PROTOS.len()];
-            let end = (self.net.host(host), port);
-            let proto = PROTOS[at % PROTOS.len()];
-            let backends = service.backends.iter().map(|(host, port)| (self.net.host(*host), *port));
-            match self.net {
-                Net::V4 => insert(&mut tables.v4, (id, proto), end, service.pool, backends, |addr| match addr {
-                    IpAddr::V4(addr) => addr.octets(),
-                    IpAddr::V6(addr) => panic!("{addr} in a world of IPv4"),
-                }),
-                Net::V6 => insert(&mut tables.v6, (id, proto), end, service.pool, backends, |addr| match addr {
-                    IpAddr::V6(addr) => addr.octets(),
-                    IpAddr::V4(addr) => panic!("{addr} in a world of IPv6"),
-                }),
-            }
-            let [workload, external] = service.scopes;
-            // A Service port has the frontends of both addresses, as one Service with two addresses.
-            let service_port = id % 6 + 1;
-            tables.scopes.insert(id, Scopes { workload, host: workload, external, service_port, ..Scopes::PASS });
+        match self.net {
+            Net::V4 => self.family(&mut tables.v4, |addr| match addr {
+                IpAddr::V4(addr) => addr.octets(),
+                IpAddr::V6(addr) => panic!("{addr} in a world of IPv4"),
+            }),
+            Net::V6 => self.family(&mut tables.v6, |addr| match addr {
+                IpAddr::V6(addr) => addr.octets(),
+                IpAddr::V4(addr) => panic!("{addr} in a world of IPv6"),
+            }),
+        }
+        for (at, fixture) in &self.frontends {
+            let service = &self.services[at % SERVICES];
+            let [workload, external] = [0, 1].map(|kind| service.scope(kind, fixture));
+            let (service_port, affinity_secs) = (service_port(at % SERVICES), service.affinity_secs);
+            let scopes = Scopes { workload, host: workload, external, service_port, affinity_secs, ..Scopes::PASS };
+            tables.scopes.insert(id(*at), scopes);
         }
         tables
     }
+
+    fn family<A: Addr>(&self, tables: &mut FamilyTables<A>, octets: impl Fn(IpAddr) -> A) {
+        for (at, fixture) in &self.frontends {
+            let (addr, port) = self.end(PLACES[at / PROTOS.len()]);
+            let key = FrontendKey { addr: octets(addr), port, proto: PROTOS[at % PROTOS.len()], pad: 0 };
+            tables.frontends.insert(key, row(id(*at)));
+            for range in fixture.ranges.iter().flatten() {
+                let (addr, length) = range.prefix(self.net);
+                let key = SourceRangeKey::of_prefix(id(*at), octets(addr), length);
+                tables.source_ranges.insert(key, SourceRange { flags: 0 });
+            }
+        }
+        for at in self.served() {
+            let Service { backends, pool, .. } = &self.services[at];
+            for set in [Set::Cluster, Set::Near, Set::Local] {
+                let (number, backends) = backends.of(set);
+                for (slot, place) in (0..).zip(backends) {
+                    let (addr, port) = self.end(place);
+                    let key = PoolKey { pool: pool + number, slot };
+                    tables.pools.insert(key, Backend { addr: octets(addr), port, flags: 0 });
+                }
+            }
+            for (place, sets) in backends.members() {
+                let (addr, port) = self.end(place);
+                let state = if sets == 0 { MemberState::Draining } else { MemberState::Active };
+                let key = MemberKey { service_port: service_port(at), addr: octets(addr), port, pad: 0 };
+                tables.members.insert(key, Member { state, sets, pad: [0; 2] });
+            }
+        }
+    }
 }
 
-fn insert<A: Ord + Copy>(
-    tables: &mut FamilyTables<A>,
-    (id, proto): (u32, Proto),
-    (addr, port): End,
-    pool: u32,
-    backends: impl Iterator<Item = End>,
-    octets: impl Fn(IpAddr) -> A,
-) {
-    let frontend = Frontend {
+/// The id of a frontend.
+fn id(at: usize) -> u32 {
+    u32::try_from(at).expect("few") + 1
+}
+
+/// The number of a Service port: another one than that of any of its frontends.
+fn service_port(at: usize) -> u32 {
+    u32::try_from(at).expect("few") + 31
+}
+
+const fn row(id: u32) -> Row {
+    Row {
         id,
         mode: Mode::VIP,
         decided_by: Rule::IpMode,
         origin: Origin::LoadBalancer,
         state: FrontendState::Active,
-        lock: bpf_spin_lock::default(),
-    };
-    tables.frontends.insert(FrontendKey { addr: octets(addr), port, proto, pad: 0 }, frontend);
-    for (slot, (addr, port)) in (0..).zip(backends) {
-        let addr = octets(addr);
-        tables.pools.insert(PoolKey { pool, slot }, Backend { addr, port, flags: 0 });
-        let key = MemberKey { service_port: id % 6 + 1, addr, port, pad: 0 };
-        tables.members.insert(key, Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] });
+        lock: bpf_spin_lock { val: 0 },
+    }
+}
+
+impl Service {
+    fn scope(&self, kind: usize, fixture: &Fixture) -> Scope {
+        let asks = if fixture.ranges.is_some() { ScopeFlags::SOURCE_RANGES } else { 0 };
+        if let Some(fixed) = fixture.fixed[kind] {
+            // What is left alone is left alone, wherever it comes from.
+            return Scope::from(fixed).with_flags(if matches!(fixed, Fixed::Pass) { 0 } else { asks });
+        }
+        let set = self.backends.chosen[kind];
+        let (number, backends) = self.backends.of(set);
+        if backends.is_empty() {
+            return Scope::DROP.with_flags(asks);
+        }
+        let keeps = if self.affinity_secs > 0 { ScopeFlags::AFFINITY } else { 0 };
+        let which = match set {
+            Set::Cluster => 0,
+            Set::Near => ScopeFlags::POOL_NEAR,
+            Set::Local => ScopeFlags::POOL_LOCAL,
+        };
+        let count = u16::try_from(backends.len()).expect("few");
+        Scope::balance(self.pool + number, count).with_flags(asks | keeps | which)
+    }
+}
+
+impl Backends {
+    /// A set, and its number among the three.
+    fn of(&self, set: Set) -> (u32, Vec<Place>) {
+        match set {
+            Set::Cluster => (0, self.cluster.clone()),
+            Set::Near => (1, self.cluster.iter().copied().filter(|place| self.here.contains(place)).collect()),
+            Set::Local => (2, self.here.clone()),
+        }
+    }
+
+    /// All of them, with the sets that they are in.
+    fn members(&self) -> impl Iterator<Item = (Place, u8)> {
+        let sets =
+            [(Set::Cluster, MemberSets::CLUSTER), (Set::Near, MemberSets::NEAR), (Set::Local, MemberSets::LOCAL)];
+        BACKENDS.into_iter().filter_map(move |place| {
+            let bits =
+                sets.iter().filter(|(set, _)| self.of(*set).1.contains(&place)).fold(0, |bits, (_, bit)| bits | bit);
+            (bits != 0 || self.draining.contains(&place)).then_some((place, bits))
+        })
     }
 }

@@ -1,0 +1,65 @@
+//! Half-open connections are bounded: where there are too many, each new one costs the oldest.
+
+use lb_common::addr::Proto;
+
+use super::Reference;
+use super::connection::{Connection, State};
+use super::rule::Rule;
+use crate::packet::End;
+
+/// A connection by what its client sends.
+type Name = (u32, Proto, End, End);
+
+/// How many half-open connections there may be, and which ones were made.
+#[derive(Debug)]
+pub struct Embryos {
+    max: usize,
+    left: usize,
+    refilled_secs: Option<u64>,
+    made: Vec<Name>,
+}
+
+/// All may be made anew when those that were made are over.
+const REFILL_SECS: u64 = 60;
+
+impl Embryos {
+    pub const fn new(max: usize) -> Self {
+        Self { max, left: max, refilled_secs: None, made: Vec::new() }
+    }
+
+    /// A connection has shown that both ends are there.
+    pub fn give_back(&mut self) -> bool {
+        let is_missing = self.left < self.max;
+        self.left += usize::from(is_missing);
+        is_missing
+    }
+}
+
+impl Reference {
+    /// A connection was made.
+    pub(super) fn bound_embryos(&mut self, made: &Connection) {
+        let (now_secs, embryos) = (self.now_secs, &mut self.embryos);
+        let is_refill = embryos.refilled_secs.is_none_or(|refilled_secs| now_secs - refilled_secs >= REFILL_SECS);
+        if is_refill {
+            if embryos.left < embryos.max {
+                self.hits.hit(Rule::EmbryosRefilled);
+            }
+            (embryos.left, embryos.refilled_secs) = (embryos.max, Some(now_secs));
+        }
+        embryos.made.push((made.edge, made.proto, made.client, made.service));
+        let is_allowed = embryos.left > 0;
+        embryos.left = embryos.left.saturating_sub(1);
+        let Some(oldest) = embryos.made.len().checked_sub(embryos.max + 1).filter(|_| !is_allowed) else { return };
+        let (edge, proto, client, service) = embryos.made[oldest];
+        let Some(oldest) = self.connections.iter().position(|known| known.is_request(edge, proto, (client, service)))
+        else {
+            return;
+        };
+        if matches!(self.connections[oldest].state, State::Asked | State::Answered | State::Over) {
+            self.hits.hit(Rule::EmbryoEvicted);
+            self.connections.remove(oldest);
+        } else {
+            self.hits.hit(Rule::EmbryoSpared);
+        }
+    }
+}

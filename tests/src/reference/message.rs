@@ -1,0 +1,99 @@
+//! ICMP messages about connections (RFC 5508 section 4).
+
+use lb_common::verdict::Action;
+
+use super::Reference;
+use super::connection::{Connection, Way};
+use super::judge::{Outcome, Seen};
+use super::rule::Rule;
+use super::wire::{Part, Quoted, Wire};
+
+impl Reference {
+    /// An ICMP message.
+    pub(super) fn message(&mut self, seen: Seen, mut wire: Wire) -> Outcome {
+        let untouched = (Action::Next, wire.bytes().to_vec());
+        // One of ICMPv6 is between neighbours, and quotes elsewhere.
+        let is_redirect = wire.is_v4() && wire.icmp_type() == 5;
+        let is_error = if wire.is_v4() {
+            matches!(wire.icmp_type(), 3 | 4 | 11 | 12)
+        } else {
+            (1..=4).contains(&wire.icmp_type())
+        };
+        if !is_error && !is_redirect {
+            self.hits.hit(Rule::MessageNoError);
+            return untouched;
+        }
+        let quoted = wire.quoted();
+        if quoted.as_ref().is_some_and(|quoted| matches!(quoted.part, Part::Later(_))) {
+            self.hits.hit(Rule::ErrorAboutLaterFragment);
+            return untouched;
+        }
+        let found = quoted.and_then(|quoted| {
+            let (connection, way) = self.complained_of(seen, &quoted)?;
+            Some((connection.clone(), way, quoted))
+        });
+        let Some((connection, way, quoted)) = found else {
+            self.hits.hit(Rule::ErrorOfNobody);
+            return untouched;
+        };
+        let is_direct = connection.service == connection.backend;
+        if is_direct && connection.client == connection.seen {
+            self.hits.hit(Rule::ErrorAboutDirectUntouched);
+            return untouched;
+        }
+        if is_redirect {
+            self.hits.hit(Rule::Redirected);
+            return (Action::Drop, wire.bytes().to_vec());
+        }
+        let (source, _) = wire.addresses();
+        // What the reader of the message sent, whom it sent it to, and whose complaint this is then.
+        let (about, reader, other_end, other_name) = match way {
+            Way::ToBackend => {
+                let about = (connection.client, connection.service);
+                (about, connection.client.0, connection.backend.0, connection.service.0)
+            }
+            Way::ToClient => {
+                let about = (connection.backend, connection.seen);
+                (about, connection.backend.0, connection.client.0, connection.seen.0)
+            }
+        };
+        let is_to_itself = (seen.way, way) == (Way::ToBackend, Way::ToBackend);
+        for (is_so, rule) in [
+            (is_to_itself, Rule::ErrorToItself),
+            (!is_direct && way == Way::ToBackend, Rule::ErrorAboutRequest),
+            (!is_direct && way == Way::ToClient, Rule::ErrorAboutReply),
+            (is_direct && way == Way::ToBackend, Rule::ErrorAboutDirectRequest),
+            (is_direct && way == Way::ToClient, Rule::ErrorAboutDirectReply),
+            (source == other_end, Rule::ErrorByOtherEnd),
+            (source != other_end, Rule::ErrorByRouter),
+            (quoted.part != Part::Whole, Rule::ErrorAboutFragment),
+            (quoted.is_cut_short, Rule::ErrorCutShort),
+        ] {
+            if is_so {
+                self.hits.hit(rule);
+            }
+        }
+        let from = if source == other_end { other_name } else { source };
+        wire.set_error(&quoted, about, (from, reader));
+        if is_to_itself {
+            wire.turn_back();
+            return (Action::SendBack, wire.bytes().to_vec());
+        }
+        (Action::Next, wire.bytes().to_vec())
+    }
+
+    /// The connection that a quoted packet belongs to, and which way that packet went.
+    fn complained_of(&self, seen: Seen, quoted: &Quoted) -> Option<(&Connection, Way)> {
+        let (from, to) = quoted.ends;
+        let answer = (to, from);
+        let of_reply = self.connections.iter().find(|known| known.is_request(seen.edge, quoted.proto, answer));
+        let of_request = self.connections.iter().find(|known| known.is_reply(seen.edge, quoted.proto, answer));
+        match seen.way {
+            Way::ToClient => of_request.map(|connection| (connection, Way::ToBackend)),
+            Way::ToBackend => of_reply.map(|connection| (connection, Way::ToClient)).or_else(|| {
+                let may_be_own = seen.is_workload && self.has_hairpins;
+                of_request.filter(|_| may_be_own).map(|connection| (connection, Way::ToBackend))
+            }),
+        }
+    }
+}

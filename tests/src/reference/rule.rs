@@ -1,0 +1,149 @@
+//! The rules of the reference, by name: a rule that no history meets is one that no history tests.
+
+use std::collections::BTreeMap;
+
+/// Declares [`Rule`] with the list of all of them.
+macro_rules! rules {
+    ($( $(#[$meta:meta])* $variant:ident, )*) => {
+        /// A rule, or one way in which it ends.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Rule { $( $(#[$meta])* $variant, )* }
+
+        impl Rule {
+            pub const ALL: &'static [Self] = &[ $( Self::$variant, )* ];
+        }
+    };
+}
+
+rules! {
+    // Packets that may open a connection.
+    /// To nobody that we know.
+    Stranger,
+    /// Of a known connection to a frontend.
+    KnownRequest,
+    /// A segment in mid-flow.
+    MidFlowOfNobody,
+    MidFlowOfConnection,
+    NewPassed,
+    NewRejected,
+    NewDropped,
+    NewBalanced,
+    /// From a pod to itself.
+    NewToItself,
+    /// A retransmitted or second SYN.
+    SynOfConnection,
+    /// A pod answers itself.
+    AnswerToItself,
+    // What becomes of the connection that a first packet meets.
+    Unwanted,
+    OverByState,
+    OverByTime,
+    UnwantedWithoutBackend,
+    UnwantedTcpPassed,
+    WantedPassed,
+    BackendGone,
+    BackendGoneUdp,
+    BackendDraining,
+    // Source ranges.
+    RangeLetsIn,
+    RangeKeepsOut,
+    /// Kept out of a frontend that rejects or drops.
+    RangeBeforeFixed,
+    /// A known connection from outside the ranges.
+    RangeNotAsked,
+    /// More than one prefix fits.
+    RangesOverlap,
+    // Affinity.
+    ClientUnknown,
+    ClientKept,
+    /// There was no other to choose from.
+    ClientKeptOnly,
+    ClientForgotten,
+    /// And gets another backend than it had.
+    ClientMoved,
+    ClientOfAnotherSet,
+    ClientKeptUdp,
+    ClientKeptSctp,
+    /// The kept backend's reply tuple is taken.
+    ClientKeptCollides,
+    // Source ports.
+    KeptPort,
+    DrawnPort,
+    /// No tuple was free.
+    NoPort,
+    DeadInTheWay,
+    // Direct connections.
+    DirectNew,
+    DirectKnown,
+    DirectOver,
+    DirectDrawnPort,
+    DirectSctpTaken,
+    // Answers.
+    AnswerOfNobody,
+    Answer,
+    DirectOverClosed,
+    // States.
+    SimultaneousOpen,
+    ClientFin,
+    BackendFin,
+    FinBothWays,
+    ClientRst,
+    BackendRst,
+    HalfRestored,
+    HalfTakenByAnother,
+    // ICMP.
+    MessageNoError,
+    ErrorOfNobody,
+    ErrorAboutRequest,
+    ErrorAboutReply,
+    ErrorToItself,
+    ErrorByOtherEnd,
+    ErrorByRouter,
+    ErrorAboutDirectUntouched,
+    ErrorAboutDirectRequest,
+    ErrorAboutDirectReply,
+    ErrorAboutFragment,
+    ErrorAboutLaterFragment,
+    ErrorCutShort,
+    Redirected,
+    // Fragments.
+    FirstNoted,
+    FirstPassed,
+    LaterOfNobody,
+    LaterTranslated,
+    LaterSentBack,
+    LaterDropped,
+    AtomicFragment,
+    // What packets looked like, among those that changed.
+    WithExtensionHeader,
+    WithOptions,
+    UdpWithoutSum,
+    SctpTranslated,
+    AtUplink,
+    // Half-open connections.
+    EmbryoEvicted,
+    EmbryoSpared,
+    EmbryoTokenBack,
+    EmbryosRefilled,
+}
+
+/// How often each rule was met.
+#[derive(Clone, Debug, Default)]
+pub struct Hits(BTreeMap<Rule, u64>);
+
+impl Hits {
+    pub fn hit(&mut self, rule: Rule) {
+        *self.0.entry(rule).or_default() += 1;
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        for (rule, count) in &other.0 {
+            *self.0.entry(*rule).or_default() += count;
+        }
+    }
+
+    /// Rules that were not met.
+    pub fn missed(&self) -> Vec<Rule> {
+        Rule::ALL.iter().copied().filter(|rule| !self.0.contains_key(rule)).collect()
+    }
+}
