@@ -29,11 +29,16 @@ pub struct KernelMachine {
 impl KernelMachine {
     /// Loads the programs. The pins are removed at once: descriptors keep everything alive until this value goes.
     pub fn load(name: &str) -> Self {
-        Self::load_with_embryos(name, 1 << 12)
+        Self::load_with(name, 1 << 12)
     }
 
-    /// The same, where so many flows may be half open, all CPUs together.
-    pub fn load_with_embryos(name: &str, embryos_max: u32) -> Self {
+    /// The same, where each CPU may make so many half-open flows.
+    pub fn load_with_embryos(name: &str, of_a_cpu: usize) -> Self {
+        let cpus = aya::util::nr_cpus().expect("the number of possible CPUs");
+        Self::load_with(name, u32::try_from(of_a_cpu * cpus).expect("few"))
+    }
+
+    fn load_with(name: &str, embryos_max: u32) -> Self {
         let pin_path = format!("/sys/fs/bpf/lb-test-{name}-{}", std::process::id()).into();
         let sizes =
             Sizes { frontends_max: 1024, backends_max: 4096, flows_max: 1 << 16, embryos_max, ..Sizes::default() };

@@ -7,7 +7,7 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::world::{Change, change, ranges};
+use super::world::{Change, Fixed, change, ranges};
 use crate::cases::Net;
 use crate::machine::Program;
 use crate::packet::{ATOMIC_ID, End, Transport};
@@ -128,6 +128,8 @@ fn scene(net: Net) -> impl Strategy<Value = Vec<Step>> {
         1 => restriction(net),
         1 => direct_after_frontend(net),
         1 => lost_tuple(net),
+        1 => flip(net),
+        1 => ending(net),
     ]
 }
 
@@ -174,6 +176,25 @@ fn lost_tuple(net: Net) -> impl Strategy<Value = Vec<Step>> {
         };
         let (wait, again) = (Step::Wait { secs: WAITS_SECS[0] }, Step::Again { transport, back: 1, shape });
         vec![dial(100), Step::Evict(Direction::Reply), dial(101), wait, again]
+    })
+}
+
+/// A frontend becomes one that passes while a connection is open.
+fn flip(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    (opening(net), shape()).prop_map(|((at, transport, ends), shape)| {
+        let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
+        let again = Step::Again { transport, back: 0, shape };
+        vec![packet, Step::Tables(Change::All(at, Fixed::Pass)), again]
+    })
+}
+
+/// A connection that is answered and closed by both, and then dialled again.
+fn ending(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    (opening(net), shape()).prop_map(|((_, transport, ends), shape)| {
+        let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
+        let answer =
+            |flags| Step::Answer { program: None, transport: Transport::Tcp(flags), back: 0, shape, first_of: None };
+        vec![packet.clone(), answer(0x12), answer(0x11), answer(0x11), packet]
     })
 }
 
