@@ -241,7 +241,9 @@ impl World {
     }
 
     fn with(&mut self, at: usize, change: impl FnOnce(&mut Fixture)) {
-        self.frontends.get_mut(&at).map(change);
+        if let Some(frontend) = self.frontends.get_mut(&at) {
+            change(frontend);
+        }
     }
 
     fn end(&self, (host, port): Place) -> End {
