@@ -188,6 +188,12 @@ pub struct SizeArgs {
     /// Allocated at start: about 90 B each for IPv4 and 120 B for IPv6 (default: 6 MiB and 8 MiB).
     #[arg(long, value_name = "CLIENTS", default_value_t = Sizes::default().affinity_max, value_parser = size())]
     pub affinity_max: u32,
+
+    /// IP fragments that wait, for up to two seconds, for the first one of their datagram, which alone has ports; beyond
+    /// that, the one that has waited for longest is lost. Longer ones than 2,048 B pass untranslated. Allocated at start:
+    /// 2.1 kB each (default: 2 MiB).
+    #[arg(long, value_name = "FRAGMENTS", default_value_t = Sizes::default().parked_max, value_parser = size())]
+    pub parked_max: u32,
 }
 
 #[derive(Debug, Args)]

@@ -164,6 +164,7 @@ fn dataplane_sizes(args: &SizeArgs) -> Sizes {
         affinity_max: args.affinity_max,
         flows_max: args.flows_max,
         embryos_max: args.embryos_max.min(args.flows_max / EMBRYOS_PART).max(1),
+        parked_max: args.parked_max,
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Sizes {
     pub flows_max: u32,
     /// Flows that are half open.
     pub embryos_max: u32,
+    /// Fragments that wait for the first one of their datagram; of both families.
+    pub parked_max: u32,
 }
 
 impl Default for Sizes {
@@ -57,6 +59,7 @@ impl Default for Sizes {
             affinity_max: 1 << 16,
             flows_max: 1 << 18,
             embryos_max: 1 << 14,
+            parked_max: 1 << 10,
         }
     }
 }

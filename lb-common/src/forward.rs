@@ -7,8 +7,8 @@ use crate::addr::{Addr, Proto};
 use crate::flow::{self, Timeouts};
 use crate::parse::{Headers, TcpFlags};
 use crate::table::{
-    Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EdgeState, EndpointKey, Fate, Flow, FlowKey,
-    FlowState, Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
+    Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EdgeState, EndpointKey, Flow, FlowKey,
+    FlowState, FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
 };
 use crate::verdict::Verdict;
 pub use crate::work::Work;
@@ -99,10 +99,6 @@ pub trait Tables<A: Addr> {
     fn client_ports(&self, edge: u32) -> u64;
     /// Sets these bits of it, before a flow that they stand for is inserted.
     fn note_client_ports(&self, edge: u32, bits: u64);
-    /// What became of the first fragment of a datagram; its addresses go to `to`.
-    fn fragment(&self, key: &FragmentKey<A>, to: &mut Tuple<A>) -> Option<Fate>;
-    fn forget_fragment(&self, key: &FragmentKey<A>);
-    fn remember_fragment(&self, key: &FragmentKey<A>, fragment: &Fragment<A>);
     fn note_hairpin(&self, edge: u32);
     /// One packet more; the implementation knows its length.
     fn count(&self, counter: Counter);

@@ -1,69 +1,227 @@
 //! Fragments: the first one has the ports and is decided like a whole packet; the others go where it went.
 //!
 //! Only their addresses change: the transport checksum stands in the first fragment, and covers what changed of all.
+//! Those that overtake the first one are *parked*, if they may be ours at all; once it comes they are *replayed*: they
+//! come to the same hook again, behind it.
 
-use crate::addr::Proto;
-use crate::forward::{Edge, Tables, Work};
+use core::cell::Cell;
+
+use crate::addr::{Addr, Proto};
+use crate::flow::quiet_jiffies;
+use crate::forward::{Edge, Env, Tables, Work};
 use crate::packet::PacketMut;
 use crate::parse::{L3, Parse};
 use crate::rewrite::swap_macs;
-use crate::table::{Counter, Direction, Fate, FragmentKey};
+use crate::table::{AddressKey, Counter, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
 use crate::verdict::{Action, Verdict};
 
-/// Notes what becomes of a datagram whose first fragment `work` is about. One that passes leaves no note, not even that of
-/// an earlier datagram: its other fragments pass, too. The key is made here: where a packet passes early, or is a pod's
-/// answer to itself, `work` holds that of another packet, or of the other direction.
+/// How long fragments wait for their first one, and how long a quiet datagram is remembered. Short, for a busy client uses
+/// an identification again after 65,536 datagrams (RFC 6864), and what was left of the earlier one must be gone then.
+pub const FRAGMENT_SECS: u64 = 2;
+
+/// The longest fragment that is parked, in bytes from its network header on: those of links that are wider pass.
+pub const PARKED_LEN_MAX: usize = 2_048;
+
+/// Fragments of a datagram that are replayed: the longest datagram has 54 over links of 1,280 bytes (RFC 8200 section 5).
+const REPLAYED_MAX: u32 = 64;
+
+/// A place in the ring of parked fragments. Places have no owner: any CPU fills the next one, and any may read it.
+/// Whoever has copied it out looks whether the ticket is still the same.
+#[repr(C)]
+pub struct Parked {
+    /// Whose place it is; 0: nobody's, or it has been replayed.
+    pub ticket: Cell<u32>,
+    /// The ticket of the fragment of the same datagram that was parked before; 0: none.
+    pub previous: Cell<u32>,
+    /// Which datagram, beside what its header says.
+    pub edge: Cell<u32>,
+    pub id: Cell<u32>,
+    pub len: Cell<u32>,
+    pub direction: Cell<Direction>,
+    pub pad: Cell<[u8; 3]>,
+    pub bytes: Cell<[u8; PARKED_LEN_MAX]>,
+}
+
+/// What is known of a datagram, read field by field and changed in place.
+pub trait Note<A>: Copy {
+    fn fate(self) -> Fate;
+    fn since_jiffies(self) -> u64;
+    fn touch(self, now_jiffies: u64);
+    /// Copies the addresses.
+    fn read_to(self, to: &mut Tuple<A>);
+    /// Exchanges [`Fragment::parked`] at once, also for other CPUs.
+    fn swap_parked(self, ticket: u32) -> u32;
+}
+
+/// The maps, as fragments use them.
+pub trait Fragments<A: Addr> {
+    type Note: Note<A>;
+
+    /// Whether the address plays that role for any Service.
+    fn is_ours(&self, key: &AddressKey<A>) -> bool;
+    fn note(&self, key: &FragmentKey<A>) -> Option<Self::Note>;
+    /// Puts a note in the place of what is noted.
+    fn write_note(&self, key: &FragmentKey<A>, fragment: &Fragment<A>);
+    /// False where there is a note already.
+    fn add_note(&self, key: &FragmentKey<A>, fragment: &Fragment<A>) -> bool;
+    fn forget_note(&self, key: &FragmentKey<A>);
+    /// Draws the next ticket for the ring; 0, which is nobody's, once in 2^32 times.
+    fn next_ticket(&self) -> u32;
+    /// The place that belongs to a ticket, and to others before and after it.
+    fn place(&self, ticket: u32) -> Option<&Parked>;
+    /// Exchanges a word of a place at once, also for other CPUs.
+    fn swap(&self, word: &Cell<u32>, value: u32) -> u32;
+    /// The same, only if it has this value.
+    fn swap_if(&self, word: &Cell<u32>, expected: u32, value: u32) -> bool;
+}
+
+/// The fragments of one datagram at one hook.
+#[derive(Clone, Copy)]
+pub struct Datagram {
+    pub edge: u32,
+    pub direction: Direction,
+    pub proto: Proto,
+    pub id: u32,
+}
+
+impl Datagram {
+    #[inline(always)]
+    pub const fn new(proto: Proto, id: u32, (edge, direction): (Edge, Direction)) -> Self {
+        Self { edge: edge.id, direction, proto, id }
+    }
+
+    /// Fills in the keys. `work` holds the addresses of the packet.
+    #[inline(always)]
+    fn set_keys<A: Addr>(&self, work: &mut Work<A>) {
+        let Work { key, fragment_key, address_key, .. } = work;
+        let (src, dst) = (key.tuple.src, key.tuple.dst);
+        (fragment_key.edge, fragment_key.src, fragment_key.dst, fragment_key.id) = (self.edge, src, dst, self.id);
+        (fragment_key.proto, fragment_key.direction, fragment_key.pad) = (self.proto, self.direction, 0);
+        (address_key.addr, address_key.role) = match self.direction {
+            Direction::Request => (dst, Role::Frontend),
+            Direction::Reply => (src, Role::Endpoint),
+        };
+        address_key.pad = [0; 3];
+    }
+}
+
+/// Notes what becomes of the datagram whose first fragment `work` is about. Whether others wait for it: then it has gone
+/// round, and they behind it, and nothing is to be done now.
 #[inline(always)]
-pub fn remember<A: Parse, T: Tables<A>>(
-    (proto, id): (Proto, u32),
-    (edge, direction): (Edge, Direction),
+pub fn remember<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
+    packet: &mut impl PacketMut,
+    datagram: Datagram,
     verdict: Verdict,
     tables: &T,
+    env: &E,
     work: &mut Work<A>,
-) {
+) -> bool {
     let fate = match verdict {
-        Verdict::Pass => None,
-        Verdict::Translate => Some(Fate::Translated),
-        Verdict::Hairpin => Some(Fate::SentBack),
-        Verdict::Reject | Verdict::Drop(_) => Some(Fate::Dropped),
+        Verdict::Pass => Fate::Passed,
+        Verdict::Translate => Fate::Translated,
+        Verdict::Hairpin => Fate::SentBack,
+        Verdict::Reject | Verdict::Drop(_) => Fate::Dropped,
     };
-    let tuple = &work.key.tuple;
-    set_key(&mut work.fragment_key, (tuple.src, tuple.dst), (edge.id, proto, direction, id));
-    note(fate, tables, work);
+    datagram.set_keys(work);
+    write(packet, fate, tables, env, work)
 }
 
 #[inline(never)]
-fn note<A: Parse, T: Tables<A>>(fate: Option<Fate>, tables: &T, work: &mut Work<A>) {
-    let Some(fate) = fate else { return tables.forget_fragment(&work.fragment_key) };
-    let fragment = &mut work.fragment;
-    (fragment.src, fragment.dst) = (work.to.src, work.to.dst);
-    (fragment.fate, fragment.pad) = (fate, [0; 3]);
-    tables.remember_fragment(&work.fragment_key, fragment);
+fn write<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
+    packet: &mut impl PacketMut,
+    fate: Fate,
+    tables: &T,
+    env: &E,
+    work: &mut Work<A>,
+) -> bool {
+    if fate == Fate::Passed && !tables.is_ours(&work.address_key) {
+        // Nobody will wait for it, and the others pass without a note.
+        tables.forget_note(&work.fragment_key);
+        return false;
+    }
+    let ticket = take_parked(tables, env, work);
+    set_note(fate, 0, env, work);
+    tables.write_note(&work.fragment_key, &work.fragment);
+    if ticket == 0 || fate == Fate::Dropped {
+        return false;
+    }
+    replay(packet, ticket, tables, work);
+    true
+}
+
+#[inline(always)]
+fn set_note<A: Addr, E: Env>(fate: Fate, parked: u32, env: &E, work: &mut Work<A>) {
+    let Work { fragment, to, .. } = work;
+    (fragment.src, fragment.dst) = (to.src, to.dst);
+    (fragment.fate, fragment.pad, fragment.parked) = (fate, [0; 3], parked);
+    fragment.since_jiffies = env.now_jiffies();
+}
+
+#[inline(always)]
+fn is_fresh<A, N: Note<A>, E: Env>(note: N, env: &E) -> bool {
+    quiet_jiffies(note.since_jiffies(), env.now_jiffies()) < FRAGMENT_SECS * env.second_jiffies()
+}
+
+#[inline(never)]
+fn take_parked<A: Parse, T: Fragments<A>, E: Env>(tables: &T, env: &E, work: &Work<A>) -> u32 {
+    let Some(note) = tables.note(&work.fragment_key) else { return 0 };
+    if note.fate() != Fate::Awaited || !is_fresh(note, env) {
+        return 0;
+    }
+    note.swap_parked(0)
 }
 
 /// What becomes of a fragment without ports. `work` holds its addresses.
-#[inline(always)]
-pub fn follow<A: Parse, T: Tables<A>>(
+#[inline(never)]
+pub fn follow<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     packet: &mut impl PacketMut,
-    (proto, id): (Proto, u32),
-    (edge, direction): (Edge, Direction),
+    datagram: Datagram,
     tables: &T,
+    env: &E,
     work: &mut Work<A>,
 ) -> Action {
-    let tuple = &work.key.tuple;
-    set_key(&mut work.fragment_key, (tuple.src, tuple.dst), (edge.id, proto, direction, id));
-    readdress(packet, tables, work)
+    datagram.set_keys(work);
+    let mut fate = known_fate(tables, env, work);
+    if fate == Fate::Awaited {
+        if !park(packet, tables, env, work) {
+            tables.count(Counter::PassedFragment);
+            return Action::Next;
+        }
+        // Its first one may have come meanwhile, on another CPU, and have found nobody.
+        fate = known_fate(tables, env, work);
+    }
+    readdress(packet, fate, tables, work)
+}
+
+/// What becomes of the fragments of a datagram; the addresses that they get go to `work.to`.
+#[inline(never)]
+fn known_fate<A: Parse, T: Fragments<A>, E: Env>(tables: &T, env: &E, work: &mut Work<A>) -> Fate {
+    let Some(note) = tables.note(&work.fragment_key) else { return Fate::Awaited };
+    let fate = note.fate();
+    if fate == Fate::Awaited || !is_fresh(note, env) {
+        return Fate::Awaited;
+    }
+    note.touch(env.now_jiffies());
+    note.read_to(&mut work.to);
+    fate
 }
 
 #[inline(never)]
-fn readdress<A: Parse, T: Tables<A>>(packet: &mut impl PacketMut, tables: &T, work: &mut Work<A>) -> Action {
-    let Some(fate) = tables.fragment(&work.fragment_key, &mut work.to) else {
-        tables.count(Counter::PassedFragment);
-        return Action::Next;
-    };
-    if fate == Fate::Dropped {
-        tables.count(Counter::DropFragment);
-        return Action::Drop;
+fn readdress<A: Parse, T: Tables<A>>(packet: &mut impl PacketMut, fate: Fate, tables: &T, work: &Work<A>) -> Action {
+    match fate {
+        Fate::Translated | Fate::SentBack => {}
+        Fate::Passed => {
+            tables.count(Counter::PassedFragment);
+            return Action::Next;
+        }
+        Fate::Dropped => {
+            tables.count(Counter::DropFragment);
+            return Action::Drop;
+        }
+        Fate::Awaited => {
+            tables.count(Counter::FragmentParked);
+            return Action::Drop;
+        }
     }
     let turned = if fate == Fate::SentBack { swap_macs(packet) } else { Ok(()) };
     if turned.and_then(|()| A::write_addresses(packet, L3, &work.key.tuple, &work.to)).is_err() {
@@ -74,12 +232,85 @@ fn readdress<A: Parse, T: Tables<A>>(packet: &mut impl PacketMut, tables: &T, wo
     if fate == Fate::SentBack { Action::SendBack } else { Action::Next }
 }
 
+/// Parks a fragment whose first one is not known, if it may be ours. False where it is left alone.
+#[inline(never)]
+fn park<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
+    packet: &impl PacketMut,
+    tables: &T,
+    env: &E,
+    work: &mut Work<A>,
+) -> bool {
+    if !tables.is_ours(&work.address_key) {
+        return false;
+    }
+    let ticket = tables.next_ticket();
+    if ticket == 0 {
+        return false;
+    }
+    let Some(place) = tables.place(ticket) else { return false };
+    // The ticket first: whoever reads the bytes meanwhile sees that they are no longer his.
+    if tables.swap(&place.ticket, ticket) != 0 {
+        tables.count(Counter::DropParked);
+    }
+    let Some(len) = packet.save(L3, &place.bytes) else {
+        place.ticket.set(0);
+        return false;
+    };
+    let key = &work.fragment_key;
+    place.len.set(len);
+    place.previous.set(0);
+    place.edge.set(key.edge);
+    place.id.set(key.id);
+    place.direction.set(key.direction);
+    set_note(Fate::Awaited, ticket, env, work);
+    let key = &work.fragment_key;
+    if tables.note(key).is_some_and(|note| !is_fresh(note, env)) {
+        tables.forget_note(key);
+    }
+    if !tables.add_note(key, &work.fragment)
+        && let Some(note) = tables.note(key)
+        && note.fate() == Fate::Awaited
+    {
+        place.previous.set(note.swap_parked(ticket));
+    }
+    true
+}
+
+/// Sends a first fragment through the hook again, as it came, and those behind it that wait for it: the latest first, for
+/// senders that begin at the end. They travel in the skb of the first one, one after the other, which is used up then.
+///
+/// Where the kernel runs the hook at once, the run in this run writes over `work`: it is not used after the first one.
+#[inline(never)]
+fn replay<A: Addr, T: Tables<A> + Fragments<A>>(packet: &mut impl PacketMut, ticket: u32, tables: &T, work: &Work<A>) {
+    let FragmentKey { edge, id, direction, .. } = work.fragment_key;
+    let mut ticket = ticket;
+    send_again(packet, direction, tables);
+    for _ in 0..REPLAYED_MAX {
+        let Some(place) = tables.place(ticket) else { break };
+        let is_its = place.edge.get() == edge && place.id.get() == id && place.direction.get() == direction;
+        if ticket == 0 || place.ticket.get() != ticket || !is_its {
+            break;
+        }
+        let previous = place.previous.get();
+        let restored = packet.restore(L3, &place.bytes, place.len.get());
+        if !tables.swap_if(&place.ticket, ticket, 0) {
+            // Another one was parked here while this one was copied.
+            break;
+        }
+        if restored.is_ok() {
+            send_again(packet, direction, tables);
+        } else {
+            tables.count(Counter::DropRewrite);
+        }
+        ticket = previous;
+    }
+}
+
 #[inline(always)]
-fn set_key<A: Parse>(
-    key: &mut FragmentKey<A>,
-    (src, dst): (A, A),
-    (edge, proto, direction, id): (u32, Proto, Direction, u32),
-) {
-    (key.edge, key.src, key.dst, key.id) = (edge, src, dst, id);
-    (key.proto, key.direction, key.pad) = (proto, direction, 0);
+fn send_again<A: Addr, T: Tables<A>>(packet: &mut impl PacketMut, direction: Direction, tables: &T) {
+    let counter = match packet.send_again(direction) {
+        Ok(()) => Counter::FragmentReplayed,
+        Err(_) => Counter::DropRewrite,
+    };
+    tables.count(counter);
 }

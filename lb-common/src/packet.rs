@@ -2,13 +2,16 @@
 //!
 //! Nothing here knows Services; [`parse`](crate::parse) gives the bytes a meaning.
 
+use core::cell::Cell;
+
 use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
 use crate::addr::{Addr, Family};
-use crate::table::Tuple;
+use crate::fragment::PARKED_LEN_MAX;
+use crate::table::{Direction, Tuple};
 
 mod sealed {
     pub trait Sealed {}
@@ -45,6 +48,9 @@ pub trait Packet {
 
     /// Copies the source and destination at `offset` to `tuple`. Its own operation, as the kernel copies in words.
     fn read_addresses<A: Addr>(&self, offset: usize, tuple: &mut Tuple<A>) -> Option<()>;
+
+    /// Copies everything from `offset` on; how many bytes. Nothing where they are too many.
+    fn save(&self, offset: usize, to: &Cell<[u8; PARKED_LEN_MAX]>) -> Option<u32>;
 }
 
 /// Which checksum rule the change of an L4 checksum follows.
@@ -93,6 +99,12 @@ pub trait PacketMut: Packet {
 
     /// Makes room of `N` bytes between the Ethernet header and what follows it.
     fn insert_after_ethernet<const N: usize>(&mut self) -> Result<(), Refused>;
+
+    /// Puts what was [saved](Packet::save) in the place of everything from `offset` on.
+    fn restore(&mut self, offset: usize, from: &Cell<[u8; PARKED_LEN_MAX]>, len: u32) -> Result<(), Refused>;
+
+    /// Sends a copy of the packet as it is now through the hook that it is at: where requests, or where replies go.
+    fn send_again(&mut self, hook: Direction) -> Result<(), Refused>;
 }
 
 /// Reads a header from a byte slice: [`Packet::header`] for packets that are one.

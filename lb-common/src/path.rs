@@ -2,7 +2,7 @@
 
 use crate::addr::Family;
 use crate::forward::{Edge, Env, Path, Tables, Work};
-use crate::fragment;
+use crate::fragment::{self, Datagram, Fragments};
 use crate::icmp::message;
 use crate::packet::{Packet, PacketMut};
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, Parse, Parsed};
@@ -29,48 +29,67 @@ pub trait Limits {
 
 /// A packet that comes in at `edge`.
 #[inline(always)]
-pub fn ingress<A: Unreachable, T: Tables<A>, E: Env + Limits>(
+pub fn ingress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     packet: &mut impl PacketMut,
     edge: Edge,
     tables: &T,
     env: &E,
     work: &mut Work<A>,
 ) -> Action {
-    match parse(packet, &mut work.key.tuple) {
-        Parsed::Transport(headers) => {
-            let verdict = Path { headers, edge, tables, env, work }.request();
-            if let Some(id) = headers.first_of.id() {
-                fragment::remember((headers.proto, id), (edge, Direction::Request), verdict, tables, work);
-            }
-            perform(packet, &headers, verdict, tables, env, work)
-        }
-        Parsed::Icmp(l4) => message(packet, l4, (edge, Direction::Request), tables, work),
-        Parsed::Fragment(proto, id) => fragment::follow(packet, (proto, id), (edge, Direction::Request), tables, work),
-        Parsed::Short | Parsed::Other => Action::Next,
-    }
+    at_hook(packet, (edge, Direction::Request), tables, env, work)
 }
 
 /// A packet that goes out at `edge`.
 #[inline(always)]
-pub fn egress<A: Unreachable, T: Tables<A>, E: Env + Limits>(
+pub fn egress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     packet: &mut impl PacketMut,
     edge: Edge,
     tables: &T,
     env: &E,
     work: &mut Work<A>,
 ) -> Action {
+    at_hook(packet, (edge, Direction::Reply), tables, env, work)
+}
+
+#[inline(always)]
+fn at_hook<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
+    packet: &mut impl PacketMut,
+    hook: (Edge, Direction),
+    tables: &T,
+    env: &E,
+    work: &mut Work<A>,
+) -> Action {
     match parse(packet, &mut work.key.tuple) {
-        Parsed::Transport(headers) => {
-            let verdict = Path { headers, edge, tables, env, work }.reply();
-            if let Some(id) = headers.first_of.id() {
-                fragment::remember((headers.proto, id), (edge, Direction::Reply), verdict, tables, work);
-            }
-            perform(packet, &headers, verdict, tables, env, work)
-        }
-        Parsed::Icmp(l4) => message(packet, l4, (edge, Direction::Reply), tables, work),
-        Parsed::Fragment(proto, id) => fragment::follow(packet, (proto, id), (edge, Direction::Reply), tables, work),
+        Parsed::Transport(headers) => transport(packet, headers, hook, tables, env, work),
+        Parsed::Icmp(l4) => message(packet, l4, hook, tables, work),
+        Parsed::Fragment(proto, id) => fragment::follow(packet, Datagram::new(proto, id, hook), tables, env, work),
         Parsed::Short | Parsed::Other => Action::Next,
     }
+}
+
+/// A packet with ports. A first fragment that others wait for is decided, so that they find a note, then goes through the
+/// hook once more with them behind it: it is decided twice, and counted twice where a decision counts.
+#[inline(always)]
+fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
+    packet: &mut impl PacketMut,
+    headers: Headers,
+    (edge, direction): (Edge, Direction),
+    tables: &T,
+    env: &E,
+    work: &mut Work<A>,
+) -> Action {
+    let mut path = Path { headers, edge, tables, env, work };
+    let verdict = match direction {
+        Direction::Request => path.request(),
+        Direction::Reply => path.reply(),
+    };
+    if let Some(id) = headers.first_of.id() {
+        let datagram = Datagram::new(headers.proto, id, (edge, direction));
+        if fragment::remember(packet, datagram, verdict, tables, env, work) {
+            return Action::Drop;
+        }
+    }
+    perform(packet, &headers, verdict, tables, env, work)
 }
 
 /// Parses the headers where they are, and once more behind the linear part of an skb: pulling them costs ten times what

@@ -20,7 +20,9 @@ pub use flow::{
 pub use frontend::{
     Action, Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, ScopeFlags, Scopes, bpf_spin_lock,
 };
-pub use pool::{Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, PoolKey};
+pub use pool::{
+    Address, AddressKey, Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, PoolKey, Role,
+};
 pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{Counter, CounterValue, EDGES_MAX, EdgeState, FrontendStats, Owner, RejectBucket};
 
@@ -65,6 +67,8 @@ pub mod name {
     pub const MEMBERS6: &str = "members6";
     pub const ENDPOINTS4: &str = "endpoints4";
     pub const ENDPOINTS6: &str = "endpoints6";
+    pub const ADDRESSES4: &str = "addresses4";
+    pub const ADDRESSES6: &str = "addresses6";
     pub const SOURCE_RANGES4: &str = "source_ranges4";
     pub const SOURCE_RANGES6: &str = "source_ranges6";
     pub const AFFINITY4: &str = "affinity4";
@@ -102,6 +106,9 @@ mod tests {
             size_of::<EndpointKey<[u8; 4]>>(),
             size_of::<EndpointKey<[u8; 16]>>(),
             size_of::<Endpoint>(),
+            size_of::<AddressKey<[u8; 4]>>(),
+            size_of::<AddressKey<[u8; 16]>>(),
+            size_of::<Address>(),
             size_of::<SourceRangeKey<[u8; 4]>>(),
             size_of::<SourceRangeKey<[u8; 16]>>(),
             size_of::<SourceRange>(),
@@ -129,8 +136,8 @@ mod tests {
             (
                 6,
                 [
-                    8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 8, 20, 4, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 20, 44,
-                    12, 36, 24, 16, 40, 16, 16, 16
+                    8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 8, 20, 4, 8, 20, 4, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32,
+                    56, 20, 44, 24, 48, 24, 16, 40, 16, 16, 16
                 ]
             )
         );

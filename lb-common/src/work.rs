@@ -2,8 +2,8 @@
 
 use crate::addr::{Addr, Proto};
 use crate::table::{
-    Affinity, AffinityKey, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment, FragmentKey,
-    FrontendKey, MemberKey, SourceRangeKey, Tuple,
+    AddressKey, Affinity, AffinityKey, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment,
+    FragmentKey, FrontendKey, MemberKey, Role, SourceRangeKey, Tuple,
 };
 
 /// The records that a decision works on: in the kernel they stand in a per-CPU map, for all of a program shares 512
@@ -35,6 +35,8 @@ pub struct Work<A> {
     /// The datagram that the packet is a fragment of, and what is noted of it.
     pub(crate) fragment_key: FragmentKey<A>,
     pub(crate) fragment: Fragment<A>,
+    /// The address that makes it one of ours.
+    pub(crate) address_key: AddressKey<A>,
 }
 
 impl<A: Addr> Work<A> {
@@ -53,7 +55,9 @@ impl<A: Addr> Work<A> {
         let member_key = MemberKey { service_port: 0, addr, port: 0, pad: 0 };
         let (proto, direction) = (Proto::TCP, Direction::Request);
         let fragment_key = FragmentKey { edge: 0, src: addr, dst: addr, id: 0, proto, direction, pad: 0 };
-        let fragment = Fragment { src: addr, dst: addr, fate: Fate::Dropped, pad: [0; 3] };
+        let fate = Fate::Dropped;
+        let fragment = Fragment { src: addr, dst: addr, fate, pad: [0; 3], parked: 0, since_jiffies: 0 };
+        let address_key = AddressKey { addr, role: Role::Frontend, pad: [0; 3] };
         Self {
             key,
             to: tuple,
@@ -69,6 +73,7 @@ impl<A: Addr> Work<A> {
             is_pinned: 0,
             fragment_key,
             fragment,
+            address_key,
         }
     }
 

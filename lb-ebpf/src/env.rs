@@ -27,6 +27,16 @@ static REJECTS_PER_SEC: Global<u64> = Global::new(1_000);
 #[unsafe(no_mangle)]
 static EMBRYOS_MAX: Global<u64> = Global::new(1 << 14);
 
+/// Fragments that may wait for the first one of their datagram; the length of the ring `parked`.
+#[unsafe(no_mangle)]
+static PARKED_MAX: Global<u64> = Global::new(1 << 10);
+
+/// [`PARKED_MAX`].
+#[inline(always)]
+pub fn parked_max() -> u64 {
+    PARKED_MAX.load()
+}
+
 /// [`EMBRYOS_MAX`].
 #[inline(always)]
 pub fn embryos_max() -> u64 {

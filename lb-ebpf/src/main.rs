@@ -1,7 +1,8 @@
 //! The BPF programs. Each entry point is one expression; every decision is taken in `lb-common`.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![allow(internal_features, reason = "core has no atomics that the BPF target compiles")]
 #![allow(non_upper_case_globals, reason = "maps are named as bpftool shows them")]
 
 mod env;

@@ -4,11 +4,12 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
+use lb_common::fragment::Parked;
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, CounterValue, EDGES_MAX, EdgeState, EmbryoBudget, Endpoint, EndpointKey, Flow,
-    FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey,
-    RejectBucket, Scopes, SourceRange,
+    Address, AddressKey, Affinity, AffinityKey, Backend, CounterValue, EDGES_MAX, EdgeState, EmbryoBudget, Endpoint,
+    EndpointKey, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner,
+    PoolKey, RejectBucket, Scopes, SourceRange,
 };
 
 /// Elements of `counters`, with room for those to come.
@@ -20,12 +21,14 @@ const SOURCE_RANGES_MAX: usize = 1 << 16;
 const FLOWS_MAX: usize = 1 << 18;
 const EMBRYOS_MAX: usize = 1 << 14;
 const FRAGMENTS_MAX: usize = 1 << 13;
+const PARKED_MAX: usize = 1 << 10;
 
 type Sparse<K, V, const N: usize> = HashMap<K, V, N, { BPF_F_NO_PREALLOC as usize }>;
 pub type Frontends<A> = Sparse<FrontendKey<A>, Frontend, FRONTENDS_MAX>;
 pub type Pools<A> = Sparse<PoolKey, Backend<A>, BACKENDS_MAX>;
 pub type Members<A> = Sparse<MemberKey<A>, Member, BACKENDS_MAX>;
 pub type Endpoints<A> = Sparse<EndpointKey<A>, Endpoint, BACKENDS_MAX>;
+pub type Addresses<A> = Sparse<AddressKey<A>, Address, { FRONTENDS_MAX + BACKENDS_MAX }>;
 /// What a prefix of `source_ranges` is made of: a [`lb_common::table::SourceRangeKey`] without its length.
 #[repr(C)]
 pub struct Source<A> {
@@ -70,6 +73,12 @@ static endpoints4: Endpoints<V4> = HashMap::new();
 #[btf_map]
 static endpoints6: Endpoints<V6> = HashMap::new();
 
+/// Which addresses frontends and endpoints have.
+#[btf_map]
+static addresses4: Addresses<V4> = HashMap::new();
+#[btf_map]
+static addresses6: Addresses<V6> = HashMap::new();
+
 /// From where frontends may be dialled.
 #[btf_map]
 static source_ranges4: SourceRanges<V4> = LpmTrie::new();
@@ -93,6 +102,13 @@ static flows6: Flows<V6> = LruHashMap::new();
 static fragments4: Fragments<V4> = LruHashMap::new();
 #[btf_map]
 static fragments6: Fragments<V6> = LruHashMap::new();
+
+/// Fragments that wait for the first one of their datagram: a ring.
+#[btf_map]
+pub static parked: Array<Parked, PARKED_MAX> = Array::new();
+/// Tickets drawn for it.
+#[btf_map]
+pub static parked_tickets: Array<u32, 1> = Array::new();
 
 /// How many half-open flows there may be.
 #[btf_map]
@@ -138,6 +154,7 @@ pub trait FamilyMaps: Unreachable {
     fn pools() -> &'static Pools<Self>;
     fn members() -> &'static Members<Self>;
     fn endpoints() -> &'static Endpoints<Self>;
+    fn addresses() -> &'static Addresses<Self>;
     fn source_ranges() -> &'static SourceRanges<Self>;
     fn affinity() -> &'static Affinities<Self>;
     fn flows() -> &'static Flows<Self>;
@@ -148,7 +165,7 @@ pub trait FamilyMaps: Unreachable {
 }
 
 macro_rules! family_maps {
-    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $source_ranges:ident, $affinity:ident, $flows:ident, $fragments:ident, $embryos:ident, $ring:ident, $work:ident) => {
+    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $addresses:ident, $source_ranges:ident, $affinity:ident, $flows:ident, $fragments:ident, $embryos:ident, $ring:ident, $work:ident) => {
         impl FamilyMaps for $addr {
             #[inline(always)]
             fn frontends() -> &'static Frontends<Self> {
@@ -165,6 +182,10 @@ macro_rules! family_maps {
             #[inline(always)]
             fn endpoints() -> &'static Endpoints<Self> {
                 &$endpoints
+            }
+            #[inline(always)]
+            fn addresses() -> &'static Addresses<Self> {
+                &$addresses
             }
             #[inline(always)]
             fn source_ranges() -> &'static SourceRanges<Self> {
@@ -197,5 +218,5 @@ macro_rules! family_maps {
         }
     };
 }
-family_maps!(V4: frontends4, pools4, members4, endpoints4, source_ranges4, affinity4, flows4, fragments4, embryos4, embryo_ring4, work4);
-family_maps!(V6: frontends6, pools6, members6, endpoints6, source_ranges6, affinity6, flows6, fragments6, embryos6, embryo_ring6, work6);
+family_maps!(V4: frontends4, pools4, members4, endpoints4, addresses4, source_ranges4, affinity4, flows4, fragments4, embryos4, embryo_ring4, work4);
+family_maps!(V6: frontends6, pools6, members6, endpoints6, addresses6, source_ranges6, affinity6, flows6, fragments6, embryos6, embryo_ring6, work6);

@@ -4,15 +4,20 @@
 //! L4 checksums go through the kernel's helper: whether the device finishes them is the skb's secret.
 
 use core::arch::asm;
+use core::cell::Cell;
 use core::ptr::{addr_of, addr_of_mut};
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode,
+};
 use aya_ebpf::helpers::{
-    bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use lb_common::addr::{Addr, Family};
+use lb_common::fragment::PARKED_LEN_MAX;
 use lb_common::packet::{Header, OFFSET_MAX, Packet, PacketMut, Refused, Summed, ZeroSum};
-use lb_common::table::{FlowKey, Tuple};
+use lb_common::table::{Direction, FlowKey, Tuple};
 
 /// Bytes that are pulled into the linear part: Ethernet, IPv6, a few extension headers, TCP.
 const HEADERS_LEN: u32 = 14 + 40 + 44 + 20;
@@ -156,6 +161,29 @@ impl Packet for Skb {
         unsafe { copy_words::<[A; 2]>(addresses.cast(), addr_of_mut!(*tuple).cast()) };
         Some(())
     }
+
+    #[inline(always)]
+    fn save(&self, offset: usize, to: &Cell<[u8; PARKED_LEN_MAX]>) -> Option<u32> {
+        let len = self.len() - offset as u32;
+        if len as usize > PARKED_LEN_MAX {
+            return None;
+        }
+        let len = bounded(len);
+        // SAFETY: the context of this program run; `bounded` is at most the length of `to`.
+        let result = unsafe { bpf_skb_load_bytes(self.0.cast_const().cast(), offset as u32, to.as_ptr().cast(), len) };
+        if result == 0 { Some(len) } else { None }
+    }
+}
+
+/// The same length, if it is not 0 and at most [`PARKED_LEN_MAX`], computed in a way that the verifier follows.
+#[inline(always)]
+fn bounded(len: u32) -> u32 {
+    const { assert!(PARKED_LEN_MAX.is_power_of_two()) };
+    let mut last = u64::from(len).wrapping_sub(1);
+    // See `at`: the compiler must not know that the mask changes nothing.
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) last, options(nomem, nostack, preserves_flags)) };
+    (last & (PARKED_LEN_MAX as u64 - 1)) as u32 + 1
 }
 
 impl PacketMut for Skb {
@@ -225,6 +253,35 @@ impl PacketMut for Skb {
     fn insert_after_ethernet<const N: usize>(&mut self) -> Result<(), Refused> {
         // SAFETY: the context of this program run; the helper checks the length.
         match unsafe { bpf_skb_adjust_room(self.0, N as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, 0) } {
+            0 => Ok(()),
+            _ => Err(Refused),
+        }
+    }
+
+    #[inline(always)]
+    fn restore(&mut self, offset: usize, from: &Cell<[u8; PARKED_LEN_MAX]>, len: u32) -> Result<(), Refused> {
+        let len = bounded(len);
+        self.set_len(offset as u32 + len)?;
+        // The checksum of all bytes that some devices give (CHECKSUM_COMPLETE) follows. One that a device is to finish would
+        // go wrong, but no first fragment has one: who makes fragments sums before (ip_do_fragment(), ip6_fragment()).
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
+        // SAFETY: the context of this program run; `bounded` is at most the length of `from`.
+        match unsafe { bpf_skb_store_bytes(self.0, offset as u32, from.as_ptr().cast_const().cast(), len, flags) } {
+            0 => Ok(()),
+            _ => Err(Refused),
+        }
+    }
+
+    #[inline(always)]
+    fn send_again(&mut self, hook: Direction) -> Result<(), Refused> {
+        let flags = match hook {
+            // To the back of this CPU's queue of packets that came in (netif_rx()).
+            Direction::Request => u64::from(BPF_F_INGRESS),
+            // Out, at once: the program runs inside this run (dev_queue_xmit()).
+            Direction::Reply => 0,
+        };
+        // SAFETY: the context of this program run.
+        match unsafe { bpf_clone_redirect(self.0, self.ifindex(), flags) } {
             0 => Ok(()),
             _ => Err(Refused),
         }

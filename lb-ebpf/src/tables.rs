@@ -6,8 +6,8 @@ use core::ptr::{addr_of, addr_of_mut};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::forward::{Client, Env as _, Event, FlowRef, InsertError, Tables, Work};
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, EDGES_MAX, EndpointKey, Fate, Flow, FlowKey, FlowState,
-    Fragment, FragmentKey, FrontendKey, FrontendStats, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, EDGES_MAX, EndpointKey, Flow, FlowKey, FlowState,
+    FrontendKey, FrontendStats, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple,
 };
 
 use crate::env::{Kernel, embryos_max};
@@ -46,6 +46,8 @@ macro_rules! field {
         unsafe { addr_of_mut!((*$element.0).$field).write_volatile($value) }
     };
 }
+
+mod fragments;
 
 impl<A: Copy> FlowRef<A> for FlowElement<A> {
     #[inline(always)]
@@ -239,29 +241,6 @@ impl<A: FamilyMaps> Tables<A> for Maps {
             copy_words::<FlowKey<A>>(addr_of!(*key).cast(), place.cast());
         }
         noted >= embryos_max()
-    }
-
-    #[inline(always)]
-    fn fragment(&self, key: &FragmentKey<A>, to: &mut Tuple<A>) -> Option<Fate> {
-        let element = A::fragments().get_ptr(key)?;
-        // SAFETY: the pointer comes from a lookup in this program run; a tuple begins with its two addresses, as the
-        // element does. An element that is recycled meanwhile is another datagram's: no worse than a lost fragment.
-        unsafe {
-            copy_words::<[A; 2]>(element.cast(), addr_of_mut!(*to).cast());
-            Some(addr_of!((*element).fate).read_volatile())
-        }
-    }
-
-    #[inline(always)]
-    fn forget_fragment(&self, key: &FragmentKey<A>) {
-        // Not there: the usual case.
-        let _ = A::fragments().remove(key);
-    }
-
-    #[inline(always)]
-    fn remember_fragment(&self, key: &FragmentKey<A>, fragment: &Fragment<A>) {
-        // Refused: the others of the datagram pass, and it is lost.
-        let _ = A::fragments().insert(key, fragment, 0);
     }
 
     #[inline(always)]

@@ -1,9 +1,14 @@
 //! Datagrams that are longer than the links are wide.
 
-use lb_tests::address::{FAMILIES, vip};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use lb_tests::address::{BALANCERS, CLUSTER, FAMILIES, FAR, vip};
 use lb_tests::capture::{Capture, Carries};
-use lb_tests::dial::Outcome;
+use lb_tests::dial::{LIMIT, Outcome};
 use lb_tests::lab::Setup;
+use lb_tests::manifest::{NODE, Service, ingress};
+use lb_tests::netns::Netns;
+use lb_tests::raw;
 use lb_tests::scene::{BALANCER, Scene};
 
 /// Asks with datagrams of both sizes; who answers them all.
@@ -46,4 +51,153 @@ fn pr_01_fragments_with_full_checksums_and_conntrack() {
     scene.lab.node.nft("table inet t { chain c { type filter hook forward priority 0; ct state invalid drop; }; };");
     scene.publish("s1", 1, "VIP", &["a"]);
     ask(&scene, 1, "a");
+}
+
+/// Orders in which the fragments of a datagram may come: from the end, and all over the place.
+const ORDERS: [fn(usize, usize) -> usize; 2] = [|index, count| count - index, |index, count| (index * 7 + 3) % count];
+
+/// A pod, or somebody in the network, with an address of each family.
+struct Party<'a> {
+    netns: &'a Netns,
+    addresses: [IpAddr; 2],
+}
+
+impl<'a> Party<'a> {
+    fn pod(scene: &'a Scene, name: &str) -> Self {
+        let pod = scene.lab.pod(name);
+        Self { netns: &pod.netns, addresses: FAMILIES.map(|family| pod.address(family)) }
+    }
+
+    /// A socket that hears whole datagrams only.
+    fn socket(&self, index: usize, port: u16) -> UdpSocket {
+        let bind = || UdpSocket::bind((self.addresses[index], port)).expect("the address is ours");
+        let socket = self.netns.inside(bind);
+        socket.set_read_timeout(Some(LIMIT)).expect("an option of all sockets");
+        socket
+    }
+
+    /// Sends a datagram in fragments, in one of the orders.
+    fn send(&self, from: SocketAddr, to: SocketAddr, id: u16, payload: &[u8], order: fn(usize, usize) -> usize) {
+        let mut fragments: Vec<_> = raw::datagram(from, to, id, payload).into_iter().enumerate().collect();
+        let count = fragments.len();
+        fragments.sort_by_key(|(index, _)| order(*index, count));
+        assert_ne!(fragments[0].0, 0, "the first one must be overtaken");
+        let fragments: Vec<_> = fragments.into_iter().map(|(_, fragment)| fragment).collect();
+        raw::send(self.netns, to.ip(), &fragments);
+    }
+}
+
+/// The port on which a test itself answers in a pod.
+const OWN_TARGET: u16 = 7_777;
+
+/// Writes a Service whose endpoint is [`OWN_TARGET`] of a pod.
+fn publish_own(scene: &Scene, number: u8, pod: &str) {
+    let name = format!("own{number}");
+    let service = Service::new(&name)
+        .cluster_ips(&FAMILIES.map(|family| CLUSTER.host(family, number)))
+        .port("own", "UDP", 80, OWN_TARGET);
+    let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, number), "VIP"));
+    let service = entries.into_iter().fold(service, Service::ingress);
+    let mut objects = vec![service.object()];
+    for (family, suffix) in FAMILIES.into_iter().zip(["v4", "v6"]) {
+        let slice = service.slice(suffix).address_type(family).port("own", "UDP", OWN_TARGET);
+        objects.push(slice.endpoint(scene.lab.pod_address(pod, family), NODE).object());
+    }
+    scene.apply(&name, &objects);
+}
+
+fn receive(socket: &UdpSocket, what: &str) -> (Vec<u8>, SocketAddr) {
+    let mut bytes = vec![0; 64 * 1024];
+    let (count, from) = match socket.recv_from(&mut bytes) {
+        Ok(received) => received,
+        Err(error) => panic!("{what}: {error}"),
+    };
+    bytes.truncate(count);
+    (bytes, from)
+}
+
+/// Asks and answers with datagrams of both sizes, in both families and all orders. As whom the server sees the client.
+fn exchange(client: &Party<'_>, server: &Party<'_>, number: u8) -> Vec<SocketAddr> {
+    let mut seen = Vec::new();
+    let cases = (0..2).flat_map(|index| [2_000, 60_000].map(|len| (index, len)));
+    for (id, (index, len)) in cases.enumerate() {
+        for (turn, order) in ORDERS.into_iter().enumerate() {
+            let what = format!("{len} bytes in {:?}, order {turn}", FAMILIES[index]);
+            let vip = vip(FAMILIES[index], number, 80);
+            let (asking, answering) = (client.socket(index, 0), server.socket(index, OWN_TARGET));
+            let port = asking.local_addr().expect("it is bound").port();
+            let id = 1_000 + u16::try_from(2 * id + turn).expect("few cases");
+            // No two parts of it are alike.
+            let words: Vec<u8> = (0..len).map(|at: u32| (at % 251 + at / 1_400) as u8).collect();
+            client.send(SocketAddr::new(client.addresses[index], port), vip, id, &words, order);
+            let (request, from) = receive(&answering, &format!("the request, {what}"));
+            assert!(request == words, "the request came as it was sent, {what}");
+            let words: Vec<u8> = words.into_iter().rev().collect();
+            server.send(SocketAddr::new(server.addresses[index], OWN_TARGET), from, id, &words, order);
+            let (reply, by) = receive(&asking, &format!("the reply, {what}"));
+            assert!(reply == words, "the reply came as it was sent, {what}");
+            assert_eq!(by, vip, "who answers, {what}");
+            seen.push(from);
+        }
+    }
+    seen
+}
+
+/// Nobody puts datagrams together on the way, then the node does, as conntrack does; with and without checksums that the
+/// device is to finish.
+#[test]
+fn pr_01_fragments_out_of_order() {
+    let scene = Scene::start(Setup::new("disorder"));
+    publish_own(&scene, 1, "a");
+    let (client, server) = (Party::pod(&scene, "client"), Party::pod(&scene, "a"));
+    exchange(&client, &server, 1);
+    for pod in ["client", "a"] {
+        scene.lab.pod(pod).netns.run("ethtool", &["-K", "eth0", "tx", "off"]);
+    }
+    exchange(&client, &server, 1);
+    scene.lab.node.nft("table inet t { chain c { type filter hook forward priority 0; ct state invalid drop; }; };");
+    exchange(&client, &server, 1);
+    for pod in ["client", "a"] {
+        scene.lab.pod(pod).netns.run("ethtool", &["-K", "eth0", "tx", "on"]);
+    }
+    let seen = exchange(&client, &server, 1);
+    assert!(seen.iter().all(|from| client.addresses.contains(&from.ip())), "{seen:?}");
+}
+
+/// A client in the network: what overtakes is parked at the uplink, both ways.
+#[test]
+fn pr_01_fragments_out_of_order_at_an_uplink() {
+    let scene = Scene::with_flags(Setup::new("disorderup"), &["--uplink-interfaces", "up0,up1"]);
+    publish_own(&scene, 1, "a");
+    let client = Party { netns: &scene.lab.far, addresses: FAMILIES.map(|family| FAR.host(family, 9)) };
+    let seen = exchange(&client, &Party::pod(&scene, "a"), 1);
+    assert!(seen.iter().all(|from| client.addresses.contains(&from.ip())), "{seen:?}");
+}
+
+/// A pod that reaches itself: its own answers come back by the interface that it sent the request by.
+#[test]
+fn pr_01_fragments_out_of_order_to_oneself() {
+    let scene = Scene::start(Setup::new("disorderself"));
+    publish_own(&scene, 1, "client");
+    let client = Party::pod(&scene, "client");
+    let seen = exchange(&client, &client, 1);
+    let vips = FAMILIES.map(|family| vip(family, 1, 80).ip());
+    assert!(seen.iter().all(|from| vips.contains(&from.ip())), "{seen:?}");
+}
+
+/// What is left to the balancer reaches it whole, in whatever order it comes.
+#[test]
+fn pr_01_fragments_out_of_order_that_are_left_alone() {
+    let scene = Scene::start(Setup::new("disorderpass"));
+    scene.publish("s2", 2, "Proxy", &["a"]);
+    let client = Party::pod(&scene, "client");
+    for (index, family) in FAMILIES.into_iter().enumerate() {
+        let asking = client.socket(index, 0);
+        let from = SocketAddr::new(client.addresses[index], asking.local_addr().expect("it is bound").port());
+        let words = vec![b'f'; 20_000];
+        client.send(from, vip(family, 2, 80), 7, &words, ORDERS[0]);
+        let (answer, by) = receive(&asking, "the balancer's answer");
+        assert_eq!(by, vip(family, 2, 80));
+        assert!(answer.starts_with(BALANCER.as_bytes()) && answer.ends_with(&words), "{family:?}");
+    }
 }

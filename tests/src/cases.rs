@@ -4,6 +4,7 @@
 mod affinity;
 mod direct;
 mod flows;
+mod fragments;
 mod icmp;
 mod lookup;
 mod scene;
@@ -16,5 +17,5 @@ pub type Case = (&'static str, fn(&mut Scene<'_>));
 
 /// All cases.
 pub fn all() -> Vec<Case> {
-    [lookup::CASES, affinity::CASES, flows::CASES, direct::CASES, wire::CASES, icmp::CASES].concat()
+    [lookup::CASES, affinity::CASES, flows::CASES, direct::CASES, wire::CASES, fragments::CASES, icmp::CASES].concat()
 }

@@ -28,6 +28,7 @@ pub mod nginx;
 pub mod packet;
 pub mod process;
 pub mod random;
+pub mod raw;
 pub mod reference;
 pub mod scene;
 pub mod script;

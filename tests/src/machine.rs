@@ -9,7 +9,7 @@ use lb_agent::dataplane::Tables;
 use lb_common::table::{Counter, Direction, Flow, FlowKey};
 use lb_common::verdict::Action;
 
-pub use host::HostMachine;
+pub use host::{HostMachine, PARKED_MAX};
 pub use kernel::{EDGE, KernelMachine};
 
 /// A program, named as in the BPF object.
@@ -55,6 +55,9 @@ pub trait Machine {
     fn set_tables(&mut self, tables: &Tables);
     /// Runs one packet; what becomes of it, and its bytes afterwards.
     fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>);
+    /// What became of the fragments that waited for the one that [`Machine::run`] ran last, in the order in which they went
+    /// on.
+    fn replayed(&mut self) -> Vec<(Action, Vec<u8>)>;
     fn flows(&mut self) -> Flows;
     /// Evicts the entries of one direction, as a full table may.
     fn evict(&mut self, direction: Direction);

@@ -63,7 +63,7 @@ impl BpfDataplane {
     /// Gives every attached hook the program of this version, over the maps of this version. Called once, after the
     /// first full state is in the tables: the maps that were in use go on until then.
     pub fn activate(&mut self) -> Result<(), Error> {
-        self.index_endpoints()?;
+        self.refresh_indexes()?;
         if let Some(replaced) = &self.replaced {
             let edges = self.links.attached().into_iter().map(|attachment| attachment.ifindex);
             for edge in edges.chain([EDGE_UPLINK]) {
@@ -123,11 +123,11 @@ impl BpfDataplane {
         &mut self.ebpf
     }
 
-    /// Makes the index of endpoints say what the members say: what an earlier agent may have left half done, and what has
+    /// Makes the indexes say what members and frontends say: what an earlier agent may have left half done, and what has
     /// gone since.
-    pub fn index_endpoints(&self) -> Result<(), Error> {
-        self.maps.v4.index_endpoints()?;
-        self.maps.v6.index_endpoints()
+    pub fn refresh_indexes(&self) -> Result<(), Error> {
+        self.maps.v4.refresh_indexes()?;
+        self.maps.v6.refresh_indexes()
     }
 
     /// Looks at some flows, and deletes those that are over. What was found, once all have been looked at.

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use lb_common::addr::Addr;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, EDGES_MAX, EdgeState, Endpoint, EndpointKey, Flow, FlowKey,
-    Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey, SourceRange, SourceRangeKey, TableType,
-    name,
+    Address, AddressKey, Affinity, AffinityKey, Backend, Counter, CounterValue, EDGES_MAX, EdgeState, Endpoint,
+    EndpointKey, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner,
+    PoolKey, Role, SourceRange, SourceRangeKey, TableType, name,
 };
 use zerocopy::FromBytes;
 
@@ -85,23 +85,27 @@ fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
 }
 
 /// The maps of a family, in the order of [`FamilyMaps`].
-const FAMILY4: [&str; 7] = [
+const FAMILY4: [&str; 9] = [
     name::FRONTENDS4,
     name::POOLS4,
     name::MEMBERS4,
     name::ENDPOINTS4,
+    name::ADDRESSES4,
     name::SOURCE_RANGES4,
     name::AFFINITY4,
     name::FLOWS4,
+    name::FRAGMENTS4,
 ];
-const FAMILY6: [&str; 7] = [
+const FAMILY6: [&str; 9] = [
     name::FRONTENDS6,
     name::POOLS6,
     name::MEMBERS6,
     name::ENDPOINTS6,
+    name::ADDRESSES6,
     name::SOURCE_RANGES6,
     name::AFFINITY6,
     name::FLOWS6,
+    name::FRAGMENTS6,
 ];
 
 /// The maps of one family.
@@ -109,24 +113,29 @@ pub struct FamilyMaps<A> {
     pub frontends: Table<FrontendKey<A>, Frontend>,
     pub pools: Table<PoolKey, Backend<A>>,
     pub members: Table<MemberKey<A>, Member>,
-    /// An index over `members`, kept by [`FamilyMaps::perform`] and [`FamilyMaps::index_endpoints`].
+    /// An index over `members`, kept by [`FamilyMaps::perform`] and [`FamilyMaps::refresh_indexes`].
     endpoints: Table<EndpointKey<A>, Endpoint>,
+    /// An index over `members` and `frontends`, kept likewise.
+    addresses: Table<AddressKey<A>, Address>,
     source_ranges: Table<SourceRangeKey<A>, SourceRange>,
     pub affinity: Table<AffinityKey<A>, Affinity<A>>,
     pub flows: Table<FlowKey<A>, Flow<A>>,
+    pub fragments: Table<FragmentKey<A>, Fragment<A>>,
 }
 
 impl<A: Addr> FamilyMaps<A> {
-    fn open(directory: &Path, names: [&'static str; 7]) -> Result<Self, Error> {
-        let [frontends, pools, members, endpoints, source_ranges, affinity, flows] = names;
+    fn open(directory: &Path, names: [&'static str; 9]) -> Result<Self, Error> {
+        let [frontends, pools, members, endpoints, addresses, source_ranges, affinity, flows, fragments] = names;
         Ok(Self {
             frontends: Table::open(directory, frontends, "--frontends-max")?,
             pools: Table::open(directory, pools, "--backends-max")?,
             members: Table::open(directory, members, "--backends-max")?,
             endpoints: Table::open(directory, endpoints, "--backends-max")?,
+            addresses: Table::open(directory, addresses, "--backends-max")?,
             source_ranges: Table::open(directory, source_ranges, "--source-ranges-max")?,
             affinity: Table::open(directory, affinity, "--affinity-max")?,
             flows: Table::open(directory, flows, "--flows-max")?,
+            fragments: Table::open(directory, fragments, "no setting: it forgets")?,
         })
     }
 
@@ -144,11 +153,15 @@ impl<A: Addr> FamilyMaps<A> {
         match op {
             FamilyOp::UpsertPools(rows) => self.pools.upsert(rows, 0),
             FamilyOp::UpsertMembers(rows) => {
-                self.add_endpoints(rows)?;
+                self.note_indexed(&self.endpoints, rows.iter().map(|(key, _)| endpoint(key)), Endpoint { flags: 0 })?;
+                self.note_indexed(&self.addresses, rows.iter().map(|(key, _)| answering(key)), Address { flags: 0 })?;
                 self.members.upsert(rows, 0)
             }
             FamilyOp::UpsertSourceRanges(rows) => self.source_ranges.upsert(rows, 0),
-            FamilyOp::UpsertFrontends(rows) => self.frontends.upsert(rows, BPF_F_LOCK),
+            FamilyOp::UpsertFrontends(rows) => {
+                self.note_indexed(&self.addresses, rows.iter().map(|(key, _)| dialled(key)), Address { flags: 0 })?;
+                self.frontends.upsert(rows, BPF_F_LOCK)
+            }
             FamilyOp::DeleteFrontends(keys) => self.frontends.delete(keys),
             FamilyOp::DeleteMembers(keys) => self.members.delete(keys),
             FamilyOp::DeletePools(keys) => self.pools.delete(keys),
@@ -156,27 +169,33 @@ impl<A: Addr> FamilyMaps<A> {
         }
     }
 
-    /// Notes the endpoints before they can be chosen. Those that are no member any more stay until they are swept: until
-    /// then a connection to one costs a flow.
-    fn add_endpoints(&self, members: &[(MemberKey<A>, Member)]) -> Result<(), Error> {
-        let rows: Vec<_> = members.iter().map(|(key, _)| (endpoint(key), Endpoint { flags: 0 })).collect();
-        match self.endpoints.upsert(&rows, 0) {
+    /// Notes rows of an index before anything can ask for them. Those that have gone stay until they are swept: until then
+    /// a connection to what was an endpoint costs a flow, and a fragment that nobody awaits is lost.
+    fn note_indexed<K: TableType + Debug + Ord, V: TableType>(
+        &self,
+        index: &Table<K, V>,
+        keys: impl Iterator<Item = K>,
+        row: V,
+    ) -> Result<(), Error> {
+        let keys: BTreeSet<K> = keys.collect();
+        let rows: Vec<_> = keys.into_iter().map(|key| (key, row)).collect();
+        match index.upsert(&rows, 0) {
             Err(Error::Full { .. }) => {
-                self.index_endpoints()?;
-                self.endpoints.upsert(&rows, 0)
+                self.refresh_indexes()?;
+                index.upsert(&rows, 0)
             }
             result => result,
         }
     }
 
-    /// Makes the index of endpoints say what `members` says.
-    pub fn index_endpoints(&self) -> Result<(), Error> {
-        let wanted: BTreeSet<_> = self.members.dump()?.into_iter().map(|(key, _)| endpoint(&key)).collect();
-        let found: BTreeSet<_> = self.endpoints.dump()?.into_iter().map(|(key, _)| key).collect();
-        let gone: Vec<_> = found.difference(&wanted).copied().collect();
-        self.endpoints.delete(&gone)?;
-        let new: Vec<_> = wanted.difference(&found).map(|key| (*key, Endpoint { flags: 0 })).collect();
-        self.endpoints.upsert(&new, 0)
+    /// Makes the indexes say what `members` and `frontends` say.
+    pub fn refresh_indexes(&self) -> Result<(), Error> {
+        let (members, frontends) = (self.members.dump()?, self.frontends.dump()?);
+        let endpoints = members.iter().map(|(key, _)| endpoint(key)).collect();
+        refresh(&self.endpoints, &endpoints, Endpoint { flags: 0 })?;
+        let answering = members.iter().map(|(key, _)| answering(key));
+        let addresses = answering.chain(frontends.iter().map(|(key, _)| dialled(key)));
+        refresh(&self.addresses, &addresses.collect(), Address { flags: 0 })
     }
 
     /// Copies flows that `self` does not have yet out of another table of the same layout.
@@ -191,6 +210,29 @@ impl<A: Addr> FamilyMaps<A> {
 /// The endpoint that a member is.
 const fn endpoint<A: Addr>(member: &MemberKey<A>) -> EndpointKey<A> {
     EndpointKey { addr: member.addr, port: member.port, pad: 0 }
+}
+
+/// The address that a member answers from.
+const fn answering<A: Addr>(member: &MemberKey<A>) -> AddressKey<A> {
+    AddressKey { addr: member.addr, role: Role::Endpoint, pad: [0; 3] }
+}
+
+/// The address that a frontend is dialled at.
+const fn dialled<A: Addr>(frontend: &FrontendKey<A>) -> AddressKey<A> {
+    AddressKey { addr: frontend.addr, role: Role::Frontend, pad: [0; 3] }
+}
+
+/// Makes an index hold these rows and no others.
+fn refresh<K: TableType + Debug + Ord, V: TableType>(
+    index: &Table<K, V>,
+    wanted: &BTreeSet<K>,
+    row: V,
+) -> Result<(), Error> {
+    let found: BTreeSet<_> = index.dump()?.into_iter().map(|(key, _)| key).collect();
+    let gone: Vec<_> = found.difference(wanted).copied().collect();
+    index.delete(&gone)?;
+    let new: Vec<_> = wanted.difference(&found).map(|key| (*key, row)).collect();
+    index.upsert(&new, 0)
 }
 
 /// All maps of a dataplane, opened from their pins.

@@ -11,9 +11,9 @@ use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
 };
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, CounterValue, EDGES_MAX, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes,
-    SourceRange, SourceRangeKey, name,
+    Address, AddressKey, Affinity, AffinityKey, Backend, CounterValue, EDGES_MAX, EdgeState, Endpoint, EndpointKey,
+    Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey,
+    RejectBucket, Scopes, SourceRange, SourceRangeKey, name,
 };
 
 use super::sys::{self, MapShape};
@@ -47,13 +47,14 @@ pub const fn scopes_max(sizes: &Sizes) -> u32 {
 }
 
 /// Every pinned map with the shape that this version wants.
-fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 22] {
+fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 24] {
     type V4 = [u8; 4];
     type V6 = [u8; 16];
     let (hash, lru) = (BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32);
     let (array, per_cpu) = (BPF_MAP_TYPE_ARRAY as u32, BPF_MAP_TYPE_PERCPU_ARRAY as u32);
     let trie = BPF_MAP_TYPE_LPM_TRIE as u32;
-    let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max, embryos_max: _ } = *sizes;
+    let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max, .. } = *sizes;
+    let addresses_max = frontends_max.saturating_add(backends_max);
     [
         (name::FRONTENDS4, shape::<FrontendKey<V4>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
         (name::FRONTENDS6, shape::<FrontendKey<V6>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
@@ -64,6 +65,8 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 22] {
         (name::MEMBERS6, shape::<MemberKey<V6>, Member>(hash, backends_max, BPF_F_NO_PREALLOC)),
         (name::ENDPOINTS4, shape::<EndpointKey<V4>, Endpoint>(hash, backends_max, BPF_F_NO_PREALLOC)),
         (name::ENDPOINTS6, shape::<EndpointKey<V6>, Endpoint>(hash, backends_max, BPF_F_NO_PREALLOC)),
+        (name::ADDRESSES4, shape::<AddressKey<V4>, Address>(hash, addresses_max, BPF_F_NO_PREALLOC)),
+        (name::ADDRESSES6, shape::<AddressKey<V6>, Address>(hash, addresses_max, BPF_F_NO_PREALLOC)),
         (name::SOURCE_RANGES4, shape::<SourceRangeKey<V4>, SourceRange>(trie, source_ranges_max, BPF_F_NO_PREALLOC)),
         (name::SOURCE_RANGES6, shape::<SourceRangeKey<V6>, SourceRange>(trie, source_ranges_max, BPF_F_NO_PREALLOC)),
         (name::AFFINITY4, shape::<AffinityKey<V4>, Affinity<V4>>(lru, affinity_max, 0)),
@@ -81,12 +84,14 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 22] {
 }
 
 /// The names of all pinned maps.
-pub fn map_names() -> [&'static str; 22] {
+pub fn map_names() -> [&'static str; 24] {
     wanted(&Sizes::default()).map(|(name, _)| name)
 }
 
 /// The rings of half-open flows; not pinned, for a new program notes anew.
 const RINGS: [&str; 2] = ["embryo_ring4", "embryo_ring6"];
+/// The ring of parked fragments; not pinned either.
+const PARKED: &str = "parked";
 
 /// Half-open flows that each CPU may make.
 fn embryos_per_cpu(sizes: &Sizes) -> Result<u32, Error> {
@@ -137,6 +142,8 @@ pub fn load(directory: &Path, settings: &Settings, jiffies_per_sec: u32) -> Resu
     }
     let embryos = u64::from(embryos_max);
     loader.override_global("EMBRYOS_MAX", &embryos, true);
+    let parked = u64::from(settings.sizes.parked_max);
+    loader.override_global("PARKED_MAX", &parked, true).map_max_entries(PARKED, settings.sizes.parked_max);
     for ring in RINGS {
         loader.map_max_entries(ring, embryos_max);
     }

@@ -29,8 +29,7 @@ impl SnapshotCollector {
     }
 
     fn capacities(&self) -> [(&'static str, u32); 12] {
-        let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max, embryos_max: _ } =
-            self.sizes;
+        let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max, .. } = self.sizes;
         [
             (name::FRONTENDS4, frontends_max),
             (name::FRONTENDS6, frontends_max),

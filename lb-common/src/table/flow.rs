@@ -100,14 +100,18 @@ table_type! {
         pub pad: u16,
     }
 
-    /// Value of `fragments4` and `fragments6`: what became of the first fragment.
-    #[repr(align(4))]
+    /// Value of `fragments4` and `fragments6`: what became of the first fragment, or who waits for it. Good for
+    /// [`FRAGMENT_SECS`](crate::fragment::FRAGMENT_SECS): identifications are used again.
     pub struct Fragment<A> {
         /// The addresses that it got.
         pub src: A,
         pub dst: A,
         pub fate: Fate,
         pub pad: [u8; 3],
+        /// The ticket of the fragment that was parked last; 0: none.
+        pub parked: u32,
+        /// jiffies64: when the first of those that wait was parked, else when the last fragment went by.
+        pub since_jiffies: u64,
     }
 }
 
@@ -119,6 +123,10 @@ table_enum! {
         SentBack = 1,
         /// Rejected or dropped.
         Dropped = 2,
+        /// Left alone, although one of its addresses is ours.
+        Passed = 3,
+        /// Not seen yet.
+        Awaited = 4,
     }
 
     /// Which way a packet of a flow goes, named from the client.

@@ -87,7 +87,7 @@ counters! {
     FlowCreated = 2, "flow_created";
     /// A new flow to a frontend that passes (Proxy): left to the external balancer.
     PassedProxy = 3, "passed_proxy";
-    /// An IP fragment whose first one was not seen or passed: left alone.
+    /// An IP fragment whose first one passed, or which is not known and was not waited for: left alone.
     PassedFragment = 4, "passed_fragment";
     /// Answered with ICMP port unreachable.
     Rejected = 5, "rejected";
@@ -119,6 +119,12 @@ counters! {
     FragmentTranslated = 18, "fragment_translated";
     /// A fragment of a datagram whose first one was rejected or dropped.
     DropFragment = 19, "drop_fragment";
+    /// A fragment that overtook the first one of its datagram waits for it.
+    FragmentParked = 20, "fragment_parked";
+    /// A fragment was sent through the program again: a first one for which others waited, then each of those.
+    FragmentReplayed = 21, "fragment_replayed";
+    /// A parked fragment was lost: the first one of its datagram did not come in time.
+    DropParked = 22, "drop_parked";
 }
 
 #[cfg(test)]

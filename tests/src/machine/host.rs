@@ -1,5 +1,7 @@
 //! The packet path on the host, over ordinary maps. Obvious rather than fast.
 
+mod fragments;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,12 +9,13 @@ use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::{Addr, Family};
 use lb_common::flow::Timeouts;
 use lb_common::forward::{Client, Edge, Env, Event, FlowRef, InsertError, Tables as PathTables, Work};
+use lb_common::fragment::{PARKED_LEN_MAX, Parked};
 use lb_common::packet::{Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
 use lb_common::parse::ETHERTYPE_IPV4;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EmbryoBudget, EndpointKey, Fate, Flow, FlowKey,
+    Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EmbryoBudget, EndpointKey, Flow, FlowKey,
     FlowState, Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
 };
 use lb_common::{checksum, verdict::Action};
@@ -21,19 +24,23 @@ use super::{EDGE, Flows, Machine, Program};
 
 /// Flows that may be half open: as many as on a [`KernelMachine`](super::KernelMachine) of two CPUs, as seen from one.
 const EMBRYOS_MAX: usize = 2_048;
+/// Fragments that may wait, as on a [`KernelMachine`](super::KernelMachine).
+pub const PARKED_MAX: u32 = 16;
 
 /// Ticks per second of the host machine's clock, which has run for a while, as a kernel's has.
 const TICKS_PER_SEC: u64 = 100;
 const STARTED_JIFFIES: u64 = 1_000_000;
 
 /// A packet in memory.
-struct Bytes {
+struct InMemory {
     bytes: Vec<u8>,
     /// What the device is to finish (CHECKSUM_PARTIAL): where the sum starts, and where it goes.
     offload: Option<(usize, usize)>,
+    /// What is to come to the same hook again.
+    again: Vec<Vec<u8>>,
 }
 
-impl Bytes {
+impl InMemory {
     /// As a local socket sends it: the L4 checksum holds the sum of the pseudo header only.
     fn offload(mut self) -> Self {
         let is_v4 = self.ethertype() == ETHERTYPE_IPV4;
@@ -57,6 +64,10 @@ impl Bytes {
             17 => start + 6,
             _ => return self,
         };
+        if is_v4 && self.be16(20) & 0x3fff != 0 {
+            // Fragments are summed before they are made (skb_checksum_help() in net/ipv4/ip_output.c).
+            return self;
+        }
         if self.bytes.get(check..check + 2).is_none_or(|check| check == [0, 0]) {
             return self;
         }
@@ -89,7 +100,7 @@ fn words(bytes: &[u8]) -> u32 {
     bytes.chunks(2).map(|pair| u32::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum()
 }
 
-impl Packet for Bytes {
+impl Packet for InMemory {
     fn ethertype(&self) -> u16 {
         self.header::<[u8; 2]>(12).map_or(0, u16::from_be_bytes)
     }
@@ -112,9 +123,17 @@ impl Packet for Bytes {
         tuple.dst = A::read_from_suffix(bytes).ok()?.1;
         Some(())
     }
+
+    fn save(&self, offset: usize, to: &Cell<[u8; PARKED_LEN_MAX]>) -> Option<u32> {
+        let bytes = self.bytes.get(offset..)?;
+        let mut saved = [0; PARKED_LEN_MAX];
+        saved.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        to.set(saved);
+        u32::try_from(bytes.len()).ok()
+    }
 }
 
-impl PacketMut for Bytes {
+impl PacketMut for InMemory {
     fn pull(&mut self) -> bool {
         false
     }
@@ -162,17 +181,30 @@ impl PacketMut for Bytes {
         self.offload = self.offload.map(|(start, check)| (start + N, check + N));
         Ok(())
     }
+
+    fn restore(&mut self, offset: usize, from: &Cell<[u8; PARKED_LEN_MAX]>, len: u32) -> Result<(), Refused> {
+        self.bytes.truncate(offset);
+        self.bytes.extend(&from.get()[..len as usize]);
+        Ok(())
+    }
+
+    fn send_again(&mut self, _: Direction) -> Result<(), Refused> {
+        self.again.push(self.bytes.clone());
+        Ok(())
+    }
 }
 
 /// Entries are leaked: one that the path holds outlives its removal, as in the kernel, and tests are short.
 type FlowTable<A> = RefCell<BTreeMap<FlowKey<A>, &'static RefCell<Flow<A>>>>;
+
+type NoteTable<A> = RefCell<BTreeMap<FragmentKey<A>, &'static RefCell<Fragment<A>>>>;
 
 /// The tables of one family.
 struct FamilyState<A: 'static> {
     config: FamilyTables<A>,
     flows: FlowTable<A>,
     affinity: RefCell<BTreeMap<AffinityKey<A>, Affinity<A>>>,
-    fragments: RefCell<BTreeMap<FragmentKey<A>, Fragment<A>>>,
+    fragments: NoteTable<A>,
     /// Half-open flows that may still be made, and the latest ones.
     embryos: Cell<EmbryoBudget>,
     noted: RefCell<VecDeque<FlowKey<A>>>,
@@ -224,6 +256,11 @@ pub struct HostMachine {
     /// Half-open flows that there may be.
     embryos_max: usize,
     offload: bool,
+    parked: Vec<Parked>,
+    /// Tickets drawn so far.
+    tickets: Cell<u32>,
+    /// What became of what came to the hook again, but for the first.
+    replayed: Vec<(Action, Vec<u8>)>,
 }
 
 impl Default for HostMachine {
@@ -239,6 +276,9 @@ impl Default for HostMachine {
             random: Cell::new(0),
             embryos_max: EMBRYOS_MAX,
             offload: false,
+            parked: (0..PARKED_MAX).map(|_| fragments::nobodys_place()).collect(),
+            tickets: Cell::new(0),
+            replayed: Vec::new(),
         }
     }
 }
@@ -380,17 +420,6 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
         }
         is_full
     }
-    fn fragment(&self, key: &FragmentKey<A>, to: &mut Tuple<A>) -> Option<Fate> {
-        let Fragment { src, dst, fate, .. } = *A::state(self).fragments.borrow().get(key)?;
-        (to.src, to.dst) = (src, dst);
-        Some(fate)
-    }
-    fn forget_fragment(&self, key: &FragmentKey<A>) {
-        A::state(self).fragments.borrow_mut().remove(key);
-    }
-    fn remember_fragment(&self, key: &FragmentKey<A>, fragment: &Fragment<A>) {
-        A::state(self).fragments.borrow_mut().insert(*key, *fragment);
-    }
     fn has_hairpins(&self, _: u32) -> bool {
         self.hairpins.get()
     }
@@ -442,7 +471,7 @@ impl Limits for HostMachine {
 }
 
 impl HostMachine {
-    fn run_family<A: HostFamily>(&self, program: Program, packet: &mut Bytes) -> Action {
+    fn run_family<A: HostFamily>(&self, program: Program, packet: &mut InMemory) -> Action {
         let workload = Edge { id: EDGE, client: Client::Workload };
         let uplink = Edge { id: EDGE_UPLINK, client: Client::External };
         let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
@@ -465,7 +494,7 @@ impl Machine for HostMachine {
     }
 
     fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {
-        let mut packet = Bytes { bytes: packet.to_vec(), offload: None };
+        let mut packet = InMemory { bytes: packet.to_vec(), offload: None, again: Vec::new() };
         if self.offload && path::family(&packet).is_some() {
             packet = packet.offload();
         }
@@ -474,7 +503,16 @@ impl Machine for HostMachine {
             Some(Family::V6) => self.run_family::<[u8; 16]>(program, &mut packet),
             None => Action::Next,
         };
-        (action, packet.finish())
+        self.replayed.clear();
+        let mut again = std::mem::take(&mut packet.again).into_iter();
+        let Some(first) = again.next() else { return (action, packet.finish()) };
+        let outcome = self.run(program, &first);
+        self.replayed = again.map(|packet| self.run(program, &packet)).collect();
+        outcome
+    }
+
+    fn replayed(&mut self) -> Vec<(Action, Vec<u8>)> {
+        std::mem::take(&mut self.replayed)
     }
 
     fn flows(&mut self) -> Flows {

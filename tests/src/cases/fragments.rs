@@ -1,0 +1,327 @@
+//! Fragments: in order, out of order, of others, and for nobody (PR-01).
+
+use std::net::IpAddr;
+
+use lb_common::addr::Proto;
+use lb_common::fragment::{FRAGMENT_SECS, PARKED_LEN_MAX};
+use lb_common::table::{Counter, Scope};
+use lb_common::verdict::Action;
+
+use super::Case;
+use super::scene::{Scene, UDP};
+use crate::machine::{PARKED_MAX, Program};
+use crate::packet::{Answer, Described, End};
+
+pub const CASES: &[Case] = &[
+    ("fragments_follow_their_first", fragments_follow_their_first),
+    ("fragments_share_the_fate_of_their_first", fragments_share_the_fate_of_their_first),
+    ("fragments_come_back", fragments_come_back),
+    ("fragments_of_an_answer_to_itself_come_back", fragments_of_an_answer_to_itself_come_back),
+    ("fragments_of_a_stranger_pass", fragments_of_a_stranger_pass),
+    ("fragments_wait_for_their_first", fragments_wait_for_their_first),
+    ("fragments_of_replies_wait", fragments_of_replies_wait),
+    ("fragments_that_wait_share_every_fate", fragments_that_wait_share_every_fate),
+    ("fragments_that_wait_come_back", fragments_that_wait_come_back),
+    ("only_what_may_be_ours_waits", only_what_may_be_ours_waits),
+    ("hooks_do_not_share_what_waits", hooks_do_not_share_what_waits),
+    ("nobody_waits_for_long", nobody_waits_for_long),
+    ("notes_grow_old", notes_grow_old),
+    ("the_oldest_makes_room", the_oldest_makes_room),
+];
+
+/// What the fragment says with other addresses, and with the header checksum that belongs to them.
+fn readdressed(fragment: &Described, from: IpAddr, to: IpAddr) -> Vec<u8> {
+    let mut bytes = fragment.bytes();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            bytes[26..30].copy_from_slice(&from.octets());
+            bytes[30..34].copy_from_slice(&to.octets());
+            bytes[24..26].fill(0);
+            let sum = bytes[14..34].chunks(2).map(|pair| u32::from(u16::from_ne_bytes([pair[0], pair[1]]))).sum();
+            bytes[24..26].copy_from_slice(&(!lb_common::checksum::fold(sum)).to_ne_bytes());
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            bytes[22..38].copy_from_slice(&from.octets());
+            bytes[38..54].copy_from_slice(&to.octets());
+        }
+        _ => panic!("two families"),
+    }
+    bytes
+}
+
+/// PR-01: the first fragment has the ports, the others follow it; both ways.
+fn fragments_follow_their_first(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    let first = Described::new(UDP, client, vip).fragment(0, true);
+    let Answer::Transport { from, to, .. } = scene.onward(Program::WorkloadIngress, &first.bytes()) else {
+        panic!("it has ports")
+    };
+    assert_eq!((from, to), (client, backend));
+    for (offset, more) in [(100, true), (200, false)] {
+        let next = Described::new(UDP, client, vip).fragment(offset, more);
+        let expected = (Action::Next, readdressed(&next, client.0, backend.0));
+        assert_eq!(scene.machine().run(Program::WorkloadIngress, &next.bytes()), expected);
+        scene.untouched(Program::WorkloadEgress, &next);
+    }
+    let first = Described::new(UDP, backend, client).fragment(0, true);
+    let Answer::Transport { from, to, .. } = scene.onward(Program::WorkloadEgress, &first.bytes()) else {
+        panic!("it has ports")
+    };
+    assert_eq!((from, to), (vip, client));
+    let last = Described::new(UDP, backend, client).fragment(100, false);
+    let expected = (Action::Next, readdressed(&last, vip.0, client.0));
+    assert_eq!(scene.machine().run(Program::WorkloadEgress, &last.bytes()), expected);
+    let counters = scene.counters();
+    assert_eq!((counters[&Counter::FragmentTranslated], counters[&Counter::PassedFragment]), (3, 2));
+}
+
+/// What was rejected must not go on in parts, and what was left alone is left alone.
+fn fragments_share_the_fate_of_their_first(scene: &mut Scene<'_>) {
+    let (client, vip) = (scene.net.client(), scene.net.vip());
+    let [first, last] = [(0, true), (100, false)].map(|(at, more)| Described::new(UDP, client, vip).fragment(at, more));
+    scene.frontend(1, vip, Proto::UDP, Scope::PASS);
+    scene.untouched(Program::WorkloadIngress, &first);
+    scene.untouched(Program::WorkloadIngress, &last);
+    scene.frontend(1, vip, Proto::UDP, Scope::DROP);
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, Action::Drop);
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()).0, Action::Drop);
+    assert_eq!(scene.counters()[&Counter::DropFragment], 1);
+    scene.frontend(1, vip, Proto::UDP, Scope::PASS);
+    scene.untouched(Program::WorkloadIngress, &first);
+    scene.untouched(Program::WorkloadIngress, &last);
+}
+
+/// A pod that reaches itself.
+fn fragments_come_back(scene: &mut Scene<'_>) {
+    let (client, vip) = (scene.net.client(), scene.net.vip());
+    scene.service(UDP, &[(client.0, 8080)]);
+    let [first, last] = [(0, true), (100, false)].map(|(at, more)| Described::new(UDP, client, vip).fragment(at, more));
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, Action::SendBack);
+    let mut expected = readdressed(&last, vip.0, client.0);
+    expected[..12].rotate_left(6);
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()), (Action::SendBack, expected));
+}
+
+/// And its answer, of which the other hook of the same interface would know.
+fn fragments_of_an_answer_to_itself_come_back(scene: &mut Scene<'_>) {
+    let (client, vip) = (scene.net.client(), scene.net.vip());
+    let pod = (client.0, 8080);
+    scene.service(UDP, &[pod]);
+    let request = Described::new(UDP, client, vip).bytes();
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &request).0, Action::SendBack);
+    let to = (vip.0, client.1);
+    let [first, last] = [(0, true), (100, false)].map(|(at, more)| Described::new(UDP, pod, to).fragment(at, more));
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, Action::SendBack);
+    let mut expected = readdressed(&last, vip.0, client.0);
+    expected[..12].rotate_left(6);
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()), (Action::SendBack, expected));
+}
+
+/// A datagram to nobody, whose identification an earlier one to a frontend had; other packets come between.
+fn fragments_of_a_stranger_pass(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    let fragments = |to| [(0, true), (100, false)].map(|(at, more)| Described::new(UDP, client, to).fragment(at, more));
+    let [first, _] = fragments(vip);
+    scene.onward(Program::WorkloadIngress, &first.bytes());
+    scene.through(Program::UplinkIngress, UDP, client, vip);
+    let [first, last] = fragments((vip.0, 9));
+    scene.untouched(Program::WorkloadIngress, &first);
+    scene.untouched(Program::WorkloadIngress, &last);
+}
+
+fn fragment(from: End, to: End, offset: u16, more: bool) -> Described {
+    let mut fragment = Described::new(UDP, from, to).fragment(offset, more);
+    // Each says which it is.
+    fragment.payload = format!("payload at {offset:>6}").into_bytes();
+    fragment
+}
+
+/// Runs fragments that must wait.
+fn wait(scene: &mut Scene<'_>, program: Program, fragments: &[Described]) {
+    for fragment in fragments {
+        let (action, _) = scene.machine().run(program, &fragment.bytes());
+        assert_eq!((action, scene.machine().replayed()), (Action::Drop, Vec::new()), "{fragment:?}");
+    }
+}
+
+/// Three fragments behind a first one that ends last, and what the two ends must become.
+fn overtake(scene: &mut Scene<'_>, program: Program, (from, to): (End, End), (new_from, new_to): (End, End)) {
+    let before = scene.counters();
+    let rest = [(300, false), (100, true), (200, true), (100, true)].map(|(at, more)| fragment(from, to, at, more));
+    wait(scene, program, &rest);
+    let Answer::Transport { from: source, to: destination, .. } =
+        scene.onward(program, &fragment(from, to, 0, true).bytes())
+    else {
+        panic!("it has ports")
+    };
+    assert_eq!((source, destination), (new_from, new_to));
+    // The latest first; one that came twice goes on twice.
+    let expected: Vec<_> =
+        rest.iter().rev().map(|fragment| (Action::Next, readdressed(fragment, new_from.0, new_to.0))).collect();
+    assert_eq!(scene.machine().replayed(), expected);
+    // Later ones need not wait, and nothing is replayed twice.
+    let last = fragment(from, to, 400, true);
+    let expected = (Action::Next, readdressed(&last, new_from.0, new_to.0));
+    assert_eq!(scene.machine().run(program, &last.bytes()), expected);
+    scene.onward(program, &fragment(from, to, 0, true).bytes());
+    assert_eq!(scene.machine().replayed(), []);
+    let counters = scene.counters();
+    let counted = |counter| counters[&counter] - before.get(&counter).copied().unwrap_or(0);
+    assert_eq!(
+        [Counter::FragmentParked, Counter::FragmentReplayed, Counter::FragmentTranslated].map(counted),
+        [4, 5, 5],
+        "four waited, and went on behind the first"
+    );
+}
+
+fn fragments_wait_for_their_first(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    overtake(scene, Program::WorkloadIngress, (client, vip), (client, backend));
+    overtake(scene, Program::UplinkIngress, (client, vip), (client, backend));
+    // A first fragment that others wait for is decided twice: two scenes, two first fragments each.
+    assert_eq!(scene.counters()[&Counter::RequestTranslated], 6);
+}
+
+fn fragments_of_replies_wait(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    scene.request(UDP);
+    overtake(scene, Program::WorkloadEgress, (backend, client), (vip, client));
+    scene.through(Program::UplinkIngress, UDP, client, vip);
+    overtake(scene, Program::UplinkEgress, (backend, client), (vip, client));
+}
+
+/// What is left alone goes on as it came; what is dropped or rejected takes those that wait with it.
+fn fragments_that_wait_share_every_fate(scene: &mut Scene<'_>) {
+    let (client, vip) = (scene.net.client(), scene.net.vip());
+    let [first, rest @ ..] = [(0, true), (200, false), (100, true)].map(|(at, more)| fragment(client, vip, at, more));
+    let program = Program::WorkloadIngress;
+    scene.frontend(1, vip, Proto::UDP, Scope::PASS);
+    wait(scene, program, &rest);
+    scene.untouched(program, &first);
+    let as_they_came: Vec<_> = rest.iter().rev().map(|fragment| (Action::Next, fragment.bytes())).collect();
+    assert_eq!(scene.machine().replayed(), as_they_came);
+    // Those that come in order pass, too, and none is kept back.
+    for fragment in &rest {
+        scene.untouched(program, fragment);
+    }
+    scene.machine().age_flows(FRAGMENT_SECS);
+    scene.frontend(1, vip, Proto::UDP, Scope::DROP);
+    wait(scene, program, &rest);
+    for (scope, action, dropped) in [(Scope::DROP, Action::Drop, 1), (Scope::REJECT, Action::SendBack, 2)] {
+        scene.frontend(1, vip, Proto::UDP, scope);
+        assert_eq!(scene.machine().run(program, &first.bytes()).0, action);
+        assert_eq!(scene.machine().replayed(), [], "nobody is to go on");
+        assert_eq!(scene.machine().run(program, &rest[0].bytes()).0, Action::Drop);
+        assert_eq!(scene.counters()[&Counter::DropFragment], dropped);
+        scene.machine().age_flows(FRAGMENT_SECS);
+        wait(scene, program, &rest);
+    }
+    assert_eq!(scene.counters()[&Counter::Rejected], 1);
+}
+
+/// A pod that reaches itself, and answers itself.
+fn fragments_that_wait_come_back(scene: &mut Scene<'_>) {
+    let (client, vip) = (scene.net.client(), scene.net.vip());
+    let backend = (client.0, 8080);
+    scene.service(UDP, &[backend]);
+    for (from, to, new) in [(client, vip, (vip.0, client.0)), (backend, (vip.0, client.1), (vip.0, client.0))] {
+        let [first, last] = [(0, true), (100, false)].map(|(at, more)| fragment(from, to, at, more));
+        wait(scene, Program::WorkloadIngress, std::slice::from_ref(&last));
+        assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, Action::SendBack);
+        let mut expected = readdressed(&last, new.0, new.1);
+        expected[..12].rotate_left(6);
+        assert_eq!(scene.machine().replayed(), [(Action::SendBack, expected)], "{from:?} -> {to:?}");
+        scene.machine().age_flows(FRAGMENT_SECS);
+    }
+}
+
+/// Whose addresses play no such role passes as it came, and so does what is too long to be kept.
+fn only_what_may_be_ours_waits(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    let stranger = (scene.net.host(77), 80);
+    for (program, from, to) in [
+        (Program::WorkloadIngress, client, stranger),
+        (Program::WorkloadIngress, client, backend),
+        (Program::UplinkIngress, vip, client),
+        (Program::WorkloadEgress, stranger, client),
+        (Program::UplinkEgress, client, backend),
+    ] {
+        scene.untouched(program, &fragment(from, to, 100, false));
+    }
+    let mut long = fragment(client, vip, 100, false);
+    let header_len = long.bytes().len() - 14 - long.payload.len();
+    long.payload = vec![b'x'; PARKED_LEN_MAX - header_len + 1];
+    scene.untouched(Program::WorkloadIngress, &long);
+    assert_eq!(scene.counters()[&Counter::PassedFragment], 6);
+    assert_eq!(scene.counters().get(&Counter::FragmentParked), None);
+    long.payload.pop();
+    wait(scene, Program::WorkloadIngress, &[long.clone()]);
+    scene.onward(Program::WorkloadIngress, &fragment(client, vip, 0, true).bytes());
+    let expected = (Action::Next, readdressed(&long, client.0, backend.0));
+    assert_eq!(scene.machine().replayed(), [expected], "as long as may be");
+}
+
+/// What waits at one edge, or one way, is not let loose at another.
+fn hooks_do_not_share_what_waits(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    let [first, last] = [(0, true), (100, false)].map(|(at, more)| fragment(client, vip, at, more));
+    wait(scene, Program::UplinkIngress, std::slice::from_ref(&last));
+    scene.onward(Program::WorkloadIngress, &first.bytes());
+    assert_eq!(scene.machine().replayed(), []);
+    scene.onward(Program::UplinkIngress, &first.bytes());
+    assert_eq!(scene.machine().replayed(), [(Action::Next, readdressed(&last, client.0, backend.0))]);
+}
+
+/// Identifications are used again: what waited for another datagram must not get into this one.
+fn nobody_waits_for_long(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    let [first, old, young] = [(0, true), (100, true), (200, false)].map(|(at, more)| fragment(client, vip, at, more));
+    wait(scene, Program::WorkloadIngress, &[old]);
+    scene.machine().age_flows(FRAGMENT_SECS);
+    scene.onward(Program::WorkloadIngress, &first.bytes());
+    assert_eq!(scene.machine().replayed(), []);
+    scene.machine().age_flows(FRAGMENT_SECS);
+    // One that is waited for anew does not bring the old one along.
+    wait(scene, Program::WorkloadIngress, std::slice::from_ref(&young));
+    scene.onward(Program::WorkloadIngress, &first.bytes());
+    assert_eq!(scene.machine().replayed(), [(Action::Next, readdressed(&young, client.0, backend.0))]);
+}
+
+/// Nor must a fragment follow the first one of a datagram that had its identification before.
+fn notes_grow_old(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    let [first, last] = [(0, true), (100, false)].map(|(at, more)| fragment(client, vip, at, more));
+    scene.onward(Program::WorkloadIngress, &first.bytes());
+    let follows = (Action::Next, readdressed(&last, client.0, backend.0));
+    for _ in 0..3 {
+        // Each that follows keeps the note young.
+        scene.machine().age_flows(FRAGMENT_SECS - 1);
+        assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()), follows);
+    }
+    scene.machine().age_flows(FRAGMENT_SECS);
+    wait(scene, Program::WorkloadIngress, &[last]);
+}
+
+/// Not more wait than there are places; who has waited longest is lost, and counted.
+fn the_oldest_makes_room(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    let places = u16::try_from(PARKED_MAX).expect("a small ring");
+    let before = scene.counters().get(&Counter::DropParked).copied().unwrap_or(0);
+    let rest: Vec<_> = (1..=places + 3).map(|at| fragment(client, vip, at * 10, true)).collect();
+    wait(scene, Program::WorkloadIngress, &rest);
+    scene.onward(Program::WorkloadIngress, &fragment(client, vip, 0, true).bytes());
+    let expected: Vec<_> =
+        rest[3..].iter().rev().map(|fragment| (Action::Next, readdressed(fragment, client.0, backend.0))).collect();
+    assert_eq!(scene.machine().replayed(), expected);
+    // Others may have been left over from before.
+    assert!(scene.counters()[&Counter::DropParked] >= before + 3);
+}

@@ -1,0 +1,97 @@
+//! The tables as fragments use them, over ordinary maps.
+
+use std::cell::{Cell, RefCell};
+
+use lb_agent::dataplane::FamilyTables;
+use lb_common::addr::Addr;
+use lb_common::fragment::{Fragments, Note, PARKED_LEN_MAX, Parked};
+use lb_common::table::{AddressKey, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
+
+use super::{HostFamily, HostMachine, PARKED_MAX};
+
+pub const fn nobodys_place() -> Parked {
+    Parked {
+        ticket: Cell::new(0),
+        previous: Cell::new(0),
+        edge: Cell::new(0),
+        id: Cell::new(0),
+        len: Cell::new(0),
+        direction: Cell::new(Direction::Request),
+        pad: Cell::new([0; 3]),
+        bytes: Cell::new([0; PARKED_LEN_MAX]),
+    }
+}
+
+/// A note as the path holds it.
+pub struct HostNote<A: 'static>(&'static RefCell<Fragment<A>>);
+
+impl<A> Clone for HostNote<A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for HostNote<A> {}
+
+impl<A: Addr> Note<A> for HostNote<A> {
+    fn fate(self) -> Fate {
+        self.0.borrow().fate
+    }
+    fn since_jiffies(self) -> u64 {
+        self.0.borrow().since_jiffies
+    }
+    fn touch(self, now_jiffies: u64) {
+        self.0.borrow_mut().since_jiffies = now_jiffies;
+    }
+    fn read_to(self, to: &mut Tuple<A>) {
+        (to.src, to.dst) = (self.0.borrow().src, self.0.borrow().dst);
+    }
+    fn swap_parked(self, ticket: u32) -> u32 {
+        std::mem::replace(&mut self.0.borrow_mut().parked, ticket)
+    }
+}
+
+impl<A: HostFamily> Fragments<A> for HostMachine {
+    type Note = HostNote<A>;
+
+    fn is_ours(&self, key: &AddressKey<A>) -> bool {
+        let FamilyTables { frontends, members, .. } = &A::state(self).config;
+        match key.role {
+            Role::Frontend => frontends.keys().any(|frontend| frontend.addr == key.addr),
+            Role::Endpoint => members.keys().any(|member| member.addr == key.addr),
+        }
+    }
+    fn note(&self, key: &FragmentKey<A>) -> Option<HostNote<A>> {
+        A::state(self).fragments.borrow().get(key).map(|note| HostNote(note))
+    }
+    fn write_note(&self, key: &FragmentKey<A>, fragment: &Fragment<A>) {
+        A::state(self).fragments.borrow_mut().insert(*key, Box::leak(Box::new(RefCell::new(*fragment))));
+    }
+    fn add_note(&self, key: &FragmentKey<A>, fragment: &Fragment<A>) -> bool {
+        let is_new = self.note(key).is_none();
+        if is_new {
+            self.write_note(key, fragment);
+        }
+        is_new
+    }
+    fn forget_note(&self, key: &FragmentKey<A>) {
+        A::state(self).fragments.borrow_mut().remove(key);
+    }
+    fn next_ticket(&self) -> u32 {
+        self.tickets.set(self.tickets.get() + 1);
+        self.tickets.get()
+    }
+    fn place(&self, ticket: u32) -> Option<&Parked> {
+        self.parked.get((ticket % PARKED_MAX) as usize)
+    }
+    fn swap(&self, word: &Cell<u32>, value: u32) -> u32 {
+        word.replace(value)
+    }
+    fn swap_if(&self, word: &Cell<u32>, expected: u32, value: u32) -> bool {
+        let is_it = word.get() == expected;
+        if is_it {
+            word.set(value);
+        }
+        is_it
+    }
+}

@@ -1,0 +1,77 @@
+//! Where packets go that a program sends to its hook again: in a test run, to the loopback device.
+//!
+//! They are caught there, in a network namespace that nothing else is in, and never reach a hook.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::process::Command;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+use crate::netns::run;
+
+/// `PACKET_OUTGOING` of `linux/if_packet.h`: what the loopback device sends, it gets as well.
+const OUTGOING: u8 = 4;
+
+/// A network namespace that a thread can be in.
+pub struct Home(File);
+
+impl Home {
+    /// Moves the calling thread there.
+    pub fn enter(&self) {
+        setns(&self.0, CloneFlags::CLONE_NEWNET).expect("root may enter a network namespace");
+    }
+}
+
+/// The namespace, and a socket that hears its loopback device.
+pub struct Replays {
+    home: Home,
+    socket: OwnedFd,
+}
+
+impl Replays {
+    pub fn open() -> Self {
+        let opened = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
+            run(Command::new("ip").args(["link", "set", "lo", "up"]));
+            let flags = SockFlag::SOCK_CLOEXEC;
+            let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll);
+            let socket = socket.expect("root may open a packet socket");
+            setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(10, 0)).expect("an option of all sockets");
+            Self { home: Self::home(), socket }
+        });
+        opened.join().expect("it says itself why not")
+    }
+
+    /// Where the calling thread is.
+    pub fn home() -> Home {
+        Home(File::open("/proc/thread-self/ns/net").expect("every thread is in one"))
+    }
+
+    /// Moves the calling thread to where packets are caught.
+    pub fn enter(&self) {
+        self.home.enter();
+    }
+
+    /// The next so many packets.
+    pub fn take(&self, count: u64) -> Vec<Vec<u8>> {
+        (0..count).map(|_| self.next()).collect()
+    }
+
+    fn next(&self) -> Vec<u8> {
+        let mut bytes = vec![0; 64 * 1024];
+        loop {
+            let received = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut bytes);
+            let (count, link) = received.expect("a packet that was sent to the hook again");
+            if link.is_some_and(|link| link.pkttype() != OUTGOING) {
+                bytes.truncate(count);
+                return bytes;
+            }
+        }
+    }
+}

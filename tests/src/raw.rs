@@ -1,0 +1,78 @@
+//! Datagrams in fragments that a test makes itself and sends in the order it wants.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header, UdpHeader};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::netns::Netns;
+
+/// Bytes of a datagram that each fragment carries: less than a link of 1,500 bytes takes, and a multiple of eight.
+const PART_LEN: usize = 1_400;
+
+/// A UDP datagram, as the fragments that carry it, the first one first; from the network header on.
+pub fn datagram(from: SocketAddr, to: SocketAddr, id: u16, payload: &[u8]) -> Vec<Vec<u8>> {
+    let whole = match (from.ip(), to.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let (source, destination) = (source.octets(), destination.octets());
+            let ip = Ipv4Header::new(0, 64, IpNumber::UDP, source, destination).expect("an empty payload fits");
+            UdpHeader::with_ipv4_checksum(from.port(), to.port(), &ip, payload)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let (source, destination) = (source.octets(), destination.octets());
+            let ip = Ipv6Header { source, destination, ..Ipv6Header::default() };
+            UdpHeader::with_ipv6_checksum(from.port(), to.port(), &ip, payload)
+        }
+        (from, to) => panic!("{from} and {to} are of two families"),
+    };
+    let bytes = [&whole.expect("it is short enough").to_bytes()[..], payload].concat();
+    let count = bytes.chunks(PART_LEN).len();
+    let parts = bytes.chunks(PART_LEN).enumerate();
+    parts.map(|(index, part)| fragment((from.ip(), to.ip()), id, (index, index + 1 < count), part)).collect()
+}
+
+fn fragment(ends: (IpAddr, IpAddr), id: u16, (index, more): (usize, bool), part: &[u8]) -> Vec<u8> {
+    let offset = u16::try_from(index * PART_LEN / 8).expect("within 64 KiB");
+    let offset = IpFragOffset::try_new(offset).expect("within 64 KiB");
+    match ends {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let len = u16::try_from(part.len()).expect("a short part");
+            let header = Ipv4Header::new(len, 64, IpNumber::UDP, source.octets(), destination.octets());
+            let mut header = header.expect("a short part");
+            (header.identification, header.dont_fragment) = (id, false);
+            (header.more_fragments, header.fragment_offset) = (more, offset);
+            header.header_checksum = header.calc_header_checksum();
+            [&header.to_bytes()[..], part].concat()
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let fragment = Ipv6FragmentHeader::new(IpNumber::UDP, offset, more, id.into());
+            let header = Ipv6Header {
+                payload_length: u16::try_from(8 + part.len()).expect("a short part"),
+                next_header: IpNumber::IPV6_FRAGMENTATION_HEADER,
+                hop_limit: 64,
+                source: source.octets(),
+                destination: destination.octets(),
+                ..Ipv6Header::default()
+            };
+            [&header.to_bytes()[..], &fragment.to_bytes()[..], part].concat()
+        }
+        _ => panic!("two families"),
+    }
+}
+
+/// Sends packets as they are, in this order, by whatever route leads to `to`.
+pub fn send(netns: &Netns, to: IpAddr, packets: &[Vec<u8>]) {
+    netns.inside(|| {
+        // IPPROTO_RAW: the headers are in what is written.
+        let socket = Socket::new(
+            Domain::for_address(SocketAddr::new(to, 0)),
+            Type::RAW,
+            Some(Protocol::from(libc::IPPROTO_RAW)),
+        )
+        .expect("root may open a raw socket");
+        let to = SockAddr::from(SocketAddr::new(to, 0));
+        for packet in packets {
+            socket.send_to(packet, &to).expect("it fits the link");
+        }
+    });
+}
