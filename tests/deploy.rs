@@ -10,17 +10,10 @@ use k8s_openapi::api::core::v1::{Container, Probe, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use lb_agent::args::{Command, CommandLine};
 use lb_agent::config::{Config, Source};
+use lb_tests::manifest::deployed as documents;
 use serde::Serialize;
-use serde::de::{Deserialize as _, DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
-
-/// The documents of a manifest.
-fn documents(name: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name);
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let documents = serde_yaml_ng::Deserializer::from_str(&text);
-    documents.map(|document| Value::deserialize(document).expect("YAML")).collect()
-}
 
 /// The object of this kind. A field that the API does not know would be lost on the way through its type.
 #[track_caller]

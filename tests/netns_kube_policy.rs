@@ -11,6 +11,37 @@ use lb_tests::manifest::{OTHER_NODE, Service, ingress};
 use lb_tests::scene::{BALANCER, Scene, empty_slice};
 use serde_json::{Value, json};
 
+/// Starts a scene whose agent follows an API server, with these flags.
+pub type Start<'a> = &'a dyn Fn(Setup, &[&str]) -> Scene;
+
+pub type Test = fn(Start<'_>);
+
+/// Lists the tests by name, and makes each one on our server.
+macro_rules! on_any_server {
+    ($($name:ident,)*) => {
+        /// All of them.
+        #[allow(dead_code, reason = "listed where a real server runs them")]
+        pub const ALL: &[(&str, Test)] = &[$((stringify!($name), $name)),*];
+
+        #[cfg(test)]
+        mod on_our_server {
+            $(
+                #[test]
+                fn $name() {
+                    super::$name(&super::Scene::on_api);
+                }
+            )*
+        }
+    };
+}
+
+on_any_server! {
+    local_and_cluster_endpoints_follow_the_policy,
+    without_endpoints_connections_are_refused,
+    open_connections_survive_flips_of_the_mode,
+    an_endpoint_and_then_the_service_are_removed,
+}
+
 /// A Service in VIP mode, in both families.
 fn served(scene: &Scene, number: u8) -> Service {
     let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, number), "VIP"));
@@ -36,10 +67,9 @@ fn apply(scene: &Scene, service: &Service, slices: Vec<Value>) {
 }
 
 /// IPM-32, IPM-33: externalTrafficPolicy Local binds who comes from outside, and nobody else.
-#[test]
-fn local_and_cluster_endpoints_follow_the_policy() {
+fn local_and_cluster_endpoints_follow_the_policy(start: Start<'_>) {
     let uplinks = format!("{UPLINK_NAME},{FAR_NAME}");
-    let scene = Scene::on_api(Setup::new("apilocal"), &["--uplink-interfaces", &uplinks]);
+    let scene = start(Setup::new("apilocal"), &["--uplink-interfaces", &uplinks]);
     let cluster = served(&scene, 1);
     let local = cluster.clone().spec("externalTrafficPolicy", json!("Local"));
     for policy in [&cluster, &local] {
@@ -62,9 +92,8 @@ fn local_and_cluster_endpoints_follow_the_policy() {
 }
 
 /// IPM-30: no endpoint at all is a refusal, for everybody, until there is one.
-#[test]
-fn without_endpoints_connections_are_refused() {
-    let scene = Scene::on_api(Setup::new("apireject"), &[]);
+fn without_endpoints_connections_are_refused(start: Start<'_>) {
+    let scene = start(Setup::new("apireject"), &[]);
     let service = served(&scene, 2);
     for _ in 0..2 {
         apply(&scene, &service, FAMILIES.map(|family| empty_slice(&service, family).object()).to_vec());
@@ -79,9 +108,8 @@ fn without_endpoints_connections_are_refused() {
 }
 
 /// IPM-60, IPM-61, through the status of a live Service.
-#[test]
-fn open_connections_survive_flips_of_the_mode() {
-    let scene = Scene::on_api(Setup::new("apiflip"), &[]);
+fn open_connections_survive_flips_of_the_mode(start: Start<'_>) {
+    let scene = start(Setup::new("apiflip"), &[]);
     let mut open = Vec::new();
     for (mode, who) in [("VIP", "a"), ("Proxy", BALANCER), ("VIP", "a"), ("Proxy", BALANCER)] {
         let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, 3), mode));
@@ -99,9 +127,8 @@ fn open_connections_survive_flips_of_the_mode() {
 }
 
 /// An endpoint goes: new connections find the other one, open ones to it live on (TCP); and the Service goes.
-#[test]
-fn an_endpoint_and_then_the_service_are_removed() {
-    let scene = Scene::on_api(Setup::new("apiremove"), &[]);
+fn an_endpoint_and_then_the_service_are_removed(start: Start<'_>) {
+    let scene = start(Setup::new("apiremove"), &[]);
     let service = served(&scene, 4);
     apply(&scene, &service, scene.slices(&service, &["a"]));
     let mut open = FAMILIES.map(|family| scene.dial().hold(vip(family, 4, 80)).expect("it is answered"));

@@ -19,18 +19,6 @@ fn pair() -> (ApiServer, Stage) {
     (server, stage)
 }
 
-#[test]
-fn first_list_and_changes_are_programmed() {
-    let (server, mut stage) = pair();
-    put(&server, service("new", 3));
-    stage.until_in_step_with(&server);
-    server.put(slice("other", "1", &[2, 4, 6]).object());
-    stage.until_in_step_with(&server);
-    server.delete(Resource::Services, "default", "other");
-    stage.until_in_step_with(&server);
-    assert!(!stage.text().contains("192.0.2.2"), "{}", stage.text());
-}
-
 /// FLT-06.
 #[test]
 fn nothing_is_touched_while_a_first_list_is_slow() {
@@ -206,24 +194,6 @@ fn a_history_that_went_back_is_believed_after_a_while() {
     server.misbehave(|faults| faults.outdated = Some(old));
     server.afflict_watches(WatchFault::Expired);
     stage.until("the old list is believed", |stage| stage.connection(Kind::Service).lists >= 2);
-}
-
-#[test]
-fn the_last_state_stays_while_the_server_is_away() {
-    let (mut server, mut stage) = pair();
-    stage.keep(&["192.0.2.2:80"]);
-    let before = stage.text();
-    server.stop();
-    stage.until("all kinds are tried again", |stage| {
-        stage.connections().iter().all(|connection| connection.phase == Phase::Retrying && connection.failures > 3)
-    });
-    assert_eq!(stage.text(), before);
-    put(&server, service("new", 3));
-    server.resume();
-    stage.until_in_step_with(&server);
-    stage.until("all kinds are watched again", |stage| {
-        stage.connections().iter().all(|connection| connection.phase == Phase::Watching)
-    });
 }
 
 /// T2: the agent restarts while the server is away, and the server comes back with less.

@@ -3,10 +3,7 @@
 
 use std::fs;
 
-use axum::http::{HeaderValue, Request};
-use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use lb_tests::api::{Answer, Client};
 use lb_tests::apiserver::{ApiServer, Resource, Store, kubeconfig, recorded};
 use serde_json::{Value, json};
 
@@ -80,13 +77,6 @@ fn versioned(event: Value) -> (u64, Value) {
     (version.expect("events have a version"), event)
 }
 
-/// An answer: status, headers, body.
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: String,
-}
-
 enum Who<'a> {
     Nobody,
     Bearer(&'a str),
@@ -97,21 +87,7 @@ fn ask(server: &ApiServer, request: &str, who: &Who<'_>) -> Answer {
         Who::Nobody => None,
         Who::Bearer(token) => Some(*token),
     };
-    let kubeconfig = Kubeconfig::from_yaml(&kubeconfig(&server.url(), server.authority(), token)).expect("it is one");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let config =
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("it is good");
-        let client = Client::try_from(config).expect("it is good");
-        let request = Request::get(request).body(Body::empty()).expect("a path of the API");
-        let response = client.send(request).await.expect("an answer");
-        let headers = response.headers().iter();
-        let text = |value: &HeaderValue| value.to_str().expect("text").to_owned();
-        let headers = headers.map(|(name, value)| (name.to_string(), text(value))).collect();
-        let status = response.status().as_u16();
-        let body = response.into_body().collect_bytes().await.expect("a whole body");
-        Answer { status, headers, body: String::from_utf8(body.into()).expect("text") }
-    })
+    Client::of_kubeconfig(&kubeconfig(&server.url(), server.authority(), token)).get(request)
 }
 
 /// Status and recorded headers are the same. How a body is framed is the business of HTTP.
@@ -119,8 +95,7 @@ fn ask(server: &ApiServer, request: &str, who: &Who<'_>) -> Answer {
 fn assert_same_head(answer: &Answer, recorded: &Recorded) {
     assert_eq!(answer.status, recorded.status);
     for (name, value) in recorded.headers.iter().filter(|(name, _)| name != "Transfer-Encoding") {
-        let found = answer.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-        assert_eq!(found.map(|(_, value)| value), Some(value), "{name}");
+        assert_eq!(answer.header(name), Some(value.as_str()), "{name}");
     }
 }
 

@@ -23,7 +23,10 @@ pub use fault::{Faults, WatchFault};
 pub use resource::Resource;
 pub use store::Store;
 
-use listener::{Identity, TlsListener};
+pub use listener::Identity;
+
+use crate::api::Api;
+use listener::TlsListener;
 
 /// How long the old listener may take to go away when the server starts again on its address.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -207,6 +210,33 @@ impl ApiServer {
         let hidden = self.folder.path().join(".kubeconfig.new");
         std::fs::write(&hidden, text).expect("the folder is writable");
         std::fs::rename(&hidden, self.kubeconfig()).expect("the folder is writable");
+    }
+}
+
+impl Api for ApiServer {
+    fn kubeconfig(&self) -> PathBuf {
+        Self::kubeconfig(self)
+    }
+
+    fn put(&self, object: Value) {
+        Self::put(self, object);
+    }
+
+    fn delete(&self, resource: Resource, namespace: &str, name: &str) -> bool {
+        Self::delete(self, resource, namespace, name)
+    }
+
+    fn objects(&self) -> Vec<Value> {
+        Self::objects(self)
+    }
+
+    fn stop(&mut self) {
+        Self::stop(self);
+    }
+
+    #[track_caller]
+    fn resume(&mut self) {
+        Self::resume(self);
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod agent;
 pub mod answer;
+pub mod api;
 pub mod apiserver;
 pub mod capture;
 pub mod cases;
@@ -19,6 +20,7 @@ pub mod haproxy;
 pub mod http;
 #[cfg(test)]
 mod ids;
+pub mod kubernetes;
 pub mod lab;
 pub mod leftovers;
 pub mod machine;

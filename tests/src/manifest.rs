@@ -6,6 +6,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::address::{Family, family};
@@ -61,6 +62,15 @@ pub fn yaml(objects: &[Value]) -> String {
     documents.collect::<Vec<_>>().join("---\n")
 }
 
+/// The documents of a manifest of `deploy/`.
+#[track_caller]
+pub fn deployed(name: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let documents = serde_yaml_ng::Deserializer::from_str(&text);
+    documents.map(|document| Value::deserialize(document).expect("YAML")).collect()
+}
+
 /// A Node with addresses.
 pub fn node(name: &str, addresses: &[IpAddr]) -> Value {
     let addresses: Vec<Value> =
@@ -99,6 +109,9 @@ impl Service {
         let families: Vec<&str> = addresses.iter().map(|a| if a.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
         self.object["spec"]["clusterIP"] = json!(texts.first());
         self.object["spec"]["ipFamilies"] = json!(families);
+        // Otherwise the API server takes one of them only.
+        self.object["spec"]["ipFamilyPolicy"] =
+            json!(if addresses.len() > 1 { "RequireDualStack" } else { "SingleStack" });
         self.object["spec"]["clusterIPs"] = json!(texts);
         self
     }

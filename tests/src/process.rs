@@ -24,11 +24,17 @@ impl Process {
     /// Starts `command` in `netns`, both outputs going to `<folder>/<name>.log`.
     #[track_caller]
     pub fn start(netns: &Netns, name: &str, folder: &Path, command: &mut Command) -> Self {
+        netns.inside(|| Self::spawn(name, folder, command))
+    }
+
+    /// As [`Process::start`], in the network namespace of the calling thread.
+    #[track_caller]
+    pub fn spawn(name: &str, folder: &Path, command: &mut Command) -> Self {
         let log = folder.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).expect("the folder is writable");
         let errors = file.try_clone().expect("descriptors are left");
         command.stdin(Stdio::null()).stdout(file).stderr(errors);
-        let child = netns.inside(|| command.spawn());
+        let child = command.spawn();
         let child = child.unwrap_or_else(|error| panic!("{} does not start: {error}", command.get_program().display()));
         Self { name: name.into(), child, log }
     }
@@ -69,8 +75,14 @@ impl Process {
 
     /// Waits until `is_up`. Panics with what it printed when it ends before that, or takes too long.
     #[track_caller]
-    pub fn wait_until_up(&mut self, mut is_up: impl FnMut() -> bool) {
-        let up = deadline::within(deadline::PATIENCE, || {
+    pub fn wait_until_up(&mut self, is_up: impl FnMut() -> bool) {
+        self.wait_until_up_for(deadline::PATIENCE, is_up);
+    }
+
+    /// As [`Process::wait_until_up`], for a program that takes its time.
+    #[track_caller]
+    pub fn wait_until_up_for(&mut self, limit: Duration, mut is_up: impl FnMut() -> bool) {
+        let up = deadline::within(limit, || {
             if let Some(status) = self.ended() {
                 panic!("{} ended ({status}); it said:\n{}", self.name, self.output());
             }

@@ -11,9 +11,11 @@ use serde_json::Value;
 
 use crate::address::{BALANCERS, CLUSTER, FAMILIES, FAR_LINK, Family, UPLINK, family, vip};
 use crate::agent::Agent;
+use crate::api::Api;
 use crate::apiserver::ApiServer;
 use crate::deadline;
 use crate::dial::{Dial, Outcome};
+use crate::kubernetes::{Assets, Kubernetes};
 use crate::lab::{Lab, Setup};
 use crate::manifest::{Folder, NODE, Service, Slice, ingress, node};
 use crate::serve::Server;
@@ -37,7 +39,7 @@ pub struct Scene {
     pub agent: Agent,
     pub manifests: Folder,
     /// Where there is one, it is the source, and the folder is nobody's.
-    api: Option<ApiServer>,
+    api: Option<Box<dyn Api>>,
     generation: AtomicU16,
     servers: Vec<Server>,
     pub lab: Lab,
@@ -58,11 +60,22 @@ impl Scene {
         scene
     }
 
-    /// As [`Scene::with_flags`], and the agent follows an API server on the node.
+    /// As [`Scene::with_flags`], and the agent follows an API server of ours on the node.
     #[track_caller]
     pub fn on_api(setup: Setup, flags: &[&str]) -> Self {
+        Self::following(setup, flags, || Box::new(ApiServer::start()))
+    }
+
+    /// As [`Scene::with_flags`], and the agent follows a real API server on the node, with the rights of `deploy/`.
+    #[track_caller]
+    pub fn on_kubernetes(setup: Setup, flags: &[&str], assets: &Assets) -> Self {
+        Self::following(setup, flags, || Box::new(Kubernetes::start(assets)))
+    }
+
+    #[track_caller]
+    fn following(setup: Setup, flags: &[&str], start: impl FnOnce() -> Box<dyn Api> + Send) -> Self {
         let mut scene = Self::without_agent(setup, flags);
-        let server = scene.lab.node.inside(ApiServer::start);
+        let server = scene.lab.node.inside(start);
         server.put(node(NODE, &node_addresses()));
         let agent = Agent::new(&scene.lab.node, scene.lab.folder(), scene.manifests.path()).flags(flags);
         scene.agent = agent.following(server.kubeconfig());
@@ -73,8 +86,21 @@ impl Scene {
 
     /// The API server of [`Scene::on_api`].
     #[track_caller]
-    pub fn api(&self) -> &ApiServer {
-        self.api.as_ref().expect("the scene has one")
+    pub fn api(&self) -> &dyn Api {
+        &**self.api.as_ref().expect("the scene has one")
+    }
+
+    /// The API server goes away by a crash.
+    #[track_caller]
+    pub fn stop_api(&mut self) {
+        self.api.as_mut().expect("the scene has one").stop();
+    }
+
+    /// It comes back.
+    #[track_caller]
+    pub fn resume_api(&mut self) {
+        let server = self.api.as_mut().expect("the scene has one");
+        self.lab.node.inside(|| server.resume());
     }
 
     /// As [`Scene::with_flags`]; the agent is still to be started.
@@ -127,8 +153,10 @@ impl Scene {
     }
 
     fn marker(&self, file: &str, port: u16) -> [Value; 2] {
+        let [high, low] = port.to_be_bytes();
         let service = Service::new(&format!("marker-{file}"))
-            .cluster_ips(&[CLUSTER.host(Family::V4, MARKER_ADDRESS)])
+            // One of its own: an API server refuses addresses that others have.
+            .cluster_ips(&[IpAddr::from([10, 96, high, low])])
             .port("marker", "TCP", port, TARGET)
             .ingress(ingress(BALANCERS.host(Family::V4, MARKER_ADDRESS), "VIP"));
         let slice = service.slice("0").port("marker", "TCP", TARGET);

@@ -34,6 +34,7 @@ pub enum Level {
 /// Test programs of the `tests` package, by the first word of their name.
 const LEVELS: &[(&str, Level)] = &[
     ("apiserver", Level::Api),
+    ("kubernetes", Level::Api),
     ("deploy", Level::Unit),
     ("model", Level::Property),
     ("properties", Level::Property),

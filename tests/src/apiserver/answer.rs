@@ -34,7 +34,7 @@ impl Refusal {
 
 pub fn routes(shared: Arc<Shared>) -> Router {
     let mut router = Router::new();
-    for resource in Resource::ALL {
+    for resource in Resource::SERVED {
         let answer =
             move |Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap, Query(query): Query<Parameters>| {
                 answer(shared, resource, headers, query)

@@ -1,4 +1,4 @@
-//! TLS, with certificates that are made at start and never leave memory, except the authority's, which clients need.
+//! TLS, with certificates that are made at start.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,6 +19,8 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 /// Who the server is.
 pub struct Identity {
     authority: String,
+    certificate: String,
+    key: String,
     config: Arc<ServerConfig>,
 }
 
@@ -33,6 +35,7 @@ impl Identity {
         server.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         let key = KeyPair::generate().expect("random numbers");
         let certificate = server.signed_by(&key, &authority).expect("a key of our own");
+        let key_text = key.serialize_pem();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -40,12 +43,22 @@ impl Identity {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)
             .expect("key and certificate belong together");
-        Self { authority: authority.pem(), config: Arc::new(config) }
+        Self { authority: authority.pem(), certificate: certificate.pem(), key: key_text, config: Arc::new(config) }
     }
 
-    /// As PEM.
+    /// The certificate of who vouches for the server, as PEM.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// The server's certificate, as PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// The server's key, as PEM.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 }
 

@@ -8,16 +8,22 @@ pub enum Resource {
     Services,
     EndpointSlices,
     Nodes,
+    /// What kube-proxy follows besides; the agent does not.
+    ServiceCidrs,
 }
 
 impl Resource {
+    /// What the agent follows.
     pub const ALL: [Self; 3] = [Self::Services, Self::EndpointSlices, Self::Nodes];
+    /// All that is served.
+    pub const SERVED: [Self; 4] = [Self::Services, Self::EndpointSlices, Self::Nodes, Self::ServiceCidrs];
 
     pub const fn kind(self) -> &'static str {
         match self {
             Self::Services => "Service",
             Self::EndpointSlices => "EndpointSlice",
             Self::Nodes => "Node",
+            Self::ServiceCidrs => "ServiceCIDR",
         }
     }
 
@@ -25,6 +31,7 @@ impl Resource {
         match self {
             Self::Services | Self::Nodes => "v1",
             Self::EndpointSlices => "discovery.k8s.io/v1",
+            Self::ServiceCidrs => "networking.k8s.io/v1",
         }
     }
 
@@ -34,6 +41,7 @@ impl Resource {
             Self::Services => "/api/v1/services",
             Self::EndpointSlices => "/apis/discovery.k8s.io/v1/endpointslices",
             Self::Nodes => "/api/v1/nodes",
+            Self::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs",
         }
     }
 
@@ -41,16 +49,18 @@ impl Resource {
     #[track_caller]
     pub fn of(object: &Value) -> Self {
         let kind = object["kind"].as_str().unwrap_or_default();
-        let found = Self::ALL.into_iter().find(|resource| resource.kind() == kind);
+        let found = Self::SERVED.into_iter().find(|resource| resource.kind() == kind);
         found.unwrap_or_else(|| panic!("nothing serves kind {kind:?}"))
     }
 
-    /// The key within the resource, as etcd orders them. Nodes have no namespace.
+    /// Whether its objects are in namespaces.
+    pub const fn is_namespaced(self) -> bool {
+        matches!(self, Self::Services | Self::EndpointSlices)
+    }
+
+    /// The key within the resource, as etcd orders them.
     pub fn key(self, namespace: &str, name: &str) -> String {
-        match self {
-            Self::Nodes => name.to_owned(),
-            Self::Services | Self::EndpointSlices => format!("{namespace}/{name}"),
-        }
+        if self.is_namespaced() { format!("{namespace}/{name}") } else { name.to_owned() }
     }
 
     /// A field that can be selected by; empty where the object has none. `None`: the server refuses it.
@@ -71,7 +81,7 @@ impl Resource {
         let mut object = match self {
             Self::Services => json!({"spec": {}, "status": {"loadBalancer": {}}}),
             Self::EndpointSlices => json!({"addressType": "", "endpoints": null, "ports": null}),
-            Self::Nodes => json!({"spec": {}, "status": {}}),
+            Self::Nodes | Self::ServiceCidrs => json!({"spec": {}, "status": {}}),
         };
         object["kind"] = json!(self.kind());
         object["apiVersion"] = json!(self.api_version());

@@ -62,7 +62,7 @@ impl Store {
         fields.remove("apiVersion");
         self.version += 1;
         let version = self.version;
-        if resource != Resource::Nodes && object["metadata"]["namespace"].is_null() {
+        if resource.is_namespaced() && object["metadata"]["namespace"].is_null() {
             object["metadata"]["namespace"] = json!("default");
         }
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();

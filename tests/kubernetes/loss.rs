@@ -1,0 +1,114 @@
+//! What a real cluster loses and forgets: the API server crashes, others go on, and etcd compacts the history away.
+
+use lb_agent::model::Kind;
+use lb_agent::source::connection::Phase;
+use lb_tests::api::Api;
+use lb_tests::apiserver::Resource;
+use lb_tests::kubernetes::Kubernetes;
+
+use super::Test;
+use crate::stage::{Stage, put, service, slice};
+
+pub const ALL: &[(&str, Test)] = &[
+    ("loss::deletions_while_the_server_is_away_are_found", deletions_while_the_server_is_away_are_found),
+    ("loss::a_position_that_was_compacted_away_is_listed_anew", a_position_that_was_compacted_away_is_listed_anew),
+    ("loss::a_restart_of_the_agent_without_a_server", a_restart_of_the_agent_without_a_server),
+    ("loss::a_watch_that_ends_in_time_goes_on", a_watch_that_ends_in_time_goes_on),
+];
+
+/// An agent that has programmed two Services. The first must never stop working.
+fn pair(server: &Kubernetes) -> Stage {
+    put(server, service("steady", 1));
+    put(server, service("other", 2));
+    let mut stage = Stage::follow(server);
+    stage.until_in_step_with(server);
+    stage.keep(&["192.0.2.1:80"]);
+    stage
+}
+
+fn until_away(stage: &mut Stage) {
+    stage.until("the server is missed", |stage| {
+        stage.connections().iter().all(|connection| connection.phase == Phase::Retrying)
+    });
+}
+
+/// T1. A server that starts knows nothing of before: a watch from there gets 410.
+fn deletions_while_the_server_is_away_are_found(server: &mut Kubernetes) {
+    for flags in [&[][..], &["--watch-cache=false"]] {
+        server.clean();
+        let mut stage = pair(server);
+        stage.keep(&["192.0.2.2:80"]);
+        server.stop();
+        until_away(&mut stage);
+        let before = stage.text();
+        server.delete_in_etcd(Resource::Services, "default", "other");
+        server.delete_in_etcd(Resource::EndpointSlices, "default", "other-1");
+        server.compact();
+        stage.turn();
+        assert_eq!(stage.text(), before, "nobody could tell");
+        stage.forget(&["192.0.2.2:80"]);
+        server.resume_with(flags);
+        stage.until_in_step_with(server);
+        assert!(!stage.text().contains("192.0.2.2"), "{flags:?}: {}", stage.text());
+        assert_eq!(stage.connection(Kind::Service).lists, 2, "{flags:?}: 410 makes it list anew");
+        // And it goes on from there.
+        put(server, service("newer", 4));
+        stage.until_in_step_with(server);
+    }
+}
+
+/// Without a cache the server asks etcd for each watch, and says what etcd says.
+fn a_position_that_was_compacted_away_is_listed_anew(server: &mut Kubernetes) {
+    server.stop();
+    server.resume_with(&["--watch-cache=false"]);
+    let mut stage = pair(server);
+    server.stop();
+    until_away(&mut stage);
+    server.compact();
+    server.resume_with(&["--watch-cache=false"]);
+    stage.until("all is listed anew", |stage| stage.connections().iter().all(|connection| connection.lists == 2));
+    server.put(slice("other", "1", &[4, 6]).object());
+    put(server, service("new", 3));
+    stage.until_in_step_with(server);
+}
+
+/// T2: the agent restarts while the server is away, and the server comes back with less.
+fn a_restart_of_the_agent_without_a_server(server: &mut Kubernetes) {
+    let mut stage = pair(server);
+    stage.keep(&["192.0.2.2:80"]);
+    server.stop();
+    stage.restart();
+    until_away(&mut stage);
+    assert!(!stage.turn(), "nothing was listed");
+    server.delete_in_etcd(Resource::Services, "default", "other");
+    stage.turn();
+    assert!(stage.text().contains("192.0.2.2"), "{}", stage.text());
+    stage.forget(&["192.0.2.2:80"]);
+    server.resume();
+    stage.until_in_step_with(server);
+    assert!(!stage.text().contains("192.0.2.2"), "{}", stage.text());
+}
+
+/// A bookmark at the end of each watch carries the position on: nothing is listed again.
+fn a_watch_that_ends_in_time_goes_on(server: &mut Kubernetes) {
+    put(server, service("steady", 1));
+    let mut settings = crate::stage::settings(server);
+    settings.pace.watch = std::time::Duration::from_secs(2);
+    let mut stage = Stage::with(settings);
+    stage.until_in_step_with(server);
+    stage.keep(&["192.0.2.1:80"]);
+    let watches = |server: &Kubernetes| {
+        let metrics = server.admin.get("/metrics").body;
+        let lines = metrics.lines().filter(|line| line.starts_with("apiserver_request_total{"));
+        let watches =
+            lines.filter(|line| line.contains("resource=\"endpointslices\"") && line.contains("verb=\"WATCH\""));
+        watches.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    let before = watches(server);
+    // The server counts a watch when it is over.
+    stage.until("watches ended", |_| watches(server) >= before + 2.0);
+    put(server, service("new", 3));
+    stage.until_in_step_with(server);
+    let connection = stage.connection(Kind::EndpointSlice);
+    assert_eq!((connection.lists, connection.failures), (1, 0), "{connection:?}");
+}

@@ -1,0 +1,54 @@
+//! The files that an API server wants: certificates, the key of its service accounts, and who may do everything.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rcgen::KeyPair;
+
+use crate::apiserver::Identity;
+
+/// The token of the one who may do everything.
+pub const ADMIN_TOKEN: &str = "lb-tests";
+
+/// The files of one server.
+pub struct Files {
+    authority: String,
+    folder: PathBuf,
+}
+
+impl Files {
+    /// Makes them anew.
+    #[track_caller]
+    pub fn write(folder: &Path) -> Self {
+        let identity = Identity::generate();
+        let accounts = KeyPair::generate().expect("random numbers").serialize_pem();
+        let tokens = format!("{ADMIN_TOKEN},admin,admin,system:masters\n");
+        let texts = [
+            ("server.crt", identity.certificate()),
+            ("server.key", identity.key()),
+            ("accounts.key", &accounts),
+            ("tokens.csv", &tokens),
+        ];
+        for (name, text) in texts {
+            fs::write(folder.join(name), text).expect("the folder is writable");
+        }
+        Self { authority: identity.authority().to_owned(), folder: folder.to_owned() }
+    }
+
+    /// Who vouches for the server, as PEM.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The flags that name them.
+    pub fn flags(&self) -> Vec<String> {
+        let flags = [
+            ("tls-cert-file", "server.crt"),
+            ("tls-private-key-file", "server.key"),
+            ("service-account-key-file", "accounts.key"),
+            ("service-account-signing-key-file", "accounts.key"),
+            ("token-auth-file", "tokens.csv"),
+        ];
+        flags.map(|(flag, name)| format!("--{flag}={}", self.folder.join(name).display())).to_vec()
+    }
+}
