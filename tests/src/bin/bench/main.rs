@@ -7,6 +7,7 @@
 
 mod control_plane;
 mod figures;
+mod kube_proxy;
 mod load;
 mod network;
 mod plot;
@@ -35,6 +36,9 @@ struct Args {
     /// What to measure; the whole table takes about four minutes
     #[arg(long, value_enum, default_value_t = Part::All)]
     part: Part,
+    /// A kube-proxy: connections and bulk traffic are measured by its own rules (nftables mode) as well
+    #[arg(long, value_name = "PATH")]
+    kube_proxy: Option<PathBuf>,
     /// Folder for the table (.txt) and the plot (.svg)
     #[arg(long, global = true, default_value = "target/bench")]
     out: PathBuf,
@@ -53,6 +57,8 @@ enum Part {
     Programs,
     /// What they cost under live traffic, as the kernel clocks it.
     Live,
+    /// Connections and bulk traffic.
+    Network,
 }
 
 fn main() -> Result<()> {
@@ -74,14 +80,14 @@ fn main() -> Result<()> {
 fn dataplane(args: &Args) -> Result<Vec<Figure>> {
     stay_on_last_processor()?;
     let mut figures: Vec<Figure> = Vec::new();
-    if args.part != Part::Live {
+    if matches!(args.part, Part::All | Part::Programs) {
         println!("programs: {} rounds of test-run", args.rounds);
         figures.extend(program::measure(args.rounds)?);
         println!("flow tables: {} rounds of test-run", args.rounds);
         figures.extend(table_size::measure(args.rounds)?);
     }
     match args.part {
-        Part::All => figures.extend(network::measure(args.rounds)?),
+        Part::All | Part::Network => figures.extend(network::measure(args.rounds, args.kube_proxy.as_deref())?),
         Part::Live => figures.extend(network::live(args.rounds)?),
         Part::Programs => {}
     }

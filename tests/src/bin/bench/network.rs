@@ -1,14 +1,16 @@
-//! Connections and bulk traffic between pods of one node: plain routing, kube-proxy's rules, and us, in turns.
+//! Connections and bulk traffic between pods of one node: plain routing, kube-proxy's rules, kube-proxy itself where it
+//! is given, and us, in turns.
 //!
 //! Each way has namespaces of its own, alike but for what translates; only one of them carries traffic at a time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use aya::sys::{Stats, enable_stats};
 use lb_agent::dataplane::bpf::BpfDataplane;
@@ -17,10 +19,12 @@ use lb_agent::dataplane::object::EMPTY_PROGRAM;
 use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Settings, Sizes, Timeouts};
 use lb_common::addr::{Family, Proto};
 use lb_common::table::{Backend, Counter, FrontendKey, PoolKey, Scope, Scopes};
+use lb_tests::address::UPLINK;
 use lb_tests::lab::{Lab, Setup};
 use lb_tests::netns::Netns;
 
 use crate::figures::{Figure, Target, Unit};
+use crate::kube_proxy::{self, KubeProxy};
 use crate::load;
 use crate::ring::{Numbered, PinFolder, frontend};
 use crate::rules::{self, Service};
@@ -39,17 +43,31 @@ const PORT: u16 = 8080;
 const SERVICE_PORT: u16 = 80;
 
 /// What translates, and between how many Services it finds the one that is dialled.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Plain,
     /// A program that does nothing at every hook that we use: what no program there can do without.
     Hooks,
     Nftables(Count),
+    /// A real one.
+    KubeProxy(Count),
     Us(Count),
 }
 
+impl Way {
+    fn name(self) -> String {
+        match self {
+            Self::Plain => "plain routing".into(),
+            Self::Hooks => "empty programs".into(),
+            Self::Nftables(count) => format!("nftables, {}", count.text()),
+            Self::KubeProxy(count) => format!("kube-proxy, {}", count.text()),
+            Self::Us(count) => format!("us, {}", count.text()),
+        }
+    }
+}
+
 /// How many Services there are.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Count {
     One,
     Many,
@@ -81,9 +99,18 @@ const WAYS: [(&str, Way); 6] = [
     ("benchus10k", Way::Us(Count::Many)),
 ];
 
+/// The ways of a kube-proxy that is given.
+const KUBE_PROXY_WAYS: [(&str, Way); 2] =
+    [("benchkp1", Way::KubeProxy(Count::One)), ("benchkp10k", Way::KubeProxy(Count::Many))];
+
 /// All figures of the network.
-pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
-    let mut ways = WAYS.iter().map(|(test, way)| Node::start(test, *way)).collect::<Result<Vec<_>>>()?;
+pub fn measure(rounds: u16, kube_proxy: Option<&Path>) -> Result<Vec<Figure>> {
+    let real = if kube_proxy.is_some() { &KUBE_PROXY_WAYS[..] } else { &[] };
+    let all = WAYS.iter().chain(real);
+    let mut ways = all.map(|(test, way)| Node::start(test, *way, kube_proxy)).collect::<Result<Vec<_>>>()?;
+    if kube_proxy.is_some() {
+        compare_rules(&ways)?;
+    }
     let (mut rates, mut bulks) = (vec![Vec::new(); ways.len()], vec![Vec::new(); ways.len()]);
     let rounds = usize::from(rounds * ROUNDS);
     println!("network: {rounds} rounds of {} ways", ways.len());
@@ -100,72 +127,102 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
             bulks[index].push(ways[index].client(|targets| load::bulk_rate(targets[0], TURN))?);
         }
     }
-    let live = WAYS.iter().zip(&mut ways).find(|((_, way), _)| matches!(way, Way::Us(Count::One)));
-    let (_, live) = live.context("one of the ways is ours")?;
+    let live = ways.iter_mut().find(|node| node.way == Way::Us(Count::One)).context("one of the ways is ours")?;
     let live = live.program_time(rounds)?;
     let figures = |kind: &str, unit, rounds: Vec<Vec<f64>>| -> Vec<Figure> {
-        let figure =
-            |(way, rounds): (&Node, _)| Figure::new(format!("{kind}, {}", way.name), unit, Target::None, rounds);
+        let figure = |(node, rounds): (&Node, _)| {
+            Figure::new(format!("{kind}, {}", node.way.name()), unit, Target::None, rounds)
+        };
         ways.iter().zip(rounds).map(figure).collect()
     };
     let rates = figures("connections", Unit::ConnectionsPerSec, rates);
     let bulks = figures("bulk", Unit::GigabitsPerSec, bulks);
-    let ratios = ratios(&rates, &bulks);
+    let ways: Vec<Way> = ways.iter().map(|node| node.way).collect();
+    let ratios = ratios(&ways, &rates, &bulks);
     Ok([live, rates, bulks, ratios].concat())
 }
 
 /// What the programs take under live traffic, and nothing else.
 pub fn live(rounds: u16) -> Result<Vec<Figure>> {
-    Node::start("benchlive", Way::Us(Count::One))?.program_time(usize::from(rounds * ROUNDS))
+    Node::start("benchlive", Way::Us(Count::One), None)?.program_time(usize::from(rounds * ROUNDS))
 }
 
-fn ratios(rates: &[Figure], bulks: &[Figure]) -> Vec<Figure> {
-    let least = Target::AtLeast;
-    let [plain, hooks, nft, us, nft_many, us_many] = rates else { unreachable!("one figure for each way") };
-    let [bulk_plain, _, _, bulk_us, _, bulk_us_many] = bulks else { unreachable!("one figure for each way") };
-    vec![
-        Figure::ratio("connections, 1 Service: us / nftables", least(1.10), us, nft),
-        Figure::ratio("connections, 10,000 Services: us / nftables", least(1.15), us_many, nft_many),
-        Figure::ratio("connections: empty programs / plain", Target::None, hooks, plain),
-        Figure::ratio("connections, 1 Service: us / plain", least(0.97), us, plain),
-        Figure::ratio("connections, 10,000 Services: us / plain", least(0.97), us_many, plain),
-        Figure::ratio("bulk, 1 Service: us / plain", least(0.97), bulk_us, bulk_plain),
-        Figure::ratio("bulk, 10,000 Services: us / plain", least(0.97), bulk_us_many, bulk_plain),
-    ]
+/// Us beside every other way, as far as it is there.
+fn ratios(ways: &[Way], rates: &[Figure], bulks: &[Figure]) -> Vec<Figure> {
+    let mut ratios = Vec::new();
+    let mut push = |kind: &str, figures: &[Figure], other: fn(Count) -> Way, name: &str, least: fn(Count) -> Target| {
+        for count in [Count::One, Count::Many] {
+            let of = |way| ways.iter().position(|known| *known == way).map(|index| &figures[index]);
+            if let (Some(us), Some(other)) = (of(Way::Us(count)), of(other(count))) {
+                let what = format!("{kind}, {}: us / {name}", count.text());
+                ratios.push(Figure::ratio(what, least(count), us, other));
+            }
+        }
+    };
+    let of_rules: fn(Count) -> Target = |count| match count {
+        Count::One => Target::AtLeast(1.10),
+        Count::Many => Target::AtLeast(1.15),
+    };
+    let of_routing: fn(Count) -> Target = |_| Target::AtLeast(0.97);
+    push("connections", rates, Way::Nftables, "nftables", of_rules);
+    push("connections", rates, Way::KubeProxy, "kube-proxy", of_rules);
+    push("connections", rates, |_| Way::Plain, "plain", of_routing);
+    push("connections", rates, |_| Way::Hooks, "empty programs", |_| Target::None);
+    push("bulk", bulks, Way::KubeProxy, "kube-proxy", |_| Target::None);
+    push("bulk", bulks, |_| Way::Plain, "plain", of_routing);
+    ratios
+}
+
+/// Says whether the rules that stand for kube-proxy's are those of the one that is given.
+fn compare_rules(nodes: &[Node]) -> Result<()> {
+    let listing = |way| nodes.iter().find(|node| node.way == way).map(|node| kube_proxy::listing(&node.lab));
+    let real = listing(Way::KubeProxy(Count::One)).unwrap_or_default();
+    let ours = listing(Way::Nftables(Count::One)).unwrap_or_default();
+    ensure!(real.contains("vmap @service-ips"), "kube-proxy wrote no table of the nftables mode:\n{real}");
+    let differences = rules::differences(&real, &ours);
+    if differences.is_empty() {
+        println!("network: the nftables rules are, rule by rule, those that this kube-proxy writes");
+        return Ok(());
+    }
+    println!("network: the nftables rules are NOT those that this kube-proxy writes:");
+    differences.iter().for_each(|difference| println!("  {difference}"));
+    Ok(())
 }
 
 /// A node with a client pod, two backend pods with servers in them, and what translates between them.
 struct Node {
-    name: String,
+    way: Way,
     targets: Vec<SocketAddr>,
     // In the order in which they must end.
     _servers: Vec<Server>,
+    _kube_proxy: Option<KubeProxy>,
     dataplane: Option<(BpfDataplane, PinFolder)>,
     lab: Lab,
 }
 
 impl Node {
-    fn start(test: &'static str, way: Way) -> Result<Self> {
+    fn start(test: &'static str, way: Way, kube_proxy: Option<&Path>) -> Result<Self> {
         let lab = Setup::new(test).pods(&["client"]).pods(&BACKENDS).build();
         let endpoints: Vec<SocketAddrV4> = BACKENDS.iter().map(|pod| endpoint(&lab, pod)).collect();
         let servers = BACKENDS.iter().map(|pod| Server::start(&lab.pod(pod).netns)).collect();
-        let vips = vec![vip(0).into()];
-        let (name, targets, dataplane) = match way {
-            Way::Plain => ("plain routing".into(), endpoints.iter().copied().map(Into::into).collect(), None),
+        let (mut targets, mut real, mut dataplane) = (vec![vip(0).into()], None, None);
+        match way {
+            Way::Plain => targets = endpoints.iter().copied().map(Into::into).collect(),
             Way::Nftables(count) => {
-                lab.node.nft(&rules::ruleset(&service_list(count.number(), &endpoints)));
-                (format!("nftables, {}", count.text()), vips, None)
+                lab.node.nft(&rules::ruleset(&service_list(count.number(), &endpoints), node_address()));
             }
             Way::Hooks => {
-                let dataplane = hooked(test, &lab)?;
-                ("empty programs".into(), endpoints.iter().copied().map(Into::into).collect(), Some(dataplane))
+                targets = endpoints.iter().copied().map(Into::into).collect();
+                dataplane = Some(hooked(test, &lab)?);
             }
-            Way::Us(count) => {
-                let dataplane = attached(test, &lab, count.number(), &endpoints)?;
-                (format!("us, {}", count.text()), vips, Some(dataplane))
+            Way::KubeProxy(count) => {
+                let program = kube_proxy.context("this way needs a kube-proxy")?;
+                println!("network: kube-proxy writes rules for {}", count.text());
+                real = Some(KubeProxy::start(program, &lab, &service_list(count.number(), &endpoints)));
             }
-        };
-        Ok(Self { name, targets, _servers: servers, dataplane, lab })
+            Way::Us(count) => dataplane = Some(attached(test, &lab, count.number(), &endpoints)?),
+        }
+        Ok(Self { way, targets, _servers: servers, _kube_proxy: real, dataplane, lab })
     }
 
     /// What the programs take under live traffic, as the kernel clocks it: one reading of the clock a run included.
@@ -234,6 +291,14 @@ struct Clocked {
 fn endpoint(lab: &Lab, pod: &str) -> SocketAddrV4 {
     match lab.pod_address(pod, Family::V4) {
         IpAddr::V4(address) => SocketAddrV4::new(address, PORT),
+        IpAddr::V6(address) => unreachable!("{address} was asked for in IPv4"),
+    }
+}
+
+/// The node's address, on which node ports are served.
+fn node_address() -> Ipv4Addr {
+    match UPLINK.host(Family::V4, 2) {
+        IpAddr::V4(address) => address,
         IpAddr::V6(address) => unreachable!("{address} was asked for in IPv4"),
     }
 }
