@@ -33,7 +33,7 @@ struct Args {
     /// Turns of every measurement; the figures are their medians
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
-    /// What to measure; the whole table takes about four minutes
+    /// What to measure; the whole table takes some minutes
     #[arg(long, value_enum, default_value_t = Part::All)]
     part: Part,
     /// A kube-proxy: connections and bulk traffic are measured by its own rules (nftables mode) as well
