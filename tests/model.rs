@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use lb_agent::controller::{Controller, Outcome, Reclaim, Step};
 use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
 use lb_agent::dataplane::{FamilyTables, Tables};
-use lb_agent::desired::{Limits, Policy, Services, VendorAnnotations};
+use lb_agent::desired::{Algorithm, Limits, Policy, Selection, Services, TableSize, VendorAnnotations};
 use lb_agent::model::Change;
 use lb_common::addr::{Addr, Proto};
 use lb_common::table::{Backend, FrontendState, Mode, PoolKey, Scope, Scopes};
@@ -35,6 +35,8 @@ fn policy() -> Policy {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        // As small as it may be: the tables are looked at after each row.
+        selection: Selection { algorithm: Algorithm::Maglev, maglev_table_size: TableSize::new(7).expect("a prime") },
     }
 }
 

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::dataplane::{Sizes, Timeouts};
+use crate::desired::TableSize;
 use crate::explain::{Caller, Destination};
 use crate::interfaces::Globs;
 
@@ -130,6 +131,22 @@ pub struct PolicyArgs {
     #[arg(long, value_enum, default_value_t = Switch::Off)]
     pub vendor_annotations: Switch,
 
+    /// How a backend is chosen for a new flow. random: each is as likely as the others. maglev: by the hash of the client's
+    /// address and port and of what it dials (with session affinity of its address alone), over a table that all nodes make
+    /// alike: every node chooses the same backend, and few flows change theirs when backends come and go. A client that
+    /// knows the hash can choose its backend. lb-agent.io/lb-algorithm on a Service wins over it.
+    #[arg(long, value_enum, default_value_t = Algorithm::Random)]
+    pub lb_algorithm: Algorithm,
+
+    /// Slots of the Maglev table of a set of backends, the same on all nodes: 251, 509, 1021, 2039, 4093, 8191, 16381, 32749
+    /// or 65521. With a hundred times as many slots as
+    /// backends their shares differ by at most 1 %, and few flows move beyond those of a backend that goes. Each table takes
+    /// about 100 B a slot (default: 0.1 MiB) and as many entries of --backends-max; there are up to three for each
+    /// port of a Service and family (endpoints of the cluster, and those on this node), none for a single endpoint, and equal
+    /// sets share one.
+    #[arg(long, value_name = "SLOTS", default_value_t = TableSize::DEFAULT.slots(), value_parser = table_size)]
+    pub maglev_table_size: u16,
+
     /// Keep kube-proxy's nat rules (iptables and nftables mode) off addresses that an annotation or a flag leaves to the
     /// balancer while the status says VIP or nothing: by an nftables table of our own that holds these addresses only.
     #[arg(long, value_enum, default_value_t = Switch::On)]
@@ -174,7 +191,7 @@ pub struct SizeArgs {
     #[arg(long, value_name = "FRONTENDS", default_value_t = Sizes::default().frontends_max, value_parser = size())]
     pub frontends_max: u32,
 
-    /// Backends in all pools, and as many endpoints of Services; a change of a pool needs room for its old and its new
+    /// Slots of all pools (a backend has one in each, or many of a Maglev table), and as many endpoints of Services; a change of a pool needs room for its old and its new
     /// backends. About 90 B each when in use, nothing at start.
     #[arg(long, value_name = "BACKENDS", default_value_t = Sizes::default().backends_max, value_parser = size())]
     pub backends_max: u32,
@@ -330,6 +347,13 @@ impl std::convert::From<IpMode> for Mode {
     }
 }
 
+/// How a backend is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Algorithm {
+    Random,
+    Maglev,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Switch {
     On,
@@ -366,6 +390,12 @@ pub enum Output {
 /// A map must have room for at least one entry; the kernel's own limit is above 2^30.
 fn size() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=1 << 30)
+}
+
+/// One of a few primes.
+fn table_size(text: &str) -> Result<u16, String> {
+    let allowed = text.parse().ok().filter(|slots| TableSize::ALLOWED.contains(slots));
+    allowed.ok_or_else(|| format!("write one of {}", TableSize::ALLOWED.map(|slots| slots.to_string()).join(", ")))
 }
 
 /// At most ten years.

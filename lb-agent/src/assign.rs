@@ -14,7 +14,7 @@ use lb_common::table::{
 };
 
 use crate::dataplane::{FamilyTables, Tables};
-use crate::desired::{Access, Choice, Choices, Desired, DesiredFrontend, FamilyDesired, ServicePortName};
+use crate::desired::{Access, Algorithm, Choice, Choices, Desired, DesiredFrontend, FamilyDesired, ServicePortName};
 use crate::family::TableAddr;
 use crate::model::{ObjectName, Warning, WarningKind};
 use counter::Counter;
@@ -259,7 +259,11 @@ impl FamilyAssign<'_> {
                 Access::Only(_) => ScopeFlags::SOURCE_RANGES,
             };
             let keeps_clients = if frontend.affinity_secs.is_some() { ScopeFlags::AFFINITY } else { 0 };
-            let flags = frontend.pool_flags.map(|pool_flag| restricted | keeps_clients | pool_flag);
+            let by_hash = match frontend.algorithm {
+                Algorithm::Random => 0,
+                Algorithm::Maglev => ScopeFlags::MAGLEV,
+            };
+            let flags = frontend.pool_flags.map(|pool_flag| restricted | keeps_clients | by_hash | pool_flag);
             let affinity_secs = frontend.affinity_secs.map_or(0, std::num::NonZeroU32::get);
             let pool = |pool: usize| (pools[pool], desired.pools[pool].len());
             let scopes = Scopes { affinity_secs, ..scopes(service_port, &frontend.choices, flags, pool) };

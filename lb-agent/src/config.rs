@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::args::{PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch, TimeoutArgs};
+use crate::args::{self, PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch, TimeoutArgs};
 use crate::dataplane::{Settings, Sizes, Timeouts};
-use crate::desired::{self, AnnotationMatch, Limits, Policy, VendorAnnotations};
+use crate::desired::{self, AnnotationMatch, Limits, Policy, Selection, TableSize, VendorAnnotations};
 use crate::interfaces::{Globs, InterfaceRules};
 use crate::source::claim::Claim;
 use crate::source::kube::{Pace, Settings as KubeSettings};
@@ -149,6 +149,19 @@ fn policy(args: &PolicyArgs, node_name: String) -> Result<Policy, Error> {
             Switch::On => VendorAnnotations::Honoured,
             Switch::Off => VendorAnnotations::Ignored,
         },
+        selection: selection(args)?,
+    })
+}
+
+fn selection(args: &PolicyArgs) -> Result<Selection, Error> {
+    let (flag, slots) = ("--maglev-table-size", args.maglev_table_size);
+    let no_prime = || Error::Invalid { flag, problem: format!("{slots} is no prime") };
+    Ok(Selection {
+        algorithm: match args.lb_algorithm {
+            args::Algorithm::Random => desired::Algorithm::Random,
+            args::Algorithm::Maglev => desired::Algorithm::Maglev,
+        },
+        maglev_table_size: TableSize::new(slots).ok_or_else(no_prime)?,
     })
 }
 

@@ -31,6 +31,7 @@ impl From<&Sizes> for Limits {
             frontend_ids_max: scopes_max(sizes) - 1,
             frontends_max: sizes.frontends_max,
             pool_rows_max: sizes.backends_max - sizes.backends_max / POOL_ROWS_SPARE,
+            pool_rows_spare: sizes.backends_max / POOL_ROWS_SPARE,
             members_max: sizes.backends_max,
             source_ranges_max: sizes.source_ranges_max,
         }
@@ -288,8 +289,11 @@ impl Controller {
         }
         let frontends = |tables: &Tables| tables.v4.frontends.len() + tables.v6.frontends.len();
         let wanted = desired.v4.frontends.len() + desired.v6.frontends.len();
-        fits(&self.realised, &desired.v4, &self.limits)
-            && fits(&self.realised, &desired.v6, &self.limits)
+        // As where there are Maglev tables; the whole computation knows whether there are.
+        let table_slots = self.policy.selection.maglev_table_size.slots();
+        let limits = Limits { pool_rows_max: self.limits.pool_rows_beside_tables(table_slots), ..self.limits };
+        fits(&self.realised, &desired.v4, &limits)
+            && fits(&self.realised, &desired.v6, &limits)
             && frontends(&self.realised) + wanted <= self.limits.frontend_ids_max as usize
     }
 

@@ -7,10 +7,12 @@ mod build;
 mod claim;
 mod endpoint;
 mod hazard;
+mod maglev;
 mod mode;
 mod node_port;
 mod policy;
 mod scope;
+mod selection;
 mod table;
 mod usable;
 mod vendor;
@@ -22,7 +24,9 @@ pub use access::{Access, SourcePrefix};
 use build::{FamilyBuilder, OfService, Shared};
 use claim::Claim;
 use endpoint::Here;
+pub use maglev::TableSize;
 pub use policy::{AnnotationMatch, Limits, Policy, Services, VendorAnnotations};
+pub use selection::{Algorithm, Selection};
 pub use table::{
     Choice, Choices, Desired, DesiredFrontend, DesiredMember, FamilyDesired, KubeProxy, PoolIndex, ServicePortIndex,
     ServicePortName,
@@ -53,6 +57,7 @@ pub fn desired(world: &World, policy: &Policy, limits: &Limits) -> Desired {
             slices,
             here: &here,
             reserved: &reserved,
+            selection: selection::of_service(service, policy),
         };
         v4.add(&of, &mut shared);
         v6.add(&of, &mut shared);
@@ -77,6 +82,7 @@ fn claimants<'a>(
         let claims = claim::claims(service, policy, here, warnings);
         if !claims.is_empty() && has_cluster_ip(service, warnings) {
             warnings.extend(hazard::warnings(service, &claims));
+            warnings.extend(selection::warning(service));
             claimants.push((service, claims));
         }
     }

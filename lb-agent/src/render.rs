@@ -12,7 +12,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
-pub use frontend::{FrontendRow, ScopeRow, frontends, mode, rule};
+pub use frontend::{FrontendRow, ScopeRow, algorithm, frontends, mode, rule};
 pub use guard::{GuardRow, guard};
 pub use pool::{MemberRow, PoolRow, members, pools};
 pub use source_range::{SourceRangeRow, source_ranges};
@@ -67,7 +67,9 @@ mod tests {
     #[test]
     fn a_frontend_reads_as_a_sentence() {
         use lb_common::addr::Proto;
-        use lb_common::table::{Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, bpf_spin_lock};
+        use lb_common::table::{
+            Backend, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Rule, Scope, bpf_spin_lock,
+        };
         let mut tables = Tables::default();
         let key = FrontendKey { addr: [1, 2, 3, 4], port: 80, proto: Proto::TCP, pad: 0 };
         let frontend = Frontend {
@@ -81,6 +83,10 @@ mod tests {
         tables.v4.frontends.insert(key, frontend);
         let scopes = Scopes { workload: Scope::balance(3, 2), external: Scope::DROP, service_port: 5, ..Scopes::PASS };
         tables.scopes.insert(7, scopes);
+        for slot in 0..2 {
+            let backend = Backend { addr: [10, 0, 0, slot as u8], port: 8080, flags: 0 };
+            tables.v4.pools.insert(PoolKey { pool: 3, slot }, backend);
+        }
         let rows = frontends(&tables);
         assert_eq!(
             text(&rows),
@@ -89,7 +95,8 @@ mod tests {
         );
         assert!(
             json(&rows).contains(
-                "\"workload\": {\n      \"action\": \"Balance\",\n      \"pool\": 3,\n      \"backends\": 2\n    }"
+                "\"workload\": {\n      \"action\": \"Balance\",\n      \"pool\": 3,\n      \"backends\": 2,\n      \
+                 \"algorithm\": \"random\"\n    }"
             ),
             "{}",
             json(&rows)

@@ -9,6 +9,8 @@ use core::net::IpAddr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::selection::mix;
+
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
@@ -26,6 +28,9 @@ pub trait Addr:
 
     /// The one's complement sum of the address in 16-bit words, unfolded, in the byte order of memory.
     fn sum(&self) -> u32;
+
+    /// Takes the address into a hash ([`crate::selection`]).
+    fn mix_into(&self, hash: u32) -> u32;
 }
 
 /// Two 16-bit words of memory, as RFC 1071 sums them (the sum does not depend on the byte order).
@@ -42,6 +47,11 @@ impl Addr for [u8; 4] {
     fn sum(&self) -> u32 {
         words(*self)
     }
+
+    #[inline(always)]
+    fn mix_into(&self, hash: u32) -> u32 {
+        mix(hash, u32::from_le_bytes(*self))
+    }
 }
 
 impl Addr for [u8; 16] {
@@ -51,6 +61,15 @@ impl Addr for [u8; 16] {
     fn sum(&self) -> u32 {
         let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = *self;
         words([a0, a1, a2, a3]) + words([b0, b1, b2, b3]) + words([c0, c1, c2, c3]) + words([d0, d1, d2, d3])
+    }
+
+    #[inline(always)]
+    fn mix_into(&self, hash: u32) -> u32 {
+        let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = *self;
+        let hash = mix(hash, u32::from_le_bytes([a0, a1, a2, a3]));
+        let hash = mix(hash, u32::from_le_bytes([b0, b1, b2, b3]));
+        let hash = mix(hash, u32::from_le_bytes([c0, c1, c2, c3]));
+        mix(hash, u32::from_le_bytes([d0, d1, d2, d3]))
     }
 }
 

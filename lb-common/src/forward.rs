@@ -6,6 +6,7 @@
 use crate::addr::{Addr, Proto};
 use crate::flow::{self, Timeouts};
 use crate::parse::{Headers, TcpFlags};
+use crate::selection::{self, Spread};
 use crate::table::{
     Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EdgeState, EndpointKey, Flow, FlowKey,
     FlowState, FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
@@ -365,8 +366,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             Action::Drop => Verdict::Drop(Counter::DropNoLocalEndpoint),
             Action::Balance => {
                 self.work.is_pinned = 0;
-                if scope.has(ScopeFlags::AFFINITY) {
-                    self.recall(frontend, scope);
+                if scope.has(ScopeFlags::AFFINITY | ScopeFlags::MAGLEV) && !self.pin(frontend, scope) {
+                    return Verdict::Drop(Counter::DropNoBackend);
                 }
                 if let Some(reason) = self.place(frontend, scope.pool, scope.count) {
                     return Verdict::Drop(reason);
@@ -388,9 +389,30 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         self.tables.is_source_allowed(source_key)
     }
 
+    /// Pins a flow that chance shall not decide to its backend: the one that the client had last, else the one of the
+    /// flow's hash. False where the slot is empty.
+    #[inline(never)]
+    fn pin(&mut self, frontend: u32, scope: Scope) -> bool {
+        let mut spread = Spread::Connections;
+        if scope.has(ScopeFlags::AFFINITY) {
+            self.recall(frontend, scope);
+            spread = Spread::Clients;
+        }
+        let work = &mut *self.work;
+        if work.is_pinned != 0 || !scope.has(ScopeFlags::MAGLEV) {
+            return true;
+        }
+        let hash = selection::flow_hash(&work.key.tuple, self.headers.proto, spread);
+        let key = PoolKey { pool: scope.pool, slot: selection::slot(hash, scope.count) };
+        let Some(backend) = self.tables.backend(&key) else { return false };
+        (work.affinity.addr, work.affinity.port) = (backend.addr, backend.port);
+        work.is_pinned = 1;
+        true
+    }
+
     /// Finds the backend that the client had last. It counts while it has not been left for the time-out and is one of
     /// those that this scope chooses from.
-    #[inline(never)]
+    #[inline(always)]
     fn recall(&mut self, frontend: u32, scope: Scope) {
         let (tables, work) = (self.tables, &mut *self.work);
         let service_port = tables.service_port(frontend);

@@ -17,6 +17,7 @@ pub mod parse;
 pub mod path;
 pub mod reject;
 pub mod rewrite;
+pub mod selection;
 pub mod table;
 pub mod verdict;
 mod work;

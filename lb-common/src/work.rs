@@ -27,7 +27,7 @@ pub struct Work<A> {
     /// The client as the table of source ranges knows it.
     pub(crate) source_key: SourceRangeKey<A>,
     pub(crate) affinity_key: AffinityKey<A>,
-    /// The backend that the client had last, and when.
+    /// The backend that the flow is pinned to: the one that the client had last, and when, or the one of its hash.
     pub(crate) affinity: Affinity<A>,
     pub(crate) member_key: MemberKey<A>,
     /// Not 0: the flow goes to that backend, whatever chance says.

@@ -44,15 +44,26 @@ pub struct Fields {
     has_external_ip: bool,
     external_policy: TrafficPolicy,
     internal_policy: TrafficPolicy,
+    algorithm: Option<&'static str>,
 }
 
 fn fields() -> impl Strategy<Value = Fields> {
-    any::<[bool; 4]>().prop_map(|[has_node_ports, has_external_ip, is_external_local, is_internal_local]| Fields {
-        has_node_ports,
-        has_external_ip,
-        external_policy: policy(is_external_local),
-        internal_policy: policy(is_internal_local),
+    // A Service that asks for nothing gets Maglev as well: that is the policy of these tests.
+    let algorithm = prop::sample::select(vec![None, Some("maglev"), Some("random"), Some("random")]);
+    (any::<[bool; 4]>(), algorithm).prop_map(|(switches, algorithm)| {
+        let [has_node_ports, has_external_ip, is_external_local, is_internal_local] = switches;
+        Fields {
+            has_node_ports,
+            has_external_ip,
+            external_policy: policy(is_external_local),
+            internal_policy: policy(is_internal_local),
+            algorithm,
+        }
     })
+}
+
+fn annotations(algorithm: Option<&str>) -> BTreeMap<Arc<str>, Arc<str>> {
+    algorithm.map(|algorithm| ("lb-agent.io/lb-algorithm".into(), algorithm.into())).into_iter().collect()
 }
 
 /// Any edit.
@@ -126,7 +137,7 @@ fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u
         created_secs,
         service_type: ServiceType::LoadBalancer,
         served_elsewhere: false,
-        annotations: BTreeMap::new(),
+        annotations: annotations(fields.algorithm),
         labels: Box::default(),
         headless: false,
         cluster_ips: vec![

@@ -174,3 +174,42 @@ fn endpoints_that_are_not_ready_are_left_out_and_come_back() {
     let to = vip(Family::V4, 8, 80);
     until_true("the Service is gone", || scene.dial().tcp(to).who() == Some("balancer"));
 }
+
+/// TERM-06, with both kinds of selection: a terminating endpoint keeps its connections and gets no new ones.
+#[test]
+fn term_06_a_terminating_endpoint_keeps_what_it_has() {
+    let scene = Scene::with_flags(Setup::new("epsdrain"), &["--maglev-table-size", "251"]);
+    for (number, algorithm) in [(9, "random"), (10, "maglev")] {
+        let service = vip_service(&scene, number);
+        let service = service.metadata("annotations", json!({"lb-agent.io/lb-algorithm": algorithm}));
+        let file = format!("s{number}");
+        let apply = |is_terminating: bool| {
+            let conditions = json!({"ready": !is_terminating, "serving": true, "terminating": is_terminating});
+            let mut objects = vec![service.object()];
+            for family in FAMILIES {
+                let [a, b] = ["a", "b"].map(|pod| scene.lab.pod_address(pod, family));
+                let a = json!({"addresses": [a.to_string()], "nodeName": NODE, "conditions": conditions});
+                objects.push(empty_slice(&service, family).endpoint(b, NODE).raw_endpoint(a).object());
+            }
+            scene.apply(&file, &objects);
+        };
+        apply(false);
+        let hold = |family| scene.dial().hold(vip(family, number, 80)).expect("it is answered");
+        let mut open: Vec<_> = FAMILIES.into_iter().flat_map(|family| (0..24).map(move |_| family)).map(hold).collect();
+        let of_a = open.iter().filter(|held| held.answer.who == "a").count();
+        assert!(of_a > 0 && of_a < open.len(), "{algorithm}: {of_a} of {} are a's", open.len());
+        apply(true);
+        for family in FAMILIES {
+            for _ in 0..24 {
+                assert_eq!(scene.dial().tcp(vip(family, number, 80)).who(), Some("b"), "{algorithm}");
+            }
+        }
+        for held in &mut open {
+            held.echo("still here").expect("a connection to the terminating endpoint goes on");
+        }
+        apply(false);
+        for family in FAMILIES {
+            scene.expect_all(vip(family, number, 80), &["a", "b"]);
+        }
+    }
+}

@@ -18,6 +18,7 @@ mod interfaces;
 mod ip_mode;
 mod kube_proxy;
 mod lifetimes;
+mod maglev;
 mod netfilter;
 mod offload;
 mod proxy_header;

@@ -7,6 +7,7 @@ mod flows;
 mod fragments;
 mod icmp;
 mod lookup;
+mod maglev;
 mod scene;
 mod wire;
 
@@ -17,5 +18,15 @@ pub type Case = (&'static str, fn(&mut Scene<'_>));
 
 /// All cases.
 pub fn all() -> Vec<Case> {
-    [lookup::CASES, affinity::CASES, flows::CASES, direct::CASES, wire::CASES, fragments::CASES, icmp::CASES].concat()
+    [
+        lookup::CASES,
+        affinity::CASES,
+        maglev::CASES,
+        flows::CASES,
+        direct::CASES,
+        wire::CASES,
+        fragments::CASES,
+        icmp::CASES,
+    ]
+    .concat()
 }

@@ -31,6 +31,7 @@ fn desired(frontends: &[(u8, &[u8])]) -> Desired {
             kube_proxy,
             choices,
             pool_flags: [0; 3],
+            algorithm: Algorithm::Random,
             access,
             affinity_secs,
         };

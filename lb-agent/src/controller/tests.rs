@@ -5,7 +5,7 @@ use lb_common::table::Mode;
 
 use super::*;
 use crate::dataplane::fake::{FakeDataplane, Faults};
-use crate::desired::{Services, VendorAnnotations};
+use crate::desired::{Selection, Services, VendorAnnotations};
 use crate::model::{Kind, Object, ObjectName, ObjectRef};
 use crate::source::dir::Folder;
 
@@ -16,6 +16,7 @@ fn policy() -> Policy {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        selection: Selection::default(),
     }
 }
 

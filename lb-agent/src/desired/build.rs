@@ -12,6 +12,7 @@ use super::endpoint::{self, Here};
 use super::node_port::Reserved;
 use super::policy::Limits;
 use super::scope::{self, Target, Targets};
+use super::selection::{self, Algorithm, Selection};
 use super::table::{
     Choice, Choices, DesiredFrontend, DesiredMember, FamilyDesired, PoolIndex, ServicePortIndex, ServicePortName,
 };
@@ -28,6 +29,7 @@ pub struct OfService<'a> {
     pub here: &'a Here<'a>,
     /// Who has which address and port of this node, apart from node ports.
     pub reserved: &'a Reserved<'a>,
+    pub selection: Selection,
 }
 
 /// What the families share while the rows are made.
@@ -80,13 +82,16 @@ pub struct FamilyBuilder<A> {
     rows: FamilyDesired<A>,
     pool_rows: usize,
     source_ranges: usize,
+    /// By their backends: those that are balanced at random, and Maglev tables.
     pools: HashMap<Arc<[Backend<A>]>, PoolIndex>,
+    tables: HashMap<Arc<[Backend<A>]>, PoolIndex>,
 }
 
 /// One port of a Service, ready to become rows.
 struct PortRows<'a, A> {
     port: &'a ServicePort,
     usable: Usable<A>,
+    selection: Selection,
     /// What to write: address and decision. Addresses that another Service holds are not among them.
     frontends: Vec<FrontendRow<A>>,
 }
@@ -101,7 +106,13 @@ struct FrontendRow<A> {
 
 impl<A: TableAddr> FamilyBuilder<A> {
     pub fn new() -> Self {
-        Self { rows: FamilyDesired::default(), pool_rows: 0, source_ranges: 0, pools: HashMap::new() }
+        Self {
+            rows: FamilyDesired::default(),
+            pool_rows: 0,
+            source_ranges: 0,
+            pools: HashMap::new(),
+            tables: HashMap::new(),
+        }
     }
 
     pub fn finish(self) -> FamilyDesired<A> {
@@ -124,9 +135,8 @@ impl<A: TableAddr> FamilyBuilder<A> {
         }
         match self.shortage(&ports, shared) {
             None => ports.into_iter().for_each(|rows| self.insert(of, rows, shared)),
-            Some(problem) => shared.warnings.push(
-                Warning::new(WarningKind::Capacity, problem, "raise the limit, or remove Services")
-                    .of(format_args!("Service {}", of.service.name)),
+            Some((problem, remedy)) => shared.warnings.push(
+                Warning::new(WarningKind::Capacity, problem, remedy).of(format_args!("Service {}", of.service.name)),
             ),
         }
     }
@@ -168,7 +178,14 @@ impl<A: TableAddr> FamilyBuilder<A> {
         {
             shared.warnings.push(sctp_port(of.service, port));
         }
-        Some(PortRows { port, usable, frontends })
+        let selection = match too_small_table(of, port, &usable) {
+            Some(warning) => {
+                shared.warnings.push(warning);
+                Selection { algorithm: Algorithm::Random, ..of.selection }
+            }
+            None => of.selection,
+        };
+        Some(PortRows { port, usable, selection, frontends })
     }
 
     /// Who has this address and port already.
@@ -186,49 +203,60 @@ impl<A: TableAddr> FamilyBuilder<A> {
         })
     }
 
-    /// What is too small for these rows, if anything.
-    fn shortage(&self, ports: &[PortRows<'_, A>], shared: &Shared) -> Option<String> {
+    /// What is too small for these rows, if anything, and what to do.
+    fn shortage(&self, ports: &[PortRows<'_, A>], shared: &Shared) -> Option<(String, &'static str)> {
         let frontends = ports.iter().map(|rows| rows.frontends.len()).sum::<usize>();
         let members = ports.iter().map(|rows| rows.usable.members.len()).sum::<usize>();
-        let pools = ports.iter().map(|rows| self.new_pool_rows(rows)).sum::<usize>();
+        let pools = self.new_pool_rows(ports);
         let ranges = ports.iter().flat_map(|rows| &rows.frontends).map(|row| row.access.len()).sum::<usize>();
         let limits = &shared.limits;
         let ids = shared.frontend_count as usize;
+        let has_tables = !self.tables.is_empty() || ports.iter().any(PortRows::has_table);
+        let slots = ports.first().filter(|_| has_tables).map(|rows| rows.selection.maglev_table_size.slots());
+        let pool_rows_max = slots.map_or(limits.pool_rows_max, |slots| limits.pool_rows_beside_tables(slots));
         [
             ("frontend ids", ids + frontends, limits.frontend_ids_max),
             ("frontends", self.rows.frontends.len() + frontends, limits.frontends_max),
-            ("backends in pools", self.pool_rows + pools, limits.pool_rows_max),
+            (what_pools_hold(slots), self.pool_rows + pools, pool_rows_max),
             ("members", self.rows.members.len() + members, limits.members_max),
             ("source ranges", self.source_ranges + ranges, limits.source_ranges_max),
         ]
         .into_iter()
         .find(|(_, wanted, max)| *wanted > *max as usize)
-        .map(|(what, wanted, max)| format!("does not fit and is left out: {wanted} {what}, the limit is {max}"))
+        .map(|(what, wanted, max)| {
+            let problem = format!("does not fit and is left out: {wanted} {what}, the limit is {max}");
+            (problem, if what == TABLE_SLOTS { SMALLER_TABLES } else { "raise the limit, or remove Services" })
+        })
     }
 
-    /// Rows of the pools that these frontends ask for and that nobody has asked for before.
-    fn new_pool_rows(&self, rows: &PortRows<'_, A>) -> usize {
-        let is_asked_for = |target| rows.frontends.iter().any(|row| row.targets.contains(target));
-        let Usable { cluster, near, local, .. } = &rows.usable;
-        let mut pools: Vec<&[Backend<A>]> = Vec::with_capacity(3);
-        for (target, pool) in [(Target::Cluster, cluster), (Target::Near, near), (Target::Local, local)] {
-            let is_new = !self.pools.contains_key(pool.as_slice()) && !pools.contains(&pool.as_slice());
-            if is_new && is_asked_for(target) {
-                pools.push(pool);
+    /// Rows of the pools that these frontends ask for and that nobody has asked for before: equal sets of several ports
+    /// share one.
+    fn new_pool_rows(&self, ports: &[PortRows<'_, A>]) -> usize {
+        let mut pools: Vec<(usize, &[Backend<A>])> = Vec::with_capacity(3 * ports.len());
+        for rows in ports {
+            let is_asked_for = |target| rows.frontends.iter().any(|row| row.targets.contains(target));
+            let Usable { cluster, near, local, .. } = &rows.usable;
+            for (target, set) in [(Target::Cluster, cluster), (Target::Near, near), (Target::Local, local)] {
+                let is_known = self.known_pools(rows.selection, set).contains_key(set.as_slice());
+                let pool = (rows.selection.slots(set.len()), set.as_slice());
+                if !is_known && !pools.contains(&pool) && is_asked_for(target) {
+                    pools.push(pool);
+                }
             }
         }
-        pools.into_iter().map(<[_]>::len).sum()
+        pools.into_iter().map(|(slots, _)| slots).sum()
     }
 
     fn insert(&mut self, of: &OfService<'_>, rows: PortRows<'_, A>, shared: &mut Shared) {
-        let service_port = shared.service_ports.index(&of.name, rows.port);
-        shared.frontend_count += rows.frontends.len() as u32;
-        for FrontendRow { key, claim, targets, access } in rows.frontends {
+        let PortRows { port, usable, selection, frontends } = rows;
+        let service_port = shared.service_ports.index(&of.name, port);
+        shared.frontend_count += frontends.len() as u32;
+        for FrontendRow { key, claim, targets, access } in frontends {
             self.source_ranges += access.len();
             let choices = Choices {
-                workload: self.choice(targets.workload, &rows.usable),
-                host: self.choice(targets.host, &rows.usable),
-                external: self.choice(targets.external, &rows.usable),
+                workload: self.choice(targets.workload, selection, &usable),
+                host: self.choice(targets.host, selection, &usable),
+                external: self.choice(targets.external, selection, &usable),
             };
             let pool_flags = [targets.workload, targets.host, targets.external].map(Target::pool_flag);
             let (Claim { mode, decided_by, origin, kube_proxy, .. }, affinity_secs) = (claim, of.service.affinity_secs);
@@ -240,6 +268,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
                 kube_proxy,
                 choices,
                 pool_flags,
+                algorithm: selection.algorithm,
                 access,
                 affinity_secs,
             };
@@ -248,7 +277,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
         // Two ports of one Service may share name and protocol by mistake; their endpoints are the same then.
         let is_known = self.rows.members.last().is_some_and(|last| last.service_port >= service_port);
         if !is_known {
-            let Usable { cluster, near, local, members } = rows.usable;
+            let Usable { cluster, near, local, members } = usable;
             let sets = |backend: &Backend<A>| {
                 let bit = |set: &[Backend<A>], bit| if set.binary_search(backend).is_ok() { bit } else { 0 };
                 bit(&cluster, MemberSets::CLUSTER) | bit(&near, MemberSets::NEAR) | bit(&local, MemberSets::LOCAL)
@@ -260,28 +289,74 @@ impl<A: TableAddr> FamilyBuilder<A> {
         }
     }
 
-    fn choice(&mut self, target: Target, usable: &Usable<A>) -> Choice {
+    fn choice(&mut self, target: Target, selection: Selection, usable: &Usable<A>) -> Choice {
         match target {
             Target::Pass => Choice::Pass,
             Target::Reject => Choice::Reject,
             Target::Drop => Choice::Drop,
-            Target::Cluster => Choice::Balance(self.pool(&usable.cluster)),
-            Target::Near => Choice::Balance(self.pool(&usable.near)),
-            Target::Local => Choice::Balance(self.pool(&usable.local)),
+            Target::Cluster => Choice::Balance(self.pool(selection, &usable.cluster)),
+            Target::Near => Choice::Balance(self.pool(selection, &usable.near)),
+            Target::Local => Choice::Balance(self.pool(selection, &usable.local)),
         }
     }
 
-    /// The pool with this content; made where there is none.
-    fn pool(&mut self, backends: &[Backend<A>]) -> PoolIndex {
-        if let Some(known) = self.pools.get(backends) {
+    /// The pool of these backends; made where there is none.
+    fn pool(&mut self, selection: Selection, backends: &[Backend<A>]) -> PoolIndex {
+        if let Some(known) = self.known_pools(selection, backends).get(backends) {
             return *known;
         }
-        let (content, index): (Arc<[_]>, _) = (backends.into(), PoolIndex(self.rows.pools.len()));
+        let (content, index) = (selection.pool(backends), PoolIndex(self.rows.pools.len()));
         self.pool_rows += content.len();
         self.rows.pools.push(Arc::clone(&content));
-        self.pools.insert(content, index);
+        if selection.has_table(backends.len()) {
+            self.tables.insert(backends.into(), index);
+        } else {
+            self.pools.insert(content, index);
+        }
         index
     }
+
+    /// Where to look for the pool of these backends.
+    const fn known_pools(
+        &self,
+        selection: Selection,
+        backends: &[Backend<A>],
+    ) -> &HashMap<Arc<[Backend<A>]>, PoolIndex> {
+        if selection.has_table(backends.len()) { &self.tables } else { &self.pools }
+    }
+}
+
+impl<A: TableAddr> PortRows<'_, A> {
+    /// Whether one of its pools is a Maglev table.
+    fn has_table(&self) -> bool {
+        self.usable.sets().any(|set| self.selection.has_table(set.len()))
+    }
+}
+
+const TABLE_SLOTS: &str = "slots of pools";
+const SMALLER_TABLES: &str =
+    "raise --backends-max, lower --maglev-table-size, or annotate Services with lb-agent.io/lb-algorithm: random";
+
+const fn what_pools_hold(table_slots: Option<u16>) -> &'static str {
+    match table_slots {
+        Some(_) => TABLE_SLOTS,
+        None => "backends in pools",
+    }
+}
+
+/// Told where a Maglev table has no slot for each of the endpoints: they are chosen at random then.
+fn too_small_table<A: TableAddr>(of: &OfService<'_>, port: &ServicePort, usable: &Usable<A>) -> Option<Warning> {
+    let Selection { algorithm, maglev_table_size } = of.selection;
+    let (count, slots) = (usable.sets().map(<[_]>::len).max()?, maglev_table_size.slots());
+    if algorithm == Algorithm::Random || count <= usize::from(slots) {
+        return None;
+    }
+    let problem = format!(
+        "port {} has {count} endpoints and a Maglev table {slots} slots; they are chosen at random instead",
+        port.port
+    );
+    let remedy = format!("raise --maglev-table-size, or annotate the Service with {}: random", selection::ANNOTATION);
+    Some(Warning::new(WarningKind::Capacity, problem, remedy).of(format_args!("Service {}", of.service.name)))
 }
 
 fn too_many_endpoints(service: &Service, port: &ServicePort, count: usize) -> Warning {

@@ -2,6 +2,8 @@
 
 use lb_common::table::Mode;
 
+use super::selection::Selection;
+
 /// What the operator asked for, as far as the tables depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -14,6 +16,8 @@ pub struct Policy {
     /// `--proxy-annotation`: a Service that has one of these is in Proxy mode.
     pub proxy_annotations: Vec<AnnotationMatch>,
     pub vendor_annotations: VendorAnnotations,
+    /// `--lb-algorithm` and `--maglev-table-size`.
+    pub selection: Selection,
 }
 
 /// Which addresses of Services are served.
@@ -64,18 +68,31 @@ pub struct Limits {
     pub frontends_max: u32,
     /// Rows of `pools4`, and as many of `pools6`.
     pub pool_rows_max: u32,
+    /// Rows beside those, which are kept free for pools that replace others.
+    pub pool_rows_spare: u32,
     /// Rows of `members4`, and as many of `members6`.
     pub members_max: u32,
     /// Rows of `source_ranges4`, and as many of `source_ranges6`.
     pub source_ranges_max: u32,
 }
 
+/// Pools that one port of a Service has at most in a family: of the cluster, near and local ones.
+const PORT_POOLS: u32 = 3;
+
 impl Limits {
+    /// Rows of pools where some are tables of so many slots: all pools of a port must find room beside those that they
+    /// replace.
+    pub fn pool_rows_beside_tables(&self, slots: u16) -> u32 {
+        let total = self.pool_rows_max.saturating_add(self.pool_rows_spare);
+        total.saturating_sub(self.pool_rows_spare.max(PORT_POOLS * u32::from(slots)))
+    }
+
     /// For tests and tools that have no tables to fill.
     pub const UNLIMITED: Self = Self {
         frontend_ids_max: u32::MAX,
         frontends_max: u32::MAX,
         pool_rows_max: u32::MAX,
+        pool_rows_spare: 0,
         members_max: u32::MAX,
         source_ranges_max: u32::MAX,
     };

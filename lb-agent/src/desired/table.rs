@@ -9,6 +9,7 @@ use lb_common::addr::Proto;
 use lb_common::table::{Backend, FrontendKey, MemberState, Mode, Origin, Rule};
 
 use super::access::Access;
+use super::selection::Algorithm;
 use crate::model::{ObjectName, Warning};
 
 /// All tables as they should be.
@@ -26,7 +27,7 @@ pub struct Desired {
 #[derive(Debug, PartialEq, Eq)]
 pub struct FamilyDesired<A> {
     pub frontends: BTreeMap<FrontendKey<A>, DesiredFrontend<A>>,
-    /// Addressed by [`PoolIndex`]; each content once, never empty, backends in order.
+    /// Addressed by [`PoolIndex`]; each content once, never empty. Slot by slot: backends in order, or a Maglev table.
     pub pools: Vec<Arc<[Backend<A>]>>,
     /// Each (Service port, address, port) once.
     pub members: Vec<DesiredMember<A>>,
@@ -49,6 +50,8 @@ pub struct DesiredFrontend<A> {
     pub choices: Choices,
     /// [`ScopeFlags`](lb_common::table::ScopeFlags) that say which set each choice's pool is: workload, host, external.
     pub pool_flags: [u8; 3],
+    /// How a backend is chosen.
+    pub algorithm: Algorithm,
     /// Which clients may open a flow, whatever their choice says.
     pub access: Access<A>,
     /// Seconds that a client keeps its backend, over all addresses of the Service port; `None`: no affinity.

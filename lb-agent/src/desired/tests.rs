@@ -18,6 +18,7 @@ pub fn policy() -> Policy {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        selection: Selection::default(),
     }
 }
 

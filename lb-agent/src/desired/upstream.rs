@@ -51,6 +51,7 @@ fn all(yaml: &str) -> Desired {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        selection: Selection::default(),
     };
     desired(&world(&format!("{NODE}---\n{yaml}")), &policy, &Limits::UNLIMITED)
 }

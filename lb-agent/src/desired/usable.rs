@@ -50,6 +50,11 @@ pub struct Usable<A> {
 }
 
 impl<A> Usable<A> {
+    /// The sets that pools are made of.
+    pub fn sets(&self) -> impl Iterator<Item = &[Backend<A>]> {
+        [&self.cluster, &self.near, &self.local].into_iter().map(Vec::as_slice)
+    }
+
     /// Which of the sets hold anything.
     pub fn supply(&self) -> Supply {
         Supply {

@@ -1,5 +1,6 @@
 //! From a question and the tables to an answer a person can read.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,7 +16,7 @@ use crate::ask::Services;
 use crate::dataplane::pins::FlowRows;
 use crate::dataplane::{FamilyTables, Tables};
 use crate::family::TableAddr;
-use crate::render::{ScopeRow, mode, rule};
+use crate::render::{ScopeRow, algorithm, mode, rule};
 
 /// What the answer is drawn from.
 pub struct Facts {
@@ -222,7 +223,7 @@ fn with_frontend(
             deciding_key: None,
             origin: origin_text(frontend.origin),
             state: format!("{:?}", frontend.state),
-            scope: format!("{word}: {}", ScopeRow::of(scope)),
+            scope: format!("{word}: {}", ScopeRow::of(scope, backends.len())),
         }),
         backends,
         notes,
@@ -239,7 +240,17 @@ fn scope_for(from: &Caller, scopes: &Scopes) -> (&'static str, Scope) {
 
 fn backends_of<A: TableAddr>(tables: &Tables, scope: Scope) -> Vec<SocketAddr> {
     let pool = |slot| A::tables(tables).pools.get(&PoolKey { pool: scope.pool, slot });
-    (0..u32::from(scope.count)).filter_map(pool).map(backend_address).collect()
+    // With Maglev a backend has many slots.
+    let backends: BTreeSet<_> = (0..u32::from(scope.count)).filter_map(pool).collect();
+    backends.into_iter().map(backend_address).collect()
+}
+
+/// How a backend is chosen where nothing is remembered of the client.
+fn chosen_by(scope: Scope) -> String {
+    match algorithm(scope) {
+        "random" => "chosen at random".into(),
+        algorithm => format!("chosen by {algorithm}: the same one on every node"),
+    }
 }
 
 /// A backend as a socket address.
@@ -253,7 +264,11 @@ fn sentence(from: &Caller, frontend: &Frontend, scope: Scope, backends: usize) -
             "the pool is being replaced: the packet is dropped and counted, ask again".into()
         }
         (Action::Balance, ..) => {
-            let choice = if backends == 1 { "its only backend".into() } else { format!("one of {backends} backends") };
+            let choice = match (backends, scope.has(ScopeFlags::AFFINITY)) {
+                (1, _) => "its only backend".into(),
+                (_, false) => format!("one of {backends} backends ({})", chosen_by(scope)),
+                (_, true) => format!("one of {backends} backends (the client's last one, else {})", chosen_by(scope)),
+            };
             let is_balancers = frontend.origin == Origin::LoadBalancer;
             let unseen = if is_balancers { "; the balancer never sees it" } else { "" };
             format!("the packet is DNATed to {choice} here{unseen}")

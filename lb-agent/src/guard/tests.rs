@@ -8,7 +8,7 @@ use lb_common::table::{Mode, Origin, Rule};
 use super::fake::FakeTable;
 use super::*;
 use crate::config::Guarding;
-use crate::desired::{Access, Choices, PoolIndex, ServicePortIndex};
+use crate::desired::{Access, Algorithm, Choices, PoolIndex, ServicePortIndex};
 
 fn key(last: u8) -> FrontendKey<[u8; 4]> {
     FrontendKey { addr: [192, 0, 2, last], port: 80, proto: Proto::TCP, pad: 0 }
@@ -25,6 +25,7 @@ fn desired(frontends: &[(u8, Mode, KubeProxy, Choices)]) -> Desired {
             kube_proxy: *kube_proxy,
             choices: *choices,
             pool_flags: [0; 3],
+            algorithm: Algorithm::Random,
             access: Access::Open,
             affinity_secs: None,
         };

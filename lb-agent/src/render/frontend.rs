@@ -7,6 +7,7 @@ use lb_common::addr::Addr;
 use lb_common::table::{Action, Frontend, FrontendKey, Origin, Rule, Scope, ScopeFlags, Scopes};
 use serde::Serialize;
 
+use super::pool::Backends;
 use super::{Row, socket};
 use crate::dataplane::{FamilyTables, Tables};
 
@@ -35,7 +36,10 @@ pub struct ScopeRow {
     pub action: String,
     /// 0 where there is nothing to balance.
     pub pool: u32,
-    pub backends: u16,
+    pub backends: usize,
+    /// How a backend is chosen: `random` or `maglev`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<&'static str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub masquerade: bool,
     /// New flows are dropped unless a source range lets their client in.
@@ -54,12 +58,17 @@ pub fn frontends(tables: &Tables) -> Vec<FrontendRow> {
 }
 
 fn family<A: Addr>(family: &FamilyTables<A>, tables: &Tables) -> Vec<FrontendRow> {
-    let scopes = |id| tables.scopes.get(&id).copied().unwrap_or(Scopes::PASS);
-    family.frontends.iter().map(|(key, frontend)| FrontendRow::of(key, frontend, &scopes(frontend.id))).collect()
+    let backends = Backends::of(family);
+    let rows = family.frontends.iter().map(|(key, frontend)| {
+        let scopes = tables.scopes.get(&frontend.id).copied().unwrap_or(Scopes::PASS);
+        FrontendRow::of(key, frontend, &scopes, &backends)
+    });
+    rows.collect()
 }
 
 impl FrontendRow {
-    pub fn of<A: Addr>(key: &FrontendKey<A>, frontend: &Frontend, scopes: &Scopes) -> Self {
+    fn of<A: Addr>(key: &FrontendKey<A>, frontend: &Frontend, scopes: &Scopes, backends: &Backends) -> Self {
+        let scope = |scope: Scope| ScopeRow::of(scope, backends.count(scope.pool));
         Self {
             address: key.addr.into(),
             port: key.port,
@@ -70,9 +79,9 @@ impl FrontendRow {
             state: format!("{:?}", frontend.state),
             id: frontend.id,
             service_port: scopes.service_port,
-            workload: ScopeRow::of(scopes.workload),
-            host: ScopeRow::of(scopes.host),
-            external: ScopeRow::of(scopes.external),
+            workload: scope(scopes.workload),
+            host: scope(scopes.host),
+            external: scope(scopes.external),
         }
     }
 }
@@ -102,11 +111,13 @@ pub const fn rule(frontend: &Frontend) -> &'static str {
 }
 
 impl ScopeRow {
-    pub fn of(scope: Scope) -> Self {
+    /// `backends` are those of the scope's pool, each once.
+    pub fn of(scope: Scope, backends: usize) -> Self {
         Self {
             action: format!("{:?}", scope.action),
             pool: scope.pool,
-            backends: scope.count,
+            backends,
+            algorithm: (scope.action == Action::Balance).then(|| algorithm(scope)),
             masquerade: scope.has(ScopeFlags::MASQUERADE),
             source_ranges: scope.has(ScopeFlags::SOURCE_RANGES),
             affinity: scope.has(ScopeFlags::AFFINITY),
@@ -114,11 +125,21 @@ impl ScopeRow {
     }
 }
 
+/// The algorithm as the command line spells it.
+pub const fn algorithm(scope: Scope) -> &'static str {
+    if scope.has(ScopeFlags::MAGLEV) { MAGLEV } else { "random" }
+}
+
+const MAGLEV: &str = "maglev";
+
 impl fmt::Display for ScopeRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.action)?;
         if self.action == format!("{:?}", Action::Balance) {
             write!(f, " pool {} ({})", self.pool, self.backends)?;
+        }
+        if self.algorithm == Some(MAGLEV) {
+            write!(f, " {MAGLEV}")?;
         }
         if self.masquerade {
             f.write_str(" masquerade")?;

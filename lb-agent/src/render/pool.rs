@@ -1,20 +1,57 @@
 //! Rows of `show pools`, and of the members table.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lb_common::addr::Addr;
+use lb_common::table::{Backend, PoolKey};
 use serde::Serialize;
 
 use super::{Row, socket};
 use crate::dataplane::{FamilyTables, Tables};
 
-/// One slot of a pool.
+/// A backend of a pool. With Maglev it has many slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PoolRow {
     pub pool: u32,
+    /// The first slot that it has.
     pub slot: u32,
+    /// Its slots, and those of the whole pool.
+    pub slots: u32,
+    pub of_slots: u32,
     pub address: IpAddr,
     pub port: u16,
+}
+
+/// How many backends each pool of a family has, each once however many slots it has.
+pub struct Backends(BTreeMap<u32, usize>);
+
+impl Backends {
+    pub fn of<A: Addr>(tables: &FamilyTables<A>) -> Self {
+        let rows = by_pool(tables).into_iter().map(|(pool, backends)| (pool, backends.len()));
+        Self(rows.collect())
+    }
+
+    /// 0 where there is no such pool.
+    pub fn count(&self, pool: u32) -> usize {
+        self.0.get(&pool).copied().unwrap_or_default()
+    }
+}
+
+/// The slots that a backend has in a pool.
+struct Slots {
+    first: u32,
+    count: u32,
+}
+
+/// The backends of each pool in the order of their addresses and ports.
+fn by_pool<A: Addr>(tables: &FamilyTables<A>) -> BTreeMap<u32, BTreeMap<Backend<A>, Slots>> {
+    let mut pools: BTreeMap<u32, BTreeMap<Backend<A>, Slots>> = BTreeMap::new();
+    for (PoolKey { pool, slot }, backend) in &tables.pools {
+        let backends = pools.entry(*pool).or_default();
+        backends.entry(*backend).or_insert(Slots { first: *slot, count: 0 }).count += 1;
+    }
+    pools
 }
 
 /// A backend whose known flows are honoured.
@@ -26,14 +63,19 @@ pub struct MemberRow {
     pub state: String,
 }
 
-/// All slots, IPv4 first, by pool and slot.
+/// The backends of all pools, IPv4 first, by pool, address and port.
 pub fn pools(tables: &Tables) -> Vec<PoolRow> {
     fn family<A: Addr>(tables: &FamilyTables<A>) -> impl Iterator<Item = PoolRow> {
-        tables.pools.iter().map(|(key, backend)| PoolRow {
-            pool: key.pool,
-            slot: key.slot,
-            address: backend.addr.into(),
-            port: backend.port,
+        by_pool(tables).into_iter().flat_map(|(pool, backends)| {
+            let of_slots = backends.values().map(|slots| slots.count).sum();
+            backends.into_iter().map(move |(backend, Slots { first, count })| PoolRow {
+                pool,
+                slot: first,
+                slots: count,
+                of_slots,
+                address: backend.addr.into(),
+                port: backend.port,
+            })
         })
     }
     family(&tables.v4).chain(family(&tables.v6)).collect()
@@ -56,7 +98,9 @@ impl Row for PoolRow {
     const TITLES: &'static [&'static str] = &["POOL", "SLOT", "BACKEND"];
 
     fn cells(&self) -> Vec<String> {
-        vec![self.pool.to_string(), self.slot.to_string(), socket(self.address, self.port)]
+        let Self { pool, slot, slots, of_slots, .. } = self;
+        let slot = if *slots == 1 { slot.to_string() } else { format!("{slots} of {of_slots} (maglev)") };
+        vec![pool.to_string(), slot, socket(self.address, self.port)]
     }
 }
 

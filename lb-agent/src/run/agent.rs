@@ -225,7 +225,7 @@ impl<D: Attach> Agent<D> {
         let tables = self.controller.realised();
         tracing::info!(
             frontends = tables.v4.frontends.len() + tables.v6.frontends.len(),
-            backends = tables.v4.pools.len() + tables.v6.pools.len(),
+            backends = tables.v4.members.len() + tables.v6.members.len(),
             interfaces = self.dataplane.attached().len(),
             warnings = self.status.warnings.len(),
             "ready"

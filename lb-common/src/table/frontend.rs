@@ -64,7 +64,7 @@ table_type! {
 pub struct Scope {
     /// Pool to choose a backend from; from 1, 0 where `action` is not [`Action::Balance`].
     pub pool: u32,
-    /// Backends in the pool: slots `0..count` exist.
+    /// Slots of the pool: `0..count` exist. A backend has one of them, or with [`ScopeFlags::MAGLEV`] many.
     pub count: u16,
     pub action: Action,
     /// [`ScopeFlags`].
@@ -85,6 +85,8 @@ impl ScopeFlags {
     pub const POOL_NEAR: u8 = 8;
     /// The pool is [`MemberSets::LOCAL`](super::MemberSets::LOCAL).
     pub const POOL_LOCAL: u8 = 16;
+    /// The pool is a Maglev table: a flow goes to the slot that its hash names, not to any.
+    pub const MAGLEV: u8 = 32;
 }
 
 impl Scope {

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use lb_common::table::{MemberSets, Scope, ScopeFlags};
+use lb_common::table::{MemberSets, ScopeFlags};
 
 use super::scene::{SYN, Scene, UDP};
-use super::{Case, Net};
+use super::{Case, Net, maglev};
 use crate::machine::Program;
 use crate::packet::{End, Transport};
 
 pub const CASES: &[Case] = &[
     ("a_client_keeps_its_backend", a_client_keeps_its_backend),
     ("clients_are_kept_apart", clients_are_kept_apart),
+    ("maglev_finds_the_backend_of_a_client_that_is_forgotten", maglev_finds_the_backend_of_a_client_that_is_forgotten),
     ("affinity_slides_and_ends", affinity_slides_and_ends),
     ("a_backend_that_is_gone_is_replaced_for_good", a_backend_that_is_gone_is_replaced_for_good),
     ("affinity_stays_within_the_set_of_the_scope", affinity_stays_within_the_set_of_the_scope),
@@ -27,12 +28,15 @@ fn backends(net: Net) -> Vec<End> {
     (20..28).map(|host| (net.host(host), 8080)).collect()
 }
 
+/// How backends are chosen where nothing is remembered.
+const KINDS: [u8; 2] = [0, ScopeFlags::MAGLEV];
+
 /// A frontend of this transport whose clients keep their backend.
-fn service(scene: &mut Scene<'_>, transport: Transport, backends: &[End]) -> Scope {
-    let scope = scene.pool(1, backends).with_flags(ScopeFlags::AFFINITY);
+fn service(scene: &mut Scene<'_>, kind: u8, transport: Transport, backends: &[End]) {
+    let slots = if kind == ScopeFlags::MAGLEV { maglev::table(backends) } else { backends.to_vec() };
+    let scope = scene.pool(1, &slots).with_flags(ScopeFlags::AFFINITY | kind);
     scene.frontend(1, scene.net.vip(), super::scene::proto(transport), scope);
     scene.keep_clients(1, TIMEOUT_SECS);
-    scope
 }
 
 /// Where connections from these ports of a host go.
@@ -44,25 +48,41 @@ fn dial(scene: &mut Scene<'_>, transport: Transport, host: u8, ports: std::ops::
 
 /// SA-01, SA-06: whatever the port, of TCP and of UDP.
 fn a_client_keeps_its_backend(scene: &mut Scene<'_>) {
-    for transport in [SYN, UDP] {
-        let backends = backends(scene.net);
-        service(scene, transport, &backends);
-        assert_eq!(dial(scene, transport, 2, 1000..1050).len(), 1, "{transport:?}");
+    for kind in KINDS {
+        for (transport, host) in [(SYN, 2), (UDP, 3)] {
+            let backends = backends(scene.net);
+            service(scene, kind, transport, &backends);
+            assert_eq!(dial(scene, transport, host + kind, 1000..1050).len(), 1, "{transport:?}");
+        }
     }
 }
 
 fn clients_are_kept_apart(scene: &mut Scene<'_>) {
+    for (kind, port) in [(KINDS[0], 1000), (KINDS[1], 2000)] {
+        let backends = backends(scene.net);
+        service(scene, kind, SYN, &backends);
+        let chosen: BTreeSet<End> = (30..130).flat_map(|host| dial(scene, SYN, host, port..port + 2)).collect();
+        // That 100 draws out of eight leave one out: less likely than 1e-4, and the draws are the same in each run of the
+        // host.
+        assert_eq!(chosen.len(), backends.len());
+    }
+}
+
+/// The table has forgotten a client: the hash leads it back to where it was.
+fn maglev_finds_the_backend_of_a_client_that_is_forgotten(scene: &mut Scene<'_>) {
     let backends = backends(scene.net);
-    service(scene, SYN, &backends);
-    let chosen: BTreeSet<End> = (30..130).flat_map(|host| dial(scene, SYN, host, 1000..1002)).collect();
-    // That 100 draws out of eight leave one out: less likely than 1e-4, and the draws are the same in each run of the host.
-    assert_eq!(chosen.len(), backends.len());
+    service(scene, ScopeFlags::MAGLEV, SYN, &backends);
+    for host in 30..50 {
+        let first = dial(scene, SYN, host, 1000..1001);
+        scene.machine().age_flows(u64::from(TIMEOUT_SECS) + 1);
+        assert_eq!(dial(scene, SYN, host, 2000..2010), first);
+    }
 }
 
 /// SA-02: each new connection moves the time-out on; after it anything may be chosen.
 fn affinity_slides_and_ends(scene: &mut Scene<'_>) {
     let backends = backends(scene.net);
-    service(scene, SYN, &backends);
+    service(scene, KINDS[0], SYN, &backends);
     let first = dial(scene, SYN, 2, 1000..1001);
     for round in 0..8 {
         scene.machine().age_flows(u64::from(TIMEOUT_SECS) - 10);
@@ -78,15 +98,17 @@ fn affinity_slides_and_ends(scene: &mut Scene<'_>) {
 
 /// SA-04: who returns does not take its clients back.
 fn a_backend_that_is_gone_is_replaced_for_good(scene: &mut Scene<'_>) {
-    let backends = backends(scene.net);
-    service(scene, SYN, &backends);
-    let first = dial(scene, SYN, 2, 1000..1001);
-    let others: Vec<End> = backends.iter().copied().filter(|end| !first.contains(end)).collect();
-    service(scene, SYN, &others);
-    let second = dial(scene, SYN, 2, 1001..1030);
-    assert!(second.len() == 1 && first.is_disjoint(&second), "{first:?}, then {second:?}");
-    service(scene, SYN, &backends);
-    assert_eq!(dial(scene, SYN, 2, 1030..1060), second);
+    for (kind, host) in [(KINDS[0], 2), (KINDS[1], 3)] {
+        let backends = backends(scene.net);
+        service(scene, kind, SYN, &backends);
+        let first = dial(scene, SYN, host, 1000..1001);
+        let others: Vec<End> = backends.iter().copied().filter(|end| !first.contains(end)).collect();
+        service(scene, kind, SYN, &others);
+        let second = dial(scene, SYN, host, 1001..1030);
+        assert!(second.len() == 1 && first.is_disjoint(&second), "{first:?}, then {second:?}");
+        service(scene, kind, SYN, &backends);
+        assert_eq!(dial(scene, SYN, host, 1030..1060), second);
+    }
 }
 
 /// SA-05: an endpoint elsewhere that a client had as a pod is not what it gets under policy Local.
@@ -108,7 +130,7 @@ fn without_affinity_nothing_is_remembered(scene: &mut Scene<'_>) {
     assert!(dial(scene, SYN, 2, 1000..1100).len() > 1);
     // What they had before there was affinity does not count either.
     let before: Vec<_> = (30..130).map(|host| dial(scene, SYN, host, 1000..1001)).collect();
-    service(scene, SYN, &backends);
+    service(scene, 0, SYN, &backends);
     let after: Vec<_> = (30..130).map(|host| dial(scene, SYN, host, 1001..1002)).collect();
     assert_ne!(before, after, "a hundred clients got what they had had");
 }
@@ -116,7 +138,7 @@ fn without_affinity_nothing_is_remembered(scene: &mut Scene<'_>) {
 /// At the time-out itself it is over.
 fn affinity_ends_with_its_last_second(scene: &mut Scene<'_>) {
     let backends = backends(scene.net);
-    service(scene, SYN, &backends);
+    service(scene, 0, SYN, &backends);
     let mut chosen = BTreeSet::new();
     for round in 0..64 {
         chosen.extend(dial(scene, SYN, 2, 2000 + round..2001 + round));
@@ -128,7 +150,7 @@ fn affinity_ends_with_its_last_second(scene: &mut Scene<'_>) {
 /// SA-01: a client's backend at one Service says nothing of another, even of the same backends.
 fn services_remember_apart(scene: &mut Scene<'_>) {
     let backends = backends(scene.net);
-    service(scene, SYN, &backends);
+    service(scene, 0, SYN, &backends);
     let scope = scene.pool(2, &backends).with_flags(ScopeFlags::AFFINITY);
     scene.frontend(2, scene.net.other_vip(), lb_common::addr::Proto::TCP, scope);
     scene.keep_clients(2, TIMEOUT_SECS);
@@ -144,7 +166,7 @@ fn services_remember_apart(scene: &mut Scene<'_>) {
 /// The next packet may be of a Service without affinity.
 fn a_kept_client_leaves_no_trace_for_others(scene: &mut Scene<'_>) {
     let backends = backends(scene.net);
-    service(scene, SYN, &backends);
+    service(scene, 0, SYN, &backends);
     let kept = dial(scene, SYN, 2, 1000..1001);
     let other = *backends.iter().find(|end| !kept.contains(end)).expect("the client has one of them");
     let scope = scene.pool(2, &[other]);

@@ -5,6 +5,7 @@ use lb_common::verdict::Action;
 
 use super::Reference;
 use super::connection::{Connection, State};
+use super::hash::slot;
 use super::judge::{Outcome, Packet, Seen, Verdict, translated};
 use super::policy::Frontend;
 use super::rule::Rule;
@@ -68,7 +69,10 @@ impl Reference {
         let keeps_port = packet.proto == Proto::SCTP;
         let answers = |backend: End| if keeps_port { (backend.0, service.1) } else { backend };
         let source = |backend: End| if seen.is_workload && backend.0 == client.0 { service.0 } else { client.0 };
-        let kept = self.kept_backend(frontend, client.0, backends);
+        let kept = self.kept_backend(frontend, client.0, backends).or_else(|| {
+            // Chance has no say: there is one right backend.
+            frontend.by_hash.then(|| self.hashed_backend(frontend, packet.proto, (client, service), backends))
+        });
         let backends: Vec<End> =
             kept.as_ref().map_or(backends, std::slice::from_ref).iter().map(|end| answers(*end)).collect();
         let has_collided = self.connections.iter().any(|known| {
@@ -108,6 +112,20 @@ impl Reference {
             self.hits.hit(Rule::NewToItself);
         }
         Ok(self.made(seen, packet, (backend, (from, port)), (frontend.id, pool)))
+    }
+
+    /// The backend of a connection's hash; all connections of a client that is kept have the same.
+    fn hashed_backend(
+        &mut self,
+        frontend: &Frontend,
+        proto: Proto,
+        (client, service): (End, End),
+        slots: &[End],
+    ) -> End {
+        let keeps_clients = frontend.affinity_secs > 0;
+        self.hits.hit(if keeps_clients { Rule::HashedClient } else { Rule::Hashed });
+        let port = if keeps_clients { 0 } else { client.1 };
+        slots[slot((client.0, port), service, proto, slots.len())]
     }
 
     fn note_choice(&mut self, (is_kept, has_collided): (bool, bool), proto: Proto, (asked, port): (u16, u16)) {

@@ -15,7 +15,8 @@ pub enum Choice {
     Pass,
     Reject,
     Drop,
-    /// One of these backends; a number that no other set of them has had.
+    /// One of these backends, or the one in the slot that the connection's hash names; a number that no other set of them
+    /// has had.
     Balance(u32, Vec<End>),
 }
 
@@ -33,6 +34,8 @@ pub struct Frontend {
     pub ranges: Option<Vec<Prefix>>,
     /// How long a client keeps its backend; 0: not at all.
     pub affinity_secs: u64,
+    /// Whether the backends are a Maglev table.
+    pub by_hash: bool,
 }
 
 /// All frontends, and by Service port who is or was one of its endpoints and may go on with what it began.

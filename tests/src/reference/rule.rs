@@ -62,6 +62,10 @@ rules! {
     /// And gets another backend than it had.
     ClientMoved,
     ClientOfAnotherSet,
+    // The backend of the hash.
+    Hashed,
+    HashedClient,
+    // What a kept client meets.
     ClientKeptUdp,
     ClientKeptSctp,
     /// The kept backend's reply tuple is taken.

@@ -260,7 +260,8 @@ impl World {
                 None => match service.backends.of(service.backends.chosen[kind]) {
                     (_, backends) if backends.is_empty() => Choice::Drop,
                     (number, backends) => {
-                        Choice::Balance(service.pool + number, backends.iter().map(|place| self.end(*place)).collect())
+                        let slots = slots(at % SERVICES, backends).into_iter().map(|place| self.end(place));
+                        Choice::Balance(service.pool + number, slots.collect())
                     }
                 },
             };
@@ -276,6 +277,7 @@ impl World {
                     .as_ref()
                     .map(|ranges| ranges.iter().map(|range| range.prefix(self.net)).collect()),
                 affinity_secs: service.affinity_secs.into(),
+                by_hash: is_maglev(at % SERVICES),
             });
         }
         for at in self.served() {
@@ -305,7 +307,7 @@ impl World {
         }
         for (at, fixture) in &self.frontends {
             let service = &self.services[at % SERVICES];
-            let [workload, external] = [0, 1].map(|kind| service.scope(kind, fixture));
+            let [workload, external] = [0, 1].map(|kind| service.scope(at % SERVICES, kind, fixture));
             let (service_port, affinity_secs) = (service_port(at % SERVICES), service.affinity_secs);
             let scopes = Scopes { workload, host: workload, external, service_port, affinity_secs, ..Scopes::PASS };
             tables.scopes.insert(id(*at), scopes);
@@ -328,7 +330,7 @@ impl World {
             let Service { backends, pool, .. } = &self.services[at];
             for set in [Set::Cluster, Set::Near, Set::Local] {
                 let (number, backends) = backends.of(set);
-                for (slot, place) in (0..).zip(backends) {
+                for (slot, place) in (0..).zip(slots(at, backends)) {
                     let (addr, port) = self.end(place);
                     let key = PoolKey { pool: pool + number, slot };
                     tables.pools.insert(key, Backend { addr: octets(addr), port, flags: 0 });
@@ -354,6 +356,19 @@ fn service_port(at: usize) -> u32 {
     u32::try_from(at).expect("few") + 31
 }
 
+/// Half of the Service ports of each protocol choose by the hash.
+const fn is_maglev(service: usize) -> bool {
+    service % 2 == 1
+}
+
+/// The slots of a pool: of a Maglev table each backend has its share, and which slots it has is nobody's concern here.
+fn slots(service: usize, backends: Vec<Place>) -> Vec<Place> {
+    if !is_maglev(service) || backends.is_empty() {
+        return backends;
+    }
+    (0..11).map(|slot| backends[slot * 7 % backends.len()]).collect()
+}
+
 const fn row(id: u32) -> Row {
     Row {
         id,
@@ -366,7 +381,7 @@ const fn row(id: u32) -> Row {
 }
 
 impl Service {
-    fn scope(&self, kind: usize, fixture: &Fixture) -> Scope {
+    fn scope(&self, at: usize, kind: usize, fixture: &Fixture) -> Scope {
         let asks = if fixture.ranges.is_some() { ScopeFlags::SOURCE_RANGES } else { 0 };
         if let Some(fixed) = fixture.fixed[kind] {
             // What is left alone is left alone, wherever it comes from.
@@ -383,8 +398,9 @@ impl Service {
             Set::Near => ScopeFlags::POOL_NEAR,
             Set::Local => ScopeFlags::POOL_LOCAL,
         };
-        let count = u16::try_from(backends.len()).expect("few");
-        Scope::balance(self.pool + number, count).with_flags(asks | keeps | which)
+        let by_hash = if is_maglev(at) { ScopeFlags::MAGLEV } else { 0 };
+        let count = u16::try_from(slots(at, backends).len()).expect("few");
+        Scope::balance(self.pool + number, count).with_flags(asks | keeps | by_hash | which)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use lb_agent::dataplane::Sizes;
-use lb_agent::desired::{Limits, Policy, Services, VendorAnnotations};
+use lb_agent::desired::{Algorithm, Limits, Policy, Selection, Services, TableSize, VendorAnnotations};
 use lb_common::table::Mode;
 
 /// The node that cases run on, unless they say otherwise.
@@ -20,6 +20,7 @@ pub fn parse(text: &str) -> Result<Settings> {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        selection: Selection::default(),
     };
     let mut sizes = Sizes::default();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -30,6 +31,8 @@ pub fn parse(text: &str) -> Result<Settings> {
             "default-ip-mode" => policy.default_ip_mode = mode(value)?,
             "proxy-annotation" => policy.proxy_annotations.push(value.parse().map_err(anyhow::Error::msg)?),
             "vendor-annotations" if value == "on" => policy.vendor_annotations = VendorAnnotations::Honoured,
+            "lb-algorithm" => policy.selection.algorithm = algorithm(value)?,
+            "maglev-table-size" => policy.selection.maglev_table_size = table_size(value)?,
             "frontends-max" => sizes.frontends_max = value.parse()?,
             "backends-max" => sizes.backends_max = value.parse()?,
             _ => bail!("no setting {name:?}"),
@@ -44,6 +47,18 @@ fn mode(text: &str) -> Result<Mode> {
         "Proxy" => Ok(Mode::Proxy),
         _ => bail!("{text:?} is no mode"),
     }
+}
+
+fn algorithm(text: &str) -> Result<Algorithm> {
+    match text {
+        "random" => Ok(Algorithm::Random),
+        "maglev" => Ok(Algorithm::Maglev),
+        _ => bail!("{text:?} is no algorithm"),
+    }
+}
+
+fn table_size(text: &str) -> Result<TableSize> {
+    TableSize::new(text.parse()?).with_context(|| format!("{text} is no prime"))
 }
 
 fn services(text: &str) -> Result<Services> {

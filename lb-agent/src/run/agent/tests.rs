@@ -12,7 +12,7 @@ use crate::dataplane::fake::{FakeDataplane, Faults};
 use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Class, Link};
 use crate::dataplane::{Dataplane, Op, Settings, Sizes, Tables, Timeouts};
-use crate::desired::{Limits, Policy, Services, VendorAnnotations};
+use crate::desired::{Limits, Policy, Selection, Services, VendorAnnotations};
 use crate::interfaces::{Globs, LinkFacts};
 use crate::model::{Object, WarningKind};
 use crate::source::claim::Claim;
@@ -94,6 +94,7 @@ fn config() -> Config {
             default_ip_mode: Mode::VIP,
             proxy_annotations: Vec::new(),
             vendor_annotations: VendorAnnotations::Ignored,
+            selection: Selection::default(),
         },
         limits: Limits::UNLIMITED,
         interfaces: InterfaceRules { workload: Globs::Auto, uplink: Globs::None },

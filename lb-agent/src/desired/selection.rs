@@ -1,0 +1,79 @@
+//! How new flows are spread over the backends of a Service: at random, or by their hash over a Maglev table.
+
+use std::sync::Arc;
+
+use lb_common::addr::Addr;
+use lb_common::table::Backend;
+
+use super::maglev::{self, TableSize};
+use super::policy::Policy;
+use crate::model::{Service, Warning, WarningKind};
+
+/// The annotation that wins over `--lb-algorithm`.
+pub const ANNOTATION: &str = "lb-agent.io/lb-algorithm";
+
+/// How a backend is chosen for a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Each is as likely as the others.
+    Random,
+    /// The hash of addresses, ports and protocol decides: on every node the same one.
+    Maglev,
+}
+
+/// An algorithm and what it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selection {
+    pub algorithm: Algorithm,
+    pub maglev_table_size: TableSize,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self { algorithm: Algorithm::Random, maglev_table_size: TableSize::DEFAULT }
+    }
+}
+
+impl Selection {
+    /// Whether so many backends need a table: to one alone every hash leads.
+    pub const fn has_table(self, backends: usize) -> bool {
+        matches!(self.algorithm, Algorithm::Maglev) && backends > 1
+    }
+
+    /// Slots of the pool of so many backends.
+    pub fn slots(self, backends: usize) -> usize {
+        if self.has_table(backends) { self.maglev_table_size.slots().into() } else { backends }
+    }
+
+    /// The pool of these backends, slot by slot.
+    pub fn pool<A: Addr>(self, backends: &[Backend<A>]) -> Arc<[Backend<A>]> {
+        if self.has_table(backends.len()) {
+            maglev::table(backends, self.maglev_table_size).into()
+        } else {
+            backends.into()
+        }
+    }
+}
+
+/// What a Service asks for, else what the command line says.
+pub fn of_service(service: &Service, policy: &Policy) -> Selection {
+    let asked_for = service.annotations.get(ANNOTATION).and_then(|value| parse(value));
+    Selection { algorithm: asked_for.unwrap_or(policy.selection.algorithm), ..policy.selection }
+}
+
+/// An annotation of ours that says nothing.
+pub fn warning(service: &Service) -> Option<Warning> {
+    let value = service.annotations.get(ANNOTATION).filter(|value| parse(value).is_none())?;
+    let problem = format!("{value:?} is no algorithm and is ignored; --lb-algorithm decides");
+    let warning = Warning::new(WarningKind::BadField, problem, "write random or maglev");
+    Some(warning.of(format_args!("Service {}", service.name)).at(format!("metadata.annotations[{ANNOTATION}]")))
+}
+
+/// The spelling of the annotation and of `--lb-algorithm`.
+pub fn parse(text: &str) -> Option<Algorithm> {
+    match text {
+        "random" => Some(Algorithm::Random),
+        "maglev" => Some(Algorithm::Maglev),
+        _ => None,
+    }
+}

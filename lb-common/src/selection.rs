@@ -1,0 +1,96 @@
+//! Which slot of a Maglev pool a flow goes to: a function of the flow alone, so that every node, and the same node later,
+//! chooses the same one.
+//!
+//! The hash is MurmurHash3 (x86, 32 bits; Austin Appleby, public domain), with a seed that never changes: the kernel's own
+//! hash of a packet depends on a secret of each boot. Integers go in as on a little-endian machine, whatever this one is.
+
+use crate::addr::{Addr, Proto};
+use crate::table::Tuple;
+
+/// Changing it moves flows of all Maglev frontends while a cluster is upgraded.
+const SEED: u32 = 0;
+
+/// Whether two ports of a client may go to different backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    Connections,
+    /// Session affinity: all connections of a client go together.
+    Clients,
+}
+
+/// The hash of a flow as its client sees it.
+#[inline(always)]
+pub fn flow_hash<A: Addr>(tuple: &Tuple<A>, proto: Proto, spread: Spread) -> u32 {
+    let sport = match spread {
+        Spread::Connections => tuple.sport,
+        Spread::Clients => 0,
+    };
+    let hash = tuple.dst.mix_into(tuple.src.mix_into(SEED));
+    let hash = mix(hash, sport as u32 | (tuple.dport as u32) << 16);
+    finish(mix(hash, proto as u32), 2 * size_of::<A>() as u32 + 8)
+}
+
+/// The hash of a backend, for its place in the tables.
+pub fn backend_hash<A: Addr>(addr: &A, port: u16, seed: u32) -> u32 {
+    finish(mix(addr.mix_into(seed), port.into()), size_of::<A>() as u32 + 4)
+}
+
+/// The slot of a hash among `count`, in the proportion of the whole range: no division.
+#[inline(always)]
+pub const fn slot(hash: u32, count: u16) -> u32 {
+    ((hash as u64 * count as u64) >> 32) as u32
+}
+
+/// Takes in the next word.
+#[inline(always)]
+pub const fn mix(hash: u32, word: u32) -> u32 {
+    let word = word.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
+    (hash ^ word).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
+}
+
+#[inline(always)]
+const fn finish(hash: u32, len: u32) -> u32 {
+    let hash = hash ^ len;
+    let hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    let hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Vectors of other implementations, of four bytes each.
+    #[test]
+    fn it_is_murmur3() {
+        for (bytes, seed, expected) in [
+            ([0xff, 0xff, 0xff, 0xff], 0, 0x7629_3b50),
+            ([0x21, 0x43, 0x65, 0x87], 0, 0xf55b_516b),
+            ([0x21, 0x43, 0x65, 0x87], 0x5082_edee, 0x2362_f9de),
+            ([0, 0, 0, 0], 0, 0x2362_f9de),
+            (*b"aaaa", 0x9747_b28c, 0x5a97_808a),
+        ] {
+            assert_eq!(finish(mix(seed, u32::from_le_bytes(bytes)), 4), expected, "{bytes:02x?}");
+        }
+    }
+
+    /// What other nodes, and other versions, choose.
+    #[test]
+    fn hashes_never_change() {
+        let v4 = Tuple { src: [10, 0, 0, 2], dst: [192, 0, 2, 10], sport: 40_000, dport: 80 };
+        let v6 = Tuple { src: [0xfd; 16], dst: [0x20; 16], sport: 40_000, dport: 80 };
+        let hashes = [
+            flow_hash(&v4, Proto::TCP, Spread::Connections),
+            flow_hash(&v4, Proto::UDP, Spread::Connections),
+            flow_hash(&v4, Proto::TCP, Spread::Clients),
+            flow_hash(&v6, Proto::TCP, Spread::Connections),
+            backend_hash(&[10, 0, 0, 2], 8080, 1),
+        ];
+        assert_eq!(hashes, [3_688_151_241, 3_437_764_883, 2_328_251_990, 3_795_862_122, 3_057_163_513]);
+    }
+
+    #[test]
+    fn slots_stand_within_the_count() {
+        assert_eq!([slot(0, 251), slot(u32::MAX, 251), slot(u32::MAX, 1), slot(1 << 31, 2)], [0, 250, 0, 1]);
+    }
+}
