@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_agent::dataplane::bpf::BpfDataplane;
-use lb_agent::dataplane::{Dataplane as _, Error, FamilyOp, Op, Settings, Sizes, Timeouts, object, pins};
+use lb_agent::dataplane::{Dataplane as _, Error, FamilyOp, Op, Repair, Settings, Sizes, Timeouts, object, pins};
 use lb_common::addr::Proto;
 use lb_common::parse::TcpFlags;
 use lb_common::table::{
@@ -28,6 +28,7 @@ impl Pinned {
             sizes: Sizes { frontends_max, backends_max: 1024, flows_max, ..Sizes::default() },
             timeouts: Timeouts::default(),
             rejects_per_sec: 1000,
+            repair: Repair::Off,
         }
     }
 
@@ -150,7 +151,7 @@ fn unload_leaves_nothing() {
     let pinned = Pinned::new("unload");
     drop(pinned.open(1024, 64));
     let unloaded = pins::unload(&pinned.0).expect("unloading");
-    assert_eq!((unloaded.links, unloaded.maps), (0, 22));
+    assert_eq!((unloaded.links, unloaded.maps), (0, 27));
     assert!(!pinned.0.exists());
     assert_eq!(pins::unload(&pinned.0).expect("unloading again"), pins::Unloaded::default());
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use lb_agent::dataplane::bpf::BpfDataplane;
-use lb_agent::dataplane::{Dataplane as _, FamilyTables, Settings, Sizes, Tables, Timeouts, object, pins};
+use lb_agent::dataplane::{Dataplane as _, FamilyTables, Repair, Settings, Sizes, Tables, Timeouts, object, pins};
 use lb_agent::plan::{Drained, plan};
 use lb_common::addr::Proto;
 use lb_common::table::{
@@ -52,6 +52,7 @@ fn answers_belong_to_the_old_or_the_new_set() {
         sizes: Sizes { frontends_max: 1024, backends_max: 4096, flows_max: 1 << 16, ..Sizes::default() },
         timeouts: Timeouts::default(),
         rejects_per_sec: 1000,
+        repair: Repair::Off,
     };
     let mut dataplane = BpfDataplane::open(&settings).expect("loading the programs (root, Linux 6.6 or newer)");
     let program = pin_path.join("asked");

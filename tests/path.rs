@@ -1,7 +1,10 @@
 //! The packet cases on the packet path compiled for the host. No privilege.
 
-use lb_tests::cases::{self, Net, Scene};
-use lb_tests::machine::HostMachine;
+use lb_common::addr::Proto;
+use lb_common::table::{Counter, Direction, FlowState, ScopeFlags};
+use lb_tests::cases::{self, ACK, Net, RST, SYN, SYN_ACK, Scene};
+use lb_tests::machine::{HostMachine, Machine as _, Program, Repairs};
+use lb_tests::packet::{End, Transport};
 
 fn run_all(machine: fn() -> HostMachine) {
     for (name, case) in cases::all() {
@@ -20,4 +23,118 @@ fn packet_cases_on_the_host() {
 #[test]
 fn packet_cases_with_checksum_offload() {
     run_all(HostMachine::with_checksum_offload);
+}
+
+/// A machine whose flow table is full, and on which everything is old enough.
+fn repairing() -> HostMachine {
+    let mut machine = HostMachine::default();
+    machine.age_flows(90_000);
+    machine.repairs = Some(Repairs { evictions_until_jiffies: u64::MAX, attached_jiffies: 1, balanced_jiffies: 1 });
+    machine
+}
+
+/// A Maglev frontend over these backends.
+fn maglev(scene: &mut Scene<'_>, slots: &[End]) {
+    let scope = scene.pool(1, slots).with_flags(ScopeFlags::MAGLEV);
+    scene.frontend(1, scene.net.vip(), Proto::TCP, scope);
+}
+
+fn two_backends(net: Net) -> [End; 7] {
+    let (one, other) = (net.backend(), net.other_backend());
+    [one, other, one, other, one, one, other]
+}
+
+/// A segment of the client that no flow is known of; where it goes, if it does not stay as it is.
+fn segment(scene: &mut Scene<'_>, transport: Transport, client: End) -> Option<(End, End)> {
+    let vip = scene.net.vip();
+    let ends = scene.through(Program::WorkloadIngress, transport, client, vip);
+    (ends != (client, vip)).then_some(ends)
+}
+
+#[test]
+fn an_evicted_flow_is_repaired_where_its_hash_leads() {
+    for net in [Net::V4, Net::V6] {
+        let mut machine = repairing();
+        let mut scene = Scene::new(net, &mut machine);
+        maglev(&mut scene, &two_backends(net));
+        for port in 1..50 {
+            let client = (net.host(2), port);
+            let opened = scene.through(Program::WorkloadIngress, SYN, client, net.vip());
+            scene.through(Program::WorkloadEgress, SYN_ACK, opened.1, client);
+            for lost in [&[Direction::Request, Direction::Reply][..], &[Direction::Request]] {
+                for direction in lost {
+                    scene.machine().evict(*direction);
+                }
+                assert_eq!(segment(&mut scene, ACK, client), Some(opened), "{net:?}, lost {lost:?}");
+                // The backend knows the connection: one answer opens the flow.
+                assert_eq!(scene.through(Program::WorkloadEgress, ACK, opened.1, client), (net.vip(), client));
+                let flows = scene.machine().flows();
+                let states: Vec<_> = flows.v4.values().map(|flow| flow.state).collect();
+                let states6: Vec<_> = flows.v6.values().map(|flow| flow.state).collect();
+                assert!([states, states6].concat().iter().all(|state| *state == FlowState::Established));
+            }
+            scene.machine().evict(Direction::Request);
+            scene.machine().evict(Direction::Reply);
+        }
+        assert_eq!(scene.counters()[&Counter::FlowRepaired], 98);
+    }
+}
+
+#[test]
+fn what_may_never_have_had_a_flow_is_not_repaired() {
+    let net = Net::V4;
+    let client = net.client();
+    let old = repairing().repairs.expect("it repairs");
+    for (repairs, what) in [
+        (None, "it is off"),
+        (Some(Repairs { evictions_until_jiffies: 0, ..old }), "nothing was evicted"),
+        (Some(Repairs { attached_jiffies: 0, ..old }), "nobody knows since when the interface is attached"),
+        (Some(Repairs { attached_jiffies: 9_000_000, ..old }), "the interface is new"),
+        (Some(Repairs { balanced_jiffies: 0, ..old }), "nobody knows since when the frontend balances"),
+        (Some(Repairs { balanced_jiffies: 9_000_000, ..old }), "the frontend is new"),
+    ] {
+        let mut machine = repairing();
+        machine.repairs = repairs;
+        let mut scene = Scene::new(net, &mut machine);
+        maglev(&mut scene, &two_backends(net));
+        lose_a_flow(&mut scene, client);
+        assert_eq!(segment(&mut scene, ACK, client), None, "{what}");
+        assert!(scene.machine().flows().is_empty(), "{what}");
+    }
+    let mut machine = repairing();
+    let mut scene = Scene::new(net, &mut machine);
+    scene.service(SYN, &two_backends(net));
+    assert_eq!(segment(&mut scene, ACK, client), None, "no connection has had such a port");
+    lose_a_flow(&mut scene, client);
+    assert_eq!(segment(&mut scene, ACK, client), None, "chance chose, nobody knows whom");
+    maglev(&mut scene, &two_backends(net));
+    for transport in [RST, SYN_ACK] {
+        assert_eq!(segment(&mut scene, transport, client), None, "{transport:?}");
+    }
+    scene.restrict(1, &[(net.host(9), 32)]);
+    assert_eq!(segment(&mut scene, ACK, client), None, "the client is not let in");
+    assert!(scene.machine().flows().is_empty());
+    scene.restrict(1, &[(client.0, 32)]);
+    assert!(segment(&mut scene, ACK, client).is_some());
+}
+
+/// Opens a connection whose flow is evicted then.
+fn lose_a_flow(scene: &mut Scene<'_>, client: End) {
+    scene.through(Program::WorkloadIngress, SYN, client, scene.net.vip());
+    scene.machine().evict(Direction::Request);
+    scene.machine().evict(Direction::Reply);
+}
+
+/// The tuple went to another connection since: this one cannot have had it.
+#[test]
+fn a_repair_takes_no_other_port() {
+    let net = Net::V4;
+    let mut machine = repairing();
+    let mut scene = Scene::new(net, &mut machine);
+    maglev(&mut scene, &[net.backend(); 7]);
+    let scope = scene.pool(2, &[net.backend()]);
+    scene.frontend(2, net.other_vip(), Proto::TCP, scope);
+    scene.through(Program::WorkloadIngress, SYN, net.client(), net.other_vip());
+    assert_eq!(segment(&mut scene, ACK, net.client()), None);
+    assert_eq!(scene.machine().flows().len(), 2);
 }

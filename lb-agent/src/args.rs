@@ -81,6 +81,13 @@ pub struct RunArgs {
     /// ICMP answers to rejected packets, a second and CPU; more are dropped.
     #[arg(long, value_name = "PACKETS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub rejects_per_sec: u32,
+    /// Give a TCP connection whose flow was evicted from a full flow table its flow back when its client speaks next, at
+    /// frontends with --lb-algorithm=maglev: to the backend that its hash names. Only for --tcp-established-secs after the
+    /// table was last seen nearly full (7/8, looked at every --gc-secs), and where interface and frontend have been served
+    /// for longer than that. A connection older than that, busy ever since, that went through the balancer before would be
+    /// led astray: do not use it where addresses change from Proxy to VIP.
+    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    pub repair_evicted_flows: Switch,
     #[command(flatten)]
     pub observe: ObserveArgs,
 }
@@ -186,8 +193,8 @@ pub struct SizeArgs {
     #[arg(long, value_name = "FLOWS", default_value_t = Sizes::default().embryos_max, value_parser = size())]
     pub embryos_max: u32,
 
-    /// Frontends (address, port, protocol). About 90 B each when in use; for both families together 80 B each, and 80 B
-    /// for each CPU, are allocated at start (default: 5 MiB, and 5 MiB for each CPU).
+    /// Frontends (address, port, protocol). About 90 B each when in use; for both families together 96 B each, and 80 B
+    /// for each CPU, are allocated at start (default: 6 MiB, and 5 MiB for each CPU).
     #[arg(long, value_name = "FRONTENDS", default_value_t = Sizes::default().frontends_max, value_parser = size())]
     pub frontends_max: u32,
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::args::{self, PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch, TimeoutArgs};
-use crate::dataplane::{Settings, Sizes, Timeouts};
+use crate::dataplane::{Repair, Settings, Sizes, Timeouts};
 use crate::desired::{self, AnnotationMatch, Limits, Policy, Selection, TableSize, VendorAnnotations};
 use crate::interfaces::{Globs, InterfaceRules};
 use crate::source::claim::Claim;
@@ -64,7 +64,17 @@ impl TryFrom<RunArgs> for Config {
     type Error = Error;
 
     fn try_from(args: RunArgs) -> Result<Self, Error> {
-        let RunArgs { source, policy, interfaces, pins, sizes, timeouts, rejects_per_sec, observe } = args;
+        let RunArgs {
+            source,
+            policy,
+            interfaces,
+            pins,
+            sizes,
+            timeouts,
+            rejects_per_sec,
+            repair_evicted_flows,
+            observe,
+        } = args;
         let uplink_default = match policy.services {
             // Forwarding to other nodes does not exist yet: beside kube-proxy uplinks are served only when asked.
             Services::Lb => Globs::None,
@@ -91,6 +101,10 @@ impl TryFrom<RunArgs> for Config {
                 sizes,
                 timeouts: dataplane_timeouts(&timeouts),
                 rejects_per_sec,
+                repair: match repair_evicted_flows {
+                    Switch::On => Repair::On,
+                    Switch::Off => Repair::Off,
+                },
             },
             times: Times {
                 apply_interval: Duration::from_millis(timeouts.apply_interval_ms.into()),

@@ -3,6 +3,7 @@
 //! Policy never touches a map: it makes [`Op`]s, and a [`Dataplane`] performs them. The fake one stands in for the
 //! kernel in tests and can fail on purpose.
 
+mod ages;
 pub mod bpf;
 pub mod fake;
 pub mod garbage;
@@ -32,6 +33,14 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// ICMP answers to rejected packets, a second and CPU.
     pub rejects_per_sec: u32,
+    pub repair: Repair,
+}
+
+/// Whether flows that a full table evicted are repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    Off,
+    On,
 }
 
 /// Rows that the tables hold at most, per family.

@@ -66,10 +66,11 @@ pub const fn step(state: FlowState, direction: Direction, proto: Proto, flags: T
         (Closed, _, _) | (ClientClosed, Direction::Reply, true) | (BackendClosed, Direction::Request, true) => Closed,
         (New | Answered | Established, Direction::Request, true) => ClientClosed,
         (New | Answered | Established, Direction::Reply, true) => BackendClosed,
-        // A backend answers whoever's address stands in a SYN; only who hears the answer goes on.
+        // A backend answers whoever's address stands in a SYN; only who hears the answer goes on. One that answers without
+        // a SYN knew the connection before: the flow was evicted and is repaired.
         (New, Direction::Reply, false) => match proto {
-            Proto::TCP => Answered,
-            Proto::UDP | Proto::SCTP => Established,
+            Proto::TCP if flags.has(TcpFlags::SYN) => Answered,
+            Proto::TCP | Proto::UDP | Proto::SCTP => Established,
         },
         (Answered, Direction::Request, false) if !flags.opens() => Established,
         (state, _, _) => state,
@@ -99,12 +100,14 @@ mod tests {
     const FIN: TcpFlags = TcpFlags::new(TcpFlags::FIN | TcpFlags::ACK);
     const RST: TcpFlags = TcpFlags::new(TcpFlags::RST);
     const ACK: TcpFlags = TcpFlags::new(TcpFlags::ACK);
+    const SYN_ACK: TcpFlags = TcpFlags::new(TcpFlags::SYN | TcpFlags::ACK);
 
     #[test]
     fn states_follow_the_packets() {
         for (state, direction, flags, expected) in [
             (New, Request, ACK, New),
-            (New, Reply, ACK, Answered),
+            (New, Reply, SYN_ACK, Answered),
+            (New, Reply, ACK, Established),
             (New, Reply, RST, Closed),
             (Answered, Request, SYN, Answered),
             (Answered, Reply, ACK, Answered),

@@ -3,15 +3,17 @@
 //! Pure over [`Tables`] and [`Env`]; it writes flows through `Tables` and returns a [`Verdict`]. It never looks at
 //! packet bytes.
 
+mod maglev;
+
 use crate::addr::{Addr, Proto};
 use crate::flow::{self, Timeouts};
 use crate::parse::{Headers, TcpFlags};
-use crate::selection::{self, Spread};
 use crate::table::{
     Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EdgeState, EndpointKey, Flow, FlowKey,
     FlowState, FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
 };
 use crate::verdict::Verdict;
+use crate::work::Pin;
 pub use crate::work::Work;
 
 /// Where a client is: selects one of the three scopes.
@@ -75,6 +77,12 @@ pub trait Tables<A: Addr> {
     /// The [`MemberSets`](crate::table::MemberSets) of a member; 0 where it is none.
     fn member_sets(&self, key: &MemberKey<A>) -> u8;
     fn affinity_secs(&self, frontend: u32) -> u32;
+    /// [`Evictions::until_jiffies`](crate::table::Evictions) of this family.
+    fn evictions_until_jiffies(&self) -> u64;
+    /// [`EdgeAge::attached_jiffies`](crate::table::EdgeAge).
+    fn attached_jiffies(&self, edge: u32) -> u64;
+    /// [`FrontendAge::balanced_jiffies`](crate::table::FrontendAge).
+    fn balanced_jiffies(&self, frontend: u32) -> u64;
     /// Copies what is remembered of a client. False where there is nothing.
     fn read_affinity(&self, key: &AffinityKey<A>, to: &mut Affinity<A>) -> bool;
     /// In place where the client is known. Where the table gives no element, the client is not remembered.
@@ -113,6 +121,8 @@ pub trait Env {
     fn timeouts(&self) -> Timeouts;
     /// [`Timeouts::second_jiffies`] alone: read for every packet.
     fn second_jiffies(&self) -> u64;
+    /// `--repair-evicted-flows`; in the kernel a constant, so that it costs nothing where it is off.
+    fn repairs_evicted_flows(&self) -> bool;
 }
 
 /// How often a new flow looks for a backend and source port whose reply tuple is free.
@@ -147,7 +157,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             // A segment in mid-flow needs one look-up: known flows are honoured whatever became of their frontend, and
             // others may belong to connections that are older than us.
             self.set_key(Direction::Request);
-            let Some(entry) = tables.flow(&self.work.key) else { return Verdict::Pass };
+            let Some(entry) = tables.flow(&self.work.key) else { return self.unknown_segment() };
             self.follow(entry);
             return self.translated(entry.frontend());
         }
@@ -365,7 +375,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             Action::Reject => Verdict::Reject,
             Action::Drop => Verdict::Drop(Counter::DropNoLocalEndpoint),
             Action::Balance => {
-                self.work.is_pinned = 0;
+                self.work.pin = Pin::NONE;
                 if scope.has(ScopeFlags::AFFINITY | ScopeFlags::MAGLEV) && !self.pin(frontend, scope) {
                     return Verdict::Drop(Counter::DropNoBackend);
                 }
@@ -389,27 +399,6 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         self.tables.is_source_allowed(source_key)
     }
 
-    /// Pins a flow that chance shall not decide to its backend: the one that the client had last, else the one of the
-    /// flow's hash. False where the slot is empty.
-    #[inline(never)]
-    fn pin(&mut self, frontend: u32, scope: Scope) -> bool {
-        let mut spread = Spread::Connections;
-        if scope.has(ScopeFlags::AFFINITY) {
-            self.recall(frontend, scope);
-            spread = Spread::Clients;
-        }
-        let work = &mut *self.work;
-        if work.is_pinned != 0 || !scope.has(ScopeFlags::MAGLEV) {
-            return true;
-        }
-        let hash = selection::flow_hash(&work.key.tuple, self.headers.proto, spread);
-        let key = PoolKey { pool: scope.pool, slot: selection::slot(hash, scope.count) };
-        let Some(backend) = self.tables.backend(&key) else { return false };
-        (work.affinity.addr, work.affinity.port) = (backend.addr, backend.port);
-        work.is_pinned = 1;
-        true
-    }
-
     /// Finds the backend that the client had last. It counts while it has not been left for the time-out and is one of
     /// those that this scope chooses from.
     #[inline(always)]
@@ -427,7 +416,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             work.member_key.pad = 0;
             let idle_secs = now_secs.wrapping_sub(work.affinity.last_seen_secs);
             let is_fresh = idle_secs < tables.affinity_secs(frontend);
-            work.is_pinned = u32::from(is_fresh && tables.member_sets(&work.member_key) & scope.set() != 0);
+            if is_fresh && tables.member_sets(&work.member_key) & scope.set() != 0 {
+                work.pin = Pin::BACKEND;
+            }
         }
         work.affinity.last_seen_secs = now_secs;
     }
@@ -473,13 +464,13 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     fn choose(&mut self, attempt: u32, count: u16) -> bool {
         let random = self.env.random();
         let slot = ((u64::from(random) * u64::from(count)) >> 32) as u32;
-        let Work { key, to, flow, affinity, is_pinned, .. } = &mut *self.work;
+        let Work { key, to, flow, affinity, pin, .. } = &mut *self.work;
         let from = &key.tuple;
         // SCTP: addresses only, a changed port would need a new CRC32c over the whole packet.
         let keeps_ports = self.headers.proto == Proto::SCTP;
         (to.dst, to.dport) = (from.dst, from.dport);
         if flow.frontend != DIRECT {
-            let port = if *is_pinned == 0 {
+            let port = if *pin == Pin::NONE {
                 let Some(backend) = self.tables.backend(&PoolKey { pool: flow.pool, slot }) else { return false };
                 to.dst = backend.addr;
                 backend.port
@@ -493,7 +484,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         let is_hairpin = matches!(self.edge.client, Client::Workload) && to.dst == from.src;
         to.src = if is_hairpin { from.dst } else { from.src };
-        to.sport = if attempt < PORT_ATTEMPT || keeps_ports { from.sport } else { PORT_BASE | random as u16 };
+        let keeps_source = keeps_ports || *pin == Pin::TUPLE;
+        to.sport = if attempt < PORT_ATTEMPT || keeps_source { from.sport } else { PORT_BASE | random as u16 };
         true
     }
 

@@ -26,7 +26,7 @@ pub fn flow_hash<A: Addr>(tuple: &Tuple<A>, proto: Proto, spread: Spread) -> u32
         Spread::Clients => 0,
     };
     let hash = tuple.dst.mix_into(tuple.src.mix_into(SEED));
-    let hash = mix(hash, sport as u32 | (tuple.dport as u32) << 16);
+    let hash = mix(hash, u32::from(sport) | (u32::from(tuple.dport) << 16));
     finish(mix(hash, proto as u32), 2 * size_of::<A>() as u32 + 8)
 }
 

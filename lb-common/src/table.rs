@@ -24,7 +24,9 @@ pub use pool::{
     Address, AddressKey, Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, PoolKey, Role,
 };
 pub use source_range::{SourceRange, SourceRangeKey};
-pub use stats::{Counter, CounterValue, EDGES_MAX, EdgeState, FrontendStats, Owner, RejectBucket};
+pub use stats::{
+    Counter, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Evictions, FrontendAge, FrontendStats, Owner, RejectBucket,
+};
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
 pub const LAYOUT_VERSION: u32 = 6;
@@ -80,6 +82,9 @@ pub mod name {
     pub const COUNTERS: &str = "counters";
     pub const FRONTEND_STATS: &str = "frontend_stats";
     pub const EDGES: &str = "edges";
+    pub const EDGE_AGES: &str = "edge_ages";
+    pub const FRONTEND_AGES: &str = "frontend_ages";
+    pub const EVICTIONS: &str = "evictions";
     pub const REJECT_BUCKET: &str = "reject_bucket";
     pub const OWNER: &str = "owner";
 }
@@ -128,6 +133,9 @@ mod tests {
             size_of::<CounterValue>(),
             size_of::<FrontendStats>(),
             size_of::<EdgeState>(),
+            size_of::<EdgeAge>(),
+            size_of::<FrontendAge>(),
+            size_of::<Evictions>(),
             size_of::<RejectBucket>(),
             size_of::<Owner>(),
         ];
@@ -137,7 +145,7 @@ mod tests {
                 6,
                 [
                     8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 8, 20, 4, 8, 20, 4, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32,
-                    56, 20, 44, 24, 48, 24, 16, 40, 16, 16, 16
+                    56, 20, 44, 24, 48, 24, 16, 40, 16, 8, 8, 8, 16, 16
                 ]
             )
         );

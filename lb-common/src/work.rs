@@ -6,6 +6,16 @@ use crate::table::{
     FragmentKey, FrontendKey, MemberKey, Role, SourceRangeKey, Tuple,
 };
 
+/// What of a new flow is settled before a tuple is looked for.
+pub(crate) struct Pin;
+
+impl Pin {
+    pub(crate) const NONE: u32 = 0;
+    pub(crate) const BACKEND: u32 = 1;
+    /// The source port as well: the backend knows the connection by it.
+    pub(crate) const TUPLE: u32 = 2;
+}
+
 /// The records that a decision works on: in the kernel they stand in a per-CPU map, for all of a program shares 512
 /// bytes of stack.
 #[repr(C)]
@@ -30,8 +40,8 @@ pub struct Work<A> {
     /// The backend that the flow is pinned to: the one that the client had last, and when, or the one of its hash.
     pub(crate) affinity: Affinity<A>,
     pub(crate) member_key: MemberKey<A>,
-    /// Not 0: the flow goes to that backend, whatever chance says.
-    pub(crate) is_pinned: u32,
+    /// [`Pin`]: whether the flow goes to that backend, whatever chance says.
+    pub(crate) pin: u32,
     /// The datagram that the packet is a fragment of, and what is noted of it.
     pub(crate) fragment_key: FragmentKey<A>,
     pub(crate) fragment: Fragment<A>,
@@ -70,7 +80,7 @@ impl<A: Addr> Work<A> {
             affinity_key,
             affinity,
             member_key,
-            is_pinned: 0,
+            pin: Pin::NONE,
             fragment_key,
             fragment,
             address_key,

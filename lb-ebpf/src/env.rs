@@ -23,6 +23,10 @@ static SECOND_JIFFIES: Global<u64> = Global::new(1_000);
 #[unsafe(no_mangle)]
 static REJECTS_PER_SEC: Global<u64> = Global::new(1_000);
 
+/// Whether evicted flows are repaired: not 0. Frozen as well, so that the verifier drops what it forbids.
+#[unsafe(no_mangle)]
+static REPAIRS_EVICTED_FLOWS: Global<u64> = Global::new(0);
+
 /// Half-open flows that a CPU may make; the length of its ring.
 #[unsafe(no_mangle)]
 static EMBRYOS_MAX: Global<u64> = Global::new(1 << 14);
@@ -61,6 +65,11 @@ impl Env for Kernel {
     #[inline(always)]
     fn second_jiffies(&self) -> u64 {
         SECOND_JIFFIES.load()
+    }
+
+    #[inline(always)]
+    fn repairs_evicted_flows(&self) -> bool {
+        REPAIRS_EVICTED_FLOWS.load() != 0
     }
 
     #[inline(always)]

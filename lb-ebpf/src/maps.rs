@@ -7,9 +7,9 @@ use lb_common::forward::Work;
 use lb_common::fragment::Parked;
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Address, AddressKey, Affinity, AffinityKey, Backend, CounterValue, EDGES_MAX, EdgeState, EmbryoBudget, Endpoint,
-    EndpointKey, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner,
-    PoolKey, RejectBucket, Scopes, SourceRange,
+    Address, AddressKey, Affinity, AffinityKey, Backend, CounterValue, EDGES_MAX, EdgeAge, EdgeState, EmbryoBudget,
+    Endpoint, EndpointKey, Evictions, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey,
+    FrontendStats, Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes, SourceRange,
 };
 
 /// Elements of `counters`, with room for those to come.
@@ -133,6 +133,18 @@ pub static frontend_stats: PerCpuArray<FrontendStats, FRONTENDS_MAX> = PerCpuArr
 /// What is known of an interface.
 #[btf_map]
 pub static edges: Array<EdgeState, { EDGES_MAX as usize }> = Array::new();
+
+/// Since when interfaces are attached.
+#[btf_map]
+pub static edge_ages: Array<EdgeAge, { EDGES_MAX as usize }> = Array::new();
+
+/// Since when frontends balance.
+#[btf_map]
+pub static frontend_ages: Array<FrontendAge, FRONTENDS_MAX> = Array::new();
+
+/// Whether flows have been evicted, by family.
+#[btf_map]
+pub static evictions: Array<Evictions, 2> = Array::new();
 
 /// The rate limit of ICMP answers.
 #[btf_map]

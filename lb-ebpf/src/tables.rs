@@ -161,6 +161,21 @@ impl<A: FamilyMaps> Tables<A> for Maps {
     }
 
     #[inline(always)]
+    fn evictions_until_jiffies(&self) -> u64 {
+        maps::evictions.get(A::FAMILY as u32).map_or(0, |evictions| evictions.until_jiffies)
+    }
+
+    #[inline(always)]
+    fn attached_jiffies(&self, edge: u32) -> u64 {
+        maps::edge_ages.get(Self::edge_index(edge)).map_or(0, |age| age.attached_jiffies)
+    }
+
+    #[inline(always)]
+    fn balanced_jiffies(&self, frontend: u32) -> u64 {
+        maps::frontend_ages.get(frontend).map_or(0, |age| age.balanced_jiffies)
+    }
+
+    #[inline(always)]
     fn read_affinity(&self, key: &AffinityKey<A>, to: &mut Affinity<A>) -> bool {
         let Some(known) = A::affinity().get_ptr(key) else { return false };
         // SAFETY: the pointer comes from a lookup in this program run. Another CPU may write it meanwhile: the path

@@ -23,6 +23,7 @@ mod netfilter;
 mod offload;
 mod proxy_header;
 mod redirects;
+mod repair;
 mod service_changes;
 mod simultaneous;
 mod source_ranges;

@@ -5,8 +5,8 @@ use lb_common::table::Mode;
 
 use super::{Config, Error, Guarding, Source};
 use crate::args::{Command, CommandLine};
-use crate::dataplane::{Sizes, Timeouts};
-use crate::desired::{Services, VendorAnnotations};
+use crate::dataplane::{Repair, Sizes, Timeouts};
+use crate::desired::{Algorithm, Selection, Services, VendorAnnotations};
 use crate::interfaces::Globs;
 use crate::source::claim::Claim;
 
@@ -43,6 +43,8 @@ fn defaults() {
     assert!(config.idle_flags.is_empty());
     assert_eq!(config.guard, Guarding::On);
     assert!(config.limits.frontend_ids_max > config.limits.frontends_max);
+    assert_eq!(config.policy.selection, Selection::default());
+    assert_eq!(config.dataplane.repair, Repair::Off);
 }
 
 #[test]
@@ -52,8 +54,11 @@ fn settings_arrive() {
          --default-ip-mode Router --vendor-annotations on --proxy-annotation a/b --proxy-annotation c=d=e \
          --flows-max 1000 --frontends-max 10 --backends-max 20 --tcp-established-secs 5 --tcp-closing-secs 6 \
          --tcp-syn-secs 7 --udp-secs 8 --audit-secs 9 --apply-interval-ms 0 --rejects-per-sec 11 --log-level debug \
-         --kubeconfig /k",
+         --kubeconfig /k --lb-algorithm maglev --maglev-table-size 4093 --repair-evicted-flows on",
     );
+    let Selection { algorithm, maglev_table_size } = config.policy.selection;
+    assert_eq!((algorithm, maglev_table_size.slots()), (Algorithm::Maglev, 4093));
+    assert_eq!(config.dataplane.repair, Repair::On);
     assert_eq!(config.interfaces.workload.to_string(), "veth*,cali*");
     assert_eq!(config.interfaces.uplink, Globs::Auto);
     assert_eq!(config.policy.default_ip_mode, Mode::Router);
@@ -68,6 +73,15 @@ fn settings_arrive() {
     assert_eq!(config.dataplane.rejects_per_sec, 11);
     assert_eq!((config.times.audit_interval.as_secs(), config.times.apply_interval.as_millis()), (9, 0));
     assert_eq!(config.http.to_string(), "[::1]:1");
+}
+
+#[test]
+fn table_sizes_are_primes_of_a_list() {
+    for text in ["0", "7", "1022", "131071", "x"] {
+        let line = ["lb-agent", "run", "--source", "dir:/x", "--maglev-table-size", text];
+        let refused = CommandLine::try_parse_from(line).expect_err(text).to_string();
+        assert!(refused.contains("251, 509, 1021"), "{refused}");
+    }
 }
 
 #[test]

@@ -6,12 +6,13 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
-use lb_common::addr::Addr;
+use lb_common::addr::{Addr, Family};
 use lb_common::flow::{Timeouts as Ticks, is_over, quiet_jiffies};
-use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner};
+use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner, Scopes};
 
+use super::ages::{begins_to_balance, is_evicting};
 use super::garbage::{self, Garbage, Walk};
-use super::links::{Attachment, Link, Links};
+use super::links::{Attached, Attachment, Link, Links};
 use super::maps::{FamilyMaps, Maps};
 use super::pins::{PinPath, dump};
 use super::sys::{self, Hook};
@@ -73,6 +74,8 @@ impl BpfDataplane {
         }
         for attachment in self.links.attached() {
             self.give_program(attachment)?;
+            let now_jiffies = self.now_jiffies()?;
+            self.maps.ages.adopted(attachment, now_jiffies)?;
         }
         if let Some(replaced) = self.replaced.take() {
             // Flows that came into being between the first copy and the swap.
@@ -133,7 +136,15 @@ impl BpfDataplane {
     /// Looks at some flows, and deletes those that are over. What was found, once all have been looked at.
     pub fn collect(&mut self) -> Result<Option<Garbage>, Error> {
         let (now_jiffies, ticks) = (self.now_jiffies()?, self.ticks());
-        self.walk.step(&mut self.ebpf, &self.maps, (now_jiffies, &ticks))
+        let found = self.walk.step(&mut self.ebpf, &self.maps, (now_jiffies, &ticks))?;
+        if let Some(Garbage { entries4, entries6, .. }) = found {
+            for (family, entries) in [(Family::V4, entries4), (Family::V6, entries6)] {
+                if is_evicting(entries, self.settings.sizes.flows_max) {
+                    self.maps.ages.evicted(family, now_jiffies + ticks.tcp_established_jiffies)?;
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Deletes those of these flows that are over. How many were.
@@ -160,7 +171,11 @@ impl BpfDataplane {
             .fd()
             .map_err(|error| Error::Refused(format!("program {} is not loaded: {error}", attachment.program())))?
             .as_fd();
-        self.links.attach(attachment, program)
+        if self.links.attach(attachment, program)? == Attached::Anew {
+            let now_jiffies = self.now_jiffies()?;
+            self.maps.ages.attached(attachment, now_jiffies)?;
+        }
+        Ok(())
     }
 
     fn collect_in_use<A: Addr>(
@@ -219,6 +234,13 @@ impl Dataplane for BpfDataplane {
             Op::V4(op) => self.maps.v4.perform(op),
             Op::V6(op) => self.maps.v6.perform(op),
             Op::StoreScopes(rows) => {
+                let before = |id| self.maps.scopes.get(id).unwrap_or(Scopes::PASS);
+                let young = rows.iter().filter(|(id, scopes)| begins_to_balance(&before(*id), scopes));
+                let young: Vec<u32> = young.map(|(id, _)| *id).filter(|id| *id < self.maps.scopes.len()).collect();
+                if !young.is_empty() {
+                    let now_jiffies = self.now_jiffies()?;
+                    self.maps.ages.balanced(&young, now_jiffies)?;
+                }
                 for (id, scopes) in rows {
                     if !self.maps.scopes.store(*id, scopes) {
                         let max = self.maps.scopes.len();

@@ -20,6 +20,9 @@ pub struct Garbage {
     /// Flows that are there, by family.
     pub flows4: usize,
     pub flows6: usize,
+    /// Entries that were found, before any was deleted.
+    pub entries4: usize,
+    pub entries6: usize,
     /// Flows that were deleted.
     pub collected: u64,
 }
@@ -41,31 +44,43 @@ impl Walk {
         (now_jiffies, timeouts): (u64, &Timeouts),
     ) -> Result<Option<Garbage>, Error> {
         if !self.v4.is_at_end() {
-            let (requests, collected) = step(&mut self.v4, ebpf, &maps.v4, (now_jiffies, timeouts))?;
-            self.found.flows4 += requests;
-            self.found.collected += collected;
+            let step = step(&mut self.v4, ebpf, &maps.v4, (now_jiffies, timeouts))?;
+            self.found.entries4 += step.entries;
+            self.found.flows4 += step.requests;
+            self.found.collected += step.collected;
             return Ok(None);
         }
         if !self.v6.is_at_end() {
-            let (requests, collected) = step(&mut self.v6, ebpf, &maps.v6, (now_jiffies, timeouts))?;
-            self.found.flows6 += requests;
-            self.found.collected += collected;
+            let step = step(&mut self.v6, ebpf, &maps.v6, (now_jiffies, timeouts))?;
+            self.found.entries6 += step.entries;
+            self.found.flows6 += step.requests;
+            self.found.collected += step.collected;
         }
         Ok(self.v6.is_at_end().then(|| std::mem::take(self).found))
     }
 }
 
-/// Looks at some rows of one table: the requests that stay, and how many flows were deleted.
+/// What one step has found in one table.
+struct Step {
+    entries: usize,
+    /// Requests that stay.
+    requests: usize,
+    /// Flows that were deleted.
+    collected: u64,
+}
+
+/// Looks at some rows of one table.
 fn step<A: Addr>(
     cursor: &mut Cursor,
     ebpf: &mut Ebpf,
     maps: &FamilyMaps<A>,
     (now_jiffies, timeouts): (u64, &Timeouts),
-) -> Result<(usize, u64), Error> {
-    let (mut looked_at, mut requests, mut expired) = (0, 0, Vec::new());
+) -> Result<Step, Error> {
+    let (mut looked_at, mut entries, mut requests, mut expired) = (0, 0, 0, Vec::new());
     while looked_at < STEP_ROWS && !cursor.is_at_end() {
         let rows = maps.flows.walk(cursor)?;
         looked_at += rows.len().max(1);
+        entries += rows.len();
         for (key, flow) in rows {
             requests += usize::from(key.direction == Direction::Request);
             let quiet = quiet_jiffies(flow.last_seen_jiffies, now_jiffies);
@@ -75,7 +90,7 @@ fn step<A: Addr>(
         }
     }
     let collected = collect(ebpf, &expired)?;
-    Ok((requests.saturating_sub(collected as usize), collected))
+    Ok(Step { entries, requests: requests.saturating_sub(collected as usize), collected })
 }
 
 /// Has the kernel delete those of these flows that are over. How many were.

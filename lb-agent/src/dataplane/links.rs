@@ -83,6 +83,13 @@ impl fmt::Display for Attachment {
     }
 }
 
+/// Whether a hook had a program of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    Before,
+    Anew,
+}
+
 /// The pinned links of a dataplane.
 pub struct Links {
     directory: PathBuf,
@@ -125,11 +132,11 @@ impl Links {
     }
 
     /// Gives a hook its program: swapped where one of ours is there, attached and pinned where not.
-    pub fn attach(&mut self, attachment: Attachment, program: BorrowedFd<'_>) -> Result<(), Error> {
+    pub fn attach(&mut self, attachment: Attachment, program: BorrowedFd<'_>) -> Result<Attached, Error> {
         let kernel = |source| Error::Kernel { what: format!("attaching {attachment}"), source };
         if let Some(link) = self.attached.get(&attachment) {
             match sys::link_update(link.as_fd(), program) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(Attached::Before),
                 // The interface went and another took its index: the old link is dead.
                 Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => self.detach(&attachment)?,
                 Err(error) => return Err(kernel(error)),
@@ -138,7 +145,7 @@ impl Links {
         let link = sys::tcx_attach(program, attachment.ifindex, attachment.hook).map_err(kernel)?;
         sys::obj_pin(link.as_fd(), &self.directory.join(attachment.to_string())).map_err(kernel)?;
         self.attached.insert(attachment, link);
-        Ok(())
+        Ok(Attached::Anew)
     }
 
     /// Removes the program of a hook; nothing to do where the interface is gone already.

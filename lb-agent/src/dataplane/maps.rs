@@ -14,6 +14,7 @@ use lb_common::table::{
 };
 use zerocopy::FromBytes;
 
+use super::ages::Ages;
 use super::scopes::ScopeArray;
 use super::sys::{self, BPF_F_LOCK, BatchError, Cursor};
 use super::{Error, FamilyOp, FamilyTables};
@@ -78,7 +79,7 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
     }
 }
 
-fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
+pub fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
     let path = directory.join(name);
     sys::obj_get(&path)
         .map_err(|source| Error::Kernel { what: format!("opening the pinned map {}", path.display()), source })
@@ -244,6 +245,7 @@ pub struct Maps {
     frontend_stats: OwnedFd,
     edges: OwnedFd,
     owner: OwnedFd,
+    pub ages: Ages,
     cpus: usize,
 }
 
@@ -265,6 +267,7 @@ impl Maps {
             frontend_stats: open_pin(directory, name::FRONTEND_STATS)?,
             edges: open_pin(directory, name::EDGES)?,
             owner: open_pin(directory, name::OWNER)?,
+            ages: Ages::open(directory)?,
             cpus,
         })
     }

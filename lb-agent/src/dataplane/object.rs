@@ -11,13 +11,13 @@ use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
 };
 use lb_common::table::{
-    Address, AddressKey, Affinity, AffinityKey, Backend, CounterValue, EDGES_MAX, EdgeState, Endpoint, EndpointKey,
-    Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolKey,
-    RejectBucket, Scopes, SourceRange, SourceRangeKey, name,
+    Address, AddressKey, Affinity, AffinityKey, Backend, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Endpoint,
+    EndpointKey, Evictions, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats,
+    Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes, SourceRange, SourceRangeKey, name,
 };
 
 use super::sys::{self, MapShape};
-use super::{Error, Settings, Sizes};
+use super::{Error, Repair, Settings, Sizes};
 
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf.o"));
 
@@ -47,7 +47,7 @@ pub const fn scopes_max(sizes: &Sizes) -> u32 {
 }
 
 /// Every pinned map with the shape that this version wants.
-fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 24] {
+fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 27] {
     type V4 = [u8; 4];
     type V6 = [u8; 16];
     let (hash, lru) = (BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32);
@@ -78,13 +78,16 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 24] {
         (name::COUNTERS, shape::<u32, CounterValue>(per_cpu, COUNTERS_MAX, 0)),
         (name::FRONTEND_STATS, shape::<u32, FrontendStats>(per_cpu, scopes_max(sizes), 0)),
         (name::EDGES, shape::<u32, EdgeState>(array, EDGES_MAX, 0)),
+        (name::EDGE_AGES, shape::<u32, EdgeAge>(array, EDGES_MAX, 0)),
+        (name::FRONTEND_AGES, shape::<u32, FrontendAge>(array, scopes_max(sizes), 0)),
+        (name::EVICTIONS, shape::<u32, Evictions>(array, 2, 0)),
         (name::REJECT_BUCKET, shape::<u32, RejectBucket>(per_cpu, 1, 0)),
         (name::OWNER, shape::<u32, Owner>(array, 1, 0)),
     ]
 }
 
 /// The names of all pinned maps.
-pub fn map_names() -> [&'static str; 24] {
+pub fn map_names() -> [&'static str; 27] {
     wanted(&Sizes::default()).map(|(name, _)| name)
 }
 
@@ -130,6 +133,7 @@ pub fn load(directory: &Path, settings: &Settings, jiffies_per_sec: u32) -> Resu
         ("UDP_JIFFIES", jiffies(timeouts.udp_secs)),
         ("SECOND_JIFFIES", jiffies(1)),
         ("REJECTS_PER_SEC", u64::from(settings.rejects_per_sec)),
+        ("REPAIRS_EVICTED_FLOWS", u64::from(settings.repair == Repair::On)),
     ];
     let embryos_max = embryos_per_cpu(&settings.sizes)?;
     let maps = wanted(&settings.sizes);

@@ -89,12 +89,18 @@ mod tests {
         TableSize::new(slots).expect("a prime")
     }
 
+    fn ratio(part: usize, whole: usize) -> f64 {
+        let small = |number| f64::from(u32::try_from(number).expect("a small number"));
+        small(part) / small(whole)
+    }
+
     /// The largest share over the average.
     fn imbalance(table: &[Backend<[u8; 4]>], backends: usize) -> f64 {
         let mut shares: BTreeMap<[u8; 4], usize> = BTreeMap::new();
-        table.iter().for_each(|backend| *shares.entry(backend.addr).or_default() += 1);
-        let largest = shares.values().max().copied().unwrap_or_default();
-        largest as f64 * backends as f64 / table.len() as f64
+        for backend in table {
+            *shares.entry(backend.addr).or_default() += 1;
+        }
+        ratio(shares.into_values().max().unwrap_or_default() * backends, table.len())
     }
 
     /// The share of slots that change their backend although it is still there, when one goes: averaged over each going.
@@ -106,7 +112,7 @@ mod tests {
             let after = table(&rest, size);
             before.iter().zip(&after).filter(|(old, new)| old != new && **old != gone).count()
         };
-        (0..of.len()).map(moved).sum::<usize>() as f64 / (of.len() * before.len()) as f64
+        ratio((0..of.len()).map(moved).sum(), of.len() * before.len())
     }
 
     #[test]

@@ -288,7 +288,7 @@ impl<D: Attach> Agent<D> {
     fn collect(&mut self, now: Instant) {
         match self.dataplane.collect() {
             Ok(None) => {}
-            Ok(Some(Garbage { flows4, flows6, collected })) => {
+            Ok(Some(Garbage { flows4, flows6, collected, .. })) => {
                 if collected > 0 {
                     tracing::debug!(flows4, flows6, collected, "deleted flows that were over");
                 }

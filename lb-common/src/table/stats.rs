@@ -34,6 +34,24 @@ table_type! {
         pub client_ports: u64,
     }
 
+    /// Value of `edge_ages`, indexed as `edges`.
+    pub struct EdgeAge {
+        /// Since when our programs have been attached; 0: not known. Of all uplinks, the youngest.
+        pub attached_jiffies: u64,
+    }
+
+    /// Value of `frontend_ages`, indexed by frontend id.
+    pub struct FrontendAge {
+        /// Since when all that balances at it has done so without a break; 0: not known.
+        pub balanced_jiffies: u64,
+    }
+
+    /// Value of `evictions`, indexed by family (0: IPv4): whether clients may still speak whose flows were evicted.
+    pub struct Evictions {
+        /// A TCP time-out after the flow table was last seen full; 0: it never was.
+        pub until_jiffies: u64,
+    }
+
     /// Value of the per-CPU array `reject_bucket` (one element): a token bucket for ICMP answers.
     pub struct RejectBucket {
         pub tokens: u64,
@@ -125,6 +143,8 @@ counters! {
     FragmentReplayed = 21, "fragment_replayed";
     /// A parked fragment was lost: the first one of its datagram did not come in time.
     DropParked = 22, "drop_parked";
+    /// A flow that was evicted came back by the hash of its connection (counted with the flows created).
+    FlowRepaired = 23, "flow_repaired";
 }
 
 #[cfg(test)]

@@ -261,6 +261,16 @@ pub struct HostMachine {
     tickets: Cell<u32>,
     /// What became of what came to the hook again, but for the first.
     replayed: Vec<(Action, Vec<u8>)>,
+    /// `--repair-evicted-flows`, and what it asks.
+    pub repairs: Option<Repairs>,
+}
+
+/// Time stamps that decide whether evicted flows are repaired, in ticks of this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Repairs {
+    pub evictions_until_jiffies: u64,
+    pub attached_jiffies: u64,
+    pub balanced_jiffies: u64,
 }
 
 impl Default for HostMachine {
@@ -279,6 +289,7 @@ impl Default for HostMachine {
             parked: (0..PARKED_MAX).map(|_| fragments::nobodys_place()).collect(),
             tickets: Cell::new(0),
             replayed: Vec::new(),
+            repairs: None,
         }
     }
 }
@@ -372,6 +383,15 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
     fn affinity_secs(&self, frontend: u32) -> u32 {
         self.scopes.get(&frontend).map_or(0, |scopes| scopes.affinity_secs)
     }
+    fn evictions_until_jiffies(&self) -> u64 {
+        self.repairs.map_or(0, |repairs| repairs.evictions_until_jiffies)
+    }
+    fn attached_jiffies(&self, _: u32) -> u64 {
+        self.repairs.map_or(0, |repairs| repairs.attached_jiffies)
+    }
+    fn balanced_jiffies(&self, _: u32) -> u64 {
+        self.repairs.map_or(0, |repairs| repairs.balanced_jiffies)
+    }
     fn read_affinity(&self, key: &AffinityKey<A>, to: &mut Affinity<A>) -> bool {
         A::state(self).affinity.borrow().get(key).map(|known| *to = *known).is_some()
     }
@@ -450,6 +470,9 @@ impl Env for HostMachine {
     }
     fn second_jiffies(&self) -> u64 {
         TICKS_PER_SEC
+    }
+    fn repairs_evicted_flows(&self) -> bool {
+        self.repairs.is_some()
     }
     fn timeouts(&self) -> Timeouts {
         let timeouts = lb_agent::dataplane::Timeouts::default();

@@ -10,7 +10,7 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::maps::Table;
 use lb_agent::dataplane::{
-    Dataplane as _, FamilyOp, FamilyTables, Op, Settings, Sizes, Tables, Timeouts, object, pins,
+    Dataplane as _, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, Tables, Timeouts, object, pins,
 };
 use lb_common::addr::Addr;
 use lb_common::fragment::PARKED_LEN_MAX;
@@ -56,7 +56,13 @@ impl KernelMachine {
             parked_max: PARKED_MAX,
             ..Sizes::default()
         };
-        let settings = Settings { pin_path, sizes, timeouts: Timeouts::default(), rejects_per_sec: 1_000_000 };
+        let settings = Settings {
+            pin_path,
+            sizes,
+            timeouts: Timeouts::default(),
+            rejects_per_sec: 1_000_000,
+            repair: Repair::Off,
+        };
         let dataplane = BpfDataplane::open(&settings);
         pins::remove_pins(&settings.pin_path).expect("removing the pins");
         let dataplane = dataplane.expect("loading the programs (root, Linux 6.6 or newer)");

@@ -79,7 +79,8 @@ impl Connection {
             (State::Asked | State::Answered | State::Open, Way::ToBackend) if fin => State::ClientDone,
             (State::Asked | State::Answered | State::Open, Way::ToClient) if fin => State::BackendDone,
             (State::ClientDone, Way::ToClient) | (State::BackendDone, Way::ToBackend) if fin => State::Over,
-            (State::Asked, Way::ToClient) if self.proto == Proto::TCP => State::Answered,
+            // Who answers without a SYN knew the connection before.
+            (State::Asked, Way::ToClient) if self.proto == Proto::TCP && tcp_flags & 2 != 0 => State::Answered,
             (State::Asked, Way::ToClient) => State::Open,
             // Any segment but another SYN.
             (State::Answered, Way::ToBackend) if tcp_flags & 0x16 != 0x02 => State::Open,

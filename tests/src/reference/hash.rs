@@ -32,10 +32,10 @@ fn murmur3(bytes: &[u8]) -> u32 {
             + (u32::from(block[2]) << 16)
             + (u32::from(block[3]) << 24);
         k = k.wrapping_mul(3_432_918_353);
-        k = (k << 15) | (k >> 17);
+        k = k.rotate_left(15);
         k = k.wrapping_mul(461_845_907);
         hash ^= k;
-        hash = (hash << 13) | (hash >> 19);
+        hash = hash.rotate_left(13);
         hash = hash.wrapping_mul(5).wrapping_add(3_864_292_196);
     }
     hash ^= bytes.len() as u32;

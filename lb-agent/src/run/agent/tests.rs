@@ -11,7 +11,7 @@ use crate::config::{Guarding, Source, Times};
 use crate::dataplane::fake::{FakeDataplane, Faults};
 use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Class, Link};
-use crate::dataplane::{Dataplane, Op, Settings, Sizes, Tables, Timeouts};
+use crate::dataplane::{Dataplane, Op, Repair, Settings, Sizes, Tables, Timeouts};
 use crate::desired::{Limits, Policy, Selection, Services, VendorAnnotations};
 use crate::interfaces::{Globs, LinkFacts};
 use crate::model::{Object, WarningKind};
@@ -77,7 +77,7 @@ impl Attach for FakeNode {
     fn collect(&mut self) -> Result<Option<Garbage>, Error> {
         self.walks += 1;
         // A walk of three steps.
-        Ok(self.walks.is_multiple_of(3).then_some(Garbage { flows4: 7, flows6: 1, collected: 2 }))
+        Ok(self.walks.is_multiple_of(3).then_some(Garbage { flows4: 7, flows6: 1, collected: 2, ..Garbage::default() }))
     }
 
     fn refresh_indexes(&mut self) -> Result<(), Error> {
@@ -103,6 +103,7 @@ fn config() -> Config {
             sizes: Sizes::default(),
             timeouts: Timeouts::default(),
             rejects_per_sec: 1,
+            repair: Repair::Off,
         },
         times: Times {
             apply_interval: Duration::from_millis(50),

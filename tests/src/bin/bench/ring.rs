@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::pins;
-use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Settings, Sizes, Timeouts};
+use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Repair, Settings, Sizes, Timeouts};
 use lb_common::addr::{Addr, Proto};
 use lb_common::table::{
     Backend, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
@@ -79,7 +79,13 @@ impl Ring {
             embryos_max: FLOWS_MAX,
             ..Sizes::default()
         };
-        let settings = Settings { pin_path: pins.path(), sizes, timeouts: Timeouts::default(), rejects_per_sec: 1000 };
+        let settings = Settings {
+            pin_path: pins.path(),
+            sizes,
+            timeouts: Timeouts::default(),
+            rejects_per_sec: 1000,
+            repair: Repair::Off,
+        };
         let mut dataplane = BpfDataplane::open(&settings)?;
         fill::<[u8; 4]>(&mut dataplane, len, 1)?;
         fill::<[u8; 16]>(&mut dataplane, len, len + 3)?;

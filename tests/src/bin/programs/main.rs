@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use aya::programs::SchedClassifier;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::object::{OBJECT, PROGRAMS};
-use lb_agent::dataplane::{Settings, Sizes, Timeouts, pins};
+use lb_agent::dataplane::{Repair, Settings, Sizes, Timeouts, pins};
 
 use serde_json::{Value, json};
 
@@ -30,6 +30,7 @@ fn load(pin_path: &std::path::Path) -> Result<BTreeMap<&'static str, Value>> {
         sizes: Sizes { frontends_max: 1024, backends_max: 1024, flows_max: 1024, ..Sizes::default() },
         timeouts: Timeouts::default(),
         rejects_per_sec: 1,
+        repair: Repair::Off,
     };
     let mut dataplane = BpfDataplane::open(&settings)?;
     let stacks = stack::depths(OBJECT)?;

@@ -1,0 +1,117 @@
+//! Since when things are as they are, for whoever repairs evicted flows: a connection older than that may never have had
+//! one. Time stamps are jiffies64, as those of flows, and stay over restarts.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use lb_common::addr::Family;
+use lb_common::table::{Action, EDGE_UPLINK, EDGES_MAX, EdgeAge, Evictions, FrontendAge, Scopes, name};
+use zerocopy::TryFromBytes as _;
+
+use super::Error;
+use super::links::{Attachment, Class};
+use super::maps::open_pin;
+use super::sys;
+
+/// The tables with time stamps.
+pub struct Ages {
+    edges: OwnedFd,
+    frontends: OwnedFd,
+    evictions: OwnedFd,
+}
+
+impl Ages {
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            edges: open_pin(directory, name::EDGE_AGES)?,
+            frontends: open_pin(directory, name::FRONTEND_AGES)?,
+            evictions: open_pin(directory, name::EVICTIONS)?,
+        })
+    }
+
+    /// An interface has just been attached.
+    pub fn attached(&self, attachment: Attachment, now_jiffies: u64) -> Result<(), Error> {
+        sys::update_array(self.edges.as_fd(), index(attachment), &EdgeAge { attached_jiffies: now_jiffies })
+            .map_err(writing("edge_ages"))
+    }
+
+    /// An interface that was attached before this agent started: its age is what an earlier one wrote, else it counts from
+    /// now.
+    pub fn adopted(&self, attachment: Attachment, now_jiffies: u64) -> Result<(), Error> {
+        let bytes = sys::lookup_array(self.edges.as_fd(), index(attachment), size_of::<EdgeAge>())
+            .map_err(|source| Error::Kernel { what: "reading table edge_ages".into(), source })?;
+        let age = EdgeAge::try_read_from_bytes(&bytes).map_err(|_| Error::Refused("table edge_ages is torn".into()))?;
+        if age.attached_jiffies == 0 { self.attached(attachment, now_jiffies) } else { Ok(()) }
+    }
+
+    /// These frontends have begun to balance.
+    pub fn balanced(&self, frontends: &[u32], now_jiffies: u64) -> Result<(), Error> {
+        for id in frontends {
+            sys::update_array(self.frontends.as_fd(), *id, &FrontendAge { balanced_jiffies: now_jiffies })
+                .map_err(writing("frontend_ages"))?;
+        }
+        Ok(())
+    }
+
+    /// Flows of a family may have been evicted, and may be missed until then.
+    pub fn evicted(&self, family: Family, until_jiffies: u64) -> Result<(), Error> {
+        sys::update_array(self.evictions.as_fd(), family as u32, &Evictions { until_jiffies })
+            .map_err(writing("evictions"))
+    }
+}
+
+/// The element of an interface.
+const fn index(attachment: Attachment) -> u32 {
+    let edge = match attachment.class {
+        Class::Workload => attachment.ifindex,
+        Class::Uplink => EDGE_UPLINK,
+    };
+    edge & (EDGES_MAX - 1)
+}
+
+fn writing(table: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::Kernel { what: format!("writing table {table}"), source }
+}
+
+/// Whether anything balances with `new` that did not with `old`: its clients may have connections that we know nothing of.
+pub fn begins_to_balance(old: &Scopes, new: &Scopes) -> bool {
+    let balances =
+        |scopes: &Scopes| [scopes.workload, scopes.host, scopes.external].map(|scope| scope.action == Action::Balance);
+    balances(old).into_iter().zip(balances(new)).any(|(before, after)| after && !before)
+}
+
+/// Whether so many entries mean that the kernel evicts some: it begins before the table is quite full, as each CPU holds
+/// free elements (kernel/bpf/bpf_lru_list.c: up to 128).
+pub const fn is_evicting(entries: usize, entries_max: u32) -> bool {
+    entries as u64 * 8 >= entries_max as u64 * 7
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::table::Scope;
+
+    use super::*;
+
+    #[test]
+    fn what_balances_anew_is_young() {
+        let balance = Scope::balance(1, 2);
+        let split = Scopes { external: balance, ..Scopes::PASS };
+        let vip = Scopes { workload: balance, host: balance, external: balance, ..Scopes::PASS };
+        let moved = Scopes { external: Scope::balance(9, 3), ..Scopes::PASS };
+        for (old, new, expected) in [
+            (Scopes::PASS, vip, true),
+            (split, vip, true),
+            (vip, split, false),
+            (split, moved, false),
+            (vip, Scopes::PASS, false),
+            (Scopes::PASS, Scopes::PASS, false),
+        ] {
+            assert_eq!(begins_to_balance(&old, &new), expected, "{old:?} -> {new:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_evicts_when_it_is_nearly_full() {
+        assert_eq!([0, 6999, 7000, 8000].map(|entries| is_evicting(entries, 8000)), [false, false, true, true]);
+    }
+}
