@@ -3,7 +3,10 @@
 //! Pure over [`Tables`] and [`Env`]; it writes flows through `Tables` and returns a [`Verdict`]. It never looks at
 //! packet bytes.
 
+mod affinity;
+mod embryo;
 mod maglev;
+mod place;
 
 use crate::addr::{Addr, Proto};
 use crate::flow::{self, Timeouts};
@@ -124,13 +127,6 @@ pub trait Env {
     /// `--repair-evicted-flows`; in the kernel a constant, so that it costs nothing where it is off.
     fn repairs_evicted_flows(&self) -> bool;
 }
-
-/// How often a new flow looks for a backend and source port whose reply tuple is free.
-const PLACE_ATTEMPTS: u32 = 8;
-/// The first attempt that also changes the source port.
-const PORT_ATTEMPT: u32 = 2;
-/// Source ports that are chosen where the client's own is taken: the upper half, clear of the usual NodePort range.
-const PORT_BASE: u16 = 0x8000;
 
 /// A packet, where it is seen, and what the decision is made of.
 pub struct Path<'a, A, T, E> {
@@ -397,193 +393,6 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let Work { key, source_key, .. } = &mut *self.work;
         source_key.set_client(frontend, key.tuple.src);
         self.tables.is_source_allowed(source_key)
-    }
-
-    /// Finds the backend that the client had last. It counts while it has not been left for the time-out and is one of
-    /// those that this scope chooses from.
-    #[inline(always)]
-    fn recall(&mut self, frontend: u32, scope: Scope) {
-        let (tables, work) = (self.tables, &mut *self.work);
-        let service_port = tables.service_port(frontend);
-        work.affinity_key.service_port = service_port;
-        work.affinity_key.client = work.key.tuple.src;
-        // A division that could panic would not load.
-        let now_secs = self.env.now_jiffies().checked_div(self.env.second_jiffies()).unwrap_or(0) as u32;
-        if tables.read_affinity(&work.affinity_key, &mut work.affinity) {
-            work.member_key.service_port = service_port;
-            work.member_key.addr = work.affinity.addr;
-            work.member_key.port = work.affinity.port;
-            work.member_key.pad = 0;
-            let idle_secs = now_secs.wrapping_sub(work.affinity.last_seen_secs);
-            let is_fresh = idle_secs < tables.affinity_secs(frontend);
-            if is_fresh && tables.member_sets(&work.member_key) & scope.set() != 0 {
-                work.pin = Pin::BACKEND;
-            }
-        }
-        work.affinity.last_seen_secs = now_secs;
-    }
-
-    /// Notes the backend that the client got, for its next connection.
-    #[inline(never)]
-    fn remember(&mut self) {
-        let work = &mut *self.work;
-        // Of SCTP with another target port the backend is not known again: its port is not in the packet.
-        (work.affinity.addr, work.affinity.port, work.affinity.pad) = (work.to.dst, work.to.dport, 0);
-        self.tables.write_affinity(&work.affinity_key, &work.affinity);
-    }
-
-    /// Chooses a backend whose reply tuple is free at this edge and inserts both entries, the reply first: the insert
-    /// is the reservation. Both stand, or neither. The answer is why not.
-    #[inline(never)]
-    fn place(&mut self, frontend: u32, pool: u32, count: u16) -> Option<Counter> {
-        let flow = &mut self.work.flow;
-        flow.frontend = frontend;
-        flow.pool = pool;
-        flow.state = FlowState::New;
-        flow.pad = [0; 3];
-        flow.last_seen_jiffies = self.env.now_jiffies();
-        for attempt in 0..PLACE_ATTEMPTS {
-            if !self.choose(attempt, count) {
-                return Some(Counter::DropNoBackend);
-            }
-            self.note_client_ports();
-            let work = &mut *self.work;
-            work.partner_key.set_partner(&work.key, &work.to);
-            work.flow.to.set_reversed(&work.key.tuple);
-            match self.tables.insert_flow(&work.partner_key, &work.flow) {
-                Ok(()) => return self.complete(),
-                Err(InsertError::Refused) => return Some(Counter::DropFlowTable),
-                Err(InsertError::Exists) => self.make_room(),
-            }
-        }
-        Some(Counter::DropNoPort)
-    }
-
-    /// Gives the flow a backend, and from the third attempt on another source port. False where the slot is empty.
-    #[inline(always)]
-    fn choose(&mut self, attempt: u32, count: u16) -> bool {
-        let random = self.env.random();
-        let slot = ((u64::from(random) * u64::from(count)) >> 32) as u32;
-        let Work { key, to, flow, affinity, pin, .. } = &mut *self.work;
-        let from = &key.tuple;
-        // SCTP: addresses only, a changed port would need a new CRC32c over the whole packet.
-        let keeps_ports = self.headers.proto == Proto::SCTP;
-        (to.dst, to.dport) = (from.dst, from.dport);
-        if flow.frontend != DIRECT {
-            let port = if *pin == Pin::NONE {
-                let Some(backend) = self.tables.backend(&PoolKey { pool: flow.pool, slot }) else { return false };
-                to.dst = backend.addr;
-                backend.port
-            } else {
-                to.dst = affinity.addr;
-                affinity.port
-            };
-            if !keeps_ports {
-                to.dport = port;
-            }
-        }
-        let is_hairpin = matches!(self.edge.client, Client::Workload) && to.dst == from.src;
-        to.src = if is_hairpin { from.dst } else { from.src };
-        let keeps_source = keeps_ports || *pin == Pin::TUPLE;
-        to.sport = if attempt < PORT_ATTEMPT || keeps_source { from.sport } else { PORT_BASE | random as u16 };
-        true
-    }
-
-    /// Notes the client's port, and the one that backends see, before the flow's first answer can come.
-    #[inline(always)]
-    fn note_client_ports(&mut self) {
-        let (from, to) = (&self.work.key.tuple, &self.work.to);
-        let bits = EdgeState::client_port_bit(from.sport) | EdgeState::client_port_bit(to.sport);
-        if self.tables.client_ports(self.edge.id) & bits != bits {
-            self.tables.note_client_ports(self.edge.id, bits);
-        }
-    }
-
-    /// Inserts the request entry of a flow whose reply tuple is reserved, or gives the reservation back.
-    #[inline(always)]
-    fn complete(&mut self) -> Option<Counter> {
-        let (tables, work) = (self.tables, &mut *self.work);
-        if work.to.src != work.key.tuple.src {
-            tables.note_hairpin(self.edge.id);
-        }
-        work.flow.to = work.to;
-        let Err(error) = tables.insert_flow(&work.key, &work.flow) else {
-            if work.flow.frontend == DIRECT {
-                tables.count(Counter::DirectNoted);
-            } else {
-                tables.count(Counter::FlowCreated);
-                tables.count_frontend(work.flow.frontend, Event::FlowCreated);
-            }
-            self.bound_embryos();
-            return None;
-        };
-        tables.remove_flow(&work.partner_key);
-        match tables.flow(&work.key) {
-            // Another CPU had the same packet's twin: its flow is the flow.
-            Some(entry) if error == InsertError::Exists => {
-                entry.read_to(&mut work.to);
-                None
-            }
-            _ => Some(Counter::DropFlowTable),
-        }
-    }
-
-    /// Keeps the half-open flows few, so that a flood of them does not push open connections out of the table, whose LRU
-    /// takes an idle connection for a useless one. While there are more than there may be, each new flow deletes the
-    /// oldest one that is noted, if that is still half open: it has had as long as the ring has places, which is many
-    /// times what an honest client takes.
-    #[inline(always)]
-    fn bound_embryos(&mut self) {
-        let has_token = self.tables.take_embryo();
-        let work = &mut *self.work;
-        let has_oldest = self.tables.note_embryo(&work.key, &mut work.other_key);
-        if has_oldest && !has_token {
-            self.evict_embryo();
-        }
-    }
-
-    /// Deletes the flow whose request entry `work.other_key` names, unless it has opened since.
-    #[inline(never)]
-    fn evict_embryo(&mut self) {
-        let work = &mut *self.work;
-        if work.other_key == work.key {
-            // The tuple was noted for an earlier flow, and is now the new one's: that one has had no time at all.
-            return;
-        }
-        let Some(entry) = self.tables.flow(&work.other_key) else { return };
-        if !flow::is_dispensable(entry.state()) {
-            return;
-        }
-        // The packet's own tuples are needed still; the entry that was inserted is not.
-        entry.read_to(&mut work.flow.to);
-        work.partner_key.set_partner(&work.other_key, &work.flow.to);
-        self.tables.remove_flow(&work.other_key);
-        self.tables.count(Counter::EmbryoEvicted);
-        let Some(partner) = self.tables.flow(&work.partner_key) else { return };
-        partner.read_to(&mut work.flow.to);
-        if work.flow.to.is_reversed(&work.other_key.tuple) {
-            self.tables.remove_flow(&work.partner_key);
-        }
-    }
-
-    /// Removes the flow that holds the wanted reply tuple, if it is over or its other half is gone.
-    #[inline(never)]
-    fn make_room(&mut self) {
-        let (tables, work) = (self.tables, &mut *self.work);
-        let Some(entry) = tables.flow(&work.partner_key) else { return };
-        entry.read_to(&mut work.flow.to);
-        work.other_key.set_partner(&work.partner_key, &work.flow.to);
-        let is_whole = tables.flow(&work.other_key).is_some_and(|other| {
-            other.read_to(&mut work.flow.to);
-            work.flow.to.is_reversed(&work.partner_key.tuple)
-        });
-        if is_whole {
-            if !self.is_over(entry) {
-                return;
-            }
-            tables.remove_flow(&self.work.other_key);
-        }
-        tables.remove_flow(&self.work.partner_key);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::rules::{CLUSTER_CIDR, SERVICE_CIDR, Service, TABLE};
 const START_PATIENCE: Duration = Duration::from_mins(3);
 
 /// How long a listing of its rules may take.
-const LIST_PATIENCE: Duration = Duration::from_secs(60);
+const LIST_PATIENCE: Duration = Duration::from_mins(1);
 
 /// It, and whom it follows; both end with their guard, and the rules go with the node's namespace.
 pub struct KubeProxy {
@@ -32,7 +32,9 @@ impl KubeProxy {
     #[track_caller]
     pub fn start(program: &Path, lab: &Lab, services: &[Service]) -> Self {
         let mut store = Store::default();
-        objects(services).into_iter().for_each(|object| store.put(object));
+        for object in objects(services) {
+            store.put(object);
+        }
         let server = lab.node.inside(|| ApiServer::serving(store));
         let mut command = Command::new(program);
         command.arg("--kubeconfig").arg(server.kubeconfig());

@@ -185,7 +185,9 @@ fn compare_rules(nodes: &[Node]) -> Result<()> {
         return Ok(());
     }
     println!("network: the nftables rules are NOT those that this kube-proxy writes:");
-    differences.iter().for_each(|difference| println!("  {difference}"));
+    for difference in differences {
+        println!("  {difference}");
+    }
     Ok(())
 }
 

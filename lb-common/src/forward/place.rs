@@ -1,0 +1,131 @@
+//! A new flow gets a backend and a tuple that no other flow has: the insert of its reply entry is the reservation.
+
+use super::{Client, Env, Event, FlowRef, InsertError, Path, Tables};
+use crate::addr::{Addr, Proto};
+use crate::table::{Counter, DIRECT, EdgeState, FlowState, PoolKey};
+use crate::work::{Pin, Work};
+
+/// How often a new flow looks for a backend and source port whose reply tuple is free.
+const PLACE_ATTEMPTS: u32 = 8;
+/// The first attempt that also changes the source port.
+const PORT_ATTEMPT: u32 = 2;
+/// Source ports that are chosen where the client's own is taken: the upper half, clear of the usual NodePort range.
+const PORT_BASE: u16 = 0x8000;
+
+impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
+    /// Chooses a backend whose reply tuple is free at this edge and inserts both entries, the reply first: the insert
+    /// is the reservation. Both stand, or neither. The answer is why not.
+    #[inline(never)]
+    pub(super) fn place(&mut self, frontend: u32, pool: u32, count: u16) -> Option<Counter> {
+        let flow = &mut self.work.flow;
+        flow.frontend = frontend;
+        flow.pool = pool;
+        flow.state = FlowState::New;
+        flow.pad = [0; 3];
+        flow.last_seen_jiffies = self.env.now_jiffies();
+        for attempt in 0..PLACE_ATTEMPTS {
+            if !self.choose(attempt, count) {
+                return Some(Counter::DropNoBackend);
+            }
+            self.note_client_ports();
+            let work = &mut *self.work;
+            work.partner_key.set_partner(&work.key, &work.to);
+            work.flow.to.set_reversed(&work.key.tuple);
+            match self.tables.insert_flow(&work.partner_key, &work.flow) {
+                Ok(()) => return self.complete(),
+                Err(InsertError::Refused) => return Some(Counter::DropFlowTable),
+                Err(InsertError::Exists) => self.make_room(),
+            }
+        }
+        Some(Counter::DropNoPort)
+    }
+
+    /// Gives the flow a backend, and from the third attempt on another source port. False where the slot is empty.
+    #[inline(always)]
+    fn choose(&mut self, attempt: u32, count: u16) -> bool {
+        let random = self.env.random();
+        let slot = ((u64::from(random) * u64::from(count)) >> 32) as u32;
+        let Work { key, to, flow, affinity, pin, .. } = &mut *self.work;
+        let from = &key.tuple;
+        // SCTP: addresses only, a changed port would need a new CRC32c over the whole packet.
+        let keeps_ports = self.headers.proto == Proto::SCTP;
+        (to.dst, to.dport) = (from.dst, from.dport);
+        if flow.frontend != DIRECT {
+            let port = if *pin == Pin::NONE {
+                let Some(backend) = self.tables.backend(&PoolKey { pool: flow.pool, slot }) else { return false };
+                to.dst = backend.addr;
+                backend.port
+            } else {
+                to.dst = affinity.addr;
+                affinity.port
+            };
+            if !keeps_ports {
+                to.dport = port;
+            }
+        }
+        let is_hairpin = matches!(self.edge.client, Client::Workload) && to.dst == from.src;
+        to.src = if is_hairpin { from.dst } else { from.src };
+        let keeps_source = keeps_ports || *pin == Pin::TUPLE;
+        to.sport = if attempt < PORT_ATTEMPT || keeps_source { from.sport } else { PORT_BASE | random as u16 };
+        true
+    }
+
+    /// Notes the client's port, and the one that backends see, before the flow's first answer can come.
+    #[inline(always)]
+    fn note_client_ports(&mut self) {
+        let (from, to) = (&self.work.key.tuple, &self.work.to);
+        let bits = EdgeState::client_port_bit(from.sport) | EdgeState::client_port_bit(to.sport);
+        if self.tables.client_ports(self.edge.id) & bits != bits {
+            self.tables.note_client_ports(self.edge.id, bits);
+        }
+    }
+
+    /// Inserts the request entry of a flow whose reply tuple is reserved, or gives the reservation back.
+    #[inline(always)]
+    fn complete(&mut self) -> Option<Counter> {
+        let (tables, work) = (self.tables, &mut *self.work);
+        if work.to.src != work.key.tuple.src {
+            tables.note_hairpin(self.edge.id);
+        }
+        work.flow.to = work.to;
+        let Err(error) = tables.insert_flow(&work.key, &work.flow) else {
+            if work.flow.frontend == DIRECT {
+                tables.count(Counter::DirectNoted);
+            } else {
+                tables.count(Counter::FlowCreated);
+                tables.count_frontend(work.flow.frontend, Event::FlowCreated);
+            }
+            self.bound_embryos();
+            return None;
+        };
+        tables.remove_flow(&work.partner_key);
+        match tables.flow(&work.key) {
+            // Another CPU had the same packet's twin: its flow is the flow.
+            Some(entry) if error == InsertError::Exists => {
+                entry.read_to(&mut work.to);
+                None
+            }
+            _ => Some(Counter::DropFlowTable),
+        }
+    }
+
+    /// Removes the flow that holds the wanted reply tuple, if it is over or its other half is gone.
+    #[inline(never)]
+    fn make_room(&mut self) {
+        let (tables, work) = (self.tables, &mut *self.work);
+        let Some(entry) = tables.flow(&work.partner_key) else { return };
+        entry.read_to(&mut work.flow.to);
+        work.other_key.set_partner(&work.partner_key, &work.flow.to);
+        let is_whole = tables.flow(&work.other_key).is_some_and(|other| {
+            other.read_to(&mut work.flow.to);
+            work.flow.to.is_reversed(&work.partner_key.tuple)
+        });
+        if is_whole {
+            if !self.is_over(entry) {
+                return;
+            }
+            tables.remove_flow(&self.work.other_key);
+        }
+        tables.remove_flow(&self.work.partner_key);
+    }
+}
