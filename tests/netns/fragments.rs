@@ -8,8 +8,8 @@ use lb_tests::dial::{LIMIT, Outcome};
 use lb_tests::lab::Setup;
 use lb_tests::manifest::{NODE, Service, ingress};
 use lb_tests::netns::Netns;
-use lb_tests::raw;
 use lb_tests::scene::{BALANCER, Scene};
+use lb_tests::{deadline, raw};
 
 /// Asks with datagrams of both sizes; who answers them all.
 fn ask(scene: &Scene, number: u8, who: &str) {
@@ -70,8 +70,9 @@ impl<'a> Party<'a> {
 
     /// A socket that hears whole datagrams only.
     fn socket(&self, index: usize, port: u16) -> UdpSocket {
-        let bind = || UdpSocket::bind((self.addresses[index], port)).expect("the address is ours");
-        let socket = self.netns.inside(bind);
+        let bind = || UdpSocket::bind((self.addresses[index], port)).ok();
+        // A process that another test has just forked may hold the last socket of the port for a moment.
+        let socket = self.netns.inside(|| deadline::within(deadline::PATIENCE, bind)).expect("the address is ours");
         socket.set_read_timeout(Some(LIMIT)).expect("an option of all sockets");
         socket
     }
