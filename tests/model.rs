@@ -45,7 +45,28 @@ fn limits() -> Limits {
 }
 
 fn controller(dataplane: &mut FakeDataplane) -> Controller {
-    Controller::adopt(dataplane, policy(), limits()).expect("the dataplane works while it is adopted")
+    controller_within(limits(), dataplane)
+}
+
+fn controller_within(limits: Limits, dataplane: &mut FakeDataplane) -> Controller {
+    Controller::adopt(dataplane, policy(), limits).expect("the dataplane works while it is adopted")
+}
+
+/// Limits that the universe hits, one or several at once.
+fn tight_limits() -> impl Strategy<Value = Limits> {
+    let max = |most: u32| prop_oneof![2 => 0..most, 1 => Just(u32::MAX)];
+    // Beside tables three of them are kept free: two find room, or a few backends where there is none.
+    let pool_rows_max = prop_oneof![max(10), 21u32..40];
+    (max(16), pool_rows_max, max(24)).prop_map(|(frontends_max, pool_rows_max, members_max)| Limits {
+        frontends_max,
+        pool_rows_max,
+        members_max,
+        ..limits()
+    })
+}
+
+fn texts(controller: &Controller) -> Vec<String> {
+    controller.warnings().map(ToString::to_string).collect()
 }
 
 /// The active frontends and what each of their scopes does.
@@ -263,11 +284,34 @@ proptest! {
             prop_assert_eq!(whole.step(&mut all, reclaim).services, None);
             prop_assert_eq!(views(&few.tables), views(&all.tables));
             prop_assert_eq!(by_part.realised(), &few.tables);
-            let texts = |controller: &Controller| controller.warnings().map(ToString::to_string).collect::<Vec<_>>();
             prop_assert_eq!(texts(&by_part), texts(&whole));
             if is_exact {
                 prop_assert_eq!(&few.tables, &all.tables);
             }
+        }
+    }
+
+    /// The same where the tables are full, and what is left out changes.
+    #[test]
+    fn a_part_says_what_the_whole_says_of_full_tables(
+        limits in tight_limits(),
+        rounds in prop::collection::vec((prop::collection::vec(edits(), 1..4), 0u8..5), 1..24),
+    ) {
+        let (mut few, mut all) = (FakeDataplane::default(), FakeDataplane::default());
+        let mut by_part = controller_within(limits, &mut few);
+        let mut whole = controller_within(limits, &mut all);
+        for controller in [&mut by_part, &mut whole] {
+            controller.change(vec![Change::Listed]);
+        }
+        for (batch, kind) in rounds {
+            let reclaim = if kind == 0 { Reclaim::Now } else { Reclaim::Later };
+            by_part.change(batch.iter().map(Edit::change).collect());
+            prop_assert_eq!(by_part.step(&mut few, reclaim).outcome, Outcome::InStep);
+            whole.change(batch.iter().map(Edit::change).collect());
+            whole.recompute();
+            prop_assert_eq!(whole.step(&mut all, reclaim).services, None);
+            prop_assert_eq!(texts(&by_part), texts(&whole));
+            prop_assert_eq!(&few.tables, &all.tables);
         }
     }
 

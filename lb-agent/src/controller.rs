@@ -2,6 +2,7 @@
 //!
 //! Whoever drives it decides when to step; a step does nothing before the first list of every kind is complete.
 
+mod company;
 mod inherited;
 mod partial;
 
@@ -13,11 +14,12 @@ use crate::apply::{self, Report};
 use crate::assign::Assignment;
 use crate::dataplane::object::scopes_max;
 use crate::dataplane::{Dataplane, Error, Op, Sizes, Tables};
-use crate::desired::{Desired, FamilyDesired, Limits, Policy, ServicePortName, deciding_key, desired};
+use crate::desired::{Desired, FamilyDesired, Limits, Policy, ServicePortName, deciding_key, desired, desired_beside};
 use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
-use crate::model::{Change, ObjectName, Warning, World};
+use crate::model::{Change, ObjectName, Warning, WarningKind, World};
 use crate::plan::{Drained, plan};
+use company::{Company, Room};
 use inherited::Inherited;
 use partial::{Index, Touched};
 
@@ -53,7 +55,9 @@ pub struct Controller {
     touched: Touched,
     /// Of `realised`, while it says what is wanted.
     index: Option<Index>,
-    /// What the last step could not do as written.
+    /// Whether there was room for the last change of few Services.
+    room: Room,
+    /// What the last step could not do as written, in order.
     warnings: Vec<Warning>,
 }
 
@@ -121,6 +125,7 @@ impl Controller {
             guard: None,
             touched: Touched::Everything,
             index: None,
+            room: Room::Plenty,
             warnings: Vec::new(),
         })
     }
@@ -164,6 +169,11 @@ impl Controller {
         self.world.warnings().chain(&self.warnings).chain(self.guard.as_ref().and_then(Keeper::warning))
     }
 
+    /// Whether something was left out that may find room later.
+    pub fn is_waiting_for_room(&self) -> bool {
+        self.warnings.iter().any(|warning| warning.kind == WarningKind::Capacity)
+    }
+
     /// The annotation or label that decided the mode, by the id of the Service port, where one did.
     pub fn deciding_keys(&self) -> impl Iterator<Item = (u32, &str)> {
         self.assignment.service_ports().filter_map(|(name, id)| {
@@ -201,7 +211,7 @@ impl Controller {
         if let Err(error) = self.look(dataplane) {
             return self.behind(error);
         }
-        let mut desired = desired(&self.world, &self.policy, &self.room());
+        let mut desired = desired(&self.world, &self.policy, &self.limits_now());
         let mut assigned = self.assignment.assign(&desired, &self.realised);
         if self.world.is_readable() {
             self.inherited = Inherited::default();
@@ -210,7 +220,9 @@ impl Controller {
         }
         self.warnings = std::mem::take(&mut desired.warnings);
         self.warnings.append(&mut assigned.warnings);
+        self.warnings.sort_unstable();
         self.widen_guard(&desired);
+        let company = Company::of(&mut desired, std::mem::replace(&mut self.room, Room::Plenty));
         // Each form of the tables is large: none is kept longer than the next one needs it.
         drop(desired);
         let in_use = match (reclaim, self.draining()) {
@@ -228,7 +240,7 @@ impl Controller {
         if report.is_complete() {
             self.assignment.forget(&self.realised);
             // Inherited rows depend on more than their Services.
-            self.index = self.inherited.is_empty().then(|| Index::of(&self.realised));
+            self.index = self.inherited.is_empty().then(|| Index::of(&self.realised, company));
             self.touched = Touched::NOTHING;
         }
         self.finish(count, report)
@@ -238,26 +250,20 @@ impl Controller {
     fn step_part(
         &mut self,
         dataplane: &mut dyn Dataplane,
-        services: &BTreeSet<ObjectName>,
+        touched: &BTreeSet<ObjectName>,
         mut index: Index,
     ) -> Option<Step> {
-        if self.certainty == Certainty::Stale
-            || self.warnings.iter().any(|warning| partial::may_change(warning, services))
-        {
+        if self.certainty == Certainty::Stale {
             return None;
         }
-        let world = self.world.part(services, &self.policy.node_name);
-        let desired = desired(&world, &self.policy, &Limits::UNLIMITED);
-        if !desired.warnings.is_empty() || !self.has_room_for(&desired) {
-            return None;
-        }
-        let ports: Vec<u32> =
-            services.iter().flat_map(|service| self.assignment.ports_of(service)).map(|(_, id)| id).collect();
+        let (services, mut desired) = self.desired_part(touched, &index)?;
+        let ports = self.ports_of(&services);
         let mut old = partial::rows_of(&index, &self.realised, &ports, &desired)?;
         if self.guard.as_ref().is_some_and(|guard| guard.is_concerned_by(&desired, &old)) {
             return None;
         }
-        let assigned = self.assignment.assign_part(&desired, services);
+        partial::renew(&mut self.warnings, &services, std::mem::take(&mut desired.warnings))?;
+        let assigned = self.assignment.assign_part(&desired, &services);
         if !assigned.warnings.is_empty() {
             return None;
         }
@@ -270,10 +276,58 @@ impl Controller {
         if report.is_complete() {
             self.assignment.forget_pools(&partial::gone_pools(&old, &wanted));
             index.replace(&replaced, &wanted);
+            index.company.replace(&services, &mut desired);
             self.index = Some(index);
             self.touched = Touched::NOTHING;
         }
         Some(Step { services: Some(services.len()), ..self.finish(count, report) })
+    }
+
+    /// What is wanted of these Services and of all whose rows depend on theirs; `None` where those are many.
+    fn desired_part(
+        &mut self,
+        touched: &BTreeSet<ObjectName>,
+        index: &Index,
+    ) -> Option<(BTreeSet<ObjectName>, Desired)> {
+        let mut services = index.company.around(touched.iter().cloned());
+        loop {
+            if !partial::are_few(services.len(), &self.world) {
+                return None;
+            }
+            let world = self.world.part(&services, &self.policy.node_name);
+            let desired = match index.company.takes() {
+                Some(takes) => {
+                    let others = takes.iter().filter(|other| !services.contains(&other.name));
+                    desired_beside(others, &world, &self.policy, &self.limits_now())
+                }
+                None => desired(&world, &self.policy, &Limits::UNLIMITED),
+            };
+            let mut others = self.owners(&desired, &services)?;
+            others.extend(desired.displaced.iter().cloned());
+            if others.is_empty() {
+                if index.company.takes().is_none() && !self.has_room_for(&desired) {
+                    self.room = Room::Scarce;
+                    return None;
+                }
+                return Some((services, desired));
+            }
+            services.extend(index.company.around(others));
+        }
+    }
+
+    fn ports_of(&self, services: &BTreeSet<ObjectName>) -> BTreeSet<u32> {
+        services.iter().flat_map(|service| self.assignment.ports_of(service)).map(|(_, id)| id).collect()
+    }
+
+    /// Other Services whose addresses these want; `None` where one has no name.
+    fn owners(&self, desired: &Desired, services: &BTreeSet<ObjectName>) -> Option<BTreeSet<ObjectName>> {
+        let owners = &partial::owners(&self.realised, desired) - &self.ports_of(services);
+        if owners.is_empty() {
+            return Some(BTreeSet::new());
+        }
+        let named = self.assignment.service_ports().filter(|(_, id)| owners.contains(id));
+        let names: Vec<&ServicePortName> = named.map(|(name, _)| name).collect();
+        (names.len() == owners.len()).then(|| names.into_iter().map(|name| (*name.service).clone()).collect())
     }
 
     /// Whether these rows fit beside all that there are.
@@ -289,12 +343,14 @@ impl Controller {
         }
         let frontends = |tables: &Tables| tables.v4.frontends.len() + tables.v6.frontends.len();
         let wanted = desired.v4.frontends.len() + desired.v6.frontends.len();
+        // What drains takes room of both families.
+        let limits = self.limits_now();
         // As where there are Maglev tables; the whole computation knows whether there are.
         let table_slots = self.policy.selection.maglev_table_size.slots();
-        let limits = Limits { pool_rows_max: self.limits.pool_rows_beside_tables(table_slots), ..self.limits };
+        let limits = Limits { pool_rows_max: limits.pool_rows_beside_tables(table_slots), ..limits };
         fits(&self.realised, &desired.v4, &limits)
             && fits(&self.realised, &desired.v6, &limits)
-            && frontends(&self.realised) + wanted <= self.limits.frontend_ids_max as usize
+            && frontends(&self.realised) + wanted <= limits.frontend_ids_max as usize
     }
 
     /// Reads the tables again, compares, and repairs by the next step. Returns how many rows were not as believed.
@@ -330,7 +386,7 @@ impl Controller {
     }
 
     /// The limits, less what draining frontends still hold.
-    fn room(&self) -> Limits {
+    fn limits_now(&self) -> Limits {
         let draining = self.draining() as u32;
         Limits {
             frontend_ids_max: self.limits.frontend_ids_max.saturating_sub(draining),

@@ -11,6 +11,7 @@ mod maglev;
 mod mode;
 mod node_port;
 mod policy;
+mod room;
 mod scope;
 mod selection;
 mod table;
@@ -26,6 +27,8 @@ use claim::Claim;
 use endpoint::Here;
 pub use maglev::TableSize;
 pub use policy::{AnnotationMatch, Limits, Policy, Services, VendorAnnotations};
+use room::Neighbour;
+pub use room::Neighbours;
 pub use selection::{Algorithm, Selection};
 pub use table::{
     Choice, Choices, Desired, DesiredFrontend, DesiredMember, FamilyDesired, KubeProxy, PoolIndex, ServicePortIndex,
@@ -38,6 +41,16 @@ use crate::model::{EndpointSlice, Service, ServiceType, Warning, WarningKind, Wo
 /// Computes all tables. Services are taken oldest first: the oldest wins an address that two claim, and the newest is
 /// left out when the tables are full.
 pub fn desired(world: &World, policy: &Policy, limits: &Limits) -> Desired {
+    desired_beside(std::iter::empty(), world, policy, limits)
+}
+
+/// As [`desired`], of a world that is a part of another: its neighbours, oldest first, take their room in their turn.
+pub fn desired_beside<'a>(
+    neighbours: impl Iterator<Item = &'a Neighbour>,
+    world: &World,
+    policy: &Policy,
+    limits: &Limits,
+) -> Desired {
     let slices = slices_by_service(world);
     let here = Here::of(world, &policy.node_name);
     let mut shared = Shared::new(limits);
@@ -48,7 +61,12 @@ pub fn desired(world: &World, policy: &Policy, limits: &Limits) -> Desired {
     if policy.services == Services::All {
         shared.warnings.extend(node_port::without_address(&claimants, &here));
     }
+    let mut others = neighbours.peekable();
+    let mut takes = Neighbours::default();
     for (service, claims) in &claimants {
+        while let Some(other) = others.next_if(|other| other.is_older_than(service)) {
+            make_room(other, &mut v4, &mut v6, &mut shared);
+        }
         let slices = slices.get(&(&*service.name.namespace, &*service.name.name)).map_or(&[][..], Vec::as_slice);
         let of = OfService {
             service,
@@ -59,14 +77,29 @@ pub fn desired(world: &World, policy: &Policy, limits: &Limits) -> Desired {
             reserved: &reserved,
             selection: selection::of_service(service, policy),
         };
-        v4.add(&of, &mut shared);
-        v6.add(&of, &mut shared);
+        takes.push(Neighbour::new(service, v4.add(&of, &mut shared), v6.add(&of, &mut shared)));
     }
+    others.for_each(|other| make_room(other, &mut v4, &mut v6, &mut shared));
     Desired {
         v4: v4.finish(),
         v6: v6.finish(),
         service_ports: shared.service_ports.into_names(),
         warnings: shared.warnings,
+        contests: shared.contests,
+        left_out: shared.left_out,
+        displaced: shared.displaced,
+        takes,
+    }
+}
+
+fn make_room(
+    other: &Neighbour,
+    v4: &mut FamilyBuilder<[u8; 4]>,
+    v6: &mut FamilyBuilder<[u8; 16]>,
+    shared: &mut Shared,
+) {
+    if !(v4.make_room(&other.v4, shared) && v6.make_room(&other.v6, shared)) {
+        shared.displaced.insert(other.name.clone());
     }
 }
 
@@ -107,7 +140,7 @@ fn slices_by_service(world: &World) -> HashMap<(&str, &str), Vec<&EndpointSlice>
 fn by_age(world: &World) -> Vec<&Service> {
     let mut services: Vec<&Service> = world.services().values().collect();
     // Stable, and the map is in order of names.
-    services.sort_by_key(|service| service.created_secs.unwrap_or(i64::MAX));
+    services.sort_by_key(|service| room::created_secs(service));
     services
 }
 

@@ -4,5 +4,6 @@ mod converge;
 mod expectations;
 mod faults;
 mod filters;
+mod requests;
 mod shape;
 mod stage;

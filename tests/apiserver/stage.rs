@@ -115,8 +115,13 @@ impl Stage {
         while let Ok(batch) = self.source.batches.try_recv() {
             self.controller.change(batch);
         }
-        let step = self.controller.step(&mut self.dataplane, Reclaim::Now);
+        // As the agent does: a part where that is enough. What drains goes at once.
+        let mut step = self.controller.step(&mut self.dataplane, Reclaim::Later);
         assert!(step.errors.is_empty(), "{:?}", step.errors);
+        if step.draining > 0 {
+            step = self.controller.step(&mut self.dataplane, Reclaim::Now);
+            assert!(step.errors.is_empty(), "{:?}", step.errors);
+        }
         step.outcome != Outcome::NotListed
     }
 

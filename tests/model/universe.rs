@@ -32,8 +32,8 @@ pub enum Edit {
         endpoints: Vec<(u8, u8)>,
     },
     NoSlice(u8),
-    /// Our own, with the addresses of node ports.
-    Node,
+    /// Our own, with one of two sets of addresses for node ports.
+    Node(u8),
     NoNode,
 }
 
@@ -84,7 +84,7 @@ pub fn edits() -> impl Strategy<Value = Edit> {
         1 => (0..SERVICES).prop_map(Edit::NoService),
         5 => slice,
         1 => (0..SLICES).prop_map(Edit::NoSlice),
-        1 => Just(Edit::Node),
+        1 => (2u8..4).prop_map(Edit::Node),
         1 => Just(Edit::NoNode),
     ]
 }
@@ -101,8 +101,8 @@ impl Edit {
         match self {
             Self::NoService(number) => remove(Kind::Service, format!("s{number}")),
             Self::NoSlice(number) => remove(Kind::EndpointSlice, format!("e{number}")),
-            Self::Node => apply(Object::Node(node())),
-            Self::NoNode => Change::Remove(Object::Node(node()).reference()),
+            Self::Node(last) => apply(Object::Node(node(*last))),
+            Self::NoNode => Change::Remove(Object::Node(node(2)).reference()),
             Self::Service { number, created, entries, ports, fields } => {
                 apply(Object::Service(service(*number, *created, entries, *ports, *fields)))
             }
@@ -159,9 +159,9 @@ const fn policy(is_local: bool) -> TrafficPolicy {
     if is_local { TrafficPolicy::Local } else { TrafficPolicy::Cluster }
 }
 
-fn node() -> Node {
+fn node(last: u8) -> Node {
     // One of them is also what a balancer has.
-    let addresses = vec![IpAddr::from([1, 2, 3, 2]), IpAddr::from([0xfd03, 0, 0, 0, 0, 0, 0, 2])];
+    let addresses = vec![IpAddr::from([1, 2, 3, last]), IpAddr::from([0xfd03, 0, 0, 0, 0, 0, 0, 2])];
     Node { name: "n1".into(), zone: None, addresses }
 }
 

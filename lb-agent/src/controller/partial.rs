@@ -1,8 +1,9 @@
 //! A step for a few Services: what the full computation says about them, without computing the rest.
 //!
 //! Services are independent of each other except for addresses that two of them claim, tables that are full, and pools
-//! that they share. The first two are always told as warnings, and then, or where anything else is in doubt, there is no
-//! such step: the full one decides. The result is equal to that of the full step, to the last id (`tests/model.rs`).
+//! that they share. Who claims the same or found no room is computed along (`company.rs`). Where anything else is in
+//! doubt there is no such step: the full one decides. The result is equal to that of the full step, to the last id, and
+//! so are the warnings (`tests/model.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +11,11 @@ use lb_common::table::{FrontendKey, FrontendState, MemberKey, PoolKey, ScopeFlag
 
 use crate::apply::pools_of;
 use crate::dataplane::{FamilyTables, Tables};
-use crate::desired::Desired;
+use crate::desired::{Desired, FamilyDesired};
 use crate::family::TableAddr;
-use crate::model::{Change, EndpointSlice, Kind, Object, ObjectName, Warning, WarningKind, World};
+use crate::model::{Change, EndpointSlice, Kind, Object, ObjectName, Warning, World};
+
+use super::company::Company;
 
 /// So many Services are few in any world.
 const FEW: usize = 16;
@@ -58,22 +61,43 @@ impl Touched {
     /// The Services, where they are few.
     pub fn few(&self, world: &World) -> Option<&BTreeSet<ObjectName>> {
         match self {
-            Self::Services(services) => {
-                let is_few = services.len() <= FEW.max(world.services().len() / FEW_PART);
-                is_few.then_some(services)
-            }
+            Self::Services(services) => are_few(services.len(), world).then_some(services),
             Self::Everything => None,
         }
     }
 }
 
-/// Whether a warning of the last full step may be different when these Services change.
-pub fn may_change(warning: &Warning, services: &BTreeSet<ObjectName>) -> bool {
-    if matches!(warning.kind, WarningKind::Duplicate | WarningKind::Capacity) {
-        return true;
+/// Whether so many Services are few.
+pub fn are_few(count: usize, world: &World) -> bool {
+    count <= FEW.max(world.services().len() / FEW_PART)
+}
+
+/// Makes the warnings, which are in order, say what is `new` about these Services. `None`, with nothing done, where one
+/// that is about no Service may be over.
+pub fn renew(warnings: &mut Vec<Warning>, services: &BTreeSet<ObjectName>, new: Vec<Warning>) -> Option<()> {
+    let names: BTreeSet<String> = services.iter().map(|name| format!("Service {name}")).collect();
+    let is_of_service =
+        |warning: &Warning| warning.object.as_deref().is_some_and(|object| object.starts_with("Service "));
+    if warnings.iter().any(|warning| !is_of_service(warning) && !new.contains(warning)) {
+        return None;
     }
-    let of_service = warning.object.as_deref().and_then(|object| object.strip_prefix("Service "));
-    of_service.is_none_or(|name| services.iter().any(|service| service.to_string() == name))
+    warnings.retain(|warning| {
+        is_of_service(warning) && warning.object.as_ref().is_some_and(|object| !names.contains(object))
+    });
+    warnings.extend(new);
+    warnings.sort_unstable();
+    Some(())
+}
+
+/// Service ports that have the addresses which are wanted, as far as anybody has them.
+pub fn owners(realised: &Tables, desired: &Desired) -> BTreeSet<u32> {
+    fn family<A: TableAddr>(realised: &Tables, desired: &FamilyDesired<A>) -> impl Iterator<Item = u32> {
+        let wanted = desired.frontends.keys().chain(&desired.left_out);
+        let found = wanted.filter_map(|key| A::tables(realised).frontends.get(key));
+        let active = found.filter(|frontend| frontend.state == FrontendState::Active);
+        active.filter_map(|frontend| realised.scopes.get(&frontend.id)).map(|scopes| scopes.service_port)
+    }
+    family(realised, &desired.v4).chain(family(realised, &desired.v6)).collect()
 }
 
 /// Who has which rows: what the tables themselves tell only by reading all of them.
@@ -84,12 +108,14 @@ pub struct Index {
     v6: BTreeSet<(u32, FrontendKey<[u8; 16]>)>,
     /// How many scopes balance over each pool.
     pool_uses: BTreeMap<u32, u32>,
+    /// Who depends on whom.
+    pub company: Company,
 }
 
 impl Index {
     /// Of tables that say what is wanted.
-    pub fn of(tables: &Tables) -> Self {
-        let mut index = Self::default();
+    pub fn of(tables: &Tables, company: Company) -> Self {
+        let mut index = Self { company, ..Self::default() };
         index.add(tables);
         index
     }
@@ -136,7 +162,7 @@ fn active<A: TableAddr>(
 
 /// The rows of some Service ports, as the tables hold them, with the rows that stand where new ones are wanted. `None`
 /// where one of those is another Service's.
-pub fn rows_of(index: &Index, realised: &Tables, service_ports: &[u32], desired: &Desired) -> Option<Tables> {
+pub fn rows_of(index: &Index, realised: &Tables, service_ports: &BTreeSet<u32>, desired: &Desired) -> Option<Tables> {
     let mut rows = Tables::default();
     for port in service_ports {
         take_frontends(&index.v4, *port, realised, &mut rows);

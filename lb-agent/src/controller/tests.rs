@@ -171,17 +171,20 @@ fn a_change_of_endpoints_is_computed_for_its_service_alone() {
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, None);
     controller.change(services(&[2]).drain(1..2).collect());
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(1));
-    // A Service on an address that another one has: all must be asked.
+    // A Service on an address that another one has: both are asked.
     let mut rival = services(&[2]);
     let Change::Apply { object: Object::Service(service), .. } = &mut rival[0] else { panic!("a Service comes first") };
     service.name = ObjectName::new("default", "rival");
     rival.truncate(1);
     controller.change(rival);
-    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, None);
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(2));
     assert_eq!(controller.warnings().count(), 1);
-    // And as long as the warning stands, any Service may be the one that ends it.
+    // While the warning stands, either of them is asked for with the other, and anybody else alone.
+    controller.change(services(&[2]).drain(1..2).collect());
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(2));
     controller.change(services(&[3]).drain(1..2).collect());
-    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, None);
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(1));
+    assert_eq!(controller.warnings().count(), 1);
     // An audit computes everything.
     controller
         .change(vec![Change::Remove(ObjectRef { kind: Kind::Service, name: ObjectName::new("default", "rival") })]);
@@ -189,4 +192,39 @@ fn a_change_of_endpoints_is_computed_for_its_service_alone() {
     controller.audit(&mut dataplane).expect("the dataplane works");
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, None);
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(0));
+}
+
+/// Capacity: a change is computed for its Service and those that wait, and for whoever has to make room.
+#[test]
+fn who_waits_for_room_is_computed_along() {
+    let mut dataplane = FakeDataplane::default();
+    let limits = Limits { frontends_max: 20, ..Limits::UNLIMITED };
+    let mut controller = Controller::adopt(&mut dataplane, policy(), limits).expect("the dataplane works");
+    let all: Vec<u8> = (1..=21).collect();
+    controller.change(services(&all));
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, None);
+    // The names are in the order of text: `s9` comes last.
+    let left_out = |controller: &Controller| controller.warnings().map(ToString::to_string).collect::<Vec<_>>();
+    assert!(matches!(&left_out(&controller)[..], [text] if text.starts_with("Service default/s9: ")));
+    controller.change(services(&[3]).drain(1..2).collect());
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(2));
+    assert_eq!(left_out(&controller).len(), 1);
+    // An older one comes, and the youngest that has room has to go.
+    let mut older = services(&[30]);
+    let Change::Apply { object: Object::Service(service), .. } = &mut older[0] else { panic!("a Service comes first") };
+    service.created_secs = Some(1);
+    assert_eq!(older.pop(), Some(Change::Listed));
+    controller.change(older);
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(3));
+    assert_eq!(left_out(&controller).len(), 2);
+    assert!(left_out(&controller)[0].starts_with("Service default/s8: "));
+    // It goes again, and its frontend after it.
+    controller.change(vec![Change::Remove(ObjectRef { kind: Kind::Service, name: ObjectName::new("default", "s30") })]);
+    // Until then what drains takes the room of others.
+    for _ in 0..3 {
+        controller.step(&mut dataplane, Reclaim::Now);
+        assert!(controller.step(&mut dataplane, Reclaim::Later).services.is_some());
+    }
+    assert_eq!(left_out(&controller).len(), 1);
+    assert!(dataplane.tables.v4.frontends.contains_key(&key(8)));
 }

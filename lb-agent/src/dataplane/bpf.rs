@@ -28,6 +28,8 @@ pub struct BpfDataplane {
     maps: Maps,
     /// Maps of another shape that the attached programs still use, until [`BpfDataplane::activate`].
     replaced: Option<Maps>,
+    /// Whether an earlier agent has written the maps.
+    are_adopted: bool,
     links: Links,
     jiffies_per_sec: u32,
     /// Where the walk for flows that are over stands.
@@ -58,13 +60,17 @@ impl BpfDataplane {
         let replaced = if !is_adoptable && is_same_layout { Some(Maps::open(&path.maps())?) } else { None };
         let links = Links::adopt(path.links())?;
         let settings = settings.clone();
-        Ok(Self { path, settings, ebpf, maps, replaced, links, jiffies_per_sec, walk: Walk::default(), _lock: lock })
+        let are_adopted = is_adoptable && !is_first;
+        let walk = Walk::default();
+        Ok(Self { path, settings, ebpf, maps, replaced, are_adopted, links, jiffies_per_sec, walk, _lock: lock })
     }
 
     /// Gives every attached hook the program of this version, over the maps of this version. Called once, after the
     /// first full state is in the tables: the maps that were in use go on until then.
     pub fn activate(&mut self) -> Result<(), Error> {
-        self.refresh_indexes()?;
+        if self.are_adopted {
+            self.refresh_indexes()?;
+        }
         if let Some(replaced) = &self.replaced {
             let edges = self.links.attached().into_iter().map(|attachment| attachment.ifindex);
             for edge in edges.chain([EDGE_UPLINK]) {

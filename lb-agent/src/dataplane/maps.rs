@@ -193,10 +193,10 @@ impl<A: Addr> FamilyMaps<A> {
     pub fn refresh_indexes(&self) -> Result<(), Error> {
         let (members, frontends) = (self.members.dump()?, self.frontends.dump()?);
         let endpoints = members.iter().map(|(key, _)| endpoint(key)).collect();
-        refresh(&self.endpoints, &endpoints, Endpoint { flags: 0 })?;
+        refresh(&self.endpoints, endpoints, Endpoint { flags: 0 })?;
         let answering = members.iter().map(|(key, _)| answering(key));
         let addresses = answering.chain(frontends.iter().map(|(key, _)| dialled(key)));
-        refresh(&self.addresses, &addresses.collect(), Address { flags: 0 })
+        refresh(&self.addresses, addresses.collect(), Address { flags: 0 })
     }
 
     /// Copies flows that `self` does not have yet out of another table of the same layout.
@@ -226,13 +226,17 @@ const fn dialled<A: Addr>(frontend: &FrontendKey<A>) -> AddressKey<A> {
 /// Makes an index hold these rows and no others.
 fn refresh<K: TableType + Debug + Ord, V: TableType>(
     index: &Table<K, V>,
-    wanted: &BTreeSet<K>,
+    mut wanted: Vec<K>,
     row: V,
 ) -> Result<(), Error> {
-    let found: BTreeSet<_> = index.dump()?.into_iter().map(|(key, _)| key).collect();
-    let gone: Vec<_> = found.difference(wanted).copied().collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let mut found: Vec<K> = index.dump()?.into_iter().map(|(key, _)| key).collect();
+    found.sort_unstable();
+    let gone: Vec<K> = found.iter().filter(|key| wanted.binary_search(key).is_err()).copied().collect();
     index.delete(&gone)?;
-    let new: Vec<_> = wanted.difference(&found).map(|key| (*key, row)).collect();
+    wanted.retain(|key| found.binary_search(key).is_err());
+    let new: Vec<_> = wanted.into_iter().map(|key| (key, row)).collect();
     index.upsert(&new, 0)
 }
 

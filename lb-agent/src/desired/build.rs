@@ -1,6 +1,6 @@
 //! Rows of one family, Service by Service: who wins an address, what fits, and which pools are equal.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use lb_common::addr::Proto;
@@ -11,6 +11,7 @@ use super::claim::Claim;
 use super::endpoint::{self, Here};
 use super::node_port::Reserved;
 use super::policy::Limits;
+use super::room::{Demand, PoolDemand, Rows};
 use super::scope::{self, Target, Targets};
 use super::selection::{self, Algorithm, Selection};
 use super::table::{
@@ -35,14 +36,25 @@ pub struct OfService<'a> {
 /// What the families share while the rows are made.
 pub struct Shared {
     limits: Limits,
-    frontend_count: u32,
+    frontend_count: usize,
     pub service_ports: ServicePorts,
     pub warnings: Vec<Warning>,
+    pub contests: Vec<(ObjectName, ObjectName)>,
+    pub left_out: BTreeSet<ObjectName>,
+    pub displaced: BTreeSet<ObjectName>,
 }
 
 impl Shared {
     pub fn new(limits: &Limits) -> Self {
-        Self { limits: *limits, frontend_count: 0, service_ports: ServicePorts::default(), warnings: Vec::new() }
+        Self {
+            limits: *limits,
+            frontend_count: 0,
+            service_ports: ServicePorts::default(),
+            warnings: Vec::new(),
+            contests: Vec::new(),
+            left_out: BTreeSet::new(),
+            displaced: BTreeSet::new(),
+        }
     }
 }
 
@@ -80,11 +92,23 @@ impl ServicePorts {
 /// Rows of one family so far.
 pub struct FamilyBuilder<A> {
     rows: FamilyDesired<A>,
-    pool_rows: usize,
-    source_ranges: usize,
-    /// By their backends: those that are balanced at random, and Maglev tables.
-    pools: HashMap<Arc<[Backend<A>]>, PoolIndex>,
-    tables: HashMap<Arc<[Backend<A>]>, PoolIndex>,
+    /// Those of neighbours among them.
+    taken: Rows,
+    /// Those that are balanced at random, and Maglev tables.
+    pools: Known<A>,
+    tables: Known<A>,
+}
+
+/// Pools by their backends. One that only neighbours ask for is not among our rows.
+type Known<A> = HashMap<Arc<[Backend<A>]>, Option<PoolIndex>>;
+
+/// What is too small: with the Service there would be so many of them.
+struct Shortage {
+    what: &'static str,
+    wanted: usize,
+    max: u32,
+    /// The flag that sizes the table.
+    setting: &'static str,
 }
 
 /// One port of a Service, ready to become rows.
@@ -106,26 +130,20 @@ struct FrontendRow<A> {
 
 impl<A: TableAddr> FamilyBuilder<A> {
     pub fn new() -> Self {
-        Self {
-            rows: FamilyDesired::default(),
-            pool_rows: 0,
-            source_ranges: 0,
-            pools: HashMap::new(),
-            tables: HashMap::new(),
-        }
+        Self { rows: FamilyDesired::default(), taken: Rows::default(), pools: Known::new(), tables: Known::new() }
     }
 
     pub fn finish(self) -> FamilyDesired<A> {
         self.rows
     }
 
-    /// Adds this family of a Service: all ports, or none where they do not fit.
-    pub fn add(&mut self, of: &OfService<'_>, shared: &mut Shared) {
+    /// Adds this family of a Service: all ports, or none where they do not fit. Returns what it takes.
+    pub fn add(&mut self, of: &OfService<'_>, shared: &mut Shared) -> Demand<A> {
         // IPM-09: a family without a cluster IP is not served at all.
         let claims: Vec<(A, Claim)> =
             of.claims.iter().filter_map(|claim| Some((A::from_ip(claim.ip)?, *claim))).collect();
         if !of.service.has_family(A::FAMILY) || claims.is_empty() {
-            return;
+            return Demand::default();
         }
         let vips = || claims.iter().filter(|(_, claim)| claim.is_vip()).map(|(addr, _)| *addr);
         let access = access::access(of.service, of.here.primary(A::FAMILY), vips());
@@ -133,11 +151,37 @@ impl<A: TableAddr> FamilyBuilder<A> {
         for port in &of.service.ports {
             ports.extend(self.port_rows(of, port, &claims, &access, shared));
         }
-        match self.shortage(&ports, shared) {
-            None => ports.into_iter().for_each(|rows| self.insert(of, rows, shared)),
-            Some((problem, remedy)) => shared.warnings.push(
-                Warning::new(WarningKind::Capacity, problem, remedy).of(format_args!("Service {}", of.service.name)),
-            ),
+        let demand = self.demand(&ports);
+        if let Some(shortage) = self.shortage(&self.new_rows(&demand), shared) {
+            shared.left_out.insert(of.service.name.clone());
+            shared.warnings.push(no_room(of.service, &shortage));
+            self.rows.left_out.extend(ports.iter().flat_map(|rows| &rows.frontends).map(|row| row.key));
+            return Demand::default();
+        }
+        self.take(&demand, shared);
+        ports.into_iter().for_each(|rows| self.insert(of, rows, shared));
+        demand
+    }
+
+    /// Counts what a neighbour takes; `false` where there is no room for it.
+    pub fn make_room(&mut self, demand: &Demand<A>, shared: &mut Shared) -> bool {
+        let has_room = self.shortage(&self.new_rows(demand), shared).is_none();
+        if has_room {
+            self.take(demand, shared);
+        }
+        has_room
+    }
+
+    fn take(&mut self, demand: &Demand<A>, shared: &mut Shared) {
+        let new = self.new_rows(demand);
+        shared.frontend_count += new.frontends;
+        self.taken.frontends += new.frontends;
+        self.taken.pool_rows += new.pool_rows;
+        self.taken.table_slots = self.taken.table_slots.or(new.table_slots);
+        self.taken.members += new.members;
+        self.taken.source_ranges += new.source_ranges;
+        for PoolDemand { backends, table_slots } in &demand.pools {
+            self.known_pools_mut(*table_slots).entry(Arc::clone(backends)).or_insert(None);
         }
     }
 
@@ -152,6 +196,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
         let candidates = endpoint::of_port::<A>(of.slices, port, of.here);
         let usable = usable::usable(&candidates, of.here, Uses::of(of.service, port, claims));
         if usable.members.len() > POOL_MAX {
+            shared.left_out.insert(of.service.name.clone());
             shared.warnings.push(too_many_endpoints(of.service, port, usable.members.len()));
             return None;
         }
@@ -161,7 +206,9 @@ impl<A: TableAddr> FamilyBuilder<A> {
             let key = FrontendKey { addr: *addr, port: number, proto: port.proto, pad: 0 };
             if let Some(winner) = self.winner(&key, claim, of, shared) {
                 if *winner != of.service.name {
-                    shared.warnings.push(duplicate(of.service, &key, claim, winner));
+                    let winner = winner.clone();
+                    shared.warnings.push(duplicate(of.service, &key, claim, &winner));
+                    shared.contests.push((of.service.name.clone(), winner));
                 }
                 continue;
             }
@@ -203,56 +250,76 @@ impl<A: TableAddr> FamilyBuilder<A> {
         })
     }
 
-    /// What is too small for these rows, if anything, and what to do.
-    fn shortage(&self, ports: &[PortRows<'_, A>], shared: &Shared) -> Option<(String, &'static str)> {
-        let frontends = ports.iter().map(|rows| rows.frontends.len()).sum::<usize>();
-        let members = ports.iter().map(|rows| rows.usable.members.len()).sum::<usize>();
-        let pools = self.new_pool_rows(ports);
-        let ranges = ports.iter().flat_map(|rows| &rows.frontends).map(|row| row.access.len()).sum::<usize>();
-        let limits = &shared.limits;
-        let ids = shared.frontend_count as usize;
-        let has_tables = !self.tables.is_empty() || ports.iter().any(PortRows::has_table);
-        let slots = ports.first().filter(|_| has_tables).map(|rows| rows.selection.maglev_table_size.slots());
-        let pool_rows_max = slots.map_or(limits.pool_rows_max, |slots| limits.pool_rows_beside_tables(slots));
-        [
-            ("frontend ids", ids + frontends, limits.frontend_ids_max),
-            ("frontends", self.rows.frontends.len() + frontends, limits.frontends_max),
-            (what_pools_hold(slots), self.pool_rows + pools, pool_rows_max),
-            ("members", self.rows.members.len() + members, limits.members_max),
-            ("source ranges", self.source_ranges + ranges, limits.source_ranges_max),
-        ]
-        .into_iter()
-        .find(|(_, wanted, max)| *wanted > *max as usize)
-        .map(|(what, wanted, max)| {
-            let problem = format!("does not fit and is left out: {wanted} {what}, the limit is {max}");
-            (problem, if what == TABLE_SLOTS { SMALLER_TABLES } else { "raise the limit, or remove Services" })
-        })
+    fn demand(&self, ports: &[PortRows<'_, A>]) -> Demand<A> {
+        // Two ports of one Service may share name and protocol by mistake; their endpoints are the same then.
+        let is_same = |a: &ServicePort, b: &ServicePort| a.name == b.name && a.proto == b.proto;
+        let is_first = |index: usize| !ports[..index].iter().any(|rows| is_same(rows.port, ports[index].port));
+        let members = ports.iter().enumerate().filter(|(index, _)| is_first(*index));
+        Demand {
+            frontends: ports.iter().map(|rows| rows.frontends.len()).sum(),
+            members: members.map(|(_, rows)| rows.usable.members.len()).sum(),
+            source_ranges: ports.iter().flat_map(|rows| &rows.frontends).map(|row| row.access.len()).sum(),
+            pools: self.asked_for(ports),
+        }
     }
 
-    /// Rows of the pools that these frontends ask for and that nobody has asked for before: equal sets of several ports
-    /// share one.
-    fn new_pool_rows(&self, ports: &[PortRows<'_, A>]) -> usize {
-        let mut pools: Vec<(usize, &[Backend<A>])> = Vec::with_capacity(3 * ports.len());
+    /// The pools that these frontends ask for, each once: equal sets of several ports share one.
+    fn asked_for(&self, ports: &[PortRows<'_, A>]) -> Vec<PoolDemand<A>> {
+        let mut pools: Vec<PoolDemand<A>> = Vec::with_capacity(ports.len());
         for rows in ports {
             let is_asked_for = |target| rows.frontends.iter().any(|row| row.targets.contains(target));
             let Usable { cluster, near, local, .. } = &rows.usable;
             for (target, set) in [(Target::Cluster, cluster), (Target::Near, near), (Target::Local, local)] {
-                let is_known = self.known_pools(rows.selection, set).contains_key(set.as_slice());
-                let pool = (rows.selection.slots(set.len()), set.as_slice());
-                if !is_known && !pools.contains(&pool) && is_asked_for(target) {
-                    pools.push(pool);
+                let table_slots = rows.selection.table_slots(set.len());
+                let is_there = |pool: &PoolDemand<A>| pool.table_slots == table_slots && *pool.backends == **set;
+                if is_asked_for(target) && !pools.iter().any(is_there) {
+                    let known = self.known_pools(table_slots).get_key_value(set.as_slice());
+                    let backends = known.map_or_else(|| set.as_slice().into(), |(backends, _)| Arc::clone(backends));
+                    pools.push(PoolDemand { backends, table_slots });
                 }
             }
         }
-        pools.into_iter().map(|(slots, _)| slots).sum()
+        pools
+    }
+
+    /// The rows that this takes beside those that there are: a pool that somebody has asked for before takes none.
+    fn new_rows(&self, demand: &Demand<A>) -> Rows {
+        let is_new = |pool: &&PoolDemand<A>| !self.known_pools(pool.table_slots).contains_key(&pool.backends);
+        Rows {
+            frontends: demand.frontends,
+            pool_rows: demand.pools.iter().filter(is_new).map(PoolDemand::rows).sum(),
+            table_slots: demand.pools.iter().find_map(|pool| pool.table_slots),
+            members: demand.members,
+            source_ranges: demand.source_ranges,
+        }
+    }
+
+    /// What is too small for these rows, if anything.
+    fn shortage(&self, new: &Rows, shared: &Shared) -> Option<Shortage> {
+        let (taken, limits) = (&self.taken, &shared.limits);
+        let (ids, frontends) = (shared.frontend_count + new.frontends, taken.frontends + new.frontends);
+        let (pool_rows, members) = (taken.pool_rows + new.pool_rows, taken.members + new.members);
+        let source_ranges = taken.source_ranges + new.source_ranges;
+        let (what_pools_hold, pool_rows_max) = match taken.table_slots.or(new.table_slots) {
+            Some(slots) => (TABLE_SLOTS, limits.pool_rows_beside_tables(slots)),
+            None => ("backends in pools", limits.pool_rows_max),
+        };
+        [
+            ("frontend ids", ids, limits.frontend_ids_max, "--frontends-max"),
+            ("frontends", frontends, limits.frontends_max, "--frontends-max"),
+            (what_pools_hold, pool_rows, pool_rows_max, "--backends-max"),
+            ("members", members, limits.members_max, "--backends-max"),
+            ("source ranges", source_ranges, limits.source_ranges_max, "--source-ranges-max"),
+        ]
+        .into_iter()
+        .map(|(what, wanted, max, setting)| Shortage { what, wanted, max, setting })
+        .find(|shortage| shortage.wanted > shortage.max as usize)
     }
 
     fn insert(&mut self, of: &OfService<'_>, rows: PortRows<'_, A>, shared: &mut Shared) {
         let PortRows { port, usable, selection, frontends } = rows;
         let service_port = shared.service_ports.index(&of.name, port);
-        shared.frontend_count += frontends.len() as u32;
         for FrontendRow { key, claim, targets, access } in frontends {
-            self.source_ranges += access.len();
             let choices = Choices {
                 workload: self.choice(targets.workload, selection, &usable),
                 host: self.choice(targets.host, selection, &usable),
@@ -300,49 +367,33 @@ impl<A: TableAddr> FamilyBuilder<A> {
         }
     }
 
-    /// The pool of these backends; made where there is none.
+    /// The pool of these backends; made where it is not among our rows.
     fn pool(&mut self, selection: Selection, backends: &[Backend<A>]) -> PoolIndex {
-        if let Some(known) = self.known_pools(selection, backends).get(backends) {
-            return *known;
-        }
-        let (content, index) = (selection.pool(backends), PoolIndex(self.rows.pools.len()));
-        self.pool_rows += content.len();
-        self.rows.pools.push(Arc::clone(&content));
-        if selection.has_table(backends.len()) {
-            self.tables.insert(backends.into(), index);
-        } else {
-            self.pools.insert(content, index);
-        }
+        let table_slots = selection.table_slots(backends.len());
+        let backends = match self.known_pools(table_slots).get_key_value(backends) {
+            Some((_, Some(index))) => return *index,
+            Some((known, None)) => Arc::clone(known),
+            None => backends.into(),
+        };
+        let index = PoolIndex(self.rows.pools.len());
+        self.rows.pools.push(selection.pool(&backends));
+        self.known_pools_mut(table_slots).insert(backends, Some(index));
         index
     }
 
-    /// Where to look for the pool of these backends.
-    const fn known_pools(
-        &self,
-        selection: Selection,
-        backends: &[Backend<A>],
-    ) -> &HashMap<Arc<[Backend<A>]>, PoolIndex> {
-        if selection.has_table(backends.len()) { &self.tables } else { &self.pools }
+    /// Where to look for pools of this kind.
+    const fn known_pools(&self, table_slots: Option<u16>) -> &Known<A> {
+        if table_slots.is_some() { &self.tables } else { &self.pools }
     }
-}
 
-impl<A: TableAddr> PortRows<'_, A> {
-    /// Whether one of its pools is a Maglev table.
-    fn has_table(&self) -> bool {
-        self.usable.sets().any(|set| self.selection.has_table(set.len()))
+    const fn known_pools_mut(&mut self, table_slots: Option<u16>) -> &mut Known<A> {
+        if table_slots.is_some() { &mut self.tables } else { &mut self.pools }
     }
 }
 
 const TABLE_SLOTS: &str = "slots of pools";
 const SMALLER_TABLES: &str =
     "raise --backends-max, lower --maglev-table-size, or annotate Services with lb-agent.io/lb-algorithm: random";
-
-const fn what_pools_hold(table_slots: Option<u16>) -> &'static str {
-    match table_slots {
-        Some(_) => TABLE_SLOTS,
-        None => "backends in pools",
-    }
-}
 
 /// Told where a Maglev table has no slot for each of the endpoints: they are chosen at random then.
 fn too_small_table<A: TableAddr>(of: &OfService<'_>, port: &ServicePort, usable: &Usable<A>) -> Option<Warning> {
@@ -357,6 +408,14 @@ fn too_small_table<A: TableAddr>(of: &OfService<'_>, port: &ServicePort, usable:
     );
     let remedy = format!("raise --maglev-table-size, or annotate the Service with {}: random", selection::ANNOTATION);
     Some(Warning::new(WarningKind::Capacity, problem, remedy).of(format_args!("Service {}", of.service.name)))
+}
+
+fn no_room(service: &Service, shortage: &Shortage) -> Warning {
+    let Shortage { what, wanted, max, setting } = shortage;
+    let problem = format!("does not fit and is left out: {wanted} {what}, the limit is {max}");
+    let remedy =
+        if *what == TABLE_SLOTS { SMALLER_TABLES.into() } else { format!("raise {setting}, or remove Services") };
+    Warning::new(WarningKind::Capacity, problem, remedy).of(format_args!("Service {}", service.name))
 }
 
 fn too_many_endpoints(service: &Service, port: &ServicePort, count: usize) -> Warning {

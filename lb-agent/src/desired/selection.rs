@@ -40,17 +40,17 @@ impl Selection {
         matches!(self.algorithm, Algorithm::Maglev) && backends > 1
     }
 
-    /// Slots of the pool of so many backends.
-    pub fn slots(self, backends: usize) -> usize {
-        if self.has_table(backends) { self.maglev_table_size.slots().into() } else { backends }
+    /// Slots of the table of so many backends, where they need one.
+    pub fn table_slots(self, backends: usize) -> Option<u16> {
+        self.has_table(backends).then(|| self.maglev_table_size.slots())
     }
 
     /// The pool of these backends, slot by slot.
-    pub fn pool<A: Addr>(self, backends: &[Backend<A>]) -> Arc<[Backend<A>]> {
+    pub fn pool<A: Addr>(self, backends: &Arc<[Backend<A>]>) -> Arc<[Backend<A>]> {
         if self.has_table(backends.len()) {
             maglev::table(backends, self.maglev_table_size).into()
         } else {
-            backends.into()
+            Arc::clone(backends)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The result: rows without ids. Pools and Service ports are named by their position in this result.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use lb_common::addr::Proto;
 use lb_common::table::{Backend, FrontendKey, MemberState, Mode, Origin, Rule};
 
 use super::access::Access;
+use super::room::Neighbours;
 use super::selection::Algorithm;
 use crate::model::{ObjectName, Warning};
 
@@ -21,6 +22,14 @@ pub struct Desired {
     pub service_ports: Vec<ServicePortName>,
     /// What could not be done as written.
     pub warnings: Vec<Warning>,
+    /// Services that want an address which another has: who wants, who has.
+    pub contests: Vec<(ObjectName, ObjectName)>,
+    /// Services of which something found no room.
+    pub left_out: BTreeSet<ObjectName>,
+    /// Neighbours that find no room any more: they must be computed as well.
+    pub displaced: BTreeSet<ObjectName>,
+    /// What each Service takes.
+    pub takes: Neighbours,
 }
 
 /// The tables of one family.
@@ -31,11 +40,13 @@ pub struct FamilyDesired<A> {
     pub pools: Vec<Arc<[Backend<A>]>>,
     /// Each (Service port, address, port) once.
     pub members: Vec<DesiredMember<A>>,
+    /// What Services would have that found no room.
+    pub left_out: Vec<FrontendKey<A>>,
 }
 
 impl<A> Default for FamilyDesired<A> {
     fn default() -> Self {
-        Self { frontends: BTreeMap::new(), pools: Vec::new(), members: Vec::new() }
+        Self { frontends: BTreeMap::new(), pools: Vec::new(), members: Vec::new(), left_out: Vec::new() }
     }
 }
 

@@ -127,6 +127,10 @@ impl<D: Attach> Agent<D> {
             }
             Some(Due::Reclaim) => {
                 self.step(Reclaim::Now);
+                if self.controller.is_waiting_for_room() {
+                    // What was deleted has made some.
+                    self.timetable.changed(now);
+                }
                 false
             }
             Some(Due::Collect) => {

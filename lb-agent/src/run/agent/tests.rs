@@ -288,7 +288,8 @@ fn write_faults_are_retried_until_in_step() {
     assert!(status.behind.is_some_and(|behind| behind.rows > 0 && !behind.reason.is_empty()));
     assert!(status.readiness != Readiness::Ready);
     agent.dataplane.tables.fail(Faults::Never);
-    let now = settle(&mut agent, now);
+    let now = agent.next_turn();
+    assert!(!agent.turn(now), "only an audit came to repair it");
     let status = agent.status(now);
     assert!(status.behind.is_none() && status.in_step.is_some());
     assert_eq!(status.ready(), Ok(()));
@@ -359,4 +360,31 @@ fn flows_are_walked_over_once_in_a_while() {
     }
     assert_eq!(agent.status.flow_entries, [("flows4", 14), ("flows6", 2)]);
     assert!(agent.next_turn() > later);
+}
+
+/// A frontend that drained makes room for a Service that found none: it is not left out until the next change.
+#[test]
+fn room_that_a_reclaim_makes_is_used() {
+    let now = Instant::now();
+    let config = Config { limits: Limits { frontends_max: 1, ..Limits::UNLIMITED }, ..config() };
+    let metrics = Metrics::register(&mut Registry::default());
+    let mut agent = Agent::adopt(FakeNode::default(), &config, metrics, now).unwrap_or_else(|error| panic!("{error}"));
+    agent.link_events(everything(&[]), now);
+    agent.change(vec![service("a", "192.0.2.1"), Change::Listed], now);
+    assert!(!agent.turn(now));
+    let Change::Apply { object, .. } = service("a", "192.0.2.1") else { panic!("a Service") };
+    let mut now = now + Duration::from_secs(1);
+    for change in [Change::Remove(object.reference()), service("b", "192.0.2.2")] {
+        agent.change(vec![change], now);
+        assert!(!agent.turn(now));
+        now += Duration::from_secs(1);
+    }
+    let full = |agent: &Agent<FakeNode>| agent.status.warnings.iter().any(|w| w.kind == WarningKind::Capacity);
+    assert!(full(&agent), "the old frontend has gone already");
+    while full(&agent) {
+        now = now.max(agent.next_turn());
+        assert!(!agent.turn(now), "an audit came first");
+    }
+    let served: Vec<_> = agent.dataplane.tables.tables.v4.frontends.keys().map(|key| key.addr).collect();
+    assert_eq!(served, [[192, 0, 2, 2]]);
 }

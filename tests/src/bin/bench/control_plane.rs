@@ -28,6 +28,10 @@ pub struct Args {
     /// Single changes at each size
     #[arg(long, default_value_t = 100)]
     changes: u32,
+    /// Turns at each size up to 10,000, the agent and its API server new each time; the figures are their medians.
+    /// Larger sizes have one
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    turns: u16,
 }
 
 /// The size that the targets are about.
@@ -47,13 +51,23 @@ const REST: Duration = Duration::from_secs(2);
 pub fn measure(args: &Args) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for size in &args.sizes {
-        figures.extend(at_size(*size, args.changes).with_context(|| format!("at {size} Services"))?);
+        let turns = if *size > TARGET_SIZE { 1 } else { args.turns };
+        let mut of_size: Option<Vec<Figure>> = None;
+        for turn in 1..=turns {
+            let name = format!("{size} Services, turn {turn} of {turns}");
+            let found = at_size(*size, args.changes, &name).with_context(|| name.clone())?;
+            of_size = Some(match of_size {
+                None => found,
+                Some(known) => known.into_iter().zip(found).map(|(known, found)| known.with(found)).collect(),
+            });
+        }
+        figures.extend(of_size.unwrap_or_default());
     }
     Ok(figures)
 }
 
-fn at_size(size: u32, changes: u32) -> Result<Vec<Figure>> {
-    println!("{size} Services, {} endpoints: making the objects", size * ENDPOINTS);
+fn at_size(size: u32, changes: u32, name: &str) -> Result<Vec<Figure>> {
+    println!("{name}: making the objects, {} endpoints", size * ENDPOINTS);
     let node = Netns::create(&format!("bench{size}"), "node");
     let folder = tempfile::tempdir()?;
     let mut cluster = Cluster::serve(size, &node);
@@ -62,7 +76,7 @@ fn at_size(size: u32, changes: u32) -> Result<Vec<Figure>> {
     let flags = ["--frontends-max", &frontends, "--backends-max", &backends];
     let mut agent = Agent::new(&node, folder.path(), folder.path()).following(cluster.kubeconfig()).flags(&flags);
 
-    println!("{size} Services: the agent starts");
+    println!("{name}: the agent starts");
     let started = Instant::now();
     agent.spawn();
     let is_ready = || matches!(agent.page("/readyz"), Some((200, _)));
@@ -73,7 +87,7 @@ fn at_size(size: u32, changes: u32) -> Result<Vec<Figure>> {
     let mut tables = Tables::find(&maps, size)?;
     let usage_ready = Usage::of(agent.pid())?;
 
-    println!("{size} Services: {changes} single changes");
+    println!("{name}: {changes} single changes");
     let mut single = Vec::new();
     for number in 0..changes {
         thread::sleep(PAUSE);
@@ -83,7 +97,7 @@ fn at_size(size: u32, changes: u32) -> Result<Vec<Figure>> {
     thread::sleep(PAUSE);
     let usage_changed = Usage::of(agent.pid())?;
 
-    println!("{size} Services: a rolling restart of {} endpoints", size * ENDPOINTS / 100);
+    println!("{name}: a rolling restart of {} endpoints", size * ENDPOINTS / 100);
     let written = Log::of(&agent).rows();
     let restart = rolling_restart(&mut cluster, &mut tables, size)?;
     thread::sleep(REST);

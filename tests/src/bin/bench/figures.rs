@@ -42,6 +42,14 @@ impl Figure {
         Self { what: what.into(), unit, target, rounds }
     }
 
+    /// The same thing, measured more often.
+    #[must_use]
+    pub fn with(mut self, more: Self) -> Self {
+        assert_eq!(self.what, more.what, "rounds of one figure");
+        self.rounds.extend(more.rounds);
+        self
+    }
+
     /// This over that, round by round: what both shared of the machine's mood cancels out.
     pub fn ratio(what: impl Into<String>, target: Target, this: &Self, that: &Self) -> Self {
         let rounds = this.rounds.iter().zip(&that.rounds).map(|(this, that)| this / that).collect();

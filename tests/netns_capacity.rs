@@ -1,0 +1,130 @@
+//! Tables that are too small, with real maps and real sockets: what worked goes on, what found no room is named
+//! everywhere, and is served as soon as there is some. Needs root.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use lb_tests::address::{BALANCERS, CLUSTER, Family, vip};
+use lb_tests::agent::Agent;
+use lb_tests::deadline::until_true;
+use lb_tests::lab::Setup;
+use lb_tests::manifest::{NODE, OTHER_NODE, Service, ingress};
+use lb_tests::scene::{BALANCER, OTHER_TARGET, Scene, TARGET};
+use serde_json::Value;
+
+/// A Service on TCP port 80 of one IPv4 address.
+fn service(name: &str, number: u8) -> Service {
+    Service::new(name)
+        .cluster_ips(&[CLUSTER.host(Family::V4, number)])
+        .port("web", "TCP", 80, TARGET)
+        .ingress(ingress(BALANCERS.host(Family::V4, number), "VIP"))
+}
+
+/// Its slice with one of the pods' ports, and so many endpoints that nobody answers at.
+fn slice(scene: &Scene, service: &Service, pod: &str, port: u16, silent: u8) -> Value {
+    let slice = service.slice(&port.to_string()).port("web", "TCP", port);
+    let slice = slice.endpoint(scene.lab.pod_address(pod, Family::V4), NODE);
+    (1..=silent).fold(slice, |slice, last| slice.endpoint(IpAddr::from([10, 99, 0, last]), OTHER_NODE)).object()
+}
+
+fn at(number: u8) -> SocketAddr {
+    vip(Family::V4, number, 80)
+}
+
+fn is_answered_by(scene: &Scene, number: u8, who: &str) -> bool {
+    scene.dial().tcp(at(number)).who() == Some(who)
+}
+
+fn warnings(agent: &Agent) -> Vec<Value> {
+    serde_json::from_str(&agent.says(&["show", "warnings", "-o", "json"])).expect("an array of objects")
+}
+
+fn metric(agent: &Agent, name: &str) -> u64 {
+    let (_, text) = agent.page("/metrics").expect("the agent listens");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is missing in\n{text}"))
+}
+
+/// Each table in its turn: the Service that does not fit is left out whole, and named with the flag to raise.
+#[test]
+fn what_does_not_fit_is_named_and_everything_else_is_served() {
+    for (flags, ranges, reason) in [
+        (["--frontends-max", "3"], 0, "frontends, the limit is 3; raise --frontends-max"),
+        (["--backends-max", "16"], 0, "backends in pools, the limit is 14; raise --backends-max"),
+        (["--source-ranges-max", "2"], 3, "source ranges, the limit is 2; raise --source-ranges-max"),
+    ] {
+        let scene = Scene::with_flags(Setup::new("capfit"), &flags);
+        let works = service("works", 1);
+        scene.manifests.write("works", &[works.object(), slice(&scene, &works, "a", TARGET, 0)]);
+        until_true("the first Service to be served", || is_answered_by(&scene, 1, "a"));
+        // Too many of everything: three frontends, 21 backends, and as many source ranges as it takes.
+        let ranges: Vec<String> = (0..ranges).map(|third| format!("10.{third}.0.0/16")).collect();
+        let large = service("zz-large", 2).port("more", "TCP", 81, TARGET).port("yet-more", "TCP", 82, TARGET);
+        let large = large.spec("loadBalancerSourceRanges", ranges.into());
+        scene.manifests.write("large", &[large.object(), slice(&scene, &large, "b", TARGET, 20)]);
+        until_true("the second one to be refused", || {
+            metric(&scene.agent, "lb_agent_warnings{kind=\"capacity\"}") == 1
+        });
+        let found = warnings(&scene.agent);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((&found[0]["kind"], &found[0]["object"]), (&"capacity".into(), &"Service default/zz-large".into()));
+        let named = |text: &str| text.contains("Service default/zz-large: does not fit") && text.contains(reason);
+        assert!(named(&scene.agent.log()), "{}", scene.agent.log());
+        let (code, text) = scene.agent.page("/readyz").expect("the agent listens");
+        assert!(code == 200 && text.starts_with("ok\n") && named(&text), "{code}: {text}");
+        assert_eq!((metric(&scene.agent, "lb_agent_ready"), metric(&scene.agent, "lb_agent_pending_ops")), (1, 0));
+        // Nobody takes its address; what worked works, and follows its objects.
+        assert!(is_answered_by(&scene, 2, BALANCER) && is_answered_by(&scene, 1, "a"));
+        scene.manifests.write("works", &[works.object(), slice(&scene, &works, "b", TARGET, 0)]);
+        until_true("the first Service to follow", || is_answered_by(&scene, 1, "b"));
+        assert!(is_answered_by(&scene, 2, BALANCER) && warnings(&scene.agent).len() == 1);
+        // It shrinks, and fits.
+        let small = service("zz-large", 2);
+        scene.manifests.write("large", &[small.object(), slice(&scene, &small, "b", TARGET, 0)]);
+        until_true("the second one to be served", || is_answered_by(&scene, 2, "b"));
+        until_true("nothing to be wrong", || scene.agent.page("/readyz") == Some((200, "ok\n".into())));
+        assert!(warnings(&scene.agent).is_empty() && scene.agent.log().contains("warnings are over"));
+        assert_eq!(metric(&scene.agent, "lb_agent_warnings{kind=\"capacity\"}"), 0);
+    }
+}
+
+/// All of it would fit, but not the new pool beside the old one: the kernel refuses, and the last good state goes on.
+#[test]
+fn what_the_kernel_has_no_room_for_waits_and_takes_nothing_from_others() {
+    let scene = Scene::with_flags(Setup::new("capwait"), &["--backends-max", "4"]);
+    let (large, small) = (service("large", 1), service("small", 2));
+    let write = |name, service: &Service, slices: &[(&str, u16)]| {
+        let slices = slices.iter().map(|(pod, port)| slice(&scene, service, pod, *port, 0));
+        let objects: Vec<Value> = [service.object()].into_iter().chain(slices).collect();
+        scene.manifests.write(name, &objects);
+    };
+    write("large", &large, &[("a", TARGET), ("a", OTHER_TARGET)]);
+    write("small", &small, &[("a", OTHER_TARGET)]);
+    until_true("both to be served", || is_answered_by(&scene, 1, "a") && is_answered_by(&scene, 2, "a"));
+    let mut open = scene.dial().hold(at(1)).expect("it is answered");
+
+    write("large", &large, &[("b", TARGET), ("b", OTHER_TARGET)]);
+    until_true("the kernel to refuse", || metric(&scene.agent, "lb_agent_pending_ops") > 0);
+    let full = "table pools4 is full (4 entries): raise --backends-max";
+    assert!(scene.agent.log().contains(full), "{}", scene.agent.log());
+    assert!(metric(&scene.agent, "lb_agent_apply_errors_total{map=\"pools4\"}") > 0);
+    let (code, text) = scene.agent.page("/readyz").expect("the agent listens");
+    assert!(code == 200 && text.starts_with("ok\n") && text.contains(full), "{code}: {text}");
+    assert!(is_answered_by(&scene, 1, "a"), "the last good state goes on");
+
+    // There is room for one row, and who needs no more gets it, again and again.
+    for (pod, port) in [("b", OTHER_TARGET), ("a", OTHER_TARGET), ("b", TARGET)] {
+        write("small", &small, &[(pod, port)]);
+        until_true("the small one to follow", || is_answered_by(&scene, 2, pod));
+        assert!(is_answered_by(&scene, 1, "a"));
+    }
+    open.echo("still here").expect("the open connection goes on");
+
+    scene.manifests.remove("small");
+    until_true("there to be room", || is_answered_by(&scene, 1, "b"));
+    until_true("nothing to wait", || scene.agent.page("/readyz") == Some((200, "ok\n".into())));
+    assert_eq!(metric(&scene.agent, "lb_agent_pending_ops"), 0);
+    let answers: BTreeSet<_> = (0..16).filter_map(|_| scene.dial().tcp(at(1)).who().map(str::to_owned)).collect();
+    assert_eq!(answers, ["b".to_owned()].into());
+    open.echo("still here").expect("the open connection goes on");
+}
