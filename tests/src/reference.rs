@@ -26,7 +26,7 @@ use std::net::IpAddr;
 
 use client::Client;
 use connection::Connection;
-use datagram::Datagram;
+use datagram::Datagrams;
 use embryo::Embryos;
 pub use hash::slot;
 pub use history::{Step, history, history_of};
@@ -50,13 +50,15 @@ pub struct Reference {
     policy: Policy,
     connections: Vec<Connection>,
     clients: Vec<Client>,
-    datagrams: Vec<Datagram>,
+    datagrams: Datagrams,
     embryos: Embryos,
     now_secs: u64,
     /// Whether a pod has ever reached itself.
     has_hairpins: bool,
     /// What the flow tables hold after the packet that is being judged.
     held: Held,
+    /// What became of the fragments behind the packet that was judged last.
+    replayed: Vec<Outcome>,
     hits: Hits,
 }
 
@@ -74,11 +76,12 @@ impl Reference {
             policy: Policy::default(),
             connections: Vec::new(),
             clients: Vec::new(),
-            datagrams: Vec::new(),
+            datagrams: Datagrams::default(),
             embryos: Embryos::new(embryos_max),
             now_secs: 0,
             has_hairpins,
             held: Held::default(),
+            replayed: Vec::new(),
             hits: Hits::default(),
         }
     }
@@ -91,6 +94,12 @@ impl Reference {
     /// How often each rule was met.
     pub const fn hits(&self) -> &Hits {
         &self.hits
+    }
+
+    /// What must become of the fragments that waited for the packet that [`Reference::judge`] judged last, in the order in
+    /// which they go on.
+    pub fn replayed(&self) -> &[Outcome] {
+        &self.replayed
     }
 
     /// What the flow tables hold after the packet that is judged next.

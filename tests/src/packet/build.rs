@@ -7,6 +7,8 @@ use etherparse::{
     Ipv4Options, Ipv6Header, TcpHeader, UdpHeader,
 };
 
+use lb_common::fragment::PARKED_LEN_MAX;
+
 use super::{CLIENT_MAC, End, NODE_MAC, Transport};
 
 /// The IP protocol number of AH.
@@ -231,6 +233,23 @@ pub fn cut(whole: &[u8], l4: usize, id: u32) -> Vec<Vec<u8>> {
         offset += part.len();
     }
     fragments
+}
+
+/// A later fragment with so much more behind it that it is too long to wait, or to fit an ordinary link.
+pub fn lengthened(fragment: &[u8]) -> Vec<u8> {
+    let mut bytes = fragment.to_vec();
+    bytes.resize(14 + PARKED_LEN_MAX + 8, 0);
+    let len = u16::try_from(bytes.len() - 14).expect("not that long");
+    if bytes[14] >> 4 == 4 {
+        let (mut header, _) = Ipv4Header::from_slice(&fragment[14..]).expect("an IPv4 header");
+        header.total_len = len;
+        header.header_checksum = header.calc_header_checksum();
+        let header = header.to_bytes();
+        bytes[14..14 + header.len()].copy_from_slice(&header);
+    } else {
+        bytes[18..20].copy_from_slice(&(len - 40).to_be_bytes());
+    }
+    bytes
 }
 
 /// Bytes that the first fragment and the others hold: multiples of eight.

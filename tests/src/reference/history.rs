@@ -1,6 +1,8 @@
 //! Random histories of a small world, in which everything meets: packets of clients, backends and routers, changes of
 //! the tables, time, and entries that are evicted.
 
+use std::ops::Range;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -24,19 +26,19 @@ pub enum Step {
         ends: (End, End),
         shape: Shape,
     },
-    /// The first fragment of a datagram from one end to another.
-    First {
+    /// A datagram from one end to another, of which one fragment is sent now.
+    Datagram {
         program: Program,
         transport: Transport,
         ends: (End, End),
         shape: Shape,
-        id: u32,
+        cut: Cut,
     },
-    /// The next fragment of the datagram whose first one was sent `back` datagrams ago; at the same hook, unless told
-    /// otherwise.
-    Later {
+    /// The next fragment of the datagram that was begun `back` datagrams ago; at the same hook, unless told otherwise.
+    Fragment {
         program: Option<Program>,
         back: usize,
+        then: Then,
     },
     /// Whoever sent the packet that came `back` packets ago sends another one.
     Again {
@@ -51,8 +53,8 @@ pub enum Step {
         transport: Transport,
         back: usize,
         shape: Shape,
-        /// Only the first fragment of the answer.
-        first_of: Option<u32>,
+        /// Only one fragment of the answer.
+        cut: Option<Cut>,
     },
     /// An ICMP error about the packet that left `back` packets ago, by its receiver or by a router.
     Error {
@@ -66,6 +68,8 @@ pub enum Step {
     Wait {
         secs: u64,
     },
+    /// A second passes, less than fragments wait.
+    Pause,
     Evict(Direction),
 }
 
@@ -80,6 +84,24 @@ pub struct Shape {
     pub is_atomic: bool,
 }
 
+/// How a datagram is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    pub id: u32,
+    /// How many others are sent before the first fragment.
+    pub overtaking: usize,
+}
+
+/// What is special about a fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    Next,
+    /// It will be sent again.
+    Again,
+    /// It is longer than those that may wait, unless it is the first.
+    Long,
+}
+
 /// What an ICMP error quotes of a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Quote {
@@ -90,7 +112,8 @@ pub struct Quote {
     pub is_short: bool,
 }
 
-/// Waits: multiples of seven never come close to a time-out, so that the real time that a test takes does not matter.
+/// Waits: multiples of seven and a few pauses never come close to a time-out, so that the real time that a test takes does
+/// not matter.
 const WAITS_SECS: [u64; 5] = [7, 14, 63, 126, 86_450];
 
 /// Steps that bytes may tell of at most.
@@ -130,6 +153,8 @@ fn scene(net: Net) -> impl Strategy<Value = Vec<Step>> {
         1 => lost_tuple(net),
         1 => flip(net),
         1 => ending(net),
+        2 => overtaking(net),
+        1 => crowd(net),
     ]
 }
 
@@ -193,8 +218,41 @@ fn ending(net: Net) -> impl Strategy<Value = Vec<Step>> {
     (opening(net), shape()).prop_map(|((_, transport, ends), shape)| {
         let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
         let answer =
-            |flags| Step::Answer { program: None, transport: Transport::Tcp(flags), back: 0, shape, first_of: None };
+            |flags| Step::Answer { program: None, transport: Transport::Tcp(flags), back: 0, shape, cut: None };
         vec![packet.clone(), answer(0x12), answer(0x11), answer(0x11), packet]
+    })
+}
+
+/// A datagram whose first fragment is overtaken by others, some of which come twice, while this and that happens; a
+/// pod's to itself and its answer among them.
+fn overtaking(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    let between = prop_oneof![
+        6 => fragment().prop_map(Some),
+        2 => Just(Some(Step::Pause)),
+        1 => change().prop_map(|change| Some(Step::Tables(change))),
+        1 => select(WAITS_SECS.to_vec()).prop_map(|secs| Some(Step::Wait { secs })),
+        4 => Just(None),
+    ];
+    let then = prop_oneof![4 => Just(Then::Next), 1 => Just(Then::Again), 1 => Just(Then::Long)];
+    (prop_oneof![2 => datagram(net, 1..4), 1 => cut_answer(1..4)], vec((then, between), 2..8)).prop_map(
+        |(first, others)| {
+            let others = others.into_iter().flat_map(|(then, between)| {
+                between.into_iter().chain([Step::Fragment { program: None, back: 0, then }])
+            });
+            [first].into_iter().chain(others).collect()
+        },
+    )
+}
+
+/// More fragments wait than there is room for, of one datagram or of two.
+fn crowd(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    (datagram(net, 2..3), datagram(net, 2..3), 10_usize..20, any::<bool>()).prop_map(|(one, other, count, is_its)| {
+        let again = |back| Step::Fragment { program: None, back, then: Then::Again };
+        let next = |back| Step::Fragment { program: None, back, then: Then::Next };
+        let mut steps = vec![one, next(0), other];
+        steps.extend(vec![again(usize::from(is_its)); count]);
+        steps.extend([next(1), next(1), next(0), next(0)]);
+        steps
     })
 }
 
@@ -213,8 +271,9 @@ fn step(net: Net) -> impl Strategy<Value = Step> {
         3 => packet(INGRESS, client(net), backend(net)),
         2 => packet(EGRESS, backend(net), client(net)),
         1 => packet([Program::WorkloadIngress, Program::UplinkEgress], backend(net), service(net)),
-        4 => first(net),
-        6 => (hook(), 0_usize..3).prop_map(|(program, back)| Step::Later { program, back }),
+        4 => datagram(net, 0..2),
+        6 => fragment(),
+        1 => Just(Step::Pause),
         10 => (transport(), 0_usize..8, shape()).prop_map(|(transport, back, shape)| Step::Again { transport, back, shape }),
         12 => answer(),
         4 => error(net),
@@ -258,15 +317,23 @@ fn packet(
     })
 }
 
-fn first(net: Net) -> impl Strategy<Value = Step> {
-    (program(INGRESS), transport(), client(net), prop_oneof![4 => service(net), 1 => backend(net)], shape(), ids())
-        .prop_map(|(program, transport, from, to, shape, id)| Step::First {
+/// A datagram, and how many of its fragments overtake the first one.
+fn datagram(net: Net, overtaking: Range<usize>) -> impl Strategy<Value = Step> {
+    let to = prop_oneof![4 => service(net), 1 => backend(net)];
+    (program(INGRESS), transport(), client(net), to, shape(), ids(), overtaking).prop_map(
+        |(program, transport, from, to, shape, id, overtaking)| Step::Datagram {
             program,
             transport,
             ends: (from, to),
             shape,
-            id,
-        })
+            cut: Cut { id, overtaking },
+        },
+    )
+}
+
+fn fragment() -> impl Strategy<Value = Step> {
+    let then = prop_oneof![8 => Just(Then::Next), 1 => Just(Then::Again), 1 => Just(Then::Long)];
+    (hook(), 0_usize..3, then).prop_map(|(program, back, then)| Step::Fragment { program, back, then })
 }
 
 /// Few, so that datagrams have the same; one of them is that of the packets that are no fragments.
@@ -293,10 +360,26 @@ fn hook() -> impl Strategy<Value = Option<Program>> {
 }
 
 fn answer() -> impl Strategy<Value = Step> {
-    let first_of = prop_oneof![8 => Just(None), 1 => ids().prop_map(Some)];
-    (hook(), transport(), 0_usize..4, shape(), first_of).prop_map(|(program, transport, back, shape, first_of)| {
-        Step::Answer { program, transport, back, shape, first_of }
+    prop_oneof![8 => whole_answer(), 1 => cut_answer(0..2)]
+}
+
+fn whole_answer() -> impl Strategy<Value = Step> {
+    (hook(), transport(), 0_usize..4, shape()).prop_map(|(program, transport, back, shape)| Step::Answer {
+        program,
+        transport,
+        back,
+        shape,
+        cut: None,
     })
+}
+
+fn cut_answer(overtaking: Range<usize>) -> impl Strategy<Value = Step> {
+    (hook(), transport(), 0_usize..4, shape(), ids(), overtaking).prop_map(
+        |(program, transport, back, shape, id, overtaking)| {
+            let cut = Some(Cut { id, overtaking });
+            Step::Answer { program, transport, back, shape, cut }
+        },
+    )
 }
 
 /// Unreachable, too big, time exceeded, parameter problem, redirect, what neighbours say, and an echo request that quotes

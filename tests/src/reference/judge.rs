@@ -75,6 +75,7 @@ impl Reference {
         (packet, beyond): (&[u8], &[u8]),
         given: &Outcome,
     ) -> Result<Outcome, String> {
+        self.replayed.clear();
         let seen = Seen::from(program);
         let wire = Wire::read(packet).with_beyond(beyond);
         let untouched = (Action::Next, packet.to_vec());
@@ -86,15 +87,21 @@ impl Reference {
             return Ok(self.later_fragment(seen, wire, (proto, id)));
         }
         let tcp_flags = if proto == Proto::TCP { wire.tcp_flags() } else { 0 };
-        let packet = Packet { ends: wire.ends(), proto, tcp_flags };
+        let headers = Packet { ends: wire.ends(), proto, tcp_flags };
         let verdict = match seen.way {
-            Way::ToBackend => self.request(seen, packet, given)?,
-            Way::ToClient => self.reply(seen, packet).unwrap_or(Verdict::Untouched),
+            Way::ToBackend => self.request(seen, headers, given)?,
+            Way::ToClient => self.reply(seen, headers).unwrap_or(Verdict::Untouched),
         };
-        if let Part::First(id) = wire.part {
-            self.note_datagram(seen, &wire, (proto, id), verdict);
+        if let Part::First(id) = wire.part
+            && let Some(behind) = self.note_datagram(seen, &wire, (proto, id), verdict)
+        {
+            // It comes once more, with those behind it that have waited for it.
+            let outcome = self.judge(program, (packet, beyond), given)?;
+            let behind = behind.iter().map(|later| self.later_fragment(seen, Wire::read(later), (proto, id)));
+            self.replayed = behind.collect();
+            return Ok(outcome);
         }
-        let outcome = perform(verdict, wire.clone(), packet);
+        let outcome = perform(verdict, wire.clone(), headers);
         if outcome.1 != wire.bytes() {
             self.note_looks(seen, &wire);
         }

@@ -113,7 +113,25 @@ rules! {
     // Fragments.
     FirstNoted,
     FirstPassed,
+    /// Nobody will wait for it.
+    FirstOfNobody,
+    /// A first fragment that others wait for.
+    AwaitedPassed,
+    AwaitedTranslated,
+    AwaitedSentBack,
+    AwaitedDropped,
+    AwaitedTooLong,
+    /// Another fragment has its place.
+    WaitingLost,
     LaterOfNobody,
+    LaterTooLong,
+    LaterWaits,
+    /// Another one does so already.
+    LaterWaitsToo,
+    /// What became of the first one is forgotten.
+    LaterTooLate,
+    LaterAfterPause,
+    LaterPassed,
     LaterTranslated,
     LaterSentBack,
     LaterDropped,

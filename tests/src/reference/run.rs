@@ -2,17 +2,20 @@
 
 use lb_common::addr::Proto;
 
-use super::history::{Quote, Shape};
+use super::history::{Cut, Quote, Shape, Then};
 use super::rule::Hits;
 use super::wire::{Part, Wire, proto};
 use super::world::World;
 use super::{Reference, Step};
 use crate::cases::Net;
 use crate::machine::{Machine, Program};
-use crate::packet::{Described, End, Transport, cut, icmp_about};
+use crate::packet::{Described, End, Transport, cut, icmp_about, lengthened};
 
 /// The IP protocol number of AH.
 const AUTHENTICATION: u8 = 51;
+
+/// So many pauses, of a second each, beside waits, which are multiples of seven, never add up to nearly a time-out.
+const PAUSES_MAX: usize = 3;
 
 /// What was compared.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +23,8 @@ pub struct Compared {
     pub packets: u64,
     /// Packets that did not stay as they were.
     pub changed: u64,
+    /// Fragments that had waited, and went on.
+    pub replayed: u64,
     pub tables: u64,
     pub hits: Hits,
 }
@@ -28,6 +33,7 @@ impl Compared {
     pub fn add(&mut self, other: &Self) {
         self.packets += other.packets;
         self.changed += other.changed;
+        self.replayed += other.replayed;
         self.tables += other.tables;
         self.hits.add(&other.hits);
     }
@@ -56,6 +62,7 @@ pub fn play(net: Net, machine: &mut dyn Machine, start: Start, history: &[Step])
         came: Vec::new(),
         left: Vec::new(),
         datagrams: Vec::new(),
+        pauses: 0,
         compared: Compared::default(),
     };
     play.set_tables();
@@ -64,6 +71,13 @@ pub fn play(net: Net, machine: &mut dyn Machine, start: Start, history: &[Step])
     }
     play.compared.hits = play.reference.hits().clone();
     Ok(play.compared)
+}
+
+/// A fragment, and what follows it in its datagram if it is the first.
+#[derive(Clone, Debug)]
+struct Fragment {
+    bytes: Vec<u8>,
+    beyond: Vec<u8>,
 }
 
 struct Play<'a> {
@@ -75,7 +89,9 @@ struct Play<'a> {
     came: Vec<(Program, Vec<u8>)>,
     left: Vec<(Program, Vec<u8>)>,
     /// Fragments that are still to be sent, by datagram, the next one last.
-    datagrams: Vec<(Program, Vec<Vec<u8>>)>,
+    datagrams: Vec<(Program, Vec<Fragment>)>,
+    /// How often a short time has passed.
+    pauses: usize,
     compared: Compared,
 }
 
@@ -90,23 +106,28 @@ impl Play<'_> {
             Step::Packet { program, transport, ends, shape } => {
                 self.packet(*program, &self.described(*transport, *ends, *shape), &[])
             }
-            Step::First { program, transport, ends, shape, id } => {
-                self.first(*program, &self.described(*transport, *ends, shape.whole()), *id)
+            Step::Datagram { program, transport, ends, shape, cut } => {
+                self.datagram(*program, &self.described(*transport, *ends, shape.whole()), *cut)
             }
-            Step::Later { program, back } => {
+            Step::Fragment { program, back, then } => {
                 let Some((hook, rest)) = self.datagrams.iter_mut().rev().nth(*back) else { return Ok(()) };
-                let (hook, fragment) = (*hook, rest.pop());
-                fragment.map_or(Ok(()), |fragment| self.packet(program.unwrap_or(hook), &fragment, &[]))
+                let (hook, fragment) = (program.unwrap_or(*hook), rest.last().cloned());
+                let Some(Fragment { bytes, beyond }) = fragment else { return Ok(()) };
+                if *then != Then::Again {
+                    rest.pop();
+                }
+                let is_long = *then == Then::Long && beyond.is_empty();
+                self.packet(hook, &if is_long { lengthened(&bytes) } else { bytes }, &beyond)
             }
             Step::Again { transport, back, shape } => {
                 let Some((hook, from, to, protocol)) = ends_of(&self.came, *back) else { return Ok(()) };
                 self.packet(hook, &self.described(like(protocol, *transport), (from, to), *shape), &[])
             }
-            Step::Answer { program, transport, back, shape, first_of } => {
+            Step::Answer { program, transport, back, shape, cut } => {
                 let Some((hook, from, to, protocol)) = ends_of(&self.left, *back) else { return Ok(()) };
                 let (program, transport) = (program.unwrap_or_else(|| opposite(hook)), like(protocol, *transport));
-                match first_of {
-                    Some(id) => self.first(program, &self.described(transport, (to, from), shape.whole()), *id),
+                match cut {
+                    Some(cut) => self.datagram(program, &self.described(transport, (to, from), shape.whole()), *cut),
                     None => self.packet(program, &self.described(transport, (to, from), *shape), &[]),
                 }
             }
@@ -126,6 +147,14 @@ impl Play<'_> {
             Step::Wait { secs } => {
                 self.machine.age_flows(*secs);
                 self.reference.wait(*secs);
+                Ok(())
+            }
+            Step::Pause => {
+                if self.pauses < PAUSES_MAX {
+                    self.pauses += 1;
+                    self.machine.age_flows(1);
+                    self.reference.wait(1);
+                }
                 Ok(())
             }
             Step::Evict(direction) => {
@@ -171,19 +200,24 @@ impl Play<'_> {
         bytes[14..end].to_vec()
     }
 
-    /// Sends the first fragment of a datagram, and keeps the others.
-    fn first(&mut self, program: Program, whole: &[u8], id: u32) -> Result<(), String> {
+    /// Sends the fragment of a datagram that comes first, and keeps the others.
+    fn datagram(&mut self, program: Program, whole: &[u8], Cut { id, overtaking }: Cut) -> Result<(), String> {
         let l4 = Wire::read(whole).l4;
-        let mut fragments = cut(whole, l4, id);
-        let first = fragments.remove(0);
+        let mut fragments: Vec<_> =
+            cut(whole, l4, id).into_iter().map(|bytes| Fragment { bytes, beyond: Vec::new() }).collect();
+        let first = &mut fragments[0];
+        let first_len = first.bytes.len() - Wire::read(&first.bytes).l4;
+        first.beyond = whole[l4 + first_len..].to_vec();
+        let overtaking = overtaking.min(fragments.len() - 1);
+        fragments[..=overtaking].rotate_left(1);
         fragments.reverse();
         self.datagrams.push((program, fragments));
-        let first_len = first.len() - Wire::read(&first).l4;
-        self.packet(program, &first, &whole[l4 + first_len..])
+        self.step(&Step::Fragment { program: None, back: 0, then: Then::Next })
     }
 
     fn packet(&mut self, program: Program, packet: &[u8], beyond: &[u8]) -> Result<(), String> {
         let given = self.machine.run(program, packet);
+        let replayed = self.machine.replayed();
         self.reference.set_held(&self.machine.flows());
         let expected = self
             .reference
@@ -193,10 +227,17 @@ impl Play<'_> {
             let (given, expected) = (describe(&given), describe(&expected));
             return Err(format!("{program:?} of {}\ngave     {given}\nexpected {expected}", describe_bytes(packet)));
         }
+        let expected = self.reference.replayed();
+        if replayed != expected {
+            let [gave, expected] = [&replayed[..], expected].map(|them| them.iter().map(describe).collect::<Vec<_>>());
+            let packet = describe_bytes(packet);
+            return Err(format!("behind {program:?} of {packet}\ngave     {gave:#?}\nexpected {expected:#?}"));
+        }
         if let Some(disagreement) = self.reference.disagreement() {
             return Err(format!("after {program:?} of {}: {disagreement}", describe_bytes(packet)));
         }
         self.compared.packets += 1;
+        self.compared.replayed += replayed.len() as u64;
         if given.1 != packet {
             self.compared.changed += 1;
         }

@@ -100,8 +100,8 @@ const RANGES: [Range; 9] = [
     Range::Half(false),
     Range::Half(true),
 ];
-/// Never close to a sum of waits, which are multiples of seven.
-const AFFINITY_SECS: [u32; 4] = [0, 31, 101, 10_801];
+/// Never close to a sum of waits and pauses: whole seconds count here, and these are five more than multiples of seven.
+const AFFINITY_SECS: [u32; 4] = [0, 33, 103, 10_806];
 
 pub fn change() -> impl Strategy<Value = Change> {
     // Those that are dialled most change most.
