@@ -155,6 +155,9 @@ fn scene(net: Net) -> impl Strategy<Value = Vec<Step>> {
         1 => ending(net),
         2 => overtaking(net),
         1 => crowd(net),
+        1 => refusal(net),
+        1 => only_choice(net),
+        1 => complaint(net),
     ]
 }
 
@@ -210,6 +213,46 @@ fn flip(net: Net) -> impl Strategy<Value = Vec<Step>> {
         let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
         let again = Step::Again { transport, back: 0, shape };
         vec![packet, Step::Tables(Change::All(at, Fixed::Pass)), again]
+    })
+}
+
+/// A frontend refuses while a connection is open, what is asked from outside its ranges, too.
+fn refusal(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    let fixed = select(vec![Fixed::Reject, Fixed::Drop]);
+    (opening(net), fixed, ranges(), shape()).prop_map(|((at, transport, ends), fixed, ranges, shape)| {
+        let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
+        let [refuse, restrict] = [Change::All(at, fixed), Change::Ranges(at, ranges)].map(Step::Tables);
+        let again = Step::Again { transport, back: 0, shape };
+        vec![packet, refuse, again.clone(), restrict, again]
+    })
+}
+
+/// A client whose backend is kept dials again when there is no other backend left.
+fn only_choice(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    (opening(net), any::<prop::sample::Index>(), shape()).prop_map(|((at, transport, ends), index, shape)| {
+        let dial = |port| {
+            let ends = ((ends.0.0, port), ends.1);
+            Step::Packet { program: Program::WorkloadIngress, transport, ends, shape }
+        };
+        let mut steps = vec![Step::Tables(Change::Affinity(at, 103))];
+        steps.extend(vec![Step::Tables(Change::Terminate(at, index)); 3]);
+        steps.extend([dial(40_000), dial(40_001), dial(40_002)]);
+        steps
+    })
+}
+
+/// Two complain about the answer to a request.
+fn complaint(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    (opening(net), shape(), error(net), error(net)).prop_map(|((_, transport, ends), shape, one, other)| {
+        let about = |error, to| match error {
+            Step::Error { kind, is_by_receiver, quote, .. } => {
+                Step::Error { program: None, kind, back: to, is_by_receiver, quote }
+            }
+            step => step,
+        };
+        let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
+        let answer = Step::Answer { program: None, transport, back: 0, shape, cut: None };
+        vec![packet, answer, about(one, 0), about(other, 1)]
     })
 }
 
