@@ -3,7 +3,7 @@
 use lb_tests::api::{Answer, Api, Method};
 use lb_tests::apiserver::{Resource, recorded};
 use lb_tests::kubernetes::Kubernetes;
-use lb_tests::manifest;
+use lb_tests::manifest::{self, NODE};
 use serde_json::{Value, json};
 
 use super::Test;
@@ -36,19 +36,22 @@ fn a_mode_that_is_not_said_is_vip(server: &mut Kubernetes) {
     assert_eq!(ingress_of(server, "a"), json!([{"ip": vip(1), "ipMode": "VIP"}]));
     let mut stage = Stage::follow(server);
     stage.until_in_step_with(server);
+    // `LoadBalancer` is in each row.
     let row =
         |stage: &Stage| stage.text().lines().find(|line| line.contains("192.0.2.1")).unwrap_or_default().to_owned();
-    assert!(row(&stage).contains("Balance"), "{}", stage.text());
+    assert!(row(&stage).contains("Balance pool"), "{}", stage.text());
     // IPM-66: a controller that does not know the field writes the list, and Proxy is forgotten.
     server.put(web("a", 1).ingress(manifest::ingress(vip(1), "Proxy")).object());
-    stage.until("it is left alone", |stage| !row(stage).contains("Balance"));
+    stage.until("it is left alone", |stage| !row(stage).contains("Balance pool"));
     server.put(web("a", 1).ingress(json!({"ip": vip(1)})).object());
-    stage.until("it is balanced again", |stage| row(stage).contains("Balance"));
+    stage.until("it is balanced again", |stage| row(stage).contains("Balance pool"));
     stage.until_in_step_with(server);
 }
 
 /// Nothing that the server refuses reaches the agent: the last good state stays.
 fn a_bad_status_is_refused(server: &mut Kubernetes) {
+    // The server gives node ports: without an address of the node there would be a warning.
+    server.put(manifest::node(NODE, &["172.18.0.2".parse().expect("an address")]));
     put(server, service("a", 1));
     let mut stage = Stage::follow(server);
     stage.until_in_step_with(server);
@@ -87,7 +90,7 @@ fn the_mode_outlives_changes_of_the_spec(server: &mut Kubernetes) {
     stage.until_in_step_with(server);
     assert_eq!(ingress_of(server, "a"), json!([{"ip": vip(1), "ipMode": "Proxy"}]));
     let row = stage.text().lines().find(|line| line.contains("192.0.2.1:81")).unwrap_or_default().to_owned();
-    assert!(row.contains("Pass") && !row.contains("Balance"), "{}", stage.text());
+    assert!(row.contains("Pass") && !row.contains("Balance pool"), "{}", stage.text());
 }
 
 /// IPM-65: the server clears the status.
@@ -109,6 +112,7 @@ fn another_type_has_no_balancer(server: &mut Kubernetes) {
 
 /// IPM-70.
 fn hostnames_are_nobodys_addresses(server: &mut Kubernetes) {
+    server.put(manifest::node(NODE, &["172.18.0.2".parse().expect("an address")]));
     let entry = json!({"hostname": "lb.example.com"});
     put(server, [web("a", 1).ingress(entry).object(), slice("a", "1", &[2]).object()]);
     let mut stage = Stage::follow(server);

@@ -9,7 +9,6 @@ mod write;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -17,9 +16,8 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, Client, Method};
 use crate::apiserver::{Resource, kubeconfig};
-use crate::deadline;
-use crate::manifest;
 use crate::process::Process;
+use crate::{deadline, leftovers, manifest};
 
 pub use assets::{Assets, announce_skips};
 pub use write::apply;
@@ -29,6 +27,9 @@ const START_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Cluster addresses: those of the tests are within, and not the first, which the server's own Service takes.
 const CLUSTER_RANGES: &str = "10.96.0.0/16,fd00:10:96::/112";
+
+/// The first port that the kernel gives to connections (`ip_local_port_range`, unless somebody changed it).
+const EPHEMERAL_MIN: u16 = 32_768;
 
 /// The account of `deploy/rbac.yaml`.
 const ACCOUNT: &str = "/api/v1/namespaces/kube-system/serviceaccounts/lb-agent";
@@ -54,7 +55,9 @@ impl Kubernetes {
     /// Starts both in the network namespace of the calling thread.
     #[track_caller]
     pub fn start(assets: &Assets) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        leftovers::sweep();
+        let folder = tempfile::Builder::new().prefix(&leftovers::name("kubernetes", "")).tempdir();
+        let folder = folder.expect("a temporary folder");
         let [port, client_port, peer_port] = free_ports();
         let url = |port| format!("http://127.0.0.1:{port}");
         let etcd_url = url(client_port);
@@ -117,6 +120,22 @@ impl Kubernetes {
                 }
             }
         }
+        self.free_addresses();
+    }
+
+    /// A Service that was deleted in etcd still owns its cluster addresses: nobody else would get them for minutes.
+    #[track_caller]
+    fn free_addresses(&self) {
+        const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+        let list = self.admin.get(ADDRESSES).good();
+        for address in list["items"].as_array().into_iter().flatten() {
+            if address["spec"]["parentRef"]["name"] != "kubernetes" {
+                let path = format!("{ADDRESSES}/{}", address["metadata"]["name"].as_str().unwrap_or_default());
+                let answer = self.admin.ask(&Method::DELETE, &path, None).expect("an answer");
+                // It may go by itself, with its Service.
+                assert!(answer.is_good() || answer.status == 404, "{path}: {}", answer.body);
+            }
+        }
     }
 
     /// Comes back with further flags.
@@ -174,19 +193,21 @@ impl Kubernetes {
         });
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(self.assets.apiserver());
-        command
-            .arg(format!("--etcd-servers={}", self.etcd_url))
-            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-            .arg(format!("--secure-port={}", self.address.port()))
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec![
+            format!("--etcd-servers={}", self.etcd_url),
+            "--bind-address=127.0.0.1".into(),
+            "--advertise-address=127.0.0.1".into(),
+            format!("--secure-port={}", self.address.port()),
             // Endpoints of its own Service cannot be loopback addresses.
-            .arg("--endpoint-reconciler-type=none")
-            .arg(format!("--service-cluster-ip-range={CLUSTER_RANGES}"))
-            .args(["--authorization-mode=RBAC", "--service-account-issuer=https://kubernetes.default.svc"])
-            .args(self.files.flags())
-            .args(&self.flags);
-        command
+            "--endpoint-reconciler-type=none".into(),
+            format!("--service-cluster-ip-range={CLUSTER_RANGES}"),
+            "--authorization-mode=RBAC".into(),
+            "--service-account-issuer=https://kubernetes.default.svc".into(),
+        ];
+        arguments.extend(self.files.flags());
+        arguments.extend_from_slice(&self.flags);
+        arguments
     }
 }
 
@@ -222,7 +243,8 @@ impl Api for Kubernetes {
         if self.apiserver.is_some() {
             return;
         }
-        let mut apiserver = Process::spawn("kube-apiserver", self.folder.path(), &mut self.command());
+        let program = self.assets.apiserver();
+        let mut apiserver = Process::spawn_bound("kube-apiserver", self.folder.path(), &program, &self.arguments());
         // Only then are there rights and the namespace of the objects.
         apiserver.wait_until_up_for(START_PATIENCE, || {
             let is_good = |path| self.admin.ask(&Method::GET, path, None).is_ok_and(|answer| answer.is_good());
@@ -233,18 +255,27 @@ impl Api for Kubernetes {
 }
 
 fn start_etcd(assets: &Assets, folder: &Path, url: &str, peer_url: &str) -> Process {
-    let mut command = Command::new(assets.etcd());
-    command.args(["--name=default", "--log-level=warn", "--data-dir"]).arg(folder.join("etcd"));
-    command.args(["--listen-client-urls", url, "--advertise-client-urls", url]);
-    command.args(["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url]);
-    command.arg(format!("--initial-cluster=default={peer_url}"));
-    Process::spawn("etcd", folder, &mut command)
+    let arguments = [
+        "--name=default".to_owned(),
+        "--log-level=warn".to_owned(),
+        format!("--data-dir={}", folder.join("etcd").display()),
+        format!("--listen-client-urls={url}"),
+        format!("--advertise-client-urls={url}"),
+        format!("--listen-peer-urls={peer_url}"),
+        format!("--initial-advertise-peer-urls={peer_url}"),
+        format!("--initial-cluster=default={peer_url}"),
+    ];
+    Process::spawn_bound("etcd", folder, &assets.etcd(), &arguments)
 }
 
-/// Ports that nobody has; somebody may take one before it is used, and then the start fails.
+/// Ports that nobody has; somebody may take one before it is used, and then the start fails. They are below those that
+/// the kernel gives to connections: one that is made while the server is away could else be its own peer, and keep
+/// the server from coming back.
 fn free_ports() -> [u16; 3] {
-    let listener = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("ports are left");
-    let listeners = [listener(), listener(), listener()];
+    // Processes that start together begin at different ones.
+    let first = 10_000 + (std::process::id() % 1_000) as u16 * 20;
+    let mut free = (first..EPHEMERAL_MIN).filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    let listeners = [(); 3].map(|()| free.next().expect("ports are left"));
     listeners.map(|listener| listener.local_addr().expect("it is bound").port())
 }
 

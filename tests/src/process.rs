@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -18,6 +20,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// The thread that started it waits for the other end of this.
+    starter: Option<mpsc::Sender<()>>,
 }
 
 impl Process {
@@ -36,7 +40,29 @@ impl Process {
         command.stdin(Stdio::null()).stdout(file).stderr(errors);
         let child = command.spawn();
         let child = child.unwrap_or_else(|error| panic!("{} does not start: {error}", command.get_program().display()));
-        Self { name: name.into(), child, log }
+        Self { name: name.into(), child, log, starter: None }
+    }
+
+    /// As [`Process::spawn`], for a program in no namespace of a test, where nobody would find it: the kernel kills it
+    /// also when this process ends without dropping the guard.
+    #[track_caller]
+    pub fn spawn_bound(name: &str, folder: &Path, program: &Path, arguments: &[String]) -> Self {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(program).args(arguments);
+        let (name, folder) = (name.to_owned(), folder.to_owned());
+        let (result, started) = mpsc::channel();
+        let (starter, end) = mpsc::channel();
+        // The end of the thread that starts it counts, not that of the process (prctl(2), PR_SET_PDEATHSIG): threads of
+        // tests end too early.
+        thread::spawn(move || {
+            // Whoever asked waits for it below.
+            let _ = result.send(Self::spawn(&name, &folder, &mut command));
+            // Nothing is ever sent: it ends with the guard.
+            let _ = end.recv();
+        });
+        let mut process = started.recv().expect("it starts");
+        process.starter = Some(starter);
+        process
     }
 
     pub fn pid(&self) -> u32 {

@@ -130,15 +130,19 @@ fn list(state: &State, resource: Resource, query: &Parameters) -> Result<Respons
         return Err(expired_page());
     }
     let start = from.map(|from| from.start).unwrap_or_default();
-    let mut rest =
-        state.store.list(resource, version, &start).filter(|(_, object)| selector.holds_for(resource, object));
+    let limit = limit.unwrap_or(usize::MAX);
+    let mut rest = state.store.list(resource, version, &start);
     let mut items: Vec<&Value> = Vec::new();
     let mut last = "";
-    for (key, object) in rest.by_ref().take(limit.unwrap_or(usize::MAX)) {
-        items.push(object);
+    while items.len() < limit {
+        let Some((key, object)) = rest.next() else { break };
         last = key;
+        if selector.holds_for(resource, object) {
+            items.push(object);
+        }
     }
     let mut metadata = json!({"resourceVersion": version.to_string()});
+    // Whether the selectors let through any of them is not known yet: the last page may be empty.
     if rest.next().is_some() {
         metadata["continue"] = json!(Continuation::after(last, version).token());
         // The real server does not count where it would have to read.
@@ -171,8 +175,9 @@ pub fn status(code: u16, reason: &str, message: &str, details: Option<Value>) ->
 fn forbidden(resource: Resource) -> Refusal {
     let plural = resource.path().rsplit('/').next().unwrap_or_default();
     let group = resource.api_version().split_once('/').map_or("", |(group, _)| group);
+    let qualified = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
     let message = format!(
-        "{plural} is forbidden: User \"system:anonymous\" cannot list resource \"{plural}\" in API group \"{group}\" at \
+        "{qualified} is forbidden: User \"system:anonymous\" cannot list resource \"{plural}\" in API group \"{group}\" at \
          the cluster scope"
     );
     let mut details = json!({"kind": plural});

@@ -31,7 +31,12 @@ impl Selector {
         let fields = requirements(fields);
         for Requirement { key, .. } in &fields {
             if resource.field(key, &Value::Null).is_none() {
-                return Err(format!("field label not supported: {key}"));
+                return Err(match resource {
+                    Resource::EndpointSlices => {
+                        format!(r#""{key}" is not a known field selector: only "metadata.name", "metadata.namespace""#)
+                    }
+                    _ => format!("field label not supported: {key}"),
+                });
             }
         }
         Ok(Self { labels: requirements(labels), fields })

@@ -21,12 +21,15 @@ impl Files {
     #[track_caller]
     pub fn write(folder: &Path) -> Self {
         let identity = Identity::generate();
-        let accounts = KeyPair::generate().expect("random numbers").serialize_pem();
+        let accounts = KeyPair::generate().expect("random numbers");
+        // The server finds no public key in a private one of this form (PKCS #8).
+        let (accounts, accounts_public) = (accounts.serialize_pem(), accounts.public_key_pem());
         let tokens = format!("{ADMIN_TOKEN},admin,admin,system:masters\n");
         let texts = [
             ("server.crt", identity.certificate()),
             ("server.key", identity.key()),
             ("accounts.key", &accounts),
+            ("accounts.pub", &accounts_public),
             ("tokens.csv", &tokens),
         ];
         for (name, text) in texts {
@@ -45,7 +48,7 @@ impl Files {
         let flags = [
             ("tls-cert-file", "server.crt"),
             ("tls-private-key-file", "server.key"),
-            ("service-account-key-file", "accounts.key"),
+            ("service-account-key-file", "accounts.pub"),
             ("service-account-signing-key-file", "accounts.key"),
             ("token-auth-file", "tokens.csv"),
         ];
