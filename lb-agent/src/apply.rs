@@ -154,7 +154,9 @@ impl Run<'_> {
                 pools.entry(row.0.pool).or_default().push(row);
             }
         }
-        fragments.into_iter().for_each(|row| pools.entry(row.0.pool).or_default().push(row));
+        for row in fragments {
+            pools.entry(row.0.pool).or_default().push(row);
+        }
         self.report.errors.truncate(errors);
         let mut pools: Vec<_> = pools.into_iter().collect();
         pools.sort_by_key(|(_, rows)| rows.len());

@@ -159,7 +159,9 @@ impl<A: TableAddr> FamilyBuilder<A> {
             return Demand::default();
         }
         self.take(&demand, shared);
-        ports.into_iter().for_each(|rows| self.insert(of, rows, shared));
+        for rows in ports {
+            self.insert(of, rows, shared);
+        }
         demand
     }
 
@@ -176,7 +178,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
         let new = self.new_rows(demand);
         shared.frontend_count += new.frontends;
         self.taken.frontends += new.frontends;
-        self.taken.pool_rows += new.pool_rows;
+        self.taken.in_pools += new.in_pools;
         self.taken.table_slots = self.taken.table_slots.or(new.table_slots);
         self.taken.members += new.members;
         self.taken.source_ranges += new.source_ranges;
@@ -287,7 +289,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
         let is_new = |pool: &&PoolDemand<A>| !self.known_pools(pool.table_slots).contains_key(&pool.backends);
         Rows {
             frontends: demand.frontends,
-            pool_rows: demand.pools.iter().filter(is_new).map(PoolDemand::rows).sum(),
+            in_pools: demand.pools.iter().filter(is_new).map(PoolDemand::rows).sum(),
             table_slots: demand.pools.iter().find_map(|pool| pool.table_slots),
             members: demand.members,
             source_ranges: demand.source_ranges,
@@ -298,7 +300,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
     fn shortage(&self, new: &Rows, shared: &Shared) -> Option<Shortage> {
         let (taken, limits) = (&self.taken, &shared.limits);
         let (ids, frontends) = (shared.frontend_count + new.frontends, taken.frontends + new.frontends);
-        let (pool_rows, members) = (taken.pool_rows + new.pool_rows, taken.members + new.members);
+        let (pool_rows, members) = (taken.in_pools + new.in_pools, taken.members + new.members);
         let source_ranges = taken.source_ranges + new.source_ranges;
         let (what_pools_hold, pool_rows_max) = match taken.table_slots.or(new.table_slots) {
             Some(slots) => (TABLE_SLOTS, limits.pool_rows_beside_tables(slots)),

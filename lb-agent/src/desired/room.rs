@@ -40,7 +40,8 @@ impl<A> Default for Demand<A> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rows {
     pub frontends: usize,
-    pub pool_rows: usize,
+    /// Of all pools.
+    pub in_pools: usize,
     /// Of each Maglev table, where there is one among the pools.
     pub table_slots: Option<u16>,
     pub members: usize,

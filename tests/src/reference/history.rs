@@ -182,15 +182,16 @@ fn restriction(net: Net) -> impl Strategy<Value = Vec<Step>> {
 
 /// A client dials a frontend, then each endpoint itself, and somebody complains.
 fn direct_after_frontend(net: Net) -> impl Strategy<Value = Vec<Step>> {
-    (opening(net), shape(), vec(prop_oneof![2 => error(net), 1 => answer()], 3)).prop_map(
-        move |((_, transport, ends), shape, then)| {
+    (opening(net), shape(), vec(prop_oneof![2 => error(net), 1 => answer()], 3), 0_usize..4, error(net)).prop_map(
+        move |((_, transport, ends), shape, then, back, error)| {
             let places = [(2, 8080), (20, 8080), (21, 8080), (21, 8081)].map(|(host, port)| (net.host(host), port));
             let tos = [ends.1].into_iter().chain(places);
             let dials = tos.map(|to| {
                 let ends = (ends.0, to);
                 Step::Packet { program: Program::WorkloadIngress, transport, ends, shape }
             });
-            dials.chain(then).collect()
+            let answer = Step::Answer { program: None, transport, back, shape, cut: None };
+            dials.chain([answer, about(&error, None, 0)]).chain(then).collect()
         },
     )
 }
@@ -241,19 +242,19 @@ fn only_choice(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// Two complain about the answer to a request.
+/// The client complains about an answer, and the receiver about the request, which may be the client itself.
 fn complaint(net: Net) -> impl Strategy<Value = Vec<Step>> {
     (opening(net), shape(), error(net), error(net)).prop_map(|((_, transport, ends), shape, one, other)| {
-        let about = |error, to| match error {
-            Step::Error { kind, is_by_receiver, quote, .. } => {
-                Step::Error { program: None, kind, back: to, is_by_receiver, quote }
-            }
-            step => step,
-        };
         let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
         let answer = Step::Answer { program: None, transport, back: 0, shape, cut: None };
-        vec![packet, answer, about(one, 0), about(other, 1)]
+        vec![packet, answer, about(&one, None, 0), about(&other, Some(Program::WorkloadIngress), 2)]
     })
+}
+
+/// The same complaint about another packet, at another hook.
+fn about(error: &Step, program: Option<Program>, back: usize) -> Step {
+    let Step::Error { kind, is_by_receiver, quote, .. } = error else { panic!("{error:?} complains of nothing") };
+    Step::Error { program, kind: *kind, back, is_by_receiver: *is_by_receiver, quote: *quote }
 }
 
 /// A connection that is answered and closed by both, and then dialled again.
