@@ -89,7 +89,10 @@ fn many_flows_are_deleted() {
     }
     assert_eq!(walk(&mut machine), Garbage { flows4: 10_000, entries4: 20_000, ..Garbage::default() });
     machine.age_flows(121);
-    assert_eq!(walk(&mut machine), Garbage { entries4: 20_000, collected: 10_000, ..Garbage::default() });
+    let garbage = walk(&mut machine);
+    assert_eq!((garbage.flows4, garbage.collected), (0, 10_000));
+    // The walk comes to either half of a flow first, and then to the other only if it has copied both before.
+    assert!((10_000..=20_000).contains(&garbage.entries4), "{garbage:?}");
     assert!(machine.flows().is_empty());
 }
 

@@ -15,7 +15,7 @@ const MANY_EMBRYOS: usize = 1_024;
 
 /// Histories of each family; `HISTORIES` asks for more.
 fn histories() -> u32 {
-    std::env::var("HISTORIES").map_or(600, |count| count.parse().expect("HISTORIES is a number"))
+    std::env::var("HISTORIES").map_or(400, |count| count.parse().expect("HISTORIES is a number"))
 }
 
 #[test]
