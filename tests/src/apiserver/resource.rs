@@ -81,7 +81,24 @@ impl Resource {
         let mut object = match self {
             Self::Services => json!({"spec": {}, "status": {"loadBalancer": {}}}),
             Self::EndpointSlices => json!({"addressType": "", "endpoints": null, "ports": null}),
-            Self::Nodes | Self::ServiceCidrs => json!({"spec": {}, "status": {}}),
+            Self::Nodes => {
+                let texts = [
+                    "architecture",
+                    "bootID",
+                    "containerRuntimeVersion",
+                    "kernelVersion",
+                    "kubeProxyVersion",
+                    "kubeletVersion",
+                    "machineID",
+                    "operatingSystem",
+                    "osImage",
+                    "systemUUID",
+                ];
+                let empty: serde_json::Map<_, _> = texts.map(|name| (name.to_owned(), json!(""))).into_iter().collect();
+                let endpoints = json!({"kubeletEndpoint": {"Port": 0}});
+                json!({"spec": {}, "status": {"daemonEndpoints": endpoints, "nodeInfo": empty}})
+            }
+            Self::ServiceCidrs => json!({"spec": {}, "status": {}}),
         };
         object["kind"] = json!(self.kind());
         object["apiVersion"] = json!(self.api_version());
