@@ -87,6 +87,10 @@ impl FlowRing {
         }
         // In the order of the numbers: the table's elements are handed out as they are asked for.
         rows.sort_unstable();
+        // Nobody has opened these flows at their edge.
+        if let Some((key, _)) = rows.first() {
+            dataplane.maps().expect_flows(key.edge)?;
+        }
         dataplane.maps().v4.flows.upsert(&rows, 0)?;
         Ok(Self { dataplane, order, _pins: pins })
     }
