@@ -16,7 +16,7 @@ use aya::sys::{Stats, enable_stats};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::links::{Class, Link};
 use lb_agent::dataplane::object::EMPTY_PROGRAM;
-use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Repair, Settings, Sizes, Timeouts};
+use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Sizes};
 use lb_common::addr::{Family, Proto};
 use lb_common::table::{Backend, Counter, FrontendKey, PoolKey, Scope, Scopes};
 use lb_tests::address::UPLINK;
@@ -323,14 +323,7 @@ fn interfaces(lab: &Lab) -> impl Iterator<Item = String> {
 fn open(test: &str, services: u32) -> Result<(BpfDataplane, PinFolder)> {
     let pins = PinFolder::new(test);
     let sizes = Sizes { backends_max: services * 2 + 2, ..Sizes::default() };
-    let settings = Settings {
-        pin_path: pins.path(),
-        sizes,
-        timeouts: Timeouts::default(),
-        rejects_per_sec: 1000,
-        repair: Repair::Off,
-    };
-    Ok((BpfDataplane::open(&settings)?, pins))
+    Ok((pins.open(sizes)?, pins))
 }
 
 /// The program that does nothing, at both hooks of every pod's interface.

@@ -79,14 +79,7 @@ impl Ring {
             embryos_max: FLOWS_MAX,
             ..Sizes::default()
         };
-        let settings = Settings {
-            pin_path: pins.path(),
-            sizes,
-            timeouts: Timeouts::default(),
-            rejects_per_sec: 1000,
-            repair: Repair::Off,
-        };
-        let mut dataplane = BpfDataplane::open(&settings)?;
+        let mut dataplane = pins.open(sizes)?;
         fill::<[u8; 4]>(&mut dataplane, len, 1)?;
         fill::<[u8; 16]>(&mut dataplane, len, len + 3)?;
         Ok(Self { dataplane, len, _pins: pins })
@@ -145,8 +138,16 @@ impl PinFolder {
         Self(format!("/sys/fs/bpf/lb-bench-{}-{name}", std::process::id()).into())
     }
 
-    pub fn path(&self) -> PathBuf {
-        self.0.clone()
+    /// Loads the programs over tables of these sizes, pinned here.
+    pub fn open(&self, sizes: Sizes) -> Result<BpfDataplane> {
+        let settings = Settings {
+            pin_path: self.0.clone(),
+            sizes,
+            timeouts: Timeouts::default(),
+            rejects_per_sec: 1000,
+            repair: Repair::Off,
+        };
+        Ok(BpfDataplane::open(&settings)?)
     }
 }
 

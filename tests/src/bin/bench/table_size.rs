@@ -5,9 +5,9 @@
 //! order of chance, so that neighbours there are none in memory.
 
 use anyhow::Result;
+use lb_agent::dataplane::Sizes;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::object::EMPTY_PROGRAM;
-use lb_agent::dataplane::{Repair, Settings, Sizes, Timeouts};
 use lb_common::addr::Proto;
 use lb_common::table::{Counter, Direction, Flow, FlowKey, FlowState, Tuple};
 use lb_tests::machine::EDGE;
@@ -67,14 +67,7 @@ impl FlowRing {
     fn open(log2: u32) -> Result<Self> {
         let pins = PinFolder::new(&format!("flows{log2}"));
         let sizes = Sizes { flows_max: 1 << log2, ..Sizes::default() };
-        let settings = Settings {
-            pin_path: pins.path(),
-            sizes,
-            timeouts: Timeouts::default(),
-            rejects_per_sec: 1000,
-            repair: Repair::Off,
-        };
-        let dataplane = BpfDataplane::open(&settings)?;
+        let dataplane = pins.open(sizes)?;
         // Two entries for each flow; the last two flows are a ring of their own.
         let order = shuffled((1 << log2) / 4);
         let (large, small) = order.split_at(order.len() - 2);
