@@ -11,14 +11,26 @@ use lb_tests::scene::Scene;
 
 /// Narrower than any other link here, and wide enough for IPv6.
 const NARROW: &str = "1300";
+/// What fits a link of 1,500 bytes in both families.
+const WIDE_SEGMENT: &str = "1440";
 /// Bytes that are sent and come back: many full segments.
 const TRANSFER: usize = 1 << 20;
 /// A port that no pod serves.
 const CLOSED: u16 = 9;
 
-/// Narrows the node's side of a pod's link, so that the node is the hop that complains.
-fn narrow(scene: &Scene, pod: &str) {
-    scene.lab.node.ip(&[format!("link set {} mtu {NARROW}", scene.lab.pod(pod).interface)]);
+/// Narrows both ends of a pod's link, as what is too long for the receiving end is dropped and nobody complains. The
+/// pod goes on asking for segments of the old width (MSS): else the client would send none that is too long for it.
+fn narrow(scene: &Scene, name: &str) {
+    let pod = scene.lab.pod(name);
+    for family in FAMILIES {
+        let route = pod.netns.run("ip", &[flag(family), "route", "show", "default"]);
+        let mut words: Vec<&str> = vec![flag(family), "route", "change"];
+        words.extend(route.split_whitespace().take_while(|word| *word != "pref"));
+        words.extend(["advmss", WIDE_SEGMENT]);
+        pod.netns.run("ip", &words);
+    }
+    pod.netns.ip(&[format!("link set eth0 mtu {NARROW}")]);
+    scene.lab.node.ip(&[format!("link set {} mtu {NARROW}", pod.interface)]);
 }
 
 #[test]
