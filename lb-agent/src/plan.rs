@@ -50,7 +50,8 @@ impl Steps {
         let ranges = Difference::of(&realised.source_ranges, &wanted.source_ranges);
         let frontends = Difference::of(&realised.frontends, &wanted.frontends);
         let (drain, delete) = retire(&realised.frontends, frontends.gone, drained);
-        let upserts = [frontends.upserts, drain].concat();
+        let mut upserts = frontends.upserts;
+        upserts.extend(drain);
         let push = |phase: &mut Vec<Op>, is_empty: bool, op: FamilyOp<A>| {
             if !is_empty {
                 phase.push(A::op(op));
@@ -69,7 +70,11 @@ impl Steps {
     fn in_order(self) -> Vec<Op> {
         let phases = [&self.member_deletes, &self.frontend_deletes, &self.referent_deletes];
         let is_deleting = phases.iter().any(|phase| !phase.is_empty());
-        let mut ops = [self.referents, self.member_deletes, self.scopes, self.frontends].concat();
+        // Moved, not copied: the first plan of a large cluster holds all of its rows.
+        let mut ops = self.referents;
+        ops.extend(self.member_deletes);
+        ops.extend(self.scopes);
+        ops.extend(self.frontends);
         if is_deleting {
             // Packets that read a scope or frontend before the switch are done with what it named.
             ops.push(Op::Settle);

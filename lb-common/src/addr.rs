@@ -22,7 +22,20 @@ pub enum Family {
 ///
 /// The packet path and the tables are generic over it; nothing is written twice per family.
 pub trait Addr:
-    Copy + Eq + Ord + Hash + Debug + FromBytes + IntoBytes + Immutable + KnownLayout + Into<IpAddr> + Sized + 'static
+    Copy
+    + Send
+    + Sync
+    + Eq
+    + Ord
+    + Hash
+    + Debug
+    + FromBytes
+    + IntoBytes
+    + Immutable
+    + KnownLayout
+    + Into<IpAddr>
+    + Sized
+    + 'static
 {
     const FAMILY: Family;
 

@@ -34,7 +34,9 @@ pub const LAYOUT_VERSION: u32 = 6;
 /// A key or value of a map: plain bytes without padding.
 ///
 /// Implemented by [`table_type!`] only, which proves the absence of padding.
-pub trait TableType: Copy + zerocopy::TryFromBytes + zerocopy::Immutable + zerocopy::KnownLayout + 'static {
+pub trait TableType:
+    Copy + Send + Sync + zerocopy::TryFromBytes + zerocopy::Immutable + zerocopy::KnownLayout + 'static
+{
     /// Evaluated where the type is written to a map; fails the build when the compiler added padding.
     const NO_PADDING: ();
 }
