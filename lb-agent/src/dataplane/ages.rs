@@ -46,11 +46,9 @@ impl Ages {
 
     /// These frontends have begun to balance.
     pub fn balanced(&self, frontends: &[u32], now_jiffies: u64) -> Result<(), Error> {
-        for id in frontends {
-            sys::update_array(self.frontends.as_fd(), *id, &FrontendAge { balanced_jiffies: now_jiffies })
-                .map_err(writing("frontend_ages"))?;
-        }
-        Ok(())
+        let age = FrontendAge { balanced_jiffies: now_jiffies };
+        sys::update_array_batch(self.frontends.as_fd(), frontends, age)
+            .map_err(|error| writing("frontend_ages")(error.source))
     }
 
     /// Flows of a family may have been evicted, and may be missed until then.

@@ -146,17 +146,43 @@ pub fn update_batch<K: TableType, V: TableType>(
     flags: u64,
 ) -> std::result::Result<(), BatchError> {
     const { (K::NO_PADDING, V::NO_PADDING) };
-    assert_eq!(keys.len(), values.len(), "a row is a key and a value");
+    assert_eq!(keys.len(), values.len(), "as many values as keys");
     for (chunk, (keys, values)) in keys.chunks(BATCH).zip(values.chunks(BATCH)).enumerate() {
-        let mut attr = zeroed();
-        attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
-        attr.batch.keys = keys.as_ptr() as u64;
-        attr.batch.values = values.as_ptr() as u64;
-        attr.batch.count = keys.len() as u32;
-        attr.batch.elem_flags = flags;
-        run_batch(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr, chunk)?;
+        update_chunk(map, keys, values, flags, chunk)?;
     }
     Ok(())
+}
+
+/// Writes one value to many elements of an array.
+pub fn update_array_batch<V: TableType>(
+    map: BorrowedFd<'_>,
+    indexes: &[u32],
+    value: V,
+) -> std::result::Result<(), BatchError> {
+    const { V::NO_PADDING };
+    let values = vec![value; indexes.len().min(BATCH)];
+    for (chunk, indexes) in indexes.chunks(BATCH).enumerate() {
+        update_chunk(map, indexes, &values[..indexes.len()], 0, chunk)?;
+    }
+    Ok(())
+}
+
+/// Writes the rows of one call, the `chunk`th.
+fn update_chunk<K, V>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+    flags: u64,
+    chunk: usize,
+) -> std::result::Result<(), BatchError> {
+    assert_eq!(keys.len(), values.len(), "a row is a key and a value");
+    let mut attr = zeroed();
+    attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
+    attr.batch.keys = keys.as_ptr() as u64;
+    attr.batch.values = values.as_ptr() as u64;
+    attr.batch.count = keys.len() as u32;
+    attr.batch.elem_flags = flags;
+    run_batch(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr, chunk)
 }
 
 /// Deletes rows; one that is not there is skipped.
