@@ -77,3 +77,39 @@ fn the_api_server_comes_and_goes() {
     agent.terminate();
     agent.unload();
 }
+
+/// What an operator sees of a server that cannot answer: at once, and with the reason.
+#[test]
+fn a_refused_list_is_told() {
+    let node = Netns::create("kube503", "node");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = node.inside(ApiServer::start);
+    serve(&server, "steady", 1);
+    server.misbehave(|faults| faults.refused_lists = [(Resource::EndpointSlices, 503)].into());
+    let mut agent = Agent::new(&node, folder.path(), folder.path()).following(server.kubeconfig());
+    agent.spawn();
+    deadline::until_true("the probe tells", || {
+        agent.page("/readyz").is_some_and(|(code, text)| {
+            code == 503 && text.contains("first list") && text.contains("API: EndpointSlice: not followed for")
+        })
+    });
+    let lists = || {
+        let asked = server.asked();
+        asked.iter().filter(|asked| asked.resource == Resource::EndpointSlices && !asked.is_watch).count()
+    };
+    let before = lists();
+    let (_, text) = agent.page("/readyz").expect("it listens");
+    assert!(text.contains("nothing was told yet: the API server answered 503"), "{text}");
+    let metrics = page(&agent, "/metrics");
+    let line = metrics.lines().find(|line| line.contains("source_failures{kind=\"EndpointSlice\"}"));
+    let failures = line.and_then(|line| line.rsplit(' ').next()).and_then(|count| count.parse::<usize>().ok());
+    // Of those that were asked then, none was hidden; the last may be under way.
+    assert!(failures.is_some_and(|failures| failures > 0 && failures + 1 >= before), "{before}: {line:?}");
+    assert!(page(&agent, "/warnings").contains("answered 503"));
+    assert!(agent.log().contains("the API is not followed"), "{}", agent.log());
+    server.misbehave(|faults| faults.refused_lists.clear());
+    deadline::until_true("it is served", || agent.page("/readyz").is_some_and(|(_, text)| text == "ok\n"));
+    assert!(balances(&agent, "192.0.2.1"));
+    agent.terminate();
+    agent.unload();
+}

@@ -23,7 +23,7 @@ use crate::interfaces::Event;
 use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
 use crate::metrics::{self, Metrics};
 use crate::model::Change;
-use crate::source::connection::Connections;
+use crate::source::connection::{Connection, Connections};
 use crate::source::dir::DirSource;
 use crate::source::kube::KubeSource;
 use crate::status::{Status, TURN_INTERVAL};
@@ -95,7 +95,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 struct Inputs {
     batches: mpsc::Receiver<Vec<Change>>,
     /// How the source is doing.
-    connections: Connections,
+    connections: watch::Receiver<Vec<Connection>>,
     links: mpsc::Receiver<Vec<Event>>,
     questions: mpsc::Receiver<ServicesQuestion>,
     signals: Signals,
@@ -130,6 +130,8 @@ async fn turn_until_stopped<D: Attach>(
                 let deciding_keys = agent.deciding_keys();
                 let _ = question.send(Services { pin_path: pin_path.to_owned(), names, deciding_keys });
             }
+            // To be published below; of a source that has to ask nobody there are no news.
+            Ok(()) = inputs.connections.changed() => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         if agent.turn(Instant::now()) {
@@ -138,23 +140,25 @@ async fn turn_until_stopped<D: Attach>(
                 Err(error) => tracing::warn!(%error, "audit: the interfaces could not be listed"),
             }
         }
-        let connections = inputs.connections.now();
+        let connections = inputs.connections.borrow_and_update().clone();
         status.send_replace(Arc::new(agent.status(Instant::now()).with_connections(connections)));
     }
 }
 
 /// Starts the source: a folder on a thread of its own, as files are read; the API as a task.
-async fn start_source(source: &Source) -> anyhow::Result<(mpsc::Receiver<Vec<Change>>, Connections)> {
+async fn start_source(
+    source: &Source,
+) -> anyhow::Result<(mpsc::Receiver<Vec<Change>>, watch::Receiver<Vec<Connection>>)> {
     let (sender, batches) = mpsc::channel(BATCHES_MAX);
     match source {
         Source::Directory { path, claim } => {
             let directory = DirSource::open(path).context("--source")?.claiming(claim.clone());
             std::thread::Builder::new().name("source".into()).spawn(move || directory.run(&sender))?;
-            Ok((batches, Connections::default()))
+            Ok((batches, Connections::default().subscribe()))
         }
         Source::Kube(settings) => {
             let api = KubeSource::open(settings).await.context("--source=kube")?;
-            let connections = api.connections();
+            let connections = api.connections().subscribe();
             tokio::spawn(api.watch(sender));
             Ok((batches, connections))
         }

@@ -22,7 +22,7 @@ macro_rules! expectations {
     ($($name:ident,)*) => {
         /// All of them.
         #[allow(dead_code, reason = "listed where a real server runs them")]
-        pub const ALL: &[(&str, Expectation)] = &[$((stringify!($name), $name)),*];
+        pub const ALL: &[(&str, $crate::expectations::Expectation)] = &[$((stringify!($name), $name)),*];
 
         #[cfg(test)]
         mod on_our_server {
@@ -57,18 +57,8 @@ pub fn labelled(mut object: Value, name: &str, value: &str) -> Value {
     object
 }
 
-/// An agent that has programmed two Services. The first must never stop working.
-fn pair(server: &dyn Api) -> Stage {
-    put(server, service("steady", 1));
-    put(server, service("other", 2));
-    let mut stage = Stage::follow(server);
-    stage.until_in_step_with(server);
-    stage.keep(&["192.0.2.1:80"]);
-    stage
-}
-
 fn first_list_and_changes_are_programmed(server: &mut dyn Api) {
-    let mut stage = pair(server);
+    let mut stage = Stage::with_two(server);
     put(server, service("new", 3));
     stage.until_in_step_with(server);
     server.put(slice("other", "1", &[2, 4, 6]).object());
@@ -79,7 +69,7 @@ fn first_list_and_changes_are_programmed(server: &mut dyn Api) {
 }
 
 fn the_last_state_stays_while_the_server_is_away(server: &mut dyn Api) {
-    let mut stage = pair(server);
+    let mut stage = Stage::with_two(server);
     stage.keep(&["192.0.2.2:80"]);
     let before = stage.text();
     server.stop();

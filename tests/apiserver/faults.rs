@@ -6,16 +6,13 @@ use lb_tests::apiserver::{ApiServer, Resource, WatchFault};
 use lb_tests::deadline;
 use lb_tests::manifest;
 
+use crate::requests::{asked_for_a_second_page, asked_since};
 use crate::stage::{Stage, put, service, slice, vip, web};
 
 /// A server with two Services, and an agent that has programmed them. The first must never stop working.
 fn pair() -> (ApiServer, Stage) {
     let server = ApiServer::start();
-    put(&server, service("steady", 1));
-    put(&server, service("other", 2));
-    let mut stage = Stage::follow(&server);
-    stage.until_in_step_with(&server);
-    stage.keep(&["192.0.2.1:80"]);
+    let stage = Stage::with_two(&server);
     (server, stage)
 }
 
@@ -53,9 +50,7 @@ fn nothing_is_touched_between_the_pages_of_a_first_list() {
     stage.restart();
     deadline::until_true("the second page is asked for", || {
         assert!(!stage.turn(), "the list is not complete");
-        server.asked()[asked_before..]
-            .iter()
-            .any(|asked| asked.resource == Resource::Services && asked.query.iter().any(|(name, _)| name == "continue"))
+        asked_for_a_second_page(&server, asked_before)
     });
     assert_eq!(stage.dataplane.tables, before);
     server.misbehave(|faults| faults.held_pages.clear());
@@ -203,9 +198,7 @@ fn a_restart_without_a_server_keeps_everything() {
     stage.keep(&["192.0.2.2:80"]);
     server.stop();
     stage.restart();
-    stage.until("all kinds are tried again", |stage| {
-        stage.connections().iter().all(|connection| connection.phase == Phase::Retrying)
-    });
+    stage.until_away();
     let before = stage.text();
     put(&server, service("new", 3));
     server.resume();
@@ -234,6 +227,68 @@ fn missing_rights_are_told_with_the_remedy() {
     assert!(!stage.turn(), "slices have not been listed");
     server.misbehave(|faults| faults.refused_lists.clear());
     stage.until_in_step_with(&server);
+}
+
+/// A refusal is told when it happens: nothing tries again in silence. 429, 503 and 504 are what HTTP clients like to
+/// hide.
+#[test]
+fn each_refusal_is_told() {
+    for code in [429, 500, 503, 504] {
+        let (server, mut stage) = pair();
+        for is_watch in [true, false] {
+            let before = server.asked().len();
+            let failures = stage.connection(Kind::Service).failures;
+            let refused = [(Resource::Services, code)];
+            server.misbehave(|faults| {
+                faults.refused_watches = refused.into();
+                if !is_watch {
+                    faults.refused_lists = refused.into();
+                }
+            });
+            server.afflict_watches(WatchFault::Cut);
+            stage.until("it is asked again", |_| {
+                let asked = asked_since(&server, before, Resource::Services);
+                asked.into_iter().filter(|asked_to_watch| *asked_to_watch == is_watch).count() >= 3
+            });
+            // The last of them may be under way.
+            let told = stage.connection(Kind::Service);
+            assert!(told.failures >= failures + 2, "{code}: {told:?}");
+            assert_eq!(told.phase, Phase::Retrying, "{code}");
+            let error = told.last_error.unwrap_or_default();
+            assert!(error.contains(&format!("answered {code}")), "{error}");
+            let warning = stage.connection(Kind::Service).warning().map(|warning| warning.to_string());
+            assert!(warning.is_some_and(|text| text.contains(&code.to_string())), "{code}");
+        }
+        server.misbehave(|faults| {
+            faults.refused_watches.clear();
+            faults.refused_lists.clear();
+        });
+        put(&server, service("new", 3));
+        stage.until_in_step_with(&server);
+    }
+}
+
+/// The pages of a list are all of one version: who goes and comes again in between is found by the watch.
+#[test]
+fn a_service_that_is_made_anew_between_two_pages() {
+    let (server, mut stage) = pair();
+    put(&server, (3..8).flat_map(|last| service(&format!("s{last}"), last)));
+    stage.until_in_step_with(&server);
+    server.misbehave(|faults| faults.held_pages = [Resource::Services].into());
+    let before = server.asked().len();
+    server.afflict_watches(WatchFault::Expired);
+    stage.until("the second page is asked for", |_| asked_for_a_second_page(&server, before));
+    for (name, last) in [("other", 2), ("s7", 7)] {
+        assert!(server.delete(Resource::Services, "default", name));
+        let mut anew = web(name, last).port("more", "TCP", 81, 8081).ingress(manifest::ingress(vip(last), "Proxy"));
+        anew = anew.metadata("uid", serde_json::json!(format!("anew-{name}")));
+        server.put(anew.object());
+    }
+    server.misbehave(|faults| faults.held_pages.clear());
+    stage.until_in_step_with(&server);
+    for address in ["192.0.2.2:81", "192.0.2.7:81"] {
+        assert!(stage.text().contains(address), "{address}: {}", stage.text());
+    }
 }
 
 /// EPS-06: a pod moves between slices while nobody looks; the list brings both halves at once.

@@ -1,15 +1,25 @@
 //! What is asked of the server, and how often: lists only where they are needed.
 
+use std::time::{Duration, Instant};
+
 use lb_agent::model::Kind;
+use lb_agent::source::kube::Pace;
 use lb_tests::apiserver::{ApiServer, Resource, WatchFault};
 use serde_json::json;
 
-use crate::stage::{Stage, put, service};
+use crate::stage::{PACE, Stage, put, service, settings};
 
 /// Requests for a kind since there were `before` of all kinds: whether each was a watch.
-fn asked_since(server: &ApiServer, before: usize, resource: Resource) -> Vec<bool> {
+pub fn asked_since(server: &ApiServer, before: usize, resource: Resource) -> Vec<bool> {
     let asked = server.asked();
     asked[before..].iter().filter(|asked| asked.resource == resource).map(|asked| asked.is_watch).collect()
+}
+
+/// Whether the second page of Services was asked for since then.
+pub fn asked_for_a_second_page(server: &ApiServer, before: usize) -> bool {
+    let asked = server.asked();
+    let mut lists = asked[before..].iter().filter(|asked| asked.resource == Resource::Services);
+    lists.any(|asked| asked.query.iter().any(|(name, _)| name == "continue"))
 }
 
 /// A server with a Service, and an agent that has listed and watches it.
@@ -80,11 +90,7 @@ fn a_later_list_is_told_whole() {
         faults.held_pages = [Resource::Services].into();
         faults.held_lists.clear();
     });
-    stage.until("the second page is asked for", |_| {
-        let asked = server.asked();
-        let mut lists = asked[before..].iter().filter(|asked| asked.resource == Resource::Services);
-        lists.any(|asked| asked.query.iter().any(|(name, _)| name == "continue"))
-    });
+    stage.until("the second page is asked for", |_| asked_for_a_second_page(&server, before));
     stage.turn();
     assert!(!stage.text().contains("192.0.2.9"), "{}", stage.text());
     server.misbehave(|faults| {
@@ -93,4 +99,30 @@ fn a_later_list_is_told_whole() {
     });
     stage.until_in_step_with(&server);
     assert!(stage.text().contains("192.0.2.9"), "{}", stage.text());
+}
+
+/// A server that refuses lists, or watches, is asked no more often than the schedule allows in the time that it took.
+#[test]
+fn a_server_in_trouble_is_not_hammered() {
+    const PATIENT: Pace = Pace { retry_min: Duration::from_millis(40), retry_max: Duration::from_millis(320), ..PACE };
+    for refuses_lists in [true, false] {
+        let server = ApiServer::start();
+        server.misbehave(|faults| {
+            let refused = Resource::ALL.map(|resource| (resource, 503)).into();
+            if refuses_lists { faults.refused_lists = refused } else { faults.refused_watches = refused }
+        });
+        let begin = Instant::now();
+        let mut stage = Stage::with(lb_agent::source::kube::Settings { pace: PATIENT, ..settings(&server) });
+        put(&server, service("steady", 1));
+        stage.until("it is asked again and again", |_| asked_since(&server, 0, Resource::Services).len() >= 8);
+        let asked = asked_since(&server, 0, Resource::Services);
+        let mut left = begin.elapsed();
+        // A list is followed by its watch at once; each wait is at least half of the nominal one.
+        let hurried = asked.windows(2).filter(|pair| !pair[0] && pair[1]).count();
+        let (mut allowed, mut nominal) = (1, PATIENT.retry_min);
+        while let Some(rest) = left.checked_sub(nominal / 2) {
+            (left, allowed, nominal) = (rest, allowed + 1, (nominal * 2).min(PATIENT.retry_max));
+        }
+        assert!(asked.len() - hurried <= allowed, "{} of at most {allowed}: {asked:?}", asked.len() - hurried);
+    }
 }

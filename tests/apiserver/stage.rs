@@ -11,7 +11,7 @@ use lb_agent::desired::{Limits, Policy, Selection, Services, VendorAnnotations};
 use lb_agent::model::{Change, Kind};
 use lb_agent::render;
 use lb_agent::source::claim::Claim;
-use lb_agent::source::connection::{Connection, Connections};
+use lb_agent::source::connection::{Connection, Connections, Phase};
 use lb_agent::source::dir::Folder;
 use lb_agent::source::kube::{KubeSource, Pace, Settings};
 use lb_common::table::Mode;
@@ -74,6 +74,17 @@ impl Stage {
     #[track_caller]
     pub fn follow(server: &dyn Api) -> Self {
         Self::with(settings(server))
+    }
+
+    /// An agent that has programmed two Services, `steady` and `other`. The first must never stop working.
+    #[track_caller]
+    pub fn with_two(server: &dyn Api) -> Self {
+        put(server, service("steady", 1));
+        put(server, service("other", 2));
+        let mut stage = Self::follow(server);
+        stage.until_in_step_with(server);
+        stage.keep(&["192.0.2.1:80"]);
+        stage
     }
 
     #[track_caller]
@@ -150,6 +161,14 @@ impl Stage {
             normal(&self.dataplane.tables),
             self.connections()
         );
+    }
+
+    /// Turns until the server is missed.
+    #[track_caller]
+    pub fn until_away(&mut self) {
+        self.until("all kinds are tried again", |stage| {
+            stage.connections().iter().all(|connection| connection.phase == Phase::Retrying)
+        });
     }
 
     /// The tables, for people.

@@ -1,7 +1,6 @@
 //! What a real cluster loses and forgets: the API server crashes, others go on, and etcd compacts the history away.
 
 use lb_agent::model::Kind;
-use lb_agent::source::connection::Phase;
 use lb_tests::api::Api;
 use lb_tests::apiserver::Resource;
 use lb_tests::kubernetes::Kubernetes;
@@ -16,30 +15,14 @@ pub const ALL: &[(&str, Test)] = &[
     ("loss::a_watch_that_ends_in_time_goes_on", a_watch_that_ends_in_time_goes_on),
 ];
 
-/// An agent that has programmed two Services. The first must never stop working.
-fn pair(server: &Kubernetes) -> Stage {
-    put(server, service("steady", 1));
-    put(server, service("other", 2));
-    let mut stage = Stage::follow(server);
-    stage.until_in_step_with(server);
-    stage.keep(&["192.0.2.1:80"]);
-    stage
-}
-
-fn until_away(stage: &mut Stage) {
-    stage.until("the server is missed", |stage| {
-        stage.connections().iter().all(|connection| connection.phase == Phase::Retrying)
-    });
-}
-
 /// T1. A server that starts knows nothing of before: a watch from there gets 410.
 fn deletions_while_the_server_is_away_are_found(server: &mut Kubernetes) {
     for flags in [&[][..], &["--watch-cache=false"]] {
         server.clean();
-        let mut stage = pair(server);
+        let mut stage = Stage::with_two(server);
         stage.keep(&["192.0.2.2:80"]);
         server.stop();
-        until_away(&mut stage);
+        stage.until_away();
         let before = stage.text();
         server.delete_in_etcd(Resource::Services, "default", "other");
         server.delete_in_etcd(Resource::EndpointSlices, "default", "other-1");
@@ -61,9 +44,9 @@ fn deletions_while_the_server_is_away_are_found(server: &mut Kubernetes) {
 fn a_position_that_was_compacted_away_is_listed_anew(server: &mut Kubernetes) {
     server.stop();
     server.resume_with(&["--watch-cache=false"]);
-    let mut stage = pair(server);
+    let mut stage = Stage::with_two(server);
     server.stop();
-    until_away(&mut stage);
+    stage.until_away();
     server.compact();
     server.resume_with(&["--watch-cache=false"]);
     stage.until("all is listed anew", |stage| stage.connections().iter().all(|connection| connection.lists == 2));
@@ -74,11 +57,11 @@ fn a_position_that_was_compacted_away_is_listed_anew(server: &mut Kubernetes) {
 
 /// T2: the agent restarts while the server is away, and the server comes back with less.
 fn a_restart_of_the_agent_without_a_server(server: &mut Kubernetes) {
-    let mut stage = pair(server);
+    let mut stage = Stage::with_two(server);
     stage.keep(&["192.0.2.2:80"]);
     server.stop();
     stage.restart();
-    until_away(&mut stage);
+    stage.until_away();
     assert!(!stage.turn(), "nothing was listed");
     server.delete_in_etcd(Resource::Services, "default", "other");
     stage.turn();

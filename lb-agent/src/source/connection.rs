@@ -1,7 +1,8 @@
 //! How a source that has to ask others is doing: one connection per kind, shared between the source and whoever shows it.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+
+use tokio::sync::watch;
 
 use crate::model::{Kind, Warning, WarningKind};
 
@@ -65,7 +66,7 @@ impl Phase {
 
 /// The connections of a source. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Connections(Arc<Mutex<Vec<Connection>>>);
+pub struct Connections(watch::Sender<Vec<Connection>>);
 
 impl Connections {
     /// For these kinds, each about to be listed.
@@ -79,24 +80,31 @@ impl Connections {
             failures: 0,
             last_error: None,
         };
-        Self(Arc::new(Mutex::new(kinds.iter().map(connection).collect())))
+        Self(watch::Sender::new(kinds.iter().map(connection).collect()))
     }
 
     /// As they are now; none for a source that has to ask nobody.
     pub fn now(&self) -> Vec<Connection> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
+    }
+
+    /// For whoever wants to be told when one of them changes.
+    pub fn subscribe(&self) -> watch::Receiver<Vec<Connection>> {
+        self.0.subscribe()
     }
 
     /// Changes one. Returns the phase that it was in.
     pub fn change(&self, kind: Kind, phase: Phase, change: impl FnOnce(&mut Connection)) -> Option<Phase> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let connection = all.iter_mut().find(|connection| connection.kind == kind)?;
-        let before = connection.phase;
-        if before != phase {
-            connection.phase = phase;
-            connection.since = Instant::now();
-        }
-        change(connection);
-        Some(before)
+        let mut before = None;
+        self.0.send_modify(|all| {
+            let Some(connection) = all.iter_mut().find(|connection| connection.kind == kind) else { return };
+            before = Some(connection.phase);
+            if connection.phase != phase {
+                connection.phase = phase;
+                connection.since = Instant::now();
+            }
+            change(connection);
+        });
+        before
     }
 }

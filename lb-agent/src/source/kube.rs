@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 use crate::model::{Change, Kind};
 use crate::source::claim::Claim;
 use crate::source::connection::Connections;
-use connect::Connector;
 pub use connect::Error;
+use connect::{Connect as _, Connector};
 use follow::Follower;
 use shared::Shared;
 

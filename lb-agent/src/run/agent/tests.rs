@@ -1,10 +1,12 @@
 //! The agent over a dataplane in memory: when it attaches, when it is ready, what survives failures.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_common::table::Mode;
 use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::config::{Guarding, Source, Times};
@@ -14,8 +16,11 @@ use crate::dataplane::links::{Class, Link};
 use crate::dataplane::{Dataplane, Op, Repair, Settings, Sizes, Tables, Timeouts};
 use crate::desired::{Limits, Policy, Selection, Services, VendorAnnotations};
 use crate::interfaces::{Globs, LinkFacts};
-use crate::model::{Object, WarningKind};
+use crate::model::{Kind, Object, WarningKind};
+use crate::run::{Inputs, Signals, turn_until_stopped};
 use crate::source::claim::Claim;
+use crate::source::connection::Connections;
+use crate::status::TURN_INTERVAL;
 
 /// Tables in memory, and interfaces that are attached or refuse to be.
 #[derive(Default)]
@@ -387,4 +392,29 @@ fn room_that_a_reclaim_makes_is_used() {
     }
     let served: Vec<_> = agent.dataplane.tables.tables.v4.frontends.keys().map(|key| key.addr).collect();
     assert_eq!(served, [[192, 0, 2, 2]]);
+}
+
+/// The loop publishes what has become of the source's connections when it happens, not when it would turn anyway.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_is_told_at_once() {
+    let (agent, now) = started(FakeNode::default());
+    let connections = Connections::starting(&[Kind::Service]);
+    let (_batches, batches) = mpsc::channel(1);
+    let (_links, links) = mpsc::channel(1);
+    let (_questions, questions) = mpsc::channel(1);
+    let signals = Signals::new().expect("signals can be listened to");
+    let inputs = Inputs { batches, connections: connections.subscribe(), links, questions, signals };
+    let (status, mut published) = watch::channel(Arc::new(Status::starting(now)));
+    let begin = tokio::time::Instant::now();
+    connections.change(Kind::Service, crate::source::connection::Phase::Retrying, |connection| {
+        connection.failures += 1;
+        connection.last_error = Some("it answered 503".into());
+    });
+    tokio::select! {
+        _ = turn_until_stopped(agent, inputs, "/nowhere".as_ref(), &status) => panic!("nobody stops it"),
+        told = published.changed() => told.expect("the loop lives"),
+    }
+    assert!(begin.elapsed() < TURN_INTERVAL, "it was told after {:?}", begin.elapsed());
+    let troubles: Vec<String> = published.borrow().troubles().collect();
+    assert!(troubles.len() == 1 && troubles[0].contains("it answered 503"), "{troubles:?}");
 }

@@ -1,6 +1,7 @@
 //! Clients of the API server: from a kubeconfig, or from what a pod is given. Read again for each new client, so that
 //! renewed credentials are found.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,12 @@ use kube::{Client, Config};
 
 /// Patience with the TCP and TLS handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Who makes clients of the API server.
+pub trait Connect {
+    /// A new client.
+    fn client(&self) -> impl Future<Output = Result<Client, Error>> + Send;
+}
 
 /// Where the API server is, and who we are.
 #[derive(Clone, Debug)]
@@ -33,13 +40,6 @@ impl Connector {
         Self { kubeconfig }
     }
 
-    /// A new client, of the configuration as it is now.
-    pub async fn client(&self) -> Result<Client, Error> {
-        let mut config = self.config().await?;
-        config.connect_timeout = Some(CONNECT_TIMEOUT);
-        Client::try_from(config).map_err(|error| Error::Client { problem: with_causes(&error) })
-    }
-
     async fn config(&self) -> Result<Config, Error> {
         let Some(path) = &self.kubeconfig else {
             return Config::incluster().map_err(|error| Error::InCluster { problem: with_causes(&error) });
@@ -50,6 +50,17 @@ impl Connector {
         };
         let kubeconfig = Kubeconfig::read_from(path).map_err(|error| of(&error))?;
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(|error| of(&error))
+    }
+}
+
+impl Connect for Connector {
+    /// Of the configuration as it is now.
+    async fn client(&self) -> Result<Client, Error> {
+        let mut config = self.config().await?;
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        // It would try again for half a minute before anybody is told that it was refused; we do both.
+        config.default_retry = false;
+        Client::try_from(config).map_err(|error| Error::Client { problem: with_causes(&error) })
     }
 }
 

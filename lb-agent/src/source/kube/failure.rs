@@ -1,5 +1,7 @@
 //! Failures of requests and watches, sorted by what to do next.
 
+use std::time::Duration;
+
 use super::connect::{self, with_causes};
 
 /// Why a list or a watch ended before its time.
@@ -13,6 +15,8 @@ pub enum Failure {
     Misunderstood(String),
     /// The server refused or could not: the same again, later.
     Refused(String),
+    /// The same, and it said how much later.
+    Busy { reason: String, pause: Duration },
     /// The connection or the credentials: again with a new client.
     Broken(String),
 }
@@ -22,8 +26,20 @@ impl Failure {
     pub fn reason(&self) -> &str {
         match self {
             Self::Closed => "nobody receives",
-            Self::Expired(reason) | Self::Misunderstood(reason) | Self::Refused(reason) | Self::Broken(reason) => {
-                reason
+            Self::Expired(reason)
+            | Self::Misunderstood(reason)
+            | Self::Refused(reason)
+            | Self::Busy { reason, .. }
+            | Self::Broken(reason) => reason,
+        }
+    }
+
+    /// How long the server wants to be left alone.
+    pub const fn pause(&self) -> Duration {
+        match self {
+            Self::Busy { pause, .. } => *pause,
+            Self::Closed | Self::Expired(_) | Self::Misunderstood(_) | Self::Refused(_) | Self::Broken(_) => {
+                Duration::ZERO
             }
         }
     }
@@ -35,10 +51,12 @@ impl Failure {
             403 => format!("{}; grant get, list and watch", described(status)),
             _ => described(status),
         };
+        let pause = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
         match status.code {
             400 => Self::Misunderstood(reason),
             410 => Self::Expired(reason),
             401 => Self::Broken(reason),
+            _ if pause > 0 => Self::Busy { reason, pause: Duration::from_secs(pause.into()) },
             _ => Self::Refused(reason),
         }
     }

@@ -2,7 +2,7 @@
 //! position. What was told stays while the server is away.
 
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::Client;
@@ -10,10 +10,10 @@ use kube::core::params::{ListParams, WatchParams};
 use kube::core::{ListMeta, Request, WatchEvent};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::backoff::{Backoff, fraction};
-use super::connect::Connector;
+use super::connect::Connect;
 use super::failure::Failure;
 use super::read::{self, Told};
 use super::shared::Shared;
@@ -35,10 +35,10 @@ const WATCH_FAILURES_MAX: u32 = 4;
 const OUTDATED_MAX: u32 = 6;
 
 /// Follows one kind.
-pub struct Follower<'a> {
+pub struct Follower<'a, C> {
     resource: Resource,
     pace: Pace,
-    connector: &'a Connector,
+    connector: &'a C,
     shared: &'a Shared,
     sender: &'a mpsc::Sender<Vec<Change>>,
     client: Option<Client>,
@@ -66,11 +66,11 @@ enum Next {
     Watch,
 }
 
-impl<'a> Follower<'a> {
+impl<'a, C: Connect> Follower<'a, C> {
     pub fn new(
         resource: Resource,
         pace: Pace,
-        connector: &'a Connector,
+        connector: &'a C,
         shared: &'a Shared,
         sender: &'a mpsc::Sender<Vec<Change>>,
     ) -> Self {
@@ -213,6 +213,11 @@ impl<'a> Follower<'a> {
                 Ok(None) if count == 0 && started.elapsed() < WATCH_MIN => {
                     return Err(Failure::Refused("the watch ended at once".into()));
                 }
+                Ok(None) if started.elapsed() < WATCH_MIN => {
+                    // What it brought is good, but what always ends so soon would be asked for without a break.
+                    sleep(self.backoff.delay()).await;
+                    return Ok(());
+                }
                 Ok(None) => {
                     self.backoff.reset();
                     return Ok(());
@@ -230,9 +235,14 @@ impl<'a> Follower<'a> {
         let mut changes = Vec::new();
         let mut count = 0;
         let mut failure = None;
+        let mut has_news = false;
         for event in batch {
+            let is_bookmark = matches!(event, Ok(WatchEvent::Bookmark(_)));
             match event.map_err(Failure::from).and_then(|event| self.take_event(event, &mut changes)) {
-                Ok(()) => count += 1,
+                Ok(()) => {
+                    count += 1;
+                    has_news |= !is_bookmark;
+                }
                 Err(error) => {
                     failure = Some(error);
                     break;
@@ -240,7 +250,7 @@ impl<'a> Follower<'a> {
             }
         }
         self.send(changes).await?;
-        if count > 0 {
+        if has_news {
             self.backoff.reset();
         }
         failure.map_or(Ok(count), Err)
@@ -319,7 +329,7 @@ impl<'a> Follower<'a> {
         if matches!(failure, Failure::Broken(_)) {
             self.client = None;
         }
-        let delay = self.backoff.delay();
+        let delay = self.backoff.delay().max(failure.pause().min(self.pace.retry_max));
         let before = self.shared.failed(self.resource.kind, failure);
         let (kind, reason) = (self.resource.kind.name(), failure.reason());
         if before == Some(Phase::Retrying) {
@@ -327,10 +337,13 @@ impl<'a> Follower<'a> {
         } else {
             tracing::warn!(kind, ?delay, reason, "the API is not followed, trying again; what was told stays");
         }
-        tokio::time::sleep(delay).await;
+        sleep(delay).await;
     }
 }
 
 fn unnamed() -> Failure {
     Failure::Expired("an event without metadata.name".into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Attempts against a server in memory, under a clock that stands still unless everybody waits: when what failed is
+//! tried again.
+
+use std::io;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use futures::stream;
+use kube::Client;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::*;
+use crate::model::Kind;
+use crate::source::claim::Claim;
+use crate::source::connection::Connections;
+use crate::source::kube::connect::Error;
+
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(3);
+/// Timers of tokio are that fine.
+const TICK: Duration = Duration::from_millis(1);
+
+/// What a server answers to the attempt with this number; the flag says whether it is a watch.
+type Answer = fn(usize, bool) -> Response;
+
+/// An attempt: when it came, and whether it was a watch.
+type Attempt = (Instant, bool);
+
+/// A server in memory.
+struct Memory {
+    attempts: UnboundedSender<Attempt>,
+    answer: Answer,
+    count: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Connect for Memory {
+    async fn client(&self) -> Result<Client, Error> {
+        let (attempts, answer, count) = (self.attempts.clone(), self.answer, std::sync::Arc::clone(&self.count));
+        let routes = Router::new().fallback(move |request: Request| {
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            // The test may have seen enough.
+            let _ = attempts.send((Instant::now(), is_watch));
+            let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            std::future::ready(answer(number, is_watch))
+        });
+        Ok(Client::new(routes, "default"))
+    }
+}
+
+/// The first attempts of a follower of a server that answers so.
+async fn attempts(wanted: usize, answer: Answer) -> Vec<Attempt> {
+    let (attempts, mut seen): (_, UnboundedReceiver<Attempt>) = unbounded_channel();
+    let memory = Memory { attempts, answer, count: std::sync::Arc::default() };
+    let pace = Pace { retry_min: RETRY_MIN, retry_max: RETRY_MAX, ..Pace::default() };
+    let resource = Resource { kind: Kind::Node, path: "/api/v1/nodes", labels: None, fields: None };
+    let shared = Shared::new(Claim::default(), Connections::starting(&[Kind::Node]));
+    let (sender, _batches) = mpsc::channel(16);
+    let mut found = Vec::new();
+    tokio::select! {
+        () = Follower::new(resource, pace, &memory, &shared, &sender).follow() => panic!("somebody receives"),
+        () = async {
+            while found.len() < wanted {
+                found.push(seen.recv().await.expect("the server lives"));
+            }
+        } => {}
+    }
+    found
+}
+
+fn refusal(code: u16, details: &str) -> Response {
+    let text = format!(
+        r#"{{"kind":"Status","status":"Failure","code":{code},"reason":"No","message":"no","details":{{{details}}}}}"#
+    );
+    (axum::http::StatusCode::from_u16(code).expect("a code"), text).into_response()
+}
+
+fn broken() -> Response {
+    Response::new(Body::from_stream(stream::iter([Err::<String, _>(io::Error::from(io::ErrorKind::ConnectionReset))])))
+}
+
+fn list() -> Response {
+    r#"{"metadata":{"resourceVersion":"5"},"items":[]}"#.into_response()
+}
+
+const BOOKMARK: &str = "{\"type\":\"BOOKMARK\",\"object\":{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"resourceVersion\":\"6\"}}}\n";
+
+/// A watch that tells this after a while, and ends.
+fn watch_of(secs: u64, text: &'static str) -> Response {
+    Response::new(Body::from_stream(stream::once(async move {
+        tokio::time::sleep(Duration::from_secs(secs)).await;
+        Ok::<_, io::Error>(text)
+    })))
+}
+
+/// The waits before attempts; of those that come at once, there is nothing to see.
+fn pauses(attempts: &[Attempt]) -> Vec<Duration> {
+    let gaps = attempts.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    gaps.filter(|gap| !gap.is_zero()).collect()
+}
+
+/// Each pause is about twice the one before, up to the largest.
+#[track_caller]
+fn assert_grow(pauses: &[Duration]) {
+    let mut nominal = RETRY_MIN;
+    for (number, pause) in pauses.iter().enumerate() {
+        let range = nominal / 2..=nominal * 3 / 2 + TICK;
+        assert!(range.contains(pause), "pause {number} is {pause:?}, not in {range:?}: {pauses:?}");
+        nominal = (nominal * 2).min(RETRY_MAX);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_is_asked_ever_more_rarely() {
+    let refusals: [Answer; 6] = [
+        |_, _| refusal(403, ""),
+        |_, _| refusal(429, ""),
+        |_, _| refusal(500, ""),
+        |_, _| refusal(503, ""),
+        |_, _| refusal(504, ""),
+        |_, _| broken(),
+    ];
+    for answer in refusals {
+        let attempts = attempts(12, answer).await;
+        let pauses = pauses(&attempts);
+        assert_eq!(pauses.len(), 11, "each attempt is waited for: {attempts:?}");
+        assert_grow(&pauses);
+    }
+}
+
+/// Lists that succeed are no reason to hurry while no watch does.
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_watches_fail_is_asked_ever_more_rarely() {
+    let failures: [Answer; 4] = [
+        |_, is_watch| if is_watch { refusal(503, "") } else { list() },
+        |_, is_watch| if is_watch { refusal(410, "") } else { list() },
+        |_, is_watch| if is_watch { broken() } else { list() },
+        |_, is_watch| if is_watch { Response::default() } else { list() },
+    ];
+    for answer in failures {
+        let attempts = attempts(16, answer).await;
+        assert_grow(&pauses(&attempts));
+        // A list is followed by its watch at once; nothing else comes without a pause.
+        let hurried = attempts.windows(2).filter(|pair| pair[1].0 == pair[0].0);
+        assert!(hurried.clone().all(|pair| !pair[0].1 && pair[1].1), "{attempts:?}");
+    }
+}
+
+/// As behind a proxy that allows no long answers: no failure, and no reason to hurry either.
+#[tokio::test(start_paused = true)]
+async fn watches_that_end_at_once_are_renewed_ever_more_rarely() {
+    let attempts = attempts(12, |_, is_watch| if is_watch { watch_of(0, BOOKMARK) } else { list() }).await;
+    assert!(attempts[1..].iter().all(|(_, is_watch)| *is_watch), "no list is needed: {attempts:?}");
+    let pauses = pauses(&attempts);
+    assert_eq!(pauses.len(), 10);
+    assert_grow(&pauses);
+}
+
+/// A watch that lasted is a success; then the first failure is tried again soon.
+#[tokio::test(start_paused = true)]
+async fn a_success_that_lasted_ends_the_patience() {
+    const REFUSED: usize = 8;
+    let attempts = attempts(14, |number, is_watch| match number {
+        _ if number < REFUSED => refusal(503, ""),
+        _ if !is_watch => list(),
+        9 => watch_of(2, ""),
+        _ => refusal(503, ""),
+    })
+    .await;
+    let (before, after) = attempts.split_at(REFUSED);
+    assert_grow(&pauses(before));
+    // The list, its watch, the next one when that ended; from there on it fails.
+    assert_eq!(after.iter().map(|(_, is_watch)| *is_watch).collect::<Vec<_>>(), [false, true, true, true, true, true]);
+    assert_eq!(after[2].0 - after[1].0, Duration::from_secs(2), "a watch that ended in time is renewed at once");
+    assert_grow(&pauses(&after[2..]));
+}
+
+/// A server that says when it wants to be asked again is heeded, within reason.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_patience_gets_it() {
+    let soon = attempts(4, |_, _| refusal(429, r#""retryAfterSeconds":2"#)).await;
+    let wanted = Duration::from_secs(2);
+    assert!(pauses(&soon).iter().all(|pause| (wanted..wanted * 2).contains(pause)), "{soon:?}");
+    let never = attempts(4, |_, _| refusal(503, r#""retryAfterSeconds":86400"#)).await;
+    assert!(pauses(&never).iter().all(|pause| *pause <= RETRY_MAX + TICK), "{never:?}");
+}
