@@ -15,8 +15,7 @@ mod status;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lb_tests::kubernetes::{Assets, Kubernetes, announce_skips};
-use libtest_mimic::{Arguments, Trial};
+use lb_tests::kubernetes::{Assets, Kubernetes, trials};
 
 /// A test of the real server alone.
 type Test = fn(&mut Kubernetes);
@@ -25,49 +24,30 @@ type Test = fn(&mut Kubernetes);
 type Shared = Arc<Mutex<Option<Kubernetes>>>;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    let assets = match Assets::find() {
-        Ok(assets) => assets,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
     let server = Shared::default();
-    let mut trials = Vec::new();
+    let mut tests: Vec<(String, trials::Test)> = Vec::new();
     for (name, expectation) in expectations::ALL {
-        trials.push(trial(&format!("expectations::{name}"), &server, assets.as_ref(), |server| expectation(server)));
+        tests.push((format!("expectations::{name}"), alone(&server, |server| expectation(server))));
     }
     for (name, test) in [likeness::ALL, loss::ALL, rights::ALL, status::ALL].concat() {
-        trials.push(trial(name, &server, assets.as_ref(), test));
+        tests.push((name.to_owned(), alone(&server, test)));
     }
-    if assets.is_none() {
-        announce_skips(trials.len());
-    }
-    let conclusion = libtest_mimic::run(&arguments, trials);
+    let code = trials::run(tests);
     // The processes end with it.
     drop(server.lock().unwrap_or_else(PoisonError::into_inner).take());
-    conclusion.exit_code()
+    code
 }
 
-fn trial(
-    name: &str,
-    server: &Shared,
-    assets: Option<&Assets>,
-    test: impl Fn(&mut Kubernetes) + Send + 'static,
-) -> Trial {
-    let (server, assets) = (Arc::clone(server), assets.cloned());
-    let is_skipped = assets.is_none();
-    let run = move || {
-        let assets = assets.as_ref().ok_or("there is no server to run it on")?;
+/// The test, with the server for itself.
+fn alone(server: &Shared, test: impl Fn(&mut Kubernetes) + Send + 'static) -> trials::Test {
+    let server = Arc::clone(server);
+    Box::new(move |assets| {
         // A test that failed while it had the server leaves nothing that cleaning does not mend.
         let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
         let server = server.get_or_insert_with(|| start(assets));
         server.clean();
         test(server);
-        Ok(())
-    };
-    Trial::test(name, run).with_ignored_flag(is_skipped)
+    })
 }
 
 fn start(assets: &Assets) -> Kubernetes {

@@ -8,36 +8,17 @@ use std::process::ExitCode;
 
 use lb_tests::address::{FAMILIES, vip};
 use lb_tests::deadline::until_true;
-use lb_tests::kubernetes::{Assets, announce_skips};
+use lb_tests::kubernetes::trials;
 use lb_tests::lab::Setup;
 use lb_tests::scene::{BALANCER, Scene};
-use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    let assets = match Assets::find() {
-        Ok(assets) => assets,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
     let own: (&str, policy::Test) = ("the_api_server_crashes_and_comes_back", the_api_server_crashes_and_comes_back);
     let tests = [&[own], policy::ALL].concat();
-    if assets.is_none() {
-        announce_skips(tests.len());
-    }
-    let trials = tests.into_iter().map(|(name, test)| {
-        let assets = assets.clone();
-        let is_skipped = assets.is_none();
-        let run = move || {
-            let assets = assets.as_ref().ok_or("there is no server to run it on")?;
-            test(&|setup, flags| Scene::on_kubernetes(setup, flags, assets));
-            Ok(())
-        };
-        Trial::test(name, run).with_ignored_flag(is_skipped)
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let on_kubernetes = |test: policy::Test| -> trials::Test {
+        Box::new(move |assets| test(&|setup, flags| Scene::on_kubernetes(setup, flags, assets)))
+    };
+    trials::run(tests.into_iter().map(|(name, test)| (name.to_owned(), on_kubernetes(test))).collect())
 }
 
 /// What forwards goes on forwarding while nobody answers, and what changed is found afterwards.

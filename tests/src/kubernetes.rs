@@ -5,6 +5,7 @@
 
 mod assets;
 mod files;
+pub mod trials;
 mod write;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -19,7 +20,7 @@ use crate::apiserver::{Resource, kubeconfig};
 use crate::process::Process;
 use crate::{deadline, leftovers, manifest};
 
-pub use assets::{Assets, announce_skips};
+pub use assets::Assets;
 pub use write::apply;
 
 /// How long either program may take to come up: seconds, on a machine that does nothing else.

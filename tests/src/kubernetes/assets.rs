@@ -41,14 +41,6 @@ impl Assets {
     }
 }
 
-/// Says that tests are skipped, and what would run them.
-pub fn announce_skips(count: usize) {
-    println!(
-        "SKIPPED: {count} tests on a real API server, as {VARIABLE} is not set: it names a folder with kube-apiserver and \
-         etcd"
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
