@@ -5,6 +5,7 @@ use lb_tests::manifest::{self, NODE};
 use serde_json::json;
 
 use crate::expectations::{PROXY_NAME, labelled};
+use crate::extremes::with_annotations_of;
 use crate::stage::{Stage, put, service, slice, vip, web};
 
 #[test]
@@ -71,4 +72,23 @@ fn a_server_that_cannot_select_by_cluster_ip_is_read_whole() {
     };
     assert_eq!(server.asked().iter().filter(selects).count(), 1);
     assert_eq!(stage.connection(lb_agent::model::Kind::Service).lists, 2);
+}
+
+/// Four times what the API allows, as etcd would hold it: it costs memory, and nothing else.
+#[test]
+fn an_object_of_a_mebibyte_is_read() {
+    with_annotations_of(&ApiServer::start(), 1 << 20);
+}
+
+/// The API refuses a mode without an address; where it is there all the same, there is nothing to serve.
+#[test]
+fn a_mode_without_an_address_means_nothing() {
+    let server = ApiServer::start();
+    let bare =
+        web("a", 1).ingress(json!({"ipMode": "VIP"})).ingress(json!({"hostname": "a.example", "ipMode": "Proxy"}));
+    put(&server, [bare.ingress(manifest::ingress(vip(3), "VIP")).object(), slice("a", "1", &[2]).object()]);
+    let mut stage = Stage::follow(&server);
+    stage.until_in_step_with(&server);
+    assert_eq!(stage.text().matches("192.0.2.").count(), 1, "{}", stage.text());
+    assert!(stage.warnings().is_empty(), "{:?}", stage.warnings());
 }

@@ -3,8 +3,11 @@
 //! One server for all: one test at a time has it for itself, and finds no objects of others. Without the programs
 //! every test is skipped, and is counted so.
 
+#[macro_use]
 #[path = "../apiserver/expectations.rs"]
 mod expectations;
+#[path = "../apiserver/extremes.rs"]
+mod extremes;
 mod likeness;
 mod loss;
 mod rights;
@@ -26,8 +29,10 @@ type Shared = Arc<Mutex<Option<Kubernetes>>>;
 fn main() -> ExitCode {
     let server = Shared::default();
     let mut tests: Vec<(String, trials::Test)> = Vec::new();
-    for (name, expectation) in expectations::ALL {
-        tests.push((format!("expectations::{name}"), alone(&server, |server| expectation(server))));
+    for (module, all) in [("expectations", expectations::ALL), ("extremes", extremes::ALL)] {
+        for (name, expectation) in all {
+            tests.push((format!("{module}::{name}"), alone(&server, |server| expectation(server))));
+        }
     }
     for (name, test) in [likeness::ALL, loss::ALL, rights::ALL, status::ALL].concat() {
         tests.push((name.to_owned(), alone(&server, test)));
