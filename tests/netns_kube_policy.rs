@@ -1,13 +1,15 @@
 //! Changes of policy through the Kubernetes API, under real connections: endpoints, traffic policies, verdicts, flips.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use lb_tests::address::{BALANCERS, FAMILIES, FAR, Family, vip};
 use lb_tests::apiserver::Resource;
 use lb_tests::deadline::until_true;
 use lb_tests::dial::{Dial, Outcome};
 use lb_tests::lab::{FAR_NAME, Setup, UPLINK_NAME};
-use lb_tests::manifest::{OTHER_NODE, Service, ingress};
+use lb_tests::manifest::{NODE, OTHER_NODE, Service, ingress};
 use lb_tests::scene::{BALANCER, Scene, empty_slice};
 use serde_json::{Value, json};
 
@@ -40,6 +42,7 @@ on_any_server! {
     without_endpoints_connections_are_refused,
     open_connections_survive_flips_of_the_mode,
     an_endpoint_and_then_the_service_are_removed,
+    pods_roll_while_clients_go_on_dialling,
 }
 
 /// A Service in VIP mode, in both families.
@@ -91,7 +94,7 @@ fn local_and_cluster_endpoints_follow_the_policy(start: Start<'_>) {
     }
 }
 
-/// IPM-30: no endpoint at all is a refusal, for everybody, until there is one.
+/// IPM-31: no endpoint at all is a refusal, for everybody, until there is one.
 fn without_endpoints_connections_are_refused(start: Start<'_>) {
     let scene = start(Setup::new("apireject"), &[]);
     let service = served(&scene, 2);
@@ -145,4 +148,96 @@ fn an_endpoint_and_then_the_service_are_removed(start: Start<'_>) {
     for held in &mut open {
         held.echo("still here").expect("the open connection goes on");
     }
+}
+
+/// Where a pod is between its start and its end, as its slice says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    Starting,
+    Ready,
+    /// Terminating, and still serving.
+    Draining,
+}
+
+/// Slices with these pods of this node.
+fn aged(scene: &Scene, service: &Service, pods: &[(&str, Age)]) -> Vec<Value> {
+    let endpoint = |family, (pod, age): &(&str, Age)| {
+        let (ready, serving) = (*age == Age::Ready, *age != Age::Starting);
+        let conditions = json!({"ready": ready, "serving": serving, "terminating": *age == Age::Draining});
+        json!({"addresses": [scene.lab.pod_address(pod, family)], "nodeName": NODE, "conditions": conditions})
+    };
+    let slice = |family| {
+        let slice = empty_slice(service, family);
+        pods.iter().fold(slice, |slice, pod| slice.raw_endpoint(endpoint(family, pod))).object()
+    };
+    FAMILIES.map(slice).to_vec()
+}
+
+/// Tells clients to stop, also where the test panics.
+struct Bell<'a>(&'a AtomicBool);
+
+impl Drop for Bell<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// ETP-03: pods of a Local Service roll, drained before they go, and no connection fails, from here or from outside.
+/// TERM-02: while only a draining one is left, it serves. TERM-06: what is open at a draining pod goes on.
+fn pods_roll_while_clients_go_on_dialling(start: Start<'_>) {
+    use Age::{Draining, Ready, Starting};
+    let uplinks = format!("{UPLINK_NAME},{FAR_NAME}");
+    let scene = start(Setup::new("apiroll"), &["--uplink-interfaces", &uplinks]);
+    let service = served(&scene, 5).spec("externalTrafficPolicy", json!("Local"));
+    let dial = |family, is_outside| {
+        let to = vip(family, 5, 80);
+        if is_outside { outside(&scene, to, family) } else { scene.dial().tcp(to) }
+    };
+    let clients = FAMILIES.into_iter().flat_map(|family| [false, true].map(|is_outside| (family, is_outside)));
+    let clients: Vec<(Family, bool)> = clients.collect();
+    apply(&scene, &service, aged(&scene, &service, &[("a", Ready)]));
+    let mut open = FAMILIES.map(|family| scene.dial().hold(vip(family, 5, 80)).expect("it is answered"));
+    let (is_over, dialled) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let bell = Bell(&is_over);
+        let go_on = |(family, is_outside)| {
+            let (is_over, dialled, dial) = (&is_over, &dialled, &dial);
+            scope.spawn(move || {
+                let mut failures = Vec::new();
+                while !is_over.load(Ordering::SeqCst) {
+                    let outcome = dial(family, is_outside);
+                    dialled.fetch_add(1, Ordering::SeqCst);
+                    failures.extend((!["a", "b"].map(Some).contains(&outcome.who())).then_some(outcome));
+                }
+                failures
+            })
+        };
+        let going: Vec<_> = clients.iter().map(|client| go_on(*client)).collect();
+        for (old, new) in [("a", "b"), ("b", "a")] {
+            let stages: [(&[(&str, Age)], &[&str]); 5] = [
+                (&[(old, Ready), (new, Starting)], &[old]),
+                (&[(old, Draining), (new, Starting)], &[old]),
+                (&[(old, Ready), (new, Ready)], &[old, new]),
+                (&[(old, Draining), (new, Ready)], &[new]),
+                (&[(new, Ready)], &[new]),
+            ];
+            for (pods, wanted) in stages {
+                apply(&scene, &service, aged(&scene, &service, pods));
+                for (family, is_outside) in &clients {
+                    let outcome = dial(*family, *is_outside);
+                    assert!(outcome.who().is_some_and(|who| wanted.contains(&who)), "{pods:?}: {outcome:?}");
+                }
+                for held in &mut open {
+                    held.echo("still here").expect("the open connection goes on");
+                }
+                let before = dialled.load(Ordering::SeqCst);
+                until_true("clients go on", || dialled.load(Ordering::SeqCst) >= before + 2 * clients.len());
+            }
+        }
+        drop(bell);
+        for client in going {
+            let failures = client.join().expect("no panic");
+            assert!(failures.is_empty(), "{} of {dialled:?}: {failures:?}", failures.len());
+        }
+    });
 }

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_tests::address::{BALANCERS, CLUSTER, FAMILIES, FAR, Family, REMOTE_PODS, UPLINK, vip};
+use lb_tests::address::{
+    BALANCERS, CLUSTER, FAMILIES, FAR, FAR_LINK, Family, REMOTE_PODS, UPLINK, add_address, flag, host_prefix, vip,
+};
 use lb_tests::dial::{Dial, Outcome};
 use lb_tests::lab::Setup;
-use lb_tests::manifest::{NODE, OTHER_NODE, ingress};
+use lb_tests::manifest::{NODE, OTHER_NODE, Service, ingress};
 use lb_tests::scene::{BALANCER, Scene, empty_slice};
 use serde_json::{Value, json};
 
@@ -37,17 +39,16 @@ fn publish(scene: &Scene, number: u8, policies: &Value, endpoints: Endpoints) {
     for (field, value) in policies.as_object().expect("policies are an object") {
         service = service.spec(field, value.clone());
     }
-    let mut objects = vec![service.object()];
-    for family in FAMILIES {
-        let slice = endpoints
-            .here
-            .iter()
-            .fold(empty_slice(&service, family), |slice, pod| slice.endpoint(scene.lab.pod_address(pod, family), NODE));
-        let elsewhere = endpoints.elsewhere.then(|| REMOTE_PODS.host(family, 5));
-        let slice = elsewhere.into_iter().fold(slice, |slice, remote| slice.endpoint(remote, OTHER_NODE));
-        objects.push(slice.object());
-    }
-    scene.apply(&name, &objects);
+    let slices = FAMILIES.map(|family| slice(scene, &service, family, endpoints)).to_vec();
+    scene.apply(&name, &[vec![service.object()], slices].concat());
+}
+
+fn slice(scene: &Scene, service: &Service, family: Family, endpoints: Endpoints) -> Value {
+    let here = endpoints.here.iter();
+    let slice =
+        here.fold(empty_slice(service, family), |slice, pod| slice.endpoint(scene.lab.pod_address(pod, family), NODE));
+    let elsewhere = endpoints.elsewhere.then(|| REMOTE_PODS.host(family, 5));
+    elsewhere.into_iter().fold(slice, |slice, remote| slice.endpoint(remote, OTHER_NODE)).object()
 }
 
 /// An address that nobody has: whoever is not shortcut hears nothing.
@@ -159,23 +160,42 @@ fn cip_11_np_03_policies_hold_for_their_own_addresses() {
         for to in addresses(family, 14) {
             assert_eq!(scene.dial().patient().tcp(to), Outcome::Refused, "{to} has no endpoint anywhere");
         }
+        // NP-09.
         assert_eq!(dial_from_far(&scene, family).patient().tcp(node_port(family, 14)), Outcome::Refused);
     }
 }
 
-/// A pod of this node is what comes in by its interface; a pod of another node is a client in the network.
+/// A pod of this node is what comes in by its interface; a pod of another node is a client in the network, whatever
+/// its address. LB-06 is what kube-proxy does where it goes by a cluster CIDR: on purpose not so here. NP-02: an
+/// endpoint here is reached from outside, and sees who asks.
 #[test]
-fn lb_07_pods_of_other_nodes_are_subject_to_the_external_policy() {
+fn lb_06_lb_07_pods_of_other_nodes_are_subject_to_the_external_policy() {
     let scene = Scene::with_flags(Setup::new("allforeign"), &ALL);
     let local = json!({"externalTrafficPolicy": "Local"});
     publish(&scene, 15, &local, HERE);
     publish(&scene, 16, &local, ELSEWHERE);
+    for (number, endpoints) in [(19, HERE), (20, ELSEWHERE)] {
+        let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, number), "VIP"));
+        let service = scene.service(&format!("s{number}"), number, &entries);
+        let service = service.spec("externalTrafficPolicy", json!("Local"));
+        let slices = FAMILIES.map(|family| slice(&scene, &service, family, endpoints)).to_vec();
+        scene.apply(&format!("s{number}"), &[vec![service.object()], slices].concat());
+    }
     for family in FAMILIES {
-        let pod = REMOTE_PODS.host(family, 7);
-        let dial = Dial::from(&scene.lab.external).bound(pod);
-        let Outcome::Answered(answer) = dial.tcp(node_port(family, 15)) else { panic!("{pod} is not answered") };
-        assert_eq!((answer.who.as_str(), answer.client.ip()), ("a", pod));
-        assert_eq!(dial.tcp(node_port(family, 16)), Outcome::Silence);
+        // One beside the balancer; one beyond the far link, whose packets to the balancer's address pass the node.
+        let (near, far) = (REMOTE_PODS.host(family, 7), REMOTE_PODS.host(family, 8));
+        let (far_prefix, via) = (host_prefix(far), FAR_LINK.host(family, 1).to_string());
+        scene.lab.far.ip(&[add_address(family, &far_prefix, "eth0")]);
+        scene.lab.node.run("ip", &[flag(family), "route", "add", &far_prefix, "via", &via]);
+        let from_near = || Dial::from(&scene.lab.external).bound(near);
+        let from_far = || Dial::from(&scene.lab.far).bound(far);
+        for (pod, dial, to) in [(near, from_near(), node_port(family, 15)), (far, from_far(), vip(family, 19, 80))] {
+            let Outcome::Answered(answer) = dial.tcp(to) else { panic!("{pod} is not answered at {to}") };
+            assert_eq!((answer.who.as_str(), answer.client.ip()), ("a", pod));
+        }
+        for (dial, to) in [(from_near(), node_port(family, 16)), (from_far(), vip(family, 20, 80))] {
+            assert_eq!(dial.tcp(to), Outcome::Silence, "{to}");
+        }
     }
 }
 

@@ -15,7 +15,8 @@ const IDS: &[(&str, &[RangeInclusive<u8>])] = &[
     ("SR", &[1..=11]),
     ("XIP", &[1..=5]),
     ("SA", &[1..=6]),
-    ("ETP", &[1..=2]),
+    ("ETP", &[1..=3]),
+    ("NP", &[1..=12]),
     ("CT", &[1..=8]),
 ];
 
@@ -23,7 +24,10 @@ const IDS: &[(&str, &[RangeInclusive<u8>])] = &[
 const UNTESTED: &[(&str, &str)] = &[
     ("IPM-23", "the health check node port is not there yet"),
     ("LB-04", "the node's own sockets are not translated yet"),
-    ("LB-06", "pods are known by their interface; there is no detection by cluster CIDR"),
+    ("NP-04", "there is no list of node port addresses: one address of each family is served"),
+    ("NP-07", "the kernel drops such packets by itself, and no loopback address is ever served"),
+    ("NP-11", "there is no list of node port addresses"),
+    ("NP-12", "a quirk of kube-proxy with iptables: a balancer's address is served on its own ports only"),
 ];
 
 fn ids() -> impl Iterator<Item = String> {
