@@ -29,7 +29,7 @@ expectations! {
 fn actions(stage: &Stage, address: &str) -> Vec<(u16, String, usize)> {
     let rows = render::frontends(&stage.dataplane.tables).into_iter();
     let rows = rows.filter(|row| row.address.to_string() == address);
-    rows.map(|row| (row.port, row.workload.action.to_string(), row.workload.backends)).collect()
+    rows.map(|row| (row.port, row.workload.action, row.workload.backends)).collect()
 }
 
 /// Whether pods that dial port 80 of this address get one of so many endpoints.

@@ -57,6 +57,29 @@ fn nothing_is_touched_between_the_pages_of_a_first_list() {
     stage.until_in_step_with(&server);
 }
 
+/// T1, T2: a first list that is so slow that its version is compacted away before its last page is begun anew, and what
+/// the first attempt had read and is gone by then is not kept.
+#[test]
+fn a_first_list_whose_pages_expire_is_begun_anew() {
+    let (server, mut stage) = pair();
+    put(&server, (3..8).flat_map(|last| service(&format!("s{last}"), last)));
+    stage.until_in_step_with(&server);
+    server.misbehave(|faults| faults.held_pages = [Resource::Services].into());
+    let before = server.asked().len();
+    stage.restart();
+    stage.until("the second page is asked for", |_| asked_for_a_second_page(&server, before));
+    // It was on the first page.
+    server.delete(Resource::Services, "default", "other");
+    put(&server, service("new", 9));
+    server.compact();
+    server.misbehave(|faults| faults.held_pages.clear());
+    stage.until_in_step_with(&server);
+    assert!(!stage.text().contains("192.0.2.2:"), "{}", stage.text());
+    let connection = stage.connection(Kind::Service);
+    assert!(connection.last_error.is_some_and(|error| error.contains("410 Expired")), "the token was refused");
+    assert_eq!(connection.lists, 1);
+}
+
 /// T1: deletions that happen while nobody looks are found by the list after 410.
 #[test]
 fn a_list_after_410_finds_lost_deletions() {

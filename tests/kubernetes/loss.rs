@@ -11,6 +11,7 @@ use crate::stage::{Stage, put, service, slice};
 pub const ALL: &[(&str, Test)] = &[
     ("loss::deletions_while_the_server_is_away_are_found", deletions_while_the_server_is_away_are_found),
     ("loss::a_position_that_was_compacted_away_is_listed_anew", a_position_that_was_compacted_away_is_listed_anew),
+    ("loss::one_410_is_enough_to_list_anew", one_410_is_enough_to_list_anew),
     ("loss::a_restart_of_the_agent_without_a_server", a_restart_of_the_agent_without_a_server),
     ("loss::a_watch_that_ends_in_time_goes_on", a_watch_that_ends_in_time_goes_on),
 ];
@@ -52,6 +53,28 @@ fn a_position_that_was_compacted_away_is_listed_anew(server: &mut Kubernetes) {
     stage.until("all is listed anew", |stage| stage.connections().iter().all(|connection| connection.lists == 2));
     server.put(slice("other", "1", &[4, 6]).object());
     put(server, service("new", 3));
+    stage.until_in_step_with(server);
+}
+
+/// Nothing but a list helps after 410, so no other watch is tried before it.
+fn one_410_is_enough_to_list_anew(server: &mut Kubernetes) {
+    server.stop();
+    server.resume_with(&["--watch-cache=false"]);
+    put(server, service("steady", 1));
+    let mut settings = crate::stage::settings(server);
+    settings.pace.watch = std::time::Duration::from_secs(2);
+    let mut stage = Stage::with(settings);
+    stage.until_in_step_with(server);
+    stage.keep(&["192.0.2.1:80"]);
+    // What others write and nobody tells: positions fall behind, and the next watch is from too far back.
+    stage.until("all is listed anew", |stage| {
+        server.compact();
+        stage.connections().iter().all(|connection| connection.lists >= 2)
+    });
+    for connection in stage.connections() {
+        assert_eq!(connection.failures, connection.lists - 1, "{connection:?}");
+    }
+    put(server, service("new", 2));
     stage.until_in_step_with(server);
 }
 
