@@ -38,6 +38,7 @@ macro_rules! expectations {
 
 expectations! {
     first_list_and_changes_are_programmed,
+    a_list_of_many_pages_is_read_whole,
     the_last_state_stays_while_the_server_is_away,
     a_service_of_another_proxy_is_not_served,
     a_claimed_proxy_name_is_served_and_nothing_else,
@@ -66,6 +67,16 @@ fn first_list_and_changes_are_programmed(server: &mut dyn Api) {
     server.delete(Resource::Services, "default", "other");
     stage.until_in_step_with(server);
     assert!(!stage.text().contains("192.0.2.2"), "{}", stage.text());
+}
+
+fn a_list_of_many_pages_is_read_whole(server: &mut dyn Api) {
+    put(server, (1..12).flat_map(|last| service(&format!("s{last}"), last)));
+    let mut stage = Stage::follow(server);
+    stage.until_in_step_with(server);
+    let all: Vec<String> = (1..12).map(|last| format!("192.0.2.{last}:80")).collect();
+    stage.keep(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    stage.restart();
+    stage.until_in_step_with(server);
 }
 
 fn the_last_state_stays_while_the_server_is_away(server: &mut dyn Api) {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lb_agent::model::Kind;
+use lb_agent::source::connection::Phase;
 use lb_agent::source::kube::Pace;
 use lb_tests::apiserver::{ApiServer, Resource, WatchFault};
 use serde_json::json;
@@ -57,6 +58,21 @@ fn a_list_follows_410_at_once() {
     server.afflict_watches(WatchFault::Expired);
     stage.until("it is listed again", |stage| stage.connection(Kind::Service).lists == 2);
     assert!(!asked_since(&server, before, Resource::Services)[0], "a watch came first");
+}
+
+/// The list brings a position that is new enough: it is watched from there, and not listed again.
+#[test]
+fn one_list_is_enough_after_410() {
+    let (server, mut stage) = followed();
+    server.compact();
+    server.afflict_watches(WatchFault::Expired);
+    for last in 3..6 {
+        put(&server, service(&format!("s{last}"), last));
+        stage.until_in_step_with(&server);
+        stage.until("it is watched", |stage| stage.connection(Kind::Service).phase == Phase::Watching);
+    }
+    assert_eq!(stage.connection(Kind::Service).lists, 2);
+    assert_eq!(stage.connection(Kind::Service).failures, 1);
 }
 
 /// A watch that always ends before it has told anything, as behind a proxy that allows no long answers.

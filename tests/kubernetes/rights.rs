@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use lb_agent::model::Kind;
 use lb_tests::api::{Client, Method};
+use lb_tests::apiserver::Resource;
+use lb_tests::deadline;
 use lb_tests::kubernetes::{Kubernetes, apply};
 use lb_tests::manifest::deployed;
 use serde_json::{Value, json};
@@ -15,6 +17,7 @@ pub const ALL: &[(&str, Test)] = &[
     ("rights::manifests_are_accepted", manifests_are_accepted),
     ("rights::reading_three_kinds_is_all", reading_three_kinds_is_all),
     ("rights::missing_rights_are_told_with_the_remedy", missing_rights_are_told_with_the_remedy),
+    ("rights::nothing_is_touched_while_slices_may_not_be_read", nothing_is_touched_while_slices_may_not_be_read),
 ];
 
 /// A binding of the role to the agent's account.
@@ -110,5 +113,27 @@ fn missing_rights_are_told_with_the_remedy(server: &mut Kubernetes) {
     assert!(!stage.turn(), "nothing has been listed");
     server.grant();
     put(server, service("new", 2));
+    stage.until_in_step_with(server);
+}
+
+/// FLT-06: two kinds of three are listed, and that is not enough.
+fn nothing_is_touched_while_slices_may_not_be_read(server: &mut Kubernetes) {
+    let mut stage = Stage::with_two(server);
+    stage.keep(&["192.0.2.2:80"]);
+    let before = stage.dataplane.tables.clone();
+    let mut role = deployed("rbac.yaml").into_iter().find(|object| object["kind"] == "ClusterRole").expect("a role");
+    let rules = role["rules"].as_array_mut().expect("rules");
+    rules.retain(|rule| !rule["resources"].as_array().is_some_and(|names| names.contains(&json!("endpointslices"))));
+    apply(&server.admin, &role, "").good();
+    deadline::until_true("the right is gone", || !server.agent().get(Resource::EndpointSlices.path()).is_good());
+    stage.restart();
+    put(server, service("new", 3));
+    deadline::until_true("the rest is listed", || {
+        assert!(!stage.turn(), "slices have not been listed");
+        let refused = stage.connection(Kind::EndpointSlice).failures > 2;
+        refused && [Kind::Service, Kind::Node].iter().all(|kind| stage.connection(*kind).is_listed)
+    });
+    assert_eq!(stage.dataplane.tables, before);
+    server.grant();
     stage.until_in_step_with(server);
 }

@@ -1,7 +1,9 @@
-//! Attempts against a server in memory, under a clock that stands still unless everybody waits: when what failed is
-//! tried again.
+//! A follower and a server in memory, under a clock that stands still unless everybody waits: when what failed is tried
+//! again, and what is told of events that a server should not send.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::Body;
@@ -32,41 +34,50 @@ type Attempt = (Instant, bool);
 struct Memory {
     attempts: UnboundedSender<Attempt>,
     answer: Answer,
-    count: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    count: Arc<AtomicUsize>,
 }
 
 impl Connect for Memory {
     async fn client(&self) -> Result<Client, Error> {
-        let (attempts, answer, count) = (self.attempts.clone(), self.answer, std::sync::Arc::clone(&self.count));
+        let (attempts, answer, count) = (self.attempts.clone(), self.answer, Arc::clone(&self.count));
         let routes = Router::new().fallback(move |request: Request| {
             let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
             // The test may have seen enough.
             let _ = attempts.send((Instant::now(), is_watch));
-            let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let number = count.fetch_add(1, Ordering::SeqCst);
             std::future::ready(answer(number, is_watch))
         });
         Ok(Client::new(routes, "default"))
     }
 }
 
-/// The first attempts of a follower of a server that answers so.
-async fn attempts(wanted: usize, answer: Answer) -> Vec<Attempt> {
-    let (attempts, mut seen): (_, UnboundedReceiver<Attempt>) = unbounded_channel();
-    let memory = Memory { attempts, answer, count: std::sync::Arc::default() };
+/// Follows a server that answers so, until `end` has seen enough of the attempts and of what is told.
+async fn follow<T>(
+    answer: Answer,
+    end: impl AsyncFnOnce(UnboundedReceiver<Attempt>, mpsc::Receiver<Vec<Change>>) -> T,
+) -> T {
+    let (attempts, seen) = unbounded_channel();
+    let memory = Memory { attempts, answer, count: Arc::default() };
     let pace = Pace { retry_min: RETRY_MIN, retry_max: RETRY_MAX, ..Pace::default() };
     let resource = Resource { kind: Kind::Node, path: "/api/v1/nodes", labels: None, fields: None };
     let shared = Shared::new(Claim::default(), Connections::starting(&[Kind::Node]));
-    let (sender, _batches) = mpsc::channel(16);
-    let mut found = Vec::new();
+    let (sender, batches) = mpsc::channel(16);
     tokio::select! {
         () = Follower::new(resource, pace, &memory, &shared, &sender).follow() => panic!("somebody receives"),
-        () = async {
-            while found.len() < wanted {
-                found.push(seen.recv().await.expect("the server lives"));
-            }
-        } => {}
+        result = end(seen, batches) => result,
     }
-    found
+}
+
+/// The first attempts of a follower of a server that answers so.
+async fn attempts(wanted: usize, answer: Answer) -> Vec<Attempt> {
+    follow(answer, async |mut seen, _batches| {
+        let mut found = Vec::new();
+        while found.len() < wanted {
+            found.push(seen.recv().await.expect("the server lives"));
+        }
+        found
+    })
+    .await
 }
 
 fn refusal(code: u16, details: &str) -> Response {
@@ -169,10 +180,12 @@ async fn a_success_that_lasted_ends_the_patience() {
     })
     .await;
     let (before, after) = attempts.split_at(REFUSED);
+    assert_eq!(pauses(before).len(), REFUSED - 1);
     assert_grow(&pauses(before));
     // The list, its watch, the next one when that ended; from there on it fails.
     assert_eq!(after.iter().map(|(_, is_watch)| *is_watch).collect::<Vec<_>>(), [false, true, true, true, true, true]);
     assert_eq!(after[2].0 - after[1].0, Duration::from_secs(2), "a watch that ended in time is renewed at once");
+    assert_eq!(pauses(&after[2..]).len(), 3);
     assert_grow(&pauses(&after[2..]));
 }
 
@@ -184,4 +197,40 @@ async fn a_server_that_asks_for_patience_gets_it() {
     assert!(pauses(&soon).iter().all(|pause| (wanted..wanted * 2).contains(pause)), "{soon:?}");
     let never = attempts(4, |_, _| refusal(503, r#""retryAfterSeconds":86400"#)).await;
     assert!(pauses(&never).iter().all(|pause| *pause <= RETRY_MAX + TICK), "{never:?}");
+}
+
+/// An event of a Node.
+fn event(sort: &str, name: &str, version: u32) -> String {
+    format!(
+        "{{\"type\":\"{sort}\",\"object\":{{\"kind\":\"Node\",\"apiVersion\":\"v1\",\
+         \"metadata\":{{\"name\":\"{name}\",\"resourceVersion\":\"{version}\"}}}}}}\n"
+    )
+}
+
+/// A server that tells of the time before our list, as one that was just restored may, takes nothing away. What comes
+/// before an error is told.
+#[tokio::test(start_paused = true)]
+async fn only_events_after_the_position_count() {
+    let answer: Answer = |number, is_watch| match (number, is_watch) {
+        (_, false) => r#"{"metadata":{"resourceVersion":"5"},"items":[{"metadata":{"name":"a"}}]}"#.into_response(),
+        (1, true) => {
+            let old = [event("DELETED", "a", 3), event("ADDED", "old", 4), event("DELETED", "a", 5)].concat();
+            let error = r#"{"type":"ERROR","object":{"status":"Failure","code":500,"reason":"No","message":"no"}}"#;
+            [old, event("ADDED", "b", 6), format!("{error}\n")].concat().into_response()
+        }
+        _ => refusal(503, ""),
+    };
+    let told = follow(answer, async |_seen, mut batches| {
+        let mut told = Vec::new();
+        while told.last().is_none_or(|last: &String| last != "b") {
+            let batch = batches.recv().await.expect("it is followed");
+            told.extend(batch.into_iter().map(|change| match change {
+                Change::Apply { object, .. } => object.reference().name.name.to_string(),
+                other => format!("{other:?}"),
+            }));
+        }
+        told
+    })
+    .await;
+    assert_eq!(told, ["a", "Listed", "b"]);
 }
