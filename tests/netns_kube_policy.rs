@@ -214,15 +214,15 @@ fn pods_roll_while_clients_go_on_dialling(start: Start<'_>) {
         };
         let going: Vec<_> = clients.iter().map(|client| go_on(*client)).collect();
         for (old, new) in [("a", "b"), ("b", "a")] {
-            let stages: [(&[(&str, Age)], &[&str]); 5] = [
-                (&[(old, Ready), (new, Starting)], &[old]),
-                (&[(old, Draining), (new, Starting)], &[old]),
-                (&[(old, Ready), (new, Ready)], &[old, new]),
-                (&[(old, Draining), (new, Ready)], &[new]),
-                (&[(new, Ready)], &[new]),
+            let stages = [
+                (vec![(old, Ready), (new, Starting)], vec![old]),
+                (vec![(old, Draining), (new, Starting)], vec![old]),
+                (vec![(old, Ready), (new, Ready)], vec![old, new]),
+                (vec![(old, Draining), (new, Ready)], vec![new]),
+                (vec![(new, Ready)], vec![new]),
             ];
             for (pods, wanted) in stages {
-                apply(&scene, &service, aged(&scene, &service, pods));
+                apply(&scene, &service, aged(&scene, &service, &pods));
                 for (family, is_outside) in &clients {
                     let outcome = dial(*family, *is_outside);
                     assert!(outcome.who().is_some_and(|who| wanted.contains(&who)), "{pods:?}: {outcome:?}");
