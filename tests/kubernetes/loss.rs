@@ -16,6 +16,17 @@ pub const ALL: &[(&str, Test)] = &[
     ("loss::a_watch_that_ends_in_time_goes_on", a_watch_that_ends_in_time_goes_on),
 ];
 
+/// An agent whose watches end after seconds, and a Service that must never stop working.
+fn with_short_watches(server: &Kubernetes) -> Stage {
+    put(server, service("steady", 1));
+    let mut settings = crate::stage::settings(server);
+    settings.pace.watch = std::time::Duration::from_secs(2);
+    let mut stage = Stage::with(settings);
+    stage.until_in_step_with(server);
+    stage.keep(&["192.0.2.1:80"]);
+    stage
+}
+
 /// T1. A server that starts knows nothing of before: a watch from there gets 410.
 fn deletions_while_the_server_is_away_are_found(server: &mut Kubernetes) {
     for flags in [&[][..], &["--watch-cache=false"]] {
@@ -63,12 +74,7 @@ fn a_position_that_was_compacted_away_is_listed_anew(server: &mut Kubernetes) {
 fn one_410_is_enough_to_list_anew(server: &mut Kubernetes) {
     server.stop();
     server.resume_with(&["--watch-cache=false"]);
-    put(server, service("steady", 1));
-    let mut settings = crate::stage::settings(server);
-    settings.pace.watch = std::time::Duration::from_secs(2);
-    let mut stage = Stage::with(settings);
-    stage.until_in_step_with(server);
-    stage.keep(&["192.0.2.1:80"]);
+    let mut stage = with_short_watches(server);
     // What others write and nobody tells: positions fall behind, and the next watch is from too far back.
     stage.until("all is listed anew", |stage| {
         server.compact();
@@ -100,12 +106,7 @@ fn a_restart_of_the_agent_without_a_server(server: &mut Kubernetes) {
 
 /// A bookmark at the end of each watch carries the position on: nothing is listed again.
 fn a_watch_that_ends_in_time_goes_on(server: &mut Kubernetes) {
-    put(server, service("steady", 1));
-    let mut settings = crate::stage::settings(server);
-    settings.pace.watch = std::time::Duration::from_secs(2);
-    let mut stage = Stage::with(settings);
-    stage.until_in_step_with(server);
-    stage.keep(&["192.0.2.1:80"]);
+    let mut stage = with_short_watches(server);
     let watches = |server: &Kubernetes| {
         let metrics = server.admin.get("/metrics").body;
         let lines = metrics.lines().filter(|line| line.starts_with("apiserver_request_total{"));
