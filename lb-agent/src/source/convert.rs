@@ -6,8 +6,8 @@ mod endpoint_slice;
 mod fields;
 mod node;
 mod service;
+mod strings;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
@@ -17,11 +17,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::model::{Kind, Object, ObjectName, ObjectRef, Warning, WarningKind};
 use crate::source::claim::Claim;
 use fields::Fields;
+use strings::Strings;
 
 /// Converts objects; strings that repeat (nodes, zones, port names) are stored once.
 #[derive(Debug, Default)]
 pub struct Converter {
-    strings: HashSet<Arc<str>>,
+    strings: Strings,
     claim: Claim,
 }
 
@@ -61,12 +62,7 @@ impl Converter {
     }
 
     fn shared(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.strings.get(text) {
-            return Arc::clone(known);
-        }
-        let new: Arc<str> = text.into();
-        self.strings.insert(Arc::clone(&new));
-        new
+        self.strings.share(text)
     }
 }
 
