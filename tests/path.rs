@@ -2,9 +2,10 @@
 
 use lb_common::addr::Proto;
 use lb_common::table::{Counter, Direction, FlowState, ScopeFlags};
+use lb_common::verdict::Action;
 use lb_tests::cases::{self, ACK, Net, RST, SYN, SYN_ACK, Scene};
-use lb_tests::machine::{HostMachine, Machine as _, Program, Repairs};
-use lb_tests::packet::{End, Transport};
+use lb_tests::machine::{Flows, HostMachine, Machine as _, Program, Repairs};
+use lb_tests::packet::{Described, End, Transport, read};
 
 fn run_all(machine: fn() -> HostMachine) {
     for (name, case) in cases::all() {
@@ -23,6 +24,72 @@ fn packet_cases_on_the_host() {
 #[test]
 fn packet_cases_with_checksum_offload() {
     run_all(HostMachine::with_checksum_offload);
+}
+
+/// Two CPUs make flows that want the same reply tuple, one between the two inserts of the other: each gets a whole flow.
+#[test]
+fn a_reservation_of_another_cpu_is_left_alone() {
+    for net in [Net::V4, Net::V6] {
+        let (client, backend, vips) = (net.client(), net.backend(), [net.vip(), net.other_vip()]);
+        let mut machine = HostMachine::default();
+        let mut scene = Scene::new(net, &mut machine);
+        for (id, vip) in (1..).zip(vips) {
+            let scope = scene.pool(id, &[backend]);
+            scene.frontend(id, vip, Proto::TCP, scope);
+        }
+        machine.meanwhile(Program::WorkloadIngress, &Described::new(SYN, client, vips[1]).bytes());
+        let (action, bytes) = machine.run(Program::WorkloadIngress, &Described::new(SYN, client, vips[0]).bytes());
+        assert_eq!((action, machine.outcome_meanwhile()), (Action::Next, Some(Action::Next)));
+        assert_eq!(read(&bytes).ends(), Some((client, backend)));
+        assert_eq!(whole_flows(&mut machine), 2, "{net:?}");
+    }
+}
+
+/// The same SYN on two CPUs, as one that is sent again may be: one flow, which both packets take.
+#[test]
+fn the_same_packet_on_two_cpus_makes_one_flow() {
+    for net in [Net::V4, Net::V6] {
+        let mut machine = HostMachine::default();
+        let mut scene = Scene::new(net, &mut machine);
+        scene.service(SYN, &[net.backend()]);
+        let syn = Described::new(SYN, net.client(), net.vip()).bytes();
+        machine.meanwhile(Program::WorkloadIngress, &syn);
+        let first = machine.run(Program::WorkloadIngress, &syn);
+        assert_eq!((first.0, machine.outcome_meanwhile()), (Action::Next, Some(Action::Next)));
+        assert_eq!(whole_flows(&mut machine), 1, "{net:?}");
+        assert_eq!(machine.run(Program::WorkloadIngress, &syn), first, "the next one goes the same way");
+    }
+}
+
+/// How many flows there are, all of which have both entries.
+fn whole_flows(machine: &mut HostMachine) -> usize {
+    let Flows { v4, v6 } = machine.flows();
+    for (key, flow) in &v4 {
+        assert!(v4.contains_key(&key.partner(&flow.to)), "{key:?} has no other half");
+    }
+    for (key, flow) in &v6 {
+        assert!(v6.contains_key(&key.partner(&flow.to)), "{key:?} has no other half");
+    }
+    (v4.len() + v6.len()) / 2
+}
+
+/// Affinity is counted in whole seconds of a clock that another CPU may have read later.
+#[test]
+fn a_clock_that_is_behind_forgets_nobody() {
+    let net = Net::V4;
+    let mut machine = HostMachine::default();
+    let backends: Vec<End> = (20..28).map(|host| (net.host(host), 8080)).collect();
+    let mut scene = Scene::new(net, &mut machine);
+    let scope = scene.pool(1, &backends).with_flags(ScopeFlags::AFFINITY);
+    scene.frontend(1, net.vip(), Proto::TCP, scope);
+    scene.keep_clients(1, 100);
+    let (_, kept) = scene.request(SYN);
+    for port in 1..30 {
+        machine.fall_behind(100);
+        let syn = Described::new(SYN, (net.client().0, port), net.vip()).bytes();
+        let (_, bytes) = machine.run(Program::WorkloadIngress, &syn);
+        assert_eq!(read(&bytes).ends().map(|(_, to)| to), Some(kept));
+    }
 }
 
 /// A machine whose flow table is full, and on which everything is old enough.

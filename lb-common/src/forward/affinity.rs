@@ -21,7 +21,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             work.member_key.addr = work.affinity.addr;
             work.member_key.port = work.affinity.port;
             work.member_key.pad = 0;
-            let idle_secs = now_secs.wrapping_sub(work.affinity.last_seen_secs);
+            // None where another CPU's clock is ahead.
+            let idle_secs = now_secs.saturating_sub(work.affinity.last_seen_secs);
             let is_fresh = idle_secs < tables.affinity_secs(frontend);
             if is_fresh && tables.member_sets(&work.member_key) & scope.set() != 0 {
                 work.pin = Pin::BACKEND;

@@ -2,6 +2,7 @@
 
 use super::{Client, Env, Event, FlowRef, InsertError, Path, Tables};
 use crate::addr::{Addr, Proto};
+use crate::flow;
 use crate::table::{Counter, DIRECT, EdgeState, FlowState, PoolKey};
 use crate::work::{Pin, Work};
 
@@ -110,6 +111,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     }
 
     /// Removes the flow that holds the wanted reply tuple, if it is over or its other half is gone.
+    ///
+    /// A half that is new is another CPU's reservation: its other half is about to be inserted.
     #[inline(never)]
     fn make_room(&mut self) {
         let (tables, work) = (self.tables, &mut *self.work);
@@ -125,7 +128,15 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
                 return;
             }
             tables.remove_flow(&self.work.other_key);
+        } else if entry.state() == FlowState::New && self.is_young(entry) {
+            return;
         }
         tables.remove_flow(&self.work.partner_key);
+    }
+
+    /// Whether a flow was made, or had a packet, within the last second: many times what the insert of an entry takes.
+    #[inline(always)]
+    fn is_young(&self, entry: T::Flow) -> bool {
+        flow::quiet_jiffies(entry.last_seen_jiffies(), self.env.now_jiffies()) < self.env.second_jiffies()
     }
 }

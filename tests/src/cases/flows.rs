@@ -244,14 +244,27 @@ fn lost_half_is_restored(scene: &mut Scene<'_>) {
     }
 }
 
-/// Half a flow is no flow: its reply tuple is free, and a connection that comes again keeps its source port.
+/// Half a flow is no flow: its reply tuple is free, and a connection that comes again keeps its source port. Unless it is
+/// new: then its other half is about to come.
 fn half_a_flow_is_in_nobodys_way(scene: &mut Scene<'_>) {
     let (client, backend) = (scene.net.client(), scene.net.backend());
     scene.service(SYN, &[backend]);
-    scene.request(SYN);
-    scene.machine().evict(Direction::Request);
-    assert_eq!(scene.request(SYN), (client, backend));
-    assert_eq!(scene.machine().flows().len(), 2);
+    for (answers, quiet_secs, is_free) in [(0, 0, false), (0, 1, true), (1, 0, true)] {
+        let client = (client.0, client.1 + answers + u16::from(is_free));
+        let mut dial = || scene.through(Program::WorkloadIngress, SYN, client, scene.net.vip());
+        assert_eq!(dial(), (client, backend));
+        for _ in 0..answers {
+            scene.through(Program::WorkloadEgress, SYN_ACK, backend, client);
+        }
+        scene.machine().evict(Direction::Request);
+        scene.machine().age_flows(quiet_secs);
+        let (from, to) = scene.through(Program::WorkloadIngress, SYN, client, scene.net.vip());
+        assert_eq!((from.0, to, from.1 == client.1), (client.0, backend, is_free), "{answers} {quiet_secs}");
+        assert_eq!(scene.machine().flows().len(), if is_free { 2 } else { 3 });
+        for direction in [Direction::Request, Direction::Reply] {
+            scene.machine().evict(direction);
+        }
+    }
 }
 
 /// The reply tuple of a flow was evicted and given to another flow: the first one neither changes nor removes it.

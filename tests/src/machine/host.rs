@@ -263,6 +263,9 @@ pub struct HostMachine {
     replayed: Vec<(Action, Vec<u8>)>,
     /// `--repair-evicted-flows`, and what it asks.
     pub repairs: Option<Repairs>,
+    /// What another CPU runs as soon as a tuple is reserved, and what became of it.
+    meanwhile: RefCell<Option<(Program, Vec<u8>)>>,
+    outcome_meanwhile: RefCell<Option<Action>>,
 }
 
 /// Time stamps that decide whether evicted flows are repaired, in ticks of this machine.
@@ -290,6 +293,8 @@ impl Default for HostMachine {
             tickets: Cell::new(0),
             replayed: Vec::new(),
             repairs: None,
+            meanwhile: RefCell::default(),
+            outcome_meanwhile: RefCell::default(),
         }
     }
 }
@@ -303,6 +308,21 @@ impl HostMachine {
     /// So many flows may be half open.
     pub fn with_embryos(embryos_max: usize) -> Self {
         Self { embryos_max, ..Self::default() }
+    }
+
+    /// Another CPU runs this packet between the two inserts of the next new flow.
+    pub fn meanwhile(&mut self, program: Program, packet: &[u8]) {
+        self.meanwhile = RefCell::new(Some((program, packet.to_vec())));
+    }
+
+    /// What became of it.
+    pub fn outcome_meanwhile(&mut self) -> Option<Action> {
+        self.outcome_meanwhile.take()
+    }
+
+    /// The next packets are another CPU's, whose clock is behind by so many ticks.
+    pub fn fall_behind(&mut self, jiffies: u64) {
+        self.now_jiffies.set(self.now_jiffies.get() - jiffies);
     }
 
     /// How many flows got a source port of their own, which is drawn at random.
@@ -415,6 +435,14 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
             return Err(InsertError::Exists);
         }
         flows.insert(*key, Box::leak(Box::new(RefCell::new(*flow))));
+        drop(flows);
+        if key.direction == Direction::Reply
+            && let Some((program, bytes)) = self.meanwhile.take()
+        {
+            let mut packet = InMemory { bytes, offload: None, again: Vec::new() };
+            let action = self.run_family::<A>(program, &mut packet);
+            self.outcome_meanwhile.replace(Some(action));
+        }
         Ok(())
     }
     fn remove_flow(&self, key: &FlowKey<A>) {

@@ -267,7 +267,7 @@ fn age_clients<A: Addr>(clients: &Table<AffinityKey<A>, Affinity<A>>, secs: u64)
     let mut rows = clients.dump().expect("dumping clients");
     let secs = u32::try_from(secs).expect("not for ages");
     for (_, client) in &mut rows {
-        client.last_seen_secs = client.last_seen_secs.wrapping_sub(secs);
+        client.last_seen_secs = client.last_seen_secs.saturating_sub(secs);
     }
     clients.upsert(&rows, 0).expect("writing clients");
 }

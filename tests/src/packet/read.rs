@@ -24,6 +24,16 @@ pub enum Answer {
     Icmp { kind: (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr, about: (End, End) },
 }
 
+impl Read {
+    /// Source and destination, where there are ports.
+    pub const fn ends(&self) -> Option<(End, End)> {
+        match self.answer {
+            Answer::Transport { from, to, .. } => Some((from, to)),
+            Answer::Icmp { .. } => None,
+        }
+    }
+}
+
 /// Reads a packet; panics with the reason where a length or checksum is wrong.
 pub fn read(bytes: &[u8]) -> Read {
     let packet = SlicedPacket::from_ethernet(bytes).expect("a packet that parses");

@@ -54,6 +54,9 @@ const ASKED_SECS: u64 = 60;
 const OPEN_SECS: u64 = 86_400;
 const UDP_SECS: u64 = 120;
 
+/// A reply tuple may be reserved for so long before the rest is noted.
+const RESERVED_SECS: u64 = 1;
+
 /// An entry is written a second after it was last, and its other half with it.
 const REFRESH_SECS: u64 = 1;
 
@@ -67,6 +70,12 @@ impl Connection {
             (_, State::Open | State::ClientDone | State::BackendDone) => OPEN_SECS,
         };
         now_secs - self.last_packet_secs > limit_secs
+    }
+
+    /// Nothing is known of what the client sends, and that is not because it is being noted just now.
+    pub fn is_half(&self, now_secs: u64) -> bool {
+        let is_new = self.state == State::Asked && now_secs - self.last_packet_secs < RESERVED_SECS;
+        !self.knows_request && !is_new
     }
 
     /// Takes note of a packet; whether a half that was evicted is put back. Bits of `tcp_flags` as in RFC 9293; none for

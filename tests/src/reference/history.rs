@@ -151,6 +151,7 @@ fn scene(net: Net) -> impl Strategy<Value = Vec<Step>> {
         1 => restriction(net),
         1 => direct_after_frontend(net),
         1 => lost_tuple(net),
+        1 => lost_request(net),
         1 => flip(net),
         1 => ending(net),
         2 => overtaking(net),
@@ -205,6 +206,18 @@ fn lost_tuple(net: Net) -> impl Strategy<Value = Vec<Step>> {
         };
         let (wait, again) = (Step::Wait { secs: WAITS_SECS[0] }, Step::Again { transport, back: 1, shape });
         vec![dial(100), Step::Evict(Direction::Reply), dial(101), wait, again]
+    })
+}
+
+/// What the client of a connection sends is forgotten, and another connection wants its reply tuple, at once or later.
+fn lost_request(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    let pause = prop_oneof![Just(None), Just(Some(Step::Pause)), Just(Some(Step::Wait { secs: WAITS_SECS[0] }))];
+    (opening(net), pause, shape()).prop_map(move |((_, transport, (client, service)), pause, shape)| {
+        let dial = |host| {
+            let ends = (client, (net.host(host), service.1));
+            Step::Packet { program: Program::WorkloadIngress, transport, ends, shape }
+        };
+        [dial(100), Step::Evict(Direction::Request)].into_iter().chain(pause).chain([dial(101)]).collect()
     })
 }
 

@@ -186,11 +186,20 @@ impl Reference {
             let is_in_the_way = (known.edge, known.proto) == (edge, proto)
                 && known.knows_reply
                 && (is_chosen || (known.seen.1 == client.1 && backends.contains(&known.backend)));
-            let is_dead = !known.knows_request || known.is_over(now_secs);
+            let is_dead = known.is_half(now_secs) || known.is_over(now_secs);
             !(is_in_the_way && is_dead) || (!is_chosen && held.holds(known))
         });
         if self.connections.len() < before {
             self.hits.hit(Rule::DeadInTheWay);
+        }
+        let is_spared = |known: &Connection| {
+            known.is_reply(edge, proto, (known.backend, (client.0, client.1)))
+                && backends.contains(&known.backend)
+                && !known.knows_request
+                && !known.is_half(now_secs)
+        };
+        if self.connections.iter().any(is_spared) {
+            self.hits.hit(Rule::YoungHalfInTheWay);
         }
     }
 }

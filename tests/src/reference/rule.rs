@@ -76,6 +76,8 @@ rules! {
     /// No tuple was free.
     NoPort,
     DeadInTheWay,
+    /// Half a connection, so new that the other half may be about to come.
+    YoungHalfInTheWay,
     // Direct connections.
     DirectNew,
     DirectKnown,
