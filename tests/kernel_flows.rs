@@ -96,41 +96,47 @@ fn many_flows_are_deleted() {
     assert!(machine.flows().is_empty());
 }
 
-/// How a flood is answered.
+/// How a flood goes on after its SYNs.
 #[derive(Clone, Copy, Debug)]
 enum Flood {
-    /// Not at all.
+    /// Nobody answers.
     Silence,
-    /// By the backend, which nobody hears.
+    /// The backend does, which nobody hears.
     SynAck,
-    /// By a reset.
+    /// It resets.
     Reset,
+    /// Nobody answers, and who sends the SYNs closes as well.
+    SynFin,
 }
 
-/// A SYN of a client that does not exist, and what the backend answers it, by number.
-struct Spoofed {
-    syn: Vec<u8>,
-    answer: Vec<u8>,
-}
-
-impl Spoofed {
-    fn new(net: Net, answer: Transport) -> Self {
+impl Flood {
+    /// The packets of one client that does not exist.
+    fn packets(self, net: Net) -> Vec<(Program, Vec<u8>)> {
         let nobody = (net.host(250), 1);
-        let syn = Described::new(SYN, nobody, net.vip()).bytes();
-        Self { syn, answer: Described::new(answer, net.backend(), nobody).bytes() }
+        let request = |transport| (Program::WorkloadIngress, Described::new(transport, nobody, net.vip()).bytes());
+        let reply = |transport| (Program::WorkloadEgress, Described::new(transport, net.backend(), nobody).bytes());
+        match self {
+            Self::Silence => vec![request(SYN)],
+            Self::SynAck => vec![request(SYN), reply(SYN_ACK)],
+            Self::Reset => vec![request(SYN), reply(RST)],
+            Self::SynFin => vec![request(SYN), request(Transport::Tcp(0x03)), request(FIN)],
+        }
     }
+}
 
-    /// Another client port for each of 60,000 numbers, then another client. Nobody looks at checksums on the way.
-    fn number(&mut self, net: Net, number: u32) {
-        let (host, port) = ((number / 60_000) as u8, (1 + number % 60_000) as u16);
-        let (source, destination, ports) = match net {
-            Net::V4 => (28, 32, 34),
-            Net::V6 => (36, 52, 54),
-        };
-        self.syn[source] = host;
-        self.syn[ports..ports + 2].copy_from_slice(&port.to_be_bytes());
-        self.answer[destination] = host;
-        self.answer[ports + 2..ports + 4].copy_from_slice(&port.to_be_bytes());
+/// Gives the packets another client: another port for each of 60,000 numbers, then another host. Nobody looks at checksums
+/// on the way.
+fn renumber(packets: &mut [(Program, Vec<u8>)], net: Net, number: u32) {
+    let (host, port) = ((number / 60_000) as u8, (1 + number % 60_000) as u16);
+    let (source, destination, ports) = match net {
+        Net::V4 => (28, 32, 34),
+        Net::V6 => (36, 52, 54),
+    };
+    for (program, bytes) in packets {
+        let (at, port_at) =
+            if *program == Program::WorkloadIngress { (source, ports) } else { (destination, ports + 2) };
+        bytes[at] = host;
+        bytes[port_at..port_at + 2].copy_from_slice(&port.to_be_bytes());
     }
 }
 
@@ -162,12 +168,11 @@ fn withstand(machine: &mut KernelMachine, net: Net, flood: Flood, tuples: u32) {
     for port in 1..=1_000 {
         connect(&mut scene, port);
     }
-    let mut spoofed = Spoofed::new(net, if matches!(flood, Flood::Reset) { RST } else { SYN_ACK });
+    let mut spoofed = flood.packets(net);
     for number in 0..tuples {
-        spoofed.number(net, number);
-        scene.machine().run(Program::WorkloadIngress, &spoofed.syn);
-        if !matches!(flood, Flood::Silence) {
-            scene.machine().run(Program::WorkloadEgress, &spoofed.answer);
+        renumber(&mut spoofed, net, number);
+        for (program, packet) in &spoofed {
+            scene.machine().run(*program, packet);
         }
         if number % (tuples / 1_000) == 0 {
             connect(&mut scene, 10_000 + (number / (tuples / 1_000)) as u16);
@@ -186,6 +191,14 @@ fn open_connections_withstand_a_syn_flood() {
     let mut machine = KernelMachine::load("flood");
     withstand(&mut machine, Net::V4, Flood::Silence, 1_000_000);
     withstand(&mut machine, Net::V6, Flood::Silence, 200_000);
+}
+
+/// Who never hears anything may say that it closes.
+#[test]
+fn open_connections_withstand_a_flood_that_closes() {
+    let mut machine = KernelMachine::load("closing");
+    withstand(&mut machine, Net::V4, Flood::SynFin, 200_000);
+    withstand(&mut machine, Net::V6, Flood::SynFin, 50_000);
 }
 
 /// The backend answers each of them; that is no reason to believe in the client.

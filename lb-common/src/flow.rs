@@ -56,32 +56,41 @@ pub const fn is_expired(proto: Proto, state: FlowState, quiet_jiffies: u64, time
 
 /// The state after a packet in `direction`; `flags` are empty unless TCP.
 #[inline(always)]
-pub const fn step(state: FlowState, direction: Direction, proto: Proto, flags: TcpFlags) -> FlowState {
+pub const fn step(state: FlowState, direction: Direction, flags: TcpFlags) -> FlowState {
     use FlowState::{Answered, BackendClosed, ClientClosed, Closed, Established, New};
+    // Whatever its sequence number: flows hold none to compare it with, as netfilter does. To take a reset back when its
+    // sender goes on would save nobody: who goes on within the time-out of a closed flow keeps it, and a reset flow that
+    // stayed for as long as an open one would stay after every honest reset.
     if flags.has(TcpFlags::RST) {
         return Closed;
     }
     let fin = flags.has(TcpFlags::FIN);
     match (state, direction, fin) {
         (Closed, _, _) | (ClientClosed, Direction::Reply, true) | (BackendClosed, Direction::Request, true) => Closed,
-        (New | Answered | Established, Direction::Request, true) => ClientClosed,
-        (New | Answered | Established, Direction::Reply, true) => BackendClosed,
+        // Whatever the client says, nobody has answered: its address may be anybody's.
+        (New, Direction::Request, _) => New,
         // A backend answers whoever's address stands in a SYN; only who hears the answer goes on. One that answers without
         // a SYN knew the connection before: the flow was evicted and is repaired.
-        (New, Direction::Reply, false) => match proto {
-            Proto::TCP if flags.has(TcpFlags::SYN) => Answered,
-            Proto::TCP | Proto::UDP | Proto::SCTP => Established,
-        },
-        (Answered, Direction::Request, false) if !flags.opens() => Established,
+        (New, Direction::Reply, _) if flags.has(TcpFlags::SYN) => Answered,
+        // Who has heard the answer acknowledges it.
+        (Answered, Direction::Request, _) if !flags.has(TcpFlags::ACK) => Answered,
+        // Another SYN of the backend, whatever else it says.
+        (Answered, Direction::Reply, _) if flags.has(TcpFlags::SYN) => Answered,
+        (Answered | Established, Direction::Request, true) => ClientClosed,
+        // A backend closes what it has accepted. Before the client's ACK it accepts only a client that it knows (TCP Fast
+        // Open, RFC 7413).
+        (New | Answered | Established, Direction::Reply, true) => BackendClosed,
+        (New, Direction::Reply, false) | (Answered, Direction::Request, false) => Established,
         (state, _, _) => state,
     }
 }
 
-/// Whether a flow, by going from one state to another, has shown that both ends are there.
+/// Whether a flow, by going from one state to another, has shown that both ends are there. Once in its life: it is half
+/// open no more, and one that closes without it never was.
 #[inline(always)]
 pub const fn is_proved(before: FlowState, after: FlowState) -> bool {
-    use FlowState::{Answered, ClientClosed, Established, New};
-    matches!(before, New | Answered) && matches!(after, ClientClosed | Established)
+    use FlowState::{Answered, BackendClosed, ClientClosed, Established, New};
+    matches!(before, New | Answered) && matches!(after, Established | ClientClosed | BackendClosed)
 }
 
 /// Whether a flow may go to make room for a new one: half open, or closed.
@@ -92,12 +101,16 @@ pub const fn is_dispensable(state: FlowState) -> bool {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use Direction::{Reply, Request};
     use FlowState::{Answered, BackendClosed, ClientClosed, Closed, Established, New};
 
     const SYN: TcpFlags = TcpFlags::new(TcpFlags::SYN);
     const FIN: TcpFlags = TcpFlags::new(TcpFlags::FIN | TcpFlags::ACK);
+    const NULL: TcpFlags = TcpFlags::new(0);
+    const SYN_FIN: TcpFlags = TcpFlags::new(TcpFlags::SYN | TcpFlags::FIN);
     const RST: TcpFlags = TcpFlags::new(TcpFlags::RST);
     const ACK: TcpFlags = TcpFlags::new(TcpFlags::ACK);
     const SYN_ACK: TcpFlags = TcpFlags::new(TcpFlags::SYN | TcpFlags::ACK);
@@ -106,10 +119,17 @@ mod tests {
     fn states_follow_the_packets() {
         for (state, direction, flags, expected) in [
             (New, Request, ACK, New),
+            (New, Request, FIN, New),
+            (New, Request, SYN_FIN, New),
             (New, Reply, SYN_ACK, Answered),
             (New, Reply, ACK, Established),
+            (New, Reply, FIN, BackendClosed),
             (New, Reply, RST, Closed),
             (Answered, Request, SYN, Answered),
+            (Answered, Request, SYN_FIN, Answered),
+            (Answered, Request, NULL, Answered),
+            (Answered, Request, SYN_ACK, Established),
+            (Answered, Reply, SYN_ACK, Answered),
             (Answered, Reply, ACK, Answered),
             (Answered, Request, ACK, Established),
             (Answered, Request, FIN, ClientClosed),
@@ -125,10 +145,46 @@ mod tests {
             (BackendClosed, Request, RST, Closed),
             (Closed, Reply, ACK, Closed),
         ] {
-            assert_eq!(step(state, direction, Proto::TCP, flags), expected, "{state:?} {direction:?} {flags:?}");
+            assert_eq!(step(state, direction, flags), expected, "{state:?} {direction:?} {flags:?}");
         }
         let none = TcpFlags::default();
-        assert_eq!(step(New, Reply, Proto::UDP, none), Established);
-        assert_eq!(step(Established, Request, Proto::SCTP, none), Established);
+        assert_eq!(step(New, Reply, none), Established);
+        assert_eq!(step(Established, Request, none), Established);
+    }
+
+    /// Packets of a history, of either direction with any flags: all histories are looked at.
+    const HISTORY_LEN: u32 = 4;
+    /// All combinations of FIN, SYN, RST and ACK, both ways.
+    const PACKETS: u32 = 32;
+
+    fn packet(number: u32) -> (Direction, TcpFlags) {
+        let (low, ack) = (number & 7, number >> 3 & 1);
+        (if number & 16 == 0 { Request } else { Reply }, TcpFlags::new((low | ack << 4) as u8))
+    }
+
+    /// A flow that nobody may delete for a new one has given its token back, once; one that may be deleted has not.
+    #[test]
+    fn tokens_come_back_once_and_for_proof_only() {
+        for number in 0..PACKETS.pow(HISTORY_LEN) {
+            let history = || (0..HISTORY_LEN).map(|at| packet(number / PACKETS.pow(at) % PACKETS));
+            let (mut state, mut given, mut was_open) = (New, 0, false);
+            // Whether the client has acknowledged an answer, or a backend has spoken that knows the connection.
+            let (mut is_answered, mut is_heard) = (false, false);
+            for (direction, flags) in history() {
+                let after = step(state, direction, flags);
+                given += u32::from(is_proved(state, after));
+                state = after;
+                was_open |= !is_dispensable(state);
+                let is_alive = !flags.has(TcpFlags::RST) && state != Closed;
+                is_heard |= is_alive
+                    && match direction {
+                        Request => is_answered && flags.has(TcpFlags::ACK),
+                        Reply => !flags.has(TcpFlags::SYN) && (!is_answered || flags.has(TcpFlags::FIN)),
+                    };
+                is_answered |= direction == Reply;
+            }
+            let expected = (u32::from(is_heard), is_heard);
+            assert_eq!((given, was_open), expected, "{:?}", history().collect::<std::vec::Vec<_>>());
+        }
     }
 }

@@ -305,7 +305,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         entry.read_to(&mut self.work.to);
         let now_jiffies = self.env.now_jiffies();
         let before = entry.state();
-        let state = flow::step(before, self.work.key.direction, self.headers.proto, self.headers.tcp);
+        let state = flow::step(before, self.work.key.direction, self.headers.tcp);
         let last_seen_jiffies = entry.last_seen_jiffies();
         let second_jiffies = self.env.second_jiffies();
         if state == before && flow::quiet_jiffies(last_seen_jiffies, now_jiffies) < second_jiffies {

@@ -9,7 +9,7 @@ use lb_common::verdict::Action;
 use super::Case;
 use super::scene::{ACK, FIN, RST, SYN, SYN_ACK, Scene, UDP};
 use crate::machine::{Flows, Program};
-use crate::packet::{Answer, CLIENT_MAC, Described, NODE_MAC};
+use crate::packet::{Answer, CLIENT_MAC, Described, NODE_MAC, Transport};
 
 pub const CASES: &[Case] = &[
     ("request_and_reply", request_and_reply),
@@ -35,6 +35,8 @@ pub const CASES: &[Case] = &[
     ("pod_reaches_itself", pod_reaches_itself),
     ("both_ends_open", both_ends_open),
     ("half_open_flow_gives_its_tuple_back", half_open_flow_gives_its_tuple_back),
+    ("a_reset_flow_stays_while_it_is_busy", a_reset_flow_stays_while_it_is_busy),
+    ("only_who_hears_an_answer_opens_a_flow", only_who_hears_an_answer_opens_a_flow),
     ("half_open_flows_go_first", half_open_flows_go_first),
 ];
 
@@ -404,6 +406,49 @@ fn half_open_flow_gives_its_tuple_back(scene: &mut Scene<'_>) {
         let (from, to) = scene.through(Program::WorkloadIngress, SYN, client, scene.net.other_vip());
         assert_eq!((from.0, to, from.1 == port), (client.0, backend, keeps_port), "after {secs} s");
     }
+}
+
+/// A reset may be forged, or ignored for its sequence number: both ends that go on are translated, and nobody else gets
+/// their tuple but by a SYN.
+fn a_reset_flow_stays_while_it_is_busy(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(SYN, &[backend]);
+    scene.request(SYN);
+    scene.reply(SYN_ACK, backend);
+    scene.request(ACK);
+    scene.request(RST);
+    for _ in 0..5 {
+        assert_eq!(scene.request(ACK), (client, backend));
+        assert_eq!(scene.reply(ACK, backend), (vip, client));
+        scene.machine().age_flows(9);
+    }
+}
+
+/// Who has not heard an answer cannot open its flow, nor close it: its address may be another's. Before the backend has
+/// answered nothing counts, then an acknowledgment does.
+fn only_who_hears_an_answer_opens_a_flow(scene: &mut Scene<'_>) {
+    const SYN_FIN: Transport = Transport::Tcp(0x03);
+    const FIN_ALONE: Transport = Transport::Tcp(0x01);
+    const NULL: Transport = Transport::Tcp(0x00);
+    let backend = scene.net.backend();
+    scene.service(SYN, &[backend]);
+    let states = |scene: &mut Scene<'_>| {
+        let Flows { v4, v6 } = scene.machine().flows();
+        v4.values().map(|flow| flow.state).chain(v6.values().map(|flow| flow.state)).collect::<Vec<_>>()
+    };
+    scene.request(SYN);
+    for unheard in [SYN_FIN, FIN, FIN_ALONE, ACK, NULL, SYN] {
+        scene.request(unheard);
+        assert_eq!(states(scene), [FlowState::New; 2], "{unheard:?}");
+    }
+    scene.reply(SYN_ACK, backend);
+    for unheard in [SYN_FIN, FIN_ALONE, NULL, SYN] {
+        scene.request(unheard);
+        assert_eq!(states(scene), [FlowState::Answered; 2], "{unheard:?}");
+    }
+    scene.request(FIN);
+    assert_eq!(states(scene), [FlowState::ClientClosed; 2], "it has heard, and closes at once");
+    scene.request(RST);
 }
 
 /// More than the machines' rings of half-open flows hold: 2,048 on each of two CPUs.

@@ -82,17 +82,18 @@ impl Connection {
     /// other protocols.
     pub fn note(&mut self, way: Way, tcp_flags: u8, now_secs: u64) -> bool {
         let before = self.state;
-        let (fin, rst) = (tcp_flags & 1 != 0, tcp_flags & 4 != 0);
+        let [fin, syn, rst, ack] = [1, 2, 4, 0x10].map(|flag| tcp_flags & flag != 0);
         self.state = match (before, way) {
             _ if rst => State::Over,
-            (State::Asked | State::Answered | State::Open, Way::ToBackend) if fin => State::ClientDone,
+            // Anybody can say this in anybody's name, until an answer is acknowledged.
+            (State::Asked, Way::ToBackend) => State::Asked,
+            (State::Answered, Way::ToBackend) if !ack => State::Answered,
+            // Who answers without a SYN knew the connection before.
+            (State::Asked | State::Answered, Way::ToClient) if syn => State::Answered,
+            (State::Answered | State::Open, Way::ToBackend) if fin => State::ClientDone,
             (State::Asked | State::Answered | State::Open, Way::ToClient) if fin => State::BackendDone,
             (State::ClientDone, Way::ToClient) | (State::BackendDone, Way::ToBackend) if fin => State::Over,
-            // Who answers without a SYN knew the connection before.
-            (State::Asked, Way::ToClient) if self.proto == Proto::TCP && tcp_flags & 2 != 0 => State::Answered,
-            (State::Asked, Way::ToClient) => State::Open,
-            // Any segment but another SYN.
-            (State::Answered, Way::ToBackend) if tcp_flags & 0x16 != 0x02 => State::Open,
+            (State::Asked, Way::ToClient) | (State::Answered, Way::ToBackend) => State::Open,
             (state, _) => state,
         };
         let is_refreshed = now_secs - self.last_packet_secs >= REFRESH_SECS;

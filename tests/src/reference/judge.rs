@@ -219,7 +219,7 @@ impl Reference {
         let after = self.connections[known].state;
         self.note_states(way, tcp_flags, (before, after));
         if matches!(before, State::Asked | State::Answered)
-            && matches!(after, State::Open | State::ClientDone)
+            && matches!(after, State::Open | State::ClientDone | State::BackendDone)
             && self.embryos.give_back()
         {
             self.hits.hit(Rule::EmbryoTokenBack);
