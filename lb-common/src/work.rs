@@ -11,9 +11,12 @@ pub(crate) struct Pin;
 
 impl Pin {
     pub(crate) const NONE: u32 = 0;
+    /// The backend that the client had last.
     pub(crate) const BACKEND: u32 = 1;
+    /// The backend of the flow's hash.
+    pub(crate) const HASH: u32 = 2;
     /// The source port as well: the backend knows the connection by it.
-    pub(crate) const TUPLE: u32 = 2;
+    pub(crate) const TUPLE: u32 = 3;
 }
 
 /// The records that a decision works on: in the kernel they stand in a per-CPU map, for all of a program shares 512

@@ -27,7 +27,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let key = PoolKey { pool: scope.pool, slot: selection::slot(hash, scope.count) };
         let Some(backend) = self.tables.backend(&key) else { return false };
         (work.affinity.addr, work.affinity.port) = (backend.addr, backend.port);
-        work.pin = Pin::BACKEND;
+        work.pin = Pin::HASH;
         true
     }
 

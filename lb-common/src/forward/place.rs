@@ -8,7 +8,7 @@ use crate::work::{Pin, Work};
 
 /// How often a new flow looks for a backend and source port whose reply tuple is free.
 const PLACE_ATTEMPTS: u32 = 8;
-/// The first attempt that also changes the source port.
+/// The first attempt that also changes the source port; where ports cannot change, the backend of a hash.
 const PORT_ATTEMPT: u32 = 2;
 /// Source ports that are chosen where the client's own is taken: the upper half, clear of the usual NodePort range.
 const PORT_BASE: u16 = 0x8000;
@@ -50,9 +50,11 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let from = &key.tuple;
         // SCTP: addresses only, a changed port would need a new CRC32c over the whole packet.
         let keeps_ports = self.headers.proto == Proto::SCTP;
+        let may_move = attempt >= PORT_ATTEMPT;
         (to.dst, to.dport) = (from.dst, from.dport);
         if flow.frontend != DIRECT {
-            let port = if *pin == Pin::NONE {
+            let leaves_hash = may_move && keeps_ports && *pin == Pin::HASH;
+            let port = if *pin == Pin::NONE || leaves_hash {
                 let Some(backend) = self.tables.backend(&PoolKey { pool: flow.pool, slot }) else { return false };
                 to.dst = backend.addr;
                 backend.port
@@ -67,7 +69,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let is_hairpin = matches!(self.edge.client, Client::Workload) && to.dst == from.src;
         to.src = if is_hairpin { from.dst } else { from.src };
         let keeps_source = keeps_ports || *pin == Pin::TUPLE;
-        to.sport = if attempt < PORT_ATTEMPT || keeps_source { from.sport } else { PORT_BASE | random as u16 };
+        to.sport = if may_move && !keeps_source { PORT_BASE | random as u16 } else { from.sport };
         true
     }
 

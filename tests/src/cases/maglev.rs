@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use lb_common::table::{Direction, ScopeFlags};
+use lb_common::verdict::Action;
 
 use super::scene::{SYN, Scene, UDP, proto};
 use super::{Case, Net};
 use crate::machine::Program;
-use crate::packet::{End, Transport};
+use crate::packet::{Described, End, Transport};
 use crate::reference::slot;
 
 pub const CASES: &[Case] = &[
     ("a_flow_goes_where_its_hash_says", a_flow_goes_where_its_hash_says),
     ("a_forgotten_flow_finds_its_backend_again", a_forgotten_flow_finds_its_backend_again),
     ("a_taken_tuple_costs_the_port_and_not_the_backend", a_taken_tuple_costs_the_port_and_not_the_backend),
+    ("sctp_leaves_the_backend_of_its_hash_where_it_must", sctp_leaves_the_backend_of_its_hash_where_it_must),
     ("an_empty_slot_is_told", an_empty_slot_is_told),
 ];
 
@@ -79,12 +81,44 @@ fn a_taken_tuple_costs_the_port_and_not_the_backend(scene: &mut Scene<'_>) {
     assert_eq!(ports[&client.1], vips[0], "who came first keeps its port");
 }
 
+/// SCTP cannot get another port: where its tuple is taken at the backend of its hash, it goes to another backend. One that
+/// affinity remembers has no other.
+fn sctp_leaves_the_backend_of_its_hash_where_it_must(scene: &mut Scene<'_>) {
+    let (client, vips) = (scene.net.client(), [scene.net.vip(), scene.net.other_vip()]);
+    let (backend, other) = ((scene.net.backend().0, 80), (scene.net.other_backend().0, 80));
+    let scope = scene.pool(1, &[backend]);
+    scene.frontend(1, vips[0], lb_common::addr::Proto::SCTP, scope);
+    assert_eq!(scene.through(Program::WorkloadIngress, Transport::Sctp, client, vips[0]), (client, backend));
+    let mut moved = 0;
+    for round in 0..40 {
+        let mut slots = vec![backend; 61];
+        let hashed = slot(client, vips[1], lb_common::addr::Proto::SCTP, slots.len());
+        for at in 1..=30 {
+            slots[(hashed + at) % 61] = other;
+        }
+        let scope = scene.pool(2, &slots).with_flags(ScopeFlags::MAGLEV);
+        scene.frontend(2, vips[1], lb_common::addr::Proto::SCTP, scope);
+        let packet = Described::new(Transport::Sctp, client, vips[1]);
+        let (action, after) = scene.run(Program::WorkloadIngress, &packet);
+        if action == Action::Next {
+            assert_eq!(after.ends(), Some((client, other)), "round {round}");
+            moved += 1;
+        }
+        // The next round is a new flow again.
+        scene.machine().age_flows(60);
+        scene.through(Program::WorkloadIngress, Transport::Sctp, client, vips[0]);
+        scene.machine().age_flows(61);
+        scene.through(Program::WorkloadIngress, Transport::Sctp, client, vips[0]);
+    }
+    assert!(moved > 30, "{moved} of 40 found the other backend, which has half of the slots, in six draws");
+}
+
 /// A torn view of the tables: dropped and counted, as with random selection.
 fn an_empty_slot_is_told(scene: &mut Scene<'_>) {
     let scope = scene.pool(1, &[scene.net.backend()]);
     let missing = lb_common::table::Scope { pool: scope.pool + 1, ..scope }.with_flags(ScopeFlags::MAGLEV);
     scene.frontend(1, scene.net.vip(), lb_common::addr::Proto::TCP, missing);
-    let packet = crate::packet::Described::new(SYN, scene.net.client(), scene.net.vip());
-    assert_eq!(scene.run(Program::WorkloadIngress, &packet).0, lb_common::verdict::Action::Drop);
+    let packet = Described::new(SYN, scene.net.client(), scene.net.vip());
+    assert_eq!(scene.run(Program::WorkloadIngress, &packet).0, Action::Drop);
     assert_eq!(scene.counters()[&lb_common::table::Counter::DropNoBackend], 1);
 }

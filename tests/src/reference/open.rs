@@ -69,11 +69,13 @@ impl Reference {
         let keeps_port = packet.proto == Proto::SCTP;
         let answers = |backend: End| if keeps_port { (backend.0, service.1) } else { backend };
         let source = |backend: End| if seen.is_workload && backend.0 == client.0 { service.0 } else { client.0 };
-        let kept = self.kept_backend(frontend, client.0, backends).or_else(|| {
-            // Chance has no say: there is one right backend.
-            frontend.by_hash.then(|| self.hashed_backend(frontend, packet.proto, (client, service), backends))
-        });
-        let backends: Vec<End> =
+        let remembered = self.kept_backend(frontend, client.0, backends);
+        // Chance has no say: there is one right backend.
+        let hashed = (frontend.by_hash && remembered.is_none())
+            .then(|| self.hashed_backend(frontend, packet.proto, (client, service), backends));
+        let kept = remembered.or(hashed);
+        let all: Vec<End> = backends.iter().map(|end| answers(*end)).collect();
+        let mut backends: Vec<End> =
             kept.as_ref().map_or(backends, std::slice::from_ref).iter().map(|end| answers(*end)).collect();
         let has_collided = self.connections.iter().any(|known| {
             let reply = (known.backend, (source(known.backend), client.1));
@@ -86,6 +88,16 @@ impl Reference {
             self.connections.iter().any(|known| known.is_reply(seen.edge, packet.proto, reply))
         };
         let collides = backends.iter().any(|backend| is_taken(backend, client.1));
+        if collides && keeps_port && hashed.is_some() {
+            // Its port cannot change, so its backend does.
+            self.hits.hit(Rule::HashedSctpMoves);
+            backends = all;
+            self.forget_dead_in_the_way((seen.edge, packet.proto), &backends, client, chosen);
+        }
+        let is_taken = |backend: &End, port: u16| {
+            let reply = (*backend, (source(*backend), port));
+            self.connections.iter().any(|known| known.is_reply(seen.edge, packet.proto, reply))
+        };
         let Some(((from, port), backend)) = chosen else {
             if collides {
                 self.hits.hit(Rule::NoPort);

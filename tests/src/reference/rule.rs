@@ -65,6 +65,8 @@ rules! {
     // The backend of the hash.
     Hashed,
     HashedClient,
+    /// The tuple at the backend of the hash is taken, and the port may not change.
+    HashedSctpMoves,
     // What a kept client meets.
     ClientKeptUdp,
     ClientKeptSctp,
