@@ -78,10 +78,15 @@ pub fn begins_to_balance(old: &Scopes, new: &Scopes) -> bool {
     balances(old).into_iter().zip(balances(new)).any(|(before, after)| after && !before)
 }
 
-/// Whether so many entries mean that the kernel evicts some: it begins before the table is quite full, as each CPU holds
-/// free elements (kernel/bpf/bpf_lru_list.c: up to 128).
-pub const fn is_evicting(entries: usize, entries_max: u32) -> bool {
-    entries as u64 * 8 >= entries_max as u64 * 7
+/// Free elements that a CPU may hold for itself, while another one finds none and evicts (`LOCAL_FREE_TARGET` in
+/// kernel/bpf/bpf_lru_list.c).
+const FREE_OF_A_CPU: u64 = 128;
+
+/// Whether so many entries may mean that the kernel evicts some: it begins before the table is full. An eighth is allowed
+/// for what comes and goes between two looks.
+pub const fn is_evicting(entries: usize, entries_max: u32, cpus: usize) -> bool {
+    let (entries, entries_max) = (entries as u64, entries_max as u64);
+    entries > 0 && (entries * 8 >= entries_max * 7 || entries + cpus as u64 * FREE_OF_A_CPU >= entries_max)
 }
 
 #[cfg(test)]
@@ -110,6 +115,18 @@ mod tests {
 
     #[test]
     fn a_table_evicts_when_it_is_nearly_full() {
-        assert_eq!([0, 6999, 7000, 8000].map(|entries| is_evicting(entries, 8000)), [false, false, true, true]);
+        for (entries_max, cpus, from) in [
+            (8_000, 2, 7_000),
+            (8_000, 7, 7_000),
+            (8_000, 8, 6_976),
+            (262_144, 64, 229_376),
+            (262_144, 512, 196_608),
+            // Every CPU may hold its share of a small table.
+            (8_192, 64, 1),
+            (8_192, 512, 1),
+        ] {
+            let is_evicting = |entries| is_evicting(entries, entries_max, cpus);
+            assert!(is_evicting(from) && !is_evicting(from - 1), "{entries_max} entries, {cpus} CPUs");
+        }
     }
 }
