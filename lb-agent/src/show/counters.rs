@@ -11,13 +11,15 @@ pub struct CounterRow {
     pub counter: &'static str,
     pub packets: u64,
     pub bytes: u64,
+    /// What is counted.
+    pub meaning: &'static str,
 }
 
 impl Row for CounterRow {
-    const TITLES: &'static [&'static str] = &["COUNTER", "PACKETS", "BYTES"];
+    const TITLES: &'static [&'static str] = &["COUNTER", "PACKETS", "BYTES", "MEANING"];
 
     fn cells(&self) -> Vec<String> {
-        vec![self.counter.into(), self.packets.to_string(), self.bytes.to_string()]
+        vec![self.counter.into(), self.packets.to_string(), self.bytes.to_string(), self.meaning.into()]
     }
 }
 
@@ -27,6 +29,7 @@ pub fn read(pins: &Pins) -> Result<Vec<CounterRow>, Error> {
         counter: counter.name(),
         packets: value.packets,
         bytes: value.bytes,
+        meaning: counter.meaning(),
     };
     Ok(counters.into_iter().map(row).collect())
 }

@@ -78,11 +78,11 @@ impl EdgeState {
 
 /// Declares [`Counter`]: number, name and meaning in one table. Numbers are stable; new ones are appended.
 macro_rules! counters {
-    ($( $(#[$meta:meta])* $variant:ident = $index:literal, $name:literal; )*) => {
+    ($( $(#[doc = $meaning:literal])+ $variant:ident = $index:literal, $name:literal; )*) => {
         /// Index into `counters`.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Counter { $( $(#[$meta])* $variant = $index, )* }
+        pub enum Counter { $( $(#[doc = $meaning])+ $variant = $index, )* }
 
         impl Counter {
             /// All of them, in order of their index.
@@ -91,6 +91,11 @@ macro_rules! counters {
             /// The name in tables and metrics.
             pub const fn name(self) -> &'static str {
                 match self { $( Self::$variant => $name, )* }
+            }
+
+            /// What it counts, in a sentence: the comment that stands at its declaration.
+            pub const fn meaning(self) -> &'static str {
+                match self { $( Self::$variant => concat!($($meaning),+).trim_ascii(), )* }
             }
         }
     };
@@ -155,6 +160,17 @@ mod tests {
     fn counters_stand_at_their_index() {
         for (index, counter) in Counter::ALL.iter().enumerate() {
             assert_eq!(*counter as usize, index);
+        }
+    }
+
+    #[test]
+    fn every_counter_says_what_it_counts() {
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            let meaning = counter.meaning();
+            assert!(meaning.starts_with(char::is_uppercase) && meaning.ends_with('.'), "{counter:?}: {meaning:?}");
+            assert!(meaning.len() > 2 * counter.name().len().min(10), "{counter:?} is only named: {meaning:?}");
+            let others = &Counter::ALL[index + 1..];
+            assert!(others.iter().all(|other| other.meaning() != meaning), "{counter:?} says what another one says");
         }
     }
 }
