@@ -109,7 +109,7 @@ fn perform<A: Unreachable, T: Tables<A>, E: Env + Limits>(
     verdict: Verdict,
     tables: &T,
     env: &E,
-    work: &Work<A>,
+    work: &mut Work<A>,
 ) -> Action {
     let from = &work.key.tuple;
     let (done, action) = match verdict {
@@ -124,7 +124,7 @@ fn perform<A: Unreachable, T: Tables<A>, E: Env + Limits>(
                 return Action::Drop;
             }
             tables.count(Counter::Rejected);
-            (port_unreachable(packet, headers, from), Action::SendBack)
+            (port_unreachable(packet, headers, work), Action::SendBack)
         }
         Verdict::Drop(reason) => {
             tables.count(reason);

@@ -16,6 +16,7 @@ use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
 use crate::parse::{Headers, L3, Parse};
 use crate::rewrite::swap_macs;
 use crate::table::{RejectBucket, Tuple};
+use crate::work::Work;
 
 const TTL: u8 = 64;
 /// Longest header that is quoted, in 4-byte words; a longer chain of extension headers is not answered.
@@ -28,10 +29,10 @@ pub trait Unreachable: Parse {
     /// The sum of the network header as quoted, or nothing where it is too long.
     fn header_sum(packet: &impl Packet, l4: usize) -> Option<u32>;
 
-    /// Puts network and ICMP header before `quoted_len` bytes whose sum is `quoted_sum`.
+    /// Puts network and ICMP header before `quoted_len` bytes whose sum is `quoted_sum`. The addresses are those of `answer`.
     fn prepend(
         packet: &mut impl PacketMut,
-        quoted: &Tuple<Self>,
+        answer: &Tuple<Self>,
         quoted_len: u16,
         quoted_sum: u32,
     ) -> Result<(), Refused>;
@@ -39,18 +40,20 @@ pub trait Unreachable: Parse {
 
 /// Turns the packet into its own ICMP error, ready to be sent back out of the interface that it came in by.
 ///
-/// A function of its own: its buffers would stand on the stack of every packet.
+/// A function of its own: what it keeps would stand on the stack of every packet. The addresses of the answer are kept in
+/// `work`, in the place of what the packet would have become.
 #[inline(never)]
 pub fn port_unreachable<A: Unreachable>(
     packet: &mut impl PacketMut,
     headers: &Headers,
-    tuple: &Tuple<A>,
+    work: &mut Work<A>,
 ) -> Result<(), Refused> {
+    work.to.set_reversed(&work.key.tuple);
     let header_sum = A::header_sum(packet, headers.l4).ok_or(Refused)?;
     let (transport_len, transport_sum) = quoted_transport(packet, headers)?;
     let end = headers.l4 + transport_len;
     packet.set_len(end as u32)?;
-    A::prepend(packet, tuple, (end - L3) as u16, header_sum + transport_sum)?;
+    A::prepend(packet, &work.to, (end - L3) as u16, header_sum + transport_sum)?;
     swap_macs(packet)
 }
 
@@ -101,18 +104,19 @@ impl Unreachable for [u8; 4] {
     #[inline(always)]
     fn prepend(
         packet: &mut impl PacketMut,
-        quoted: &Tuple<Self>,
+        answer: &Tuple<Self>,
         quoted_len: u16,
         quoted_sum: u32,
     ) -> Result<(), Refused> {
         const LEN: usize = Ipv4Hdr::LEN + 8;
         packet.insert_after_ethernet::<LEN>()?;
         let [len0, len1] = (LEN as u16 + quoted_len).to_be_bytes();
-        let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (quoted.dst, quoted.src);
         // Precedence "internetwork control" (0xc0), as the kernel's own errors; do not fragment.
-        let mut header = [0x45, 0xc0, len0, len1, 0, 0, 0x40, 0, TTL, 1, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
-        [header[10], header[11]] = (!checksum::fold(checksum::sum(&header))).to_ne_bytes();
+        let mut header = [0x45, 0xc0, len0, len1, 0, 0, 0x40, 0, TTL, 1, 0, 0];
+        let sum = checksum::sum(&header) + answer.src.sum() + answer.dst.sum();
+        [header[10], header[11]] = (!checksum::fold(sum)).to_ne_bytes();
         packet.write(L3, &header)?;
+        packet.write_addresses(L3 + offset_of!(Ipv4Hdr, src_addr), answer)?;
         let mut icmp = [3, 3, 0, 0, 0, 0, 0, 0];
         [icmp[2], icmp[3]] = (!checksum::fold(checksum::sum(&icmp) + quoted_sum)).to_ne_bytes();
         packet.write(L3 + Ipv4Hdr::LEN, &icmp)
@@ -128,7 +132,7 @@ impl Unreachable for [u8; 16] {
     #[inline(always)]
     fn prepend(
         packet: &mut impl PacketMut,
-        quoted: &Tuple<Self>,
+        answer: &Tuple<Self>,
         quoted_len: u16,
         quoted_sum: u32,
     ) -> Result<(), Refused> {
@@ -138,9 +142,8 @@ impl Unreachable for [u8; 16] {
         let payload_len = 8 + quoted_len;
         let [len0, len1] = payload_len.to_be_bytes();
         packet.write(L3, &[0x60, 0, 0, 0, len0, len1, NEXT_ICMPV6, TTL])?;
-        packet.write(L3 + offset_of!(Ipv6Hdr, src_addr), &quoted.dst)?;
-        packet.write(L3 + offset_of!(Ipv6Hdr, dst_addr), &quoted.src)?;
-        let pseudo = quoted.dst.sum() + quoted.src.sum() + checksum::port_word(payload_len);
+        packet.write_addresses(L3 + offset_of!(Ipv6Hdr, src_addr), answer)?;
+        let pseudo = answer.src.sum() + answer.dst.sum() + checksum::port_word(payload_len);
         let next = checksum::port_word(u16::from(NEXT_ICMPV6));
         let mut icmp = [1, 4, 0, 0, 0, 0, 0, 0];
         let sum = checksum::sum(&icmp) + pseudo + next + quoted_sum;
