@@ -25,6 +25,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         flow.pad = [0; 3];
         flow.last_seen_jiffies = self.env.now_jiffies();
         for attempt in 0..PLACE_ATTEMPTS {
+            if attempt == PORT_ATTEMPT && self.work.pin == Pin::HASH && self.work.key.proto == Proto::SCTP {
+                self.work.pin = Pin::NONE;
+            }
             if !self.choose(attempt, count) {
                 return Some(Counter::DropNoBackend);
             }
@@ -50,11 +53,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let from = &key.tuple;
         // SCTP: addresses only, a changed port would need a new CRC32c over the whole packet.
         let keeps_ports = self.headers.proto == Proto::SCTP;
-        let may_move = attempt >= PORT_ATTEMPT;
         (to.dst, to.dport) = (from.dst, from.dport);
         if flow.frontend != DIRECT {
-            let leaves_hash = may_move && keeps_ports && *pin == Pin::HASH;
-            let port = if *pin == Pin::NONE || leaves_hash {
+            let port = if *pin == Pin::NONE {
                 let Some(backend) = self.tables.backend(&PoolKey { pool: flow.pool, slot }) else { return false };
                 to.dst = backend.addr;
                 backend.port
@@ -69,7 +70,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let is_hairpin = matches!(self.edge.client, Client::Workload) && to.dst == from.src;
         to.src = if is_hairpin { from.dst } else { from.src };
         let keeps_source = keeps_ports || *pin == Pin::TUPLE;
-        to.sport = if may_move && !keeps_source { PORT_BASE | random as u16 } else { from.sport };
+        to.sport = if attempt < PORT_ATTEMPT || keeps_source { from.sport } else { PORT_BASE | random as u16 };
         true
     }
 
