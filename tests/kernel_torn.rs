@@ -1,5 +1,9 @@
 //! Updates are never seen half: while the tables are rewritten on one core, packets on the other get a backend of the
 //! old or of the new set of the Service that was asked, and of no other. Needs root; attaches nothing.
+//!
+//! Between the moment when a packet reads which pool it has to choose from, and that when it reads a backend of it, there is
+//! next to no time: that the pool stands for so long would be shown by chance only. So there is a *crowd* as well: packets
+//! that try all they may in vain, each of them for as long as a delete takes, over a pool that every update replaces.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,8 +16,8 @@ use lb_agent::dataplane::{Dataplane as _, FamilyTables, Repair, Settings, Sizes,
 use lb_agent::plan::{Drained, plan};
 use lb_common::addr::Proto;
 use lb_common::table::{
-    Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin, PoolKey,
-    Rule, Scope, Scopes, bpf_spin_lock,
+    Backend, Counter, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
+    PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
 };
 use lb_tests::packet::{Answer, Described, Transport, read};
 
@@ -28,6 +32,17 @@ const UPDATES: u32 = 200;
 /// The longest that they may take, on a machine that has other work.
 const LIMIT: Duration = Duration::from_mins(2);
 const SYN: Transport = Transport::Tcp(2);
+
+/// What the crowd dials, and what stands in its way: another frontend over the same backend, at which the client has the
+/// same ports. SCTP cannot get another one.
+const CROWDED: ([u8; 4], u32) = ([198, 51, 100, 200], 1001);
+const IN_THE_WAY: ([u8; 4], u32) = ([198, 51, 100, 201], 1002);
+const CROWD: ([u8; 4], u16) = ([10, 200, 0, 2], 40_000);
+const CROWD_BACKEND: Backend<[u8; 4]> = Backend { addr: [10, 201, 0, 1], port: PORT, flags: 0 };
+/// The first pool of the crowd; no other Service gets so far.
+const CROWD_POOL: u32 = 1 << 20;
+/// Packets of the crowd in one system call, of some microseconds each.
+const CROWD_SIZE: u32 = 64;
 
 /// The versions of one Service that a packet may meet now.
 #[derive(Default)]
@@ -82,12 +97,20 @@ fn answers_belong_to_the_old_or_the_new_set() {
     let asked = asked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     println!("{} packets, {} of them during an update; {updated} updates", asked.packets, asked.during_update);
     assert!(asked.packets > 10_000 && asked.during_update > 1_000 && updated >= UPDATES, "too little happened");
+    let counters = dataplane.maps().counters().expect("reading counters");
+    let [in_vain, lost] = [Counter::DropNoPort, Counter::DropNoBackend]
+        .map(|counter| counters.get(&counter).map_or(0, |value| value.packets));
+    println!("{in_vain} packets of the crowd");
+    assert!(in_vain > 100_000, "the crowd was {in_vain} packets");
+    assert_eq!(lost, 0, "packets that read which pool it is, and found nothing in it");
 }
 
 /// The writer's side.
 struct Updates<'a> {
     windows: &'a [Window; SERVICES],
     services: [Service; SERVICES],
+    /// Counts up with each update.
+    crowd_pool: u32,
     realised: Tables,
     pools: u32,
     frontends: u32,
@@ -101,11 +124,20 @@ impl<'a> Updates<'a> {
             Service { version: 0, pool: id, frontend: id }
         });
         let first_free = u32::try_from(SERVICES).expect("few") + 1;
-        Self { windows, services, realised: Tables::default(), pools: first_free, frontends: first_free, published: 0 }
+        Self {
+            windows,
+            services,
+            crowd_pool: CROWD_POOL + 1,
+            realised: Tables::default(),
+            pools: first_free,
+            frontends: first_free,
+            published: 0,
+        }
     }
 
     /// The next version of some Services: one, two or all of them.
     fn advance(&mut self) {
+        self.crowd_pool += 1;
         let first = self.published as usize % SERVICES;
         let count = [1, 2, SERVICES][self.published as usize % 3];
         for index in (first..first + count).map(|index| index % SERVICES) {
@@ -124,7 +156,8 @@ impl<'a> Updates<'a> {
 
     /// Brings the tables to what they should be, by the plan that the agent makes.
     fn publish(&mut self, dataplane: &mut BpfDataplane) {
-        let wanted = tables(&self.services);
+        let mut wanted = tables(&self.services);
+        insert_crowd(&mut wanted, self.crowd_pool);
         // The first drains what goes, the second deletes it: no flow is asked for, the asker opens new ones only.
         for drained in [Drained::Unknown, Drained::Unless(&BTreeSet::new())] {
             for op in plan(&self.realised, &wanted, drained) {
@@ -166,17 +199,30 @@ fn tables(services: &[Service; SERVICES]) -> Tables {
     tables
 }
 
-fn insert(tables: &mut FamilyTables<[u8; 4]>, index: usize, service: &Service) {
-    let frontend = Frontend {
-        id: service.frontend,
+const fn frontend(id: u32) -> Frontend {
+    Frontend {
+        id,
         mode: Mode::VIP,
         decided_by: Rule::IpMode,
         origin: Origin::LoadBalancer,
         state: FrontendState::Active,
-        lock: bpf_spin_lock::default(),
-    };
+        lock: bpf_spin_lock { val: 0 },
+    }
+}
+
+/// Two frontends over the same backend, one of which has another pool each time.
+fn insert_crowd(tables: &mut Tables, crowd_pool: u32) {
+    for ((addr, id), pool) in [(CROWDED, crowd_pool), (IN_THE_WAY, CROWD_POOL)] {
+        tables.v4.frontends.insert(FrontendKey { addr, port: PORT, proto: Proto::SCTP, pad: 0 }, frontend(id));
+        tables.v4.pools.insert(PoolKey { pool, slot: 0 }, CROWD_BACKEND);
+        let scope = Scope::balance(pool, 1);
+        tables.scopes.insert(id, Scopes { workload: scope, service_port: id, ..Scopes::PASS });
+    }
+}
+
+fn insert(tables: &mut FamilyTables<[u8; 4]>, index: usize, service: &Service) {
     let key = FrontendKey { addr: vip(index), port: PORT, proto: Proto::TCP, pad: 0 };
-    tables.frontends.insert(key, frontend);
+    tables.frontends.insert(key, frontend(service.frontend));
     for (slot, backend) in (0..).zip(backends(index, service.version)) {
         tables.pools.insert(PoolKey { pool: service.pool, slot }, backend);
         let service_port = u32::try_from(index).expect("few") + 1;
@@ -216,8 +262,24 @@ fn ask(program: &SchedClassifier, windows: &[Window; SERVICES], is_over: &Atomic
             if is_present(index, version) { backends(index, version).any(is_backend) } else { to == dialled }
         });
         assert!(is_right, "Service {index} between versions {oldest} and {newest} was answered by {to:?}");
+        if index == 0 {
+            crowd(program);
+        }
         asked.packets += 1;
         asked.during_update += u64::from(oldest != newest);
     }
     asked
+}
+
+/// Packets that are dropped, because the client's ports are taken at the only backend: by the first one, at another
+/// frontend.
+fn crowd(program: &SchedClassifier) {
+    let client = (IpAddr::from(CROWD.0), CROWD.1);
+    // TCX_NEXT, TCX_DROP.
+    for ((addr, _), repeat, expected) in [(IN_THE_WAY, 1, -1), (CROWDED, CROWD_SIZE, 2)] {
+        let packet = Described::new(Transport::Sctp, client, (IpAddr::from(addr), PORT)).bytes();
+        let options = TestRunOptions { data_in: Some(&packet), repeat, ..TestRunOptions::default() };
+        let result = program.test_run(options).expect("a test run");
+        assert_eq!(result.return_value.cast_signed(), expected, "{addr:?}");
+    }
 }
