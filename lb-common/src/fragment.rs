@@ -6,11 +6,11 @@
 
 use core::cell::Cell;
 
-use crate::addr::{Addr, Proto};
+use crate::addr::{Addr, Family, Proto};
 use crate::flow::quiet_jiffies;
 use crate::forward::{Edge, Env, Tables, Work};
 use crate::packet::PacketMut;
-use crate::parse::{L3, Parse};
+use crate::parse::{ANY_PROTO, L3, Parse};
 use crate::rewrite::swap_macs;
 use crate::table::{AddressKey, Counter, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
 use crate::verdict::{Action, Verdict};
@@ -49,7 +49,9 @@ pub trait Note<A>: Copy {
     fn touch(self, now_jiffies: u64);
     /// Copies the addresses.
     fn read_to(self, to: &mut Tuple<A>);
-    /// Exchanges [`Fragment::parked`] at once, also for other CPUs.
+    /// [`Fragment::parked`].
+    fn parked(self) -> u32;
+    /// Exchanges it at once, also for other CPUs.
     fn swap_parked(self, ticket: u32) -> u32;
 }
 
@@ -96,7 +98,12 @@ impl Datagram {
         let Work { key, fragment_key, address_key, .. } = work;
         let (src, dst) = (key.tuple.src, key.tuple.dst);
         (fragment_key.edge, fragment_key.src, fragment_key.dst, fragment_key.id) = (self.edge, src, dst, self.id);
-        (fragment_key.proto, fragment_key.direction, fragment_key.pad) = (self.proto, self.direction, 0);
+        fragment_key.proto = match A::FAMILY {
+            Family::V4 => self.proto,
+            // Not what it is told by: a later fragment may name an extension header, and only the first what follows that.
+            Family::V6 => ANY_PROTO,
+        };
+        (fragment_key.direction, fragment_key.pad) = (self.direction, 0);
         (address_key.addr, address_key.role) = match self.direction {
             Direction::Request => (dst, Role::Frontend),
             Direction::Reply => (src, Role::Endpoint),
@@ -105,12 +112,25 @@ impl Datagram {
     }
 }
 
-/// Notes what becomes of the datagram whose first fragment `work` is about. Whether others wait for it: then it has gone
-/// round, and they behind it, and nothing is to be done now.
+/// Whether others wait for this first fragment: then it has gone round, and they behind it, and nothing is to be done now.
+/// Fills in the keys.
+#[inline(always)]
+pub fn goes_round<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
+    packet: &mut impl PacketMut,
+    datagram: Datagram,
+    tables: &T,
+    env: &E,
+    work: &mut Work<A>,
+) -> bool {
+    datagram.set_keys(work);
+    go_round(packet, tables, env, work)
+}
+
+/// Notes what becomes of the datagram whose first fragment `work` is about. True where others have begun to wait while that
+/// was decided, on another CPU: then the first one goes round after all, and is decided once more.
 #[inline(always)]
 pub fn remember<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     packet: &mut impl PacketMut,
-    datagram: Datagram,
     verdict: Verdict,
     tables: &T,
     env: &E,
@@ -122,7 +142,6 @@ pub fn remember<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
         Verdict::Hairpin => Fate::SentBack,
         Verdict::Reject | Verdict::Drop(_) => Fate::Dropped,
     };
-    datagram.set_keys(work);
     write(packet, fate, tables, env, work)
 }
 
@@ -139,14 +158,34 @@ fn write<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
         tables.forget_note(&work.fragment_key);
         return false;
     }
-    let ticket = take_parked(tables, env, work);
+    if awaited(tables, env, work).is_some_and(|note| note.parked() != 0) {
+        send_again(packet, work.fragment_key.direction, tables);
+        return true;
+    }
     set_note(fate, 0, env, work);
     tables.write_note(&work.fragment_key, &work.fragment);
-    if ticket == 0 || fate == Fate::Dropped {
+    false
+}
+
+#[inline(never)]
+fn go_round<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
+    packet: &mut impl PacketMut,
+    tables: &T,
+    env: &E,
+    work: &Work<A>,
+) -> bool {
+    let ticket = awaited(tables, env, work).map_or(0, |note| note.swap_parked(0));
+    if ticket == 0 {
         return false;
     }
     replay(packet, ticket, tables, work);
     true
+}
+
+/// The note of a datagram whose first fragment has not been decided yet.
+#[inline(always)]
+fn awaited<A: Parse, T: Fragments<A>, E: Env>(tables: &T, env: &E, work: &Work<A>) -> Option<T::Note> {
+    tables.note(&work.fragment_key).filter(|note| note.fate() == Fate::Awaited && is_fresh(*note, env))
 }
 
 #[inline(always)]
@@ -162,13 +201,19 @@ fn is_fresh<A, N: Note<A>, E: Env>(note: N, env: &E) -> bool {
     quiet_jiffies(note.since_jiffies(), env.now_jiffies()) < FRAGMENT_SECS * env.second_jiffies()
 }
 
-#[inline(never)]
-fn take_parked<A: Parse, T: Fragments<A>, E: Env>(tables: &T, env: &E, work: &Work<A>) -> u32 {
-    let Some(note) = tables.note(&work.fragment_key) else { return 0 };
-    if note.fate() != Fate::Awaited || !is_fresh(note, env) {
-        return 0;
+/// A first fragment without ports, which nobody waits for: it is left alone, and the others with it.
+#[inline(always)]
+pub fn leave<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
+    packet: &mut impl PacketMut,
+    tables: &T,
+    env: &E,
+    work: &mut Work<A>,
+) -> Action {
+    if write(packet, Fate::Passed, tables, env, work) {
+        return Action::Drop;
     }
-    note.swap_parked(0)
+    tables.count(Counter::PassedFragment);
+    Action::Next
 }
 
 /// What becomes of a fragment without ports. `work` holds its addresses.

@@ -155,7 +155,7 @@ fn translate<A: Parse>(
     let ([s0, s1], [d0, d1]) = (inner.sport.to_be_bytes(), inner.dport.to_be_bytes());
     packet.write(inner_l4, &[s0, s1, d0, d1])?;
     A::write_addresses(packet, l4 + HEADER_LEN, known, inner)?;
-    if matches!(A::network(packet, L3, before), Network::Other | Network::Short) {
+    if matches!(A::network(packet, L3, before), Network::Other | Network::Short(_)) {
         return Err(Refused);
     }
     after.dst = to.dst;

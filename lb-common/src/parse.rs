@@ -53,11 +53,25 @@ pub struct FirstOf(u64);
 impl FirstOf {
     /// A whole packet.
     pub const NONE: Self = Self(0);
+    /// Set where the fragment is too short for its ports.
+    const STUB: u64 = 1 << 33;
 
     /// The first fragment of the datagram with this identification.
     #[inline(always)]
     const fn datagram(id: u32) -> Self {
         Self(1 << 32 | id as u64)
+    }
+
+    /// The same, of which the verifier knows nothing: it does not walk what follows once for each that it can be.
+    #[inline(always)]
+    pub fn forgotten(self, packet: &impl Packet) -> Self {
+        Self(packet.forget_number(self.0))
+    }
+
+    /// Whether the fragment is too short for its ports.
+    #[inline(always)]
+    pub const fn is_stub(self) -> bool {
+        self.0 & Self::STUB != 0
     }
 
     /// The identification of the datagram.
@@ -79,6 +93,12 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Those of a first fragment that is too short for its ports: there are none.
+    #[inline(always)]
+    pub const fn stub(proto: Proto, first_of: FirstOf) -> Self {
+        Self { proto, tcp: TcpFlags::new(0), l4: 0, first_of: FirstOf(first_of.0 | FirstOf::STUB) }
+    }
+
     /// Whether the packet may make a new flow: a SYN, or any datagram.
     #[inline(always)]
     pub fn opens(&self) -> bool {
@@ -98,8 +118,9 @@ pub enum Parsed {
     Icmp(usize),
     /// A fragment without ports: not the first one of the datagram with this identification.
     Fragment(Proto, u32),
-    /// The packet ends before its headers do, or they stand behind the linear part of an skb.
-    Short,
+    /// The packet ends before its headers do, or they stand behind the linear part of an skb. Of a first fragment also what
+    /// its datagram carries, as [`Parsed::Fragment`] says it.
+    Short(Proto, FirstOf),
     /// Another protocol, or one that makes no sense.
     Other,
 }
@@ -118,7 +139,7 @@ pub enum Network {
         number: u8,
         id: u32,
     },
-    Short,
+    Short(FirstOf),
     Other,
 }
 
@@ -126,6 +147,9 @@ pub enum Network {
 pub trait Parse: Addr {
     /// The IP protocol number of its ICMP.
     const ICMP: u8;
+
+    /// What a datagram carries, whose later fragments say that this number follows; if it can have ports.
+    fn proto_of_fragment(number: u8) -> Option<Proto>;
 
     /// Reads the network header at `l3`; its addresses go to `tuple`.
     fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network;
@@ -143,20 +167,24 @@ pub trait Parse: Addr {
     fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed {
         match Self::network(packet, L3, tuple) {
             Network::Carries { number, l4, first_of } => {
-                let (l4, first_of) = (packet.forget_bounds(l4), FirstOf(packet.forget_number(first_of.0)));
+                let (l4, first_of) = (packet.forget_bounds(l4), first_of.forgotten(packet));
                 if number == Self::ICMP && first_of == FirstOf::NONE {
                     return Parsed::Icmp(l4);
                 }
                 transport(packet, (number, l4, first_of), tuple)
             }
             Network::Fragment { number, id } => {
-                Proto::from_number(number).map_or(Parsed::Other, |proto| Parsed::Fragment(proto, id))
+                Self::proto_of_fragment(number).map_or(Parsed::Other, |proto| Parsed::Fragment(proto, id))
             }
-            Network::Short => Parsed::Short,
+            Network::Short(first_of) => Parsed::Short(ANY_PROTO, first_of.forgotten(packet)),
             Network::Other => Parsed::Other,
         }
     }
 }
+
+/// What a datagram of IPv6 carries, as far as its fragments tell: its identification does not depend on that (RFC 8200
+/// section 4.5).
+pub(crate) const ANY_PROTO: Proto = Proto::UDP;
 
 /// Where source and destination stand in the network header, one after the other.
 const IPV4_ADDRESSES: usize = core::mem::offset_of!(Ipv4Hdr, src_addr);
@@ -178,14 +206,19 @@ impl Parse for [u8; 4] {
     const ICMP: u8 = 1;
 
     #[inline(always)]
+    fn proto_of_fragment(number: u8) -> Option<Proto> {
+        Proto::from_number(number)
+    }
+
+    #[inline(always)]
     fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network {
-        let Some(ip) = packet.header::<Ipv4Hdr>(l3) else { return Network::Short };
+        let Some(ip) = packet.header::<Ipv4Hdr>(l3) else { return Network::Short(FirstOf::NONE) };
         let header_len = usize::from(ip.vihl & 0x0f) * 4;
         if ip.vihl >> 4 != 4 || header_len < Ipv4Hdr::LEN {
             return Network::Other;
         }
         if packet.read_addresses(l3 + IPV4_ADDRESSES, tuple).is_none() {
-            return Network::Short;
+            return Network::Short(FirstOf::NONE);
         }
         let (number, l4) = (ip.proto, l3 + header_len);
         let bits = u16::from_be_bytes(ip.frags) & IPV4_FRAGMENT_BITS;
@@ -217,15 +250,24 @@ impl Parse for [u8; 4] {
 impl Parse for [u8; 16] {
     const ICMP: u8 = 58;
 
+    /// An extension header behind the fragment header stands in the first fragment, with what follows it.
+    #[inline(always)]
+    fn proto_of_fragment(number: u8) -> Option<Proto> {
+        match number {
+            0 | 43 | 51 | 60 => Some(ANY_PROTO),
+            number => Proto::from_number(number),
+        }
+    }
+
     #[inline(always)]
     fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network {
         // What stands before the addresses.
-        let Some(ip) = packet.header::<[u8; IPV6_ADDRESSES]>(l3) else { return Network::Short };
+        let Some(ip) = packet.header::<[u8; IPV6_ADDRESSES]>(l3) else { return Network::Short(FirstOf::NONE) };
         if ip[0] >> 4 != 6 {
             return Network::Other;
         }
         if packet.read_addresses(l3 + IPV6_ADDRESSES, tuple).is_none() {
-            return Network::Short;
+            return Network::Short(FirstOf::NONE);
         }
         let (mut next, mut offset) = (ip[core::mem::offset_of!(Ipv6Hdr, next_hdr)], l3 + size_of::<Ipv6Hdr>());
         let mut first_of = FirstOf::NONE;
@@ -235,7 +277,7 @@ impl Parse for [u8; 16] {
                 0 | 43 | 60 => 8,
                 51 => 4,
                 44 => {
-                    let Some(header) = packet.header::<[u8; 8]>(offset) else { return Network::Short };
+                    let Some(header) = packet.header::<[u8; 8]>(offset) else { return Network::Short(first_of) };
                     let [following, _, o0, o1, i0, i1, i2, i3] = header;
                     let id = u32::from_be_bytes([i0, i1, i2, i3]);
                     let bits = u16::from_be_bytes([o0, o1]);
@@ -250,7 +292,7 @@ impl Parse for [u8; 16] {
                 }
                 number => return Network::Carries { number, l4: offset, first_of },
             };
-            let Some([following, len]) = packet.header::<[u8; 2]>(offset) else { return Network::Short };
+            let Some([following, len]) = packet.header::<[u8; 2]>(offset) else { return Network::Short(first_of) };
             next = following;
             // AH (RFC 4302) counts 4-byte units less two, the others (RFC 8200) 8-byte units less one.
             offset += if unit == 4 { (usize::from(len) + 2) * 4 } else { (usize::from(len) + 1) * 8 };
@@ -280,11 +322,13 @@ fn transport<A: Addr>(
     let mut tcp = TcpFlags::default();
     // The transport protocols of Services begin alike: source port, destination port.
     let ports = if proto == Proto::TCP {
-        let Some(header) = packet.header::<[u8; TcpHdr::LEN]>(l4) else { return Parsed::Short };
+        let Some(header) = packet.header::<[u8; TcpHdr::LEN]>(l4) else { return Parsed::Short(proto, first_of) };
         tcp = TcpFlags::new(header[TCP_FLAGS]);
         [header[0], header[1], header[2], header[3]]
     } else {
-        let Some([s0, s1, d0, d1, ..]) = packet.header::<[u8; UdpHdr::LEN]>(l4) else { return Parsed::Short };
+        let Some([s0, s1, d0, d1, ..]) = packet.header::<[u8; UdpHdr::LEN]>(l4) else {
+            return Parsed::Short(proto, first_of);
+        };
         [s0, s1, d0, d1]
     };
     tuple.sport = u16::from_be_bytes([ports[0], ports[1]]);

@@ -5,7 +5,7 @@ use crate::forward::{Edge, Env, Path, Tables, Work};
 use crate::fragment::{self, Datagram, Fragments};
 use crate::icmp::message;
 use crate::packet::{Packet, PacketMut};
-use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, Parse, Parsed};
+use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FirstOf, Headers, Parse, Parsed};
 use crate::reject::{Unreachable, port_unreachable};
 use crate::rewrite::{swap_macs, translate};
 use crate::table::{Counter, Direction, Tuple};
@@ -59,35 +59,46 @@ fn at_hook<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     env: &E,
     work: &mut Work<A>,
 ) -> Action {
-    match parse(packet, &mut work.key.tuple) {
-        Parsed::Transport(headers) => transport(packet, headers, hook, tables, env, work),
-        Parsed::Icmp(l4) => message(packet, l4, hook, tables, work),
-        Parsed::Fragment(proto, id) => fragment::follow(packet, Datagram::new(proto, id, hook), tables, env, work),
-        Parsed::Short | Parsed::Other => Action::Next,
-    }
+    let headers = match parse(packet, &mut work.key.tuple) {
+        Parsed::Transport(headers) => headers,
+        Parsed::Short(proto, first_of) if first_of != FirstOf::NONE => Headers::stub(proto, first_of),
+        Parsed::Icmp(l4) => return message(packet, l4, hook, tables, work),
+        Parsed::Fragment(proto, id) => {
+            return fragment::follow(packet, Datagram::new(proto, id, hook), tables, env, work);
+        }
+        Parsed::Short(..) | Parsed::Other => return Action::Next,
+    };
+    transport(packet, headers, hook, tables, env, work)
 }
 
-/// A packet with ports. A first fragment that others wait for is decided, so that they find a note, then goes through the
-/// hook once more with them behind it: it is decided twice, and counted twice where a decision counts.
+/// A packet with ports. A first fragment that others wait for goes through the hook once more with them behind it, and is
+/// decided then, so that they find a note. One that is too short for its ports (RFC 1858) is left alone, with the others.
 #[inline(always)]
 fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     packet: &mut impl PacketMut,
-    headers: Headers,
+    mut headers: Headers,
     (edge, direction): (Edge, Direction),
     tables: &T,
     env: &E,
     work: &mut Work<A>,
 ) -> Action {
+    if let Some(id) = headers.first_of.id() {
+        let datagram = Datagram::new(headers.proto, id, (edge, direction));
+        if fragment::goes_round(packet, datagram, tables, env, work) {
+            return Action::Drop;
+        }
+        if headers.first_of.is_stub() {
+            return fragment::leave(packet, tables, env, work);
+        }
+    }
+    headers.first_of = headers.first_of.forgotten(packet);
     let mut path = Path { headers, edge, tables, env, work };
     let verdict = match direction {
         Direction::Request => path.request(),
         Direction::Reply => path.reply(),
     };
-    if let Some(id) = headers.first_of.id() {
-        let datagram = Datagram::new(headers.proto, id, (edge, direction));
-        if fragment::remember(packet, datagram, verdict, tables, env, work) {
-            return Action::Drop;
-        }
+    if headers.first_of != FirstOf::NONE && fragment::remember(packet, verdict, tables, env, work) {
+        return Action::Drop;
     }
     perform(packet, &headers, verdict, tables, env, work)
 }
@@ -97,7 +108,7 @@ fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
 #[inline(always)]
 fn parse<A: Parse>(packet: &mut impl PacketMut, tuple: &mut Tuple<A>) -> Parsed {
     match A::parse(packet, tuple) {
-        Parsed::Short if packet.pull() => A::parse(packet, tuple),
+        Parsed::Short(..) if packet.pull() => A::parse(packet, tuple),
         parsed => parsed,
     }
 }

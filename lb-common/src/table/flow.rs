@@ -95,6 +95,7 @@ table_type! {
         pub dst: A,
         /// The identification of the datagram.
         pub id: u32,
+        /// Of IPv6 always UDP: the identification is one for all protocols, and a later fragment need not say which it is.
         pub proto: Proto,
         pub direction: Direction,
         pub pad: u16,

@@ -40,6 +40,11 @@ impl<A: Copy> Note<A> for NoteElement<A> {
     }
 
     #[inline(always)]
+    fn parked(self) -> u32 {
+        field!(self, parked)
+    }
+
+    #[inline(always)]
     fn swap_parked(self, ticket: u32) -> u32 {
         // SAFETY: as in `field`. Ordered, as all whose result is used: LLVM 22 compiles a relaxed one to another operation.
         unsafe { intrinsics::atomic_xchg::<u32, { AtomicOrdering::AcqRel }>(addr_of_mut!((*self.0).parked), ticket) }

@@ -8,9 +8,9 @@ use lb_common::table::{Counter, Scope};
 use lb_common::verdict::Action;
 
 use super::Case;
-use super::scene::{Scene, UDP};
+use super::scene::{Net, SYN, Scene, UDP};
 use crate::machine::{PARKED_MAX, Program};
-use crate::packet::{Answer, Described, End};
+use crate::packet::{Answer, Described, End, cut, read};
 
 pub const CASES: &[Case] = &[
     ("fragments_follow_their_first", fragments_follow_their_first),
@@ -27,6 +27,9 @@ pub const CASES: &[Case] = &[
     ("nobody_waits_for_long", nobody_waits_for_long),
     ("notes_grow_old", notes_grow_old),
     ("the_oldest_makes_room", the_oldest_makes_room),
+    ("a_first_fragment_without_ports_takes_the_others_along", a_first_fragment_without_ports_takes_the_others_along),
+    ("an_extension_header_may_follow_the_fragment_header", an_extension_header_may_follow_the_fragment_header),
+    ("an_ipv6_datagram_is_one_whatever_it_carries", an_ipv6_datagram_is_one_whatever_it_carries),
 ];
 
 /// What the fragment says with other addresses, and with the header checksum that belongs to them.
@@ -181,8 +184,9 @@ fn fragments_wait_for_their_first(scene: &mut Scene<'_>) {
     scene.service(UDP, &[backend]);
     overtake(scene, Program::WorkloadIngress, (client, vip), (client, backend));
     overtake(scene, Program::UplinkIngress, (client, vip), (client, backend));
-    // A first fragment that others wait for is decided twice: two scenes, two first fragments each.
-    assert_eq!(scene.counters()[&Counter::RequestTranslated], 6);
+    // Two scenes, two first fragments each; one that others wait for is decided once as well.
+    assert_eq!(scene.counters()[&Counter::RequestTranslated], 4);
+    assert_eq!(scene.counters()[&Counter::FlowCreated], 2);
 }
 
 fn fragments_of_replies_wait(scene: &mut Scene<'_>) {
@@ -211,16 +215,17 @@ fn fragments_that_wait_share_every_fate(scene: &mut Scene<'_>) {
     scene.machine().age_flows(FRAGMENT_SECS);
     scene.frontend(1, vip, Proto::UDP, Scope::DROP);
     wait(scene, program, &rest);
-    for (scope, action, dropped) in [(Scope::DROP, Action::Drop, 1), (Scope::REJECT, Action::SendBack, 2)] {
+    let dropped_with_it: Vec<_> = as_they_came.into_iter().map(|(_, bytes)| (Action::Drop, bytes)).collect();
+    for (scope, action, dropped) in [(Scope::DROP, Action::Drop, 3), (Scope::REJECT, Action::SendBack, 6)] {
         scene.frontend(1, vip, Proto::UDP, scope);
         assert_eq!(scene.machine().run(program, &first.bytes()).0, action);
-        assert_eq!(scene.machine().replayed(), [], "nobody is to go on");
+        assert_eq!(scene.machine().replayed(), dropped_with_it);
         assert_eq!(scene.machine().run(program, &rest[0].bytes()).0, Action::Drop);
         assert_eq!(scene.counters()[&Counter::DropFragment], dropped);
         scene.machine().age_flows(FRAGMENT_SECS);
         wait(scene, program, &rest);
     }
-    assert_eq!(scene.counters()[&Counter::Rejected], 1);
+    assert_eq!([Counter::Rejected, Counter::DropNoLocalEndpoint].map(|counter| scene.counters()[&counter]), [1, 1]);
 }
 
 /// A pod that reaches itself, and answers itself.
@@ -324,4 +329,76 @@ fn the_oldest_makes_room(scene: &mut Scene<'_>) {
     assert_eq!(scene.machine().replayed(), expected);
     // Others may have been left over from before.
     assert!(scene.counters()[&Counter::DropParked] >= before + 3);
+}
+
+/// RFC 1858: a first fragment that ends before the ports or flags do passes, and so do the others, in any order.
+fn a_first_fragment_without_ports_takes_the_others_along(scene: &mut Scene<'_>) {
+    let (net, program) = (scene.net, Program::WorkloadIngress);
+    scene.service(SYN, &[net.backend()]);
+    let whole = Described::new(SYN, net.client(), net.vip()).bytes();
+    let l4 = if net == Net::V4 { 34 } else { 54 };
+    for (id, first_len) in [(1, 8), (2, 16)] {
+        let [first, rest @ ..] = &cut(&whole, l4, id, first_len)[..] else { panic!("no fragments") };
+        for fragment in [first].into_iter().chain(rest).chain(rest) {
+            assert_eq!(scene.machine().run(program, fragment), (Action::Next, fragment.clone()), "in order");
+        }
+        scene.machine().age_flows(FRAGMENT_SECS);
+        for fragment in rest {
+            assert_eq!(scene.machine().run(program, fragment).0, Action::Drop, "it waits");
+        }
+        assert_eq!(scene.machine().run(program, first), (Action::Next, first.clone()), "overtaken");
+        let behind: Vec<_> = rest.iter().rev().map(|fragment| (Action::Next, fragment.clone())).collect();
+        assert_eq!(scene.machine().replayed(), behind);
+    }
+    assert!(scene.machine().flows().is_empty());
+    let counters = scene.counters();
+    assert_eq!(counters[&Counter::FragmentParked], 3);
+    assert_eq!(counters[&Counter::PassedFragment], (5 + 3) + (3 + 2), "all that passed, the first ones among them");
+    // Nobody waits for those of a stranger.
+    let stranger = Described::new(SYN, net.client(), (net.host(77), 80)).bytes();
+    for fragment in cut(&stranger, l4, 3, 8).iter().rev() {
+        assert_eq!(scene.machine().run(program, fragment), (Action::Next, fragment.clone()));
+    }
+}
+
+/// RFC 8200 section 4.5: what stands behind the fragment header is cut as well. The others name an extension header, not
+/// what is behind that.
+fn an_extension_header_may_follow_the_fragment_header(scene: &mut Scene<'_>) {
+    if scene.net == Net::V4 {
+        return;
+    }
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    for (extension, options_len) in [(60, 6), (43, 14), (51, 14)] {
+        let [first, last] = [(0, true), (100, false)].map(|(at, more)| {
+            let fragment = fragment(client, vip, at, more).options_len(options_len).extension(extension);
+            Described { is_extension_cut: true, ..fragment }
+        });
+        for order in [[&first, &last], [&last, &first]] {
+            let mut went_on = Vec::new();
+            for fragment in order {
+                let outcome = scene.machine().run(Program::WorkloadIngress, &fragment.bytes());
+                went_on.push(outcome);
+                went_on.extend(scene.machine().replayed());
+            }
+            went_on.retain(|(action, _)| *action == Action::Next);
+            let [.., behind] = &went_on[..] else { panic!("nothing went on") };
+            assert_eq!((went_on.len(), &behind.1), (2, &readdressed(&last, client.0, backend.0)), "{extension}");
+            assert_eq!(read(&went_on[0].1).ends(), Some((client, backend)));
+            scene.machine().age_flows(FRAGMENT_SECS);
+        }
+    }
+}
+
+/// The identification of an IPv6 datagram is one for all protocols, that of IPv4 one for each (RFC 791).
+fn an_ipv6_datagram_is_one_whatever_it_carries(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    scene.onward(Program::WorkloadIngress, &fragment(client, vip, 0, true).bytes());
+    let other = Described { transport: SYN, ..fragment(client, vip, 100, false) };
+    let expected = match scene.net {
+        Net::V4 => (Action::Drop, other.bytes()),
+        Net::V6 => (Action::Next, readdressed(&other, client.0, backend.0)),
+    };
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &other.bytes()), expected);
 }

@@ -30,11 +30,22 @@ pub struct Described {
     pub extension: u8,
     /// Fragment offset in 8-byte units and "more fragments".
     pub fragment: Option<(u16, bool)>,
+    /// The extension header stands behind the fragment header, and so in the first fragment only.
+    pub is_extension_cut: bool,
 }
 
 impl Described {
     pub fn new(transport: Transport, from: End, to: End) -> Self {
-        Self { from, to, transport, payload: b"some payload".to_vec(), options_len: 0, extension: 0, fragment: None }
+        Self {
+            from,
+            to,
+            transport,
+            payload: b"some payload".to_vec(),
+            options_len: 0,
+            extension: 0,
+            fragment: None,
+            is_extension_cut: false,
+        }
     }
 
     #[must_use]
@@ -136,11 +147,8 @@ impl Described {
         };
         let mut extensions = Vec::new();
         header.next_header = self.protocol();
-        if let Some((offset, more)) = self.fragment {
-            let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
-            extensions.extend([self.protocol().0, 0, high, low]);
-            extensions.extend(ATOMIC_ID.to_be_bytes());
-            header.next_header = IpNumber::IPV6_FRAGMENTATION_HEADER;
+        if !self.is_extension_cut {
+            self.prepend_fragment(&mut header.next_header, &mut extensions);
         }
         if self.options_len > 0 {
             let mut options = vec![0; self.options_len + 2];
@@ -153,10 +161,22 @@ impl Described {
             extensions = [options, extensions].concat();
             header.next_header = IpNumber(self.extension);
         }
+        if self.is_extension_cut {
+            self.prepend_fragment(&mut header.next_header, &mut extensions);
+        }
         header.set_payload_length(extensions.len() + transport.len()).expect("a short payload");
         bytes.extend(header.to_bytes());
         bytes.extend(extensions);
         bytes.extend(transport);
+    }
+
+    /// Puts a fragment header before these extension headers, if there is to be one.
+    fn prepend_fragment(&self, next: &mut IpNumber, extensions: &mut Vec<u8>) {
+        let Some((offset, more)) = self.fragment else { return };
+        let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
+        let following = std::mem::replace(next, IpNumber::IPV6_FRAGMENTATION_HEADER);
+        let header = [[following.0, 0, high, low], ATOMIC_ID.to_be_bytes()].concat();
+        extensions.splice(0..0, header);
     }
 
     fn protocol(&self) -> IpNumber {
@@ -219,10 +239,11 @@ pub fn icmp_about(quoted: &[u8], (kind, code): (u8, u8), word: [u8; 4], from: Ip
     bytes
 }
 
-/// The fragments of a packet whose transport header starts at `l4`, in order. The first holds any transport header.
-pub fn cut(whole: &[u8], l4: usize, id: u32) -> Vec<Vec<u8>> {
+/// The fragments of a packet whose transport header starts at `l4`, in order. The first holds so many bytes from there on,
+/// a multiple of eight.
+pub fn cut(whole: &[u8], l4: usize, id: u32, first_len: usize) -> Vec<Vec<u8>> {
     let transport = &whole[l4..];
-    let (first, rest) = transport.split_at(FIRST_LEN.min(transport.len()));
+    let (first, rest) = transport.split_at(first_len.min(transport.len()));
     let mut parts = vec![first];
     parts.extend(rest.chunks(LATER_LEN));
     let (mut offset, count) = (0, parts.len());
@@ -252,8 +273,8 @@ pub fn lengthened(fragment: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Bytes that the first fragment and the others hold: multiples of eight.
-const FIRST_LEN: usize = 24;
+/// Bytes that hold any transport header, for a first fragment, and those of the others: multiples of eight.
+pub const FIRST_LEN: usize = 24;
 const LATER_LEN: usize = 16;
 
 /// A part of a packet with these headers, at an offset in units of eight bytes.

@@ -20,8 +20,13 @@ const PLACES: u32 = 16;
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
-/// What all fragments of a datagram have in common, and where they are seen.
-type Key = (Seen, Proto, (IpAddr, IpAddr), u32);
+/// What all fragments of a datagram have in common, and where they are seen. The identification of an IPv6 datagram is one
+/// for all protocols.
+type Key = (Seen, Option<Proto>, (IpAddr, IpAddr), u32);
+
+fn key(seen: Seen, wire: &Wire, (proto, id): (Proto, u32)) -> Key {
+    (seen, wire.is_v4().then_some(proto), wire.addresses(), id)
+}
 
 /// What is known of a datagram.
 #[derive(Clone, Debug)]
@@ -82,39 +87,19 @@ impl Reference {
         }
     }
 
-    /// Takes note of a first fragment. It ends what was known of an earlier datagram with this identification. Those that
-    /// go on behind it, in this order, as they came; nothing where none has waited for it.
-    pub(super) fn note_datagram(
-        &mut self,
-        seen: Seen,
-        wire: &Wire,
-        (proto, id): (Proto, u32),
-        verdict: Verdict,
-    ) -> Option<Vec<Vec<u8>>> {
-        let key = (seen, proto, wire.addresses(), id);
-        let before = self.datagrams.forget(&key);
-        if verdict == Verdict::Untouched && !self.may_be_ours(&key) {
-            self.hits.hit(Rule::FirstOfNobody);
+    /// Those that wait for a first fragment, in the order in which they go on behind it, as they came; nothing where none
+    /// does.
+    pub(super) fn take_waiting(&mut self, seen: Seen, wire: &Wire, of: (Proto, u32)) -> Option<Vec<Vec<u8>>> {
+        let at = self.datagrams.position(&key(seen, wire, of))?;
+        let Datagram { fate: Fate::Awaited(tickets), noted_secs, .. } = &mut self.datagrams.known[at] else {
             return None;
-        }
-        self.hits.hit(if verdict == Verdict::Untouched { Rule::FirstPassed } else { Rule::FirstNoted });
-        self.datagrams.known.push(Datagram { key, fate: Fate::Decided(verdict), noted_secs: self.now_secs });
-        let Some(Datagram { fate: Fate::Awaited(tickets), noted_secs, .. }) = before else { return None };
-        if self.now_secs - noted_secs >= FRESH_SECS {
+        };
+        if self.now_secs - *noted_secs >= FRESH_SECS {
             self.hits.hit(Rule::AwaitedTooLong);
             return None;
         }
-        self.hits.hit(match verdict {
-            Verdict::Untouched => Rule::AwaitedPassed,
-            Verdict::Becomes(_) => Rule::AwaitedTranslated,
-            Verdict::ComesBack(_) => Rule::AwaitedSentBack,
-            Verdict::Rejected | Verdict::Dropped => Rule::AwaitedDropped,
-        });
-        if matches!(verdict, Verdict::Rejected | Verdict::Dropped) {
-            return None;
-        }
         let mut behind = Vec::new();
-        for ticket in tickets.into_iter().rev() {
+        for ticket in std::mem::take(tickets).into_iter().rev() {
             let Some(at) = self.datagrams.waiting.iter().position(|(of, _)| *of == ticket) else {
                 self.hits.hit(Rule::WaitingLost);
                 break;
@@ -126,9 +111,35 @@ impl Reference {
         Some(behind)
     }
 
+    /// Takes note of a first fragment. It ends what was known of an earlier datagram with this identification.
+    pub(super) fn note_datagram(
+        &mut self,
+        seen: Seen,
+        wire: &Wire,
+        of: (Proto, u32),
+        (verdict, is_awaited): (Verdict, bool),
+    ) {
+        let key = key(seen, wire, of);
+        self.datagrams.forget(&key);
+        if verdict == Verdict::Untouched && !self.may_be_ours(&key) {
+            self.hits.hit(Rule::FirstOfNobody);
+            return;
+        }
+        self.hits.hit(if verdict == Verdict::Untouched { Rule::FirstPassed } else { Rule::FirstNoted });
+        self.datagrams.known.push(Datagram { key, fate: Fate::Decided(verdict), noted_secs: self.now_secs });
+        if is_awaited {
+            self.hits.hit(match verdict {
+                Verdict::Untouched => Rule::AwaitedPassed,
+                Verdict::Becomes(_) => Rule::AwaitedTranslated,
+                Verdict::ComesBack(_) => Rule::AwaitedSentBack,
+                Verdict::Rejected | Verdict::Dropped => Rule::AwaitedDropped,
+            });
+        }
+    }
+
     /// What becomes of a fragment that is not the first: it has no ports, so only its addresses change.
-    pub(super) fn later_fragment(&mut self, seen: Seen, mut wire: Wire, (proto, id): (Proto, u32)) -> Outcome {
-        let key = (seen, proto, wire.addresses(), id);
+    pub(super) fn later_fragment(&mut self, seen: Seen, mut wire: Wire, of: (Proto, u32)) -> Outcome {
+        let key = key(seen, &wire, of);
         match self.decided(&key) {
             None => {
                 let action = if self.waits(&key, &wire.bytes()[ETHERNET..]) { Action::Drop } else { Action::Next };

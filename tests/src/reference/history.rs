@@ -12,7 +12,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use super::world::{Change, Fixed, change, ranges};
 use crate::cases::Net;
 use crate::machine::Program;
-use crate::packet::{ATOMIC_ID, End, Transport};
+use crate::packet::{ATOMIC_ID, End, FIRST_LEN, Transport};
 use crate::random::transport;
 use lb_common::table::Direction;
 
@@ -90,6 +90,8 @@ pub struct Cut {
     pub id: u32,
     /// How many others are sent before the first fragment.
     pub overtaking: usize,
+    /// Bytes that the first holds from its transport header on, if that is of TCP: perhaps too few.
+    pub first_len: usize,
 }
 
 /// What is special about a fragment.
@@ -377,13 +379,13 @@ fn packet(
 /// A datagram, and how many of its fragments overtake the first one.
 fn datagram(net: Net, overtaking: Range<usize>) -> impl Strategy<Value = Step> {
     let to = prop_oneof![4 => service(net), 1 => backend(net)];
-    (program(INGRESS), transport(), client(net), to, shape(), ids(), overtaking).prop_map(
-        |(program, transport, from, to, shape, id, overtaking)| Step::Datagram {
+    (program(INGRESS), transport(), client(net), to, shape(), cuts(overtaking)).prop_map(
+        |(program, transport, from, to, shape, cut)| Step::Datagram {
             program,
             transport,
             ends: (from, to),
             shape,
-            cut: Cut { id, overtaking },
+            cut,
         },
     )
 }
@@ -396,6 +398,11 @@ fn fragment() -> impl Strategy<Value = Step> {
 /// Few, so that datagrams have the same; one of them is that of the packets that are no fragments.
 fn ids() -> impl Strategy<Value = u32> {
     select(vec![1_u32, 2, ATOMIC_ID])
+}
+
+fn cuts(overtaking: Range<usize>) -> impl Strategy<Value = Cut> {
+    let first_len = prop_oneof![8 => Just(FIRST_LEN), 1 => Just(8), 1 => Just(16)];
+    (ids(), overtaking, first_len).prop_map(|(id, overtaking, first_len)| Cut { id, overtaking, first_len })
 }
 
 /// Most as simple as can be.
@@ -431,12 +438,9 @@ fn whole_answer() -> impl Strategy<Value = Step> {
 }
 
 fn cut_answer(overtaking: Range<usize>) -> impl Strategy<Value = Step> {
-    (hook(), transport(), 0_usize..4, shape(), ids(), overtaking).prop_map(
-        |(program, transport, back, shape, id, overtaking)| {
-            let cut = Some(Cut { id, overtaking });
-            Step::Answer { program, transport, back, shape, cut }
-        },
-    )
+    (hook(), transport(), 0_usize..4, shape(), cuts(overtaking)).prop_map(|(program, transport, back, shape, cut)| {
+        Step::Answer { program, transport, back, shape, cut: Some(cut) }
+    })
 }
 
 /// Unreachable, too big, time exceeded, parameter problem, redirect, what neighbours say, and an echo request that quotes

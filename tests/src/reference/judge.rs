@@ -17,6 +17,9 @@ use crate::packet::End;
 /// What became of a packet.
 pub type Outcome = (Action, Vec<u8>);
 
+/// Bytes of a TCP header without options.
+const TCP_LEN: usize = 20;
+
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -86,20 +89,25 @@ impl Reference {
         if let Part::Later(id) = wire.part {
             return Ok(self.later_fragment(seen, wire, (proto, id)));
         }
-        let tcp_flags = if proto == Proto::TCP { wire.tcp_flags() } else { 0 };
+        let is_short = proto == Proto::TCP && wire.bytes().len() < wire.l4 + TCP_LEN;
+        let tcp_flags = if proto == Proto::TCP && !is_short { wire.tcp_flags() } else { 0 };
         let headers = Packet { ends: wire.ends(), proto, tcp_flags };
+        let behind = match wire.part {
+            Part::First(id) => self.take_waiting(seen, &wire, (proto, id)),
+            Part::Whole | Part::Later(_) => None,
+        };
         let verdict = match seen.way {
+            _ if is_short => {
+                self.hits.hit(Rule::FirstTooShort);
+                Verdict::Untouched
+            }
             Way::ToBackend => self.request(seen, headers, given)?,
             Way::ToClient => self.reply(seen, headers).unwrap_or(Verdict::Untouched),
         };
-        if let Part::First(id) = wire.part
-            && let Some(behind) = self.note_datagram(seen, &wire, (proto, id), verdict)
-        {
-            // It comes once more, with those behind it that have waited for it.
-            let outcome = self.judge(program, (packet, beyond), given)?;
-            let behind = behind.iter().map(|later| self.later_fragment(seen, Wire::read(later), (proto, id)));
-            self.replayed = behind.collect();
-            return Ok(outcome);
+        if let Part::First(id) = wire.part {
+            self.note_datagram(seen, &wire, (proto, id), (verdict, behind.is_some()));
+            let behind = behind.into_iter().flatten();
+            self.replayed = behind.map(|later| self.later_fragment(seen, Wire::read(&later), (proto, id))).collect();
         }
         let outcome = perform(verdict, wire.clone(), headers);
         if outcome.1 != wire.bytes() {

@@ -117,6 +117,8 @@ rules! {
     // Fragments.
     FirstNoted,
     FirstPassed,
+    /// It does not hold its transport header.
+    FirstTooShort,
     /// Nobody will wait for it.
     FirstOfNobody,
     /// A first fragment that others wait for.

@@ -1,5 +1,6 @@
 //! One history on a machine, with the reference beside it.
 
+use etherparse::IpNumber;
 use lb_common::addr::Proto;
 
 use super::history::{Cut, Quote, Shape, Then};
@@ -9,7 +10,7 @@ use super::world::World;
 use super::{Reference, Step};
 use crate::cases::Net;
 use crate::machine::{Machine, Program};
-use crate::packet::{Described, End, Transport, cut, icmp_about, lengthened};
+use crate::packet::{Described, End, FIRST_LEN, Transport, cut, icmp_about, lengthened};
 
 /// The IP protocol number of AH.
 const AUTHENTICATION: u8 = 51;
@@ -201,10 +202,17 @@ impl Play<'_> {
     }
 
     /// Sends the fragment of a datagram that comes first, and keeps the others.
-    fn datagram(&mut self, program: Program, whole: &[u8], Cut { id, overtaking }: Cut) -> Result<(), String> {
-        let l4 = Wire::read(whole).l4;
+    fn datagram(
+        &mut self,
+        program: Program,
+        whole: &[u8],
+        Cut { id, overtaking, first_len }: Cut,
+    ) -> Result<(), String> {
+        let Wire { l4, protocol, .. } = Wire::read(whole);
+        // Of others, the least that there is to a header is in any fragment.
+        let first_len = if protocol == IpNumber::TCP { first_len } else { FIRST_LEN };
         let mut fragments: Vec<_> =
-            cut(whole, l4, id).into_iter().map(|bytes| Fragment { bytes, beyond: Vec::new() }).collect();
+            cut(whole, l4, id, first_len).into_iter().map(|bytes| Fragment { bytes, beyond: Vec::new() }).collect();
         let first = &mut fragments[0];
         let first_len = first.bytes.len() - Wire::read(&first.bytes).l4;
         first.beyond = whole[l4 + first_len..].to_vec();

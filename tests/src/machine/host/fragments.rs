@@ -46,6 +46,9 @@ impl<A: Addr> Note<A> for HostNote<A> {
     fn read_to(self, to: &mut Tuple<A>) {
         (to.src, to.dst) = (self.0.borrow().src, self.0.borrow().dst);
     }
+    fn parked(self) -> u32 {
+        self.0.borrow().parked
+    }
     fn swap_parked(self, ticket: u32) -> u32 {
         std::mem::replace(&mut self.0.borrow_mut().parked, ticket)
     }
