@@ -9,7 +9,7 @@ use lb_tests::cases::{Net, Scene};
 use lb_tests::machine::{HostMachine, Machine as _, Program};
 use lb_tests::packet::Transport;
 use lb_tests::random::{PROGRAMS, config, net, small_world, transport};
-use lb_tests::reference::{Compared, FEW_EMBRYOS, Start, history, play};
+use lb_tests::reference::{Clock, Compared, FEW_EMBRYOS, Start, history, play};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -81,7 +81,7 @@ fn host_does_what_the_reference_says() {
     let count = Cell::new(0_u32);
     for net in [Net::V4, Net::V6] {
         for embryos_max in [FEW_EMBRYOS, 1_000] {
-            let start = Start { has_hairpins: false, embryos_max };
+            let start = Start { has_hairpins: false, embryos_max, clock: Clock::Told };
             let result = TestRunner::new(config(histories() / 2)).run(&history(net), |history| {
                 count.set(count.get() + 1);
                 let compared = play(net, &mut HostMachine::with_embryos(embryos_max), start, &history);

@@ -7,7 +7,7 @@ use lb_tests::cases::{Net, Scene};
 use lb_tests::machine::{KernelMachine, Machine as _, Program};
 use lb_tests::packet::{Described, Transport};
 use lb_tests::random::{config, small_world};
-use lb_tests::reference::{Compared, FEW_EMBRYOS, Start, history, play};
+use lb_tests::reference::{Clock, Compared, FEW_EMBRYOS, Start, history, play};
 use proptest::test_runner::{TestCaseError, TestRunner};
 
 /// More half-open flows than a history makes.
@@ -24,7 +24,7 @@ fn kernel_does_what_the_reference_says() {
     let sum = RefCell::new(Compared::default());
     for embryos_max in [FEW_EMBRYOS, MANY_EMBRYOS] {
         let kernel = RefCell::new(KernelMachine::load_with_embryos("reference", embryos_max));
-        let start = Start { has_hairpins: true, embryos_max };
+        let start = Start { has_hairpins: true, embryos_max, clock: Clock::Runs };
         for net in [Net::V4, Net::V6] {
             // That a pod has reached itself is remembered for as long as the interface lives.
             kernel.borrow_mut().reset();

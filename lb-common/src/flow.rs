@@ -75,7 +75,7 @@ pub const fn step(state: FlowState, direction: Direction, flags: TcpFlags) -> Fl
         // Who has heard the answer acknowledges it.
         (Answered, Direction::Request, _) if !flags.has(TcpFlags::ACK) => Answered,
         // Another SYN of the backend, whatever else it says.
-        (Answered, Direction::Reply, _) if flags.has(TcpFlags::SYN) => Answered,
+        (state @ Answered, Direction::Reply, _) if flags.has(TcpFlags::SYN) => state,
         (Answered | Established, Direction::Request, true) => ClientClosed,
         // A backend closes what it has accepted. Before the client's ACK it accepts only a client that it knows (TCP Fast
         // Open, RFC 7413).

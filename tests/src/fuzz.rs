@@ -8,7 +8,7 @@ use crate::cases::{Net, Scene};
 use crate::machine::{HostMachine, Machine as _, Program};
 use crate::packet::{Described, Transport};
 use crate::random::{PROGRAMS, small_world};
-use crate::reference::{FEW_EMBRYOS, Start, Wire, history_of, internet_sum, play};
+use crate::reference::{Clock, FEW_EMBRYOS, Start, Wire, history_of, internet_sum, play};
 
 /// A fuzz target by name.
 pub type Target = (&'static str, fn(&[u8]));
@@ -37,7 +37,7 @@ pub fn decide(data: &[u8]) {
     let [first, rest @ ..] = data else { return };
     let net = if first & 1 == 0 { Net::V4 } else { Net::V6 };
     let embryos_max = if first & 2 == 0 { FEW_EMBRYOS } else { 1_000 };
-    let start = Start { has_hairpins: false, embryos_max };
+    let start = Start { has_hairpins: false, embryos_max, clock: Clock::Told };
     if let Err(difference) = play(net, &mut HostMachine::with_embryos(embryos_max), start, &history_of(net, rest)) {
         panic!("{difference}");
     }

@@ -35,7 +35,7 @@ use lb_common::addr::Proto;
 use lb_common::table::{Direction, FlowKey};
 use policy::Policy;
 pub use rule::{Hits, Rule};
-pub use run::{Compared, Start, play};
+pub use run::{Clock, Compared, Start, play};
 pub use wire::{Wire, internet_sum};
 
 use crate::machine::Flows;
@@ -53,6 +53,7 @@ pub struct Reference {
     datagrams: Datagrams,
     embryos: Embryos,
     now_secs: u64,
+    clock: Clock,
     /// Whether a pod has ever reached itself.
     has_hairpins: bool,
     /// What the flow tables hold after the packet that is being judged.
@@ -70,9 +71,10 @@ type Entry = (u32, Direction, Proto, (End, End), (End, End));
 struct Held(BTreeSet<Entry>);
 
 impl Reference {
-    /// A reference that has seen a pod reach itself, if so, and allows so many half-open connections.
-    pub fn new(has_hairpins: bool, embryos_max: usize) -> Self {
+    /// A reference that knows what the machine begins with.
+    pub fn new(Start { has_hairpins, embryos_max, clock }: Start) -> Self {
         Self {
+            clock,
             policy: Policy::default(),
             connections: Vec::new(),
             clients: Vec::new(),

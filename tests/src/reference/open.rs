@@ -3,13 +3,13 @@
 use lb_common::addr::Proto;
 use lb_common::verdict::Action;
 
-use super::Reference;
 use super::connection::{Connection, State};
 use super::hash::slot;
 use super::judge::{Outcome, Packet, Seen, Verdict, translated};
 use super::policy::Frontend;
 use super::rule::Rule;
 use super::wire::Wire;
+use super::{Clock, Reference};
 use crate::packet::End;
 
 /// Source ports that are chosen where the client's own is taken.
@@ -191,14 +191,16 @@ impl Reference {
         client: End,
         chosen: Option<(End, End)>,
     ) {
-        let (now_secs, held) = (self.now_secs, &self.held);
+        let (now_secs, held, clock) = (self.now_secs, &self.held, self.clock);
         let before = self.connections.len();
         self.connections.retain(|known| {
             let is_chosen = chosen == Some((known.seen, known.backend));
             let is_in_the_way = (known.edge, known.proto) == (edge, proto)
                 && known.knows_reply
                 && (is_chosen || (known.seen.1 == client.1 && backends.contains(&known.backend)));
-            let is_dead = known.is_half(now_secs) || known.is_over(now_secs);
+            // One that is young may have grown old: then it is gone.
+            let is_half = known.is_half(now_secs) || (clock == Clock::Runs && !known.knows_request);
+            let is_dead = is_half || known.is_over(now_secs);
             !(is_in_the_way && is_dead) || (!is_chosen && held.holds(known))
         });
         if self.connections.len() < before {

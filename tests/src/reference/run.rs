@@ -47,6 +47,16 @@ pub struct Start {
     pub has_hairpins: bool,
     /// Half-open connections that may be made.
     pub embryos_max: usize,
+    pub clock: Clock,
+}
+
+/// How the machine's time passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// As it is told, and not at all otherwise.
+    Told,
+    /// On its own as well: what is less than a second ago to the reference may be longer ago to the machine.
+    Runs,
 }
 
 /// Plays a history.
@@ -58,7 +68,7 @@ pub fn play(net: Net, machine: &mut dyn Machine, start: Start, history: &[Step])
     let mut play = Play {
         net,
         machine,
-        reference: Reference::new(start.has_hairpins, start.embryos_max),
+        reference: Reference::new(start),
         world: World::new(net),
         came: Vec::new(),
         left: Vec::new(),
