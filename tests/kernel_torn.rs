@@ -30,7 +30,7 @@ const VERSIONS: u32 = 250;
 const PORT: u16 = 80;
 const UPDATES: u32 = 200;
 /// The longest that they may take, on a machine that has other work.
-const LIMIT: Duration = Duration::from_mins(2);
+const LIMIT: Duration = Duration::from_mins(4);
 const SYN: Transport = Transport::Tcp(2);
 
 /// What the crowd dials, and what stands in its way: another frontend over the same backend, at which the client has the
@@ -44,7 +44,7 @@ const CROWD_POOL: u32 = 1 << 20;
 /// Packets of the crowd in one system call, of some microseconds each.
 const CROWD_SIZE: u32 = 128;
 /// How often it gets another pool between two updates of the others.
-const CROWD_MOVES: u32 = 3;
+const CROWD_MOVES: u32 = 2;
 
 /// The versions of one Service that a packet may meet now.
 #[derive(Default)]
