@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 
+use super::writers::SILENCE;
 use super::*;
 
 /// Longer than any machine under test should need; what is asserted is order and content, not time.
@@ -149,7 +150,11 @@ fn a_file_that_is_removed_and_written_anew_never_goes() {
     let mut lab = lab(&[("a.yaml", &service("a"))]);
     lab.next();
     let path = lab.temp.path().join("a.yaml");
-    for round in 0..10 {
+    let (mut round, mut prompt_rounds) = (0, 0);
+    while prompt_rounds < 10 {
+        round += 1;
+        assert!(round < 1_000, "the machine is too slow to write a file within {SILENCE:?}");
+        let removed = Instant::now();
         // As editors do: away, or removed, then written under the old name.
         if round % 2 == 0 {
             fs::rename(&path, lab.temp.path().join("a.yaml~")).expect("the test may rename");
@@ -160,9 +165,16 @@ fn a_file_that_is_removed_and_written_anew_never_goes() {
         std::thread::sleep(Duration::from_millis(8));
         fs::write(&path, format!("{}---\n{}", service("a"), service(&format!("n{round}"))))
             .expect("the test may write");
-        let batch = lab.next();
-        assert!(batch.contains(&format!("+ Service default/n{round}")), "{batch:?}");
-        assert!(!batch.contains(&"- Service default/a".to_owned()), "{batch:?}");
+        // A busy machine may keep us from writing for so long that the file has gone indeed: such a round says nothing.
+        let is_prompt = removed.elapsed() < SILENCE;
+        let mut seen = Vec::new();
+        while !seen.contains(&format!("+ Service default/n{round}")) {
+            seen.extend(lab.next());
+        }
+        if is_prompt {
+            assert!(!seen.contains(&"- Service default/a".to_owned()), "{seen:?}");
+            prompt_rounds += 1;
+        }
     }
 }
 

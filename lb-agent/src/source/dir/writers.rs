@@ -9,7 +9,7 @@ use notify::event::{AccessKind, AccessMode, CreateKind, MetadataKind, ModifyKind
 use notify::{Event, EventKind};
 
 /// Silence after which a file that was not closed is read all the same.
-const SILENCE: Duration = Duration::from_millis(40);
+pub const SILENCE: Duration = Duration::from_millis(40);
 /// The same for an empty file: it was truncated and is about to be written, or it would be closed by now.
 const SILENCE_EMPTY: Duration = Duration::from_secs(1);
 
