@@ -77,7 +77,8 @@ fn datagrams_to_a_frontend_and_its_backend_from_one_port() {
         let dial = Dial::from(&scene.lab.pod("client").netns);
         // One after the other: two sockets cannot have one port, but the flow of the first stays.
         for to in [vip(family, 1, 80), backend, vip(family, 1, 80), backend] {
-            assert_eq!(dial.bound_to(source).udp(to).who(), Some("a"), "{to}");
+            let outcome = dial.bound_to(source).udp(to);
+            assert_eq!(outcome.who(), Some("a"), "{to}: {outcome:?}");
         }
     }
 }

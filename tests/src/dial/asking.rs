@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{LIMIT, Outcome};
+use super::{Outcome, PATIENT_LIMIT};
 use crate::answer::Answer;
 
 /// A connected UDP socket: it only hears answers that come from the address it asked.
@@ -19,7 +19,8 @@ impl Asking {
         if let Some(source) = source {
             socket.bind(&source.into())?;
         }
-        socket.set_read_timeout(Some(LIMIT))?;
+        // Nobody repeats a datagram: patience hides no loss, and outlasts a busy machine.
+        socket.set_read_timeout(Some(PATIENT_LIMIT))?;
         socket.connect(&to.into())?;
         Ok(Self { socket: socket.into() })
     }
