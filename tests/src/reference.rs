@@ -146,6 +146,11 @@ impl Held {
     fn holds(&self, connection: &Connection) -> bool {
         entries(connection).any(|entry| self.0.contains(&entry))
     }
+
+    /// Whether there is a request entry for packets from one end to the other.
+    fn holds_request(&self, edge: u32, proto: Proto, ends: (End, End)) -> bool {
+        self.0.iter().any(|entry| (entry.0, entry.1, entry.2, entry.3) == (edge, Direction::Request, proto, ends))
+    }
 }
 
 fn entry<A: Copy + Into<IpAddr>>(key: &FlowKey<A>, from: (A, u16), to: (A, u16)) -> Entry {

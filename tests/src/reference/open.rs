@@ -39,7 +39,10 @@ impl Reference {
             self.connections.remove(known);
         }
         let (from, to) = Wire::read(&given.1).ends();
-        self.forget_dead_in_the_way((seen.edge, packet.proto), &[endpoint], client, Some((from, to)));
+        // SCTP looks the same whether it got the tuple of a half that had just grown old, or left a young one alone.
+        let may_be_either = self.clock == Clock::Runs && packet.proto == Proto::SCTP;
+        let is_placed = !may_be_either || self.held.holds_request(seen.edge, packet.proto, packet.ends);
+        self.forget_dead_in_the_way((seen.edge, packet.proto), &[endpoint], client, is_placed.then_some((from, to)));
         let is_taken = |port: u16| {
             let reply = (endpoint, (client.0, port));
             self.connections.iter().any(|known| known.is_reply(seen.edge, packet.proto, reply))
