@@ -84,8 +84,9 @@ pub struct RunArgs {
     /// Give a TCP connection whose flow was evicted from a full flow table its flow back when its client speaks next, at
     /// frontends with --lb-algorithm=maglev: to the backend that its hash names. Only for --tcp-established-secs after the
     /// table was last seen nearly full (7/8, or less by 128 entries for each possible CPU, looked at every --gc-secs), and
-    /// where interface and frontend have been served for longer than that. A connection older than that, busy ever since, that went through the balancer before would be
-    /// led astray: do not use it where addresses change from Proxy to VIP.
+    /// where interface and frontend have been served for longer than that. A connection older than that, busy ever
+    /// since, that went through the balancer before would be led astray: do not use it where addresses change from Proxy
+    /// to VIP.
     #[arg(long, value_enum, default_value_t = Switch::Off)]
     pub repair_evicted_flows: Switch,
     #[command(flatten)]

@@ -144,10 +144,8 @@ impl BpfDataplane {
         let (now_jiffies, ticks) = (self.now_jiffies()?, self.ticks());
         let found = self.walk.step(&mut self.ebpf, &self.maps, (now_jiffies, &ticks))?;
         if let Some(Garbage { entries4, entries6, .. }) = found {
-            let cpus = aya::util::nr_cpus()
-                .map_err(|(file, source)| Error::Kernel { what: format!("reading {file}"), source })?;
             for (family, entries) in [(Family::V4, entries4), (Family::V6, entries6)] {
-                if is_evicting(entries, self.settings.sizes.flows_max, cpus) {
+                if is_evicting(entries, self.settings.sizes.flows_max, self.maps.cpus) {
                     self.maps.ages.evicted(family, now_jiffies + ticks.tcp_established_jiffies)?;
                 }
             }

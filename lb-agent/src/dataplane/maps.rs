@@ -274,7 +274,8 @@ pub struct Maps {
     edges: OwnedFd,
     owner: OwnedFd,
     pub ages: Ages,
-    cpus: usize,
+    /// Possible CPUs.
+    pub cpus: usize,
 }
 
 impl Maps {
