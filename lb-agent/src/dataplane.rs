@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod fake;
 pub mod garbage;
 pub mod links;
+mod mapped;
 pub mod maps;
 pub mod object;
 pub mod pins;

@@ -280,18 +280,12 @@ pub struct Maps {
 
 impl Maps {
     pub fn open(directory: &Path) -> Result<Self, Error> {
-        let scopes = open_pin(directory, name::SCOPES)?;
-        let kernel = |what: &str| {
-            let what = what.to_string();
-            move |source| Error::Kernel { what, source }
-        };
-        let len = sys::map_shape(scopes.as_fd()).map_err(kernel("asking for table scopes"))?.max_entries;
         let cpus =
             aya::util::nr_cpus().map_err(|(file, source)| Error::Kernel { what: format!("reading {file}"), source })?;
         Ok(Self {
             v4: FamilyMaps::open(directory, FAMILY4)?,
             v6: FamilyMaps::open(directory, FAMILY6)?,
-            scopes: ScopeArray::map(scopes.as_fd(), len).map_err(kernel("mapping table scopes"))?,
+            scopes: ScopeArray::open(directory)?,
             counters: open_pin(directory, name::COUNTERS)?,
             frontend_stats: open_pin(directory, name::FRONTEND_STATS)?,
             edges: open_pin(directory, name::EDGES)?,

@@ -1,57 +1,28 @@
 //! The `scopes` map, written through its memory mapping: a scope is switched by one store.
 
-use std::io::{Error, Result};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
-use std::ptr::{NonNull, addr_of, addr_of_mut};
+use std::path::Path;
+use std::ptr::{addr_of, addr_of_mut};
 
-use lb_common::table::{Scope, Scopes};
+use lb_common::table::{Scope, Scopes, name};
+
+use super::Error;
+use super::mapped::Mapped;
 
 /// The mapped array.
-pub struct ScopeArray {
-    elements: NonNull<Scopes>,
-    len: u32,
-}
-
-// SAFETY: the mapping belongs to this value alone; it may move between threads.
-unsafe impl Send for ScopeArray {}
+pub struct ScopeArray(Mapped<Scopes>);
 
 impl ScopeArray {
-    /// Maps the array of `len` elements that `map` is.
-    pub fn map(map: BorrowedFd<'_>, len: u32) -> Result<Self> {
-        // SAFETY: a new mapping of the map's own length, shared with the kernel.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                Self::bytes(len),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(Error::last_os_error());
-        }
-        let elements = NonNull::new(address.cast()).ok_or_else(|| Error::other("mmap returned null"))?;
-        Ok(Self { elements, len })
-    }
-
-    const fn bytes(len: u32) -> usize {
-        len as usize * size_of::<Scopes>()
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        Mapped::open(directory, name::SCOPES).map(Self)
     }
 
     pub const fn len(&self) -> u32 {
-        self.len
-    }
-
-    fn element(&self, id: u32) -> Option<*mut Scopes> {
-        // SAFETY: the index was checked against the length of the mapping.
-        (id < self.len).then(|| unsafe { self.elements.as_ptr().add(id as usize) })
+        self.0.len()
     }
 
     /// The element of a frontend.
     pub fn get(&self, id: u32) -> Option<Scopes> {
-        let element = self.element(id)?;
+        let element = self.0.element(id)?;
         // SAFETY: the element lies in the mapping; only this process writes it, each word by one store.
         unsafe {
             let scope = |scope: *const Scope| Scope::from_word(scope.cast::<u64>().read_volatile());
@@ -71,7 +42,7 @@ impl ScopeArray {
     /// False where there is no such element.
     #[must_use]
     pub fn store(&mut self, id: u32, scopes: &Scopes) -> bool {
-        let Some(element) = self.element(id) else { return false };
+        let Some(element) = self.0.element(id) else { return false };
         // SAFETY: the element lies in the mapping; every store is of one aligned word.
         unsafe {
             addr_of_mut!((*element).service_port).write_volatile(scopes.service_port);
@@ -84,12 +55,5 @@ impl ScopeArray {
             store(addr_of_mut!((*element).external), scopes.external);
         }
         true
-    }
-}
-
-impl Drop for ScopeArray {
-    fn drop(&mut self) {
-        // SAFETY: the mapping that `map` made, of the same length. It cannot fail on those.
-        unsafe { libc::munmap(self.elements.as_ptr().cast(), Self::bytes(self.len)) };
     }
 }
