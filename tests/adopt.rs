@@ -9,7 +9,8 @@ use lb_agent::dataplane::{Dataplane as _, Error, FamilyOp, Op, Repair, Settings,
 use lb_common::addr::Proto;
 use lb_common::parse::TcpFlags;
 use lb_common::table::{
-    Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, PoolKey, Scope, Scopes, Tuple, bpf_spin_lock,
+    Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes, Tuple,
+    bpf_spin_lock,
 };
 use lb_common::table::{Frontend, FrontendKey, FrontendState, Mode, Origin, Rule};
 use lb_tests::packet::{Answer, Described, End, Transport, read};
@@ -58,7 +59,7 @@ fn fill(dataplane: &mut BpfDataplane) {
         lock: bpf_spin_lock::default(),
     };
     let scopes = Scopes { workload: Scope::balance(1, 1), service_port: 1, ..Scopes::PASS };
-    let backend = Backend { addr: [10, 0, 0, 1], port: 8080, flags: 0 };
+    let backend = Backend { addr: [10, 0, 0, 1], port: 8080 };
     for op in [
         Op::V4(FamilyOp::UpsertPools(vec![(PoolKey { pool: 1, slot: 0 }, backend)])),
         Op::StoreScopes(vec![(1, scopes)]),
@@ -94,6 +95,23 @@ fn tables_of_the_same_shape_are_adopted() {
 }
 
 #[test]
+fn a_pool_past_the_end_is_refused_and_no_other() {
+    let pinned = Pinned::new("end");
+    let mut dataplane = pinned.open(1024, 64);
+    let row = |pool, slot| (PoolKey { pool, slot }, Backend { addr: [10, 0, 0, 1], port: 8080 });
+    // Twice 1024 for both families, and the first, which is nobody's.
+    let fits = vec![row(POOL_ELEMENTS_MAX + 1, 0), row(2046, 0), row(2046, 1), row(2046, 2)];
+    dataplane.perform(&Op::V4(FamilyOp::UpsertPools(fits.clone()))).expect("there is room");
+    let error = dataplane.perform(&Op::V4(FamilyOp::UpsertPools(vec![row(2047, 2)]))).expect_err("there is none");
+    assert!(matches!(error, Error::Full { map: "pools4", max: 2049, setting: "--backends-max" }), "{error}");
+    let pools = |dataplane: &mut BpfDataplane| dataplane.dump().expect("dumping the tables").v4.pools;
+    assert_eq!(pools(&mut dataplane), fits.iter().copied().collect());
+    let gone = fits[1..].iter().map(|(key, _)| *key).collect();
+    dataplane.perform(&Op::V4(FamilyOp::DeletePools(gone))).expect("they are there");
+    assert_eq!(pools(&mut dataplane), fits[..1].iter().copied().collect());
+}
+
+#[test]
 fn tables_of_another_size_are_replaced_and_keep_the_flows() {
     let pinned = Pinned::new("size");
     let mut first = pinned.open(1024, 64);
@@ -110,6 +128,9 @@ fn tables_of_another_size_are_replaced_and_keep_the_flows() {
     assert_eq!(before.scopes.len(), 1, "what is attached goes on with the old tables");
     fill(&mut second);
     second.activate().expect("activating");
+    // Ids of pools are those of other tables.
+    let (key, flow) = row;
+    let row = (key, Flow { pool: 0, ..flow });
     assert_eq!(second.maps().v4.flows.dump().expect("dumping flows"), [row]);
     assert!(!pinned.0.join("maps-next").exists());
     let tables = second.dump().expect("dumping the tables");

@@ -17,7 +17,7 @@ use lb_agent::plan::{Drained, plan};
 use lb_common::addr::Proto;
 use lb_common::table::{
     Backend, Counter, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
-    PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
+    POOL_ELEMENTS_MAX, PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
 };
 use lb_tests::packet::{Answer, Described, Transport, read};
 
@@ -38,9 +38,14 @@ const SYN: Transport = Transport::Tcp(2);
 const CROWDED: ([u8; 4], u32) = ([198, 51, 100, 200], 1001);
 const IN_THE_WAY: ([u8; 4], u32) = ([198, 51, 100, 201], 1002);
 const CROWD: ([u8; 4], u16) = ([10, 200, 0, 2], 40_000);
-const CROWD_BACKEND: Backend<[u8; 4]> = Backend { addr: [10, 201, 0, 1], port: PORT, flags: 0 };
+const CROWD_BACKEND: Backend<[u8; 4]> = Backend { addr: [10, 201, 0, 1], port: PORT };
 /// The first pool of the crowd; no other Service gets so far.
-const CROWD_POOL: u32 = 1 << 20;
+/// Where the pools of the crowd begin, behind those of the Services.
+const CROWD_ELEMENT: u32 = 6000;
+/// Pools of each kind that have a place of their own: many more than there are at once.
+const POOLS: u32 = 1000;
+/// Backends of a pool.
+const BACKENDS_MAX: u32 = 5;
 /// Packets of the crowd in one system call, of some microseconds each.
 const CROWD_SIZE: u32 = 128;
 /// How often it gets another pool between two updates of the others.
@@ -124,13 +129,13 @@ impl<'a> Updates<'a> {
     fn new(windows: &'a [Window; SERVICES]) -> Self {
         let services = std::array::from_fn(|index| {
             let id = u32::try_from(index).expect("few") + 1;
-            Service { version: 0, pool: id, frontend: id }
+            Service { version: 0, pool: self::id(id, 1, BACKENDS_MAX), frontend: id }
         });
         let first_free = u32::try_from(SERVICES).expect("few") + 1;
         Self {
             windows,
             services,
-            crowd_pool: CROWD_POOL + 1,
+            crowd_pool: 1,
             realised: Tables::default(),
             pools: first_free,
             frontends: first_free,
@@ -147,7 +152,7 @@ impl<'a> Updates<'a> {
             let service = &mut self.services[index];
             service.version += 1;
             self.pools += 1;
-            service.pool = self.pools;
+            service.pool = id(self.pools, 1, BACKENDS_MAX);
             if BLINKING.contains(&index) && service.version.is_multiple_of(2) {
                 // Ids rest before they are used again.
                 service.frontend = self.frontends;
@@ -193,6 +198,11 @@ fn is_present(index: usize, version: u32) -> bool {
     !BLINKING.contains(&index) || version.is_multiple_of(2)
 }
 
+/// The id of a pool by its number: never used twice, though a thousand pools later another one begins at the same element.
+const fn id(number: u32, first_element: u32, rows_max: u32) -> u32 {
+    number / POOLS * POOL_ELEMENTS_MAX + first_element + number % POOLS * rows_max
+}
+
 fn vip(index: usize) -> [u8; 4] {
     [198, 51, 100, u8::try_from(index).expect("few")]
 }
@@ -200,7 +210,8 @@ fn vip(index: usize) -> [u8; 4] {
 /// A different number of backends in each version.
 fn backends(index: usize, version: u32) -> impl Iterator<Item = Backend<[u8; 4]>> {
     let (service, version) = (u8::try_from(index).expect("few"), u8::try_from(version % VERSIONS).expect("below 250"));
-    (1..2 + version % 5).map(move |n| Backend { addr: [10, service, version, n], port: 8000 + u16::from(n), flags: 0 })
+    (1..2 + version % BACKENDS_MAX as u8)
+        .map(move |n| Backend { addr: [10, service, version, n], port: 8000 + u16::from(n) })
 }
 
 fn tables(services: &[Service; SERVICES]) -> Tables {
@@ -228,7 +239,7 @@ const fn frontend(id: u32) -> Frontend {
 
 /// Two frontends over the same backend, one of which has another pool each time.
 fn insert_crowd(tables: &mut Tables, crowd_pool: u32) {
-    for ((addr, id), pool) in [(CROWDED, crowd_pool), (IN_THE_WAY, CROWD_POOL)] {
+    for ((addr, id), pool) in [(CROWDED, id(crowd_pool, CROWD_ELEMENT + 1, 1)), (IN_THE_WAY, CROWD_ELEMENT)] {
         tables.v4.frontends.insert(FrontendKey { addr, port: PORT, proto: Proto::SCTP, pad: 0 }, frontend(id));
         tables.v4.pools.insert(PoolKey { pool, slot: 0 }, CROWD_BACKEND);
         let scope = Scope::balance(pool, 1);

@@ -60,6 +60,7 @@ fn tight_limits() -> impl Strategy<Value = Limits> {
     (max(16), pool_rows_max, max(24)).prop_map(|(frontends_max, pool_rows_max, members_max)| Limits {
         frontends_max,
         pool_rows_max,
+        pool_elements: 64,
         members_max,
         ..limits()
     })
@@ -89,7 +90,7 @@ fn views(tables: &Tables) -> BTreeMap<Address, [View; 3]> {
 fn view<A: Addr>(family: &FamilyTables<A>, scope: Scope) -> View {
     let slots = 0..u32::from(scope.count);
     let backends = slots.filter_map(|slot| family.pools.get(&PoolKey { pool: scope.pool, slot }));
-    (scope.action as u8, backends.map(|Backend { addr, port, .. }| ((*addr).into(), *port)).collect())
+    (scope.action as u8, backends.map(|Backend { addr, port }| ((*addr).into(), *port)).collect())
 }
 
 fn ids(tables: &Tables) -> BTreeMap<Address, u32> {

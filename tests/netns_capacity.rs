@@ -9,7 +9,7 @@ use lb_tests::agent::Agent;
 use lb_tests::deadline::until_true;
 use lb_tests::lab::Setup;
 use lb_tests::manifest::{NODE, OTHER_NODE, Service, ingress};
-use lb_tests::scene::{BALANCER, OTHER_TARGET, Scene, TARGET};
+use lb_tests::scene::{BALANCER, Scene, TARGET};
 use serde_json::Value;
 
 /// A Service on TCP port 80 of one IPv4 address.
@@ -88,39 +88,40 @@ fn what_does_not_fit_is_named_and_everything_else_is_served() {
     }
 }
 
-/// All of it would fit, but not the new pool beside the old one: the kernel refuses, and the last good state goes on.
+/// All of it would fit, but not the new source ranges beside the old ones: the kernel refuses, and the last good state goes
+/// on.
 #[test]
 fn what_the_kernel_has_no_room_for_waits_and_takes_nothing_from_others() {
-    let scene = Scene::with_flags(Setup::new("capwait"), &["--backends-max", "4"]);
-    let (large, small) = (service("large", 1), service("small", 2));
-    let write = |name, service: &Service, slices: &[(&str, u16)]| {
-        let slices = slices.iter().map(|(pod, port)| slice(&scene, service, pod, *port, 0));
-        let objects: Vec<Value> = [service.object()].into_iter().chain(slices).collect();
-        scene.manifests.write(name, &objects);
+    let scene = Scene::with_flags(Setup::new("capwait"), &["--source-ranges-max", "6"]);
+    // A range that the pods are in, and one that nobody here is in.
+    let from = |length: u8| vec![format!("0.0.0.0/{length}"), format!("192.0.2.0/{}", 24 + length)];
+    let serve = |name: &str, number: u8, pod: &str, length: u8| {
+        let service = service(name, number).spec("loadBalancerSourceRanges", from(length).into());
+        scene.manifests.write(name, &[service.object(), slice(&scene, &service, pod, TARGET, 0)]);
     };
-    write("large", &large, &[("a", TARGET), ("a", OTHER_TARGET)]);
-    write("small", &small, &[("a", OTHER_TARGET)]);
+    serve("waits", 1, "a", 1);
+    serve("other", 2, "a", 1);
     until_true("both to be served", || is_answered_by(&scene, 1, "a") && is_answered_by(&scene, 2, "a"));
     let mut open = scene.dial().hold(at(1)).expect("it is answered");
 
-    write("large", &large, &[("b", TARGET), ("b", OTHER_TARGET)]);
+    serve("waits", 1, "b", 2);
     until_true("the kernel to refuse", || metric(&scene.agent, "lb_agent_pending_ops") > 0);
-    let full = "table pools4 is full (4 entries): raise --backends-max";
+    let full = "table source_ranges4 is full (6 entries): raise --source-ranges-max";
     assert!(scene.agent.log().contains(full), "{}", scene.agent.log());
-    assert!(metric(&scene.agent, "lb_agent_apply_errors_total{map=\"pools4\"}") > 0);
+    assert!(metric(&scene.agent, "lb_agent_apply_errors_total{map=\"source_ranges4\"}") > 0);
     let (code, text) = scene.agent.page("/readyz").expect("the agent listens");
     assert!(code == 200 && text.starts_with("ok\n") && text.contains(full), "{code}: {text}");
     assert!(is_answered_by(&scene, 1, "a"), "the last good state goes on");
 
-    // There is room for one row, and who needs no more gets it, again and again.
-    for (pod, port) in [("b", OTHER_TARGET), ("a", OTHER_TARGET), ("b", TARGET)] {
-        write("small", &small, &[(pod, port)]);
-        until_true("the small one to follow", || is_answered_by(&scene, 2, pod));
+    // Who needs no more room follows, again and again.
+    for pod in ["b", "a", "b"] {
+        serve("other", 2, pod, 1);
+        until_true("the other one to follow", || is_answered_by(&scene, 2, pod));
         assert!(is_answered_by(&scene, 1, "a"));
     }
     open.echo("still here").expect("the open connection goes on");
 
-    scene.manifests.remove("small");
+    scene.manifests.remove("other");
     until_true("there to be room", || is_answered_by(&scene, 1, "b"));
     until_true("nothing to wait", || scene.agent.page("/readyz") == Some((200, "ok\n".into())));
     assert_eq!(metric(&scene.agent, "lb_agent_pending_ops"), 0);

@@ -6,7 +6,7 @@
 
 mod rows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use lb_common::table::{Backend, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey};
 
@@ -133,72 +133,11 @@ impl Run<'_> {
         }
     }
 
-    /// A pool that does not become whole holds back the scopes that name it, and its rows go again: nothing refers to
-    /// them, and they would take the room of smaller pools.
+    /// A pool that does not become whole holds back the scopes that name it.
     fn upsert_pools<A: TableAddr>(&mut self, rows: Vec<(PoolKey, Backend<A>)>) {
-        let errors = self.report.errors.len();
-        let failed = self.upsert_pool_rows(rows);
-        let torn: BTreeSet<u32> = failed.iter().map(|(key, _)| key.pool).collect();
-        let unused = &torn - &referred_pools(self.realised.scopes.values(), &torn);
-        let fragments = self.remove_pools::<A>(&unused);
-        if fragments.is_empty() {
-            self.held.pools.extend(torn);
-            return;
-        }
-        // There may be room now for some: the smallest first, and where one does not fit, no larger one does.
-        let mut pools = BTreeMap::<u32, Vec<(PoolKey, Backend<A>)>>::new();
-        for row in failed {
-            self.held.pools.insert(row.0.pool);
-            if unused.contains(&row.0.pool) {
-                self.report.failed_rows -= 1;
-                pools.entry(row.0.pool).or_default().push(row);
-            }
-        }
-        for row in fragments {
-            pools.entry(row.0.pool).or_default().push(row);
-        }
-        self.report.errors.truncate(errors);
-        let mut pools: Vec<_> = pools.into_iter().collect();
-        pools.sort_by_key(|(_, rows)| rows.len());
-        let mut has_room = true;
-        for (pool, rows) in pools {
-            let count = rows.len();
-            if has_room && self.upsert_pool_rows(rows).is_empty() {
-                self.held.pools.remove(&pool);
-                continue;
-            }
-            // All of it is to be written again.
-            let written = self.remove_pools::<A>(&[pool].into()).len();
-            self.report.failed_rows += if has_room { written } else { count };
-            has_room = false;
-        }
-    }
-
-    fn upsert_pool_rows<A: TableAddr>(&mut self, rows: Vec<(PoolKey, Backend<A>)>) -> Vec<(PoolKey, Backend<A>)> {
-        self.rows(rows, FamilyOp::UpsertPools, |tables: &mut FamilyTables<A>, rows| tables.pools.extend(rows))
-    }
-
-    /// Removes what is known of pools that nothing refers to. Returns the rows; none where packets may still hold them.
-    fn remove_pools<A: TableAddr>(&mut self, pools: &BTreeSet<u32>) -> Vec<(PoolKey, Backend<A>)> {
-        let known = &A::tables(self.realised).pools;
-        let of_pool =
-            |pool: &u32| known.range(PoolKey { pool: *pool, slot: 0 }..=PoolKey { pool: *pool, slot: u32::MAX });
-        let rows: Vec<_> = pools.iter().flat_map(of_pool).map(|(key, backend)| (*key, *backend)).collect();
-        if rows.is_empty() {
-            return rows;
-        }
-        // An earlier step that failed may have switched away from one of them.
-        self.settle();
-        if self.held.deletes {
-            return Vec::new();
-        }
-        let keys = rows.iter().map(|(key, _)| *key).collect();
-        self.rows(keys, FamilyOp::DeletePools, |tables: &mut FamilyTables<A>, keys| {
-            for key in &keys {
-                tables.pools.remove(key);
-            }
-        });
-        rows
+        let failed =
+            self.rows(rows, FamilyOp::UpsertPools, |tables: &mut FamilyTables<A>, rows| tables.pools.extend(rows));
+        self.held.pools.extend(failed.iter().map(|(key, _)| key.pool));
     }
 
     /// Performs a step on these rows and records what succeeded. Returns the rows that did not.

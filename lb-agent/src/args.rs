@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use lb_common::table::Mode;
+use lb_common::table::{Mode, POOL_ELEMENTS_MAX};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -199,9 +199,10 @@ pub struct SizeArgs {
     #[arg(long, value_name = "FRONTENDS", default_value_t = Sizes::default().frontends_max, value_parser = size())]
     pub frontends_max: u32,
 
-    /// Slots of all pools (a backend has one in each, or many of a Maglev table), and as many endpoints of Services; a change of a pool needs room for its old and its new
-    /// backends. About 90 B each when in use, nothing at start.
-    #[arg(long, value_name = "BACKENDS", default_value_t = Sizes::default().backends_max, value_parser = size())]
+    /// Slots of all pools (a backend has one in each, or many of a Maglev table), and as many endpoints of Services, at most
+    /// 2,097,152. For both families together 80 B each are allocated at start (default: 20 MiB), for pools and those that
+    /// replace them; endpoints take about 150 B each when in use.
+    #[arg(long, value_name = "BACKENDS", default_value_t = Sizes::default().backends_max, value_parser = backends())]
     pub backends_max: u32,
 
     /// Prefixes of loadBalancerSourceRanges, over all frontends that have them. About 100 B each when in use, nothing at
@@ -398,6 +399,11 @@ pub enum Output {
 /// A map must have room for at least one entry; the kernel's own limit is above 2^30.
 fn size() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=1 << 30)
+}
+
+/// As many as ids of pools can name, twice over.
+fn backends() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(POOL_ELEMENTS_MAX / 2))
 }
 
 /// One of a few primes.

@@ -1,8 +1,9 @@
 //! Ids: what stays keeps its id, what is new gets one that rests nowhere else, and a restart adopts those in the maps.
 //!
-//! Frontend ids index `scopes` and `frontend_stats`, so they stay below a limit; pool and Service port ids do not.
+//! Frontend ids index `scopes` and `frontend_stats`, so they stay below a limit; ids of pools say where they stand.
 
 mod counter;
+mod elements;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::desired::{Access, Algorithm, Choice, Choices, Desired, DesiredFronten
 use crate::family::TableAddr;
 use crate::model::{ObjectName, Warning, WarningKind};
 use counter::Counter;
+use elements::{PoolIds, Taken};
 
 /// Which id everything has. Survives a restart through the maps.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub struct Assignment {
     /// What was in use at the last whole assignment, and what was handed out since.
     live: Live,
     frontend_counter: Counter,
-    pool_counter: Counter,
+    pool_ids: PoolIds,
     service_port_counter: Counter,
 }
 
@@ -46,15 +48,16 @@ pub struct Assigned {
 }
 
 impl Assignment {
-    /// Starts from what the maps hold. `frontend_ids_max` is the largest index of `scopes`.
-    pub fn adopt(realised: &Tables, frontend_ids_max: u32) -> Self {
+    /// Starts from what the maps hold. `frontend_ids_max` is the largest index of `scopes`, `pool_elements` the length of
+    /// `pools4` and of `pools6`.
+    pub fn adopt(realised: &Tables, frontend_ids_max: u32, pool_elements: u32) -> Self {
         let live = Live::of(realised);
         Self {
             v4: FamilyIds::adopt(&realised.v4),
             v6: FamilyIds::adopt(&realised.v6),
             service_ports: BTreeMap::new(),
             frontend_counter: Counter::after(live.frontends.last().copied(), frontend_ids_max),
-            pool_counter: Counter::after(live.pools.last().copied(), u32::MAX),
+            pool_ids: PoolIds::after(&live.pools, pool_elements),
             service_port_counter: Counter::after(live.service_ports.last().copied(), u32::MAX),
             live,
         }
@@ -69,7 +72,8 @@ impl Assignment {
     pub fn assign(&mut self, desired: &Desired, realised: &Tables) -> Assigned {
         self.live = Live::of(realised);
         self.live.frontends.extend(self.v4.frontends.values().chain(self.v6.frontends.values()));
-        self.live.pools.extend(self.v4.pools.values().chain(self.v6.pools.values()));
+        self.v4.add_pools_to(&mut self.live.pools);
+        self.v6.add_pools_to(&mut self.live.pools);
         self.live.service_ports.extend(self.service_ports.values());
         let mut adoptable: Vec<Option<u32>> = vec![None; desired.service_ports.len()];
         if self.service_ports.is_empty() {
@@ -105,8 +109,8 @@ impl Assignment {
 
     /// Forgets the ids of pools whose rows are gone.
     pub fn forget_pools(&mut self, gone: &Tables) {
-        self.v4.forget_pools(&gone.v4);
-        self.v6.forget_pools(&gone.v6);
+        self.v4.forget_pools(&gone.v4, &mut self.live.pools);
+        self.v6.forget_pools(&gone.v6, &mut self.live.pools);
     }
 
     fn rows(
@@ -121,7 +125,7 @@ impl Assignment {
             service_ports: &service_ports,
             live: &mut self.live,
             frontend_counter: &mut self.frontend_counter,
-            pool_counter: &mut self.pool_counter,
+            pool_ids: &mut self.pool_ids,
             scopes: &mut assigned.tables.scopes,
             warnings: &mut assigned.warnings,
         };
@@ -155,7 +159,7 @@ impl Assignment {
 #[derive(Debug, Default)]
 struct Live {
     frontends: BTreeSet<u32>,
-    pools: BTreeSet<u32>,
+    pools: Taken,
     service_ports: BTreeSet<u32>,
 }
 
@@ -167,21 +171,23 @@ impl Live {
         for (id, scopes) in &tables.scopes {
             live.frontends.insert(*id);
             live.service_ports.insert(scopes.service_port);
-            live.pools.extend([scopes.workload.pool, scopes.host.pool, scopes.external.pool]);
+            for scope in [scopes.workload, scopes.host, scopes.external].iter().filter(|scope| scope.pool != 0) {
+                live.pools.add(scope.pool, scope.count.into());
+            }
         }
         // 0 is "unset".
         live.service_ports.remove(&0);
-        live.pools.remove(&0);
         live
     }
 
     fn add_family<A: TableAddr>(&mut self, tables: &FamilyTables<A>) {
         self.frontends.extend(tables.frontends.values().map(|frontend| frontend.id));
-        let (mut pool, mut service_port) = (0, 0);
         // Rows of one pool stand together: one insert each, not one per row.
-        for key in tables.pools.keys().filter(|key| std::mem::replace(&mut pool, key.pool) != key.pool) {
-            self.pools.insert(key.pool);
+        for rows in tables.pools.iter().collect::<Vec<_>>().chunk_by(|(a, _), (b, _)| a.pool == b.pool) {
+            let (last, _) = rows[rows.len() - 1];
+            self.pools.add(last.pool, last.slot + 1);
         }
+        let mut service_port = 0;
         for key in tables.members.keys() {
             if std::mem::replace(&mut service_port, key.service_port) != key.service_port {
                 self.service_ports.insert(key.service_port);
@@ -223,13 +229,18 @@ impl<A: TableAddr> FamilyIds<A> {
         self.pools.retain(|_, pool| realised.pools.contains_key(&PoolKey { pool: *pool, slot: 0 }));
     }
 
-    fn forget_pools(&mut self, gone: &FamilyTables<A>) {
+    fn add_pools_to(&self, taken: &mut Taken) {
+        self.pools.iter().for_each(|(content, pool)| taken.add(*pool, content.len() as u32));
+    }
+
+    fn forget_pools(&mut self, gone: &FamilyTables<A>, taken: &mut Taken) {
         let mut rows = gone.pools.iter().peekable();
         while let Some((first, backend)) = rows.next() {
             let mut content = vec![*backend];
             content.extend(std::iter::from_fn(|| rows.next_if(|(key, _)| key.pool == first.pool)).map(|(_, row)| *row));
             if self.pools.get(content.as_slice()) == Some(&first.pool) {
                 self.pools.remove(content.as_slice());
+                taken.remove(first.pool);
             }
         }
     }
@@ -240,7 +251,7 @@ struct FamilyAssign<'a> {
     service_ports: &'a [u32],
     live: &'a mut Live,
     frontend_counter: &'a mut Counter,
-    pool_counter: &'a mut Counter,
+    pool_ids: &'a mut PoolIds,
     scopes: &'a mut BTreeMap<u32, Scopes>,
     warnings: &'a mut Vec<Warning>,
 }
@@ -291,16 +302,14 @@ impl FamilyAssign<'_> {
     }
 
     fn pool_ids<A: TableAddr>(&mut self, desired: &FamilyDesired<A>, ids: &mut FamilyIds<A>) -> Vec<u32> {
-        let mut pools = Vec::with_capacity(desired.pools.len());
-        for content in &desired.pools {
-            let known = ids.pools.get(content).copied();
-            let id = known.unwrap_or_else(|| self.pool_counter.take_unbounded(&mut self.live.pools));
-            if known.is_none() {
-                ids.pools.insert(Arc::clone(content), id);
-            }
-            pools.push(id);
+        let mut new: Vec<_> = desired.pools.iter().filter(|content| !ids.pools.contains_key(*content)).collect();
+        // Where there is no room for all, the smallest find it.
+        new.sort_by_key(|content| content.len());
+        for content in new {
+            let take = || self.pool_ids.take(content.len() as u32, &mut self.live.pools);
+            ids.pools.entry(Arc::clone(content)).or_insert_with(take);
         }
-        pools
+        desired.pools.iter().map(|content| ids.pools[content]).collect()
     }
 
     fn frontend_id<A: TableAddr>(&mut self, key: &FrontendKey<A>, ids: &mut FamilyIds<A>) -> Option<u32> {

@@ -12,7 +12,7 @@ use lb_common::table::FrontendState;
 
 use crate::apply::{self, Report};
 use crate::assign::Assignment;
-use crate::dataplane::object::scopes_max;
+use crate::dataplane::object::{pool_elements, scopes_max};
 use crate::dataplane::{Dataplane, Error, Op, Sizes, Tables};
 use crate::desired::{Desired, FamilyDesired, Limits, Policy, ServicePortName, deciding_key, desired, desired_beside};
 use crate::family::TableAddr;
@@ -34,6 +34,7 @@ impl From<&Sizes> for Limits {
             frontends_max: sizes.frontends_max,
             pool_rows_max: sizes.backends_max - sizes.backends_max / POOL_ROWS_SPARE,
             pool_rows_spare: sizes.backends_max / POOL_ROWS_SPARE,
+            pool_elements: pool_elements(sizes),
             members_max: sizes.backends_max,
             source_ranges_max: sizes.source_ranges_max,
         }
@@ -118,7 +119,7 @@ impl Controller {
             policy,
             limits,
             world: World::default(),
-            assignment: Assignment::adopt(&realised, limits.frontend_ids_max),
+            assignment: Assignment::adopt(&realised, limits.frontend_ids_max, limits.pool_elements),
             inherited: Inherited::of(&realised),
             realised,
             certainty: Certainty::Certain,

@@ -12,6 +12,7 @@ mod mapped;
 pub mod maps;
 pub mod object;
 pub mod pins;
+mod pools;
 pub mod probe;
 mod scopes;
 mod sys;

@@ -84,7 +84,7 @@ mod tests {
         let scopes = Scopes { workload: Scope::balance(3, 2), external: Scope::DROP, service_port: 5, ..Scopes::PASS };
         tables.scopes.insert(7, scopes);
         for slot in 0..2 {
-            let backend = Backend { addr: [10, 0, 0, slot as u8], port: 8080, flags: 0 };
+            let backend = Backend { addr: [10, 0, 0, slot as u8], port: 8080 };
             tables.v4.pools.insert(PoolKey { pool: 3, slot }, backend);
         }
         let rows = frontends(&tables);

@@ -21,7 +21,8 @@ pub use frontend::{
     Action, Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, ScopeFlags, Scopes, bpf_spin_lock,
 };
 pub use pool::{
-    Address, AddressKey, Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, PoolKey, Role,
+    Address, AddressKey, Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, POOL_ELEMENTS_MAX,
+    PoolElement, PoolKey, Role,
 };
 pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{
@@ -29,7 +30,7 @@ pub use stats::{
 };
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// A key or value of a map: plain bytes without padding.
 ///
@@ -104,9 +105,8 @@ mod tests {
             size_of::<Frontend>(),
             size_of::<Scope>(),
             size_of::<Scopes>(),
-            size_of::<PoolKey>(),
-            size_of::<Backend<[u8; 4]>>(),
-            size_of::<Backend<[u8; 16]>>(),
+            size_of::<PoolElement<[u8; 4]>>(),
+            size_of::<PoolElement<[u8; 16]>>(),
             size_of::<MemberKey<[u8; 4]>>(),
             size_of::<MemberKey<[u8; 16]>>(),
             size_of::<Member>(),
@@ -144,10 +144,10 @@ mod tests {
         assert_eq!(
             (LAYOUT_VERSION, sizes),
             (
-                6,
+                7,
                 [
-                    8, 20, 12, 8, 40, 8, 8, 20, 12, 24, 4, 8, 20, 4, 8, 20, 4, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32,
-                    56, 20, 44, 24, 48, 24, 16, 40, 16, 8, 8, 8, 16, 16
+                    8, 20, 12, 8, 40, 12, 24, 12, 24, 4, 8, 20, 4, 8, 20, 4, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56,
+                    20, 44, 24, 48, 24, 16, 40, 16, 8, 8, 8, 16, 16
                 ]
             )
         );

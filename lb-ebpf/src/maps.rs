@@ -7,9 +7,9 @@ use lb_common::forward::Work;
 use lb_common::fragment::Parked;
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Address, AddressKey, Affinity, AffinityKey, Backend, CounterValue, EDGES_MAX, EdgeAge, EdgeState, EmbryoBudget,
-    Endpoint, EndpointKey, Evictions, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey,
-    FrontendStats, Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes, SourceRange,
+    Address, AddressKey, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, EmbryoBudget, Endpoint,
+    EndpointKey, Evictions, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats,
+    Member, MemberKey, Owner, PoolElement, RejectBucket, Scopes, SourceRange,
 };
 
 /// Elements of `counters`, with room for those to come.
@@ -25,7 +25,7 @@ const PARKED_MAX: usize = 1 << 10;
 
 type Sparse<K, V, const N: usize> = HashMap<K, V, N, { BPF_F_NO_PREALLOC as usize }>;
 pub type Frontends<A> = Sparse<FrontendKey<A>, Frontend, FRONTENDS_MAX>;
-pub type Pools<A> = Sparse<PoolKey, Backend<A>, BACKENDS_MAX>;
+pub type Pools<A> = Array<PoolElement<A>, BACKENDS_MAX, { BPF_F_MMAPABLE as usize }>;
 pub type Members<A> = Sparse<MemberKey<A>, Member, BACKENDS_MAX>;
 pub type Endpoints<A> = Sparse<EndpointKey<A>, Endpoint, BACKENDS_MAX>;
 pub type Addresses<A> = Sparse<AddressKey<A>, Address, { FRONTENDS_MAX + BACKENDS_MAX }>;
@@ -55,11 +55,11 @@ static frontends6: Frontends<V6> = HashMap::new();
 #[btf_map]
 pub static scopes: Array<Scopes, FRONTENDS_MAX, { BPF_F_MMAPABLE as usize }> = Array::new();
 
-/// Backends by pool and slot.
+/// Backends, the slots of a pool one after the other.
 #[btf_map]
-static pools4: Pools<V4> = HashMap::new();
+static pools4: Pools<V4> = Array::new();
 #[btf_map]
-static pools6: Pools<V6> = HashMap::new();
+static pools6: Pools<V6> = Array::new();
 
 /// Which backends a Service port has.
 #[btf_map]

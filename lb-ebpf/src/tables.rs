@@ -139,8 +139,10 @@ impl<A: FamilyMaps> Tables<A> for Maps {
 
     #[inline(always)]
     fn backend(&self, key: &PoolKey) -> Option<Backend<A>> {
-        // SAFETY: a pool that a scope names is not changed; it is freed an RCU period after no scope names it.
-        unsafe { A::pools().get(key).copied() }
+        let element = A::pools().get_ptr(key.element())?;
+        // SAFETY: array elements live as long as the map. A pool that a scope names is not changed; it is freed an RCU
+        // period after no scope names it.
+        unsafe { ((*element).pool == key.pool).then(|| Backend { addr: (*element).addr, port: (*element).port }) }
     }
 
     #[inline(always)]

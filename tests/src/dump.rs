@@ -49,9 +49,9 @@ impl Dump {
         let pools = self.map(of_family("pools", at.ip()));
         let count = scope["count"].as_u64().expect("a number");
         let backend = |slot: u64| {
-            let element =
-                pools.iter().find(|element| element["key"]["pool"] == scope["pool"] && element["key"]["slot"] == slot);
-            let value = &element.expect("every slot below the count exists")["value"];
+            let is_it = |value: &&Value| value["pool"] == scope["pool"] && value["slot"] == slot;
+            let value =
+                pools.iter().map(|element| &element["value"]).find(is_it).expect("every slot below the count exists");
             (value["addr"].to_string(), value["port"].as_u64().expect("a number"))
         };
         (0..count).map(backend).collect()

@@ -48,7 +48,7 @@ fn tables(count: u32) -> Tables {
             .v4
             .frontends
             .insert(key, Frontend { id, mode, decided_by, origin, state, lock: bpf_spin_lock::default() });
-        tables.v4.pools.insert(PoolKey { pool: id, slot: 0 }, Backend { addr: id.to_be_bytes(), port: 8080, flags: 0 });
+        tables.v4.pools.insert(PoolKey { pool: id, slot: 0 }, Backend { addr: id.to_be_bytes(), port: 8080 });
         tables.scopes.insert(id, Scopes { workload: Scope::balance(id, 1), service_port: id, ..Scopes::PASS });
     }
     tables
@@ -93,35 +93,4 @@ fn nothing_is_deleted_without_a_grace_period() {
     assert_eq!(report.failed_rows, 2, "the grace period, and the pool that had to wait for it");
     assert_eq!(dataplane.tables.v4.pools.len(), 2);
     assert_eq!(realised, dataplane.tables);
-}
-
-/// A pool that is too large for the room that is left takes none of it from the others, whichever comes first.
-#[test]
-fn a_pool_that_does_not_fit_leaves_its_room_to_others() {
-    let before = tables(2);
-    let mut wanted = tables(2);
-    wanted.v4.pools.clear();
-    for (id, pool, rows) in [(1, 3, 4), (2, 4, 1)] {
-        let backend = Backend { addr: [10, 0, 0, 1], port: 8080, flags: 0 };
-        wanted.v4.pools.extend((0..rows).map(|slot| (PoolKey { pool, slot }, backend)));
-        let workload = Scope::balance(pool, u16::try_from(rows).expect("few"));
-        wanted.scopes.insert(id, Scopes { workload, service_port: id, ..Scopes::PASS });
-    }
-    let mut dataplane = FakeDataplane::holding(before.clone());
-    dataplane.pool_rows_max = 4;
-    let mut realised = before.clone();
-    let report = apply(&mut dataplane, &mut realised, plan(&before, &wanted, Drained::Unknown));
-    assert_eq!(realised, dataplane.tables);
-    let pool_of = |id| realised.scopes.get(&id).map(|scopes| scopes.workload.pool);
-    assert_eq!((pool_of(1), pool_of(2)), (Some(1), Some(4)));
-    let pools: BTreeSet<u32> = realised.v4.pools.keys().map(|key| key.pool).collect();
-    assert_eq!(pools, [1, 4].into(), "no fragment of pool 3 is left, nor the pool that is not used any more");
-    // The pool's rows, the scopes that name it, the frontend's element, which is equal, and the old pool that stays.
-    assert!(report.failed_rows >= 5 && !report.errors.is_empty(), "{report:?}");
-    // With more room the rest follows.
-    dataplane.pool_rows_max = 8;
-    let rest = plan(&realised, &wanted, Drained::Unknown);
-    let report = apply(&mut dataplane, &mut realised, rest);
-    assert!(report.is_complete(), "{report:?}");
-    assert_eq!(dataplane.tables, wanted);
 }

@@ -8,7 +8,7 @@ use crate::desired::{Access, DesiredMember, KubeProxy, PoolIndex, ServicePortInd
 use crate::model::ObjectName;
 
 fn backend(last: u8) -> Backend<[u8; 4]> {
-    Backend { addr: [10, 0, 0, last], port: 8080, flags: 0 }
+    Backend { addr: [10, 0, 0, last], port: 8080 }
 }
 
 fn key(last: u8) -> FrontendKey<[u8; 4]> {
@@ -50,6 +50,14 @@ fn desired(frontends: &[(u8, &[u8])]) -> Desired {
     desired
 }
 
+fn adopt(tables: &Tables) -> Assignment {
+    Assignment::adopt(tables, 100, 100)
+}
+
+fn new() -> Assignment {
+    adopt(&Tables::default())
+}
+
 fn id(tables: &Tables, last: u8) -> u32 {
     tables.v4.frontends[&key(last)].id
 }
@@ -60,7 +68,7 @@ fn workload(tables: &Tables, last: u8) -> Scope {
 
 #[test]
 fn what_stays_keeps_its_ids() {
-    let mut assignment = Assignment::adopt(&Tables::default(), 100);
+    let mut assignment = new();
     let first = assignment.assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &Tables::default()).tables;
     let second = assignment.assign(&desired(&[(0, &[9]), (2, &[2, 3]), (3, &[4])]), &first).tables;
     assert_eq!(id(&first, 2), id(&second, 2));
@@ -73,49 +81,65 @@ fn what_stays_keeps_its_ids() {
 
 #[test]
 fn a_restart_adopts_ids_and_hands_out_new_ones() {
-    let tables = Assignment::adopt(&Tables::default(), 100)
-        .assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &Tables::default())
-        .tables;
-    let mut adopted = Assignment::adopt(&tables, 100);
+    let tables = new().assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &Tables::default()).tables;
+    let mut adopted = adopt(&tables);
     assert_eq!(adopted.assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &tables).tables, tables);
     let more = adopted.assign(&desired(&[(1, &[1]), (2, &[2]), (3, &[3])]), &tables).tables;
     assert_eq!((id(&more, 1), id(&more, 2), id(&more, 3)), (1, 2, 3));
     assert_eq!(workload(&more, 1).pool, 1);
     let new = [workload(&more, 2).pool, workload(&more, 3).pool];
-    assert_eq!(new, [3, 4]);
+    // Behind the first, of one row, and the second, of two.
+    assert_eq!(new, [4, 5]);
 }
 
 #[test]
 fn a_restart_prefers_the_whole_pool_to_the_rest_of_another() {
-    let mut tables =
-        Assignment::adopt(&Tables::default(), 100).assign(&desired(&[(1, &[5])]), &Tables::default()).tables;
+    let mut tables = new().assign(&desired(&[(1, &[5])]), &Tables::default()).tables;
     let pool = workload(&tables, 1).pool;
     let row = tables.v4.pools.remove(&PoolKey { pool, slot: 0 }).expect("the pool has a row");
     tables.v4.pools.insert(PoolKey { pool: 9, slot: 0 }, row);
     tables.scopes.get_mut(&1).expect("the frontend has scopes").workload.pool = 9;
     // Pool 2 was being deleted when the agent was killed: its slot 1 is left.
     tables.v4.pools.insert(PoolKey { pool: 2, slot: 1 }, row);
-    let adopted = Assignment::adopt(&tables, 100).assign(&desired(&[(1, &[5])]), &tables).tables;
+    let adopted = adopt(&tables).assign(&desired(&[(1, &[5])]), &tables).tables;
     assert_eq!(workload(&adopted, 1).pool, 9);
 }
 
 #[test]
 fn two_service_ports_never_adopt_the_same_id() {
-    let tables =
-        Assignment::adopt(&Tables::default(), 100).assign(&desired(&[(1, &[1]), (2, &[2])]), &Tables::default()).tables;
+    let tables = new().assign(&desired(&[(1, &[1]), (2, &[2])]), &Tables::default()).tables;
     let mut torn = tables.clone();
     let copied = torn.scopes[&1].service_port;
     torn.scopes.get_mut(&2).expect("the frontend has scopes").service_port = copied;
-    let adopted = Assignment::adopt(&torn, 100).assign(&desired(&[(1, &[1]), (2, &[2])]), &torn).tables;
+    let adopted = adopt(&torn).assign(&desired(&[(1, &[1]), (2, &[2])]), &torn).tables;
     assert_eq!(adopted.scopes[&1].service_port, copied);
     assert_ne!(adopted.scopes[&2].service_port, copied);
 }
 
 #[test]
 fn without_a_free_id_the_frontend_is_left_out_and_told() {
-    let mut assignment = Assignment::adopt(&Tables::default(), 1);
+    let mut assignment = Assignment::adopt(&Tables::default(), 1, 100);
     let assigned = assignment.assign(&desired(&[(1, &[1]), (2, &[2])]), &Tables::default());
     assert_eq!(assigned.tables.v4.frontends.len(), 1);
     assert_eq!(assigned.warnings.len(), 1);
     assert!(assigned.warnings[0].to_string().contains("no frontend id is free for 1.2.3.2 port 80/tcp"));
+}
+
+/// A pool that has no room gets an id all the same, so that what names it waits; the smallest find what room there is.
+#[test]
+fn pools_without_room_stand_past_the_end_and_look_again() {
+    let mut assignment = Assignment::adopt(&Tables::default(), 100, 6);
+    let wanted = desired(&[(1, &[1, 2, 3, 4]), (2, &[5]), (3, &[6, 7])]);
+    let first = assignment.assign(&wanted, &Tables::default()).tables;
+    let element = |tables: &Tables, last| PoolKey { pool: workload(tables, last).pool, slot: 0 }.element();
+    assert_eq!([1, 2, 3].map(|last| element(&first, last)), [6, 1, 2]);
+    // The others go; what they had is given once the maps do not hold it any more.
+    let wanted = desired(&[(1, &[1, 2, 3, 4])]);
+    let mut realised = first;
+    realised.v4.pools.retain(|key, _| key.element() < 6);
+    realised.scopes.clear();
+    assignment.forget(&realised);
+    assert!(element(&assignment.assign(&wanted, &realised).tables, 1) >= 6);
+    assignment.forget(&Tables::default());
+    assert_eq!(element(&assignment.assign(&wanted, &Tables::default()).tables, 1), 1);
 }

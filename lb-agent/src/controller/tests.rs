@@ -113,14 +113,15 @@ fn reference(change: &Change) -> crate::model::ObjectRef {
 #[test]
 fn a_full_table_costs_only_what_does_not_fit() {
     let mut dataplane = FakeDataplane::default();
-    dataplane.pool_rows_max = 2;
+    dataplane.pool_elements = 3;
     let mut controller = controller(&mut dataplane);
     controller.change(services(&[1, 2, 3]));
     let step = controller.step(&mut dataplane, Reclaim::Later);
     assert_eq!(step.outcome, Outcome::Behind);
     assert!(step.errors[0].to_string().contains("raise --backends-max"), "{}", step.errors[0]);
     assert_eq!(dataplane.tables.v4.frontends.len(), 2);
-    dataplane.pool_rows_max = 3;
+    // What was not written gets another id.
+    dataplane.pool_elements = 5;
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).outcome, Outcome::InStep);
     assert_eq!(dataplane.tables.v4.frontends.len(), 3);
 }

@@ -3,9 +3,9 @@
 //! It behaves as badly as the contract of [`Dataplane`] allows: a step that fails may have written any of its rows. It
 //! panics where its user breaks the contract: no grace period where packets could still hold what goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::table::{Action, PoolKey, Scopes};
+use lb_common::table::{Action, Backend, PoolKey, Scopes};
 
 use super::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables};
 
@@ -41,8 +41,10 @@ pub struct FakeDataplane {
     pub tables: Tables,
     /// What [`Dataplane::frontends_in_use`] says.
     pub in_use: BTreeSet<u32>,
-    /// Rows of `pools4` and of `pools6`.
-    pub pool_rows_max: usize,
+    /// Elements of `pools4` and of `pools6`.
+    pub pool_elements: u32,
+    /// Which pool was written to each element last.
+    elements: BTreeMap<u32, PoolKey>,
     /// Grace periods that were waited for.
     pub settled: usize,
     /// What packets may still hold.
@@ -63,9 +65,10 @@ impl FakeDataplane {
     /// Holds these tables already, as after a restart.
     pub fn holding(tables: Tables) -> Self {
         Self {
+            elements: elements(&tables),
             tables,
             in_use: BTreeSet::new(),
-            pool_rows_max: usize::MAX,
+            pool_elements: u32::MAX,
             settled: 0,
             unsettled: Unsettled::default(),
             faults: Faults::Never,
@@ -122,21 +125,34 @@ impl FakeDataplane {
         if must_fail { Err(injected(name)) } else { Ok(()) }
     }
 
+    /// Panics where two pools of whatever family come to stand in one element.
+    fn upsert_pools<A: Ord + Copy>(
+        &mut self,
+        rows: &[(PoolKey, Backend<A>)],
+        of: fn(&mut Tables) -> &mut FamilyTables<A>,
+    ) -> Result<(), Error> {
+        let (max, mut elements) = (self.pool_elements, std::mem::take(&mut self.elements));
+        let result = self.write("pools", rows, |tables, (key, backend)| {
+            if key.element() >= max {
+                return Err(Error::Full { map: "pools", max, setting: "--backends-max" });
+            }
+            let before = elements.insert(key.element(), *key).filter(|before| before != key);
+            let is_there = |key| tables.v4.pools.contains_key(key) || tables.v6.pools.contains_key(key);
+            assert!(!before.as_ref().is_some_and(is_there), "{before:?} and {key:?} have the same element");
+            of(tables).pools.insert(*key, *backend);
+            Ok(())
+        });
+        self.elements = elements;
+        result
+    }
+
     fn family<A: Ord + Copy>(
         &mut self,
         op: &FamilyOp<A>,
         of: fn(&mut Tables) -> &mut FamilyTables<A>,
     ) -> Result<(), Error> {
-        let max = self.pool_rows_max;
         match op {
-            FamilyOp::UpsertPools(rows) => self.write("pools", rows, |tables, (key, backend)| {
-                let pools = &mut of(tables).pools;
-                if pools.len() >= max && !pools.contains_key(key) {
-                    return Err(Error::Full { map: "pools", max: max as u32, setting: "--backends-max" });
-                }
-                pools.insert(*key, *backend);
-                Ok(())
-            }),
+            FamilyOp::UpsertPools(rows) => self.upsert_pools(rows, of),
             FamilyOp::UpsertMembers(rows) => self.write("members", rows, |tables, (key, member)| {
                 of(tables).members.insert(*key, *member);
                 Ok(())
@@ -220,6 +236,10 @@ impl Dataplane for FakeDataplane {
         self.check("flows")?;
         Ok(self.in_use.clone())
     }
+}
+
+fn elements(tables: &Tables) -> BTreeMap<u32, PoolKey> {
+    tables.v4.pools.keys().chain(tables.v6.pools.keys()).map(|key| (key.element(), *key)).collect()
 }
 
 fn injected(what: &str) -> Error {

@@ -1,18 +1,25 @@
-//! An array map of the kernel in this process's own memory: an element is written without a system call.
+//! An array map of the kernel, or a part of it, in this process's own memory: an element is read or written without a
+//! system call.
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::ops::Range;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::Path;
 use std::ptr::NonNull;
+
+use lb_common::table::TableType;
 
 use super::maps::open_pin;
 use super::{Error, sys};
 
-/// The mapped array. Programs read it meanwhile, and others may map it, too: elements are reached by pointers only.
+/// Elements of a window: a whole number of pages, of whatever size both are.
+pub const WINDOW_ELEMENTS: u32 = 1 << 16;
+
+/// The mapped elements. Programs read them meanwhile, and others may map them, too: they are reached by pointers only.
 pub struct Mapped<T> {
-    elements: NonNull<u8>,
-    len: u32,
+    address: NonNull<u8>,
+    indexes: Range<u32>,
     element: PhantomData<*mut T>,
 }
 
@@ -26,49 +33,100 @@ impl<T> Mapped<T> {
     /// Maps the array that is pinned in `directory`.
     pub fn open(directory: &Path, name: &str) -> Result<Self, Error> {
         let map = open_pin(directory, name)?;
+        let len = array_len::<T>(map.as_fd(), name)?;
+        Self::map(map.as_fd(), name, 0..len)
+    }
+
+    /// Maps the window of an array of `len` elements in which the element at `index` stands. Mapped memory counts as
+    /// the process's own, so a large array is looked at through windows.
+    pub fn window(map: BorrowedFd<'_>, name: &str, len: u32, index: u32) -> Result<Self, Error> {
+        let start = index - index % WINDOW_ELEMENTS;
+        Self::map(map, name, start..len.min(start + WINDOW_ELEMENTS))
+    }
+
+    fn map(map: BorrowedFd<'_>, name: &str, indexes: Range<u32>) -> Result<Self, Error> {
         let mapping = |source| Error::Kernel { what: format!("mapping table {name}"), source };
-        let shape = sys::map_shape(map.as_fd()).map_err(mapping)?;
-        if shape.value_size as usize != size_of::<T>() {
-            let found = format!("elements of {} bytes instead of {}", shape.value_size, size_of::<T>());
-            return Err(mapping(io::Error::other(found)));
-        }
-        let len = shape.max_entries;
-        // SAFETY: a new mapping of the map's own length, shared with the kernel.
+        let offset = Self::bytes(indexes.start).try_into().map_err(|_| mapping(io::ErrorKind::FileTooLarge.into()))?;
+        // SAFETY: a new mapping of a part of the map, shared with the kernel.
         let address = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                Self::bytes(len),
+                Self::bytes(indexes.end - indexes.start),
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 map.as_raw_fd(),
-                0,
+                offset,
             )
         };
         if address == libc::MAP_FAILED {
             return Err(mapping(io::Error::last_os_error()));
         }
-        let elements = NonNull::new(address.cast()).ok_or_else(|| mapping(io::Error::other("mmap returned null")))?;
-        Ok(Self { elements, len, element: PhantomData })
+        let address = NonNull::new(address.cast()).ok_or_else(|| mapping(io::Error::other("mmap returned null")))?;
+        Ok(Self { address, indexes, element: PhantomData })
     }
 
     const fn bytes(len: u32) -> usize {
         len as usize * Self::STRIDE_BYTES
     }
 
+    /// Where the last element ends.
     pub const fn len(&self) -> u32 {
-        self.len
+        self.indexes.end
     }
 
-    /// The element at `index`; good for as long as the mapping, and aligned to eight bytes.
+    /// The indexes of what is mapped.
+    pub fn indexes(&self) -> Range<u32> {
+        self.indexes.clone()
+    }
+
+    /// The element at `index`, where it is mapped; good for as long as the mapping, and aligned to eight bytes.
     pub fn element(&self, index: u32) -> Option<*mut T> {
-        // SAFETY: the index was checked against the length of the mapping.
-        (index < self.len).then(|| unsafe { self.elements.as_ptr().add(Self::bytes(index)).cast() })
+        let place = self.indexes.contains(&index).then(|| Self::bytes(index - self.indexes.start))?;
+        // SAFETY: the index was compared with those that are mapped.
+        Some(unsafe { self.address.as_ptr().add(place).cast() })
+    }
+}
+
+impl<T: TableType> Mapped<T> {
+    /// Copies of the elements that hold anything but zeros; those whose bytes are no valid value are left out.
+    pub fn used(&self) -> Vec<(u32, T)> {
+        let mut bytes = vec![0_u8; Self::bytes(self.indexes.end - self.indexes.start)];
+        // SAFETY: as many bytes as are mapped. Who writes an element meanwhile tears its copy, of which nothing is believed
+        // yet.
+        unsafe { std::ptr::copy_nonoverlapping(self.address.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
+        let empty = vec![0_u8; Self::STRIDE_BYTES];
+        let elements = self.indexes().zip(bytes.chunks_exact(Self::STRIDE_BYTES)).filter(|(_, bytes)| *bytes != empty);
+        elements
+            .filter_map(|(index, bytes)| Some((index, T::try_read_from_bytes(&bytes[..size_of::<T>()]).ok()?)))
+            .collect()
+    }
+
+    /// Writes the element at `index`, which no program reads. False where it is not mapped.
+    #[must_use]
+    pub fn store(&self, index: u32, value: &T) -> bool {
+        const { T::NO_PADDING };
+        let Some(element) = self.element(index) else { return false };
+        // SAFETY: the element lies in the mapping, and has the type of the map's values.
+        unsafe { element.write_volatile(*value) };
+        true
     }
 }
 
 impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping that `open` made, of the same length. It cannot fail on those.
-        unsafe { libc::munmap(self.elements.as_ptr().cast(), Self::bytes(self.len)) };
+        let bytes = Self::bytes(self.indexes.end - self.indexes.start);
+        // SAFETY: the mapping that `map` made, of the same length. It cannot fail on those.
+        unsafe { libc::munmap(self.address.as_ptr().cast(), bytes) };
     }
+}
+
+/// How many elements the array has, which must be those of this type.
+pub fn array_len<T>(map: BorrowedFd<'_>, name: &str) -> Result<u32, Error> {
+    let mapping = |source| Error::Kernel { what: format!("mapping table {name}"), source };
+    let shape = sys::map_shape(map).map_err(mapping)?;
+    if shape.value_size as usize != size_of::<T>() {
+        let found = format!("elements of {} bytes instead of {}", shape.value_size, size_of::<T>());
+        return Err(mapping(io::Error::other(found)));
+    }
+    Ok(shape.max_entries)
 }

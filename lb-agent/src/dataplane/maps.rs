@@ -10,13 +10,14 @@ use std::thread;
 
 use lb_common::addr::Addr;
 use lb_common::table::{
-    Address, AddressKey, Affinity, AffinityKey, Backend, Counter, CounterValue, EDGES_MAX, EdgeState, Endpoint,
-    EndpointKey, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner,
-    PoolKey, Role, SourceRange, SourceRangeKey, TableType, name,
+    Address, AddressKey, Affinity, AffinityKey, Counter, CounterValue, EDGES_MAX, EdgeState, Endpoint, EndpointKey,
+    Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Role,
+    SourceRange, SourceRangeKey, TableType, name,
 };
 use zerocopy::FromBytes;
 
 use super::ages::Ages;
+use super::pools::PoolArray;
 use super::scopes::ScopeArray;
 use super::sys::{self, BPF_F_LOCK, BatchError, Cursor};
 use super::{Error, FamilyOp, FamilyTables};
@@ -134,7 +135,7 @@ const FAMILY6: [&str; 9] = [
 /// The maps of one family.
 pub struct FamilyMaps<A> {
     pub frontends: Table<FrontendKey<A>, Frontend>,
-    pub pools: Table<PoolKey, Backend<A>>,
+    pub pools: PoolArray<A>,
     pub members: Table<MemberKey<A>, Member>,
     /// An index over `members`, kept by [`FamilyMaps::perform`] and [`FamilyMaps::refresh_indexes`].
     endpoints: Table<EndpointKey<A>, Endpoint>,
@@ -151,7 +152,7 @@ impl<A: Addr> FamilyMaps<A> {
         let [frontends, pools, members, endpoints, addresses, source_ranges, affinity, flows, fragments] = names;
         Ok(Self {
             frontends: Table::open(directory, frontends, "--frontends-max")?,
-            pools: Table::open(directory, pools, "--backends-max")?,
+            pools: PoolArray::open(directory, pools)?,
             members: Table::open(directory, members, "--backends-max")?,
             endpoints: Table::open(directory, endpoints, "--backends-max")?,
             addresses: Table::open(directory, addresses, "--backends-max")?,
@@ -174,7 +175,7 @@ impl<A: Addr> FamilyMaps<A> {
 
     pub fn perform(&self, op: &FamilyOp<A>) -> Result<(), Error> {
         match op {
-            FamilyOp::UpsertPools(rows) => self.pools.upsert(rows, 0),
+            FamilyOp::UpsertPools(rows) => self.pools.upsert(rows),
             FamilyOp::UpsertMembers(rows) => {
                 self.note_indexed(&self.endpoints, rows.iter().map(|(key, _)| endpoint(key)), Endpoint { flags: 0 })?;
                 self.note_indexed(&self.addresses, rows.iter().map(|(key, _)| answering(key)), Address { flags: 0 })?;
@@ -228,6 +229,10 @@ impl<A: Addr> FamilyMaps<A> {
         let known: BTreeSet<_> = self.flows.dump()?.into_iter().map(|(key, _)| key).collect();
         let mut rows = from.flows.dump()?;
         rows.retain(|(key, _)| !known.contains(key));
+        // The pools of the other tables: a packet that may open a flow asks whether the backend is still a member.
+        for (_, flow) in &mut rows {
+            flow.pool = 0;
+        }
         self.flows.upsert(&rows, 0)
     }
 }

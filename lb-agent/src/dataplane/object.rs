@@ -11,9 +11,9 @@ use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
 };
 use lb_common::table::{
-    Address, AddressKey, Affinity, AffinityKey, Backend, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Endpoint,
-    EndpointKey, Evictions, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats,
-    Member, MemberKey, Owner, PoolKey, RejectBucket, Scopes, SourceRange, SourceRangeKey, name,
+    Address, AddressKey, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Endpoint, EndpointKey,
+    Evictions, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member,
+    MemberKey, Owner, POOL_ELEMENTS_MAX, PoolElement, RejectBucket, Scopes, SourceRange, SourceRangeKey, name,
 };
 
 use super::sys::{self, MapShape};
@@ -46,6 +46,13 @@ pub const fn scopes_max(sizes: &Sizes) -> u32 {
     sizes.frontends_max.saturating_mul(2)
 }
 
+/// Both families share the numbers of the elements, and the first one is nobody's. Pools that are replaced, and gaps that
+/// are too small, take what one family leaves.
+pub const fn pool_elements(sizes: &Sizes) -> u32 {
+    let elements = sizes.backends_max.saturating_mul(2).saturating_add(1);
+    if elements < POOL_ELEMENTS_MAX { elements } else { POOL_ELEMENTS_MAX - 1 }
+}
+
 /// Every pinned map with the shape that this version wants.
 fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 27] {
     type V4 = [u8; 4];
@@ -59,8 +66,8 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 27] {
         (name::FRONTENDS4, shape::<FrontendKey<V4>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
         (name::FRONTENDS6, shape::<FrontendKey<V6>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
         (name::SCOPES, shape::<u32, Scopes>(array, scopes_max(sizes), BPF_F_MMAPABLE)),
-        (name::POOLS4, shape::<PoolKey, Backend<V4>>(hash, backends_max, BPF_F_NO_PREALLOC)),
-        (name::POOLS6, shape::<PoolKey, Backend<V6>>(hash, backends_max, BPF_F_NO_PREALLOC)),
+        (name::POOLS4, shape::<u32, PoolElement<V4>>(array, pool_elements(sizes), BPF_F_MMAPABLE)),
+        (name::POOLS6, shape::<u32, PoolElement<V6>>(array, pool_elements(sizes), BPF_F_MMAPABLE)),
         (name::MEMBERS4, shape::<MemberKey<V4>, Member>(hash, backends_max, BPF_F_NO_PREALLOC)),
         (name::MEMBERS6, shape::<MemberKey<V6>, Member>(hash, backends_max, BPF_F_NO_PREALLOC)),
         (name::ENDPOINTS4, shape::<EndpointKey<V4>, Endpoint>(hash, backends_max, BPF_F_NO_PREALLOC)),

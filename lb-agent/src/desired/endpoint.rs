@@ -65,7 +65,7 @@ pub fn of_port<'a, A: TableAddr>(
                 let addr = A::from_ip(endpoint.addr)?;
                 let is_here = endpoint.node.as_deref() == Some(here.node);
                 Some(Candidate {
-                    backend: Backend { addr, port: number.port, flags: 0 },
+                    backend: Backend { addr, port: number.port },
                     conditions: endpoint.conditions,
                     place: if is_here { Place::ThisNode } else { Place::Elsewhere },
                     hints: endpoint.hints.as_deref(),

@@ -79,10 +79,7 @@ mod tests {
     use super::*;
 
     fn backends(numbers: impl IntoIterator<Item = u32>) -> Vec<Backend<[u8; 4]>> {
-        numbers
-            .into_iter()
-            .map(|number| Backend { addr: (0x0a00_0000 + number).to_be_bytes(), port: 8080, flags: 0 })
-            .collect()
+        numbers.into_iter().map(|number| Backend { addr: (0x0a00_0000 + number).to_be_bytes(), port: 8080 }).collect()
     }
 
     fn size(slots: u16) -> TableSize {

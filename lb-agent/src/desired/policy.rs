@@ -1,6 +1,6 @@
 //! The settings that decide what the tables say. All validated; no `Option` means "default".
 
-use lb_common::table::Mode;
+use lb_common::table::{Mode, POOL_ELEMENTS_MAX};
 
 use super::selection::Selection;
 
@@ -70,6 +70,8 @@ pub struct Limits {
     pub pool_rows_max: u32,
     /// Rows beside those, which are kept free for pools that replace others.
     pub pool_rows_spare: u32,
+    /// Elements of `pools4`, and as many of `pools6`.
+    pub pool_elements: u32,
     /// Rows of `members4`, and as many of `members6`.
     pub members_max: u32,
     /// Rows of `source_ranges4`, and as many of `source_ranges6`.
@@ -93,6 +95,7 @@ impl Limits {
         frontends_max: u32::MAX,
         pool_rows_max: u32::MAX,
         pool_rows_spare: 0,
+        pool_elements: POOL_ELEMENTS_MAX,
         members_max: u32::MAX,
         source_ranges_max: u32::MAX,
     };

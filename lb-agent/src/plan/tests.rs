@@ -19,7 +19,7 @@ fn frontend(id: u32, state: FrontendState) -> Frontend {
 fn tables(id: u32, pool: u32) -> Tables {
     let mut tables = Tables::default();
     tables.v4.frontends.insert(KEY, frontend(id, FrontendState::Active));
-    tables.v4.pools.insert(PoolKey { pool, slot: 0 }, Backend { addr: [10, 0, 0, pool as u8], port: 8080, flags: 0 });
+    tables.v4.pools.insert(PoolKey { pool, slot: 0 }, Backend { addr: [10, 0, 0, pool as u8], port: 8080 });
     tables.scopes.insert(id, Scopes { workload: Scope::balance(pool, 1), service_port: 1, ..Scopes::PASS });
     tables
 }

@@ -3,23 +3,47 @@
 use super::frontend::table_enum;
 use super::table_type;
 
-table_type! {
-    /// Key of `pools4` and `pools6`.
-    pub struct PoolKey {
-        /// From 1. A pool never changes: another membership is another pool.
-        pub pool: u32,
-        /// From 0, below [`Scope::count`](super::Scope::count).
-        pub slot: u32,
-    }
+/// Elements that `pools4` and `pools6` may have at most: what the lower bits of a pool's id can name.
+pub const POOL_ELEMENTS_MAX: u32 = 1 << 22;
 
-    /// Value of `pools4` and `pools6`: an address and port that answers.
+/// A slot of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolKey {
+    /// The element where the pool begins, from 1, in the lower 22 bits; the others tell it from pools that began there
+    /// before. A pool never changes: another membership is another pool.
+    pub pool: u32,
+    /// From 0, below [`Scope::count`](super::Scope::count).
+    pub slot: u32,
+}
+
+impl PoolKey {
+    /// Index into `pools4` or `pools6`: the slots of a pool stand one after the other.
+    #[inline(always)]
+    pub const fn element(self) -> u32 {
+        (self.pool & (POOL_ELEMENTS_MAX - 1)) + self.slot
+    }
+}
+
+/// An address and port that answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Backend<A> {
+    pub addr: A,
+    /// Host order.
+    pub port: u16,
+}
+
+table_type! {
+    /// Element of `pools4` and `pools6`.
     #[repr(align(4))]
-    pub struct Backend<A> {
+    pub struct PoolElement<A> {
+        /// The backend's.
         pub addr: A,
-        /// Host order.
+        /// Its port, host order.
         pub port: u16,
-        /// Room for weights and the like; 0.
-        pub flags: u16,
+        /// [`PoolKey::slot`].
+        pub slot: u16,
+        /// [`PoolKey::pool`]; 0 where the element belongs to none.
+        pub pool: u32,
     }
 
     /// Key of `members4` and `members6`: is this backend still one of this Service port's?

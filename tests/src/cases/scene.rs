@@ -71,12 +71,13 @@ pub struct Scene<'a> {
     pub net: Net,
     machine: &'a mut dyn Machine,
     tables: Tables,
-    pools: u32,
+    /// Where the next pool begins.
+    next_pool: u32,
 }
 
 impl<'a> Scene<'a> {
     pub fn new(net: Net, machine: &'a mut dyn Machine) -> Self {
-        Self { net, machine, tables: Tables::default(), pools: 0 }
+        Self { net, machine, tables: Tables::default(), next_pool: 1 }
     }
 
     /// A frontend with the same scope for everybody; its id is also its Service port.
@@ -105,13 +106,15 @@ impl<'a> Scene<'a> {
 
     /// A new pool of these backends, which become the members of a Service port; the scope that balances over it.
     pub fn pool(&mut self, service_port: u32, backends: &[End]) -> Scope {
-        self.pools += 1;
+        let count = u16::try_from(backends.len()).expect("a small pool");
+        let pool = self.next_pool;
+        self.next_pool += u32::from(count);
         match self.net {
-            Net::V4 => insert_pool(&mut self.tables.v4, self.pools, service_port, backends, octets4),
-            Net::V6 => insert_pool(&mut self.tables.v6, self.pools, service_port, backends, octets6),
+            Net::V4 => insert_pool(&mut self.tables.v4, pool, service_port, backends, octets4),
+            Net::V6 => insert_pool(&mut self.tables.v6, pool, service_port, backends, octets6),
         }
         self.machine.set_tables(&self.tables);
-        Scope::balance(self.pools, u16::try_from(backends.len()).expect("a small pool"))
+        Scope::balance(pool, count)
     }
 
     /// A second pool of a Service port, with members of its own in these sets.
@@ -258,7 +261,7 @@ fn insert_pool<A: Ord + Copy>(
     tables.members.retain(|key, _| key.service_port != service_port);
     for (slot, (addr, port)) in (0..).zip(backends) {
         let addr = octets(*addr);
-        tables.pools.insert(PoolKey { pool, slot }, Backend { addr, port: *port, flags: 0 });
+        tables.pools.insert(PoolKey { pool, slot }, Backend { addr, port: *port });
         let member = Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] };
         tables.members.insert(MemberKey { service_port, addr, port: *port, pad: 0 }, member);
     }

@@ -88,6 +88,8 @@ const FRONTENDS: usize = PLACES.len() * PROTOS.len();
 const SERVICES: usize = FRONTENDS / 2;
 /// All backends. The first is a client as well, the last two share an address.
 const BACKENDS: [Place; 4] = [(2, 8080), (20, 8080), (21, 8080), (21, 8081)];
+/// Slots of a Maglev table; other pools have fewer.
+const SLOTS_MAX: u32 = 11;
 /// One host each, both clients, neither, the endpoints, everybody, and everybody in two halves (SR-06).
 const RANGES: [Range; 9] = [
     Range::Around(2, 0),
@@ -173,7 +175,8 @@ pub struct World {
     net: Net,
     services: Vec<Service>,
     frontends: BTreeMap<usize, Fixture>,
-    pools: u32,
+    /// Where the next pool begins.
+    next_pool: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -196,7 +199,7 @@ impl World {
     /// Every frontend balances, most over several backends; some Services keep their clients, some frontends ask where
     /// they come from.
     pub fn new(net: Net) -> Self {
-        let mut world = Self { net, services: Vec::new(), frontends: BTreeMap::new(), pools: 0 };
+        let mut world = Self { net, services: Vec::new(), frontends: BTreeMap::new(), next_pool: 1 };
         for service in 0..SERVICES {
             let cluster = BACKENDS[service % 3..=3 - service % 2].to_vec();
             let backends = Backends { cluster, here: vec![], draining: vec![], chosen: [Set::Cluster; 2] };
@@ -216,8 +219,8 @@ impl World {
                 let service = &mut self.services[*at];
                 service.backends = backends.clone();
                 // A pool never changes.
-                service.pool = self.pools + 1;
-                self.pools += 3;
+                service.pool = self.next_pool;
+                self.next_pool += 3 * SLOTS_MAX;
                 for frontend in [*at, *at + SERVICES] {
                     self.frontends.entry(frontend).or_default().fixed = [None; 2];
                 }
@@ -259,9 +262,9 @@ impl World {
                 Some(fixed) => fixed.into(),
                 None => match service.backends.of(service.backends.chosen[kind]) {
                     (_, backends) if backends.is_empty() => Choice::Drop,
-                    (number, backends) => {
+                    (distance, backends) => {
                         let slots = slots(at % SERVICES, backends).into_iter().map(|place| self.end(place));
-                        Choice::Balance(service.pool + number, slots.collect())
+                        Choice::Balance(service.pool + distance, slots.collect())
                     }
                 },
             };
@@ -329,11 +332,11 @@ impl World {
         for at in self.served() {
             let Service { backends, pool, .. } = &self.services[at];
             for set in [Set::Cluster, Set::Near, Set::Local] {
-                let (number, backends) = backends.of(set);
+                let (distance, backends) = backends.of(set);
                 for (slot, place) in (0..).zip(slots(at, backends)) {
                     let (addr, port) = self.end(place);
-                    let key = PoolKey { pool: pool + number, slot };
-                    tables.pools.insert(key, Backend { addr: octets(addr), port, flags: 0 });
+                    let key = PoolKey { pool: pool + distance, slot };
+                    tables.pools.insert(key, Backend { addr: octets(addr), port });
                 }
             }
             for (place, sets) in backends.members() {
@@ -366,7 +369,7 @@ fn slots(service: usize, backends: Vec<Place>) -> Vec<Place> {
     if !is_maglev(service) || backends.is_empty() {
         return backends;
     }
-    (0..11).map(|slot| backends[slot * 7 % backends.len()]).collect()
+    (0..SLOTS_MAX as usize).map(|slot| backends[slot * 7 % backends.len()]).collect()
 }
 
 const fn row(id: u32) -> Row {
@@ -388,7 +391,7 @@ impl Service {
             return Scope::from(fixed).with_flags(if matches!(fixed, Fixed::Pass) { 0 } else { asks });
         }
         let set = self.backends.chosen[kind];
-        let (number, backends) = self.backends.of(set);
+        let (distance, backends) = self.backends.of(set);
         if backends.is_empty() {
             return Scope::DROP.with_flags(asks);
         }
@@ -400,17 +403,17 @@ impl Service {
         };
         let by_hash = if is_maglev(at) { ScopeFlags::MAGLEV } else { 0 };
         let count = u16::try_from(slots(at, backends).len()).expect("few");
-        Scope::balance(self.pool + number, count).with_flags(asks | keeps | by_hash | which)
+        Scope::balance(self.pool + distance, count).with_flags(asks | keeps | by_hash | which)
     }
 }
 
 impl Backends {
-    /// A set, and its number among the three.
+    /// A set, and where its pool begins behind the first of the three.
     fn of(&self, set: Set) -> (u32, Vec<Place>) {
         match set {
             Set::Cluster => (0, self.cluster.clone()),
-            Set::Near => (1, self.cluster.iter().copied().filter(|place| self.here.contains(place)).collect()),
-            Set::Local => (2, self.here.clone()),
+            Set::Near => (SLOTS_MAX, self.cluster.iter().copied().filter(|place| self.here.contains(place)).collect()),
+            Set::Local => (2 * SLOTS_MAX, self.here.clone()),
         }
     }
 

@@ -24,7 +24,7 @@ fn facts(mode: Mode, scopes: Scopes) -> Facts {
     tables.v4.frontends.insert(key(80), frontend(1, mode, Rule::IpMode));
     tables.v4.frontends.insert(key(443), frontend(2, Mode::Proxy, Rule::Annotation));
     for slot in 0..2 {
-        let backend = Backend { addr: [10, 0, 0, slot as u8 + 1], port: 8080, flags: 0 };
+        let backend = Backend { addr: [10, 0, 0, slot as u8 + 1], port: 8080 };
         tables.v4.pools.insert(PoolKey { pool: 7, slot }, backend);
     }
     tables.scopes.insert(1, Scopes { service_port: 1, ..scopes });

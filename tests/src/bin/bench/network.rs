@@ -360,11 +360,12 @@ fn fill(dataplane: &mut BpfDataplane, services: u32, endpoints: &[SocketAddrV4])
     let (mut pools, mut scopes, mut frontends) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..services {
         let id = number + 1;
+        let pool = 1 + number * endpoints.len() as u32;
         for (slot, endpoint) in (0..).zip(endpoints) {
-            let backend = Backend { addr: endpoint.ip().octets(), port: endpoint.port(), flags: 0 };
-            pools.push((PoolKey { pool: id, slot }, backend));
+            let backend = Backend { addr: endpoint.ip().octets(), port: endpoint.port() };
+            pools.push((PoolKey { pool, slot }, backend));
         }
-        let scope = Scope::balance(id, endpoints.len() as u16);
+        let scope = Scope::balance(pool, endpoints.len() as u16);
         scopes.push((id, Scopes { workload: scope, external: scope, service_port: id, ..Scopes::PASS }));
         let (addr, port) = (vip(number).ip().octets(), SERVICE_PORT);
         frontends.push((FrontendKey { addr, port, proto: Proto::TCP, pad: 0 }, frontend(id)));

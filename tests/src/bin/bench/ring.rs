@@ -107,7 +107,7 @@ fn fill<A: Numbered>(dataplane: &mut BpfDataplane, len: u32, first_id: u32) -> R
         };
         let id = first_id + number;
         let scope = Scope::balance(id, 1);
-        pools.push((PoolKey { pool: id, slot: 0 }, Backend { addr: A::frontend(next), port: port(next), flags: 0 }));
+        pools.push((PoolKey { pool: id, slot: 0 }, Backend { addr: A::frontend(next), port: port(next) }));
         scopes.push((id, Scopes { workload: scope, external: scope, service_port: id, ..Scopes::PASS }));
         let key = FrontendKey { addr: A::frontend(number), port: port(number), proto: Proto::TCP, pad: 0 };
         frontends.push((key, frontend(id)));
