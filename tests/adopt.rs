@@ -9,8 +9,8 @@ use lb_agent::dataplane::{Dataplane as _, Error, FamilyOp, Op, Repair, Settings,
 use lb_common::addr::Proto;
 use lb_common::parse::TcpFlags;
 use lb_common::table::{
-    Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes, Tuple,
-    bpf_spin_lock,
+    Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, Member, MemberKey, MemberSets, MemberState,
+    POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes, Tuple, bpf_spin_lock,
 };
 use lb_common::table::{Frontend, FrontendKey, FrontendState, Mode, Origin, Rule};
 use lb_tests::packet::{Answer, Described, End, Transport, read};
@@ -142,18 +142,91 @@ fn tables_of_another_size_are_replaced_and_keep_the_flows() {
     assert_eq!(destination_of_next(&mut third), ([10, 0, 0, 1].into(), 8080), "its packets are translated");
 }
 
+/// What a program returns for a packet, and the packet afterwards.
+fn run(dataplane: &mut BpfDataplane, program: &str, packet: &[u8]) -> (i32, Vec<u8>) {
+    let mut out = vec![0; packet.len()];
+    let options = TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::default() };
+    let program = object::program_mut(dataplane.ebpf(), program).expect("a program of the object");
+    let result = program.test_run(options).expect("a test run");
+    (result.return_value.cast_signed(), out)
+}
+
 /// Where a later packet of the flow goes.
 fn destination_of_next(dataplane: &mut BpfDataplane) -> End {
     let Tuple { src, dst, sport, dport } = flow(dataplane).0.tuple;
     let packet = Described::new(Transport::Tcp(TcpFlags::ACK), (src.into(), sport), (dst.into(), dport)).bytes();
-    let mut out = vec![0; packet.len()];
-    let options = TestRunOptions { data_in: Some(&packet), data_out: Some(&mut out), ..TestRunOptions::default() };
-    let program = object::program_mut(dataplane.ebpf(), "uplink_ingress").expect("a program of the object");
-    program.test_run(options).expect("a test run");
-    match read(&out).answer {
+    match read(&run(dataplane, "uplink_ingress", &packet).1).answer {
         Answer::Transport { to, .. } => to,
         answer @ Answer::Icmp { .. } => panic!("not what was sent: {answer:?}"),
     }
+}
+
+/// Whether fragments to it wait for their first one.
+fn is_dialled(dataplane: &mut BpfDataplane, addr: [u8; 4]) -> bool {
+    waits(dataplane, "uplink_ingress", [192, 0, 2, 9], addr)
+}
+
+/// Whether fragments from it do.
+fn is_endpoint(dataplane: &mut BpfDataplane, addr: [u8; 4]) -> bool {
+    waits(dataplane, "uplink_egress", addr, [192, 0, 2, 9])
+}
+
+fn waits(dataplane: &mut BpfDataplane, program: &str, from: [u8; 4], to: [u8; 4]) -> bool {
+    let fragment = Described::new(Transport::Udp, (from.into(), 80), (to.into(), 80)).fragment(100, false);
+    // include/uapi/linux: TCX_NEXT, TCX_DROP.
+    match run(dataplane, program, &fragment.bytes()).0 {
+        -1 => false,
+        2 => true,
+        other => panic!("the program returned {other}"),
+    }
+}
+
+fn member(number: u32) -> (MemberKey<[u8; 4]>, Member) {
+    let key = MemberKey { service_port: 1, addr: (0x0a00_0000 + number).to_be_bytes(), port: 8080, pad: 0 };
+    (key, Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] })
+}
+
+/// An address is noted with its row, and forgotten by the agent that looks through all of them, not before.
+#[test]
+fn addresses_stay_until_they_are_swept() {
+    let pinned = Pinned::new("addresses");
+    let mut first = pinned.open(1024, 64);
+    first.activate().expect("activating");
+    let [stays, goes] = [member(1), member(2)];
+    assert!(!is_dialled(&mut first, VIP) && !is_endpoint(&mut first, stays.0.addr));
+    fill(&mut first);
+    first.perform(&Op::V4(FamilyOp::UpsertMembers(vec![stays, goes]))).expect("writing members");
+    first.perform(&Op::V4(FamilyOp::DeleteMembers(vec![goes.0]))).expect("deleting a member");
+    drop(first);
+
+    let mut second = pinned.open(1024, 64);
+    let seen = |dataplane: &mut BpfDataplane| {
+        let endpoints = [stays, goes].map(|(key, _)| is_endpoint(dataplane, key.addr));
+        (is_dialled(dataplane, VIP), endpoints, is_endpoint(dataplane, VIP), is_dialled(dataplane, stays.0.addr))
+    };
+    assert_eq!(seen(&mut second), (true, [true, true], false, false), "as the first agent left them");
+    second.activate().expect("activating");
+    assert_eq!(seen(&mut second), (true, [true, false], false, false), "as the rows are");
+    let frontends = second.dump().expect("dumping the tables").v4.frontends.into_keys().collect();
+    second.perform(&Op::V4(FamilyOp::DeleteFrontends(frontends))).expect("deleting the frontend");
+    assert_eq!(seen(&mut second), (true, [true, false], false, false), "until the next sweep");
+    second.refresh_indexes().expect("writing the indexes");
+    assert_eq!(seen(&mut second), (false, [true, false], false, false));
+}
+
+/// Endpoints that have gone take room until they are swept; who is written next is noted all the same.
+#[test]
+fn a_sweep_for_room_forgets_nobody_new() {
+    let pinned = Pinned::new("room");
+    let mut dataplane = pinned.open(1024, 64);
+    let old: Vec<_> = (1..=1024).map(member).collect();
+    let keys = old.iter().map(|(key, _)| *key).collect();
+    let new = member(5_000);
+    for op in [FamilyOp::UpsertMembers(old), FamilyOp::DeleteMembers(keys), FamilyOp::UpsertMembers(vec![new])] {
+        dataplane.perform(&Op::V4(op)).expect("writing the tables");
+    }
+    assert!(!is_endpoint(&mut dataplane, member(1).0.addr), "they were swept");
+    assert!(is_endpoint(&mut dataplane, new.0.addr));
 }
 
 #[test]

@@ -200,8 +200,8 @@ pub struct SizeArgs {
     pub frontends_max: u32,
 
     /// Slots of all pools (a backend has one in each, or many of a Maglev table), and as many endpoints of Services, at most
-    /// 2,097,152. For both families together 80 B each are allocated at start (default: 20 MiB), for pools and those that
-    /// replace them; endpoints take about 150 B each when in use.
+    /// 2,097,152. For both families together 80 B each are allocated at start, for pools and those that replace them, and
+    /// 2 B to 4 B for each of them and of --frontends-max (default: 21 MiB); endpoints take about 150 B each when in use.
     #[arg(long, value_name = "BACKENDS", default_value_t = Sizes::default().backends_max, value_parser = backends())]
     pub backends_max: u32,
 

@@ -3,6 +3,7 @@
 //! Policy never touches a map: it makes [`Op`]s, and a [`Dataplane`] performs them. The fake one stands in for the
 //! kernel in tests and can fail on purpose.
 
+pub mod addresses;
 mod ages;
 pub mod bpf;
 pub mod fake;

@@ -12,7 +12,7 @@ use crate::forward::{Edge, Env, Tables, Work};
 use crate::packet::PacketMut;
 use crate::parse::{ANY_PROTO, L3, Parse};
 use crate::rewrite::swap_macs;
-use crate::table::{AddressKey, Counter, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
+use crate::table::{Counter, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
 use crate::verdict::{Action, Verdict};
 
 /// How long fragments wait for their first one, and how long a quiet datagram is remembered. Short, for a busy client uses
@@ -59,8 +59,9 @@ pub trait Note<A>: Copy {
 pub trait Fragments<A: Addr> {
     type Note: Note<A>;
 
-    /// Whether the address plays that role for any Service.
-    fn is_ours(&self, key: &AddressKey<A>) -> bool;
+    /// Whether the address plays that role for any Service; or another one does that has the same
+    /// [`AddressBit`](crate::table::AddressBit).
+    fn may_be_ours(&self, addr: &A, role: Role) -> bool;
     fn note(&self, key: &FragmentKey<A>) -> Option<Self::Note>;
     /// Puts a note in the place of what is noted.
     fn write_note(&self, key: &FragmentKey<A>, fragment: &Fragment<A>);
@@ -95,7 +96,7 @@ impl Datagram {
     /// Fills in the keys. `work` holds the addresses of the packet.
     #[inline(always)]
     fn set_keys<A: Addr>(&self, work: &mut Work<A>) {
-        let Work { key, fragment_key, address_key, .. } = work;
+        let Work { key, fragment_key, .. } = work;
         let (src, dst) = (key.tuple.src, key.tuple.dst);
         (fragment_key.edge, fragment_key.src, fragment_key.dst, fragment_key.id) = (self.edge, src, dst, self.id);
         fragment_key.proto = match A::FAMILY {
@@ -104,11 +105,6 @@ impl Datagram {
             Family::V6 => ANY_PROTO,
         };
         (fragment_key.direction, fragment_key.pad) = (self.direction, 0);
-        (address_key.addr, address_key.role) = match self.direction {
-            Direction::Request => (dst, Role::Frontend),
-            Direction::Reply => (src, Role::Endpoint),
-        };
-        address_key.pad = [0; 3];
     }
 }
 
@@ -153,7 +149,7 @@ fn write<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     env: &E,
     work: &mut Work<A>,
 ) -> bool {
-    if fate == Fate::Passed && !tables.is_ours(&work.address_key) {
+    if fate == Fate::Passed && !may_be_ours(tables, &work.fragment_key) {
         // Nobody will wait for it, and the others pass without a note.
         tables.forget_note(&work.fragment_key);
         return false;
@@ -180,6 +176,16 @@ fn go_round<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     }
     replay(packet, ticket, tables, work);
     true
+}
+
+/// Whether the datagram may be one of ours, as far as a fragment without ports can tell.
+#[inline(never)]
+fn may_be_ours<A: Addr, T: Fragments<A>>(tables: &T, key: &FragmentKey<A>) -> bool {
+    let (addr, role) = match key.direction {
+        Direction::Request => (&key.dst, Role::Frontend),
+        Direction::Reply => (&key.src, Role::Endpoint),
+    };
+    tables.may_be_ours(addr, role)
 }
 
 /// The note of a datagram whose first fragment has not been decided yet.
@@ -285,7 +291,7 @@ fn park<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     env: &E,
     work: &mut Work<A>,
 ) -> bool {
-    if !tables.is_ours(&work.address_key) {
+    if !may_be_ours(tables, &work.fragment_key) {
         return false;
     }
     let ticket = tables.next_ticket();

@@ -48,8 +48,9 @@ pub const fn mix(hash: u32, word: u32) -> u32 {
     (hash ^ word).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
 }
 
+/// Ends with the number of bytes that were taken in.
 #[inline(always)]
-const fn finish(hash: u32, len: u32) -> u32 {
+pub const fn finish(hash: u32, len: u32) -> u32 {
     let hash = hash ^ len;
     let hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
     let hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);

@@ -5,6 +5,7 @@
 //! Records that begin with an address are aligned to four, so that it is moved in words. A change of any layout
 //! raises [`LAYOUT_VERSION`].
 
+mod addresses;
 mod affinity;
 mod flow;
 mod frontend;
@@ -12,6 +13,7 @@ mod pool;
 mod source_range;
 mod stats;
 
+pub use addresses::{AddressBit, AddressBits, Role};
 pub use affinity::{Affinity, AffinityKey};
 pub use flow::{
     COLLECTED_KEYS_MAX, DIRECT, Direction, EDGE_UPLINK, EmbryoBudget, Fate, Flow, FlowKey, FlowState, Fragment,
@@ -21,8 +23,7 @@ pub use frontend::{
     Action, Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, ScopeFlags, Scopes, bpf_spin_lock,
 };
 pub use pool::{
-    Address, AddressKey, Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, POOL_ELEMENTS_MAX,
-    PoolElement, PoolKey, Role,
+    Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, POOL_ELEMENTS_MAX, PoolElement, PoolKey,
 };
 pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{
@@ -113,9 +114,7 @@ mod tests {
             size_of::<EndpointKey<[u8; 4]>>(),
             size_of::<EndpointKey<[u8; 16]>>(),
             size_of::<Endpoint>(),
-            size_of::<AddressKey<[u8; 4]>>(),
-            size_of::<AddressKey<[u8; 16]>>(),
-            size_of::<Address>(),
+            size_of::<AddressBits>(),
             size_of::<SourceRangeKey<[u8; 4]>>(),
             size_of::<SourceRangeKey<[u8; 16]>>(),
             size_of::<SourceRange>(),
@@ -146,8 +145,8 @@ mod tests {
             (
                 7,
                 [
-                    8, 20, 12, 8, 40, 12, 24, 12, 24, 4, 8, 20, 4, 8, 20, 4, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56,
-                    20, 44, 24, 48, 24, 16, 40, 16, 8, 8, 8, 16, 16
+                    8, 20, 12, 8, 40, 12, 24, 12, 24, 4, 8, 20, 4, 8, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 20, 44,
+                    24, 48, 24, 16, 40, 16, 8, 8, 8, 16, 16
                 ]
             )
         );

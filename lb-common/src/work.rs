@@ -2,8 +2,8 @@
 
 use crate::addr::{Addr, Proto};
 use crate::table::{
-    AddressKey, Affinity, AffinityKey, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment,
-    FragmentKey, FrontendKey, MemberKey, Role, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment, FragmentKey,
+    FrontendKey, MemberKey, SourceRangeKey, Tuple,
 };
 
 /// What of a new flow is settled before a tuple is looked for.
@@ -48,8 +48,6 @@ pub struct Work<A> {
     /// The datagram that the packet is a fragment of, and what is noted of it.
     pub(crate) fragment_key: FragmentKey<A>,
     pub(crate) fragment: Fragment<A>,
-    /// The address that makes it one of ours.
-    pub(crate) address_key: AddressKey<A>,
 }
 
 impl<A: Addr> Work<A> {
@@ -70,7 +68,6 @@ impl<A: Addr> Work<A> {
         let fragment_key = FragmentKey { edge: 0, src: addr, dst: addr, id: 0, proto, direction, pad: 0 };
         let fate = Fate::Dropped;
         let fragment = Fragment { src: addr, dst: addr, fate, pad: [0; 3], parked: 0, since_jiffies: 0 };
-        let address_key = AddressKey { addr, role: Role::Frontend, pad: [0; 3] };
         Self {
             key,
             to: tuple,
@@ -86,7 +83,6 @@ impl<A: Addr> Work<A> {
             pin: Pin::NONE,
             fragment_key,
             fragment,
-            address_key,
         }
     }
 

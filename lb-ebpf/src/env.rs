@@ -35,6 +35,16 @@ static EMBRYOS_MAX: Global<u64> = Global::new(1 << 14);
 #[unsafe(no_mangle)]
 static PARKED_MAX: Global<u64> = Global::new(1 << 10);
 
+/// The length of `addresses4` and `addresses6`, a power of two.
+#[unsafe(no_mangle)]
+static ADDRESS_WORDS: Global<u64> = Global::new(1 << 17);
+
+/// [`ADDRESS_WORDS`].
+#[inline(always)]
+pub fn address_words() -> u32 {
+    ADDRESS_WORDS.load() as u32
+}
+
 /// [`PARKED_MAX`].
 #[inline(always)]
 pub fn parked_max() -> u64 {

@@ -7,7 +7,7 @@ use lb_common::forward::Work;
 use lb_common::fragment::Parked;
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    Address, AddressKey, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, EmbryoBudget, Endpoint,
+    AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, EmbryoBudget, Endpoint,
     EndpointKey, Evictions, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats,
     Member, MemberKey, Owner, PoolElement, RejectBucket, Scopes, SourceRange,
 };
@@ -16,6 +16,7 @@ use lb_common::table::{
 const COUNTERS_MAX: usize = 64;
 const FRONTENDS_MAX: usize = 1 << 16;
 const BACKENDS_MAX: usize = 1 << 18;
+const ADDRESS_WORDS: usize = 1 << 17;
 const AFFINITY_MAX: usize = 1 << 16;
 const SOURCE_RANGES_MAX: usize = 1 << 16;
 const FLOWS_MAX: usize = 1 << 18;
@@ -28,7 +29,7 @@ pub type Frontends<A> = Sparse<FrontendKey<A>, Frontend, FRONTENDS_MAX>;
 pub type Pools<A> = Array<PoolElement<A>, BACKENDS_MAX, { BPF_F_MMAPABLE as usize }>;
 pub type Members<A> = Sparse<MemberKey<A>, Member, BACKENDS_MAX>;
 pub type Endpoints<A> = Sparse<EndpointKey<A>, Endpoint, BACKENDS_MAX>;
-pub type Addresses<A> = Sparse<AddressKey<A>, Address, { FRONTENDS_MAX + BACKENDS_MAX }>;
+pub type Addresses = Array<AddressBits, ADDRESS_WORDS, { BPF_F_MMAPABLE as usize }>;
 /// What a prefix of `source_ranges` is made of: a [`lb_common::table::SourceRangeKey`] without its length.
 #[repr(C)]
 pub struct Source<A> {
@@ -73,11 +74,11 @@ static endpoints4: Endpoints<V4> = HashMap::new();
 #[btf_map]
 static endpoints6: Endpoints<V6> = HashMap::new();
 
-/// Which addresses frontends and endpoints have.
+/// Which addresses frontends and endpoints have, as bits.
 #[btf_map]
-static addresses4: Addresses<V4> = HashMap::new();
+static addresses4: Addresses = Array::new();
 #[btf_map]
-static addresses6: Addresses<V6> = HashMap::new();
+static addresses6: Addresses = Array::new();
 
 /// From where frontends may be dialled.
 #[btf_map]
@@ -166,7 +167,7 @@ pub trait FamilyMaps: Unreachable {
     fn pools() -> &'static Pools<Self>;
     fn members() -> &'static Members<Self>;
     fn endpoints() -> &'static Endpoints<Self>;
-    fn addresses() -> &'static Addresses<Self>;
+    fn addresses() -> &'static Addresses;
     fn source_ranges() -> &'static SourceRanges<Self>;
     fn affinity() -> &'static Affinities<Self>;
     fn flows() -> &'static Flows<Self>;
@@ -196,7 +197,7 @@ macro_rules! family_maps {
                 &$endpoints
             }
             #[inline(always)]
-            fn addresses() -> &'static Addresses<Self> {
+            fn addresses() -> &'static Addresses {
                 &$addresses
             }
             #[inline(always)]

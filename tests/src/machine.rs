@@ -9,7 +9,7 @@ use lb_agent::dataplane::Tables;
 use lb_common::table::{Counter, Direction, Flow, FlowKey};
 use lb_common::verdict::Action;
 
-pub use host::{HostMachine, PARKED_MAX, Repairs};
+pub use host::{ADDRESS_WORDS, HostMachine, PARKED_MAX, Repairs};
 pub use kernel::{EDGE, KernelMachine};
 
 /// A program, named as in the BPF object.

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 use lb_common::table::TableType;
 
@@ -109,6 +110,13 @@ impl<T: TableType> Mapped<T> {
         // SAFETY: the element lies in the mapping, and has the type of the map's values.
         unsafe { element.write_volatile(*value) };
         true
+    }
+
+    /// The element at `index`, where it is one word.
+    pub fn word(&self, index: u32) -> Option<&AtomicU64> {
+        const { assert!(size_of::<T>() == size_of::<u64>(), "an element of one word") };
+        // SAFETY: it lies in the mapping, which lives as long as `self`, and is aligned; programs read it by one load.
+        self.element(index).map(|element| unsafe { AtomicU64::from_ptr(element.cast()) })
     }
 }
 

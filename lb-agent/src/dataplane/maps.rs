@@ -10,12 +10,13 @@ use std::thread;
 
 use lb_common::addr::Addr;
 use lb_common::table::{
-    Address, AddressKey, Affinity, AffinityKey, Counter, CounterValue, EDGES_MAX, EdgeState, Endpoint, EndpointKey,
-    Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Role,
-    SourceRange, SourceRangeKey, TableType, name,
+    Affinity, AffinityKey, Counter, CounterValue, EDGES_MAX, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
+    FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Role, SourceRange, SourceRangeKey,
+    TableType, name,
 };
 use zerocopy::FromBytes;
 
+use super::addresses::AddressSet;
 use super::ages::Ages;
 use super::pools::PoolArray;
 use super::scopes::ScopeArray;
@@ -140,7 +141,7 @@ pub struct FamilyMaps<A> {
     /// An index over `members`, kept by [`FamilyMaps::perform`] and [`FamilyMaps::refresh_indexes`].
     endpoints: Table<EndpointKey<A>, Endpoint>,
     /// An index over `members` and `frontends`, kept likewise.
-    addresses: Table<AddressKey<A>, Address>,
+    addresses: AddressSet,
     source_ranges: Table<SourceRangeKey<A>, SourceRange>,
     pub affinity: Table<AffinityKey<A>, Affinity<A>>,
     pub flows: Table<FlowKey<A>, Flow<A>>,
@@ -155,7 +156,7 @@ impl<A: Addr> FamilyMaps<A> {
             pools: PoolArray::open(directory, pools)?,
             members: Table::open(directory, members, "--backends-max")?,
             endpoints: Table::open(directory, endpoints, "--backends-max")?,
-            addresses: Table::open(directory, addresses, "--backends-max")?,
+            addresses: AddressSet::open(directory, addresses)?,
             source_ranges: Table::open(directory, source_ranges, "--source-ranges-max")?,
             affinity: Table::open(directory, affinity, "--affinity-max")?,
             flows: Table::open(directory, flows, "--flows-max")?,
@@ -177,13 +178,14 @@ impl<A: Addr> FamilyMaps<A> {
         match op {
             FamilyOp::UpsertPools(rows) => self.pools.upsert(rows),
             FamilyOp::UpsertMembers(rows) => {
-                self.note_indexed(&self.endpoints, rows.iter().map(|(key, _)| endpoint(key)), Endpoint { flags: 0 })?;
-                self.note_indexed(&self.addresses, rows.iter().map(|(key, _)| answering(key)), Address { flags: 0 })?;
+                self.note_endpoints(rows.iter().map(|(key, _)| endpoint(key)))?;
+                // Behind them, who may have brought the indexes up to date: with rows that are there already.
+                self.addresses.note(rows.iter().map(|(key, _)| answering(key)));
                 self.members.upsert(rows, 0)
             }
             FamilyOp::UpsertSourceRanges(rows) => self.source_ranges.upsert(rows, 0),
             FamilyOp::UpsertFrontends(rows) => {
-                self.note_indexed(&self.addresses, rows.iter().map(|(key, _)| dialled(key)), Address { flags: 0 })?;
+                self.addresses.note(rows.iter().map(|(key, _)| dialled(key)));
                 self.frontends.upsert(rows, BPF_F_LOCK)
             }
             FamilyOp::DeleteFrontends(keys) => self.frontends.delete(keys),
@@ -193,22 +195,17 @@ impl<A: Addr> FamilyMaps<A> {
         }
     }
 
-    /// Notes rows of an index before anything can ask for them. Those that have gone stay until they are swept: until then
-    /// a connection to what was an endpoint costs a flow, and a fragment that nobody awaits is lost.
-    fn note_indexed<K: TableType + Debug + Ord, V: TableType>(
-        &self,
-        index: &Table<K, V>,
-        keys: impl Iterator<Item = K>,
-        row: V,
-    ) -> Result<(), Error> {
-        let mut keys: Vec<K> = keys.collect();
+    /// Notes endpoints before anything can ask for them. Those that have gone stay until they are swept: until then a
+    /// connection to what was an endpoint costs a flow.
+    fn note_endpoints(&self, keys: impl Iterator<Item = EndpointKey<A>>) -> Result<(), Error> {
+        let mut keys: Vec<_> = keys.collect();
         keys.sort_unstable();
         keys.dedup();
-        let rows: Vec<_> = keys.into_iter().map(|key| (key, row)).collect();
-        match index.upsert(&rows, 0) {
+        let rows: Vec<_> = keys.into_iter().map(|key| (key, Endpoint { flags: 0 })).collect();
+        match self.endpoints.upsert(&rows, 0) {
             Err(Error::Full { .. }) => {
                 self.refresh_indexes()?;
-                index.upsert(&rows, 0)
+                self.endpoints.upsert(&rows, 0)
             }
             result => result,
         }
@@ -217,11 +214,21 @@ impl<A: Addr> FamilyMaps<A> {
     /// Makes the indexes say what `members` and `frontends` say.
     pub fn refresh_indexes(&self) -> Result<(), Error> {
         let (members, frontends) = (self.members.dump()?, self.frontends.dump()?);
-        let endpoints = members.iter().map(|(key, _)| endpoint(key)).collect();
-        refresh(&self.endpoints, endpoints, Endpoint { flags: 0 })?;
         let answering = members.iter().map(|(key, _)| answering(key));
-        let addresses = answering.chain(frontends.iter().map(|(key, _)| dialled(key)));
-        refresh(&self.addresses, addresses.collect(), Address { flags: 0 })
+        self.addresses.refresh(answering.chain(frontends.iter().map(|(key, _)| dialled(key))));
+        self.refresh_endpoints(members.iter().map(|(key, _)| endpoint(key)).collect())
+    }
+
+    fn refresh_endpoints(&self, mut wanted: Vec<EndpointKey<A>>) -> Result<(), Error> {
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut found: Vec<_> = self.endpoints.dump()?.into_iter().map(|(key, _)| key).collect();
+        found.sort_unstable();
+        let gone: Vec<_> = found.iter().filter(|key| wanted.binary_search(key).is_err()).copied().collect();
+        self.endpoints.delete(&gone)?;
+        wanted.retain(|key| found.binary_search(key).is_err());
+        let new: Vec<_> = wanted.into_iter().map(|key| (key, Endpoint { flags: 0 })).collect();
+        self.endpoints.upsert(&new, 0)
     }
 
     /// Copies flows that `self` does not have yet out of another table of the same layout.
@@ -243,30 +250,13 @@ const fn endpoint<A: Addr>(member: &MemberKey<A>) -> EndpointKey<A> {
 }
 
 /// The address that a member answers from.
-const fn answering<A: Addr>(member: &MemberKey<A>) -> AddressKey<A> {
-    AddressKey { addr: member.addr, role: Role::Endpoint, pad: [0; 3] }
+const fn answering<A: Addr>(member: &MemberKey<A>) -> (A, Role) {
+    (member.addr, Role::Endpoint)
 }
 
 /// The address that a frontend is dialled at.
-const fn dialled<A: Addr>(frontend: &FrontendKey<A>) -> AddressKey<A> {
-    AddressKey { addr: frontend.addr, role: Role::Frontend, pad: [0; 3] }
-}
-
-/// Makes an index hold these rows and no others.
-fn refresh<K: TableType + Debug + Ord, V: TableType>(
-    index: &Table<K, V>,
-    mut wanted: Vec<K>,
-    row: V,
-) -> Result<(), Error> {
-    wanted.sort_unstable();
-    wanted.dedup();
-    let mut found: Vec<K> = index.dump()?.into_iter().map(|(key, _)| key).collect();
-    found.sort_unstable();
-    let gone: Vec<K> = found.iter().filter(|key| wanted.binary_search(key).is_err()).copied().collect();
-    index.delete(&gone)?;
-    wanted.retain(|key| found.binary_search(key).is_err());
-    let new: Vec<_> = wanted.into_iter().map(|key| (key, row)).collect();
-    index.upsert(&new, 0)
+const fn dialled<A: Addr>(frontend: &FrontendKey<A>) -> (A, Role) {
+    (frontend.addr, Role::Frontend)
 }
 
 /// All maps of a dataplane, opened from their pins.

@@ -11,11 +11,12 @@ use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
 };
 use lb_common::table::{
-    Address, AddressKey, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Endpoint, EndpointKey,
-    Evictions, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member,
-    MemberKey, Owner, POOL_ELEMENTS_MAX, PoolElement, RejectBucket, Scopes, SourceRange, SourceRangeKey, name,
+    AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Endpoint, EndpointKey, Evictions,
+    Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner,
+    POOL_ELEMENTS_MAX, PoolElement, RejectBucket, Scopes, SourceRange, SourceRangeKey, name,
 };
 
+use super::addresses::address_words;
 use super::sys::{self, MapShape};
 use super::{Error, Repair, Settings, Sizes};
 
@@ -61,7 +62,7 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 27] {
     let (array, per_cpu) = (BPF_MAP_TYPE_ARRAY as u32, BPF_MAP_TYPE_PERCPU_ARRAY as u32);
     let trie = BPF_MAP_TYPE_LPM_TRIE as u32;
     let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max, .. } = *sizes;
-    let addresses_max = frontends_max.saturating_add(backends_max);
+    let address_words = address_words(sizes);
     [
         (name::FRONTENDS4, shape::<FrontendKey<V4>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
         (name::FRONTENDS6, shape::<FrontendKey<V6>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
@@ -72,8 +73,8 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 27] {
         (name::MEMBERS6, shape::<MemberKey<V6>, Member>(hash, backends_max, BPF_F_NO_PREALLOC)),
         (name::ENDPOINTS4, shape::<EndpointKey<V4>, Endpoint>(hash, backends_max, BPF_F_NO_PREALLOC)),
         (name::ENDPOINTS6, shape::<EndpointKey<V6>, Endpoint>(hash, backends_max, BPF_F_NO_PREALLOC)),
-        (name::ADDRESSES4, shape::<AddressKey<V4>, Address>(hash, addresses_max, BPF_F_NO_PREALLOC)),
-        (name::ADDRESSES6, shape::<AddressKey<V6>, Address>(hash, addresses_max, BPF_F_NO_PREALLOC)),
+        (name::ADDRESSES4, shape::<u32, AddressBits>(array, address_words, BPF_F_MMAPABLE)),
+        (name::ADDRESSES6, shape::<u32, AddressBits>(array, address_words, BPF_F_MMAPABLE)),
         (name::SOURCE_RANGES4, shape::<SourceRangeKey<V4>, SourceRange>(trie, source_ranges_max, BPF_F_NO_PREALLOC)),
         (name::SOURCE_RANGES6, shape::<SourceRangeKey<V6>, SourceRange>(trie, source_ranges_max, BPF_F_NO_PREALLOC)),
         (name::AFFINITY4, shape::<AffinityKey<V4>, Affinity<V4>>(lru, affinity_max, 0)),
@@ -140,6 +141,7 @@ pub fn load(directory: &Path, settings: &Settings, jiffies_per_sec: u32) -> Resu
         ("UDP_JIFFIES", jiffies(timeouts.udp_secs)),
         ("SECOND_JIFFIES", jiffies(1)),
         ("REJECTS_PER_SEC", u64::from(settings.rejects_per_sec)),
+        ("ADDRESS_WORDS", u64::from(address_words(&settings.sizes))),
         ("REPAIRS_EVICTED_FLOWS", u64::from(settings.repair == Repair::On)),
     ];
     let embryos_max = embryos_per_cpu(&settings.sizes)?;

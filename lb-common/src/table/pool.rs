@@ -71,21 +71,6 @@ table_type! {
         pub flags: u32,
     }
 
-    /// Key of `addresses4` and `addresses6`: does this address play this role for any Service, on whatever port? All that
-    /// can be asked of a fragment without ports.
-    #[repr(align(4))]
-    pub struct AddressKey<A> {
-        pub addr: A,
-        pub role: Role,
-        pub pad: [u8; 3],
-    }
-
-    /// Value of `addresses4` and `addresses6`; that there is one says it all.
-    pub struct Address {
-        /// 0.
-        pub flags: u32,
-    }
-
     /// Value of `members4` and `members6`.
     pub struct Member {
         pub state: MemberState,
@@ -107,14 +92,6 @@ impl MemberSets {
 }
 
 table_enum! {
-    /// What an address is dialled or answers as.
-    pub enum Role {
-        /// Packets to it may be translated where they come in.
-        Frontend = 0,
-        /// Packets from it may be translated where they go out.
-        Endpoint = 1,
-    }
-
     /// What a member backend may be used for.
     pub enum MemberState {
         Active = 0,

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use lb_common::addr::Proto;
 use lb_common::fragment::{FRAGMENT_SECS, PARKED_LEN_MAX};
-use lb_common::table::{Counter, Scope};
+use lb_common::table::{AddressBit, Counter, Role, Scope};
 use lb_common::verdict::Action;
 
 use super::Case;
 use super::scene::{Net, SYN, Scene, UDP};
-use crate::machine::{PARKED_MAX, Program};
+use crate::machine::{ADDRESS_WORDS, PARKED_MAX, Program};
 use crate::packet::{Answer, Described, End, cut, read};
 
 pub const CASES: &[Case] = &[
@@ -23,6 +23,7 @@ pub const CASES: &[Case] = &[
     ("fragments_that_wait_share_every_fate", fragments_that_wait_share_every_fate),
     ("fragments_that_wait_come_back", fragments_that_wait_come_back),
     ("only_what_may_be_ours_waits", only_what_may_be_ours_waits),
+    ("who_has_the_bit_of_ours_goes_on_as_it_came", who_has_the_bit_of_ours_goes_on_as_it_came),
     ("hooks_do_not_share_what_waits", hooks_do_not_share_what_waits),
     ("nobody_waits_for_long", nobody_waits_for_long),
     ("notes_grow_old", notes_grow_old),
@@ -269,6 +270,56 @@ fn only_what_may_be_ours_waits(scene: &mut Scene<'_>) {
     scene.onward(Program::WorkloadIngress, &fragment(client, vip, 0, true).bytes());
     let expected = (Action::Next, readdressed(&long, client.0, backend.0));
     assert_eq!(scene.machine().replayed(), [expected], "as long as may be");
+}
+
+/// An address that plays no role, but has the bit of one that does.
+fn twin(net: Net, of: IpAddr, role: Role) -> IpAddr {
+    let bit = |addr| match addr {
+        IpAddr::V4(addr) => AddressBit::of(&addr.octets(), role, ADDRESS_WORDS),
+        IpAddr::V6(addr) => AddressBit::of(&addr.octets(), role, ADDRESS_WORDS),
+    };
+    let mut others = (0_u32..).map(|number| match net {
+        Net::V4 => IpAddr::V4((0x0b00_0000 + number).into()),
+        Net::V6 => IpAddr::V6(((0x2001_0db8_u128 << 96) + u128::from(number)).into()),
+    });
+    others.find(|other| bit(*other) == bit(of)).expect("there are more addresses than bits")
+}
+
+/// Nothing becomes of it but what becomes of one of our addresses on a port that is not ours: whatever the order, all goes
+/// on as it came, the first fragment before the others.
+fn who_has_the_bit_of_ours_goes_on_as_it_came(scene: &mut Scene<'_>) {
+    let (net, client, vip, backend) = (scene.net, scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    let to = [(twin(net, vip.0, Role::Frontend), 80), (vip.0, 9)];
+    let from = [(twin(net, backend.0, Role::Endpoint), 8080), (backend.0, 9)];
+    let requests = [Program::WorkloadIngress, Program::UplinkIngress]
+        .into_iter()
+        .flat_map(|program| to.map(|to| (program, client, to)));
+    let replies = [Program::WorkloadEgress, Program::UplinkEgress]
+        .into_iter()
+        .flat_map(|program| from.map(|from| (program, from, client)));
+    for (program, from, to) in requests.chain(replies) {
+        let before = scene.counters();
+        scene.untouched(program, &Described::new(UDP, from, to));
+        let [first, rest @ ..] = [(0, true), (200, false), (100, true)].map(|(at, more)| fragment(from, to, at, more));
+        scene.untouched(program, &first);
+        for fragment in &rest {
+            scene.untouched(program, fragment);
+        }
+        scene.machine().age_flows(FRAGMENT_SECS);
+        wait(scene, program, &rest);
+        scene.untouched(program, &first);
+        let as_they_came: Vec<_> = rest.iter().rev().map(|fragment| (Action::Next, fragment.bytes())).collect();
+        assert_eq!(scene.machine().replayed(), as_they_came, "{program:?} {from:?} -> {to:?}");
+        let counters = scene.counters();
+        let counted = |counter| counters.get(&counter).unwrap_or(&0) - before.get(&counter).unwrap_or(&0);
+        assert_eq!(
+            [Counter::FragmentParked, Counter::FragmentReplayed, Counter::PassedFragment].map(counted),
+            [2, 3, 4]
+        );
+        scene.machine().age_flows(FRAGMENT_SECS);
+    }
+    assert!(scene.machine().flows().is_empty());
 }
 
 /// What waits at one edge, or one way, is not let loose at another.

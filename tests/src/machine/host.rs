@@ -26,6 +26,8 @@ use super::{EDGE, Flows, Machine, Program};
 const EMBRYOS_MAX: usize = 2_048;
 /// Fragments that may wait, as on a [`KernelMachine`](super::KernelMachine).
 pub const PARKED_MAX: u32 = 16;
+/// Elements of a table of addresses, as on a [`KernelMachine`](super::KernelMachine).
+pub const ADDRESS_WORDS: u32 = 1 << 11;
 
 /// Ticks per second of the host machine's clock, which has run for a while, as a kernel's has.
 const TICKS_PER_SEC: u64 = 100;

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 
 use aya::maps::{PerCpuArray, PerCpuValues};
 use aya::programs::{TestRun as _, TestRunOptions};
+use lb_agent::dataplane::addresses::address_words;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::maps::Table;
 use lb_agent::dataplane::{
@@ -20,7 +21,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use self::replays::Replays;
-use super::host::PARKED_MAX;
+use super::host::{ADDRESS_WORDS, PARKED_MAX};
 use super::{Flows, Machine, Program};
 
 /// The edge of a test run at a workload: the loopback device, always the first of a network namespace.
@@ -56,6 +57,7 @@ impl KernelMachine {
             parked_max: PARKED_MAX,
             ..Sizes::default()
         };
+        assert_eq!(address_words(&sizes), ADDRESS_WORDS, "as on the host");
         let settings = Settings {
             pin_path,
             sizes,

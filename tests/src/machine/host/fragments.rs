@@ -5,9 +5,9 @@ use std::cell::{Cell, RefCell};
 use lb_agent::dataplane::FamilyTables;
 use lb_common::addr::Addr;
 use lb_common::fragment::{Fragments, Note, PARKED_LEN_MAX, Parked};
-use lb_common::table::{AddressKey, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
+use lb_common::table::{AddressBit, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
 
-use super::{HostFamily, HostMachine, PARKED_MAX};
+use super::{ADDRESS_WORDS, HostFamily, HostMachine, PARKED_MAX};
 
 pub const fn nobodys_place() -> Parked {
     Parked {
@@ -57,12 +57,12 @@ impl<A: Addr> Note<A> for HostNote<A> {
 impl<A: HostFamily> Fragments<A> for HostMachine {
     type Note = HostNote<A>;
 
-    fn is_ours(&self, key: &AddressKey<A>) -> bool {
+    fn may_be_ours(&self, addr: &A, role: Role) -> bool {
         let FamilyTables { frontends, members, .. } = &A::state(self).config;
-        match key.role {
-            Role::Frontend => frontends.keys().any(|frontend| frontend.addr == key.addr),
-            Role::Endpoint => members.keys().any(|member| member.addr == key.addr),
-        }
+        let bit = |addr: &A, role| AddressBit::of(addr, role, ADDRESS_WORDS);
+        let dialled = frontends.keys().map(|frontend| bit(&frontend.addr, Role::Frontend));
+        let mut noted = dialled.chain(members.keys().map(|member| bit(&member.addr, Role::Endpoint)));
+        noted.any(|noted| noted == bit(addr, role))
     }
     fn note(&self, key: &FragmentKey<A>) -> Option<HostNote<A>> {
         A::state(self).fragments.borrow().get(key).map(|note| HostNote(note))

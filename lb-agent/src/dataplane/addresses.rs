@@ -1,0 +1,76 @@
+//! The maps `addresses4` and `addresses6`, written through their memory mapping: sets of bits, of which each address has one.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use lb_common::addr::Addr;
+use lb_common::table::{AddressBit, AddressBits, Role};
+
+use super::mapped::Mapped;
+use super::{Error, Sizes};
+
+/// Bits for each row that there may be: when all are there, one address in sixteen has the bit of another.
+const BITS_PER_ROW: u64 = 16;
+
+/// Elements of a table of addresses.
+pub fn address_words(sizes: &Sizes) -> u32 {
+    let rows = u64::from(sizes.frontends_max) + u64::from(sizes.backends_max);
+    let words = (rows * BITS_PER_ROW).div_ceil(u64::BITS.into()).next_power_of_two();
+    u32::try_from(words).unwrap_or(u32::MAX).min(AddressBit::WORDS_MAX)
+}
+
+/// The mapped bits of one family.
+pub struct AddressSet(Mapped<AddressBits>);
+
+impl AddressSet {
+    pub fn open(directory: &Path, name: &str) -> Result<Self, Error> {
+        Mapped::open(directory, name).map(Self)
+    }
+
+    /// Notes addresses, before anything can ask for them. Those that have gone stay until [`AddressSet::refresh`].
+    pub fn note<A: Addr>(&self, addresses: impl Iterator<Item = (A, Role)>) {
+        for (addr, role) in addresses {
+            let AddressBit { word, mask } = AddressBit::of(&addr, role, self.0.len());
+            if let Some(bits) = self.0.word(word) {
+                bits.fetch_or(mask, Ordering::Release);
+            }
+        }
+    }
+
+    /// Makes it say these addresses and no others. Each word is changed by one store: an address that stays is there all the
+    /// time.
+    pub fn refresh<A: Addr>(&self, addresses: impl Iterator<Item = (A, Role)>) {
+        let mut wanted = vec![0; self.0.len() as usize];
+        for (addr, role) in addresses {
+            let AddressBit { word, mask } = AddressBit::of(&addr, role, self.0.len());
+            wanted[word as usize] |= mask;
+        }
+        for (index, wanted) in (0..).zip(wanted) {
+            let Some(bits) = self.0.word(index) else { break };
+            if bits.load(Ordering::Relaxed) != wanted {
+                bits.store(wanted, Ordering::Release);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_bits_enough_for_all_rows() {
+        let sizes = |frontends_max, backends_max| Sizes { frontends_max, backends_max, ..Sizes::default() };
+        for (sizes, words) in [
+            (Sizes::default(), 1 << 17),
+            (sizes(1, 1), 1),
+            (sizes(1_024, 4_096), 1 << 11),
+            (sizes(1 << 10, 3 << 10), 1 << 10),
+            (sizes(1 << 10, (3 << 10) + 1), 1 << 11),
+            // As many as the hash can name.
+            (sizes(1 << 30, 1 << 30), 1 << 26),
+        ] {
+            assert_eq!(address_words(&sizes), words, "{sizes:?}");
+        }
+    }
+}
