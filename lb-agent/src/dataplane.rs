@@ -17,6 +17,7 @@ mod pools;
 pub mod probe;
 mod scopes;
 mod sys;
+mod threads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

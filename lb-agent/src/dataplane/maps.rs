@@ -5,8 +5,6 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::LazyLock;
-use std::thread;
 
 use lb_common::addr::Addr;
 use lb_common::table::{
@@ -21,11 +19,9 @@ use super::ages::Ages;
 use super::pools::PoolArray;
 use super::scopes::ScopeArray;
 use super::sys::{self, BPF_F_LOCK, BatchError, Cursor};
+use super::threads::{self, THREADS};
 use super::{Error, FamilyOp, FamilyTables};
 
-/// Threads that write the rows of one call. The kernel spends a microsecond on each row of a large table, alone under
-/// the lock of its bucket: the first tables of a large cluster stand sooner by as many CPUs as take part.
-static WRITERS: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, |cpus| cpus.get().min(4)));
 /// Fewer rows than this are not worth a thread.
 const ROWS_PER_WRITER_MIN: usize = 512;
 
@@ -44,22 +40,14 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
     }
 
     /// Writes rows; an existing one is replaced, or with [`BPF_F_LOCK`] changed in place.
+    ///
+    /// The kernel spends a microsecond on each row of a large table, alone under the lock of its bucket: the first tables of
+    /// a large cluster stand sooner by as many CPUs as take part.
     pub fn upsert(&self, rows: &[(K, V)], flags: u64) -> Result<(), Error> {
         let (keys, values): (Vec<K>, Vec<V>) = rows.iter().copied().unzip();
-        let part_rows = rows.len().div_ceil(*WRITERS).max(ROWS_PER_WRITER_MIN);
-        let mut parts = keys.chunks(part_rows).zip(values.chunks(part_rows));
-        let write = |(keys, values): (&[K], &[V])| {
+        let part_rows = rows.len().div_ceil(*THREADS).max(ROWS_PER_WRITER_MIN);
+        threads::share(keys.chunks(part_rows).zip(values.chunks(part_rows)), |(keys, values)| {
             sys::update_batch(self.fd.as_fd(), keys, values, flags).map_err(|error| self.error("update", keys, error))
-        };
-        let Some(own) = parts.next() else { return Ok(()) };
-        thread::scope(|scope| {
-            let spawn = |part| thread::Builder::new().spawn_scoped(scope, move || write(part)).map_err(|_| part);
-            let others: Vec<_> = parts.map(spawn).collect();
-            // A part that got no thread is written here. Whatever fails, all others are tried.
-            others.into_iter().fold(write(own), |result, other| match other {
-                Ok(thread) => result.and(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
-                Err(part) => result.and(write(part)),
-            })
         })
     }
 

@@ -2,10 +2,11 @@
 //!
 //! aya 0.14 re-uses a pinned map of any shape without a word, so shapes are compared before the load.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use aya::programs::SchedClassifier;
+use aya::programs::{Program, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
@@ -18,7 +19,7 @@ use lb_common::table::{
 
 use super::addresses::address_words;
 use super::sys::{self, MapShape};
-use super::{Error, Repair, Settings, Sizes};
+use super::{Error, Repair, Settings, Sizes, threads};
 
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf.o"));
 
@@ -29,8 +30,9 @@ const COUNTERS_MAX: u32 = 64;
 /// Datagrams of which fragments are on their way, per family: more than a second's worth.
 const FRAGMENTS_MAX: u32 = 1 << 13;
 
-/// The programs that are attached, and the hook of each.
-pub const PROGRAMS: [&str; 4] = ["workload_ingress", "workload_egress", "uplink_ingress", "uplink_egress"];
+/// The programs that are attached. Those that the verifier walks for longest come first: none of them is left for the end
+/// when programs are loaded.
+pub const PROGRAMS: [&str; 4] = ["workload_ingress", "uplink_ingress", "workload_egress", "uplink_egress"];
 /// The program that does nothing, for measuring what a run costs by itself.
 pub const EMPTY_PROGRAM: &str = "empty";
 /// The program that returns the low 32 bits of jiffies64.
@@ -161,16 +163,29 @@ pub fn load(directory: &Path, settings: &Settings, jiffies_per_sec: u32) -> Resu
         loader.map_max_entries(ring, embryos_max);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|error| load_error("the BPF object", &error))?;
-    for name in PROGRAMS.into_iter().chain([EMPTY_PROGRAM, TICK_PROGRAM, COLLECT_PROGRAM]) {
-        program_mut(&mut ebpf, name)?.load().map_err(|error| load_error(&format!("program {name}"), &error))?;
-    }
+    load_programs(&mut ebpf)?;
     Ok(ebpf)
+}
+
+/// Loads the programs, several at once: the verifier walks all paths of each, which is most of a start where Services are
+/// few, and privileged loads do not wait for each other (`bpf_check` in kernel/bpf/verifier.c).
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), Error> {
+    let mut programs: BTreeMap<&str, &mut Program> = ebpf.programs_mut().collect();
+    let found = PROGRAMS.into_iter().chain([EMPTY_PROGRAM, TICK_PROGRAM, COLLECT_PROGRAM]);
+    let found =
+        found.map(|name| Ok((name, classifier(name, programs.remove(name))?))).collect::<Result<Vec<_>, _>>()?;
+    threads::share(found.into_iter(), |(name, program)| {
+        program.load().map_err(|error| load_error(&format!("program {name}"), &error))
+    })
 }
 
 /// A program of the object.
 pub fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Error> {
-    let program =
-        ebpf.program_mut(name).ok_or_else(|| Error::Refused(format!("the BPF object has no program {name}")))?;
+    classifier(name, ebpf.program_mut(name))
+}
+
+fn classifier<'a>(name: &str, program: Option<&'a mut Program>) -> Result<&'a mut SchedClassifier, Error> {
+    let program = program.ok_or_else(|| Error::Refused(format!("the BPF object has no program {name}")))?;
     program.try_into().map_err(|error| load_error(&format!("program {name}"), &error))
 }
 
