@@ -28,6 +28,7 @@ pub use pool::{
 pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{
     Counter, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Evictions, FrontendAge, FrontendStats, Owner, RejectBucket,
+    edge_index,
 };
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.

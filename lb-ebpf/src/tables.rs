@@ -6,8 +6,8 @@ use core::ptr::{addr_of, addr_of_mut};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::forward::{Client, Env as _, Event, FlowRef, InsertError, Tables, Work};
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, EDGES_MAX, EndpointKey, Flow, FlowKey, FlowState,
-    FrontendKey, FrontendStats, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, EndpointKey, Flow, FlowKey, FlowState, FrontendKey,
+    FrontendStats, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple, edge_index,
 };
 
 use crate::env::{Kernel, embryos_max};
@@ -98,12 +98,6 @@ impl Maps {
     fn scopes(frontend: u32) -> Option<*const Scopes> {
         maps::scopes.get_ptr(frontend)
     }
-
-    /// The slot of an interface in `edges`.
-    #[inline(always)]
-    fn edge_index(edge: u32) -> u32 {
-        edge & (EDGES_MAX - 1)
-    }
 }
 
 impl<A: FamilyMaps> Tables<A> for Maps {
@@ -169,7 +163,7 @@ impl<A: FamilyMaps> Tables<A> for Maps {
 
     #[inline(always)]
     fn attached_jiffies(&self, edge: u32) -> u64 {
-        maps::edge_ages.get(Self::edge_index(edge)).map_or(0, |age| age.attached_jiffies)
+        maps::edge_ages.get(edge_index(edge)).map_or(0, |age| age.attached_jiffies)
     }
 
     #[inline(always)]
@@ -262,12 +256,12 @@ impl<A: FamilyMaps> Tables<A> for Maps {
 
     #[inline(always)]
     fn has_hairpins(&self, edge: u32) -> bool {
-        maps::edges.get(Self::edge_index(edge)).is_some_and(|state| state.hairpins != 0)
+        maps::edges.get(edge_index(edge)).is_some_and(|state| state.hairpins != 0)
     }
 
     #[inline(always)]
     fn note_hairpin(&self, edge: u32) {
-        if let Some(state) = maps::edges.get_ptr_mut(Self::edge_index(edge)) {
+        if let Some(state) = maps::edges.get_ptr_mut(edge_index(edge)) {
             // SAFETY: array elements live as long as the map. A lost increment does no harm: it must be non-zero.
             unsafe { (*state).hairpins += 1 }
         }
@@ -277,13 +271,13 @@ impl<A: FamilyMaps> Tables<A> for Maps {
     fn client_ports(&self, edge: u32) -> u64 {
         // SAFETY: array elements live as long as the map; one aligned word is read.
         maps::edges
-            .get_ptr(Self::edge_index(edge))
+            .get_ptr(edge_index(edge))
             .map_or(0, |state| unsafe { addr_of!((*state).client_ports).read_volatile() })
     }
 
     #[inline(always)]
     fn note_client_ports(&self, edge: u32, bits: u64) {
-        if let Some(state) = maps::edges.get_ptr_mut(Self::edge_index(edge)) {
+        if let Some(state) = maps::edges.get_ptr_mut(edge_index(edge)) {
             // SAFETY: array elements live as long as the map. Atomic: no CPU may undo what another sets.
             unsafe {
                 let word = addr_of_mut!((*state).client_ports);

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use lb_common::addr::Family;
-use lb_common::table::{Action, EDGE_UPLINK, EDGES_MAX, EdgeAge, Evictions, FrontendAge, Scopes, name};
+use lb_common::table::{Action, EDGE_UPLINK, EdgeAge, Evictions, FrontendAge, Scopes, edge_index, name};
 use zerocopy::TryFromBytes as _;
 
 use super::Error;
@@ -60,11 +60,10 @@ impl Ages {
 
 /// The element of an interface.
 const fn index(attachment: Attachment) -> u32 {
-    let edge = match attachment.class {
+    edge_index(match attachment.class {
         Class::Workload => attachment.ifindex,
         Class::Uplink => EDGE_UPLINK,
-    };
-    edge & (EDGES_MAX - 1)
+    })
 }
 
 fn writing(table: &'static str) -> impl Fn(std::io::Error) -> Error {

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use lb_common::addr::Addr;
 use lb_common::table::{
-    Affinity, AffinityKey, Counter, CounterValue, EDGES_MAX, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Role, SourceRange, SourceRangeKey,
-    TableType, name,
+    Affinity, AffinityKey, Counter, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment, FragmentKey,
+    Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Role, SourceRange, SourceRangeKey, TableType,
+    edge_index, name,
 };
 use zerocopy::FromBytes;
 
@@ -308,7 +308,7 @@ impl Maps {
     /// Says of an edge that it may have flows of any kind: what is known of those that are adopted.
     pub fn expect_flows(&self, edge: u32) -> Result<(), Error> {
         let any = EdgeState { hairpins: 1, client_ports: u64::MAX };
-        sys::update_array(self.edges.as_fd(), edge & (EDGES_MAX - 1), &any)
+        sys::update_array(self.edges.as_fd(), edge_index(edge), &any)
             .map_err(|source| Error::Kernel { what: format!("writing element {edge} of table edges"), source })
     }
 

@@ -2,8 +2,14 @@
 
 use super::table_type;
 
-/// Elements of `edges`, a power of two: the low bits of an interface index choose one.
+/// Elements of `edges` and `edge_ages`, a power of two.
 pub const EDGES_MAX: u32 = 1 << 16;
+
+/// The element of an interface: the low bits of its index choose one.
+#[inline(always)]
+pub const fn edge_index(edge: u32) -> u32 {
+    edge & (EDGES_MAX - 1)
+}
 
 table_type! {
     /// Value of the per-CPU array `counters`, indexed by [`Counter`].
