@@ -196,6 +196,8 @@ const TCP_FLAGS: usize = core::mem::offset_of!(TcpHdr, _bitfield_1) + 1;
 /// The flag "more fragments" and the fragment offset of an IPv4 header (RFC 791), and the offset alone.
 const IPV4_FRAGMENT_BITS: u16 = 0x3fff;
 const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff;
+/// Number of the header that a fragment has (IANA "IPv6 Extension Header Types").
+const IPV6_FRAGMENT_HEADER: u8 = 44;
 /// The fragment offset in the third and fourth byte of an IPv6 fragment header (RFC 8200 section 4.5).
 const IPV6_FRAGMENT_OFFSET: u16 = 0xfff8;
 /// Without it, and at offset 0, a packet is whole, and has nothing to do with fragments of the same identification
@@ -253,10 +255,7 @@ impl Parse for [u8; 16] {
     /// An extension header behind the fragment header stands in the first fragment, with what follows it.
     #[inline(always)]
     fn proto_of_fragment(number: u8) -> Option<Proto> {
-        match number {
-            0 | 43 | 51 | 60 => Some(ANY_PROTO),
-            number => Proto::from_number(number),
-        }
+        if extension_unit(number).is_some() { Some(ANY_PROTO) } else { Proto::from_number(number) }
     }
 
     #[inline(always)]
@@ -272,11 +271,9 @@ impl Parse for [u8; 16] {
         let (mut next, mut offset) = (ip[core::mem::offset_of!(Ipv6Hdr, next_hdr)], l3 + size_of::<Ipv6Hdr>());
         let mut first_of = FirstOf::NONE;
         for _ in 0..EXTENSION_HEADERS_MAX {
-            // Numbers: IANA "IPv6 Extension Header Types".
-            let unit = match next {
-                0 | 43 | 60 => 8,
-                51 => 4,
-                44 => {
+            let unit = match extension_unit(next) {
+                Some(unit) => unit,
+                None if next == IPV6_FRAGMENT_HEADER => {
                     let Some(header) = packet.header::<[u8; 8]>(offset) else { return Network::Short(first_of) };
                     let [following, _, o0, o1, i0, i1, i2, i3] = header;
                     let id = u32::from_be_bytes([i0, i1, i2, i3]);
@@ -290,7 +287,7 @@ impl Parse for [u8; 16] {
                     (next, offset) = (following, offset + 8);
                     continue;
                 }
-                number => return Network::Carries { number, l4: offset, first_of },
+                None => return Network::Carries { number: next, l4: offset, first_of },
             };
             let Some([following, len]) = packet.header::<[u8; 2]>(offset) else { return Network::Short(first_of) };
             next = following;
@@ -308,6 +305,17 @@ impl Parse for [u8; 16] {
         to: &Tuple<Self>,
     ) -> Result<(), Refused> {
         packet.write_addresses(l3 + IPV6_ADDRESSES, to)
+    }
+}
+
+/// In how many bytes an extension header with this number counts its length, where it is one that says what follows it
+/// (IANA "IPv6 Extension Header Types"); that of a fragment has no length.
+#[inline(always)]
+const fn extension_unit(number: u8) -> Option<usize> {
+    match number {
+        0 | 43 | 60 => Some(8),
+        51 => Some(4),
+        _ => None,
     }
 }
 
