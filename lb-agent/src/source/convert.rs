@@ -8,8 +8,6 @@ mod node;
 mod service;
 mod strings;
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -59,10 +57,6 @@ impl Converter {
         let mut fields = Fields::of(ObjectRef { kind: Kind::Node, name: ObjectName::new("", &name) });
         let node = node::convert(self, &name, raw, &mut fields);
         Ok((Object::Node(node), fields.into_warnings()))
-    }
-
-    fn shared(&mut self, text: &str) -> Arc<str> {
-        self.strings.share(text)
     }
 }
 

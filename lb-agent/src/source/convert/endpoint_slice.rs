@@ -59,7 +59,7 @@ fn slice_port(
 ) -> Option<SlicePort> {
     let number = raw.port.filter(|port| *port != 0)?;
     Some(SlicePort {
-        name: converter.shared(raw.name.as_deref().unwrap_or_default()),
+        name: converter.strings.share(raw.name.as_deref().unwrap_or_default()),
         proto: fields.proto(|| format!("ports[{index}].protocol"), raw.protocol.as_deref())?,
         port: fields.port(|| format!("ports[{index}].port"), number)?,
     })
@@ -96,14 +96,16 @@ fn endpoint(
             serving: conditions.and_then(|c| c.serving).unwrap_or(true),
             terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
         },
-        node: raw.node_name.as_deref().map(|node| converter.shared(node)),
+        node: raw.node_name.as_deref().map(|node| converter.strings.share(node)),
         hints: hints(converter, raw),
     })
 }
 
 fn hints(converter: &mut Converter, raw: &discovery::Endpoint) -> Option<Arc<Hints>> {
     let raw = raw.hints.as_ref()?;
-    let zones = raw.for_zones.as_deref().unwrap_or_default().iter().map(|zone| converter.shared(&zone.name)).collect();
-    let nodes = raw.for_nodes.as_deref().unwrap_or_default().iter().map(|node| converter.shared(&node.name)).collect();
+    let zones =
+        raw.for_zones.as_deref().unwrap_or_default().iter().map(|zone| converter.strings.share(&zone.name)).collect();
+    let nodes =
+        raw.for_nodes.as_deref().unwrap_or_default().iter().map(|node| converter.strings.share(&node.name)).collect();
     Some(Arc::new(Hints { zones, nodes }))
 }

@@ -19,9 +19,9 @@ pub fn convert(converter: &mut Converter, name: &str, raw: &core::Node, fields: 
     };
     let addresses = [of_type("InternalIP"), of_type("ExternalIP")].concat();
     Node {
-        name: converter.shared(name),
+        name: converter.strings.share(name),
         // An empty label is no zone.
-        zone: zone.filter(|zone| !zone.is_empty()).map(|zone| converter.shared(zone)),
+        zone: zone.filter(|zone| !zone.is_empty()).map(|zone| converter.strings.share(zone)),
         addresses,
     }
 }

@@ -136,7 +136,7 @@ fn service_port(
 ) -> Option<ServicePort> {
     let node_port = raw.node_port.filter(|port| *port != 0);
     Some(ServicePort {
-        name: converter.shared(raw.name.as_deref().unwrap_or_default()),
+        name: converter.strings.share(raw.name.as_deref().unwrap_or_default()),
         proto: fields.proto(|| format!("spec.ports[{index}].protocol"), raw.protocol.as_deref())?,
         port: fields.port(|| format!("spec.ports[{index}].port"), raw.port)?,
         node_port: node_port.and_then(|port| fields.port(|| format!("spec.ports[{index}].nodePort"), port)),
