@@ -4,7 +4,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
-use crate::addr::{Addr, Proto};
+use crate::addr::{Addr, Family, Proto};
 use crate::checksum;
 use crate::packet::{Packet, PacketMut, Refused};
 use crate::table::Tuple;
@@ -119,7 +119,7 @@ pub enum Parsed {
     /// A fragment without ports: not the first one of the datagram with this identification.
     Fragment(Proto, u32),
     /// The packet ends before its headers do, or they stand behind the linear part of an skb. Of a first fragment also what
-    /// its datagram carries, as [`Parsed::Fragment`] says it.
+    /// its datagram carries, as [`Parsed::Fragment`] says it; in IPv6 that may be a protocol without ports.
     Short(Proto, FirstOf),
     /// Another protocol, or one that makes no sense.
     Other,
@@ -319,6 +319,16 @@ const fn extension_unit(number: u8) -> Option<usize> {
     }
 }
 
+/// A packet without ports. Of a datagram of IPv6 the later fragments may name an extension header, and would wait for a
+/// first one with ports: it says that there are none.
+#[inline(always)]
+fn another(first_of: FirstOf, family: Family) -> Parsed {
+    match family {
+        Family::V6 if first_of != FirstOf::NONE => Parsed::Short(ANY_PROTO, first_of),
+        Family::V4 | Family::V6 => Parsed::Other,
+    }
+}
+
 /// The ports at `l4`, for the protocols that a Service can have.
 #[inline(always)]
 fn transport<A: Addr>(
@@ -326,7 +336,7 @@ fn transport<A: Addr>(
     (number, l4, first_of): (u8, usize, FirstOf),
     tuple: &mut Tuple<A>,
 ) -> Parsed {
-    let Some(proto) = Proto::from_number(number) else { return Parsed::Other };
+    let Some(proto) = Proto::from_number(number) else { return another(first_of, A::FAMILY) };
     let mut tcp = TcpFlags::default();
     // The transport protocols of Services begin alike: source port, destination port.
     let ports = if proto == Proto::TCP {

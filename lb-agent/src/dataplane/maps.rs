@@ -8,9 +8,9 @@ use std::path::Path;
 
 use lb_common::addr::Addr;
 use lb_common::table::{
-    Affinity, AffinityKey, Counter, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment, FragmentKey,
-    Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Role, SourceRange, SourceRangeKey, TableType,
-    edge_index, name,
+    Affinity, AffinityKey, Counter, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
+    FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Role, SourceRange, SourceRangeKey,
+    TableType, edge_index, name,
 };
 use zerocopy::FromBytes;
 

@@ -30,6 +30,10 @@ pub const CASES: &[Case] = &[
     ("the_oldest_makes_room", the_oldest_makes_room),
     ("a_first_fragment_without_ports_takes_the_others_along", a_first_fragment_without_ports_takes_the_others_along),
     ("an_extension_header_may_follow_the_fragment_header", an_extension_header_may_follow_the_fragment_header),
+    (
+        "a_protocol_without_ports_may_follow_an_extension_header",
+        a_protocol_without_ports_may_follow_an_extension_header,
+    ),
     ("an_ipv6_datagram_is_one_whatever_it_carries", an_ipv6_datagram_is_one_whatever_it_carries),
 ];
 
@@ -436,6 +440,35 @@ fn an_extension_header_may_follow_the_fragment_header(scene: &mut Scene<'_>) {
             let [.., behind] = &went_on[..] else { panic!("nothing went on") };
             assert_eq!((went_on.len(), &behind.1), (2, &readdressed(&last, client.0, backend.0)), "{extension}");
             assert_eq!(read(&went_on[0].1).ends(), Some((client, backend)));
+            scene.machine().age_flows(FRAGMENT_SECS);
+        }
+    }
+}
+
+/// What is behind such an extension header may have no ports, as ESP has none: all of it goes on as it came.
+fn a_protocol_without_ports_may_follow_an_extension_header(scene: &mut Scene<'_>) {
+    if scene.net == Net::V4 {
+        return;
+    }
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(UDP, &[backend]);
+    // Behind the headers of Ethernet, IPv6 and the fragment.
+    const FOLLOWING: usize = 14 + 40 + 8;
+    const ESP: u8 = 50;
+    for (program, from, to) in [(Program::WorkloadIngress, client, vip), (Program::WorkloadEgress, backend, client)] {
+        let [mut first, last] = [(0, true), (100, false)].map(|(at, more)| {
+            let fragment = fragment(from, to, at, more).options_len(6).extension(60);
+            Described { is_extension_cut: true, ..fragment }.bytes()
+        });
+        first[FOLLOWING] = ESP;
+        for order in [[&first, &last], [&last, &first]] {
+            let mut went_on = Vec::new();
+            for fragment in order {
+                went_on.push(scene.machine().run(program, fragment));
+                went_on.extend(scene.machine().replayed());
+            }
+            went_on.retain(|(action, _)| *action == Action::Next);
+            assert_eq!(went_on, [first.clone(), last.clone()].map(|bytes| (Action::Next, bytes)), "{program:?}");
             scene.machine().age_flows(FRAGMENT_SECS);
         }
     }
