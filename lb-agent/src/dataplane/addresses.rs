@@ -1,4 +1,4 @@
-//! The maps `addresses4` and `addresses6`, written through their memory mapping: sets of bits, of which each address has one.
+//! The maps `addresses4` and `addresses6`, written through a memory mapping: sets of bits, of which each address has one.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use lb_common::addr::Addr;
 use lb_common::table::{AddressBit, AddressBits, Role};
 
-use super::mapped::Mapped;
+use super::mapped::Array;
 use super::{Error, Sizes};
 
 /// Bits for each row that there may be: when all are there, one address in sixteen has the bit of another.
@@ -19,38 +19,42 @@ pub fn address_words(sizes: &Sizes) -> u32 {
     u32::try_from(words).unwrap_or(u32::MAX).min(AddressBit::WORDS_MAX)
 }
 
-/// The mapped bits of one family.
-pub struct AddressSet(Mapped<AddressBits>);
+/// The bits of one family, mapped while they are written.
+pub struct AddressSet(Array<AddressBits>);
 
 impl AddressSet {
-    pub fn open(directory: &Path, name: &str) -> Result<Self, Error> {
-        Mapped::open(directory, name).map(Self)
+    pub fn open(directory: &Path, name: &'static str) -> Result<Self, Error> {
+        Array::open(directory, name).map(Self)
     }
 
     /// Notes addresses, before anything can ask for them. Those that have gone stay until [`AddressSet::refresh`].
-    pub fn note<A: Addr>(&self, addresses: impl Iterator<Item = (A, Role)>) {
+    pub fn note<A: Addr>(&self, addresses: impl Iterator<Item = (A, Role)>) -> Result<(), Error> {
+        let set = self.0.all()?;
         for (addr, role) in addresses {
-            let AddressBit { word, mask } = AddressBit::of(&addr, role, self.0.len());
-            if let Some(bits) = self.0.word(word) {
+            let AddressBit { word, mask } = AddressBit::of(&addr, role, set.len());
+            if let Some(bits) = set.word(word) {
                 bits.fetch_or(mask, Ordering::Release);
             }
         }
+        Ok(())
     }
 
     /// Makes it say these addresses and no others. Each word is changed by one store: an address that stays is there all the
     /// time.
-    pub fn refresh<A: Addr>(&self, addresses: impl Iterator<Item = (A, Role)>) {
-        let mut wanted = vec![0; self.0.len() as usize];
+    pub fn refresh<A: Addr>(&self, addresses: impl Iterator<Item = (A, Role)>) -> Result<(), Error> {
+        let set = self.0.all()?;
+        let mut wanted = vec![0; set.len() as usize];
         for (addr, role) in addresses {
-            let AddressBit { word, mask } = AddressBit::of(&addr, role, self.0.len());
+            let AddressBit { word, mask } = AddressBit::of(&addr, role, set.len());
             wanted[word as usize] |= mask;
         }
         for (index, wanted) in (0..).zip(wanted) {
-            let Some(bits) = self.0.word(index) else { break };
+            let Some(bits) = set.word(index) else { break };
             if bits.load(Ordering::Relaxed) != wanted {
                 bits.store(wanted, Ordering::Release);
             }
         }
+        Ok(())
     }
 }
 

@@ -1,10 +1,10 @@
-//! An array map of the kernel, or a part of it, in this process's own memory: an element is read or written without a
-//! system call.
+//! An array map of the kernel, and all or a part of it in this process's own memory: an element is read or written without
+//! a system call.
 
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
@@ -15,9 +15,50 @@ use super::maps::open_pin;
 use super::{Error, sys};
 
 /// Elements of a window: a whole number of pages, of whatever size both are.
-pub const WINDOW_ELEMENTS: u32 = 1 << 16;
+const WINDOW_ELEMENTS: u32 = 1 << 16;
 
-/// The mapped elements. Programs read them meanwhile, and others may map them, too: they are reached by pointers only.
+/// An array map with elements of one type.
+pub struct Array<T> {
+    map: OwnedFd,
+    name: &'static str,
+    len: u32,
+    element: PhantomData<T>,
+}
+
+impl<T> Array<T> {
+    /// Opens the one that is pinned in `directory`.
+    pub fn open(directory: &Path, name: &'static str) -> Result<Self, Error> {
+        let map = open_pin(directory, name)?;
+        let opening = |source| Error::Kernel { what: format!("asking for table {name}"), source };
+        let shape = sys::map_shape(map.as_fd()).map_err(opening)?;
+        if shape.value_size as usize != size_of::<T>() {
+            let found = format!("elements of {} bytes instead of {}", shape.value_size, size_of::<T>());
+            return Err(opening(io::Error::other(found)));
+        }
+        Ok(Self { map, name, len: shape.max_entries, element: PhantomData })
+    }
+
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// All of it. What is mapped counts as memory of this process, for as long as it is.
+    pub fn all(&self) -> Result<Mapped<T>, Error> {
+        Mapped::map(self.map.as_fd(), self.name, 0..self.len)
+    }
+
+    /// The part of it in which the element at `index` stands.
+    pub fn window(&self, index: u32) -> Result<Mapped<T>, Error> {
+        let start = index - index % WINDOW_ELEMENTS;
+        Mapped::map(self.map.as_fd(), self.name, start..self.len.min(start + WINDOW_ELEMENTS))
+    }
+}
+
+/// Mapped elements. Programs read them meanwhile, and others may map them, too: they are reached by pointers only.
 pub struct Mapped<T> {
     address: NonNull<u8>,
     indexes: Range<u32>,
@@ -30,20 +71,6 @@ unsafe impl<T: Send> Send for Mapped<T> {}
 impl<T> Mapped<T> {
     /// From one element to the next, as the kernel lays them out (`array_map_alloc` in kernel/bpf/arraymap.c).
     const STRIDE_BYTES: usize = size_of::<T>().next_multiple_of(8);
-
-    /// Maps the array that is pinned in `directory`.
-    pub fn open(directory: &Path, name: &str) -> Result<Self, Error> {
-        let map = open_pin(directory, name)?;
-        let len = array_len::<T>(map.as_fd(), name)?;
-        Self::map(map.as_fd(), name, 0..len)
-    }
-
-    /// Maps the window of an array of `len` elements in which the element at `index` stands. Mapped memory counts as
-    /// the process's own, so a large array is looked at through windows.
-    pub fn window(map: BorrowedFd<'_>, name: &str, len: u32, index: u32) -> Result<Self, Error> {
-        let start = index - index % WINDOW_ELEMENTS;
-        Self::map(map, name, start..len.min(start + WINDOW_ELEMENTS))
-    }
 
     fn map(map: BorrowedFd<'_>, name: &str, indexes: Range<u32>) -> Result<Self, Error> {
         let mapping = |source| Error::Kernel { what: format!("mapping table {name}"), source };
@@ -126,15 +153,4 @@ impl<T> Drop for Mapped<T> {
         // SAFETY: the mapping that `map` made, of the same length. It cannot fail on those.
         unsafe { libc::munmap(self.address.as_ptr().cast(), bytes) };
     }
-}
-
-/// How many elements the array has, which must be those of this type.
-pub fn array_len<T>(map: BorrowedFd<'_>, name: &str) -> Result<u32, Error> {
-    let mapping = |source| Error::Kernel { what: format!("mapping table {name}"), source };
-    let shape = sys::map_shape(map).map_err(mapping)?;
-    if shape.value_size as usize != size_of::<T>() {
-        let found = format!("elements of {} bytes instead of {}", shape.value_size, size_of::<T>());
-        return Err(mapping(io::Error::other(found)));
-    }
-    Ok(shape.max_entries)
 }

@@ -168,12 +168,12 @@ impl<A: Addr> FamilyMaps<A> {
             FamilyOp::UpsertMembers(rows) => {
                 self.note_endpoints(rows.iter().map(|(key, _)| endpoint(key)))?;
                 // Behind them, who may have brought the indexes up to date: with rows that are there already.
-                self.addresses.note(rows.iter().map(|(key, _)| answering(key)));
+                self.addresses.note(rows.iter().map(|(key, _)| answering(key)))?;
                 self.members.upsert(rows, 0)
             }
             FamilyOp::UpsertSourceRanges(rows) => self.source_ranges.upsert(rows, 0),
             FamilyOp::UpsertFrontends(rows) => {
-                self.addresses.note(rows.iter().map(|(key, _)| dialled(key)));
+                self.addresses.note(rows.iter().map(|(key, _)| dialled(key)))?;
                 self.frontends.upsert(rows, BPF_F_LOCK)
             }
             FamilyOp::DeleteFrontends(keys) => self.frontends.delete(keys),
@@ -203,7 +203,7 @@ impl<A: Addr> FamilyMaps<A> {
     pub fn refresh_indexes(&self) -> Result<(), Error> {
         let (members, frontends) = (self.members.dump()?, self.frontends.dump()?);
         let answering = members.iter().map(|(key, _)| answering(key));
-        self.addresses.refresh(answering.chain(frontends.iter().map(|(key, _)| dialled(key))));
+        self.addresses.refresh(answering.chain(frontends.iter().map(|(key, _)| dialled(key))))?;
         self.refresh_endpoints(members.iter().map(|(key, _)| endpoint(key)).collect())
     }
 

@@ -1,29 +1,19 @@
 //! The `pools` of a family: an array, written and read through a window.
 
-use std::marker::PhantomData;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use lb_common::addr::Addr;
 use lb_common::table::{Backend, PoolElement, PoolKey};
 
 use super::Error;
-use super::mapped::{Mapped, array_len};
-use super::maps::open_pin;
+use super::mapped::{Array, Mapped};
 
 /// The array.
-pub struct PoolArray<A> {
-    map: OwnedFd,
-    name: &'static str,
-    len: u32,
-    family: PhantomData<A>,
-}
+pub struct PoolArray<A>(Array<PoolElement<A>>);
 
 impl<A: Addr> PoolArray<A> {
     pub fn open(directory: &Path, name: &'static str) -> Result<Self, Error> {
-        let map = open_pin(directory, name)?;
-        let len = array_len::<PoolElement<A>>(map.as_fd(), name)?;
-        Ok(Self { map, name, len, family: PhantomData })
+        Array::open(directory, name).map(Self)
     }
 
     /// Writes rows of pools that no scope names yet.
@@ -47,8 +37,8 @@ impl<A: Addr> PoolArray<A> {
     /// All rows.
     pub fn dump(&self) -> Result<Vec<(PoolKey, Backend<A>)>, Error> {
         let (mut rows, mut index) = (Vec::new(), 0);
-        while index < self.len {
-            let window = self.window(index)?;
+        while index < self.0.len() {
+            let window = self.0.window(index)?;
             rows.extend(window.used().into_iter().filter_map(|(index, element)| {
                 let key = PoolKey { pool: element.pool, slot: element.slot.into() };
                 let backend = Backend { addr: element.addr, port: element.port };
@@ -59,19 +49,15 @@ impl<A: Addr> PoolArray<A> {
         Ok(rows)
     }
 
-    fn window(&self, index: u32) -> Result<Mapped<PoolElement<A>>, Error> {
-        Mapped::window(self.map.as_fd(), self.name, self.len, index)
-    }
-
     fn store(&self, elements: impl Iterator<Item = (u32, PoolElement<A>)>) -> Result<(), Error> {
         let mut window: Option<Mapped<PoolElement<A>>> = None;
         for (index, element) in elements {
-            if index >= self.len {
-                return Err(Error::Full { map: self.name, max: self.len, setting: "--backends-max" });
+            if index >= self.0.len() {
+                return Err(Error::Full { map: self.0.name(), max: self.0.len(), setting: "--backends-max" });
             }
             // Rows come in order: one window is enough for most.
             if window.as_ref().is_none_or(|window| !window.store(index, &element)) {
-                let next = self.window(index)?;
+                let next = self.0.window(index)?;
                 assert!(next.store(index, &element), "the window is that of the element");
                 window = Some(next);
             }

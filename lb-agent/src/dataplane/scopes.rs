@@ -6,14 +6,14 @@ use std::ptr::{addr_of, addr_of_mut};
 use lb_common::table::{Scope, Scopes, name};
 
 use super::Error;
-use super::mapped::Mapped;
+use super::mapped::{Array, Mapped};
 
 /// The mapped array.
 pub struct ScopeArray(Mapped<Scopes>);
 
 impl ScopeArray {
     pub fn open(directory: &Path) -> Result<Self, Error> {
-        Mapped::open(directory, name::SCOPES).map(Self)
+        Array::open(directory, name::SCOPES)?.all().map(Self)
     }
 
     pub const fn len(&self) -> u32 {

@@ -452,15 +452,13 @@ fn a_protocol_without_ports_may_follow_an_extension_header(scene: &mut Scene<'_>
     }
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(UDP, &[backend]);
-    // Behind the headers of Ethernet, IPv6 and the fragment.
-    const FOLLOWING: usize = 14 + 40 + 8;
-    const ESP: u8 = 50;
     for (program, from, to) in [(Program::WorkloadIngress, client, vip), (Program::WorkloadEgress, backend, client)] {
         let [mut first, last] = [(0, true), (100, false)].map(|(at, more)| {
             let fragment = fragment(from, to, at, more).options_len(6).extension(60);
             Described { is_extension_cut: true, ..fragment }.bytes()
         });
-        first[FOLLOWING] = ESP;
+        // What follows the extension header, which is behind those of Ethernet, IPv6 and the fragment: ESP.
+        first[14 + 40 + 8] = 50;
         for order in [[&first, &last], [&last, &first]] {
             let mut went_on = Vec::new();
             for fragment in order {
