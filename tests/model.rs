@@ -49,6 +49,7 @@ fn controller(dataplane: &mut FakeDataplane) -> Controller {
 }
 
 fn controller_within(limits: Limits, dataplane: &mut FakeDataplane) -> Controller {
+    dataplane.pool_elements = limits.pool_elements;
     Controller::adopt(dataplane, policy(), limits).expect("the dataplane works while it is adopted")
 }
 
@@ -60,7 +61,7 @@ fn tight_limits() -> impl Strategy<Value = Limits> {
     (max(16), pool_rows_max, max(24)).prop_map(|(frontends_max, pool_rows_max, members_max)| Limits {
         frontends_max,
         pool_rows_max,
-        pool_elements: 64,
+        pool_elements: 1024,
         members_max,
         ..limits()
     })

@@ -149,7 +149,7 @@ pub struct PolicyArgs {
     /// Slots of the Maglev table of a set of backends, the same on all nodes: 251, 509, 1021, 2039, 4093, 8191, 16381, 32749
     /// or 65521. With a hundred times as many slots as
     /// backends their shares differ by at most 1 %, and few flows move beyond those of a backend that goes. Each table takes
-    /// about 100 B a slot (default: 0.1 MiB) and as many entries of --backends-max; there are up to three for each
+    /// about 40 B a slot (default: 40 KiB) and as many entries of --backends-max; there are up to three for each
     /// port of a Service and family (endpoints of the cluster, and those on this node), none for a single endpoint, and equal
     /// sets share one.
     #[arg(long, value_name = "SLOTS", default_value_t = TableSize::DEFAULT.slots(), value_parser = table_size)]
@@ -201,7 +201,7 @@ pub struct SizeArgs {
 
     /// Slots of all pools (a backend has one in each, or many of a Maglev table), and as many endpoints of Services, at most
     /// 2,097,152. For both families together 80 B each are allocated at start, for pools and those that replace them, and
-    /// 2 B to 4 B for each of them and of --frontends-max (default: 21 MiB); endpoints take about 150 B each when in use.
+    /// 4 B to 8 B for each of them and of --frontends-max (default: 22 MiB); endpoints take about 150 B each when in use.
     #[arg(long, value_name = "BACKENDS", default_value_t = Sizes::default().backends_max, value_parser = backends())]
     pub backends_max: u32,
 

@@ -19,7 +19,7 @@ use crate::desired::{Access, Algorithm, Choice, Choices, Desired, DesiredFronten
 use crate::family::TableAddr;
 use crate::model::{ObjectName, Warning, WarningKind};
 use counter::Counter;
-use elements::{PoolIds, Taken};
+use elements::{Elements, PoolIds};
 
 /// Which id everything has. Survives a restart through the maps.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub struct Assignment {
     live: Live,
     frontend_counter: Counter,
     pool_ids: PoolIds,
+    pool_elements: u32,
     service_port_counter: Counter,
 }
 
@@ -49,15 +50,16 @@ pub struct Assigned {
 
 impl Assignment {
     /// Starts from what the maps hold. `frontend_ids_max` is the largest index of `scopes`, `pool_elements` the length of
-    /// `pools4` and of `pools6`.
+    /// `pools4` and of `pools6`, below [`POOL_ELEMENTS_MAX`](lb_common::table::POOL_ELEMENTS_MAX).
     pub fn adopt(realised: &Tables, frontend_ids_max: u32, pool_elements: u32) -> Self {
-        let live = Live::of(realised);
+        let live = Live::of(realised, pool_elements);
         Self {
             v4: FamilyIds::adopt(&realised.v4),
             v6: FamilyIds::adopt(&realised.v6),
             service_ports: BTreeMap::new(),
             frontend_counter: Counter::after(live.frontends.last().copied(), frontend_ids_max),
-            pool_ids: PoolIds::after(&live.pools, pool_elements),
+            pool_ids: PoolIds::beside(&live.pools),
+            pool_elements,
             service_port_counter: Counter::after(live.service_ports.last().copied(), u32::MAX),
             live,
         }
@@ -70,7 +72,7 @@ impl Assignment {
 
     /// Gives every desired row its id. `realised` says which ids are still in the maps and must rest.
     pub fn assign(&mut self, desired: &Desired, realised: &Tables) -> Assigned {
-        self.live = Live::of(realised);
+        self.live = Live::of(realised, self.pool_elements);
         self.live.frontends.extend(self.v4.frontends.values().chain(self.v6.frontends.values()));
         self.v4.add_pools_to(&mut self.live.pools);
         self.v6.add_pools_to(&mut self.live.pools);
@@ -101,10 +103,12 @@ impl Assignment {
         from_first.take_while(move |(name, _)| name.service == first.service).map(|(name, id)| (name, *id))
     }
 
-    /// Forgets the ids of what the maps do not hold any more; they rest until the counter comes round.
+    /// Forgets the ids of what the maps do not hold any more, or never held; those of frontends rest until the counter
+    /// comes round.
     pub fn forget(&mut self, realised: &Tables) {
-        self.v4.forget(&realised.v4);
-        self.v6.forget(&realised.v6);
+        self.v4.forget(&realised.v4, &mut self.live.pools);
+        self.v6.forget(&realised.v6, &mut self.live.pools);
+        self.pool_ids.forget_waiting();
     }
 
     /// Forgets the ids of pools whose rows are gone.
@@ -156,16 +160,17 @@ impl Assignment {
 }
 
 /// The ids that are in use, in the maps or in our memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Live {
     frontends: BTreeSet<u32>,
-    pools: Taken,
+    pools: Elements,
     service_ports: BTreeSet<u32>,
 }
 
 impl Live {
-    fn of(tables: &Tables) -> Self {
-        let mut live = Self::default();
+    fn of(tables: &Tables, pool_elements: u32) -> Self {
+        let (frontends, service_ports) = (BTreeSet::new(), BTreeSet::new());
+        let mut live = Self { frontends, pools: Elements::new(pool_elements), service_ports };
         live.add_family(&tables.v4);
         live.add_family(&tables.v6);
         for (id, scopes) in &tables.scopes {
@@ -224,23 +229,29 @@ impl<A: TableAddr> FamilyIds<A> {
         Self { frontends, pools }
     }
 
-    fn forget(&mut self, realised: &FamilyTables<A>) {
+    fn forget(&mut self, realised: &FamilyTables<A>, elements: &mut Elements) {
         self.frontends.retain(|key, _| realised.frontends.contains_key(key));
-        self.pools.retain(|_, pool| realised.pools.contains_key(&PoolKey { pool: *pool, slot: 0 }));
+        self.pools.retain(|_, pool| {
+            let is_there = realised.pools.contains_key(&PoolKey { pool: *pool, slot: 0 });
+            if !is_there {
+                elements.remove(*pool);
+            }
+            is_there
+        });
     }
 
-    fn add_pools_to(&self, taken: &mut Taken) {
-        self.pools.iter().for_each(|(content, pool)| taken.add(*pool, content.len() as u32));
+    fn add_pools_to(&self, elements: &mut Elements) {
+        self.pools.iter().for_each(|(content, pool)| elements.add(*pool, content.len() as u32));
     }
 
-    fn forget_pools(&mut self, gone: &FamilyTables<A>, taken: &mut Taken) {
+    fn forget_pools(&mut self, gone: &FamilyTables<A>, elements: &mut Elements) {
         let mut rows = gone.pools.iter().peekable();
         while let Some((first, backend)) = rows.next() {
             let mut content = vec![*backend];
             content.extend(std::iter::from_fn(|| rows.next_if(|(key, _)| key.pool == first.pool)).map(|(_, row)| *row));
             if self.pools.get(content.as_slice()) == Some(&first.pool) {
                 self.pools.remove(content.as_slice());
-                taken.remove(first.pool);
+                elements.remove(first.pool);
             }
         }
     }

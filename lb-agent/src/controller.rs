@@ -358,8 +358,9 @@ impl Controller {
     pub fn audit(&mut self, dataplane: &mut dyn Dataplane) -> Result<usize, Error> {
         let found = dataplane.dump()?;
         let differences = difference(&self.realised, &found);
-        self.realised = found;
-        self.certainty = Certainty::Certain;
+        if self.certainty == Certainty::Certain {
+            self.realised = found;
+        }
         self.recompute();
         Ok(differences)
     }

@@ -53,7 +53,7 @@ pub struct FirstOf(u64);
 impl FirstOf {
     /// A whole packet.
     pub const NONE: Self = Self(0);
-    /// Set where the fragment is too short for its ports.
+    /// Set where the fragment is too short for its ports, or has none.
     const STUB: u64 = 1 << 33;
 
     /// The first fragment of the datagram with this identification.
@@ -68,7 +68,7 @@ impl FirstOf {
         Self(packet.forget_number(self.0))
     }
 
-    /// Whether the fragment is too short for its ports.
+    /// Whether the fragment is too short for its ports, or has none.
     #[inline(always)]
     pub const fn is_stub(self) -> bool {
         self.0 & Self::STUB != 0
@@ -93,7 +93,7 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Those of a first fragment that is too short for its ports: there are none.
+    /// Those of a first fragment without ports: it is too short for them, or there are none.
     #[inline(always)]
     pub const fn stub(proto: Proto, first_of: FirstOf) -> Self {
         Self { proto, tcp: TcpFlags::new(0), l4: 0, first_of: FirstOf(first_of.0 | FirstOf::STUB) }

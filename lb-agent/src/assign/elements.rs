@@ -1,91 +1,126 @@
 //! Where pools stand in `pools4` and `pools6`, which is most of their ids.
 //!
-//! Both families share the numbers, so that an id is one pool's. Elements that were freed rest until all others have been
-//! used, and a pool that begins where another one did has another id: known flows are told by it.
+//! Both families share the numbers, so that an id is one pool's. A pool that begins where another one did has another id:
+//! known flows are told by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::table::{POOL_ELEMENTS_MAX, PoolKey};
 
 /// Ids of pools that begin at one element: what the upper bits can tell apart.
 const TURNS: u32 = u32::MAX / POOL_ELEMENTS_MAX + 1;
 
-/// Elements that are in use.
-#[derive(Debug, Default)]
-pub struct Taken {
-    /// How many there are in a row, by the first one.
+/// Elements that are in use, and those between them.
+#[derive(Debug)]
+pub struct Elements {
+    /// How many are in use in a row, by the first one.
     runs: BTreeMap<u32, u32>,
-    /// The largest id.
-    last: u32,
+    /// How many are free in a row, and the first one; none before anybody has asked.
+    gaps: Option<BTreeSet<(u32, u32)>>,
+    /// Elements that there are; the first one is nobody's, as pool 0 is none.
+    count: u32,
+    /// The latest turn of a pool that there is.
+    turn: Option<u32>,
 }
 
-impl Taken {
-    /// A pool has at least so many rows.
+impl Elements {
+    /// All free.
+    pub const fn new(count: u32) -> Self {
+        Self { runs: BTreeMap::new(), gaps: None, count, turn: None }
+    }
+
+    /// A pool has at least so many rows, if it stands anywhere.
     pub fn add(&mut self, pool: u32, rows: u32) {
-        let known = self.runs.entry(first_element(pool)).or_default();
+        let first = first_element(pool);
+        if first >= self.count {
+            return;
+        }
+        let known = self.runs.entry(first).or_default();
         *known = rows.max(*known);
-        self.last = self.last.max(pool);
+        self.gaps = None;
+        self.turn = self.turn.max(Some(pool / POOL_ELEMENTS_MAX));
     }
 
     /// The pool is gone.
     pub fn remove(&mut self, pool: u32) {
-        self.runs.remove(&first_element(pool));
+        let first = first_element(pool);
+        let Some(rows) = self.runs.remove(&first) else { return };
+        let before = self.runs.range(..first).next_back().map_or(1, |(first, rows)| first + rows);
+        let behind = self.runs.range(first..).next().map_or(self.count, |(first, _)| *first);
+        if let Some(gaps) = &mut self.gaps {
+            gaps.remove(&(first.saturating_sub(before), before));
+            gaps.remove(&(behind.saturating_sub(first + rows), first + rows));
+            gaps.insert((behind.saturating_sub(before), before));
+        }
     }
 
-    /// So many free elements in a row, at or after `from` and before `end`.
-    fn gap(&self, from: u32, rows: u32, end: u32) -> Option<u32> {
-        let mut start = self.runs.range(..from).next_back().map_or(from, |(first, rows)| from.max(first + rows));
-        for (first, rows_there) in self.runs.range(from..) {
-            if first.saturating_sub(start) >= rows {
-                break;
-            }
-            start = start.max(first + rows_there);
+    /// The first of so many free elements in a row, in use from now on. They are taken where they leave least: small pools
+    /// do not cut up the room of large ones.
+    fn take(&mut self, rows: u32) -> Option<u32> {
+        let gaps = self.gaps.get_or_insert_with(|| gaps(&self.runs, self.count));
+        let (free, first) = *gaps.range((rows, 0)..).next()?;
+        gaps.remove(&(free, first));
+        if free > rows {
+            gaps.insert((free - rows, first + rows));
         }
-        (start.saturating_add(rows) <= end).then_some(start)
+        self.runs.insert(first, rows);
+        Some(first)
     }
 }
 
-/// Hands out ids of pools, in the order of the elements.
+fn gaps(runs: &BTreeMap<u32, u32>, count: u32) -> BTreeSet<(u32, u32)> {
+    let mut next = 1;
+    let ends = runs.iter().map(|(first, rows)| (*first, first + rows)).chain([(count, count)]);
+    let gaps = ends.map(|(first, end)| {
+        let gap = (first.saturating_sub(next), next);
+        next = next.max(end);
+        gap
+    });
+    gaps.filter(|(free, _)| *free > 0).collect()
+}
+
+/// Hands out ids of pools.
 #[derive(Debug)]
 pub struct PoolIds {
-    /// The element to try first.
-    next: u32,
-    /// How often all have been gone through.
-    turn: u32,
-    /// Elements that there are; the first one is nobody's, as pool 0 is none.
-    elements: u32,
+    /// The turn of the next pool that begins at each element.
+    turns: Vec<u16>,
+    /// That of elements where none has begun yet.
+    first_turn: u16,
     /// Ids that stand nowhere which were handed out.
     waiting: u32,
 }
 
 impl PoolIds {
-    /// Starts after the largest id that is in use.
-    pub fn after(taken: &Taken, elements: u32) -> Self {
-        let last = first_element(taken.last);
-        let next = last + taken.runs.get(&last).copied().unwrap_or(1);
-        Self { next, turn: taken.last / POOL_ELEMENTS_MAX, elements: elements.min(POOL_ELEMENTS_MAX - 1), waiting: 0 }
+    /// Beside those that are in use. In the turn after theirs: flows may still name one that went before a restart.
+    pub fn beside(elements: &Elements) -> Self {
+        let first_turn = elements.turn.map_or(0, |turn| (turn + 1) % TURNS) as u16;
+        Self { turns: Vec::new(), first_turn, waiting: 0 }
     }
 
     /// Finds so many elements in a row. Where there are none the id is past the end: writing the pool will fail, and what
     /// names it waits.
-    pub fn take(&mut self, rows: u32, taken: &mut Taken) -> u32 {
-        let ahead = taken.gap(self.next, rows, self.elements);
-        let Some(element) = ahead.or_else(|| taken.gap(1, rows, self.elements)) else { return self.past_the_end() };
-        if ahead.is_none() {
-            self.turn = (self.turn + 1) % TURNS;
+    pub fn take(&mut self, rows: u32, elements: &mut Elements) -> u32 {
+        let Some(element) = elements.take(rows) else { return self.past_the_end(elements.count) };
+        let index = element as usize;
+        if index >= self.turns.len() {
+            self.turns.resize(index + 1, self.first_turn);
         }
-        self.next = element + rows;
-        let pool = self.turn * POOL_ELEMENTS_MAX + element;
-        taken.add(pool, rows);
-        pool
+        let turn = u32::from(self.turns[index]);
+        self.turns[index] = ((turn + 1) % TURNS) as u16;
+        turn * POOL_ELEMENTS_MAX + element
     }
 
-    /// An id of a pool that stands nowhere. The largest ids: their rows are written last, and fail when all others stand.
-    fn past_the_end(&mut self) -> u32 {
-        let places = POOL_ELEMENTS_MAX - self.elements;
+    /// Whoever waited has lost his id.
+    pub const fn forget_waiting(&mut self) {
+        self.waiting = 0;
+    }
+
+    /// An id of a pool that stands nowhere, of the largest: its rows are written last, and fail when others stand.
+    fn past_the_end(&mut self, end: u32) -> u32 {
+        let places = POOL_ELEMENTS_MAX - end;
         let (turn, place) = (TURNS - 1 - self.waiting / places % TURNS, self.waiting % places);
-        self.waiting = self.waiting.wrapping_add(1);
-        turn * POOL_ELEMENTS_MAX + self.elements + place
+        self.waiting += 1;
+        turn * POOL_ELEMENTS_MAX + end + place
     }
 }
 
@@ -102,52 +137,87 @@ mod tests {
         (pool / POOL_ELEMENTS_MAX, first_element(pool))
     }
 
-    #[test]
-    fn freed_elements_rest_until_all_others_have_been_used() {
-        let mut taken = Taken::default();
-        let mut ids = PoolIds::after(&taken, 10);
-        let first = ids.take(3, &mut taken);
-        let second = ids.take(2, &mut taken);
-        assert_eq!([first, second], [1, 4]);
-        taken.remove(first);
-        assert_eq!(place(ids.take(4, &mut taken)), (0, 6));
-        // The end: where the first one was, under another id.
-        assert_eq!(place(ids.take(2, &mut taken)), (1, 1));
-        assert_eq!(place(ids.take(1, &mut taken)), (1, 3));
+    fn new(count: u32) -> (Elements, PoolIds) {
+        let elements = Elements::new(count);
+        let ids = PoolIds::beside(&elements);
+        (elements, ids)
     }
 
     #[test]
-    fn a_pool_stands_where_all_of_it_has_room() {
-        let mut taken = Taken::default();
-        let mut ids = PoolIds::after(&taken, 12);
-        let pools = [2, 3, 2, 4].map(|rows| ids.take(rows, &mut taken));
-        assert_eq!(pools.map(place), [(0, 1), (0, 3), (0, 6), (0, 8)]);
-        taken.remove(pools[0]);
-        taken.remove(pools[2]);
-        let large = ids.take(3, &mut taken);
-        assert!(first_element(large) >= 12, "two gaps of two");
-        assert_eq!(place(ids.take(2, &mut taken)), (1, 1));
-        taken.remove(pools[1]);
-        assert_eq!(place(ids.take(5, &mut taken)), (1, 3));
-        assert_ne!(ids.take(3, &mut taken), large, "each that waits has its own id");
+    fn no_id_is_given_twice() {
+        let (mut elements, mut ids) = new(10);
+        let pools = [3, 2].map(|rows| ids.take(rows, &mut elements));
+        assert_eq!(pools.map(place), [(0, 1), (0, 4)]);
+        elements.remove(pools[0]);
+        let again = ids.take(3, &mut elements);
+        assert_eq!(place(again), (1, 1));
+        elements.remove(again);
+        assert_eq!([1, 2].map(|rows| place(ids.take(rows, &mut elements))), [(2, 1), (0, 2)]);
     }
 
     #[test]
-    fn a_restart_goes_on_behind_the_latest_pool() {
-        let mut taken = Taken::default();
-        taken.add(2 * POOL_ELEMENTS_MAX + 5, 3);
-        taken.add(POOL_ELEMENTS_MAX + 20, 4);
-        let mut ids = PoolIds::after(&taken, 30);
-        assert_eq!([12, 6, 2].map(|rows| place(ids.take(rows, &mut taken))), [(2, 8), (2, 24), (3, 1)]);
+    fn a_pool_stands_where_it_leaves_least() {
+        let (mut elements, mut ids) = new(20);
+        let pools = [4, 1, 2, 1, 3, 1].map(|rows| ids.take(rows, &mut elements));
+        assert_eq!(pools.map(first_element), [1, 5, 6, 8, 9, 12]);
+        for pool in [pools[0], pools[2], pools[4]] {
+            elements.remove(pool);
+        }
+        assert_eq!([2, 3, 4].map(|rows| first_element(ids.take(rows, &mut elements))), [6, 9, 1]);
+        assert_eq!(first_element(ids.take(7, &mut elements)), 13, "the rest, to the end");
     }
 
     #[test]
-    fn the_turns_come_round() {
-        let mut taken = Taken::default();
-        taken.add((TURNS - 1) * POOL_ELEMENTS_MAX + 1, 4);
-        assert_eq!(place(PoolIds::after(&taken, 10).take(5, &mut taken)), (TURNS - 1, 5));
-        taken.remove(1);
-        taken.add((TURNS - 1) * POOL_ELEMENTS_MAX + 9, 1);
-        assert_eq!(place(PoolIds::after(&taken, 10).take(4, &mut taken)), (0, 1));
+    fn gaps_grow_together() {
+        let (mut elements, mut ids) = new(11);
+        let pools = [2, 3, 2, 3].map(|rows| ids.take(rows, &mut elements));
+        assert!(first_element(ids.take(1, &mut elements)) >= 11, "it is full");
+        elements.remove(pools[0]);
+        elements.remove(pools[2]);
+        let waiting = [3, 3].map(|rows| ids.take(rows, &mut elements));
+        for pool in waiting {
+            elements.add(pool, 3);
+        }
+        assert!(waiting.iter().all(|pool| first_element(*pool) >= 11), "two gaps of two");
+        assert_ne!(waiting[0], waiting[1]);
+        elements.remove(pools[1]);
+        assert_eq!(place(ids.take(7, &mut elements)), (1, 1));
+        elements.remove(pools[3]);
+        assert_eq!(place(ids.take(3, &mut elements)), (1, 8));
+    }
+
+    /// What would cut up the array, were the next free elements taken: a large pool that grows, and a small one behind it.
+    #[test]
+    fn small_pools_leave_large_ones_their_room() {
+        let (mut elements, mut ids) = new(1000);
+        let mut pools = [0, 0];
+        for rows in 50..240 {
+            for (pool, rows) in pools.iter_mut().zip([rows, 1 + rows % 3]) {
+                let next = ids.take(rows, &mut elements);
+                assert!(first_element(next) < 1000, "no room for {rows}: {elements:?}");
+                elements.remove(std::mem::replace(pool, next));
+            }
+        }
+    }
+
+    #[test]
+    fn a_restart_knows_the_gaps_and_gives_new_ids() {
+        let mut elements = Elements::new(30);
+        elements.add(2 * POOL_ELEMENTS_MAX + 5, 3);
+        elements.add(POOL_ELEMENTS_MAX + 20, 4);
+        let mut ids = PoolIds::beside(&elements);
+        assert_eq!([12, 4, 6].map(|rows| place(ids.take(rows, &mut elements))), [(3, 8), (3, 1), (3, 24)]);
+        elements.remove(2 * POOL_ELEMENTS_MAX + 5);
+        assert_eq!(place(ids.take(3, &mut elements)), (3, 5));
+    }
+
+    #[test]
+    fn turns_come_round() {
+        let mut elements = Elements::new(10);
+        elements.add((TURNS - 2) * POOL_ELEMENTS_MAX + 9, 1);
+        let mut ids = PoolIds::beside(&elements);
+        let last = ids.take(8, &mut elements);
+        elements.remove(last);
+        assert_eq!([place(last), place(ids.take(8, &mut elements))], [(TURNS - 1, 1), (0, 1)]);
     }
 }

@@ -87,7 +87,7 @@ fn a_restart_adopts_ids_and_hands_out_new_ones() {
     let more = adopted.assign(&desired(&[(1, &[1]), (2, &[2]), (3, &[3])]), &tables).tables;
     assert_eq!((id(&more, 1), id(&more, 2), id(&more, 3)), (1, 2, 3));
     assert_eq!(workload(&more, 1).pool, 1);
-    let new = [workload(&more, 2).pool, workload(&more, 3).pool];
+    let new = [2, 3].map(|last| PoolKey { pool: workload(&more, last).pool, slot: 0 }.element());
     // Behind the first, of one row, and the second, of two.
     assert_eq!(new, [4, 5]);
 }

@@ -112,18 +112,25 @@ fn reference(change: &Change) -> crate::model::ObjectRef {
 
 #[test]
 fn a_full_table_costs_only_what_does_not_fit() {
+    // Element 0 is nobody's.
+    let limits = Limits { pool_elements: 3, ..Limits::UNLIMITED };
     let mut dataplane = FakeDataplane::default();
-    dataplane.pool_elements = 3;
-    let mut controller = controller(&mut dataplane);
+    dataplane.pool_elements = limits.pool_elements;
+    let mut controller = Controller::adopt(&mut dataplane, policy(), limits).expect("the dataplane works");
     controller.change(services(&[1, 2, 3]));
-    let step = controller.step(&mut dataplane, Reclaim::Later);
-    assert_eq!(step.outcome, Outcome::Behind);
-    assert!(step.errors[0].to_string().contains("raise --backends-max"), "{}", step.errors[0]);
-    assert_eq!(dataplane.tables.v4.frontends.len(), 2);
-    // What was not written gets another id.
-    dataplane.pool_elements = 5;
-    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).outcome, Outcome::InStep);
-    assert_eq!(dataplane.tables.v4.frontends.len(), 3);
+    for reclaim in [Reclaim::Later, Reclaim::Now] {
+        let step = controller.step(&mut dataplane, reclaim);
+        assert_eq!(step.outcome, Outcome::Behind);
+        assert!(step.errors[0].to_string().contains("raise --backends-max"), "{}", step.errors[0]);
+        assert_eq!(dataplane.tables.v4.frontends.len(), 2);
+        // An audit does not make it wait for ever.
+        assert_eq!(controller.audit(&mut dataplane).expect("the dataplane works"), 0);
+    }
+    controller.change(vec![Change::Remove(services(&[1]).first().map(reference).expect("a Service"))]);
+    let outcomes = [1, 2].map(|_| controller.step(&mut dataplane, Reclaim::Later).outcome);
+    assert_eq!(outcomes, [Outcome::Behind, Outcome::InStep], "what goes makes room for what comes");
+    let pools: BTreeSet<u8> = dataplane.tables.v4.pools.values().map(|backend| backend.addr[3]).collect();
+    assert_eq!(pools, [2, 3].into());
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl AddressSet {
     pub fn note<A: Addr>(&self, addresses: impl Iterator<Item = (A, Role)>) -> Result<(), Error> {
         let set = self.0.all()?;
         for (addr, role) in addresses {
-            let AddressBit { word, mask } = AddressBit::of(&addr, role, set.len());
+            let AddressBit { word, mask } = AddressBit::of(&addr, role, self.0.len());
             if let Some(bits) = set.word(word) {
                 bits.fetch_or(mask, Ordering::Release);
             }
@@ -43,9 +43,9 @@ impl AddressSet {
     /// time.
     pub fn refresh<A: Addr>(&self, addresses: impl Iterator<Item = (A, Role)>) -> Result<(), Error> {
         let set = self.0.all()?;
-        let mut wanted = vec![0; set.len() as usize];
+        let mut wanted = vec![0; self.0.len() as usize];
         for (addr, role) in addresses {
-            let AddressBit { word, mask } = AddressBit::of(&addr, role, set.len());
+            let AddressBit { word, mask } = AddressBit::of(&addr, role, self.0.len());
             wanted[word as usize] |= mask;
         }
         for (index, wanted) in (0..).zip(wanted) {

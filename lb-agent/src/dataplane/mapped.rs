@@ -3,6 +3,7 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -97,11 +98,6 @@ impl<T> Mapped<T> {
         len as usize * Self::STRIDE_BYTES
     }
 
-    /// Where the last element ends.
-    pub const fn len(&self) -> u32 {
-        self.indexes.end
-    }
-
     /// The indexes of what is mapped.
     pub fn indexes(&self) -> Range<u32> {
         self.indexes.clone()
@@ -129,14 +125,23 @@ impl<T: TableType> Mapped<T> {
             .collect()
     }
 
-    /// Writes the element at `index`, which no program reads. False where it is not mapped.
-    #[must_use]
-    pub fn store(&self, index: u32, value: &T) -> bool {
+    /// A copy of the element at `index`, where it is mapped and its bytes are a valid value.
+    pub fn load(&self, index: u32) -> Option<T> {
+        let element = self.element(index)?.cast::<MaybeUninit<T>>();
+        // SAFETY: the element lies in the mapping; of its bytes nothing is believed yet.
+        let copy = unsafe { element.read_volatile() };
+        // SAFETY: the bytes of the copy, all of which come from the mapping.
+        let bytes = unsafe { std::slice::from_raw_parts(copy.as_ptr().cast::<u8>(), size_of::<T>()) };
+        T::try_read_from_bytes(bytes).ok()
+    }
+
+    /// Writes the element at `index`, where it is mapped; no program may read it meanwhile.
+    pub fn store(&self, index: u32, value: &T) {
         const { T::NO_PADDING };
-        let Some(element) = self.element(index) else { return false };
-        // SAFETY: the element lies in the mapping, and has the type of the map's values.
-        unsafe { element.write_volatile(*value) };
-        true
+        if let Some(element) = self.element(index) {
+            // SAFETY: the element lies in the mapping, and has the type of the map's values.
+            unsafe { element.write_volatile(*value) };
+        }
     }
 
     /// The element at `index`, where it is one word.

@@ -18,20 +18,26 @@ impl<A: Addr> PoolArray<A> {
 
     /// Writes rows of pools that no scope names yet.
     pub fn upsert(&self, rows: &[(PoolKey, Backend<A>)]) -> Result<(), Error> {
-        let element = |key: &PoolKey, backend: &Backend<A>| PoolElement {
-            addr: backend.addr,
-            port: backend.port,
+        let mut window = None;
+        for (key, Backend { addr, port }) in rows {
             // A pool has no more slots than a scope can count.
-            slot: key.slot as u16,
-            pool: key.pool,
-        };
-        self.store(rows.iter().map(|(key, backend)| (key.element(), element(key, backend))))
+            let element = PoolElement { addr: *addr, port: *port, slot: key.slot as u16, pool: key.pool };
+            self.look_at(*key, &mut window)?.store(key.element(), &element);
+        }
+        Ok(())
     }
 
-    /// Removes rows of pools that no scope names any more.
+    /// Removes rows of pools that no scope names any more. An element that another pool has is left to that.
     pub fn delete(&self, keys: &[PoolKey]) -> Result<(), Error> {
+        let mut window = None;
         let nobodys = PoolElement { addr: A::new_zeroed(), port: 0, slot: 0, pool: 0 };
-        self.store(keys.iter().map(|key| (key.element(), nobodys)))
+        for key in keys {
+            let window = self.look_at(*key, &mut window)?;
+            if window.load(key.element()).is_some_and(|element| key_of(&element) == *key) {
+                window.store(key.element(), &nobodys);
+            }
+        }
+        Ok(())
     }
 
     /// All rows.
@@ -40,7 +46,7 @@ impl<A: Addr> PoolArray<A> {
         while index < self.0.len() {
             let window = self.0.window(index)?;
             rows.extend(window.used().into_iter().filter_map(|(index, element)| {
-                let key = PoolKey { pool: element.pool, slot: element.slot.into() };
+                let key = key_of(&element);
                 let backend = Backend { addr: element.addr, port: element.port };
                 (key.pool != 0 && key.element() == index).then_some((key, backend))
             }));
@@ -49,19 +55,22 @@ impl<A: Addr> PoolArray<A> {
         Ok(rows)
     }
 
-    fn store(&self, elements: impl Iterator<Item = (u32, PoolElement<A>)>) -> Result<(), Error> {
-        let mut window: Option<Mapped<PoolElement<A>>> = None;
-        for (index, element) in elements {
-            if index >= self.0.len() {
-                return Err(Error::Full { map: self.0.name(), max: self.0.len(), setting: "--backends-max" });
-            }
-            // Rows come in order: one window is enough for most.
-            if window.as_ref().is_none_or(|window| !window.store(index, &element)) {
-                let next = self.0.window(index)?;
-                assert!(next.store(index, &element), "the window is that of the element");
-                window = Some(next);
-            }
+    /// The window in which the element of a row stands: rows come in order, so that one is enough for most.
+    fn look_at<'a>(
+        &self,
+        key: PoolKey,
+        window: &'a mut Option<Mapped<PoolElement<A>>>,
+    ) -> Result<&'a Mapped<PoolElement<A>>, Error> {
+        let index = key.element();
+        if index >= self.0.len() {
+            return Err(Error::Full { map: self.0.name(), max: self.0.len(), setting: "--backends-max" });
         }
-        Ok(())
+        let known = window.take().filter(|window| window.indexes().contains(&index));
+        let found = known.map_or_else(|| self.0.window(index), Ok)?;
+        Ok(window.insert(found))
     }
+}
+
+const fn key_of<A>(element: &PoolElement<A>) -> PoolKey {
+    PoolKey { pool: element.pool, slot: element.slot as u32 }
 }

@@ -16,8 +16,8 @@ impl ScopeArray {
         Array::open(directory, name::SCOPES)?.all().map(Self)
     }
 
-    pub const fn len(&self) -> u32 {
-        self.0.len()
+    pub fn len(&self) -> u32 {
+        self.0.indexes().end
     }
 
     /// The element of a frontend.

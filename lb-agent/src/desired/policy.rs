@@ -66,7 +66,7 @@ pub struct Limits {
     pub frontend_ids_max: u32,
     /// Rows of `frontends4`, and as many of `frontends6`.
     pub frontends_max: u32,
-    /// Rows of `pools4`, and as many of `pools6`.
+    /// Rows of all pools of a family.
     pub pool_rows_max: u32,
     /// Rows beside those, which are kept free for pools that replace others.
     pub pool_rows_spare: u32,
@@ -95,7 +95,7 @@ impl Limits {
         frontends_max: u32::MAX,
         pool_rows_max: u32::MAX,
         pool_rows_spare: 0,
-        pool_elements: POOL_ELEMENTS_MAX,
+        pool_elements: POOL_ELEMENTS_MAX - 1,
         members_max: u32::MAX,
         source_ranges_max: u32::MAX,
     };

@@ -116,7 +116,7 @@ counters! {
     FlowCreated = 2, "flow_created";
     /// A new flow to a frontend that passes (Proxy): left to the external balancer.
     PassedProxy = 3, "passed_proxy";
-    /// An IP fragment whose first one passed or is too short for its ports, or is not known and was not waited for: left alone.
+    /// An IP fragment whose first one passed or has no ports, or is not known and was not waited for: left alone.
     PassedFragment = 4, "passed_fragment";
     /// Answered with ICMP port unreachable.
     Rejected = 5, "rejected";
