@@ -1,7 +1,7 @@
 //! Which packets are somebody's business, and what each action does to a new flow.
 
 use lb_common::addr::Proto;
-use lb_common::table::{Counter, Scope, ScopeFlags};
+use lb_common::table::{Counter, POOL_ELEMENTS_MAX, Scope, ScopeFlags};
 use lb_common::verdict::Action;
 
 use super::scene::{ACK, RST, SYN, SYN_ACK, Scene, UDP};
@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     ("reject_quotes_options", reject_quotes_options),
     ("drop_is_silent", drop_is_silent),
     ("empty_slot_drops", empty_slot_drops),
+    ("slot_of_another_pool_drops", slot_of_another_pool_drops),
     ("scope_is_that_of_the_client", scope_is_that_of_the_client),
     ("all_backends_are_chosen", all_backends_are_chosen),
     ("source_ranges_let_their_clients_in", source_ranges_let_their_clients_in),
@@ -106,7 +107,17 @@ fn drop_is_silent(scene: &mut Scene<'_>) {
 }
 
 fn empty_slot_drops(scene: &mut Scene<'_>) {
-    scene.frontend(1, scene.net.vip(), Proto::TCP, Scope::balance(77, 1));
+    finds_no_backend(scene, Scope::balance(77, 1));
+}
+
+/// Where another pool begins, which has another id.
+fn slot_of_another_pool_drops(scene: &mut Scene<'_>) {
+    let there = scene.pool(1, &[scene.net.backend()]);
+    finds_no_backend(scene, Scope::balance(there.pool + POOL_ELEMENTS_MAX, 1));
+}
+
+fn finds_no_backend(scene: &mut Scene<'_>, scope: Scope) {
+    scene.frontend(1, scene.net.vip(), Proto::TCP, scope);
     let (action, _) = scene.run(Program::WorkloadIngress, &Described::new(SYN, scene.net.client(), scene.net.vip()));
     assert_eq!(action, Action::Drop);
     assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::DropNoBackend, 1)]);
