@@ -143,3 +143,15 @@ fn pools_without_room_stand_past_the_end_and_look_again() {
     assignment.forget(&Tables::default());
     assert_eq!(element(&assignment.assign(&wanted, &Tables::default()).tables, 1), 1);
 }
+
+/// What was being deleted, and what a scope still names, is nobody else's room.
+#[test]
+fn a_restart_writes_over_nothing_that_is_there() {
+    let mut tables = Tables::default();
+    tables.v4.pools.insert(PoolKey { pool: 2, slot: 1 }, backend(9));
+    let workload = Scope::balance(5, 2);
+    tables.scopes.insert(1, Scopes { workload, service_port: 1, ..Scopes::PASS });
+    let assigned = adopt(&tables).assign(&desired(&[(1, &[1]), (2, &[2]), (3, &[3, 4])]), &tables).tables;
+    let element = |last| PoolKey { pool: self::workload(&assigned, last).pool, slot: 0 }.element();
+    assert_eq!([1, 2, 3].map(element), [1, 4, 7]);
+}
