@@ -31,7 +31,6 @@ pub struct Assignment {
     live: Live,
     frontend_counter: Counter,
     pool_ids: PoolIds,
-    pool_elements: u32,
     service_port_counter: Counter,
 }
 
@@ -59,7 +58,6 @@ impl Assignment {
             service_ports: BTreeMap::new(),
             frontend_counter: Counter::after(live.frontends.last().copied(), frontend_ids_max),
             pool_ids: PoolIds::beside(&live.pools),
-            pool_elements,
             service_port_counter: Counter::after(live.service_ports.last().copied(), u32::MAX),
             live,
         }
@@ -72,7 +70,7 @@ impl Assignment {
 
     /// Gives every desired row its id. `realised` says which ids are still in the maps and must rest.
     pub fn assign(&mut self, desired: &Desired, realised: &Tables) -> Assigned {
-        self.live = Live::of(realised, self.pool_elements);
+        self.live = Live::of(realised, self.live.pools.count());
         self.live.frontends.extend(self.v4.frontends.values().chain(self.v6.frontends.values()));
         self.v4.add_pools_to(&mut self.live.pools);
         self.v6.add_pools_to(&mut self.live.pools);

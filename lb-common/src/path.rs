@@ -72,7 +72,8 @@ fn at_hook<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
 }
 
 /// A packet with ports. A first fragment that others wait for goes through the hook once more with them behind it, and is
-/// decided then, so that they find a note. One without ports, as it is too short for them (RFC 1858) or has none, is left alone, with the others.
+/// decided then, so that they find a note. One without ports, as it is too short for them (RFC 1858) or has none, is left
+/// alone, with the others.
 #[inline(always)]
 fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     packet: &mut impl PacketMut,

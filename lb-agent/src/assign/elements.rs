@@ -29,6 +29,10 @@ impl Elements {
         Self { runs: BTreeMap::new(), gaps: None, count, turn: None }
     }
 
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
     /// A pool has at least so many rows, if it stands anywhere.
     pub fn add(&mut self, pool: u32, rows: u32) {
         let first = first_element(pool);
