@@ -100,7 +100,8 @@ impl BpfDataplane {
 
     /// Attaches an interface's programs; hooks that have them already keep them.
     pub fn attach(&mut self, link: &Link) -> Result<(), Error> {
-        for hook in Hook::ALL {
+        // Who may be translated must hear the reply: a reply that passes an empty hook comes from nobody the client knows.
+        for hook in [Hook::Egress, Hook::Ingress] {
             let attachment = Attachment { ifindex: link.ifindex, class: link.class, hook };
             self.give_program(attachment)?;
         }
@@ -109,6 +110,7 @@ impl BpfDataplane {
 
     /// Detaches everything from an interface.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        // Ingress comes first, as nothing may be translated whose reply is not.
         for attachment in self.links.attached() {
             if attachment.ifindex == ifindex {
                 self.links.detach(&attachment)?;
