@@ -6,6 +6,8 @@ use crate::netns::Netns;
 /// The bridge that pods are ports of.
 pub const BRIDGE_NAME: &str = "cni0";
 
+const BRIDGE_MAC: &str = "02:00:00:00:00:01";
+
 /// The gateway of a point-to-point pod; nobody has it, the node answers for it.
 const GATEWAY4: &str = "169.254.1.1";
 const GATEWAY6: &str = "fe80::1";
@@ -28,7 +30,12 @@ impl Cni {
         if self == Self::PointToPoint {
             return;
         }
-        let mut lines = vec![format!("link add {BRIDGE_NAME} type bridge"), format!("link set {BRIDGE_NAME} up")];
+        // An address of its own, as CNIs give it: otherwise it takes that of a port, and pods lose their gateway when
+        // that port goes.
+        let mut lines = vec![
+            format!("link add {BRIDGE_NAME} address {BRIDGE_MAC} type bridge"),
+            format!("link set {BRIDGE_NAME} up"),
+        ];
         for family in FAMILIES {
             lines.push(add_address(family, &PODS.interface(family, BRIDGE_NUMBER), BRIDGE_NAME));
         }
