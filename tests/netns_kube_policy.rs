@@ -119,7 +119,7 @@ fn open_connections_survive_flips_of_the_mode(start: Start<'_>) {
         let service = scene.service("s3", 3, &entries);
         apply(&scene, &service, scene.slices(&service, &["a"]));
         for family in FAMILIES {
-            let held = scene.dial().hold(vip(family, 3, 80)).expect("it is answered");
+            let held = scene.dial().held(vip(family, 3, 80));
             assert_eq!(held.answer.who, who, "{mode}");
             open.push(held);
         }
@@ -134,7 +134,7 @@ fn an_endpoint_and_then_the_service_are_removed(start: Start<'_>) {
     let scene = start(Setup::new("apiremove"), &[]);
     let service = served(&scene, 4);
     apply(&scene, &service, scene.slices(&service, &["a"]));
-    let mut open = FAMILIES.map(|family| scene.dial().hold(vip(family, 4, 80)).expect("it is answered"));
+    let mut open = FAMILIES.map(|family| scene.dial().held(vip(family, 4, 80)));
     apply(&scene, &service, scene.slices(&service, &["b"]));
     for family in FAMILIES {
         for _ in 0..16 {
@@ -196,7 +196,7 @@ fn pods_roll_while_clients_go_on_dialling(start: Start<'_>) {
     let clients = FAMILIES.into_iter().flat_map(|family| [false, true].map(|is_outside| (family, is_outside)));
     let clients: Vec<(Family, bool)> = clients.collect();
     apply(&scene, &service, aged(&scene, &service, &[("a", Ready)]));
-    let mut open = FAMILIES.map(|family| scene.dial().hold(vip(family, 5, 80)).expect("it is answered"));
+    let mut open = FAMILIES.map(|family| scene.dial().held(vip(family, 5, 80)));
     let (is_over, dialled) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         let bell = Bell(&is_over);

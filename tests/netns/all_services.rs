@@ -215,7 +215,7 @@ fn etp_01_etp_02_the_external_policy_changes_on_a_live_service() {
         .iter()
         .flat_map(|family| {
             let to = node_port(*family, 18);
-            [dial_from_far(&scene, *family), scene.dial()].map(|dial| dial.hold(to).expect("it is answered"))
+            [dial_from_far(&scene, *family), scene.dial()].map(|dial| dial.held(to))
         })
         .collect();
     for (round, (name, endpoints, outside)) in [

@@ -12,7 +12,7 @@ fn a_dialler_sees_no_failure_during_a_thousand_reloads() {
     // Room for all that the diallers leave behind, so that no open flow is pushed out.
     let scene = Scene::with_flags(Setup::new("reload"), &["--flows-max", "262144", "--frontends-max", "8192"]);
     scene.publish("shop", 110, "VIP", &["a"]);
-    let mut held = scene.dial().hold(vip(Family::V4, 110, 80)).expect("it is answered");
+    let mut held = scene.dial().held(vip(Family::V4, 110, 80));
     let diallers = FAMILIES.map(|family| scene.dial().repeatedly(vip(family, 110, 80)));
     let memberships: [&[&str]; 4] = [&["b"], &["a", "b"], &["a"], &["b", "a"]];
     for reload in 0..RELOADS {

@@ -133,11 +133,8 @@ fn ct_04_datagrams_of_one_port_outlive_a_time_without_endpoints() {
 fn ct_05_open_connections_outlive_their_endpoint() {
     let scene = Scene::with_flags(Setup::new("ctremoved"), &ALL);
     publish(&scene, &json!({}), &[("a", TARGET)]);
-    let mut open: Vec<_> = FAMILIES
-        .iter()
-        .flat_map(|family| addresses(*family))
-        .map(|to| (to, scene.dial().hold(to).expect("it is answered")))
-        .collect();
+    let mut open: Vec<_> =
+        FAMILIES.iter().flat_map(|family| addresses(*family)).map(|to| (to, scene.dial().held(to))).collect();
     for endpoints in [&[("b", TARGET)][..], &[]] {
         publish(&scene, &json!({}), endpoints);
         for (to, held) in &mut open {

@@ -109,7 +109,7 @@ fn eps_06_a_pod_that_moves_between_slices_is_never_missed() {
         objects
     };
     scene.apply("s6", &objects(0));
-    let mut open = FAMILIES.map(|family| scene.dial().hold(vip(family, 6, 80)).expect("it is answered"));
+    let mut open = FAMILIES.map(|family| scene.dial().held(vip(family, 6, 80)));
     let diallers = FAMILIES.map(|family| scene.dial().repeatedly(vip(family, 6, 80)));
     for turn in 1..=50 {
         scene.apply("s6", &objects(turn));
@@ -194,7 +194,7 @@ fn term_06_a_terminating_endpoint_keeps_what_it_has() {
             scene.apply(&file, &objects);
         };
         apply(false);
-        let hold = |family| scene.dial().hold(vip(family, number, 80)).expect("it is answered");
+        let hold = |family| scene.dial().held(vip(family, number, 80));
         let mut open: Vec<_> = FAMILIES.into_iter().flat_map(|family| (0..24).map(move |_| family)).map(hold).collect();
         let of_a = open.iter().filter(|held| held.answer.who == "a").count();
         assert!(of_a > 0 && of_a < open.len(), "{algorithm}: {of_a} of {} are a's", open.len());

@@ -16,7 +16,7 @@ fn ipm_60_61_an_open_connection_keeps_its_way_when_the_mode_flips() {
             let to = vip(family, 60, 80);
             assert_eq!(scene.dial().tcp(to).who(), Some(answers(before)), "{id} before the edit: {to}");
         }
-        let mut open = FAMILIES.map(|family| scene.dial().hold(vip(family, 60, 80)).expect("it is answered"));
+        let mut open = FAMILIES.map(|family| scene.dial().held(vip(family, 60, 80)));
         scene.publish("shop", 60, after, &["a"]);
         for (family, held) in FAMILIES.into_iter().zip(&mut open) {
             let to = vip(family, 60, 80);
@@ -51,7 +51,7 @@ fn ipm_64_a_deleted_balancer_is_no_longer_intercepted_and_open_connections_live(
     scene.publish("removed", 65, "VIP", &["a"]);
     let numbers = [64, 65];
     let addresses = || numbers.into_iter().flat_map(|number| FAMILIES.map(|family| vip(family, number, 80)));
-    let mut open: Vec<_> = addresses().map(|to| (to, scene.dial().hold(to).expect("it is answered"))).collect();
+    let mut open: Vec<_> = addresses().map(|to| (to, scene.dial().held(to))).collect();
     assert!(open.iter().all(|(_, held)| held.answer.who == "a"));
     let service = scene.service("emptied", 64, &[]);
     let mut objects = vec![service.object()];
@@ -86,7 +86,7 @@ fn a_udp_client_follows_the_members_of_its_frontend() {
 fn tcp_to_a_backend_that_left_its_service_goes_on() {
     let scene = Scene::start(Setup::new("left"));
     scene.publish("shop", 67, "VIP", &["a"]);
-    let mut open = FAMILIES.map(|family| scene.dial().hold(vip(family, 67, 80)).expect("it is answered"));
+    let mut open = FAMILIES.map(|family| scene.dial().held(vip(family, 67, 80)));
     scene.publish("shop", 67, "VIP", &["b"]);
     for (family, held) in FAMILIES.into_iter().zip(&mut open) {
         held.echo("still here").expect("the open connection goes on");

@@ -65,7 +65,7 @@ fn idle_connections_withstand_a_syn_flood() {
     let scene = Scene::start(Setup::new("synflood"));
     scene.publish("s1", 1, "VIP", &["a"]);
     let to = vip(Family::V4, 1, 80);
-    let mut open: Vec<Held> = (0..300).map(|_| scene.dial().hold(to).expect("it is answered")).collect();
+    let mut open: Vec<Held> = (0..300).map(|_| scene.dial().held(to)).collect();
     Flood::new(&scene.lab.pod("b").netns, to).send(TUPLES);
     for held in &mut open {
         held.echo("still here").expect("an idle connection withstands the flood");
@@ -110,7 +110,7 @@ fn new_connections_succeed_in_the_midst_of_a_flood() {
     let scene = Scene::with_flags(Setup::new("floodrate"), &["--flows-max", "16384"]);
     scene.publish("s1", 1, "VIP", &["a"]);
     let to = vip(Family::V4, 1, 80);
-    let mut idle: Vec<Held> = (0..IDLE).map(|_| scene.dial().hold(to).expect("it is answered")).collect();
+    let mut idle: Vec<Held> = (0..IDLE).map(|_| scene.dial().held(to)).collect();
     let mut flood = Flood::new(&scene.lab.pod("b").netns, to);
     let mut ratios: Vec<f64> = (0..TURNS)
         .map(|_| {

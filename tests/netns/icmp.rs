@@ -39,7 +39,7 @@ fn pr_02_the_client_learns_of_a_narrow_link_before_the_backend() {
     scene.publish("s1", 1, "VIP", &["a"]);
     narrow(&scene, "a");
     for family in FAMILIES {
-        let mut held = scene.dial().hold(vip(family, 1, 80)).expect("it is answered");
+        let mut held = scene.dial().held(vip(family, 1, 80));
         held.transfer(TRANSFER).unwrap_or_else(|error| panic!("{family:?}: {error}"));
         assert_eq!(
             learned_by(&scene, "client", vip(family, 1, 80).ip()).as_deref(),

@@ -33,7 +33,7 @@ fn frontends_are_readable() {
 fn flows_and_actions_are_readable() {
     let scene = Scene::start(Setup::new("flows"));
     scene.publish("direct", 73, "VIP", &["a"]);
-    let mut held = scene.dial().hold(vip(Family::V4, 73, 80)).expect("it is answered");
+    let mut held = scene.dial().held(vip(Family::V4, 73, 80));
     held.echo("a flow").expect("it echoes");
     let dump = Dump::of(&scene.agent);
     let frontend = dump.frontend(vip(Family::V4, 73, 80), "TCP").expect("it is in the map");

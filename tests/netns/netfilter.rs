@@ -28,7 +28,7 @@ fn pods_are_served(scene: &Scene) {
     for family in FAMILIES {
         let to = vip(family, 80, 80);
         scene.expect_all(to, &["a", "b"]);
-        let mut held = scene.dial().hold(to).expect("it is answered");
+        let mut held = scene.dial().held(to);
         assert_eq!(held.answer.client.ip(), scene.client_address(to.ip()), "the pod sees the client");
         held.transfer(4 << 20).expect("bulk goes both ways");
         let udp = scene.dial().udp(to);

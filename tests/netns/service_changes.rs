@@ -68,7 +68,7 @@ fn flt_01_flt_02_a_service_of_another_proxy_is_left_alone() {
     apply(&scene, &ours);
     expect(&scene, "the label is gone", Some("a"), Some("a"), Some("a"));
     let addresses = || FAMILIES.into_iter().flat_map(|family| [balancer(family), cluster(family), node_port(family)]);
-    let mut open: Vec<_> = addresses().map(|to| (to, scene.dial().hold(to).expect("it is answered"))).collect();
+    let mut open: Vec<_> = addresses().map(|to| (to, scene.dial().held(to))).collect();
     for (what, service, [to_balancer, to_cluster, to_node]) in [
         ("FLT-02: the label is added", &theirs, [Some(BALANCER), None, None]),
         ("FLT-02: the label is removed", &ours, [Some("a"); 3]),
@@ -88,7 +88,7 @@ fn ipm_65_a_service_that_is_no_balancer_any_more_keeps_its_cluster_address() {
     let before = service(&scene, "VIP");
     apply(&scene, &before);
     expect(&scene, "LoadBalancer", Some("a"), Some("a"), Some("a"));
-    let mut open = FAMILIES.map(|family| scene.dial().hold(balancer(family)).expect("it is answered"));
+    let mut open = FAMILIES.map(|family| scene.dial().held(balancer(family)));
     let plain_ports = json!([
         {"name": "web", "protocol": "TCP", "port": 80}, {"name": "dns", "protocol": "UDP", "port": 80}
     ]);

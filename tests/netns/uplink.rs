@@ -69,7 +69,7 @@ fn a_client_in_the_network_reaches_a_pod_of_the_node_and_is_seen_as_itself() {
                 let Outcome::Answered(answer) = dial(&scene, family).tcp(to) else { panic!("{to} is not answered") };
                 assert_eq!((answer.who.as_str(), answer.client.ip()), ("a", client(family)), "{to}");
             }
-            let mut held = dial(&scene, family).hold(to).expect("it is answered");
+            let mut held = dial(&scene, family).held(to);
             held.transfer(2 << 20).expect("bulk goes both ways");
             let udp = dial(&scene, family).udp(to);
             assert_eq!(udp.who(), Some("a"), "UDP to {to}: {udp:?}");

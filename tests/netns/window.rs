@@ -41,7 +41,7 @@ fn boom(backend: &Netns, from: SocketAddr, to: SocketAddr) {
 /// A connection to the frontend, and what the client's wire sees of a boom in the midst of it.
 fn boomed(scene: &Scene, family: Family, backend: IpAddr, pod: &str) -> (Held, Vec<Packet>) {
     let to = vip(family, NUMBER, 80);
-    let mut held = scene.dial().hold(to).expect("it is answered");
+    let mut held = scene.dial().held(to);
     assert_eq!(held.answer.who, pod);
     held.echo("before").expect("it carries data");
     let client = &scene.lab.pod("client").netns;

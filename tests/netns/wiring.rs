@@ -77,7 +77,7 @@ fn a_held_connection_a_dialler_and_a_pod_that_goes() {
     let server = Server::tcp(&lab.pod("late").netns, "late", 8080);
     let to = SocketAddr::new(lab.pod_address("late", Family::V6), 8080);
     let client = lab.pod("client").netns.clone();
-    let mut held = Dial::from(&client).hold(to).expect("it answers");
+    let mut held = Dial::from(&client).held(to);
     held.echo("one").expect("it echoes");
     held.transfer(1 << 20).expect("it echoes");
     let dialler = Dial::from(&client).repeatedly(to);

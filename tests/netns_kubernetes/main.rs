@@ -26,7 +26,7 @@ fn the_api_server_crashes_and_comes_back(start: policy::Start<'_>) {
     let mut scene = start(Setup::new("k8scrash"), &[]);
     scene.publish("s1", 1, "VIP", &["a"]);
     scene.publish("s2", 2, "Proxy", &["a"]);
-    let mut open = FAMILIES.map(|family| scene.dial().hold(vip(family, 1, 80)).expect("it is answered"));
+    let mut open = FAMILIES.map(|family| scene.dial().held(vip(family, 1, 80)));
     let page = |scene: &Scene, path: &str| scene.agent.page(path).map(|(_, text)| text).unwrap_or_default();
     assert_eq!(page(&scene, "/readyz"), "ok\n");
 

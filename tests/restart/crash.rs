@@ -25,9 +25,8 @@ fn transfers_survive(setup: Setup) {
     // Room for all that the diallers leave behind, so that no idle flow is pushed out.
     let mut scene = Scene::with_flags(setup, &["--flows-max", "262144"]);
     scene.publish("shop", 10, "VIP", &["a", "b"]);
-    let mut idle = FAMILIES.map(|family| scene.dial().hold(vip(family, 10, 80)).expect("it is answered"));
-    let transfers =
-        FAMILIES.map(|family| Transfer::over(scene.dial().hold(vip(family, 10, 80)).expect("it is answered")));
+    let mut idle = FAMILIES.map(|family| scene.dial().held(vip(family, 10, 80)));
+    let transfers = FAMILIES.map(|family| Transfer::over(scene.dial().held(vip(family, 10, 80))));
     let client = scene.lab.pod("client").netns.clone();
     let dial = lb_tests::dial::Dial::from(&client);
     let diallers = FAMILIES.map(|family| dial.repeatedly(vip(family, 10, 80)));

@@ -9,7 +9,7 @@ fn an_ended_agent_leaves_the_dataplane_forwarding() {
     let mut scene = Scene::start(Setup::new("ended"));
     scene.publish("shop", 20, "VIP", &["a", "b"]);
     scene.publish("proxy", 21, "Proxy", &["a"]);
-    let mut held = FAMILIES.map(|family| scene.dial().hold(vip(family, 20, 80)).expect("it is answered"));
+    let mut held = FAMILIES.map(|family| scene.dial().held(vip(family, 20, 80)));
     scene.agent.terminate();
     for (family, held) in FAMILIES.into_iter().zip(&mut held) {
         held.echo("nobody is there").expect("an open connection goes on");
@@ -27,7 +27,7 @@ fn edits_made_while_it_was_away_are_carried_out_and_nothing_else_changes() {
     scene.publish("stays", 22, "VIP", &["a"]);
     scene.publish("moves", 23, "VIP", &["a"]);
     scene.publish("goes", 24, "VIP", &["a"]);
-    let mut held = scene.dial().hold(vip(Family::V6, 22, 80)).expect("it is answered");
+    let mut held = scene.dial().held(vip(Family::V6, 22, 80));
     scene.agent.terminate();
     let entries = FAMILIES.map(|family| lb_tests::manifest::ingress(vip(family, 23, 0).ip(), "VIP"));
     let service = scene.service("moves", 23, &entries);
@@ -46,7 +46,7 @@ fn edits_made_while_it_was_away_are_carried_out_and_nothing_else_changes() {
 fn tables_of_another_size_take_over_with_all_open_connections() {
     let mut scene = Scene::start(Setup::new("resize"));
     scene.publish("shop", 25, "VIP", &["a", "b"]);
-    let mut held = FAMILIES.map(|family| scene.dial().hold(vip(family, 25, 80)).expect("it is answered"));
+    let mut held = FAMILIES.map(|family| scene.dial().held(vip(family, 25, 80)));
     let client = scene.lab.pod("client").netns.clone();
     let dialler = lb_tests::dial::Dial::from(&client).repeatedly(vip(Family::V4, 25, 80));
     scene.agent.terminate();

@@ -28,6 +28,8 @@ pub const DEEP_LINK: Net = Net { v4: [192, 0, 4], v6: [0x2001, 0xdb8, 4, 0] };
 pub const FAR: Net = Net { v4: [203, 0, 113], v6: [0x2001, 0xdb8, 0x113, 0] };
 /// Addresses of load balancers; all of them are local in the external namespace.
 pub const BALANCERS: Net = Net { v4: [198, 51, 100], v6: [0x2001, 0xdb8, 0x51, 0] };
+/// Addresses of load balancers that come after all others of their family in the order of addresses.
+pub const LAST: Net = Net { v4: [223, 255, 255], v6: [0xfdff, 0xffff, 0, 0] };
 /// Cluster addresses. An API server gives the very first of its range, 10.96.0.1, to itself.
 pub const CLUSTER: Net = Net { v4: [10, 96, 1], v6: [0xfd00, 0x10, 0x96, 0] };
 

@@ -100,6 +100,12 @@ impl<'a> Dial<'a> {
         connected.map_err(|error| Outcome::of(&error))
     }
 
+    /// As [`Dial::hold`], where it must be answered.
+    #[track_caller]
+    pub fn held(self, to: SocketAddr) -> Held {
+        self.hold(to).unwrap_or_else(|outcome| panic!("{to} is to be answered: {outcome:?}"))
+    }
+
     /// Sends one datagram and waits for the answer.
     pub fn udp(self, to: SocketAddr) -> Outcome {
         match self.netns.inside(|| Asking::open(self.source, to)) {

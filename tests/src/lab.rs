@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::address::{BALANCERS, FAMILIES, FAR, FAR_LINK, Family, PODS, REMOTE_PODS, UPLINK, add_address, flag};
+use crate::address::{BALANCERS, FAMILIES, FAR, FAR_LINK, Family, LAST, PODS, REMOTE_PODS, UPLINK, add_address, flag};
 use crate::leftovers;
 use crate::netns::Netns;
 
@@ -216,6 +216,7 @@ impl Lab {
         run(&self.node, &format!("{} via {}", FAR.prefix(family), FAR_LINK.host(family, 1)));
         run(&self.external, &format!("default via {here}"));
         run(&self.external, &format!("local {} dev lo", BALANCERS.prefix(family)));
+        run(&self.external, &format!("local {} dev lo", LAST.prefix(family)));
         run(&self.external, &format!("local {} dev lo", REMOTE_PODS.prefix(family)));
         run(&self.far, &format!("default via {}", FAR_LINK.host(family, 2)));
         run(&self.far, &format!("local {} dev lo", FAR.prefix(family)));

@@ -15,6 +15,9 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::{deadline, leftovers};
 
+/// Parts of the names of the kernel's counters of lost packets.
+const LOSSES: [&str; 8] = ["Drop", "Discard", "Err", "Fail", "Filter", "NoRoutes", "Retrans", "Timeout"];
+
 /// A handle of a network namespace, with its loopback up.
 #[derive(Clone)]
 pub struct Netns {
@@ -102,6 +105,21 @@ impl Netns {
             self.inside(|| groups_are_joined(&read("if_inet6"), &read("igmp6")))
         };
         deadline::until_true("the kernel has joined the groups of all IPv6 addresses", is_settled);
+    }
+
+    /// What the kernel counted that may be a loss, and whom the namespace knows: for whoever reads why a test failed.
+    pub fn losses(&self) -> String {
+        let say =
+            |program: &str, arguments: &[&str]| match self.inside(|| Command::new(program).args(arguments).output()) {
+                Ok(output) => lossy(&output.stdout),
+                Err(error) => format!("{program}: {error}\n"),
+            };
+        let mut text = say("ip", &["neigh"]);
+        // Absolute, and without a history that others would see.
+        for line in say("nstat", &["-a", "-s"]).lines().filter(|line| LOSSES.iter().any(|word| line.contains(word))) {
+            writeln!(text, "{line}").expect("a string takes all");
+        }
+        text
     }
 
     /// Loads an nftables ruleset.

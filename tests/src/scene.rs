@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
-use crate::address::{BALANCERS, CLUSTER, FAMILIES, FAR_LINK, Family, UPLINK, family, vip};
+use crate::address::{BALANCERS, CLUSTER, FAMILIES, FAR_LINK, Family, LAST, UPLINK, family};
 use crate::agent::Agent;
 use crate::api::Api;
 use crate::apiserver::ApiServer;
@@ -17,6 +17,7 @@ use crate::deadline;
 use crate::dial::{Dial, Outcome};
 use crate::kubernetes::{Assets, Kubernetes};
 use crate::lab::{Lab, Setup};
+use crate::leftovers;
 use crate::manifest::{Folder, NODE, Service, Slice, ingress, node};
 use crate::serve::Server;
 
@@ -29,7 +30,7 @@ const BALANCER_PORTS: [u16; 5] = [53, 80, 443, 8080, 9999];
 /// What the balancer is called in answers.
 pub const BALANCER: &str = "balancer";
 
-/// The balancer's address that marks generations; the balancer answers on none of its ports.
+/// Which address of [`LAST`] marks generations; nobody outside answers on it.
 const MARKER_ADDRESS: u8 = 250;
 /// The first generation's port.
 const MARKER_PORT: u16 = 20_000;
@@ -127,8 +128,8 @@ impl Scene {
     /// Replaces the objects of one file (on an API server: creates or replaces them), and returns when new connections
     /// see them.
     ///
-    /// The file carries a marker as well, a Service that pod `a` answers on a port of this generation only: once it
-    /// is answered, what was written with it is in force.
+    /// The file carries a marker as well, a Service that pod `a` answers on a port of this generation only. Its row of
+    /// IPv6 is the last one that an apply writes: once it is answered, what was written with it is in force.
     #[track_caller]
     pub fn apply(&self, file: &str, objects: &[Value]) {
         let marker = self.generation.fetch_add(1, Ordering::SeqCst);
@@ -140,27 +141,31 @@ impl Scene {
             Some(server) => all.into_iter().for_each(|object| server.put(object)),
             None => self.manifests.write(file, &all),
         }
-        let at = vip(Family::V4, MARKER_ADDRESS, marker);
-        let client = &self.lab.pod("client").netns;
-        let mut last = None;
-        let seen = deadline::within(deadline::PATIENCE, || {
-            let outcome = Dial::from(client).tcp(at);
-            let is_seen = outcome.who() == Some("a");
-            last = Some(outcome);
-            is_seen.then_some(())
-        });
-        assert!(seen.is_some(), "{file} is not in force: {last:?}; the agent said\n{}", self.agent.log());
+        for family in [Family::V6, Family::V4] {
+            let at = SocketAddr::new(LAST.host(family, MARKER_ADDRESS), marker);
+            let mut last = None;
+            let seen = deadline::within(deadline::PATIENCE, || {
+                let outcome = self.dial().tcp(at);
+                let is_seen = outcome.who() == Some("a");
+                last = Some(outcome);
+                is_seen.then_some(())
+            });
+            assert!(seen.is_some(), "{file} is not in force: {at}: {last:?}");
+        }
     }
 
-    fn marker(&self, file: &str, port: u16) -> [Value; 2] {
+    fn marker(&self, file: &str, port: u16) -> [Value; 3] {
         let [high, low] = port.to_be_bytes();
-        let service = Service::new(&format!("marker-{file}"))
-            // One of its own: an API server refuses addresses that others have.
-            .cluster_ips(&[IpAddr::from([10, 96, high, low])])
-            .port("marker", "TCP", port, TARGET)
-            .ingress(ingress(BALANCERS.host(Family::V4, MARKER_ADDRESS), "VIP"));
-        let slice = service.slice("0").port("marker", "TCP", TARGET);
-        [service.object(), slice.endpoint(self.lab.pod_address("a", Family::V4), NODE).object()]
+        // Of its own: an API server refuses addresses that others have.
+        let own = [[10, 96, high, low].into(), [0xfd00, 0x10, 0x96, 0, 0, 0, 0, port].into()];
+        let entries = FAMILIES.map(|family| ingress(LAST.host(family, MARKER_ADDRESS), "VIP"));
+        let service = Service::new(&format!("marker-{file}")).cluster_ips(&own).port("marker", "TCP", port, TARGET);
+        let service = entries.into_iter().fold(service, Service::ingress);
+        let [v4, v6] = FAMILIES.map(|family| {
+            let slice = service.slice(suffix(family)).address_type(family).port("marker", "TCP", TARGET);
+            slice.endpoint(self.lab.pod_address("a", family), NODE).object()
+        });
+        [service.object(), v4, v6]
     }
 
     /// A Service on port 80 (TCP and UDP) of both families, with the given entries.
@@ -215,6 +220,16 @@ impl Scene {
         panic!("{to} is to be answered by {wanted:?}, but only {heard:?} did");
     }
 
+    /// Says what became of packets, for whoever has to find out why a test failed.
+    fn tell(&self) {
+        let counters = self.agent.ask(&["show", "counters"]);
+        eprintln!("--- counters of the agent:\n{}{}", counters.stdout, counters.stderr);
+        let netns = [&self.lab.node, &self.lab.external, &self.lab.pod("client").netns, &self.lab.pod("a").netns];
+        for netns in netns {
+            eprintln!("--- {} counted:\n{}", netns.name(), netns.losses());
+        }
+    }
+
     /// An address of the client pod, of the family of another address.
     pub fn client_address(&self, like: IpAddr) -> IpAddr {
         self.lab.pod_address("client", family(like))
@@ -223,17 +238,24 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
+        if std::thread::panicking() && !leftovers::is_interrupted() {
+            self.tell();
+        }
         self.servers.iter().for_each(Server::tell_to_stop);
     }
 }
 
 /// A slice of a [`Scene::service`] without endpoints.
 pub fn empty_slice(service: &Service, family: Family) -> Slice {
-    let slice = service.slice(match family {
+    service.slice(suffix(family)).address_type(family).port("web", "TCP", TARGET).port("dns", "UDP", TARGET)
+}
+
+/// What the name of a slice of one family ends in.
+const fn suffix(family: Family) -> &'static str {
+    match family {
         Family::V4 => "v4",
         Family::V6 => "v6",
-    });
-    slice.address_type(family).port("web", "TCP", TARGET).port("dns", "UDP", TARGET)
+    }
 }
 
 /// All addresses of the node, on both uplinks.
