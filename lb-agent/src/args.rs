@@ -201,8 +201,7 @@ pub struct SizeArgs {
 
     /// Slots of all pools (a backend has one in each, or many of a Maglev table), and as many endpoints of Services, at most
     /// 2,097,152. For both families together 80 B each are allocated at start, for pools and those that replace them, and
-    /// 8 B to 16 B for each of them, and half of that for each of --frontends-max (default: 24 MiB); endpoints take about
-    /// 100 B each when in use.
+    /// 4 B to 8 B for each of them and of --frontends-max (default: 22 MiB); endpoints take about 150 B each when in use.
     #[arg(long, value_name = "BACKENDS", default_value_t = Sizes::default().backends_max, value_parser = backends())]
     pub backends_max: u32,
 

@@ -12,8 +12,8 @@ use crate::addr::{Addr, Proto};
 use crate::flow::{self, Timeouts};
 use crate::parse::{Headers, TcpFlags};
 use crate::table::{
-    Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EdgeState, Flow, FlowKey, FlowState,
-    FrontendKey, MemberKey, PoolKey, Role, Scope, ScopeFlags, SourceRangeKey, Tuple,
+    Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EdgeState, EndpointKey, Flow, FlowKey,
+    FlowState, FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
 };
 use crate::verdict::Verdict;
 use crate::work::Pin;
@@ -92,9 +92,8 @@ pub trait Tables<A: Addr> {
     fn write_affinity(&self, key: &AffinityKey<A>, affinity: &Affinity<A>);
     /// Whether the source ranges of a frontend let this client in.
     fn is_source_allowed(&self, key: &SourceRangeKey<A>) -> bool;
-    /// Whether the address plays that role for any Service; or another one does that has the same
-    /// [`AddressBit`](crate::table::AddressBit).
-    fn may_be_ours(&self, addr: &A, role: Role) -> bool;
+    /// Whether this is an endpoint of any Service.
+    fn is_endpoint(&self, key: &EndpointKey<A>) -> bool;
     fn flow(&self, key: &FlowKey<A>) -> Option<Self::Flow>;
     /// Fails where the key exists.
     fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Result<(), InsertError>;
@@ -180,8 +179,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if !matches!(self.edge.client, Client::Workload) {
             return Verdict::Pass;
         }
-        let Tuple { dst, dport, .. } = &self.work.key.tuple;
-        if !self.tables.may_be_ours(dst, Role::EndpointPort(*dport)) {
+        let Work { key: FlowKey { tuple, .. }, endpoint_key, .. } = &mut *self.work;
+        (endpoint_key.addr, endpoint_key.port, endpoint_key.pad) = (tuple.dst, tuple.dport, 0);
+        if !self.tables.is_endpoint(endpoint_key) {
             return Verdict::Pass;
         }
         self.set_key(Direction::Request);

@@ -59,6 +59,9 @@ pub trait Note<A>: Copy {
 pub trait Fragments<A: Addr> {
     type Note: Note<A>;
 
+    /// Whether the address plays that role for any Service; or another one does that has the same
+    /// [`AddressBit`](crate::table::AddressBit).
+    fn may_be_ours(&self, addr: &A, role: Role) -> bool;
     fn note(&self, key: &FragmentKey<A>) -> Option<Self::Note>;
     /// Puts a note in the place of what is noted.
     fn write_note(&self, key: &FragmentKey<A>, fragment: &Fragment<A>);
@@ -177,7 +180,7 @@ fn go_round<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
 
 /// Whether the datagram may be one of ours, as far as a fragment without ports can tell.
 #[inline(never)]
-fn may_be_ours<A: Addr, T: Tables<A>>(tables: &T, key: &FragmentKey<A>) -> bool {
+fn may_be_ours<A: Addr, T: Fragments<A>>(tables: &T, key: &FragmentKey<A>) -> bool {
     let (addr, role) = match key.direction {
         Direction::Request => (&key.dst, Role::Frontend),
         Direction::Reply => (&key.src, Role::Endpoint),

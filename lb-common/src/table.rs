@@ -22,7 +22,9 @@ pub use flow::{
 pub use frontend::{
     Action, Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, ScopeFlags, Scopes, bpf_spin_lock,
 };
-pub use pool::{Backend, Member, MemberKey, MemberSets, MemberState, POOL_ELEMENTS_MAX, PoolElement, PoolKey};
+pub use pool::{
+    Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, POOL_ELEMENTS_MAX, PoolElement, PoolKey,
+};
 pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{
     Counter, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Evictions, FrontendAge, FrontendStats, Owner, RejectBucket,
@@ -30,7 +32,7 @@ pub use stats::{
 };
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// A key or value of a map: plain bytes without padding.
 ///
@@ -70,6 +72,8 @@ pub mod name {
     pub const POOLS6: &str = "pools6";
     pub const MEMBERS4: &str = "members4";
     pub const MEMBERS6: &str = "members6";
+    pub const ENDPOINTS4: &str = "endpoints4";
+    pub const ENDPOINTS6: &str = "endpoints6";
     pub const ADDRESSES4: &str = "addresses4";
     pub const ADDRESSES6: &str = "addresses6";
     pub const SOURCE_RANGES4: &str = "source_ranges4";
@@ -108,6 +112,9 @@ mod tests {
             size_of::<MemberKey<[u8; 4]>>(),
             size_of::<MemberKey<[u8; 16]>>(),
             size_of::<Member>(),
+            size_of::<EndpointKey<[u8; 4]>>(),
+            size_of::<EndpointKey<[u8; 16]>>(),
+            size_of::<Endpoint>(),
             size_of::<AddressBits>(),
             size_of::<SourceRangeKey<[u8; 4]>>(),
             size_of::<SourceRangeKey<[u8; 16]>>(),
@@ -137,10 +144,10 @@ mod tests {
         assert_eq!(
             (LAYOUT_VERSION, sizes),
             (
-                8,
+                7,
                 [
-                    8, 20, 12, 8, 40, 12, 24, 12, 24, 4, 8, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 20, 44, 24, 48,
-                    24, 16, 40, 16, 8, 8, 8, 16, 16
+                    8, 20, 12, 8, 40, 12, 24, 12, 24, 4, 8, 20, 4, 8, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 20, 44,
+                    24, 48, 24, 16, 40, 16, 8, 8, 8, 16, 16
                 ]
             )
         );

@@ -2,8 +2,8 @@
 
 use crate::addr::{Addr, Proto};
 use crate::table::{
-    Affinity, AffinityKey, DIRECT, Direction, Fate, Flow, FlowKey, FlowState, Fragment, FragmentKey, FrontendKey,
-    MemberKey, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment, FragmentKey,
+    FrontendKey, MemberKey, SourceRangeKey, Tuple,
 };
 
 /// What of a new flow is settled before a tuple is looked for.
@@ -34,8 +34,9 @@ pub struct Work<A> {
     pub(crate) other_key: FlowKey<A>,
     /// The entry that is being inserted.
     pub(crate) flow: Flow<A>,
-    /// The destination as the table of frontends knows it.
+    /// The destination as the tables of frontends and endpoints know it.
     pub(crate) frontend_key: FrontendKey<A>,
+    pub(crate) endpoint_key: EndpointKey<A>,
     /// The client as the table of source ranges knows it.
     pub(crate) source_key: SourceRangeKey<A>,
     pub(crate) affinity_key: AffinityKey<A>,
@@ -58,6 +59,7 @@ impl<A: Addr> Work<A> {
         let state = FlowState::New;
         let flow = Flow { to: tuple, frontend: 0, pool: 0, state, pad: [0; 3], last_seen_jiffies: 0 };
         let frontend_key = FrontendKey { addr, port: 0, proto: Proto::TCP, pad: 0 };
+        let endpoint_key = EndpointKey { addr, port: 0, pad: 0 };
         let source_key = SourceRangeKey::of_prefix(0, addr, 0);
         let affinity_key = AffinityKey { service_port: 0, client: addr };
         let affinity = Affinity { addr, port: 0, pad: 0, last_seen_secs: 0 };
@@ -73,6 +75,7 @@ impl<A: Addr> Work<A> {
             other_key: key,
             flow,
             frontend_key,
+            endpoint_key,
             source_key,
             affinity_key,
             affinity,

@@ -37,7 +37,7 @@ static PARKED_MAX: Global<u64> = Global::new(1 << 10);
 
 /// The length of `addresses4` and `addresses6`, a power of two.
 #[unsafe(no_mangle)]
-static ADDRESS_WORDS: Global<u64> = Global::new(1 << 18);
+static ADDRESS_WORDS: Global<u64> = Global::new(1 << 17);
 
 /// [`ADDRESS_WORDS`].
 #[inline(always)]

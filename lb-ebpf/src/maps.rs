@@ -7,16 +7,16 @@ use lb_common::forward::Work;
 use lb_common::fragment::Parked;
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, EmbryoBudget, Evictions, Flow,
-    FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner,
-    PoolElement, RejectBucket, Scopes, SourceRange,
+    AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, EmbryoBudget, Endpoint,
+    EndpointKey, Evictions, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats,
+    Member, MemberKey, Owner, PoolElement, RejectBucket, Scopes, SourceRange,
 };
 
 /// Elements of `counters`, with room for those to come.
 const COUNTERS_MAX: usize = 64;
 const FRONTENDS_MAX: usize = 1 << 16;
 const BACKENDS_MAX: usize = 1 << 18;
-const ADDRESS_WORDS: usize = 1 << 18;
+const ADDRESS_WORDS: usize = 1 << 17;
 const AFFINITY_MAX: usize = 1 << 16;
 const SOURCE_RANGES_MAX: usize = 1 << 16;
 const FLOWS_MAX: usize = 1 << 18;
@@ -28,6 +28,7 @@ type Sparse<K, V, const N: usize> = HashMap<K, V, N, { BPF_F_NO_PREALLOC as usiz
 pub type Frontends<A> = Sparse<FrontendKey<A>, Frontend, FRONTENDS_MAX>;
 pub type Pools<A> = Array<PoolElement<A>, BACKENDS_MAX, { BPF_F_MMAPABLE as usize }>;
 pub type Members<A> = Sparse<MemberKey<A>, Member, BACKENDS_MAX>;
+pub type Endpoints<A> = Sparse<EndpointKey<A>, Endpoint, BACKENDS_MAX>;
 pub type Addresses = Array<AddressBits, ADDRESS_WORDS, { BPF_F_MMAPABLE as usize }>;
 /// What a prefix of `source_ranges` is made of: a [`lb_common::table::SourceRangeKey`] without its length.
 #[repr(C)]
@@ -66,6 +67,12 @@ static pools6: Pools<V6> = Array::new();
 static members4: Members<V4> = HashMap::new();
 #[btf_map]
 static members6: Members<V6> = HashMap::new();
+
+/// What is an endpoint of any Service.
+#[btf_map]
+static endpoints4: Endpoints<V4> = HashMap::new();
+#[btf_map]
+static endpoints6: Endpoints<V6> = HashMap::new();
 
 /// Which addresses frontends and endpoints have, as bits.
 #[btf_map]
@@ -159,6 +166,7 @@ pub trait FamilyMaps: Unreachable {
     fn frontends() -> &'static Frontends<Self>;
     fn pools() -> &'static Pools<Self>;
     fn members() -> &'static Members<Self>;
+    fn endpoints() -> &'static Endpoints<Self>;
     fn addresses() -> &'static Addresses;
     fn source_ranges() -> &'static SourceRanges<Self>;
     fn affinity() -> &'static Affinities<Self>;
@@ -170,7 +178,7 @@ pub trait FamilyMaps: Unreachable {
 }
 
 macro_rules! family_maps {
-    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $addresses:ident, $source_ranges:ident, $affinity:ident, $flows:ident, $fragments:ident, $embryos:ident, $ring:ident, $work:ident) => {
+    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $addresses:ident, $source_ranges:ident, $affinity:ident, $flows:ident, $fragments:ident, $embryos:ident, $ring:ident, $work:ident) => {
         impl FamilyMaps for $addr {
             #[inline(always)]
             fn frontends() -> &'static Frontends<Self> {
@@ -183,6 +191,10 @@ macro_rules! family_maps {
             #[inline(always)]
             fn members() -> &'static Members<Self> {
                 &$members
+            }
+            #[inline(always)]
+            fn endpoints() -> &'static Endpoints<Self> {
+                &$endpoints
             }
             #[inline(always)]
             fn addresses() -> &'static Addresses {
@@ -219,5 +231,5 @@ macro_rules! family_maps {
         }
     };
 }
-family_maps!(V4: frontends4, pools4, members4, addresses4, source_ranges4, affinity4, flows4, fragments4, embryos4, embryo_ring4, work4);
-family_maps!(V6: frontends6, pools6, members6, addresses6, source_ranges6, affinity6, flows6, fragments6, embryos6, embryo_ring6, work6);
+family_maps!(V4: frontends4, pools4, members4, endpoints4, addresses4, source_ranges4, affinity4, flows4, fragments4, embryos4, embryo_ring4, work4);
+family_maps!(V6: frontends6, pools6, members6, endpoints6, addresses6, source_ranges6, affinity6, flows6, fragments6, embryos6, embryo_ring6, work6);

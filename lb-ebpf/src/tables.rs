@@ -6,11 +6,11 @@ use core::ptr::{addr_of, addr_of_mut};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::forward::{Client, Env as _, Event, FlowRef, InsertError, Tables, Work};
 use lb_common::table::{
-    AddressBit, Affinity, AffinityKey, Backend, Counter, CounterValue, Flow, FlowKey, FlowState, FrontendKey,
-    FrontendStats, MemberKey, PoolKey, Role, Scope, Scopes, SourceRangeKey, Tuple, edge_index,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, EndpointKey, Flow, FlowKey, FlowState, FrontendKey,
+    FrontendStats, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple, edge_index,
 };
 
-use crate::env::{Kernel, address_words, embryos_max};
+use crate::env::{Kernel, embryos_max};
 use crate::maps::{self, FamilyMaps, Source};
 use crate::skb::copy_words;
 
@@ -198,11 +198,8 @@ impl<A: FamilyMaps> Tables<A> for Maps {
     }
 
     #[inline(always)]
-    fn may_be_ours(&self, addr: &A, role: Role) -> bool {
-        let AddressBit { word, mask } = AddressBit::of(addr, role, address_words());
-        // SAFETY: array elements live as long as the map; one aligned word is read.
-        let bits = A::addresses().get_ptr(word).map_or(0, |word| unsafe { addr_of!((*word).bits).read_volatile() });
-        bits & mask != 0
+    fn is_endpoint(&self, key: &EndpointKey<A>) -> bool {
+        A::endpoints().get_ptr(key).is_some()
     }
 
     #[inline(always)]

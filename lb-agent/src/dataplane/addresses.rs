@@ -1,5 +1,4 @@
-//! The maps `addresses4` and `addresses6`, written through a memory mapping: sets of bits, of which each address has one for
-//! each role.
+//! The maps `addresses4` and `addresses6`, written through a memory mapping: sets of bits, of which each address has one.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -10,14 +9,13 @@ use lb_common::table::{AddressBit, AddressBits, Role};
 use super::mapped::Array;
 use super::{Error, Sizes};
 
-/// Bits for each address that there may be: when all are there, one stranger in sixteen has the bit of one.
-const BITS_PER_ADDRESS: u64 = 16;
+/// Bits for each row that there may be: when all are there, one address in sixteen has the bit of another.
+const BITS_PER_ROW: u64 = 16;
 
 /// Elements of a table of addresses.
 pub fn address_words(sizes: &Sizes) -> u32 {
-    // An endpoint is noted with its port and without.
-    let addresses = u64::from(sizes.frontends_max) + 2 * u64::from(sizes.backends_max);
-    let words = (addresses * BITS_PER_ADDRESS).div_ceil(u64::BITS.into()).next_power_of_two();
+    let rows = u64::from(sizes.frontends_max) + u64::from(sizes.backends_max);
+    let words = (rows * BITS_PER_ROW).div_ceil(u64::BITS.into()).next_power_of_two();
     u32::try_from(words).unwrap_or(u32::MAX).min(AddressBit::WORDS_MAX)
 }
 
@@ -68,11 +66,11 @@ mod tests {
     fn there_are_bits_enough_for_all_rows() {
         let sizes = |frontends_max, backends_max| Sizes { frontends_max, backends_max, ..Sizes::default() };
         for (sizes, words) in [
-            (Sizes::default(), 1 << 18),
+            (Sizes::default(), 1 << 17),
             (sizes(1, 1), 1),
-            (sizes(1_024, 4_096), 1 << 12),
-            (sizes(2 << 10, 3 << 10), 1 << 11),
-            (sizes(2 << 10, (3 << 10) + 1), 1 << 12),
+            (sizes(1_024, 4_096), 1 << 11),
+            (sizes(1 << 10, 3 << 10), 1 << 10),
+            (sizes(1 << 10, (3 << 10) + 1), 1 << 11),
             // As many as the hash can name.
             (sizes(1 << 30, 1 << 30), 1 << 26),
         ] {

@@ -69,7 +69,7 @@ impl BpfDataplane {
     /// first full state is in the tables: the maps that were in use go on until then.
     pub fn activate(&mut self) -> Result<(), Error> {
         if self.are_adopted {
-            self.refresh_addresses()?;
+            self.refresh_indexes()?;
         }
         if let Some(replaced) = &self.replaced {
             let edges = self.links.attached().into_iter().map(|attachment| attachment.ifindex);
@@ -134,11 +134,11 @@ impl BpfDataplane {
         &mut self.ebpf
     }
 
-    /// Makes the tables of addresses say what members and frontends say: what an earlier agent may have left half done, and what has
+    /// Makes the indexes say what members and frontends say: what an earlier agent may have left half done, and what has
     /// gone since.
-    pub fn refresh_addresses(&self) -> Result<(), Error> {
-        self.maps.v4.refresh_addresses()?;
-        self.maps.v6.refresh_addresses()
+    pub fn refresh_indexes(&self) -> Result<(), Error> {
+        self.maps.v4.refresh_indexes()?;
+        self.maps.v6.refresh_indexes()
     }
 
     /// Looks at some flows, and deletes those that are over. What was found, once all have been looked at.

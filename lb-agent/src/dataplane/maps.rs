@@ -8,9 +8,9 @@ use std::path::Path;
 
 use lb_common::addr::Addr;
 use lb_common::table::{
-    Affinity, AffinityKey, Counter, CounterValue, EdgeState, Flow, FlowKey, Fragment, FragmentKey, Frontend,
-    FrontendKey, FrontendStats, Member, MemberKey, Owner, Role, SourceRange, SourceRangeKey, TableType, edge_index,
-    name,
+    Affinity, AffinityKey, Counter, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
+    FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Role, SourceRange, SourceRangeKey,
+    TableType, edge_index, name,
 };
 use zerocopy::FromBytes;
 
@@ -98,20 +98,22 @@ pub fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
 }
 
 /// The maps of a family, in the order of [`FamilyMaps`].
-const FAMILY4: [&str; 8] = [
+const FAMILY4: [&str; 9] = [
     name::FRONTENDS4,
     name::POOLS4,
     name::MEMBERS4,
+    name::ENDPOINTS4,
     name::ADDRESSES4,
     name::SOURCE_RANGES4,
     name::AFFINITY4,
     name::FLOWS4,
     name::FRAGMENTS4,
 ];
-const FAMILY6: [&str; 8] = [
+const FAMILY6: [&str; 9] = [
     name::FRONTENDS6,
     name::POOLS6,
     name::MEMBERS6,
+    name::ENDPOINTS6,
     name::ADDRESSES6,
     name::SOURCE_RANGES6,
     name::AFFINITY6,
@@ -124,7 +126,9 @@ pub struct FamilyMaps<A> {
     pub frontends: Table<FrontendKey<A>, Frontend>,
     pub pools: PoolArray<A>,
     pub members: Table<MemberKey<A>, Member>,
-    /// An index over `members` and `frontends`, kept by [`FamilyMaps::perform`] and [`FamilyMaps::refresh_addresses`].
+    /// An index over `members`, kept by [`FamilyMaps::perform`] and [`FamilyMaps::refresh_indexes`].
+    endpoints: Table<EndpointKey<A>, Endpoint>,
+    /// An index over `members` and `frontends`, kept likewise.
     addresses: AddressSet,
     source_ranges: Table<SourceRangeKey<A>, SourceRange>,
     pub affinity: Table<AffinityKey<A>, Affinity<A>>,
@@ -133,12 +137,13 @@ pub struct FamilyMaps<A> {
 }
 
 impl<A: Addr> FamilyMaps<A> {
-    fn open(directory: &Path, names: [&'static str; 8]) -> Result<Self, Error> {
-        let [frontends, pools, members, addresses, source_ranges, affinity, flows, fragments] = names;
+    fn open(directory: &Path, names: [&'static str; 9]) -> Result<Self, Error> {
+        let [frontends, pools, members, endpoints, addresses, source_ranges, affinity, flows, fragments] = names;
         Ok(Self {
             frontends: Table::open(directory, frontends, "--frontends-max")?,
             pools: PoolArray::open(directory, pools)?,
             members: Table::open(directory, members, "--backends-max")?,
+            endpoints: Table::open(directory, endpoints, "--backends-max")?,
             addresses: AddressSet::open(directory, addresses)?,
             source_ranges: Table::open(directory, source_ranges, "--source-ranges-max")?,
             affinity: Table::open(directory, affinity, "--affinity-max")?,
@@ -161,7 +166,9 @@ impl<A: Addr> FamilyMaps<A> {
         match op {
             FamilyOp::UpsertPools(rows) => self.pools.upsert(rows),
             FamilyOp::UpsertMembers(rows) => {
-                self.addresses.note(rows.iter().flat_map(|(key, _)| answering(key)))?;
+                self.note_endpoints(rows.iter().map(|(key, _)| endpoint(key)))?;
+                // Behind them, who may have brought the indexes up to date: with rows that are there already.
+                self.addresses.note(rows.iter().map(|(key, _)| answering(key)))?;
                 self.members.upsert(rows, 0)
             }
             FamilyOp::UpsertSourceRanges(rows) => self.source_ranges.upsert(rows, 0),
@@ -176,11 +183,40 @@ impl<A: Addr> FamilyMaps<A> {
         }
     }
 
-    /// Makes the index say what `members` and `frontends` say.
-    pub fn refresh_addresses(&self) -> Result<(), Error> {
+    /// Notes endpoints before anything can ask for them. Those that have gone stay until they are swept: until then a
+    /// connection to what was an endpoint costs a flow.
+    fn note_endpoints(&self, keys: impl Iterator<Item = EndpointKey<A>>) -> Result<(), Error> {
+        let mut keys: Vec<_> = keys.collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let rows: Vec<_> = keys.into_iter().map(|key| (key, Endpoint { flags: 0 })).collect();
+        match self.endpoints.upsert(&rows, 0) {
+            Err(Error::Full { .. }) => {
+                self.refresh_indexes()?;
+                self.endpoints.upsert(&rows, 0)
+            }
+            result => result,
+        }
+    }
+
+    /// Makes the indexes say what `members` and `frontends` say.
+    pub fn refresh_indexes(&self) -> Result<(), Error> {
         let (members, frontends) = (self.members.dump()?, self.frontends.dump()?);
-        let answering = members.iter().flat_map(|(key, _)| answering(key));
-        self.addresses.refresh(answering.chain(frontends.iter().map(|(key, _)| dialled(key))))
+        let answering = members.iter().map(|(key, _)| answering(key));
+        self.addresses.refresh(answering.chain(frontends.iter().map(|(key, _)| dialled(key))))?;
+        self.refresh_endpoints(members.iter().map(|(key, _)| endpoint(key)).collect())
+    }
+
+    fn refresh_endpoints(&self, mut wanted: Vec<EndpointKey<A>>) -> Result<(), Error> {
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut found: Vec<_> = self.endpoints.dump()?.into_iter().map(|(key, _)| key).collect();
+        found.sort_unstable();
+        let gone: Vec<_> = found.iter().filter(|key| wanted.binary_search(key).is_err()).copied().collect();
+        self.endpoints.delete(&gone)?;
+        wanted.retain(|key| found.binary_search(key).is_err());
+        let new: Vec<_> = wanted.into_iter().map(|key| (key, Endpoint { flags: 0 })).collect();
+        self.endpoints.upsert(&new, 0)
     }
 
     /// Copies flows that `self` does not have yet out of another table of the same layout.
@@ -196,9 +232,14 @@ impl<A: Addr> FamilyMaps<A> {
     }
 }
 
-/// The address that a member answers from, as a fragment and as a pod may ask for it.
-const fn answering<A: Addr>(member: &MemberKey<A>) -> [(A, Role); 2] {
-    [(member.addr, Role::Endpoint), (member.addr, Role::EndpointPort(member.port))]
+/// The endpoint that a member is.
+const fn endpoint<A: Addr>(member: &MemberKey<A>) -> EndpointKey<A> {
+    EndpointKey { addr: member.addr, port: member.port, pad: 0 }
+}
+
+/// The address that a member answers from.
+const fn answering<A: Addr>(member: &MemberKey<A>) -> (A, Role) {
+    (member.addr, Role::Endpoint)
 }
 
 /// The address that a frontend is dialled at.

@@ -12,8 +12,8 @@ use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
 };
 use lb_common::table::{
-    AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Evictions, Flow, FlowKey,
-    Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner,
+    AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Endpoint, EndpointKey, Evictions,
+    Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner,
     POOL_ELEMENTS_MAX, PoolElement, RejectBucket, Scopes, SourceRange, SourceRangeKey, name,
 };
 
@@ -57,7 +57,7 @@ pub const fn pool_elements(sizes: &Sizes) -> u32 {
 }
 
 /// Every pinned map with the shape that this version wants.
-fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 25] {
+fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 27] {
     type V4 = [u8; 4];
     type V6 = [u8; 16];
     let (hash, lru) = (BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32);
@@ -73,6 +73,8 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 25] {
         (name::POOLS6, shape::<u32, PoolElement<V6>>(array, pool_elements(sizes), BPF_F_MMAPABLE)),
         (name::MEMBERS4, shape::<MemberKey<V4>, Member>(hash, backends_max, BPF_F_NO_PREALLOC)),
         (name::MEMBERS6, shape::<MemberKey<V6>, Member>(hash, backends_max, BPF_F_NO_PREALLOC)),
+        (name::ENDPOINTS4, shape::<EndpointKey<V4>, Endpoint>(hash, backends_max, BPF_F_NO_PREALLOC)),
+        (name::ENDPOINTS6, shape::<EndpointKey<V6>, Endpoint>(hash, backends_max, BPF_F_NO_PREALLOC)),
         (name::ADDRESSES4, shape::<u32, AddressBits>(array, address_words, BPF_F_MMAPABLE)),
         (name::ADDRESSES6, shape::<u32, AddressBits>(array, address_words, BPF_F_MMAPABLE)),
         (name::SOURCE_RANGES4, shape::<SourceRangeKey<V4>, SourceRange>(trie, source_ranges_max, BPF_F_NO_PREALLOC)),
@@ -95,7 +97,7 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 25] {
 }
 
 /// The names of all pinned maps.
-pub fn map_names() -> [&'static str; 25] {
+pub fn map_names() -> [&'static str; 27] {
     wanted(&Sizes::default()).map(|(name, _)| name)
 }
 

@@ -307,8 +307,8 @@ impl<D: Attach> Agent<D> {
     }
 
     fn audit(&mut self) {
-        if let Err(error) = self.dataplane.refresh_addresses() {
-            tracing::warn!(%error, "audit: the tables of addresses were not brought up to date");
+        if let Err(error) = self.dataplane.refresh_indexes() {
+            tracing::warn!(%error, "audit: the indexes of endpoints and addresses were not brought up to date");
         }
         match self.controller.audit(&mut self.dataplane) {
             Ok(0) => tracing::debug!("audit: the tables are as written"),

@@ -18,8 +18,8 @@ pub trait Attach: Dataplane {
     fn attached(&self) -> BTreeSet<(u32, Class)>;
     /// Looks at some flows, and deletes those that are over. What was found, once all have been looked at.
     fn collect(&mut self) -> Result<Option<Garbage>, Error>;
-    /// Makes the tables of addresses say what members and frontends say.
-    fn refresh_addresses(&mut self) -> Result<(), Error>;
+    /// Makes the indexes of endpoints and addresses say what members and frontends say.
+    fn refresh_indexes(&mut self) -> Result<(), Error>;
 }
 
 impl Attach for BpfDataplane {
@@ -43,8 +43,8 @@ impl Attach for BpfDataplane {
         Self::collect(self)
     }
 
-    fn refresh_addresses(&mut self) -> Result<(), Error> {
-        Self::refresh_addresses(self)
+    fn refresh_indexes(&mut self) -> Result<(), Error> {
+        Self::refresh_indexes(self)
     }
 }
 

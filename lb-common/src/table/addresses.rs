@@ -1,10 +1,9 @@
-//! Addresses: does one play a role for any Service? What is asked before anything is spent on a packet to no frontend.
+//! Addresses: does one play a role for any Service, on whatever port? All that can be asked of a fragment without ports.
 //!
 //! The tables are sets of bits, of which a hash names one for each address and role. Another one may have the same bit:
 //! then a foreign fragment that overtakes its first one waits for it, and a foreign first one leaves a note, as those to
-//! one of our addresses on a port that is not ours do; and a foreign connection of a pod costs a flow, as one to an
-//! endpoint does. All go on as they came. That is all that can be had by choosing an address for its bit, so the hash
-//! needs no secret.
+//! one of our addresses on a port that is not ours do, and both go on as they came. That is all that can be had by
+//! choosing an address for its bit, so the hash needs no secret.
 
 use super::table_type;
 use crate::addr::Addr;
@@ -20,23 +19,10 @@ table_type! {
 /// What an address is dialled or answers as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// On some port: packets to it may be translated where they come in.
+    /// Packets to it may be translated where they come in.
     Frontend,
-    /// On some port: packets from it may be translated where they go out.
+    /// Packets from it may be translated where they go out.
     Endpoint,
-    /// On this port, host order, whatever the protocol: a pod that dials it directly needs a tuple of its own.
-    EndpointPort(u16),
-}
-
-impl Role {
-    #[inline(always)]
-    const fn seed(self) -> u32 {
-        match self {
-            Self::Frontend => 0,
-            Self::Endpoint => 1,
-            Self::EndpointPort(port) => 2 + port as u32,
-        }
-    }
 }
 
 /// The bit of an address in a role.
@@ -54,7 +40,7 @@ impl AddressBit {
     /// Its bit in a table of so many words, a power of two.
     #[inline(always)]
     pub fn of<A: Addr>(addr: &A, role: Role, words: u32) -> Self {
-        let hash = finish(addr.mix_into(role.seed()), size_of::<A>() as u32);
+        let hash = finish(addr.mix_into(role as u32), size_of::<A>() as u32);
         Self { word: (hash / u64::BITS) & (words - 1), mask: 1 << (hash % u64::BITS) }
     }
 }
@@ -70,7 +56,7 @@ mod tests {
         const ROWS: u32 = 1 << 12;
         const WORDS: u32 = ROWS * 16 / u64::BITS;
         fn is_spread<A: Addr>(addr: impl Fn(u32) -> A) {
-            for role in [Role::Frontend, Role::Endpoint, Role::EndpointPort(8080)] {
+            for role in [Role::Frontend, Role::Endpoint] {
                 let mut table = [0_u64; WORDS as usize];
                 let bits = (0..ROWS).map(|number| AddressBit::of(&addr(number), role, WORDS));
                 bits.for_each(|AddressBit { word, mask }| table[word as usize] |= mask);
@@ -89,26 +75,13 @@ mod tests {
         is_spread(|number| ((0xfd00_u128 << 112) + (u128::from(number) << 64) + 1).to_be_bytes());
     }
 
-    /// Node ports and pods that serve many: the ports of one address.
-    #[test]
-    fn ports_of_an_address_spread_over_the_bits() {
-        let bits = (1..=8_192).map(|port| AddressBit::of(&[10, 244, 1, 7], Role::EndpointPort(port), 1 << 11));
-        let mut table = [0_u64; 1 << 11];
-        bits.for_each(|AddressBit { word, mask }| table[word as usize] |= mask);
-        let set: u32 = table.iter().map(|bits| bits.count_ones()).sum();
-        // 131,072 x (1 - e^(-1/16)) = 7,941, with a standard deviation of 15.
-        assert!((7_866..=8_016).contains(&set), "{set} bits of 8,192 ports");
-    }
-
     #[test]
     fn a_role_is_another_bit() {
         let same = (0..1_000_u32).filter(|number| {
             let of = |role| AddressBit::of(&number.to_be_bytes(), role, 1 << 10);
-            let [frontend, endpoint, port, next] =
-                [Role::Frontend, Role::Endpoint, Role::EndpointPort(80), Role::EndpointPort(81)].map(of);
-            frontend == endpoint || endpoint == port || port == next
+            of(Role::Frontend) == of(Role::Endpoint)
         });
-        assert!(same.count() <= 2);
+        assert!(same.count() <= 1);
     }
 
     #[test]

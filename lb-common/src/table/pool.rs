@@ -55,6 +55,23 @@ table_type! {
         pub pad: u16,
     }
 
+    /// Key of `endpoints4` and `endpoints6`: is this an endpoint of any Service? Of whatever protocol: what a protocol too
+    /// many costs is a flow. Exact, where [`AddressBits`](super::AddressBits) are not: each answer of a pod's UDP server asks
+    /// for its client, and a stranger who is taken for an endpoint would leave a half-open flow.
+    #[repr(align(4))]
+    pub struct EndpointKey<A> {
+        pub addr: A,
+        /// Host order.
+        pub port: u16,
+        pub pad: u16,
+    }
+
+    /// Value of `endpoints4` and `endpoints6`; that there is one says it all.
+    pub struct Endpoint {
+        /// 0.
+        pub flags: u32,
+    }
+
     /// Value of `members4` and `members6`.
     pub struct Member {
         pub state: MemberState,

@@ -5,10 +5,10 @@ use core::intrinsics::{self, AtomicOrdering};
 use core::ptr::{addr_of, addr_of_mut};
 
 use lb_common::fragment::{Fragments, Note, Parked};
-use lb_common::table::{Fate, Fragment, FragmentKey, Tuple};
+use lb_common::table::{AddressBit, Fate, Fragment, FragmentKey, Role, Tuple};
 
 use super::{BPF_NOEXIST, Maps};
-use crate::env::parked_max;
+use crate::env::{address_words, parked_max};
 use crate::maps::{self, FamilyMaps};
 use crate::skb::copy_words;
 
@@ -53,6 +53,14 @@ impl<A: Copy> Note<A> for NoteElement<A> {
 
 impl<A: FamilyMaps> Fragments<A> for Maps {
     type Note = NoteElement<A>;
+
+    #[inline(always)]
+    fn may_be_ours(&self, addr: &A, role: Role) -> bool {
+        let AddressBit { word, mask } = AddressBit::of(addr, role, address_words());
+        // SAFETY: array elements live as long as the map; one aligned word is read.
+        let bits = A::addresses().get_ptr(word).map_or(0, |word| unsafe { addr_of!((*word).bits).read_volatile() });
+        bits & mask != 0
+    }
 
     #[inline(always)]
     fn note(&self, key: &FragmentKey<A>) -> Option<NoteElement<A>> {

@@ -1,6 +1,6 @@
 //! A pod that dials an endpoint itself, before, after and while it talks to it through a frontend: the two never meet.
 
-use lb_common::table::{Counter, Role};
+use lb_common::table::Counter;
 
 use super::Case;
 use super::scene::{ACK, FIN, RST, SYN, SYN_ACK, Scene, UDP};
@@ -12,7 +12,6 @@ pub const CASES: &[Case] = &[
     ("direct_connection_second", direct_connection_second),
     ("direct_connection_that_has_ended", direct_connection_that_has_ended),
     ("direct_connections_to_others_are_not_noted", direct_connections_to_others_are_not_noted),
-    ("who_has_the_bit_of_an_endpoint_is_not_changed", who_has_the_bit_of_an_endpoint_is_not_changed),
     ("sctp_keeps_its_port_when_all_is_taken", sctp_keeps_its_port_when_all_is_taken),
     ("icmp_error_about_a_direct_connection", icmp_error_about_a_direct_connection),
 ];
@@ -86,20 +85,6 @@ fn direct_connections_to_others_are_not_noted(scene: &mut Scene<'_>) {
     scene.untouched(Program::UplinkIngress, &Described::new(SYN, client, backend));
     scene.untouched(Program::WorkloadIngress, &Described::new(ACK, client, backend));
     assert!(scene.machine().flows().is_empty());
-}
-
-/// It costs a flow, as one to an endpoint does, and that is all.
-fn who_has_the_bit_of_an_endpoint_is_not_changed(scene: &mut Scene<'_>) {
-    let (client, backend) = (scene.net.client(), scene.net.backend());
-    let twin = (scene.net.twin(backend.0, Role::EndpointPort(backend.1)), backend.1);
-    for (opening, answer, rest) in PAIRS {
-        scene.service(opening, &[backend]);
-        assert_eq!(scene.request(opening), (client, backend));
-        scene.untouched(Program::WorkloadIngress, &Described::new(opening, client, twin));
-        scene.untouched(Program::WorkloadEgress, &Described::new(answer, twin, client));
-        scene.untouched(Program::WorkloadIngress, &Described::new(rest, client, twin));
-    }
-    assert_eq!(scene.counters()[&Counter::DirectNoted], 2);
 }
 
 /// A changed port would need a new CRC32c, so nothing can be done for it; nothing is dropped.

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use lb_common::addr::Proto;
 use lb_common::fragment::{FRAGMENT_SECS, PARKED_LEN_MAX};
-use lb_common::table::{Counter, Role, Scope};
+use lb_common::table::{AddressBit, Counter, Role, Scope};
 use lb_common::verdict::Action;
 
 use super::Case;
 use super::scene::{Net, SYN, Scene, UDP};
-use crate::machine::{PARKED_MAX, Program};
+use crate::machine::{ADDRESS_WORDS, PARKED_MAX, Program};
 use crate::packet::{Answer, Described, End, cut, read};
 
 pub const CASES: &[Case] = &[
@@ -276,13 +276,26 @@ fn only_what_may_be_ours_waits(scene: &mut Scene<'_>) {
     assert_eq!(scene.machine().replayed(), [expected], "as long as may be");
 }
 
+/// An address that plays no role, but has the bit of one that does.
+fn twin(net: Net, of: IpAddr, role: Role) -> IpAddr {
+    let bit = |addr| match addr {
+        IpAddr::V4(addr) => AddressBit::of(&addr.octets(), role, ADDRESS_WORDS),
+        IpAddr::V6(addr) => AddressBit::of(&addr.octets(), role, ADDRESS_WORDS),
+    };
+    let mut others = (0_u32..).map(|number| match net {
+        Net::V4 => IpAddr::V4((0x0b00_0000 + number).into()),
+        Net::V6 => IpAddr::V6(((0x2001_0db8_u128 << 96) + u128::from(number)).into()),
+    });
+    others.find(|other| bit(*other) == bit(of)).expect("there are more addresses than bits")
+}
+
 /// Nothing becomes of it but what becomes of one of our addresses on a port that is not ours: whatever the order, all goes
 /// on as it came, the first fragment before the others.
 fn who_has_the_bit_of_ours_goes_on_as_it_came(scene: &mut Scene<'_>) {
     let (net, client, vip, backend) = (scene.net, scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(UDP, &[backend]);
-    let to = [(net.twin(vip.0, Role::Frontend), 80), (vip.0, 9)];
-    let from = [(net.twin(backend.0, Role::Endpoint), 8080), (backend.0, 9)];
+    let to = [(twin(net, vip.0, Role::Frontend), 80), (vip.0, 9)];
+    let from = [(twin(net, backend.0, Role::Endpoint), 8080), (backend.0, 9)];
     let requests = [Program::WorkloadIngress, Program::UplinkIngress]
         .into_iter()
         .flat_map(|program| to.map(|to| (program, client, to)));

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::Proto;
 use lb_common::table::{
-    AddressBit, Backend, Counter, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState,
-    Mode, Origin, PoolKey, Role, Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
+    Backend, Counter, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
+    PoolKey, Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
 };
 use lb_common::verdict::Action;
 
-use crate::machine::{ADDRESS_WORDS, Machine, Program};
+use crate::machine::{Machine, Program};
 use crate::packet::{Answer, Described, End, Read, Transport, read};
 
 /// An address family of a case.
@@ -22,19 +22,6 @@ pub enum Net {
 }
 
 impl Net {
-    /// An address that plays no role, but has the bit of one that does.
-    pub fn twin(self, of: IpAddr, role: Role) -> IpAddr {
-        let bit = |addr| match addr {
-            IpAddr::V4(addr) => AddressBit::of(&addr.octets(), role, ADDRESS_WORDS),
-            IpAddr::V6(addr) => AddressBit::of(&addr.octets(), role, ADDRESS_WORDS),
-        };
-        let mut others = (0_u32..).map(|number| match self {
-            Self::V4 => IpAddr::V4((0x0b00_0000 + number).into()),
-            Self::V6 => IpAddr::V6(((0x2001_0db8_u128 << 96) + u128::from(number)).into()),
-        });
-        others.find(|other| bit(*other) == bit(of)).expect("there are more addresses than bits")
-    }
-
     /// The address of host `host` in the network of the tests.
     pub fn host(self, host: u8) -> IpAddr {
         match self {

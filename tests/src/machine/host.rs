@@ -15,8 +15,8 @@ use lb_common::parse::ETHERTYPE_IPV4;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    AddressBit, Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EmbryoBudget, Flow, FlowKey,
-    FlowState, Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Role, Scope, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EmbryoBudget, EndpointKey, Flow, FlowKey,
+    FlowState, Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
 };
 use lb_common::{checksum, verdict::Action};
 
@@ -27,7 +27,7 @@ const EMBRYOS_MAX: usize = 2_048;
 /// Fragments that may wait, as on a [`KernelMachine`](super::KernelMachine).
 pub const PARKED_MAX: u32 = 16;
 /// Elements of a table of addresses, as on a [`KernelMachine`](super::KernelMachine).
-pub const ADDRESS_WORDS: u32 = 1 << 12;
+pub const ADDRESS_WORDS: u32 = 1 << 11;
 
 /// Ticks per second of the host machine's clock, which has run for a while, as a kernel's has.
 const TICKS_PER_SEC: u64 = 100;
@@ -424,15 +424,9 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
         let is_in = |range: &SourceRangeKey<A>| range.frontend == client.frontend && range.contains(&client.addr);
         A::state(self).config.source_ranges.keys().any(is_in)
     }
-    fn may_be_ours(&self, addr: &A, role: Role) -> bool {
-        let FamilyTables { frontends, members, .. } = &A::state(self).config;
-        let bit = |addr: &A, role| AddressBit::of(addr, role, ADDRESS_WORDS);
-        let asked = bit(addr, role);
-        let is_dialled = frontends.keys().any(|frontend| bit(&frontend.addr, Role::Frontend) == asked);
-        is_dialled
-            || members.keys().any(|MemberKey { addr, port, .. }| {
-                [Role::Endpoint, Role::EndpointPort(*port)].iter().any(|role| bit(addr, *role) == asked)
-            })
+    fn is_endpoint(&self, key: &EndpointKey<A>) -> bool {
+        let members = &A::state(self).config.members;
+        members.keys().any(|member| (member.addr, member.port) == (key.addr, key.port))
     }
     fn flow(&self, key: &FlowKey<A>) -> Option<Entry<A>> {
         A::state(self).flows.borrow().get(key).map(|entry| Entry(entry))

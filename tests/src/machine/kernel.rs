@@ -181,7 +181,7 @@ impl Machine for KernelMachine {
         for op in ops {
             self.dataplane.perform(&op).expect("writing the tables");
         }
-        self.dataplane.refresh_addresses().expect("writing the indexes");
+        self.dataplane.refresh_indexes().expect("writing the indexes");
         assert_eq!(&self.dataplane.dump().expect("dumping the tables"), tables, "the tables read back");
     }
 

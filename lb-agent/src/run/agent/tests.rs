@@ -85,7 +85,7 @@ impl Attach for FakeNode {
         Ok(self.walks.is_multiple_of(3).then_some(Garbage { flows4: 7, flows6: 1, collected: 2, ..Garbage::default() }))
     }
 
-    fn refresh_addresses(&mut self) -> Result<(), Error> {
+    fn refresh_indexes(&mut self) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -2,11 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 
+use lb_agent::dataplane::FamilyTables;
 use lb_common::addr::Addr;
 use lb_common::fragment::{Fragments, Note, PARKED_LEN_MAX, Parked};
-use lb_common::table::{Direction, Fate, Fragment, FragmentKey, Tuple};
+use lb_common::table::{AddressBit, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
 
-use super::{HostFamily, HostMachine, PARKED_MAX};
+use super::{ADDRESS_WORDS, HostFamily, HostMachine, PARKED_MAX};
 
 pub const fn nobodys_place() -> Parked {
     Parked {
@@ -56,6 +57,13 @@ impl<A: Addr> Note<A> for HostNote<A> {
 impl<A: HostFamily> Fragments<A> for HostMachine {
     type Note = HostNote<A>;
 
+    fn may_be_ours(&self, addr: &A, role: Role) -> bool {
+        let FamilyTables { frontends, members, .. } = &A::state(self).config;
+        let bit = |addr: &A, role| AddressBit::of(addr, role, ADDRESS_WORDS);
+        let dialled = frontends.keys().map(|frontend| bit(&frontend.addr, Role::Frontend));
+        let mut noted = dialled.chain(members.keys().map(|member| bit(&member.addr, Role::Endpoint)));
+        noted.any(|noted| noted == bit(addr, role))
+    }
     fn note(&self, key: &FragmentKey<A>) -> Option<HostNote<A>> {
         A::state(self).fragments.borrow().get(key).map(|note| HostNote(note))
     }
