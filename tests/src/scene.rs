@@ -128,8 +128,9 @@ impl Scene {
     /// Replaces the objects of one file (on an API server: creates or replaces them), and returns when new connections
     /// see them.
     ///
-    /// The file carries a marker as well, a Service that pod `a` answers on a port of this generation only. Its row of
-    /// IPv6 is the last one that an apply writes: once it is answered, what was written with it is in force.
+    /// The file carries a marker as well, a Service that pod `a` answers on a port of this generation only. Its frontend of
+    /// IPv6 is the last that an apply adds: once it is answered, what was written with it is in force. Rows that nobody
+    /// wants any more go a moment later.
     #[track_caller]
     pub fn apply(&self, file: &str, objects: &[Value]) {
         let marker = self.generation.fetch_add(1, Ordering::SeqCst);
