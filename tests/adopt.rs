@@ -251,6 +251,26 @@ fn unload_leaves_nothing() {
     assert_eq!(pins::unload(&pinned.0).expect("unloading again"), pins::Unloaded::default());
 }
 
+/// Another version's, which had more of them: none stays when ours are in use, stops us, or outlives `unload`.
+#[test]
+fn tables_of_unknown_names_are_removed() {
+    let pinned = Pinned::new("names");
+    let (maps, next) = (pinned.0.join("maps"), pinned.0.join("maps-next"));
+    let pin = |directory: &Path| {
+        std::fs::hard_link(maps.join("members4"), directory.join("retired4")).expect("a second pin of a map");
+    };
+    pinned.open(1024, 64).activate().expect("activating");
+    pin(&maps);
+    // Of an agent that ended before its tables were in use.
+    std::fs::create_dir(&next).expect("a directory for pins");
+    pin(&next);
+    pinned.open(4096, 64).activate().expect("activating");
+    assert!(!maps.join("retired4").exists() && !next.exists());
+    pin(&maps);
+    assert_eq!(pins::unload(&pinned.0).expect("unloading"), pins::Unloaded { links: 0, maps: 28 });
+    assert!(!pinned.0.exists());
+}
+
 #[test]
 fn a_path_that_is_no_bpffs_is_refused() {
     let mut settings = Pinned::new("elsewhere").settings(1024, 64);

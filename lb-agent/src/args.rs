@@ -194,14 +194,15 @@ pub struct SizeArgs {
     #[arg(long, value_name = "FLOWS", default_value_t = Sizes::default().embryos_max, value_parser = size())]
     pub embryos_max: u32,
 
-    /// Frontends (address, port, protocol). About 90 B each when in use; for both families together 96 B each, and 80 B
-    /// for each CPU, are allocated at start (default: 6 MiB, and 5 MiB for each CPU).
+    /// Frontends (address, port, protocol). About 90 B each when in use; for both families together 128 B each, and 88 B
+    /// for each CPU, are allocated at start (default: 8 MiB, and 5.5 MiB for each CPU).
     #[arg(long, value_name = "FRONTENDS", default_value_t = Sizes::default().frontends_max, value_parser = size())]
     pub frontends_max: u32,
 
     /// Slots of all pools (a backend has one in each, or many of a Maglev table), and as many endpoints of Services, at most
-    /// 2,097,152. For both families together 80 B each are allocated at start, for pools and those that replace them, and
-    /// 4 B to 8 B for each of them and of --frontends-max (default: 22 MiB); endpoints take about 150 B each when in use.
+    /// 2,097,152. For both families together 144 B each are allocated at start, of which 80 B are for pools and those that
+    /// replace them, and 4 B to 8 B for each of them and of --frontends-max (default: 38 MiB); endpoints take about 150 B
+    /// each when in use.
     #[arg(long, value_name = "BACKENDS", default_value_t = Sizes::default().backends_max, value_parser = backends())]
     pub backends_max: u32,
 

@@ -14,7 +14,7 @@ use super::ages::{begins_to_balance, is_evicting};
 use super::garbage::{self, Garbage, Walk};
 use super::links::{Attached, Attachment, Link, Links};
 use super::maps::{FamilyMaps, Maps};
-use super::pins::{PinPath, dump};
+use super::pins::{self, PinPath, dump};
 use super::sys::{self, Hook};
 use super::{Dataplane, Error, Op, Settings, Tables, object};
 
@@ -47,7 +47,7 @@ impl BpfDataplane {
         let netns_cookie = path.check_owner()?;
         let jiffies_per_sec = sys::jiffies_per_sec()
             .map_err(|source| Error::Kernel { what: "asking for the kernel's tick".into(), source })?;
-        remove_maps(&path.maps_next())?;
+        pins::remove_maps(&path.maps_next())?;
         let is_same_layout = path.owner()?.is_none_or(|owner| owner.layout_version == LAYOUT_VERSION);
         let is_first = !path.maps().join(lb_common::table::name::OWNER).exists();
         let is_adoptable = is_first || (is_same_layout && object::is_adoptable(&path.maps(), &settings.sizes)?);
@@ -89,11 +89,13 @@ impl BpfDataplane {
         }
         let (next, current) = (self.path.maps_next(), self.path.maps());
         if next.exists() {
-            for name in object::map_names() {
+            let names = object::map_names();
+            for name in names {
                 let kernel = |source| Error::Kernel { what: format!("moving the pin of map {name}"), source };
                 fs::rename(next.join(name), current.join(name)).map_err(kernel)?;
             }
-            remove_maps(&next)?;
+            pins::remove_maps_but(&current, &names)?;
+            pins::remove_maps(&next)?;
         }
         Ok(())
     }
@@ -218,18 +220,6 @@ impl BpfDataplane {
 fn copy_flows(to: &Maps, from: &Maps) -> Result<(), Error> {
     to.v4.adopt_flows(&from.v4)?;
     to.v6.adopt_flows(&from.v6)
-}
-
-/// Removes a directory of pinned maps, if it is there.
-fn remove_maps(directory: &std::path::Path) -> Result<(), Error> {
-    if !directory.exists() {
-        return Ok(());
-    }
-    for name in object::map_names() {
-        super::links::remove_pin(&directory.join(name))?;
-    }
-    fs::remove_dir(directory)
-        .map_err(|source| Error::Kernel { what: format!("removing {}", directory.display()), source })
 }
 
 impl Dataplane for BpfDataplane {

@@ -9,7 +9,7 @@ use lb_common::table::{Counter, CounterValue, Flow, FlowKey, FrontendStats, LAYO
 
 use super::links::{self, Attachment};
 use super::maps::{Maps, read_owner};
-use super::{Error, Tables, object, sys};
+use super::{Error, Tables, sys};
 
 /// The paths of a pin directory.
 #[derive(Clone, Debug)]
@@ -206,21 +206,39 @@ pub fn remove_pins(path: &Path) -> Result<Unloaded, Error> {
         }
     }
     for directory in [path.maps(), path.maps_next()] {
-        for name in object::map_names() {
-            let pin = directory.join(name);
-            if pin.exists() {
-                links::remove_pin(&pin)?;
-                unloaded.maps += 1;
-            }
-        }
+        unloaded.maps += remove_maps(&directory)?;
     }
-    for directory in [path.links(), path.maps(), path.maps_next(), path.root().to_path_buf()] {
-        match fs::remove_dir(&directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            result => {
-                result.map_err(|source| Error::Kernel { what: format!("removing {}", directory.display()), source })?;
-            }
-        }
-    }
+    remove_directory(&path.links())?;
+    remove_directory(path.root())?;
     Ok(unloaded)
+}
+
+/// Removes a directory of maps with all that is pinned there, by whatever version. How many that were.
+pub fn remove_maps(directory: &Path) -> Result<usize, Error> {
+    let removed = remove_maps_but(directory, &[])?;
+    remove_directory(directory)?;
+    Ok(removed)
+}
+
+/// Removes what is pinned in a directory of maps under other names than these. How many that were.
+pub fn remove_maps_but(directory: &Path, names: &[&str]) -> Result<usize, Error> {
+    let reading = |source| Error::Kernel { what: format!("reading {}", directory.display()), source };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(reading)?.collect::<Result<Vec<_>, _>>().map_err(reading)?,
+    };
+    let mut removed = 0;
+    for entry in entries.iter().filter(|entry| names.iter().all(|name| entry.file_name() != *name)) {
+        links::remove_pin(&entry.path())?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+/// Removes an empty directory; one that is not there is as good.
+fn remove_directory(directory: &Path) -> Result<(), Error> {
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|source| Error::Kernel { what: format!("removing {}", directory.display()), source }),
+    }
 }
