@@ -133,6 +133,11 @@ impl Lab {
         self.folder.path()
     }
 
+    /// All of its namespaces.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Netns> {
+        [&self.node, &self.external, &self.far].into_iter().chain(self.pods.values().map(|pod| &pod.netns))
+    }
+
     /// A pod by name.
     #[track_caller]
     pub fn pod(&self, name: &str) -> &Pod {

@@ -225,8 +225,7 @@ impl Scene {
     fn tell(&self) {
         let counters = self.agent.ask(&["show", "counters"]);
         eprintln!("--- counters of the agent:\n{}{}", counters.stdout, counters.stderr);
-        let netns = [&self.lab.node, &self.lab.external, &self.lab.pod("client").netns, &self.lab.pod("a").netns];
-        for netns in netns {
+        for netns in self.lab.namespaces() {
             eprintln!("--- {} counted:\n{}", netns.name(), netns.losses());
         }
     }
