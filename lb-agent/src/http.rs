@@ -1,23 +1,40 @@
 //! The HTTP server: probes, metrics and warnings. It reads snapshots and never waits for the loop.
+//!
+//! Whoever can reach its address may ask: what they take in connections, memory and time is bounded.
 
-use std::future::Future;
+mod connections;
+mod page;
+mod turn;
+
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use serde::Serialize;
+use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ask::Services;
 use crate::status::Status;
+pub use connections::Limits;
+use page::Room;
+use turn::Turn;
 
+/// Connections that wait to be taken; more are refused by the kernel.
+const BACKLOG: u32 = 1024;
+/// What the kernel keeps of an answer that is not read, and of a request: it counts as memory of the agent.
+const SEND_BUFFER_BYTES: u32 = 128 << 10;
+const RECEIVE_BUFFER_BYTES: u32 = 16 << 10;
+
+const JSON: &str = "application/json";
 /// The type of the text that [`encode`] writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -38,8 +55,8 @@ impl Sources {
     }
 }
 
-/// Serves until the process ends.
-pub fn serve(listener: TcpListener, sources: Sources) -> impl Future<Output = std::io::Result<()>> {
+/// Serves for as long as it is polled.
+pub async fn serve(listener: TcpListener, sources: Sources, limits: Limits) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/healthz", get(healthz))
@@ -47,27 +64,43 @@ pub fn serve(listener: TcpListener, sources: Sources) -> impl Future<Output = st
         .route("/warnings", get(warnings))
         .route("/services", get(services))
         .route("/metrics", get(metrics))
-        .with_state(sources);
-    async move { axum::serve(listener, router).await }
+        .with_state(Asked { sources, room: Room::default(), turn: Turn::default() });
+    connections::serve(tokio::net::TcpListener::from_std(listener)?, &router, limits).await
 }
 
-/// Takes the address; the error names the setting.
-pub async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("--http: {address} cannot be listened at, choose another address or port"))
+/// Takes the address; the error names the setting. Needs a runtime, and leaves the listener to any.
+pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen(address).with_context(|| format!("--http: {address} cannot be listened at, choose another address or port"))
 }
 
-async fn livez(State(sources): State<Sources>) -> Response {
-    answer(sources.status().live(Instant::now()))
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    // What is accepted inherits both.
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
-async fn healthz(State(sources): State<Sources>) -> Response {
-    answer(sources.status().healthy(Instant::now()))
+/// What the handlers hold.
+#[derive(Clone)]
+struct Asked {
+    sources: Sources,
+    room: Room,
+    turn: Turn,
 }
 
-async fn readyz(State(sources): State<Sources>) -> Response {
-    let status = sources.status();
+async fn livez(State(asked): State<Asked>) -> Response {
+    answer(asked.sources.status().live(Instant::now()))
+}
+
+async fn healthz(State(asked): State<Asked>) -> Response {
+    answer(asked.sources.status().healthy(Instant::now()))
+}
+
+async fn readyz(State(asked): State<Asked>) -> Response {
+    let status = asked.sources.status();
     match status.ready() {
         // Ready with what it has: the last good state forwards.
         Ok(()) => [String::from("ok")]
@@ -79,23 +112,33 @@ async fn readyz(State(sources): State<Sources>) -> Response {
     }
 }
 
-async fn warnings(State(sources): State<Sources>) -> Response {
-    Json(&*sources.status().warnings).into_response()
+async fn warnings(State(asked): State<Asked>) -> Response {
+    let _work = asked.turn.work().await;
+    json(&asked.room, &*asked.sources.status().warnings)
 }
 
-async fn services(State(sources): State<Sources>) -> Response {
+async fn services(State(asked): State<Asked>) -> Response {
+    let _work = asked.turn.work().await;
     let (question, answer) = oneshot::channel();
-    let asked = sources.services.send(question).await;
-    match (asked, answer.await) {
-        (Ok(()), Ok(services)) => Json(services).into_response(),
+    let sent = asked.sources.services.send(question).await;
+    match (sent, answer.await) {
+        (Ok(()), Ok(services)) => json(&asked.room, &services),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n").into_response(),
     }
 }
 
-async fn metrics(State(sources): State<Sources>) -> Response {
+async fn metrics(State(asked): State<Asked>) -> Response {
+    let _work = asked.turn.work().await;
     let mut text = String::new();
-    match encode(&mut text, &sources.registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+    match encode(&mut text, &asked.sources.registry) {
+        Ok(()) => asked.room.page(OPENMETRICS, text.into_bytes()),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+fn json<T: Serialize + ?Sized>(room: &Room, value: &T) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(text) => room.page(JSON, text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
@@ -127,9 +170,9 @@ mod tests {
         let sources = Sources { status: receiver, registry: Arc::new(Registry::default()), services };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let listener = runtime.block_on(bind(([127, 0, 0, 1], 0).into())).expect("a free port");
+        let listener = runtime.block_on(async { bind(([127, 0, 0, 1], 0).into()) }).expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        runtime.spawn(serve(listener, sources));
+        runtime.spawn(serve(listener, sources, Limits::within(1024)));
         Server { url, questions, status, _runtime: runtime }
     }
 
@@ -211,7 +254,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = taken.local_addr().expect("an address");
-        let error = format!("{:#}", runtime.block_on(bind(address)).expect_err("the port is taken"));
+        let error = format!("{:#}", runtime.block_on(async { bind(address) }).expect_err("the port is taken"));
         assert!(error.contains("--http") && error.contains(&address.to_string()), "{error}");
     }
 }

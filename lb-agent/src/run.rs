@@ -2,8 +2,10 @@
 
 mod agent;
 mod attach;
+mod descriptors;
 mod timetable;
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,16 +50,20 @@ pub fn run(mut args: RunArgs) -> anyhow::Result<()> {
         .with_target(false)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        // They would be written to standard error, which is what cannot be written to: a panic, for want of a reader.
+        .log_internal_errors(false)
         .init();
     let config = Config::try_from(args)?;
-    // One worker serves HTTP and netlink; the loop has the main thread.
+    // Each interface takes two, whatever else is open.
+    let descriptors = descriptors::raise_limit();
+    // The worker serves netlink and the source, the main thread has the loop; HTTP is on a thread of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let result = runtime.block_on(serve(&config));
+    let result = runtime.block_on(serve(&config, descriptors));
     runtime.shutdown_background();
     result
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
+async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     for flag in &config.idle_flags {
         tracing::warn!(flag, "has no effect in this version");
@@ -65,7 +71,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     if config.policy.services == desired::Services::All {
         tracing::warn!("{NOT_THERE_YET}");
     }
-    let listener = http::bind(config.http).await?;
+    let listener = http::bind(config.http)?;
     let (batches, connections) = start_source(&config.source).await?;
     let dataplane = BpfDataplane::open(&config.dataplane)?;
     let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));
@@ -84,7 +90,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     );
     let (question_sender, questions) = mpsc::channel(1);
     let sources = Sources { status: receiver, registry: Arc::new(registry), services: question_sender };
-    tokio::spawn(http::serve(listener, sources));
+    start_http(listener, sources, http::Limits::within(descriptors))?;
     let (link_sender, links) = mpsc::channel(BATCHES_MAX);
     tokio::spawn(follow_interfaces(link_sender));
     let inputs = Inputs { batches, connections, links, questions, signals };
@@ -143,6 +149,17 @@ async fn turn_until_stopped<D: Attach>(
         let connections = inputs.connections.borrow_and_update().clone();
         status.send_replace(Arc::new(agent.status(Instant::now()).with_connections(connections)));
     }
+}
+
+/// Starts the HTTP server on a thread with a runtime of its own: whoever asks much waits for himself only.
+fn start_http(listener: TcpListener, sources: Sources, limits: http::Limits) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let serve = move || match runtime.block_on(http::serve(listener, sources, limits)) {
+        Ok(()) => {}
+        Err(error) => tracing::error!(%error, "HTTP is not served"),
+    };
+    std::thread::Builder::new().name("http".into()).spawn(serve)?;
+    Ok(())
 }
 
 /// Starts the source: a folder on a thread of its own, as files are read; the API as a task.

@@ -55,6 +55,7 @@ pub struct Agent {
     owner: Owner,
     http: SocketAddr,
     flags: Vec<String>,
+    launcher: Vec<String>,
     process: Option<Process>,
 }
 
@@ -72,6 +73,7 @@ impl Agent {
             owner: Owner::Own,
             http: http_address(HTTP_PORT),
             flags: Vec::new(),
+            launcher: Vec::new(),
             process: None,
         }
     }
@@ -88,6 +90,11 @@ impl Agent {
     pub fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(ToString::to_string));
         self
+    }
+
+    /// Another program starts it, and becomes it: `prlimit --nofile=256 lb-agent run ...`.
+    pub fn launch_by(&mut self, launcher: &[&str]) {
+        self.launcher = launcher.iter().map(ToString::to_string).collect();
     }
 
     /// Uses the pins of another agent, which stays responsible for them.
@@ -140,7 +147,15 @@ impl Agent {
     #[track_caller]
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "it runs already");
-        let mut command = self.command(&["run", "--node-name", crate::manifest::NODE, "--log-level", "info"]);
+        let words = ["run", "--node-name", crate::manifest::NODE, "--log-level", "info"];
+        let mut command = match self.launcher.split_first() {
+            None => self.command(&words),
+            Some((launcher, more)) => {
+                let mut command = Command::new(launcher);
+                command.args(more).arg(program()).args(words).arg("--pin-path").arg(&self.pin_path);
+                command
+            }
+        };
         match &self.kubeconfig {
             Some(kubeconfig) => command.args(["--source", "kube", "--kubeconfig"]).arg(kubeconfig),
             None => command.arg("--source").arg(format!("dir:{}", self.source.display())),
