@@ -9,6 +9,7 @@ mod privilege;
 use serde::Serialize;
 
 use crate::args::{CheckArgs, Output};
+use crate::print::print;
 use crate::render::Row;
 use crate::show::print_rows;
 
@@ -72,14 +73,14 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     findings.extend(mounts::findings(&args.pins.pin_path));
     findings.extend(network::findings()?);
     findings.extend(netfilter::findings());
-    print_rows(&findings, args.output);
+    print_rows(&findings, args.output)?;
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
     if failures > 0 {
         anyhow::bail!("{failures} of {} checks failed", findings.len());
     }
     if matches!(args.output, Output::Table) {
         let warnings = findings.iter().filter(|finding| finding.verdict == Verdict::Warn).count();
-        println!("{} checks, {warnings} warnings, no failure", findings.len());
+        print(&format!("{} checks, {warnings} warnings, no failure\n", findings.len()))?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::args::{ExplainArgs, Output};
 use crate::ask;
 use crate::dataplane::links::Class;
 use crate::dataplane::pins::{FlowRows, Pins};
+use crate::print::print;
 
 /// Answers on the terminal.
 pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
@@ -34,8 +35,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     };
     let explanation = explain(&args.from, &args.to, &facts);
     match args.output {
-        Output::Table => print!("{explanation}"),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
+        Output::Table => print(&explanation.to_string()),
+        Output::Json => print(&(serde_json::to_string_pretty(&explanation)? + "\n")),
     }
-    Ok(())
 }

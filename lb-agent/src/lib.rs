@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod model;
 pub mod nftables;
 pub mod plan;
+pub mod print;
 pub mod render;
 pub mod run;
 pub mod show;

@@ -1,5 +1,6 @@
 //! The binary: parses the arguments, calls the library, turns errors into exit codes.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -16,7 +17,8 @@ fn main() -> ExitCode {
         Command::Unload(args) => unload::run(&args),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
-    eprintln!("lb-agent: {error:#}");
+    // Where nobody reads it, the exit code is left.
+    let _ = writeln!(std::io::stderr(), "lb-agent: {error:#}");
     match error.downcast_ref() {
         Some(config::Error::Invalid { .. }) => ExitCode::from(2),
         _ => ExitCode::FAILURE,

@@ -9,6 +9,7 @@ use crate::args::{Output, ShowArgs, Subject};
 use crate::ask;
 use crate::dataplane::pins::Pins;
 use crate::guard::{Door as _, Found, Table};
+use crate::print::print;
 use crate::render::{self, GuardRow, Row};
 
 /// Prints one subject.
@@ -18,29 +19,29 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
     match args.subject {
         Subject::Frontends => {
             let services = ask::services(args.http.http, &args.pins.pin_path);
-            print_rows(&frontends::read(&pins()?, &services)?, output);
+            print_rows(&frontends::read(&pins()?, &services)?, output)?;
         }
-        Subject::Pools => print_rows(&render::pools(&pins()?.tables()?), output),
-        Subject::SourceRanges => print_rows(&render::source_ranges(&pins()?.tables()?), output),
-        Subject::Flows => print_rows(&flows::read(&pins()?)?, output),
-        Subject::Counters => print_rows(&counters::read(&pins()?)?, output),
-        Subject::Interfaces => print_rows(&interfaces::read(&pins()?)?, output),
+        Subject::Pools => print_rows(&render::pools(&pins()?.tables()?), output)?,
+        Subject::SourceRanges => print_rows(&render::source_ranges(&pins()?.tables()?), output)?,
+        Subject::Flows => print_rows(&flows::read(&pins()?)?, output)?,
+        Subject::Counters => print_rows(&counters::read(&pins()?)?, output)?,
+        Subject::Interfaces => print_rows(&interfaces::read(&pins()?)?, output)?,
         Subject::Guard => match Table::of_pins(&args.pins.pin_path).read()? {
-            Found::Rows(rows) => print_rows(&render::guard(&rows), output),
-            Found::Absent => print_rows::<GuardRow>(&[], output),
+            Found::Rows(rows) => print_rows(&render::guard(&rows), output)?,
+            Found::Absent => print_rows::<GuardRow>(&[], output)?,
             Found::Foreign => {
                 anyhow::bail!("the guard's table is not as this version writes it: the agent restores it")
             }
         },
-        Subject::Warnings => print_rows(&ask::warnings(args.http.http)?, output),
+        Subject::Warnings => print_rows(&ask::warnings(args.http.http)?, output)?,
     }
     Ok(())
 }
 
 /// Rows on standard output.
-pub fn print_rows<R: Row>(rows: &[R], output: Output) {
+pub fn print_rows<R: Row>(rows: &[R], output: Output) -> anyhow::Result<()> {
     match output {
-        Output::Table => print!("{}", render::text(rows)),
-        Output::Json => print!("{}", render::json(rows)),
+        Output::Table => print(&render::text(rows)),
+        Output::Json => print(&render::json(rows)),
     }
 }

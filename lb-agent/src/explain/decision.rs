@@ -223,7 +223,10 @@ fn with_frontend(
             deciding_key: None,
             origin: origin_text(frontend.origin),
             state: format!("{:?}", frontend.state),
-            scope: format!("{word}: {}", ScopeRow::of(scope, backends.len())),
+            scope: match from {
+                Caller::Host => format!("{word}: not served"),
+                Caller::Pod(_) | Caller::External(_) => format!("{word}: {}", ScopeRow::of(scope, backends.len())),
+            },
         }),
         backends,
         notes,

@@ -111,6 +111,11 @@ pub const fn rule(frontend: &Frontend) -> &'static str {
 }
 
 impl ScopeRow {
+    /// For clients that no program sees, whatever the table says.
+    pub fn not_served() -> Self {
+        Self { action: NOT_SERVED.to_owned(), ..Self::of(Scope::PASS, 0) }
+    }
+
     /// `backends` are those of the scope's pool, each once.
     pub fn of(scope: Scope, backends: usize) -> Self {
         Self {
@@ -131,9 +136,13 @@ pub const fn algorithm(scope: Scope) -> &'static str {
 }
 
 const MAGLEV: &str = "maglev";
+const NOT_SERVED: &str = "NotServed";
 
 impl fmt::Display for ScopeRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.action == NOT_SERVED {
+            return f.write_str("-");
+        }
         f.write_str(&self.action)?;
         if self.action == format!("{:?}", Action::Balance) {
             write!(f, " pool {} ({})", self.pool, self.backends)?;

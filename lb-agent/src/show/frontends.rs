@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::ask::Services;
 use crate::dataplane::Error;
 use crate::dataplane::pins::Pins;
-use crate::render::{FrontendRow, Row, frontends};
+use crate::render::{FrontendRow, Row, ScopeRow, frontends};
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct TrafficRow {
@@ -42,7 +42,9 @@ impl Row for TrafficRow {
 
 /// All frontends, with what an agent knows of their Services.
 pub fn read(pins: &Pins, services: &Services) -> Result<Vec<TrafficRow>, Error> {
-    let with_traffic = |frontend: FrontendRow| {
+    let with_traffic = |mut frontend: FrontendRow| {
+        // What the table says is for a later version: no program sees the node's own sockets yet.
+        frontend.host = ScopeRow::not_served();
         let FrontendStats { flows, packets, bytes, passed_packets, passed_bytes } = pins.frontend_stats(frontend.id)?;
         let service = services.names.get(&frontend.service_port).cloned();
         let deciding_key = services.deciding_keys.get(&frontend.service_port).cloned();

@@ -1,0 +1,15 @@
+//! Standard output: all of a text, or an error. A reader that has seen enough (`lb-agent show flows | head`) is none.
+
+use std::io::{ErrorKind, Write as _};
+
+use anyhow::Context as _;
+
+/// Prints a text.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = std::io::stdout().lock();
+    let printed = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    match printed {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.context("standard output cannot be written to"),
+    }
+}
