@@ -1,5 +1,12 @@
 //! The agent as an operator meets it: show, explain, check, metrics, probes, refusals, audits. Needs root.
 
+#[path = "netns_operate/output.rs"]
+mod output;
+#[path = "netns_operate/pins.rs"]
+mod pins;
+#[path = "netns_operate/probes.rs"]
+mod probes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::process::Command;
@@ -58,6 +65,8 @@ fn show_tells_the_same_with_and_without_an_agent() {
         assert_eq!((&short["workload"]["action"], &short["flows"]), (&"Balance".into(), &1.into()));
         let left = frontend(agent, 2);
         assert_eq!((&left["mode"], &left["workload"]["action"]), (&"Proxy".into(), &"Pass".into()));
+        // No program sees the node's own sockets.
+        assert_eq!((&short["host"]["action"], &left["host"]["action"]), (&"NotServed".into(), &"NotServed".into()));
         assert!(left["passed_packets"].as_u64() > Some(0), "{left}");
         let backends: BTreeSet<_> = rows(agent, "pools").iter().map(|row| row["address"].to_string()).collect();
         assert_eq!(backends, wanted);

@@ -7,6 +7,7 @@ pub mod addresses;
 mod ages;
 pub mod bpf;
 pub mod fake;
+mod folder;
 pub mod garbage;
 pub mod links;
 mod mapped;
@@ -171,6 +172,9 @@ pub enum Error {
     Kernel { what: String, source: std::io::Error },
     #[error("{0}")]
     Refused(String),
+    /// What is at the place of the pins was not made by us, or can be changed by others.
+    #[error("{0}")]
+    Untrusted(String),
 }
 
 /// The one door to the tables.

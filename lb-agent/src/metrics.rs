@@ -52,7 +52,7 @@ impl Metrics {
         for error in errors {
             let map = match error {
                 Error::Full { map, .. } | Error::Row { map, .. } => map,
-                Error::Kernel { .. } | Error::Refused(_) => "-",
+                Error::Kernel { .. } | Error::Refused(_) | Error::Untrusted(_) => "-",
             };
             self.errors.get_or_create(&MapLabel { map }).inc();
         }

@@ -1,36 +1,52 @@
 //! `unload`: removes programs, links, pins and the guard's table, and nothing else. Traffic goes where it would without us.
 
+use std::fmt::Write as _;
 use std::io;
 
 use anyhow::Context as _;
 
 use crate::args::UnloadArgs;
-use crate::dataplane::pins;
+use crate::dataplane::{Error, pins};
 use crate::guard::{Change, Door as _, Found, Table};
+use crate::print::print;
 
 pub fn run(args: &UnloadArgs) -> anyhow::Result<()> {
     let path = &args.pins.pin_path;
     let mut guard = Table::of_pins(path);
-    let removed = pins::unload(path)?;
-    remove_guard(&mut guard).with_context(|| format!("removing the nftables table inet {}", guard.name()))?;
-    if removed == pins::Unloaded::default() {
-        println!("nothing is pinned in {}", path.display());
-    } else {
-        println!("removed {} links and {} maps from {}", removed.links, removed.maps, path.display());
+    let removed = match pins::unload(path) {
+        Ok(removed) => Ok(removed),
+        // Nothing of ours is there; the guard is ours in any case.
+        Err(error @ Error::Untrusted(_)) => Err(error),
+        Err(error) => return Err(error.into()),
+    };
+    let is_guard_removed =
+        remove_guard(&mut guard).with_context(|| format!("removing the nftables table inet {}", guard.name()))?;
+    let mut text = String::new();
+    if is_guard_removed {
+        let _ = writeln!(text, "removed the nftables table inet {}", guard.name());
     }
+    if let Ok(pins::Unloaded { links, maps, left }) = &removed {
+        let shown = path.display();
+        let _ = match (links, maps) {
+            (0, 0) => writeln!(text, "nothing of ours is pinned in {shown}"),
+            _ => writeln!(text, "removed {links} links and {maps} maps from {shown}"),
+        };
+        for path in left {
+            let _ = writeln!(text, "left alone, as it is not ours: {}", path.display());
+        }
+    }
+    print(&text)?;
+    removed?;
     Ok(())
 }
 
-fn remove_guard(guard: &mut Table) -> io::Result<()> {
+/// Whether there was one.
+fn remove_guard(guard: &mut Table) -> io::Result<bool> {
     match guard.read() {
-        Ok(Found::Absent) => Ok(()),
-        Ok(Found::Foreign | Found::Rows(_)) => {
-            guard.perform(&Change::Remove)?;
-            println!("removed the nftables table inet {}", guard.name());
-            Ok(())
-        }
+        Ok(Found::Absent) => Ok(false),
+        Ok(Found::Foreign | Found::Rows(_)) => guard.perform(&Change::Remove).map(|()| true),
         // A kernel without nftables has no table.
-        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Finding;
+use crate::dataplane::Error;
 use crate::dataplane::pins::PinPath;
 
 /// Capabilities by their number in `include/uapi/linux/capability.h`.
@@ -31,14 +32,15 @@ fn pins(path: &Path) -> Finding {
     let check = "pins";
     let shown = path.display();
     let pins = PinPath::new(path);
-    if !path.exists() {
-        return Finding::ok(check, format!("{shown} is not there yet; `run` makes it"));
-    }
-    let owner = match pins.owner() {
+    let owner = match pins.inspect() {
         Ok(owner) => owner,
+        Err(Error::Untrusted(text)) => return Finding::fail(check, text, "see what is there, before `run` uses it"),
         Err(error) => return Finding::fail(check, error.to_string(), "run as the user that runs the agent"),
     };
-    let Some(owner) = owner else { return Finding::ok(check, format!("{shown} holds no dataplane")) };
+    let Some(owner) = owner else {
+        let found = if path.exists() { "holds no dataplane" } else { "is not there yet; `run` makes it" };
+        return Finding::ok(check, format!("{shown} {found}"));
+    };
     if let Err(error) = pins.check_owner() {
         return Finding::fail(check, error.to_string(), "choose another --pin-path");
     }

@@ -47,9 +47,14 @@ impl BpfDataplane {
         let netns_cookie = path.check_owner()?;
         let jiffies_per_sec = sys::jiffies_per_sec()
             .map_err(|source| Error::Kernel { what: "asking for the kernel's tick".into(), source })?;
-        pins::remove_maps(&path.maps_next())?;
-        let is_same_layout = path.owner()?.is_none_or(|owner| owner.layout_version == LAYOUT_VERSION);
-        let is_first = !path.maps().join(lb_common::table::name::OWNER).exists();
+        tell_left(&pins::remove_maps(&path.maps_next())?);
+        let owner = path.owner()?;
+        let is_same_layout = owner.is_none_or(|owner| owner.layout_version == LAYOUT_VERSION);
+        let is_first = owner.is_none();
+        if is_first {
+            // Of a start that was cut short, perhaps with tables of other sizes: nothing is attached to them.
+            tell_left(&pins::remove_maps_but(&path.maps(), &[])?);
+        }
         let is_adoptable = is_first || (is_same_layout && object::is_adoptable(&path.maps(), &settings.sizes)?);
         let directory = if is_adoptable { path.maps() } else { path.maps_next() };
         let create = |source| Error::Kernel { what: format!("creating {}", directory.display()), source };
@@ -94,7 +99,7 @@ impl BpfDataplane {
                 let kernel = |source| Error::Kernel { what: format!("moving the pin of map {name}"), source };
                 fs::rename(next.join(name), current.join(name)).map_err(kernel)?;
             }
-            pins::remove_maps_but(&current, &names)?;
+            tell_left(&pins::remove_maps_but(&current, &names)?);
             pins::remove_maps(&next)?;
         }
         Ok(())
@@ -214,6 +219,13 @@ impl BpfDataplane {
             udp_jiffies: jiffies(timeouts.udp_secs),
             second_jiffies: jiffies(1),
         }
+    }
+}
+
+/// What is none of ours stays where it is.
+fn tell_left(removed: &pins::Removed) {
+    for path in &removed.left {
+        tracing::warn!(path = %path.display(), "no map of ours: left alone");
     }
 }
 

@@ -8,8 +8,9 @@ use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::Error;
-use super::sys::{self, Hook};
+use super::folder::{self, Found};
+use super::sys::{self, Hook, ObjectKind, TcxLink};
+use super::{Error, pins};
 
 /// What an interface leads to; decides which programs it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,35 +97,61 @@ pub struct Links {
     attached: BTreeMap<Attachment, OwnedFd>,
 }
 
-/// The attachments that are pinned in a directory and whose interface still exists; the rest are dead pins.
-pub fn pinned(directory: &Path) -> Result<(BTreeMap<Attachment, OwnedFd>, Vec<PathBuf>), Error> {
-    let (mut live, mut dead) = (BTreeMap::new(), Vec::new());
-    let kernel = |source| Error::Kernel { what: format!("reading {}", directory.display()), source };
-    for entry in fs::read_dir(directory).map_err(kernel)? {
-        let path = entry.map_err(kernel)?.path();
+/// What a directory of links holds.
+#[derive(Default)]
+pub struct Pinned {
+    pub live: BTreeMap<Attachment, OwnedFd>,
+    /// Links of ours whose interface is gone.
+    pub dead: Vec<PathBuf>,
+    /// What others have put there.
+    pub foreign: Vec<PathBuf>,
+}
+
+/// The attachments that are pinned in a directory, and what else is there.
+pub fn pinned(directory: &Path) -> Result<Pinned, Error> {
+    let mut pinned = Pinned::default();
+    for path in pins::entries(directory)? {
         let name = path.file_name().and_then(|name| name.to_str());
-        let Some(attachment) = name.and_then(Attachment::from_pin_name) else { continue };
-        match sys::obj_get(&path) {
-            Ok(link) if sys::link_ifindex(link.as_fd()).is_ok_and(|ifindex| ifindex == attachment.ifindex) => {
-                live.insert(attachment, link);
+        let Some(attachment) = name.and_then(Attachment::from_pin_name) else {
+            pinned.foreign.push(path);
+            continue;
+        };
+        match tcx_pin(&path)? {
+            Some((link, tcx)) if (tcx.ifindex, tcx.hook) == (attachment.ifindex, Some(attachment.hook)) => {
+                pinned.live.insert(attachment, link);
             }
-            Ok(_) => dead.push(path),
-            Err(source) => {
-                return Err(Error::Kernel { what: format!("opening the pinned link {}", path.display()), source });
-            }
+            Some((_, tcx)) if tcx.ifindex == 0 => pinned.dead.push(path),
+            Some(_) | None => pinned.foreign.push(path),
         }
     }
-    Ok((live, dead))
+    Ok(pinned)
+}
+
+/// The link of tcx that is pinned here; `None`: there is something else.
+fn tcx_pin(path: &Path) -> Result<Option<(OwnedFd, TcxLink)>, Error> {
+    if folder::look(path)? != Found::Pin {
+        return Ok(None);
+    }
+    let opening = |source| Error::Kernel { what: format!("opening the pinned link {}", path.display()), source };
+    let link = sys::obj_get(path).map_err(opening)?;
+    if sys::object_kind(link.as_fd()).map_err(opening)? != ObjectKind::Link {
+        return Ok(None);
+    }
+    let tcx = sys::tcx_link(link.as_fd()).map_err(opening)?;
+    Ok(tcx.map(|tcx| (link, tcx)))
 }
 
 impl Links {
     /// Takes over the pinned links as they are, and removes pins of interfaces that are gone.
     pub fn adopt(directory: PathBuf) -> Result<Self, Error> {
-        let (attached, dead) = pinned(&directory)?;
+        let Pinned { live, dead, foreign } = pinned(&directory)?;
         for path in dead {
             remove_pin(&path)?;
         }
-        Ok(Self { directory, attached })
+        for path in foreign {
+            tracing::warn!(path = %path.display(), "no link of ours: left alone");
+        }
+        Ok(Self { directory, attached: live })
     }
 
     pub fn attached(&self) -> Vec<Attachment> {

@@ -7,9 +7,16 @@ use std::path::{Path, PathBuf};
 
 use lb_common::table::{Counter, CounterValue, Flow, FlowKey, FrontendStats, LAYOUT_VERSION, Owner, name};
 
-use super::links::{self, Attachment};
+use super::folder::{self, Folder, Found};
+use super::links::{self, Attachment, Pinned};
 use super::maps::{Maps, read_owner};
-use super::{Error, Tables, sys};
+use super::sys::{self, ObjectKind};
+use super::{Error, Tables, object};
+
+/// What lies in a pin directory.
+const MAPS: &str = "maps";
+const MAPS_NEXT: &str = "maps-next";
+const LINKS: &str = "links";
 
 /// The paths of a pin directory.
 #[derive(Clone, Debug)]
@@ -26,46 +33,36 @@ impl PinPath {
 
     /// The maps that the attached programs use.
     pub fn maps(&self) -> PathBuf {
-        self.0.join("maps")
+        self.0.join(MAPS)
     }
 
     /// Maps that are being filled, to take the place of others of another shape.
     pub fn maps_next(&self) -> PathBuf {
-        self.0.join("maps-next")
+        self.0.join(MAPS_NEXT)
     }
 
     pub fn links(&self) -> PathBuf {
-        self.0.join("links")
+        self.0.join(LINKS)
     }
 
-    /// Makes the directories, on a BPF file system that is mounted where there is none.
+    /// Makes the directories, on a BPF file system that is mounted where there is none. Refused where others can write to
+    /// them, and where something else is in the place of a map.
     pub fn prepare(&self) -> Result<(), Error> {
-        let mut base = self.0.as_path();
-        while !base.exists() {
-            base = base.parent().unwrap_or(Path::new("/"));
+        let folder = Folder::make(&self.0)?;
+        for name in [MAPS, LINKS] {
+            folder.make_inner(name)?;
         }
-        let kernel = |what: String| move |source| Error::Kernel { what, source };
-        if !sys::is_bpffs(base).map_err(kernel(format!("asking for the file system of {}", base.display())))? {
-            let mount_point = Path::new("/sys/fs/bpf");
-            if !self.0.starts_with(mount_point) {
-                return Err(Error::Refused(format!(
-                    "{} is on no BPF file system: mount one (`mount -t bpf bpf DIR`) or choose --pin-path below {}",
-                    self.0.display(),
-                    mount_point.display()
-                )));
-            }
-            sys::mount_bpffs(mount_point)
-                .map_err(kernel(format!("mounting a BPF file system on {}", mount_point.display())))?;
-        }
-        for directory in [self.maps(), self.links()] {
-            fs::create_dir_all(&directory).map_err(kernel(format!("creating {}", directory.display())))?;
+        folder.inner(MAPS_NEXT)?;
+        for directory in [self.maps(), self.maps_next()] {
+            require_maps(&directory)?;
         }
         Ok(())
     }
 
     /// Takes the directory for this process, for as long as the descriptor lives.
     pub fn lock(&self) -> Result<OwnedFd, Error> {
-        sys::lock_directory(&self.0).map_err(|source| {
+        let gone = || Error::Refused(format!("{} is not there any more", self.0.display()));
+        Folder::open(&self.0)?.ok_or_else(gone)?.lock().map_err(|source| {
             if source.kind() == std::io::ErrorKind::WouldBlock {
                 let path = self.0.display();
                 return Error::Refused(format!(
@@ -76,9 +73,28 @@ impl PinPath {
         })
     }
 
+    /// The owner that the pins name, if there are any; refused where they are not ours alone, or not as we make them.
+    pub fn inspect(&self) -> Result<Option<Owner>, Error> {
+        if !self.is_there()? {
+            return Ok(None);
+        }
+        require_maps(&self.maps())?;
+        self.owner()
+    }
+
+    /// Whether there is a directory; refused where it is not ours alone.
+    fn is_there(&self) -> Result<bool, Error> {
+        let Some(folder) = Folder::open(&self.0)? else { return Ok(false) };
+        for name in [MAPS, MAPS_NEXT, LINKS] {
+            folder.inner(name)?;
+        }
+        Ok(true)
+    }
+
     /// The owner that the pins name, if there are any.
     pub fn owner(&self) -> Result<Option<Owner>, Error> {
         let path = self.maps().join(name::OWNER);
+        require_map(&self.maps(), name::OWNER)?;
         match sys::obj_get(&path) {
             Ok(map) => read_owner(map.as_fd()).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -117,7 +133,7 @@ impl Pins {
     /// Opens the pins below `path`.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let path = PinPath::new(path);
-        let Some(owner) = path.owner()? else {
+        let Some(owner) = path.inspect()? else {
             return Err(Error::Refused(format!(
                 "no dataplane is pinned in {}: start `lb-agent run`, or name its --pin-path",
                 path.root().display()
@@ -165,7 +181,7 @@ impl Pins {
     }
 
     pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
-        Ok(links::pinned(&self.path.links())?.0.into_keys().collect())
+        Ok(links::pinned(&self.path.links())?.live.into_keys().collect())
     }
 }
 
@@ -178,19 +194,51 @@ pub fn dump(maps: &Maps) -> Result<Tables, Error> {
     Ok(Tables { v4, v6, scopes })
 }
 
-/// What [`unload`] removed.
+/// Refuses a directory in which something else is in the place of a map of ours.
+fn require_maps(directory: &Path) -> Result<(), Error> {
+    object::map_names().iter().try_for_each(|name| require_map(directory, name))
+}
+
+fn require_map(directory: &Path, name: &str) -> Result<(), Error> {
+    let path = directory.join(name);
+    let is_right = match folder::look(&path)? {
+        Found::Nothing => true,
+        Found::Pin => kernel_name(&path)?.is_some_and(|kernel_name| kernel_name == name),
+        Found::Link | Found::Folder | Found::Other => false,
+    };
+    if is_right {
+        return Ok(());
+    }
+    let shown = path.display();
+    Err(Error::Untrusted(format!("{shown} is no map of ours: move it away, or choose another --pin-path")))
+}
+
+/// The name by which a map was made; `None`: what is pinned there is no map.
+fn kernel_name(path: &Path) -> Result<Option<String>, Error> {
+    let asking = |source| Error::Kernel { what: format!("asking for the pin {}", path.display()), source };
+    let object = sys::obj_get(path).map_err(asking)?;
+    match sys::object_kind(object.as_fd()).map_err(asking)? {
+        ObjectKind::Map => sys::map_name(object.as_fd()).map(Some).map_err(asking),
+        ObjectKind::Program | ObjectKind::Link | ObjectKind::Other => Ok(None),
+    }
+}
+
+/// What [`unload`] did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Unloaded {
     pub links: usize,
     pub maps: usize,
+    /// What others have put there: it stays, and so do the folders that hold it.
+    pub left: Vec<PathBuf>,
 }
 
 /// Removes programs, links and pins. Not there is as good. Refused while an agent runs on them.
 pub fn unload(path: &Path) -> Result<Unloaded, Error> {
-    if !path.exists() {
+    let pins = PinPath::new(path);
+    if !pins.is_there()? {
         return Ok(Unloaded::default());
     }
-    let _lock = PinPath::new(path).lock()?;
+    let _lock = pins.lock()?;
     remove_pins(path)
 }
 
@@ -199,46 +247,81 @@ pub fn remove_pins(path: &Path) -> Result<Unloaded, Error> {
     let path = PinPath::new(path);
     let mut unloaded = Unloaded::default();
     if path.links().exists() {
-        let (live, dead) = links::pinned(&path.links())?;
+        let Pinned { live, dead, foreign } = links::pinned(&path.links())?;
         for pin in live.keys().map(|attachment| path.links().join(attachment.to_string())).chain(dead) {
             links::remove_pin(&pin)?;
             unloaded.links += 1;
         }
+        unloaded.left.extend(foreign);
+        remove_directory(&path.links())?;
     }
     for directory in [path.maps(), path.maps_next()] {
-        unloaded.maps += remove_maps(&directory)?;
+        let Removed { maps, left } = remove_maps(&directory)?;
+        unloaded.maps += maps;
+        unloaded.left.extend(left);
     }
-    remove_directory(&path.links())?;
+    let ours = [path.links(), path.maps(), path.maps_next()];
+    unloaded.left.extend(entries(path.root())?.into_iter().filter(|entry| !ours.contains(entry)));
     remove_directory(path.root())?;
     Ok(unloaded)
 }
 
-/// Removes a directory of maps with all that is pinned there, by whatever version. How many that were.
-pub fn remove_maps(directory: &Path) -> Result<usize, Error> {
+/// What was removed from a directory of maps, and what was left there because it is none of ours.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    pub maps: usize,
+    pub left: Vec<PathBuf>,
+}
+
+/// Removes a directory of maps with all of ours that is pinned there, by whatever version.
+pub fn remove_maps(directory: &Path) -> Result<Removed, Error> {
     let removed = remove_maps_but(directory, &[])?;
     remove_directory(directory)?;
     Ok(removed)
 }
 
-/// Removes what is pinned in a directory of maps under other names than these. How many that were.
-pub fn remove_maps_but(directory: &Path, names: &[&str]) -> Result<usize, Error> {
-    let reading = |source| Error::Kernel { what: format!("reading {}", directory.display()), source };
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        entries => entries.map_err(reading)?.collect::<Result<Vec<_>, _>>().map_err(reading)?,
-    };
-    let mut removed = 0;
-    for entry in entries.iter().filter(|entry| names.iter().all(|name| entry.file_name() != *name)) {
-        links::remove_pin(&entry.path())?;
-        removed += 1;
+/// Removes maps of ours that are pinned in a directory under other names than these.
+pub fn remove_maps_but(directory: &Path, names: &[&str]) -> Result<Removed, Error> {
+    let mut removed = Removed::default();
+    for path in entries(directory)? {
+        if names.iter().any(|name| path.ends_with(name)) {
+            continue;
+        }
+        if is_map_of_ours(&path)? {
+            links::remove_pin(&path)?;
+            removed.maps += 1;
+        } else {
+            removed.left.push(path);
+        }
     }
     Ok(removed)
 }
 
-/// Removes an empty directory; one that is not there is as good.
+/// Maps are known by the names that they were made with, under whatever name they are pinned.
+fn is_map_of_ours(path: &Path) -> Result<bool, Error> {
+    if folder::look(path)? != Found::Pin {
+        return Ok(false);
+    }
+    Ok(kernel_name(path)?.is_some_and(|name| object::map_names().contains(&name.as_str())))
+}
+
+/// The paths of what lies in a directory; nothing where it is not there.
+pub fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let reading = |source| Error::Kernel { what: format!("reading {}", directory.display()), source };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(reading)?,
+    };
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().map_err(reading)?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Removes a directory, where it is empty; one that is not there is as good, and one that is mounted here stays.
 fn remove_directory(directory: &Path) -> Result<(), Error> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
     match fs::remove_dir(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if matches!(error.kind(), DirectoryNotEmpty | NotFound | ResourceBusy) => Ok(()),
         result => result.map_err(|source| Error::Kernel { what: format!("removing {}", directory.display()), source }),
     }
 }

@@ -5,11 +5,11 @@
 use std::ffi::CString;
 use std::io::{Error, Result};
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_prog_info};
 use lb_common::table::TableType;
 
 /// `BPF_F_LOCK` of `bpf(2)`: change a value in place under its spin lock.
@@ -18,6 +18,8 @@ const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_F_AFTER: u32 = 1 << 4;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
+/// `BPF_MPROG_MAX` of linux/bpf_mprog.h: no hook has more.
+const TCX_PROGRAMS_MAX: usize = 64;
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 const SO_NETNS_COOKIE: libc::c_int = 71;
 /// Rows of one batch call.
@@ -103,11 +105,87 @@ fn info<T>(fd: BorrowedFd<'_>) -> Result<T> {
     Ok(unsafe { info.assume_init() })
 }
 
-/// Index of the interface that a tcx link is attached to; 0 where the interface is gone.
-pub fn link_ifindex(link: BorrowedFd<'_>) -> Result<u32> {
+/// What a pin holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    Map,
+    Program,
+    Link,
+    Other,
+}
+
+/// By the name that the kernel gives the file of a descriptor (`anon_inode_getfd` in kernel/bpf).
+pub fn object_kind(object: BorrowedFd<'_>) -> Result<ObjectKind> {
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", object.as_raw_fd()))?;
+    Ok(match name.to_string_lossy().trim_start_matches("anon_inode:").trim_matches(['[', ']']) {
+        "bpf-map" => ObjectKind::Map,
+        "bpf-prog" => ObjectKind::Program,
+        "bpf_link" | "bpf-link" => ObjectKind::Link,
+        _ => ObjectKind::Other,
+    })
+}
+
+/// A link of tcx.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcxLink {
+    /// 0 where the interface is gone.
+    pub ifindex: u32,
+    /// `None`: of another hook, which none of ours is.
+    pub hook: Option<Hook>,
+    pub program_id: u32,
+}
+
+/// What a link is attached to; `None` where it is none of tcx.
+pub fn tcx_link(link: BorrowedFd<'_>) -> Result<Option<TcxLink>> {
     let info: bpf_link_info = info(link)?;
-    // SAFETY: all members of the union are plain integers; tcx and netkit share the layout {ifindex, attach_type}.
-    Ok(unsafe { info.__bindgen_anon_1.tcx.ifindex })
+    if info.type_ != bpf_link_type::BPF_LINK_TYPE_TCX as u32 {
+        return Ok(None);
+    }
+    // SAFETY: all members of the union are plain integers, and the kernel wrote that of the type.
+    let tcx = unsafe { info.__bindgen_anon_1.tcx };
+    let hook = match tcx.attach_type {
+        BPF_TCX_INGRESS => Some(Hook::Ingress),
+        BPF_TCX_EGRESS => Some(Hook::Egress),
+        _ => None,
+    };
+    Ok(Some(TcxLink { ifindex: tcx.ifindex, hook, program_id: info.prog_id }))
+}
+
+/// The ids of the programs on a tcx hook, in the order in which they run.
+pub fn tcx_programs(ifindex: u32, hook: Hook) -> Result<Vec<u32>> {
+    let mut ids = vec![0_u32; TCX_PROGRAMS_MAX];
+    let mut attr = zeroed();
+    attr.query.__bindgen_anon_1.target_ifindex = ifindex;
+    attr.query.attach_type = match hook {
+        Hook::Ingress => BPF_TCX_INGRESS,
+        Hook::Egress => BPF_TCX_EGRESS,
+    };
+    attr.query.prog_ids = ids.as_mut_ptr() as u64;
+    attr.query.__bindgen_anon_2.count = ids.len() as u32;
+    bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr)?;
+    // SAFETY: the member that was set; the kernel wrote the number of programs.
+    ids.truncate(unsafe { attr.query.__bindgen_anon_2.count } as usize);
+    Ok(ids)
+}
+
+/// The name of a program, of which the kernel keeps 15 bytes; takes CAP_SYS_ADMIN.
+pub fn program_name(id: u32) -> Result<String> {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_6.__bindgen_anon_1.prog_id = id;
+    let program = new_fd(bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut attr)?;
+    let info: bpf_prog_info = info(program.as_fd())?;
+    Ok(short_name(&info.name))
+}
+
+/// The name of a map, as its maker gave it.
+pub fn map_name(map: BorrowedFd<'_>) -> Result<String> {
+    let info: bpf_map_info = info(map)?;
+    Ok(short_name(&info.name))
+}
+
+fn short_name(name: &[libc::c_char]) -> String {
+    let bytes: Vec<u8> = name.iter().map(|byte| byte.cast_unsigned()).take_while(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Shape of a map: what must be equal for a pinned one to be adopted.
@@ -381,21 +459,19 @@ pub fn estimate_jiffies(jiffies_per_sec: u32) -> Result<u64> {
 }
 
 /// Takes the lock of a directory for as long as the descriptor lives; `WouldBlock` where another process has it.
-pub fn lock_directory(directory: &Path) -> Result<OwnedFd> {
-    let directory: OwnedFd = std::fs::File::open(directory)?.into();
+pub fn lock(directory: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: a system call on a descriptor that lives.
     let result = unsafe { libc::flock(directory.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
-    if result < 0 { Err(Error::last_os_error()) } else { Ok(directory) }
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Whether a directory lies in a BPF file system (`BPF_FS_MAGIC` of linux/magic.h).
-pub fn is_bpffs(directory: &Path) -> Result<bool> {
+pub fn is_bpffs(directory: BorrowedFd<'_>) -> Result<bool> {
     const BPF_FS_MAGIC: i128 = 0xcafe_4a11;
-    let path = path_string(directory)?;
     let mut stat = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: the path is a C string, the pointer names a statfs, which is plain integers.
+    // SAFETY: the descriptor lives, the pointer names a statfs, which is plain integers.
     unsafe {
-        if libc::statfs(path.as_ptr(), stat.as_mut_ptr()) < 0 {
+        if libc::fstatfs(directory.as_raw_fd(), stat.as_mut_ptr()) < 0 {
             return Err(Error::last_os_error());
         }
         // Signed with glibc, unsigned with musl.

@@ -1,0 +1,286 @@
+//! The pin folder, as a descriptor: nobody but us (and root) can put anything in the place of what lies in it.
+//!
+//! Every component of the path is opened from the one before it, and none may be a link: what was looked at is what is used.
+//! Afterwards the path is as good as the descriptor, for nobody else can rename or replace a part of it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
+use nix::unistd::geteuid;
+
+use super::{Error, sys};
+
+/// Where the system mounts one, and where we mount one if it has not.
+const USUAL_BPFFS: &str = "/sys/fs/bpf";
+
+/// A folder that is ours.
+pub struct Folder {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Folder {
+    /// Opens it; `None`: it is not there. Refused where others can write to it, or where it is on no BPF file system.
+    pub fn open(path: &Path) -> Result<Option<Self>, Error> {
+        let place = Place::find(path)?;
+        if !place.missing.is_empty() {
+            return Ok(None);
+        }
+        place.into_folder().map(Some)
+    }
+
+    /// Opens it; made where it is not there, on a BPF file system that is mounted where there is none.
+    pub fn make(path: &Path) -> Result<Self, Error> {
+        let mut place = Place::find(path)?;
+        if !place.is_bpffs()? {
+            place.require_usual(path)?;
+            sys::mount_bpffs(Path::new(USUAL_BPFFS))
+                .map_err(|source| kernel(format!("mounting a BPF file system on {USUAL_BPFFS}"), source))?;
+            place = Place::find(path)?;
+        }
+        for name in std::mem::take(&mut place.missing) {
+            place = place.make(&name)?;
+        }
+        let folder = place.into_folder()?;
+        folder.shut()?;
+        Ok(folder)
+    }
+
+    /// Makes a folder in it, where there is none; `inner` says what is refused.
+    pub fn make_inner(&self, name: &str) -> Result<(), Error> {
+        match mkdirat(&self.fd, name, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => self.inner(name).map(drop),
+            Err(error) => Err(kernel(format!("creating {}", self.path.join(name).display()), error)),
+        }
+    }
+
+    /// Whether this folder is in it. Refused where something else of that name is, or where others can write to it.
+    pub fn inner(&self, name: &str) -> Result<bool, Error> {
+        let place = Place { path: self.path.clone(), fd: duplicate(&self.fd, &self.path)?, missing: Vec::new() };
+        match place.enter(name.as_ref())? {
+            Some(inner) => inner.require_private().map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// The lock, for as long as the descriptor lives; `WouldBlock` where another process has it.
+    pub fn lock(self) -> io::Result<OwnedFd> {
+        sys::lock(self.fd.as_fd())?;
+        Ok(self.fd)
+    }
+
+    /// Keeps others from looking into it, and from holding the lock, for which a descriptor is enough.
+    fn shut(&self) -> Result<(), Error> {
+        let stat = fstat(&self.fd).map_err(|error| kernel(format!("looking at {}", self.path.display()), error))?;
+        if permissions(&stat) & 0o077 != 0 {
+            fchmod(&self.fd, Mode::S_IRWXU)
+                .map_err(|error| kernel(format!("changing the mode of {}", self.path.display()), error))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is at a path in a folder of ours, not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    Nothing,
+    /// A pin that we, or root, have made.
+    Pin,
+    Link,
+    Folder,
+    /// Of another owner, or what a BPF file system does not have.
+    Other,
+}
+
+/// Looks at a name in a folder of ours.
+pub fn look(path: &Path) -> Result<Found, Error> {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        found => found.map_err(|source| kernel(format!("looking at {}", path.display()), source))?,
+    };
+    let is_ours = found.uid() == 0 || found.uid() == geteuid().as_raw();
+    Ok(match found.file_type() {
+        kind if kind.is_symlink() => Found::Link,
+        kind if kind.is_dir() => Found::Folder,
+        kind if kind.is_file() && is_ours => Found::Pin,
+        _ => Found::Other,
+    })
+}
+
+/// How far a path leads.
+struct Place {
+    path: PathBuf,
+    /// Of the path alone (`O_PATH`): nothing can be read by it.
+    fd: OwnedFd,
+    /// Components that are not there.
+    missing: Vec<OsString>,
+}
+
+impl Place {
+    /// Goes as far as there are folders.
+    fn find(path: &Path) -> Result<Self, Error> {
+        let root = Path::new("/");
+        let fd = nix::fcntl::open(root, walking(), Mode::empty())
+            .map_err(|error| kernel("opening the root folder".into(), error))?;
+        let mut place = Self { path: root.to_owned(), fd, missing: Vec::new() };
+        let mut names = plain_names(path)?.into_iter();
+        while let Some(name) = names.next() {
+            place.require_ours()?;
+            match place.enter(&name)? {
+                Some(next) => place = next,
+                None => {
+                    place.missing = [name].into_iter().chain(names).collect();
+                    break;
+                }
+            }
+        }
+        Ok(place)
+    }
+
+    /// Opens a folder in this one, which is no link.
+    fn enter(&self, name: &std::ffi::OsStr) -> Result<Option<Self>, Error> {
+        let path = self.path.join(name);
+        match openat(&self.fd, name, walking(), Mode::empty()) {
+            Ok(fd) => Ok(Some(Self { path, fd, missing: Vec::new() })),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(Errno::ENOTDIR | Errno::ELOOP) => {
+                let stat = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+                let is_link = stat.is_ok_and(|stat| kind(&stat) == SFlag::S_IFLNK);
+                let shown = path.display();
+                Err(Error::Untrusted(if is_link {
+                    format!(
+                        "{shown} is a symbolic link, which whoever made it can turn elsewhere: remove it, or name the folder \
+                         itself by --pin-path"
+                    )
+                } else {
+                    format!("{shown} is no folder: remove it, or choose another --pin-path")
+                }))
+            }
+            Err(error) => Err(kernel(format!("opening {}", path.display()), error)),
+        }
+    }
+
+    fn make(self, name: &OsString) -> Result<Self, Error> {
+        let path = self.path.join(name);
+        match mkdirat(&self.fd, name.as_os_str(), Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(error) => return Err(kernel(format!("creating {}", path.display()), error)),
+        }
+        let made = self.enter(name)?;
+        made.ok_or_else(|| kernel(format!("opening {}", path.display()), Errno::ENOENT))
+    }
+
+    fn into_folder(self) -> Result<Folder, Error> {
+        self.require_private()?;
+        if !self.is_bpffs()? {
+            return Err(no_bpffs(&self.path));
+        }
+        let fd = openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|error| kernel(format!("opening {}", self.path.display()), error))?;
+        Ok(Folder { path: self.path, fd })
+    }
+
+    fn is_bpffs(&self) -> Result<bool, Error> {
+        sys::is_bpffs(self.fd.as_fd())
+            .map_err(|source| kernel(format!("asking for the file system of {}", self.path.display()), source))
+    }
+
+    /// Refuses a path on another file system, where none of BPF's is meant to be.
+    fn require_usual(&self, path: &Path) -> Result<(), Error> {
+        let is_usual = path.starts_with(USUAL_BPFFS) && self.path == Path::new(USUAL_BPFFS);
+        if is_usual { Ok(()) } else { Err(no_bpffs(path)) }
+    }
+
+    /// Refuses a folder of somebody else, or one in which others may rename what is not theirs.
+    fn require_ours(&self) -> Result<(), Error> {
+        let stat = self.owned_stat()?;
+        let mode = permissions(&stat);
+        let others = if stat.st_gid == 0 { 0o002 } else { 0o022 };
+        if mode & others != 0 && mode & 0o1000 == 0 {
+            let shown = self.path.display();
+            return Err(Error::Untrusted(format!(
+                "others can replace what lies in {shown} (mode {mode:04o}): `chmod go-w {shown}`, or choose another \
+                 --pin-path"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses a folder of somebody else, or one to which others can write.
+    fn require_private(&self) -> Result<(), Error> {
+        let mode = permissions(&self.owned_stat()?);
+        if mode & 0o022 != 0 {
+            let shown = self.path.display();
+            return Err(Error::Untrusted(format!(
+                "others can write to {shown} (mode {mode:04o}): look for what they left there, then `chmod 0700 {shown}`, or \
+                 choose another --pin-path"
+            )));
+        }
+        Ok(())
+    }
+
+    fn owned_stat(&self) -> Result<FileStat, Error> {
+        let shown = self.path.display();
+        let stat = fstat(&self.fd).map_err(|error| kernel(format!("looking at {shown}"), error))?;
+        let (uid, ours) = (stat.st_uid, geteuid().as_raw());
+        if uid != 0 && uid != ours {
+            return Err(Error::Untrusted(format!(
+                "{shown} belongs to user {uid}, not to root: move it away (`mv {shown} {shown}.user-{uid}`), or choose \
+                 another --pin-path"
+            )));
+        }
+        Ok(stat)
+    }
+}
+
+const fn walking() -> OFlag {
+    OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC)
+}
+
+fn duplicate(fd: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
+    fd.try_clone().map_err(|source| kernel(format!("opening {}", path.display()), source))
+}
+
+/// The components from the root on. `..` is resolved as written, which is right where no component is a link.
+fn plain_names(path: &Path) -> Result<Vec<OsString>, Error> {
+    let path =
+        std::path::absolute(path).map_err(|source| kernel(format!("reading the path {}", path.display()), source))?;
+    let mut names = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name.to_owned()),
+            Component::ParentDir => drop(names.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(names)
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+const fn permissions(stat: &FileStat) -> u32 {
+    stat.st_mode & 0o7777
+}
+
+fn no_bpffs(path: &Path) -> Error {
+    Error::Refused(format!(
+        "{} is on no BPF file system: mount one (`mount -t bpf bpf DIR`) or choose --pin-path below {USUAL_BPFFS}",
+        path.display(),
+    ))
+}
+
+fn kernel(what: String, source: impl Into<io::Error>) -> Error {
+    Error::Kernel { what, source: source.into() }
+}
+
+#[cfg(test)]
+mod tests;
