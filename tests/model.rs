@@ -10,10 +10,14 @@ use std::sync::{Arc, Mutex};
 use lb_agent::controller::{Controller, Outcome, Reclaim, Step};
 use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
 use lb_agent::dataplane::{FamilyTables, Tables};
-use lb_agent::desired::{Algorithm, Limits, Policy, Selection, Services, TableSize, VendorAnnotations};
-use lb_agent::model::Change;
+use lb_agent::desired::{
+    Algorithm, Choice, Choices, ExternalIps, FamilyDesired, Incumbents, Limits, Policy, PoolIndex, Selection, Services,
+    TableSize, VendorAnnotations, desired,
+};
+use lb_agent::family::TableAddr;
+use lb_agent::model::{Change, World};
 use lb_common::addr::{Addr, Proto};
-use lb_common::table::{Backend, FrontendState, Mode, PoolKey, Scope, Scopes};
+use lb_common::table::{Action, Backend, FrontendState, Mode, PoolKey, Scope, Scopes};
 use proptest::prelude::*;
 
 use universe::{Edit, edits};
@@ -35,6 +39,8 @@ fn policy() -> Policy {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        external_ips: ExternalIps::Guarded,
+        cluster_ranges: Vec::new(),
         // As small as it may be: the tables are looked at after each row.
         selection: Selection { algorithm: Algorithm::Maglev, maglev_table_size: TableSize::new(7).expect("a prime") },
     }
@@ -100,14 +106,28 @@ fn ids(tables: &Tables) -> BTreeMap<Address, u32> {
     v4.chain(v6).collect()
 }
 
-/// What the tables should say: computed on a dataplane that is empty and works.
-fn fresh(world: &[Edit]) -> BTreeMap<Address, [View; 3]> {
-    let mut dataplane = FakeDataplane::default();
-    let mut controller = controller(&mut dataplane);
-    controller.change(world.iter().map(Edit::change).collect());
-    controller.change(vec![Change::Listed]);
-    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).outcome, Outcome::InStep);
-    views(&dataplane.tables)
+/// What the tables should say of a world where Services have what they have.
+fn wanted(world: &World, incumbents: &Incumbents<'_>) -> BTreeMap<Address, [View; 3]> {
+    fn family<A: TableAddr>(rows: &FamilyDesired<A>, all: &mut BTreeMap<Address, [View; 3]>) {
+        for (key, frontend) in &rows.frontends {
+            let Choices { workload, host, external } = frontend.choices;
+            let view = [workload, host, external].map(|choice| match choice {
+                Choice::Pass => (Action::Pass as u8, Vec::new()),
+                Choice::Reject => (Action::Reject as u8, Vec::new()),
+                Choice::Drop => (Action::Drop as u8, Vec::new()),
+                Choice::Balance(PoolIndex(pool)) => {
+                    let backends = rows.pools[pool].iter().map(|Backend { addr, port }| ((*addr).into(), *port));
+                    (Action::Balance as u8, backends.collect())
+                }
+            });
+            all.insert((key.addr.into(), key.port, key.proto), view);
+        }
+    }
+    let desired = desired(world, &policy(), &limits(), incumbents);
+    let mut all = BTreeMap::new();
+    family(&desired.v4, &mut all);
+    family(&desired.v6, &mut all);
+    all
 }
 
 /// What packets may meet at each address while the loop is on its way from one world to another.
@@ -183,12 +203,19 @@ impl Lab {
 
     fn edit(&mut self, batch: &[Edit]) {
         self.world.extend_from_slice(batch);
-        let wanted = fresh(&self.world);
-        self.allowed().allow(&wanted);
         self.controller.change(batch.iter().map(Edit::change).collect());
+        let wanted = self.wanted();
+        self.allowed().allow(&wanted);
+    }
+
+    fn wanted(&self) -> BTreeMap<Address, [View; 3]> {
+        wanted(self.controller.world(), &self.controller.incumbents())
     }
 
     fn step(&mut self, reclaim: Reclaim) -> Step {
+        // A step that failed has changed who has what.
+        let wanted = self.wanted();
+        self.allowed().allow(&wanted);
         self.controller.step(&mut self.dataplane, reclaim)
     }
 
@@ -196,7 +223,7 @@ impl Lab {
         let in_step = (0..STEPS_MAX).any(|_| self.step(Reclaim::Later).outcome == Outcome::InStep);
         assert!(in_step, "not in step after {STEPS_MAX} steps");
         assert_eq!(*self.controller.realised(), self.dataplane.tables);
-        let wanted = fresh(&self.world);
+        let wanted = self.wanted();
         assert_eq!(views(&self.dataplane.tables), wanted);
         self.allowed().arrived(&wanted);
     }

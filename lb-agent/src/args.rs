@@ -15,6 +15,8 @@ use crate::dataplane::{Sizes, Timeouts};
 use crate::desired::TableSize;
 use crate::explain::{Caller, Destination};
 use crate::interfaces::Globs;
+use crate::model::Prefix;
+use crate::source::address::parse_prefix;
 
 /// Service load balancing for Kubernetes nodes in eBPF: decides per address, port and protocol whether a
 /// load-balancer IP is shortcut to a pod (ipMode VIP) or left to the balancer (ipMode Proxy).
@@ -124,6 +126,20 @@ pub struct PolicyArgs {
     /// masquerading, node ports at further addresses of the node, and health check node ports.
     #[arg(long, value_enum, default_value_t = Services::Lb)]
     pub services: Services,
+
+    /// Which externalIPs of Services are served with --services=all. Whoever may edit a Service writes there what they like,
+    /// and gets what is sent to it (CVE-2020-8554). guarded: those that are no cluster address of another Service, in no
+    /// range of --cluster-cidrs, and no address of a Node that is known (kube: this one; dir:PATH: all of the folder). any: all, as
+    /// kube-proxy does. off: none. In any case a cluster address and a balancer's win over an externalIP, and nobody takes
+    /// an address that is served already. No effect with --services=lb: externalIPs are kube-proxy's then.
+    #[arg(long, value_enum, default_value_t = ExternalIps::Guarded)]
+    pub external_ips: ExternalIps,
+
+    /// Ranges that are the cluster's own, separated by commas: of cluster addresses (--service-cluster-ip-range of the API
+    /// server) and of pods. No externalIP that is guarded, and no load balancer's status, gets an address in them.
+    /// Cluster addresses of Services are kept from others without it as well; those that are free are not [default: none].
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',', value_parser = cidr)]
+    pub cluster_cidrs: Vec<Prefix>,
 
     /// Mode of a load-balancer address whose ingress entry has no ipMode and that no annotation decides.
     #[arg(long, value_enum, ignore_case = true, default_value_t = IpMode::VIP)]
@@ -331,6 +347,14 @@ pub enum Services {
     All,
 }
 
+/// Which externalIPs are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExternalIps {
+    Guarded,
+    Any,
+    Off,
+}
+
 /// A mode, spelled as in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
@@ -411,6 +435,11 @@ fn backends() -> clap::builder::RangedI64ValueParser<u32> {
 fn table_size(text: &str) -> Result<u16, String> {
     let allowed = text.parse().ok().filter(|slots| TableSize::ALLOWED.contains(slots));
     allowed.ok_or_else(|| format!("write one of {}", TableSize::ALLOWED.map(|slots| slots.to_string()).join(", ")))
+}
+
+/// A range of addresses, bits after the prefix dropped.
+fn cidr(text: &str) -> Result<Prefix, String> {
+    parse_prefix(text.trim()).ok_or_else(|| "write address/length, as 10.96.0.0/12".to_owned())
 }
 
 /// At most ten years.

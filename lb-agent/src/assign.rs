@@ -8,14 +8,15 @@ mod elements;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lb_common::addr::Proto;
 use lb_common::table::{
     Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, PoolKey, Scope, ScopeFlags, Scopes, SourceRange,
     SourceRangeKey, bpf_spin_lock,
 };
 
 use crate::dataplane::{FamilyTables, Tables};
-use crate::desired::{Access, Algorithm, Choice, Choices, Desired, DesiredFrontend, FamilyDesired, ServicePortName};
+use crate::desired::{
+    Access, Algorithm, Choice, Choices, Desired, DesiredFrontend, FamilyDesired, Incumbents, ServicePortName, ports_of,
+};
 use crate::family::TableAddr;
 use crate::model::{ObjectName, Warning, WarningKind};
 use counter::Counter;
@@ -96,9 +97,12 @@ impl Assignment {
 
     /// The Service ports of a Service, and their ids.
     pub fn ports_of(&self, service: &ObjectName) -> impl Iterator<Item = (&ServicePortName, u32)> {
-        let first = ServicePortName { service: Arc::new(service.clone()), port_name: "".into(), proto: Proto::TCP };
-        let from_first = self.service_ports.range(first.clone()..);
-        from_first.take_while(move |(name, _)| name.service == first.service).map(|(name, id)| (name, *id))
+        ports_of(&self.service_ports, service)
+    }
+
+    /// What Services have, where the tables hold this.
+    pub const fn incumbents<'a>(&'a self, realised: &'a Tables) -> Incumbents<'a> {
+        Incumbents::of(realised, &self.service_ports)
     }
 
     /// Forgets the ids of what the maps do not hold any more, or never held; those of frontends rest until the counter
@@ -123,8 +127,10 @@ impl Assignment {
     ) -> Assigned {
         let service_ports = self.service_port_ids(desired, known, adoptable);
         let mut assigned = Assigned::default();
+        let owners: Vec<u32> = desired.service_ports.iter().map(|name| name.service.tag()).collect();
         let mut family = FamilyAssign {
             service_ports: &service_ports,
+            owners: &owners,
             live: &mut self.live,
             frontend_counter: &mut self.frontend_counter,
             pool_ids: &mut self.pool_ids,
@@ -258,6 +264,8 @@ impl<A: TableAddr> FamilyIds<A> {
 /// Rows of the families, one after the other.
 struct FamilyAssign<'a> {
     service_ports: &'a [u32],
+    /// The tags of their Services.
+    owners: &'a [u32],
     live: &'a mut Live,
     frontend_counter: &'a mut Counter,
     pool_ids: &'a mut PoolIds,
@@ -286,7 +294,8 @@ impl FamilyAssign<'_> {
             let flags = frontend.pool_flags.map(|pool_flag| restricted | keeps_clients | by_hash | pool_flag);
             let affinity_secs = frontend.affinity_secs.map_or(0, std::num::NonZeroU32::get);
             let pool = |pool: usize| (pools[pool], desired.pools[pool].len());
-            let scopes = Scopes { affinity_secs, ..scopes(service_port, &frontend.choices, flags, pool) };
+            let owner = self.owners[frontend.service_port.0];
+            let scopes = Scopes { affinity_secs, owner, ..scopes(service_port, &frontend.choices, flags, pool) };
             self.scopes.insert(id, scopes);
             source_ranges.extend(
                 frontend.access.prefixes().iter().map(|prefix| {

@@ -158,6 +158,12 @@ fn policy(args: &PolicyArgs, node_name: String) -> Result<Policy, Error> {
             Services::All => desired::Services::All,
         },
         default_ip_mode: args.default_ip_mode.into(),
+        external_ips: match args.external_ips {
+            args::ExternalIps::Guarded => desired::ExternalIps::Guarded,
+            args::ExternalIps::Any => desired::ExternalIps::Any,
+            args::ExternalIps::Off => desired::ExternalIps::Off,
+        },
+        cluster_ranges: args.cluster_cidrs.clone(),
         proxy_annotations: args.proxy_annotation.iter().map(annotation).collect::<Result<_, _>>()?,
         vendor_annotations: match args.vendor_annotations {
             Switch::On => VendorAnnotations::Honoured,

@@ -7,6 +7,7 @@ mod inherited;
 mod partial;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use lb_common::table::FrontendState;
 
@@ -14,7 +15,9 @@ use crate::apply::{self, Report};
 use crate::assign::Assignment;
 use crate::dataplane::object::{pool_elements, scopes_max};
 use crate::dataplane::{Dataplane, Error, Op, Sizes, Tables};
-use crate::desired::{Desired, FamilyDesired, Limits, Policy, ServicePortName, deciding_key, desired, desired_beside};
+use crate::desired::{
+    Desired, FamilyDesired, Incumbents, Limits, Policy, ServicePortName, deciding_key, desired, desired_beside,
+};
 use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
 use crate::model::{Change, ObjectName, Warning, WarningKind, World};
@@ -160,6 +163,17 @@ impl Controller {
         &self.world
     }
 
+    /// Takes in which addresses the interfaces of this node hold. `true` where that is new: a step is due.
+    pub fn follow_addresses<'a>(&mut self, addresses: impl Iterator<Item = &'a IpAddr>) -> bool {
+        let addresses: BTreeSet<IpAddr> = addresses.copied().collect();
+        if addresses == *self.world.local_addresses() {
+            return false;
+        }
+        self.touched.add_addresses(self.world.local_addresses(), &addresses);
+        self.world.set_local_addresses(addresses);
+        true
+    }
+
     /// What the tables hold, as far as known.
     pub const fn realised(&self) -> &Tables {
         &self.realised
@@ -183,6 +197,11 @@ impl Controller {
         })
     }
 
+    /// What Services have at the moment.
+    pub const fn incumbents(&self) -> Incumbents<'_> {
+        self.assignment.incumbents(&self.realised)
+    }
+
     /// The id of every Service port.
     pub fn service_ports(&self) -> impl Iterator<Item = (&ServicePortName, u32)> {
         self.assignment.service_ports()
@@ -196,7 +215,7 @@ impl Controller {
         let touched = std::mem::replace(&mut self.touched, Touched::Everything);
         let index = self.index.take();
         if let (Some(services), Some(index), Reclaim::Later) = (touched.few(&self.world), index, reclaim)
-            && let Some(step) = self.step_part(dataplane, services, index)
+            && let Some(step) = self.step_part(dataplane, &services, index)
         {
             return step;
         }
@@ -212,7 +231,7 @@ impl Controller {
         if let Err(error) = self.look(dataplane) {
             return self.behind(error);
         }
-        let mut desired = desired(&self.world, &self.policy, &self.limits_now());
+        let mut desired = desired(&self.world, &self.policy, &self.limits_now(), &self.incumbents());
         let mut assigned = self.assignment.assign(&desired, &self.realised);
         if self.world.is_readable() {
             self.inherited = Inherited::default();
@@ -295,13 +314,13 @@ impl Controller {
             if !partial::are_few(services.len(), &self.world) {
                 return None;
             }
-            let world = self.world.part(&services, &self.policy.node_name);
+            let world = self.world.part(&services);
             let desired = match index.company.takes() {
                 Some(takes) => {
                     let others = takes.iter().filter(|other| !services.contains(&other.name));
-                    desired_beside(others, &world, &self.policy, &self.limits_now())
+                    desired_beside(others, &world, &self.policy, &self.limits_now(), &self.incumbents())
                 }
-                None => desired(&world, &self.policy, &Limits::UNLIMITED),
+                None => desired(&world, &self.policy, &Limits::UNLIMITED, &self.incumbents()),
             };
             let mut others = self.owners(&desired, &services)?;
             others.extend(desired.displaced.iter().cloned());

@@ -5,12 +5,16 @@
 mod access;
 mod build;
 mod claim;
+mod contest;
 mod endpoint;
 mod hazard;
+mod incumbent;
+mod local;
 mod maglev;
 mod mode;
 mod node_port;
 mod policy;
+mod protected;
 mod room;
 mod scope;
 mod selection;
@@ -24,9 +28,12 @@ use std::sync::Arc;
 pub use access::{Access, SourcePrefix};
 use build::{FamilyBuilder, OfService, Shared};
 use claim::Claim;
+use contest::Contests;
 use endpoint::Here;
+pub use incumbent::{Incumbents, ports_of};
 pub use maglev::TableSize;
-pub use policy::{AnnotationMatch, Limits, Policy, Services, VendorAnnotations};
+pub use policy::{AnnotationMatch, ExternalIps, Limits, Policy, Services, VendorAnnotations};
+use protected::Protected;
 use room::Neighbour;
 pub use room::Neighbours;
 pub use selection::{Algorithm, Selection};
@@ -38,10 +45,10 @@ pub use usable::POOL_MAX;
 
 use crate::model::{EndpointSlice, Service, ServiceType, Warning, WarningKind, World};
 
-/// Computes all tables. Services are taken oldest first: the oldest wins an address that two claim, and the newest is
-/// left out when the tables are full.
-pub fn desired(world: &World, policy: &Policy, limits: &Limits) -> Desired {
-    desired_beside(std::iter::empty(), world, policy, limits)
+/// Computes all tables. Services are taken oldest first: the newest is left out when the tables are full. Who gets what
+/// several claim, `contest.rs` says.
+pub fn desired(world: &World, policy: &Policy, limits: &Limits, incumbents: &Incumbents<'_>) -> Desired {
+    desired_beside(std::iter::empty(), world, policy, limits, incumbents)
 }
 
 /// As [`desired`], of a world that is a part of another: its neighbours, oldest first, take their room in their turn.
@@ -50,14 +57,16 @@ pub fn desired_beside<'a>(
     world: &World,
     policy: &Policy,
     limits: &Limits,
+    incumbents: &Incumbents<'_>,
 ) -> Desired {
     let slices = slices_by_service(world);
     let here = Here::of(world, &policy.node_name);
     let mut shared = Shared::new(limits);
     let mut v4 = FamilyBuilder::<[u8; 4]>::new();
     let mut v6 = FamilyBuilder::<[u8; 16]>::new();
-    let claimants = claimants(world, policy, &here, &mut shared.warnings);
-    let reserved = node_port::reserved(&claimants, &here);
+    let protected = Protected::of(world, policy);
+    let claimants = claimants(world, policy, &here, &protected, &mut shared.warnings);
+    let contests = Contests::of(&claimants, incumbents);
     if policy.services == Services::All {
         shared.warnings.extend(node_port::without_address(&claimants, &here));
     }
@@ -74,7 +83,8 @@ pub fn desired_beside<'a>(
             claims,
             slices,
             here: &here,
-            reserved: &reserved,
+            contests: &contests,
+            protected: &protected,
             selection: selection::of_service(service, policy),
         };
         takes.push(Neighbour::new(service, v4.add(&of, &mut shared), v6.add(&of, &mut shared)));
@@ -108,13 +118,15 @@ fn claimants<'a>(
     world: &'a World,
     policy: &Policy,
     here: &Here<'_>,
+    protected: &Protected<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Vec<(&'a Service, Vec<Claim>)> {
     let mut claimants = Vec::with_capacity(world.services().len());
     for service in by_age(world).into_iter().filter(|service| is_ours(service)) {
-        let claims = claim::claims(service, policy, here, warnings);
+        let claims = claim::claims(service, policy, here, protected, warnings);
         if !claims.is_empty() && has_cluster_ip(service, warnings) {
             warnings.extend(hazard::warnings(service, &claims));
+            warnings.extend(local::warnings(service, &claims, policy, here, world));
             warnings.extend(selection::warning(service));
             claimants.push((service, claims));
         }

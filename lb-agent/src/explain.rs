@@ -8,10 +8,14 @@ mod question;
 pub use decision::{Decision, Explanation, Facts, explain};
 pub use question::{Caller, Destination};
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use crate::args::{ExplainArgs, Output};
 use crate::ask;
 use crate::dataplane::links::Class;
 use crate::dataplane::pins::{FlowRows, Pins};
+use crate::interfaces::{Interfaces, watch};
 use crate::print::print;
 
 /// Answers on the terminal.
@@ -30,6 +34,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         // Flows are read only where the question names a client.
         flows4: if args.from.addr().is_some_and(|addr| addr.is_ipv4()) { pins.flows4()? } else { FlowRows::new() },
         flows6: if args.from.addr().is_some_and(|addr| addr.is_ipv6()) { pins.flows6()? } else { FlowRows::new() },
+        is_local: local_addresses()?.contains(&args.to.addr),
         has_workloads: is_attached(Class::Workload),
         has_uplinks: is_attached(Class::Uplink),
     };
@@ -38,4 +43,12 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         Output::Table => print(&explanation.to_string()),
         Output::Json => print(&(serde_json::to_string_pretty(&explanation)? + "\n")),
     }
+}
+
+/// The addresses of this node's interfaces.
+fn local_addresses() -> anyhow::Result<BTreeSet<IpAddr>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut interfaces = Interfaces::default();
+    interfaces.apply(runtime.block_on(watch::list_once())?);
+    Ok(interfaces.addresses().copied().collect())
 }

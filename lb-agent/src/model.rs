@@ -3,6 +3,7 @@
 //! Nothing here knows where an object came from, the time, or the kernel.
 
 mod change;
+mod cluster_addresses;
 mod endpoint;
 mod name;
 mod node;
@@ -11,6 +12,8 @@ mod service;
 mod warning;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use change::{Change, Kind, Object, ObjectRef};
 pub use endpoint::{Conditions, Endpoint, EndpointSlice, Hints, SlicePort};
@@ -20,6 +23,8 @@ pub use prefix::Prefix;
 pub use service::{IngressEntry, IpMode, LABELS, Service, ServicePort, ServiceType, SourceRange, TrafficPolicy};
 pub use warning::{Warning, WarningKind};
 
+use cluster_addresses::ClusterAddresses;
+
 /// Everything that the source has told so far.
 #[derive(Debug, Default)]
 pub struct World {
@@ -27,7 +32,10 @@ pub struct World {
     slices: BTreeMap<ObjectName, EndpointSlice>,
     /// Names of Services, each with the name of a slice of its own.
     slices_of: BTreeSet<(ObjectName, ObjectName)>,
-    nodes: BTreeMap<ObjectName, Node>,
+    /// Shared with parts, as are the two after it.
+    nodes: Arc<BTreeMap<ObjectName, Node>>,
+    cluster_addresses: Arc<ClusterAddresses>,
+    local_addresses: Arc<BTreeSet<IpAddr>>,
     object_warnings: BTreeMap<ObjectRef, Vec<Warning>>,
     place_warnings: BTreeMap<String, Vec<Warning>>,
     listed: bool,
@@ -45,23 +53,42 @@ impl World {
                     self.object_warnings.insert(reference.clone(), warnings);
                 }
                 match object {
-                    Object::Service(service) => drop(self.services.insert(reference.name, service)),
+                    Object::Service(service) => self.insert_service(service),
                     Object::EndpointSlice(slice) => self.insert_slice(slice),
-                    Object::Node(node) => drop(self.nodes.insert(reference.name, node)),
+                    Object::Node(node) => drop(Arc::make_mut(&mut self.nodes).insert(reference.name, node)),
                 }
             }
             Change::Remove(reference) => {
                 self.object_warnings.remove(&reference);
                 match reference.kind {
-                    Kind::Service => drop(self.services.remove(&reference.name)),
+                    Kind::Service => self.remove_service(&reference.name),
                     Kind::EndpointSlice => self.remove_slice(&reference.name),
-                    Kind::Node => drop(self.nodes.remove(&reference.name)),
+                    Kind::Node => drop(Arc::make_mut(&mut self.nodes).remove(&reference.name)),
                 }
             }
             Change::Place { place, warnings } if warnings.is_empty() => drop(self.place_warnings.remove(&place)),
             Change::Place { place, warnings } => drop(self.place_warnings.insert(place, warnings)),
             Change::Listed => self.listed = true,
         }
+    }
+
+    fn insert_service(&mut self, service: Service) {
+        let addresses = Arc::make_mut(&mut self.cluster_addresses);
+        addresses.add(&service.cluster_ips);
+        if let Some(before) = self.services.insert(service.name.clone(), service) {
+            addresses.remove(&before.cluster_ips);
+        }
+    }
+
+    fn remove_service(&mut self, name: &ObjectName) {
+        if let Some(service) = self.services.remove(name) {
+            Arc::make_mut(&mut self.cluster_addresses).remove(&service.cluster_ips);
+        }
+    }
+
+    /// Takes in the addresses of this node's interfaces.
+    pub fn set_local_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
+        self.local_addresses = Arc::new(addresses);
     }
 
     fn insert_slice(&mut self, slice: EndpointSlice) {
@@ -76,19 +103,30 @@ impl World {
         }
     }
 
-    /// The world as if there were only these Services, their slices, and this node.
+    /// The world as if there were only these Services and their slices; whose the other addresses are is still known.
     #[must_use]
-    pub fn part(&self, services: &BTreeSet<ObjectName>, node: &str) -> Self {
-        let mut part = Self { listed: self.listed, ..Self::default() };
-        part.nodes.extend(self.nodes.get_key_value(&ObjectName::new("", node)).map(|(k, v)| (k.clone(), v.clone())));
+    pub fn part(&self, services: &BTreeSet<ObjectName>) -> Self {
+        let mut part = Self {
+            listed: self.listed,
+            nodes: Arc::clone(&self.nodes),
+            cluster_addresses: Arc::clone(&self.cluster_addresses),
+            local_addresses: Arc::clone(&self.local_addresses),
+            ..Self::default()
+        };
         for name in services {
             part.services.extend(self.services.get(name).map(|service| (name.clone(), service.clone())));
-            let first = (name.clone(), ObjectName::new("", ""));
-            for (_, slice) in self.slices_of.range(first..).take_while(|(service, _)| service == name) {
-                part.slices.extend(self.slices.get(slice).map(|found| (slice.clone(), found.clone())));
-            }
+        }
+        for name in services.iter().chain([&api_server()]) {
+            self.slices_of(name).for_each(|slice| part.insert_slice(slice.clone()));
         }
         part
+    }
+
+    /// The slices of a Service.
+    pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
+        let first = (service.clone(), ObjectName::new("", ""));
+        let names = self.slices_of.range(first..).take_while(move |(found, _)| found == service);
+        names.filter_map(|(_, slice)| self.slices.get(slice))
     }
 
     /// Whether the first list of every kind is complete. Nothing may be deleted before.
@@ -110,6 +148,21 @@ impl World {
         &self.slices
     }
 
+    /// All nodes that the source tells of.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// Whether this is a cluster address of any Service but this one, other parts of the world included.
+    pub fn is_cluster_address_of_others(&self, addr: IpAddr, service: &Service) -> bool {
+        self.cluster_addresses.count(addr) > service.cluster_ips.iter().filter(|own| **own == addr).count()
+    }
+
+    /// The addresses of this node's interfaces, as far as known.
+    pub fn local_addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.local_addresses
+    }
+
     /// The node with this name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(&ObjectName::new("", name))
@@ -119,6 +172,11 @@ impl World {
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.place_warnings.values().chain(self.object_warnings.values()).flatten()
     }
+}
+
+/// The Service whose endpoints are the API servers.
+pub fn api_server() -> ObjectName {
+    ObjectName::new("default", "kubernetes")
 }
 
 #[cfg(test)]
@@ -158,7 +216,7 @@ mod tests {
             world.apply(Change::Apply { object: Object::EndpointSlice(slice), warnings: Vec::new() });
         }
         let names = |world: &World, service: &str| -> Vec<String> {
-            let part = world.part(&BTreeSet::from([ObjectName::new("a", service)]), "n1");
+            let part = world.part(&BTreeSet::from([ObjectName::new("a", service)]));
             part.slices().keys().map(ToString::to_string).collect()
         };
         assert_eq!(names(&world, "x"), ["a/1"]);

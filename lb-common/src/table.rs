@@ -32,7 +32,7 @@ pub use stats::{
 };
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// A key or value of a map: plain bytes without padding.
 ///
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(
             (LAYOUT_VERSION, sizes),
             (
-                7,
+                8,
                 [
                     8, 20, 12, 8, 40, 12, 24, 12, 24, 4, 8, 20, 4, 8, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 20, 44,
                     24, 48, 24, 16, 40, 16, 8, 8, 8, 16, 16

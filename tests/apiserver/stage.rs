@@ -7,7 +7,7 @@ use std::time::Duration;
 use lb_agent::controller::{Controller, Outcome, Reclaim};
 use lb_agent::dataplane::fake::{FakeDataplane, assert_no_dangling_pool};
 use lb_agent::dataplane::{Sizes, Tables};
-use lb_agent::desired::{Limits, Policy, Selection, Services, VendorAnnotations};
+use lb_agent::desired::{ExternalIps, Limits, Policy, Selection, Services, VendorAnnotations};
 use lb_agent::model::{Change, Kind};
 use lb_agent::render;
 use lb_agent::source::claim::Claim;
@@ -201,6 +201,8 @@ fn policy() -> Policy {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        external_ips: ExternalIps::Guarded,
+        cluster_ranges: Vec::new(),
         selection: Selection::default(),
     }
 }

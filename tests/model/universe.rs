@@ -35,13 +35,16 @@ pub enum Edit {
     /// Our own, with one of two sets of addresses for node ports.
     Node(u8),
     NoNode,
+    /// Another one, with one of two addresses.
+    OtherNode(u8),
+    NoOtherNode,
 }
 
 /// What else a Service says.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
     has_node_ports: bool,
-    has_external_ip: bool,
+    external_ip: Option<u8>,
     external_policy: TrafficPolicy,
     internal_policy: TrafficPolicy,
     algorithm: Option<&'static str>,
@@ -50,11 +53,13 @@ pub struct Fields {
 fn fields() -> impl Strategy<Value = Fields> {
     // A Service that asks for nothing gets Maglev as well: that is the policy of these tests.
     let algorithm = prop::sample::select(vec![None, Some("maglev"), Some("random"), Some("random")]);
-    (any::<[bool; 4]>(), algorithm).prop_map(|(switches, algorithm)| {
-        let [has_node_ports, has_external_ip, is_external_local, is_internal_local] = switches;
+    // Of a balancer of others, of a Service's cluster address, of another node: the last two are refused.
+    let external_ip = prop::option::of(prop::sample::select(vec![1u8, 1, 2, 10, 11, 20]));
+    (any::<[bool; 3]>(), external_ip, algorithm).prop_map(|(switches, external_ip, algorithm)| {
+        let [has_node_ports, is_external_local, is_internal_local] = switches;
         Fields {
             has_node_ports,
-            has_external_ip,
+            external_ip,
             external_policy: policy(is_external_local),
             internal_policy: policy(is_internal_local),
             algorithm,
@@ -69,7 +74,7 @@ fn annotations(algorithm: Option<&str>) -> BTreeMap<Arc<str>, Arc<str>> {
 /// Any edit.
 pub fn edits() -> impl Strategy<Value = Edit> {
     let service =
-        (0..SERVICES, prop::option::of(0i64..3), prop::collection::vec((0u8..4, 0u8..4), 0..3), 1u8..4, fields())
+        (0..SERVICES, prop::option::of(0i64..3), prop::collection::vec((0u8..5, 0u8..4), 0..3), 1u8..4, fields())
             .prop_map(|(number, created, entries, ports, fields)| Edit::Service {
                 number,
                 created,
@@ -86,12 +91,18 @@ pub fn edits() -> impl Strategy<Value = Edit> {
         1 => (0..SLICES).prop_map(Edit::NoSlice),
         1 => (2u8..4).prop_map(Edit::Node),
         1 => Just(Edit::NoNode),
+        1 => (2u8..4).prop_map(Edit::OtherNode),
+        1 => Just(Edit::NoOtherNode),
     ]
 }
 
 /// Edits after which no object is left.
 pub fn nothing() -> Vec<Edit> {
-    (0..SERVICES).map(Edit::NoService).chain((0..SLICES).map(Edit::NoSlice)).chain([Edit::NoNode]).collect()
+    (0..SERVICES)
+        .map(Edit::NoService)
+        .chain((0..SLICES).map(Edit::NoSlice))
+        .chain([Edit::NoNode, Edit::NoOtherNode])
+        .collect()
 }
 
 impl Edit {
@@ -102,6 +113,8 @@ impl Edit {
             Self::NoService(number) => remove(Kind::Service, format!("s{number}")),
             Self::NoSlice(number) => remove(Kind::EndpointSlice, format!("e{number}")),
             Self::Node(last) => apply(Object::Node(node(*last))),
+            Self::OtherNode(last) => apply(Object::Node(other_node(*last))),
+            Self::NoOtherNode => Change::Remove(Object::Node(other_node(2)).reference()),
             Self::NoNode => Change::Remove(Object::Node(node(2)).reference()),
             Self::Service { number, created, entries, ports, fields } => {
                 apply(Object::Service(service(*number, *created, entries, *ports, *fields)))
@@ -124,7 +137,12 @@ fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u
     let entry = |index: usize, (address, mode): (u8, u8)| IngressEntry {
         index: index as u32,
         // Shared by all Services: they quarrel.
-        ip: if address == 3 { IpAddr::from([0xfd01, 0, 0, 0, 0, 0, 0, 3]) } else { IpAddr::from([1, 2, 3, address]) },
+        ip: match address {
+            3 => IpAddr::from([0xfd01, 0, 0, 0, 0, 0, 0, 3]),
+            // The cluster address of another, if that one is there.
+            4 => IpAddr::from([10, 0, 0, 0]),
+            _ => IpAddr::from([1, 2, 3, address]),
+        },
         ip_mode: match mode {
             0 => Some(IpMode::Proxy),
             1 => None,
@@ -144,14 +162,21 @@ fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u
             IpAddr::from([10, 0, 0, number]),
             IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(number)]),
         ],
-        // The address of a balancer of others.
-        external_ips: if fields.has_external_ip { vec![IpAddr::from([1, 2, 3, 1])] } else { Vec::new() },
+        external_ips: fields.external_ip.map(external_ip).into_iter().collect(),
         ports: (0..ports).map(port).collect(),
         ingress: entries.iter().enumerate().map(|(index, known)| entry(index, *known)).collect(),
         external_policy: fields.external_policy,
         internal_policy: fields.internal_policy,
         affinity_secs: None,
         source_ranges: Vec::new(),
+    }
+}
+
+fn external_ip(kind: u8) -> IpAddr {
+    match kind {
+        10 | 11 => IpAddr::from([10, 0, 0, kind - 10]),
+        20 => IpAddr::from([1, 2, 4, 2]),
+        last => IpAddr::from([1, 2, 3, last]),
     }
 }
 
@@ -163,6 +188,10 @@ fn node(last: u8) -> Node {
     // One of them is also what a balancer has.
     let addresses = vec![IpAddr::from([1, 2, 3, last]), IpAddr::from([0xfd03, 0, 0, 0, 0, 0, 0, 2])];
     Node { name: "n1".into(), zone: None, addresses }
+}
+
+fn other_node(last: u8) -> Node {
+    Node { name: "n2".into(), zone: None, addresses: vec![IpAddr::from([1, 2, 4, last])] }
 }
 
 fn slice(number: u8, service: u8, v6: bool, endpoints: &[(u8, u8)]) -> EndpointSlice {

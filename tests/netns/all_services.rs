@@ -237,3 +237,98 @@ fn etp_01_etp_02_the_external_policy_changes_on_a_live_service() {
         }
     }
 }
+
+/// CVE-2020-8554: whoever may edit an old Service names what others have, and gets nothing of it. Connections of the others go on
+/// to be theirs, also after a restart and where everything is allowed; who is told is the one that names it.
+#[test]
+fn xip_05_an_old_service_takes_nothing_from_others() {
+    let mut scene = Scene::with_flags(Setup::new("allsteal"), &ALL);
+    let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, 21), "VIP"));
+    let victim =
+        scene.service("web", 21, &entries).spec("externalIPs", json!(FAMILIES.map(|family| external(family, 21))));
+    scene.apply("web", &[vec![victim.object()], scene.slices(&victim, &["a"])].concat());
+    let stolen =
+        |family| [(CLUSTER.host(family, 21), 80).into(), vip(family, 21, 80), (external(family, 21), 80).into()];
+    let addresses: Vec<IpAddr> = FAMILIES.into_iter().flat_map(stolen).map(|to: SocketAddr| to.ip()).collect();
+    let old = scene.service("old", 22, &[]).metadata("creationTimestamp", json!("2001-01-01T00:00:00Z"));
+    scene.apply("old", &[vec![old.object()], scene.slices(&old, &["b"])].concat());
+    let old = old.spec("externalIPs", json!(addresses));
+    let expect = |scene: &Scene, what: &str| {
+        for to in FAMILIES.into_iter().flat_map(stolen) {
+            assert_eq!(scene.dial().tcp(to).who(), Some("a"), "{what}: {to}");
+            assert_eq!(
+                dial_from_far(scene, lb_tests::address::family(to.ip())).tcp(to).who(),
+                Some("a"),
+                "{what}: {to}, far"
+            );
+        }
+        let warnings = scene.agent.says(&["show", "warnings"]);
+        assert!(warnings.contains("default/old") && !warnings.contains("Service default/web:"), "{what}: {warnings}");
+    };
+    for flags in [&ALL[..], &["--services", "all", "--external-ips", "any"]] {
+        scene.agent.terminate();
+        scene.agent.set_flags(flags);
+        scene.agent.start();
+        scene.apply("old", &[vec![old.object()], scene.slices(&old, &["b"])].concat());
+        expect(&scene, &format!("{flags:?}"));
+        scene.agent.crash();
+        scene.agent.start();
+        scene.apply("other", &[]);
+        expect(&scene, &format!("{flags:?}, restarted"));
+    }
+    scene.agent.terminate();
+    scene.agent.set_flags(&["--services", "all", "--external-ips", "off"]);
+    scene.agent.start();
+    scene.apply("other", &[]);
+    for family in FAMILIES {
+        assert_eq!(scene.dial().tcp((external(family, 21), 80).into()), Outcome::Silence, "no externalIP is served");
+        assert_eq!(scene.dial().tcp(vip(family, 21, 80)).who(), Some("a"));
+    }
+}
+
+/// An address of a node is nobody's externalIP.
+#[test]
+fn an_external_ip_on_a_node_is_refused() {
+    let scene = Scene::with_flags(Setup::new("allnodeip"), &ALL);
+    let nodes = FAMILIES.map(|family| UPLINK.host(family, 2));
+    let service = scene.service("old", 23, &[]).spec("externalIPs", json!(nodes));
+    scene.apply("old", &[vec![service.object()], scene.slices(&service, &["b"])].concat());
+    for family in FAMILIES {
+        assert_eq!(
+            scene.dial().tcp((UPLINK.host(family, 2), 80).into()),
+            Outcome::Refused,
+            "nobody listens on the node"
+        );
+        assert_eq!(scene.dial().tcp(cluster(family, 23)).who(), Some("b"));
+    }
+    assert!(scene.agent.says(&["show", "warnings"]).contains("is an address of a node"));
+}
+
+/// IPM-53: a Service whose balancer is Proxy has no claim on its address, however old it is; whoever serves it does.
+#[test]
+fn ipm_53_a_proxy_entry_takes_no_address_from_who_serves_it() {
+    let scene = Scene::with_flags(Setup::new("allproxyclaim"), &ALL);
+    for (number, entry) in [(24, None), (25, Some("VIP"))] {
+        let proxy = FAMILIES.map(|family| ingress(BALANCERS.host(family, number), "Proxy"));
+        let old = scene.service(&format!("old{number}"), 40 + number, &proxy);
+        let old = old.metadata("creationTimestamp", json!("2001-01-01T00:00:00Z"));
+        scene.apply("old", &[vec![old.object()], scene.slices(&old, &["b"])].concat());
+        for family in FAMILIES {
+            assert_eq!(scene.dial().tcp(vip(family, number, 80)).who(), Some(BALANCER), "nobody else has it");
+        }
+        let entries: Vec<Value> = entry
+            .iter()
+            .flat_map(|mode| FAMILIES.map(|family| ingress(BALANCERS.host(family, number), mode)))
+            .collect();
+        let mut young = scene.service(&format!("young{number}"), 50 + number, &entries);
+        if entry.is_none() {
+            young = young.spec("externalIPs", json!(FAMILIES.map(|family| BALANCERS.host(family, number))));
+        }
+        scene.apply("young", &[vec![young.object()], scene.slices(&young, &["a"])].concat());
+        for family in FAMILIES {
+            assert_eq!(scene.dial().tcp(vip(family, number, 80)).who(), Some("a"), "{entry:?}");
+        }
+        let warnings = scene.agent.says(&["show", "warnings"]);
+        assert!(!warnings.contains("already"), "{warnings}");
+    }
+}

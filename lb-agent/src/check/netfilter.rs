@@ -9,8 +9,8 @@ use super::Finding;
 use crate::nftables;
 
 const REMEDY: &str = "lb-agent acts first on VIPs, and its guard keeps kube-proxy off what an annotation or a flag leaves \
-                      to the balancer; what kube-proxy rejects for want of endpoints, or drops for its source ranges, \
-                      needs ipMode: Proxy in the status";
+                      to the balancer, save addresses of this node; these, and what kube-proxy rejects for want of \
+                      endpoints or drops for its source ranges, need ipMode: Proxy in the status";
 
 pub fn findings() -> Vec<Finding> {
     let legacy = std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();

@@ -6,7 +6,7 @@ use lb_common::table::Mode;
 use super::{Config, Error, Guarding, Source};
 use crate::args::{Command, CommandLine};
 use crate::dataplane::{Repair, Sizes, Timeouts};
-use crate::desired::{Algorithm, Selection, Services, VendorAnnotations};
+use crate::desired::{Algorithm, ExternalIps, Selection, Services, VendorAnnotations};
 use crate::interfaces::Globs;
 use crate::source::claim::Claim;
 
@@ -41,6 +41,7 @@ fn defaults() {
     assert_eq!((config.dataplane.sizes, config.dataplane.timeouts), (Sizes::default(), Timeouts::default()));
     assert_eq!(config.http.to_string(), "127.0.0.1:10356");
     assert!(config.idle_flags.is_empty());
+    assert_eq!((config.policy.external_ips, &config.policy.cluster_ranges[..]), (ExternalIps::Guarded, &[][..]));
     assert_eq!(config.guard, Guarding::On);
     assert!(config.limits.frontend_ids_max > config.limits.frontends_max);
     assert_eq!(config.policy.selection, Selection::default());
@@ -54,8 +55,12 @@ fn settings_arrive() {
          --default-ip-mode Router --vendor-annotations on --proxy-annotation a/b --proxy-annotation c=d=e \
          --flows-max 1000 --frontends-max 10 --backends-max 20 --tcp-established-secs 5 --tcp-closing-secs 6 \
          --tcp-syn-secs 7 --udp-secs 8 --audit-secs 9 --apply-interval-ms 0 --rejects-per-sec 11 --log-level debug \
-         --kubeconfig /k --lb-algorithm maglev --maglev-table-size 4093 --repair-evicted-flows on",
+         --kubeconfig /k --lb-algorithm maglev --maglev-table-size 4093 --repair-evicted-flows on \
+         --external-ips off --cluster-cidrs 10.96.0.0/12,fd00:10::/108 --cluster-cidrs 10.244.0.0/16",
     );
+    assert_eq!(config.policy.external_ips, ExternalIps::Off);
+    let ranges: Vec<String> = config.policy.cluster_ranges.iter().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["10.96.0.0/12", "fd00:10::/108", "10.244.0.0/16"]);
     let Selection { algorithm, maglev_table_size } = config.policy.selection;
     assert_eq!((algorithm, maglev_table_size.slots()), (Algorithm::Maglev, 4093));
     assert_eq!(config.dataplane.repair, Repair::On);

@@ -6,6 +6,7 @@
 //! so are the warnings (`tests/model.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use lb_common::table::{FrontendKey, FrontendState, MemberKey, PoolKey, ScopeFlags, Scopes};
 
@@ -13,7 +14,7 @@ use crate::apply::pools_of;
 use crate::dataplane::{FamilyTables, Tables};
 use crate::desired::{Desired, FamilyDesired};
 use crate::family::TableAddr;
-use crate::model::{Change, EndpointSlice, Kind, Object, ObjectName, Warning, World};
+use crate::model::{Change, EndpointSlice, Kind, Object, ObjectName, Service, Warning, World, api_server};
 
 use super::company::Company;
 
@@ -25,31 +26,33 @@ const FEW_PART: usize = 4;
 /// What has changed since the last step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
-    /// Only these Services and their endpoints.
-    Services(BTreeSet<ObjectName>),
+    /// Only these Services and their endpoints, and whose these addresses are.
+    Services {
+        names: BTreeSet<ObjectName>,
+        addresses: BTreeSet<IpAddr>,
+    },
     Everything,
 }
 
 impl Touched {
-    pub const NOTHING: Self = Self::Services(BTreeSet::new());
+    pub const NOTHING: Self = Self::Services { names: BTreeSet::new(), addresses: BTreeSet::new() };
 
     /// Takes in a change that is about to be made to the world.
     pub fn add(&mut self, change: &Change, world: &World, node: &str) {
-        let Self::Services(services) = self else { return };
-        let mut touch_slice = |name: &ObjectName, service: Option<ObjectName>| {
-            let before = world.slices().get(name).map(EndpointSlice::service_name);
-            services.extend(before.into_iter().chain(service));
-        };
         match change {
-            Change::Apply { object: Object::Service(service), .. } => drop(services.insert(service.name.clone())),
-            Change::Apply { object: Object::EndpointSlice(slice), .. } => {
-                touch_slice(&slice.name, Some(slice.service_name()));
+            Change::Apply { object: Object::Service(service), .. } => {
+                self.add_service(&service.name, &service.cluster_ips, world);
             }
-            Change::Apply { object: Object::Node(changed), .. } if *changed.name != *node => {}
+            Change::Apply { object: Object::EndpointSlice(slice), .. } => {
+                self.add_slice(&slice.name, Some(slice.service_name()), world);
+            }
+            Change::Apply { object: Object::Node(changed), .. } if *changed.name != *node => {
+                self.add_node(&changed.name, &changed.addresses, world);
+            }
             Change::Remove(gone) => match gone.kind {
-                Kind::Service => drop(services.insert(gone.name.clone())),
-                Kind::EndpointSlice => touch_slice(&gone.name, None),
-                Kind::Node if *gone.name.name != *node => {}
+                Kind::Service => self.add_service(&gone.name, &[], world),
+                Kind::EndpointSlice => self.add_slice(&gone.name, None, world),
+                Kind::Node if *gone.name.name != *node => self.add_node(&gone.name.name, &[], world),
                 Kind::Node => *self = Self::Everything,
             },
             // What cannot be read matters only while frontends are inherited, and then all steps are full.
@@ -58,12 +61,53 @@ impl Touched {
         }
     }
 
-    /// The Services, where they are few.
-    pub fn few(&self, world: &World) -> Option<&BTreeSet<ObjectName>> {
-        match self {
-            Self::Services(services) => are_few(services.len(), world).then_some(services),
-            Self::Everything => None,
+    /// A Service that has these cluster addresses from now on.
+    fn add_service(&mut self, name: &ObjectName, cluster_ips: &[IpAddr], world: &World) {
+        let Self::Services { names, .. } = self else { return };
+        names.insert(name.clone());
+        self.add_addresses(world.services().get(name).map_or(&[][..], |before| &before.cluster_ips), cluster_ips);
+    }
+
+    fn add_slice(&mut self, name: &ObjectName, service: Option<ObjectName>, world: &World) {
+        let Self::Services { names, .. } = self else { return };
+        let before = world.slices().get(name).map(EndpointSlice::service_name);
+        let touched: Vec<ObjectName> = before.into_iter().chain(service).collect();
+        if touched.contains(&api_server()) {
+            // Nobody is served where an API server listens.
+            *self = Self::Everything;
+            return;
         }
+        names.extend(touched);
+    }
+
+    /// Another node that has these addresses from now on.
+    fn add_node(&mut self, name: &str, addresses: &[IpAddr], world: &World) {
+        self.add_addresses(world.node(name).map_or(&[][..], |before| &before.addresses), addresses);
+    }
+
+    /// Addresses have changed hands: whoever names those that only one of the two has is concerned.
+    pub fn add_addresses<'a>(
+        &mut self,
+        before: impl IntoIterator<Item = &'a IpAddr>,
+        after: impl IntoIterator<Item = &'a IpAddr>,
+    ) {
+        let Self::Services { addresses, .. } = self else { return };
+        let (before, after): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) =
+            (before.into_iter().copied().collect(), after.into_iter().copied().collect());
+        addresses.extend(before.symmetric_difference(&after));
+    }
+
+    /// The Services, where they are few.
+    pub fn few(self, world: &World) -> Option<BTreeSet<ObjectName>> {
+        let Self::Services { mut names, addresses } = self else { return None };
+        if !addresses.is_empty() {
+            let claims = |service: &&Service| {
+                let external = service.external_ips.iter();
+                external.chain(service.ingress.iter().map(|entry| &entry.ip)).any(|ip| addresses.contains(ip))
+            };
+            names.extend(world.services().values().filter(claims).map(|service| service.name.clone()));
+        }
+        are_few(names.len(), world).then_some(names)
     }
 }
 

@@ -5,7 +5,7 @@ use lb_common::table::Mode;
 
 use super::*;
 use crate::dataplane::fake::{FakeDataplane, Faults};
-use crate::desired::{Selection, Services, VendorAnnotations};
+use crate::desired::{ExternalIps, Selection, Services, VendorAnnotations};
 use crate::model::{Kind, Object, ObjectName, ObjectRef};
 use crate::source::dir::Folder;
 
@@ -16,6 +16,8 @@ fn policy() -> Policy {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        external_ips: ExternalIps::Guarded,
+        cluster_ranges: Vec::new(),
         selection: Selection::default(),
     }
 }

@@ -1,4 +1,4 @@
-//! Rows of one family, Service by Service: who wins an address, what fits, and which pools are equal.
+//! Rows of one family, Service by Service: what fits, and which pools are equal.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -8,9 +8,10 @@ use lb_common::table::{Backend, FrontendKey, MemberSets, Origin};
 
 use super::access::{self, Access};
 use super::claim::Claim;
+use super::contest::Contests;
 use super::endpoint::{self, Here};
-use super::node_port::Reserved;
 use super::policy::Limits;
+use super::protected::Protected;
 use super::room::{Demand, PoolDemand, Rows};
 use super::scope::{self, Target, Targets};
 use super::selection::{self, Algorithm, Selection};
@@ -28,8 +29,9 @@ pub struct OfService<'a> {
     pub claims: &'a [Claim],
     pub slices: &'a [&'a EndpointSlice],
     pub here: &'a Here<'a>,
-    /// Who has which address and port of this node, apart from node ports.
-    pub reserved: &'a Reserved<'a>,
+    /// Who has what several claim.
+    pub contests: &'a Contests<'a>,
+    pub protected: &'a Protected<'a>,
     pub selection: Selection,
 }
 
@@ -206,11 +208,18 @@ impl<A: TableAddr> FamilyBuilder<A> {
         for (addr, claim) in claims {
             let Some(number) = claim.port(port) else { continue };
             let key = FrontendKey { addr: *addr, port: number, proto: port.proto, pad: 0 };
-            if let Some(winner) = self.winner(&key, claim, of, shared) {
+            let named = (claim.ip, number, port.proto);
+            if let Some(refusal) = of.protected.refuses_port(of.service, named, claim.origin) {
+                shared.warnings.push(refusal);
+                continue;
+            }
+            if let Some(winner) = of.contests.winner_over(of.service, claim, named) {
                 if *winner != of.service.name {
-                    let winner = winner.clone();
-                    shared.warnings.push(duplicate(of.service, &key, claim, &winner));
-                    shared.contests.push((of.service.name.clone(), winner));
+                    // Who leaves it to the balancer anyway has lost nothing.
+                    if claim.is_served() {
+                        shared.warnings.push(duplicate(of.service, &key, claim, winner));
+                    }
+                    shared.contests.push((of.service.name.clone(), winner.clone()));
                 }
                 continue;
             }
@@ -235,21 +244,6 @@ impl<A: TableAddr> FamilyBuilder<A> {
             None => of.selection,
         };
         Some(PortRows { port, usable, selection, frontends })
-    }
-
-    /// Who has this address and port already.
-    fn winner<'a>(
-        &self,
-        key: &FrontendKey<A>,
-        claim: &Claim,
-        of: &OfService<'a>,
-        shared: &'a Shared,
-    ) -> Option<&'a ObjectName> {
-        let older = self.rows.frontends.get(key).map(|row| &*shared.service_ports.names[row.service_port.0].service);
-        older.or_else(|| match claim.origin {
-            Origin::NodePort => of.reserved.get(&(claim.ip, key.port, key.proto)).copied(),
-            Origin::LoadBalancer | Origin::ExternalIP | Origin::ClusterIP => None,
-        })
     }
 
     fn demand(&self, ports: &[PortRows<'_, A>]) -> Demand<A> {

@@ -6,6 +6,7 @@ use lb_common::table::{Mode, Origin, Rule};
 
 use super::endpoint::Here;
 use super::policy::{Policy, Services};
+use super::protected::Protected;
 use super::table::KubeProxy;
 use super::{mode, node_port};
 use crate::model::{IngressEntry, IpMode, Service, ServicePort, Warning, WarningKind};
@@ -15,19 +16,53 @@ use crate::model::{IngressEntry, IpMode, Service, ServicePort, Warning, WarningK
 pub struct Claim {
     pub ip: IpAddr,
     pub origin: Origin,
+    /// The best of the fields that name the address.
+    pub rank: Rank,
     pub mode: Mode,
     pub decided_by: Rule,
     /// Whether kube-proxy serves the address as well, by any entry.
     pub kube_proxy: KubeProxy,
 }
 
+/// Who assigned an address: what one says wins over what those after it say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// The cluster: `spec.clusterIPs`.
+    Cluster,
+    /// The balancer's controller: `status.loadBalancer.ingress`.
+    Balancer,
+    /// Whoever wrote the Service: `spec.externalIPs`.
+    Author,
+    /// Nobody named it: a node port.
+    Port,
+}
+
+impl Rank {
+    const fn of(origin: Origin) -> Self {
+        match origin {
+            Origin::ClusterIP => Self::Cluster,
+            Origin::LoadBalancer => Self::Balancer,
+            Origin::ExternalIP => Self::Author,
+            Origin::NodePort => Self::Port,
+        }
+    }
+}
+
 impl Claim {
     /// An address whose owner is the cluster, so that no balancer's mode applies to it.
     pub const fn of_cluster(ip: IpAddr, origin: Origin) -> Self {
-        Self { ip, origin, mode: Mode::VIP, decided_by: Rule::NotApplicable, kube_proxy: KubeProxy::LeavesAlone }
+        Self {
+            ip,
+            origin,
+            rank: Rank::of(origin),
+            mode: Mode::VIP,
+            decided_by: Rule::NotApplicable,
+            kube_proxy: KubeProxy::LeavesAlone,
+        }
     }
 
-    /// Whether anybody is to be served here: warnings about how are of no interest otherwise.
+    /// Whether anybody is to be served here. Split and Router serve in part and count as serving, Router also while it has
+    /// no endpoint: an address does not change hands with every restart of a pod.
     pub fn is_served(&self) -> bool {
         self.mode != Mode::Proxy
     }
@@ -46,18 +81,26 @@ impl Claim {
     }
 }
 
-/// Every address that this agent is to serve. NodePorts come last: any other claim wins over them (spec 2.5).
-pub fn claims(service: &Service, policy: &Policy, here: &Here<'_>, warnings: &mut Vec<Warning>) -> Vec<Claim> {
-    let mut claims = load_balancer(service, policy, warnings);
+/// Every address that this agent is to serve, apart from those that are somebody else's.
+pub fn claims(
+    service: &Service,
+    policy: &Policy,
+    here: &Here<'_>,
+    protected: &Protected<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Vec<Claim> {
+    let mut claims = load_balancer(service, policy, protected, warnings);
     if policy.services == Services::LoadBalancers {
         return claims;
     }
     let explicit = service.cluster_ips.iter().map(|ip| Claim::of_cluster(*ip, Origin::ClusterIP));
-    for claim in explicit.chain(service.external_ips.iter().map(|ip| Claim::of_cluster(*ip, Origin::ExternalIP))) {
+    let external = external_ips(service, protected, warnings).into_iter();
+    let external = external.map(|ip| Claim::of_cluster(ip, Origin::ExternalIP));
+    for claim in explicit.chain(external) {
         match claims.iter_mut().find(|known| known.ip == claim.ip) {
             None => claims.push(claim),
             // Both say the same; only the balancer's address has source ranges.
-            Some(known) if known.mode == Mode::VIP => {}
+            Some(known) if known.mode == Mode::VIP => known.rank = known.rank.min(claim.rank),
             // IPM-53: an externalIP is intercepted whatever mode a balancer asks for.
             Some(known) => *known = claim,
         }
@@ -66,8 +109,27 @@ pub fn claims(service: &Service, policy: &Policy, here: &Here<'_>, warnings: &mu
     claims
 }
 
+/// The externalIPs that the Service may have.
+fn external_ips(service: &Service, protected: &Protected<'_>, warnings: &mut Vec<Warning>) -> Vec<IpAddr> {
+    let (mut allowed, mut refused) = (service.external_ips.clone(), Vec::new());
+    allowed.retain(|ip| {
+        let refusal = protected.refuses_external_ip(service, *ip);
+        let is_allowed = refusal.is_none();
+        refused.extend(refusal);
+        is_allowed
+    });
+    refused.dedup();
+    warnings.append(&mut refused);
+    allowed
+}
+
 /// The load-balancer addresses. The decision is per entry, never per Service (IPM-05).
-fn load_balancer(service: &Service, policy: &Policy, warnings: &mut Vec<Warning>) -> Vec<Claim> {
+fn load_balancer(
+    service: &Service,
+    policy: &Policy,
+    protected: &Protected<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Vec<Claim> {
     if service.ingress.is_empty() {
         return Vec::new();
     }
@@ -75,9 +137,14 @@ fn load_balancer(service: &Service, policy: &Policy, warnings: &mut Vec<Warning>
     let of_service = mode::of_service(service, policy).map(|decision| (decision.mode, decision.rule));
     let mut claims: Vec<Claim> = Vec::with_capacity(service.ingress.len());
     for entry in &service.ingress {
+        if let Some(refusal) = protected.refuses_ingress(service, entry.index, entry.ip) {
+            warnings.push(refusal);
+            continue;
+        }
         let (mode, decided_by) = of_service.unwrap_or_else(|| mode::of_entry(entry.ip_mode.as_ref(), policy));
         let kube_proxy = kube_proxy(service, entry);
-        let claim = Claim { ip: entry.ip, origin: Origin::LoadBalancer, mode, decided_by, kube_proxy };
+        let origin = Origin::LoadBalancer;
+        let claim = Claim { ip: entry.ip, origin, rank: Rank::of(origin), mode, decided_by, kube_proxy };
         match claims.iter_mut().find(|known| known.ip == entry.ip) {
             None => claims.push(claim),
             Some(known) if known.mode == mode => {

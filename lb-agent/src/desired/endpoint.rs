@@ -27,6 +27,11 @@ impl<'a> Here<'a> {
         }
     }
 
+    /// Whether the Node names this address as its own.
+    pub fn has(&self, addr: IpAddr) -> bool {
+        self.addresses.contains(&addr)
+    }
+
     /// The node's first address of a family: where kube-proxy's nftables mode serves NodePorts.
     pub fn primary(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|addr| addr.is_ipv4() == (family == Family::V4))

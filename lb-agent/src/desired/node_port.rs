@@ -1,41 +1,19 @@
-//! Node ports: where on this node they are served, and what else stands there (spec 2.5).
+//! Node ports: where on this node they are served (spec 2.5).
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-
-use lb_common::addr::{Family, Proto};
+use lb_common::addr::Family;
 use lb_common::table::Origin;
 
 use super::claim::Claim;
 use super::endpoint::Here;
-use crate::model::{ObjectName, Service, Warning, WarningKind};
+use crate::model::{Service, Warning, WarningKind};
 
 const FAMILIES: [(Family, &str); 2] = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];
-
-/// Addresses of this node that a Service names, and whose they are: there no node port is served.
-pub type Reserved<'a> = HashMap<(IpAddr, u16, Proto), &'a ObjectName>;
 
 /// One address of each family that the node has.
 pub fn claims(service: &Service, here: &Here<'_>) -> impl Iterator<Item = Claim> {
     let has_any = service.ports.iter().any(|port| port.node_port.is_some());
     let families = FAMILIES.into_iter().filter(move |_| has_any);
     families.filter_map(|(family, _)| here.primary(family)).map(|ip| Claim::of_cluster(ip, Origin::NodePort))
-}
-
-/// What Services name among the addresses where node ports are served. The oldest has it.
-pub fn reserved<'a>(claimants: &[(&'a Service, Vec<Claim>)], here: &Here<'_>) -> Reserved<'a> {
-    let mut reserved = Reserved::new();
-    for (family, _) in FAMILIES {
-        let Some(addr) = here.primary(family) else { continue };
-        let is_named = |claims: &[Claim]| claims.iter().any(|c| c.origin != Origin::NodePort && c.ip == addr);
-        for (service, _) in claimants.iter().filter(|(service, claims)| service.has_family(family) && is_named(claims))
-        {
-            for port in &service.ports {
-                reserved.entry((addr, port.port, port.proto)).or_insert(&service.name);
-            }
-        }
-    }
-    reserved
 }
 
 /// What a Node without addresses costs, once for each family that has node ports.

@@ -3,6 +3,7 @@
 use lb_common::table::{Mode, POOL_ELEMENTS_MAX};
 
 use super::selection::Selection;
+use crate::model::Prefix;
 
 /// What the operator asked for, as far as the tables depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub struct Policy {
     /// `--proxy-annotation`: a Service that has one of these is in Proxy mode.
     pub proxy_annotations: Vec<AnnotationMatch>,
     pub vendor_annotations: VendorAnnotations,
+    /// `--external-ips`.
+    pub external_ips: ExternalIps,
+    /// `--cluster-cidrs`: addresses that no Service gets by naming them.
+    pub cluster_ranges: Vec<Prefix>,
     /// `--lb-algorithm` and `--maglev-table-size`.
     pub selection: Selection,
 }
@@ -27,6 +32,17 @@ pub enum Services {
     LoadBalancers,
     /// Cluster addresses, node ports and externalIPs as well: there is no kube-proxy.
     All,
+}
+
+/// Which externalIPs are served, where any are: whoever may edit a Service writes there what they like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExternalIps {
+    /// Those that are none of the cluster's own addresses.
+    Guarded,
+    /// All.
+    Any,
+    /// None.
+    Off,
 }
 
 /// Whether the built-in list of vendors' annotations is consulted.

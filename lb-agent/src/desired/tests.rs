@@ -18,6 +18,8 @@ pub fn policy() -> Policy {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        external_ips: ExternalIps::Guarded,
+        cluster_ranges: Vec::new(),
         selection: Selection::default(),
     }
 }
@@ -74,12 +76,12 @@ fn world(changes: impl IntoIterator<Item = Change>) -> World {
 #[test]
 fn a_pool_of_more_than_65535_is_refused_loudly() {
     let fits = world([published("a", [1, 2, 3, 4]), slice("a", 65_535)]);
-    let result = desired(&fits, &policy(), &Limits::UNLIMITED);
+    let result = desired(&fits, &policy(), &Limits::UNLIMITED, &Incumbents::NONE);
     assert_eq!(result.v4.pools[0].len(), 65_535);
     assert_eq!(result.warnings, []);
 
     let large = world([published("a", [1, 2, 3, 4]), slice("a", 65_536), published("b", [1, 2, 3, 5])]);
-    let result = desired(&large, &policy(), &Limits::UNLIMITED);
+    let result = desired(&large, &policy(), &Limits::UNLIMITED, &Incumbents::NONE);
     assert_eq!(result.v4.frontends.len(), 1);
     assert_eq!(result.warnings.len(), 1);
     assert_eq!(
@@ -95,7 +97,7 @@ fn each_limit_is_kept() {
         [published(&name, [1, 2, 3, n]), slice(&name, u32::from(n))]
     }));
     let frontends = |limits: Limits| {
-        let result = desired(&world, &policy(), &limits);
+        let result = desired(&world, &policy(), &limits, &Incumbents::NONE);
         (result.v4.frontends.len(), result.warnings.len())
     };
     let all = Limits::UNLIMITED;

@@ -51,9 +51,11 @@ fn all(yaml: &str) -> Desired {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        external_ips: ExternalIps::Any,
+        cluster_ranges: Vec::new(),
         selection: Selection::default(),
     };
-    desired(&world(&format!("{NODE}---\n{yaml}")), &policy, &Limits::UNLIMITED)
+    desired(&world(&format!("{NODE}---\n{yaml}")), &policy, &Limits::UNLIMITED, &Incumbents::NONE)
 }
 
 /// The slice of a Service whose port is `port`, with these endpoints.

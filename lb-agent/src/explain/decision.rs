@@ -25,6 +25,8 @@ pub struct Facts {
     pub services: Services,
     pub flows4: FlowRows<[u8; 4]>,
     pub flows6: FlowRows<[u8; 16]>,
+    /// Whether the destination is an address of this node itself.
+    pub is_local: bool,
     /// Whether programs are attached to any interface of a pod.
     pub has_workloads: bool,
     /// Whether programs are attached to any interface towards the network.
@@ -116,6 +118,7 @@ fn explain_in<A: TableAddr>(
             if scope.has(ScopeFlags::SOURCE_RANGES) {
                 restrict(&mut explanation, from, frontend.id, tables);
             }
+            explanation.notes.extend(local_note(frontend, scope, facts));
             if let Some(frontend) = &mut explanation.frontend {
                 frontend.service = facts.services.names.get(&scopes.service_port).cloned();
                 frontend.deciding_key = facts.services.deciding_keys.get(&scopes.service_port).cloned();
@@ -145,6 +148,17 @@ fn explain_in<A: TableAddr>(
     }
     explanation.notes.extend(flow_note(from, &key, flows));
     explanation
+}
+
+/// Where the address is the node's own, what is left alone goes no further than the node.
+fn local_note(frontend: &Frontend, scope: Scope, facts: &Facts) -> Option<String> {
+    let is_left = scope.action == Action::Pass && matches!(frontend.mode, Mode::Proxy | Mode::Split);
+    let is_left = is_left && frontend.origin == Origin::LoadBalancer && facts.is_local;
+    is_left.then(|| {
+        "the address is this node's own: a hostPort or a socket of the node has it, and the guard does not keep a \
+         kube-proxy off it (have the status say ipMode: Proxy)"
+            .into()
+    })
 }
 
 /// What the source ranges of a frontend make of it.

@@ -14,6 +14,16 @@ impl ObjectName {
     pub fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
+
+    /// A number that stands for the name where there is no room for it; the same in every version, never 0.
+    pub fn tag(&self) -> u32 {
+        // No name and no namespace holds a slash.
+        let bytes = self.namespace.bytes().chain([b'/']).chain(self.name.bytes());
+        // FNV-1a, folded: what `Hasher` of the standard library computes may change.
+        let hash =
+            bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        ((hash ^ hash >> 32) as u32).max(1)
+    }
 }
 
 impl fmt::Display for ObjectName {

@@ -36,6 +36,8 @@ pub enum WarningKind {
     BadField,
     /// Two objects claim the same thing.
     Duplicate,
+    /// Valid, and not allowed here: it would take what is somebody else's.
+    Refused,
     /// It does not fit in the tables.
     Capacity,
     /// Valid, but beyond what this version does.
@@ -49,10 +51,11 @@ pub enum WarningKind {
 }
 
 impl WarningKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::BadDocument,
         Self::BadField,
         Self::Duplicate,
+        Self::Refused,
         Self::Capacity,
         Self::Unsupported,
         Self::Source,
@@ -66,6 +69,7 @@ impl WarningKind {
             Self::BadDocument => "bad-document",
             Self::BadField => "bad-field",
             Self::Duplicate => "duplicate",
+            Self::Refused => "refused",
             Self::Capacity => "capacity",
             Self::Unsupported => "unsupported",
             Self::Source => "source",

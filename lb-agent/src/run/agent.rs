@@ -249,6 +249,9 @@ impl<D: Attach> Agent<D> {
             }
         }
         self.gone.clear();
+        if self.controller.follow_addresses(self.interfaces.addresses()) {
+            self.timetable.changed(now);
+        }
         let wanted = self.interfaces.wanted(&self.rules, &self.node_addresses());
         let pods = self.links_of_pods(&wanted);
         if let Some(guard) = self.controller.guard_mut() {

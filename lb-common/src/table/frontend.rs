@@ -54,7 +54,9 @@ table_type! {
         pub affinity_secs: u32,
         /// Room for "also look there" flags (source ranges).
         pub flags: u32,
-        pub pad: u32,
+        /// Whose it is, by a hash of the Service's namespace and name; 0: nobody's. What an agent that starts anew knows the
+        /// owner of an address by.
+        pub owner: u32,
     }
 }
 
@@ -161,7 +163,7 @@ impl Scopes {
         service_port: 0,
         affinity_secs: 0,
         flags: 0,
-        pad: 0,
+        owner: 0,
     };
 }
 

@@ -99,7 +99,7 @@ impl<'a> Scene<'a> {
             IpAddr::V4(addr) => insert_frontend(&mut self.tables.v4, addr.octets(), end.1, proto, frontend),
             IpAddr::V6(addr) => insert_frontend(&mut self.tables.v6, addr.octets(), end.1, proto, frontend),
         }
-        let scopes = Scopes { workload, host, external, service_port: id, affinity_secs: 0, flags: 0, pad: 0 };
+        let scopes = Scopes { workload, host, external, service_port: id, affinity_secs: 0, ..Scopes::PASS };
         self.tables.scopes.insert(id, scopes);
         self.machine.set_tables(&self.tables);
     }

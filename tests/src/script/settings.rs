@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 use lb_agent::dataplane::Sizes;
-use lb_agent::desired::{Algorithm, Limits, Policy, Selection, Services, TableSize, VendorAnnotations};
+use lb_agent::desired::{Algorithm, ExternalIps, Limits, Policy, Selection, Services, TableSize, VendorAnnotations};
+use lb_agent::source::address::parse_prefix;
 use lb_common::table::Mode;
 
 /// The node that cases run on, unless they say otherwise.
@@ -20,6 +21,8 @@ pub fn parse(text: &str) -> Result<Settings> {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        external_ips: ExternalIps::Guarded,
+        cluster_ranges: Vec::new(),
         selection: Selection::default(),
     };
     let mut sizes = Sizes::default();
@@ -31,6 +34,8 @@ pub fn parse(text: &str) -> Result<Settings> {
             "default-ip-mode" => policy.default_ip_mode = mode(value)?,
             "proxy-annotation" => policy.proxy_annotations.push(value.parse().map_err(anyhow::Error::msg)?),
             "vendor-annotations" if value == "on" => policy.vendor_annotations = VendorAnnotations::Honoured,
+            "external-ips" => policy.external_ips = external_ips(value)?,
+            "cluster-cidr" => policy.cluster_ranges.push(parse_prefix(value).context("no prefix")?),
             "lb-algorithm" => policy.selection.algorithm = algorithm(value)?,
             "maglev-table-size" => policy.selection.maglev_table_size = table_size(value)?,
             "frontends-max" => sizes.frontends_max = value.parse()?,
@@ -59,6 +64,15 @@ fn algorithm(text: &str) -> Result<Algorithm> {
 
 fn table_size(text: &str) -> Result<TableSize> {
     TableSize::new(text.parse()?).with_context(|| format!("{text} is no prime"))
+}
+
+fn external_ips(text: &str) -> Result<ExternalIps> {
+    match text {
+        "guarded" => Ok(ExternalIps::Guarded),
+        "any" => Ok(ExternalIps::Any),
+        "off" => Ok(ExternalIps::Off),
+        _ => bail!("{text:?} are no externalIPs"),
+    }
 }
 
 fn services(text: &str) -> Result<Services> {

@@ -185,7 +185,7 @@ fn test_categorize_endpoints() {
 fn uses_local<A: TableAddr>(world: &World) -> bool {
     let service = world.services().values().next().expect("it was applied");
     let policy = Policy { services: Services::All, ..policy() };
-    let claims = claims(service, &policy, &Here::of(world, "n1"), &mut Vec::new());
+    let claims = claims(service, &policy, &Here::of(world, "n1"), &Protected::of(world, &policy), &mut Vec::new());
     let claims: Vec<(A, Claim)> = claims.into_iter().filter_map(|claim| Some((A::from_ip(claim.ip)?, claim))).collect();
     Uses::of(service, &service.ports[0], &claims).local
 }

@@ -29,7 +29,15 @@ fn facts(mode: Mode, scopes: Scopes) -> Facts {
     }
     tables.scopes.insert(1, Scopes { service_port: 1, ..scopes });
     let services = Services { names: [(1, "shop/web:http".to_owned())].into(), ..Services::default() };
-    Facts { tables, services, flows4: Vec::new(), flows6: Vec::new(), has_workloads: true, has_uplinks: true }
+    Facts {
+        tables,
+        services,
+        flows4: Vec::new(),
+        flows6: Vec::new(),
+        is_local: false,
+        has_workloads: true,
+        has_uplinks: true,
+    }
 }
 
 fn ask(from: &str, to: &str, facts: &Facts) -> Explanation {

@@ -14,7 +14,7 @@ use crate::dataplane::fake::{FakeDataplane, Faults};
 use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Class, Link};
 use crate::dataplane::{Dataplane, Op, Repair, Settings, Sizes, Tables, Timeouts};
-use crate::desired::{Limits, Policy, Selection, Services, VendorAnnotations};
+use crate::desired::{ExternalIps, Limits, Policy, Selection, Services, VendorAnnotations};
 use crate::interfaces::{Globs, LinkFacts};
 use crate::model::{Kind, Object, WarningKind};
 use crate::run::{Inputs, Signals, turn_until_stopped};
@@ -99,6 +99,8 @@ fn config() -> Config {
             default_ip_mode: Mode::VIP,
             proxy_annotations: Vec::new(),
             vendor_annotations: VendorAnnotations::Ignored,
+            external_ips: ExternalIps::Guarded,
+            cluster_ranges: Vec::new(),
             selection: Selection::default(),
         },
         limits: Limits::UNLIMITED,

@@ -1,0 +1,36 @@
+//! Balancers' addresses that are this node's own, and left alone by our decision: the guard does not hold there.
+
+use std::net::IpAddr;
+
+use lb_common::table::{Mode, Origin};
+
+use super::claim::Claim;
+use super::endpoint::Here;
+use super::policy::{Policy, Services};
+use super::table::KubeProxy;
+use crate::model::{Service, Warning, WarningKind, World};
+
+/// What the owner of a Service should know. Without a kube-proxy there is nobody to claim an address.
+pub fn warnings(service: &Service, claims: &[Claim], policy: &Policy, here: &Here<'_>, world: &World) -> Vec<Warning> {
+    if policy.services == Services::All {
+        return Vec::new();
+    }
+    let is_local = |ip: IpAddr| here.has(ip) || world.local_addresses().contains(&ip);
+    let is_exposed = |claim: &&Claim| {
+        claim.origin == Origin::LoadBalancer
+            && matches!(claim.mode, Mode::Proxy | Mode::Split)
+            && claim.kube_proxy == KubeProxy::Claims
+            && is_local(claim.ip)
+    };
+    claims.iter().filter(is_exposed).map(|claim| exposed(service, claim.ip)).collect()
+}
+
+fn exposed(service: &Service, ip: IpAddr) -> Warning {
+    let problem = format!(
+        "{ip} is an address of this node: what the node itself does there (hostPorts, its own sockets) is not touched, and \
+         so a kube-proxy here serves it as well, as the status does not say Proxy"
+    );
+    Warning::new(WarningKind::Hazard, problem, "have the status say ipMode: Proxy")
+        .of(format_args!("Service {}", service.name))
+        .at("status.loadBalancer.ingress")
+}
