@@ -5,7 +5,7 @@ use lb_tests::deadline;
 use lb_tests::dial::{Dial, Outcome};
 use lb_tests::lab::{Cni, Setup};
 use lb_tests::manifest::ingress;
-use lb_tests::scene::{BALANCER, Scene};
+use lb_tests::scene::{BALANCER, Scene, TARGET};
 use serde_json::json;
 
 use crate::kube_proxy::KubeProxy;
@@ -181,4 +181,59 @@ fn a_reject_of_nftables_rules_is_not_overcome() {
 #[test]
 fn a_reject_of_iptables_rules_is_not_overcome() {
     a_reject_is_not_overcome(Setup::new("guardrejipt"), KubeProxy::Iptables);
+}
+
+/// A hostPort as the portmap plug-in of CNI writes it: at every address of the node, for whatever comes from anywhere.
+fn host_port(scene: &Scene, pod: &str) {
+    for (family, restore) in FAMILIES.into_iter().zip(["iptables-nft-restore", "ip6tables-nft-restore"]) {
+        let to = std::net::SocketAddr::new(scene.lab.pod_address(pod, family), TARGET);
+        let rule = |chain: &str| {
+            format!("-A {chain} -m addrtype --dst-type LOCAL -p tcp --dport 80 -j DNAT --to-destination {to}\n")
+        };
+        let rules = format!("*nat\n{}{}COMMIT\n", rule("PREROUTING"), rule("OUTPUT"));
+        scene.lab.node.feed(restore, &["--noflush"], &rules);
+    }
+}
+
+/// Where the address is the node's own, a hostPort is the balancer (k3s, portmap): nothing of ours takes its translation.
+#[test]
+fn a_host_port_at_an_address_of_the_node_is_not_guarded() {
+    for (name, flags, annotation) in [
+        ("guardhpann", &[][..], json!({"lb-agent.io/ip-mode": "Proxy"})),
+        ("guardhpspl", &[], json!({"lb-agent.io/ip-mode": "Split"})),
+        ("guardhpdef", &["--default-ip-mode", "Proxy"], json!({})),
+    ] {
+        let scene = Scene::with_flags(Setup::new(name), flags);
+        host_port(&scene, "b");
+        let node = |family| UPLINK.host(family, 2);
+        let mut entries = FAMILIES.map(|family| ingress(node(family), "VIP"));
+        if !flags.is_empty() {
+            entries = FAMILIES.map(|family| json!({"ip": node(family)}));
+        }
+        let service = scene.service("web", NUMBER, &entries).metadata("annotations", annotation);
+        scene.apply("web", &[vec![service.object()], scene.slices(&service, &["a"])].concat());
+        assert!(rules(&scene).contains("lb-agent-guard"), "{name}: other addresses would be guarded");
+        for family in FAMILIES {
+            let far = Dial::from(&scene.lab.far).bound(lb_tests::address::FAR.host(family, 7));
+            for (client, dial) in [("pod", scene.dial()), ("host", Dial::from(&scene.lab.node)), ("far", far)] {
+                let outcome = dial.tcp((node(family), 80).into());
+                assert_eq!(outcome.who(), Some("b"), "{name}: {client}, {family:?}: {outcome:?}");
+            }
+        }
+        let warnings = scene.agent.says(&["show", "warnings"]);
+        assert!(warnings.contains("is an address of this node") && warnings.contains("ipMode: Proxy"), "{warnings}");
+        let to = format!("{}:80/tcp", node(Family::V4));
+        let explained = scene.agent.says(&["explain", "--from", "pod", "--to", &to]);
+        assert!(explained.contains("this node's own"), "{explained}");
+    }
+}
+
+/// The guard's table reads as a person wants it: interfaces by their names.
+#[test]
+fn the_interfaces_of_the_guard_are_listed_by_name() {
+    let scene = Scene::start(Setup::new("guardnames"));
+    publish(&scene, "Proxy", &["b"]);
+    let rules = rules(&scene);
+    let links = rules.split("set links").nth(1).and_then(|rest| rest.split('}').next()).expect("the set of interfaces");
+    assert!(links.contains("cali-client"), "{rules}");
 }

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! chain prerouting { type nat hook prerouting priority dstnat - 1;
-//!     iif @links   ip daddr . meta l4proto . th dport @workload4 dnat ip to ip daddr
-//!     iif != @links ip daddr . meta l4proto . th dport @external4 dnat ip to ip daddr ... }
+//!     iif @links   ip daddr . meta l4proto . th dport @workload4 fib daddr type != local dnat ip to ip daddr
+//!     iif != @links ip daddr . meta l4proto . th dport @external4 fib daddr type != local dnat ip to ip daddr ... }
 //! chain output { type nat hook output priority dstnat - 1;
-//!     ip daddr . meta l4proto . th dport @host4 dnat ip to ip daddr ... }
+//!     ip daddr . meta l4proto . th dport @host4 fib daddr type != local dnat ip to ip daddr ... }
 //! ```
 
 mod key;
@@ -27,7 +27,7 @@ use crate::nftables::{self, FIRST_SEQ, NFPROTO_INET, of_batch, of_family};
 use rule::{Chain, Client};
 
 /// Changes with anything that this module writes beside elements.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 /// Elements in one message: their attribute counts its bytes in 16 bits.
 const ELEMENTS_MAX: usize = 1000;
 /// The set of interfaces.
@@ -70,12 +70,16 @@ impl Table {
         let mut set = |batch: &mut Chained<'_>, name: &str, key_type, key_len| {
             id += 1;
             let mut set = batch.request().set_create().op_newset_do(&of_family(NFPROTO_INET));
-            set.encode()
+            let encoder = set
+                .encode()
                 .push_table(&self.name)
                 .push_name_bytes(name.as_bytes())
                 .push_key_type(key_type)
                 .push_key_len(key_len)
                 .push_id(id);
+            if key_type == key::TYPE_IFACE_INDEX {
+                encoder.push_userdata(&key::host_order());
+            }
         };
         set(batch, LINKS, key::TYPE_IFACE_INDEX, 4);
         for family in [Family::V4, Family::V6] {

@@ -5,6 +5,12 @@ use lb_common::table::FrontendKey;
 use netlink_bindings::nftables::PushSetelemListElemAttrs;
 use netlink_bindings::traits::Pusher;
 
+/// Says to nft that the numbers of a set are in the order of this machine (NFTNL_UDATA_SET_KEYBYTEORDER 0, four bytes,
+/// BYTEORDER_HOST_ENDIAN 1): it prints those of interfaces the wrong way round otherwise.
+pub fn host_order() -> Vec<u8> {
+    [&[0, 4][..], &1_u32.to_ne_bytes()].concat()
+}
+
 /// Types of keys as nft knows them (its include/datatype.h), for whoever lists the table.
 pub const TYPE_IFACE_INDEX: u32 = 20;
 const TYPE_IPV4_ADDR: u32 = 7;

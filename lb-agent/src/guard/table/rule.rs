@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use lb_common::addr::Family;
 use lb_common::table::FrontendKey;
 use netlink_bindings::nftables::{
-    CmpOps, LookupFlags, MetaKeys, PayloadBase, PushExprListAttrs, PushRuleAttrs, Registers,
+    CmpOps, FibFlags, LookupFlags, MetaKeys, PayloadBase, PushExprListAttrs, PushRuleAttrs, Registers,
 };
 use netlink_bindings::traits::Pusher;
 use netlink_bindings::utils::push_header;
@@ -22,6 +22,10 @@ const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 const NFT_NAT_DNAT: u32 = 1;
 const NFTA_LOOKUP_SREG: u16 = 2;
+/// The library counts from 0 here, the kernel from 1.
+const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+// include/uapi/linux/rtnetlink.h.
+const RTN_LOCAL: u32 = 2;
 
 /// A base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +98,8 @@ pub fn all() -> impl Iterator<Item = (Chain, Client, Family)> {
         .flat_map(move |(chain, client)| both(chain, client))
 }
 
-/// Matches the client and the address, and translates the destination to itself.
+/// Matches the client and the address, and translates the destination to itself. Not where the address is the node's own:
+/// what others do with that (the hostPort of a pod, a proxy on the node) is what the balancer's traffic comes to.
 pub fn expressions<P: Pusher>(rule: PushRuleAttrs<P>, client: Client, family: Family) -> PushRuleAttrs<P> {
     let (nfproto, offset) = match family {
         // The destination's place in the header.
@@ -105,16 +110,7 @@ pub fn expressions<P: Pusher>(rule: PushRuleAttrs<P>, client: Client, family: Fa
     let after_addr = first + key::addr_length(family) / 4;
     let list = rule.nested_expressions();
     let list = meta(list, MetaKeys::Nfproto, first);
-    let list = list
-        .nested_elem()
-        .nested_data_cmp()
-        .push_sreg(first)
-        .push_op(CmpOps::Eq as u32)
-        .nested_data()
-        .push_value(&[nfproto])
-        .end_nested()
-        .end_nested()
-        .end_nested();
+    let list = compare(list, first, CmpOps::Eq, &[nfproto]);
     let list = match client {
         Client::Host => list,
         Client::Workload => lookup(meta(list, MetaKeys::Iif, first), LINKS, first, 0),
@@ -125,6 +121,15 @@ pub fn expressions<P: Pusher>(rule: PushRuleAttrs<P>, client: Client, family: Fa
     // The destination port of TCP, UDP and SCTP.
     let list = payload(list, PayloadBase::TransportHeader, 2, 2, after_addr + 1);
     let list = lookup(list, client.set(family), first, 0);
+    let list = list
+        .nested_elem()
+        .nested_data_fib()
+        .push_dreg(after_addr)
+        .push_result(NFT_FIB_RESULT_ADDRTYPE)
+        .push_flags(FibFlags::Daddr as u32)
+        .end_nested()
+        .end_nested();
+    let list = compare(list, after_addr, CmpOps::Neq, &RTN_LOCAL.to_ne_bytes());
     // The address is still in the first register.
     list.nested_elem()
         .nested_data_nat()
@@ -138,6 +143,18 @@ pub fn expressions<P: Pusher>(rule: PushRuleAttrs<P>, client: Client, family: Fa
 
 fn meta<P: Pusher>(list: PushExprListAttrs<P>, key: MetaKeys, register: u32) -> PushExprListAttrs<P> {
     list.nested_elem().nested_data_meta().push_key(key as u32).push_dreg(register).end_nested().end_nested()
+}
+
+fn compare<P: Pusher>(list: PushExprListAttrs<P>, register: u32, op: CmpOps, with: &[u8]) -> PushExprListAttrs<P> {
+    list.nested_elem()
+        .nested_data_cmp()
+        .push_sreg(register)
+        .push_op(op as u32)
+        .nested_data()
+        .push_value(with)
+        .end_nested()
+        .end_nested()
+        .end_nested()
 }
 
 fn payload<P: Pusher>(
