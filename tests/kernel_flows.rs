@@ -1,6 +1,9 @@
 //! What becomes of flows in the kernel's own tables as time passes. Needs root.
 
 use lb_agent::dataplane::garbage::Garbage;
+use lb_common::addr::Proto;
+use lb_common::table::Scope;
+use lb_common::verdict::Action;
 use lb_tests::cases::{ACK, FIN, Net, RST, SYN, SYN_ACK, Scene, UDP};
 use lb_tests::machine::{KernelMachine, Machine as _, Program};
 use lb_tests::packet::{Described, Transport};
@@ -207,4 +210,65 @@ fn open_connections_withstand_a_flood_that_is_answered() {
     let mut machine = KernelMachine::load("answered");
     withstand(&mut machine, Net::V4, Flood::SynAck, 200_000);
     withstand(&mut machine, Net::V4, Flood::Reset, 200_000);
+}
+
+/// A reset with a number that was guessed costs a connection nothing, however quiet it is then; one that fits shortens its
+/// life only while both ends are quiet.
+#[test]
+fn a_reset_counts_while_both_ends_are_quiet() {
+    let mut machine = KernelMachine::load("reset");
+    for net in [Net::V4, Net::V6] {
+        machine.reset();
+        let mut scene = Scene::new(net, &mut machine);
+        scene.service(SYN, &[net.backend()]);
+        let mut open = |port: u16, goes_on: &[Described]| {
+            let client = (net.client().0, port);
+            scene.through(Program::WorkloadIngress, SYN, client, net.vip());
+            scene.through(Program::WorkloadEgress, SYN_ACK, net.backend(), client);
+            scene.through(Program::WorkloadIngress, ACK, client, net.vip());
+            for packet in goes_on {
+                let is_reply = packet.from == net.backend();
+                scene.run(if is_reply { Program::WorkloadEgress } else { Program::WorkloadIngress }, packet);
+            }
+        };
+        let (by_client, by_backend) = (
+            |transport, port| Described::new(transport, (net.client().0, port), net.vip()),
+            |transport, port| Described::new(transport, net.backend(), (net.client().0, port)),
+        );
+        open(1001, &[by_client(RST, 1001).seq(0x8000_0000), by_backend(RST, 1001).seq(0x8000_0000)]);
+        open(1002, &[by_client(RST, 1002), by_backend(ACK, 1002)]);
+        open(1003, &[by_backend(RST, 1003), by_client(ACK, 1003)]);
+        open(1004, &[by_client(RST, 1004)]);
+        open(1005, &[by_backend(RST, 1005)]);
+        // What was on its way when the client left, and its answer.
+        open(1006, &[by_client(RST, 1006), by_backend(ACK, 1006), by_client(RST, 1006)]);
+        machine.age_flows(11);
+        assert_eq!(walk(&mut machine).collected, 3, "{net:?}");
+        machine.age_flows(86_000);
+        assert_eq!(walk(&mut machine).collected, 0, "{net:?}");
+        let flows = machine.flows();
+        let ports = flows.v4.keys().map(|key| key.tuple.sport).chain(flows.v6.keys().map(|key| key.tuple.sport));
+        let mut ports: Vec<_> = ports.filter(|port| (1001..1010).contains(port)).collect();
+        ports.sort_unstable();
+        assert_eq!(ports, [1001, 1002, 1003], "{net:?}");
+    }
+}
+
+/// Who has no token left is not answered; whoever is behind another edge is, in both families.
+#[test]
+fn each_edge_has_its_own_right_to_be_answered() {
+    const PER_SEC: u32 = 50;
+    KernelMachine::stay_on_one_cpu();
+    let mut machine = KernelMachine::load_with("rejects", |settings| settings.rejects_per_sec = PER_SEC);
+    for net in [Net::V4, Net::V6] {
+        let mut scene = Scene::new(net, &mut machine);
+        scene.frontend(1, net.vip(), Proto::UDP, Scope::REJECT);
+        let packet = Described::new(UDP, net.client(), net.vip());
+        let mut answered = |program, count: u32| -> Vec<bool> {
+            (0..count).map(|_| scene.run(program, &packet).0 == Action::SendBack).collect()
+        };
+        let flood = answered(Program::WorkloadIngress, 20 * PER_SEC);
+        assert!(flood.iter().any(|is_answered| !is_answered), "{net:?}: there is no limit");
+        assert_eq!(answered(Program::UplinkIngress, PER_SEC / 2), [true; PER_SEC as usize / 2], "{net:?}");
+    }
 }

@@ -80,7 +80,8 @@ pub struct RunArgs {
     pub sizes: SizeArgs,
     #[command(flatten)]
     pub timeouts: TimeoutArgs,
-    /// ICMP answers to rejected packets, a second and CPU; more are dropped.
+    /// ICMP answers to rejected packets, a second, for each pod and for all of the network together; more are dropped. Who
+    /// floods spends its own only.
     #[arg(long, value_name = "PACKETS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub rejects_per_sec: u32,
     /// Give a TCP connection whose flow was evicted from a full flow table its flow back when its client speaks next, at

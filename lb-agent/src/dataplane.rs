@@ -36,7 +36,7 @@ pub struct Settings {
     pub pin_path: PathBuf,
     pub sizes: Sizes,
     pub timeouts: Timeouts,
-    /// ICMP answers to rejected packets, a second and CPU.
+    /// ICMP answers to rejected packets, a second and edge.
     pub rejects_per_sec: u32,
     pub repair: Repair,
 }

@@ -2,6 +2,7 @@
 
 use crate::addr::Proto;
 use crate::parse::TcpFlags;
+use crate::sequence::Sequence;
 use crate::table::{Direction, FlowState};
 
 /// Time-outs in kernel ticks, of a flow that has seen no packet.
@@ -12,7 +13,7 @@ pub struct Timeouts {
     /// A TCP connection that is half open.
     pub tcp_syn_jiffies: u64,
     pub tcp_established_jiffies: u64,
-    /// FIN both ways, or RST.
+    /// FIN both ways, or RST and nothing after it.
     pub tcp_closing_jiffies: u64,
     /// UDP, and SCTP of which no state is followed.
     pub udp_jiffies: u64,
@@ -27,10 +28,11 @@ impl Timeouts {
         match (proto, state) {
             (Proto::UDP | Proto::SCTP, _) => self.udp_jiffies,
             (_, FlowState::New | FlowState::Answered) => self.tcp_syn_jiffies,
-            (_, FlowState::Closed) => self.tcp_closing_jiffies,
             (_, FlowState::Established | FlowState::ClientClosed | FlowState::BackendClosed) => {
                 self.tcp_established_jiffies
             }
+            // Whatever has ended.
+            _ => self.tcp_closing_jiffies,
         }
     }
 }
@@ -41,14 +43,14 @@ pub const fn quiet_jiffies(last_seen_jiffies: u64, now_jiffies: u64) -> u64 {
     now_jiffies.saturating_sub(last_seen_jiffies)
 }
 
-/// Whether a flow is over: closed, or quiet for longer than its time-out.
+/// Whether a flow is over: closed, reset, or quiet for longer than its time-out.
 #[inline(always)]
 pub const fn is_over(proto: Proto, state: FlowState, quiet_jiffies: u64, timeouts: &Timeouts) -> bool {
-    matches!(state, FlowState::Closed) || quiet_jiffies > timeouts.of(proto, state)
+    state.has_ended() || quiet_jiffies > timeouts.of(proto, state)
 }
 
-/// Whether a flow has been quiet for longer than its time-out. A closed one is remembered for a while: its last segments
-/// are still to be translated.
+/// Whether a flow has been quiet for longer than its time-out. One that has ended is remembered for a while: its last
+/// segments are still to be translated, and a reset may have been forged.
 #[inline(always)]
 pub const fn is_expired(proto: Proto, state: FlowState, quiet_jiffies: u64, timeouts: &Timeouts) -> bool {
     quiet_jiffies > timeouts.of(proto, state)
@@ -58,14 +60,13 @@ pub const fn is_expired(proto: Proto, state: FlowState, quiet_jiffies: u64, time
 #[inline(always)]
 pub const fn step(state: FlowState, direction: Direction, flags: TcpFlags) -> FlowState {
     use FlowState::{Answered, BackendClosed, ClientClosed, Closed, Established, New};
-    // Whatever its sequence number: flows hold none to compare it with, as netfilter does. To take a reset back when its
-    // sender goes on would save nobody: who goes on within the time-out of a closed flow keeps it, and a reset flow that
-    // stayed for as long as an open one would stay after every honest reset.
+    // A receiver that does not believe a reset goes on, at the latest with a challenge (RFC 5961); one that does, and meets
+    // late segments, resets again. So the last word counts.
     if flags.has(TcpFlags::RST) {
-        return Closed;
+        return state.reset();
     }
     let fin = flags.has(TcpFlags::FIN);
-    match (state, direction, fin) {
+    match (state.before_reset(), direction, fin) {
         (Closed, _, _) | (ClientClosed, Direction::Reply, true) | (BackendClosed, Direction::Request, true) => Closed,
         // Whatever the client says, nobody has answered: its address may be anybody's.
         (New, Direction::Request, _) => New,
@@ -85,18 +86,35 @@ pub const fn step(state: FlowState, direction: Direction, flags: TcpFlags) -> Fl
     }
 }
 
+/// The state after a segment of a flow that has noted where this direction stands. A FIN or RST that does not fit there is
+/// of somebody who guesses, or very late: it changes nothing.
+#[inline(always)]
+pub const fn follow(state: FlowState, direction: Direction, flags: TcpFlags, noted: Sequence) -> FlowState {
+    let ends = flags.has(TcpFlags::FIN | TcpFlags::RST);
+    if ends && !flags.sequence().fits(noted) { state } else { step(state, direction, flags) }
+}
+
+/// Whether the flow notes that this direction stands at a segment's sequence number now. What is far off is not noted, or
+/// it would make the next forged segment fit; while a flow is half open its ends still choose their numbers.
+#[inline(always)]
+pub const fn is_noted(state: FlowState, flags: TcpFlags, noted: Sequence) -> bool {
+    let sequence = flags.sequence();
+    let is_free = !noted.is_known() || state.is_half_open();
+    sequence.is_known() && !flags.has(TcpFlags::RST) && (is_free || sequence.advances(noted))
+}
+
 /// Whether a flow, by going from one state to another, has shown that both ends are there. Once in its life: it is half
 /// open no more, and one that closes without it never was.
 #[inline(always)]
 pub const fn is_proved(before: FlowState, after: FlowState) -> bool {
     use FlowState::{Answered, BackendClosed, ClientClosed, Established, New};
-    matches!(before, New | Answered) && matches!(after, Established | ClientClosed | BackendClosed)
+    matches!(before.before_reset(), New | Answered) && matches!(after, Established | ClientClosed | BackendClosed)
 }
 
-/// Whether a flow may go to make room for a new one: half open, or closed.
+/// Whether a flow may go to make room for a new one: half open, closed or reset.
 #[inline(always)]
 pub const fn is_dispensable(state: FlowState) -> bool {
-    matches!(state, FlowState::New | FlowState::Answered | FlowState::Closed)
+    state.is_half_open() || state.has_ended()
 }
 
 #[cfg(test)]
@@ -105,7 +123,10 @@ mod tests {
 
     use super::*;
     use Direction::{Reply, Request};
-    use FlowState::{Answered, BackendClosed, ClientClosed, Closed, Established, New};
+    use FlowState::{
+        Answered, BackendClosed, ClientClosed, Closed, Established, New, ResetAnswered, ResetBackendClosed,
+        ResetClientClosed, ResetEstablished, ResetNew,
+    };
 
     const SYN: TcpFlags = TcpFlags::new(TcpFlags::SYN);
     const FIN: TcpFlags = TcpFlags::new(TcpFlags::FIN | TcpFlags::ACK);
@@ -124,7 +145,7 @@ mod tests {
             (New, Reply, SYN_ACK, Answered),
             (New, Reply, ACK, Established),
             (New, Reply, FIN, BackendClosed),
-            (New, Reply, RST, Closed),
+            (New, Reply, RST, ResetNew),
             (Answered, Request, SYN, Answered),
             (Answered, Request, SYN_FIN, Answered),
             (Answered, Request, NULL, Answered),
@@ -134,7 +155,7 @@ mod tests {
             (Answered, Request, ACK, Established),
             (Answered, Request, FIN, ClientClosed),
             (Answered, Reply, FIN, BackendClosed),
-            (Answered, Reply, RST, Closed),
+            (Answered, Reply, RST, ResetAnswered),
             (Established, Request, ACK, Established),
             (Established, Request, FIN, ClientClosed),
             (Established, Reply, FIN, BackendClosed),
@@ -142,7 +163,20 @@ mod tests {
             (ClientClosed, Reply, ACK, ClientClosed),
             (ClientClosed, Reply, FIN, Closed),
             (BackendClosed, Request, FIN, Closed),
-            (BackendClosed, Request, RST, Closed),
+            (Established, Request, RST, ResetEstablished),
+            (ClientClosed, Reply, RST, ResetClientClosed),
+            (BackendClosed, Request, RST, ResetBackendClosed),
+            (ResetBackendClosed, Reply, RST, ResetBackendClosed),
+            (Closed, Reply, RST, Closed),
+            (ResetEstablished, Request, ACK, Established),
+            (ResetEstablished, Reply, ACK, Established),
+            (ResetEstablished, Reply, FIN, BackendClosed),
+            (ResetClientClosed, Request, ACK, ClientClosed),
+            (ResetClientClosed, Reply, FIN, Closed),
+            (ResetBackendClosed, Request, FIN, Closed),
+            (ResetNew, Request, ACK, New),
+            (ResetNew, Reply, SYN_ACK, Answered),
+            (ResetAnswered, Request, ACK, Established),
             (Closed, Reply, ACK, Closed),
         ] {
             assert_eq!(step(state, direction, flags), expected, "{state:?} {direction:?} {flags:?}");
@@ -150,6 +184,41 @@ mod tests {
         let none = TcpFlags::default();
         assert_eq!(step(New, Reply, none), Established);
         assert_eq!(step(Established, Request, none), Established);
+    }
+
+    const FAR: Sequence = Sequence::of(0x8000);
+
+    /// A forged segment that ends a flow, or makes a forged end fit, has no effect; what its own end sends has.
+    #[test]
+    fn who_guesses_a_sequence_number_changes_nothing() {
+        let noted = Sequence::of(0x0010);
+        for state in [Answered, Established, ClientClosed, BackendClosed, ResetEstablished, Closed] {
+            for direction in [Request, Reply] {
+                for flags in [RST, FIN, SYN_FIN, TcpFlags::new(TcpFlags::RST | TcpFlags::ACK)] {
+                    let forged = follow(state, direction, flags.at(FAR), noted);
+                    assert_eq!(forged, state, "{direction:?} {flags:?}");
+                    let own = follow(state, direction, flags.at(Sequence::of(0x0011)), noted);
+                    assert_eq!(own, step(state, direction, flags), "{state:?} {direction:?} {flags:?}");
+                    assert_eq!(follow(state, direction, flags.at(FAR), Sequence::NONE), own, "nothing is known");
+                }
+                let data = follow(state, direction, ACK.at(FAR), noted);
+                assert_eq!(data, step(state, direction, ACK), "what ends nothing is not judged");
+            }
+        }
+        for (state, flags, noted, expected) in [
+            (Established, ACK.at(FAR), noted, false),
+            (ResetEstablished, ACK.at(FAR), noted, false),
+            (Established, SYN.at(FAR), noted, false),
+            (Established, ACK.at(Sequence::of(0x0011)), noted, true),
+            (Established, ACK.at(Sequence::of(0x000f)), noted, false),
+            (Established, ACK.at(FAR), Sequence::NONE, true),
+            (Established, RST.at(FAR), Sequence::NONE, false),
+            (New, SYN.at(FAR), noted, true),
+            (Answered, SYN_ACK.at(FAR), noted, true),
+            (Established, TcpFlags::default(), Sequence::NONE, false),
+        ] {
+            assert_eq!(is_noted(state, flags, noted), expected, "{state:?} {flags:?} {noted:?}");
+        }
     }
 
     /// Packets of a history, of either direction with any flags: all histories are looked at.
@@ -175,13 +244,15 @@ mod tests {
                 given += u32::from(is_proved(state, after));
                 state = after;
                 was_open |= !is_dispensable(state);
-                let is_alive = !flags.has(TcpFlags::RST) && state != Closed;
+                let is_reset = flags.has(TcpFlags::RST);
+                let is_alive = !is_reset && state != Closed;
                 is_heard |= is_alive
                     && match direction {
                         Request => is_answered && flags.has(TcpFlags::ACK),
                         Reply => !flags.has(TcpFlags::SYN) && (!is_answered || flags.has(TcpFlags::FIN)),
                     };
-                is_answered |= direction == Reply;
+                is_answered |= direction == Reply && !is_reset;
+                assert_eq!(state.has_ended(), state == Closed || is_reset, "{state:?}: the last word counts");
             }
             let expected = (u32::from(is_heard), is_heard);
             assert_eq!((given, was_open), expected, "{:?}", history().collect::<std::vec::Vec<_>>());

@@ -11,6 +11,7 @@ mod place;
 use crate::addr::{Addr, Proto};
 use crate::flow::{self, Timeouts};
 use crate::parse::{Headers, TcpFlags};
+use crate::sequence::Sequence;
 use crate::table::{
     Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EdgeState, EndpointKey, Flow, FlowKey,
     FlowState, FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
@@ -55,6 +56,9 @@ pub trait FlowRef<A>: Copy {
     fn last_seen_jiffies(self) -> u64;
     fn touch(self, now_jiffies: u64);
     fn set_state(self, state: FlowState);
+    /// [`Flow::sequence`].
+    fn sequence(self) -> Sequence;
+    fn set_sequence(self, sequence: Sequence);
     fn set_pool(self, pool: u32);
 }
 
@@ -218,8 +222,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         self.set_key(Direction::Reply);
         let Some(entry) = self.tables.flow(&self.work.key) else { return Verdict::Pass };
-        if self.headers.tcp.has(TcpFlags::SYN) && entry.state() == FlowState::Closed {
-            // A direct connection re-uses the tuple of a closed flow: it is not ours.
+        if self.headers.tcp.has(TcpFlags::SYN) && self.is_of_another(entry.state()) {
             self.forget(entry);
             return Verdict::Pass;
         }
@@ -230,6 +233,14 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         self.tables.count(Counter::ReplyTranslated);
         self.tables.count_frontend(entry.frontend(), Event::Translated);
         Verdict::Translate
+    }
+
+    /// Whether a backend's SYN is not that of a flow, but of a direct connection that re-uses its tuple: the flow has ended.
+    /// The answer to a client whose SYN was seen and reset is the flow's: the backend does not know of that reset.
+    #[inline(always)]
+    fn is_of_another(&self, state: FlowState) -> bool {
+        let is_answer = matches!(state, FlowState::ResetNew) && self.headers.tcp.has(TcpFlags::ACK);
+        state.has_ended() && !is_answer
     }
 
     /// Whether any flow of this edge may have this client port. One word says no for most of what is none of our
@@ -299,13 +310,16 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     }
 
     /// Takes the packet's new tuple from a flow, and keeps the flow's state and time stamp: written only when a second
-    /// has passed or the state changes.
+    /// has passed or the state changes. Its sequence number is noted every 64 KiB.
     #[inline(always)]
     fn follow(&mut self, entry: T::Flow) {
         entry.read_to(&mut self.work.to);
         let now_jiffies = self.env.now_jiffies();
-        let before = entry.state();
-        let state = flow::step(before, self.work.key.direction, self.headers.tcp);
+        let (before, noted) = (entry.state(), entry.sequence());
+        let state = flow::follow(before, self.work.key.direction, self.headers.tcp, noted);
+        if self.headers.tcp.sequence() != noted && flow::is_noted(before, self.headers.tcp, noted) {
+            entry.set_sequence(self.headers.tcp.sequence());
+        }
         let last_seen_jiffies = entry.last_seen_jiffies();
         let second_jiffies = self.env.second_jiffies();
         if state == before && flow::quiet_jiffies(last_seen_jiffies, now_jiffies) < second_jiffies {
@@ -336,6 +350,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
                 work.flow.frontend = entry.frontend();
                 work.flow.pool = entry.pool();
                 work.flow.state = entry.state();
+                work.flow.set_sequence(Sequence::NONE);
                 work.flow.last_seen_jiffies = entry.last_seen_jiffies();
                 // Refused: the next refresh tries again.
                 let _ = tables.insert_flow(&work.partner_key, &work.flow);

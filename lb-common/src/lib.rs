@@ -18,6 +18,7 @@ pub mod path;
 pub mod reject;
 pub mod rewrite;
 pub mod selection;
+pub mod sequence;
 pub mod table;
 pub mod verdict;
 mod work;

@@ -7,6 +7,7 @@ use network_types::udp::UdpHdr;
 use crate::addr::{Addr, Family, Proto};
 use crate::checksum;
 use crate::packet::{Packet, PacketMut, Refused};
+use crate::sequence::Sequence;
 use crate::table::Tuple;
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -18,9 +19,9 @@ pub const L3: usize = 14;
 /// recommended order, with one of them twice.
 const EXTENSION_HEADERS_MAX: u32 = 6;
 
-/// TCP flags that the path looks at.
+/// What the path looks at of a TCP header: the flags, and beside them, in the same word, the [`Sequence`]. Empty unless TCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpFlags(u8);
+pub struct TcpFlags(u32);
 
 impl TcpFlags {
     pub const FIN: u8 = 0x01;
@@ -28,20 +29,36 @@ impl TcpFlags {
     pub const RST: u8 = 0x04;
     pub const ACK: u8 = 0x10;
 
-    /// The flags in the last byte of the 16 bits that hold them (RFC 9293 section 3.1).
+    /// Where the sequence stands in the word.
+    const SEQUENCE: u32 = 8;
+
+    /// The flags in the last byte of the 16 bits that hold them (RFC 9293 section 3.1), of no known sequence.
+    #[inline(always)]
     pub const fn new(bits: u8) -> Self {
-        Self(bits)
+        Self(bits as u32)
+    }
+
+    /// The same, of a segment that stands there in its sequence.
+    #[must_use]
+    #[inline(always)]
+    pub const fn at(self, sequence: Sequence) -> Self {
+        Self(self.0 | sequence.word() << Self::SEQUENCE)
     }
 
     #[inline(always)]
     pub const fn has(self, flag: u8) -> bool {
-        self.0 & flag != 0
+        self.0 & flag as u32 != 0
+    }
+
+    #[inline(always)]
+    pub const fn sequence(self) -> Sequence {
+        Sequence::from_word(self.0 >> Self::SEQUENCE)
     }
 
     /// The first segment of a connection: SYN without ACK or RST.
     #[inline(always)]
     pub const fn opens(self) -> bool {
-        self.0 & (Self::SYN | Self::ACK | Self::RST) == Self::SYN
+        self.0 & (Self::SYN | Self::ACK | Self::RST) as u32 == Self::SYN as u32
     }
 }
 
@@ -192,6 +209,8 @@ const IPV6_ADDRESSES: usize = core::mem::offset_of!(Ipv6Hdr, src_addr);
 
 /// Offset of the byte that holds CWR to FIN in a TCP header (RFC 9293 section 3.1).
 const TCP_FLAGS: usize = core::mem::offset_of!(TcpHdr, _bitfield_1) + 1;
+/// Offset of the sequence number.
+const TCP_SEQUENCE: usize = core::mem::offset_of!(TcpHdr, seq);
 
 /// The flag "more fragments" and the fragment offset of an IPv4 header (RFC 791), and the offset alone.
 const IPV4_FRAGMENT_BITS: u16 = 0x3fff;
@@ -341,7 +360,8 @@ fn transport<A: Addr>(
     // The transport protocols of Services begin alike: source port, destination port.
     let ports = if proto == Proto::TCP {
         let Some(header) = packet.header::<[u8; TcpHdr::LEN]>(l4) else { return Parsed::Short(proto, first_of) };
-        tcp = TcpFlags::new(header[TCP_FLAGS]);
+        let high = u16::from_be_bytes([header[TCP_SEQUENCE], header[TCP_SEQUENCE + 1]]);
+        tcp = TcpFlags::new(header[TCP_FLAGS]).at(Sequence::of(high));
         [header[0], header[1], header[2], header[3]]
     } else {
         let Some([s0, s1, d0, d1, ..]) = packet.header::<[u8; UdpHdr::LEN]>(l4) else {

@@ -23,8 +23,8 @@ pub fn family(packet: &impl Packet) -> Option<Family> {
 
 /// What the path needs beside the tables: the tick, chance, and the right to answer.
 pub trait Limits {
-    /// Takes a token of the rate limit of ICMP answers.
-    fn may_reject(&self) -> bool;
+    /// Takes a token of an edge's rate limit of ICMP answers.
+    fn may_reject(&self, edge: u32) -> bool;
 }
 
 /// A packet that comes in at `edge`.
@@ -131,7 +131,7 @@ fn perform<A: Unreachable, T: Tables<A>, E: Env + Limits>(
             (swap_macs(packet).and_then(|()| translate(packet, headers, from, work.to())), Action::SendBack)
         }
         Verdict::Reject => {
-            if !env.may_reject() {
+            if !env.may_reject(work.key.edge) {
                 tables.count(Counter::DropRejectLimit);
                 return Action::Drop;
             }

@@ -11,7 +11,6 @@ use network_types::udp::UdpHdr;
 
 use crate::addr::{Addr, Proto};
 use crate::checksum;
-use crate::flow::Timeouts;
 use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
 use crate::parse::{Headers, L3, Parse};
 use crate::rewrite::swap_macs;
@@ -154,17 +153,20 @@ impl Unreachable for [u8; 16] {
 
 impl RejectBucket {
     /// Takes a token if there is one; `per_sec` are added a second, and as many are kept at most.
+    ///
+    /// Two CPUs may take the same token: an edge answers a few times more than it may.
     #[inline(always)]
-    pub fn take(&mut self, now_jiffies: u64, per_sec: u64, timeouts: &Timeouts) -> bool {
-        let second_jiffies = timeouts.second_jiffies;
-        let elapsed_jiffies = now_jiffies.saturating_sub(self.refilled_jiffies);
-        if elapsed_jiffies >= second_jiffies {
-            self.tokens = per_sec;
+    pub const fn take(&mut self, now_jiffies: u64, per_sec: u32, second_jiffies: u64) -> bool {
+        let now_jiffies = now_jiffies as u32;
+        let elapsed_jiffies = now_jiffies.wrapping_sub(self.refilled_jiffies).cast_signed();
+        let mut tokens = self.tokens;
+        // Below 0 where another CPU's clock is ahead, or nobody was answered for weeks.
+        if elapsed_jiffies < -1 || elapsed_jiffies as i64 >= second_jiffies.cast_signed() {
+            tokens = per_sec;
             self.refilled_jiffies = now_jiffies;
         }
-        let has_token = self.tokens > 0;
-        self.tokens -= u64::from(has_token);
-        has_token
+        self.tokens = tokens.saturating_sub(1);
+        tokens > 0
     }
 }
 
@@ -174,15 +176,10 @@ mod tests {
 
     #[test]
     fn bucket_gives_a_seconds_worth_of_tokens() {
-        let timeouts = Timeouts {
-            tcp_syn_jiffies: 1,
-            tcp_established_jiffies: 1,
-            tcp_closing_jiffies: 1,
-            udp_jiffies: 1,
-            second_jiffies: 100,
-        };
         let mut bucket = RejectBucket { tokens: 0, refilled_jiffies: 0 };
-        let mut taken = |now| (0..50).filter(|_| bucket.take(now, 10, &timeouts)).count();
+        let mut taken = |now| (0..50).filter(|_| bucket.take(now, 10, 100)).count();
         assert_eq!([taken(1000), taken(1050), taken(1100), taken(9000)], [10, 0, 10, 10]);
+        assert_eq!([taken(8_999), taken(9_000)], [0, 0], "a clock that is a tick behind gives nothing");
+        assert_eq!([taken(9_000 + (1 << 31)), taken((1 << 32) + 90)], [10, 10], "after weeks");
     }
 }

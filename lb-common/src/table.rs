@@ -17,7 +17,7 @@ pub use addresses::{AddressBit, AddressBits, Role};
 pub use affinity::{Affinity, AffinityKey};
 pub use flow::{
     COLLECTED_KEYS_MAX, DIRECT, Direction, EDGE_UPLINK, EmbryoBudget, Fate, Flow, FlowKey, FlowState, Fragment,
-    FragmentKey, Tuple,
+    FragmentKey, Heard, Tuple,
 };
 pub use frontend::{
     Action, Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, ScopeFlags, Scopes, bpf_spin_lock,
@@ -90,7 +90,7 @@ pub mod name {
     pub const EDGE_AGES: &str = "edge_ages";
     pub const FRONTEND_AGES: &str = "frontend_ages";
     pub const EVICTIONS: &str = "evictions";
-    pub const REJECT_BUCKET: &str = "reject_bucket";
+    pub const REJECT_BUCKETS: &str = "reject_buckets";
     pub const OWNER: &str = "owner";
 }
 
@@ -147,7 +147,7 @@ mod tests {
                 8,
                 [
                     8, 20, 12, 8, 40, 12, 24, 12, 24, 4, 8, 20, 4, 8, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 20, 44,
-                    24, 48, 24, 16, 40, 16, 8, 8, 8, 16, 16
+                    24, 48, 24, 16, 40, 16, 8, 8, 8, 8, 16
                 ]
             )
         );

@@ -3,7 +3,7 @@
 use crate::addr::{Addr, Proto};
 use crate::table::{
     Affinity, AffinityKey, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment, FragmentKey,
-    FrontendKey, MemberKey, SourceRangeKey, Tuple,
+    FrontendKey, Heard, MemberKey, SourceRangeKey, Tuple,
 };
 
 /// What of a new flow is settled before a tuple is looked for.
@@ -57,7 +57,8 @@ impl<A: Addr> Work<A> {
         let tuple = Tuple { src: addr, dst: addr, sport: 0, dport: 0 };
         let key = FlowKey::new(0, Direction::Request, Proto::TCP, tuple);
         let state = FlowState::New;
-        let flow = Flow { to: tuple, frontend: 0, pool: 0, state, pad: [0; 3], last_seen_jiffies: 0 };
+        let heard = Heard::Nothing;
+        let flow = Flow { to: tuple, frontend: 0, pool: 0, state, heard, seq_high: 0, last_seen_jiffies: 0 };
         let frontend_key = FrontendKey { addr, port: 0, proto: Proto::TCP, pad: 0 };
         let endpoint_key = EndpointKey { addr, port: 0, pad: 0 };
         let source_key = SourceRangeKey::of_prefix(0, addr, 0);

@@ -5,6 +5,7 @@ use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_jiffies64};
 use lb_common::flow::Timeouts;
 use lb_common::forward::Env;
 use lb_common::path::Limits;
+use lb_common::table::edge_index;
 
 use crate::maps;
 
@@ -19,7 +20,7 @@ static TCP_CLOSING_JIFFIES: Global<u64> = Global::new(10_000);
 static UDP_JIFFIES: Global<u64> = Global::new(120_000);
 #[unsafe(no_mangle)]
 static SECOND_JIFFIES: Global<u64> = Global::new(1_000);
-/// ICMP answers a second and CPU.
+/// ICMP answers a second and edge.
 #[unsafe(no_mangle)]
 static REJECTS_PER_SEC: Global<u64> = Global::new(1_000);
 
@@ -96,9 +97,10 @@ impl Env for Kernel {
 
 impl Limits for Kernel {
     #[inline(always)]
-    fn may_reject(&self) -> bool {
-        let Some(bucket) = maps::reject_bucket.get_ptr_mut(0) else { return false };
-        // SAFETY: the element of this CPU; the program runs without migration.
-        unsafe { (*bucket).take(self.now_jiffies(), REJECTS_PER_SEC.load(), &self.timeouts()) }
+    fn may_reject(&self, edge: u32) -> bool {
+        let Some(bucket) = maps::reject_buckets.get_ptr_mut(edge_index(edge)) else { return false };
+        // SAFETY: array elements live as long as the map; both fields are aligned words. Another CPU may write them
+        // meanwhile, which `take` allows for.
+        unsafe { (*bucket).take(self.now_jiffies(), REJECTS_PER_SEC.load() as u32, self.second_jiffies()) }
     }
 }

@@ -147,9 +147,9 @@ pub static frontend_ages: Array<FrontendAge, FRONTENDS_MAX> = Array::new();
 #[btf_map]
 pub static evictions: Array<Evictions, 2> = Array::new();
 
-/// The rate limit of ICMP answers.
+/// The rate limits of ICMP answers.
 #[btf_map]
-pub static reject_bucket: PerCpuArray<RejectBucket, 1> = PerCpuArray::new();
+pub static reject_buckets: Array<RejectBucket, { EDGES_MAX as usize }> = Array::new();
 
 /// Whose dataplane this is; for the agent and for whoever reads a dump.
 #[btf_map]

@@ -5,9 +5,10 @@ use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::forward::{Client, Env as _, Event, FlowRef, InsertError, Tables, Work};
+use lb_common::sequence::Sequence;
 use lb_common::table::{
     Affinity, AffinityKey, Backend, Counter, CounterValue, EndpointKey, Flow, FlowKey, FlowState, FrontendKey,
-    FrontendStats, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple, edge_index,
+    FrontendStats, Heard, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple, edge_index,
 };
 
 use crate::env::{Kernel, embryos_max};
@@ -90,6 +91,20 @@ impl<A: Copy> FlowRef<A> for FlowElement<A> {
     #[inline(always)]
     fn set_pool(self, pool: u32) {
         field!(self, pool = pool);
+    }
+
+    #[inline(always)]
+    fn sequence(self) -> Sequence {
+        match field!(self, heard) {
+            Heard::Nothing => Sequence::NONE,
+            Heard::Segment => Sequence::of(field!(self, seq_high)),
+        }
+    }
+
+    #[inline(always)]
+    fn set_sequence(self, sequence: Sequence) {
+        field!(self, seq_high = sequence.high());
+        field!(self, heard = Heard::of(sequence));
     }
 }
 

@@ -1,11 +1,12 @@
 //! A pod that floods the node with connections that it never completes.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use lb_tests::address::{FAR, Family, vip};
-use lb_tests::dial::Held;
+use lb_tests::dial::{Dial, Held, Outcome};
 use lb_tests::lab::Setup;
 use lb_tests::netns::Netns;
 use lb_tests::scene::Scene;
@@ -84,6 +85,46 @@ fn idle_connections_withstand_a_syn_flood() {
     assert!(answered > 10, "{answered} connections");
 }
 
+/// A pod that floods an address without endpoints is not answered; the others are at once, as is the network.
+#[test]
+fn who_floods_a_rejecting_address_silences_itself_only() {
+    const PER_SEC: u32 = 20;
+    let flags = ["--rejects-per-sec", &PER_SEC.to_string(), "--services", "all"];
+    let scene = Scene::with_flags(Setup::new("rejectflood"), &flags);
+    scene.publish("s1", 1, "VIP", &[]);
+    let flooder = &scene.lab.pod("b").netns;
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut flood = Flood::new(flooder, vip(Family::V4, 1, 80));
+            while !is_over.load(Ordering::SeqCst) {
+                flood.send(SWARM);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let dials = || {
+            for _ in 0..PER_SEC / 2 {
+                let to = vip(Family::V4, 1, 80);
+                assert_eq!(scene.dial().tcp(to), Outcome::Refused, "{to}");
+                assert_eq!(scene.dial().udp(to), Outcome::Refused, "{to}");
+                assert_eq!(Dial::from(&scene.lab.far).tcp(to), Outcome::Refused, "{to} from the network");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        };
+        let dialled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(dials));
+        is_over.store(true, Ordering::SeqCst);
+        dialled.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    assert!(counted(&scene, "drop_reject_limit") > u64::from(PER_SEC), "the flood was hardly noticed");
+}
+
+/// Packets of a counter.
+fn counted(scene: &Scene, counter: &str) -> u64 {
+    let counters: Value = serde_json::from_str(&scene.agent.says(&["show", "counters", "-o", "json"])).expect("JSON");
+    let row = counters.as_array().expect("rows").iter().find(|row| row["counter"] == counter);
+    row.and_then(|row| row["packets"].as_u64()).unwrap_or(0)
+}
+
 /// Opens new connections, one after the other, each behind a swarm of the flood's and with data both ways; how many there
 /// were in a second, the time of the swarms left out.
 ///
@@ -124,8 +165,6 @@ fn new_connections_succeed_in_the_midst_of_a_flood() {
     for held in &mut idle {
         held.echo("still here").expect("an idle connection withstands the flood");
     }
-    let counters: Value = serde_json::from_str(&scene.agent.says(&["show", "counters", "-o", "json"])).expect("JSON");
-    let evicted = counters.as_array().expect("rows").iter().find(|row| row["counter"] == "embryo_evicted");
-    let evicted = evicted.and_then(|row| row["packets"].as_u64()).unwrap_or(0);
+    let evicted = counted(&scene, "embryo_evicted");
     assert!(evicted > u64::from(NEW * SWARM), "the flood hardly filled the table: {evicted}");
 }

@@ -1,10 +1,14 @@
 //! How long flows are remembered.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use lb_tests::address::{FAMILIES, vip};
 use lb_tests::deadline::until_true;
 use lb_tests::dial::Held;
 use lb_tests::lab::Setup;
-use lb_tests::scene::Scene;
+use lb_tests::raw;
+use lb_tests::scene::{Scene, TARGET};
 use serde_json::Value;
 
 /// Flows of the client that `show flows` knows, by protocol.
@@ -40,4 +44,29 @@ fn flows_go_when_their_time_is_over() {
     let collected =
         metrics.lines().find_map(|line| line.strip_prefix("lb_agent_packets_total{what=\"flow_collected\"} "));
     assert!(collected.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 4), "{collected:?}");
+}
+
+/// Another pod resets idle connections in the backend's name, with numbers that it has guessed: they go on, however short a
+/// reset connection is remembered. Who breaks his own connection off is believed.
+#[test]
+fn a_guessed_reset_costs_an_idle_connection_nothing() {
+    let flags = ["--gc-secs", "1", "--tcp-closing-secs", "1"];
+    let scene = Scene::with_flags(Setup::new("blindrst"), &flags);
+    scene.publish("s1", 1, "VIP", &["a"]);
+    let mut open: Vec<Held> = FAMILIES.map(|family| scene.dial().held(vip(family, 1, 80))).into();
+    let broken = FAMILIES.map(|family| scene.dial().held(vip(family, 1, 80)));
+    assert_eq!(known(&scene, "tcp", 80), 4);
+    for (held, family) in open.iter().zip(FAMILIES) {
+        let client = held.local().expect("it is connected");
+        let backend = SocketAddr::new(scene.lab.pod_address("a", family), TARGET);
+        let forged = [0x04, 0x14].map(|flags| raw::segment(backend, client, flags, 12_345));
+        raw::send(&scene.lab.pod("b").netns, client.ip(), &forged);
+    }
+    broken.into_iter().for_each(|held| held.abort().expect("it can be broken off"));
+    until_true("the connections that were broken off are gone", || known(&scene, "tcp", 80) <= open.len());
+    std::thread::sleep(Duration::from_secs(4));
+    for held in &mut open {
+        held.echo("still here").expect("nobody but its ends ends a connection");
+    }
+    assert_eq!(known(&scene, "tcp", 80), open.len());
 }

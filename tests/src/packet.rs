@@ -5,7 +5,7 @@ mod read;
 
 use std::net::IpAddr;
 
-pub use build::{ATOMIC_ID, Described, FIRST_LEN, cut, icmp_about, lengthened};
+pub use build::{ATOMIC_ID, Described, FIRST_LEN, SEQ, cut, icmp_about, lengthened};
 pub use read::{Answer, Read, read};
 
 /// Hardware addresses of the two ends of every test link.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header, UdpHeader};
+use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header, TcpHeader, UdpHeader};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::netns::Netns;
@@ -29,6 +29,38 @@ pub fn datagram(from: SocketAddr, to: SocketAddr, id: u16, payload: &[u8]) -> Ve
     let count = bytes.chunks(PART_LEN).len();
     let parts = bytes.chunks(PART_LEN).enumerate();
     parts.map(|(index, part)| fragment((from.ip(), to.ip()), id, (index, index + 1 < count), part)).collect()
+}
+
+/// A TCP segment without data, from the network header on: whoever it may say it comes from.
+pub fn segment(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32) -> Vec<u8> {
+    let mut tcp = TcpHeader::new(from.port(), to.port(), seq, 1024);
+    (tcp.fin, tcp.syn, tcp.rst, tcp.ack) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 16 != 0);
+    let mut bytes = Vec::new();
+    match (from.ip(), to.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let len = tcp.header_len_u16();
+            let ip = Ipv4Header::new(len, 64, IpNumber::TCP, source.octets(), destination.octets());
+            let mut ip = ip.expect("no payload");
+            ip.header_checksum = ip.calc_header_checksum();
+            tcp.checksum = tcp.calc_checksum_ipv4(&ip, &[]).expect("no payload");
+            bytes.extend(ip.to_bytes());
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let ip = Ipv6Header {
+                payload_length: tcp.header_len_u16(),
+                next_header: IpNumber::TCP,
+                hop_limit: 64,
+                source: source.octets(),
+                destination: destination.octets(),
+                ..Ipv6Header::default()
+            };
+            tcp.checksum = tcp.calc_checksum_ipv6(&ip, &[]).expect("no payload");
+            bytes.extend(ip.to_bytes());
+        }
+        (from, to) => panic!("{from} and {to} are of two families"),
+    }
+    bytes.extend(tcp.to_bytes());
+    bytes
 }
 
 fn fragment(ends: (IpAddr, IpAddr), id: u16, (index, more): (usize, bool), part: &[u8]) -> Vec<u8> {

@@ -125,8 +125,8 @@ impl Reference {
     pub fn evict(&mut self, direction: Direction) {
         for connection in &mut self.connections {
             match direction {
-                Direction::Request => connection.knows_request = false,
-                Direction::Reply => connection.knows_reply = false,
+                Direction::Request => (connection.knows_request, connection.heard.client) = (false, None),
+                Direction::Reply => (connection.knows_reply, connection.heard.backend) = (false, None),
             }
         }
         self.connections.retain(|known| known.knows_request || known.knows_reply);

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_common::addr::{Addr, Family};
-use lb_common::flow::{Timeouts as Ticks, is_over, quiet_jiffies};
+use lb_common::flow::{Timeouts as Ticks, is_expired, quiet_jiffies};
 use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner, Scopes};
 
 use super::ages::{begins_to_balance, is_evicting};
@@ -202,7 +202,8 @@ impl BpfDataplane {
         let ticks = self.ticks();
         for (key, flow) in maps.flows.dump()? {
             let quiet = quiet_jiffies(flow.last_seen_jiffies, now_jiffies);
-            if !is_over(key.proto, flow.state, quiet, &ticks) {
+            // One that was reset may come back.
+            if !is_expired(key.proto, flow.state, quiet, &ticks) {
                 ids.insert(flow.frontend);
             }
         }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use lb_common::addr::Addr;
+use lb_common::sequence::Sequence;
 use lb_common::table::{
     Affinity, AffinityKey, Counter, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
     FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Role, SourceRange, SourceRangeKey,
@@ -224,9 +225,11 @@ impl<A: Addr> FamilyMaps<A> {
         let known: BTreeSet<_> = self.flows.dump()?.into_iter().map(|(key, _)| key).collect();
         let mut rows = from.flows.dump()?;
         rows.retain(|(key, _)| !known.contains(key));
-        // The pools of the other tables: a packet that may open a flow asks whether the backend is still a member.
+        // The pools of the other tables: a packet that may open a flow asks whether the backend is still a member. What a
+        // flow has heard is old when the programs go on with it.
         for (_, flow) in &mut rows {
             flow.pool = 0;
+            flow.set_sequence(Sequence::NONE);
         }
         self.flows.upsert(&rows, 0)
     }

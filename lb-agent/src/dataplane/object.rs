@@ -91,7 +91,7 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 27] {
         (name::EDGE_AGES, shape::<u32, EdgeAge>(array, EDGES_MAX, 0)),
         (name::FRONTEND_AGES, shape::<u32, FrontendAge>(array, scopes_max(sizes), 0)),
         (name::EVICTIONS, shape::<u32, Evictions>(array, 2, 0)),
-        (name::REJECT_BUCKET, shape::<u32, RejectBucket>(per_cpu, 1, 0)),
+        (name::REJECT_BUCKETS, shape::<u32, RejectBucket>(array, EDGES_MAX, 0)),
         (name::OWNER, shape::<u32, Owner>(array, 1, 0)),
     ]
 }

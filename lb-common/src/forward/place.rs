@@ -3,6 +3,7 @@
 use super::{Client, Env, Event, FlowRef, InsertError, Path, Tables};
 use crate::addr::{Addr, Proto};
 use crate::flow;
+use crate::sequence::Sequence;
 use crate::table::{Counter, DIRECT, EdgeState, FlowState, PoolKey};
 use crate::work::{Pin, Work};
 
@@ -22,7 +23,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         flow.frontend = frontend;
         flow.pool = pool;
         flow.state = FlowState::New;
-        flow.pad = [0; 3];
+        flow.set_sequence(Sequence::NONE);
         flow.last_seen_jiffies = self.env.now_jiffies();
         for attempt in 0..PLACE_ATTEMPTS {
             if attempt == PORT_ATTEMPT && self.work.pin == Pin::HASH && self.work.key.proto == Proto::SCTP {
@@ -92,6 +93,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             tables.note_hairpin(self.edge.id);
         }
         work.flow.to = work.to;
+        work.flow.set_sequence(self.headers.tcp.sequence());
         let Err(error) = tables.insert_flow(&work.key, &work.flow) else {
             if work.flow.frontend == DIRECT {
                 tables.count(Counter::DirectNoted);

@@ -3,6 +3,7 @@
 use super::frontend::table_enum;
 use super::table_type;
 use crate::addr::Proto;
+use crate::sequence::Sequence;
 
 /// The edge of all uplinks: [`FlowKey::edge`] is 0 there, and an interface index (never 0) at a workload.
 pub const EDGE_UPLINK: u32 = 0;
@@ -45,7 +46,9 @@ table_type! {
         /// The pool that its backend was last found in.
         pub pool: u32,
         pub state: FlowState,
-        pub pad: [u8; 3],
+        pub heard: Heard,
+        /// The upper half of the sequence number of the last TCP segment that went this way.
+        pub seq_high: u16,
         /// jiffies64 of the last packet, a second coarse.
         pub last_seen_jiffies: u64,
     }
@@ -138,8 +141,16 @@ table_enum! {
         Reply = 1,
     }
 
+    /// Whether an entry of a flow has heard a TCP segment that went its way.
+    pub enum Heard {
+        Nothing = 0,
+        /// And `seq_high` says which.
+        Segment = 1,
+    }
+
     /// TCP state as far as the packet path needs it; UDP and SCTP know `New` and `Established` only. A flow is *half open*
-    /// while it is `New` or `Answered`.
+    /// while it is `New` or `Answered`. One that was reset keeps what it was, and is that again when either end goes on: a
+    /// reset may be forged, or too late.
     /// Both entries of a flow hold the same state.
     pub enum FlowState {
         /// Nothing has come back yet.
@@ -149,10 +160,90 @@ table_enum! {
         ClientClosed = 2,
         /// The backend has sent FIN.
         BackendClosed = 3,
-        /// FIN both ways, or RST: a SYN on this tuple is a new flow.
+        /// FIN both ways: a SYN on this tuple is a new flow.
         Closed = 4,
         /// The backend has answered; whether the client hears it is not known yet (TCP).
         Answered = 5,
+        /// RST, by either end, of a flow that was `New`, `Answered` and so on: a SYN on this tuple is a new flow.
+        ResetNew = 6,
+        ResetAnswered = 7,
+        ResetEstablished = 8,
+        ResetClientClosed = 9,
+        ResetBackendClosed = 10,
+    }
+}
+
+impl FlowState {
+    /// After a RST.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reset(self) -> Self {
+        match self {
+            Self::New => Self::ResetNew,
+            Self::Answered => Self::ResetAnswered,
+            Self::Established => Self::ResetEstablished,
+            Self::ClientClosed => Self::ResetClientClosed,
+            Self::BackendClosed => Self::ResetBackendClosed,
+            ended => ended,
+        }
+    }
+
+    /// Before the RST.
+    #[must_use]
+    #[inline(always)]
+    pub const fn before_reset(self) -> Self {
+        match self {
+            Self::ResetNew => Self::New,
+            Self::ResetAnswered => Self::Answered,
+            Self::ResetEstablished => Self::Established,
+            Self::ResetClientClosed => Self::ClientClosed,
+            Self::ResetBackendClosed => Self::BackendClosed,
+            state => state,
+        }
+    }
+
+    /// Closed by both ends, or reset by one.
+    #[inline(always)]
+    pub const fn has_ended(self) -> bool {
+        match self {
+            Self::New | Self::Answered | Self::Established | Self::ClientClosed | Self::BackendClosed => false,
+            Self::Closed
+            | Self::ResetNew
+            | Self::ResetAnswered
+            | Self::ResetEstablished
+            | Self::ResetClientClosed
+            | Self::ResetBackendClosed => true,
+        }
+    }
+
+    /// Nobody has acknowledged an answer yet, as far as is known.
+    #[inline(always)]
+    pub const fn is_half_open(self) -> bool {
+        matches!(self, Self::New | Self::Answered)
+    }
+}
+
+impl<A> Flow<A> {
+    /// Where this direction stands.
+    #[inline(always)]
+    pub const fn sequence(&self) -> Sequence {
+        match self.heard {
+            Heard::Nothing => Sequence::NONE,
+            Heard::Segment => Sequence::of(self.seq_high),
+        }
+    }
+
+    #[inline(always)]
+    pub const fn set_sequence(&mut self, sequence: Sequence) {
+        self.heard = Heard::of(sequence);
+        self.seq_high = sequence.high();
+    }
+}
+
+impl Heard {
+    #[inline(always)]
+    pub const fn of(sequence: Sequence) -> Self {
+        if sequence.is_known() { Self::Segment } else { Self::Nothing }
     }
 }
 

@@ -58,10 +58,11 @@ table_type! {
         pub until_jiffies: u64,
     }
 
-    /// Value of the per-CPU array `reject_bucket` (one element): a token bucket for ICMP answers.
+    /// Value of `reject_buckets`, indexed as `edges`: a token bucket for ICMP answers. Who floods spends his own.
     pub struct RejectBucket {
-        pub tokens: u64,
-        pub refilled_jiffies: u64,
+        pub tokens: u32,
+        /// The low half of jiffies64.
+        pub refilled_jiffies: u32,
     }
 
     /// Value of `owner` (one element): whose dataplane this is.
@@ -120,7 +121,7 @@ counters! {
     PassedFragment = 4, "passed_fragment";
     /// Answered with ICMP port unreachable.
     Rejected = 5, "rejected";
-    /// To be rejected, but the answer was over the rate limit: dropped.
+    /// To be rejected, but the answer was over the rate limit of its interface: dropped.
     DropRejectLimit = 6, "drop_reject_limit";
     /// Local traffic policy without a local endpoint.
     DropNoLocalEndpoint = 7, "drop_no_local_endpoint";

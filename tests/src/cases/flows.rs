@@ -9,7 +9,7 @@ use lb_common::verdict::Action;
 use super::Case;
 use super::scene::{ACK, FIN, RST, SYN, SYN_ACK, Scene, UDP};
 use crate::machine::{Flows, Program};
-use crate::packet::{Answer, CLIENT_MAC, Described, NODE_MAC, Transport};
+use crate::packet::{Answer, CLIENT_MAC, Described, NODE_MAC, SEQ, Transport};
 
 pub const CASES: &[Case] = &[
     ("request_and_reply", request_and_reply),
@@ -36,6 +36,10 @@ pub const CASES: &[Case] = &[
     ("both_ends_open", both_ends_open),
     ("half_open_flow_gives_its_tuple_back", half_open_flow_gives_its_tuple_back),
     ("a_reset_flow_stays_while_it_is_busy", a_reset_flow_stays_while_it_is_busy),
+    ("who_goes_on_after_a_reset_keeps_the_flow", who_goes_on_after_a_reset_keeps_the_flow),
+    ("a_guessed_end_ends_nothing", a_guessed_end_ends_nothing),
+    ("numbers_are_followed", numbers_are_followed),
+    ("a_forged_reset_breaks_no_handshake", a_forged_reset_breaks_no_handshake),
     ("only_who_hears_an_answer_opens_a_flow", only_who_hears_an_answer_opens_a_flow),
     ("half_open_flows_go_first", half_open_flows_go_first),
 ];
@@ -287,8 +291,8 @@ fn lost_half_is_not_taken_from_its_new_owner(scene: &mut Scene<'_>) {
         assert_eq!(scene.reply(SYN_ACK, backend), (other_vip, client), "after {transport:?}");
     }
     let (_, flows) = (scene.through(Program::WorkloadIngress, ACK, client, other_vip), scene.machine().flows());
-    let closed = flows.v4.values().any(|flow| flow.state == FlowState::Closed)
-        || flows.v6.values().any(|flow| flow.state == FlowState::Closed);
+    let closed =
+        flows.v4.values().any(|flow| flow.state.has_ended()) || flows.v6.values().any(|flow| flow.state.has_ended());
     assert!(!closed, "the reset was the other flow's: {flows:?}");
 }
 
@@ -426,6 +430,109 @@ fn a_reset_flow_stays_while_it_is_busy(scene: &mut Scene<'_>) {
     }
 }
 
+/// The states of both entries of the only flow, and of all others.
+fn states(scene: &mut Scene<'_>) -> Vec<FlowState> {
+    let Flows { v4, v6 } = scene.machine().flows();
+    v4.values().map(|flow| flow.state).chain(v6.values().map(|flow| flow.state)).collect()
+}
+
+/// A connection that is open, with the numbers that segments have unless they say another.
+fn open(scene: &mut Scene<'_>) {
+    scene.service(SYN, &[scene.net.backend()]);
+    scene.request(SYN);
+    scene.reply(SYN_ACK, scene.net.backend());
+    scene.request(ACK);
+    assert_eq!(states(scene), [FlowState::Established; 2]);
+}
+
+/// A segment with a number of its own; either way it is translated.
+fn numbered(scene: &mut Scene<'_>, program: Program, transport: Transport, seq: u32) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    let ((from, to), expected) = match program {
+        Program::WorkloadIngress => ((client, vip), (client, backend)),
+        _ => ((backend, client), (vip, client)),
+    };
+    let (action, after) = scene.run(program, &Described::new(transport, from, to).seq(seq));
+    let Answer::Transport { from, to, .. } = after.answer else { panic!("no ports: {after:?}") };
+    assert_eq!((action, (from, to)), (Action::Next, expected), "{program:?} {transport:?} {seq}");
+}
+
+const BOTH: [Program; 2] = [Program::WorkloadIngress, Program::WorkloadEgress];
+
+/// A receiver that does not believe a reset, as RFC 5961 wants, says so, and the flow is what it was; also where one end
+/// had closed.
+fn who_goes_on_after_a_reset_keeps_the_flow(scene: &mut Scene<'_>) {
+    open(scene);
+    let ends = [(ACK, FlowState::Established, FlowState::ResetEstablished)];
+    for (transport, open, reset) in
+        ends.into_iter().chain([(FIN, FlowState::ClientClosed, FlowState::ResetClientClosed)])
+    {
+        numbered(scene, Program::WorkloadIngress, transport, SEQ);
+        for by in BOTH {
+            for goes_on in BOTH {
+                numbered(scene, by, RST, SEQ);
+                assert_eq!(states(scene), [reset; 2], "{by:?}");
+                numbered(scene, goes_on, ACK, SEQ);
+                assert_eq!(states(scene), [open; 2], "{by:?}, then {goes_on:?}");
+            }
+        }
+    }
+}
+
+/// Whoever guesses a sequence number neither resets a connection nor closes it, in whoever's name, how often he may try,
+/// and whatever he sends before.
+fn a_guessed_end_ends_nothing(scene: &mut Scene<'_>) {
+    const RST_ACK: Transport = Transport::Tcp(0x14);
+    open(scene);
+    for guess in [SEQ.wrapping_add(0x8000_0000), SEQ + 0x20_0000, SEQ.wrapping_sub(0x2_0000)] {
+        for by in BOTH {
+            for forged in [RST, RST_ACK, FIN, SYN_ACK, ACK, RST] {
+                numbered(scene, by, forged, guess);
+                assert_eq!(states(scene), [FlowState::Established; 2], "{by:?} {forged:?} {guess}");
+            }
+        }
+    }
+    // Their own ends are believed as before.
+    numbered(scene, Program::WorkloadEgress, FIN, SEQ);
+    numbered(scene, Program::WorkloadIngress, FIN, SEQ);
+    assert_eq!(states(scene), [FlowState::Closed; 2]);
+}
+
+/// A connection that has come far, over the end of the numbers, and has lost packets: its own end is believed.
+fn numbers_are_followed(scene: &mut Scene<'_>) {
+    open(scene);
+    let mut seq = SEQ;
+    // More than 4 GiB.
+    for step in 0..8_192 {
+        seq = seq.wrapping_add(if step % 4 == 0 { 0xf_0000 } else { 0x1_0000 });
+        numbered(scene, Program::WorkloadEgress, ACK, seq);
+    }
+    numbered(scene, Program::WorkloadEgress, RST, seq.wrapping_sub(0x80_0000));
+    assert_eq!(states(scene), [FlowState::Established; 2], "a number of long ago");
+    numbered(scene, Program::WorkloadEgress, RST, seq.wrapping_add(1_400));
+    assert_eq!(states(scene), [FlowState::ResetEstablished; 2]);
+    // Of a half that was lost nothing is known, until something goes that way.
+    numbered(scene, Program::WorkloadIngress, ACK, SEQ);
+    scene.machine().evict(Direction::Reply);
+    scene.machine().age_flows(6);
+    numbered(scene, Program::WorkloadIngress, ACK, SEQ);
+    numbered(scene, Program::WorkloadEgress, ACK, seq);
+    numbered(scene, Program::WorkloadEgress, RST, SEQ.wrapping_add(0x8000_0000));
+    assert_eq!(states(scene), [FlowState::Established; 2]);
+}
+
+/// A reset in the backend's name, which may be a true one, overtakes its answer.
+fn a_forged_reset_breaks_no_handshake(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    scene.service(SYN, &[backend]);
+    scene.request(SYN);
+    scene.reply(RST, backend);
+    assert_eq!(states(scene), [FlowState::ResetNew; 2]);
+    assert_eq!(scene.reply(SYN_ACK, backend), (vip, client));
+    assert_eq!(scene.request(ACK), (client, backend));
+    assert_eq!(states(scene), [FlowState::Established; 2]);
+}
+
 /// Who has not heard an answer cannot open its flow, nor close it: its address may be another's. Before the backend has
 /// answered nothing counts, then an acknowledgment does.
 fn only_who_hears_an_answer_opens_a_flow(scene: &mut Scene<'_>) {
@@ -434,10 +541,6 @@ fn only_who_hears_an_answer_opens_a_flow(scene: &mut Scene<'_>) {
     const NULL: Transport = Transport::Tcp(0x00);
     let backend = scene.net.backend();
     scene.service(SYN, &[backend]);
-    let states = |scene: &mut Scene<'_>| {
-        let Flows { v4, v6 } = scene.machine().flows();
-        v4.values().map(|flow| flow.state).chain(v6.values().map(|flow| flow.state)).collect::<Vec<_>>()
-    };
     scene.request(SYN);
     for unheard in [SYN_FIN, FIN, FIN_ALONE, ACK, NULL, SYN] {
         scene.request(unheard);

@@ -1,10 +1,13 @@
 //! A TCP connection that stays open, and a transfer over it that does not end by itself.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::SockRef;
 
 use crate::answer::Answer;
 
@@ -26,6 +29,16 @@ impl Held {
         }
         let answer = Answer::parse(&line).ok_or_else(|| io::Error::other(format!("not our server: {line}")))?;
         Ok(Self { answer, stream })
+    }
+
+    /// The client's own end.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        self.stream.get_ref().local_addr()
+    }
+
+    /// Breaks the connection off: a reset instead of an end.
+    pub fn abort(self) -> io::Result<()> {
+        SockRef::from(self.stream.get_ref()).set_linger(Some(Duration::ZERO))
     }
 
     /// Sends words and reads them back. Says what went wrong.

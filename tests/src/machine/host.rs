@@ -14,6 +14,7 @@ use lb_common::packet::{Header, Packet, PacketMut, Refused, Summed, ZeroSum, hea
 use lb_common::parse::ETHERTYPE_IPV4;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
+use lb_common::sequence::Sequence;
 use lb_common::table::{
     Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EmbryoBudget, EndpointKey, Flow, FlowKey,
     FlowState, Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
@@ -374,6 +375,12 @@ impl<A: Addr> FlowRef<A> for Entry<A> {
     fn set_pool(self, pool: u32) {
         self.0.borrow_mut().pool = pool;
     }
+    fn sequence(self) -> Sequence {
+        self.0.borrow().sequence()
+    }
+    fn set_sequence(self, sequence: Sequence) {
+        self.0.borrow_mut().set_sequence(sequence);
+    }
 }
 
 impl<A: HostFamily> PathTables<A> for HostMachine {
@@ -518,7 +525,7 @@ impl Env for HostMachine {
 }
 
 impl Limits for HostMachine {
-    fn may_reject(&self) -> bool {
+    fn may_reject(&self, _: u32) -> bool {
         true
     }
 }

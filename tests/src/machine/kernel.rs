@@ -38,33 +38,36 @@ pub struct KernelMachine {
 impl KernelMachine {
     /// Loads the programs. The pins are removed at once: descriptors keep everything alive until this value goes.
     pub fn load(name: &str) -> Self {
-        Self::load_with(name, 1 << 12)
+        Self::load_with(name, |_| ())
     }
 
     /// The same, where each CPU may make so many half-open flows.
     pub fn load_with_embryos(name: &str, of_a_cpu: usize) -> Self {
         let cpus = aya::util::nr_cpus().expect("the number of possible CPUs");
-        Self::load_with(name, u32::try_from(of_a_cpu * cpus).expect("few"))
+        let embryos_max = u32::try_from(of_a_cpu * cpus).expect("few");
+        Self::load_with(name, |settings| settings.sizes.embryos_max = embryos_max)
     }
 
-    fn load_with(name: &str, embryos_max: u32) -> Self {
+    /// The same, with other settings.
+    pub fn load_with(name: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let pin_path = format!("/sys/fs/bpf/lb-test-{name}-{}", std::process::id()).into();
         let sizes = Sizes {
             frontends_max: 1024,
             backends_max: 4096,
             flows_max: 1 << 16,
-            embryos_max,
+            embryos_max: 1 << 12,
             parked_max: PARKED_MAX,
             ..Sizes::default()
         };
         assert_eq!(address_words(&sizes), ADDRESS_WORDS, "as on the host");
-        let settings = Settings {
+        let mut settings = Settings {
             pin_path,
             sizes,
             timeouts: Timeouts::default(),
             rejects_per_sec: 1_000_000,
             repair: Repair::Off,
         };
+        change(&mut settings);
         let dataplane = BpfDataplane::open(&settings);
         pins::remove_pins(&settings.pin_path).expect("removing the pins");
         let dataplane = dataplane.expect("loading the programs (root, Linux 6.6 or newer)");

@@ -17,6 +17,9 @@ const AUTHENTICATION: u8 = 51;
 /// The identification in the fragment header of a described packet.
 pub const ATOMIC_ID: u32 = 7;
 
+/// The sequence number of a described TCP segment, unless it says another.
+pub const SEQ: u32 = 1000;
+
 /// A packet from one end to another.
 #[derive(Clone, Debug)]
 pub struct Described {
@@ -24,6 +27,8 @@ pub struct Described {
     pub to: End,
     pub transport: Transport,
     pub payload: Vec<u8>,
+    /// The sequence number, if that is of TCP.
+    pub seq: u32,
     /// Bytes of IPv4 options, or of an IPv6 extension header behind its first two; a multiple of 4, in IPv6 8 n + 6.
     pub options_len: usize,
     /// The IP protocol number of that extension header.
@@ -41,6 +46,7 @@ impl Described {
             to,
             transport,
             payload: b"some payload".to_vec(),
+            seq: SEQ,
             options_len: 0,
             extension: 0,
             fragment: None,
@@ -51,6 +57,12 @@ impl Described {
     #[must_use]
     pub fn options_len(mut self, len: usize) -> Self {
         self.options_len = len;
+        self
+    }
+
+    #[must_use]
+    pub fn seq(mut self, seq: u32) -> Self {
+        self.seq = seq;
         self
     }
 
@@ -188,7 +200,7 @@ impl Described {
     }
 
     fn tcp(&self, flags: u8) -> TcpHeader {
-        let mut tcp = TcpHeader::new(self.from.1, self.to.1, 1000, 0xffff);
+        let mut tcp = TcpHeader::new(self.from.1, self.to.1, self.seq, 0xffff);
         (tcp.fin, tcp.syn, tcp.rst, tcp.ack) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 16 != 0);
         tcp
     }

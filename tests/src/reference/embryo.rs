@@ -55,7 +55,8 @@ impl Reference {
         else {
             return;
         };
-        if matches!(self.connections[oldest].state, State::Asked | State::Answered | State::Over) {
+        let known = &self.connections[oldest];
+        if known.has_ended() || matches!(known.state, State::Asked | State::Answered) {
             self.hits.hit(Rule::EmbryoEvicted);
             self.connections.remove(oldest);
         } else {

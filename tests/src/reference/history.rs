@@ -12,7 +12,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use super::world::{Change, Fixed, change, ranges};
 use crate::cases::Net;
 use crate::machine::Program;
-use crate::packet::{ATOMIC_ID, End, FIRST_LEN, Transport};
+use crate::packet::{ATOMIC_ID, End, FIRST_LEN, SEQ, Transport};
 use crate::random::transport;
 use lb_common::table::Direction;
 
@@ -82,6 +82,8 @@ pub struct Shape {
     pub payload_len: usize,
     /// IPv6: a fragment header, but no fragment (RFC 6946).
     pub is_atomic: bool,
+    /// The sequence number, if it is of TCP.
+    pub seq: u32,
 }
 
 /// How a datagram is cut.
@@ -156,6 +158,7 @@ fn scene(net: Net) -> impl Strategy<Value = Vec<Step>> {
         1 => lost_request(net),
         1 => flip(net),
         1 => ending(net),
+        1 => early_reset(net),
         2 => overtaking(net),
         1 => crowd(net),
         1 => refusal(net),
@@ -279,6 +282,17 @@ fn ending(net: Net) -> impl Strategy<Value = Vec<Step>> {
         let answer =
             |flags| Step::Answer { program: None, transport: Transport::Tcp(flags), back: 0, shape, cut: None };
         vec![packet.clone(), answer(0x12), answer(0x11), answer(0x11), packet]
+    })
+}
+
+/// A connection whose first packet is reset in the backend's name, and is answered by itself or by the client all the same.
+fn early_reset(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    let flags = select(vec![0x02, 0x10, 0x11, 0x12]);
+    (opening(net), shape(), flags, 0_usize..2).prop_map(|((_, transport, ends), shape, flags, back)| {
+        let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
+        let answer =
+            |flags, back| Step::Answer { program: None, transport: Transport::Tcp(flags), back, shape, cut: None };
+        vec![packet.clone(), answer(0x14, 0), answer(flags, back), answer(0x10, 0), packet]
     })
 }
 
@@ -410,11 +424,14 @@ fn shape() -> impl Strategy<Value = Shape> {
     let options = prop_oneof![2 => Just(0), 1 => 1_usize..4];
     let extension = select(EXTENSIONS.to_vec());
     let is_atomic = prop_oneof![9 => Just(false), 1 => Just(true)];
-    (options, extension, 0_usize..64, is_atomic).prop_map(|(options, extension, payload_len, is_atomic)| Shape {
-        options,
-        extension,
-        payload_len,
-        is_atomic,
+    // Most as a connection begins; then a little on, at the last steps that are believed, just beyond them, and anywhere.
+    let seq = prop_oneof![
+        12 => Just(SEQ),
+        2 => select(vec![SEQ + 0x1_0000, SEQ + 0xf_0000, SEQ + 0x10_0000, SEQ.wrapping_sub(0x1_0000)]),
+        2 => any::<u32>(),
+    ];
+    (options, extension, 0_usize..64, is_atomic, seq).prop_map(|(options, extension, payload_len, is_atomic, seq)| {
+        Shape { options, extension, payload_len, is_atomic, seq }
     })
 }
 

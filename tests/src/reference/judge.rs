@@ -6,7 +6,7 @@ use lb_common::table::EDGE_UPLINK;
 use lb_common::verdict::Action;
 
 use super::Reference;
-use super::connection::{Connection, State, Way};
+use super::connection::{Connection, Segment, State, Way};
 use super::error::port_unreachable;
 use super::policy::{Choice, Frontend};
 use super::rule::Rule;
@@ -63,6 +63,13 @@ pub struct Packet {
     pub ends: (End, End),
     /// None unless TCP.
     pub tcp_flags: u8,
+    pub seq: Option<u32>,
+}
+
+impl Packet {
+    const fn segment(&self) -> Segment {
+        Segment { flags: self.tcp_flags, seq: self.seq }
+    }
 }
 
 impl Reference {
@@ -90,8 +97,9 @@ impl Reference {
             return Ok(self.later_fragment(seen, wire, (proto, id)));
         }
         let is_short = proto == Proto::TCP && wire.bytes().len() < wire.l4 + TCP_LEN;
-        let tcp_flags = if proto == Proto::TCP && !is_short { wire.tcp_flags() } else { 0 };
-        let headers = Packet { ends: wire.ends(), proto, tcp_flags };
+        let is_tcp = proto == Proto::TCP && !is_short;
+        let tcp_flags = if is_tcp { wire.tcp_flags() } else { 0 };
+        let headers = Packet { ends: wire.ends(), proto, tcp_flags, seq: is_tcp.then(|| wire.tcp_seq()) };
         let behind = match wire.part {
             Part::First(id) => self.take_waiting(seen, &wire, (proto, id)),
             Part::Whole | Part::Later(_) => None,
@@ -203,29 +211,36 @@ impl Reference {
             }
             return None;
         };
-        if packet.tcp_flags & SYN != 0 && self.connections[known].state == State::Over {
+        let is_unanswered = self.connections[known].state == State::Asked && packet.tcp_flags & ACK != 0;
+        if packet.tcp_flags & SYN != 0 && self.connections[known].has_ended() && is_unanswered {
+            self.hits.hit(Rule::AnswerAfterReset);
+        } else if packet.tcp_flags & SYN != 0 && self.connections[known].has_ended() {
             // A direct connection on the tuple of one that is over.
             self.hits.hit(Rule::DirectOverClosed);
             self.connections.remove(known);
             return None;
         }
         self.hits.hit(Rule::Answer);
-        self.note(known, Way::ToClient, packet.tcp_flags);
+        self.note(known, Way::ToClient, packet.segment());
         let connection = &self.connections[known];
         Some(Verdict::Becomes((connection.service, connection.client)))
     }
 
     pub(super) fn forward(&mut self, known: usize, packet: Packet) -> Verdict {
-        self.note(known, Way::ToBackend, packet.tcp_flags);
+        self.note(known, Way::ToBackend, packet.segment());
         translated(&self.connections[known])
     }
 
     /// Takes note of a packet of a connection. A lost half is put back, unless its tuple is another connection's now.
-    fn note(&mut self, known: usize, way: Way, tcp_flags: u8) {
-        let before = self.connections[known].state;
-        let is_written = self.connections[known].note(way, tcp_flags, self.now_secs);
-        let after = self.connections[known].state;
-        self.note_states(way, tcp_flags, (before, after));
+    fn note(&mut self, known: usize, way: Way, segment: Segment) {
+        let states = |connection: &Connection| (connection.state, connection.is_reset);
+        let (before, was_reset) = states(&self.connections[known]);
+        if self.connections[known].is_guessed(way, segment) {
+            self.hits.hit(Rule::GuessedEnd);
+        }
+        let is_written = self.connections[known].note(way, segment, self.now_secs);
+        let (after, is_reset) = states(&self.connections[known]);
+        self.note_states(way, segment.flags, ((before, was_reset), (after, is_reset)));
         if matches!(before, State::Asked | State::Answered)
             && matches!(after, State::Open | State::ClientDone | State::BackendDone)
             && self.embryos.give_back()
@@ -249,16 +264,21 @@ impl Reference {
         connection.knows_reply |= reply_is_free;
     }
 
-    fn note_states(&mut self, way: Way, tcp_flags: u8, (before, after): (State, State)) {
-        let is_rst = tcp_flags & RST != 0;
+    fn note_states(
+        &mut self,
+        way: Way,
+        tcp_flags: u8,
+        ((before, was_reset), (after, is_reset)): ((State, bool), (State, bool)),
+    ) {
         let is_new = before != after;
         for (is_so, rule) in [
             (tcp_flags & (SYN | ACK | FIN | RST) == SYN && way == Way::ToClient, Rule::SimultaneousOpen),
             (is_new && after == State::ClientDone, Rule::ClientFin),
             (is_new && after == State::BackendDone, Rule::BackendFin),
-            (is_new && after == State::Over && !is_rst, Rule::FinBothWays),
-            (is_new && is_rst && way == Way::ToBackend, Rule::ClientRst),
-            (is_new && is_rst && way == Way::ToClient, Rule::BackendRst),
+            (is_new && after == State::Over, Rule::FinBothWays),
+            (is_reset && !was_reset && way == Way::ToBackend, Rule::ClientRst),
+            (is_reset && !was_reset && way == Way::ToClient, Rule::BackendRst),
+            (was_reset && !is_reset, Rule::GoesOnAfterReset),
         ] {
             if is_so {
                 self.hits.hit(rule);
@@ -268,9 +288,10 @@ impl Reference {
 
     /// Whether the first packet of a connection, or any datagram, may go the way of a known one.
     fn is_wanted(&mut self, known: usize, frontend: &Frontend, choice: &Choice) -> bool {
-        let Connection { proto, backend, pool, frontend: id, state, .. } = self.connections[known];
+        let Connection { proto, backend, pool, frontend: id, .. } = self.connections[known];
+        let has_ended = self.connections[known].has_ended();
         if self.connections[known].is_over(self.now_secs) {
-            self.hits.hit(if state == State::Over { Rule::OverByState } else { Rule::OverByTime });
+            self.hits.hit(if has_ended { Rule::OverByState } else { Rule::OverByTime });
             return false;
         }
         match choice {

@@ -3,7 +3,7 @@
 use lb_common::addr::Proto;
 use lb_common::verdict::Action;
 
-use super::connection::{Connection, State};
+use super::connection::{Connection, Heard, State};
 use super::hash::slot;
 use super::judge::{Outcome, Packet, Seen, Verdict, translated};
 use super::policy::Frontend;
@@ -175,6 +175,8 @@ impl Reference {
             frontend,
             pool,
             state: State::Asked,
+            is_reset: false,
+            heard: Heard { client: packet.seq.map(|seq| seq >> 16), backend: None },
             last_packet_secs: self.now_secs,
             knows_request: true,
             knows_reply: true,

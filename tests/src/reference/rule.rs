@@ -97,6 +97,12 @@ rules! {
     FinBothWays,
     ClientRst,
     BackendRst,
+    /// Somebody speaks after a reset.
+    GoesOnAfterReset,
+    /// The backend answers a client whose SYN was reset in its name.
+    AnswerAfterReset,
+    /// A FIN or RST of somebody who does not know the connection.
+    GuessedEnd,
     HalfRestored,
     HalfTakenByAnother,
     // ICMP.

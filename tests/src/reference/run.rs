@@ -189,6 +189,7 @@ impl Play<'_> {
             options_len,
             extension: shape.extension,
             fragment,
+            seq: shape.seq,
             ..Described::new(transport, from, to)
         };
         let mut bytes = packet.bytes();

@@ -119,6 +119,11 @@ impl Wire {
         self.bytes[self.l4 + 13]
     }
 
+    /// Sequence number of a TCP segment.
+    pub fn tcp_seq(&self) -> u32 {
+        u32::from_be_bytes(self.bytes[self.l4 + 4..self.l4 + 8].try_into().expect("four bytes"))
+    }
+
     /// Type of an ICMP message.
     pub fn icmp_type(&self) -> u8 {
         self.bytes[self.l4]

@@ -1,7 +1,7 @@
 //! Explanations over small tables.
 
 use lb_common::addr::Proto;
-use lb_common::table::{EDGE_UPLINK, FlowState, Tuple, bpf_spin_lock};
+use lb_common::table::{EDGE_UPLINK, FlowState, Heard, Tuple, bpf_spin_lock};
 
 use lb_common::table::Rule;
 
@@ -167,7 +167,15 @@ fn flows_of_the_client_are_mentioned() {
     let mut facts = facts(Mode::Proxy, Scopes::PASS);
     let tuple = Tuple { src: [10, 9, 9, 9], dst: ADDR, sport: 40_000, dport: 80 };
     let to = Tuple { dst: [10, 0, 0, 2], dport: 8080, ..tuple };
-    let flow = Flow { to, frontend: 1, pool: 7, state: FlowState::Established, pad: [0; 3], last_seen_jiffies: 1 };
+    let flow = Flow {
+        to,
+        frontend: 1,
+        pool: 7,
+        state: FlowState::Established,
+        heard: Heard::Nothing,
+        seq_high: 0,
+        last_seen_jiffies: 1,
+    };
     facts.flows4.push((FlowKey::new(EDGE_UPLINK, Direction::Request, Proto::TCP, tuple), flow));
     let explanation = ask("10.9.9.9", "192.0.2.10:80/tcp", &facts);
     assert!(explanation.notes.iter().any(|note| note.contains("10.0.0.2:8080")), "{:?}", explanation.notes);

@@ -9,7 +9,7 @@ use lb_agent::dataplane::Sizes;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::object::EMPTY_PROGRAM;
 use lb_common::addr::Proto;
-use lb_common::table::{Counter, Direction, Flow, FlowKey, FlowState, Tuple};
+use lb_common::table::{Counter, Direction, Flow, FlowKey, FlowState, Heard, Tuple};
 use lb_tests::machine::EDGE;
 
 use crate::figures::{Figure, Target, Unit};
@@ -120,7 +120,8 @@ fn flow((number, place): (u32, usize), (next, next_place): (u32, usize)) -> [Ent
         frontend: 1,
         pool: 1,
         state: FlowState::Established,
-        pad: [0; 3],
+        heard: Heard::Nothing,
+        seq_high: 0,
         last_seen_jiffies: NEVER_QUIET,
     };
     [(key, entry(to)), (key.partner(&to), entry(from.reversed()))]
