@@ -1,5 +1,7 @@
 //! The agent as an operator meets it: show, explain, check, metrics, probes, refusals, audits. Needs root.
 
+#[path = "netns_operate/attached.rs"]
+mod attached;
 #[path = "netns_operate/output.rs"]
 mod output;
 #[path = "netns_operate/pins.rs"]

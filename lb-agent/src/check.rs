@@ -71,7 +71,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let mut findings = kernel::findings();
     findings.extend(privilege::findings(&args.pins.pin_path));
     findings.extend(mounts::findings(&args.pins.pin_path));
-    findings.extend(network::findings()?);
+    findings.extend(network::findings(&args.pins.pin_path)?);
     findings.extend(netfilter::findings());
     print_rows(&findings, args.output)?;
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();

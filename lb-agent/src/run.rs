@@ -3,6 +3,7 @@
 mod agent;
 mod attach;
 mod descriptors;
+mod outlook;
 mod timetable;
 
 use std::net::TcpListener;

@@ -1,28 +1,33 @@
 //! The network namespace: its interfaces, the settings that traffic depends on, and programs of others.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 
 use anyhow::Context as _;
 
 use super::Finding;
 use crate::dataplane::links::Class;
+use crate::dataplane::pins::Pins;
 use crate::dataplane::probe::{AttachedProgram, programs};
 use crate::dataplane::{Error, Hook};
-use crate::interfaces::{Globs, InterfaceRules, Interfaces, Kind, watch};
+use crate::interfaces::{Globs, InterfaceRules, Interfaces, Kind, LinkFacts, watch};
 
+/// The kernel's loopback interface is the first of each network namespace.
+const LOOPBACK_INDEX: u32 = 1;
 /// The interface to which kube-proxy in ipvs mode binds every VIP.
 const IPVS_INTERFACE: &str = "kube-ipvs0";
 /// Interfaces that only Cilium makes.
 const CILIUM_INTERFACE: &str = "cilium_host";
 
-pub fn findings() -> anyhow::Result<Vec<Finding>> {
+pub fn findings(pin_path: &Path) -> anyhow::Result<Vec<Finding>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let mut interfaces = Interfaces::default();
     interfaces.apply(runtime.block_on(watch::list_once()).context("interfaces cannot be listed")?);
     let has = |name: &str| interfaces.links().values().any(|link| link.name == name);
     let mut findings = vec![
-        tcx(programs("lo", Hook::Ingress)),
+        tcx(programs(LOOPBACK_INDEX, Hook::Ingress)),
         classes(&interfaces),
         forwarding("ipv4", &setting("ipv4/ip_forward"), Needed::Always),
         forwarding("ipv6", &setting("ipv6/conf/all/forwarding"), ipv6_is_needed(&interfaces)),
@@ -33,7 +38,8 @@ pub fn findings() -> anyhow::Result<Vec<Finding>> {
     if interfaces.links().values().any(|link| link.kind == Kind::Bridge) {
         findings.push(bridge_netfilter(&setting("bridge/bridge-nf-call-iptables")));
     }
-    findings.extend(interfaces.links().values().filter_map(|link| foreign(&link.name)));
+    let ours = Pins::open(pin_path).and_then(|pins| pins.program_ids()).unwrap_or_default();
+    findings.extend(interfaces.links().values().filter_map(|link| foreign(link, &ours)));
     Ok(findings)
 }
 
@@ -57,7 +63,7 @@ fn tcx(answer: Result<Vec<AttachedProgram>, Error>) -> Finding {
 /// What `auto` makes of the interfaces, as far as it can be told without a Node object.
 fn classes(interfaces: &Interfaces) -> Finding {
     let rules = InterfaceRules { workload: Globs::Auto, uplink: Globs::Auto };
-    let links = interfaces.wanted(&rules, &std::collections::BTreeSet::new());
+    let links = interfaces.wanted(&rules, &BTreeSet::new());
     let names = |class| {
         let names: Vec<_> = links.values().filter(|link| link.class == class).map(|link| link.name.as_str()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(" ") }
@@ -152,22 +158,27 @@ fn cilium(is_there: bool) -> Finding {
     )
 }
 
-/// Programs of others on an interface.
-fn foreign(interface: &str) -> Option<Finding> {
-    let mut names = Vec::new();
+/// Programs of others on an interface. `ours` are the ids of those that are pinned.
+fn foreign(link: &LinkFacts, ours: &BTreeSet<u32>) -> Option<Finding> {
+    let is_ours = |program: &AttachedProgram| ours.contains(&program.id) || program.is_named_as_ours();
+    let (mut names, mut is_before_ours) = (Vec::new(), false);
     for hook in Hook::ALL {
         // An interface that went meanwhile, or a kernel that does not tell: said above.
-        let found = programs(interface, hook).unwrap_or_default();
-        names.extend(
-            found
-                .iter()
-                .filter(|program| !program.is_ours())
-                .map(|program| format!("{} ({}, id {})", program.name, hook.name(), program.id)),
-        );
+        let found = programs(link.ifindex, hook).unwrap_or_default();
+        let place = found.iter().position(is_ours);
+        for (index, program) in found.iter().enumerate().filter(|(_, program)| !is_ours(program)) {
+            let order = place.map_or("", |place| if index < place { ", before ours" } else { ", behind ours" });
+            is_before_ours |= place.is_some_and(|place| index < place);
+            names.push(format!("{program} at {}{order}", hook.name()));
+        }
     }
+    let remedy = if is_before_ours {
+        "those before ours must let packets go on (TCX_NEXT), or be attached behind ours: what they end, we never see"
+    } else {
+        "ours run first at ingress and last at egress; see that the others let packets go on (TCX_NEXT)"
+    };
     (!names.is_empty()).then(|| {
-        let found = format!("{interface} has tcx programs of others: {}", names.join(", "));
-        let remedy = "ours run first at ingress and last at egress; see that the others let packets go on (TCX_NEXT)";
+        let found = format!("{} has tcx programs of others: {}", link.name, names.join(", "));
         Finding::warn("tcx-programs", found, remedy)
     })
 }
@@ -210,8 +221,9 @@ mod tests {
 
     #[test]
     fn our_programs_are_known_by_what_the_kernel_keeps_of_their_names() {
-        let program = |name: &str| AttachedProgram { id: 1, name: name.into() };
-        assert!(program("workload_ingres").is_ours() && program("uplink_egress").is_ours());
-        assert!(!program("cil_from_contai").is_ours() && !program("").is_ours());
+        let program = |name: &str| AttachedProgram { id: 1, name: Some(name.into()) };
+        assert!(program("workload_ingres").is_named_as_ours() && program("uplink_egress").is_named_as_ours());
+        assert!(!program("cil_from_contai").is_named_as_ours() && !program("").is_named_as_ours());
+        assert!(!AttachedProgram { id: 1, name: None }.is_named_as_ours());
     }
 }

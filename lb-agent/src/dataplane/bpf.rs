@@ -12,7 +12,7 @@ use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner, Scopes};
 
 use super::ages::{begins_to_balance, is_evicting};
 use super::garbage::{self, Garbage, Walk};
-use super::links::{Attached, Attachment, Link, Links};
+use super::links::{Ahead, Attached, Attachment, Link, Links};
 use super::maps::{FamilyMaps, Maps};
 use super::pins::{self, PinPath, dump};
 use super::sys::{self, Hook};
@@ -129,6 +129,11 @@ impl BpfDataplane {
     /// What is attached, as far as this agent knows.
     pub fn attached(&self) -> Vec<Attachment> {
         self.links.attached()
+    }
+
+    /// Where programs of others run before ours.
+    pub fn ahead(&self) -> Vec<Ahead> {
+        self.links.ahead()
     }
 
     /// The maps, for counters and flows.

@@ -38,6 +38,9 @@ impl Folder {
     /// Opens it; made where it is not there, on a BPF file system that is mounted where there is none.
     pub fn make(path: &Path) -> Result<Self, Error> {
         let mut place = Place::find(path)?;
+        if place.missing.is_empty() {
+            place.require_private()?;
+        }
         if !place.is_bpffs()? {
             place.require_usual(path)?;
             sys::mount_bpffs(Path::new(USUAL_BPFFS))

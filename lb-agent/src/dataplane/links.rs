@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::folder::{self, Found};
+use super::probe::AttachedProgram;
 use super::sys::{self, Hook, ObjectKind, TcxLink};
 use super::{Error, pins};
 
@@ -84,6 +85,26 @@ impl fmt::Display for Attachment {
     }
 }
 
+/// A hook where programs of others run before ours: what they end, ours never sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    pub attachment: Attachment,
+    /// In the order in which they run.
+    pub programs: Vec<AttachedProgram>,
+}
+
+/// The hooks where others run first. An interface that is gone has none.
+pub fn ahead(attached: &BTreeMap<Attachment, OwnedFd>) -> Vec<Ahead> {
+    let ahead_of = |(attachment, link): (&Attachment, &OwnedFd)| {
+        let ours = sys::tcx_link(link.as_fd()).ok()??.program_id;
+        let ids = sys::tcx_programs(attachment.ifindex, attachment.hook).ok()?;
+        let place = ids.iter().position(|id| *id == ours).filter(|place| *place > 0)?;
+        let programs = ids.iter().take(place).map(|id| AttachedProgram::of_id(*id)).collect();
+        Some(Ahead { attachment: *attachment, programs })
+    };
+    attached.iter().filter_map(ahead_of).collect()
+}
+
 /// Whether a hook had a program of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
@@ -156,6 +177,11 @@ impl Links {
 
     pub fn attached(&self) -> Vec<Attachment> {
         self.attached.keys().copied().collect()
+    }
+
+    /// Where others run before ours.
+    pub fn ahead(&self) -> Vec<Ahead> {
+        ahead(&self.attached)
     }
 
     /// Gives a hook its program: swapped where one of ours is there, attached and pinned where not.

@@ -1,6 +1,6 @@
 //! The pin directory: where a dataplane lives while no agent runs, whose it is, and how it goes away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use lb_common::table::{Counter, CounterValue, Flow, FlowKey, FrontendStats, LAYOUT_VERSION, Owner, name};
 
 use super::folder::{self, Folder, Found};
-use super::links::{self, Attachment, Pinned};
+use super::links::{self, Ahead, Attachment, Pinned};
 use super::maps::{Maps, read_owner};
 use super::sys::{self, ObjectKind};
 use super::{Error, Tables, object};
@@ -178,6 +178,17 @@ impl Pins {
     pub fn now_jiffies(&self) -> Result<u64, Error> {
         sys::estimate_jiffies(self.owner()?.jiffies_per_sec)
             .map_err(|source| Error::Kernel { what: "asking for the time".into(), source })
+    }
+
+    /// The ids of the programs that are attached.
+    pub fn program_ids(&self) -> Result<BTreeSet<u32>, Error> {
+        let links = links::pinned(&self.path.links())?.live;
+        Ok(links.values().filter_map(|link| sys::tcx_link(link.as_fd()).ok()?).map(|tcx| tcx.program_id).collect())
+    }
+
+    /// What is attached, with the hooks where programs of others run before ours.
+    pub fn ahead(&self) -> Result<Vec<Ahead>, Error> {
+        Ok(links::ahead(&links::pinned(&self.path.links())?.live))
     }
 
     pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {

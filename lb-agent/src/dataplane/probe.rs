@@ -1,9 +1,6 @@
 //! Whose programs are on an interface, asked without changing anything.
 
-use aya::programs::tc::TcAttachType;
-use aya::programs::{ProgramError, SchedClassifier};
-
-use super::{Error, Hook, object};
+use super::{Error, Hook, object, sys};
 
 /// The kernel keeps this much of a program's name (`BPF_OBJ_NAME_LEN`, less the zero).
 const NAME_MAX: usize = 15;
@@ -12,36 +9,34 @@ const NAME_MAX: usize = 15;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachedProgram {
     pub id: u32,
-    /// As the kernel has it; ours are told by it.
-    pub name: String,
+    /// As the kernel has it; it tells root only.
+    pub name: Option<String>,
 }
 
 impl AttachedProgram {
-    pub fn is_ours(&self) -> bool {
-        object::PROGRAMS.iter().any(|ours| ours[..ours.len().min(NAME_MAX)] == *self.name)
+    pub fn of_id(id: u32) -> Self {
+        Self { id, name: sys::program_name(id).ok() }
+    }
+
+    /// By its name, which others could give their own.
+    pub fn is_named_as_ours(&self) -> bool {
+        let name = self.name.as_deref();
+        object::PROGRAMS.iter().any(|ours| Some(&ours[..ours.len().min(NAME_MAX)]) == name)
+    }
+}
+
+impl std::fmt::Display for AttachedProgram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} (id {})", self.id),
+            None => write!(f, "id {}", self.id),
+        }
     }
 }
 
 /// The programs on a tcx hook, in the order in which they run. Fails on a kernel without tcx.
-pub fn programs(interface: &str, hook: Hook) -> Result<Vec<AttachedProgram>, Error> {
-    let attach_type = match hook {
-        Hook::Ingress => TcAttachType::Ingress,
-        Hook::Egress => TcAttachType::Egress,
-    };
-    let (_, programs) = SchedClassifier::query_tcx(interface, attach_type).map_err(|error| {
-        let what = format!("asking for the tcx programs on {interface} {}", hook.name());
-        Error::Kernel { what, source: io_error(error) }
-    })?;
-    let describe = |info: aya::programs::ProgramInfo| AttachedProgram {
-        id: info.id(),
-        name: info.name_as_str().unwrap_or_default().to_owned(),
-    };
-    Ok(programs.into_iter().map(describe).collect())
-}
-
-fn io_error(error: ProgramError) -> std::io::Error {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error,
-        other => std::io::Error::other(other),
-    }
+pub fn programs(ifindex: u32, hook: Hook) -> Result<Vec<AttachedProgram>, Error> {
+    let what = || format!("asking for the tcx programs at {} of interface {ifindex}", hook.name());
+    let ids = sys::tcx_programs(ifindex, hook).map_err(|source| Error::Kernel { what: what(), source })?;
+    Ok(ids.into_iter().map(AttachedProgram::of_id).collect())
 }

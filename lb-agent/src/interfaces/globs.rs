@@ -1,5 +1,6 @@
 //! Lists of interface names as the command line gives them: shell globs, `auto` or `none`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -20,12 +21,25 @@ pub enum Globs {
 #[derive(Clone, Debug)]
 pub struct NameGlobs {
     text: String,
+    globs: Vec<String>,
     set: GlobSet,
 }
 
 impl NameGlobs {
     pub fn matches(&self, name: &str) -> bool {
         self.set.is_match(name)
+    }
+
+    /// The globs that match none of these names, as they were written.
+    pub fn unmatched<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<&str> {
+        let matched: BTreeSet<usize> = names.flat_map(|name| self.set.matches(name)).collect();
+        let globs = self.globs.iter().enumerate();
+        globs.filter(|(index, _)| !matched.contains(index)).map(|(_, glob)| glob.as_str()).collect()
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.globs.len()
     }
 }
 
@@ -38,15 +52,16 @@ impl FromStr for Globs {
             "none" => return Ok(Self::None),
             _ => {}
         }
-        let mut set = GlobSetBuilder::new();
+        let (mut set, mut globs) = (GlobSetBuilder::new(), Vec::new());
         for glob in text.split(',').map(str::trim) {
             if glob.is_empty() {
                 return Err(format!("{text:?} has an empty name: write globs separated by commas (veth*,cali*)"));
             }
             set.add(Glob::new(glob).map_err(|error| format!("{error}: write a shell glob such as veth*"))?);
+            globs.push(glob.to_owned());
         }
         let set = set.build().map_err(|error| error.to_string())?;
-        Ok(Self::Names(NameGlobs { text: text.to_owned(), set }))
+        Ok(Self::Names(NameGlobs { text: text.to_owned(), globs, set }))
     }
 }
 
@@ -92,6 +107,14 @@ mod tests {
         ] {
             assert_eq!(matches(globs, name), expected, "{globs} {name}");
         }
+    }
+
+    #[test]
+    fn globs_without_a_name_are_told() {
+        let globs = "cali*, lxc*,eth0".parse().expect("globs");
+        let Globs::Names(globs) = globs else { panic!("{globs}") };
+        assert_eq!(globs.unmatched(["cali1", "eth01", "lo"].into_iter()), ["lxc*", "eth0"]);
+        assert_eq!((globs.unmatched([].into_iter()).len(), globs.len()), (3, 3));
     }
 
     #[test]

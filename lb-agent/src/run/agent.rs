@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use lb_common::table::name;
 
 use super::attach::{Attach, Trust, reconcile};
+use super::outlook::Outlook;
 use super::timetable::{Due, Timetable};
 use crate::config::Config;
 use crate::controller::{Controller, Outcome, Reclaim, Step};
@@ -22,8 +23,9 @@ use crate::status::{Behind, Readiness, Status};
 /// New warnings that are logged in full per apply; the rest is only counted.
 const LOGGED_WARNINGS_MAX: usize = 20;
 
-/// Between two looks whether somebody else has changed the guard's table.
-const GUARD_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks whether somebody else has changed the guard's table, or put programs before ours: the kernel tells
+/// nobody of either.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Everything that one task owns.
 pub struct Agent<D> {
@@ -36,8 +38,9 @@ pub struct Agent<D> {
     node_name: String,
     phase: Phase,
     timetable: Timetable,
-    /// When the guard was last looked after.
-    guard_seen: Instant,
+    outlook: Outlook,
+    /// When we last looked at what nobody tells.
+    looked: Instant,
     metrics: Metrics,
     status: Status,
     logged: BTreeSet<Warning>,
@@ -65,7 +68,8 @@ impl<D: Attach> Agent<D> {
             node_name: config.policy.node_name.clone(),
             phase: Phase::Filling,
             timetable: Timetable::new(config.times, now),
-            guard_seen: now,
+            outlook: Outlook::new(config),
+            looked: now,
             metrics,
             status: Status::starting(now),
             logged: BTreeSet::new(),
@@ -114,7 +118,7 @@ impl<D: Attach> Agent<D> {
     pub fn turn(&mut self, now: Instant) -> bool {
         match self.timetable.due(now) {
             None => {
-                self.look_after_guard(now);
+                self.look_around(now);
                 false
             }
             Some(Due::Apply) => {
@@ -211,7 +215,6 @@ impl<D: Attach> Agent<D> {
                     self.timetable.succeeded(now);
                     self.phase = Phase::Forwarding;
                     self.follow_links(Trust::Verify, now);
-                    self.tell_ready();
                 }
                 Err(error) => {
                     tracing::error!(%error, "the programs could not be activated, tried again later");
@@ -261,6 +264,21 @@ impl<D: Attach> Agent<D> {
             0 => self.timetable.links_succeeded(),
             _ => self.timetable.links_failed(now),
         }
+        self.judge_readiness();
+    }
+
+    /// Ready, once there is an interface for each of the flags that name some.
+    fn judge_readiness(&mut self) {
+        let has_changed = self.outlook.look_at_links(self.interfaces.links());
+        if self.status.readiness != Readiness::Ready {
+            match self.outlook.missing() {
+                Some(reason) => self.status.readiness = Readiness::NotReady(reason),
+                None => self.tell_ready(),
+            }
+        }
+        if has_changed {
+            self.tell_warnings();
+        }
     }
 
     /// The interfaces behind which pods are: netfilter sees a bridge where we see its port.
@@ -273,11 +291,18 @@ impl<D: Attach> Agent<D> {
             .collect()
     }
 
-    fn look_after_guard(&mut self, now: Instant) {
-        let Some(guard) = self.controller.guard_mut().filter(|_| now >= self.guard_seen + GUARD_INTERVAL) else {
+    fn look_around(&mut self, now: Instant) {
+        if now < self.looked + LOOK_INTERVAL {
+            return;
+        }
+        self.looked = now;
+        let has_changed = self.outlook.look_at_programs(&self.dataplane.ahead(), self.interfaces.links());
+        let Some(guard) = self.controller.guard_mut() else {
+            if has_changed {
+                self.tell_warnings();
+            }
             return;
         };
-        self.guard_seen = now;
         let before = guard.repairs();
         guard.verify();
         if guard.repairs() > before {
@@ -327,7 +352,7 @@ impl<D: Attach> Agent<D> {
 
     /// Logs warnings that are new, and those that are over.
     fn tell_warnings(&mut self) {
-        let warnings: Vec<Warning> = self.controller.warnings().cloned().collect();
+        let warnings: Vec<Warning> = self.controller.warnings().chain(self.outlook.warnings()).cloned().collect();
         let current: BTreeSet<Warning> = warnings.iter().cloned().collect();
         let new: Vec<&Warning> = current.difference(&self.logged).collect();
         for warning in new.iter().take(LOGGED_WARNINGS_MAX) {

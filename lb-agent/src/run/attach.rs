@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dataplane::bpf::BpfDataplane;
 use crate::dataplane::garbage::Garbage;
-use crate::dataplane::links::{Class, Link};
+use crate::dataplane::links::{Ahead, Class, Link};
 use crate::dataplane::{Dataplane, Error};
 
 /// A dataplane whose programs can be put on interfaces.
@@ -16,6 +16,8 @@ pub trait Attach: Dataplane {
     fn detach(&mut self, ifindex: u32) -> Result<(), Error>;
     /// Interfaces that carry programs, and the class of those programs.
     fn attached(&self) -> BTreeSet<(u32, Class)>;
+    /// Hooks where programs of others run before ours.
+    fn ahead(&self) -> Vec<Ahead>;
     /// Looks at some flows, and deletes those that are over. What was found, once all have been looked at.
     fn collect(&mut self) -> Result<Option<Garbage>, Error>;
     /// Makes the indexes of endpoints and addresses say what members and frontends say.
@@ -37,6 +39,10 @@ impl Attach for BpfDataplane {
 
     fn attached(&self) -> BTreeSet<(u32, Class)> {
         Self::attached(self).iter().map(|attachment| (attachment.ifindex, attachment.class)).collect()
+    }
+
+    fn ahead(&self) -> Vec<Ahead> {
+        Self::ahead(self)
     }
 
     fn collect(&mut self) -> Result<Option<Garbage>, Error> {

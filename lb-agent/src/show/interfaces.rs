@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::dataplane::Hook;
-use crate::dataplane::links::Attachment;
+use crate::dataplane::links::{Ahead, Attachment};
 use crate::dataplane::pins::Pins;
 use crate::interfaces::{Interfaces, Kind, LinkFacts, watch};
 use crate::render::Row;
@@ -18,14 +18,17 @@ pub struct InterfaceRow {
     /// `workload`, `uplink`, or `-` where nothing of ours is attached.
     pub class: &'static str,
     pub hooks: Vec<&'static str>,
+    /// Programs of others that run before ours.
+    pub before_ours: Vec<String>,
 }
 
 impl Row for InterfaceRow {
-    const TITLES: &'static [&'static str] = &["INDEX", "NAME", "KIND", "CLASS", "ATTACHED"];
+    const TITLES: &'static [&'static str] = &["INDEX", "NAME", "KIND", "CLASS", "ATTACHED", "BEFORE-OURS"];
 
     fn cells(&self) -> Vec<String> {
         let hooks = if self.hooks.is_empty() { "-".into() } else { self.hooks.join(", ") };
-        vec![self.ifindex.to_string(), self.name.clone(), self.kind.into(), self.class.into(), hooks]
+        let before = if self.before_ours.is_empty() { "-".into() } else { self.before_ours.join(", ") };
+        vec![self.ifindex.to_string(), self.name.clone(), self.kind.into(), self.class.into(), hooks, before]
     }
 }
 
@@ -35,10 +38,10 @@ pub fn read(pins: &Pins) -> anyhow::Result<Vec<InterfaceRow>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let mut interfaces = Interfaces::default();
     interfaces.apply(runtime.block_on(watch::list_once())?);
-    Ok(rows(interfaces.links(), &attachments))
+    Ok(rows(interfaces.links(), &attachments, &pins.ahead()?))
 }
 
-fn rows(links: &BTreeMap<u32, LinkFacts>, attachments: &[Attachment]) -> Vec<InterfaceRow> {
+fn rows(links: &BTreeMap<u32, LinkFacts>, attachments: &[Attachment], ahead: &[Ahead]) -> Vec<InterfaceRow> {
     let row = |link: &LinkFacts| {
         let ours: Vec<_> = attachments.iter().filter(|attachment| attachment.ifindex == link.ifindex).collect();
         InterfaceRow {
@@ -47,9 +50,20 @@ fn rows(links: &BTreeMap<u32, LinkFacts>, attachments: &[Attachment]) -> Vec<Int
             kind: kind_name(link.kind),
             class: ours.first().map_or("-", |attachment| attachment.class.name()),
             hooks: ours.iter().map(|attachment| Hook::name(attachment.hook)).collect(),
+            before_ours: before_ours(link.ifindex, ahead),
         }
     };
     links.values().map(row).collect()
+}
+
+/// `ingress: tailscale (id 12)`.
+fn before_ours(ifindex: u32, ahead: &[Ahead]) -> Vec<String> {
+    let here = ahead.iter().filter(|ahead| ahead.attachment.ifindex == ifindex);
+    let text = |ahead: &Ahead| {
+        let hook = ahead.attachment.hook.name();
+        ahead.programs.iter().map(|program| format!("{hook}: {program}")).collect::<Vec<_>>()
+    };
+    here.flat_map(text).collect()
 }
 
 const fn kind_name(kind: Kind) -> &'static str {
@@ -67,13 +81,20 @@ const fn kind_name(kind: Kind) -> &'static str {
 mod tests {
     use super::*;
     use crate::dataplane::links::Class;
+    use crate::dataplane::probe::AttachedProgram;
 
     #[test]
     fn every_link_with_what_is_attached() {
         let links = [LinkFacts::pod_veth(2, "veth2"), LinkFacts::pod_veth(3, "veth3")];
         let links = links.into_iter().map(|link| (link.ifindex, link)).collect();
         let attachments = Hook::ALL.map(|hook| Attachment { ifindex: 3, class: Class::Workload, hook });
-        let cells: Vec<_> = rows(&links, &attachments).iter().map(Row::cells).collect();
-        assert_eq!(cells, [["2", "veth2", "veth", "-", "-"], ["3", "veth3", "veth", "workload", "ingress, egress"]]);
+        let other = AttachedProgram { id: 12, name: Some("other".into()) };
+        let ahead = [Ahead { attachment: attachments[0], programs: vec![other] }];
+        let cells: Vec<_> = rows(&links, &attachments, &ahead).iter().map(Row::cells).collect();
+        let wanted = [
+            ["2", "veth2", "veth", "-", "-", "-"],
+            ["3", "veth3", "veth", "workload", "ingress, egress", "ingress: other (id 12)"],
+        ];
+        assert_eq!(cells, wanted);
     }
 }

@@ -65,7 +65,7 @@ fn folders_of_others_are_refused() {
     let theirs = top.path().canonicalize().expect("it is there").join("theirs");
     fs::create_dir_all(theirs.join("inner")).expect("it is ours");
     std::os::unix::fs::chown(&theirs, Some(65534), Some(65534)).expect("root may");
-    for path in [theirs.clone(), theirs.join("inner"), theirs.join("absent")] {
+    for path in [theirs.clone(), theirs.join("inner"), theirs.join("absent"), theirs.join("inner/absent")] {
         assert!(refusal(&path).contains("belongs to user 65534"), "{}", path.display());
     }
 }

@@ -12,7 +12,8 @@ use super::*;
 use crate::config::{Guarding, Source, Times};
 use crate::dataplane::fake::{FakeDataplane, Faults};
 use crate::dataplane::garbage::Garbage;
-use crate::dataplane::links::{Class, Link};
+use crate::dataplane::links::{Ahead, Attachment, Class, Link};
+use crate::dataplane::probe::AttachedProgram;
 use crate::dataplane::{Dataplane, Op, Repair, Settings, Sizes, Tables, Timeouts};
 use crate::desired::{ExternalIps, Limits, Policy, Selection, Services, VendorAnnotations};
 use crate::interfaces::{Globs, LinkFacts};
@@ -34,6 +35,7 @@ struct FakeNode {
     walks: usize,
     /// Calls of `attach` and `detach`, in order.
     calls: Vec<String>,
+    ahead: Vec<Ahead>,
 }
 
 impl Dataplane for FakeNode {
@@ -77,6 +79,10 @@ impl Attach for FakeNode {
 
     fn attached(&self) -> BTreeSet<(u32, Class)> {
         self.attached.clone()
+    }
+
+    fn ahead(&self) -> Vec<Ahead> {
+        self.ahead.clone()
     }
 
     fn collect(&mut self) -> Result<Option<Garbage>, Error> {
@@ -124,9 +130,13 @@ fn config() -> Config {
 }
 
 fn agent(node: FakeNode) -> (Agent<FakeNode>, Instant) {
+    agent_with(node, &config())
+}
+
+fn agent_with(node: FakeNode, config: &Config) -> (Agent<FakeNode>, Instant) {
     let now = Instant::now();
     let metrics = Metrics::register(&mut Registry::default());
-    let agent = Agent::adopt(node, &config(), metrics, now).unwrap_or_else(|error| panic!("{error}"));
+    let agent = Agent::adopt(node, config, metrics, now).unwrap_or_else(|error| panic!("{error}"));
     (agent, now)
 }
 
@@ -190,6 +200,71 @@ fn ready_waits_for_the_interfaces() {
     assert!(agent.status(now).ready().is_err_and(|reason| reason.contains("interfaces")));
     agent.link_events(everything(&[2]), now);
     assert_eq!((indexes(&agent), agent.status(now).ready()), (vec![2], Ok(())));
+}
+
+fn warnings(agent: &Agent<FakeNode>, now: Instant) -> Vec<String> {
+    agent.status(now).warnings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn ready_waits_for_an_interface_of_each_list_of_globs() {
+    let named = |name: &str| Event::Link(LinkFacts::pod_veth(7, name));
+    for (workload, uplink, flag) in [
+        ("cali*,lxc*", "none", "--workload-interfaces"),
+        ("auto", "cali*,lxc*", "--uplink-interfaces"),
+        ("veth2", "cali*,lxc*", "--uplink-interfaces"),
+    ] {
+        let rules =
+            InterfaceRules { workload: workload.parse().expect("globs"), uplink: uplink.parse().expect("globs") };
+        let (mut agent, now) = agent_with(FakeNode::default(), &Config { interfaces: rules, ..config() });
+        agent.link_events(everything(&[2, 3]), now);
+        agent.change(vec![Change::Listed], now);
+        assert!(!agent.turn(now));
+        let reason = agent.status(now).ready().expect_err("nothing is served by it");
+        for word in [flag, "no interface matches cali*", "no interface matches lxc*", "veth2, veth3"] {
+            assert!(reason.contains(word), "{word}: {reason}");
+        }
+        assert_eq!(warnings(&agent, now).len(), 2);
+        agent.link_events(vec![named("cali1")], now);
+        assert_eq!(agent.status(now).ready(), Ok(()));
+        let left = warnings(&agent, now);
+        assert!(left.len() == 1 && left[0].contains("lxc*"), "{left:?}");
+        // The last pod goes: that is told, and no fault.
+        agent.link_events(vec![Event::LinkGone(7)], now);
+        assert_eq!((agent.status(now).ready(), warnings(&agent, now).len()), (Ok(()), 2));
+    }
+}
+
+#[test]
+fn an_empty_node_is_ready_with_auto() {
+    let (agent, now) = started(FakeNode::default());
+    assert_eq!((agent.status(now).ready(), warnings(&agent, now)), (Ok(()), Vec::new()));
+}
+
+#[test]
+fn a_flag_without_effect_is_a_warning() {
+    let (mut agent, now) =
+        agent_with(FakeNode::default(), &Config { idle_flags: vec!["--host-sockets=on"], ..config() });
+    agent.change(vec![Change::Listed], now);
+    assert!(!agent.turn(now));
+    assert!(warnings(&agent, now)[0].contains("--host-sockets=on"));
+}
+
+#[test]
+fn programs_before_ours_are_told_while_they_are_there() {
+    let (mut agent, now) = started(FakeNode::default());
+    agent.link_events(vec![pod(5)], now);
+    let attachment = Attachment { ifindex: 5, class: Class::Workload, hook: crate::dataplane::Hook::Ingress };
+    let programs = vec![AttachedProgram { id: 12, name: Some("other".into()) }];
+    agent.dataplane.ahead = vec![Ahead { attachment, programs }];
+    let now = now + LOOK_INTERVAL;
+    assert!(!agent.turn(now));
+    let told = warnings(&agent, now);
+    assert!(told.len() == 1 && told[0].starts_with("interface veth5: at ingress"), "{told:?}");
+    assert!(told[0].contains("other (id 12)"), "{told:?}");
+    agent.dataplane.ahead.clear();
+    assert!(!agent.turn(now + LOOK_INTERVAL));
+    assert!(warnings(&agent, now).is_empty());
 }
 
 #[test]

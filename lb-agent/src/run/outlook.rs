@@ -1,0 +1,109 @@
+//! What is wrong with the node rather than with an object: globs without an interface, programs of others in front of ours,
+//! flags without effect.
+
+use std::collections::BTreeMap;
+
+use crate::config::Config;
+use crate::dataplane::links::Ahead;
+use crate::interfaces::{Globs, InterfaceRules, Kind, LinkFacts};
+use crate::model::{Warning, WarningKind};
+
+/// Interfaces that a text names; there may be hundreds.
+const NAMES_MAX: usize = 8;
+
+/// What was seen last.
+pub struct Outlook {
+    flags: [Flag; 2],
+    idle_flags: Vec<Warning>,
+    ahead: Vec<Warning>,
+}
+
+/// A list of globs, and what became of it.
+struct Flag {
+    name: &'static str,
+    globs: Globs,
+    /// Whether there has ever been an interface for it: a node whose last pod has gone is served as it should be.
+    has_matched: bool,
+    warnings: Vec<Warning>,
+}
+
+impl Outlook {
+    pub fn new(config: &Config) -> Self {
+        let InterfaceRules { workload, uplink } = &config.interfaces;
+        let flag = |name, globs: &Globs| {
+            let has_matched = !matches!(globs, Globs::Names(_));
+            Flag { name, globs: globs.clone(), has_matched, warnings: Vec::new() }
+        };
+        let idle = |flag: &&'static str| {
+            Warning::new(WarningKind::Unsupported, "has no effect in this version", "leave it out").at(*flag)
+        };
+        Self {
+            flags: [flag("--workload-interfaces", workload), flag("--uplink-interfaces", uplink)],
+            idle_flags: config.idle_flags.iter().map(idle).collect(),
+            ahead: Vec::new(),
+        }
+    }
+
+    /// Looks for interfaces that the globs name. Whether warnings have changed.
+    pub fn look_at_links(&mut self, links: &BTreeMap<u32, LinkFacts>) -> bool {
+        let names = || links.values().filter(|link| link.kind != Kind::Loopback).map(|link| link.name.as_str());
+        let mut has_changed = false;
+        for flag in &mut self.flags {
+            let Globs::Names(globs) = &flag.globs else { continue };
+            let unmatched = globs.unmatched(names());
+            flag.has_matched |= unmatched.len() < globs.len();
+            let warnings = unmatched.iter().map(|glob| warning(flag.name, glob, &listed(names()))).collect();
+            has_changed |= flag.warnings != warnings;
+            flag.warnings = warnings;
+        }
+        has_changed
+    }
+
+    /// Takes in who runs before us. Whether warnings have changed.
+    pub fn look_at_programs(&mut self, ahead: &[Ahead], links: &BTreeMap<u32, LinkFacts>) -> bool {
+        let warnings = ahead.iter().map(|ahead| {
+            let ifindex = ahead.attachment.ifindex;
+            let interface = links.get(&ifindex).map_or_else(|| ifindex.to_string(), |link| link.name.clone());
+            let programs: Vec<_> = ahead.programs.iter().map(ToString::to_string).collect();
+            let problem = format!(
+                "at {}, tcx programs of others run before ours: {}; what they do not pass on (TCX_NEXT) is not balanced, or \
+                 its reply is not translated back",
+                ahead.attachment.hook.name(),
+                programs.join(", ")
+            );
+            let remedy = "see that they return TCX_NEXT, or attach them behind ours";
+            Warning::new(WarningKind::Hazard, problem, remedy).of(format!("interface {interface}"))
+        });
+        let warnings: Vec<_> = warnings.collect();
+        let has_changed = self.ahead != warnings;
+        self.ahead = warnings;
+        has_changed
+    }
+
+    /// Why the node cannot be served: a flag for which there has never been an interface.
+    pub fn missing(&self) -> Option<String> {
+        let flag = self.flags.iter().find(|flag| !flag.has_matched)?;
+        let reasons: Vec<_> = flag.warnings.iter().map(ToString::to_string).collect();
+        Some(if reasons.is_empty() { format!("{}: not looked at yet", flag.name) } else { reasons.join("\n") })
+    }
+
+    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
+        self.idle_flags.iter().chain(self.flags.iter().flat_map(|flag| &flag.warnings)).chain(&self.ahead)
+    }
+}
+
+fn warning(flag: &str, glob: &str, listed: &str) -> Warning {
+    let problem = format!("no interface matches {glob}; there are {listed}");
+    Warning::new(WarningKind::Hazard, problem, "name interfaces that are there, or write auto").at(flag)
+}
+
+/// Some names, and how many more there are.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.collect();
+    let first = names.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => "none".to_owned(),
+        count if count > NAMES_MAX => format!("{first} and {} more", count - NAMES_MAX),
+        _ => first,
+    }
+}
