@@ -96,6 +96,61 @@ fn the_container_has_few_privileges() {
     let capabilities = security.capabilities.expect("they are named");
     assert_eq!(capabilities.drop, Some(vec!["ALL".to_owned()]));
     assert_eq!(capabilities.add, Some(["BPF", "NET_ADMIN", "PERFMON"].map(str::to_owned).to_vec()));
+    let seccomp = security.seccomp_profile.expect("it is said");
+    assert_eq!(seccomp.type_, "RuntimeDefault");
+}
+
+/// The patch changes the profile and nothing else, and the profile it names is there.
+#[test]
+fn the_patch_names_the_profile() {
+    let mut daemon_set = documents("daemonset.yaml").remove(0);
+    let patch = documents("seccomp/localhost.yaml").remove(0);
+    let seccomp = "/spec/template/spec/containers/0/securityContext/seccompProfile";
+    let wanted = patch.pointer(seccomp).expect("a profile").clone();
+    assert_eq!(patch.pointer("/spec/template/spec/containers/0/name"), Some(&container().name.into()));
+    *daemon_set.pointer_mut(seccomp).expect("a profile") = wanted.clone();
+    let patched: DaemonSet = strict(&daemon_set);
+    assert!(patched.spec.is_some() && wanted["type"] == "Localhost", "{wanted}");
+    let name = wanted["localhostProfile"].as_str().expect("a name");
+    let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/seccomp").join(name);
+    let profile: Value = serde_json::from_slice(&fs::read(profile).expect("it is there")).expect("JSON");
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    let names =
+        || profile["syscalls"].as_array().into_iter().flatten().flat_map(|rule| rule["names"].as_array().cloned());
+    let names: BTreeSet<String> = names().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect();
+    assert!(names.contains("bpf") && names.contains("execve"), "{names:?}");
+    // What leads out of a container, or into other processes.
+    for call in [
+        "mount",
+        "setns",
+        "unshare",
+        "ptrace",
+        "chroot",
+        "pivot_root",
+        "init_module",
+        "kexec_load",
+        "process_vm_writev",
+    ] {
+        assert!(!names.contains(call), "{call}");
+    }
+}
+
+#[test]
+fn pods_run_on_linux_nodes_with_memory_to_live_on() {
+    let daemon_set: DaemonSet = one("daemonset.yaml", "DaemonSet");
+    let pod = daemon_set.spec.and_then(|spec| spec.template.spec).expect("it has pods");
+    let selector = pod.node_selector.expect("nodes are selected");
+    assert_eq!(selector.get("kubernetes.io/os").map(String::as_str), Some("linux"));
+    let resources = container().resources.expect("they are said");
+    let mib = |list: Option<std::collections::BTreeMap<String, _>>| {
+        let quantity: k8s_openapi::apimachinery::pkg::api::resource::Quantity =
+            list.expect("given").remove("memory").expect("memory");
+        quantity.0.strip_suffix("Mi").and_then(|mib| mib.parse::<u32>().ok()).expect("in Mi")
+    };
+    let (requests, limits) = (mib(resources.requests), mib(resources.limits));
+    // Measured with 10,000 Services on 2 processors, where each further one has counters of its own; see the README there.
+    let (peak, per_processor) = (220, 6);
+    assert!(requests >= peak && limits >= peak + per_processor * 126, "{requests} and {limits}");
 }
 
 #[test]
@@ -120,6 +175,27 @@ fn the_command_line_is_the_agents() {
     // The pins outlive the pod.
     let mounts = container.volume_mounts.unwrap_or_default();
     assert!(mounts.iter().any(|mount| config.dataplane.pin_path.starts_with(&mount.mount_path)), "{mounts:?}");
+    // And `lb-agent show` in the pod finds them by itself.
+    let pin_path = container.env.iter().flatten().find(|variable| variable.name == "LB_AGENT_PIN_PATH");
+    let pin_path = pin_path.and_then(|variable| variable.value.as_deref()).expect("it is set");
+    assert_eq!(Path::new(pin_path), config.dataplane.pin_path);
+}
+
+/// The folder of the default pin path and nothing else of the node; no other part of its file systems.
+#[test]
+fn the_pod_sees_its_own_folder_only() {
+    let daemon_set: DaemonSet = one("daemonset.yaml", "DaemonSet");
+    let pod = daemon_set.spec.and_then(|spec| spec.template.spec).expect("it has pods");
+    let volumes = pod.volumes.unwrap_or_default();
+    assert_eq!(volumes.len(), 1);
+    let folder = volumes[0].host_path.as_ref().expect("a folder of the node");
+    let line = ["lb-agent", "unload"];
+    // What `lb-agent unload` on the node looks at, without any argument.
+    let Command::Unload(unload) = CommandLine::try_parse_from(line).expect("the agent takes it").command else {
+        panic!("{line:?} is something else");
+    };
+    assert_eq!(Path::new(&folder.path), unload.pins.pin_path);
+    assert_eq!(folder.type_.as_deref(), Some("DirectoryOrCreate"));
 }
 
 fn address(probe: &Probe) -> String {

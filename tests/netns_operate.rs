@@ -2,6 +2,8 @@
 
 #[path = "netns_operate/attached.rs"]
 mod attached;
+#[path = "netns_operate/deployed.rs"]
+mod deployed;
 #[path = "netns_operate/output.rs"]
 mod output;
 #[path = "netns_operate/pins.rs"]

@@ -46,8 +46,9 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Dataplane")]
 pub struct PinArgs {
-    /// Folder on a BPF file system for maps and links; created when absent, bpffs is mounted when needed.
-    #[arg(long, value_name = "PATH", default_value = "/sys/fs/bpf/lb-agent")]
+    /// Folder on a BPF file system for maps and links; created when absent (mode 0700), bpffs is mounted when needed. It must
+    /// belong to root, and neither it nor a folder above it may be a link or writable by others.
+    #[arg(long, value_name = "PATH", env = "LB_AGENT_PIN_PATH", default_value = "/sys/fs/bpf/lb-agent")]
     pub pin_path: PathBuf,
 }
 
@@ -186,12 +187,13 @@ pub struct PolicyArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Interfaces")]
 pub struct InterfaceArgs {
-    /// Interfaces of pods: shell globs separated by commas, or auto: veths whose peer is in another network namespace,
+    /// Interfaces of pods: shell globs separated by commas (not ready until there is an interface that one of them
+    /// matches), or auto: veths whose peer is in another network namespace,
     /// and taps, that do not hold a node address.
     #[arg(long, value_name = "GLOBS|auto", default_value = "auto")]
     pub workload_interfaces: Globs,
 
-    /// Interfaces towards the network: shell globs separated by commas, auto (those that hold a node address) or none
+    /// Interfaces towards the network: shell globs separated by commas (as above), auto (those that hold a node address) or none
     /// [default: none with --services=lb, auto with --services=all].
     #[arg(long, value_name = "GLOBS|auto|none")]
     pub uplink_interfaces: Option<Globs>,

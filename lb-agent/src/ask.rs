@@ -9,15 +9,18 @@ use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::dataplane::mounts::host_path;
 use crate::model::Warning;
 
 /// How long a local agent may take: it may be in the middle of a large apply.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// More than any agent says. Who listens where one should may be anybody.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
 /// Names of Service ports (`shop/web:http`), by the id that the tables hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Services {
-    /// The pins that the ids are of.
+    /// The pins that the ids are of, as the node knows them.
     pub pin_path: PathBuf,
     pub names: BTreeMap<u32, String>,
     /// The annotation or label that decided the mode, for those where one did.
@@ -37,7 +40,7 @@ pub fn warnings(agent: SocketAddr) -> anyhow::Result<Vec<Warning>> {
 /// What is known by Service port id; nothing where no agent runs on these pins.
 pub fn services(agent: SocketAddr, pin_path: &Path) -> Services {
     match get::<Services>(agent, "services") {
-        Ok(services) if services.pin_path == pin_path => services,
+        Ok(services) if services.pin_path == host_path(pin_path) => services,
         Ok(_) | Err(_) => Services::default(),
     }
 }
@@ -45,7 +48,7 @@ pub fn services(agent: SocketAddr, pin_path: &Path) -> Services {
 fn get<T: DeserializeOwned>(agent: SocketAddr, page: &str) -> anyhow::Result<T> {
     let client = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).build().new_agent();
     let mut response = client.get(format!("http://{agent}/{page}")).call()?;
-    response.body_mut().with_config().limit(u64::MAX).read_json().context("what answers is not lb-agent")
+    response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_json().context("what answers is not lb-agent")
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::args::RunArgs;
 use crate::ask::Services;
 use crate::config::{Config, Source};
 use crate::dataplane::bpf::BpfDataplane;
+use crate::dataplane::mounts::host_path;
 use crate::desired;
 use crate::guard::{Keeper, Table};
 use crate::http::{self, ServicesQuestion, Sources};
@@ -95,7 +96,7 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     let (link_sender, links) = mpsc::channel(BATCHES_MAX);
     tokio::spawn(follow_interfaces(link_sender));
     let inputs = Inputs { batches, connections, links, questions, signals };
-    turn_until_stopped(agent, inputs, &config.dataplane.pin_path, &status).await
+    turn_until_stopped(agent, inputs, &host_path(&config.dataplane.pin_path), &status).await
 }
 
 /// What the loop listens to.

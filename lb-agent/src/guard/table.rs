@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lb_common::addr::{Addr, Family};
 use lb_common::table::FrontendKey;
@@ -23,6 +23,7 @@ use netlink_bindings::nftables::{Chained, IterableDataAttrs, Request};
 
 use super::door::{Change, Door, Found};
 use super::{FamilyRows, GuardRows};
+use crate::dataplane::mounts::host_path;
 use crate::nftables::{self, FIRST_SEQ, NFPROTO_INET, of_batch, of_family};
 use rule::{Chain, Client};
 
@@ -43,8 +44,7 @@ pub struct Table {
 impl Table {
     /// Two agents in one network namespace have different pin directories, and so different tables.
     pub fn of_pins(pin_path: &Path) -> Self {
-        let path = std::path::absolute(pin_path).unwrap_or_else(|_| pin_path.to_owned());
-        let path = path.components().collect::<PathBuf>();
+        let path = host_path(pin_path);
         let hash = path.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             // FNV-1a: the same in each version, which `Hasher` of the standard library does not promise.
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

@@ -1,0 +1,106 @@
+//! The agent as `deploy/` runs it: three capabilities, the seccomp profile, and a folder of the BPF file system and no more.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lb_tests::address::{FAMILIES, Family, vip};
+use lb_tests::deadline;
+use lb_tests::lab::Setup;
+use lb_tests::scene::{BALANCER, Scene};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+const PROFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/seccomp/lb-agent.json");
+
+/// Starts what follows in a mount namespace in which the folder `$1` is seen at `$2`, as kubelet and the runtime do.
+const START: &str = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
+
+/// The words that lead to the agent.
+fn launcher(pins: &Path, seen_at: &Path) -> Vec<String> {
+    let capabilities = "--bounding-set=-all,+bpf,+net_admin,+perfmon";
+    let shown = |path: &Path| path.display().to_string();
+    let mut words = ["unshare", "--mount", "bash", "-c", START, "start"].map(str::to_owned).to_vec();
+    words.extend([shown(pins), shown(seen_at)]);
+    words.extend(["setpriv", "--no-new-privs", "--inh-caps=-all", capabilities].map(str::to_owned));
+    words.extend([env!("CARGO_BIN_EXE_confined"), PROFILE].map(str::to_owned));
+    words
+}
+
+/// A scene whose agent is still to be started, and where it sees its pins.
+fn deployed(test: &'static str, flags: &[&str]) -> (Scene, PathBuf) {
+    let mut scene = Scene::without_agent(Setup::new(test), &[]);
+    let (pins, seen_at) = (scene.agent.pin_path().to_owned(), scene.lab.folder().join("pins"));
+    fs::create_dir(&seen_at).expect("the temporary folder is writable");
+    fs::create_dir(&pins).expect("root may");
+    let words = launcher(&pins, &seen_at);
+    scene.agent.launch_by(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let seen = seen_at.display().to_string();
+    scene.agent.set_flags(&[&["--pin-path", &seen], flags].concat());
+    (scene, seen_at)
+}
+
+#[test]
+fn a_node_is_served_with_three_capabilities_and_the_profile() {
+    let (mut scene, seen_at) =
+        deployed("opdeploy", &["--uplink-interfaces", "auto", "--audit-secs", "1", "--gc-secs", "1"]);
+    scene.agent.start();
+    let status = fs::read_to_string(format!("/proc/{}/status", scene.agent.pid())).expect("it runs");
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+    assert_eq!(field("Seccomp"), Some("2"), "a filter is in force");
+    assert_eq!(field("CapEff"), Some("000000c000001000"), "three capabilities");
+    scene.publish("shop", 60, "VIP", &["a"]);
+    scene.publish("left", 61, "Proxy", &["a"]);
+    scene.add_pod("late");
+    for family in FAMILIES {
+        scene.expect_all(vip(family, 60, 80), &["a"]);
+        assert_eq!(scene.dial().tcp(vip(family, 61, 80)).who(), Some(BALANCER));
+        assert_eq!(scene.dial().udp(vip(family, 60, 80)).who(), Some("a"));
+    }
+    scene.lab.remove_pod("late");
+    for page in ["/livez", "/readyz", "/healthz", "/metrics", "/warnings", "/services"] {
+        assert_eq!(scene.agent.page(page).map(|(code, _)| code), Some(200), "{page}");
+    }
+    // From the node, by the path that it has there: one dataplane, with names from the agent.
+    let frontends = super::rows(&scene.agent, "frontends");
+    assert!(frontends.iter().any(|row| row["service"] == "default/shop:web"), "{frontends:?}");
+    let seen = |path: &str| seen_at.join(path).exists();
+    assert!(!seen("maps") && scene.agent.maps().exists(), "seen in its own mount namespace only");
+    // A restart, with tables of other sizes, and a crash.
+    scene.agent.terminate();
+    let seen = seen_at.display().to_string();
+    scene.agent.set_flags(&["--pin-path", &seen, "--flows-max", "16384"]);
+    scene.agent.start();
+    scene.agent.crash();
+    scene.agent.start();
+    scene.publish("shop", 60, "VIP", &["b"]);
+    scene.expect_all(vip(Family::V4, 60, 80), &["b"]);
+    scene.agent.terminate();
+    let gone = scene.agent.ask(&["unload"]);
+    assert!(gone.code == Some(0) && !scene.agent.pin_path().exists(), "{gone:?}");
+}
+
+#[test]
+fn what_the_profile_does_not_name_is_refused() {
+    let run = |words: &[&str]| {
+        let status = Command::new(env!("CARGO_BIN_EXE_confined")).arg(PROFILE).args(words).status();
+        status.expect("it starts").signal()
+    };
+    assert_eq!(run(&["true"]), None);
+    assert_eq!(run(&["chroot", "/", "true"]), Some(Signal::SIGSYS as i32));
+}
+
+#[test]
+fn the_guard_goes_by_the_path_of_the_node() {
+    let (mut scene, _) = deployed("opguard", &["--default-ip-mode", "Proxy"]);
+    scene.agent.start();
+    let table = || scene.lab.node.run("nft", &["list", "tables"]);
+    let service = scene.service("unsaid", 62, &FAMILIES.map(|family| json!({"ip": vip(family, 62, 0).ip()})));
+    scene.apply("unsaid", &[vec![service.object()], scene.slices(&service, &["a"])].concat());
+    deadline::until_true("the guard is written", || table().contains("lb-agent-guard-"));
+    assert!(!super::rows(&scene.agent, "guard").is_empty());
+    scene.agent.terminate();
+    scene.agent.unload();
+    assert!(!scene.lab.node.run("nft", &["list", "tables"]).contains("lb-agent-guard-"));
+}
