@@ -77,6 +77,9 @@ pub fn desired_beside<'a>(
             make_room(other, &mut v4, &mut v6, &mut shared);
         }
         let slices = slices.get(&(&*service.name.namespace, &*service.name.name)).map_or(&[][..], Vec::as_slice);
+        if slices.is_empty() {
+            shared.warnings.extend(unmirrored(service, world));
+        }
         let of = OfService {
             service,
             name: Arc::new(service.name.clone()),
@@ -139,10 +142,21 @@ pub fn deciding_key<'a>(service: &Service, policy: &'a Policy) -> Option<&'a str
     mode::of_service(service, policy).map(|decision| decision.key)
 }
 
+/// The API server makes slices of pods where a Service chooses some, and of Endpoints elsewhere: a folder that holds
+/// the Endpoints of a Service with a selector holds nothing that counts.
+fn unmirrored(service: &Service, world: &World) -> Option<Warning> {
+    if !service.has_selector || !world.endpoints().contains_key(&service.name) {
+        return None;
+    }
+    let problem = "makes its Endpoints object count for nothing, as for the API server, and there is no EndpointSlice";
+    let warning = Warning::new(WarningKind::Ignored, problem, "add the EndpointSlices, or remove the selector");
+    Some(warning.of(format_args!("Service {}", service.name)).at("spec.selector"))
+}
+
 /// Slices by namespace and name of their Service.
 fn slices_by_service(world: &World) -> HashMap<(&str, &str), Vec<&EndpointSlice>> {
     let mut index: HashMap<_, Vec<_>> = HashMap::with_capacity(world.slices().len());
-    for slice in world.slices().values().filter(|slice| !slice.headless) {
+    for slice in world.live_slices() {
         index.entry((&*slice.name.namespace, &*slice.service)).or_default().push(slice);
     }
     index

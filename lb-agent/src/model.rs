@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use change::{Change, Kind, Object, ObjectRef};
-pub use endpoint::{Conditions, Endpoint, EndpointSlice, Hints, SlicePort};
+pub use endpoint::{Conditions, Endpoint, EndpointSlice, Endpoints, Hints, SlicePort};
 pub use name::ObjectName;
 pub use node::Node;
 pub use prefix::Prefix;
@@ -32,6 +32,7 @@ pub struct World {
     slices: BTreeMap<ObjectName, EndpointSlice>,
     /// Names of Services, each with the name of a slice of its own.
     slices_of: BTreeSet<(ObjectName, ObjectName)>,
+    endpoints: BTreeMap<ObjectName, Endpoints>,
     /// Shared with parts, as are the two after it.
     nodes: Arc<BTreeMap<ObjectName, Node>>,
     cluster_addresses: Arc<ClusterAddresses>,
@@ -55,6 +56,7 @@ impl World {
                 match object {
                     Object::Service(service) => self.insert_service(service),
                     Object::EndpointSlice(slice) => self.insert_slice(slice),
+                    Object::Endpoints(endpoints) => drop(self.endpoints.insert(reference.name, endpoints)),
                     Object::Node(node) => drop(Arc::make_mut(&mut self.nodes).insert(reference.name, node)),
                 }
             }
@@ -63,6 +65,7 @@ impl World {
                 match reference.kind {
                     Kind::Service => self.remove_service(&reference.name),
                     Kind::EndpointSlice => self.remove_slice(&reference.name),
+                    Kind::Endpoints => drop(self.endpoints.remove(&reference.name)),
                     Kind::Node => drop(Arc::make_mut(&mut self.nodes).remove(&reference.name)),
                 }
             }
@@ -115,6 +118,7 @@ impl World {
         };
         for name in services {
             part.services.extend(self.services.get(name).map(|service| (name.clone(), service.clone())));
+            part.endpoints.extend(self.endpoints.get(name).map(|endpoints| (name.clone(), endpoints.clone())));
         }
         for name in services.iter().chain([&api_server()]) {
             self.slices_of(name).for_each(|slice| part.insert_slice(slice.clone()));
@@ -163,6 +167,20 @@ impl World {
         &self.local_addresses
     }
 
+    /// Of Services of the same names.
+    pub const fn endpoints(&self) -> &BTreeMap<ObjectName, Endpoints> {
+        &self.endpoints
+    }
+
+    /// Slices that count: with what the API server would make of Endpoints, and without what it has made of them before.
+    pub fn live_slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        let written = self.slices.values();
+        let written = written.filter(|slice| !slice.is_mirror || !self.endpoints.contains_key(&slice.service_name()));
+        let has_no_selector = |name: &ObjectName| self.services.get(name).is_some_and(|service| !service.has_selector);
+        let mirrored = self.endpoints.values().filter(move |endpoints| has_no_selector(&endpoints.name));
+        written.chain(mirrored.flat_map(|endpoints| &endpoints.slices)).filter(|slice| !slice.headless)
+    }
+
     /// The node with this name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(&ObjectName::new("", name))
@@ -208,6 +226,7 @@ mod tests {
             service: service.into(),
             family: lb_common::addr::Family::V4,
             headless: false,
+            is_mirror: false,
             ports: Vec::new(),
             endpoints: Vec::new(),
         };

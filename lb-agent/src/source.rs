@@ -8,5 +8,6 @@ pub mod connection;
 pub mod convert;
 pub mod dir;
 pub mod kube;
+pub mod progress;
 #[cfg(test)]
 pub mod written;

@@ -158,6 +158,7 @@ fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u
         annotations: annotations(fields.algorithm),
         labels: Box::default(),
         headless: false,
+        has_selector: true,
         cluster_ips: vec![
             IpAddr::from([10, 0, 0, number]),
             IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(number)]),
@@ -220,6 +221,7 @@ fn slice(number: u8, service: u8, v6: bool, endpoints: &[(u8, u8)]) -> EndpointS
         service: format!("s{service}").into(),
         family: if v6 { Family::V6 } else { Family::V4 },
         headless: false,
+        is_mirror: false,
         ports: (0..3).map(port).collect(),
         endpoints: endpoints.iter().map(endpoint).collect(),
     }

@@ -49,9 +49,11 @@ impl Touched {
             Change::Apply { object: Object::Node(changed), .. } if *changed.name != *node => {
                 self.add_node(&changed.name, &changed.addresses, world);
             }
+            Change::Apply { object: Object::Endpoints(endpoints), .. } => self.add_mirrored(&endpoints.name),
             Change::Remove(gone) => match gone.kind {
                 Kind::Service => self.add_service(&gone.name, &[], world),
                 Kind::EndpointSlice => self.add_slice(&gone.name, None, world),
+                Kind::Endpoints => self.add_mirrored(&gone.name),
                 Kind::Node if *gone.name.name != *node => self.add_node(&gone.name.name, &[], world),
                 Kind::Node => *self = Self::Everything,
             },
@@ -78,6 +80,12 @@ impl Touched {
             return;
         }
         names.extend(touched);
+    }
+
+    /// The endpoints of the Service of this name, as the API server would mirror them.
+    fn add_mirrored(&mut self, name: &ObjectName) {
+        let Self::Services { names, .. } = self else { return };
+        names.insert(name.clone());
     }
 
     /// Another node that has these addresses from now on.

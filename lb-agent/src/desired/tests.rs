@@ -34,6 +34,7 @@ pub fn service(name: &str, ip: [u8; 4]) -> Service {
         annotations: BTreeMap::new(),
         labels: Box::default(),
         headless: false,
+        has_selector: true,
         cluster_ips: vec![IpAddr::from([10, 0, 0, 1])],
         external_ips: Vec::new(),
         ports: vec![ServicePort { name: "".into(), proto: Proto::TCP, port: 80, node_port: None }],
@@ -61,6 +62,7 @@ fn slice(service: &str, endpoints: u32) -> Change {
         service: service.into(),
         family: Family::V4,
         headless: false,
+        is_mirror: false,
         ports: vec![SlicePort { name: "".into(), proto: Proto::TCP, port: 8080 }],
         endpoints: (0..endpoints).map(endpoint).collect(),
     };

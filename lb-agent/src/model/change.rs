@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{EndpointSlice, Node, ObjectName, Service, Warning};
+use super::{EndpointSlice, Endpoints, Node, ObjectName, Service, Warning};
 
 /// One thing that happened to the world. A source sends them in batches; a batch is taken in whole before anything is
 /// computed, so that a pod which moves between two slices is never absent (EPS-06).
@@ -23,6 +23,7 @@ pub enum Change {
 pub enum Object {
     Service(Service),
     EndpointSlice(EndpointSlice),
+    Endpoints(Endpoints),
     Node(Node),
 }
 
@@ -31,6 +32,7 @@ impl Object {
         let (kind, name) = match self {
             Self::Service(service) => (Kind::Service, service.name.clone()),
             Self::EndpointSlice(slice) => (Kind::EndpointSlice, slice.name.clone()),
+            Self::Endpoints(endpoints) => (Kind::Endpoints, endpoints.name.clone()),
             Self::Node(node) => (Kind::Node, ObjectName::new("", &node.name)),
         };
         ObjectRef { kind, name }
@@ -42,6 +44,7 @@ impl Object {
 pub enum Kind {
     Service,
     EndpointSlice,
+    Endpoints,
     Node,
 }
 
@@ -50,6 +53,7 @@ impl Kind {
         match self {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::Endpoints => "Endpoints",
             Self::Node => "Node",
         }
     }

@@ -16,6 +16,8 @@ pub struct EndpointSlice {
     pub family: Family,
     /// Label `service.kubernetes.io/headless` is present: the slice is nobody's business (FLT-04).
     pub headless: bool,
+    /// The API server made it of an Endpoints object: it counts only where that object is not there itself.
+    pub is_mirror: bool,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<Endpoint>,
 }
@@ -25,6 +27,15 @@ impl EndpointSlice {
     pub fn service_name(&self) -> ObjectName {
         ObjectName { namespace: Arc::clone(&self.name.namespace), name: Arc::clone(&self.service) }
     }
+}
+
+/// A legacy Endpoints object, as the slices that the API server would make of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoints {
+    /// Also that of its Service, which has a selector or has these endpoints.
+    pub name: ObjectName,
+    /// Each of one subset and one family.
+    pub slices: Vec<EndpointSlice>,
 }
 
 /// A port that every endpoint of the slice serves. Matched to a Service port by name and protocol, never by number.

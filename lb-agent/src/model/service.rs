@@ -24,6 +24,8 @@ pub struct Service {
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
     /// Those that a vendor's controller reads; no others are kept, and few Services have any.
     pub labels: Box<[(Arc<str>, Arc<str>)]>,
+    /// Whether it chooses pods: then Endpoints are made for it, and none are mirrored.
+    pub has_selector: bool,
     /// `clusterIP: None`.
     pub headless: bool,
     /// At most one per family. Empty: headless or not allocated.

@@ -48,10 +48,12 @@ pub enum WarningKind {
     Guard,
     /// Valid, and known to hurt.
     Hazard,
+    /// It counts for nothing, which may not be what somebody meant.
+    Ignored,
 }
 
 impl WarningKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::BadDocument,
         Self::BadField,
         Self::Duplicate,
@@ -61,6 +63,7 @@ impl WarningKind {
         Self::Source,
         Self::Guard,
         Self::Hazard,
+        Self::Ignored,
     ];
 
     /// The name in metrics and tables.
@@ -75,6 +78,7 @@ impl WarningKind {
             Self::Source => "source",
             Self::Guard => "guard",
             Self::Hazard => "hazard",
+            Self::Ignored => "ignored",
         }
     }
 }

@@ -1,10 +1,13 @@
 //! How a source that has to ask others is doing: one connection per kind, shared between the source and whoever shows it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::model::{Kind, Warning, WarningKind};
+
+/// A list that takes longer is worth a word: 50,000 Services take seconds.
+const LISTING_MAX: Duration = Duration::from_mins(1);
 
 /// The connection that brings one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +38,27 @@ pub enum Phase {
 }
 
 impl Connection {
-    /// What whoever operates the agent should know: it fails, since when, and why.
-    pub fn warning(&self) -> Option<Warning> {
-        if self.phase != Phase::Retrying {
-            return None;
+    /// For how long changes have not been told as they happen; zero while they are.
+    pub fn away(&self) -> Duration {
+        match self.phase {
+            Phase::Watching => Duration::ZERO,
+            Phase::Listing | Phase::Retrying => self.since.elapsed(),
         }
-        let secs = self.since.elapsed().as_secs();
+    }
+
+    /// What whoever operates the agent should know: it fails, or gets nowhere; since when, and why.
+    pub fn warning(&self) -> Option<Warning> {
+        let secs = self.away().as_secs();
+        match self.phase {
+            Phase::Watching => return None,
+            Phase::Listing if self.away() < LISTING_MAX => return None,
+            Phase::Listing => {
+                let problem = format!("has been listed for {secs} s without an end; what was told before is kept");
+                let warning = Warning::new(WarningKind::Source, problem, "see to the API server");
+                return Some(warning.of(format!("API: {}", self.kind.name())));
+            }
+            Phase::Retrying => {}
+        }
         let reason = self.last_error.as_deref().unwrap_or("no reason is known");
         let kept = if self.is_listed { "what was told before is kept" } else { "nothing was told yet" };
         let problem = format!("not followed for {secs} s, {kept}: {reason}");

@@ -3,6 +3,7 @@
 //! Defaults are those of the API server, so that a hand-written file means what it would mean there.
 
 mod endpoint_slice;
+mod endpoints;
 mod fields;
 mod node;
 mod service;
@@ -14,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::model::{Kind, Object, ObjectName, ObjectRef, Warning, WarningKind};
 use crate::source::claim::Claim;
+pub use endpoint_slice::SERVICE_NAME;
 use fields::Fields;
 use strings::Strings;
 
@@ -49,6 +51,14 @@ impl Converter {
         let mut fields = Fields::of(reference.clone());
         let slice = endpoint_slice::convert(self, name, raw, &mut fields).map_err(|warning| warning.of(&reference))?;
         Ok(slice.map(|slice| (Object::EndpointSlice(slice), fields.into_warnings())))
+    }
+
+    /// `None` where it is not to be mirrored. Fails only where the object has no name.
+    pub fn endpoints(&mut self, raw: core::Endpoints) -> Result<Option<Converted>, Box<Warning>> {
+        let name = namespaced(&raw.metadata, Kind::Endpoints)?;
+        let mut fields = Fields::of(ObjectRef { kind: Kind::Endpoints, name: name.clone() });
+        let endpoints = endpoints::convert(self, name, raw, &mut fields);
+        Ok(endpoints.map(|endpoints| (Object::Endpoints(endpoints), fields.into_warnings())))
     }
 
     /// Fails only where the object has no name.

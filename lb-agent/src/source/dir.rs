@@ -17,6 +17,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::model::Change;
 use crate::source::claim::Claim;
+use crate::source::progress::Progress;
 pub use folder::{Error, Folder};
 use writers::Writers;
 
@@ -46,6 +47,11 @@ impl DirSource {
     pub fn claiming(mut self, claim: Claim) -> Self {
         self.folder = self.folder.claiming(claim);
         self
+    }
+
+    /// What it is reading, now and later.
+    pub fn progress(&self) -> Progress {
+        self.folder.progress()
     }
 
     /// Sends batches until nobody receives them: first all that is there, ending in [`Change::Listed`], then changes.

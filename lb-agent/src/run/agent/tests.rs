@@ -417,6 +417,7 @@ fn service(name: &str, address: &str) -> Change {
         service_type: ServiceType::LoadBalancer,
         served_elsewhere: false,
         headless: false,
+        has_selector: true,
         annotations: std::collections::BTreeMap::new(),
         labels: Box::default(),
         cluster_ips: vec!["10.96.0.1".parse().expect("an address")],

@@ -9,7 +9,12 @@ use super::Converter;
 use super::fields::Fields;
 use crate::model::{Conditions, Endpoint, EndpointSlice, Hints, ObjectName, SlicePort, Warning, WarningKind};
 
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that names the Service.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that names the controller which made the slice.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The one that makes slices of Endpoints.
+const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 pub fn convert(
@@ -35,6 +40,7 @@ pub fn convert(
         service: service.as_str().into(),
         family,
         headless: labels.contains_key(HEADLESS),
+        is_mirror: labels.get(MANAGED_BY).is_some_and(|manager| manager == MIRRORING_CONTROLLER),
         ports: ports
             .iter()
             .enumerate()

@@ -18,6 +18,19 @@ impl Fields {
         Self { object, warnings: Vec::new() }
     }
 
+    /// The same object once more.
+    pub fn again(&self) -> Self {
+        Self::of(self.object.clone())
+    }
+
+    /// Takes over what another reader of the object has found, under other names of fields.
+    pub fn take(&mut self, other: Self, rename: impl Fn(&str) -> String) {
+        self.warnings.extend(other.warnings.into_iter().map(|mut warning| {
+            warning.field = warning.field.map(|field| rename(&field));
+            warning
+        }));
+    }
+
     pub fn into_warnings(self) -> Vec<Warning> {
         self.warnings
     }

@@ -1,11 +1,16 @@
 //! Documents: a file cut into pieces that are read independently, so that a bad one spoils only itself.
 
+mod fault;
+mod head;
+mod likely;
 mod read;
+mod tree;
+mod unknown;
 
 use std::io::{self, BufRead};
 use std::str::Utf8Error;
 
-pub use read::read;
+pub use read::read_guarded;
 
 /// One document of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,12 @@ use std::sync::Arc;
 use crate::model::{Change, ObjectRef, Warning, WarningKind};
 use crate::source::claim::Claim;
 use crate::source::convert::Converter;
-use file::{File, Fingerprint, Parsed, Presence};
+use crate::source::progress::Progress;
+use file::{Excess, File, Fingerprint, Parsed, Presence};
 use holding::{Applied, Holding};
+
+/// Files that are read: each look asks the kernel about each of them.
+const FILES_MAX: usize = 10_000;
 
 /// A folder and what it held at the last look.
 pub struct Folder {
@@ -26,6 +30,7 @@ pub struct Folder {
     /// Warnings that the world was told, by place: a file's name, or the folder's.
     warned: BTreeMap<String, Vec<Warning>>,
     converter: Converter,
+    progress: Progress,
     listed: bool,
 }
 
@@ -46,6 +51,7 @@ impl Folder {
             applied: BTreeMap::new(),
             warned: BTreeMap::new(),
             converter: Converter::default(),
+            progress: Progress::default(),
             listed: false,
         };
         match folder.entries() {
@@ -60,6 +66,11 @@ impl Folder {
         self
     }
 
+    /// What it is reading, now and later.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -72,14 +83,27 @@ impl Folder {
     /// Looks at the folder and says what changed. `busy` files are still being written, or were removed so shortly ago
     /// that they may be about to come back: they stay as they were.
     ///
-    /// A file that cannot be read keeps what it held; so does one that holds a document that does not parse, for the
+    /// A file that cannot be read keeps what it held; so does one in which a document has ceased to parse, for the
     /// objects that are missing from it.
     pub fn look(&mut self, busy: &HashSet<PathBuf>) -> Vec<Change> {
-        let entries = match self.entries() {
+        self.progress.begin(self.path.display().to_string());
+        let changes = self.look_through(busy);
+        self.progress.end();
+        changes
+    }
+
+    fn look_through(&mut self, busy: &HashSet<PathBuf>) -> Vec<Change> {
+        let mut entries = match self.entries() {
             Ok(entries) => entries,
             Err(error) => return self.unreadable(&error),
         };
         let mut warnings = BTreeMap::new();
+        if entries.len() > FILES_MAX {
+            warnings.insert(self.path.display().to_string(), vec![too_many(entries.len())]);
+            // What was read before comes first.
+            entries.sort_by_key(|(name, _)| !self.files.contains_key(name));
+            entries.truncate(FILES_MAX);
+        }
         let mut parsed = Parsed::new();
         let mut is_changed = false;
         let names: HashSet<Arc<str>> = entries.iter().map(|(name, _)| Arc::clone(name)).collect();
@@ -92,6 +116,7 @@ impl Folder {
             stays
         });
         for (name, path) in entries {
+            self.progress.reach(&name);
             match self.look_at(&name, &path, busy, &mut parsed) {
                 Ok(changed) => is_changed |= changed,
                 Err(_) if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) => {
@@ -102,7 +127,7 @@ impl Folder {
             }
         }
         for (name, file) in &self.files {
-            let bad = file.bad_documents(name);
+            let bad = file.warnings(name);
             if !bad.is_empty() {
                 warnings.entry(name.to_string()).or_default().extend(bad);
             }
@@ -161,12 +186,13 @@ impl Folder {
             .map(|(object, winner)| (object.clone(), winner.clone()))
             .collect();
         self.read_again(&news, &mut parsed);
-        let gone: Vec<ObjectRef> = self
-            .applied
-            .iter()
-            .filter(|(object, applied)| !winners.contains_key(object) && !self.is_kept(applied))
-            .map(|(object, _)| object.clone())
-            .collect();
+        let missing = self.applied.iter().filter(|(object, _)| !winners.contains_key(object));
+        let (kept, gone): (Vec<_>, Vec<_>) = missing.partition(|(_, applied)| self.is_kept(applied));
+        let gone: Vec<ObjectRef> = gone.into_iter().map(|(object, _)| object.clone()).collect();
+        let keeping: BTreeSet<Arc<str>> = kept.into_iter().map(|(_, applied)| Arc::clone(&applied.file)).collect();
+        for (_, file) in self.files.iter_mut().filter(|(name, _)| !keeping.contains(*name)) {
+            file.trust_documents();
+        }
         for object in gone {
             self.applied.remove(&object);
             changes.push(Change::Remove(object));
@@ -198,9 +224,9 @@ impl Folder {
         }
     }
 
-    /// Nothing is deleted that a file held before, while the file holds a document that does not parse.
+    /// Nothing is deleted that a file held before, while the file holds a document that may be it and does not parse.
     fn is_kept(&self, applied: &Applied) -> bool {
-        self.files.get(&applied.file).is_some_and(File::has_bad_document)
+        self.files.get(&applied.file).is_some_and(File::has_suspect)
     }
 
     /// The files that count, in order of their names.
@@ -258,12 +284,18 @@ impl Folder {
 }
 
 fn unreadable_file(name: &str, error: &io::Error) -> Warning {
-    Warning::new(
-        WarningKind::Source,
-        format!("cannot be read ({error}); what it held before is kept"),
-        "correct the file or its permissions, or remove it",
-    )
-    .in_file(name)
+    let (kind, remedy) = match error.get_ref().and_then(|error| error.downcast_ref::<Excess>()) {
+        Some(excess) => (WarningKind::Source, excess.remedy()),
+        // A pipe or a device has never held an object.
+        None if error.kind() == io::ErrorKind::InvalidInput => (WarningKind::Ignored, "put a file there, or remove it"),
+        None => (WarningKind::Source, "correct the file or its permissions, or remove it"),
+    };
+    Warning::new(kind, format!("cannot be read ({error}); what it held before is kept"), remedy).in_file(name)
+}
+
+fn too_many(files: usize) -> Warning {
+    let problem = format!("holds {files} files, of which {FILES_MAX} are read, those first that were read before");
+    Warning::new(WarningKind::Source, problem, "write several objects into one file").in_file("the folder")
 }
 
 #[cfg(test)]

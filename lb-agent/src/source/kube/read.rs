@@ -33,12 +33,14 @@ pub fn read(kind: Kind, raw: &RawValue, converter: &mut Converter) -> Option<Tol
     let metadata = head(raw)?.metadata;
     let namespace = match kind {
         Kind::Node => String::new(),
-        Kind::Service | Kind::EndpointSlice => metadata.namespace.unwrap_or_default(),
+        Kind::Service | Kind::EndpointSlice | Kind::Endpoints => metadata.namespace.unwrap_or_default(),
     };
     let name = ObjectName::new(&namespace, &metadata.name);
     let read = match kind {
         Kind::Service => parse::<core::Service>(raw).and_then(|raw| converter.service(raw).map(Some)),
         Kind::EndpointSlice => parse::<discovery::EndpointSlice>(raw).and_then(|raw| converter.endpoint_slice(raw)),
+        // The API server mirrors them itself, so nobody asks for them.
+        Kind::Endpoints => parse::<core::Endpoints>(raw).and_then(|raw| converter.endpoints(raw)),
         Kind::Node => parse::<core::Node>(raw).and_then(|raw| converter.node(&raw).map(Some)),
     };
     let form = match read {
@@ -61,7 +63,7 @@ pub fn read_name(kind: Kind, raw: &RawValue) -> Option<(ObjectName, Option<Versi
     let Metadata { name, namespace, resource_version } = head(raw)?.metadata;
     let namespace = match kind {
         Kind::Node => String::new(),
-        Kind::Service | Kind::EndpointSlice => namespace.unwrap_or_default(),
+        Kind::Service | Kind::EndpointSlice | Kind::Endpoints => namespace.unwrap_or_default(),
     };
     Some((ObjectName::new(&namespace, &name), Version::new(resource_version)))
 }

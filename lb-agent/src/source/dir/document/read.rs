@@ -1,312 +1,208 @@
 //! One document to objects: which kind it is, its items where it is a list, and what is wrong with it.
 
-use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use k8s_openapi::api::discovery::v1 as discovery;
+use serde::de::DeserializeSeed as _;
 
 use super::Document;
+use super::fault::Fault;
+use super::head::{self, Head, Sort, is_json};
+use super::likely::likely;
+use super::tree::{self, Node, Note};
+use super::unknown;
 use crate::model::{Kind, ObjectName, ObjectRef, Warning, WarningKind};
-use crate::source::convert::{Converted, Converter};
+use crate::source::convert::{Converted, Converter, SERVICE_NAME};
 
-/// What a document holds.
+/// What a document holds. Warnings are without file and document number.
 #[derive(Debug, Default)]
 pub struct Read {
     pub objects: Vec<Converted>,
-    /// Why it, or an item of it, does not parse. Without file and document number.
+    /// Why it, or an item of it, is no object: it may have been one before.
     pub bad: Vec<Warning>,
+    /// What is ignored, and was meant to be.
+    pub notes: Vec<Warning>,
 }
 
-/// What the document says it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sort {
-    Object(Kind),
-    /// Of items that name their own kind, or of one kind.
-    List(Option<Kind>),
-    /// Somebody else's kind.
-    Other,
-}
+/// So many are told of one document.
+const BAD_MAX: usize = 1_000;
 
-/// Reads the document. Kinds that we do not know are ignored.
-pub fn read(document: Document<'_>, converter: &mut Converter) -> Read {
-    let mut read = Read::default();
-    let sort = match head(document).and_then(|head| head.sort()) {
-        Ok(sort) => sort,
-        Err(warning) => {
-            read.bad.push(*warning);
-            return read;
-        }
-    };
-    match sort {
-        Sort::Other => {}
-        Sort::Object(kind) => {
-            let object = match kind {
-                Kind::Service => parse(document).and_then(|raw| converter.service(raw).map(Some)),
-                Kind::EndpointSlice => parse(document).and_then(|raw| converter.endpoint_slice(raw)),
-                Kind::Node => parse(document).and_then(|raw| converter.node(&raw).map(Some)),
-            };
-            read.take(object.map_err(|warning| name_object(*warning, kind, parse(document).ok())));
-        }
-        Sort::List(of) => {
-            let mut number = 0u32;
-            let each = |item: serde_json::Value| {
-                read.take(list_item(&item, of, converter).map_err(|warning| in_item(*warning, number)));
-                number += 1;
-            };
-            if let Err(warning) = parse_seed(document, ListSeed(each)) {
-                read.bad.push(*warning);
-            }
-        }
-    }
-    read
-}
-
-impl Read {
-    fn take(&mut self, object: Result<Option<Converted>, Box<Warning>>) {
-        match object {
-            Ok(object) => self.objects.extend(object),
-            Err(warning) => self.bad.push(*warning),
-        }
-    }
-}
-
-/// The two fields that say what an object is.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head {
-    api_version: Option<String>,
-    kind: Option<String>,
-}
-
-impl Head {
-    fn sort(&self) -> Result<Sort, Box<Warning>> {
-        let Some(kind) = self.kind.as_deref().filter(|kind| !kind.is_empty()) else {
-            return Err(bad("is missing").at("kind").into());
-        };
-        let group = self.api_version.as_deref().unwrap_or_default();
-        let group = group.split_once('/').map_or("", |(group, _)| group);
-        // A document without any apiVersion is taken for ours; other groups have a Service too.
-        let is_absent = self.api_version.is_none();
-        Ok(match (group, kind) {
-            ("", "Service") => Sort::Object(Kind::Service),
-            ("", "Node") => Sort::Object(Kind::Node),
-            ("discovery.k8s.io", "EndpointSlice") => Sort::Object(Kind::EndpointSlice),
-            ("", "EndpointSlice") if is_absent => Sort::Object(Kind::EndpointSlice),
-            ("", "List") => Sort::List(None),
-            ("", "ServiceList") => Sort::List(Some(Kind::Service)),
-            ("", "NodeList") => Sort::List(Some(Kind::Node)),
-            ("discovery.k8s.io", "EndpointSliceList") => Sort::List(Some(Kind::EndpointSlice)),
-            ("", "EndpointSliceList") if is_absent => Sort::List(Some(Kind::EndpointSlice)),
-            _ => Sort::Other,
-        })
-    }
-}
-
-/// Finds apiVersion and kind. In block style they stand at the start of a line, which spares parsing the document
-/// twice; anything else is parsed.
-fn head(document: Document<'_>) -> Result<Head, Box<Warning>> {
-    let mut head = Head::default();
-    let mut kinds = 0;
-    for line in document.text.lines() {
-        if let Some(value) = line.strip_prefix("kind:") {
-            kinds += 1;
-            head.kind = plain_scalar(value);
-        } else if let Some(value) = line.strip_prefix("apiVersion:") {
-            head.api_version = plain_scalar(value);
-        }
-    }
-    match kinds {
-        1 if head.kind.is_some() => Ok(head),
-        0 | 1 => parse(document),
-        _ => Err(Warning::new(
-            WarningKind::BadDocument,
-            "stands more than once: two documents without --- between them; what the file held before is kept",
-            "put a line --- between the documents",
-        )
-        .at("kind")
-        .into()),
-    }
-}
-
-/// The value of a `key: value` line where nothing is special about it.
-fn plain_scalar(value: &str) -> Option<String> {
-    let value = value.split(" #").next().unwrap_or_default().trim();
-    let unquoted = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
-    let value = unquoted.unwrap_or(value);
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '-');
-    (!value.is_empty() && value.chars().all(is_plain)).then(|| value.to_owned())
-}
-
-fn list_item(
-    item: &serde_json::Value,
-    of: Option<Kind>,
-    converter: &mut Converter,
-) -> Result<Option<Converted>, Box<Warning>> {
-    let head: Head = of_value(item)?;
-    let kind = match (head.kind.is_some(), of) {
-        // `kubectl get --raw` leaves the kind of items out.
-        (false, Some(kind)) => kind,
-        _ => match head.sort()? {
-            Sort::Object(kind) => kind,
-            Sort::List(_) | Sort::Other => return Ok(None),
-        },
-    };
-    let object = match kind {
-        Kind::Service => of_value(item).and_then(|raw| converter.service(raw).map(Some)),
-        Kind::EndpointSlice => of_value(item).and_then(|raw| converter.endpoint_slice(raw)),
-        Kind::Node => of_value(item).and_then(|raw| converter.node(&raw).map(Some)),
-    };
-    object.map_err(|warning| name_object(*warning, kind, of_value(item).ok()))
-}
-
-fn of_value<T: DeserializeOwned>(value: &serde_json::Value) -> Result<T, Box<Warning>> {
-    // The YAML parser's errors name the field, those of JSON values do not.
-    serde_json::from_value(value.clone()).or_else(|_| {
-        let text = value.to_string();
-        serde_yaml_ng::from_str(&text).map_err(|error| bad_yaml(&error, None).into())
+/// Reads the document, and outlives a parser that fails: a file may hold anything.
+pub fn read_guarded(document: Document<'_>, converter: &mut Converter) -> Read {
+    std::panic::catch_unwind(AssertUnwindSafe(|| read(document, converter))).unwrap_or_else(|_| {
+        let fault = Fault::new("makes the parser fail").on_line(document.line);
+        Read { bad: vec![fault.warning()], ..Read::default() }
     })
 }
 
-fn parse<T: DeserializeOwned>(document: Document<'_>) -> Result<T, Box<Warning>> {
-    // YAML contains JSON, but not quite all of it (tabs), and not as fast.
-    if is_json(document.text)
-        && let Ok(value) = serde_json::from_str(document.text)
-    {
-        return Ok(value);
+/// Reads the document. Kinds that we do not know are ignored.
+fn read(document: Document<'_>, converter: &mut Converter) -> Read {
+    let mut reader = Reader { converter, read: Read::default() };
+    if let Err(warning) = reader.document(document) {
+        reader.read.bad.push(*warning);
     }
-    serde_yaml_ng::from_str(document.text).map_err(|error| bad_yaml(&error, Some(document)).into())
+    reader.read
 }
 
-fn parse_seed<F: FnMut(serde_json::Value)>(document: Document<'_>, seed: ListSeed<F>) -> Result<(), Box<Warning>> {
-    let result = if is_json(document.text) {
-        let mut json = serde_json::Deserializer::from_str(document.text);
-        seed.deserialize(&mut json).map_err(|error| bad(error.to_string()))
-    } else {
-        let yaml = serde_yaml_ng::Deserializer::from_str(document.text);
-        seed.deserialize(yaml).map_err(|error| bad_yaml(&error, Some(document)))
-    };
-    result.map_err(Box::new)
+struct Reader<'a> {
+    converter: &'a mut Converter,
+    read: Read,
 }
 
-fn is_json(text: &str) -> bool {
-    text.trim_start().starts_with('{')
-}
-
-/// Reads a list item by item, so that a large one is never in memory as a whole.
-struct ListSeed<F>(F);
-
-impl<'de, F: FnMut(serde_json::Value)> DeserializeSeed<'de> for ListSeed<F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de, F: FnMut(serde_json::Value)> Visitor<'de> for ListSeed<F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list object")
+impl Reader<'_> {
+    fn document(&mut self, document: Document<'_>) -> Result<(), Box<Warning>> {
+        match head::find(document)? {
+            (Sort::Other, _) => Ok(()),
+            (Sort::Object(kind), tree) => {
+                let (node, notes) =
+                    tree.map_or_else(|| head::whole(document), Ok).map_err(|fault| fault.warning().of(kind.name()))?;
+                self.object(kind, &node, notes)
+            }
+            (Sort::List(of), tree) => self.list(of, document, tree),
+        }
     }
 
-    fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<(), M::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            if key == "items" {
-                map.next_value_seed(ItemsSeed(&mut self.0))?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
+    fn list(&mut self, of: Option<Kind>, document: Document<'_>, tree: Option<head::Tree>) -> Result<(), Box<Warning>> {
+        let mut number = 0u32;
+        let mut each = |item: Rc<Node>, notes: Vec<Note>| {
+            self.take_item(&item, notes, of, number);
+            number += 1;
+        };
+        match tree {
+            Some((list, mut notes)) => {
+                let items = list.get("items").filter(|items| !items.is_null());
+                match items.map(|items| &items.value) {
+                    // Which of them the notes are about is not known.
+                    Some(tree::Value::Sequence(items)) => {
+                        items.iter().for_each(|item| each(Rc::clone(item), std::mem::take(&mut notes)));
+                    }
+                    Some(_) => {
+                        let fault = Fault::new("is no sequence of objects").at(|| "items".to_owned());
+                        return Err(fault.warning().into());
+                    }
+                    None => {}
+                }
+            }
+            None if is_json(document.text) => {
+                let mut json = serde_json::Deserializer::from_str(document.text);
+                let read = tree::ItemsSeed(each).deserialize(&mut json);
+                read.map_err(|error| Fault::new(error.to_string()).warning())?;
+            }
+            None => tree::compose_list(document, &mut each).map_err(Fault::warning)?,
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, item: &Node, notes: Vec<Note>, of: Option<Kind>) -> Result<(), Box<Warning>> {
+        let head = Head::of(item).map_err(Fault::warning)?;
+        let kind = match (head.kind.is_some(), of) {
+            // `kubectl get --raw` leaves the kind of items out.
+            (false, Some(kind)) => kind,
+            _ => match head.sort()? {
+                Sort::Object(kind) => kind,
+                Sort::List(of) => {
+                    self.nested(item, notes, of);
+                    return Ok(());
+                }
+                Sort::Other => return Ok(()),
+            },
+        };
+        self.object(kind, item, notes)
+    }
+
+    /// A list within a list, which kubectl unfolds as well.
+    fn nested(&mut self, list: &Node, mut notes: Vec<Note>, of: Option<Kind>) {
+        let Some(tree::Value::Sequence(items)) = list.get("items").map(|items| &items.value) else { return };
+        for (number, item) in (0..).zip(items) {
+            self.take_item(item, std::mem::take(&mut notes), of, number);
+        }
+    }
+
+    fn take_item(&mut self, item: &Node, notes: Vec<Note>, of: Option<Kind>, number: u32) {
+        if let Err(warning) = self.item(item, notes, of)
+            && self.read.bad.len() <= BAD_MAX
+        {
+            self.read.bad.push(*in_item(*warning, number));
+        }
+    }
+
+    fn object(&mut self, kind: Kind, node: &Node, notes: Vec<Note>) -> Result<(), Box<Warning>> {
+        let (converted, unknown) = self.convert(kind, node).map_err(|warning| name_object(*warning, kind, node))?;
+        let notes = notes.into_iter().map(note);
+        match converted {
+            Some((object, mut warnings)) => {
+                let reference = object.reference();
+                warnings.extend(unknown::warnings(&reference, &unknown));
+                warnings.extend(notes.map(|note| note.of(&reference)));
+                self.read.objects.push((object, warnings));
+            }
+            None => self.read.notes.extend(notes),
+        }
+        Ok(())
+    }
+
+    fn convert(&mut self, kind: Kind, node: &Node) -> Result<(Option<Converted>, Vec<tree::Unknown>), Box<Warning>> {
+        match kind {
+            Kind::Service => {
+                let (raw, unknown) = tree::parse(node).map_err(Fault::warning)?;
+                Ok((Some(self.converter.service(raw)?), unknown))
+            }
+            Kind::EndpointSlice => {
+                let (raw, unknown) = tree::parse::<discovery::EndpointSlice>(node).map_err(Fault::warning)?;
+                let orphan = orphan(&raw);
+                let converted = self.converter.endpoint_slice(raw)?;
+                if converted.is_none() && self.read.notes.len() <= BAD_MAX {
+                    self.read.notes.extend(orphan.map(|warning| *name_object(warning, kind, node)));
+                }
+                Ok((converted, unknown))
+            }
+            Kind::Endpoints => {
+                let (raw, unknown) = tree::parse(node).map_err(Fault::warning)?;
+                Ok((self.converter.endpoints(raw)?, unknown))
+            }
+            Kind::Node => {
+                let (raw, unknown) = tree::parse(node).map_err(Fault::warning)?;
+                Ok((Some(self.converter.node(&raw)?), unknown))
             }
         }
-        Ok(())
     }
 }
 
-struct ItemsSeed<'a, F>(&'a mut F);
-
-impl<'de, F: FnMut(serde_json::Value)> DeserializeSeed<'de> for ItemsSeed<'_, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+/// Where a slice names no Service.
+fn orphan(raw: &discovery::EndpointSlice) -> Option<Warning> {
+    let labels = raw.metadata.labels.as_ref();
+    if labels.and_then(|labels| labels.get(SERVICE_NAME)).is_some_and(|service| !service.is_empty()) {
+        return None;
     }
-}
-
-impl<'de, F: FnMut(serde_json::Value)> Visitor<'de> for ItemsSeed<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a sequence of objects")
-    }
-
-    fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> Result<(), S::Error> {
-        while let Some(item) = items.next_element()? {
-            (self.0)(item);
-        }
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-fn bad(problem: impl fmt::Display) -> Warning {
-    let problem = format!("{problem}; the document is left out, and what the file held before is kept");
-    Warning::new(WarningKind::BadDocument, problem, "correct the document")
-}
-
-/// `spec.ports[0].port: invalid type: ... at line 3 column 5` taken apart.
-fn bad_yaml(error: &serde_yaml_ng::Error, document: Option<Document<'_>>) -> Warning {
-    let message = without_marks(&error.to_string());
-    let (field, message) = match message.split_once(": ") {
-        Some((field, rest)) if is_path(field) => (Some(field), rest),
-        _ => (None, message.as_str()),
+    let near = labels.into_iter().flatten().map(|(key, _)| key).find(|key| likely(key, [SERVICE_NAME]).is_some());
+    let remedy = match near {
+        Some(key) if key != SERVICE_NAME => format!("rename the label {key} to {SERVICE_NAME}"),
+        Some(_) | None => format!("add the label {SERVICE_NAME} with the name of the Service"),
     };
-    let line = document.zip(error.location()).map(|(document, location)| document.line + location.line() - 1);
-    let warning = bad(match line {
-        Some(line) => format!("{message} (line {line} of the file)"),
-        None => message.to_owned(),
-    });
-    match field {
-        Some(field) => warning.at(field),
+    let problem = "name no Service, so the slice is ignored";
+    Some(Warning::new(WarningKind::Ignored, problem, remedy).at("metadata.labels"))
+}
+
+fn note(note: Note) -> Warning {
+    let Note { line, key, problem, remedy } = note;
+    let line = if line > 0 { format!(" (line {line} of the file)") } else { String::new() };
+    let warning = Warning::new(WarningKind::BadField, format!("{problem}{line}"), remedy);
+    match key {
+        Some(key) => warning.at(key),
         None => warning,
     }
 }
 
-/// The message without its ` at line 3 column 5`, which counts from the start of the document.
-fn without_marks(message: &str) -> String {
-    let mut pieces = message.split(" at line ");
-    let mut text = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        text += piece.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ' || "column".contains(c));
-    }
-    text
-}
-
-fn is_path(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/[]".contains(c))
-}
-
-/// Of an object that does not parse, the name where at least that much does.
-#[derive(Debug, Default, serde::Deserialize)]
-struct Named {
-    metadata: Name,
-}
-
-#[derive(Debug, Default, serde::Deserialize)]
-struct Name {
-    name: Option<String>,
-    namespace: Option<String>,
-}
-
-fn name_object(warning: Warning, kind: Kind, named: Option<Named>) -> Box<Warning> {
-    let Name { name, namespace } = named.unwrap_or_default().metadata;
-    let Some(name) = name else { return Box::new(warning.of(kind.name())) };
+/// Names the object that does not parse, where at least that much of it does.
+fn name_object(warning: Warning, kind: Kind, node: &Node) -> Box<Warning> {
+    let of_metadata = |field| node.get("metadata")?.get(field)?.text();
+    let Some(name) = of_metadata("name") else { return Box::new(warning.of(kind.name())) };
     let namespace = match kind {
         Kind::Node => "",
-        Kind::Service | Kind::EndpointSlice => namespace.as_deref().unwrap_or("default"),
+        Kind::Service | Kind::EndpointSlice | Kind::Endpoints => of_metadata("namespace").unwrap_or("default"),
     };
-    Box::new(warning.of(ObjectRef { kind, name: ObjectName::new(namespace, &name) }))
+    Box::new(warning.of(ObjectRef { kind, name: ObjectName::new(namespace, name) }))
 }
 
 fn in_item(mut warning: Warning, number: u32) -> Box<Warning> {

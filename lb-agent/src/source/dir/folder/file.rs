@@ -1,9 +1,9 @@
 //! One file of the folder: what it looked like, and what its documents hold.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufReader};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,10 +18,45 @@ pub type Parsed = HashMap<(Arc<str>, ObjectRef, u64), Converted>;
 /// Read at once: few calls for a large file, little memory for many.
 const READ_BYTES: usize = 1 << 16;
 
+/// A larger file is not read: 50,000 Services with their slices take less.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Documents, and objects in them, of one file.
+const OBJECTS_MAX: usize = 200_000;
+/// Of a file with more documents that are no objects nothing is read: each of them is a warning.
+const BAD_MAX: usize = 1_000;
+
+/// Why a file is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Excess {
+    #[error("it is larger than {} MiB", FILE_BYTES_MAX >> 20)]
+    Bytes,
+    #[error("it holds more than {OBJECTS_MAX} documents or objects")]
+    Objects,
+    #[error("it holds more than {BAD_MAX} documents that are no objects")]
+    Bad,
+}
+
+impl Excess {
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Bytes | Self::Objects => "write several files",
+            Self::Bad => "correct or remove the file",
+        }
+    }
+}
+
+impl From<Excess> for io::Error {
+    fn from(excess: Excess) -> Self {
+        Self::other(excess)
+    }
+}
+
 /// A file after it was read.
 pub struct File {
     fingerprint: Fingerprint,
     documents: Vec<Contents>,
+    /// Texts of documents that are no objects and were none either when the file was last as it should be.
+    trusted: BTreeSet<u64>,
     pub presence: Presence,
     /// The folder that the file is really in, when the name is a symbolic link.
     pub real_folder: Option<PathBuf>,
@@ -40,9 +75,14 @@ pub enum Presence {
 struct Contents {
     number: u32,
     text: u64,
+    /// The text without the separator before it and without blanks around.
+    essence: u64,
     /// The objects, and a hash of each with its warnings.
     objects: Vec<(ObjectRef, u64)>,
+    /// Why it, or an item of it, is no object: it may have been one before.
     bad: Vec<Warning>,
+    /// What is ignored, and was meant to be.
+    notes: Vec<Warning>,
     /// Parsed again whenever the file changes: a warning names the document by its number, which may move.
     has_warnings: bool,
 }
@@ -59,14 +99,20 @@ impl File {
         parsed: &mut Parsed,
     ) -> io::Result<(Self, bool)> {
         let real_folder = real.and_then(Path::parent).map(Path::to_owned);
-        let mut reader = Reader { name, known: known(old), converter, parsed };
+        let mut reader = Reader { name, known: known(old), converter, parsed, objects: 0, bad: 0, notes: 0 };
         let documents = match Path::new(&**name).extension() {
             Some(extension) if extension == "json" => reader.json(path)?,
             Some(_) | None => reader.yaml(path)?,
         };
         let is_changed =
             old.is_none_or(|old| !old.documents.iter().map(Contents::place).eq(documents.iter().map(Contents::place)));
-        Ok((Self { fingerprint, documents, presence: Presence::There, real_folder }, is_changed))
+        let mut file =
+            Self { fingerprint, documents, trusted: BTreeSet::new(), presence: Presence::There, real_folder };
+        match old {
+            Some(old) => file.trusted.clone_from(&old.trusted),
+            None => file.trust_documents(),
+        }
+        Ok((file, is_changed))
     }
 
     /// Whether a file that looks like this need not be read again.
@@ -79,16 +125,26 @@ impl File {
         self.documents.iter().flat_map(|document| document.objects.iter().map(|object| (document.number, object)))
     }
 
-    pub fn has_bad_document(&self) -> bool {
-        self.documents.iter().any(|document| !document.bad.is_empty())
+    /// Whether a document that is no object may have been one when the file was last as it should be.
+    pub fn has_suspect(&self) -> bool {
+        self.bad_texts().any(|text| !self.trusted.contains(&text))
     }
 
-    /// Warnings about documents that do not parse.
-    pub fn bad_documents(&self, name: &str) -> Vec<Warning> {
-        let each = self
-            .documents
-            .iter()
-            .flat_map(|document| document.bad.iter().map(|warning| warning.clone().in_document(name, document.number)));
+    /// No object is missing from the file: what is no object now, is none that is waited for.
+    pub fn trust_documents(&mut self) {
+        self.trusted = self.bad_texts().collect();
+    }
+
+    fn bad_texts(&self) -> impl Iterator<Item = u64> {
+        self.documents.iter().filter(|document| !document.bad.is_empty()).map(|document| document.essence)
+    }
+
+    /// Warnings about documents, and about items of lists, that are no objects.
+    pub fn warnings(&self, name: &str) -> Vec<Warning> {
+        let each = self.documents.iter().flat_map(|document| {
+            let warnings = document.bad.iter().chain(&document.notes);
+            warnings.map(|warning| warning.clone().in_document(name, document.number))
+        });
         each.collect()
     }
 }
@@ -105,45 +161,100 @@ struct Reader<'a> {
     known: HashMap<u64, &'a Contents>,
     converter: &'a mut Converter,
     parsed: &'a mut Parsed,
+    /// Documents and objects so far.
+    objects: usize,
+    /// Documents and items so far that are no objects.
+    bad: usize,
+    /// What is told of documents that are ignored; more than a few is nobody's slip.
+    notes: usize,
 }
 
 impl Reader<'_> {
     fn yaml(&mut self, path: &Path) -> io::Result<Vec<Contents>> {
-        let mut pieces = Pieces::of(BufReader::with_capacity(READ_BYTES, std::fs::File::open(path)?));
+        let mut pieces = Pieces::of(BufReader::with_capacity(READ_BYTES, Bounded::open(path)?));
         let mut documents = Vec::new();
         while let Some(piece) = pieces.next()? {
-            documents.push(self.contents(piece));
+            documents.push(self.contents(piece)?);
         }
         Ok(documents)
     }
 
     fn json(&mut self, path: &Path) -> io::Result<Vec<Contents>> {
-        let bytes = std::fs::read(path)?;
+        let mut bytes = Vec::new();
+        Bounded::open(path)?.read_to_end(&mut bytes)?;
         match std::str::from_utf8(&bytes) {
-            Ok(text) => Ok(document::split_json(text).iter().map(|document| self.contents(document.piece())).collect()),
-            Err(_) => Ok(vec![self.contents(Piece { number: 1, line: 1, text: &bytes })]),
+            Ok(text) => {
+                let pieces = document::split_json(text);
+                Ok(pieces.iter().map(|document| self.contents(document.piece())).collect::<Result<_, Excess>>()?)
+            }
+            Err(_) => Ok(vec![self.contents(Piece { number: 1, line: 1, text: &bytes })?]),
         }
     }
 
-    fn contents(&mut self, piece: Piece<'_>) -> Contents {
+    fn contents(&mut self, piece: Piece<'_>) -> Result<Contents, Excess> {
         let text = hash(piece.text);
-        match (self.known.get(&text), piece.document()) {
+        let mut contents = match (self.known.get(&text), piece.document()) {
             (Some(known), _) => Contents { number: piece.number, ..(*known).clone() },
             (None, Ok(document)) => Contents::parse(self.name, document, text, self.converter, self.parsed),
-            (None, Err(error)) => Contents::not_text(piece.number, text, error),
+            (None, Err(error)) => Contents::not_text(piece, text, error),
+        };
+        self.objects += 1 + contents.objects.len();
+        self.bad += contents.bad.len();
+        self.notes += contents.notes.len();
+        if self.notes > BAD_MAX {
+            contents.notes.clear();
         }
+        if self.objects > OBJECTS_MAX {
+            return Err(Excess::Objects);
+        }
+        if self.bad > BAD_MAX { Err(Excess::Bad) } else { Ok(contents) }
     }
+}
+
+/// A file that is not read beyond its largest size, even if it grows meanwhile.
+struct Bounded {
+    file: std::fs::File,
+    left: u64,
+}
+
+impl Bounded {
+    /// Never waits: whatever stands at the path by now, a pipe included.
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(no_file());
+        }
+        if metadata.len() > FILE_BYTES_MAX {
+            return Err(Excess::Bytes.into());
+        }
+        Ok(Self { file, left: FILE_BYTES_MAX })
+    }
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.left = self.left.checked_sub(count as u64).ok_or(Excess::Bytes)?;
+        Ok(count)
+    }
+}
+
+fn no_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 impl Contents {
     fn parse(name: &Arc<str>, piece: Document<'_>, text: u64, converter: &mut Converter, parsed: &mut Parsed) -> Self {
-        let read = document::read(piece, converter);
+        let read = document::read_guarded(piece, converter);
         let mut contents = Self {
             number: piece.number,
             text,
+            essence: essence(piece.text.as_bytes()),
             objects: Vec::with_capacity(read.objects.len()),
-            has_warnings: !read.bad.is_empty(),
+            has_warnings: !read.bad.is_empty() || !read.notes.is_empty(),
             bad: read.bad,
+            notes: read.notes,
         };
         for (object, warnings) in read.objects {
             contents.has_warnings |= !warnings.is_empty();
@@ -162,14 +273,26 @@ impl Contents {
         (self.number, self.text)
     }
 
-    fn not_text(number: u32, text: u64, error: std::str::Utf8Error) -> Self {
+    fn not_text(piece: Piece<'_>, text: u64, error: std::str::Utf8Error) -> Self {
         let warning = Warning::new(
             WarningKind::BadDocument,
             format!("is not UTF-8 text ({error}); what the file held before is kept"),
             "write YAML or JSON in UTF-8",
         );
-        Self { number, text, objects: Vec::new(), bad: vec![warning], has_warnings: true }
+        Self {
+            number: piece.number,
+            text,
+            essence: essence(piece.text),
+            objects: Vec::new(),
+            bad: vec![warning],
+            notes: Vec::new(),
+            has_warnings: true,
+        }
     }
+}
+
+fn essence(text: &[u8]) -> u64 {
+    hash(text.strip_prefix(b"---").unwrap_or(text).trim_ascii())
 }
 
 fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
@@ -205,7 +328,7 @@ impl Fingerprint {
     pub fn of(path: &Path) -> io::Result<Self> {
         let metadata = std::fs::metadata(path)?;
         if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(no_file());
         }
         let modified = metadata.modified()?;
         // A time stamp in the future says nothing; size and change time must do.

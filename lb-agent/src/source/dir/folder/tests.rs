@@ -246,3 +246,86 @@ fn warnings_of_fields_name_their_document_also_after_it_moved() {
         "{changes:?}"
     );
 }
+
+#[test]
+fn a_document_that_never_was_an_object_keeps_nothing() {
+    let mut lab = lab();
+    lab.write("a.yaml", &(service("a", 1) + &service("b", 1) + "resources: [x]\n"));
+    lab.look();
+    lab.write("a.yaml", &(service("b", 1) + "resources: [x]\n"));
+    assert!(lab.look().contains(&"- Service default/a".to_owned()));
+    // One that may have been b does.
+    lab.write("a.yaml", "kind: Servce\nmetadata: {name: b}\n---\nresources: [x]\n");
+    let changes = lab.look();
+    assert!(!changes.contains(&"- Service default/b".to_owned()), "{changes:?}");
+    let remedy = "write apiVersion: v1 and kind: Service";
+    assert!(changes.iter().any(|change| change.ends_with(remedy)), "{changes:?}");
+    lab.write("a.yaml", "resources: [x]\n");
+    assert!(lab.look().contains(&"- Service default/b".to_owned()));
+}
+
+#[test]
+fn a_document_that_lost_its_kind_keeps_what_it_was() {
+    let mut lab = lab();
+    lab.write("a.yaml", &service("a", 1));
+    lab.look();
+    lab.write("a.yaml", "metadata: {name: a}\nspec: {ports: [{port: 1}]}\n");
+    let changes = lab.look();
+    assert_eq!(changes.len(), 1);
+    assert!(changes[0].starts_with("! a.yaml, document 1: kind: is missing (line 1 of the file)"), "{changes:?}");
+}
+
+#[test]
+fn what_is_too_large_or_no_file_is_told_and_hurts_no_other() {
+    let mut lab = lab();
+    let root = lab.temp.path().to_owned();
+    lab.write("a.yaml", &service("a", 1));
+    lab.write("z.yaml", &service("z", 1));
+    lab.look();
+    // Sparse: nothing of it is on the disk.
+    fs::File::create(root.join("a.yaml")).and_then(|file| file.set_len(1 << 30)).expect("the test may write");
+    lab.write("deep.yaml", &("a: ".to_owned() + &"[".repeat(50_000)));
+    lab.write("deep.json", &"[".repeat(50_000));
+    lab.write("many.yaml", &"x\n---\n".repeat(1_001));
+    let made = std::process::Command::new("mkfifo").arg(root.join("pipe.yaml")).status().expect("mkfifo is there");
+    assert!(made.success());
+    let _socket = std::os::unix::net::UnixListener::bind(root.join("socket.yaml")).expect("the test may bind");
+    symlink("loop2.yaml", root.join("loop1.yaml")).expect("the test may link");
+    symlink("loop1.yaml", root.join("loop2.yaml")).expect("the test may link");
+    symlink("/dev/zero", root.join("device.yaml")).expect("the test may link");
+    fs::create_dir(root.join("folder.yaml")).expect("the test may write");
+    lab.write("z.yaml", &service("z", 2));
+    let changes = lab.look();
+    let told = |start: &str| changes.iter().any(|change| change.starts_with(start));
+    assert!(told("+ Service default/z"), "{changes:#?}");
+    assert!(!changes.iter().any(|change| change.starts_with('-')), "{changes:#?}");
+    for start in [
+        "! a.yaml: cannot be read (it is larger than 64 MiB); what it held before is kept; write several files",
+        "! deep.json, document 1: is nested deeper than 128 levels (line 1 of the file)",
+        "! deep.yaml, document 1: is nested deeper than 128 levels (line 1 of the file)",
+        "! many.yaml: cannot be read (it holds more than 1000 documents that are no objects)",
+        "! pipe.yaml: cannot be read (not a regular file)",
+        "! socket.yaml: cannot be read (not a regular file)",
+        "! device.yaml: cannot be read (not a regular file)",
+        "! loop1.yaml: cannot be read (Too many levels of symbolic links",
+    ] {
+        assert!(told(start), "{start}: {changes:#?}");
+    }
+    assert_eq!(lab.look(), [] as [&str; 0]);
+    lab.write("a.yaml", &service("a", 2));
+    assert!(lab.look().contains(&"+ Service default/a".to_owned()));
+}
+
+#[test]
+fn of_too_many_files_those_that_were_read_before_count() {
+    let mut lab = lab();
+    lab.write("z.yaml", &service("z", 1));
+    lab.look();
+    for number in 0..FILES_MAX {
+        lab.write(&format!("{number:05}.yaml"), "");
+    }
+    let changes = lab.look();
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    let wanted = "! the folder: holds 10001 files, of which 10000 are read, those first that were read before;";
+    assert!(changes[0].starts_with(wanted), "{changes:?}");
+}

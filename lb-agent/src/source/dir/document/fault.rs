@@ -1,0 +1,68 @@
+//! What is wrong with a document, and where.
+
+use std::fmt;
+
+use crate::model::{Warning, WarningKind};
+
+/// What to do unless the fault knows better.
+const REMEDY: &str = "correct the document";
+
+/// Why a document, or an object in it, cannot be read.
+#[derive(Debug)]
+pub struct Fault {
+    problem: String,
+    remedy: &'static str,
+    /// Path of the field: `spec.ports[0].port`.
+    field: Option<String>,
+    /// Of the file, from 1.
+    line: Option<usize>,
+}
+
+impl Fault {
+    pub fn new(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into(), remedy: REMEDY, field: None, line: None }
+    }
+
+    pub const fn with_remedy(mut self, remedy: &'static str) -> Self {
+        self.remedy = remedy;
+        self
+    }
+
+    /// On this line, unless it is known more exactly already. JSON has no lines: 0.
+    pub fn on_line(mut self, line: usize) -> Self {
+        self.line = self.line.or((line > 0).then_some(line));
+        self
+    }
+
+    /// In this field, unless it is known more exactly already.
+    pub fn at(mut self, field: impl FnOnce() -> String) -> Self {
+        self.field = self.field.or_else(|| Some(field()).filter(|field| !field.is_empty()));
+        self
+    }
+
+    /// The document is left out.
+    pub fn warning(self) -> Warning {
+        let line = self.line.map_or_else(String::new, |line| format!(" (line {line} of the file)"));
+        let problem =
+            format!("{}{line}; the document is left out, and what the file held before is kept", self.problem);
+        let warning = Warning::new(WarningKind::BadDocument, problem, self.remedy);
+        match self.field {
+            Some(field) => warning.at(field),
+            None => warning,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl serde::de::Error for Fault {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new(message.to_string())
+    }
+}
