@@ -271,6 +271,12 @@ pub struct TimeoutArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = seconds())]
     pub audit_secs: u32,
 
+    /// Seconds after a start for which frontends stay that no object claims (or none has endpoints for) while a part of the
+    /// input cannot be read: what they belonged to may stand there, and a restart must not lose what worked. Each is a
+    /// warning meanwhile. 0: none stays.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(0..=31_536_000))]
+    pub keep_unclaimed_secs: u32,
+
     /// Milliseconds between two applies. A change that finds the agent idle is applied at once; a storm is applied this
     /// often.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=10_000))]

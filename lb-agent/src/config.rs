@@ -51,6 +51,8 @@ pub struct Times {
     pub audit_interval: Duration,
     /// Between two walks for flows that are over.
     pub gc_interval: Duration,
+    /// After a start, for frontends that no object claims while some objects cannot be read.
+    pub keep_unclaimed: Duration,
 }
 
 /// Why the command line makes no sense, or asks for what is not there.
@@ -110,6 +112,7 @@ impl TryFrom<RunArgs> for Config {
                 apply_interval: Duration::from_millis(timeouts.apply_interval_ms.into()),
                 audit_interval: Duration::from_secs(timeouts.audit_secs.into()),
                 gc_interval: Duration::from_secs(timeouts.gc_secs.into()),
+                keep_unclaimed: Duration::from_secs(timeouts.keep_unclaimed_secs.into()),
             },
             guard,
             http: observe.http.http,

@@ -52,6 +52,8 @@ pub struct Controller {
     assignment: Assignment,
     realised: Tables,
     inherited: Inherited,
+    /// Whether what nobody claims stays while a part of the input cannot be read.
+    unclaimed: Unclaimed,
     certainty: Certainty,
     /// Keeps kube-proxy off what is left alone; none beside no kube-proxy.
     guard: Option<Keeper>,
@@ -71,6 +73,13 @@ enum Certainty {
     Certain,
     /// A row that failed may have been written: look before the next step.
     Stale,
+}
+
+/// What becomes of frontends of an earlier run that no object claims, while some objects cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unclaimed {
+    Kept,
+    Dropped,
 }
 
 /// Whether a step looks for draining frontends that no flow refers to. Looking walks all flows.
@@ -124,6 +133,7 @@ impl Controller {
             world: World::default(),
             assignment: Assignment::adopt(&realised, limits.frontend_ids_max, limits.pool_elements),
             inherited: Inherited::of(&realised),
+            unclaimed: Unclaimed::Kept,
             realised,
             certainty: Certainty::Certain,
             guard: None,
@@ -222,6 +232,18 @@ impl Controller {
         self.step_whole(dataplane, reclaim)
     }
 
+    /// From the next step on, only what is claimed stays. Says whether that may make a difference.
+    pub fn drop_unclaimed(&mut self) -> bool {
+        self.unclaimed = Unclaimed::Dropped;
+        self.recompute();
+        !self.inherited.is_empty()
+    }
+
+    /// Whether an object that cannot be read may be the one that claims what nobody else does.
+    fn keeps_unclaimed(&self) -> bool {
+        self.unclaimed == Unclaimed::Kept && !self.world.is_readable()
+    }
+
     /// The next step computes everything, whatever has changed.
     pub fn recompute(&mut self) {
         self.touched = Touched::Everything;
@@ -233,12 +255,13 @@ impl Controller {
         }
         let mut desired = desired(&self.world, &self.policy, &self.limits_now(), &self.incumbents());
         let mut assigned = self.assignment.assign(&desired, &self.realised);
-        if self.world.is_readable() {
-            self.inherited = Inherited::default();
-        } else {
+        if self.keeps_unclaimed() {
             self.inherited.keep(&self.realised, &mut assigned.tables);
+        } else {
+            self.inherited = Inherited::default();
         }
         self.warnings = std::mem::take(&mut desired.warnings);
+        self.warnings.extend(self.inherited.warnings());
         self.warnings.append(&mut assigned.warnings);
         self.warnings.sort_unstable();
         self.widen_guard(&desired);
@@ -386,9 +409,10 @@ impl Controller {
 
     /// Guards what will be left alone, before the tables say so.
     fn widen_guard(&mut self, desired: &Desired) {
+        let keeps_unclaimed = self.keeps_unclaimed();
         let Some(guard) = &mut self.guard else { return };
         let mut rows = guard::rows(desired);
-        if !self.world.is_readable() {
+        if keeps_unclaimed {
             // The object that asks for it may be among those that cannot be read.
             rows = rows.with(&guard.realised().unknown_to(desired));
         }

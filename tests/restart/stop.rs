@@ -62,3 +62,17 @@ fn tables_of_another_size_take_over_with_all_open_connections() {
     assert!(tally.failures.len() <= 1, "{:?}", tally.failures);
     assert!(!tally.answered.contains_key(BALANCER), "{tally:?}");
 }
+
+#[test]
+fn files_that_are_no_objects_keep_nothing_alive() {
+    let mut scene = Scene::start(Setup::new("kustom"));
+    scene.publish("goes", 26, "VIP", &["a"]);
+    scene.manifests.write_text("kustomization", "resources:\n- goes.yaml\n");
+    scene.agent.terminate();
+    scene.manifests.remove("goes");
+    scene.agent.start();
+    for family in FAMILIES {
+        scene.expect_all(vip(family, 26, 80), &[BALANCER]);
+    }
+    assert!(scene.agent.says(&["show", "warnings"]).contains("kustomization.yaml"));
+}

@@ -85,9 +85,11 @@ fn perform(stage: &mut Stage, name: &str, body: &str) -> Result<Option<String>> 
         ["write", file] => stage.write(file, body)?,
         ["remove", file] => stage.remove(file)?,
         ["rename", from, to] => stage.rename(from, to)?,
+        ["stop"] => stage.stop(),
         ["restart"] => stage.restart()?,
         ["flows"] => stage.set_flows(body)?,
         ["reclaim"] => stage.reclaim()?,
+        ["drop-unclaimed"] => stage.drop_unclaimed()?,
         ["frontends" | "pools" | "members" | "source-ranges" | "guard" | "warnings"] => {
             return Ok(Some(stage.table(words[0])));
         }

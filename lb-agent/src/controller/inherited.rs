@@ -1,14 +1,19 @@
 //! Frontends that a start found in the tables and that the input does not account for yet.
 //!
 //! While a part of the input cannot be read they are kept as they are: the missing Service or endpoints may be theirs,
-//! and a restart must not lose what worked.
+//! and a restart must not lose what worked. What each of them belonged to is not known, so this has an end.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use lb_common::table::{Action, FrontendKey, FrontendState, MemberKey, PoolKey, Scopes};
 
 use crate::dataplane::{FamilyTables, Tables};
 use crate::family::TableAddr;
+use crate::model::{Warning, WarningKind};
+
+/// So many are told one by one; the rest is counted.
+const TOLD_MAX: usize = 16;
 
 /// The keys, by family.
 #[derive(Debug, Default)]
@@ -27,12 +32,35 @@ impl Inherited {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
+    /// One for each frontend that is kept.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let names = self.v4.iter().map(name).chain(self.v6.iter().map(name));
+        let mut warnings: Vec<Warning> =
+            names.take(TOLD_MAX).map(|name| kept().of(format_args!("frontend {name}"))).collect();
+        let count = self.v4.len() + self.v6.len();
+        if count > TOLD_MAX {
+            warnings.push(kept().of(format_args!("{} further frontends", count - TOLD_MAX)));
+        }
+        warnings
+    }
+
     /// Adds to `wanted` what stays. A frontend that is claimed, and has endpoints where it is to be served, is no longer
     /// inherited.
     pub fn keep(&mut self, realised: &Tables, wanted: &mut Tables) {
         keep(&mut self.v4, realised, wanted);
         keep(&mut self.v6, realised, wanted);
     }
+}
+
+fn kept() -> Warning {
+    let problem = "is served as before the start: no object that can be read claims it or has endpoints for it, and part \
+                   of the input cannot be read; it goes --keep-unclaimed-secs after the start";
+    Warning::new(WarningKind::Source, problem, "correct what cannot be read, as other warnings tell")
+}
+
+/// `203.0.113.7:443/tcp`.
+fn name<A: TableAddr>(key: &FrontendKey<A>) -> String {
+    format!("{}/{}", SocketAddr::new(key.addr.into(), key.port), key.proto.name())
 }
 
 fn active<A: TableAddr>(tables: &FamilyTables<A>) -> BTreeSet<FrontendKey<A>> {

@@ -125,6 +125,14 @@ impl<D: Attach> Agent<D> {
                 self.step(Reclaim::Later);
                 false
             }
+            Some(Due::Unclaimed) => {
+                if self.controller.drop_unclaimed() {
+                    tracing::warn!("--keep-unclaimed-secs are over: frontends that no object claims go");
+                    self.timetable.changed(now);
+                }
+                self.timetable.unclaimed_dropped();
+                false
+            }
             Some(Due::Links) => {
                 self.follow_links(Trust::Verify, now);
                 false

@@ -18,6 +18,8 @@ pub enum Due {
     Links,
     Reclaim,
     Audit,
+    /// Drop what an earlier run has left and nobody claims.
+    Unclaimed,
     /// Look for flows that are over.
     Collect,
 }
@@ -34,6 +36,8 @@ pub struct Timetable {
     links_retry_after: Duration,
     reclaim_at: Option<Instant>,
     audit_at: Instant,
+    /// Once.
+    unclaimed_at: Option<Instant>,
     collect_at: Instant,
 }
 
@@ -49,6 +53,7 @@ impl Timetable {
             links_retry_after: RETRY_MIN,
             reclaim_at: None,
             audit_at,
+            unclaimed_at: Some(now + times.keep_unclaimed),
             collect_at,
         }
     }
@@ -104,11 +109,18 @@ impl Timetable {
         self.collect_at = now + self.times.gc_interval;
     }
 
+    /// What nobody claims was dropped.
+    pub fn unclaimed_dropped(&mut self) {
+        self.unclaimed_at = None;
+    }
+
     /// What to do at `now`, the most urgent first.
     pub fn due(&self, now: Instant) -> Option<Due> {
         let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if is_over(self.apply_at) {
             Some(Due::Apply)
+        } else if is_over(self.unclaimed_at) {
+            Some(Due::Unclaimed)
         } else if is_over(self.links_at) {
             Some(Due::Links)
         } else if is_over(self.reclaim_at) {
@@ -124,7 +136,7 @@ impl Timetable {
 
     /// When something will be due next.
     pub fn next(&self) -> Instant {
-        [self.apply_at, self.links_at, self.reclaim_at]
+        [self.apply_at, self.links_at, self.reclaim_at, self.unclaimed_at]
             .into_iter()
             .flatten()
             .fold(self.audit_at.min(self.collect_at), Instant::min)
@@ -143,6 +155,7 @@ mod tests {
             apply_interval: INTERVAL,
             audit_interval: Duration::from_mins(5),
             gc_interval: Duration::from_mins(10),
+            keep_unclaimed: Duration::from_hours(1),
         };
         (Timetable::new(times, start), start)
     }
@@ -228,6 +241,17 @@ mod tests {
         assert_eq!(timetable.due(at), Some(Due::Collect));
         assert_eq!((timetable.next(), timetable.due(at)), (at, Some(Due::Collect)));
         timetable.collected(at);
+        assert_eq!(timetable.due(at), None);
+    }
+
+    #[test]
+    fn what_nobody_claims_is_dropped_once() {
+        let (mut timetable, start) = timetable();
+        let at = start + Duration::from_hours(1);
+        timetable.audited(at);
+        timetable.collected(at);
+        assert_eq!(timetable.due(at), Some(Due::Unclaimed));
+        timetable.unclaimed_dropped();
         assert_eq!(timetable.due(at), None);
     }
 

@@ -28,6 +28,8 @@ pub struct Stage {
     dataplane: FakeDataplane,
     guard: FakeTable,
     controller: Controller,
+    /// The agent is away: nobody looks at the folder.
+    is_stopped: bool,
 }
 
 impl Stage {
@@ -39,7 +41,7 @@ impl Stage {
         let controller = adopt(&mut dataplane, &settings, &guard)?;
         dataplane.fail(faults);
         let folder = Folder::open(temp.path())?;
-        Ok(Self { settings, faults, temp, folder, dataplane, guard, controller })
+        Ok(Self { settings, faults, temp, folder, dataplane, guard, controller, is_stopped: false })
     }
 
     pub fn write(&mut self, name: &str, text: &str) -> Result<()> {
@@ -62,8 +64,14 @@ impl Stage {
         self.settings = settings;
     }
 
+    /// The agent goes away until the next restart.
+    pub const fn stop(&mut self) {
+        self.is_stopped = true;
+    }
+
     /// The agent goes away without a word, and comes back to the maps that it left.
     pub fn restart(&mut self) -> Result<()> {
+        self.is_stopped = false;
         self.dataplane.fail(Faults::Never);
         self.controller = adopt(&mut self.dataplane, &self.settings, &self.guard)?;
         self.dataplane.fail(self.faults);
@@ -82,6 +90,12 @@ impl Stage {
         }
         self.dataplane.in_use = in_use;
         Ok(())
+    }
+
+    /// What nobody claims has stayed for long enough.
+    pub fn drop_unclaimed(&mut self) -> Result<()> {
+        self.controller.drop_unclaimed();
+        self.converge(Reclaim::Later)
     }
 
     /// Draining frontends that no flow refers to go.
@@ -111,6 +125,9 @@ impl Stage {
 
     /// Looks at the folder, and steps until the tables say what they should.
     fn converge(&mut self, reclaim: Reclaim) -> Result<()> {
+        if self.is_stopped {
+            return Ok(());
+        }
         self.controller.change(self.folder.look(&HashSet::new()));
         for _ in 0..STEPS_MAX {
             let step = self.controller.step(&mut self.dataplane, reclaim);

@@ -122,6 +122,7 @@ fn config() -> Config {
             apply_interval: Duration::from_millis(50),
             audit_interval: Duration::from_mins(5),
             gc_interval: Duration::from_mins(10),
+            keep_unclaimed: Duration::from_hours(1),
         },
         guard: Guarding::On,
         http: ([127, 0, 0, 1], 0).into(),
@@ -495,4 +496,40 @@ async fn a_source_that_fails_is_told_at_once() {
     assert!(begin.elapsed() < TURN_INTERVAL, "it was told after {:?}", begin.elapsed());
     let troubles: Vec<String> = published.borrow().troubles().collect();
     assert!(troubles.len() == 1 && troubles[0].contains("it answered 503"), "{troubles:?}");
+}
+
+/// A restart with an input that cannot be read keeps what nobody claims, tells it, and lets it go in the end.
+#[test]
+fn what_nobody_claims_stays_for_a_while() {
+    let (mut agent, now) = started(FakeNode::default());
+    agent.change(vec![service("a", "1.2.3.4")], now + Duration::from_secs(1));
+    assert!(!agent.turn(now + Duration::from_secs(1)));
+    let tables = agent.dataplane.tables;
+    assert_eq!(tables.tables.v4.frontends.len(), 1);
+    let (mut agent, now) = self::agent(FakeNode { tables, ..FakeNode::default() });
+    let warning = Warning::new(WarningKind::BadDocument, "is bad", "make it good").in_file("x.yaml");
+    agent.link_events(everything(&[]), now);
+    agent.change(vec![Change::Place { place: "x.yaml".into(), warnings: vec![warning] }, Change::Listed], now);
+    assert!(!agent.turn(now));
+    let active = |agent: &Agent<FakeNode>| {
+        let frontends = agent.dataplane.tables.tables.v4.frontends.values();
+        frontends.filter(|frontend| frontend.state == lb_common::table::FrontendState::Active).count()
+    };
+    assert_eq!(active(&agent), 1);
+    let told = |agent: &Agent<FakeNode>| {
+        let status = agent.status(now);
+        status.warnings.iter().filter(|warning| warning.object.as_deref() == Some("frontend 1.2.3.4:80/tcp")).count()
+    };
+    assert_eq!(told(&agent), 1);
+    // The audits before it change nothing.
+    let mut at = agent.next_turn();
+    while at < now + Duration::from_hours(1) {
+        assert_eq!((active(&agent), told(&agent)), (1, 1));
+        let _ = agent.turn(at);
+        at = agent.next_turn();
+    }
+    for _ in 0..4 {
+        let _ = agent.turn(agent.next_turn());
+    }
+    assert_eq!((active(&agent), told(&agent)), (0, 0));
 }
