@@ -30,6 +30,7 @@ use crate::model::Change;
 use crate::source::connection::{Connection, Connections};
 use crate::source::dir::DirSource;
 use crate::source::kube::KubeSource;
+use crate::source::progress::Progress;
 use crate::status::{Status, TURN_INTERVAL};
 use agent::Agent;
 use attach::Attach;
@@ -74,7 +75,7 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
         tracing::warn!("{NOT_THERE_YET}");
     }
     let listener = http::bind(config.http)?;
-    let (batches, connections) = start_source(&config.source).await?;
+    let Started { batches, connections, progress } = start_source(&config.source).await?;
     let dataplane = BpfDataplane::open(&config.dataplane)?;
     let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));
     let mut registry = metrics::registry(config.dataplane.pin_path.clone(), config.dataplane.sizes, receiver.clone());
@@ -95,7 +96,7 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     start_http(listener, sources, http::Limits::within(descriptors))?;
     let (link_sender, links) = mpsc::channel(BATCHES_MAX);
     tokio::spawn(follow_interfaces(link_sender));
-    let inputs = Inputs { batches, connections, links, questions, signals };
+    let inputs = Inputs { batches, connections, progress, links, questions, signals };
     turn_until_stopped(agent, inputs, &host_path(&config.dataplane.pin_path), &status).await
 }
 
@@ -104,6 +105,8 @@ struct Inputs {
     batches: mpsc::Receiver<Vec<Change>>,
     /// How the source is doing.
     connections: watch::Receiver<Vec<Connection>>,
+    /// What it is reading.
+    progress: Progress,
     links: mpsc::Receiver<Vec<Event>>,
     questions: mpsc::Receiver<ServicesQuestion>,
     signals: Signals,
@@ -149,7 +152,8 @@ async fn turn_until_stopped<D: Attach>(
             }
         }
         let connections = inputs.connections.borrow_and_update().clone();
-        status.send_replace(Arc::new(agent.status(Instant::now()).with_connections(connections)));
+        let now = agent.status(Instant::now()).with_connections(connections).with_progress(inputs.progress.clone());
+        status.send_replace(Arc::new(now));
     }
 }
 
@@ -164,22 +168,28 @@ fn start_http(listener: TcpListener, sources: Sources, limits: http::Limits) -> 
     Ok(())
 }
 
+/// A source at work.
+struct Started {
+    batches: mpsc::Receiver<Vec<Change>>,
+    connections: watch::Receiver<Vec<Connection>>,
+    progress: Progress,
+}
+
 /// Starts the source: a folder on a thread of its own, as files are read; the API as a task.
-async fn start_source(
-    source: &Source,
-) -> anyhow::Result<(mpsc::Receiver<Vec<Change>>, watch::Receiver<Vec<Connection>>)> {
+async fn start_source(source: &Source) -> anyhow::Result<Started> {
     let (sender, batches) = mpsc::channel(BATCHES_MAX);
     match source {
         Source::Directory { path, claim } => {
             let directory = DirSource::open(path).context("--source")?.claiming(claim.clone());
+            let progress = directory.progress();
             std::thread::Builder::new().name("source".into()).spawn(move || directory.run(&sender))?;
-            Ok((batches, Connections::default().subscribe()))
+            Ok(Started { batches, connections: Connections::default().subscribe(), progress })
         }
         Source::Kube(settings) => {
             let api = KubeSource::open(settings).await.context("--source=kube")?;
             let connections = api.connections().subscribe();
             tokio::spawn(api.watch(sender));
-            Ok((batches, connections))
+            Ok(Started { batches, connections, progress: Progress::default() })
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::dataplane::links::Class;
 use crate::model::{Warning, WarningKind};
 use crate::source::connection::Connection;
+use crate::source::progress::Progress;
 
 /// A snapshot.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Status {
     pub draining: usize,
     /// How the source is doing, where it has to ask others.
     pub connections: Vec<Connection>,
+    /// What the source is reading.
+    pub progress: Progress,
     /// Entries of the guard's table, and how often it was restored after somebody else had changed it.
     pub guard: Option<(usize, u64)>,
     /// Classes of the interfaces that programs are attached to.
@@ -72,6 +75,7 @@ impl Status {
             flow_entries: Vec::new(),
             draining: 0,
             connections: Vec::new(),
+            progress: Progress::default(),
             guard: None,
             attached: Vec::new(),
         }
@@ -85,6 +89,20 @@ impl Status {
         }
         self.connections = connections;
         self
+    }
+
+    /// With what the source is reading. That it gets nowhere is a warning as long as it does not.
+    pub fn with_progress(mut self, progress: Progress) -> Self {
+        if let Some(warning) = progress.warning() {
+            Arc::make_mut(&mut self.warnings).push(warning);
+        }
+        self.progress = progress;
+        self
+    }
+
+    /// For how long the source has told nothing because it is reading, or trying to.
+    pub fn source_stalled(&self) -> Duration {
+        self.connections.iter().map(Connection::away).fold(self.progress.stalled(), Duration::max)
     }
 
     /// Whether the process does its work at all; why not.
@@ -107,9 +125,10 @@ impl Status {
         }
     }
 
-    /// A line for each connection of the source that fails.
+    /// A line for each part of the source that fails or gets nowhere.
     pub fn source_troubles(&self) -> impl Iterator<Item = String> {
-        self.connections.iter().filter_map(Connection::warning).map(|warning| warning.to_string())
+        let failing = self.connections.iter().filter_map(Connection::warning);
+        failing.chain(self.progress.warning()).map(|warning| warning.to_string())
     }
 
     /// What is to be told beside "ready": a source that is not followed, tables that are full, rows that wait.
@@ -155,6 +174,22 @@ mod tests {
         assert!(reason.contains("3 rows") && reason.contains("pools4"), "{reason}");
         let much_later = later + TURN_MAX + Duration::from_secs(1);
         assert!(status.live(much_later).is_err_and(|reason| reason.contains("stuck")));
+    }
+
+    #[test]
+    fn a_source_that_gets_nowhere_is_told_and_never_unready() {
+        let progress = Progress::default();
+        let mut status = Status::starting(Instant::now()).with_progress(progress.clone());
+        assert_eq!((status.source_stalled(), status.source_troubles().count()), (Duration::ZERO, 0));
+        progress.begin_ago("huge.yaml", Duration::from_secs(30));
+        // The loop need not turn for it.
+        let reason = status.ready().expect_err("nothing was listed");
+        assert!(reason.contains("huge.yaml: has been read for 30 s"), "{reason}");
+        status.readiness = Readiness::Ready;
+        assert_eq!(status.ready(), Ok(()));
+        assert!(status.troubles().any(|line| line.starts_with("huge.yaml")));
+        assert!(status.source_stalled() >= Duration::from_secs(30));
+        assert_eq!(status.with_progress(progress).warnings.len(), 1);
     }
 
     #[test]

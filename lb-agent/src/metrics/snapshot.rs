@@ -62,6 +62,8 @@ impl Collector for SnapshotCollector {
         });
         gauges.many("warnings", "Objects of the source that are wrong, by kind", "kind", &warnings)?;
         gauges.connections(&status.connections)?;
+        let help = "Seconds that the source has been reading, or trying to, without telling changes; 0 while it waits for some";
+        gauges.one("source_stalled_seconds", help, status.source_stalled().as_secs())?;
         let rows: Vec<_> =
             status.rows.iter().chain(&status.flow_entries).map(|(map, rows)| (*map, *rows as u64)).collect();
         gauges.many("map_entries", "Rows in a table", "map", &rows)?;
@@ -106,10 +108,7 @@ impl Gauges<'_, '_> {
         let watching = by_kind(|connection| u64::from(connection.phase == Phase::Watching));
         self.many("source_watching", "1 while changes of the kind arrive as they happen", "kind", &watching)?;
         let help = "Seconds since changes of the kind last arrived as they happen; 0 while they do";
-        let away = by_kind(|connection| match connection.phase {
-            Phase::Watching => 0,
-            Phase::Listing | Phase::Retrying => connection.since.elapsed().as_secs(),
-        });
+        let away = by_kind(|connection| connection.away().as_secs());
         self.many("source_away_seconds", help, "kind", &away)?;
         self.many(
             "source_lists",

@@ -61,6 +61,8 @@ impl DirSource {
             // Watched before it is looked at: what changes in between is noticed.
             self.watch.follow(self.folder.path(), self.folder.outside_folders());
             let batch = self.folder.look(&self.writers.busy(Instant::now()));
+            let writer = self.writers.oldest().map(|(since, path)| (since, name_of(path)));
+            self.folder.progress().wait_for(writer);
             let is_closed = if batch.is_empty() { batches.is_closed() } else { batches.blocking_send(batch).is_err() };
             if is_closed {
                 return;
@@ -91,6 +93,10 @@ impl DirSource {
             Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => false,
         }
     }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// inotify over the folder, and over the folders that symbolic links lead to.

@@ -1,6 +1,6 @@
 //! What a source is reading at the moment: shared between the source and whoever shows whether it gets anywhere.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::{Warning, WarningKind};
@@ -10,7 +10,15 @@ const READING_MAX: Duration = Duration::from_secs(5);
 
 /// Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<Mutex<Option<Work>>>);
+pub struct Progress(Arc<Mutex<Works>>);
+
+#[derive(Clone, Debug, Default)]
+struct Works {
+    /// What is being read.
+    reading: Option<Work>,
+    /// What is left alone, as somebody is writing it.
+    writing: Option<Work>,
+}
 
 /// What is not complete yet.
 #[derive(Clone, Debug)]
@@ -22,46 +30,52 @@ struct Work {
 impl Progress {
     /// Reading starts; until [`Self::end`], nothing that changes is told.
     pub fn begin(&self, what: impl Into<String>) {
-        self.set(Some(Work { since: Instant::now(), what: what.into() }));
+        self.works().reading = Some(Work { since: Instant::now(), what: what.into() });
     }
 
     /// It has come to this part.
     pub fn reach(&self, what: &str) {
-        if let Some(work) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(work) = &mut self.works().reading {
             what.clone_into(&mut work.what);
         }
     }
 
     /// All that there was is read.
     pub fn end(&self) {
-        self.set(None);
+        self.works().reading = None;
     }
 
-    /// For how long it has been reading; zero while it waits for changes.
-    pub fn reading(&self) -> Duration {
-        self.now().map_or(Duration::ZERO, |work| work.since.elapsed())
+    /// What somebody has been writing since then is left alone.
+    pub fn wait_for(&self, writer: Option<(Instant, String)>) {
+        self.works().writing = writer.map(|(since, what)| Work { since, what });
+    }
+
+    /// For how long there has been something that is not read to its end; zero while it waits for changes.
+    pub fn stalled(&self) -> Duration {
+        let Works { reading, writing } = self.works().clone();
+        reading.iter().chain(&writing).map(|work| work.since.elapsed()).max().unwrap_or_default()
     }
 
     /// What to tell where it gets nowhere.
     pub fn warning(&self) -> Option<Warning> {
-        let work = self.now().filter(|work| work.since.elapsed() > READING_MAX)?;
-        let secs = work.since.elapsed().as_secs();
-        let problem = format!("has been read for {secs} s without an end; what was told before is kept");
-        Some(Warning::new(WarningKind::Source, problem, "make it smaller, or remove it").in_file(work.what))
+        let Works { reading, writing } = self.works().clone();
+        let works = [(reading, "read", "make it smaller, or remove it"), (writing, "written", "write it and close it")];
+        works.into_iter().find_map(|(work, done, remedy)| {
+            let Work { since, what } = work.filter(|work| work.since.elapsed() > READING_MAX)?;
+            let secs = since.elapsed().as_secs();
+            let problem = format!("has been {done} for {secs} s without an end; what was told before is kept");
+            Some(Warning::new(WarningKind::Source, problem, remedy).in_file(what))
+        })
     }
 
-    fn now(&self) -> Option<Work> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, work: Option<Work>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = work;
+    fn works(&self) -> MutexGuard<'_, Works> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As if it had begun so long ago.
     #[cfg(test)]
     pub fn begin_ago(&self, what: &str, ago: Duration) {
-        self.set(Instant::now().checked_sub(ago).map(|since| Work { since, what: what.to_owned() }));
+        self.works().reading = Instant::now().checked_sub(ago).map(|since| Work { since, what: what.to_owned() });
     }
 }
 
@@ -72,15 +86,20 @@ mod tests {
     #[test]
     fn what_takes_long_is_told_until_it_ends() {
         let progress = Progress::default();
-        assert_eq!(progress.reading(), Duration::ZERO);
+        assert_eq!(progress.stalled(), Duration::ZERO);
         progress.begin("folder");
         assert!(progress.warning().is_none());
         progress.begin_ago("folder", Duration::from_secs(20));
         progress.reach("a.yaml");
         let warning = progress.clone().warning().expect("it takes long").to_string();
         assert!(warning.starts_with("a.yaml: has been read for 20 s without an end"), "{warning}");
-        assert!(progress.reading() >= Duration::from_secs(20));
+        assert!(progress.stalled() >= Duration::from_secs(20));
         progress.end();
         assert!(progress.warning().is_none());
+        progress.wait_for(Instant::now().checked_sub(Duration::from_secs(9)).map(|since| (since, "b.yaml".to_owned())));
+        let warning = progress.warning().expect("it takes long").to_string();
+        assert!(warning.starts_with("b.yaml: has been written for 9 s without an end"), "{warning}");
+        progress.wait_for(None);
+        assert_eq!(progress.stalled(), Duration::ZERO);
     }
 }

@@ -21,6 +21,7 @@ use crate::model::{Kind, Object, WarningKind};
 use crate::run::{Inputs, Signals, turn_until_stopped};
 use crate::source::claim::Claim;
 use crate::source::connection::Connections;
+use crate::source::progress::Progress;
 use crate::status::TURN_INTERVAL;
 
 /// Tables in memory, and interfaces that are attached or refuse to be.
@@ -482,7 +483,14 @@ async fn a_source_that_fails_is_told_at_once() {
     let (_links, links) = mpsc::channel(1);
     let (_questions, questions) = mpsc::channel(1);
     let signals = Signals::new().expect("signals can be listened to");
-    let inputs = Inputs { batches, connections: connections.subscribe(), links, questions, signals };
+    let inputs = Inputs {
+        batches,
+        connections: connections.subscribe(),
+        progress: Progress::default(),
+        links,
+        questions,
+        signals,
+    };
     let (status, mut published) = watch::channel(Arc::new(Status::starting(now)));
     let begin = tokio::time::Instant::now();
     connections.change(Kind::Service, crate::source::connection::Phase::Retrying, |connection| {

@@ -190,3 +190,21 @@ fn a_renamed_file_is_one_file() {
     }
     assert!(!seen.iter().any(|change| change.contains("warnings") || change.starts_with('-')), "{seen:?}");
 }
+
+#[test]
+fn a_file_that_is_written_without_an_end_is_known_from_its_first_write() {
+    use notify::event::{AccessKind, AccessMode, DataChange, EventKind, ModifyKind};
+    let event = |kind| notify::Event::new(kind).add_path("/nowhere/log.yaml".into());
+    let mut writers = Writers::default();
+    let start = Instant::now();
+    let mut now = start;
+    for _ in 0..300 {
+        now += SILENCE / 2;
+        writers.observe(&event(EventKind::Modify(ModifyKind::Data(DataChange::Any))), now);
+        assert_eq!(writers.busy(now).len(), 1);
+    }
+    assert_eq!(writers.oldest(), Some((start + SILENCE / 2, &PathBuf::from("/nowhere/log.yaml"))));
+    writers.observe(&event(EventKind::Access(AccessKind::Close(AccessMode::Write))), now);
+    assert_eq!(writers.busy(now).len(), 0);
+    assert_eq!(writers.oldest(), None);
+}

@@ -16,7 +16,14 @@ const SILENCE_EMPTY: Duration = Duration::from_secs(1);
 /// When each open file was last written, and each missing one removed.
 #[derive(Debug, Default)]
 pub struct Writers {
-    written: HashMap<PathBuf, Instant>,
+    written: HashMap<PathBuf, Written>,
+}
+
+/// When a file was written first, since it was last complete, and when last.
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    first: Instant,
+    last: Instant,
 }
 
 impl Writers {
@@ -34,7 +41,9 @@ impl Writers {
             EventKind::Create(CreateKind::File)
             | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Name(RenameMode::From))
             | EventKind::Remove(_) => {
-                self.written.extend(event.paths.iter().map(|path| (path.clone(), now)));
+                for path in &event.paths {
+                    self.written.entry(path.clone()).or_insert(Written { first: now, last: now }).last = now;
+                }
                 true
             }
             EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Other => true,
@@ -43,13 +52,18 @@ impl Writers {
 
     /// Files to leave alone for now.
     pub fn busy(&mut self, now: Instant) -> HashSet<PathBuf> {
-        self.written.retain(|path, written| now.duration_since(*written) < silence(path));
+        self.written.retain(|path, written| now.duration_since(written.last) < silence(path));
         self.written.keys().cloned().collect()
     }
 
     /// How long until the first of them is read all the same.
     pub fn next_deadline(&self, now: Instant) -> Option<Duration> {
-        self.written.iter().map(|(path, written)| (*written + silence(path)).saturating_duration_since(now)).min()
+        self.written.iter().map(|(path, written)| (written.last + silence(path)).saturating_duration_since(now)).min()
+    }
+
+    /// The file that has been open for longest, and since when.
+    pub fn oldest(&self) -> Option<(Instant, &PathBuf)> {
+        self.written.iter().map(|(path, written)| (written.first, path)).min()
     }
 
     fn forget(&mut self, event: &Event) {
