@@ -56,7 +56,7 @@ impl Watched {
 
 fn of_class(interfaces: &Interfaces, class: Class) -> BTreeSet<String> {
     let rules = InterfaceRules { workload: Globs::Auto, uplink: Globs::Auto };
-    let wanted = interfaces.wanted(&rules, &BTreeSet::new()).into_values();
+    let wanted = interfaces.wanted(&interfaces.judged(&rules, &BTreeSet::new())).into_values();
     wanted.filter(|link| link.class == class).map(|link| link.name).collect()
 }
 

@@ -188,8 +188,9 @@ pub struct PolicyArgs {
 #[command(next_help_heading = "Interfaces")]
 pub struct InterfaceArgs {
     /// Interfaces of pods: shell globs separated by commas (not ready until there is an interface that one of them
-    /// matches), or auto: veths whose peer is in another network namespace,
-    /// and taps, that do not hold a node address.
+    /// matches), or auto: veths whose peer is in another network namespace, and taps, that hold no node address and,
+    /// unless they are ports of a bridge, no prefix of their own (an address shorter than /32 or /128 makes a network
+    /// card of them). `lb-agent show interfaces` says why each is what it is.
     #[arg(long, value_name = "GLOBS|auto", default_value = "auto")]
     pub workload_interfaces: Globs,
 
@@ -416,7 +417,7 @@ pub enum Subject {
     Flows,
     /// Packets and bytes by what was done with them.
     Counters,
-    /// Where programs are attached.
+    /// Where programs are attached, and why there; asks the running agent for its reasons.
     Interfaces,
     /// What the nftables table of ours keeps kube-proxy off, and for which clients.
     Guard,

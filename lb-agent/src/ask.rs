@@ -28,6 +28,14 @@ pub struct Services {
     pub deciding_keys: BTreeMap<u32, String>,
 }
 
+/// Why interfaces have the class that they have, by their index.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgements {
+    /// The pins of the agent that judged.
+    pub pin_path: PathBuf,
+    pub why: BTreeMap<u32, String>,
+}
+
 /// What is wrong with the source's objects. Fails where no agent answers.
 pub fn warnings(agent: SocketAddr) -> anyhow::Result<Vec<Warning>> {
     get(agent, "warnings").with_context(|| {
@@ -43,6 +51,11 @@ pub fn services(agent: SocketAddr, pin_path: &Path) -> Services {
         Ok(services) if services.pin_path == host_path(pin_path) => services,
         Ok(_) | Err(_) => Services::default(),
     }
+}
+
+/// How the agent judges the interfaces; nothing where none runs on these pins.
+pub fn judgements(agent: SocketAddr, pin_path: &Path) -> Option<Judgements> {
+    get::<Judgements>(agent, "interfaces").ok().filter(|judgements| judgements.pin_path == pin_path)
 }
 
 fn get<T: DeserializeOwned>(agent: SocketAddr, page: &str) -> anyhow::Result<T> {
@@ -64,5 +77,6 @@ mod tests {
         let error = format!("{:#}", warnings(free).expect_err("nobody answers"));
         assert!(error.contains("--http") && error.contains(&free.to_string()), "{error}");
         assert_eq!(services(free, Path::new("/x")), Services::default());
+        assert_eq!(judgements(free, Path::new("/x")), None);
     }
 }

@@ -63,6 +63,7 @@ pub async fn serve(listener: TcpListener, sources: Sources, limits: Limits) -> s
         .route("/readyz", get(readyz))
         .route("/warnings", get(warnings))
         .route("/services", get(services))
+        .route("/interfaces", get(interfaces))
         .route("/metrics", get(metrics))
         .with_state(Asked { sources, room: Room::default(), turn: Turn::default() });
     connections::serve(tokio::net::TcpListener::from_std(listener)?, &router, limits).await
@@ -117,6 +118,11 @@ async fn warnings(State(asked): State<Asked>) -> Response {
     json(&asked.room, &*asked.sources.status().warnings)
 }
 
+async fn interfaces(State(asked): State<Asked>) -> Response {
+    let _work = asked.turn.work().await;
+    json(&asked.room, &*asked.sources.status().judgements)
+}
+
 async fn services(State(asked): State<Asked>) -> Response {
     let _work = asked.turn.work().await;
     let (question, answer) = oneshot::channel();
@@ -154,6 +160,7 @@ fn answer(outcome: Result<(), String>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ask::Judgements;
     use crate::model::{Warning, WarningKind};
     use crate::status::Readiness;
 
@@ -243,6 +250,15 @@ mod tests {
         let Server { url, questions, .. } = &mut server;
         questions.close();
         assert_eq!(crate::ask::services(address(url), "/p".as_ref()), Services::default());
+    }
+
+    #[test]
+    fn judgements_are_told_to_whoever_asks_for_these_pins() {
+        let server = server();
+        let judgements = Judgements { pin_path: "/p".into(), why: [(3, "the loopback".to_owned())].into() };
+        server.status.send_modify(|status| Arc::make_mut(status).judgements = Arc::new(judgements.clone()));
+        let ask = |path: &str| crate::ask::judgements(address(&server.url), path.as_ref());
+        assert_eq!((ask("/p"), ask("/q")), (Some(judgements), None));
     }
 
     fn address(url: &str) -> std::net::SocketAddr {

@@ -7,15 +7,19 @@ mod class;
 mod facts;
 mod globs;
 pub mod watch;
+mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use lb_common::table::Port;
+
 use crate::dataplane::links::Link;
 
-pub use class::{InterfaceRules, Surroundings, classify};
-pub use facts::{Kind, LinkFacts};
+pub use class::{InterfaceRules, Judgement, Surroundings, classify};
+pub use facts::{InterfaceAddress, Kind, LinkFacts};
 pub use globs::Globs;
+pub use why::Why;
 
 /// One thing that netlink told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,18 +29,18 @@ pub enum Event {
     LinkGone(u32),
     Address {
         ifindex: u32,
-        addr: IpAddr,
+        addr: InterfaceAddress,
     },
     AddressGone {
         ifindex: u32,
-        addr: IpAddr,
+        addr: InterfaceAddress,
     },
     /// The links that the default routes use, all of them.
     DefaultRoutes(BTreeSet<u32>),
     /// Everything, after a start or a lost message: what is not told again is gone.
     Everything {
         links: Vec<LinkFacts>,
-        addresses: Vec<(u32, IpAddr)>,
+        addresses: Vec<(u32, InterfaceAddress)>,
         default_routes: BTreeSet<u32>,
     },
 }
@@ -45,7 +49,7 @@ pub enum Event {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interfaces {
     links: BTreeMap<u32, LinkFacts>,
-    addresses: BTreeMap<u32, BTreeSet<IpAddr>>,
+    addresses: BTreeMap<u32, BTreeSet<InterfaceAddress>>,
     default_routes: BTreeSet<u32>,
     listing: Listing,
 }
@@ -95,19 +99,41 @@ impl Interfaces {
 
     /// Every address of every interface, apart from link-local ones.
     pub fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
-        self.addresses.values().flatten()
+        self.addresses.values().flatten().map(|address| &address.ip)
     }
 
-    /// The links that the dataplane should be attached to, and as what. `node_addresses` are those of the Node object.
-    pub fn wanted(&self, rules: &InterfaceRules, node_addresses: &BTreeSet<IpAddr>) -> BTreeMap<u32, Link> {
+    /// What each link leads to, and why. `node_addresses` are those of the Node object.
+    pub fn judged(&self, rules: &InterfaceRules, node_addresses: &BTreeSet<IpAddr>) -> BTreeMap<u32, Judgement> {
         let around = Surroundings {
             links: &self.links,
             addresses: &self.addresses,
             default_routes: &self.default_routes,
             node_addresses,
         };
+        self.links.values().map(|link| (link.ifindex, classify(link, &around, rules))).collect()
+    }
+
+    /// What links are ports of, and which frames are for the node because of it: a bridge keeps those for its own MAC, and
+    /// no others, whatever the MACs of its ports are. Other switches have MACs of their own.
+    pub fn ports(&self) -> Vec<Port> {
+        let port = |link: &LinkFacts| {
+            let unbridged = Port { ifindex: link.ifindex, bridge: 0, mac: [0; 6], flags: 0 };
+            let Some(bridge) = link.controller else { return unbridged };
+            match self.links.get(&bridge) {
+                Some(LinkFacts { kind: Kind::Vrf, .. }) => unbridged,
+                Some(LinkFacts { kind: Kind::Bridge | Kind::Hardware, mac: Some(mac), .. }) => {
+                    Port { bridge, mac: *mac, ..unbridged }
+                }
+                Some(_) | None => Port { bridge, flags: Port::ANY_MAC, ..unbridged },
+            }
+        };
+        self.links.values().map(port).collect()
+    }
+
+    /// The links that the dataplane should be attached to, and as what, by how they are judged.
+    pub fn wanted(&self, judged: &BTreeMap<u32, Judgement>) -> BTreeMap<u32, Link> {
         let class = |link: &LinkFacts| {
-            let class = classify(link, &around, rules)?;
+            let class = judged.get(&link.ifindex)?.class?;
             Some((link.ifindex, Link { ifindex: link.ifindex, name: link.name.clone(), class }))
         };
         self.links.values().filter_map(class).collect()
@@ -124,7 +150,8 @@ mod tests {
     }
 
     fn names(interfaces: &Interfaces) -> Vec<(String, Class)> {
-        interfaces.wanted(&rules(), &BTreeSet::new()).into_values().map(|link| (link.name, link.class)).collect()
+        let judged = interfaces.judged(&rules(), &BTreeSet::new());
+        interfaces.wanted(&judged).into_values().map(|link| (link.name, link.class)).collect()
     }
 
     #[test]
@@ -143,13 +170,59 @@ mod tests {
     #[test]
     fn addresses_come_and_go() {
         let mut interfaces = Interfaces::default();
-        let addr = "192.0.2.1".parse().expect("an address");
+        let addr = InterfaceAddress::new([192, 0, 2, 1], 24);
         interfaces.apply(Event::Link(LinkFacts { kind: Kind::Hardware, ..LinkFacts::pod_veth(3, "eth0") }));
         assert_eq!(names(&interfaces), []);
         interfaces.apply(Event::Address { ifindex: 3, addr });
         assert_eq!(names(&interfaces), [("eth0".into(), Class::Uplink)]);
         interfaces.apply(Event::AddressGone { ifindex: 3, addr });
         assert_eq!(names(&interfaces), []);
+    }
+
+    /// A second card of a node in a container is a veth; its address comes a moment after it, and may go.
+    #[test]
+    fn a_prefix_makes_a_card_of_a_veth_for_as_long_as_it_is_there() {
+        let rules = InterfaceRules { uplink: Globs::None, ..rules() };
+        let mut interfaces = Interfaces::default();
+        interfaces.apply(Event::Link(LinkFacts::pod_veth(3, "lan0")));
+        let is_pod = |interfaces: &Interfaces| interfaces.judged(&rules, &BTreeSet::new())[&3].class.is_some();
+        assert!(is_pod(&interfaces));
+        let (prefix, host) = (InterfaceAddress::new([172, 31, 0, 1], 24), InterfaceAddress::new([172, 31, 0, 1], 32));
+        interfaces.apply(Event::Address { ifindex: 3, addr: host });
+        assert!(is_pod(&interfaces));
+        interfaces.apply(Event::Address { ifindex: 3, addr: prefix });
+        assert!(!is_pod(&interfaces));
+        // The same address without a prefix is another one.
+        interfaces.apply(Event::AddressGone { ifindex: 3, addr: host });
+        assert!(!is_pod(&interfaces));
+        interfaces.apply(Event::AddressGone { ifindex: 3, addr: prefix });
+        assert!(is_pod(&interfaces));
+    }
+
+    #[test]
+    fn frames_for_the_bridge_are_for_the_node() {
+        let mac = |last| Some([2, 0, 0, 0, 0, last]);
+        let port = |ifindex, controller| LinkFacts { controller, mac: mac(1), ..LinkFacts::pod_veth(ifindex, "port") };
+        let mut interfaces = Interfaces::default();
+        let of = |interfaces: &Interfaces, ifindex| {
+            interfaces.ports().into_iter().find(|port| port.ifindex == ifindex).expect("every link is told")
+        };
+        interfaces.apply(Event::Link(port(2, None)));
+        interfaces.apply(Event::Link(port(3, Some(9))));
+        let unbridged = Port { ifindex: 3, bridge: 0, mac: [0; 6], flags: 0 };
+        assert_eq!(of(&interfaces, 2), Port { ifindex: 2, ..unbridged });
+        // The bridge is not known yet.
+        assert_eq!(of(&interfaces, 3), Port { bridge: 9, flags: Port::ANY_MAC, ..unbridged });
+        for (kind, expected) in [
+            (Kind::Bridge, Port { bridge: 9, mac: [2, 0, 0, 0, 0, 9], ..unbridged }),
+            (Kind::Hardware, Port { bridge: 9, mac: [2, 0, 0, 0, 0, 9], ..unbridged }),
+            // Open vSwitch: its internal ports have MACs of their own.
+            (Kind::Other, Port { bridge: 9, flags: Port::ANY_MAC, ..unbridged }),
+            (Kind::Vrf, unbridged),
+        ] {
+            interfaces.apply(Event::Link(LinkFacts { kind, mac: mac(9), ..LinkFacts::pod_veth(9, "cni0") }));
+            assert_eq!(of(&interfaces, 3), expected, "{kind:?}");
+        }
     }
 
     #[test]

@@ -25,7 +25,10 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
         Subject::SourceRanges => print_rows(&render::source_ranges(&pins()?.tables()?), output)?,
         Subject::Flows => print_rows(&flows::read(&pins()?)?, output)?,
         Subject::Counters => print_rows(&counters::read(&pins()?)?, output)?,
-        Subject::Interfaces => print_rows(&interfaces::read(&pins()?)?, output)?,
+        Subject::Interfaces => {
+            let judgements = ask::judgements(args.http.http, &args.pins.pin_path);
+            print_rows(&interfaces::read(&pins()?, judgements.as_ref())?, output)?;
+        }
         Subject::Guard => match Table::of_pins(&args.pins.pin_path).read()? {
             Found::Rows(rows) => print_rows(&render::guard(&rows), output)?,
             Found::Absent => print_rows::<GuardRow>(&[], output)?,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::ask::Judgements;
 use crate::dataplane::links::Class;
 use crate::model::{Warning, WarningKind};
 use crate::source::connection::Connection;
@@ -34,6 +35,8 @@ pub struct Status {
     pub guard: Option<(usize, u64)>,
     /// Classes of the interfaces that programs are attached to.
     pub attached: Vec<Class>,
+    /// Why interfaces have the class that they have.
+    pub judgements: Arc<Judgements>,
 }
 
 /// Whether the node is served.
@@ -78,6 +81,7 @@ impl Status {
             progress: Progress::default(),
             guard: None,
             attached: Vec::new(),
+            judgements: Arc::default(),
         }
     }
 

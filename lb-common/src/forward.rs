@@ -5,6 +5,7 @@
 
 mod affinity;
 mod embryo;
+mod frame;
 mod maglev;
 mod place;
 
@@ -19,6 +20,7 @@ use crate::table::{
 use crate::verdict::Verdict;
 use crate::work::Pin;
 pub use crate::work::Work;
+pub(crate) use frame::{is_heard, whose};
 
 /// Where a client is: selects one of the three scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,17 @@ pub trait FlowRef<A>: Copy {
     fn sequence(self) -> Sequence;
     fn set_sequence(self, sequence: Sequence);
     fn set_pool(self, pool: u32);
+}
+
+/// Whose a frame is that came in for another MAC than that of its interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The node's: the interface is a port of a bridge, and the MAC is the bridge's.
+    Node,
+    /// Somebody else's behind that bridge.
+    Neighbour,
+    /// Nobody's here: the stack drops it.
+    Stranger,
 }
 
 /// What the frontends' clients did, for the statistics.
@@ -116,6 +129,8 @@ pub trait Tables<A: Addr> {
     /// Sets these bits of it, before a flow that they stand for is inserted.
     fn note_client_ports(&self, edge: u32, bits: u64);
     fn note_hairpin(&self, edge: u32);
+    /// Whose the frame is that the packet came in by, if it is for another MAC than that of its interface.
+    fn whose_frame(&self) -> Whose;
     /// One packet more; the implementation knows its length.
     fn count(&self, counter: Counter);
     fn count_frontend(&self, frontend: u32, event: Event);
@@ -158,6 +173,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             // others may belong to connections that are older than us.
             self.set_key(Direction::Request);
             let Some(entry) = tables.flow(&self.work.key) else { return self.unknown_segment() };
+            if !self.is_heard(entry.frontend()) {
+                return Verdict::Pass;
+            }
             self.follow(entry);
             return self.translated(entry.frontend());
         }
@@ -165,6 +183,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         (frontend_key.addr, frontend_key.port) = (tuple.dst, tuple.dport);
         (frontend_key.proto, frontend_key.pad) = (headers.proto, 0);
         let Some(frontend) = tables.frontend(frontend_key) else { return self.request_without_frontend() };
+        if !self.is_heard(frontend) {
+            return Verdict::Pass;
+        }
         self.set_key(Direction::Request);
         if let Some(entry) = tables.flow(&self.work.key) {
             if self.is_wanted(frontend, entry) {
@@ -195,8 +216,14 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// A packet that may open a connection to an endpoint itself. Where no tuple can be had it passes as it is.
     #[inline(never)]
     fn direct_request(&mut self) -> Verdict {
+        if !self.is_heard(DIRECT) {
+            return Verdict::Pass;
+        }
         if let Some(entry) = self.tables.flow(&self.work.key) {
             if !self.is_over(entry) {
+                if !self.is_heard(entry.frontend()) {
+                    return Verdict::Pass;
+                }
                 self.follow(entry);
                 return self.translated(entry.frontend());
             }
@@ -211,7 +238,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// Whether the packet is a pod's answer to itself, and so becomes what a reply becomes.
     #[inline(never)]
     fn is_own_reply(&mut self) -> bool {
-        self.reply() == Verdict::Translate
+        self.is_for_node() && self.reply() == Verdict::Translate
     }
 
     /// What becomes of a packet that leaves the node, or of a pod's answer to itself.

@@ -8,7 +8,7 @@ use core::cell::Cell;
 
 use crate::addr::{Addr, Family, Proto};
 use crate::flow::quiet_jiffies;
-use crate::forward::{Edge, Env, Tables, Work};
+use crate::forward::{Edge, Env, Tables, Whose, Work, whose};
 use crate::packet::PacketMut;
 use crate::parse::{ANY_PROTO, L3, Parse};
 use crate::rewrite::swap_macs;
@@ -231,6 +231,9 @@ pub fn follow<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     env: &E,
     work: &mut Work<A>,
 ) -> Action {
+    if whose(tables, work) != Whose::Node {
+        return Action::Next;
+    }
     datagram.set_keys(work);
     let mut fate = known_fate(tables, env, work);
     if fate == Fate::Awaited {

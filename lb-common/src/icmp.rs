@@ -9,7 +9,7 @@ use network_types::icmp::Icmpv4Hdr;
 
 use crate::addr::{Addr, Family, Proto};
 use crate::checksum;
-use crate::forward::{Client, Edge, FlowRef as _, Tables, Work};
+use crate::forward::{Client, Edge, FlowRef as _, Tables, Whose, Work, is_heard, whose};
 use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
 use crate::parse::{L3, Network, Parse};
 use crate::rewrite::swap_macs;
@@ -128,10 +128,11 @@ fn look_up<A: Addr, T: Tables<A>>(
 ) -> Option<bool> {
     if let Some(entry) = tables.flow(&work.key) {
         entry.read_to(&mut work.to);
-        return if work.is_untouched(entry.frontend()) { None } else { Some(false) };
+        let is_translated = !work.is_untouched(entry.frontend()) && is_heard(entry.frontend(), tables, work);
+        return if is_translated { Some(false) } else { None };
     }
     let may_be_own = direction == Direction::Request && matches!(edge.client, Client::Workload);
-    if !may_be_own || !tables.has_hairpins(edge.id) {
+    if !may_be_own || !tables.has_hairpins(edge.id) || whose(tables, work) != Whose::Node {
         return None;
     }
     work.key.direction = Direction::Reply;

@@ -31,10 +31,23 @@ impl<const N: usize> Header for [u8; N] {}
 /// Offsets of headers are below this.
 pub const OFFSET_MAX: usize = 1 << 14;
 
+/// Whom a frame is for, as its destination MAC tells the interface that it came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addressee {
+    /// The interface itself.
+    Interface,
+    /// Everybody, or a group.
+    Group,
+    /// Another MAC.
+    Another,
+}
+
 /// Bytes to look at. The first byte is the first of the Ethernet header.
 pub trait Packet {
     /// The EtherType of what follows the Ethernet header, in host order; a tag that the device took off does not count.
     fn ethertype(&self) -> u16;
+
+    fn addressee(&self) -> Addressee;
 
     /// The same offset. In the kernel, one that the verifier knows nothing of but that it is below
     /// [`OFFSET_MAX`]: else it walks the rest of the program once for every way to get there.

@@ -1,10 +1,10 @@
 //! The whole path of a packet at one hook: parse, decide, perform. One expression per entry point of `lb-ebpf`.
 
 use crate::addr::Family;
-use crate::forward::{Edge, Env, Path, Tables, Work};
+use crate::forward::{Edge, Env, Path, Tables, Whose, Work, whose};
 use crate::fragment::{self, Datagram, Fragments};
 use crate::icmp::message;
-use crate::packet::{Packet, PacketMut};
+use crate::packet::{Addressee, Packet, PacketMut};
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FirstOf, Headers, Parse, Parsed};
 use crate::reject::{Unreachable, port_unreachable};
 use crate::rewrite::{swap_macs, translate};
@@ -36,6 +36,12 @@ pub fn ingress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     env: &E,
     work: &mut Work<A>,
 ) -> Action {
+    // Whether an interface is a port, and of what, is asked where it matters: most frames are of no interest.
+    work.stray = match packet.addressee() {
+        Addressee::Interface => 0,
+        Addressee::Another => 1,
+        Addressee::Group => return Action::Next,
+    };
     at_hook(packet, (edge, Direction::Request), tables, env, work)
 }
 
@@ -48,6 +54,7 @@ pub fn egress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     env: &E,
     work: &mut Work<A>,
 ) -> Action {
+    work.stray = 0;
     at_hook(packet, (edge, Direction::Reply), tables, env, work)
 }
 
@@ -83,6 +90,13 @@ fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     env: &E,
     work: &mut Work<A>,
 ) -> Action {
+    if headers.first_of != FirstOf::NONE && whose(tables, work) != Whose::Node {
+        // A datagram between neighbours: where it has a flow, only ports change, which no other fragment has.
+        if headers.first_of.is_stub() {
+            return Action::Next;
+        }
+        headers.first_of = FirstOf::NONE;
+    }
     if let Some(id) = headers.first_of.id() {
         let datagram = Datagram::new(headers.proto, id, (edge, direction));
         if fragment::goes_round(packet, datagram, tables, env, work) {

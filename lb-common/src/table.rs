@@ -10,6 +10,7 @@ mod affinity;
 mod flow;
 mod frontend;
 mod pool;
+mod port;
 mod source_range;
 mod stats;
 
@@ -25,6 +26,7 @@ pub use frontend::{
 pub use pool::{
     Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, POOL_ELEMENTS_MAX, PoolElement, PoolKey,
 };
+pub use port::Port;
 pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{
     Counter, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Evictions, FrontendAge, FrontendStats, Owner, RejectBucket,
@@ -87,6 +89,7 @@ pub mod name {
     pub const COUNTERS: &str = "counters";
     pub const FRONTEND_STATS: &str = "frontend_stats";
     pub const EDGES: &str = "edges";
+    pub const PORTS: &str = "ports";
     pub const EDGE_AGES: &str = "edge_ages";
     pub const FRONTEND_AGES: &str = "frontend_ages";
     pub const EVICTIONS: &str = "evictions";
@@ -135,6 +138,7 @@ mod tests {
             size_of::<CounterValue>(),
             size_of::<FrontendStats>(),
             size_of::<EdgeState>(),
+            size_of::<Port>(),
             size_of::<EdgeAge>(),
             size_of::<FrontendAge>(),
             size_of::<Evictions>(),
@@ -147,7 +151,7 @@ mod tests {
                 8,
                 [
                     8, 20, 12, 8, 40, 12, 24, 12, 24, 4, 8, 20, 4, 8, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 20, 44,
-                    24, 48, 24, 16, 40, 16, 8, 8, 8, 8, 16
+                    24, 48, 24, 16, 40, 16, 16, 8, 8, 8, 8, 16
                 ]
             )
         );

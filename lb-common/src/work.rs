@@ -43,6 +43,8 @@ pub struct Work<A> {
     /// The backend that the flow is pinned to: the one that the client had last, and when, or the one of its hash.
     pub(crate) affinity: Affinity<A>,
     pub(crate) member_key: MemberKey<A>,
+    /// Whether the frame came in for another MAC than that of its interface: 0 where not.
+    pub(crate) stray: u32,
     /// [`Pin`]: whether the flow goes to that backend, whatever chance says.
     pub(crate) pin: u32,
     /// The datagram that the packet is a fragment of, and what is noted of it.
@@ -81,6 +83,7 @@ impl<A: Addr> Work<A> {
             affinity_key,
             affinity,
             member_key,
+            stray: 0,
             pin: Pin::NONE,
             fragment_key,
             fragment,

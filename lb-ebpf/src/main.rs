@@ -116,7 +116,7 @@ fn egress<E: AttachedAt>(skb: Skb) -> i32 {
 
 #[inline(always)]
 fn ingress_of<A: FamilyMaps, E: AttachedAt>(mut skb: Skb) -> i32 {
-    let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len() });
+    let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len(), skb });
     let Some(work) = tables::work::<A>() else { return TCX_NEXT };
     let action = path::ingress(&mut skb, edge, &tables, &Kernel, work);
     act(&skb, action)
@@ -124,7 +124,7 @@ fn ingress_of<A: FamilyMaps, E: AttachedAt>(mut skb: Skb) -> i32 {
 
 #[inline(always)]
 fn egress_of<A: FamilyMaps, E: AttachedAt>(mut skb: Skb) -> i32 {
-    let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len() });
+    let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len(), skb });
     let Some(work) = tables::work::<A>() else { return TCX_NEXT };
     let action = path::egress(&mut skb, edge, &tables, &Kernel, work);
     act(&skb, action)
@@ -149,7 +149,7 @@ fn collect_of<A: FamilyMaps>(skb: &Skb) -> i32 {
         if skb.read_key(L3 + index * size_of::<FlowKey<A>>(), &mut work.key).is_none() {
             break;
         }
-        collected += i32::from(garbage::collect(&Maps { packet_len: 0 }, &Kernel, work));
+        collected += i32::from(garbage::collect(&Maps { packet_len: 0, skb: *skb }, &Kernel, work));
     }
     collected
 }

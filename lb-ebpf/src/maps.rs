@@ -9,7 +9,7 @@ use lb_common::reject::Unreachable;
 use lb_common::table::{
     AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, EmbryoBudget, Endpoint,
     EndpointKey, Evictions, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats,
-    Member, MemberKey, Owner, PoolElement, RejectBucket, Scopes, SourceRange,
+    Member, MemberKey, Owner, PoolElement, Port, RejectBucket, Scopes, SourceRange,
 };
 
 /// Elements of `counters`, with room for those to come.
@@ -134,6 +134,10 @@ pub static frontend_stats: PerCpuArray<FrontendStats, FRONTENDS_MAX> = PerCpuArr
 /// What is known of an interface.
 #[btf_map]
 pub static edges: Array<EdgeState, { EDGES_MAX as usize }> = Array::new();
+
+/// What interfaces are ports of.
+#[btf_map]
+pub static ports: Array<Port, { EDGES_MAX as usize }> = Array::new();
 
 /// Since when interfaces are attached.
 #[btf_map]

@@ -16,7 +16,7 @@ use aya_ebpf::helpers::{
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::fragment::PARKED_LEN_MAX;
-use lb_common::packet::{Header, OFFSET_MAX, Packet, PacketMut, Refused, Summed, ZeroSum};
+use lb_common::packet::{Addressee, Header, OFFSET_MAX, Packet, PacketMut, Refused, Summed, ZeroSum};
 use lb_common::table::{Direction, FlowKey, Tuple};
 
 /// Bytes that are pulled into the linear part: Ethernet, IPv6, a few extension headers, TCP.
@@ -24,6 +24,10 @@ const HEADERS_LEN: u32 = 14 + 40 + 44 + 20;
 
 /// Of `bpf_l4_csum_replace`, enum in include/uapi/linux/bpf.h since Linux 6.16.
 const BPF_F_IPV6: u64 = 1 << 7;
+
+// include/uapi/linux/if_packet.h.
+const PACKET_HOST: u32 = 0;
+const PACKET_OTHERHOST: u32 = 3;
 
 /// Tells the compiler to move a header in words of four bytes instead of bytes.
 ///
@@ -49,6 +53,7 @@ pub unsafe fn copy_words<T>(from: *const u32, to: *mut u32) {
 }
 
 /// The skb of a program run.
+#[derive(Clone, Copy)]
 pub struct Skb(*mut __sk_buff);
 
 impl Skb {
@@ -120,6 +125,16 @@ impl Packet for Skb {
     fn ethertype(&self) -> u16 {
         // SAFETY: see `len`.
         u16::from_be(unsafe { (*self.0).protocol } as u16)
+    }
+
+    #[inline(always)]
+    fn addressee(&self) -> Addressee {
+        // SAFETY: see `len`.
+        match unsafe { (*self.0).pkt_type } {
+            PACKET_HOST => Addressee::Interface,
+            PACKET_OTHERHOST => Addressee::Another,
+            _ => Addressee::Group,
+        }
     }
 
     #[inline(always)]

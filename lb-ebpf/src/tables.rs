@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use lb_common::forward::{Client, Env as _, Event, FlowRef, InsertError, Tables, Work};
+use lb_common::forward::{Client, Env as _, Event, FlowRef, InsertError, Tables, Whose, Work};
 use lb_common::sequence::Sequence;
 use lb_common::table::{
     Affinity, AffinityKey, Backend, Counter, CounterValue, EndpointKey, Flow, FlowKey, FlowState, FrontendKey,
@@ -13,7 +13,7 @@ use lb_common::table::{
 
 use crate::env::{Kernel, embryos_max};
 use crate::maps::{self, FamilyMaps, Source};
-use crate::skb::copy_words;
+use crate::skb::{Skb, copy_words};
 
 const BPF_NOEXIST: u64 = 1;
 const EEXIST: i32 = 17;
@@ -26,9 +26,10 @@ pub fn work<A: FamilyMaps>() -> Option<&'static mut Work<A>> {
     A::work().get_ptr_mut(0).map(|work| unsafe { &mut *work })
 }
 
-/// The maps, and the length of the packet that is being counted.
+/// The maps, and of the packet that is being looked at what is asked or counted beside its headers.
 pub struct Maps {
     pub packet_len: u32,
+    pub skb: Skb,
 }
 
 /// An element of a flow table, as a lookup of this program run found it.
@@ -49,6 +50,7 @@ macro_rules! field {
 }
 
 mod fragments;
+mod ports;
 
 impl<A: Copy> FlowRef<A> for FlowElement<A> {
     #[inline(always)]
@@ -299,6 +301,11 @@ impl<A: FamilyMaps> Tables<A> for Maps {
                 asm!("lock *(u64 *)({word} + 0) |= {bits}", word = in(reg) word, bits = in(reg) bits);
             }
         }
+    }
+
+    #[inline(always)]
+    fn whose_frame(&self) -> Whose {
+        ports::whose_frame(self.skb)
     }
 
     #[inline(always)]

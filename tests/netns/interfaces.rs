@@ -8,7 +8,7 @@ use lb_tests::address::{FAMILIES, vip};
 use lb_tests::deadline::{until, until_true};
 use lb_tests::dial::Dial;
 use lb_tests::lab::{Cni, Setup};
-use lb_tests::netns::run;
+use lb_tests::netns::{Netns, run};
 use lb_tests::scene::{BALANCER, Scene};
 use serde_json::Value;
 
@@ -82,5 +82,97 @@ fn only_interfaces_that_match_are_served() {
     for family in FAMILIES {
         assert_eq!(scene.dial().tcp(vip(family, 101, 80)).who(), Some("b"));
         assert_eq!(other.tcp(vip(family, 101, 80)).who(), Some(BALANCER));
+    }
+}
+
+/// A network beside that of the cluster, on a veth: the second card of a node that is a container itself. Nothing names
+/// its address, and no default route leaves by it.
+struct SecondCard {
+    client: Netns,
+    prefixes: [&'static str; 2],
+}
+
+impl SecondCard {
+    const NAME: &'static str = "lan0";
+
+    fn new(scene: &Scene) -> Self {
+        let client = Netns::create(scene.lab.test, "lan");
+        let (name, prefixes) = (Self::NAME, ["172.31.9.1/24", "2001:db8:31::1/64"]);
+        let node = &scene.lab.node;
+        node.ip(&[
+            format!("link add {name} type veth peer name eth0 netns {}", client.name()),
+            format!("link set {name} up"),
+        ]);
+        client.ip(&[
+            "link set eth0 up",
+            "addr add 172.31.9.2/24 dev eth0",
+            "addr add 2001:db8:31::2/64 dev eth0 nodad",
+        ]);
+        let card = Self { client, prefixes };
+        card.address(scene, "add");
+        card.client.ip(&["route add default via 172.31.9.1"]);
+        card.client.run("ip", &["-6", "route", "add", "default", "via", "2001:db8:31::1"]);
+        card
+    }
+
+    /// Adds or deletes the addresses of the node's end.
+    fn address(&self, scene: &Scene, verb: &str) {
+        for prefix in self.prefixes {
+            scene.lab.node.run("ip", &["addr", verb, prefix, "dev", Self::NAME]);
+        }
+    }
+}
+
+/// Class and reason of an interface, as `show interfaces` has them.
+fn shown(scene: &Scene, name: &str) -> Option<(String, String)> {
+    let told = scene.agent.ask(&["show", "interfaces", "-o", "json"]);
+    let rows: Vec<Value> = serde_json::from_str(&told.stdout).expect("JSON");
+    let row = rows.iter().find(|row| row["name"] == name)?;
+    let text = |field: &str| row[field].as_str().unwrap_or_default().to_owned();
+    Some((text("class"), text("why")))
+}
+
+/// Its clients are strangers, whose packets are left to the routes and to kube-proxy, with endpoints here or elsewhere.
+#[test]
+fn a_veth_with_a_prefix_of_its_own_leads_to_no_pod() {
+    let scene = Scene::start(Setup::new("lannic"));
+    scene.publish("shop", 102, "VIP", &["a"]);
+    let card = SecondCard::new(&scene);
+    let is_alone =
+        || shown(&scene, SecondCard::NAME).filter(|(class, why)| class == "-" && why.contains("prefix of its own"));
+    let (_, why) = until("the veth is left alone", is_alone);
+    assert!(why.contains("172.31.9.1/24"), "{why}");
+    let lan = Dial::from(&card.client);
+    for family in FAMILIES {
+        until_true("the balancer is reached", || lan.tcp(vip(family, 102, 443)).who() == Some(BALANCER));
+        assert_eq!(lan.tcp(vip(family, 102, 80)).who(), Some(BALANCER), "the packet goes where routes lead");
+        assert_eq!(scene.dial().tcp(vip(family, 102, 80)).who(), Some("a"), "pods are served");
+    }
+    // Addresses decide from then on as well, while the agent runs. A connection of a pod does not notice.
+    let mut held = scene.dial().held(vip(FAMILIES[0], 102, 80));
+    card.address(&scene, "del");
+    until("the veth is a pod's", || shown(&scene, SecondCard::NAME).filter(|(class, _)| class == "workload"));
+    card.address(&scene, "add");
+    until("the veth is left alone again", is_alone);
+    held.transfer(1 << 16).expect("the connection goes on");
+    for family in FAMILIES {
+        until_true("the balancer is reached", || lan.tcp(vip(family, 102, 80)).who() == Some(BALANCER));
+    }
+    let (class, why) = shown(&scene, &scene.lab.pod("a").interface).expect("it is there");
+    assert_eq!((class.as_str(), why.as_str()), ("workload", "a veth to another namespace: a pod"));
+}
+
+/// The addresses that CNIs put on the node's end of a pod have no prefix.
+#[test]
+fn a_gateway_on_the_nodes_end_of_a_pod_changes_nothing() {
+    let scene = Scene::start(Setup::new("gateway"));
+    scene.publish("shop", 103, "VIP", &["a"]);
+    let interface = &scene.lab.pod("client").interface;
+    for gateway in ["10.244.1.254/32", "fd00:10:244:1::fe/128", "169.254.7.1/16", "fe80::77/64"] {
+        scene.lab.node.run("ip", &["addr", "add", gateway, "dev", interface]);
+    }
+    assert_eq!(shown(&scene, interface).expect("it is there").0, "workload");
+    for family in FAMILIES {
+        assert_eq!(scene.dial().tcp(vip(family, 103, 80)).who(), Some("a"));
     }
 }

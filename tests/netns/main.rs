@@ -10,6 +10,7 @@ mod endpoints;
 mod flips;
 mod floods;
 mod fragments;
+mod frames;
 mod guard;
 mod headers;
 mod icmp;

@@ -5,6 +5,7 @@ mod affinity;
 mod direct;
 mod flows;
 mod fragments;
+mod frames;
 mod icmp;
 mod lookup;
 mod maglev;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Case> {
         direct::CASES,
         wire::CASES,
         fragments::CASES,
+        frames::CASES,
         icmp::CASES,
     ]
     .concat()

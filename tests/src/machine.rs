@@ -6,8 +6,10 @@ mod kernel;
 use std::collections::BTreeMap;
 
 use lb_agent::dataplane::Tables;
-use lb_common::table::{Counter, Direction, Flow, FlowKey};
+use lb_common::table::{Counter, Direction, Flow, FlowKey, Port};
 use lb_common::verdict::Action;
+
+use crate::packet::BRIDGE_MAC;
 
 pub use host::{ADDRESS_WORDS, HostMachine, PARKED_MAX, Repairs};
 pub use kernel::{EDGE, KernelMachine};
@@ -49,10 +51,17 @@ impl Flows {
     }
 }
 
+/// The test link as a port of nothing.
+pub const UNBRIDGED: Port = Port { ifindex: EDGE, bridge: 0, mac: [0; 6], flags: 0 };
+/// The same as a port of a bridge, of which there is no interface.
+pub const BRIDGED: Port = Port { bridge: 9, mac: BRIDGE_MAC, ..UNBRIDGED };
+
 /// Something that packets can be run through.
 pub trait Machine {
     /// Makes the configuration tables be these.
     fn set_tables(&mut self, tables: &Tables);
+    /// Says what the test link is a port of; nothing until then.
+    fn set_port(&mut self, port: Port);
     /// Runs one packet; what becomes of it, and its bytes afterwards.
     fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>);
     /// What became of the fragments that waited for the one that [`Machine::run`] ran last, in the order in which they went

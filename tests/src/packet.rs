@@ -8,9 +8,17 @@ use std::net::IpAddr;
 pub use build::{ATOMIC_ID, Described, FIRST_LEN, SEQ, cut, icmp_about, lengthened};
 pub use read::{Answer, Read, read};
 
-/// Hardware addresses of the two ends of every test link.
+/// Hardware addresses of the two ends of every test link. The node's is that of the loopback device, which packets of a
+/// test run come in by.
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-pub const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub const NODE_MAC: [u8; 6] = [0; 6];
+/// That of the bridge, where the test link is a port of one.
+pub const BRIDGE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
+/// That of somebody behind another port.
+pub const NEIGHBOUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
+/// Those of everybody, and of a group.
+pub const BROADCAST_MAC: [u8; 6] = [0xff; 6];
+pub const MULTICAST_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
 /// The transport of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

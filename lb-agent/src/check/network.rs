@@ -63,7 +63,7 @@ fn tcx(answer: Result<Vec<AttachedProgram>, Error>) -> Finding {
 /// What `auto` makes of the interfaces, as far as it can be told without a Node object.
 fn classes(interfaces: &Interfaces) -> Finding {
     let rules = InterfaceRules { workload: Globs::Auto, uplink: Globs::Auto };
-    let links = interfaces.wanted(&rules, &BTreeSet::new());
+    let links = interfaces.wanted(&interfaces.judged(&rules, &BTreeSet::new()));
     let names = |class| {
         let names: Vec<_> = links.values().filter(|link| link.class == class).map(|link| link.name.as_str()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(" ") }

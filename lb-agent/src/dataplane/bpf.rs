@@ -8,7 +8,7 @@ use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_common::addr::{Addr, Family};
 use lb_common::flow::{Timeouts as Ticks, is_expired, quiet_jiffies};
-use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner, Scopes};
+use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner, Port, Scopes};
 
 use super::ages::{begins_to_balance, is_evicting};
 use super::garbage::{self, Garbage, Walk};
@@ -113,6 +113,11 @@ impl BpfDataplane {
             self.give_program(attachment)?;
         }
         Ok(())
+    }
+
+    /// Says what interfaces are ports of, before programs ask.
+    pub fn set_ports(&self, ports: &[Port]) -> Result<(), Error> {
+        self.maps.set_ports(ports)
     }
 
     /// Detaches everything from an interface.

@@ -30,6 +30,9 @@ pub struct Link {
     pub class: Class,
 }
 
+/// A hardware address.
+pub type Mac = [u8; 6];
+
 /// A program on a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attachment {

@@ -10,8 +10,8 @@ use lb_common::addr::Addr;
 use lb_common::sequence::Sequence;
 use lb_common::table::{
     Affinity, AffinityKey, Counter, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Role, SourceRange, SourceRangeKey,
-    TableType, edge_index, name,
+    FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Port, Role, SourceRange,
+    SourceRangeKey, TableType, edge_index, name,
 };
 use zerocopy::FromBytes;
 
@@ -258,6 +258,7 @@ pub struct Maps {
     counters: OwnedFd,
     frontend_stats: OwnedFd,
     edges: OwnedFd,
+    ports: OwnedFd,
     owner: OwnedFd,
     pub ages: Ages,
     /// Possible CPUs.
@@ -275,6 +276,7 @@ impl Maps {
             counters: open_pin(directory, name::COUNTERS)?,
             frontend_stats: open_pin(directory, name::FRONTEND_STATS)?,
             edges: open_pin(directory, name::EDGES)?,
+            ports: open_pin(directory, name::PORTS)?,
             owner: open_pin(directory, name::OWNER)?,
             ages: Ages::open(directory)?,
             cpus,
@@ -313,6 +315,17 @@ impl Maps {
         let any = EdgeState { hairpins: 1, client_ports: u64::MAX };
         sys::update_array(self.edges.as_fd(), edge_index(edge), &any)
             .map_err(|source| Error::Kernel { what: format!("writing element {edge} of table edges"), source })
+    }
+
+    /// Makes the table say what interfaces are ports of.
+    pub fn set_ports(&self, ports: &[Port]) -> Result<(), Error> {
+        for port in ports {
+            sys::update_array(self.ports.as_fd(), edge_index(port.ifindex), port).map_err(|source| Error::Kernel {
+                what: format!("writing element {} of table ports", port.ifindex),
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     /// Whose dataplane this is.

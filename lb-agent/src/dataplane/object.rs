@@ -14,7 +14,7 @@ use aya_obj::generated::bpf_map_type::{
 use lb_common::table::{
     AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Endpoint, EndpointKey, Evictions,
     Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner,
-    POOL_ELEMENTS_MAX, PoolElement, RejectBucket, Scopes, SourceRange, SourceRangeKey, name,
+    POOL_ELEMENTS_MAX, PoolElement, Port, RejectBucket, Scopes, SourceRange, SourceRangeKey, name,
 };
 
 use super::addresses::address_words;
@@ -57,7 +57,7 @@ pub const fn pool_elements(sizes: &Sizes) -> u32 {
 }
 
 /// Every pinned map with the shape that this version wants.
-fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 27] {
+fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 28] {
     type V4 = [u8; 4];
     type V6 = [u8; 16];
     let (hash, lru) = (BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32);
@@ -88,6 +88,7 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 27] {
         (name::COUNTERS, shape::<u32, CounterValue>(per_cpu, COUNTERS_MAX, 0)),
         (name::FRONTEND_STATS, shape::<u32, FrontendStats>(per_cpu, scopes_max(sizes), 0)),
         (name::EDGES, shape::<u32, EdgeState>(array, EDGES_MAX, 0)),
+        (name::PORTS, shape::<u32, Port>(array, EDGES_MAX, 0)),
         (name::EDGE_AGES, shape::<u32, EdgeAge>(array, EDGES_MAX, 0)),
         (name::FRONTEND_AGES, shape::<u32, FrontendAge>(array, scopes_max(sizes), 0)),
         (name::EVICTIONS, shape::<u32, Evictions>(array, 2, 0)),
@@ -97,7 +98,7 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 27] {
 }
 
 /// The names of all pinned maps.
-pub fn map_names() -> [&'static str; 27] {
+pub fn map_names() -> [&'static str; 28] {
     wanted(&Sizes::default()).map(|(name, _)| name)
 }
 

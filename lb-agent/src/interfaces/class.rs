@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Globs, Kind, LinkFacts};
+use super::{Globs, InterfaceAddress, Kind, LinkFacts, Why};
 use crate::dataplane::links::Class;
 use crate::interfaces::facts::Peer;
 
@@ -18,74 +18,131 @@ pub struct InterfaceRules {
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
     pub links: &'a BTreeMap<u32, LinkFacts>,
-    pub addresses: &'a BTreeMap<u32, BTreeSet<IpAddr>>,
+    pub addresses: &'a BTreeMap<u32, BTreeSet<InterfaceAddress>>,
     /// Links that a default route leaves by.
     pub default_routes: &'a BTreeSet<u32>,
     /// Addresses of this node's Node object; empty where there is none.
     pub node_addresses: &'a BTreeSet<IpAddr>,
 }
 
-/// The class of a link; `None`: it is left alone.
+/// The class of a link, and the rule that decided it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// `None`: it is left alone.
+    pub class: Option<Class>,
+    pub why: Why,
+}
+
+impl Judgement {
+    const fn uplink(why: Why) -> Self {
+        Self { class: Some(Class::Uplink), why }
+    }
+
+    const fn workload(why: Why) -> Self {
+        Self { class: Some(Class::Workload), why }
+    }
+
+    const fn left_alone(why: Why) -> Self {
+        Self { class: None, why }
+    }
+}
+
+/// Judges a link.
 ///
 /// Uplink beats workload where both match. A bridge port is what its bridge is, unless it is named itself.
-pub fn classify(link: &LinkFacts, around: &Surroundings<'_>, rules: &InterfaceRules) -> Option<Class> {
+pub fn classify(link: &LinkFacts, around: &Surroundings<'_>, rules: &InterfaceRules) -> Judgement {
     if link.kind == Kind::Loopback {
-        return None;
+        return Judgement::left_alone(Why::Loopback);
     }
-    if is_uplink(link, around, &rules.uplink) {
-        return Some(Class::Uplink);
+    if let Some(why) = uplink(link, around, &rules.uplink) {
+        return Judgement::uplink(why);
     }
-    if let Globs::Names(names) = &rules.workload {
-        return if names.matches(&link.name) { Some(Class::Workload) } else { by_bridge(link, around, rules) };
+    match &rules.workload {
+        Globs::Names(names) if names.matches(&link.name) => return Judgement::workload(Why::NamedWorkload),
+        Globs::Names(_) | Globs::None | Globs::Auto => {}
     }
-    if let Some(class) = by_bridge(link, around, rules) {
-        return Some(class);
+    if let Some(bridge) = bridge_of(link, around).filter(|bridge| uplink(bridge, around, &rules.uplink).is_some()) {
+        return Judgement::uplink(Why::PortOfUplink(bridge.name.clone()));
     }
-    // What faces the network is no workload, whether or not uplinks are served.
-    let is_auto = matches!(rules.workload, Globs::Auto);
-    (is_auto && leads_to_pod(link, around) && !faces_network(link, around)).then_some(Class::Workload)
+    match rules.workload {
+        Globs::Names(_) => Judgement::left_alone(Why::OthersNamed),
+        Globs::None => Judgement::left_alone(Why::NoneWanted),
+        // What faces the network is no workload, whether or not uplinks are served.
+        Globs::Auto => match network(link, around).map_or_else(|| pod(link, around), Err) {
+            Ok(why) => Judgement::workload(why),
+            Err(why) => Judgement::left_alone(why),
+        },
+    }
 }
 
-fn is_uplink(link: &LinkFacts, around: &Surroundings<'_>, rule: &Globs) -> bool {
+fn uplink(link: &LinkFacts, around: &Surroundings<'_>, rule: &Globs) -> Option<Why> {
     match rule {
-        Globs::None => false,
-        Globs::Names(names) => names.matches(&link.name),
-        Globs::Auto => holds_node_address(link, around),
+        Globs::None => None,
+        Globs::Names(names) => names.matches(&link.name).then_some(Why::NamedUplink),
+        Globs::Auto => node_address(link, around),
     }
-}
-
-/// A port of a bridge that is an uplink is one as well.
-fn by_bridge(link: &LinkFacts, around: &Surroundings<'_>, rules: &InterfaceRules) -> Option<Class> {
-    let bridge = bridge_of(link, around)?;
-    is_uplink(bridge, around, &rules.uplink).then_some(Class::Uplink)
 }
 
 fn bridge_of<'a>(link: &LinkFacts, around: &Surroundings<'a>) -> Option<&'a LinkFacts> {
-    around.links.get(&link.controller?).filter(|controller| controller.kind == Kind::Bridge)
+    controller_of(link, around).filter(|controller| controller.kind == Kind::Bridge)
 }
 
-/// A veth with its other end in another namespace, or a tap that no VPN uses: the ends of pods and virtual machines.
-fn leads_to_pod(link: &LinkFacts, around: &Surroundings<'_>) -> bool {
+fn controller_of<'a>(link: &LinkFacts, around: &Surroundings<'a>) -> Option<&'a LinkFacts> {
+    around.links.get(&link.controller?)
+}
+
+/// Whether a link leads to a pod or a virtual machine, as far as it tells itself; or why it does not.
+fn pod(link: &LinkFacts, around: &Surroundings<'_>) -> Result<Why, Why> {
     match link.kind {
-        Kind::Veth => link.peer == Peer::OtherNamespace,
-        // A tap with an address of its own ends here: a VPN.
-        Kind::Tap => link.controller.is_some() || around.addresses.get(&link.ifindex).is_none_or(BTreeSet::is_empty),
-        Kind::Loopback | Kind::Hardware | Kind::Bridge | Kind::Other => false,
+        Kind::Veth if link.peer == Peer::OtherNamespace => Ok(Why::Pod),
+        Kind::Veth => Err(Why::PeerHere),
+        Kind::Tap => {
+            // One with an address of its own ends here: a VPN.
+            let address = around.addresses.get(&link.ifindex).and_then(BTreeSet::first);
+            let address = address.filter(|_| bridge_of(link, around).is_none());
+            address.map_or(Ok(Why::VirtualMachine), |address| Err(Why::TapAddress(*address)))
+        }
+        Kind::Loopback | Kind::Hardware | Kind::Bridge | Kind::Vrf | Kind::Other => Err(Why::NoPod),
     }
 }
 
-fn faces_network(link: &LinkFacts, around: &Surroundings<'_>) -> bool {
-    holds_node_address(link, around) || bridge_of(link, around).is_some_and(|bridge| holds_node_address(bridge, around))
+/// Whether a link faces the network, by itself or as a part of what does.
+fn network(link: &LinkFacts, around: &Surroundings<'_>) -> Option<Why> {
+    if let Some(why) = node_address(link, around) {
+        return Some(why);
+    }
+    // Cards are ports of nothing but bonds and teams; bridges are asked below.
+    if let Some(bond) = controller_of(link, around).filter(|controller| controller.kind == Kind::Hardware) {
+        return Some(Why::PortOfCard(bond.name.clone()));
+    }
+    if let Some(bridge) = bridge_of(link, around).filter(|bridge| node_address(bridge, around).is_some()) {
+        return Some(Why::PortOfUplink(bridge.name.clone()));
+    }
+    let is_upper = |upper: &&LinkFacts| upper.lower == Some(link.ifindex) && node_address(upper, around).is_some();
+    around.links.values().find(is_upper).map(|upper| Why::LowerOf(upper.name.clone()))
 }
 
 /// Whether an address of the node is on this link: one that the Node object names, the one that a default route
 /// leaves by, or any on a network card. The gateway addresses that a CNI puts on a pod's veth or on its bridge, and
 /// those on tunnels, are none.
-fn holds_node_address(link: &LinkFacts, around: &Surroundings<'_>) -> bool {
-    let addresses = around.addresses.get(&link.ifindex);
-    let is_named = addresses.is_some_and(|addresses| !addresses.is_disjoint(around.node_addresses));
-    let has_address = addresses.is_some_and(|addresses| !addresses.is_empty());
-    is_named || around.default_routes.contains(&link.ifindex) || (link.kind == Kind::Hardware && has_address)
+fn node_address(link: &LinkFacts, around: &Surroundings<'_>) -> Option<Why> {
+    let none = BTreeSet::new();
+    let addresses = around.addresses.get(&link.ifindex).unwrap_or(&none);
+    if let Some(named) = addresses.iter().find(|address| around.node_addresses.contains(&address.ip)) {
+        return Some(Why::NodeAddress(named.ip));
+    }
+    if around.default_routes.contains(&link.ifindex) {
+        return Some(Why::DefaultRoute);
+    }
+    match link.kind {
+        Kind::Hardware if !addresses.is_empty() => Some(Why::Card),
+        // Of a node that is a container itself, network cards are veths. The node's end of a pod has no address, or one
+        // that nobody shares its prefix with: the gateway's.
+        Kind::Veth if link.peer == Peer::OtherNamespace && bridge_of(link, around).is_none() => {
+            addresses.iter().find(|address| address.has_prefix()).map(|prefix| Why::Prefix(*prefix))
+        }
+        Kind::Loopback | Kind::Hardware | Kind::Veth | Kind::Tap | Kind::Bridge | Kind::Vrf | Kind::Other => None,
+    }
 }
 
 #[cfg(test)]
@@ -96,13 +153,19 @@ mod tests {
     /// its veth, a veth within the namespace, a virtual machine, a VPN, a tunnel.
     struct Machine {
         links: BTreeMap<u32, LinkFacts>,
-        addresses: BTreeMap<u32, BTreeSet<IpAddr>>,
+        addresses: BTreeMap<u32, BTreeSet<InterfaceAddress>>,
         default_routes: BTreeSet<u32>,
         node_addresses: BTreeSet<IpAddr>,
     }
 
     fn link(ifindex: u32, name: &str, kind: Kind) -> LinkFacts {
-        LinkFacts { ifindex, name: name.into(), kind, peer: Peer::Here, controller: None }
+        LinkFacts { ifindex, name: name.into(), kind, peer: Peer::Here, controller: None, lower: None, mac: None }
+    }
+
+    fn address(text: &str) -> InterfaceAddress {
+        let (ip, prefix_len) = text.split_once('/').expect("an address with its length");
+        let ip: IpAddr = ip.parse().expect("an address");
+        InterfaceAddress::new(ip, prefix_len.parse().expect("a length"))
     }
 
     fn node() -> Machine {
@@ -121,14 +184,14 @@ mod tests {
             link(30, "vxlan30", Kind::Other),
         ];
         let addresses = [
-            (1, "127.0.0.1"),
-            (2, "192.168.0.2"),
-            (10, "10.1.0.1"),
-            (20, "10.2.0.1"),
-            (23, "172.16.0.9"),
-            (30, "10.1.0.0"),
+            (1, "127.0.0.1/8"),
+            (2, "192.168.0.2/24"),
+            (10, "10.1.0.1/24"),
+            (20, "10.2.0.1/32"),
+            (23, "172.16.0.9/24"),
+            (30, "10.1.0.0/32"),
         ];
-        let addresses = addresses.map(|(ifindex, addr)| (ifindex, [addr.parse().expect("an address")].into()));
+        let addresses = addresses.map(|(ifindex, addr)| (ifindex, [address(addr)].into()));
         Machine {
             links: links.into_iter().map(|link| (link.ifindex, link)).collect(),
             addresses: addresses.into(),
@@ -138,6 +201,15 @@ mod tests {
     }
 
     fn classes(node: &Machine, workload: &str, uplink: &str) -> (Vec<String>, Vec<String>) {
+        let judged = judged(node, workload, uplink);
+        let of = |class| {
+            let links = node.links.values().filter(|link| judged[&link.ifindex].class == Some(class));
+            links.map(|link| link.name.clone()).collect()
+        };
+        (of(Class::Workload), of(Class::Uplink))
+    }
+
+    fn judged(node: &Machine, workload: &str, uplink: &str) -> BTreeMap<u32, Judgement> {
         let rules =
             InterfaceRules { workload: workload.parse().expect("globs"), uplink: uplink.parse().expect("globs") };
         let around = Surroundings {
@@ -146,11 +218,14 @@ mod tests {
             default_routes: &node.default_routes,
             node_addresses: &node.node_addresses,
         };
-        let of = |class| {
-            let links = node.links.values().filter(|link| classify(link, &around, &rules) == Some(class));
-            links.map(|link| link.name.clone()).collect()
-        };
-        (of(Class::Workload), of(Class::Uplink))
+        node.links.values().map(|link| (link.ifindex, classify(link, &around, &rules))).collect()
+    }
+
+    /// What `auto` makes of one link, in one line.
+    fn told(node: &Machine, ifindex: u32) -> String {
+        let judged = judged(node, "auto", "none");
+        let Judgement { class, why } = &judged[&ifindex];
+        format!("{}: {why}", class.map_or("-", Class::name))
     }
 
     #[test]
@@ -190,8 +265,9 @@ mod tests {
             assert!(!workloads.contains(&"eth0".into()), "--uplink-interfaces={uplink}");
             assert_eq!(uplinks.contains(&"eth0".into()), uplink == "auto");
         }
-        // Without a default route the Node object tells.
+        // Without a default route and a prefix the Node object tells.
         node.default_routes.clear();
+        node.addresses.insert(2, [address("192.168.0.2/32")].into());
         assert!(classes(&node, "auto", "auto").0.contains(&"eth0".into()));
         node.node_addresses = ["192.168.0.2".parse().expect("an address")].into();
         assert!(classes(&node, "auto", "auto").1.contains(&"eth0".into()));
@@ -217,8 +293,81 @@ mod tests {
     fn port_of_a_bond_is_not_asked() {
         let mut node = node();
         node.links.insert(40, link(40, "bond0", Kind::Hardware));
-        node.addresses.insert(40, ["192.168.0.3".parse().expect("an address")].into());
+        node.addresses.insert(40, [address("192.168.0.3/24")].into());
         node.links.insert(3, LinkFacts { controller: Some(40), ..link(3, "eth1", Kind::Hardware) });
         assert_eq!(classes(&node, "auto", "auto").1, ["eth0", "bond0"]);
+    }
+
+    /// A second card of a node that is a container: no default route, and the Node object does not name it.
+    #[test]
+    fn veth_with_a_prefix_of_its_own_is_no_workload() {
+        for (addresses, is_pod) in [
+            (vec![], true),
+            (vec!["10.244.0.1/32"], true),
+            (vec!["fd44::1/128", "10.244.0.1/32"], true),
+            (vec!["172.31.0.1/24"], false),
+            (vec!["172.31.0.1/31"], false),
+            (vec!["2001:db8::1/64"], false),
+            (vec!["10.244.0.1/32", "fd44::1/127"], false),
+        ] {
+            let mut node = node();
+            node.addresses.insert(20, addresses.iter().map(|text| address(text)).collect());
+            let (workloads, uplinks) = classes(&node, "auto", "auto");
+            let found = (workloads.contains(&"ptp20".into()), uplinks.contains(&"ptp20".into()));
+            assert_eq!(found, (is_pod, !is_pod), "{addresses:?}");
+            assert_eq!(classes(&node, "auto", "none").0.contains(&"ptp20".into()), is_pod, "{addresses:?}");
+            // The operator's word counts more.
+            assert!(classes(&node, "ptp*", "none").0.contains(&"ptp20".into()));
+        }
+    }
+
+    /// Addresses of a port are nobody's: what the bridge is counts.
+    #[test]
+    fn a_prefix_on_a_port_of_a_bridge_says_nothing() {
+        let mut node = node();
+        node.addresses.insert(11, [address("10.1.0.9/24")].into());
+        node.addresses.insert(12, [address("10.1.0.9/24")].into());
+        assert_eq!(classes(&node, "auto", "auto").0, ["veth11", "tap12", "ptp20", "tap22"]);
+        // A VRF is no bridge.
+        node.links.insert(10, link(10, "vrf10", Kind::Vrf));
+        assert_eq!(classes(&node, "auto", "none").0, ["ptp20", "tap22"]);
+    }
+
+    /// Of a node in a container, a bond's ports and the lower links of VLANs are veths as well, without an address.
+    #[test]
+    fn veth_under_a_card_is_no_workload() {
+        let mut node = node();
+        node.links.insert(40, link(40, "bond0", Kind::Hardware));
+        node.links.insert(41, LinkFacts { controller: Some(40), ..LinkFacts::pod_veth(41, "eth41") });
+        node.links.insert(42, LinkFacts::pod_veth(42, "eth42"));
+        node.links.insert(43, LinkFacts { lower: Some(42), ..link(43, "eth42.5", Kind::Hardware) });
+        assert_eq!(told(&node, 41), "-: a port of bond0: a network card, no pod");
+        assert_eq!(told(&node, 42), "workload: a veth to another namespace: a pod");
+        node.addresses.insert(43, [address("172.31.0.1/24")].into());
+        assert_eq!(told(&node, 42), "-: eth42.5 is made on it: a network card, no pod");
+    }
+
+    #[test]
+    fn every_judgement_says_why() {
+        let mut node = node();
+        node.addresses.insert(20, [address("10.2.0.1/24")].into());
+        for (ifindex, expected) in [
+            (1, "-: the loopback"),
+            (2, "-: a default route leaves by it: the network"),
+            (3, "-: neither a veth nor a tap"),
+            (11, "workload: a veth to another namespace: a pod"),
+            (20, "-: it has a prefix of its own, 10.2.0.1/24: a network, no pod"),
+            (21, "-: a veth with both ends here"),
+            (22, "workload: a tap without an address: a virtual machine"),
+            (23, "-: a tap with an address, 172.16.0.9/24: a VPN, no pod"),
+        ] {
+            assert_eq!(told(&node, ifindex), expected);
+        }
+        node.node_addresses = ["10.1.0.1".parse().expect("an address")].into();
+        assert_eq!(told(&node, 11), "-: a port of cni0, which leads to the network");
+        let named = judged(&node, "ptp*", "eth0");
+        assert_eq!([&named[&20].why, &named[&2].why], [&Why::NamedWorkload, &Why::NamedUplink]);
+        assert_eq!(named[&22].why, Why::OthersNamed);
+        assert_eq!(judged(&node, "none", "none")[&11].why, Why::NoneWanted);
     }
 }

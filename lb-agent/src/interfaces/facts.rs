@@ -1,6 +1,11 @@
 //! What netlink says about one link, reduced to what decides its class.
 
+use std::fmt;
+use std::net::IpAddr;
+
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+
+use crate::dataplane::links::Mac;
 
 /// A link, as far as its class depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +16,34 @@ pub struct LinkFacts {
     pub peer: Peer,
     /// The link that this one is a port of: a bridge, a bond, a VRF (`IFLA_MASTER`).
     pub controller: Option<u32>,
+    /// The link that this one is made on: of a VLAN, a macvlan, an ipvlan (`IFLA_LINK`).
+    pub lower: Option<u32>,
+    /// The hardware address, where it has one of six bytes.
+    pub mac: Option<Mac>,
+}
+
+/// An address of this node, with the length of the prefix that it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceAddress {
+    pub ip: IpAddr,
+    pub prefix_len: u8,
+}
+
+impl InterfaceAddress {
+    pub fn new(ip: impl Into<IpAddr>, prefix_len: u8) -> Self {
+        Self { ip: ip.into(), prefix_len }
+    }
+
+    /// Whether others are in its prefix: it is no /32 or /128.
+    pub const fn has_prefix(&self) -> bool {
+        self.prefix_len < if self.ip.is_ipv4() { 32 } else { 128 }
+    }
+}
+
+impl fmt::Display for InterfaceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix_len)
+    }
 }
 
 /// Where the other end of a link is (`IFLA_LINK_NETNSID` is there for another namespace).
@@ -30,6 +63,7 @@ pub enum Kind {
     /// The host side of a virtual machine, or a VPN.
     Tap,
     Bridge,
+    Vrf,
     /// Tunnels, dummies and all others.
     Other,
 }
@@ -37,12 +71,14 @@ pub enum Kind {
 impl LinkFacts {
     /// `None` for a message without a name, which the kernel does not send.
     pub fn from_message(message: &LinkMessage) -> Option<Self> {
-        let (mut name, mut controller, mut peer) = (None, None, Peer::Here);
+        let (mut name, mut controller, mut lower, mut mac, mut peer) = (None, None, None, None, Peer::Here);
         let mut info: &[LinkInfo] = &[];
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(text) => name = Some(text.clone()),
                 LinkAttribute::Controller(index) => controller = Some(*index),
+                LinkAttribute::Address(bytes) => mac = Mac::try_from(bytes.as_slice()).ok(),
+                LinkAttribute::Link(index) => lower = Some(*index),
                 LinkAttribute::LinkNetNsId(_) => peer = Peer::OtherNamespace,
                 LinkAttribute::LinkInfo(list) => info = list,
                 _ => {}
@@ -54,12 +90,22 @@ impl LinkFacts {
         } else {
             kind(info, header.link_layer_type)
         };
-        Some(Self { ifindex: header.index, name: name?, kind, peer, controller })
+        // The other end of a veth is named alike, and nothing in another namespace is a link of this one.
+        let lower = lower.filter(|_| kind == Kind::Hardware && peer == Peer::Here);
+        Some(Self { ifindex: header.index, name: name?, kind, peer, controller, lower, mac })
     }
 
     #[cfg(test)]
     pub fn pod_veth(ifindex: u32, name: &str) -> Self {
-        Self { ifindex, name: name.into(), kind: Kind::Veth, peer: Peer::OtherNamespace, controller: None }
+        Self {
+            ifindex,
+            name: name.into(),
+            kind: Kind::Veth,
+            peer: Peer::OtherNamespace,
+            controller: None,
+            lower: None,
+            mac: None,
+        }
     }
 }
 
@@ -80,6 +126,7 @@ fn kind(info: &[LinkInfo], layer: LinkLayerType) -> Kind {
         ) => Kind::Hardware,
         (Some(InfoKind::Veth), _) => Kind::Veth,
         (Some(InfoKind::Bridge), _) => Kind::Bridge,
+        (Some(InfoKind::Vrf), _) => Kind::Vrf,
         // A tun device without an Ethernet header is a VPN's.
         (Some(InfoKind::Tun), LinkLayerType::Ether) => Kind::Tap,
         _ => Kind::Other,
@@ -108,12 +155,26 @@ mod tests {
             (LinkLayerType::Ether, Some(InfoKind::Tun), Kind::Tap),
             (LinkLayerType::None, Some(InfoKind::Tun), Kind::Other),
             (LinkLayerType::Ether, Some(InfoKind::Bridge), Kind::Bridge),
+            (LinkLayerType::Ether, Some(InfoKind::Vrf), Kind::Vrf),
             (LinkLayerType::Ether, Some(InfoKind::Vxlan), Kind::Other),
             (LinkLayerType::Ether, Some(InfoKind::Dummy), Kind::Other),
         ] {
             let facts = LinkFacts::from_message(&message(layer, info.clone())).expect("it has a name");
             assert_eq!(facts.kind, expected, "{info:?}");
         }
+    }
+
+    #[test]
+    fn reads_what_a_link_is_made_on() {
+        let lower = |kind, more: &[LinkAttribute]| {
+            let mut message = message(LinkLayerType::Ether, Some(kind));
+            message.attributes.push(LinkAttribute::Link(2));
+            message.attributes.extend_from_slice(more);
+            LinkFacts::from_message(&message).expect("it has a name").lower
+        };
+        assert_eq!([lower(InfoKind::Vlan, &[]), lower(InfoKind::MacVlan, &[])], [Some(2); 2]);
+        assert_eq!(lower(InfoKind::Veth, &[]), None);
+        assert_eq!(lower(InfoKind::IpVlan, &[LinkAttribute::LinkNetNsId(0)]), None);
     }
 
     #[test]
@@ -124,6 +185,12 @@ mod tests {
         message.attributes.extend([LinkAttribute::LinkNetNsId(0), LinkAttribute::Controller(3)]);
         let away = LinkFacts::from_message(&message).expect("it has a name");
         assert_eq!((away.peer, away.controller), (Peer::OtherNamespace, Some(3)));
+        assert_eq!((away.lower, away.mac), (None, None));
+        message.attributes.push(LinkAttribute::Address(vec![2, 0, 0, 0, 0, 9]));
+        assert_eq!(LinkFacts::from_message(&message).and_then(|facts| facts.mac), Some([2, 0, 0, 0, 0, 9]));
+        // Of a tunnel, the address has four bytes.
+        message.attributes.push(LinkAttribute::Address(vec![192, 0, 2, 1]));
+        assert_eq!(LinkFacts::from_message(&message).and_then(|facts| facts.mac), None);
         message.attributes.clear();
         assert_eq!(LinkFacts::from_message(&message), None);
     }

@@ -14,7 +14,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::{AsyncSocket as _, SocketAddr};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
-use super::{Event, LinkFacts};
+use super::{Event, InterfaceAddress, LinkFacts};
 
 /// Bytes of events that the kernel keeps for us; some thousands of links may come at once. Beyond it we list again.
 const EVENT_BUFFER_BYTES: usize = 1 << 20;
@@ -149,11 +149,11 @@ fn is_link(message: &LinkMessage) -> bool {
 }
 
 /// The address of this node in a message; link-local ones say nothing about what an interface leads to.
-fn address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
+fn address(message: &AddressMessage) -> Option<(u32, InterfaceAddress)> {
     let mut found = None;
     for attribute in &message.attributes {
         match attribute {
-            // On a point-to-point link `Address` is the other end.
+            // On a point-to-point link `Address` is the other end, and the prefix is that one's.
             AddressAttribute::Local(addr) => found = Some(*addr),
             AddressAttribute::Address(addr) if found.is_none() => found = Some(*addr),
             _ => {}
@@ -163,7 +163,8 @@ fn address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
-    found.filter(|addr| !is_link_local(addr)).map(|addr| (message.header.index, addr))
+    let addr = found.filter(|addr| !is_link_local(addr))?;
+    Some((message.header.index, InterfaceAddress::new(addr, message.header.prefix_len)))
 }
 
 fn is_default(route: &RouteMessage) -> bool {

@@ -2,20 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use lb_common::table::name;
+use lb_common::table::{Port, name};
 
 use super::attach::{Attach, Trust, reconcile};
 use super::outlook::Outlook;
 use super::timetable::{Due, Timetable};
+use crate::ask::Judgements;
 use crate::config::Config;
 use crate::controller::{Controller, Outcome, Reclaim, Step};
 use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Class, Link};
 use crate::dataplane::{Error, give_back_memory};
 use crate::guard::Keeper;
-use crate::interfaces::{Event, InterfaceRules, Interfaces};
+use crate::interfaces::{Event, InterfaceRules, Interfaces, Judgement};
 use crate::metrics::Metrics;
 use crate::model::{Change, Warning};
 use crate::status::{Behind, Readiness, Status};
@@ -32,10 +35,13 @@ pub struct Agent<D> {
     dataplane: D,
     controller: Controller,
     interfaces: Interfaces,
+    /// What the tables say of ports.
+    ports: Vec<Port>,
     /// Links that went since the last turn: an index may have been taken by another link already.
     gone: BTreeSet<u32>,
     rules: InterfaceRules,
     node_name: String,
+    pin_path: PathBuf,
     phase: Phase,
     timetable: Timetable,
     outlook: Outlook,
@@ -63,9 +69,11 @@ impl<D: Attach> Agent<D> {
             dataplane,
             controller,
             interfaces: Interfaces::default(),
+            ports: Vec::new(),
             gone: BTreeSet::new(),
             rules: config.interfaces.clone(),
             node_name: config.policy.node_name.clone(),
+            pin_path: config.dataplane.pin_path.clone(),
             phase: Phase::Filling,
             timetable: Timetable::new(config.times, now),
             outlook: Outlook::new(config),
@@ -218,7 +226,7 @@ impl<D: Attach> Agent<D> {
                 self.timetable.succeeded(now);
                 self.status.readiness = Readiness::NotReady("waiting for the first list of the interfaces".into());
             }
-            Phase::Filling => match self.dataplane.activate() {
+            Phase::Filling => match self.activate() {
                 Ok(()) => {
                     self.timetable.succeeded(now);
                     self.phase = Phase::Forwarding;
@@ -232,6 +240,14 @@ impl<D: Attach> Agent<D> {
                 }
             },
         }
+    }
+
+    /// Lets programs of this version look at the tables, which say before what interfaces are ports of.
+    fn activate(&mut self) -> Result<(), Error> {
+        let ports = self.interfaces.ports();
+        self.dataplane.set_ports(&ports)?;
+        self.ports = ports;
+        self.dataplane.activate()
     }
 
     fn tell_ready(&mut self) {
@@ -263,12 +279,15 @@ impl<D: Attach> Agent<D> {
         if self.controller.follow_addresses(self.interfaces.addresses()) {
             self.timetable.changed(now);
         }
-        let wanted = self.interfaces.wanted(&self.rules, &self.node_addresses());
+        let judged = self.interfaces.judged(&self.rules, &self.node_addresses());
+        self.tell_judgements(&judged);
+        let wanted = self.interfaces.wanted(&judged);
         let pods = self.links_of_pods(&wanted);
         if let Some(guard) = self.controller.guard_mut() {
             guard.follow_links(pods);
         }
-        match reconcile(&mut self.dataplane, &wanted, trust) {
+        let unwritten = usize::from(!self.tell_ports(trust));
+        match reconcile(&mut self.dataplane, &wanted, trust) + unwritten {
             0 => self.timetable.links_succeeded(),
             _ => self.timetable.links_failed(now),
         }
@@ -286,6 +305,30 @@ impl<D: Attach> Agent<D> {
         }
         if has_changed {
             self.tell_warnings();
+        }
+    }
+
+    /// Keeps what the tables say of ports in step. False where it is to be tried again.
+    fn tell_ports(&mut self, trust: Trust) -> bool {
+        let ports = self.interfaces.ports();
+        if trust == Trust::Believe && ports == self.ports {
+            return true;
+        }
+        match self.dataplane.set_ports(&ports) {
+            Ok(()) => self.ports = ports,
+            Err(error) => {
+                tracing::warn!(%error, "which interfaces are ports of a bridge was not written, tried again later");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn tell_judgements(&mut self, judged: &BTreeMap<u32, Judgement>) {
+        let why = judged.iter().map(|(ifindex, judgement)| (*ifindex, judgement.why.to_string())).collect();
+        let judgements = Judgements { pin_path: self.pin_path.clone(), why };
+        if *self.status.judgements != judgements {
+            self.status.judgements = Arc::new(judgements);
         }
     }
 

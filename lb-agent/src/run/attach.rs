@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lb_common::table::Port;
+
 use crate::dataplane::bpf::BpfDataplane;
 use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Ahead, Class, Link};
@@ -11,6 +13,8 @@ use crate::dataplane::{Dataplane, Error};
 pub trait Attach: Dataplane {
     /// Gives what is attached already the programs and tables of this version. Once, when the tables are filled.
     fn activate(&mut self) -> Result<(), Error>;
+    /// Says what interfaces are ports of.
+    fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error>;
     /// Attaches an interface; one that is attached already in this class is looked after.
     fn attach(&mut self, link: &Link) -> Result<(), Error>;
     fn detach(&mut self, ifindex: u32) -> Result<(), Error>;
@@ -27,6 +31,10 @@ pub trait Attach: Dataplane {
 impl Attach for BpfDataplane {
     fn activate(&mut self) -> Result<(), Error> {
         Self::activate(self)
+    }
+
+    fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error> {
+        Self::set_ports(self, ports)
     }
 
     fn attach(&mut self, link: &Link) -> Result<(), Error> {

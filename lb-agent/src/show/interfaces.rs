@@ -1,13 +1,14 @@
 //! Interfaces: where programs are attached, and what else is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::ask::Judgements;
 use crate::dataplane::Hook;
 use crate::dataplane::links::{Ahead, Attachment};
 use crate::dataplane::pins::Pins;
-use crate::interfaces::{Interfaces, Kind, LinkFacts, watch};
+use crate::interfaces::{Globs, InterfaceRules, Interfaces, Judgement, Kind, LinkFacts, watch};
 use crate::render::Row;
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -20,28 +21,45 @@ pub struct InterfaceRow {
     pub hooks: Vec<&'static str>,
     /// Programs of others that run before ours.
     pub before_ours: Vec<String>,
+    /// The rule that made it what it is.
+    pub why: String,
 }
 
 impl Row for InterfaceRow {
-    const TITLES: &'static [&'static str] = &["INDEX", "NAME", "KIND", "CLASS", "ATTACHED", "BEFORE-OURS"];
+    const TITLES: &'static [&'static str] = &["INDEX", "NAME", "KIND", "CLASS", "ATTACHED", "BEFORE-OURS", "WHY"];
 
     fn cells(&self) -> Vec<String> {
         let hooks = if self.hooks.is_empty() { "-".into() } else { self.hooks.join(", ") };
         let before = if self.before_ours.is_empty() { "-".into() } else { self.before_ours.join(", ") };
-        vec![self.ifindex.to_string(), self.name.clone(), self.kind.into(), self.class.into(), hooks, before]
+        let (kind, class) = (self.kind.into(), self.class.into());
+        vec![self.ifindex.to_string(), self.name.clone(), kind, class, hooks, before, self.why.clone()]
     }
 }
 
-/// The pins of this namespace joined with its links.
-pub fn read(pins: &Pins) -> anyhow::Result<Vec<InterfaceRow>> {
+/// The pins of this namespace joined with its links, and with how the agent judges them.
+pub fn read(pins: &Pins, judgements: Option<&Judgements>) -> anyhow::Result<Vec<InterfaceRow>> {
     let attachments = pins.attachments()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let mut interfaces = Interfaces::default();
     interfaces.apply(runtime.block_on(watch::list_once())?);
-    Ok(rows(interfaces.links(), &attachments, &pins.ahead()?))
+    let why = judgements.map_or_else(|| by_default(&interfaces), |judgements| judgements.why.clone());
+    Ok(rows(interfaces.links(), &attachments, &pins.ahead()?, &why))
 }
 
-fn rows(links: &BTreeMap<u32, LinkFacts>, attachments: &[Attachment], ahead: &[Ahead]) -> Vec<InterfaceRow> {
+/// What the rules would say that hold without flags and without a Node object.
+fn by_default(interfaces: &Interfaces) -> BTreeMap<u32, String> {
+    let rules = InterfaceRules { workload: Globs::Auto, uplink: Globs::None };
+    let judged = interfaces.judged(&rules, &BTreeSet::new());
+    let told = |judgement: &Judgement| format!("no agent answers; by default: {}", judgement.why);
+    judged.iter().map(|(ifindex, judgement)| (*ifindex, told(judgement))).collect()
+}
+
+fn rows(
+    links: &BTreeMap<u32, LinkFacts>,
+    attachments: &[Attachment],
+    ahead: &[Ahead],
+    why: &BTreeMap<u32, String>,
+) -> Vec<InterfaceRow> {
     let row = |link: &LinkFacts| {
         let ours: Vec<_> = attachments.iter().filter(|attachment| attachment.ifindex == link.ifindex).collect();
         InterfaceRow {
@@ -51,6 +69,7 @@ fn rows(links: &BTreeMap<u32, LinkFacts>, attachments: &[Attachment], ahead: &[A
             class: ours.first().map_or("-", |attachment| attachment.class.name()),
             hooks: ours.iter().map(|attachment| Hook::name(attachment.hook)).collect(),
             before_ours: before_ours(link.ifindex, ahead),
+            why: why.get(&link.ifindex).map_or("-", String::as_str).into(),
         }
     };
     links.values().map(row).collect()
@@ -73,6 +92,7 @@ const fn kind_name(kind: Kind) -> &'static str {
         Kind::Veth => "veth",
         Kind::Tap => "tap",
         Kind::Bridge => "bridge",
+        Kind::Vrf => "vrf",
         Kind::Other => "other",
     }
 }
@@ -90,10 +110,11 @@ mod tests {
         let attachments = Hook::ALL.map(|hook| Attachment { ifindex: 3, class: Class::Workload, hook });
         let other = AttachedProgram { id: 12, name: Some("other".into()) };
         let ahead = [Ahead { attachment: attachments[0], programs: vec![other] }];
-        let cells: Vec<_> = rows(&links, &attachments, &ahead).iter().map(Row::cells).collect();
+        let why = [(3, "a pod".to_owned())].into();
+        let cells: Vec<_> = rows(&links, &attachments, &ahead, &why).iter().map(Row::cells).collect();
         let wanted = [
-            ["2", "veth2", "veth", "-", "-", "-"],
-            ["3", "veth3", "veth", "workload", "ingress, egress", "ingress: other (id 12)"],
+            ["2", "veth2", "veth", "-", "-", "-", "-"],
+            ["3", "veth3", "veth", "workload", "ingress, egress", "ingress: other (id 12)", "a pod"],
         ];
         assert_eq!(cells, wanted);
     }

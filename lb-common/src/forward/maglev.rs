@@ -45,6 +45,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     #[inline(never)]
     fn repair(&mut self) -> Verdict {
         let tables = self.tables;
+        if !self.is_for_node() {
+            return Verdict::Pass;
+        }
         let now_jiffies = self.env.now_jiffies();
         if now_jiffies >= tables.evictions_until_jiffies() || !self.is_old(tables.attached_jiffies(self.edge.id)) {
             return Verdict::Pass;

@@ -138,7 +138,7 @@ fn pod_complains_of_itself(scene: &mut Scene<'_>) {
     let (action, bytes) = scene.machine().run(Program::WorkloadIngress, &error);
     assert_eq!(action, Action::SendBack);
     let answer = crate::packet::read(&bytes);
-    assert_eq!((answer.source_mac, answer.destination_mac), (CLIENT_MAC, NODE_MAC), "turned round");
+    assert_eq!((answer.source_mac, answer.destination_mac), (NODE_MAC, CLIENT_MAC), "turned round");
     let (kind, word) = (port_unreachable(net), [0; 4]);
     let expected = Answer::Icmp { kind, word, from: net.vip().0, to: client.0, about: (client, net.vip()) };
     assert_eq!(answer.answer, expected);

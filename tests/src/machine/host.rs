@@ -8,20 +8,21 @@ use std::collections::{BTreeMap, VecDeque};
 use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::{Addr, Family};
 use lb_common::flow::Timeouts;
-use lb_common::forward::{Client, Edge, Env, Event, FlowRef, InsertError, Tables as PathTables, Work};
+use lb_common::forward::{Client, Edge, Env, Event, FlowRef, InsertError, Tables as PathTables, Whose, Work};
 use lb_common::fragment::{PARKED_LEN_MAX, Parked};
-use lb_common::packet::{Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
+use lb_common::packet::{Addressee, Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
 use lb_common::parse::ETHERTYPE_IPV4;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::sequence::Sequence;
 use lb_common::table::{
     Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EmbryoBudget, EndpointKey, Flow, FlowKey,
-    FlowState, Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
+    FlowState, Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Port, Scope, SourceRangeKey, Tuple,
 };
 use lb_common::{checksum, verdict::Action};
 
-use super::{EDGE, Flows, Machine, Program};
+use super::{EDGE, Flows, Machine, Program, UNBRIDGED};
+use crate::packet::NODE_MAC;
 
 /// Flows that may be half open: as many as on a [`KernelMachine`](super::KernelMachine) of two CPUs, as seen from one.
 const EMBRYOS_MAX: usize = 2_048;
@@ -81,6 +82,11 @@ impl InMemory {
         self
     }
 
+    /// Whom the frame is for.
+    fn mac(&self) -> [u8; 6] {
+        self.header(0).unwrap_or(NODE_MAC)
+    }
+
     fn be16(&self, offset: usize) -> usize {
         usize::from(u16::from_be_bytes([self.bytes[offset], self.bytes[offset + 1]]))
     }
@@ -106,6 +112,14 @@ fn words(bytes: &[u8]) -> u32 {
 impl Packet for InMemory {
     fn ethertype(&self) -> u16 {
         self.header::<[u8; 2]>(12).map_or(0, u16::from_be_bytes)
+    }
+
+    fn addressee(&self) -> Addressee {
+        match self.mac() {
+            NODE_MAC => Addressee::Interface,
+            [first, ..] if first & 1 == 1 => Addressee::Group,
+            _ => Addressee::Another,
+        }
     }
 
     fn forget_bounds(&self, offset: usize) -> usize {
@@ -259,6 +273,9 @@ pub struct HostMachine {
     /// Half-open flows that there may be.
     embryos_max: usize,
     offload: bool,
+    port: Port,
+    /// Whom the frame is for that is being looked at.
+    frame_mac: Cell<[u8; 6]>,
     parked: Vec<Parked>,
     /// Tickets drawn so far.
     tickets: Cell<u32>,
@@ -292,6 +309,8 @@ impl Default for HostMachine {
             random: Cell::new(0),
             embryos_max: EMBRYOS_MAX,
             offload: false,
+            port: UNBRIDGED,
+            frame_mac: Cell::default(),
             parked: (0..PARKED_MAX).map(|_| fragments::nobodys_place()).collect(),
             tickets: Cell::new(0),
             replayed: Vec::new(),
@@ -489,6 +508,13 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
     fn note_client_ports(&self, edge: u32, bits: u64) {
         *self.client_ports.borrow_mut().entry(edge).or_default() |= bits;
     }
+    fn whose_frame(&self) -> Whose {
+        let Port { bridge, mac, flags, .. } = self.port;
+        if bridge == 0 {
+            return Whose::Stranger;
+        }
+        if self.frame_mac.get() == mac || flags == Port::ANY_MAC { Whose::Node } else { Whose::Neighbour }
+    }
     fn count(&self, counter: Counter) {
         *self.counters.borrow_mut().entry(counter).or_default() += 1;
     }
@@ -534,6 +560,7 @@ impl HostMachine {
     fn run_family<A: HostFamily>(&self, program: Program, packet: &mut InMemory) -> Action {
         let workload = Edge { id: EDGE, client: Client::Workload };
         let uplink = Edge { id: EDGE_UPLINK, client: Client::External };
+        self.frame_mac.set(packet.mac());
         let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
         let action = match program {
             Program::WorkloadIngress => path::ingress(packet, workload, self, self, &mut work),
@@ -551,6 +578,10 @@ impl Machine for HostMachine {
         self.v4.config = tables.v4.clone();
         self.v6.config = tables.v6.clone();
         self.scopes = tables.scopes.clone();
+    }
+
+    fn set_port(&mut self, port: Port) {
+        self.port = port;
     }
 
     fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {

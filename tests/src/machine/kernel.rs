@@ -15,14 +15,14 @@ use lb_agent::dataplane::{
 };
 use lb_common::addr::Addr;
 use lb_common::fragment::PARKED_LEN_MAX;
-use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Fragment, FragmentKey, Scopes, TableType};
+use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Fragment, FragmentKey, Port, Scopes, TableType};
 use lb_common::verdict::Action;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use self::replays::Replays;
 use super::host::{ADDRESS_WORDS, PARKED_MAX};
-use super::{Flows, Machine, Program};
+use super::{Flows, Machine, Program, UNBRIDGED};
 
 /// The edge of a test run at a workload: the loopback device, always the first of a network namespace.
 pub const EDGE: u32 = 1;
@@ -77,6 +77,7 @@ impl KernelMachine {
     /// Empties all tables and forgets what was counted.
     pub fn reset(&mut self) {
         self.set_tables(&Tables::default());
+        self.set_port(UNBRIDGED);
         self.forget_flows();
         self.change_embryos(|budget| budget.fill(0));
         self.baseline = self.counted();
@@ -186,6 +187,10 @@ impl Machine for KernelMachine {
         }
         self.dataplane.refresh_indexes().expect("writing the indexes");
         assert_eq!(&self.dataplane.dump().expect("dumping the tables"), tables, "the tables read back");
+    }
+
+    fn set_port(&mut self, port: Port) {
+        self.dataplane.set_ports(&[port]).expect("writing the table of ports");
     }
 
     fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {

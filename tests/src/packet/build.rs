@@ -37,6 +37,8 @@ pub struct Described {
     pub fragment: Option<(u16, bool)>,
     /// The extension header stands behind the fragment header, and so in the first fragment only.
     pub is_extension_cut: bool,
+    /// Whom the frame is for.
+    pub to_mac: [u8; 6],
 }
 
 impl Described {
@@ -51,6 +53,7 @@ impl Described {
             extension: 0,
             fragment: None,
             is_extension_cut: false,
+            to_mac: NODE_MAC,
         }
     }
 
@@ -73,6 +76,12 @@ impl Described {
     }
 
     #[must_use]
+    pub fn to_mac(mut self, mac: [u8; 6]) -> Self {
+        self.to_mac = mac;
+        self
+    }
+
+    #[must_use]
     pub fn fragment(mut self, offset: u16, more: bool) -> Self {
         self.fragment = Some((offset, more));
         self
@@ -81,7 +90,7 @@ impl Described {
     /// The bytes on the wire, with right checksums.
     pub fn bytes(&self) -> Vec<u8> {
         let ether_type = if self.from.0.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 };
-        let ethernet = Ethernet2Header { source: CLIENT_MAC, destination: NODE_MAC, ether_type };
+        let ethernet = Ethernet2Header { source: CLIENT_MAC, destination: self.to_mac, ether_type };
         let mut bytes = ethernet.to_bytes().to_vec();
         match (self.from.0, self.to.0) {
             (IpAddr::V4(from), IpAddr::V4(to)) => self.ipv4(from.octets(), to.octets(), &mut bytes),
@@ -215,7 +224,7 @@ impl Described {
 /// An ICMPv6 message: behind its first eight bytes stands `body`.
 fn icmpv6((kind, code): (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr, body: &[u8]) -> Vec<u8> {
     let (IpAddr::V6(from), IpAddr::V6(to)) = (from, to) else { panic!("{from} or {to} is not of IPv6") };
-    let ethernet = Ethernet2Header { source: NODE_MAC, destination: CLIENT_MAC, ether_type: EtherType::IPV6 };
+    let ethernet = Ethernet2Header { source: CLIENT_MAC, destination: NODE_MAC, ether_type: EtherType::IPV6 };
     let kind = Icmpv6Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: word };
     let icmp = Icmpv6Header::with_checksum(kind, from.octets(), to.octets(), body).expect("short");
     let header = Ipv6Header {
@@ -232,7 +241,7 @@ fn icmpv6((kind, code): (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr, body:
 /// An ICMP message of this type and code from a host to another; it quotes a packet from its network header on.
 pub fn icmp_about(quoted: &[u8], (kind, code): (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr) -> Vec<u8> {
     let ether_type = if from.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 };
-    let ethernet = Ethernet2Header { source: NODE_MAC, destination: CLIENT_MAC, ether_type };
+    let ethernet = Ethernet2Header { source: CLIENT_MAC, destination: NODE_MAC, ether_type };
     let mut bytes = ethernet.to_bytes().to_vec();
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {

@@ -86,6 +86,11 @@ const RESERVED_SECS: u64 = 1;
 const REFRESH_SECS: u64 = 1;
 
 impl Connection {
+    /// Whether the client dialled the endpoint itself.
+    pub fn is_direct(&self) -> bool {
+        self.service == self.backend
+    }
+
     /// A new packet of this connection may start a new one.
     pub fn is_over(&self, now_secs: u64) -> bool {
         let limit_secs = match (self.proto, self.state) {

@@ -12,7 +12,9 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use super::world::{Change, Fixed, change, ranges};
 use crate::cases::Net;
 use crate::machine::Program;
-use crate::packet::{ATOMIC_ID, End, FIRST_LEN, SEQ, Transport};
+use crate::packet::{
+    ATOMIC_ID, BRIDGE_MAC, BROADCAST_MAC, End, FIRST_LEN, MULTICAST_MAC, NEIGHBOUR_MAC, NODE_MAC, SEQ, Transport,
+};
 use crate::random::transport;
 use lb_common::table::Direction;
 
@@ -84,6 +86,8 @@ pub struct Shape {
     pub is_atomic: bool,
     /// The sequence number, if it is of TCP.
     pub seq: u32,
+    /// Whom the frame is for.
+    pub mac: [u8; 6],
 }
 
 /// How a datagram is cut.
@@ -430,9 +434,25 @@ fn shape() -> impl Strategy<Value = Shape> {
         2 => select(vec![SEQ + 0x1_0000, SEQ + 0xf_0000, SEQ + 0x10_0000, SEQ.wrapping_sub(0x1_0000)]),
         2 => any::<u32>(),
     ];
-    (options, extension, 0_usize..64, is_atomic, seq).prop_map(|(options, extension, payload_len, is_atomic, seq)| {
-        Shape { options, extension, payload_len, is_atomic, seq }
+    let whole = (options, extension, 0_usize..64, is_atomic, seq, mac());
+    whole.prop_map(|(options, extension, payload_len, is_atomic, seq, mac)| Shape {
+        options,
+        extension,
+        payload_len,
+        is_atomic,
+        seq,
+        mac,
     })
+}
+
+/// Most for the node.
+fn mac() -> impl Strategy<Value = [u8; 6]> {
+    prop_oneof![
+        24 => Just(NODE_MAC),
+        5 => Just(BRIDGE_MAC),
+        3 => Just(NEIGHBOUR_MAC),
+        1 => select(vec![BROADCAST_MAC, MULTICAST_MAC]),
+    ]
 }
 
 /// Most at the right place.

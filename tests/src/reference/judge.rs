@@ -12,7 +12,7 @@ use super::policy::{Choice, Frontend};
 use super::rule::Rule;
 use super::wire::{Part, Wire, proto};
 use crate::machine::{EDGE, Program};
-use crate::packet::End;
+use crate::packet::{BRIDGE_MAC, End, NODE_MAC};
 
 /// What became of a packet.
 pub type Outcome = (Action, Vec<u8>);
@@ -42,6 +42,17 @@ impl From<Program> for Seen {
             Program::UplinkEgress => Self { edge: EDGE_UPLINK, is_workload: false, way: Way::ToClient },
         }
     }
+}
+
+/// How far a frame gets that comes in by a port of a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The node's stack: it has the MAC of the port or of the bridge.
+    Node,
+    /// Somebody else behind the bridge. Only what may have the tuple of a flow concerns us.
+    Neighbour,
+    /// Everybody, or a group.
+    Group,
 }
 
 /// What becomes of a packet with ports.
@@ -88,12 +99,20 @@ impl Reference {
         self.replayed.clear();
         let seen = Seen::from(program);
         let wire = Wire::read(packet).with_beyond(beyond);
+        let reach = self.reach(seen, packet);
         let untouched = (Action::Next, packet.to_vec());
+        if reach == Reach::Group {
+            return Ok(untouched);
+        }
         if matches!(wire.protocol, IpNumber::ICMP | IpNumber::IPV6_ICMP) {
-            return Ok(if wire.part == Part::Whole { self.message(seen, wire) } else { untouched });
+            return Ok(if wire.part == Part::Whole { self.message((seen, reach), wire) } else { untouched });
         }
         let Some(proto) = proto(wire.protocol) else { return Ok(untouched) };
         if let Part::Later(id) = wire.part {
+            if reach == Reach::Neighbour {
+                self.hits.hit(Rule::NeighboursFragment);
+                return Ok(untouched);
+            }
             return Ok(self.later_fragment(seen, wire, (proto, id)));
         }
         let is_short = proto == Proto::TCP && wire.bytes().len() < wire.l4 + TCP_LEN;
@@ -101,18 +120,20 @@ impl Reference {
         let tcp_flags = if is_tcp { wire.tcp_flags() } else { 0 };
         let headers = Packet { ends: wire.ends(), proto, tcp_flags, seq: is_tcp.then(|| wire.tcp_seq()) };
         let behind = match wire.part {
-            Part::First(id) => self.take_waiting(seen, &wire, (proto, id)),
-            Part::Whole | Part::Later(_) => None,
+            Part::First(id) if reach == Reach::Node => self.take_waiting(seen, &wire, (proto, id)),
+            Part::First(_) | Part::Whole | Part::Later(_) => None,
         };
         let verdict = match seen.way {
             _ if is_short => {
                 self.hits.hit(Rule::FirstTooShort);
                 Verdict::Untouched
             }
-            Way::ToBackend => self.request(seen, headers, given)?,
+            Way::ToBackend => self.request((seen, reach), headers, given)?,
             Way::ToClient => self.reply(seen, headers).unwrap_or(Verdict::Untouched),
         };
-        if let Part::First(id) = wire.part {
+        if let Part::First(id) = wire.part
+            && reach == Reach::Node
+        {
             self.note_datagram(seen, &wire, (proto, id), (verdict, behind.is_some()));
             let behind = behind.into_iter().flatten();
             self.replayed = behind.map(|later| self.later_fragment(seen, Wire::read(&later), (proto, id))).collect();
@@ -140,8 +161,27 @@ impl Reference {
         }
     }
 
-    fn request(&mut self, seen: Seen, packet: Packet, given: &Outcome) -> Result<Verdict, String> {
+    /// How far a frame gets. One that goes out is the node's.
+    fn reach(&mut self, seen: Seen, frame: &[u8]) -> Reach {
+        let to = &frame[..6];
+        let reach = match seen.way {
+            Way::ToClient => Reach::Node,
+            Way::ToBackend if to[0] & 1 == 1 => Reach::Group,
+            Way::ToBackend if [NODE_MAC, BRIDGE_MAC].iter().any(|mac| mac == to) => Reach::Node,
+            Way::ToBackend => Reach::Neighbour,
+        };
+        match reach {
+            Reach::Node if to == NODE_MAC => {}
+            Reach::Node => self.hits.hit(Rule::ToTheBridge),
+            Reach::Neighbour => self.hits.hit(Rule::ToNeighbour),
+            Reach::Group => self.hits.hit(Rule::ToGroup),
+        }
+        reach
+    }
+
+    fn request(&mut self, (seen, reach): (Seen, Reach), packet: Packet, given: &Outcome) -> Result<Verdict, String> {
         if seen.is_workload
+            && reach == Reach::Node
             && self.has_hairpins
             && let Some(Verdict::Becomes(ends)) = self.reply(seen, packet)
             && ends != packet.ends
@@ -151,6 +191,14 @@ impl Reference {
         }
         let known = self.connections.iter().position(|known| known.is_request(seen.edge, packet.proto, packet.ends));
         let opens = packet.proto != Proto::TCP || packet.tcp_flags & (SYN | ACK | RST) == SYN;
+        let is_deaf = |known: usize| reach == Reach::Neighbour && !self.connections[known].is_direct();
+        if known.is_some_and(is_deaf) && (!opens || self.policy.frontend(packet.ends.1, packet.proto).is_none()) {
+            let is_over = opens && known.is_some_and(|known| self.connections[known].is_over(self.now_secs));
+            if !is_over {
+                self.hits.hit(Rule::NeighbourMeetsConnection);
+                return Ok(Verdict::Untouched);
+            }
+        }
         if !opens {
             self.hits.hit(if known.is_some() { Rule::MidFlowOfConnection } else { Rule::MidFlowOfNobody });
             return Ok(known.map_or(Verdict::Untouched, |known| self.forward(known, packet)));
@@ -158,6 +206,10 @@ impl Reference {
         let Some(frontend) = self.policy.frontend(packet.ends.1, packet.proto).cloned() else {
             return self.direct(seen, packet, known, given);
         };
+        if reach == Reach::Neighbour {
+            self.hits.hit(Rule::NeighbourMeetsFrontend);
+            return Ok(Verdict::Untouched);
+        }
         let choice = frontend.choice(seen.is_workload).clone();
         if let Some(known) = known {
             if self.is_wanted(known, &frontend, &choice) {

@@ -4,13 +4,13 @@ use lb_common::verdict::Action;
 
 use super::Reference;
 use super::connection::{Connection, Way};
-use super::judge::{Outcome, Seen};
+use super::judge::{Outcome, Reach, Seen};
 use super::rule::Rule;
 use super::wire::{Part, Quoted, Wire};
 
 impl Reference {
     /// An ICMP message.
-    pub(super) fn message(&mut self, seen: Seen, mut wire: Wire) -> Outcome {
+    pub(super) fn message(&mut self, (seen, reach): (Seen, Reach), mut wire: Wire) -> Outcome {
         let untouched = (Action::Next, wire.bytes().to_vec());
         // One of ICMPv6 is between neighbours, and quotes elsewhere.
         let is_redirect = wire.is_v4() && wire.icmp_type() == 5;
@@ -32,11 +32,18 @@ impl Reference {
             let (connection, way) = self.complained_of(seen, &quoted)?;
             Some((connection.clone(), way, quoted))
         });
+        let is_deaf = |(connection, way, _): &(Connection, Way, Quoted)| {
+            reach == Reach::Neighbour && (!connection.is_direct() || *way == Way::ToBackend)
+        };
+        if found.as_ref().is_some_and(is_deaf) {
+            self.hits.hit(Rule::NeighboursError);
+            return untouched;
+        }
         let Some((connection, way, quoted)) = found else {
             self.hits.hit(Rule::ErrorOfNobody);
             return untouched;
         };
-        let is_direct = connection.service == connection.backend;
+        let is_direct = connection.is_direct();
         if is_direct && connection.client == connection.seen {
             self.hits.hit(Rule::ErrorAboutDirectUntouched);
             return untouched;

@@ -16,6 +16,16 @@ macro_rules! rules {
 }
 
 rules! {
+    // Frames.
+    /// For the node, by the MAC of the bridge.
+    ToTheBridge,
+    ToNeighbour,
+    ToGroup,
+    /// From one port of the bridge to another.
+    NeighbourMeetsFrontend,
+    NeighbourMeetsConnection,
+    NeighboursFragment,
+    NeighboursError,
     // Packets that may open a connection.
     /// To nobody that we know.
     Stranger,

@@ -9,7 +9,7 @@ use super::wire::{Part, Wire, proto};
 use super::world::World;
 use super::{Reference, Step};
 use crate::cases::Net;
-use crate::machine::{Machine, Program};
+use crate::machine::{BRIDGED, Machine, Program};
 use crate::packet::{Described, End, FIRST_LEN, Transport, cut, icmp_about, lengthened};
 
 /// The IP protocol number of AH.
@@ -77,6 +77,7 @@ pub fn play(net: Net, machine: &mut dyn Machine, start: Start, history: &[Step])
         compared: Compared::default(),
     };
     play.set_tables();
+    play.machine.set_port(BRIDGED);
     for (index, step) in history.iter().enumerate() {
         play.step(step).map_err(|difference| format!("step {index}, {step:?}: {difference}"))?;
     }
@@ -146,7 +147,8 @@ impl Play<'_> {
                 let Some((hook, from, to, protocol)) = ends_of(&self.left, *back) else { return Ok(()) };
                 let quoted = self.quoted(like(protocol, Transport::Tcp(0x10)), (from, to), *quote);
                 let by = if *is_by_receiver { to.0 } else { self.net.host(250) };
-                let error = icmp_about(&quoted, *kind, [0, 0, 5, 0], by, from.0);
+                let mut error = icmp_about(&quoted, *kind, [0, 0, 5, 0], by, from.0);
+                error[..6].copy_from_slice(&quote.shape.mac);
                 self.packet(program.unwrap_or_else(|| opposite(hook)), &error, &[])
             }
             Step::Tables(change) => {
@@ -188,6 +190,7 @@ impl Play<'_> {
             payload: (0..=u8::MAX).cycle().skip(shape.payload_len).take(shape.payload_len).collect(),
             options_len,
             extension: shape.extension,
+            to_mac: shape.mac,
             fragment,
             seq: shape.seq,
             ..Described::new(transport, from, to)

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lb_common::table::Mode;
+use lb_common::table::{Mode, Port};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 
@@ -16,7 +16,7 @@ use crate::dataplane::links::{Ahead, Attachment, Class, Link};
 use crate::dataplane::probe::AttachedProgram;
 use crate::dataplane::{Dataplane, Op, Repair, Settings, Sizes, Tables, Timeouts};
 use crate::desired::{ExternalIps, Limits, Policy, Selection, Services, VendorAnnotations};
-use crate::interfaces::{Globs, LinkFacts};
+use crate::interfaces::{Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
 use crate::model::{Kind, Object, WarningKind};
 use crate::run::{Inputs, Signals, turn_until_stopped};
 use crate::source::claim::Claim;
@@ -32,11 +32,20 @@ struct FakeNode {
     refusing: HashSet<u32>,
     activations: usize,
     fails_to_activate: bool,
+    ports: Vec<Port>,
+    refuses_ports: bool,
     /// Steps of walks for flows that are over.
     walks: usize,
     /// Calls of `attach` and `detach`, in order.
     calls: Vec<String>,
     ahead: Vec<Ahead>,
+}
+
+impl FakeNode {
+    /// What is told of an interface: what it is a port of, and the MAC of that.
+    fn bridge(&self, ifindex: u32) -> Option<(u32, [u8; 6])> {
+        self.ports.iter().find(|port| port.ifindex == ifindex).map(|port| (port.bridge, port.mac))
+    }
 }
 
 impl Dataplane for FakeNode {
@@ -58,11 +67,25 @@ impl Attach for FakeNode {
         if self.fails_to_activate {
             return Err(Error::Refused("not today".into()));
         }
+        let is_described = |(ifindex, _): &(u32, Class)| self.bridge(*ifindex).is_some();
+        assert!(
+            self.attached.iter().all(|link| link.0 == 9 || is_described(link)),
+            "activated before the ports are known"
+        );
         self.activations += 1;
         Ok(())
     }
 
+    fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error> {
+        if self.refuses_ports {
+            return Err(Error::Refused("not today".into()));
+        }
+        ports.clone_into(&mut self.ports);
+        Ok(())
+    }
+
     fn attach(&mut self, link: &Link) -> Result<(), Error> {
+        assert!(self.refuses_ports || self.bridge(link.ifindex).is_some(), "attached before it was described");
         assert_eq!(self.activations, 1, "attached before the tables were full");
         if self.refusing.contains(&link.ifindex) {
             return Err(Error::Refused("not this one".into()));
@@ -323,7 +346,7 @@ fn a_class_that_changes_is_attached_anew() {
     let (mut agent, now) = agent(FakeNode::default());
     agent.rules.uplink = Globs::Auto;
     agent.link_events(everything(&[2]), now);
-    agent.link_events(vec![Event::Address { ifindex: 2, addr: "192.0.2.1".parse().expect("an address") }], now);
+    agent.link_events(vec![Event::Address { ifindex: 2, addr: InterfaceAddress::new([192, 0, 2, 1], 32) }], now);
     agent.change(vec![Change::Listed], now);
     assert!(!agent.turn(now));
     assert_eq!(agent.dataplane.attached, [(2, Class::Workload)].into());
@@ -332,6 +355,29 @@ fn a_class_that_changes_is_attached_anew() {
     let now = settle(&mut agent, now);
     assert_eq!(agent.dataplane.attached, [(2, Class::Uplink)].into());
     assert_eq!(agent.status(now).attached, [Class::Uplink]);
+}
+
+/// What an interface is a port of stands in the tables before its programs ask for it, and is tried again.
+#[test]
+fn ports_are_described_first_and_follow_their_bridge() {
+    let (mut agent, now) = started(FakeNode::default());
+    let port = |ifindex, bridge: Option<u32>| {
+        Event::Link(LinkFacts {
+            controller: bridge,
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            ..LinkFacts::pod_veth(ifindex, "p")
+        })
+    };
+    let mac = Some([2, 0, 0, 0, 0, 1]);
+    let bridge = LinkFacts { kind: LinkKind::Bridge, mac, ..LinkFacts::pod_veth(9, "cni0") };
+    agent.link_events(vec![Event::Link(bridge), port(2, Some(9))], now);
+    assert_eq!(agent.dataplane.bridge(2), Some((9, [2, 0, 0, 0, 0, 1])));
+    agent.dataplane.refuses_ports = true;
+    agent.link_events(vec![port(2, None)], now);
+    assert_eq!(agent.dataplane.bridge(2), Some((9, [2, 0, 0, 0, 0, 1])));
+    agent.dataplane.refuses_ports = false;
+    let _ = agent.turn(agent.next_turn());
+    assert_eq!(agent.dataplane.bridge(2), Some((0, [0; 6])));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use etherparse::PacketBuilder;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::object::EMPTY_PROGRAM;
 use lb_common::table::Counter;
+use lb_tests::packet::{CLIENT_MAC, NODE_MAC};
 
 use crate::figures::{Figure, Target, Unit};
 use crate::ring::{FLOWS_MAX, Numbered, Ring, port};
@@ -22,8 +23,6 @@ pub const REPEATS: u32 = 300_000;
 
 /// Source port of the first round; each round has its own.
 const SPORT: u16 = 40_000;
-
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// Short runs of a round, where tables of few Services are compared with tables of many, and the new flows of each.
 const SHORT_RUNS: u16 = 200;
@@ -239,7 +238,7 @@ fn packets(dataplane: &mut BpfDataplane, counter: Counter) -> Result<u64> {
 
 /// A TCP segment without payload.
 pub fn packet<A: Numbered>(from: (A, u16), to: (A, u16), segment: Segment) -> Vec<u8> {
-    let ethernet = PacketBuilder::ethernet2(MAC, MAC);
+    let ethernet = PacketBuilder::ethernet2(CLIENT_MAC, NODE_MAC);
     let ip = match (from.0.into(), to.0.into()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),
         (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), 64),

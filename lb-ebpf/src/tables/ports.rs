@@ -1,0 +1,20 @@
+//! Whose MAC is whose, as the agent knows it.
+
+use lb_common::forward::Whose;
+use lb_common::packet::Packet as _;
+use lb_common::table::{Port, edge_index};
+
+use crate::maps;
+use crate::skb::Skb;
+
+/// Whose a frame is that is for another MAC than that of its interface. A function of its own: few frames are.
+#[inline(never)]
+pub fn whose_frame(skb: Skb) -> Whose {
+    let ifindex = skb.ifindex();
+    let Some(port) = maps::ports.get(edge_index(ifindex)) else { return Whose::Stranger };
+    if port.ifindex != ifindex || port.bridge == 0 {
+        return Whose::Stranger;
+    }
+    let Some(mac) = skb.header::<[u8; 6]>(0) else { return Whose::Stranger };
+    if mac == port.mac || port.flags & Port::ANY_MAC != 0 { Whose::Node } else { Whose::Neighbour }
+}
