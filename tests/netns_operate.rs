@@ -151,6 +151,52 @@ fn metrics_and_probes() {
     assert_eq!((&warnings[0]["file"], &warnings[0]["field"]), (&"broken.yaml".into(), &"metadata.name".into()));
 }
 
+/// Whatever the folder holds, no output moves a cursor, rings, or begins a line that is not ours.
+#[test]
+fn hostile_text_reaches_no_output() {
+    const HOSTILE: &str = "\u{1b}[31m\u{7}\u{9b}2J\u{202e}\u{2028}\u{7f}\nERROR forged";
+    let mut scene = Scene::start(Setup::new("ophostile"));
+    two_services(&scene);
+    let text = |name: &str| format!("x{HOSTILE}{name}");
+    let service = |name: &str| scene.service(name, 3, &[ingress(BALANCERS.host(Family::V4, 3), "VIP")]).object();
+    let (mut named, mut inside, mut kept) = (service("a"), service("b"), service("c"));
+    named["metadata"]["name"] = text("name").into();
+    inside["metadata"]["namespace"] = text("namespace").into();
+    kept["metadata"]["annotations"] = serde_json::json!({"lb-agent.io/ip-mode": text("mode"), text("key"): "x"});
+    kept["spec"]["externalTrafficPolicy"] = text("policy").into();
+    kept["spec"]["ports"][0]["protocol"] = text("protocol").into();
+    kept["spec"]["ports"].as_array_mut().expect("a list").push(serde_json::json!({"name": text("port"), "port": 81}));
+    kept["status"]["loadBalancer"]["ingress"][0]["ipMode"] = text("ipMode").into();
+    let mut slice = scene.slices(&scene.service("c", 3, &[]), &["a"]).remove(0);
+    slice["endpoints"][0]["nodeName"] = text("node").into();
+    let unread =
+        serde_json::json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "d"}, "spec": text("spec")});
+    scene.manifests.write(&format!("hostile{}", HOSTILE.replace('\n', "\r")), &[named, inside, kept, slice, unread]);
+    deadline::until_true("it is told", || rows(&scene.agent, "warnings").len() >= 8);
+    let client = scene.lab.pod_address("client", Family::V4).to_string();
+    let to = format!("{}/tcp", vip(Family::V4, 3, 80));
+    let mut outputs = Vec::new();
+    for output in ["table", "json"] {
+        for subject in ["frontends", "pools", "interfaces", "guard", "warnings", "counters", "flows", "source-ranges"] {
+            outputs.push(scene.agent.says(&["show", subject, "-o", output]));
+        }
+        outputs.push(scene.agent.says(&["explain", "--from", &client, "--to", &to, "-o", output]));
+        outputs.push(scene.agent.says(&["check", "-o", output]));
+    }
+    for path in ["/metrics", "/readyz", "/healthz", "/warnings", "/services"] {
+        outputs.push(scene.agent.page(path).expect("it listens").1);
+    }
+    outputs.push(scene.agent.log());
+    scene.agent.terminate();
+    let said = Command::new(agent::program()).args(["show", "frontends", "--pin-path", &text("pins")]).output();
+    outputs.push(String::from_utf8_lossy(&said.expect("the agent starts").stderr).into_owned());
+    for output in outputs {
+        let is_hostile = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202e}' | '\u{2028}');
+        assert!(!output.contains(is_hostile), "{output:?}");
+        assert!(!output.lines().any(|line| line.trim_start().starts_with("ERROR forged")), "{output}");
+    }
+}
+
 #[test]
 fn interfaces_are_served_as_they_come() {
     let mut scene = Scene::start(Setup::new("opattach"));

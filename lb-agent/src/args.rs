@@ -91,7 +91,7 @@ pub struct RunArgs {
     /// where interface and frontend have been served for longer than that. A connection older than that, busy ever
     /// since, that went through the balancer before would be led astray: do not use it where addresses change from Proxy
     /// to VIP.
-    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
     pub repair_evicted_flows: Switch,
     #[command(flatten)]
     pub observe: ObserveArgs,
@@ -126,7 +126,7 @@ pub struct PolicyArgs {
     /// in place of kube-proxy; node ports on the node's first InternalIP (else ExternalIP) of each family. Not there yet
     /// with all: connections of the node's own processes, clients in the network whose endpoints are on other nodes only,
     /// masquerading, node ports at further addresses of the node, and health check node ports.
-    #[arg(long, value_enum, default_value_t = Services::Lb)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Services::Lb)]
     pub services: Services,
 
     /// Which externalIPs of Services are served with --services=all. Whoever may edit a Service writes there what they like,
@@ -154,14 +154,14 @@ pub struct PolicyArgs {
 
     /// Honour the annotations by which known vendors ask for Proxy or VIP. --proxy-annotation wins over it, the ipMode of
     /// the entry does not.
-    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
     pub vendor_annotations: Switch,
 
     /// How a backend is chosen for a new flow. random: each is as likely as the others. maglev: by the hash of the client's
     /// address and port and of what it dials (with session affinity of its address alone), over a table that all nodes make
     /// alike: every node chooses the same backend, and few flows change theirs when backends come and go. A client that
     /// knows the hash can choose its backend. lb-agent.io/lb-algorithm on a Service wins over it.
-    #[arg(long, value_enum, default_value_t = Algorithm::Random)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Algorithm::Random)]
     pub lb_algorithm: Algorithm,
 
     /// Slots of the Maglev table of a set of backends, the same on all nodes: 251, 509, 1021, 2039, 4093, 8191, 16381, 32749
@@ -175,12 +175,12 @@ pub struct PolicyArgs {
 
     /// Keep kube-proxy's nat rules (iptables and nftables mode) off addresses that an annotation or a flag leaves to the
     /// balancer while the status says VIP or nothing: by an nftables table of our own that holds these addresses only.
-    #[arg(long, value_enum, default_value_t = Switch::On)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::On)]
     pub guard: Switch,
 
     /// Translate at connect() for processes of the node itself. No effect yet in this version: the node's own sockets
     /// are left alone.
-    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
     pub host_sockets: Switch,
 }
 
@@ -299,7 +299,7 @@ pub struct ObserveArgs {
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// What to print.
-    #[arg(value_enum)]
+    #[arg(value_enum, ignore_case = true)]
     pub subject: Subject,
 
     #[command(flatten)]
@@ -309,7 +309,7 @@ pub struct ShowArgs {
     pub http: AskArgs,
 
     /// How to print it.
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
     pub output: Output,
 }
 
@@ -330,7 +330,7 @@ pub struct ExplainArgs {
     pub http: AskArgs,
 
     /// How to print it.
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
     pub output: Output,
 }
 
@@ -340,7 +340,7 @@ pub struct CheckArgs {
     pub pins: PinArgs,
 
     /// How to print it.
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
     pub output: Output,
 }
 
@@ -469,12 +469,14 @@ fn label_value(text: &str) -> Result<String, String> {
 }
 
 /// A level for the agent itself, or directives for whoever wants the libraries as well. A word that is no level would
-/// silently be taken for the name of a module.
+/// silently be taken for the name of a module. A directive concerns every module whose name starts as its own.
 fn log_filter(text: &str) -> Result<EnvFilter, String> {
     if text.contains(['=', ',']) {
         return EnvFilter::try_new(text).map_err(|error| error.to_string());
     }
     let level: LevelFilter = text.parse().map_err(|_| "write error, warn, info, debug or trace".to_owned())?;
     let libraries = level.min(LevelFilter::WARN);
-    EnvFilter::try_new(format!("{libraries},lb_agent={level}")).map_err(|error| error.to_string())
+    // It logs each request that fails as an error; we log an outage once, with its reason.
+    let kube = if level > LevelFilter::INFO { libraries } else { LevelFilter::OFF };
+    EnvFilter::try_new(format!("{libraries},kube={kube},lb_agent={level}")).map_err(|error| error.to_string())
 }

@@ -10,6 +10,7 @@ use crate::desired::{self, AnnotationMatch, Limits, Policy, Selection, TableSize
 use crate::interfaces::{Globs, InterfaceRules};
 use crate::source::claim::Claim;
 use crate::source::kube::{Pace, Settings as KubeSettings};
+use crate::source::names;
 
 /// Everything that `run` needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,7 +125,7 @@ impl TryFrom<RunArgs> for Config {
 fn source_of(args: SourceArgs, node_name: &str) -> Result<Source, Error> {
     let flag = "--source";
     let claim = args.service_proxy_name.map_or(Claim::Unlabelled, Claim::Named);
-    if args.source == "kube" {
+    if args.source.eq_ignore_ascii_case("kube") {
         let (kubeconfig, node_name) = (args.kubeconfig, node_name.to_owned());
         return Ok(Source::Kube(KubeSettings { kubeconfig, node_name, claim, pace: Pace::default() }));
     }
@@ -138,16 +139,24 @@ fn source_of(args: SourceArgs, node_name: &str) -> Result<Source, Error> {
     }
 }
 
-/// The name given, else the host name as the kernel has it (in lower case: kubelet registers the node so).
+/// The name given, else the host name as the kernel has it; in lower case and without space around it, as kubelet and
+/// kube-proxy take it.
 fn node_name(given: Option<&str>) -> Result<String, Error> {
-    let flag = "--node-name";
-    match given {
-        Some("") => Err(Error::Invalid { flag, problem: "the name is empty".into() }),
-        Some(name) => Ok(name.to_owned()),
-        None => std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_lowercase()).map_err(
-            |error| Error::Invalid { flag, problem: format!("the host name cannot be read ({error}), give one") },
-        ),
+    let invalid = |problem| Error::Invalid { flag: "--node-name", problem };
+    let name = match given {
+        Some(name) => name.to_owned(),
+        None => std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map_err(|error| invalid(format!("the host name cannot be read ({error}), give one")))?,
+    };
+    let name = name.trim().to_lowercase();
+    if name.is_empty() {
+        return Err(invalid("the name is empty".into()));
     }
+    // A host may be called anything; that no Node is called so is told when the Nodes are known.
+    if given.is_some() && !names::SUBDOMAIN.holds_for(&name) {
+        return Err(invalid(format!("{name:?} is no name of a Node, write {}", names::SUBDOMAIN.spelling)));
+    }
+    Ok(name)
 }
 
 fn policy(args: &PolicyArgs, node_name: String) -> Result<Policy, Error> {

@@ -17,6 +17,7 @@ use crate::dataplane::object::{pool_elements, scopes_max};
 use crate::dataplane::{Dataplane, Error, Op, Sizes, Tables};
 use crate::desired::{
     Desired, FamilyDesired, Incumbents, Limits, Policy, ServicePortName, deciding_key, desired, desired_beside,
+    unknown_node,
 };
 use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
@@ -65,6 +66,8 @@ pub struct Controller {
     room: Room,
     /// What the last step could not do as written, in order.
     warnings: Vec<Warning>,
+    /// The name of this node, where it is nobody's.
+    unknown_node: Option<Warning>,
 }
 
 /// Whether `realised` is what the tables hold.
@@ -141,6 +144,7 @@ impl Controller {
             index: None,
             room: Room::Plenty,
             warnings: Vec::new(),
+            unknown_node: None,
         })
     }
 
@@ -191,7 +195,8 @@ impl Controller {
 
     /// All that is wrong with the input or does not fit.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
-        self.world.warnings().chain(&self.warnings).chain(self.guard.as_ref().and_then(Keeper::warning))
+        let ours = self.warnings.iter().chain(&self.unknown_node);
+        self.world.warnings().chain(ours).chain(self.guard.as_ref().and_then(Keeper::warning))
     }
 
     /// Whether something was left out that may find room later.
@@ -222,6 +227,7 @@ impl Controller {
         if !self.world.is_listed() {
             return Step::default();
         }
+        self.unknown_node = unknown_node(&self.world, &self.policy);
         let touched = std::mem::replace(&mut self.touched, Touched::Everything);
         let index = self.index.take();
         if let (Some(services), Some(index), Reclaim::Later) = (touched.few(&self.world), index, reclaim)

@@ -12,6 +12,7 @@ mod incumbent;
 mod local;
 mod maglev;
 mod mode;
+mod node_name;
 mod node_port;
 mod policy;
 mod protected;
@@ -32,6 +33,7 @@ use contest::Contests;
 use endpoint::Here;
 pub use incumbent::{Incumbents, ports_of};
 pub use maglev::TableSize;
+pub use node_name::unknown_node;
 pub use policy::{AnnotationMatch, ExternalIps, Limits, Policy, Services, VendorAnnotations};
 use protected::Protected;
 use room::Neighbour;
@@ -67,6 +69,13 @@ pub fn desired_beside<'a>(
     let protected = Protected::of(world, policy);
     let claimants = claimants(world, policy, &here, &protected, &mut shared.warnings);
     let contests = Contests::of(&claimants, incumbents);
+    if policy.services == Services::LoadBalancers {
+        // Beside a kube-proxy.
+        let told = claimants
+            .iter()
+            .flat_map(|(service, claims)| hazard::filters(service, claims, slices_of(&slices, service), &here));
+        shared.warnings.extend(told);
+    }
     if policy.services == Services::All {
         shared.warnings.extend(node_port::without_address(&claimants, &here));
     }
@@ -76,7 +85,7 @@ pub fn desired_beside<'a>(
         while let Some(other) = others.next_if(|other| other.is_older_than(service)) {
             make_room(other, &mut v4, &mut v6, &mut shared);
         }
-        let slices = slices.get(&(&*service.name.namespace, &*service.name.name)).map_or(&[][..], Vec::as_slice);
+        let slices = slices_of(&slices, service);
         if slices.is_empty() {
             shared.warnings.extend(unmirrored(service, world));
         }
@@ -154,7 +163,13 @@ fn unmirrored(service: &Service, world: &World) -> Option<Warning> {
 }
 
 /// Slices by namespace and name of their Service.
-fn slices_by_service(world: &World) -> HashMap<(&str, &str), Vec<&EndpointSlice>> {
+type Slices<'a> = HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
+
+fn slices_of<'s, 'a>(slices: &'s Slices<'a>, service: &'a Service) -> &'s [&'a EndpointSlice] {
+    slices.get(&(&*service.name.namespace, &*service.name.name)).map_or(&[], Vec::as_slice)
+}
+
+fn slices_by_service(world: &World) -> Slices<'_> {
     let mut index: HashMap<_, Vec<_>> = HashMap::with_capacity(world.slices().len());
     for slice in world.live_slices() {
         index.entry((&*slice.name.namespace, &*slice.service)).or_default().push(slice);

@@ -17,6 +17,7 @@ use crate::dataplane::links::Class;
 use crate::dataplane::pins::{FlowRows, Pins};
 use crate::interfaces::{Interfaces, watch};
 use crate::print::print;
+use crate::render;
 
 /// Answers on the terminal.
 pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
@@ -31,6 +32,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let facts = Facts {
         tables: pins.tables()?,
         services: ask::services(args.http.http, &args.pins.pin_path),
+        warnings: ask::warnings(args.http.http).unwrap_or_default(),
         // Flows are read only where the question names a client.
         flows4: if args.from.addr().is_some_and(|addr| addr.is_ipv4()) { pins.flows4()? } else { FlowRows::new() },
         flows6: if args.from.addr().is_some_and(|addr| addr.is_ipv6()) { pins.flows6()? } else { FlowRows::new() },
@@ -41,7 +43,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let explanation = explain(&args.from, &args.to, &facts);
     match args.output {
         Output::Table => print(&explanation.to_string()),
-        Output::Json => print(&(serde_json::to_string_pretty(&explanation)? + "\n")),
+        Output::Json => print(&(render::pretty(&explanation) + "\n")),
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ask::Services;
+use crate::printable::{printable, printable_json};
 use crate::status::Status;
 pub use connections::Limits;
 use page::Room;
@@ -107,7 +108,7 @@ async fn readyz(State(asked): State<Asked>) -> Response {
         Ok(()) => [String::from("ok")]
             .into_iter()
             .chain(status.troubles())
-            .fold(String::new(), |text, line| text + &line + "\n")
+            .fold(String::new(), |text, line| text + &printable(&line) + "\n")
             .into_response(),
         not_ready => answer(not_ready),
     }
@@ -143,8 +144,8 @@ async fn metrics(State(asked): State<Asked>) -> Response {
 }
 
 fn json<T: Serialize + ?Sized>(room: &Room, value: &T) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(text) => room.page(JSON, text),
+    match serde_json::to_string(value) {
+        Ok(text) => room.page(JSON, printable_json(text).into_bytes()),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }

@@ -19,6 +19,7 @@ pub mod model;
 pub mod nftables;
 pub mod plan;
 pub mod print;
+pub mod printable;
 pub mod render;
 pub mod run;
 pub mod show;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use lb_agent::args::{Command, CommandLine};
+use lb_agent::printable::printable;
 use lb_agent::{check, config, explain, run, show, unload};
 
 fn main() -> ExitCode {
@@ -17,8 +18,12 @@ fn main() -> ExitCode {
         Command::Unload(args) => unload::run(&args),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
-    // Where nobody reads it, the exit code is left.
-    let _ = writeln!(std::io::stderr(), "lb-agent: {error:#}");
+    // The kernel's verifier says much. A line that somebody else put into the rest does not begin as one of ours.
+    for (number, line) in format!("{error:#}").lines().enumerate() {
+        let start = if number == 0 { "lb-agent: " } else { "  | " };
+        // Where nobody reads it, the exit code is left.
+        let _ = writeln!(std::io::stderr(), "{start}{}", printable(line));
+    }
     match error.downcast_ref() {
         Some(config::Error::Invalid { .. }) => ExitCode::from(2),
         _ => ExitCode::FAILURE,

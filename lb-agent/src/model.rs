@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows where an object came from, the time, or the kernel.
 
+mod annotation;
 mod change;
 mod cluster_addresses;
 mod endpoint;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use annotation::{AnnotationKeys, Kept};
 pub use change::{Change, Kind, Object, ObjectRef};
 pub use endpoint::{Conditions, Endpoint, EndpointSlice, Endpoints, Hints, SlicePort};
 pub use name::ObjectName;

@@ -12,6 +12,8 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
+use crate::printable::{printable, printable_json};
+
 pub use frontend::{FrontendRow, ScopeRow, algorithm, frontends, mode, rule};
 pub use guard::{GuardRow, guard};
 pub use pool::{MemberRow, PoolRow, members, pools};
@@ -30,7 +32,7 @@ pub trait Row: Serialize {
 pub fn text<R: Row>(rows: &[R]) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(R::TITLES.iter().copied());
-    table.add_rows(rows.iter().map(Row::cells));
+    table.add_rows(rows.iter().map(|row| row.cells().into_iter().map(|cell| printable(&cell).into_owned())));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -39,9 +41,14 @@ pub fn text<R: Row>(rows: &[R]) -> String {
 
 /// An array of objects.
 pub fn json<R: Row>(rows: &[R]) -> String {
-    let text = serde_json::to_string_pretty(rows);
-    // Rows are plain structs of strings and numbers with string keys: the only things that JSON cannot refuse.
-    text.unwrap_or_else(|error| unreachable!("rows of a table as JSON: {error}")) + "\n"
+    pretty(rows) + "\n"
+}
+
+/// JSON for people and programs.
+pub fn pretty<T: Serialize + ?Sized>(value: &T) -> String {
+    let text = serde_json::to_string_pretty(value);
+    // Plain structs of strings and numbers with string keys: the only things that JSON cannot refuse.
+    printable_json(text.unwrap_or_else(|error| unreachable!("what is printed as JSON: {error}")))
 }
 
 /// `1.2.3.4:80`, `[fd00::1]:80`.
@@ -62,6 +69,19 @@ mod tests {
         let expected = "ADDRESS  PROTO  MODE  RULE  ORIGIN  STATE  ID  PORT-ID  WORKLOAD  HOST  EXTERNAL\n";
         assert_eq!(text(&rows), expected);
         assert_eq!(json(&rows), "[]\n");
+    }
+
+    #[test]
+    fn hostile_text_stays_in_its_cell() {
+        use crate::model::{Warning, WarningKind};
+        let hostile = "x\u{1b}[31m\u{7}\n\u{202e}";
+        let warning = Warning::new(WarningKind::Source, hostile, hostile).of(hostile).at(hostile).in_file(hostile);
+        let rows = [warning];
+        for printed in [text(&rows), json(&rows)] {
+            assert!(!printed.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{printed}");
+        }
+        assert_eq!(text(&rows).lines().count(), 2);
+        assert_eq!(serde_json::from_str::<Vec<Warning>>(&json(&rows)).expect("JSON"), rows);
     }
 
     #[test]

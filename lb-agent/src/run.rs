@@ -3,6 +3,7 @@
 mod agent;
 mod attach;
 mod descriptors;
+mod log;
 mod outlook;
 mod timetable;
 
@@ -26,7 +27,7 @@ use crate::http::{self, ServicesQuestion, Sources};
 use crate::interfaces::Event;
 use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
 use crate::metrics::{self, Metrics};
-use crate::model::Change;
+use crate::model::{AnnotationKeys, Change};
 use crate::source::connection::{Connection, Connections};
 use crate::source::dir::DirSource;
 use crate::source::kube::KubeSource;
@@ -47,15 +48,7 @@ const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Runs until a signal or an error that cannot be lived with. The dataplane goes on forwarding.
 pub fn run(mut args: RunArgs) -> anyhow::Result<()> {
     let filter = std::mem::take(&mut args.observe.log_level);
-    tracing_subscriber::fmt()
-        .compact()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        // They would be written to standard error, which is what cannot be written to: a panic, for want of a reader.
-        .log_internal_errors(false)
-        .init();
+    log::start(filter);
     let config = Config::try_from(args)?;
     // Each interface takes two, whatever else is open.
     let descriptors = descriptors::raise_limit();
@@ -75,7 +68,8 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
         tracing::warn!("{NOT_THERE_YET}");
     }
     let listener = http::bind(config.http)?;
-    let Started { batches, connections, progress } = start_source(&config.source).await?;
+    let annotations = config.policy.annotation_keys();
+    let Started { batches, connections, progress } = start_source(&config.source, annotations).await?;
     let dataplane = BpfDataplane::open(&config.dataplane)?;
     let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));
     let mut registry = metrics::registry(config.dataplane.pin_path.clone(), config.dataplane.sizes, receiver.clone());
@@ -176,17 +170,17 @@ struct Started {
 }
 
 /// Starts the source: a folder on a thread of its own, as files are read; the API as a task.
-async fn start_source(source: &Source) -> anyhow::Result<Started> {
+async fn start_source(source: &Source, annotations: AnnotationKeys) -> anyhow::Result<Started> {
     let (sender, batches) = mpsc::channel(BATCHES_MAX);
     match source {
         Source::Directory { path, claim } => {
-            let directory = DirSource::open(path).context("--source")?.claiming(claim.clone());
+            let directory = DirSource::open(path).context("--source")?.claiming(claim.clone()).keeping(annotations);
             let progress = directory.progress();
             std::thread::Builder::new().name("source".into()).spawn(move || directory.run(&sender))?;
             Ok(Started { batches, connections: Connections::default().subscribe(), progress })
         }
         Source::Kube(settings) => {
-            let api = KubeSource::open(settings).await.context("--source=kube")?;
+            let api = KubeSource::open(settings).await.context("--source=kube")?.keeping(annotations);
             let connections = api.connections().subscribe();
             tokio::spawn(api.watch(sender));
             Ok(Started { batches, connections, progress: Progress::default() })

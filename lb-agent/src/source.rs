@@ -8,6 +8,7 @@ pub mod connection;
 pub mod convert;
 pub mod dir;
 pub mod kube;
+pub mod names;
 pub mod progress;
 #[cfg(test)]
 pub mod written;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::ask::Judgements;
 use crate::dataplane::links::Class;
 use crate::model::{Warning, WarningKind};
+use crate::printable::printable;
 use crate::source::connection::Connection;
 use crate::source::progress::Progress;
 
@@ -124,7 +125,7 @@ impl Status {
             Readiness::Ready => Ok(()),
             Readiness::NotReady(reason) => {
                 let lines = [reason.clone()].into_iter().chain(self.source_troubles());
-                Err(lines.collect::<Vec<_>>().join("\n"))
+                Err(lines.map(|line| printable(&line).into_owned()).collect::<Vec<_>>().join("\n"))
             }
         }
     }
@@ -150,7 +151,8 @@ impl Status {
         match &self.behind {
             Some(behind) if now.saturating_duration_since(behind.since) > BEHIND_MAX => {
                 let secs = now.saturating_duration_since(behind.since).as_secs();
-                Err(format!("{} rows could not be written for {secs} s: {}", behind.rows, behind.reason))
+                let reason = printable(&behind.reason);
+                Err(format!("{} rows could not be written for {secs} s: {reason}", behind.rows))
             }
             Some(_) | None => Ok(()),
         }

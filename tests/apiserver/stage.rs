@@ -62,6 +62,7 @@ impl Running {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("threads can be started");
         let source = runtime.block_on(KubeSource::open(settings)).expect("the kubeconfig is good");
+        let source = source.keeping(policy().annotation_keys());
         let connections = source.connections();
         let (sender, batches) = mpsc::channel(16);
         runtime.spawn(source.watch(sender));
@@ -218,7 +219,7 @@ pub fn of_objects(objects: &[Value]) -> Tables {
     std::fs::write(folder.path().join("all.yaml"), manifest::yaml(objects)).expect("it is writable");
     let mut dataplane = FakeDataplane::default();
     let mut controller = adopt(&mut dataplane);
-    let mut source = Folder::open(folder.path()).expect("it can be listed");
+    let mut source = Folder::open(folder.path()).expect("it can be listed").keeping(policy().annotation_keys());
     controller.change(source.look(&std::collections::HashSet::new()));
     let step = controller.step(&mut dataplane, Reclaim::Later);
     assert_eq!(step.outcome, Outcome::InStep, "{step:?}");

@@ -5,7 +5,7 @@ use lb_tests::deadline::until_true;
 use lb_tests::dial::{Dial, Outcome};
 use lb_tests::dump::Dump;
 use lb_tests::lab::{FAR_NAME, Setup, UPLINK_NAME};
-use lb_tests::manifest::{NODE, Service, ingress};
+use lb_tests::manifest::{NODE, Service, Slice, ingress};
 use lb_tests::scene::{Scene, TARGET, empty_slice};
 use lb_tests::serve::Server;
 use serde_json::{Value, json};
@@ -52,6 +52,45 @@ fn eps_02_03_absent_conditions_and_second_addresses() {
         for _ in 0..24 {
             assert_eq!(scene.dial().tcp(vip(family, 2, 80)).who(), Some("a"), "EPS-03: only the first address counts");
         }
+    }
+}
+
+/// What the API server refuses, and reserved addresses: no dial of a pod is sent there.
+#[test]
+fn what_nobody_can_be_is_no_endpoint() {
+    let scene = Scene::start(Setup::new("epsnobody"));
+    let service = vip_service(&scene, 3);
+    let mut objects = vec![service.object()];
+    for (family, nobody) in [
+        (Family::V4, &["169.254.169.254", "255.255.255.255", "240.0.0.1", "0.1.2.3", "224.0.0.1"][..]),
+        (Family::V6, &["fe80::1", "ff02::1", "::192.0.2.1"]),
+    ] {
+        let slice = scene.slice(&service, family, &["a"]);
+        let add = |slice: Slice, address: &&str| slice.endpoint(address.parse().expect("an address"), NODE);
+        objects.push(nobody.iter().fold(slice, add).object());
+    }
+    scene.apply("s3", &objects);
+    for family in FAMILIES {
+        for _ in 0..24 {
+            assert_eq!(scene.dial().tcp(vip(family, 3, 80)).who(), Some("a"));
+        }
+    }
+    let warnings: Vec<Value> =
+        serde_json::from_str(&scene.agent.says(&["show", "warnings", "-o", "json"])).expect("an array");
+    assert_eq!(warnings.len(), 8, "{warnings:?}");
+}
+
+/// As kubelet registers it: with capitals it would be the name of no node, and policy Local would drop everything.
+#[test]
+fn the_name_of_the_node_counts_in_any_case() {
+    let name = NODE.to_uppercase();
+    let scene = Scene::with_flags(Setup::new("epsname"), &["--services", "all", "--node-name", &name]);
+    let service = scene.service("s6", 6, &[]).spec("internalTrafficPolicy", json!("Local"));
+    let mut objects = scene.slices(&service, &["a"]);
+    objects.push(service.object());
+    scene.apply("s6", &objects);
+    for family in FAMILIES {
+        assert_eq!(scene.dial().tcp((CLUSTER.host(family, 6), 80).into()).who(), Some("a"));
     }
 }
 

@@ -104,6 +104,57 @@ fn modes_in_any_case() {
 }
 
 #[test]
+fn words_in_any_case() {
+    let config = config(
+        "--services ALL --lb-algorithm Maglev --vendor-annotations ON --guard Off --repair-evicted-flows On \
+         --uplink-interfaces None --workload-interfaces AUTO",
+    );
+    assert_eq!((config.policy.services, config.policy.selection.algorithm), (Services::All, Algorithm::Maglev));
+    assert_eq!(config.policy.vendor_annotations, VendorAnnotations::Honoured);
+    assert_eq!((config.guard, config.dataplane.repair), (Guarding::Off, Repair::On));
+    assert_eq!((config.interfaces.uplink, config.interfaces.workload), (Globs::None, Globs::Auto));
+    for line in ["lb-agent show Frontends -o JSON", "lb-agent explain --from pod --to 192.0.2.1:80/TCP -o Table"] {
+        CommandLine::try_parse_from(line.split_whitespace()).expect(line);
+    }
+    assert!(matches!(parse("--source KUBE"), Ok(Config { source: Source::Kube(_), .. })));
+}
+
+/// Its errors repeat themselves with each request of an outage; ours is one line.
+#[test]
+fn kube_is_quiet_unless_asked_for() {
+    let filter = |level: &str| {
+        let line = ["lb-agent", "run", "--source", "dir:/x", "--log-level", level];
+        match CommandLine::try_parse_from(line).expect(level).command {
+            Command::Run(args) => args.observe.log_level.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (level, kube) in [("error", "off"), ("warn", "off"), ("info", "off"), ("debug", "warn"), ("trace", "warn")] {
+        assert!(filter(level).split(',').any(|part| part == format!("kube={kube}")), "{}", filter(level));
+    }
+    assert!(!filter("info,kube=debug").contains("kube=off"));
+}
+
+/// As kubelet registers the node, and kube-proxy looks for it.
+#[test]
+fn the_node_name_is_lowered_and_trimmed() {
+    let named = |name: &str| {
+        let line = ["lb-agent", "run", "--source", "dir:/x", "--node-name", name];
+        match CommandLine::try_parse_from(line).expect(name).command {
+            Command::Run(args) => Config::try_from(*args).map(|config| config.policy.node_name),
+            other => panic!("{other:?}"),
+        }
+    };
+    for name in ["n1.example.com", "N1.Example.COM", " n1.example.com\n"] {
+        assert_eq!(named(name).expect(name), "n1.example.com");
+    }
+    for name in ["", " ", "n_1", "n1,n2", "n1\u{1b}", "n1-"] {
+        let error = named(name).expect_err(name).to_string();
+        assert!(error.starts_with("--node-name: ") && !error.contains('\u{1b}'), "{error}");
+    }
+}
+
+#[test]
 fn what_does_not_exist_yet_is_said() {
     assert_eq!(config("--host-sockets on").idle_flags, ["--host-sockets=on"]);
     assert!(config("--embryos-max 1 --affinity-max 1").idle_flags.is_empty());

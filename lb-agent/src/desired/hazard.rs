@@ -1,15 +1,27 @@
 //! Configurations that are valid and known to hurt (spec 1.10): told only where the evidence is in the object.
 
+use std::collections::BTreeSet;
+
 use lb_common::table::{Mode, Origin};
 
 use super::claim::Claim;
+use super::endpoint::{self, Here};
+use super::scope::Supply;
 use super::table::KubeProxy;
-use crate::model::{Service, TrafficPolicy, Warning, WarningKind};
+use super::usable::{self, Uses};
+use crate::family::TableAddr;
+use crate::model::{EndpointSlice, Service, ServicePort, TrafficPolicy, Warning, WarningKind};
+
+/// Ports that a warning names.
+const PORTS_MAX: usize = 5;
 
 const AWS_TYPE: &str = "service.beta.kubernetes.io/aws-load-balancer-type";
 const AWS_TARGET_TYPE: &str = "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type";
 const AWS_ATTRIBUTES: &str = "service.beta.kubernetes.io/aws-load-balancer-target-group-attributes";
 const OCI_PRESERVE: &str = "oci-network-load-balancer.oraclecloud.com/is-preserve-source";
+
+/// The annotations that are read.
+pub const KEYS: [&str; 4] = [AWS_TYPE, AWS_TARGET_TYPE, AWS_ATTRIBUTES, OCI_PRESERVE];
 
 /// What its owner should know of a Service whose addresses are left to the balancer.
 pub fn warnings(service: &Service, claims: &[Claim]) -> Vec<Warning> {
@@ -45,6 +57,53 @@ fn preserving(service: &Service) -> Option<&'static str> {
     // Instance targets keep them unless told otherwise, and are the default.
     let is_network_balancer = matches!(value(AWS_TYPE), Some("nlb" | "external"));
     (is_network_balancer && value(AWS_TARGET_TYPE) != Some("ip")).then_some(AWS_TYPE)
+}
+
+/// What a kube-proxy on this node does in its filter rules with what is left to the balancer by our decision alone: before
+/// anything is translated, so that no guard can keep it off. `slices` are those of the Service.
+pub fn filters(service: &Service, claims: &[Claim], slices: &[&EndpointSlice], here: &Here<'_>) -> Vec<Warning> {
+    let is_left = |claim: &&Claim| claim.kube_proxy == KubeProxy::Claims && claim.mode != Mode::VIP;
+    let mut refused = BTreeSet::new();
+    let mut dropped = BTreeSet::new();
+    for claim in claims.iter().filter(is_left) {
+        for port in &service.ports {
+            let supply = if claim.ip.is_ipv4() {
+                supply::<[u8; 4]>(port, slices, here)
+            } else {
+                supply::<[u8; 16]>(port, slices, here)
+            };
+            let is_local = service.external_policy == TrafficPolicy::Local;
+            // Mode Router leaves nothing to the balancer that somebody here can answer.
+            let has_none = if is_local && claim.mode != Mode::Router { !supply.local } else { !supply.anywhere };
+            let set = if supply.anywhere { &mut dropped } else { &mut refused };
+            if has_none {
+                set.insert((port.port, port.proto.name()));
+            }
+        }
+    }
+    let refuses = "has no endpoint, so a kube-proxy on this node refuses it at once";
+    let drops =
+        "has no endpoint on this node and the policy is Local, so a kube-proxy here drops it, and clients time out";
+    let told = [(refused, refuses), (dropped, drops)].into_iter().filter(|(ports, _)| !ports.is_empty());
+    told.map(|(ports, what)| unsupplied(service, &ports, what)).collect()
+}
+
+fn supply<A: TableAddr>(port: &ServicePort, slices: &[&EndpointSlice], here: &Here<'_>) -> Supply {
+    let candidates = endpoint::of_port::<A>(slices, port, here);
+    usable::usable(&candidates, here, Uses { cluster: true, local: true }).supply()
+}
+
+fn unsupplied(service: &Service, ports: &BTreeSet<(u16, &str)>, what: &str) -> Warning {
+    let listed: Vec<String> = ports.iter().take(PORTS_MAX).map(|(port, proto)| format!("{port}/{proto}")).collect();
+    let more = ports.len().saturating_sub(PORTS_MAX);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let problem = format!(
+        "leaves {}{rest} to the balancer while the status does not say Proxy; it {what}, before the guard can act",
+        listed.join(", ")
+    );
+    Warning::new(WarningKind::Hazard, problem, "have the status say ipMode: Proxy, or give the Service endpoints")
+        .of(format_args!("Service {}", service.name))
+        .at("status.loadBalancer.ingress")
 }
 
 fn preserved(service: &Service, key: &str) -> Warning {

@@ -5,6 +5,7 @@ use lb_common::table::{Mode, Rule};
 use super::policy::{AnnotationMatch, Policy, VendorAnnotations};
 use super::vendor;
 use crate::model::{IpMode, Service, Warning, WarningKind};
+use crate::printable::quoted;
 
 /// The annotation that overrides everything else.
 pub const ANNOTATION: &str = "lb-agent.io/ip-mode";
@@ -49,15 +50,10 @@ pub fn of_entry(ip_mode: Option<&IpMode>, policy: &Policy) -> (Mode, Rule) {
     }
 }
 
-/// The spelling of the annotation and of `--default-ip-mode`.
+/// The spelling of the annotation and of `--default-ip-mode`: in any case.
 pub fn parse(text: &str) -> Option<Mode> {
-    match text {
-        "VIP" => Some(Mode::VIP),
-        "Proxy" => Some(Mode::Proxy),
-        "Split" => Some(Mode::Split),
-        "Router" => Some(Mode::Router),
-        _ => None,
-    }
+    let known = [("VIP", Mode::VIP), ("Proxy", Mode::Proxy), ("Split", Mode::Split), ("Router", Mode::Router)];
+    known.into_iter().find_map(|(word, mode)| text.trim().eq_ignore_ascii_case(word).then_some(mode))
 }
 
 fn matches(service: &Service, wanted: &AnnotationMatch) -> bool {
@@ -66,7 +62,7 @@ fn matches(service: &Service, wanted: &AnnotationMatch) -> bool {
 }
 
 fn bad_annotation(service: &Service, value: &str) -> Warning {
-    let problem = format!("{value:?} is not a mode and is ignored");
+    let problem = format!("{} is not a mode and is ignored", quoted(value));
     Warning::new(WarningKind::BadField, problem, "write VIP, Proxy, Split or Router")
         .of(format_args!("Service {}", service.name))
         .at(format!("metadata.annotations[{ANNOTATION}]"))

@@ -8,6 +8,7 @@ use lb_common::table::Backend;
 use super::maglev::{self, TableSize};
 use super::policy::Policy;
 use crate::model::{Service, Warning, WarningKind};
+use crate::printable::quoted;
 
 /// The annotation that wins over `--lb-algorithm`.
 pub const ANNOTATION: &str = "lb-agent.io/lb-algorithm";
@@ -64,16 +65,13 @@ pub fn of_service(service: &Service, policy: &Policy) -> Selection {
 /// An annotation of ours that says nothing.
 pub fn warning(service: &Service) -> Option<Warning> {
     let value = service.annotations.get(ANNOTATION).filter(|value| parse(value).is_none())?;
-    let problem = format!("{value:?} is no algorithm and is ignored; --lb-algorithm decides");
+    let problem = format!("{} is no algorithm and is ignored; --lb-algorithm decides", quoted(value));
     let warning = Warning::new(WarningKind::BadField, problem, "write random or maglev");
     Some(warning.of(format_args!("Service {}", service.name)).at(format!("metadata.annotations[{ANNOTATION}]")))
 }
 
-/// The spelling of the annotation and of `--lb-algorithm`.
+/// The spelling of the annotation and of `--lb-algorithm`: in any case.
 pub fn parse(text: &str) -> Option<Algorithm> {
-    match text {
-        "random" => Some(Algorithm::Random),
-        "maglev" => Some(Algorithm::Maglev),
-        _ => None,
-    }
+    let known = [("random", Algorithm::Random), ("maglev", Algorithm::Maglev)];
+    known.into_iter().find_map(|(word, algorithm)| text.trim().eq_ignore_ascii_case(word).then_some(algorithm))
 }

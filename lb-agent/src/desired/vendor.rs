@@ -22,8 +22,14 @@ enum Reading {
     True,
     /// One of these words: Proxy.
     Word(&'static [&'static str]),
-    /// Anything but nothing: Proxy. A host name, which is given for the balancer to be dialled by.
+    /// Anything but nothing: Proxy. A host name, which is given for the balancer to be dialled by, or a certificate.
     Present,
+    /// One of these words stands in the list: Proxy.
+    Item(&'static [&'static str]),
+    /// `443:https` or `https:443` stands in the list, with one of these protocols: Proxy.
+    Protocol(&'static [&'static str]),
+    /// `*`, true, or a list in which every port of the Service stands by its name: Proxy.
+    PortNames,
     /// `*`, true, or a list in which every port of the Service stands: Proxy. With a part of the ports their owner
     /// reports VIP as well.
     Ports,
@@ -41,17 +47,22 @@ const RULES: &[Rule] = &[
     ("k8s.cloudscale.ch/loadbalancer-force-hostname", Reading::Present),
     // OpenStack Octavia, and with it SysEleven MetaKube.
     ("loadbalancer.openstack.org/proxy-protocol", Reading::Word(&["true", "v1", "v2"])),
+    ("loadbalancer.openstack.org/default-tls-container-ref", Reading::Present),
     // Hetzner Cloud.
     ("load-balancer.hetzner.cloud/uses-proxyprotocol", Reading::True),
     ("load-balancer.hetzner.cloud/hostname", Reading::Present),
+    ("load-balancer.hetzner.cloud/protocol", Reading::Word(&["https"])),
+    ("load-balancer.hetzner.cloud/protocol-ports", Reading::Protocol(&["https"])),
     // DigitalOcean.
     ("service.beta.kubernetes.io/do-loadbalancer-enable-proxy-protocol", Reading::True),
     ("service.beta.kubernetes.io/do-loadbalancer-hostname", Reading::Present),
+    ("service.beta.kubernetes.io/do-loadbalancer-certificate-id", Reading::Present),
     // Scaleway.
     ("service.beta.kubernetes.io/scw-loadbalancer-ip-mode", Reading::Mode),
     ("service.beta.kubernetes.io/scw-loadbalancer-proxy-protocol-v1", Reading::Ports),
     ("service.beta.kubernetes.io/scw-loadbalancer-proxy-protocol-v2", Reading::Ports),
     ("service.beta.kubernetes.io/scw-loadbalancer-use-hostname", Reading::True),
+    ("service.beta.kubernetes.io/scw-loadbalancer-certificate-ids", Reading::Present),
     // Linode.
     ("service.beta.kubernetes.io/linode-loadbalancer-default-proxy-protocol", Reading::Word(&["v1", "v2"])),
     ("service.beta.kubernetes.io/linode-loadbalancer-hostname-only-ingress", Reading::True),
@@ -59,6 +70,7 @@ const RULES: &[Rule] = &[
     ("oci.oraclecloud.com/ingress-ip-mode", Reading::ModeInAnyCase),
     ("service.beta.kubernetes.io/oci-load-balancer-connection-proxy-protocol-version", Reading::Word(&["1", "2"])),
     ("oci-network-load-balancer.oraclecloud.com/is-ppv2-enabled", Reading::True),
+    ("service.beta.kubernetes.io/oci-load-balancer-ssl-ports", Reading::Present),
     // Outscale.
     ("service.beta.kubernetes.io/osc-load-balancer-ingress-ipmode", Reading::Mode),
     ("service.beta.kubernetes.io/osc-load-balancer-proxy-protocol", Reading::Ports),
@@ -74,7 +86,47 @@ const RULES: &[Rule] = &[
     // Huawei CCE and CCE Turbo. `onlyLocal` is what its controller writes by itself; its documentation does not say
     // what it means, the name does.
     ("kubernetes.io/elb.pass-through", Reading::PassThrough),
+    // CloudStack.
+    ("service.beta.kubernetes.io/cloudstack-load-balancer-proxy-protocol", Reading::Word(&["true"])),
+    ("service.beta.kubernetes.io/cloudstack-load-balancer-hostname", Reading::Present),
+    // Vultr; it ends TLS where it is given a secret.
+    ("service.beta.kubernetes.io/vultr-loadbalancer-proxy-protocol", Reading::True),
+    ("service.beta.kubernetes.io/vultr-loadbalancer-hostname", Reading::Present),
+    ("service.beta.kubernetes.io/vultr-loadbalancer-ssl", Reading::Present),
+    // Alibaba Cloud, CLB and NLB.
+    ("service.beta.kubernetes.io/alibaba-cloud-loadbalancer-proxy-protocol", Reading::Word(&["on"])),
+    ("service.beta.kubernetes.io/alibaba-cloud-loadbalancer-hostname", Reading::Present),
+    ("service.beta.kubernetes.io/alibaba-cloud-loadbalancer-protocol-port", Reading::Protocol(&["https", "tcpssl"])),
+    // OVHcloud, before it took to Octavia.
+    ("service.beta.kubernetes.io/ovh-loadbalancer-proxy-protocol", Reading::Word(&["v1", "v2", "v2-ssl", "v2-ssl-cn"])),
+    // Brightbox, which ends TLS for the domains that it is given.
+    (
+        "service.beta.kubernetes.io/brightbox-load-balancer-listener-proxy-protocol",
+        Reading::Word(&["v1", "v2", "v2-ssl", "v2-ssl-cn"]),
+    ),
+    ("service.beta.kubernetes.io/brightbox-load-balancer-ssl-domains", Reading::Present),
+    // Civo.
+    ("kubernetes.civo.com/loadbalancer-enable-proxy-protocol", Reading::Word(&["send-proxy", "send-proxy-v2"])),
+    // IBM Cloud: a list of features.
+    ("service.kubernetes.io/ibm-load-balancer-cloud-provider-enable-features", Reading::Item(&["proxy-protocol"])),
+    // Volcengine.
+    ("service.beta.kubernetes.io/volcengine-loadbalancer-proxy-protocol", Reading::Word(&["standard"])),
+    // VNG Cloud: names of ports.
+    ("vks.vngcloud.vn/enable-proxy-protocol", Reading::PortNames),
+    // NAVER Cloud.
+    ("service.beta.kubernetes.io/ncloud-load-balancer-proxy-protocol", Reading::Word(&["true"])),
 ];
+
+/// The annotations that are read.
+pub fn keys() -> impl Iterator<Item = &'static str> {
+    RULES.iter().flat_map(|(key, reading)| {
+        let filter = match reading {
+            Reading::TrueForAllPorts { filter } => Some(*filter),
+            _ => None,
+        };
+        [Some(*key).filter(|key| !LABELS.contains(key)), filter].into_iter().flatten()
+    })
+}
 
 /// The mode that a vendor's controller is asked for, and by which key.
 pub fn mode(service: &Service) -> Option<(Mode, &'static str)> {
@@ -93,6 +145,11 @@ impl Reading {
             Self::True => is_true(value),
             Self::Word(words) => words.contains(&value),
             Self::Present => !value.is_empty(),
+            Self::Item(words) => items(value).any(|item| words.contains(&item)),
+            Self::Protocol(words) => items(value).filter_map(|item| item.split_once(':')).any(|(one, other)| {
+                words.iter().any(|word| word.eq_ignore_ascii_case(one) || word.eq_ignore_ascii_case(other))
+            }),
+            Self::PortNames => names_all_ports_by_name(value, service),
             Self::Ports => names_all_ports(value, service),
             Self::PassThrough => {
                 value == "true" || value == "onlyLocal" && service.external_policy == TrafficPolicy::Local
@@ -127,11 +184,22 @@ fn is_true(value: &str) -> bool {
     matches!(value, "1" | "t" | "T" | "TRUE" | "true" | "True")
 }
 
+/// The items of a list.
+fn items(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim)
+}
+
+fn names_all_ports_by_name(value: &str, service: &Service) -> bool {
+    let listed = |name: &str| items(value).any(|item| item == name);
+    let is_every = value == "*" || is_true(value);
+    is_every || !service.ports.is_empty() && service.ports.iter().all(|port| listed(&port.name))
+}
+
 fn names_all_ports(value: &str, service: &Service) -> bool {
     // `1` is a port here.
     if value == "*" || (value != "1" && is_true(value)) {
         return true;
     }
-    let listed = |port: u16| value.split(',').any(|item| item.trim().parse() == Ok(port));
+    let listed = |port: u16| items(value).any(|item| item.parse() == Ok(port));
     !service.ports.is_empty() && service.ports.iter().all(|port| listed(port.port))
 }

@@ -16,7 +16,12 @@ use crate::ask::Services;
 use crate::dataplane::pins::FlowRows;
 use crate::dataplane::{FamilyTables, Tables};
 use crate::family::TableAddr;
+use crate::model::{Warning, WarningKind};
+use crate::printable::printable;
 use crate::render::{ScopeRow, algorithm, mode, rule};
+
+/// Warnings that an answer repeats.
+const WARNINGS_MAX: usize = 5;
 
 /// What the answer is drawn from.
 pub struct Facts {
@@ -27,6 +32,8 @@ pub struct Facts {
     pub flows6: FlowRows<[u8; 16]>,
     /// Whether the destination is an address of this node itself.
     pub is_local: bool,
+    /// What a running agent warns of.
+    pub warnings: Vec<Warning>,
     /// Whether programs are attached to any interface of a pod.
     pub has_workloads: bool,
     /// Whether programs are attached to any interface towards the network.
@@ -147,6 +154,8 @@ fn explain_in<A: TableAddr>(
         explanation.backends.clear();
     }
     explanation.notes.extend(flow_note(from, &key, flows));
+    let service = explanation.frontend.as_ref().and_then(|frontend| frontend.service.clone());
+    explanation.notes.extend(warning_notes(service.as_deref(), &facts.warnings));
     explanation
 }
 
@@ -159,6 +168,17 @@ fn local_note(frontend: &Frontend, scope: Scope, facts: &Facts) -> Option<String
          kube-proxy off it (have the status say ipMode: Proxy)"
             .into()
     })
+}
+
+/// What an agent warns of that may be the reason why it goes otherwise: hazards of the Service (`shop/web:http`), and of
+/// the node as a whole.
+fn warning_notes(service: Option<&str>, warnings: &[Warning]) -> Vec<String> {
+    let service = service.and_then(|name| name.split(':').next()).map(|name| format!("Service {name}"));
+    let is_of_service = |warning: &Warning| service.is_some() && warning.object == service;
+    let is_of_node = |warning: &Warning| warning.object.as_ref().is_some_and(|object| object.starts_with("Node "));
+    let hazards = warnings.iter().filter(|warning| warning.kind == WarningKind::Hazard);
+    let ours = hazards.filter(|warning| is_of_service(warning) || is_of_node(warning));
+    ours.take(WARNINGS_MAX).map(|warning| format!("warning: {warning}")).collect()
 }
 
 /// What the source ranges of a frontend make of it.
@@ -356,13 +376,13 @@ impl fmt::Display for Explanation {
         writeln!(f, "to        {}", self.to)?;
         if let Some(frontend) = &self.frontend {
             if let Some(service) = &frontend.service {
-                writeln!(f, "service   {service}")?;
+                writeln!(f, "service   {}", printable(service))?;
             }
             writeln!(f, "frontend  {} ({}), {}", frontend.id, frontend.origin, frontend.state)?;
             match frontend.mode.as_str() {
                 "-" => writeln!(f, "mode      none (not a balancer's address), decided by {}", frontend.decided_by)?,
                 mode => {
-                    let key = frontend.key_in_brackets();
+                    let key = printable(&frontend.key_in_brackets()).into_owned();
                     writeln!(f, "mode      {mode}, decided by {}{key}", frontend.decided_by)?;
                 }
             }
@@ -373,7 +393,7 @@ impl fmt::Display for Explanation {
         }
         writeln!(f, "result    {}", self.sentence)?;
         for note in &self.notes {
-            writeln!(f, "note      {note}")?;
+            writeln!(f, "note      {}", printable(note))?;
         }
         Ok(())
     }

@@ -73,7 +73,8 @@ impl FromStr for Destination {
         let problem =
             || format!("{text:?} is no destination: write IP:PORT/tcp, udp or sctp (an IPv6 address in brackets)");
         let (address, proto) = text.split_once('/').ok_or_else(problem)?;
-        let proto = [Proto::TCP, Proto::UDP, Proto::SCTP].into_iter().find(|known| known.name() == proto);
+        let proto =
+            [Proto::TCP, Proto::UDP, Proto::SCTP].into_iter().find(|known| known.name().eq_ignore_ascii_case(proto));
         let (proto, address) = (proto.ok_or_else(problem)?, address.parse::<SocketAddr>().map_err(|_| problem())?);
         Ok(Self { addr: address.ip().to_canonical(), port: address.port(), proto })
     }

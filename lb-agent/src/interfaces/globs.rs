@@ -47,10 +47,11 @@ impl FromStr for Globs {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => return Ok(Self::Auto),
-            "none" => return Ok(Self::None),
-            _ => {}
+        if text.eq_ignore_ascii_case("auto") {
+            return Ok(Self::Auto);
+        }
+        if text.eq_ignore_ascii_case("none") {
+            return Ok(Self::None);
         }
         let (mut set, mut globs) = (GlobSetBuilder::new(), Vec::new());
         for glob in text.split(',').map(str::trim) {
@@ -121,6 +122,8 @@ mod tests {
     fn words_and_mistakes() {
         assert_eq!("auto".parse(), Ok(Globs::Auto));
         assert_eq!("none".parse(), Ok(Globs::None));
+        assert_eq!("Auto".parse(), Ok(Globs::Auto));
+        assert_eq!("NONE".parse(), Ok(Globs::None));
         for bad in ["", "veth*,", ",", "eth[0"] {
             assert!(bad.parse::<Globs>().is_err(), "{bad}");
         }

@@ -21,6 +21,7 @@ pub struct Service {
     pub service_type: ServiceType,
     /// Label `service.kubernetes.io/service-proxy-name` is present: somebody else serves it (FLT-01).
     pub served_elsewhere: bool,
+    /// Those that policy reads ([`AnnotationKeys`](super::AnnotationKeys)).
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
     /// Those that a vendor's controller reads; no others are kept, and few Services have any.
     pub labels: Box<[(Arc<str>, Arc<str>)]>,

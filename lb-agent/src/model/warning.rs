@@ -1,8 +1,14 @@
 //! Warnings: input that was left out or read differently, told to whoever owns it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::printable::{bounded, printable};
+
+/// Bytes of each text of a warning: a mistake may be as long as a file.
+const TEXT_MAX: usize = 2_048;
 
 /// One thing that is wrong with the input. It hurts only the object, document or field that it names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -91,36 +97,36 @@ impl Warning {
             file: None,
             document: None,
             field: None,
-            problem: problem.into(),
-            remedy: remedy.into(),
+            problem: plain(problem.into()),
+            remedy: plain(remedy.into()),
         }
     }
 
     /// Names the object.
     #[must_use]
     pub fn of(mut self, object: impl fmt::Display) -> Self {
-        self.object = Some(object.to_string());
+        self.object = Some(plain(object.to_string()));
         self
     }
 
     /// Names the field.
     #[must_use]
     pub fn at(mut self, field: impl Into<String>) -> Self {
-        self.field = Some(field.into());
+        self.field = Some(plain(field.into()));
         self
     }
 
     /// Names the file.
     #[must_use]
     pub fn in_file(mut self, file: impl Into<String>) -> Self {
-        self.file = Some(file.into());
+        self.file = Some(plain(file.into()));
         self
     }
 
     /// Names the document of the file, from 1.
     #[must_use]
     pub fn in_document(mut self, file: impl Into<String>, document: u32) -> Self {
-        self.file = Some(file.into());
+        self.file = Some(plain(file.into()));
         self.document = Some(document);
         self
     }
@@ -141,6 +147,14 @@ impl Warning {
     }
 }
 
+/// Short, and on one line, whatever it quotes.
+fn plain(text: String) -> String {
+    match printable(&bounded(&text, TEXT_MAX)) {
+        Cow::Borrowed(same) if same.len() == text.len() => text,
+        plain => plain.into_owned(),
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.subject())?;
@@ -154,6 +168,15 @@ impl fmt::Display for Warning {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn is_a_short_line_whatever_it_quotes() {
+        let long = "x\u{1b}\n\u{202e}".repeat(1 << 18);
+        let warning = Warning::new(WarningKind::BadField, &*long, &*long).of(&long).at(&*long).in_document(&*long, 1);
+        let text = warning.in_file(&*long).to_string();
+        assert!(text.is_ascii() || !text.contains(['\u{1b}', '\n', '\u{202e}']), "{text}");
+        assert!(text.len() < 50 * TEXT_MAX, "{} bytes", text.len());
+    }
 
     #[test]
     fn names_subject_field_and_remedy() {

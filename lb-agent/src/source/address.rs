@@ -31,6 +31,31 @@ pub fn parse_prefix(text: &str) -> Option<Prefix> {
     }
 }
 
+/// Why no endpoint, Service or node can be reached at an address; `None` for one that routers deliver to. Ranges for
+/// documentation are ordinary ones here.
+pub const fn unusable(addr: IpAddr) -> Option<&'static str> {
+    match addr {
+        IpAddr::V4(v4) => match v4.octets() {
+            [0, 0, 0, 0] => Some("unspecified"),
+            [0, ..] => Some("this network"),
+            [127, ..] => Some("loopback"),
+            [169, 254, ..] => Some("link-local"),
+            [224..=239, ..] => Some("multicast"),
+            [255, 255, 255, 255] => Some("broadcast"),
+            [240..=255, ..] => Some("reserved"),
+            _ => None,
+        },
+        IpAddr::V6(v6) => match v6.segments() {
+            [0, 0, 0, 0, 0, 0, 0, 0] => Some("unspecified"),
+            [0, 0, 0, 0, 0, 0, 0, 1] => Some("loopback"),
+            [0, 0, 0, 0, 0, 0 | 0xffff, _, _] => Some("IPv4 in IPv6"),
+            [0xfe80..=0xfebf, ..] => Some("link-local"),
+            [0xff00..=0xffff, ..] => Some("multicast"),
+            _ => None,
+        },
+    }
+}
+
 fn parse_v4(text: &str) -> Option<Ipv4Addr> {
     let mut octets = [0u8; 4];
     let mut parts = text.split('.');
@@ -51,7 +76,7 @@ fn parse_decimal(text: &str) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse, parse_prefix};
+    use super::{parse, parse_prefix, unusable};
 
     #[test]
     fn reads_what_the_api_server_accepts() {
@@ -84,6 +109,63 @@ mod tests {
             "::1.2.3",
         ] {
             assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn knows_where_nobody_can_be() {
+        for (text, reason) in [
+            ("0.0.0.0", "unspecified"),
+            ("0.1.2.3", "this network"),
+            ("0.255.255.255", "this network"),
+            ("127.0.0.1", "loopback"),
+            ("127.255.255.254", "loopback"),
+            ("169.254.0.1", "link-local"),
+            ("169.254.169.254", "link-local"),
+            ("224.0.0.1", "multicast"),
+            ("239.255.255.255", "multicast"),
+            ("240.0.0.1", "reserved"),
+            ("255.255.255.254", "reserved"),
+            ("255.255.255.255", "broadcast"),
+            ("::", "unspecified"),
+            ("::1", "loopback"),
+            ("::2", "IPv4 in IPv6"),
+            ("::192.0.2.1", "IPv4 in IPv6"),
+            ("::ffff:192.0.2.1", "IPv4 in IPv6"),
+            ("fe80::1", "link-local"),
+            ("febf:ffff::1", "link-local"),
+            ("ff02::1", "multicast"),
+            ("ff0e::1", "multicast"),
+        ] {
+            assert_eq!(unusable(text.parse().expect("an address")), Some(reason), "{text}");
+        }
+    }
+
+    #[test]
+    fn leaves_every_other_address_usable() {
+        for text in [
+            "1.0.0.1",
+            "10.0.0.1",
+            "100.64.0.1",
+            "126.255.255.255",
+            "128.0.0.1",
+            "169.253.255.255",
+            "169.255.0.1",
+            "172.16.0.1",
+            "192.0.2.1",
+            "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "223.255.255.255",
+            "64:ff9b::192.0.2.1",
+            "100::1",
+            "2001:db8::1",
+            "fd00::1",
+            "fe7f::1",
+            "fec0::1",
+            "::1:0:0:0",
+        ] {
+            assert_eq!(unusable(text.parse().expect("an address")), None, "{text}");
         }
     }
 

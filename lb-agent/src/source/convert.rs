@@ -13,8 +13,10 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::model::{Kind, Object, ObjectName, ObjectRef, Warning, WarningKind};
+use crate::model::{AnnotationKeys, Kind, Object, ObjectName, ObjectRef, Warning, WarningKind};
+use crate::printable::quoted;
 use crate::source::claim::Claim;
+use crate::source::names;
 pub use endpoint_slice::SERVICE_NAME;
 use fields::Fields;
 use strings::Strings;
@@ -24,6 +26,7 @@ use strings::Strings;
 pub struct Converter {
     strings: Strings,
     claim: Claim,
+    annotations: AnnotationKeys,
 }
 
 /// An object and what is wrong with it.
@@ -31,11 +34,18 @@ pub type Converted = (Object, Vec<Warning>);
 
 impl Converter {
     /// For an agent that claims these Services.
-    pub fn claiming(claim: Claim) -> Self {
-        Self { claim, ..Self::default() }
+    pub fn claiming(mut self, claim: Claim) -> Self {
+        self.claim = claim;
+        self
     }
 
-    /// Fails only where the object has no name.
+    /// Keeps these annotations of Services, and no others.
+    pub fn keeping(mut self, annotations: AnnotationKeys) -> Self {
+        self.annotations = annotations;
+        self
+    }
+
+    /// Fails only where the object has no good name.
     pub fn service(&mut self, raw: core::Service) -> Result<Converted, Box<Warning>> {
         let name = namespaced(&raw.metadata, Kind::Service)?;
         let mut fields = Fields::of(ObjectRef { kind: Kind::Service, name: name.clone() });
@@ -44,7 +54,7 @@ impl Converter {
     }
 
     /// `None` where the slice belongs to no Service or has no IP addresses: it is nobody's business. Fails only where
-    /// the object has no name or an unknown address type.
+    /// the object has no good name or an unknown address type.
     pub fn endpoint_slice(&mut self, raw: discovery::EndpointSlice) -> Result<Option<Converted>, Box<Warning>> {
         let name = namespaced(&raw.metadata, Kind::EndpointSlice)?;
         let reference = ObjectRef { kind: Kind::EndpointSlice, name: name.clone() };
@@ -53,7 +63,7 @@ impl Converter {
         Ok(slice.map(|slice| (Object::EndpointSlice(slice), fields.into_warnings())))
     }
 
-    /// `None` where it is not to be mirrored. Fails only where the object has no name.
+    /// `None` where it is not to be mirrored. Fails only where the object has no good name.
     pub fn endpoints(&mut self, raw: core::Endpoints) -> Result<Option<Converted>, Box<Warning>> {
         let name = namespaced(&raw.metadata, Kind::Endpoints)?;
         let mut fields = Fields::of(ObjectRef { kind: Kind::Endpoints, name: name.clone() });
@@ -61,7 +71,7 @@ impl Converter {
         Ok(endpoints.map(|endpoints| (Object::Endpoints(endpoints), fields.into_warnings())))
     }
 
-    /// Fails only where the object has no name.
+    /// Fails only where the object has no good name.
     pub fn node(&mut self, raw: &core::Node) -> Result<Converted, Box<Warning>> {
         let name = named(&raw.metadata, Kind::Node)?;
         let mut fields = Fields::of(ObjectRef { kind: Kind::Node, name: ObjectName::new("", &name) });
@@ -71,18 +81,32 @@ impl Converter {
 }
 
 fn named(metadata: &ObjectMeta, kind: Kind) -> Result<String, Box<Warning>> {
+    let rule = match kind {
+        Kind::Service => names::LABEL,
+        Kind::EndpointSlice | Kind::Endpoints | Kind::Node => names::SUBDOMAIN,
+    };
     match metadata.name.as_deref() {
-        Some(name) if !name.is_empty() => Ok(name.to_owned()),
-        _ => Err(Warning::new(WarningKind::BadDocument, "is missing; the object is left out", "name the object")
-            .of(kind.name())
-            .at("metadata.name")
-            .into()),
+        Some(name) if rule.holds_for(name) => Ok(name.to_owned()),
+        None | Some("") => {
+            let warning =
+                Warning::new(WarningKind::BadDocument, "is missing; the object is left out", "name the object");
+            Err(warning.of(kind.name()).at("metadata.name").into())
+        }
+        Some(name) => Err(no_name(name, rule).of(kind.name()).at("metadata.name").into()),
     }
 }
 
 fn namespaced(metadata: &ObjectMeta, kind: Kind) -> Result<ObjectName, Box<Warning>> {
     let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or("default");
+    if !names::LABEL.holds_for(namespace) {
+        return Err(no_name(namespace, names::LABEL).of(kind.name()).at("metadata.namespace").into());
+    }
     Ok(ObjectName::new(namespace, &named(metadata, kind)?))
+}
+
+fn no_name(text: &str, rule: names::Rule) -> Warning {
+    let problem = format!("{} is no name that the API server lets in; the object is left out", quoted(text));
+    Warning::new(WarningKind::BadDocument, problem, format!("write {}", rule.spelling))
 }
 
 #[cfg(test)]

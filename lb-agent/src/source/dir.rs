@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
-use crate::model::Change;
+use crate::model::{AnnotationKeys, Change};
 use crate::source::claim::Claim;
 use crate::source::progress::Progress;
 pub use folder::{Error, Folder};
@@ -46,6 +46,12 @@ impl DirSource {
     /// For an agent that claims these Services.
     pub fn claiming(mut self, claim: Claim) -> Self {
         self.folder = self.folder.claiming(claim);
+        self
+    }
+
+    /// Keeps these annotations of Services, and no others.
+    pub fn keeping(mut self, annotations: AnnotationKeys) -> Self {
+        self.folder = self.folder.keeping(annotations);
         self
     }
 

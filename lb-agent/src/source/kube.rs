@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::model::{Change, Kind};
+use crate::model::{AnnotationKeys, Change, Kind};
 use crate::source::claim::Claim;
 use crate::source::connection::Connections;
 pub use connect::Error;
@@ -102,6 +102,11 @@ impl KubeSource {
             shared: Shared::new(settings.claim.clone(), connections.clone()),
             connections,
         })
+    }
+
+    /// Keeps these annotations of Services, and no others.
+    pub fn keeping(self, annotations: AnnotationKeys) -> Self {
+        Self { shared: self.shared.keeping(annotations), ..self }
     }
 
     /// How the connections are doing, now and later.

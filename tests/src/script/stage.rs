@@ -40,7 +40,7 @@ impl Stage {
         let guard = FakeTable::default();
         let controller = adopt(&mut dataplane, &settings, &guard)?;
         dataplane.fail(faults);
-        let folder = Folder::open(temp.path())?;
+        let folder = Folder::open(temp.path())?.keeping(settings.policy.annotation_keys());
         Ok(Self { settings, faults, temp, folder, dataplane, guard, controller, is_stopped: false })
     }
 
@@ -75,7 +75,7 @@ impl Stage {
         self.dataplane.fail(Faults::Never);
         self.controller = adopt(&mut self.dataplane, &self.settings, &self.guard)?;
         self.dataplane.fail(self.faults);
-        self.folder = Folder::open(self.temp.path())?;
+        self.folder = Folder::open(self.temp.path())?.keeping(self.settings.policy.annotation_keys());
         self.converge(Reclaim::Later)
     }
 

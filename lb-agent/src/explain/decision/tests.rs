@@ -35,6 +35,7 @@ fn facts(mode: Mode, scopes: Scopes) -> Facts {
         flows4: Vec::new(),
         flows6: Vec::new(),
         is_local: false,
+        warnings: Vec::new(),
         has_workloads: true,
         has_uplinks: true,
     }
@@ -95,6 +96,23 @@ fn nothing_attached_is_said() {
     }
     // What is left alone anyway needs no interface.
     assert_eq!(ask("pod", "192.0.2.10:443/tcp", &facts).decision, Decision::Pass);
+}
+
+#[test]
+fn hazards_of_the_service_and_of_the_node_are_noted() {
+    let warning = |object: &str, kind| Warning::new(kind, format!("{object} hurts"), "mend it").of(object);
+    let warnings = vec![
+        warning("Service shop/web", WarningKind::Hazard),
+        warning("Service shop/web2", WarningKind::Hazard),
+        warning("Service shop/web", WarningKind::BadField),
+        warning("Node n1\u{1b}", WarningKind::Hazard),
+    ];
+    let facts = Facts { warnings, ..facts(Mode::VIP, VIP) };
+    let explanation = ask("pod", "192.0.2.10:80/tcp", &facts);
+    let noted: Vec<&String> = explanation.notes.iter().filter(|note| note.starts_with("warning: ")).collect();
+    assert_eq!(noted.len(), 2, "{noted:?}");
+    assert!(noted[0].contains("Service shop/web hurts; mend it") && noted[1].contains("Node n1"), "{noted:?}");
+    assert!(!explanation.to_string().contains('\u{1b}'), "{explanation}");
 }
 
 /// IPM-12: the key is address, port and protocol.

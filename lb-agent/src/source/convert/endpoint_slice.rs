@@ -8,6 +8,8 @@ use lb_common::addr::Family;
 use super::Converter;
 use super::fields::Fields;
 use crate::model::{Conditions, Endpoint, EndpointSlice, Hints, ObjectName, SlicePort, Warning, WarningKind};
+use crate::printable::quoted;
+use crate::source::names;
 
 /// The label that names the Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -28,12 +30,17 @@ pub fn convert(
         "IPv6" => Family::V6,
         "FQDN" => return Ok(None),
         other => {
-            let problem = format!("{other:?} is not an address type; the slice is left out");
+            let problem = format!("{} is not an address type; the slice is left out", quoted(other));
             return Err(Warning::new(WarningKind::BadField, problem, "write IPv4 or IPv6").at("addressType").into());
         }
     };
     let labels = raw.metadata.labels.unwrap_or_default();
     let Some(service) = labels.get(SERVICE_NAME).filter(|service| !service.is_empty()) else { return Ok(None) };
+    if !names::LABEL.holds_for(service) {
+        let problem = format!("{} is no name of a Service; the slice is left out", quoted(service));
+        let warning = Warning::new(WarningKind::BadField, problem, format!("write {}", names::LABEL.spelling));
+        return Err(warning.at(format!("metadata.labels[{SERVICE_NAME}]")).into());
+    }
     let ports = raw.ports.unwrap_or_default();
     Ok(Some(EndpointSlice {
         name,
@@ -64,8 +71,10 @@ fn slice_port(
     fields: &mut Fields,
 ) -> Option<SlicePort> {
     let number = raw.port.filter(|port| *port != 0)?;
+    let name = raw.name.as_deref().unwrap_or_default();
+    let name = fields.name(|| format!("ports[{index}].name"), name, names::LABEL, "the port is left out")?;
     Some(SlicePort {
-        name: converter.strings.share(raw.name.as_deref().unwrap_or_default()),
+        name: converter.strings.share(name),
         proto: fields.proto(|| format!("ports[{index}].protocol"), raw.protocol.as_deref())?,
         port: fields.port(|| format!("ports[{index}].port"), number)?,
     })
@@ -89,9 +98,8 @@ fn endpoint(
         fields.warn(WarningKind::BadField, field(), problem, "put it into a slice of its own family");
         return None;
     }
-    if addr.is_unspecified() || addr.is_multicast() || addr.is_loopback() {
-        let problem = format!("{addr} cannot be an endpoint; the endpoint is left out");
-        fields.warn(WarningKind::BadField, field(), problem, "write the address of a pod or host");
+    let what = "an endpoint; the endpoint is left out";
+    if !fields.is_usable(field, addr, what, "write the address of a pod or host") {
         return None;
     }
     let conditions = raw.conditions.as_ref();
@@ -102,16 +110,29 @@ fn endpoint(
             serving: conditions.and_then(|c| c.serving).unwrap_or(true),
             terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
         },
-        node: raw.node_name.as_deref().map(|node| converter.strings.share(node)),
-        hints: hints(converter, raw),
+        node: raw.node_name.as_deref().and_then(|node| {
+            let field = || format!("endpoints[{index}].nodeName");
+            let node = fields.name(field, node, names::SUBDOMAIN, "the endpoint counts as on no node")?;
+            Some(converter.strings.share(node))
+        }),
+        hints: hints(converter, index, raw, fields),
     })
 }
 
-fn hints(converter: &mut Converter, raw: &discovery::Endpoint) -> Option<Arc<Hints>> {
+fn hints(
+    converter: &mut Converter,
+    index: usize,
+    raw: &discovery::Endpoint,
+    fields: &mut Fields,
+) -> Option<Arc<Hints>> {
     let raw = raw.hints.as_ref()?;
-    let zones =
-        raw.for_zones.as_deref().unwrap_or_default().iter().map(|zone| converter.strings.share(&zone.name)).collect();
-    let nodes =
-        raw.for_nodes.as_deref().unwrap_or_default().iter().map(|node| converter.strings.share(&node.name)).collect();
-    Some(Arc::new(Hints { zones, nodes }))
+    let mut shared = |field: &str, name: &str, rule| {
+        let field = || format!("endpoints[{index}].hints.{field}");
+        fields.name(field, name, rule, "the hint is left out").map(|name| converter.strings.share(name))
+    };
+    let (zones, nodes) = (raw.for_zones.as_deref(), raw.for_nodes.as_deref());
+    let zones = zones.unwrap_or_default().iter().filter_map(|zone| shared("forZones", &zone.name, names::LABEL_VALUE));
+    let zones = zones.collect();
+    let nodes = nodes.unwrap_or_default().iter().filter_map(|node| shared("forNodes", &node.name, names::SUBDOMAIN));
+    Some(Arc::new(Hints { zones, nodes: nodes.collect() }))
 }

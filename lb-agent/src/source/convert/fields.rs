@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use lb_common::addr::Proto;
 
 use crate::model::{ObjectRef, Warning, WarningKind};
-use crate::source::address;
+use crate::printable::quoted;
+use crate::source::{address, names};
 
 /// Collects what is wrong with one object.
 pub struct Fields {
@@ -43,7 +44,7 @@ impl Fields {
     pub fn ip(&mut self, field: impl FnOnce() -> String, text: &str) -> Option<IpAddr> {
         let ip = address::parse(text);
         if ip.is_none() {
-            let problem = format!("{text:?} is not an IP address and is left out");
+            let problem = format!("{} is not an IP address and is left out", quoted(text));
             self.warn(
                 WarningKind::BadField,
                 field(),
@@ -52,6 +53,31 @@ impl Fields {
             );
         }
         ip
+    }
+
+    /// Whether anybody can be reached at the address. Otherwise it is left out: `what` it cannot be, and what to write.
+    pub fn is_usable(&mut self, field: impl FnOnce() -> String, ip: IpAddr, what: &str, remedy: &str) -> bool {
+        let reason = address::unusable(ip);
+        if let Some(reason) = reason {
+            self.warn(WarningKind::BadField, field(), format!("{ip} ({reason}) cannot be {what}"), remedy);
+        }
+        reason.is_none()
+    }
+
+    /// A name, or nothing, as the API server lets it in; `what` becomes of it otherwise.
+    pub fn name<'a>(
+        &mut self,
+        field: impl FnOnce() -> String,
+        text: &'a str,
+        rule: names::Rule,
+        what: &str,
+    ) -> Option<&'a str> {
+        if text.is_empty() || rule.holds_for(text) {
+            return Some(text);
+        }
+        let problem = format!("{} is no name that the API server lets in; {what}", quoted(text));
+        self.warn(WarningKind::BadField, field(), problem, &format!("write {}", rule.spelling));
+        None
     }
 
     /// A port number from 1 to 65535.
@@ -71,7 +97,7 @@ impl Fields {
             Some("UDP") => Some(Proto::UDP),
             Some("SCTP") => Some(Proto::SCTP),
             Some(other) => {
-                let problem = format!("{other:?} is not a protocol; the port is left out");
+                let problem = format!("{} is not a protocol; the port is left out", quoted(other));
                 self.warn(WarningKind::BadField, field(), problem, "write TCP, UDP or SCTP in capitals");
                 None
             }

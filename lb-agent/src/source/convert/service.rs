@@ -11,13 +11,14 @@ use lb_common::addr::Family;
 use super::Converter;
 use super::fields::Fields;
 use crate::model::{
-    IngressEntry, IpMode, LABELS, ObjectName, Service, ServicePort, ServiceType, SourceRange, TrafficPolicy,
-    WarningKind,
+    AnnotationKeys, IngressEntry, IpMode, Kept, LABELS, ObjectName, Service, ServicePort, ServiceType, SourceRange,
+    TrafficPolicy, WarningKind,
 };
-use crate::source::address;
+use crate::printable::{bounded, quoted};
+use crate::source::{address, names};
 
-/// A copy of the whole object, of no interest and often large.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Bytes that are kept of a mode that we do not know.
+const IP_MODE_MAX: usize = 64;
 /// The API's default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_DEFAULT_SECS: NonZeroU32 = NonZeroU32::new(10_800).unwrap();
 /// The API's largest value of it: a day.
@@ -31,8 +32,8 @@ pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, 
         created_secs: raw.metadata.creation_timestamp.map(|time| time.0.as_second()),
         service_type: service_type(spec.type_.as_deref(), fields),
         served_elsewhere: !converter.claim.holds_for(raw.metadata.labels.as_ref()),
-        annotations: annotations(raw.metadata.annotations),
-        labels: labels(raw.metadata.labels),
+        annotations: annotations(&converter.annotations, raw.metadata.annotations, fields),
+        labels: labels(raw.metadata.labels, fields),
         has_selector: spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()),
         headless: cluster_ip_texts(&spec).1.contains(&"None"),
         cluster_ips: cluster_ips(&spec, fields),
@@ -46,14 +47,28 @@ pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, 
     }
 }
 
-fn annotations(raw: Option<BTreeMap<String, String>>) -> BTreeMap<Arc<str>, Arc<str>> {
-    let kept = raw.unwrap_or_default().into_iter().filter(|(key, _)| key != LAST_APPLIED);
-    kept.map(|(key, value)| (key.into(), value.into())).collect()
+/// What policy reads of them. A copy of the whole object often stands among the rest.
+fn annotations(
+    keys: &AnnotationKeys,
+    raw: Option<BTreeMap<String, String>>,
+    fields: &mut Fields,
+) -> BTreeMap<Arc<str>, Arc<str>> {
+    let Kept { annotations, cut } = keys.keep(&raw.unwrap_or_default());
+    for key in cut {
+        let field = format!("metadata.annotations[{key}]");
+        fields.warn(WarningKind::BadField, field, "is too long: only its start is read", "write what its reader knows");
+    }
+    annotations
 }
 
-fn labels(raw: Option<BTreeMap<String, String>>) -> Box<[(Arc<str>, Arc<str>)]> {
+fn labels(raw: Option<BTreeMap<String, String>>, fields: &mut Fields) -> Box<[(Arc<str>, Arc<str>)]> {
     let kept = raw.unwrap_or_default().into_iter().filter(|(key, _)| LABELS.contains(&key.as_str()));
-    kept.map(|(key, value)| (key.into(), value.into())).collect()
+    let kept = kept.filter_map(|(key, value)| {
+        let field = || format!("metadata.labels[{key}]");
+        let value = fields.name(field, &value, names::LABEL_VALUE, "the label is ignored")?;
+        Some((Arc::from(key.as_str()), Arc::from(value)))
+    });
+    kept.collect()
 }
 
 fn service_type(text: Option<&str>, fields: &mut Fields) -> ServiceType {
@@ -63,7 +78,7 @@ fn service_type(text: Option<&str>, fields: &mut Fields) -> ServiceType {
         Some("LoadBalancer") => ServiceType::LoadBalancer,
         Some("ExternalName") => ServiceType::ExternalName,
         Some(other) => {
-            let problem = format!("{other:?} is not a type; read as ClusterIP");
+            let problem = format!("{} is not a type; read as ClusterIP", quoted(other));
             fields.warn(
                 WarningKind::BadField,
                 "spec.type",
@@ -87,7 +102,7 @@ fn cluster_ips(spec: &core::ServiceSpec, fields: &mut Fields) -> Vec<IpAddr> {
     let (field, texts) = cluster_ip_texts(spec);
     let mut ips: Vec<IpAddr> = Vec::new();
     for text in texts.into_iter().filter(|text| !text.is_empty() && *text != "None") {
-        let Some(ip) = fields.ip(|| field.to_owned(), text) else { continue };
+        let Some(ip) = frontend_ip(|| field.to_owned(), text, fields) else { continue };
         if ips.iter().any(|known| known.is_ipv4() == ip.is_ipv4()) {
             let problem = format!("{ip} is a second address of its family and is left out");
             fields.warn(WarningKind::BadField, field, problem, "keep one address per family");
@@ -107,12 +122,8 @@ fn external_ips(spec: &core::ServiceSpec, fields: &mut Fields) -> Vec<IpAddr> {
 /// An address that clients dial; one that would capture what is not a Service's is refused.
 fn frontend_ip(field: impl Fn() -> String, text: &str, fields: &mut Fields) -> Option<IpAddr> {
     let ip = fields.ip(&field, text)?;
-    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
-        let problem = format!("{ip} cannot be a Service's address and is left out");
-        fields.warn(WarningKind::BadField, field(), problem, "write an address that routers can deliver to");
-        return None;
-    }
-    Some(ip)
+    let what = "a Service's address and is left out";
+    fields.is_usable(&field, ip, what, "write an address that routers can deliver to").then_some(ip)
 }
 
 fn ports(converter: &mut Converter, raw: &[core::ServicePort], fields: &mut Fields) -> Vec<ServicePort> {
@@ -136,8 +147,10 @@ fn service_port(
     fields: &mut Fields,
 ) -> Option<ServicePort> {
     let node_port = raw.node_port.filter(|port| *port != 0);
+    let name = raw.name.as_deref().unwrap_or_default();
+    let name = fields.name(|| format!("spec.ports[{index}].name"), name, names::LABEL, "the port is left out")?;
     Some(ServicePort {
-        name: converter.strings.share(raw.name.as_deref().unwrap_or_default()),
+        name: converter.strings.share(name),
         proto: fields.proto(|| format!("spec.ports[{index}].protocol"), raw.protocol.as_deref())?,
         port: fields.port(|| format!("spec.ports[{index}].port"), raw.port)?,
         node_port: node_port.and_then(|port| fields.port(|| format!("spec.ports[{index}].nodePort"), port)),
@@ -162,10 +175,11 @@ fn ip_mode(index: u32, text: Option<&str>, fields: &mut Fields) -> Option<IpMode
         "VIP" => Some(IpMode::VIP),
         "Proxy" => Some(IpMode::Proxy),
         other => {
-            let problem = format!("{other:?} is not a mode; the address is left to the balancer, as with Proxy");
+            let problem =
+                format!("{} is not a mode; the address is left to the balancer, as with Proxy", quoted(other));
             let field = format!("status.loadBalancer.ingress[{index}].ipMode");
             fields.warn(WarningKind::BadField, field, problem, "write VIP or Proxy");
-            Some(IpMode::Unknown(other.into()))
+            Some(IpMode::Unknown(bounded(other, IP_MODE_MAX).into()))
         }
     }
 }
@@ -175,7 +189,7 @@ fn traffic_policy(field: &str, text: Option<&str>, fields: &mut Fields) -> Traff
         None | Some("Cluster" | "") => TrafficPolicy::Cluster,
         Some("Local") => TrafficPolicy::Local,
         Some(other) => {
-            let problem = format!("{other:?} is not a traffic policy; read as Cluster");
+            let problem = format!("{} is not a traffic policy; read as Cluster", quoted(other));
             fields.warn(WarningKind::BadField, field, problem, "write Cluster or Local");
             TrafficPolicy::Cluster
         }
@@ -187,7 +201,7 @@ fn affinity_secs(spec: &core::ServiceSpec, fields: &mut Fields) -> Option<NonZer
         None | Some("None" | "") => return None,
         Some("ClientIP") => {}
         Some(other) => {
-            let problem = format!("{other:?} is not an affinity; read as None");
+            let problem = format!("{} is not an affinity; read as None", quoted(other));
             fields.warn(WarningKind::BadField, "spec.sessionAffinity", problem, "write ClientIP or None");
             return None;
         }
@@ -211,7 +225,7 @@ fn source_ranges(spec: &core::ServiceSpec, fields: &mut Fields) -> Vec<SourceRan
 fn source_range(index: usize, text: &str, fields: &mut Fields) -> SourceRange {
     address::parse_prefix(text).map_or_else(
         || {
-            let problem = format!("{text:?} is not a range of addresses; it lets nobody in");
+            let problem = format!("{} is not a range of addresses; it lets nobody in", quoted(text));
             let field = format!("spec.loadBalancerSourceRanges[{index}]");
             fields.warn(WarningKind::BadField, field, problem, "write ADDRESS/LENGTH, such as 203.0.113.0/24");
             SourceRange::Unreadable(if text.contains(':') { Family::V6 } else { Family::V4 })

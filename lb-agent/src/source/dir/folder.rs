@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::{Change, ObjectRef, Warning, WarningKind};
+use crate::model::{AnnotationKeys, Change, ObjectRef, Warning, WarningKind};
 use crate::source::claim::Claim;
 use crate::source::convert::Converter;
 use crate::source::progress::Progress;
@@ -62,7 +62,13 @@ impl Folder {
 
     /// For an agent that claims these Services.
     pub fn claiming(mut self, claim: Claim) -> Self {
-        self.converter = Converter::claiming(claim);
+        self.converter = self.converter.claiming(claim);
+        self
+    }
+
+    /// Keeps these annotations of Services, and no others.
+    pub fn keeping(mut self, annotations: AnnotationKeys) -> Self {
+        self.converter = self.converter.keeping(annotations);
         self
     }
 

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::failure::Failure;
 use super::read::{self, Told};
-use crate::model::Kind;
+use crate::model::{AnnotationKeys, Kind};
 use crate::source::claim::Claim;
 use crate::source::connection::{Connections, Phase};
 use crate::source::convert::Converter;
@@ -20,7 +20,13 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(claim: Claim, connections: Connections) -> Self {
-        Self { converter: Mutex::new(Converter::claiming(claim)), connections }
+        Self { converter: Mutex::new(Converter::default().claiming(claim)), connections }
+    }
+
+    /// Keeps these annotations of Services, and no others.
+    pub fn keeping(self, annotations: AnnotationKeys) -> Self {
+        let converter = self.converter.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Self { converter: Mutex::new(converter.keeping(annotations)), ..self }
     }
 
     /// Reads an object; one without a name is no object.
