@@ -1,6 +1,7 @@
 //! The agent itself on the API: what an operator sees while the API server comes, goes and forgets. Needs root.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use lb_tests::agent::Agent;
 use lb_tests::apiserver::{ApiServer, Resource, WatchFault};
@@ -78,6 +79,88 @@ fn the_api_server_comes_and_goes() {
     agent.unload();
 }
 
+/// What the process holds in memory, in MiB.
+fn resident_mib(agent: &Agent) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells");
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") >> 10
+}
+
+/// What nobody reads is not kept, and what is read is kept as far as it means anything.
+#[test]
+fn annotations_cost_little_memory() {
+    const SERVICES: u8 = 200;
+    const FLAT_MIB: u64 = 25;
+    let node = Netns::create("kubenotes", "node");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = node.inside(ApiServer::start);
+    serve(&server, "steady", 250);
+    let mut agent = Agent::new(&node, folder.path(), folder.path()).following(server.kubeconfig()).started();
+    let before = resident_mib(&agent);
+    let notes = "x".repeat(125 << 10);
+    for number in 0..SERVICES {
+        let service = Service::new(&format!("s{number}")).cluster_ips(&[IpAddr::from([10, 96, 1, number])]);
+        let service = service
+            .port("http", "TCP", 80, 8080)
+            .ingress(manifest::ingress(IpAddr::from([192, 0, 3, number]), "Proxy"));
+        let annotations = serde_json::json!({"example.com/notes": notes, "lb-agent.io/lb-algorithm": notes});
+        server.put(service.metadata("annotations", annotations).object());
+    }
+    let last = format!("192.0.3.{}", SERVICES - 1);
+    let is_there = |agent: &Agent| agent.says(&["show", "frontends", "-o", "json"]).contains(&last);
+    let known = deadline::within(Duration::from_mins(2), || is_there(&agent).then_some(()));
+    assert!(known.is_some(), "in vain: all of them are known");
+    let after = resident_mib(&agent);
+    assert!(after < before + FLAT_MIB, "{before} MiB became {after} MiB");
+    agent.terminate();
+    agent.unload();
+}
+
+/// How often following a kind has failed so far.
+fn failures(agent: &Agent, kind: &str) -> u64 {
+    let metrics = page(agent, "/metrics");
+    let start = format!("lb_agent_source_failures{{kind=\"{kind}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&start)).and_then(|count| count.parse().ok()).expect("a number")
+}
+
+/// A few pages of memory, whatever the server sends. The last good state forwards.
+#[test]
+fn an_answer_without_end_costs_little_memory() {
+    const FLAT_MIB: u64 = 160;
+    const GIGABYTES_PATIENCE: Duration = Duration::from_mins(2);
+    let node = Netns::create("kubeendless", "node");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = node.inside(ApiServer::start);
+    serve(&server, "steady", 1);
+    let mut agent = Agent::new(&node, folder.path(), folder.path()).following(server.kubeconfig()).started();
+    let before = resident_mib(&agent);
+    let mut most = before;
+    server.misbehave(|faults| faults.endless_lists = [Resource::Services].into());
+    for fault in [WatchFault::Endless, WatchFault::Expired] {
+        // The event that tells 410, and the list after it.
+        let wanted = failures(&agent, "Service") + if fault == WatchFault::Expired { 2 } else { 1 };
+        server.afflict_watches(fault);
+        let given_up = deadline::within(GIGABYTES_PATIENCE, || {
+            most = most.max(resident_mib(&agent));
+            (failures(&agent, "Service") >= wanted || most > before + FLAT_MIB).then_some(())
+        });
+        assert!(given_up.is_some(), "it is read for ever: {most} MiB");
+        let watches = "lb_agent_source_watching{kind=\"Service\"} 1";
+        // A list that has no end is tried again and again.
+        if fault == WatchFault::Endless {
+            deadline::until_true("it is watched again", || page(&agent, "/metrics").contains(watches));
+        }
+    }
+    assert!(most < before + FLAT_MIB, "{before} MiB became {most} MiB");
+    assert!(page(&agent, "/readyz").contains("longer than 16 MiB"), "{}", page(&agent, "/readyz"));
+    assert!(balances(&agent, "192.0.2.1"));
+    serve(&server, "new", 2);
+    server.misbehave(|faults| faults.endless_lists.clear());
+    deadline::until_true("it is followed again", || balances(&agent, "192.0.2.2"));
+    agent.terminate();
+    agent.unload();
+}
+
 /// What an operator sees of a server that cannot answer: at once, and with the reason.
 #[test]
 fn a_refused_list_is_told() {
@@ -107,6 +190,8 @@ fn a_refused_list_is_told() {
     assert!(failures.is_some_and(|failures| failures > 0 && failures + 1 >= before), "{before}: {line:?}");
     assert!(page(&agent, "/warnings").contains("answered 503"));
     assert!(agent.log().contains("the API is not followed"), "{}", agent.log());
+    // Nobody else's lines are between ours.
+    assert!(!agent.log().contains("ERROR"), "{}", agent.log());
     server.misbehave(|faults| faults.refused_lists.clear());
     deadline::until_true("it is served", || agent.page("/readyz").is_some_and(|(_, text)| text == "ok\n"));
     assert!(balances(&agent, "192.0.2.1"));

@@ -339,6 +339,26 @@ fn a_pod_that_moved_between_slices_is_never_absent() {
     }
 }
 
+/// What has no end is given up, told, and takes nothing away; nobody waits for it for ever.
+#[test]
+fn an_answer_without_end_takes_nothing_away() {
+    let (server, mut stage) = pair();
+    stage.keep(&["192.0.2.2:80"]);
+    server.afflict_watches(WatchFault::Endless);
+    let is_told = |stage: &Stage, what: &str| {
+        stage.connection(Kind::Service).last_error.is_some_and(|error| error.starts_with(what))
+    };
+    stage.until("the watch is given up", |stage| is_told(stage, "an event of a watch is longer than 16 MiB"));
+    put(&server, service("new", 3));
+    stage.until_in_step_with(&server);
+    server.misbehave(|faults| faults.endless_lists = [Resource::Services].into());
+    server.afflict_watches(WatchFault::Expired);
+    stage.until("the list is given up", |stage| is_told(stage, "the answer to a list is longer than 16 MiB"));
+    put(&server, service("newer", 4));
+    server.misbehave(|faults| faults.endless_lists.clear());
+    stage.until_in_step_with(&server);
+}
+
 /// An object that cannot be read hurts only itself, and its last good form stays.
 #[test]
 fn an_unreadable_object_hurts_only_itself() {

@@ -4,6 +4,7 @@
 //! remembered as hashes. Nothing is told to be complete before every kind was listed; a later list tells, in one batch,
 //! only what differs, deletions that were lost included. While the API server is away, what was told stays.
 
+mod answer;
 mod backoff;
 mod connect;
 mod failure;

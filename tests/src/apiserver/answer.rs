@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Query, State as Extract};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::get;
+use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -64,7 +65,21 @@ async fn answer(shared: Arc<Shared>, resource: Resource, headers: HeaderMap, que
             break;
         }
     }
+    if shared.state().faults.endless_lists.contains(&resource) {
+        return endless();
+    }
     list(&shared.state(), resource, &query).unwrap_or_else(|refusal| refusal.response())
+}
+
+/// So many bytes of an answer without end are sent at once.
+pub const ENDLESS_PIECE: usize = 1 << 16;
+
+/// A list that begins well, with an object whose name has no end.
+fn endless() -> Response {
+    let start = Bytes::from_static(br#"{"metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":""#);
+    let rest = Bytes::from(vec![b'x'; ENDLESS_PIECE]);
+    let pieces = stream::once(std::future::ready(start)).chain(stream::repeat(rest));
+    with_headers(200, Body::from_stream(pieces.map(Ok::<_, std::io::Error>)))
 }
 
 /// Notes who asked what, and refuses those who may not.

@@ -11,6 +11,8 @@ pub struct Faults {
     pub held_lists: BTreeSet<Resource>,
     /// After the first page, lists of these resources are not answered until they are taken off.
     pub held_pages: BTreeSet<Resource>,
+    /// Lists of these resources begin, and have no end.
+    pub endless_lists: BTreeSet<Resource>,
     /// Lists are refused with this code.
     pub refused_lists: BTreeMap<Resource, u16>,
     /// Watches are refused with this code, before they begin.
@@ -36,6 +38,8 @@ pub enum WatchFault {
     Cut,
     /// Nothing is sent any more, not even the end.
     Stalled,
+    /// An event begins, and has no end.
+    Endless,
     /// Its position is told to be too old (410), and it ends.
     Expired,
     /// It ends as it would after its time.

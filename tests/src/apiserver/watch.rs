@@ -133,6 +133,7 @@ impl Watch {
         match fault {
             Some(WatchFault::Cut) => return Next::Break,
             Some(WatchFault::Stalled) => return Next::Stall,
+            Some(WatchFault::Endless) => return Next::Send(vec![b'{'; answer::ENDLESS_PIECE]),
             Some(WatchFault::Expired) => {
                 return Next::Last(line("ERROR", &expired(self.position, state.store.version())));
             }

@@ -1,8 +1,14 @@
 //! Failures of requests and watches, sorted by what to do next.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use super::answer::ANSWER_MAX;
 use super::connect::{self, with_causes};
+use crate::printable::bounded;
+
+/// Bytes of a reason that are told: others wrote it.
+const REASON_MAX: usize = 1_024;
 
 /// Why a list or a watch ended before its time.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +21,8 @@ pub enum Failure {
     Misunderstood(String),
     /// The server refused or could not: the same again, later.
     Refused(String),
+    /// It sends more than anything we ask for can be.
+    TooLong(&'static str),
     /// The same, and it said how much later.
     Busy { reason: String, pause: Duration },
     /// The connection or the credentials: again with a new client.
@@ -23,14 +31,19 @@ pub enum Failure {
 
 impl Failure {
     /// What is logged and shown.
-    pub fn reason(&self) -> &str {
+    pub fn reason(&self) -> Cow<'_, str> {
         match self {
-            Self::Closed => "nobody receives",
+            Self::Closed => "nobody receives".into(),
             Self::Expired(reason)
             | Self::Misunderstood(reason)
             | Self::Refused(reason)
             | Self::Busy { reason, .. }
-            | Self::Broken(reason) => reason,
+            | Self::Broken(reason) => bounded(reason, REASON_MAX),
+            Self::TooLong(what) => {
+                let max = ANSWER_MAX >> 20;
+                format!("{what} is longer than {max} MiB and was not read; see who writes such objects, or sends such answers")
+                    .into()
+            }
         }
     }
 
@@ -38,10 +51,18 @@ impl Failure {
     pub const fn pause(&self) -> Duration {
         match self {
             Self::Busy { pause, .. } => *pause,
-            Self::Closed | Self::Expired(_) | Self::Misunderstood(_) | Self::Refused(_) | Self::Broken(_) => {
-                Duration::ZERO
-            }
+            Self::Closed
+            | Self::Expired(_)
+            | Self::Misunderstood(_)
+            | Self::Refused(_)
+            | Self::TooLong(_)
+            | Self::Broken(_) => Duration::ZERO,
         }
+    }
+
+    /// Of a connection or an answer that makes no sense.
+    pub fn of_error(error: &dyn std::error::Error) -> Self {
+        Self::Broken(with_causes(error))
     }
 
     /// Of the status object that the API server answered or sent.
@@ -71,7 +92,7 @@ impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
         match &error {
             kube::Error::Api(status) => Self::of_status(status),
-            _ => Self::Broken(with_causes(&error)),
+            _ => Self::of_error(&error),
         }
     }
 }

@@ -1,26 +1,28 @@
 //! One kind, followed for ever: listed page by page, watched from there, listed again when the server has forgotten our
 //! position. What was told stays while the server is away.
 
+use std::future::ready;
 use std::pin::pin;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use kube::Client;
 use kube::core::params::{ListParams, WatchParams};
-use kube::core::{ListMeta, Request, WatchEvent};
+use kube::core::{ListMeta, Request};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::answer;
 use super::backoff::{Backoff, fraction};
 use super::connect::Connect;
 use super::failure::Failure;
-use super::read::{self, Told};
+use super::read::{Event, Told};
 use super::shared::Shared;
 use super::tracker::{Relist, Tracker};
 use super::version::Version;
 use super::{Pace, Resource};
-use crate::model::Change;
+use crate::model::{Change, Kind};
 use crate::source::connection::Phase;
 
 /// Events that are there already are taken together, up to so many.
@@ -31,6 +33,12 @@ const WATCH_MIN: Duration = Duration::from_secs(1);
 const WATCH_MARGIN: Duration = Duration::from_secs(5);
 /// After so many failures of watches in a row, a list.
 const WATCH_FAILURES_MAX: u32 = 4;
+/// A list takes no longer: the server forgets the version of its first page before.
+const LIST_MAX: Duration = Duration::from_mins(15);
+/// A list has no more objects: three times as many as the largest clusters have pods.
+const OBJECTS_MAX: usize = 1 << 19;
+/// A page that was too long is asked for in so many, as a divisor.
+const PAGE_CUT: u32 = 4;
 /// Lists older than what we know are refused so often. Then the history did go back: etcd was restored from a backup.
 const OUTDATED_MAX: u32 = 6;
 
@@ -48,15 +56,18 @@ pub struct Follower<'a, C> {
     position: Option<Version>,
     /// Lists in a row that were older than that.
     outdated: u32,
+    /// Objects to ask for in a page: fewer where pages were too long, and more again after each that was not.
+    page_size: u32,
 }
 
 /// A page of a list. Objects are read one by one, so that a bad one spoils only itself.
 #[derive(serde::Deserialize)]
-struct Page {
+struct Page<'a> {
     #[serde(default)]
     metadata: ListMeta,
     /// Some servers write an empty list as null.
-    items: Option<Vec<Box<RawValue>>>,
+    #[serde(borrow)]
+    items: Option<Vec<&'a RawValue>>,
 }
 
 /// What to do next.
@@ -77,6 +88,7 @@ impl<'a, C: Connect> Follower<'a, C> {
         Self {
             tracker: Tracker::new(resource.kind),
             backoff: Backoff::new(pace.retry_min, pace.retry_max),
+            page_size: pace.page_size,
             resource,
             pace,
             connector,
@@ -94,7 +106,10 @@ impl<'a, C: Connect> Follower<'a, C> {
         let mut watch_failures = 0;
         loop {
             let result = match next {
-                Next::List => self.list().await,
+                Next::List => match timeout(LIST_MAX, self.list()).await {
+                    Ok(result) => result,
+                    Err(_) => Err(Failure::Broken(format!("the list has no end after {LIST_MAX:?}"))),
+                },
                 Next::Watch => self.watch().await,
             };
             let failure = match result {
@@ -123,23 +138,38 @@ impl<'a, C: Connect> Follower<'a, C> {
         let mut parameters = ListParams {
             label_selector: self.resource.labels.clone(),
             field_selector: self.resource.fields.clone(),
-            limit: Some(self.pace.page_size),
             ..ListParams::default()
         };
         let version = loop {
-            let Page { metadata, items } = self.page(&parameters).await?;
+            parameters.limit = Some(self.page_size);
+            let bytes = match self.page(&parameters).await {
+                Err(Failure::TooLong(_)) if self.page_size > 1 => {
+                    self.page_size = (self.page_size / PAGE_CUT).max(1);
+                    continue;
+                }
+                bytes => bytes?,
+            };
+            let Page { metadata, items } = serde_json::from_slice(&bytes).map_err(|error| Failure::of_error(&error))?;
             let version = Version::new(metadata.resource_version);
             self.refuse_outdated(version.as_ref())?;
             for raw in items.unwrap_or_default() {
-                if let Some(told) = self.shared.read(self.resource.kind, &raw) {
+                if let Some(told) = self.shared.read(self.resource.kind, raw) {
                     relist.take(told, &self.tracker);
                 }
             }
+            drop(bytes);
+            self.page_size = self.page_size.saturating_mul(2).min(self.pace.page_size);
             if is_first {
                 let changes = relist.flush(&mut self.tracker);
                 self.send(changes).await?;
             }
+            if relist.len() > OBJECTS_MAX {
+                return Err(Failure::Refused(format!("the list has more than {OBJECTS_MAX} objects")));
+            }
             match metadata.continue_.filter(|token| !token.is_empty()) {
+                token if token.is_some() && token == parameters.continue_token => {
+                    return Err(Failure::Refused("the list goes round in a circle: a page leads to itself".into()));
+                }
                 Some(token) => parameters.continue_token = Some(token),
                 None => break version,
             }
@@ -162,11 +192,11 @@ impl<'a, C: Connect> Follower<'a, C> {
         Ok(())
     }
 
-    async fn page(&mut self, parameters: &ListParams) -> Result<Page, Failure> {
+    async fn page(&mut self, parameters: &ListParams) -> Result<Vec<u8>, Failure> {
         let request = Request::new(self.resource.path).list(parameters).map_err(kube::Error::BuildRequest)?;
         let client = self.client().await?;
-        match timeout(self.pace.patience, client.request::<Page>(request)).await {
-            Ok(page) => Ok(page?),
+        match timeout(self.pace.patience, answer::whole(&client, request)).await {
+            Ok(page) => page,
             Err(_) => Err(Failure::Broken(format!("no answer to a list within {:?}", self.pace.patience))),
         }
     }
@@ -200,10 +230,18 @@ impl<'a, C: Connect> Follower<'a, C> {
             .watch(&parameters, position.as_str())
             .map_err(kube::Error::BuildRequest)?;
         let client = self.client().await?;
-        let Ok(stream) = timeout(self.pace.patience, client.request_events::<Box<RawValue>>(request)).await else {
+        let Ok(lines) = timeout(self.pace.patience, answer::lines(&client, request)).await else {
             return Err(Failure::Broken(format!("no answer to a watch within {:?}", self.pace.patience)));
         };
-        let mut events = pin!(stream?.ready_chunks(EVENTS_MAX));
+        let (kind, shared) = (self.resource.kind, self.shared);
+        // Read one by one: a line may be a hundred times as long as what is kept of it.
+        let events = lines?.filter_map(|line| {
+            ready(match line {
+                Ok(line) => read_line(shared, kind, &line),
+                Err(failure) => Some(Err(failure)),
+            })
+        });
+        let mut events = pin!(events.ready_chunks(EVENTS_MAX));
         self.shared.watching(self.resource.kind);
         let (started, mut count) = (Instant::now(), 0);
         let silence_max = duration.max(WATCH_MIN) + WATCH_MARGIN.min(self.pace.watch);
@@ -228,17 +266,14 @@ impl<'a, C: Connect> Follower<'a, C> {
     }
 
     /// Tells what the events bring, up to the first that is an error. Returns how many were good.
-    async fn take_events(
-        &mut self,
-        batch: Vec<Result<WatchEvent<Box<RawValue>>, kube::Error>>,
-    ) -> Result<usize, Failure> {
+    async fn take_events(&mut self, batch: Vec<Result<Event, Failure>>) -> Result<usize, Failure> {
         let mut changes = Vec::new();
         let mut count = 0;
         let mut failure = None;
         let mut has_news = false;
         for event in batch {
-            let is_bookmark = matches!(event, Ok(WatchEvent::Bookmark(_)));
-            match event.map_err(Failure::from).and_then(|event| self.take_event(event, &mut changes)) {
+            let is_bookmark = matches!(event, Ok(Event::Position(_)));
+            match event.and_then(|event| self.take_event(event, &mut changes)) {
                 Ok(()) => {
                     count += 1;
                     has_news |= !is_bookmark;
@@ -256,26 +291,25 @@ impl<'a, C: Connect> Follower<'a, C> {
         failure.map_or(Ok(count), Err)
     }
 
-    fn take_event(&mut self, event: WatchEvent<Box<RawValue>>, changes: &mut Vec<Change>) -> Result<(), Failure> {
-        let kind = self.resource.kind;
+    fn take_event(&mut self, event: Event, changes: &mut Vec<Change>) -> Result<(), Failure> {
         match event {
-            WatchEvent::Added(raw) | WatchEvent::Modified(raw) => {
-                let Some(told) = self.shared.read(kind, &raw) else { return Err(unnamed()) };
+            Event::There(told) => {
                 let Told { version, .. } = &told;
                 if self.advance(version.clone()) {
                     self.tracker.apply(told, changes);
                 }
             }
-            WatchEvent::Deleted(raw) => {
-                let Some((name, version)) = read::read_name(kind, &raw) else { return Err(unnamed()) };
+            Event::Gone(name, version) => {
                 if self.advance(version) {
                     self.tracker.remove(&name, changes);
                 }
             }
-            WatchEvent::Bookmark(bookmark) => {
-                self.advance(Version::new(Some(bookmark.metadata.resource_version)));
-            }
-            WatchEvent::Error(status) => return Err(Failure::of_status(&status)),
+            Event::Position(version) => drop(self.advance(version)),
+            Event::Error(status) => return Err(Failure::of_status(&status)),
+            Event::Nameless => return Err(Failure::Expired("an event without metadata.name".into())),
+        }
+        if self.tracker.len() > OBJECTS_MAX {
+            return Err(Failure::Refused(format!("there are more than {OBJECTS_MAX} objects")));
         }
         Ok(())
     }
@@ -331,7 +365,7 @@ impl<'a, C: Connect> Follower<'a, C> {
         }
         let delay = self.backoff.delay().max(failure.pause().min(self.pace.retry_max));
         let before = self.shared.failed(self.resource.kind, failure);
-        let (kind, reason) = (self.resource.kind.name(), failure.reason());
+        let (kind, reason) = (self.resource.kind.name(), &*failure.reason());
         if before == Some(Phase::Retrying) {
             tracing::debug!(kind, ?delay, reason, "the API is not followed, trying again");
         } else {
@@ -341,8 +375,13 @@ impl<'a, C: Connect> Follower<'a, C> {
     }
 }
 
-fn unnamed() -> Failure {
-    Failure::Expired("an event without metadata.name".into())
+/// `None` of a line that ends in the middle: the watch was cut there.
+fn read_line(shared: &Shared, kind: Kind, line: &str) -> Option<Result<Event, Failure>> {
+    match shared.read_line(kind, line) {
+        Ok(event) => Some(Ok(event)),
+        Err(error) if error.is_eof() => None,
+        Err(error) => Some(Err(Failure::of_error(&error))),
+    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,17 @@
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use kube::core::Status;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::version::Version;
 use crate::model::{Kind, Object, ObjectName, ObjectRef, Warning, WarningKind};
+use crate::printable::quoted;
 use crate::source::convert::{Converted, Converter};
+
+/// Bytes of any name in the API.
+const NAME_MAX: usize = 253;
 
 /// What the API told about an object.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +63,42 @@ pub fn read(kind: Kind, raw: &RawValue, converter: &mut Converter) -> Option<Tol
     Some(Told { name, version: Version::new(metadata.resource_version), form })
 }
 
+/// What a line of a watch tells.
+#[derive(Debug, PartialEq)]
+pub enum Event {
+    /// An object is there, or has changed.
+    There(Told),
+    Gone(ObjectName, Option<Version>),
+    /// Nothing but how far we are.
+    Position(Option<Version>),
+    Error(Box<Status>),
+    /// It has no name.
+    Nameless,
+}
+
+/// Reads a line of a watch.
+pub fn read_line(kind: Kind, line: &str, converter: &mut Converter) -> serde_json::Result<Event> {
+    #[derive(serde::Deserialize)]
+    struct Line<'a> {
+        #[serde(rename = "type")]
+        sort: &'a str,
+        #[serde(borrow)]
+        object: &'a RawValue,
+    }
+    let Line { sort, object } = match serde_json::from_str(line) {
+        Ok(line) => line,
+        // A refusal that came late.
+        Err(error) => return serde_json::from_str(line).map(Event::Error).map_err(|_| error),
+    };
+    Ok(match sort {
+        "ADDED" | "MODIFIED" => read(kind, object, converter).map_or(Event::Nameless, Event::There),
+        "DELETED" => read_name(kind, object).map_or(Event::Nameless, |(name, version)| Event::Gone(name, version)),
+        "BOOKMARK" => Event::Position(serde_json::from_str::<Bookmark>(object.get())?.version()),
+        "ERROR" => Event::Error(serde_json::from_str(object.get())?),
+        _ => return Err(serde::de::Error::custom(format!("{} is no type of an event", quoted(sort)))),
+    })
+}
+
 /// Name and version alone: enough of an object that was deleted.
 pub fn read_name(kind: Kind, raw: &RawValue) -> Option<(ObjectName, Option<Version>)> {
     let Metadata { name, namespace, resource_version } = head(raw)?.metadata;
@@ -73,6 +114,24 @@ struct Head {
     metadata: Metadata,
 }
 
+/// Nothing but how far the server is.
+#[derive(serde::Deserialize)]
+struct Bookmark {
+    metadata: Position,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Position {
+    resource_version: Option<String>,
+}
+
+impl Bookmark {
+    fn version(self) -> Option<Version> {
+        Version::new(self.metadata.resource_version)
+    }
+}
+
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
@@ -81,8 +140,12 @@ struct Metadata {
     resource_version: Option<String>,
 }
 
+/// None where there is no name, or one longer than names are: it would be kept.
 fn head(raw: &RawValue) -> Option<Head> {
-    serde_json::from_str(raw.get()).ok()
+    let head: Head = serde_json::from_str(raw.get()).ok()?;
+    let Metadata { name, namespace, .. } = &head.metadata;
+    let is_short = |text: &str| text.len() <= NAME_MAX;
+    (is_short(name) && namespace.as_deref().is_none_or(is_short)).then_some(head)
 }
 
 fn parse<T: DeserializeOwned>(raw: &RawValue) -> Result<T, Box<Warning>> {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::value::RawValue;
 
 use super::failure::Failure;
-use super::read::{self, Told};
+use super::read::{self, Event, Told};
 use crate::model::{AnnotationKeys, Kind};
 use crate::source::claim::Claim;
 use crate::source::connection::{Connections, Phase};
@@ -34,6 +34,11 @@ impl Shared {
         read::read(kind, raw, &mut self.converter.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Reads a line of a watch.
+    pub fn read_line(&self, kind: Kind, line: &str) -> serde_json::Result<Event> {
+        read::read_line(kind, line, &mut self.converter.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// A list is complete. Says whether this makes the first lists of all kinds complete.
     pub fn listed(&self, kind: Kind) -> bool {
         let mut is_first = false;
@@ -57,7 +62,7 @@ impl Shared {
     pub fn failed(&self, kind: Kind, failure: &Failure) -> Option<Phase> {
         self.connections.change(kind, Phase::Retrying, |connection| {
             connection.failures += 1;
-            connection.last_error = Some(failure.reason().to_owned());
+            connection.last_error = Some(failure.reason().into_owned());
         })
     }
 }

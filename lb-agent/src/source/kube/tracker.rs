@@ -121,6 +121,11 @@ impl Relist {
         }
     }
 
+    /// Objects of the list so far.
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+
     /// Hands out what is new so far, without deletions: for a first list, before which there was nothing.
     pub fn flush(&mut self, tracker: &mut Tracker) -> Vec<Change> {
         let fresh = std::mem::take(&mut self.fresh).into_iter();

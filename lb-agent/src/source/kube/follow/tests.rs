@@ -105,6 +105,130 @@ fn watch_of(secs: u64, text: &'static str) -> Response {
     })))
 }
 
+/// An answer that begins so and has no end.
+fn endless(start: &'static str) -> Response {
+    let pieces = stream::once(std::future::ready(start.to_owned())).chain(stream::repeat("x".repeat(1 << 16)));
+    Response::new(Body::from_stream(pieces.map(Ok::<_, io::Error>)))
+}
+
+/// Follows until something failed so often, and tells the last reason and the sizes of the pages that were asked for.
+async fn reason_after(failures: u64, answer: Answer) -> String {
+    let connections = Connections::starting(&[Kind::Node]);
+    let (attempts, _seen) = unbounded_channel();
+    let memory = Memory { attempts, answer, count: Arc::default() };
+    let resource = Resource { kind: Kind::Node, path: "/api/v1/nodes", labels: None, fields: None };
+    let shared = Shared::new(Claim::default(), connections.clone());
+    let (sender, _batches) = mpsc::channel(16);
+    let mut news = connections.subscribe();
+    let enough = news.wait_for(|all| all[0].failures >= failures);
+    tokio::select! {
+        () = Follower::new(resource, Pace::default(), &memory, &shared, &sender).follow() => panic!("somebody receives"),
+        enough = enough => enough.expect("the source lives")[0].last_error.clone().expect("a reason"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_without_end_is_given_up() {
+    let reason =
+        reason_after(2, |_, _| endless(r#"{"metadata":{"resourceVersion":"5"},"items":[{"metadata":{"name":""#)).await;
+    assert!(reason.starts_with("the answer to a list is longer than 16 MiB"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_without_end_is_given_up() {
+    let answer: Answer =
+        |_, is_watch| if is_watch { endless(r#"{"type":"ADDED","object":{"metadata":{""#) } else { list() };
+    let reason = reason_after(2, answer).await;
+    assert!(reason.starts_with("an event of a watch is longer than 16 MiB"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_without_end_is_told_in_short() {
+    let answer: Answer = |_, _| {
+        let mut answer = endless("no, ");
+        *answer.status_mut() = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
+        answer
+    };
+    let reason = reason_after(2, answer).await;
+    assert!(reason.starts_with("the API server answered 500") && reason.len() < 2_000, "{reason}");
+}
+
+/// A byte now and then is no answer.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_drips_is_given_up() {
+    let answer: Answer = |_, _| {
+        let drops = stream::repeat(" ").then(async |drop| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, io::Error>(drop)
+        });
+        Response::new(Body::from_stream(drops))
+    };
+    assert!(reason_after(1, answer).await.starts_with("no answer to a list within 30s"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_drips_is_given_up() {
+    let answer: Answer = |_, is_watch| {
+        let drops = stream::repeat(" ").then(async |drop| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, io::Error>(drop)
+        });
+        if is_watch { Response::new(Body::from_stream(drops)) } else { list() }
+    };
+    assert!(reason_after(1, answer).await.starts_with("the watch was silent for"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_lead_to_themselves_are_given_up() {
+    let answer: Answer = |_, _| r#"{"metadata":{"resourceVersion":"5","continue":"again"},"items":[]}"#.into_response();
+    assert!(reason_after(2, answer).await.contains("goes round in a circle"));
+}
+
+/// A server that keeps to the sizes that it is asked for, with objects that are large and good.
+#[tokio::test(start_paused = true)]
+async fn what_is_too_long_for_a_page_is_read_in_smaller_ones() {
+    let resource = Resource { kind: Kind::Node, path: "/api/v1/nodes", labels: None, fields: None };
+    let shared = Shared::new(Claim::default(), Connections::starting(&[Kind::Node]));
+    let (sender, mut batches) = mpsc::channel::<Vec<Change>>(16);
+    let told = async {
+        let mut names = 0;
+        while names < Large::OBJECTS {
+            names += batches.recv().await.expect("the source lives").len();
+        }
+    };
+    tokio::select! {
+        () = Follower::new(resource, Pace::default(), &Large, &shared, &sender).follow() => panic!("somebody receives"),
+        () = told => {}
+    }
+}
+
+/// A server with a few objects of 3 MiB.
+struct Large;
+
+impl Large {
+    const OBJECTS: usize = 10;
+}
+
+impl Connect for Large {
+    async fn client(&self) -> Result<Client, Error> {
+        let routes = Router::new().fallback(|request: Request| {
+            let query: std::collections::HashMap<String, String> =
+                axum::extract::Query::try_from_uri(request.uri()).expect("a query").0;
+            let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
+            let from = number("continue").unwrap_or(0);
+            let until = Self::OBJECTS.min(from + number("limit").unwrap_or(0));
+            let notes = "x".repeat(3 << 20);
+            let items: Vec<_> = (from..until)
+                .map(|number| serde_json::json!({"metadata": {"name": format!("n{number}"), "annotations": {"a": notes}}}))
+                .collect();
+            let next = if until < Self::OBJECTS { until.to_string() } else { String::new() };
+            let page = serde_json::json!({"metadata": {"resourceVersion": "5", "continue": next}, "items": items});
+            std::future::ready(page.to_string().into_response())
+        });
+        Ok(Client::new(routes, "default"))
+    }
+}
+
 /// The waits before attempts; of those that come at once, there is nothing to see.
 fn pauses(attempts: &[Attempt]) -> Vec<Duration> {
     let gaps = attempts.windows(2).map(|pair| pair[1].0 - pair[0].0);
