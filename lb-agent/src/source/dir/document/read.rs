@@ -75,7 +75,9 @@ impl Reader<'_> {
                 match items.map(|items| &items.value) {
                     // Which of them the notes are about is not known.
                     Some(tree::Value::Sequence(items)) => {
-                        items.iter().for_each(|item| each(Rc::clone(item), std::mem::take(&mut notes)));
+                        for item in items {
+                            each(Rc::clone(item), std::mem::take(&mut notes));
+                        }
                     }
                     Some(_) => {
                         let fault = Fault::new("is no sequence of objects").at(|| "items".to_owned());

@@ -99,10 +99,10 @@ impl Node {
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Rc::ptr_eq(a, b) || a.is_like(b))
             }
             (Value::Mapping(a), Value::Mapping(b)) => {
-                let are_like = |((key_a, a), (key_b, b)): (&(Key, Rc<Self>), &(Key, Rc<Self>))| {
-                    key_a.name == key_b.name && (Rc::ptr_eq(a, b) || a.is_like(b))
-                };
-                a.len() == b.len() && a.iter().zip(b).all(are_like)
+                a.len() == b.len()
+                    && a.iter()
+                        .zip(b)
+                        .all(|((key_a, a), (key_b, b))| key_a.name == key_b.name && (Rc::ptr_eq(a, b) || a.is_like(b)))
             }
             _ => false,
         }

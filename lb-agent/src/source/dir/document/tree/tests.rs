@@ -132,14 +132,12 @@ fn depth_is_bounded_in_every_form() {
 
 #[test]
 fn aliases_cannot_grow_without_bound() {
-    let mut laughs = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();
-    for i in 1..12 {
-        laughs += &format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 9].join(", "));
-    }
-    let mut merges = "m0: &m0 {k0: lol}\n".to_owned();
-    for i in 1..40 {
-        merges += &format!("m{i}: &m{i} {{<<: *m{0}, a: *m{0}, b: *m{0}}}\n", i - 1);
-    }
+    let laughs = (1..12).fold("a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned(), |text, i| {
+        text + &format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 9].join(", "))
+    });
+    let merges = (1..40).fold("m0: &m0 {k0: lol}\n".to_owned(), |text, i| {
+        text + &format!("m{i}: &m{i} {{<<: *m{0}, a: *m{0}, b: *m{0}}}\n", i - 1)
+    });
     let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), vec!["*a"; 64].join(", "));
     for text in [laughs, merges, long] {
         let error = read(&text).expect_err("it is too large");

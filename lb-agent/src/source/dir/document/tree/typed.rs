@@ -88,9 +88,10 @@ impl<'de> Deserializer<'de> for Typed<'_> {
             Value::Plain(text) => match resolve(text) {
                 Plain::Null => visitor.visit_unit(),
                 Plain::Bool(value) => visitor.visit_bool(value),
-                Plain::Int(value) => match i64::try_from(value) {
-                    Ok(value) => visitor.visit_i64(value),
-                    Err(_) => visitor.visit_u64(value as u64),
+                Plain::Int(value) => match (i64::try_from(value), u64::try_from(value)) {
+                    (Ok(value), _) => visitor.visit_i64(value),
+                    (Err(_), Ok(value)) => visitor.visit_u64(value),
+                    (Err(_), Err(_)) => visitor.visit_i128(value),
                 },
                 // On its way to the API server it becomes JSON, where 80.0 is 80.
                 Plain::Float(value) if value.fract() == 0.0 && value.abs() < f64::from(1 << 30) => {

@@ -183,7 +183,9 @@ impl<'t> Composer<'t> {
                     return Err(fault.with_remedy("write its keys out").on_line(line));
                 }
                 (MapKey::Name(_), Value::Sequence(items)) if is_items => {
-                    items.iter().for_each(|item| each(Rc::clone(item), Vec::new()));
+                    for item in items {
+                        each(Rc::clone(item), Vec::new());
+                    }
                 }
                 (MapKey::Name(_), _) if is_items && !node.is_null() => {
                     return Err(Fault::new("is no sequence of objects").at(|| "items".to_owned()).on_line(line));
