@@ -101,7 +101,7 @@ pub struct RunArgs {
 #[command(next_help_heading = "Source")]
 pub struct SourceArgs {
     /// Where Services, EndpointSlices and Nodes come from: a folder of Kubernetes YAML or JSON that is watched for
-    /// changes (dir:PATH), or the Kubernetes API (kube).
+    /// changes (dir:PATH; legacy Endpoints are mirrored), or the Kubernetes API (kube).
     #[arg(long, value_name = "kube|dir:PATH")]
     pub source: String,
 

@@ -39,7 +39,7 @@ impl DirSource {
     /// Fails where the folder cannot be listed. A folder that cannot be watched is looked at every second.
     pub fn open(path: &Path) -> Result<Self, Error> {
         // Events name absolute paths.
-        let folder = Folder::open(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))?;
+        let folder = Folder::open(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))?.patient();
         Ok(Self { folder, watch: Watch::new(), writers: Writers::default() })
     }
 

@@ -8,6 +8,7 @@ mod holding;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,7 +32,18 @@ pub struct Folder {
     warned: BTreeMap<String, Vec<Warning>>,
     converter: Converter,
     progress: Progress,
+    patience: Patience,
+    /// Device and inode of the folder that was looked at last.
+    identity: Option<(u64, u64)>,
     listed: bool,
+}
+
+/// How many looks have to miss a file until it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    OneLook,
+    /// It may have been removed a moment ago, to be written anew, and the event is still on its way.
+    TwoLooks,
 }
 
 /// Why the folder cannot be a source.
@@ -52,6 +64,8 @@ impl Folder {
             warned: BTreeMap::new(),
             converter: Converter::default(),
             progress: Progress::default(),
+            patience: Patience::OneLook,
+            identity: None,
             listed: false,
         };
         match folder.entries() {
@@ -69,6 +83,12 @@ impl Folder {
     /// Keeps these annotations of Services, and no others.
     pub fn keeping(mut self, annotations: AnnotationKeys) -> Self {
         self.converter = self.converter.keeping(annotations);
+        self
+    }
+
+    /// For whoever looks again soon after a change.
+    pub const fn patient(mut self) -> Self {
+        self.patience = Patience::TwoLooks;
         self
     }
 
@@ -113,10 +133,15 @@ impl Folder {
         let mut parsed = Parsed::new();
         let mut is_changed = false;
         let names: HashSet<Arc<str>> = entries.iter().map(|(name, _)| Arc::clone(name)).collect();
+        // Of a folder that took the place of another, nothing is about to come back.
+        let identity = std::fs::metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        let patience = if self.identity == identity { self.patience } else { Patience::OneLook };
+        self.identity = identity;
         let path = &self.path;
         self.files.retain(|name, file| {
             let presence = if names.contains(name) { Presence::There } else { Presence::Missing };
-            let stays = presence == Presence::There || busy.contains(&path.join(&**name));
+            let is_first_miss = patience == Patience::TwoLooks && file.presence == Presence::There;
+            let stays = presence == Presence::There || is_first_miss || busy.contains(&path.join(&**name));
             is_changed |= presence != file.presence || !stays;
             file.presence = presence;
             stays
@@ -127,7 +152,7 @@ impl Folder {
                 Ok(changed) => is_changed |= changed,
                 Err(_) if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) => {
                     // It went away since the folder was listed.
-                    is_changed |= self.files.remove(&name).is_some();
+                    is_changed |= self.miss(&name);
                 }
                 Err(error) => drop(warnings.insert(name.to_string(), vec![unreadable_file(&name, &error)])),
             }
@@ -151,6 +176,17 @@ impl Folder {
             changes.push(Change::Listed);
         }
         changes
+    }
+
+    /// A file is not where it was. Says whether that may matter.
+    fn miss(&mut self, name: &Arc<str>) -> bool {
+        match self.patience {
+            Patience::OneLook => self.files.remove(name).is_some(),
+            Patience::TwoLooks => self
+                .files
+                .get_mut(name)
+                .is_some_and(|file| std::mem::replace(&mut file.presence, Presence::Missing) == Presence::There),
+        }
     }
 
     /// Reads the file where it seems to have changed. Says whether its documents did.

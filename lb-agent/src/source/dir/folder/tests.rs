@@ -329,3 +329,20 @@ fn of_too_many_files_those_that_were_read_before_count() {
     let wanted = "! the folder: holds 10001 files, of which 10000 are read, those first that were read before;";
     assert!(changes[0].starts_with(wanted), "{changes:?}");
 }
+
+#[test]
+fn a_file_that_is_missed_once_may_come_back() {
+    let mut lab = lab();
+    lab.folder = lab.folder.patient();
+    lab.write("a.yaml", &service("a", 1));
+    lab.look();
+    for _ in 0..2 {
+        fs::remove_file(lab.temp.path().join("a.yaml")).expect("it is there");
+        assert_eq!(lab.look(), [] as [&str; 0]);
+        lab.write("a.yaml", &service("a", 1));
+        assert_eq!(lab.look(), [] as [&str; 0]);
+    }
+    fs::remove_file(lab.temp.path().join("a.yaml")).expect("it is there");
+    assert_eq!(lab.look(), [] as [&str; 0]);
+    assert_eq!(lab.look(), ["- Service default/a"]);
+}
