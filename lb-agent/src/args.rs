@@ -54,7 +54,8 @@ pub struct PinArgs {
 
 #[derive(Debug, Args)]
 pub struct HttpArgs {
-    /// Address that serves /metrics, /healthz, /livez, /readyz, /warnings and /services.
+    /// Address that serves /metrics, /healthz, /livez, /readyz, /warnings and /services. At most 64 connections of one
+    /// request each; one that has not asked within 5 s is ended, and the oldest of them for one more.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10356")]
     pub http: SocketAddr,
 }

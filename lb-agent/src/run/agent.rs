@@ -124,11 +124,10 @@ impl<D: Attach> Agent<D> {
     /// Does what is due. `true` when the interfaces should be listed anew: an audit.
     #[must_use]
     pub fn turn(&mut self, now: Instant) -> bool {
+        // Not only when there is nothing else to do: changes may never end.
+        self.look_around(now);
         match self.timetable.due(now) {
-            None => {
-                self.look_around(now);
-                false
-            }
+            None => false,
             Some(Due::Apply) => {
                 self.step(Reclaim::Later);
                 false

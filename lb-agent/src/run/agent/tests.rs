@@ -293,6 +293,21 @@ fn programs_before_ours_are_told_while_they_are_there() {
 }
 
 #[test]
+fn changes_without_end_keep_nobody_from_looking() {
+    let (mut agent, start) = started(FakeNode::default());
+    let attachment = Attachment { ifindex: 5, class: Class::Workload, hook: crate::dataplane::Hook::Egress };
+    agent.dataplane.ahead = vec![Ahead { attachment, programs: vec![AttachedProgram { id: 12, name: None }] }];
+    let mut now = start;
+    while now < start + LOOK_INTERVAL * 2 {
+        now += config().times.apply_interval;
+        agent.change(vec![node("192.0.2.1")], now);
+        assert!(!agent.turn(now));
+    }
+    let told = warnings(&agent, now);
+    assert!(told.len() == 1 && told[0].contains("at egress") && told[0].contains("id 12"), "{told:?}");
+}
+
+#[test]
 fn nothing_is_programmed_before_the_list_is_complete() {
     let (mut agent, now) = agent(FakeNode::default());
     agent.change(vec![node("192.0.2.1")], now);
