@@ -136,13 +136,11 @@ impl Place {
         let mut names = plain_names(path)?.into_iter();
         while let Some(name) = names.next() {
             place.require_ours()?;
-            match place.enter(&name)? {
-                Some(next) => place = next,
-                None => {
-                    place.missing = [name].into_iter().chain(names).collect();
-                    break;
-                }
-            }
+            let Some(next) = place.enter(&name)? else {
+                place.missing = [name].into_iter().chain(names).collect();
+                break;
+            };
+            place = next;
         }
         Ok(place)
     }

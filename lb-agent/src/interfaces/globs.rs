@@ -38,7 +38,7 @@ impl NameGlobs {
     }
 
     /// How many there are.
-    pub const fn len(&self) -> usize {
+    pub const fn count(&self) -> usize {
         self.globs.len()
     }
 }
@@ -115,7 +115,7 @@ mod tests {
         let globs = "cali*, lxc*,eth0".parse().expect("globs");
         let Globs::Names(globs) = globs else { panic!("{globs}") };
         assert_eq!(globs.unmatched(["cali1", "eth01", "lo"].into_iter()), ["lxc*", "eth0"]);
-        assert_eq!((globs.unmatched([].into_iter()).len(), globs.len()), (3, 3));
+        assert_eq!((globs.unmatched([].into_iter()).len(), globs.count()), (3, 3));
     }
 
     #[test]

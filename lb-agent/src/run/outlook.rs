@@ -51,7 +51,7 @@ impl Outlook {
         for flag in &mut self.flags {
             let Globs::Names(globs) = &flag.globs else { continue };
             let unmatched = globs.unmatched(names());
-            flag.has_matched |= unmatched.len() < globs.len();
+            flag.has_matched |= unmatched.len() < globs.count();
             let warnings = unmatched.iter().map(|glob| warning(flag.name, glob, &listed(names()))).collect();
             has_changed |= flag.warnings != warnings;
             flag.warnings = warnings;
