@@ -34,6 +34,9 @@ pub struct Judgements {
     /// The pins of the agent that judged.
     pub pin_path: PathBuf,
     pub why: BTreeMap<u32, String>,
+    /// What is wanted and cannot be attached: `wg0: why`.
+    #[serde(default)]
+    pub refused: Vec<String>,
 }
 
 /// What is wrong with the source's objects. Fails where no agent answers.

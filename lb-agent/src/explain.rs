@@ -37,6 +37,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         flows4: if args.from.addr().is_some_and(|addr| addr.is_ipv4()) { pins.flows4()? } else { FlowRows::new() },
         flows6: if args.from.addr().is_some_and(|addr| addr.is_ipv6()) { pins.flows6()? } else { FlowRows::new() },
         is_local: local_addresses()?.contains(&args.to.addr),
+        refused: ask::judgements(args.http.http, &args.pins.pin_path).unwrap_or_default().refused,
         has_workloads: is_attached(Class::Workload),
         has_uplinks: is_attached(Class::Uplink),
     };

@@ -256,7 +256,11 @@ mod tests {
     #[test]
     fn judgements_are_told_to_whoever_asks_for_these_pins() {
         let server = server();
-        let judgements = Judgements { pin_path: "/p".into(), why: [(3, "the loopback".to_owned())].into() };
+        let judgements = Judgements {
+            pin_path: "/p".into(),
+            why: [(3, "the loopback".to_owned())].into(),
+            refused: vec!["wg0: it has none".into()],
+        };
         server.status.send_modify(|status| Arc::make_mut(status).judgements = Arc::new(judgements.clone()));
         let ask = |path: &str| crate::ask::judgements(address(&server.url), path.as_ref());
         assert_eq!((ask("/p"), ask("/q")), (Some(judgements), None));

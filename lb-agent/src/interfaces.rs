@@ -17,7 +17,7 @@ use lb_common::table::Port;
 use crate::dataplane::links::Link;
 
 pub use class::{InterfaceRules, Judgement, Surroundings, classify};
-pub use facts::{InterfaceAddress, Kind, LinkFacts};
+pub use facts::{Framing, InterfaceAddress, Kind, LinkFacts};
 pub use globs::Globs;
 pub use why::Why;
 

@@ -162,6 +162,26 @@ fn a_veth_with_a_prefix_of_its_own_leads_to_no_pod() {
     assert_eq!((class.as_str(), why.as_str()), ("workload", "a veth to another namespace: a pod"));
 }
 
+/// WireGuard, tun, PPP: their packets begin with the network header. Nothing is attached there, and it is said everywhere.
+#[test]
+fn an_interface_without_an_ethernet_header_is_refused_and_told() {
+    let mut scene = Scene::without_agent(Setup::new("bare"), &["--uplink-interfaces", "tun*,up1"]);
+    scene.lab.node.run("ip", &["tuntap", "add", "dev", "tun9", "mode", "tun"]);
+    scene.agent.start();
+    scene.publish("shop", 109, "VIP", &["a"]);
+    let (class, why) = shown(&scene, "tun9").expect("it is there");
+    assert!(class == "-" && why.contains("no Ethernet header"), "{class}: {why}");
+    assert_eq!(shown(&scene, "up1").expect("it is there").0, "uplink");
+    let warnings = scene.agent.says(&["show", "warnings"]);
+    assert!(warnings.contains("interface tun9") && warnings.contains("no Ethernet header"), "{warnings}");
+    let to = format!("{}/tcp", vip(FAMILIES[0], 109, 80));
+    let explained = scene.agent.says(&["explain", "--from", "external", "--to", &to]);
+    assert!(explained.contains("unless it comes by an interface that is left alone, tun9"), "{explained}");
+    // One that nobody wants is no trouble.
+    scene.lab.node.run("ip", &["tuntap", "add", "dev", "other0", "mode", "tun"]);
+    until("it is listed", || shown(&scene, "other0").filter(|(_, why)| why == "neither a veth nor a tap"));
+}
+
 /// The addresses that CNIs put on the node's end of a pod have no prefix.
 #[test]
 fn a_gateway_on_the_nodes_end_of_a_pod_changes_nothing() {

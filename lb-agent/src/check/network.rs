@@ -63,12 +63,19 @@ fn tcx(answer: Result<Vec<AttachedProgram>, Error>) -> Finding {
 /// What `auto` makes of the interfaces, as far as it can be told without a Node object.
 fn classes(interfaces: &Interfaces) -> Finding {
     let rules = InterfaceRules { workload: Globs::Auto, uplink: Globs::Auto };
-    let links = interfaces.wanted(&interfaces.judged(&rules, &BTreeSet::new()));
+    let judged = interfaces.judged(&rules, &BTreeSet::new());
+    let links = interfaces.wanted(&judged);
     let names = |class| {
         let names: Vec<_> = links.values().filter(|link| link.class == class).map(|link| link.name.as_str()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(" ") }
     };
     let found = format!("auto finds pods at: {}; the network at: {}", names(Class::Workload), names(Class::Uplink));
+    let refused = interfaces.links().values().filter(|link| judged[&link.ifindex].why.is_refusal());
+    let refused: Vec<_> = refused.map(|link| format!("{}: {}", link.name, judged[&link.ifindex].why)).collect();
+    if !refused.is_empty() {
+        let remedy = "nothing is attached there: let kube-proxy serve who comes by it";
+        return Finding::warn("interfaces", format!("{found}; {}", refused.join("; ")), remedy);
+    }
     Finding::ok("interfaces", found)
 }
 

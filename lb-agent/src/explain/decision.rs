@@ -34,6 +34,8 @@ pub struct Facts {
     pub is_local: bool,
     /// What a running agent warns of.
     pub warnings: Vec<Warning>,
+    /// Interfaces that are wanted and cannot be attached, and why, where an agent tells.
+    pub refused: Vec<String>,
     /// Whether programs are attached to any interface of a pod.
     pub has_workloads: bool,
     /// Whether programs are attached to any interface towards the network.
@@ -156,6 +158,10 @@ fn explain_in<A: TableAddr>(
     explanation.notes.extend(flow_note(from, &key, flows));
     let service = explanation.frontend.as_ref().and_then(|frontend| frontend.service.clone());
     explanation.notes.extend(warning_notes(service.as_deref(), &facts.warnings));
+    if explanation.decision == Decision::Balance {
+        let unless = |refused: &String| format!("unless it comes by an interface that is left alone, {refused}");
+        explanation.notes.extend(facts.refused.iter().map(unless));
+    }
     explanation
 }
 

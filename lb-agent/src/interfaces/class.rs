@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{Globs, InterfaceAddress, Kind, LinkFacts, Why};
 use crate::dataplane::links::Class;
-use crate::interfaces::facts::Peer;
+use crate::interfaces::facts::{Framing, Peer};
 
 /// Which interfaces the operator wants in which class.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,10 +47,19 @@ impl Judgement {
     }
 }
 
-/// Judges a link.
-///
-/// Uplink beats workload where both match. A bridge port is what its bridge is, unless it is named itself.
+/// Judges a link. One whose packets the programs cannot read is refused.
 pub fn classify(link: &LinkFacts, around: &Surroundings<'_>, rules: &InterfaceRules) -> Judgement {
+    let Judgement { class, why } = class_and_reason(link, around, rules);
+    match &link.framing {
+        Framing::Other(device) if class.is_some() => {
+            Judgement::left_alone(Why::NoEthernet(device.clone(), Box::new(why)))
+        }
+        Framing::Ethernet | Framing::Other(_) => Judgement { class, why },
+    }
+}
+
+/// Uplink beats workload where both match. A bridge port is what its bridge is, unless it is named itself.
+fn class_and_reason(link: &LinkFacts, around: &Surroundings<'_>, rules: &InterfaceRules) -> Judgement {
     if link.kind == Kind::Loopback {
         return Judgement::left_alone(Why::Loopback);
     }
@@ -159,7 +168,16 @@ mod tests {
     }
 
     fn link(ifindex: u32, name: &str, kind: Kind) -> LinkFacts {
-        LinkFacts { ifindex, name: name.into(), kind, peer: Peer::Here, controller: None, lower: None, mac: None }
+        LinkFacts {
+            ifindex,
+            name: name.into(),
+            kind,
+            framing: Framing::Ethernet,
+            peer: Peer::Here,
+            controller: None,
+            lower: None,
+            mac: None,
+        }
     }
 
     fn address(text: &str) -> InterfaceAddress {
@@ -369,5 +387,24 @@ mod tests {
         assert_eq!([&named[&20].why, &named[&2].why], [&Why::NamedWorkload, &Why::NamedUplink]);
         assert_eq!(named[&22].why, Why::OthersNamed);
         assert_eq!(judged(&node, "none", "none")[&11].why, Why::NoneWanted);
+    }
+
+    /// WireGuard, tun, PPP: what the programs would look at is not where they look.
+    #[test]
+    fn what_has_no_ethernet_header_is_refused_wherever_it_is_wanted() {
+        let mut node = node();
+        let tunnel = LinkFacts { framing: Framing::Other("PPP".into()), ..link(50, "ppp0", Kind::Other) };
+        node.links.insert(50, tunnel);
+        let why = |node: &Machine, workload, uplink| judged(node, workload, uplink)[&50].clone();
+        // Nobody wants it.
+        assert_eq!(why(&node, "auto", "auto"), Judgement::left_alone(Why::NoPod));
+        for (workload, uplink, reason) in [("ppp*", "none", Why::NamedWorkload), ("auto", "ppp0", Why::NamedUplink)] {
+            let refused = why(&node, workload, uplink);
+            assert_eq!(refused, Judgement::left_alone(Why::NoEthernet("PPP".into(), Box::new(reason))));
+            assert!(refused.why.is_refusal());
+        }
+        node.default_routes = [50].into();
+        assert!(why(&node, "auto", "auto").why.is_refusal());
+        assert_eq!(why(&node, "auto", "none").why, Why::DefaultRoute);
     }
 }

@@ -13,6 +13,7 @@ pub struct LinkFacts {
     pub ifindex: u32,
     pub name: String,
     pub kind: Kind,
+    pub framing: Framing,
     pub peer: Peer,
     /// The link that this one is a port of: a bridge, a bond, a VRF (`IFLA_MASTER`).
     pub controller: Option<u32>,
@@ -20,6 +21,14 @@ pub struct LinkFacts {
     pub lower: Option<u32>,
     /// The hardware address, where it has one of six bytes.
     pub mac: Option<Mac>,
+}
+
+/// What stands in front of the network header of a link's packets (`ARPHRD_*`), where programs see them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Framing {
+    Ethernet,
+    /// Something else, or nothing: this kind of device.
+    Other(String),
 }
 
 /// An address of this node, with the length of the prefix that it is in.
@@ -92,7 +101,8 @@ impl LinkFacts {
         };
         // The other end of a veth is named alike, and nothing in another namespace is a link of this one.
         let lower = lower.filter(|_| kind == Kind::Hardware && peer == Peer::Here);
-        Some(Self { ifindex: header.index, name: name?, kind, peer, controller, lower, mac })
+        let framing = framing(header.link_layer_type);
+        Some(Self { ifindex: header.index, name: name?, kind, framing, peer, controller, lower, mac })
     }
 
     #[cfg(test)]
@@ -101,11 +111,21 @@ impl LinkFacts {
             ifindex,
             name: name.into(),
             kind: Kind::Veth,
+            framing: Framing::Ethernet,
             peer: Peer::OtherNamespace,
             controller: None,
             lower: None,
             mac: None,
         }
+    }
+}
+
+fn framing(layer: LinkLayerType) -> Framing {
+    match layer {
+        LinkLayerType::Ether | LinkLayerType::Loopback => Framing::Ethernet,
+        // What tun and WireGuard are.
+        LinkLayerType::None => Framing::Other("point to point".into()),
+        other => Framing::Other(other.to_string()),
     }
 }
 
@@ -161,6 +181,28 @@ mod tests {
         ] {
             let facts = LinkFacts::from_message(&message(layer, info.clone())).expect("it has a name");
             assert_eq!(facts.kind, expected, "{info:?}");
+        }
+    }
+
+    #[test]
+    fn tells_packets_without_an_ethernet_header() {
+        let framing = |layer| LinkFacts::from_message(&message(layer, None)).expect("it has a name").framing;
+        assert_eq!(
+            [framing(LinkLayerType::Ether), framing(LinkLayerType::Loopback)],
+            [Framing::Ethernet, Framing::Ethernet]
+        );
+        for layer in [
+            LinkLayerType::None,
+            LinkLayerType::Ppp,
+            LinkLayerType::Tunnel,
+            LinkLayerType::Tunnel6,
+            LinkLayerType::Sit,
+            LinkLayerType::Ipgre,
+            LinkLayerType::Ip6gre,
+            LinkLayerType::Rawip,
+            LinkLayerType::Infiniband,
+        ] {
+            assert!(matches!(framing(layer), Framing::Other(_)), "{layer:?}");
         }
     }
 

@@ -40,6 +40,15 @@ pub enum Why {
     VirtualMachine,
     /// Neither a veth nor a tap.
     NoPod,
+    /// It would be attached for another reason, but its packets have no Ethernet header: this kind of device.
+    NoEthernet(String, Box<Self>),
+}
+
+impl Why {
+    /// Whether an interface is left alone that somebody wants served.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::NoEthernet(..))
+    }
 }
 
 impl fmt::Display for Why {
@@ -62,6 +71,9 @@ impl fmt::Display for Why {
             Self::Pod => f.write_str("a veth to another namespace: a pod"),
             Self::VirtualMachine => f.write_str("a tap without an address: a virtual machine"),
             Self::NoPod => f.write_str("neither a veth nor a tap"),
+            Self::NoEthernet(device, wanted) => {
+                write!(f, "its packets have no Ethernet header ({device}), which this version needs; else: {wanted}")
+            }
         }
     }
 }

@@ -325,7 +325,15 @@ impl<D: Attach> Agent<D> {
 
     fn tell_judgements(&mut self, judged: &BTreeMap<u32, Judgement>) {
         let why = judged.iter().map(|(ifindex, judgement)| (*ifindex, judgement.why.to_string())).collect();
-        let judgements = Judgements { pin_path: self.pin_path.clone(), why };
+        let links = self.interfaces.links();
+        let refused = judged.iter().filter(|(_, judgement)| judgement.why.is_refusal());
+        let refused = refused.filter_map(|(ifindex, judgement)| {
+            links.get(ifindex).map(|link| format!("{}: {}", link.name, judgement.why))
+        });
+        let judgements = Judgements { pin_path: self.pin_path.clone(), why, refused: refused.collect() };
+        if self.outlook.look_at_judgements(judged, links) {
+            self.tell_warnings();
+        }
         if *self.status.judgements != judgements {
             self.status.judgements = Arc::new(judgements);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::dataplane::links::Ahead;
-use crate::interfaces::{Globs, InterfaceRules, Kind, LinkFacts};
+use crate::interfaces::{Globs, InterfaceRules, Judgement, Kind, LinkFacts};
 use crate::model::{Warning, WarningKind};
 
 /// Interfaces that a text names; there may be hundreds.
@@ -16,6 +16,7 @@ pub struct Outlook {
     flags: [Flag; 2],
     idle_flags: Vec<Warning>,
     ahead: Vec<Warning>,
+    refused: Vec<Warning>,
 }
 
 /// A list of globs, and what became of it.
@@ -41,6 +42,7 @@ impl Outlook {
             flags: [flag("--workload-interfaces", workload), flag("--uplink-interfaces", uplink)],
             idle_flags: config.idle_flags.iter().map(idle).collect(),
             ahead: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -80,6 +82,22 @@ impl Outlook {
         has_changed
     }
 
+    /// Takes in which interfaces are refused. Whether warnings have changed.
+    pub fn look_at_judgements(&mut self, judged: &BTreeMap<u32, Judgement>, links: &BTreeMap<u32, LinkFacts>) -> bool {
+        let refused = judged.iter().filter(|(_, judgement)| judgement.why.is_refusal());
+        let warnings = refused.filter_map(|(ifindex, judgement)| {
+            let problem = format!("nothing is attached: {}; what comes by it is left to the stack", judgement.why);
+            let remedy = "let clients come by an interface with Ethernet frames (veth, tap, vxlan, gretap), or let \
+                          kube-proxy serve them and leave it out of the flag";
+            let interface = links.get(ifindex)?;
+            Some(Warning::new(WarningKind::Unsupported, problem, remedy).of(format!("interface {}", interface.name)))
+        });
+        let warnings: Vec<_> = warnings.collect();
+        let has_changed = self.refused != warnings;
+        self.refused = warnings;
+        has_changed
+    }
+
     /// Why the node cannot be served: a flag for which there has never been an interface.
     pub fn missing(&self) -> Option<String> {
         let flag = self.flags.iter().find(|flag| !flag.has_matched)?;
@@ -88,7 +106,11 @@ impl Outlook {
     }
 
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
-        self.idle_flags.iter().chain(self.flags.iter().flat_map(|flag| &flag.warnings)).chain(&self.ahead)
+        self.idle_flags
+            .iter()
+            .chain(self.flags.iter().flat_map(|flag| &flag.warnings))
+            .chain(&self.ahead)
+            .chain(&self.refused)
     }
 }
 

@@ -36,6 +36,7 @@ fn facts(mode: Mode, scopes: Scopes) -> Facts {
         flows6: Vec::new(),
         is_local: false,
         warnings: Vec::new(),
+        refused: Vec::new(),
         has_workloads: true,
         has_uplinks: true,
     }
@@ -219,4 +220,13 @@ fn the_deciding_key_is_named_where_it_is_not_the_rule() {
     let (text, key) = shown(&facts);
     assert_eq!(key.as_deref(), Some("kubernetes.io/elb.pass-through"));
     assert!(text.contains(" (kubernetes.io/elb.pass-through)\n"), "{text}");
+}
+
+/// A client may come by an interface that the programs cannot read.
+#[test]
+fn refused_interfaces_are_told_where_a_packet_would_be_balanced() {
+    let refused = vec!["wg0: its packets have no Ethernet header".to_owned()];
+    let facts = Facts { refused, ..facts(Mode::VIP, VIP) };
+    let is_told = |to| ask("10.9.9.9", to, &facts).notes.iter().any(|note| note.contains("wg0"));
+    assert_eq!([is_told("192.0.2.10:80/tcp"), is_told("192.0.2.10:443/tcp")], [true, false]);
 }
