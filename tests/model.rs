@@ -11,8 +11,8 @@ use lb_agent::controller::{Controller, Outcome, Reclaim, Step};
 use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
 use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_agent::desired::{
-    Algorithm, Choice, Choices, ExternalIps, FamilyDesired, Incumbents, Limits, Policy, PoolIndex, Selection, Services,
-    TableSize, VendorAnnotations, desired,
+    Algorithm, Choice, Choices, ExternalIps, FamilyDesired, Incumbents, Limits, Policy, PoolIndex, Selection,
+    ServicePortIndex, Services, TableSize, VendorAnnotations, desired,
 };
 use lb_agent::family::TableAddr;
 use lb_agent::model::{Change, World};
@@ -64,13 +64,18 @@ fn tight_limits() -> impl Strategy<Value = Limits> {
     let max = |most: u32| prop_oneof![2 => 0..most, 1 => Just(u32::MAX)];
     // Beside tables three of them are kept free: two find room, or a few backends where there is none.
     let pool_rows_max = prop_oneof![max(10), 21u32..40];
-    (max(16), pool_rows_max, max(24)).prop_map(|(frontends_max, pool_rows_max, members_max)| Limits {
-        frontends_max,
-        pool_rows_max,
-        pool_elements: 1024,
-        members_max,
-        ..limits()
-    })
+    let namespace_percent = prop::sample::select(vec![100u32, 100, 75, 50]);
+    (max(16), pool_rows_max, max(24), max(6), namespace_percent).prop_map(
+        |(frontends_max, pool_rows_max, members_max, source_ranges_max, namespace_percent)| Limits {
+            frontends_max,
+            pool_rows_max,
+            pool_elements: 1024,
+            members_max,
+            source_ranges_max,
+            namespace_percent,
+            ..limits()
+        },
+    )
 }
 
 fn texts(controller: &Controller) -> Vec<String> {
@@ -94,10 +99,25 @@ fn views(tables: &Tables) -> BTreeMap<Address, [View; 3]> {
     all
 }
 
+/// Whose the addresses should be.
+fn wanted_owners(world: &World, incumbents: &Incumbents<'_>) -> BTreeMap<Address, u32> {
+    let desired = desired(world, &policy(), &limits(), incumbents);
+    let tag = |index: usize| desired.service_ports[index].service.tag();
+    let v4 = desired.v4.frontends.iter().map(|(key, row)| ((key.addr.into(), key.port, key.proto), row.service_port));
+    let v6 = desired.v6.frontends.iter().map(|(key, row)| ((key.addr.into(), key.port, key.proto), row.service_port));
+    v4.chain(v6).map(|(address, ServicePortIndex(index))| (address, tag(index))).collect()
+}
+
 fn view<A: Addr>(family: &FamilyTables<A>, scope: Scope) -> View {
     let slots = 0..u32::from(scope.count);
     let backends = slots.filter_map(|slot| family.pools.get(&PoolKey { pool: scope.pool, slot }));
     (scope.action as u8, backends.map(|Backend { addr, port }| ((*addr).into(), *port)).collect())
+}
+
+/// The tags of the Services that have the addresses.
+fn owners(tables: &Tables) -> BTreeMap<Address, u32> {
+    let owner = |id: u32| tables.scopes.get(&id).map(|scopes| scopes.owner);
+    ids(tables).into_iter().filter_map(|(address, id)| Some((address, owner(id)?))).collect()
 }
 
 fn ids(tables: &Tables) -> BTreeMap<Address, u32> {
@@ -341,6 +361,38 @@ proptest! {
             prop_assert_eq!(whole.step(&mut all, reclaim).services, None);
             prop_assert_eq!(texts(&by_part), texts(&whole));
             prop_assert_eq!(&few.tables, &all.tables);
+        }
+    }
+
+    /// What a Service has, and still wants, is not left out for what others want, however old these are.
+    #[test]
+    fn what_works_goes_on_in_full_tables(
+        limits in tight_limits(),
+        rounds in prop::collection::vec((edits(), 0u8..5), 1..24),
+    ) {
+        let mut dataplane = FakeDataplane::default();
+        let mut controller = controller_within(limits, &mut dataplane);
+        controller.change(vec![Change::Listed]);
+        for (edit, kind) in rounds {
+            let (before, owners) = (views(&dataplane.tables), owners(&dataplane.tables));
+            let Some(changed) = edit.services() else { continue };
+            controller.change(vec![edit.change()]);
+            // What others may have as well is another question.
+            let (wanted, wanted_owners) = (
+                wanted(controller.world(), &controller.incumbents()),
+                wanted_owners(controller.world(), &controller.incumbents()),
+            );
+            let reclaim = if kind == 0 { Reclaim::Now } else { Reclaim::Later };
+            prop_assert_eq!(controller.step(&mut dataplane, reclaim).outcome, Outcome::InStep);
+            let (after, owners_now) = (views(&dataplane.tables), self::owners(&dataplane.tables));
+            for (address, view) in &before {
+                let is_others = owners.get(address).is_some_and(|owner| !changed.iter().any(|name| name.tag() == *owner));
+                let is_still_wanted = wanted.get(address) == Some(view) && wanted_owners.get(address) == owners.get(address);
+                if is_others && is_still_wanted {
+                    prop_assert_eq!(after.get(address), Some(view), "{:?} is left out", address);
+                    prop_assert_eq!(owners_now.get(address), owners.get(address));
+                }
+            }
         }
     }
 

@@ -61,8 +61,8 @@ pub fn apply(dataplane: &mut dyn Dataplane, realised: &mut Tables, ops: Vec<Op>)
 struct Held {
     /// Pools with a missing row: no scope may name them.
     pools: BTreeSet<u32>,
-    /// Frontends with a missing source range: their scopes must not ask for it, or they would turn clients away.
-    restricted: BTreeSet<u32>,
+    /// Sets with a missing source range: no scopes may ask for them, or they would turn clients away.
+    source_sets: BTreeSet<u32>,
     /// Frontends whose scopes did not change: the element must not say that they did.
     frontends: BTreeSet<u32>,
     /// Service ports of those: their members stay.
@@ -91,7 +91,7 @@ impl Run<'_> {
                 let failed = self.rows(rows, FamilyOp::UpsertSourceRanges, |tables: &mut FamilyTables<A>, rows| {
                     tables.source_ranges.extend(rows);
                 });
-                self.held.restricted.extend(failed.iter().map(|(key, _)| key.frontend));
+                self.held.source_sets.extend(failed.iter().map(|(key, _)| key.set));
             }
             FamilyOp::UpsertFrontends(mut rows) => {
                 let held = &self.held.frontends;
@@ -117,7 +117,10 @@ impl Run<'_> {
                 });
             }
             FamilyOp::DeleteSourceRanges(keys) => {
-                let must_wait = |run: &Self, key: &SourceRangeKey<A>| run.held.frontends.contains(&key.frontend);
+                let leaving: BTreeSet<u32> = keys.iter().map(|key| key.set).collect();
+                let asked = self.realised.scopes.values().map(|scopes| scopes.source_ranges);
+                let referred: BTreeSet<u32> = asked.filter(|set| leaving.contains(set)).collect();
+                let must_wait = |_: &Self, key: &SourceRangeKey<A>| referred.contains(&key.set);
                 self.delete(keys, must_wait, FamilyOp::DeleteSourceRanges, |tables: &mut FamilyTables<A>, key| {
                     tables.source_ranges.remove(key);
                 });
@@ -165,8 +168,8 @@ impl Run<'_> {
 
     fn store_scopes(&mut self, rows: Vec<(u32, Scopes)>) {
         let Self { dataplane, realised, report, held } = self;
-        let (blocked, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(id, scopes)| {
-            held.restricted.contains(id) || pools_of(scopes).any(|pool| held.pools.contains(&pool))
+        let (blocked, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, scopes)| {
+            held.source_sets.contains(&scopes.source_ranges) || pools_of(scopes).any(|pool| held.pools.contains(&pool))
         });
         report.failed_rows += blocked.len();
         let known = &mut realised.scopes;

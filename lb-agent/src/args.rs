@@ -227,10 +227,15 @@ pub struct SizeArgs {
     #[arg(long, value_name = "BACKENDS", default_value_t = Sizes::default().backends_max, value_parser = backends())]
     pub backends_max: u32,
 
-    /// Prefixes of loadBalancerSourceRanges, over all frontends that have them. About 100 B each when in use, nothing at
-    /// start.
+    /// Prefixes of loadBalancerSourceRanges; frontends with the same list share it. About 100 B each when in use, nothing
+    /// at start.
     #[arg(long, value_name = "PREFIXES", default_value_t = Sizes::default().source_ranges_max, value_parser = size())]
     pub source_ranges_max: u32,
+
+    /// The share of each of these tables (frontends, backends, source ranges) that the Services of one namespace may have, in
+    /// per cent; the rest is for other namespaces. Growth beyond it is left out and told; what is there already stays.
+    #[arg(long, value_name = "PER CENT", default_value_t = 75, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub namespace_share: u32,
 
     /// Clients that are remembered for session affinity; beyond that, whoever has not connected for longest is forgotten.
     /// Allocated at start: about 90 B each for IPv4 and 120 B for IPv6 (default: 6 MiB and 8 MiB).

@@ -15,7 +15,8 @@ use lb_common::table::{
 
 use crate::dataplane::{FamilyTables, Tables};
 use crate::desired::{
-    Access, Algorithm, Choice, Choices, Desired, DesiredFrontend, FamilyDesired, Incumbents, ServicePortName, ports_of,
+    Access, Algorithm, Choice, Choices, Desired, DesiredFrontend, FamilyDesired, Incumbents, ServicePortName,
+    SourcePrefix, ports_of,
 };
 use crate::family::TableAddr;
 use crate::model::{ObjectName, Warning, WarningKind};
@@ -33,12 +34,14 @@ pub struct Assignment {
     frontend_counter: Counter,
     pool_ids: PoolIds,
     service_port_counter: Counter,
+    source_set_counter: Counter,
 }
 
 #[derive(Debug)]
 struct FamilyIds<A> {
     frontends: BTreeMap<FrontendKey<A>, u32>,
     pools: BTreeMap<Arc<[Backend<A>]>, u32>,
+    source_sets: BTreeMap<Arc<[SourcePrefix<A>]>, u32>,
 }
 
 /// The wanted tables, and what found no id.
@@ -54,12 +57,13 @@ impl Assignment {
     pub fn adopt(realised: &Tables, frontend_ids_max: u32, pool_elements: u32) -> Self {
         let live = Live::of(realised, pool_elements);
         Self {
-            v4: FamilyIds::adopt(&realised.v4),
-            v6: FamilyIds::adopt(&realised.v6),
+            v4: FamilyIds::adopt(&realised.v4, &realised.scopes),
+            v6: FamilyIds::adopt(&realised.v6, &realised.scopes),
             service_ports: BTreeMap::new(),
             frontend_counter: Counter::after(live.frontends.last().copied(), frontend_ids_max),
             pool_ids: PoolIds::beside(&live.pools),
             service_port_counter: Counter::after(live.service_ports.last().copied(), u32::MAX),
+            source_set_counter: Counter::after(live.source_sets.last().copied(), u32::MAX),
             live,
         }
     }
@@ -76,6 +80,7 @@ impl Assignment {
         self.v4.add_pools_to(&mut self.live.pools);
         self.v6.add_pools_to(&mut self.live.pools);
         self.live.service_ports.extend(self.service_ports.values());
+        self.live.source_sets.extend(self.v4.source_sets.values().chain(self.v6.source_sets.values()));
         let mut adoptable: Vec<Option<u32>> = vec![None; desired.service_ports.len()];
         if self.service_ports.is_empty() {
             adoptable_service_ports(&desired.v6, realised, &mut adoptable);
@@ -108,15 +113,18 @@ impl Assignment {
     /// Forgets the ids of what the maps do not hold any more, or never held; those of frontends rest until the counter
     /// comes round.
     pub fn forget(&mut self, realised: &Tables) {
-        self.v4.forget(&realised.v4, &mut self.live.pools);
-        self.v6.forget(&realised.v6, &mut self.live.pools);
+        let asked: BTreeSet<u32> = realised.scopes.values().map(|scopes| scopes.source_ranges).collect();
+        self.v4.forget(&realised.v4, &mut self.live.pools, &asked);
+        self.v6.forget(&realised.v6, &mut self.live.pools, &asked);
         self.pool_ids.forget_waiting();
     }
 
-    /// Forgets the ids of pools whose rows are gone.
-    pub fn forget_pools(&mut self, gone: &Tables) {
+    /// Forgets the ids of pools and sets of ranges that are gone.
+    pub fn forget_gone(&mut self, gone: &Tables, source_sets: &BTreeSet<u32>) {
         self.v4.forget_pools(&gone.v4, &mut self.live.pools);
         self.v6.forget_pools(&gone.v6, &mut self.live.pools);
+        self.v4.source_sets.retain(|_, id| !source_sets.contains(id));
+        self.v6.source_sets.retain(|_, id| !source_sets.contains(id));
     }
 
     fn rows(
@@ -134,6 +142,7 @@ impl Assignment {
             live: &mut self.live,
             frontend_counter: &mut self.frontend_counter,
             pool_ids: &mut self.pool_ids,
+            source_set_counter: &mut self.source_set_counter,
             scopes: &mut assigned.tables.scopes,
             warnings: &mut assigned.warnings,
         };
@@ -169,23 +178,30 @@ struct Live {
     frontends: BTreeSet<u32>,
     pools: Elements,
     service_ports: BTreeSet<u32>,
+    source_sets: BTreeSet<u32>,
 }
 
 impl Live {
     fn of(tables: &Tables, pool_elements: u32) -> Self {
-        let (frontends, service_ports) = (BTreeSet::new(), BTreeSet::new());
-        let mut live = Self { frontends, pools: Elements::new(pool_elements), service_ports };
+        let mut live = Self {
+            frontends: BTreeSet::new(),
+            pools: Elements::new(pool_elements),
+            service_ports: BTreeSet::new(),
+            source_sets: BTreeSet::new(),
+        };
         live.add_family(&tables.v4);
         live.add_family(&tables.v6);
         for (id, scopes) in &tables.scopes {
             live.frontends.insert(*id);
             live.service_ports.insert(scopes.service_port);
+            live.source_sets.insert(scopes.source_ranges);
             for scope in [scopes.workload, scopes.host, scopes.external].iter().filter(|scope| scope.pool != 0) {
                 live.pools.add(scope.pool, scope.count.into());
             }
         }
         // 0 is "unset".
         live.service_ports.remove(&0);
+        live.source_sets.remove(&0);
         live
     }
 
@@ -196,6 +212,7 @@ impl Live {
             let (last, _) = rows[rows.len() - 1];
             self.pools.add(last.pool, last.slot + 1);
         }
+        self.source_sets.extend(tables.source_ranges.keys().map(|key| key.set));
         let mut service_port = 0;
         for key in tables.members.keys() {
             if std::mem::replace(&mut service_port, key.service_port) != key.service_port {
@@ -215,7 +232,7 @@ fn adoptable_service_ports<A: TableAddr>(desired: &FamilyDesired<A>, realised: &
 }
 
 impl<A: TableAddr> FamilyIds<A> {
-    fn adopt(tables: &FamilyTables<A>) -> Self {
+    fn adopt(tables: &FamilyTables<A>, scopes: &BTreeMap<u32, Scopes>) -> Self {
         let frontends = tables.frontends.iter().map(|(key, frontend)| (*key, frontend.id)).collect();
         let mut pools = BTreeMap::new();
         let mut rows = tables.pools.iter().peekable();
@@ -230,10 +247,15 @@ impl<A: TableAddr> FamilyIds<A> {
                 pools.entry(content.into()).or_insert(first.pool);
             }
         }
-        Self { frontends, pools }
+        Self { frontends, pools, source_sets: source_sets(tables, scopes) }
     }
 
-    fn forget(&mut self, realised: &FamilyTables<A>, elements: &mut Elements) {
+    /// `asked` are the sets of source ranges that scopes name: one that lets nobody in has no rows.
+    fn forget(&mut self, realised: &FamilyTables<A>, elements: &mut Elements, asked: &BTreeSet<u32>) {
+        self.source_sets.retain(|content, set| match content.first() {
+            Some(first) => realised.source_ranges.contains_key(&range_key(*set, first)),
+            None => asked.contains(set),
+        });
         self.frontends.retain(|key, _| realised.frontends.contains_key(key));
         self.pools.retain(|_, pool| {
             let is_there = realised.pools.contains_key(&PoolKey { pool: *pool, slot: 0 });
@@ -261,6 +283,31 @@ impl<A: TableAddr> FamilyIds<A> {
     }
 }
 
+const fn range_key<A: TableAddr>(set: u32, prefix: &SourcePrefix<A>) -> SourceRangeKey<A> {
+    SourceRangeKey::of_prefix(set, prefix.addr, prefix.length)
+}
+
+/// The sets that frontends of this family ask.
+fn source_sets<A: TableAddr>(
+    tables: &FamilyTables<A>,
+    scopes: &BTreeMap<u32, Scopes>,
+) -> BTreeMap<Arc<[SourcePrefix<A>]>, u32> {
+    let mut contents = BTreeMap::<u32, Vec<SourcePrefix<A>>>::new();
+    let asked = tables.frontends.values().filter_map(|frontend| Some(scopes.get(&frontend.id)?.source_ranges));
+    contents.extend(asked.filter(|set| *set != 0).map(|set| (set, Vec::new())));
+    for key in tables.source_ranges.keys() {
+        let prefix = SourcePrefix { addr: key.addr, length: key.length() as u8 };
+        // What nobody asks was being written or deleted: it may not be whole.
+        contents.entry(key.set).and_modify(|prefixes| prefixes.push(prefix));
+    }
+    let mut sets = BTreeMap::new();
+    for (set, mut prefixes) in contents {
+        prefixes.sort_unstable();
+        sets.entry(prefixes.into()).or_insert(set);
+    }
+    sets
+}
+
 /// Rows of the families, one after the other.
 struct FamilyAssign<'a> {
     service_ports: &'a [u32],
@@ -269,6 +316,7 @@ struct FamilyAssign<'a> {
     live: &'a mut Live,
     frontend_counter: &'a mut Counter,
     pool_ids: &'a mut PoolIds,
+    source_set_counter: &'a mut Counter,
     scopes: &'a mut BTreeMap<u32, Scopes>,
     warnings: &'a mut Vec<Warning>,
 }
@@ -278,13 +326,24 @@ impl FamilyAssign<'_> {
         let pools = self.pool_ids(desired, ids);
         let mut frontends = Vec::with_capacity(desired.frontends.len());
         let mut source_ranges = BTreeMap::new();
+        let mut last_set: Option<(&Arc<[SourcePrefix<A>]>, u32)> = None;
         for (key, frontend) in &desired.frontends {
             let Some(id) = self.frontend_id(key, ids) else { continue };
             frontends.push((*key, row(id, frontend)));
             let service_port = self.service_ports[frontend.service_port.0];
-            let restricted = match frontend.access {
-                Access::Open => 0,
-                Access::Only(_) => ScopeFlags::SOURCE_RANGES,
+            let (restricted, set) = match (&frontend.access, last_set) {
+                (Access::Open, _) => (0, 0),
+                // The same list for all addresses and ports of a Service: not compared for each of them.
+                (Access::Only(prefixes), Some((last, set))) if Arc::ptr_eq(last, prefixes) => {
+                    (ScopeFlags::SOURCE_RANGES, set)
+                }
+                (Access::Only(prefixes), _) => {
+                    let set = self.source_set_id(prefixes, ids);
+                    source_ranges
+                        .extend(prefixes.iter().map(|prefix| (range_key(set, prefix), SourceRange { flags: 0 })));
+                    last_set = Some((prefixes, set));
+                    (ScopeFlags::SOURCE_RANGES, set)
+                }
             };
             let keeps_clients = if frontend.affinity_secs.is_some() { ScopeFlags::AFFINITY } else { 0 };
             let by_hash = match frontend.algorithm {
@@ -295,13 +354,13 @@ impl FamilyAssign<'_> {
             let affinity_secs = frontend.affinity_secs.map_or(0, std::num::NonZeroU32::get);
             let pool = |pool: usize| (pools[pool], desired.pools[pool].len());
             let owner = self.owners[frontend.service_port.0];
-            let scopes = Scopes { affinity_secs, owner, ..scopes(service_port, &frontend.choices, flags, pool) };
+            let scopes = Scopes {
+                affinity_secs,
+                owner,
+                source_ranges: set,
+                ..scopes(service_port, &frontend.choices, flags, pool)
+            };
             self.scopes.insert(id, scopes);
-            source_ranges.extend(
-                frontend.access.prefixes().iter().map(|prefix| {
-                    (SourceRangeKey::of_prefix(id, prefix.addr, prefix.length), SourceRange { flags: 0 })
-                }),
-            );
         }
         let pool_rows = desired.pools.iter().zip(&pools).flat_map(|(content, pool)| {
             (0u32..).zip(content.iter()).map(|(slot, backend)| (PoolKey { pool: *pool, slot }, *backend))
@@ -328,6 +387,11 @@ impl FamilyAssign<'_> {
             ids.pools.entry(Arc::clone(content)).or_insert_with(take);
         }
         desired.pools.iter().map(|content| ids.pools[content]).collect()
+    }
+
+    fn source_set_id<A: TableAddr>(&mut self, prefixes: &Arc<[SourcePrefix<A>]>, ids: &mut FamilyIds<A>) -> u32 {
+        let take = || self.source_set_counter.take_unbounded(&mut self.live.source_sets);
+        *ids.source_sets.entry(Arc::clone(prefixes)).or_insert_with(take)
     }
 
     fn frontend_id<A: TableAddr>(&mut self, key: &FrontendKey<A>, ids: &mut FamilyIds<A>) -> Option<u32> {

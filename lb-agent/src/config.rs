@@ -90,11 +90,12 @@ impl TryFrom<RunArgs> for Config {
             (Switch::Off, _) | (Switch::On, Some(_)) => Guarding::Off,
         };
         let node_name = node_name(source.node_name.as_deref())?;
+        let namespace_percent = sizes.namespace_share;
         let sizes = dataplane_sizes(&sizes);
         Ok(Self {
             source: source_of(source, &node_name)?,
             policy: self::policy(&policy, node_name)?,
-            limits: Limits::from(&sizes),
+            limits: Limits { namespace_percent, ..Limits::from(&sizes) },
             interfaces: InterfaceRules {
                 workload: interfaces.workload_interfaces,
                 uplink: interfaces.uplink_interfaces.unwrap_or(uplink_default),

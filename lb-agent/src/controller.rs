@@ -41,6 +41,7 @@ impl From<&Sizes> for Limits {
             pool_elements: pool_elements(sizes),
             members_max: sizes.backends_max,
             source_ranges_max: sizes.source_ranges_max,
+            namespace_percent: 100,
         }
     }
 }
@@ -318,12 +319,13 @@ impl Controller {
         }
         let mut wanted = assigned.tables;
         let replaced = old.clone();
-        partial::share_pools(&index, &self.realised, &mut old, &mut wanted);
+        let gone_sets = partial::gone_sets(&index, &replaced, &wanted);
+        partial::share(&index, &self.realised, &mut old, &mut wanted);
         let ops = plan(&old, &wanted, Drained::Unknown);
         let count = ops.len();
         let report = apply::apply(dataplane, &mut self.realised, ops);
         if report.is_complete() {
-            self.assignment.forget_pools(&partial::gone_pools(&old, &wanted));
+            self.assignment.forget_gone(&partial::gone_pools(&old, &wanted), &gone_sets);
             index.replace(&replaced, &wanted);
             index.company.replace(&services, &mut desired);
             self.index = Some(index);
@@ -347,12 +349,11 @@ impl Controller {
             let desired = match index.company.takes() {
                 Some(takes) => {
                     let others = takes.iter().filter(|other| !services.contains(&other.name));
-                    desired_beside(others, &world, &self.policy, &self.limits_now(), &self.incumbents())
+                    desired_beside(others, &world, &self.policy, &self.limits_now(), &self.incumbents())?
                 }
                 None => desired(&world, &self.policy, &Limits::UNLIMITED, &self.incumbents()),
             };
-            let mut others = self.owners(&desired, &services)?;
-            others.extend(desired.displaced.iter().cloned());
+            let others = self.owners(&desired, &services)?;
             if others.is_empty() {
                 if index.company.takes().is_none() && !self.has_room_for(&desired) {
                     self.room = Room::Scarce;
@@ -384,7 +385,8 @@ impl Controller {
         fn fits<A: TableAddr>(realised: &Tables, desired: &FamilyDesired<A>, limits: &Limits) -> bool {
             let there = A::tables(realised);
             let pool_rows: usize = desired.pools.iter().map(|pool| pool.len()).sum();
-            let ranges: usize = desired.frontends.values().map(|frontend| frontend.access.len()).sum();
+            let sets: BTreeSet<_> = desired.frontends.values().map(|frontend| frontend.access.prefixes()).collect();
+            let ranges: usize = sets.into_iter().map(<[_]>::len).sum();
             there.frontends.len() + desired.frontends.len() <= limits.frontends_max as usize
                 && there.pools.len() + pool_rows <= limits.pool_rows_max as usize
                 && there.members.len() + desired.members.len() <= limits.members_max as usize
@@ -392,8 +394,8 @@ impl Controller {
         }
         let frontends = |tables: &Tables| tables.v4.frontends.len() + tables.v6.frontends.len();
         let wanted = desired.v4.frontends.len() + desired.v6.frontends.len();
-        // What drains takes room of both families.
-        let limits = self.limits_now();
+        // What drains takes room of both families; within the share of a namespace nobody needs to ask whose it is.
+        let limits = self.limits_now().of_namespace();
         // As where there are Maglev tables; the whole computation knows whether there are.
         let table_slots = self.policy.selection.maglev_table_size.slots();
         let limits = Limits { pool_rows_max: limits.pool_rows_beside_tables(table_slots), ..limits };
@@ -436,14 +438,10 @@ impl Controller {
         Ok(())
     }
 
-    /// The limits, less what draining frontends still hold.
+    /// The limits, less the ids that draining frontends still hold.
     fn limits_now(&self) -> Limits {
         let draining = self.draining() as u32;
-        Limits {
-            frontend_ids_max: self.limits.frontend_ids_max.saturating_sub(draining),
-            frontends_max: self.limits.frontends_max.saturating_sub(draining),
-            ..self.limits
-        }
+        Limits { frontend_ids_max: self.limits.frontend_ids_max.saturating_sub(draining), ..self.limits }
     }
 
     fn draining(&self) -> usize {

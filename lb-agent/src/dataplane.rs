@@ -116,12 +116,12 @@ impl<A> Default for FamilyTables<A> {
 }
 
 impl<A: Addr> FamilyTables<A> {
-    /// From where a frontend may be dialled.
-    pub fn source_ranges_of(&self, frontend: u32) -> impl Iterator<Item = (&SourceRangeKey<A>, &SourceRange)> {
+    /// The ranges of a set.
+    pub fn source_ranges_of(&self, set: u32) -> impl Iterator<Item = (&SourceRangeKey<A>, &SourceRange)> {
         // As the kernel's keys do, they begin with the length: each length is looked up for itself.
         (0..=size_of::<A>() as u8 * 8).flat_map(move |length| {
-            let first = SourceRangeKey::of_prefix(frontend, A::new_zeroed(), length);
-            let is_of = move |key: &SourceRangeKey<A>| (key.prefix_len, key.frontend) == (first.prefix_len, frontend);
+            let first = SourceRangeKey::of_prefix(set, A::new_zeroed(), length);
+            let is_of = move |key: &SourceRangeKey<A>| (key.prefix_len, key.set) == (first.prefix_len, set);
             self.source_ranges.range(first..).take_while(move |(key, _)| is_of(key))
         })
     }

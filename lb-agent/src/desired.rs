@@ -7,14 +7,18 @@ mod build;
 mod claim;
 mod contest;
 mod endpoint;
+mod grant;
 mod hazard;
 mod incumbent;
+mod keep;
+mod ledger;
 mod local;
 mod maglev;
 mod mode;
 mod node_name;
 mod node_port;
 mod policy;
+mod prepare;
 mod protected;
 mod room;
 mod scope;
@@ -23,18 +27,22 @@ mod table;
 mod usable;
 mod vendor;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub use access::{Access, SourcePrefix};
-use build::{FamilyBuilder, OfService, Shared};
+use build::{FamilyBuilder, Notes, OfService, ServicePorts, no_room};
 use claim::Claim;
 use contest::Contests;
 use endpoint::Here;
+use grant::{Grant, Grants, granted};
 pub use incumbent::{Incumbents, ports_of};
+use lb_common::table::FrontendKey;
+use ledger::Ledger;
 pub use maglev::TableSize;
 pub use node_name::unknown_node;
 pub use policy::{AnnotationMatch, ExternalIps, Limits, Policy, Services, VendorAnnotations};
+use prepare::{PortRows, demand, prepare};
 use protected::Protected;
 use room::Neighbour;
 pub use room::Neighbours;
@@ -45,83 +53,172 @@ pub use table::{
 };
 pub use usable::POOL_MAX;
 
+use crate::family::TableAddr;
 use crate::model::{EndpointSlice, Service, ServiceType, Warning, WarningKind, World};
 
-/// Computes all tables. Services are taken oldest first: the newest is left out when the tables are full. Who gets what
-/// several claim, `contest.rs` says.
+/// Computes all tables. Who gets what several claim, `contest.rs` says; who finds room where it is scarce, `grant.rs`.
 pub fn desired(world: &World, policy: &Policy, limits: &Limits, incumbents: &Incumbents<'_>) -> Desired {
-    desired_beside(std::iter::empty(), world, policy, limits, incumbents)
+    let stage = Stage::of(world, policy, incumbents);
+    // Most often all of it fits, and no namespace can have more than its share of it.
+    with_services(&stage, |services| {
+        all(services, &stage, &limits.of_namespace(), incumbents).or_else(|| {
+            let grants = grant::grants(services, std::iter::empty(), limits, incumbents)?;
+            Some(some(services, &stage, &grants, incumbents))
+        })
+    })
+    .unwrap_or_default()
 }
 
-/// As [`desired`], of a world that is a part of another: its neighbours, oldest first, take their room in their turn.
+/// As [`desired`], of a world that is a part of another where room is scarce: its neighbours have what they have. `None`
+/// where that is too much.
 pub fn desired_beside<'a>(
     neighbours: impl Iterator<Item = &'a Neighbour>,
     world: &World,
     policy: &Policy,
     limits: &Limits,
     incumbents: &Incumbents<'_>,
-) -> Desired {
-    let slices = slices_by_service(world);
-    let here = Here::of(world, &policy.node_name);
-    let mut shared = Shared::new(limits);
-    let mut v4 = FamilyBuilder::<[u8; 4]>::new();
-    let mut v6 = FamilyBuilder::<[u8; 16]>::new();
-    let protected = Protected::of(world, policy);
-    let claimants = claimants(world, policy, &here, &protected, &mut shared.warnings);
-    let contests = Contests::of(&claimants, incumbents);
-    if policy.services == Services::LoadBalancers {
-        // Beside a kube-proxy.
-        let told = claimants
-            .iter()
-            .flat_map(|(service, claims)| hazard::filters(service, claims, slices_of(&slices, service), &here));
-        shared.warnings.extend(told);
-    }
-    if policy.services == Services::All {
-        shared.warnings.extend(node_port::without_address(&claimants, &here));
-    }
-    let mut others = neighbours.peekable();
-    let mut takes = Neighbours::default();
-    for (service, claims) in &claimants {
-        while let Some(other) = others.next_if(|other| other.is_older_than(service)) {
-            make_room(other, &mut v4, &mut v6, &mut shared);
+) -> Option<Desired> {
+    let stage = Stage::of(world, policy, incumbents);
+    with_services(&stage, |services| {
+        let grants = grant::grants(services, neighbours, limits, incumbents)?;
+        Some(some(services, &stage, &grants, incumbents))
+    })
+}
+
+/// What is known before anybody asks for room.
+struct Stage<'a> {
+    here: Here<'a>,
+    protected: Protected<'a>,
+    claimants: Vec<(&'a Service, Vec<Claim>)>,
+    contests: Contests<'a>,
+    slices: Slices<'a>,
+    policy: &'a Policy,
+    warnings: Vec<Warning>,
+}
+
+impl<'a> Stage<'a> {
+    fn of(world: &'a World, policy: &'a Policy, incumbents: &Incumbents<'_>) -> Self {
+        let here = Here::of(world, &policy.node_name);
+        let protected = Protected::of(world, policy);
+        let mut warnings = Vec::new();
+        let claimants = claimants(world, policy, &here, &protected, &mut warnings);
+        let contests = Contests::of(&claimants, incumbents);
+        let slices = slices_by_service(world);
+        if policy.services == Services::All {
+            warnings.extend(node_port::without_address(&claimants, &here));
+        } else {
+            // Beside a kube-proxy.
+            let told = claimants
+                .iter()
+                .flat_map(|(service, claims)| hazard::filters(service, claims, slices_of(&slices, service), &here));
+            warnings.extend(told);
         }
-        let slices = slices_of(&slices, service);
-        if slices.is_empty() {
-            shared.warnings.extend(unmirrored(service, world));
-        }
-        let of = OfService {
-            service,
-            name: Arc::new(service.name.clone()),
-            claims,
-            slices,
-            here: &here,
-            contests: &contests,
-            protected: &protected,
-            selection: selection::of_service(service, policy),
-        };
-        takes.push(Neighbour::new(service, v4.add(&of, &mut shared), v6.add(&of, &mut shared)));
-    }
-    others.for_each(|other| make_room(other, &mut v4, &mut v6, &mut shared));
-    Desired {
-        v4: v4.finish(),
-        v6: v6.finish(),
-        service_ports: shared.service_ports.into_names(),
-        warnings: shared.warnings,
-        contests: shared.contests,
-        left_out: shared.left_out,
-        displaced: shared.displaced,
-        takes,
+        let without = claimants.iter().map(|(service, _)| *service).filter(|of| slices_of(&slices, of).is_empty());
+        warnings.extend(without.filter_map(|service| unmirrored(service, world)));
+        Self { here, protected, claimants, contests, slices, policy, warnings }
     }
 }
 
-fn make_room(
-    other: &Neighbour,
-    v4: &mut FamilyBuilder<[u8; 4]>,
-    v6: &mut FamilyBuilder<[u8; 16]>,
-    shared: &mut Shared,
+/// The Services with all that belongs to them, oldest first.
+fn with_services<T>(stage: &Stage<'_>, work: impl FnOnce(&[OfService<'_>]) -> T) -> T {
+    let services: Vec<OfService<'_>> = stage
+        .claimants
+        .iter()
+        .map(|(service, claims)| OfService {
+            service,
+            name: Arc::new(service.name.clone()),
+            claims,
+            slices: slices_of(&stage.slices, service),
+            here: &stage.here,
+            contests: &stage.contests,
+            protected: &stage.protected,
+            selection: selection::of_service(service, stage.policy),
+        })
+        .collect();
+    work(&services)
+}
+
+/// All that is wanted; `None` where it does not fit.
+fn all(services: &[OfService<'_>], stage: &Stage<'_>, limits: &Limits, incumbents: &Incumbents<'_>) -> Option<Desired> {
+    let mut rows = Rows::new(stage);
+    let mut ledger = Ledger::new(limits, incumbents);
+    let mut takes = Neighbours::default();
+    for of in services {
+        let namespace = &of.name.namespace;
+        let (v4, v6) = (prepare(of, &mut rows.notes), prepare(of, &mut rows.notes));
+        let (demand4, demand6) = (demand(&v4, incumbents), demand(&v6, incumbents));
+        let fits = ledger.keep(namespace, &demand4) && ledger.keep(namespace, &demand6);
+        if !fits {
+            return None;
+        }
+        takes.push(Neighbour::new(&of.service.name, demand4, demand6));
+        rows.v4.add(of, v4, &mut rows.service_ports);
+        rows.v6.add(of, v6, &mut rows.service_ports);
+    }
+    Some(Desired { takes, ..rows.finish() })
+}
+
+/// What was granted.
+fn some(services: &[OfService<'_>], stage: &Stage<'_>, grants: &[Grants], incumbents: &Incumbents<'_>) -> Desired {
+    let mut rows = Rows::new(stage);
+    let mut takes = Neighbours::default();
+    for (of, Grants { v4, v6 }) in services.iter().zip(grants) {
+        let (ports4, ports6) =
+            (granted(of, v4, incumbents, &mut rows.notes), granted(of, v6, incumbents, &mut rows.notes));
+        takes.push(Neighbour::new(&of.service.name, demand(&ports4, incumbents), demand(&ports6, incumbents)));
+        tell(of, v4, &ports4, &mut rows.v4, &mut rows.notes);
+        tell(of, v6, &ports6, &mut rows.v6, &mut rows.notes);
+        rows.v4.add(of, ports4, &mut rows.service_ports);
+        rows.v6.add(of, ports6, &mut rows.service_ports);
+    }
+    Desired { takes, is_scarce: true, ..rows.finish() }
+}
+
+/// Tells of what was not granted.
+fn tell<A: TableAddr>(
+    of: &OfService<'_>,
+    grant: &Grant,
+    ports: &[PortRows<'_, A>],
+    rows: &mut FamilyBuilder<A>,
+    notes: &mut Notes,
 ) {
-    if !(v4.make_room(&other.v4, shared) && v6.make_room(&other.v6, shared)) {
-        shared.displaced.insert(other.name.clone());
+    let (shortage, is_known) = match grant {
+        Grant::All => return,
+        Grant::Kept(shortage) => (shortage, true),
+        Grant::Nothing(shortage) => (shortage, false),
+    };
+    notes.left_out.insert(of.service.name.clone());
+    notes.warnings.push(no_room(of.service, shortage, is_known));
+    let has: HashSet<FrontendKey<A>> = ports.iter().flat_map(|port| &port.frontends).map(|row| row.key).collect();
+    let wanted = prepare::<A>(of, &mut Notes::default());
+    rows.leave_out(wanted.iter().flat_map(|port| &port.frontends).map(|row| row.key).filter(|key| !has.contains(key)));
+}
+
+/// Rows so far, of both families.
+struct Rows {
+    v4: FamilyBuilder<[u8; 4]>,
+    v6: FamilyBuilder<[u8; 16]>,
+    service_ports: ServicePorts,
+    notes: Notes,
+}
+
+impl Rows {
+    fn new(stage: &Stage<'_>) -> Self {
+        let notes = Notes { warnings: stage.warnings.clone(), ..Notes::default() };
+        Self { v4: FamilyBuilder::new(), v6: FamilyBuilder::new(), service_ports: ServicePorts::default(), notes }
+    }
+
+    fn finish(self) -> Desired {
+        let Notes { warnings, contests, left_out } = self.notes;
+        Desired {
+            v4: self.v4.finish(),
+            v6: self.v6.finish(),
+            service_ports: self.service_ports.into_names(),
+            warnings,
+            contests,
+            left_out,
+            ..Desired::default()
+        }
     }
 }
 
@@ -204,6 +301,6 @@ fn has_cluster_ip(service: &Service, warnings: &mut Vec<Warning>) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 #[cfg(test)]
 mod upstream;

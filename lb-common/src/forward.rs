@@ -97,6 +97,9 @@ pub trait Tables<A: Addr> {
     /// The [`MemberSets`](crate::table::MemberSets) of a member; 0 where it is none.
     fn member_sets(&self, key: &MemberKey<A>) -> u8;
     fn affinity_secs(&self, frontend: u32) -> u32;
+
+    /// The set of source ranges that a frontend asks; 0: none.
+    fn source_ranges(&self, frontend: u32) -> u32;
     /// [`Evictions::until_jiffies`](crate::table::Evictions) of this family.
     fn evictions_until_jiffies(&self) -> u64;
     /// [`EdgeAge::attached_jiffies`](crate::table::EdgeAge).
@@ -432,8 +435,13 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// dropped, as netfilter does. Known flows are not asked again.
     #[inline(never)]
     fn is_source_allowed(&mut self, frontend: u32) -> bool {
+        let set = self.tables.source_ranges(frontend);
+        if set == 0 {
+            // The scope was read just before the restriction was lifted.
+            return true;
+        }
         let Work { key, source_key, .. } = &mut *self.work;
-        source_key.set_client(frontend, key.tuple.src);
+        source_key.set_client(set, key.tuple.src);
         self.tables.is_source_allowed(source_key)
     }
 }

@@ -33,7 +33,7 @@ pub type Addresses = Array<AddressBits, ADDRESS_WORDS, { BPF_F_MMAPABLE as usize
 /// What a prefix of `source_ranges` is made of: a [`lb_common::table::SourceRangeKey`] without its length.
 #[repr(C)]
 pub struct Source<A> {
-    pub frontend: u32,
+    pub set: u32,
     pub addr: A,
 }
 pub type SourceRanges<A> = LpmTrie<Source<A>, SourceRange, SOURCE_RANGES_MAX>;

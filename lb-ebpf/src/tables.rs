@@ -174,6 +174,12 @@ impl<A: FamilyMaps> Tables<A> for Maps {
     }
 
     #[inline(always)]
+    fn source_ranges(&self, frontend: u32) -> u32 {
+        // SAFETY: array elements live as long as the map.
+        Self::scopes(frontend).map_or(0, |scopes| unsafe { addr_of!((*scopes).source_ranges).read_volatile() })
+    }
+
+    #[inline(always)]
     fn evictions_until_jiffies(&self) -> u64 {
         maps::evictions.get(A::FAMILY as u32).map_or(0, |evictions| evictions.until_jiffies)
     }
@@ -209,7 +215,7 @@ impl<A: FamilyMaps> Tables<A> for Maps {
 
     #[inline(always)]
     fn is_source_allowed(&self, key: &SourceRangeKey<A>) -> bool {
-        // SAFETY: both are a prefix length, a frontend and an address, without padding; the map's own is packed.
+        // SAFETY: both are a prefix length, a set and an address, without padding; the map's own is packed.
         let key = unsafe { &*core::ptr::from_ref(key).cast::<Key<Source<A>>>() };
         A::source_ranges().get(key).is_some()
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lb_agent::model::{
     Change, Conditions, Endpoint, EndpointSlice, IngressEntry, IpMode, Kind, Node, Object, ObjectName, ObjectRef,
-    Service, ServicePort, ServiceType, SlicePort, TrafficPolicy,
+    Prefix, Service, ServicePort, ServiceType, SlicePort, SourceRange, TrafficPolicy,
 };
 use lb_common::addr::{Family, Proto};
 use proptest::prelude::*;
@@ -48,6 +48,8 @@ pub struct Fields {
     external_policy: TrafficPolicy,
     internal_policy: TrafficPolicy,
     algorithm: Option<&'static str>,
+    /// Which of some lists of source ranges.
+    ranges: u8,
 }
 
 fn fields() -> impl Strategy<Value = Fields> {
@@ -55,7 +57,7 @@ fn fields() -> impl Strategy<Value = Fields> {
     let algorithm = prop::sample::select(vec![None, Some("maglev"), Some("random"), Some("random")]);
     // Of a balancer of others, of a Service's cluster address, of another node: the last two are refused.
     let external_ip = prop::option::of(prop::sample::select(vec![1u8, 1, 2, 10, 11, 20]));
-    (any::<[bool; 3]>(), external_ip, algorithm).prop_map(|(switches, external_ip, algorithm)| {
+    (any::<[bool; 3]>(), external_ip, algorithm, 0u8..8).prop_map(|(switches, external_ip, algorithm, ranges)| {
         let [has_node_ports, is_external_local, is_internal_local] = switches;
         Fields {
             has_node_ports,
@@ -63,6 +65,7 @@ fn fields() -> impl Strategy<Value = Fields> {
             external_policy: policy(is_external_local),
             internal_policy: policy(is_internal_local),
             algorithm,
+            ranges,
         }
     })
 }
@@ -106,12 +109,21 @@ pub fn nothing() -> Vec<Edit> {
 }
 
 impl Edit {
+    /// The Services that it may be about; `None` where these are all.
+    pub fn services(&self) -> Option<Vec<ObjectName>> {
+        match self {
+            Self::Service { number, .. } | Self::NoService(number) => Some(vec![service_name(*number)]),
+            Self::Slice { number, .. } | Self::NoSlice(number) => Some(vec![owner(*number, 0), owner(*number, 1)]),
+            Self::Node(_) | Self::NoNode | Self::OtherNode(_) | Self::NoOtherNode => None,
+        }
+    }
+
     pub fn change(&self) -> Change {
-        let remove = |kind, name: String| Change::Remove(ObjectRef { kind, name: ObjectName::new("t", &name) });
+        let remove = |kind, name: ObjectName| Change::Remove(ObjectRef { kind, name });
         let apply = |object| Change::Apply { object, warnings: Vec::new() };
         match self {
-            Self::NoService(number) => remove(Kind::Service, format!("s{number}")),
-            Self::NoSlice(number) => remove(Kind::EndpointSlice, format!("e{number}")),
+            Self::NoService(number) => remove(Kind::Service, service_name(*number)),
+            Self::NoSlice(number) => remove(Kind::EndpointSlice, slice_name(*number)),
             Self::Node(last) => apply(Object::Node(node(*last))),
             Self::OtherNode(last) => apply(Object::Node(other_node(*last))),
             Self::NoOtherNode => Change::Remove(Object::Node(other_node(2)).reference()),
@@ -151,7 +163,7 @@ fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u
         },
     };
     Service {
-        name: ObjectName::new("t", &format!("s{number}")),
+        name: service_name(number),
         created_secs,
         service_type: ServiceType::LoadBalancer,
         served_elsewhere: false,
@@ -169,8 +181,37 @@ fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u
         external_policy: fields.external_policy,
         internal_policy: fields.internal_policy,
         affinity_secs: None,
-        source_ranges: Vec::new(),
+        source_ranges: source_ranges(fields.ranges),
     }
+}
+
+/// None, or some of both families; the last one lets nobody in.
+fn source_ranges(list: u8) -> Vec<SourceRange> {
+    let v4 = |third| Prefix::new(IpAddr::from([10, 9, third, 0]), 24).map(SourceRange::Prefix);
+    let v6 = Prefix::new(IpAddr::from([0xfd09, 0, 0, 0, 0, 0, 0, 0]), 16).map(SourceRange::Prefix);
+    let ranges = match list {
+        4 => vec![v4(1), v4(2)],
+        5 => vec![v4(1), v4(2), v4(3), v6],
+        6 => vec![v4(3), v6],
+        7 => vec![Some(SourceRange::Unreadable(Family::V4))],
+        _ => Vec::new(),
+    };
+    ranges.into_iter().flatten().collect()
+}
+
+/// Half of the Services are in one namespace, half in the other.
+pub fn service_name(number: u8) -> ObjectName {
+    ObjectName::new(if number < SERVICES / 2 { "t" } else { "u" }, &format!("s{number}"))
+}
+
+fn slice_name(number: u8) -> ObjectName {
+    ObjectName::new(if number < SLICES / 2 { "t" } else { "u" }, &format!("e{number}"))
+}
+
+/// Whose a slice is: a Service of its namespace.
+pub fn owner(slice: u8, service: u8) -> ObjectName {
+    let first = if slice < SLICES / 2 { 0 } else { SERVICES / 2 };
+    service_name(first + service % (SERVICES / 2))
 }
 
 fn external_ip(kind: u8) -> IpAddr {
@@ -217,8 +258,8 @@ fn slice(number: u8, service: u8, v6: bool, endpoints: &[(u8, u8)]) -> EndpointS
         hints: None,
     };
     EndpointSlice {
-        name: ObjectName::new("t", &format!("e{number}")),
-        service: format!("s{service}").into(),
+        name: slice_name(number),
+        service: owner(number, service).name,
         family: if v6 { Family::V6 } else { Family::V4 },
         headless: false,
         is_mirror: false,

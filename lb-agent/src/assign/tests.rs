@@ -155,3 +155,34 @@ fn a_restart_writes_over_nothing_that_is_there() {
     let element = |last| PoolKey { pool: self::workload(&assigned, last).pool, slot: 0 }.element();
     assert_eq!([1, 2, 3].map(element), [1, 4, 7]);
 }
+
+/// Frontends with one list of source ranges share a set; another list is another set, beside it. A restart knows both, also one that
+/// lets nobody in, and leaves what was being written alone.
+#[test]
+fn equal_lists_of_source_ranges_share_a_set() {
+    let prefixes = |thirds: &[u8]| -> Arc<[SourcePrefix<[u8; 4]>]> {
+        thirds.iter().map(|third| SourcePrefix { addr: [10, 0, *third, 0], length: 24 }).collect()
+    };
+    let restricted = |lists: [&[u8]; 3]| {
+        let mut desired = desired(&[(1, &[1]), (2, &[2]), (3, &[3])]);
+        for (frontend, list) in desired.v4.frontends.values_mut().zip(lists) {
+            frontend.access = Access::Only(prefixes(list));
+        }
+        desired
+    };
+    let set = |tables: &Tables, last| tables.scopes[&id(tables, last)].source_ranges;
+    let mut assignment = new();
+    let first = assignment.assign(&restricted([&[1, 2], &[1, 2], &[]]), &Tables::default()).tables;
+    assert_eq!([1, 2, 3].map(|last| set(&first, last)), [1, 1, 2]);
+    assert_eq!(first.v4.source_ranges.len(), 2);
+    assert!(workload(&first, 3).has(ScopeFlags::SOURCE_RANGES), "a set without ranges lets nobody in");
+    let second = assignment.assign(&restricted([&[1, 2], &[1, 3], &[]]), &first).tables;
+    assert_eq!([1, 2, 3].map(|last| set(&second, last)), [1, 3, 2]);
+    assert_eq!(second.v4.source_ranges.len(), 4);
+    // A set that was being written when the agent was killed is nobody's.
+    let mut torn = second.clone();
+    torn.v4.source_ranges.insert(SourceRangeKey::of_prefix(9, [10, 0, 9, 0], 24), SourceRange { flags: 0 });
+    let mut adopted = adopt(&torn);
+    assert_eq!(adopted.assign(&restricted([&[1, 2], &[1, 3], &[]]), &torn).tables, second);
+    assert_eq!(set(&adopted.assign(&restricted([&[9], &[1, 3], &[]]), &torn).tables, 1), 10);
+}

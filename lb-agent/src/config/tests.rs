@@ -44,6 +44,7 @@ fn defaults() {
     assert_eq!((config.policy.external_ips, &config.policy.cluster_ranges[..]), (ExternalIps::Guarded, &[][..]));
     assert_eq!(config.guard, Guarding::On);
     assert!(config.limits.frontend_ids_max > config.limits.frontends_max);
+    assert_eq!(config.limits.namespace_percent, 75);
     assert_eq!(config.policy.selection, Selection::default());
     assert_eq!(config.dataplane.repair, Repair::Off);
 }
@@ -56,9 +57,9 @@ fn settings_arrive() {
          --flows-max 1000 --frontends-max 10 --backends-max 20 --tcp-established-secs 5 --tcp-closing-secs 6 \
          --tcp-syn-secs 7 --udp-secs 8 --audit-secs 9 --apply-interval-ms 0 --rejects-per-sec 11 --log-level debug \
          --kubeconfig /k --lb-algorithm maglev --maglev-table-size 4093 --repair-evicted-flows on \
-         --external-ips off --cluster-cidrs 10.96.0.0/12,fd00:10::/108 --cluster-cidrs 10.244.0.0/16",
+         --namespace-share 50 --external-ips off --cluster-cidrs 10.96.0.0/12,fd00:10::/108 --cluster-cidrs 10.244.0.0/16",
     );
-    assert_eq!(config.policy.external_ips, ExternalIps::Off);
+    assert_eq!((config.policy.external_ips, config.limits.namespace_percent), (ExternalIps::Off, 50));
     let ranges: Vec<String> = config.policy.cluster_ranges.iter().map(ToString::to_string).collect();
     assert_eq!(ranges, ["10.96.0.0/12", "fd00:10::/108", "10.244.0.0/16"]);
     let Selection { algorithm, maglev_table_size } = config.policy.selection;

@@ -26,7 +26,7 @@ pub enum Room {
 impl Company {
     /// Of all Services.
     pub fn of(desired: &mut Desired, room: Room) -> Self {
-        let is_scarce = room == Room::Scarce || !desired.left_out.is_empty();
+        let is_scarce = room == Room::Scarce || desired.is_scarce;
         let mut company = Self { takes: is_scarce.then(Neighbours::default), ..Self::default() };
         company.replace(&BTreeSet::new(), desired);
         company

@@ -77,7 +77,7 @@ fn keep<A: TableAddr>(inherited: &mut BTreeSet<FrontendKey<A>>, realised: &Table
         let Some(scopes) = realised.scopes.get(&frontend.id) else { continue };
         wanted.scopes.insert(frontend.id, *scopes);
         keep_pools(scopes, A::tables(realised), A::tables_mut(wanted));
-        keep_source_ranges(frontend.id, A::tables(realised), A::tables_mut(wanted));
+        keep_source_ranges(scopes.source_ranges, A::tables(realised), A::tables_mut(wanted));
         if !claimed.contains(&scopes.service_port) {
             keep_members(scopes.service_port, A::tables(realised), A::tables_mut(wanted));
         }
@@ -102,8 +102,8 @@ fn keep_pools<A: TableAddr>(scopes: &Scopes, realised: &FamilyTables<A>, wanted:
     }
 }
 
-fn keep_source_ranges<A: TableAddr>(frontend: u32, realised: &FamilyTables<A>, wanted: &mut FamilyTables<A>) {
-    wanted.source_ranges.extend(realised.source_ranges_of(frontend).map(|(key, range)| (*key, *range)));
+fn keep_source_ranges<A: TableAddr>(set: u32, realised: &FamilyTables<A>, wanted: &mut FamilyTables<A>) {
+    wanted.source_ranges.extend(realised.source_ranges_of(set).map(|(key, range)| (*key, *range)));
 }
 
 fn keep_members<A: TableAddr>(service_port: u32, realised: &FamilyTables<A>, wanted: &mut FamilyTables<A>) {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use lb_common::table::{FrontendKey, FrontendState, MemberKey, PoolKey, ScopeFlags, Scopes};
+use lb_common::table::{FrontendKey, FrontendState, MemberKey, PoolKey, Scopes};
 
 use crate::apply::pools_of;
 use crate::dataplane::{FamilyTables, Tables};
@@ -160,6 +160,8 @@ pub struct Index {
     v6: BTreeSet<(u32, FrontendKey<[u8; 16]>)>,
     /// How many scopes balance over each pool.
     pool_uses: BTreeMap<u32, u32>,
+    /// How many frontends ask each set of source ranges.
+    set_uses: BTreeMap<u32, u32>,
     /// Who depends on whom.
     pub company: Company,
 }
@@ -178,6 +180,9 @@ impl Index {
         for pool in tables.scopes.values().flat_map(pools_of) {
             *self.pool_uses.entry(pool).or_default() += 1;
         }
+        for set in tables.scopes.values().filter_map(set_of) {
+            *self.set_uses.entry(set).or_default() += 1;
+        }
     }
 
     fn remove(&mut self, tables: &Tables) {
@@ -187,20 +192,29 @@ impl Index {
         for row in active(&tables.v6, &tables.scopes) {
             self.v6.remove(&row);
         }
-        for pool in tables.scopes.values().flat_map(pools_of) {
-            if let Some(uses) = self.pool_uses.get_mut(&pool) {
-                *uses -= 1;
-                if *uses == 0 {
-                    self.pool_uses.remove(&pool);
-                }
-            }
-        }
+        tables.scopes.values().flat_map(pools_of).for_each(|pool| less(&mut self.pool_uses, pool));
+        tables.scopes.values().filter_map(set_of).for_each(|set| less(&mut self.set_uses, set));
     }
 
     /// These rows are replaced by those.
     pub fn replace(&mut self, old: &Tables, new: &Tables) {
         self.remove(old);
         self.add(new);
+    }
+}
+
+/// The set of source ranges that an element asks.
+fn set_of(scopes: &Scopes) -> Option<u32> {
+    (scopes.source_ranges != 0).then_some(scopes.source_ranges)
+}
+
+/// Counts a use less.
+fn less(uses: &mut BTreeMap<u32, u32>, id: u32) {
+    if let Some(count) = uses.get_mut(&id) {
+        *count -= 1;
+        if *count == 0 {
+            uses.remove(&id);
+        }
     }
 }
 
@@ -228,6 +242,9 @@ pub fn rows_of(index: &Index, realised: &Tables, service_ports: &BTreeSet<u32>, 
         take_pool(pool, &realised.v4, &mut rows.v4);
         take_pool(pool, &realised.v6, &mut rows.v6);
     }
+    for set in rows.scopes.values().filter_map(set_of).collect::<BTreeSet<u32>>() {
+        take_set(set, realised, &mut rows);
+    }
     Some(rows)
 }
 
@@ -248,10 +265,6 @@ fn take_frontend<A: TableAddr>(key: &FrontendKey<A>, realised: &Tables, rows: &m
     A::tables_mut(rows).frontends.insert(*key, *frontend);
     let Some(scopes) = realised.scopes.get(&frontend.id) else { return };
     rows.scopes.insert(frontend.id, *scopes);
-    if [scopes.workload, scopes.host, scopes.external].iter().any(|scope| scope.has(ScopeFlags::SOURCE_RANGES)) {
-        let ranges = A::tables(realised).source_ranges_of(frontend.id).map(|(key, range)| (*key, *range));
-        A::tables_mut(rows).source_ranges.extend(ranges);
-    }
 }
 
 fn take_draining<'a, A: TableAddr>(
@@ -281,9 +294,19 @@ fn take_pool<A: TableAddr>(pool: u32, realised: &FamilyTables<A>, rows: &mut Fam
     rows.pools.extend(found.map(|(key, backend)| (*key, *backend)));
 }
 
-/// Completes both sides by the pools that they share with others: one that is wanted may be there already, and one that
-/// is not wanted here may be elsewhere.
-pub fn share_pools(index: &Index, realised: &Tables, old: &mut Tables, wanted: &mut Tables) {
+/// The ranges of a set; it is of one family.
+fn take_set(set: u32, realised: &Tables, rows: &mut Tables) {
+    fn family<A: TableAddr>(set: u32, realised: &Tables, rows: &mut Tables) {
+        let found = A::tables(realised).source_ranges_of(set).map(|(key, range)| (*key, *range));
+        A::tables_mut(rows).source_ranges.extend(found);
+    }
+    family::<[u8; 4]>(set, realised, rows);
+    family::<[u8; 16]>(set, realised, rows);
+}
+
+/// Completes both sides by the pools and the sets of source ranges that they share with others: one that is wanted may be
+/// there already, and one that is not wanted here may be elsewhere.
+pub fn share(index: &Index, realised: &Tables, old: &mut Tables, wanted: &mut Tables) {
     let count = |tables: &Tables| {
         let mut uses = BTreeMap::<u32, u32>::new();
         tables.scopes.values().flat_map(pools_of).for_each(|pool| *uses.entry(pool).or_default() += 1);
@@ -294,12 +317,35 @@ pub fn share_pools(index: &Index, realised: &Tables, old: &mut Tables, wanted: &
         take_pool(*pool, &realised.v4, &mut old.v4);
         take_pool(*pool, &realised.v6, &mut old.v6);
     }
+    for set in wanted.scopes.values().filter_map(set_of).collect::<BTreeSet<u32>>() {
+        take_set(set, realised, old);
+    }
+    let mut old_sets = BTreeMap::<u32, u32>::new();
+    old.scopes.values().filter_map(set_of).for_each(|set| *old_sets.entry(set).or_default() += 1);
+    for (set, uses) in old_sets {
+        if index.set_uses.get(&set).is_some_and(|all| *all > uses) {
+            take_set(set, realised, wanted);
+        }
+    }
     for (pool, uses) in old_uses {
         if index.pool_uses.get(&pool).is_some_and(|all| *all > uses) {
             take_pool(pool, &realised.v4, &mut wanted.v4);
             take_pool(pool, &realised.v6, &mut wanted.v6);
         }
     }
+}
+
+/// The sets of source ranges that go; one that lets nobody in has no rows that would tell.
+pub fn gone_sets(index: &Index, replaced: &Tables, wanted: &Tables) -> BTreeSet<u32> {
+    let mut left = BTreeMap::<u32, u32>::new();
+    for set in replaced.scopes.values().filter_map(set_of) {
+        let uses = left.entry(set).or_insert_with(|| index.set_uses.get(&set).copied().unwrap_or_default());
+        *uses = uses.saturating_sub(1);
+    }
+    for set in wanted.scopes.values().filter_map(set_of) {
+        left.remove(&set);
+    }
+    left.into_iter().filter(|(_, uses)| *uses == 0).map(|(set, _)| set).collect()
 }
 
 /// The pools that go.

@@ -64,6 +64,8 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 28] {
     let (array, per_cpu) = (BPF_MAP_TYPE_ARRAY as u32, BPF_MAP_TYPE_PERCPU_ARRAY as u32);
     let trie = BPF_MAP_TYPE_LPM_TRIE as u32;
     let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max, .. } = *sizes;
+    // A set that replaces another is written beside it. Nothing is allocated before it is used.
+    let source_ranges_max = source_ranges_max.saturating_mul(2);
     let address_words = address_words(sizes);
     [
         (name::FRONTENDS4, shape::<FrontendKey<V4>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),

@@ -32,7 +32,7 @@ impl ScopeArray {
                 external: scope(addr_of!((*element).external)),
                 service_port: addr_of!((*element).service_port).read_volatile(),
                 affinity_secs: addr_of!((*element).affinity_secs).read_volatile(),
-                flags: addr_of!((*element).flags).read_volatile(),
+                source_ranges: addr_of!((*element).source_ranges).read_volatile(),
                 owner: addr_of!((*element).owner).read_volatile(),
             })
         }
@@ -47,7 +47,7 @@ impl ScopeArray {
         unsafe {
             addr_of_mut!((*element).service_port).write_volatile(scopes.service_port);
             addr_of_mut!((*element).affinity_secs).write_volatile(scopes.affinity_secs);
-            addr_of_mut!((*element).flags).write_volatile(scopes.flags);
+            addr_of_mut!((*element).source_ranges).write_volatile(scopes.source_ranges);
             addr_of_mut!((*element).owner).write_volatile(scopes.owner);
             std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
             let store = |target: *mut Scope, scope: Scope| target.cast::<u64>().write_volatile(scope.to_word());

@@ -1,8 +1,10 @@
 //! The endpoints of one Service port and family, merged from its slices (spec 2.2).
 
+use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 
-use lb_common::addr::Family;
+use lb_common::addr::{Family, Proto};
 use lb_common::table::Backend;
 
 use crate::family::TableAddr;
@@ -54,32 +56,45 @@ pub enum Place {
     Elsewhere,
 }
 
-/// All endpoints of the port, each (address, port) once, in order.
-///
-/// Slice ports match by name and protocol, never by number, so slices may disagree on the number (EPS-01).
-pub fn of_port<'a, A: TableAddr>(
-    slices: &[&'a EndpointSlice],
-    port: &ServicePort,
-    here: &Here<'_>,
-) -> Vec<Candidate<'a, A>> {
-    let mut candidates = Vec::with_capacity(slices.iter().map(|slice| slice.endpoints.len()).sum());
-    // EPS-04: slices of the other family are ignored.
-    for slice in slices.iter().filter(|slice| slice.family == A::FAMILY) {
-        for number in slice.ports.iter().filter(|known| known.proto == port.proto && known.name == port.name) {
+/// The slices of a Service in one family, by the ports that they name: a Service may have thousands.
+pub struct ByPort<'a, A> {
+    slices: HashMap<(&'a str, Proto), Vec<(&'a EndpointSlice, u16)>>,
+    family: PhantomData<A>,
+}
+
+impl<'a, A: TableAddr> ByPort<'a, A> {
+    pub fn of(slices: &[&'a EndpointSlice]) -> Self {
+        let mut by_port = HashMap::<_, Vec<_>>::new();
+        // EPS-04: slices of the other family are ignored.
+        for slice in slices.iter().filter(|slice| slice.family == A::FAMILY) {
+            for port in &slice.ports {
+                by_port.entry((&*port.name, port.proto)).or_default().push((*slice, port.port));
+            }
+        }
+        Self { slices: by_port, family: PhantomData }
+    }
+
+    /// All endpoints of the port, each (address, port) once, in order.
+    ///
+    /// Slice ports match by name and protocol, never by number, so slices may disagree on the number (EPS-01).
+    pub fn candidates(&self, port: &ServicePort, here: &Here<'_>) -> Vec<Candidate<'a, A>> {
+        let found = self.slices.get(&(&*port.name, port.proto)).map_or(&[][..], Vec::as_slice);
+        let mut candidates = Vec::with_capacity(found.iter().map(|(slice, _)| slice.endpoints.len()).sum());
+        for (slice, number) in found {
             candidates.extend(slice.endpoints.iter().filter_map(|endpoint| {
                 let addr = A::from_ip(endpoint.addr)?;
                 let is_here = endpoint.node.as_deref() == Some(here.node);
                 Some(Candidate {
-                    backend: Backend { addr, port: number.port },
+                    backend: Backend { addr, port: *number },
                     conditions: endpoint.conditions,
                     place: if is_here { Place::ThisNode } else { Place::Elsewhere },
                     hints: endpoint.hints.as_deref(),
                 })
             }));
         }
+        // EPS-05: of two with the same address and port, one that is not terminating wins, then one that is ready.
+        candidates.sort_by_key(|c| (c.backend, c.conditions.terminating, !c.conditions.ready, c.place));
+        candidates.dedup_by_key(|candidate| candidate.backend);
+        candidates
     }
-    // EPS-05: of two with the same address and port, one that is not terminating wins, then one that is ready.
-    candidates.sort_by_key(|c| (c.backend, c.conditions.terminating, !c.conditions.ready, c.place));
-    candidates.dedup_by_key(|candidate| candidate.backend);
-    candidates
 }

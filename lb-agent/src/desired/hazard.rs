@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lb_common::table::{Mode, Origin};
 
 use super::claim::Claim;
-use super::endpoint::{self, Here};
+use super::endpoint::{ByPort, Here};
 use super::scope::Supply;
 use super::table::KubeProxy;
 use super::usable::{self, Uses};
@@ -89,7 +89,7 @@ pub fn filters(service: &Service, claims: &[Claim], slices: &[&EndpointSlice], h
 }
 
 fn supply<A: TableAddr>(port: &ServicePort, slices: &[&EndpointSlice], here: &Here<'_>) -> Supply {
-    let candidates = endpoint::of_port::<A>(slices, port, here);
+    let candidates = ByPort::<A>::of(slices).candidates(port, here);
     usable::usable(&candidates, here, Uses { cluster: true, local: true }).supply()
 }
 

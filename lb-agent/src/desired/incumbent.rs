@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::addr::Proto;
-use lb_common::table::{Action, FrontendKey, FrontendState, Scopes};
+use lb_common::table::{Action, Backend, FrontendKey, FrontendState, MemberKey, PoolKey, Scope, Scopes};
 
+use super::access::SourcePrefix;
 use super::table::ServicePortName;
 use crate::dataplane::Tables;
 use crate::family::TableAddr;
@@ -34,14 +35,66 @@ impl<'a> Incumbents<'a> {
         scopes.is_some_and(|scopes| self.is_of(scopes, service))
     }
 
+    /// What this Service has at an address, served or not.
+    pub fn row<A: TableAddr>(&self, key: &FrontendKey<A>, service: &ObjectName) -> Option<&'a Scopes> {
+        self.element(key).filter(|scopes| self.is_of(scopes, service))
+    }
+
+    /// Frontends of a family, those that drain included.
+    pub fn frontends<A: TableAddr>(&self) -> usize {
+        self.0.map_or(0, |(tables, _)| A::tables(tables).frontends.len())
+    }
+
+    /// Whether there is a row of an address, whosoever, and also if it drains.
+    pub fn has_row<A: TableAddr>(&self, key: &FrontendKey<A>) -> bool {
+        self.0.is_some_and(|(tables, _)| A::tables(tables).frontends.contains_key(key))
+    }
+
+    /// Endpoints that the tables hold for a Service port.
+    pub fn members<A: TableAddr>(&self, service_port: u32) -> usize {
+        let Some((tables, _)) = self.0 else { return 0 };
+        let first = MemberKey { service_port, addr: A::new_zeroed(), port: 0, pad: 0 };
+        A::tables(tables).members.range(first..).take_while(|(key, _)| key.service_port == service_port).count()
+    }
+
+    /// Whether an endpoint is among them.
+    pub fn is_member<A: TableAddr>(&self, service_port: u32, backend: &Backend<A>) -> bool {
+        let key = MemberKey { service_port, addr: backend.addr, port: backend.port, pad: 0 };
+        self.0.is_some_and(|(tables, _)| A::tables(tables).members.contains_key(&key))
+    }
+
+    /// The backends that a scope balances over, each once, in order.
+    pub fn backends<A: TableAddr>(&self, scope: Scope) -> Vec<Backend<A>> {
+        let Some((tables, _)) = self.0.filter(|_| scope.pool != 0) else { return Vec::new() };
+        let slots = PoolKey { pool: scope.pool, slot: 0 }..=PoolKey { pool: scope.pool, slot: u32::MAX };
+        let mut backends: Vec<_> = A::tables(tables).pools.range(slots).map(|(_, backend)| *backend).collect();
+        backends.sort_unstable();
+        backends.dedup();
+        backends
+    }
+
+    /// The source ranges that are asked, in order; `None` where none are.
+    pub fn source_ranges<A: TableAddr>(&self, scopes: &Scopes) -> Option<Vec<SourcePrefix<A>>> {
+        let (tables, _) = self.0.filter(|_| scopes.source_ranges != 0)?;
+        let ranges = A::tables(tables).source_ranges_of(scopes.source_ranges);
+        let mut prefixes: Vec<_> =
+            ranges.map(|(key, _)| SourcePrefix { addr: key.addr, length: key.length() as u8 }).collect();
+        prefixes.sort_unstable();
+        Some(prefixes)
+    }
+
     /// What is served at an address.
     fn scopes<A: TableAddr>(&self, key: &FrontendKey<A>) -> Option<&'a Scopes> {
-        let (tables, _) = self.0?;
-        let frontend = A::tables(tables).frontends.get(key).filter(|row| row.state == FrontendState::Active)?;
-        let scopes = tables.scopes.get(&frontend.id)?;
+        let scopes = self.element(key)?;
         let is_served =
             [scopes.workload, scopes.host, scopes.external].iter().any(|scope| scope.action != Action::Pass);
         is_served.then_some(scopes)
+    }
+
+    fn element<A: TableAddr>(&self, key: &FrontendKey<A>) -> Option<&'a Scopes> {
+        let (tables, _) = self.0?;
+        let frontend = A::tables(tables).frontends.get(key).filter(|row| row.state == FrontendState::Active)?;
+        tables.scopes.get(&frontend.id)
     }
 
     /// Who the owner is, says the id. After a start none is known, and the tag in the tables says it.

@@ -105,6 +105,8 @@ pub struct Limits {
     pub members_max: u32,
     /// Rows of `source_ranges4`, and as many of `source_ranges6`.
     pub source_ranges_max: u32,
+    /// `--namespace-share`: so much of each of them one namespace may have, in per cent.
+    pub namespace_percent: u32,
 }
 
 /// Pools that one port of a Service has at most in a family: of the cluster, near and local ones.
@@ -118,6 +120,20 @@ impl Limits {
         total.saturating_sub(self.pool_rows_spare.max(PORT_POOLS * u32::from(slots)))
     }
 
+    /// What one namespace may have.
+    #[must_use]
+    pub fn of_namespace(&self) -> Self {
+        let share = |max: u32| (u64::from(max) * u64::from(self.namespace_percent) / 100) as u32;
+        Self {
+            frontend_ids_max: share(self.frontend_ids_max),
+            frontends_max: share(self.frontends_max),
+            pool_rows_max: share(self.pool_rows_max),
+            members_max: share(self.members_max),
+            source_ranges_max: share(self.source_ranges_max),
+            ..*self
+        }
+    }
+
     /// For tests and tools that have no tables to fill.
     pub const UNLIMITED: Self = Self {
         frontend_ids_max: u32::MAX,
@@ -127,5 +143,6 @@ impl Limits {
         pool_elements: POOL_ELEMENTS_MAX - 1,
         members_max: u32::MAX,
         source_ranges_max: u32::MAX,
+        namespace_percent: 100,
     };
 }

@@ -4,20 +4,24 @@ use std::sync::Arc;
 
 use lb_common::table::Backend;
 
+use super::access::SourcePrefix;
 use crate::model::{ObjectName, Service};
 
 /// What a Service takes of the tables of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demand<A> {
     pub frontends: usize,
+    /// Those of them that the tables do not hold, for anybody: only these need another row.
+    pub new_frontends: usize,
     pub members: usize,
-    pub source_ranges: usize,
-    /// All that it asks for. Rows are taken by the oldest Service that asks.
+    /// All that it asks for, each once. Rows are taken once, whoever else asks.
     pub pools: Vec<PoolDemand<A>>,
+    /// The sets of source ranges, each once.
+    pub source_sets: Vec<Arc<[SourcePrefix<A>]>>,
 }
 
 /// A pool by what it is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PoolDemand<A> {
     pub backends: Arc<[Backend<A>]>,
     /// Of a Maglev table; `None` where the backends themselves are the rows.
@@ -32,43 +36,22 @@ impl<A> PoolDemand<A> {
 
 impl<A> Default for Demand<A> {
     fn default() -> Self {
-        Self { frontends: 0, members: 0, source_ranges: 0, pools: Vec::new() }
+        Self { frontends: 0, new_frontends: 0, members: 0, pools: Vec::new(), source_sets: Vec::new() }
     }
-}
-
-/// Rows of one family.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Rows {
-    pub frontends: usize,
-    /// Of all pools.
-    pub in_pools: usize,
-    /// Of each Maglev table, where there is one among the pools.
-    pub table_slots: Option<u16>,
-    pub members: usize,
-    pub source_ranges: usize,
 }
 
 /// A Service by what it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    created_secs: i64,
     pub name: ObjectName,
     pub v4: Demand<[u8; 4]>,
     pub v6: Demand<[u8; 16]>,
 }
 
 impl Neighbour {
-    pub fn new(service: &Service, v4: Demand<[u8; 4]>, v6: Demand<[u8; 16]>) -> Self {
-        Self { created_secs: created_secs(service), name: service.name.clone(), v4, v6 }
-    }
-
-    /// Whether it has its turn before this Service.
-    pub fn is_older_than(&self, service: &Service) -> bool {
-        self.age() < (created_secs(service), &service.name)
-    }
-
-    const fn age(&self) -> (i64, &ObjectName) {
-        (self.created_secs, &self.name)
+    /// What a Service takes once it is written: nothing of it is new then.
+    pub fn new(name: &ObjectName, v4: Demand<[u8; 4]>, v6: Demand<[u8; 16]>) -> Self {
+        Self { name: name.clone(), v4: Demand { new_frontends: 0, ..v4 }, v6: Demand { new_frontends: 0, ..v6 } }
     }
 }
 
@@ -77,12 +60,11 @@ pub fn created_secs(service: &Service) -> i64 {
     service.created_secs.unwrap_or(i64::MAX)
 }
 
-/// Services in the order in which they have their turn: oldest first, ties by name.
+/// Services and what they take, in no order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Neighbours(Vec<Neighbour>);
 
 impl Neighbours {
-    /// `neighbour` is younger than all that there are.
     pub fn push(&mut self, neighbour: Neighbour) {
         self.0.push(neighbour);
     }
@@ -95,6 +77,5 @@ impl Neighbours {
     pub fn replace(&mut self, is_replaced: impl Fn(&ObjectName) -> bool, by: Self) {
         self.0.retain(|neighbour| !is_replaced(&neighbour.name));
         self.0.extend(by.0);
-        self.0.sort_by(|a, b| a.age().cmp(&b.age()));
     }
 }

@@ -26,8 +26,8 @@ pub struct Desired {
     pub contests: Vec<(ObjectName, ObjectName)>,
     /// Services of which something found no room.
     pub left_out: BTreeSet<ObjectName>,
-    /// Neighbours that find no room any more: they must be computed as well.
-    pub displaced: BTreeSet<ObjectName>,
+    /// Whether what is wanted does not fit, or not within the share of one namespace.
+    pub is_scarce: bool,
     /// What each Service takes.
     pub takes: Neighbours,
 }

@@ -125,7 +125,7 @@ fn explain_in<A: TableAddr>(
             let backends = backends_of::<A>(&facts.tables, scope);
             let mut explanation = with_frontend(from, to, frontend, word, scope, backends);
             if scope.has(ScopeFlags::SOURCE_RANGES) {
-                restrict(&mut explanation, from, frontend.id, tables);
+                restrict(&mut explanation, from, scopes.source_ranges, tables);
             }
             explanation.notes.extend(local_note(frontend, scope, facts));
             if let Some(frontend) = &mut explanation.frontend {
@@ -188,8 +188,8 @@ fn warning_notes(service: Option<&str>, warnings: &[Warning]) -> Vec<String> {
 }
 
 /// What the source ranges of a frontend make of it.
-fn restrict<A: TableAddr>(explanation: &mut Explanation, from: &Caller, frontend: u32, tables: &FamilyTables<A>) {
-    let ranges: Vec<&SourceRangeKey<A>> = tables.source_ranges_of(frontend).map(|(key, _)| key).collect();
+fn restrict<A: TableAddr>(explanation: &mut Explanation, from: &Caller, set: u32, tables: &FamilyTables<A>) {
+    let ranges: Vec<&SourceRangeKey<A>> = tables.source_ranges_of(set).map(|(key, _)| key).collect();
     let texts: Vec<String> = ranges.iter().map(|range| format!("{}/{}", range.addr.into(), range.length())).collect();
     explanation.notes.push(format!("only clients of these ranges are let in: {}", texts.join(", ")));
     let Some(client) = from.addr().and_then(A::from_ip) else { return };

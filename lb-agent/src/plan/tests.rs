@@ -63,8 +63,22 @@ fn ranges_come_before_the_scope_that_asks_and_go_after_it() {
     restricted.v4.source_ranges.insert(key, SourceRange { flags: 0 });
     let scopes = restricted.scopes.get_mut(&1).expect("the frontend's");
     scopes.workload = scopes.workload.with_flags(ScopeFlags::SOURCE_RANGES);
+    scopes.source_ranges = 1;
     assert_eq!(names(&plan(&open, &restricted, Drained::Unknown)), ["+ranges", "scopes"]);
     assert_eq!(names(&plan(&restricted, &open, Drained::Unknown)), ["scopes", "settle", "-ranges", "settle"]);
+}
+
+#[test]
+fn a_set_of_source_ranges_is_replaced_not_changed() {
+    let with_set = |set: u32| {
+        let mut tables = tables(1, 1);
+        let key = SourceRangeKey::of_prefix(set, [10, 0, 0, 0], 8);
+        tables.v4.source_ranges.insert(key, SourceRange { flags: 0 });
+        tables.scopes.get_mut(&1).expect("the frontend's").source_ranges = set;
+        tables
+    };
+    let ops = plan(&with_set(1), &with_set(2), Drained::Unknown);
+    assert_eq!(names(&ops), ["+ranges", "scopes", "settle", "-ranges", "settle"]);
 }
 
 #[test]

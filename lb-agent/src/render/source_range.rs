@@ -1,8 +1,10 @@
 //! Rows of `show source-ranges`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lb_common::addr::Addr;
+use lb_common::table::Scopes;
 use serde::Serialize;
 
 use super::{Row, socket};
@@ -20,9 +22,13 @@ pub struct SourceRangeRow {
 
 /// All ranges, IPv4 first, by frontend.
 pub fn source_ranges(tables: &Tables) -> Vec<SourceRangeRow> {
-    fn family<A: Addr>(tables: &FamilyTables<A>) -> impl Iterator<Item = SourceRangeRow> {
+    fn family<A: Addr>(
+        tables: &FamilyTables<A>,
+        scopes: &BTreeMap<u32, Scopes>,
+    ) -> impl Iterator<Item = SourceRangeRow> {
         tables.frontends.iter().flat_map(|(key, frontend)| {
-            tables.source_ranges_of(frontend.id).map(|(range, _)| SourceRangeRow {
+            let set = scopes.get(&frontend.id).map_or(0, |scopes| scopes.source_ranges);
+            tables.source_ranges_of(set).map(|(range, _)| SourceRangeRow {
                 address: key.addr.into(),
                 port: key.port,
                 protocol: key.proto.name(),
@@ -30,7 +36,7 @@ pub fn source_ranges(tables: &Tables) -> Vec<SourceRangeRow> {
             })
         })
     }
-    family(&tables.v4).chain(family(&tables.v6)).collect()
+    family(&tables.v4, &tables.scopes).chain(family(&tables.v6, &tables.scopes)).collect()
 }
 
 impl Row for SourceRangeRow {

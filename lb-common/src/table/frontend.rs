@@ -52,8 +52,8 @@ table_type! {
         pub service_port: u32,
         /// Session affinity time-out in seconds; 0: none.
         pub affinity_secs: u32,
-        /// Room for "also look there" flags (source ranges).
-        pub flags: u32,
+        /// Which set of `source_ranges` is asked where a scope says so; 0: none, and everybody is let in.
+        pub source_ranges: u32,
         /// Whose it is, by a hash of the Service's namespace and name; 0: nobody's. What an agent that starts anew knows the
         /// owner of an address by.
         pub owner: u32,
@@ -162,7 +162,7 @@ impl Scopes {
         external: Scope::PASS,
         service_port: 0,
         affinity_secs: 0,
-        flags: 0,
+        source_ranges: 0,
         owner: 0,
     };
 }

@@ -6,9 +6,10 @@ table_type! {
     /// Key of the tries `source_ranges4` and `source_ranges6`. The longest prefix that fits is found; that one fits at all
     /// lets the client in.
     pub struct SourceRangeKey<A> {
-        /// Bits that count, those of `frontend` included.
+        /// Bits that count, those of `set` included.
         pub prefix_len: u32,
-        pub frontend: u32,
+        /// Frontends that let the same clients in share a set.
+        pub set: u32,
         /// Bits beyond the prefix are 0.
         pub addr: A,
     }
@@ -21,17 +22,17 @@ table_type! {
 }
 
 impl<A: crate::addr::Addr> SourceRangeKey<A> {
-    /// Bits of `frontend`.
-    const FRONTEND_BITS: u32 = 32;
+    /// Bits of `set`.
+    const SET_BITS: u32 = 32;
 
     /// The clients whose address begins with these bits.
-    pub const fn of_prefix(frontend: u32, addr: A, length: u8) -> Self {
-        Self { prefix_len: Self::FRONTEND_BITS + length as u32, frontend, addr }
+    pub const fn of_prefix(set: u32, addr: A, length: u8) -> Self {
+        Self { prefix_len: Self::SET_BITS + length as u32, set, addr }
     }
 
     /// Bits of the address that count.
     pub const fn length(&self) -> u32 {
-        self.prefix_len - Self::FRONTEND_BITS
+        self.prefix_len - Self::SET_BITS
     }
 
     /// Whether an address begins with these bits: what the trie answers, for those who read a dump.
@@ -42,9 +43,9 @@ impl<A: crate::addr::Addr> SourceRangeKey<A> {
 
     /// One client, to look it up.
     #[inline(always)]
-    pub fn set_client(&mut self, frontend: u32, addr: A) {
-        self.prefix_len = Self::FRONTEND_BITS + size_of::<A>() as u32 * 8;
-        self.frontend = frontend;
+    pub fn set_client(&mut self, set: u32, addr: A) {
+        self.prefix_len = Self::SET_BITS + size_of::<A>() as u32 * 8;
+        self.set = set;
         self.addr = addr;
     }
 }

@@ -147,8 +147,10 @@ impl<'a> Scene<'a> {
         for scope in [&mut scopes.workload, &mut scopes.host, &mut scopes.external] {
             scope.flags |= ScopeFlags::SOURCE_RANGES;
         }
-        self.tables.v4.source_ranges.retain(|key, _| key.frontend != frontend);
-        self.tables.v6.source_ranges.retain(|key, _| key.frontend != frontend);
+        // A set of its own.
+        scopes.source_ranges = frontend;
+        self.tables.v4.source_ranges.retain(|key, _| key.set != frontend);
+        self.tables.v6.source_ranges.retain(|key, _| key.set != frontend);
         for (addr, length) in ranges {
             let range = SourceRange { flags: 0 };
             match addr {

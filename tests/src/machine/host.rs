@@ -428,6 +428,10 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
     fn member_sets(&self, key: &MemberKey<A>) -> u8 {
         A::state(self).config.members.get(key).map_or(0, |member| member.sets)
     }
+    fn source_ranges(&self, frontend: u32) -> u32 {
+        self.scopes.get(&frontend).map_or(0, |scopes| scopes.source_ranges)
+    }
+
     fn affinity_secs(&self, frontend: u32) -> u32 {
         self.scopes.get(&frontend).map_or(0, |scopes| scopes.affinity_secs)
     }
@@ -447,7 +451,7 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
         A::state(self).affinity.borrow_mut().insert(*key, *affinity);
     }
     fn is_source_allowed(&self, client: &SourceRangeKey<A>) -> bool {
-        let is_in = |range: &SourceRangeKey<A>| range.frontend == client.frontend && range.contains(&client.addr);
+        let is_in = |range: &SourceRangeKey<A>| range.set == client.set && range.contains(&client.addr);
         A::state(self).config.source_ranges.keys().any(is_in)
     }
     fn is_endpoint(&self, key: &EndpointKey<A>) -> bool {

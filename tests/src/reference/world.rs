@@ -312,7 +312,11 @@ impl World {
             let service = &self.services[at % SERVICES];
             let [workload, external] = [0, 1].map(|kind| service.scope(at % SERVICES, kind, fixture));
             let (service_port, affinity_secs) = (service_port(at % SERVICES), service.affinity_secs);
-            let scopes = Scopes { workload, host: workload, external, service_port, affinity_secs, ..Scopes::PASS };
+            // Each has a set of its own.
+            let source_ranges = if fixture.ranges.is_some() { id(*at) } else { 0 };
+            let host = workload;
+            let scopes =
+                Scopes { workload, host, external, service_port, affinity_secs, source_ranges, ..Scopes::PASS };
             tables.scopes.insert(id(*at), scopes);
         }
         tables

@@ -23,6 +23,7 @@ struct Ids {
     frontends: Numbers,
     pools: Numbers,
     service_ports: Numbers,
+    source_sets: Numbers,
 }
 
 /// The same tables, renumbered.
@@ -52,7 +53,8 @@ fn frontends<A: Addr>(
             let mut scope = |scope: Scope| Scope { pool: ids.pools.of(scope.pool), ..scope };
             let (workload, host, external) = (scope(old.workload), scope(old.host), scope(old.external));
             let service_port = ids.service_ports.of(old.service_port);
-            scopes.insert(id, Scopes { workload, host, external, service_port, ..*old });
+            let source_ranges = ids.source_sets.of(old.source_ranges);
+            scopes.insert(id, Scopes { workload, host, external, service_port, source_ranges, ..*old });
         }
     }
     rows
@@ -64,7 +66,7 @@ fn rest<A: Addr>(family: &FamilyTables<A>, normal: &mut FamilyTables<A>, ids: &m
         normal.pools.insert(PoolKey { pool: ids.pools.of(key.pool), ..*key }, *backend);
     }
     for (key, range) in &family.source_ranges {
-        normal.source_ranges.insert(SourceRangeKey { frontend: ids.frontends.of(key.frontend), ..*key }, *range);
+        normal.source_ranges.insert(SourceRangeKey { set: ids.source_sets.of(key.set), ..*key }, *range);
     }
     for (key, member) in &family.members {
         normal.members.insert(MemberKey { service_port: ids.service_ports.of(key.service_port), ..*key }, *member);

@@ -26,6 +26,7 @@ pub fn parse(text: &str) -> Result<Settings> {
         selection: Selection::default(),
     };
     let mut sizes = Sizes::default();
+    let mut namespace_percent = 100;
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let (name, value) = line.split_once(": ").with_context(|| format!("{line:?} is no setting"))?;
         match name {
@@ -39,11 +40,13 @@ pub fn parse(text: &str) -> Result<Settings> {
             "lb-algorithm" => policy.selection.algorithm = algorithm(value)?,
             "maglev-table-size" => policy.selection.maglev_table_size = table_size(value)?,
             "frontends-max" => sizes.frontends_max = value.parse()?,
+            "source-ranges-max" => sizes.source_ranges_max = value.parse()?,
+            "namespace-share" => namespace_percent = value.parse()?,
             "backends-max" => sizes.backends_max = value.parse()?,
             _ => bail!("no setting {name:?}"),
         }
     }
-    Ok(Settings { policy, limits: Limits::from(&sizes) })
+    Ok(Settings { policy, limits: Limits { namespace_percent, ..Limits::from(&sizes) } })
 }
 
 fn mode(text: &str) -> Result<Mode> {

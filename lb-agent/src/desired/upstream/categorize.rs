@@ -3,7 +3,7 @@
 //! Left out: "PreferSameNode falls back to same-zone when feature gate disabled", as there is no such gate here.
 
 use super::super::claim::claims;
-use super::super::endpoint::of_port;
+use super::super::endpoint::ByPort;
 use super::super::tests::policy;
 use super::super::usable::{Uses, usable};
 use super::*;
@@ -168,7 +168,7 @@ fn test_categorize_endpoints() {
         let (service, port) = service(case.policies);
         let slices: Vec<_> = world.slices().values().collect();
         let uses = Uses::of::<[u8; 4]>(&service, &port, &[]);
-        let usable = usable(&of_port::<[u8; 4]>(&slices, &port, &here), &here, uses);
+        let usable = usable(&ByPort::<[u8; 4]>::of(&slices).candidates(&port, &here), &here, uses);
         let numbers = |set: &[Backend<[u8; 4]>]| set.iter().map(|backend| backend.addr[3]).collect::<Vec<_>>();
         let (cluster, local) = (numbers(&usable.cluster), numbers(&usable.local));
         assert_eq!(uses.cluster.then_some(&cluster[..]), case.cluster, "{}: cluster", case.name);

@@ -1,0 +1,126 @@
+//! What a Service has and still wants: its addresses that are served, and as many endpoints and source ranges as it has, those
+//! first that it has already. It takes no more room than it takes now.
+
+use std::sync::Arc;
+
+use lb_common::table::{Backend, FrontendKey, MemberState, Scope, ScopeFlags, Scopes};
+
+use super::access::{Access, SourcePrefix};
+use super::build::OfService;
+use super::incumbent::Incumbents;
+use super::prepare::PortRows;
+use super::scope::{self, Target, Targets};
+use super::selection::{Algorithm, Selection};
+use super::usable::Usable;
+use crate::family::TableAddr;
+
+/// The part of `ports` that is there.
+pub fn kept<'a, A: TableAddr>(
+    of: &OfService<'a>,
+    ports: Vec<PortRows<'a, A>>,
+    incumbents: &Incumbents<'_>,
+) -> Vec<PortRows<'a, A>> {
+    ports.into_iter().filter_map(|rows| kept_port(of, rows, incumbents)).collect()
+}
+
+fn kept_port<'a, A: TableAddr>(
+    of: &OfService<'a>,
+    mut rows: PortRows<'a, A>,
+    incumbents: &Incumbents<'_>,
+) -> Option<PortRows<'a, A>> {
+    let row = |key: &FrontendKey<A>| incumbents.row(key, &of.service.name);
+    rows.frontends.retain(|frontend| row(&frontend.key).is_some());
+    let scopes = row(&rows.frontends.first()?.key)?;
+    rows.usable = kept_endpoints(rows.usable, scopes, incumbents)?;
+    let is_maglev = [scopes.workload, scopes.host, scopes.external].iter().any(|scope| scope.has(ScopeFlags::MAGLEV));
+    if !is_maglev {
+        rows.selection = Selection { algorithm: Algorithm::Random, ..rows.selection };
+    }
+    let mut known = None;
+    for frontend in &mut rows.frontends {
+        if let Access::Only(wanted) = &frontend.access {
+            let set = match &known {
+                Some((of, set)) if Arc::ptr_eq(of, wanted) => Arc::clone(set),
+                _ => kept_ranges(wanted, scopes, incumbents)?,
+            };
+            known = Some((Arc::clone(wanted), Arc::clone(&set)));
+            frontend.access = Access::Only(set);
+        }
+        frontend.targets = scope::targets(&frontend.claim, of.service, rows.usable.supply());
+    }
+    Some(rows)
+}
+
+/// Whether the tables hold just this: pools and source ranges too.
+pub fn is_held<A: TableAddr>(of: &OfService<'_>, rows: &PortRows<'_, A>, incumbents: &Incumbents<'_>) -> bool {
+    rows.frontends.iter().all(|frontend| {
+        let Some(scopes) = incumbents.row(&frontend.key, &of.service.name) else { return false };
+        let has_pool = |target: Target, scope: Scope| {
+            let set = match target {
+                Target::Cluster => &rows.usable.cluster,
+                Target::Near => &rows.usable.near,
+                Target::Local => &rows.usable.local,
+                Target::Pass | Target::Reject | Target::Drop => return true,
+            };
+            let has_table = scope.has(ScopeFlags::MAGLEV) && rows.selection.has_table(set.len());
+            has_table == rows.selection.has_table(set.len()) && incumbents.backends(scope) == *set
+        };
+        let has_ranges = match &frontend.access {
+            Access::Open => true,
+            Access::Only(set) => incumbents.source_ranges::<A>(scopes).is_some_and(|known| *known == **set),
+        };
+        let Targets { workload, host, external } = frontend.targets;
+        has_ranges
+            && has_pool(workload, scopes.workload)
+            && has_pool(host, scopes.host)
+            && has_pool(external, scopes.external)
+    })
+}
+
+/// As many endpoints as there are now: first those that get new connections, of them those that are known. `None` where none is
+/// left of those: a refusal would be worse than what the stack makes of it.
+fn kept_endpoints<A: TableAddr>(
+    mut usable: Usable<A>,
+    scopes: &Scopes,
+    incumbents: &Incumbents<'_>,
+) -> Option<Usable<A>> {
+    let count = incumbents.members::<A>(scopes.service_port);
+    if usable.members.len() <= count {
+        return Some(usable);
+    }
+    let Usable { cluster, near, local, members } = &mut usable;
+    let is_chosen =
+        |backend: &Backend<A>| cluster.binary_search(backend).is_ok() || local.binary_search(backend).is_ok();
+    let is_known = |backend: &Backend<A>| incumbents.is_member(scopes.service_port, backend);
+    members.sort_by_key(|(backend, state)| {
+        (!is_chosen(backend), *state != MemberState::Active, !is_known(backend), *backend)
+    });
+    members.truncate(count);
+    members.sort_by_key(|(backend, _)| *backend);
+    let is_kept = |backend: &Backend<A>| members.binary_search_by_key(backend, |(known, _)| *known).is_ok();
+    near.retain(is_kept);
+    let is_served = [cluster, local].into_iter().all(|set| {
+        let was_empty = set.is_empty();
+        set.retain(is_kept);
+        was_empty || !set.is_empty()
+    });
+    (is_served && count > 0).then_some(usable)
+}
+
+/// As many source ranges as there are now, those first that are known: nobody is let in that is not to be. `None` where nobody
+/// was asked until now.
+fn kept_ranges<A: TableAddr>(
+    wanted: &Arc<[SourcePrefix<A>]>,
+    scopes: &Scopes,
+    incumbents: &Incumbents<'_>,
+) -> Option<Arc<[SourcePrefix<A>]>> {
+    let known = incumbents.source_ranges::<A>(scopes)?;
+    if wanted.len() <= known.len() {
+        return Some(Arc::clone(wanted));
+    }
+    let mut kept = wanted.to_vec();
+    kept.sort_by_key(|prefix| (known.binary_search(prefix).is_err(), *prefix));
+    kept.truncate(known.len());
+    kept.sort_unstable();
+    Some(kept.into())
+}
