@@ -1,0 +1,79 @@
+//! What is wrong with the node: interfaces that are not there, and programs of others.
+
+use super::*;
+
+#[test]
+fn ready_waits_for_an_interface_of_each_list_of_globs() {
+    let named = |name: &str| Event::Link(LinkFacts::pod_veth(7, name));
+    for (workload, uplink, flag) in [
+        ("cali*,lxc*", "none", "--workload-interfaces"),
+        ("auto", "cali*,lxc*", "--uplink-interfaces"),
+        ("veth2", "cali*,lxc*", "--uplink-interfaces"),
+    ] {
+        let rules =
+            InterfaceRules { workload: workload.parse().expect("globs"), uplink: uplink.parse().expect("globs") };
+        let (mut agent, now) = agent_with(FakeNode::default(), &Config { interfaces: rules, ..config() });
+        agent.link_events(everything(&[2, 3]), now);
+        agent.change(vec![Change::Listed], now);
+        assert!(!agent.turn(now));
+        let reason = agent.status(now).ready().expect_err("nothing is served by it");
+        for word in [flag, "no interface matches cali*", "no interface matches lxc*", "veth2, veth3"] {
+            assert!(reason.contains(word), "{word}: {reason}");
+        }
+        assert_eq!(warnings(&agent, now).len(), 2);
+        agent.link_events(vec![named("cali1")], now);
+        assert_eq!(agent.status(now).ready(), Ok(()));
+        let left = warnings(&agent, now);
+        assert!(left.len() == 1 && left[0].contains("lxc*"), "{left:?}");
+        // The last pod goes: that is told, and no fault.
+        agent.link_events(vec![Event::LinkGone(7)], now);
+        assert_eq!((agent.status(now).ready(), warnings(&agent, now).len()), (Ok(()), 2));
+    }
+}
+
+#[test]
+fn an_empty_node_is_ready_with_auto() {
+    let (agent, now) = started(FakeNode::default());
+    assert_eq!((agent.status(now).ready(), warnings(&agent, now)), (Ok(()), Vec::new()));
+}
+
+#[test]
+fn a_flag_without_effect_is_a_warning() {
+    let (mut agent, now) =
+        agent_with(FakeNode::default(), &Config { idle_flags: vec!["--host-sockets=on"], ..config() });
+    agent.change(vec![Change::Listed], now);
+    assert!(!agent.turn(now));
+    assert!(warnings(&agent, now)[0].contains("--host-sockets=on"));
+}
+
+#[test]
+fn programs_before_ours_are_told_while_they_are_there() {
+    let (mut agent, now) = started(FakeNode::default());
+    agent.link_events(vec![pod(5)], now);
+    let attachment = Attachment { ifindex: 5, class: Class::Workload, hook: crate::dataplane::Hook::Ingress };
+    let programs = vec![AttachedProgram { id: 12, name: Some("other".into()) }];
+    agent.dataplane.ahead = vec![Ahead { attachment, programs }];
+    let now = now + LOOK_INTERVAL;
+    assert!(!agent.turn(now));
+    let told = warnings(&agent, now);
+    assert!(told.len() == 1 && told[0].starts_with("interface veth5: at ingress"), "{told:?}");
+    assert!(told[0].contains("other (id 12)"), "{told:?}");
+    agent.dataplane.ahead.clear();
+    assert!(!agent.turn(now + LOOK_INTERVAL));
+    assert!(warnings(&agent, now).is_empty());
+}
+
+#[test]
+fn changes_without_end_keep_nobody_from_looking() {
+    let (mut agent, start) = started(FakeNode::default());
+    let attachment = Attachment { ifindex: 5, class: Class::Workload, hook: crate::dataplane::Hook::Egress };
+    agent.dataplane.ahead = vec![Ahead { attachment, programs: vec![AttachedProgram { id: 12, name: None }] }];
+    let mut now = start;
+    while now < start + LOOK_INTERVAL * 2 {
+        now += config().times.apply_interval;
+        agent.change(vec![node("192.0.2.1")], now);
+        assert!(!agent.turn(now));
+    }
+    let told = warnings(&agent, now);
+    assert!(told.len() == 1 && told[0].contains("at egress") && told[0].contains("id 12"), "{told:?}");
+}
