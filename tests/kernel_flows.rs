@@ -2,10 +2,11 @@
 
 use lb_agent::dataplane::garbage::Garbage;
 use lb_common::addr::Proto;
-use lb_common::table::Scope;
+use lb_common::share;
+use lb_common::table::{Counter, Scope};
 use lb_common::verdict::Action;
 use lb_tests::cases::{ACK, FIN, Net, RST, SYN, SYN_ACK, Scene, UDP};
-use lb_tests::machine::{KernelMachine, Machine as _, Program};
+use lb_tests::machine::{EDGE, KernelMachine, Machine as _, Program};
 use lb_tests::packet::{Described, Transport};
 
 /// Walks over all flows.
@@ -270,5 +271,94 @@ fn each_edge_has_its_own_right_to_be_answered() {
         let flood = answered(Program::WorkloadIngress, 20 * PER_SEC);
         assert!(flood.iter().any(|is_answered| !is_answered), "{net:?}: there is no limit");
         assert_eq!(answered(Program::UplinkIngress, PER_SEC / 2), [true; PER_SEC as usize / 2], "{net:?}");
+    }
+}
+
+/// Opens connections by `open` until one is dropped; how many there were.
+fn fill(scene: &mut Scene<'_>, most: u16, open: impl Fn(&mut Scene<'_>, u16) -> bool) -> u16 {
+    (1..=most).find(|port| !open(scene, *port)).map_or(most, |port| port - 1)
+}
+
+/// Whether a pod's connection is open; the SYN of one that is not was dropped.
+fn opens(scene: &mut Scene<'_>, port: u16) -> bool {
+    let syn = Described::new(SYN, (scene.net.client().0, port), scene.net.vip());
+    let is_taken = scene.run(Program::WorkloadIngress, &syn).0 == Action::Next;
+    if is_taken {
+        connect(scene, port);
+    }
+    is_taken
+}
+
+/// A client in the network opens a connection, or goes on with one: whether it is translated.
+fn from_network(scene: &mut Scene<'_>, transport: Transport, port: u16) -> bool {
+    let (client, backend) = ((scene.net.host(200), port), scene.net.backend());
+    scene.through(Program::UplinkIngress, transport, client, scene.net.vip()) == (client, backend)
+}
+
+/// A table of 3,584 entries that are sure. Whatever a pod does, the flows of others stay, and they get new ones.
+#[test]
+fn a_pod_gets_its_share_of_the_flow_table() {
+    const IDLE: u16 = 100;
+    let mut machine = KernelMachine::load_with("share", |settings| {
+        (settings.sizes.flows_max, settings.sizes.pod_flows_percent) = (4_096, 50);
+    });
+    for net in [Net::V4, Net::V6] {
+        machine.reset();
+        walk(&mut machine);
+        let usable = share::usable(4_096, machine.dataplane().maps().cpus);
+        let mut scene = Scene::new(net, &mut machine);
+        scene.service(SYN, &[net.backend()]);
+        assert!((1..=IDLE).all(|port| from_network(&mut scene, SYN, port)));
+        let fits = ((usable - u64::from(2 * IDLE)) / 2 / 2) as u16;
+        assert_eq!(fill(&mut scene, 5_000, opens), fits, "{net:?}: half of what the others leave");
+        assert!(scene.counters()[&Counter::DropEdgeFlows] > 0);
+        assert!((1..=IDLE).all(|port| from_network(&mut scene, ACK, port)), "{net:?}: flows of others stay");
+        assert!(from_network(&mut scene, SYN, IDLE + 1), "{net:?}: and there is room for more");
+        // What the pod closes makes room for what it opens, many times over.
+        for (port, new) in (1..=fits).zip(10_000..) {
+            let client = (net.client().0, port);
+            for (program, from, to) in
+                [(Program::WorkloadIngress, client, net.vip()), (Program::WorkloadEgress, net.backend(), client)]
+            {
+                scene.through(program, FIN, from, to);
+            }
+            assert!(opens(&mut scene, new), "{net:?}: {port} was closed, {new} is new");
+        }
+        assert!(!opens(&mut scene, 60_000), "{net:?}");
+        // The walk makes room by what was quiet for longest, of the pod's own.
+        machine.age_flows(5);
+        let mut scene = Scene::new(net, &mut machine);
+        assert!((10_000..10_010).all(|port| is_open(&mut scene, port)));
+        let garbage = walk(&mut machine);
+        assert_eq!(garbage.crowded, [EDGE].into(), "{net:?}");
+        assert!(garbage.trimmed > usize::from(fits) / 5, "{net:?}: {garbage:?}");
+        let mut scene = Scene::new(net, &mut machine);
+        scene.service(SYN, &[net.backend()]);
+        assert!((10_000..10_010).all(|port| is_open(&mut scene, port)), "{net:?}: they were not quiet");
+        assert!((1..=IDLE).all(|port| from_network(&mut scene, ACK, port)), "{net:?}: flows of others stay");
+        assert!(opens(&mut scene, 60_001), "{net:?}");
+    }
+}
+
+/// A pod that asks a name server from one port after the other is never refused: its own oldest flows go.
+#[test]
+fn answered_datagrams_make_room_for_others() {
+    let mut machine = KernelMachine::load_with("datagrams", |settings| {
+        (settings.sizes.flows_max, settings.sizes.pod_flows_percent) = (4_096, 50);
+    });
+    for net in [Net::V4, Net::V6] {
+        machine.reset();
+        walk(&mut machine);
+        let mut scene = Scene::new(net, &mut machine);
+        scene.service(UDP, &[net.backend()]);
+        assert!((1..=100).all(|port| from_network(&mut scene, UDP, port)));
+        for port in 1..=20_000 {
+            let client = (net.client().0, port);
+            assert_eq!(scene.through(Program::WorkloadIngress, UDP, client, net.vip()), (client, net.backend()));
+            assert_eq!(scene.through(Program::WorkloadEgress, UDP, net.backend(), client), (net.vip(), client));
+        }
+        let entries = scene.machine().flows().len();
+        assert!(entries < 3_584, "{net:?}: {entries} entries");
+        assert!((1..=100).all(|port| from_network(&mut scene, UDP, port)), "{net:?}");
     }
 }

@@ -3,7 +3,7 @@
 use lb_common::addr::Proto;
 use lb_common::table::{Counter, Direction, FlowState, ScopeFlags};
 use lb_common::verdict::Action;
-use lb_tests::cases::{self, ACK, Net, RST, SYN, SYN_ACK, Scene};
+use lb_tests::cases::{self, ACK, FIN, Net, RST, SYN, SYN_ACK, Scene};
 use lb_tests::machine::{Flows, HostMachine, Machine as _, Program, Repairs};
 use lb_tests::packet::{Described, End, Transport, read};
 
@@ -24,6 +24,42 @@ fn packet_cases_on_the_host() {
 #[test]
 fn packet_cases_with_checksum_offload() {
     run_all(HostMachine::with_checksum_offload);
+}
+
+/// A pod that has its share loses a connection that it has closed for a new one, and is refused without; where nobody looks
+/// after the table for long, nobody is.
+#[test]
+fn a_pod_keeps_to_its_share_while_somebody_looks() {
+    for net in [Net::V4, Net::V6] {
+        let mut machine = HostMachine::with_flow_entries(40);
+        let mut scene = Scene::new(net, &mut machine);
+        scene.service(SYN, &[net.backend()]);
+        let mut send = |program, transport, port| {
+            let client = (net.client().0, port);
+            let (from, to) =
+                if program == Program::WorkloadEgress { (net.backend(), client) } else { (client, net.vip()) };
+            scene.run(program, &Described::new(transport, from, to)).0
+        };
+        let (request, reply) = (Program::WorkloadIngress, Program::WorkloadEgress);
+        let opened = |send: &mut dyn FnMut(_, _, _) -> _, port| {
+            [(request, SYN), (reply, SYN_ACK), (request, ACK)].map(|(program, flags)| send(program, flags, port))[0]
+        };
+        // The network has ten entries; the pod gets half of thirty.
+        (1..=5).for_each(|port| assert_eq!(send(Program::UplinkIngress, SYN, port), Action::Next));
+        for port in 1..=7 {
+            assert_eq!(opened(&mut send, port), Action::Next, "{net:?} {port}");
+        }
+        assert_eq!(send(request, SYN, 8), Action::Drop, "{net:?}");
+        assert_eq!(send(Program::UplinkIngress, SYN, 6), Action::Next, "{net:?}");
+        assert_eq!([send(request, FIN, 3), send(reply, FIN, 3)], [Action::Next; 2]);
+        assert_eq!(opened(&mut send, 9), Action::Next, "{net:?}: one was closed");
+        assert_eq!(send(request, SYN, 10), Action::Drop, "{net:?}");
+        assert_eq!(machine.counters()[&Counter::EdgeFlowEvicted], 1, "{net:?}");
+        assert_eq!(machine.flows().len(), 2 * (6 + 7), "{net:?}");
+        machine.age_flows(601);
+        let syn = Described::new(SYN, (net.client().0, 11), net.vip()).bytes();
+        assert_eq!(machine.run(request, &syn).0, Action::Next, "{net:?}: nobody looks after the table");
+    }
 }
 
 /// Two CPUs make flows that want the same reply tuple, one between the two inserts of the other: each gets a whole flow.

@@ -209,6 +209,15 @@ pub struct SizeArgs {
     #[arg(long, value_name = "ENTRIES", default_value_t = Sizes::default().flows_max, value_parser = size())]
     pub flows_max: u32,
 
+    /// What the flows of one pod may take of what all others leave of the flow table, in percent; of an eighth of the table
+    /// (or of 128 entries for each possible CPU, if that is more) nobody does. A pod that has its share loses its own flows
+    /// for new ones: connections that have ended, and datagrams that were answered. Where it has none, a new flow is dropped
+    /// and counted (drop_edge_flows); of those that it keeps, the next walk (--gc-secs) deletes the ones that were quiet for
+    /// longest. Clients in the network may take 90 % together. 100: no bound, and a full table forgets whoever was quiet for
+    /// longest, of whatever pod.
+    #[arg(long, value_name = "PERCENT", default_value_t = Sizes::default().pod_flows_percent, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub pod_flows_percent: u32,
+
     /// Flows that may be half open: without an answer yet, or without a packet of the client after it. A flood of them
     /// gets no more of the flow table; at most a sixteenth of --flows-max counts. Allocated at start: 20 B each for IPv4 and
     /// 44 B for IPv6 (default: 0.3 MiB and 0.7 MiB).

@@ -209,6 +209,7 @@ fn dataplane_sizes(args: &SizeArgs) -> Sizes {
         source_ranges_max: args.source_ranges_max,
         affinity_max: args.affinity_max,
         flows_max: args.flows_max,
+        pod_flows_percent: args.pod_flows_percent,
         embryos_max: args.embryos_max.min(args.flows_max / EMBRYOS_PART).max(1),
         parked_max: args.parked_max,
     }

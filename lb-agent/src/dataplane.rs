@@ -18,6 +18,7 @@ pub mod pins;
 mod pools;
 pub mod probe;
 mod scopes;
+mod shares;
 mod sys;
 mod threads;
 
@@ -59,6 +60,8 @@ pub struct Sizes {
     pub affinity_max: u32,
     /// Entries; a flow has two.
     pub flows_max: u32,
+    /// What a pod may have of the flow table that others leave, in percent; 100: all.
+    pub pod_flows_percent: u32,
     /// Flows that are half open.
     pub embryos_max: u32,
     /// Fragments that wait for the first one of their datagram; of both families.
@@ -73,6 +76,7 @@ impl Default for Sizes {
             source_ranges_max: 1 << 16,
             affinity_max: 1 << 16,
             flows_max: 1 << 18,
+            pod_flows_percent: 50,
             embryos_max: 1 << 14,
             parked_max: 1 << 10,
         }

@@ -8,11 +8,13 @@ mod embryo;
 mod frame;
 mod maglev;
 mod place;
+mod share;
 
 use crate::addr::{Addr, Proto};
 use crate::flow::{self, Timeouts};
 use crate::parse::{Headers, TcpFlags};
 use crate::sequence::Sequence;
+use crate::share::Occupancy;
 use crate::table::{
     Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EdgeState, EndpointKey, Flow, FlowKey,
     FlowState, FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
@@ -118,6 +120,14 @@ pub trait Tables<A: Addr> {
     /// Fails where the key exists.
     fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Result<(), InsertError>;
     fn remove_flow(&self, key: &FlowKey<A>);
+    /// Entries of the flow table.
+    fn occupancy(&self, edge: u32) -> Occupancy;
+    /// When somebody last looked through all flows.
+    fn walked_jiffies(&self) -> u64;
+    /// Notes a flow, by one of its keys, that may go when its edge has too many: over an older one where there is no room.
+    fn note_spent(&self, key: &FlowKey<A>);
+    /// Takes the oldest flow that was noted of this edge, or of another one with the same place. False where there is none.
+    fn take_spent(&self, edge: u32, key: &mut FlowKey<A>) -> bool;
     /// Takes a token for a flow that is half open. False where there are as many of them as there may be.
     fn take_embryo(&self) -> bool;
     /// Gives the token back.
@@ -148,6 +158,10 @@ pub trait Env {
     fn second_jiffies(&self) -> u64;
     /// `--repair-evicted-flows`; in the kernel a constant, so that it costs nothing where it is off.
     fn repairs_evicted_flows(&self) -> bool;
+    /// `--pod-flows-percent`, a constant likewise.
+    fn pod_flows_percent(&self) -> u32;
+    /// [`usable`](crate::share::usable).
+    fn flow_entries_usable(&self) -> u64;
 }
 
 /// A packet, where it is seen, and what the decision is made of.
@@ -360,6 +374,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if flow::is_proved(before, state) {
             self.tables.give_embryo();
         }
+        self.note_spent(before, state);
         // As often as this one, not after a longer quiet: a flow that is never quiet has another half as well.
         self.refresh_partner(entry);
     }

@@ -19,6 +19,7 @@ pub mod reject;
 pub mod rewrite;
 pub mod selection;
 pub mod sequence;
+pub mod share;
 pub mod table;
 pub mod verdict;
 mod work;

@@ -29,8 +29,8 @@ pub use pool::{
 pub use port::Port;
 pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{
-    Counter, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Evictions, FrontendAge, FrontendStats, Owner, RejectBucket,
-    edge_index,
+    Counter, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Evictions, FlowTotals, FrontendAge, FrontendStats,
+    Owner, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, SpentRing, edge_index, spent_ring,
 };
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
@@ -91,6 +91,8 @@ pub mod name {
     pub const EDGES: &str = "edges";
     pub const PORTS: &str = "ports";
     pub const EDGE_AGES: &str = "edge_ages";
+    pub const EDGE_FLOWS: &str = "edge_flows";
+    pub const FLOW_TOTALS: &str = "flow_totals";
     pub const FRONTEND_AGES: &str = "frontend_ages";
     pub const EVICTIONS: &str = "evictions";
     pub const REJECT_BUCKETS: &str = "reject_buckets";
@@ -139,6 +141,8 @@ mod tests {
             size_of::<FrontendStats>(),
             size_of::<EdgeState>(),
             size_of::<Port>(),
+            size_of::<EdgeFlows>(),
+            size_of::<FlowTotals>(),
             size_of::<EdgeAge>(),
             size_of::<FrontendAge>(),
             size_of::<Evictions>(),
@@ -151,7 +155,7 @@ mod tests {
                 8,
                 [
                     8, 20, 12, 8, 40, 12, 24, 12, 24, 4, 8, 20, 4, 8, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 20, 44,
-                    24, 48, 24, 16, 40, 16, 16, 8, 8, 8, 8, 16
+                    24, 48, 24, 16, 40, 16, 16, 8, 16, 8, 8, 8, 8, 16
                 ]
             )
         );

@@ -28,6 +28,13 @@ static REJECTS_PER_SEC: Global<u64> = Global::new(1_000);
 #[unsafe(no_mangle)]
 static REPAIRS_EVICTED_FLOWS: Global<u64> = Global::new(0);
 
+/// What a pod may have of the flow table that others leave, in percent; frozen as well.
+#[unsafe(no_mangle)]
+static POD_FLOWS_PERCENT: Global<u64> = Global::new(100);
+/// Entries of a flow table that are used before the kernel may evict some.
+#[unsafe(no_mangle)]
+static FLOW_ENTRIES_USABLE: Global<u64> = Global::new(0);
+
 /// Half-open flows that a CPU may make; the length of its ring.
 #[unsafe(no_mangle)]
 static EMBRYOS_MAX: Global<u64> = Global::new(1 << 14);
@@ -81,6 +88,16 @@ impl Env for Kernel {
     #[inline(always)]
     fn repairs_evicted_flows(&self) -> bool {
         REPAIRS_EVICTED_FLOWS.load() != 0
+    }
+
+    #[inline(always)]
+    fn pod_flows_percent(&self) -> u32 {
+        POD_FLOWS_PERCENT.load() as u32
+    }
+
+    #[inline(always)]
+    fn flow_entries_usable(&self) -> u64 {
+        FLOW_ENTRIES_USABLE.load()
     }
 
     #[inline(always)]

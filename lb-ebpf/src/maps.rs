@@ -7,9 +7,10 @@ use lb_common::forward::Work;
 use lb_common::fragment::Parked;
 use lb_common::reject::Unreachable;
 use lb_common::table::{
-    AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, EmbryoBudget, Endpoint,
-    EndpointKey, Evictions, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats,
-    Member, MemberKey, Owner, PoolElement, Port, RejectBucket, Scopes, SourceRange,
+    AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, EmbryoBudget, Endpoint,
+    EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey,
+    FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes,
+    SourceRange, SpentRing,
 };
 
 /// Elements of `counters`, with room for those to come.
@@ -41,6 +42,7 @@ pub type Affinities<A> = LruHashMap<AffinityKey<A>, Affinity<A>, AFFINITY_MAX>;
 pub type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_MAX>;
 
 pub type Fragments<A> = LruHashMap<FragmentKey<A>, Fragment<A>, FRAGMENTS_MAX>;
+pub type Spent<A> = Array<FlowKey<A>, { (SPENT_RINGS * SPENT_RING_LEN) as usize }>;
 pub type Ring<A> = PerCpuArray<FlowKey<A>, EMBRYOS_MAX>;
 
 type V4 = [u8; 4];
@@ -139,6 +141,20 @@ pub static edges: Array<EdgeState, { EDGES_MAX as usize }> = Array::new();
 #[btf_map]
 pub static ports: Array<Port, { EDGES_MAX as usize }> = Array::new();
 
+/// How many flows an interface has, and all together.
+#[btf_map]
+pub static edge_flows: Array<EdgeFlows, { EDGES_MAX as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map]
+pub static flow_totals: Array<FlowTotals, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Flows that may go when their edge has too many: rings that edges share.
+#[btf_map]
+static spent4: Spent<V4> = Array::new();
+#[btf_map]
+static spent6: Spent<V6> = Array::new();
+#[btf_map]
+pub static spent_rings: Array<SpentRing, { SPENT_RINGS as usize }> = Array::new();
+
 /// Since when interfaces are attached.
 #[btf_map]
 pub static edge_ages: Array<EdgeAge, { EDGES_MAX as usize }> = Array::new();
@@ -176,13 +192,14 @@ pub trait FamilyMaps: Unreachable {
     fn affinity() -> &'static Affinities<Self>;
     fn flows() -> &'static Flows<Self>;
     fn fragments() -> &'static Fragments<Self>;
+    fn spent() -> &'static Spent<Self>;
     fn embryos() -> &'static PerCpuArray<EmbryoBudget, 1>;
     fn embryo_ring() -> &'static Ring<Self>;
     fn work() -> &'static PerCpuArray<Work<Self>, 1>;
 }
 
 macro_rules! family_maps {
-    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $addresses:ident, $source_ranges:ident, $affinity:ident, $flows:ident, $fragments:ident, $embryos:ident, $ring:ident, $work:ident) => {
+    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $addresses:ident, $source_ranges:ident, $affinity:ident, $flows:ident, $fragments:ident, $spent:ident, $embryos:ident, $ring:ident, $work:ident) => {
         impl FamilyMaps for $addr {
             #[inline(always)]
             fn frontends() -> &'static Frontends<Self> {
@@ -221,6 +238,10 @@ macro_rules! family_maps {
                 &$fragments
             }
             #[inline(always)]
+            fn spent() -> &'static Spent<Self> {
+                &$spent
+            }
+            #[inline(always)]
             fn embryos() -> &'static PerCpuArray<EmbryoBudget, 1> {
                 &$embryos
             }
@@ -235,5 +256,5 @@ macro_rules! family_maps {
         }
     };
 }
-family_maps!(V4: frontends4, pools4, members4, endpoints4, addresses4, source_ranges4, affinity4, flows4, fragments4, embryos4, embryo_ring4, work4);
-family_maps!(V6: frontends6, pools6, members6, endpoints6, addresses6, source_ranges6, affinity6, flows6, fragments6, embryos6, embryo_ring6, work6);
+family_maps!(V4: frontends4, pools4, members4, endpoints4, addresses4, source_ranges4, affinity4, flows4, fragments4, spent4, embryos4, embryo_ring4, work4);
+family_maps!(V6: frontends6, pools6, members6, endpoints6, addresses6, source_ranges6, affinity6, flows6, fragments6, spent6, embryos6, embryo_ring6, work6);

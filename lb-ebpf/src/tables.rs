@@ -1,14 +1,17 @@
 //! [`Tables`] over the maps. No decision is taken here.
 
 use core::arch::asm;
+use core::intrinsics::{self, AtomicOrdering};
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::forward::{Client, Env as _, Event, FlowRef, InsertError, Tables, Whose, Work};
 use lb_common::sequence::Sequence;
+use lb_common::share::Occupancy;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, EndpointKey, Flow, FlowKey, FlowState, FrontendKey,
-    FrontendStats, Heard, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey, Tuple, edge_index,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, EdgeFlows, EndpointKey, Flow, FlowKey, FlowState,
+    FrontendKey, FrontendStats, Heard, MemberKey, PoolKey, SPENT_RING_LEN, Scope, Scopes, SourceRangeKey, Tuple,
+    edge_index, spent_ring,
 };
 
 use crate::env::{Kernel, embryos_max};
@@ -107,6 +110,26 @@ impl<A: Copy> FlowRef<A> for FlowElement<A> {
     fn set_sequence(self, sequence: Sequence) {
         field!(self, seq_high = sequence.high());
         field!(self, heard = Heard::of(sequence));
+    }
+}
+
+/// Counts an entry of a flow table that came or went.
+#[inline(always)]
+fn count_entry<A: FamilyMaps>(edge: u32, change: i32) {
+    let add = |flows: *mut EdgeFlows| {
+        // SAFETY: array elements live as long as the map; an aligned word. Atomic: no CPU may undo what another counts; for
+        // the ordering see `note_spent`.
+        unsafe {
+            let entries = flows.cast::<u32>().add(A::FAMILY as usize);
+            intrinsics::atomic_xadd::<u32, u32, { AtomicOrdering::AcqRel }>(entries, change.cast_unsigned());
+        }
+    };
+    if let Some(flows) = maps::edge_flows.get_ptr_mut(edge_index(edge)) {
+        add(flows);
+    }
+    if let Some(totals) = maps::flow_totals.get_ptr_mut(0) {
+        // SAFETY: as above.
+        add(unsafe { addr_of_mut!((*totals).entries) });
     }
 }
 
@@ -235,13 +258,76 @@ impl<A: FamilyMaps> Tables<A> for Maps {
         A::flows().insert(key, flow, BPF_NOEXIST).map_err(|error| match -error {
             EEXIST => InsertError::Exists,
             _ => InsertError::Refused,
-        })
+        })?;
+        count_entry::<A>(key.edge, 1);
+        Ok(())
     }
 
     #[inline(always)]
     fn remove_flow(&self, key: &FlowKey<A>) {
         // Not there: removed by another CPU, which is as good.
-        let _ = A::flows().remove(key);
+        if A::flows().remove(key).is_ok() {
+            count_entry::<A>(key.edge, -1);
+        }
+    }
+
+    #[inline(always)]
+    fn occupancy(&self, edge: u32) -> Occupancy {
+        // SAFETY: array elements live as long as the map; two aligned words are read.
+        let read = |flows: *const EdgeFlows| unsafe { flows.read_volatile() }.entries(A::FAMILY);
+        let edge = maps::edge_flows.get_ptr(edge_index(edge)).map_or(0, read);
+        // SAFETY: as above.
+        let all = maps::flow_totals.get_ptr(0).map_or(0, |totals| read(unsafe { addr_of!((*totals).entries) }));
+        Occupancy { edge, all }
+    }
+
+    #[inline(always)]
+    fn walked_jiffies(&self) -> u64 {
+        // SAFETY: as above.
+        maps::flow_totals.get_ptr(0).map_or(0, |totals| unsafe { addr_of!((*totals).walked_jiffies).read_volatile() })
+    }
+
+    #[inline(always)]
+    fn note_spent(&self, key: &FlowKey<A>) {
+        let number = spent_ring(key.edge);
+        let Some(ring) = maps::spent_rings.get_ptr_mut(number) else { return };
+        // SAFETY: array elements live as long as the map. Ordered, as all whose result is used: LLVM 22 compiles a relaxed
+        // one to another operation.
+        let noted = unsafe {
+            let noted = addr_of_mut!((*ring).noted).cast::<u32>().add(A::FAMILY as usize);
+            intrinsics::atomic_xadd::<u32, u32, { AtomicOrdering::AcqRel }>(noted, 1)
+        };
+        let Some(place) = A::spent().get_ptr_mut(number * SPENT_RING_LEN + noted % SPENT_RING_LEN) else { return };
+        // SAFETY: as above. Whoever reads a key that is half written finds no flow, or one that has ended as well.
+        unsafe { copy_words::<FlowKey<A>>(addr_of!(*key).cast(), place.cast()) };
+    }
+
+    #[inline(always)]
+    fn take_spent(&self, edge: u32, key: &mut FlowKey<A>) -> bool {
+        let number = spent_ring(edge);
+        let Some(ring) = maps::spent_rings.get_ptr_mut(number) else { return false };
+        // SAFETY: array elements live as long as the map; aligned words are read and written. Two CPUs may take the same
+        // flow, of which one finds it.
+        let taken = unsafe {
+            let noted = addr_of!((*ring).noted).cast::<u32>().add(A::FAMILY as usize).read_volatile();
+            let place = addr_of_mut!((*ring).taken).cast::<u32>().add(A::FAMILY as usize);
+            let mut taken = place.read_volatile();
+            if noted == taken {
+                return false;
+            }
+            if noted.wrapping_sub(taken) > SPENT_RING_LEN {
+                // Those behind were written over.
+                taken = noted.wrapping_sub(SPENT_RING_LEN);
+            }
+            place.write_volatile(taken.wrapping_add(1));
+            taken
+        };
+        let Some(place) = A::spent().get_ptr_mut(number * SPENT_RING_LEN + taken % SPENT_RING_LEN) else {
+            return false;
+        };
+        // SAFETY: as above.
+        unsafe { copy_words::<FlowKey<A>>(place.cast(), addr_of_mut!(*key).cast()) };
+        true
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
-use lb_tests::address::{FAR, Family, vip};
+use lb_tests::address::{FAMILIES, FAR, Family, vip};
 use lb_tests::dial::{Dial, Held, Outcome};
 use lb_tests::lab::Setup;
 use lb_tests::netns::Netns;
@@ -116,6 +116,44 @@ fn who_floods_a_rejecting_address_silences_itself_only() {
         dialled.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
     assert!(counted(&scene, "drop_reject_limit") > u64::from(PER_SEC), "the flood was hardly noticed");
+}
+
+/// A pod completes as many connections as it can and keeps them, in a table of 2,048 flows: idle connections of another pod
+/// stay, and it gets new ones. So they do while a pod asks by datagram from thousands of ports, and is answered each time.
+#[test]
+fn a_pod_that_opens_many_connections_harms_itself_only() {
+    let scene = Scene::with_flags(Setup::new("manyflows"), &["--flows-max", "4096", "--gc-secs", "1"]);
+    scene.publish("s1", 1, "VIP", &["a"]);
+    let mut idle: Vec<Held> = FAMILIES
+        .into_iter()
+        .flat_map(|family| (0..100).map(move |_| family))
+        .map(|family| scene.dial().held(vip(family, 1, 80)))
+        .collect();
+    let greedy = &scene.lab.pod("b").netns;
+    let mut kept = Vec::new();
+    for number in 0..3_000_u16 {
+        let to = vip(FAMILIES[usize::from(number % 2)], 1, 80);
+        match Dial::from(greedy).hold(to) {
+            Ok(held) => kept.push(held),
+            Err(Outcome::Silence) => break,
+            Err(other) => panic!("{number}: {other:?}"),
+        }
+    }
+    assert!((500..2_000).contains(&kept.len()), "{} connections", kept.len());
+    for family in FAMILIES {
+        assert_eq!(scene.dial().tcp(vip(family, 1, 80)).who(), Some("a"), "others are served");
+    }
+    for number in 0..4_000_u16 {
+        let to = vip(FAMILIES[usize::from(number % 2)], 1, 80);
+        assert_eq!(Dial::from(greedy).udp(to).who(), Some("a"), "datagram {number}");
+    }
+    for held in &mut idle {
+        held.echo("still here").expect("an idle connection of another pod");
+    }
+    assert!(counted(&scene, "drop_edge_flows") > 0);
+    let warnings = scene.agent.says(&["show", "warnings"]);
+    let interface = &scene.lab.pod("b").interface;
+    assert!(warnings.contains(&format!("interface {interface} has its share")), "{warnings}");
 }
 
 /// Packets of a counter.

@@ -26,6 +26,8 @@ fn start(test: &'static str, repair: &str) -> Scene {
         ["--flows-max", FLOWS_MAX],
         ["--tcp-established-secs", "3"],
         ["--gc-secs", "1"],
+        // One pod is to fill the table.
+        ["--pod-flows-percent", "100"],
     ];
     let scene = Scene::with_flags(Setup::new(test), &flags.concat());
     scene.publish("shop", NUMBER, "VIP", &["a", "b"]);

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use lb_common::addr::Family;
+use lb_common::share::usable;
 use lb_common::table::{Action, EDGE_UPLINK, EdgeAge, Evictions, FrontendAge, Scopes, edge_index, name};
 use zerocopy::TryFromBytes as _;
 
@@ -77,15 +78,9 @@ pub fn begins_to_balance(old: &Scopes, new: &Scopes) -> bool {
     balances(old).into_iter().zip(balances(new)).any(|(before, after)| after && !before)
 }
 
-/// Free elements that a CPU may hold for itself, while another one finds none and evicts (`LOCAL_FREE_TARGET` in
-/// kernel/bpf/bpf_lru_list.c).
-const FREE_OF_A_CPU: u64 = 128;
-
-/// Whether so many entries may mean that the kernel evicts some: it begins before the table is full. An eighth is allowed
-/// for what comes and goes between two looks.
+/// Whether so many entries may mean that the kernel evicts some.
 pub const fn is_evicting(entries: usize, entries_max: u32, cpus: usize) -> bool {
-    let (entries, entries_max) = (entries as u64, entries_max as u64);
-    entries > 0 && (entries * 8 >= entries_max * 7 || entries + cpus as u64 * FREE_OF_A_CPU >= entries_max)
+    entries > 0 && entries as u64 >= usable(entries_max, cpus)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::garbage::{self, Garbage, Walk};
 use super::links::{Ahead, Attached, Attachment, Link, Links};
 use super::maps::{FamilyMaps, Maps};
 use super::pins::{self, PinPath, dump};
+use super::shares::Bound;
 use super::sys::{self, Hook};
 use super::{Dataplane, Error, Op, Settings, Tables, object};
 
@@ -162,14 +163,21 @@ impl BpfDataplane {
     pub fn collect(&mut self) -> Result<Option<Garbage>, Error> {
         let (now_jiffies, ticks) = (self.now_jiffies()?, self.ticks());
         let found = self.walk.step(&mut self.ebpf, &self.maps, (now_jiffies, &ticks))?;
-        if let Some(Garbage { entries4, entries6, .. }) = found {
-            for (family, entries) in [(Family::V4, entries4), (Family::V6, entries6)] {
-                if is_evicting(entries, self.settings.sizes.flows_max, self.maps.cpus) {
-                    self.maps.ages.evicted(family, now_jiffies + ticks.tcp_established_jiffies)?;
-                }
+        let Some((mut garbage, mut counts)) = found else { return Ok(None) };
+        let Garbage { entries4, entries6, .. } = garbage;
+        for (family, entries) in [(Family::V4, entries4), (Family::V6, entries6)] {
+            if is_evicting(entries, self.settings.sizes.flows_max, self.maps.cpus) {
+                self.maps.ages.evicted(family, now_jiffies + ticks.tcp_established_jiffies)?;
             }
         }
-        Ok(found)
+        let bound = Bound::of(&self.settings.sizes, self.maps.cpus);
+        let [crowded4, crowded6] = [Family::V4, Family::V6].map(|family| bound.crowded(&counts, family));
+        garbage.trimmed = self.maps.v4.trim(&crowded4)? + self.maps.v6.trim(&crowded6)?;
+        counts.subtract(&crowded4, Family::V4);
+        counts.subtract(&crowded6, Family::V6);
+        self.maps.shares.recount(&counts, now_jiffies)?;
+        garbage.crowded = crowded4.into_keys().chain(crowded6.into_keys()).collect();
+        Ok(Some(garbage))
     }
 
     /// Deletes those of these flows that are over. How many were.

@@ -1,5 +1,7 @@
 //! Finding flows that have been quiet for too long. The kernel deletes them, after it has looked once more.
 
+use std::collections::BTreeSet;
+
 use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_common::addr::{Addr, Family};
@@ -8,6 +10,7 @@ use lb_common::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, L3};
 use lb_common::table::{COLLECTED_KEYS_MAX, Direction, FlowKey};
 
 use super::maps::{FamilyMaps, Maps};
+use super::shares::EdgeCounts;
 use super::sys::Cursor;
 use super::{Error, object};
 
@@ -15,7 +18,7 @@ use super::{Error, object};
 const STEP_ROWS: usize = 16_384;
 
 /// What a walk over both flow tables has found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Garbage {
     /// Flows that are there, by family.
     pub flows4: usize,
@@ -25,6 +28,9 @@ pub struct Garbage {
     pub entries6: usize,
     /// Flows that were deleted.
     pub collected: u64,
+    /// Elements of `edges` that have nearly all flows that they may have, and how many of them were deleted.
+    pub crowded: BTreeSet<u32>,
+    pub trimmed: usize,
 }
 
 /// Where a walk stands.
@@ -33,6 +39,7 @@ pub struct Walk {
     v4: Cursor,
     v6: Cursor,
     found: Garbage,
+    counts: EdgeCounts,
 }
 
 impl Walk {
@@ -42,21 +49,22 @@ impl Walk {
         ebpf: &mut Ebpf,
         maps: &Maps,
         (now_jiffies, timeouts): (u64, &Timeouts),
-    ) -> Result<Option<Garbage>, Error> {
+    ) -> Result<Option<(Garbage, EdgeCounts)>, Error> {
         if !self.v4.is_at_end() {
-            let step = step(&mut self.v4, ebpf, &maps.v4, (now_jiffies, timeouts))?;
+            let step = step((&mut self.v4, &mut self.counts), ebpf, &maps.v4, (now_jiffies, timeouts))?;
             self.found.entries4 += step.entries;
             self.found.flows4 += step.requests;
             self.found.collected += step.collected;
             return Ok(None);
         }
         if !self.v6.is_at_end() {
-            let step = step(&mut self.v6, ebpf, &maps.v6, (now_jiffies, timeouts))?;
+            let step = step((&mut self.v6, &mut self.counts), ebpf, &maps.v6, (now_jiffies, timeouts))?;
             self.found.entries6 += step.entries;
             self.found.flows6 += step.requests;
             self.found.collected += step.collected;
         }
-        Ok(self.v6.is_at_end().then(|| std::mem::take(self).found))
+        let is_over = self.v6.is_at_end();
+        Ok(is_over.then(|| std::mem::take(self)).map(|Self { found, counts, .. }| (found, counts)))
     }
 }
 
@@ -71,7 +79,7 @@ struct Step {
 
 /// Looks at some rows of one table.
 fn step<A: Addr>(
-    cursor: &mut Cursor,
+    (cursor, counts): (&mut Cursor, &mut EdgeCounts),
     ebpf: &mut Ebpf,
     maps: &FamilyMaps<A>,
     (now_jiffies, timeouts): (u64, &Timeouts),
@@ -86,6 +94,8 @@ fn step<A: Addr>(
             let quiet = quiet_jiffies(flow.last_seen_jiffies, now_jiffies);
             if is_expired(key.proto, flow.state, quiet, timeouts) {
                 expired.push(key);
+            } else {
+                counts.add(key.edge, A::FAMILY);
             }
         }
     }

@@ -146,9 +146,16 @@ impl<T: TableType> Mapped<T> {
 
     /// The element at `index`, where it is one word.
     pub fn word(&self, index: u32) -> Option<&AtomicU64> {
-        const { assert!(size_of::<T>() == size_of::<u64>(), "an element of one word") };
-        // SAFETY: it lies in the mapping, which lives as long as `self`, and is aligned; programs read it by one load.
-        self.element(index).map(|element| unsafe { AtomicU64::from_ptr(element.cast()) })
+        self.words(index).map(|[word]| word)
+    }
+
+    /// The words of the element at `index`.
+    pub fn words<const WORDS: usize>(&self, index: u32) -> Option<[&AtomicU64; WORDS]> {
+        const { assert!(size_of::<T>() == WORDS * size_of::<u64>(), "an element of so many words") };
+        let element = self.element(index)?.cast::<u64>();
+        // SAFETY: they lie in the mapping, which lives as long as `self`, and are aligned; programs reach each by one
+        // access.
+        Some(std::array::from_fn(|word| unsafe { AtomicU64::from_ptr(element.add(word)) }))
     }
 }
 

@@ -19,6 +19,7 @@ use super::addresses::AddressSet;
 use super::ages::Ages;
 use super::pools::PoolArray;
 use super::scopes::ScopeArray;
+use super::shares::{Shares, surplus};
 use super::sys::{self, BPF_F_LOCK, BatchError, Cursor};
 use super::threads::{self, THREADS};
 use super::{Error, FamilyOp, FamilyTables};
@@ -220,6 +221,16 @@ impl<A: Addr> FamilyMaps<A> {
         self.endpoints.upsert(&new, 0)
     }
 
+    /// Deletes flows of edges that have too many, so many entries of each: an edge by its element. How many flows.
+    pub fn trim(&self, crowded: &BTreeMap<u32, u64>) -> Result<usize, Error> {
+        if crowded.is_empty() {
+            return Ok(0);
+        }
+        let keys = surplus(&self.flows.dump()?, crowded);
+        self.flows.delete(&keys)?;
+        Ok(keys.len() / 2)
+    }
+
     /// Copies flows that `self` does not have yet out of another table of the same layout.
     pub fn adopt_flows(&self, from: &Self) -> Result<(), Error> {
         let known: BTreeSet<_> = self.flows.dump()?.into_iter().map(|(key, _)| key).collect();
@@ -261,6 +272,7 @@ pub struct Maps {
     ports: OwnedFd,
     owner: OwnedFd,
     pub ages: Ages,
+    pub shares: Shares,
     /// Possible CPUs.
     pub cpus: usize,
 }
@@ -279,6 +291,7 @@ impl Maps {
             ports: open_pin(directory, name::PORTS)?,
             owner: open_pin(directory, name::OWNER)?,
             ages: Ages::open(directory)?,
+            shares: Shares::open(directory)?,
             cpus,
         })
     }

@@ -12,12 +12,14 @@ use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
 };
 use lb_common::table::{
-    AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeState, Endpoint, EndpointKey, Evictions,
-    Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner,
-    POOL_ELEMENTS_MAX, PoolElement, Port, RejectBucket, Scopes, SourceRange, SourceRangeKey, name,
+    AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Endpoint, EndpointKey,
+    Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats,
+    Member, MemberKey, Owner, POOL_ELEMENTS_MAX, PoolElement, Port, RejectBucket, Scopes, SourceRange, SourceRangeKey,
+    name,
 };
 
 use super::addresses::address_words;
+use super::shares::Bound;
 use super::sys::{self, MapShape};
 use super::{Error, Repair, Settings, Sizes, threads};
 
@@ -57,7 +59,7 @@ pub const fn pool_elements(sizes: &Sizes) -> u32 {
 }
 
 /// Every pinned map with the shape that this version wants.
-fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 28] {
+fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 30] {
     type V4 = [u8; 4];
     type V6 = [u8; 16];
     let (hash, lru) = (BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32);
@@ -91,6 +93,8 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 28] {
         (name::FRONTEND_STATS, shape::<u32, FrontendStats>(per_cpu, scopes_max(sizes), 0)),
         (name::EDGES, shape::<u32, EdgeState>(array, EDGES_MAX, 0)),
         (name::PORTS, shape::<u32, Port>(array, EDGES_MAX, 0)),
+        (name::EDGE_FLOWS, shape::<u32, EdgeFlows>(array, EDGES_MAX, BPF_F_MMAPABLE)),
+        (name::FLOW_TOTALS, shape::<u32, FlowTotals>(array, 1, BPF_F_MMAPABLE)),
         (name::EDGE_AGES, shape::<u32, EdgeAge>(array, EDGES_MAX, 0)),
         (name::FRONTEND_AGES, shape::<u32, FrontendAge>(array, scopes_max(sizes), 0)),
         (name::EVICTIONS, shape::<u32, Evictions>(array, 2, 0)),
@@ -100,7 +104,7 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 28] {
 }
 
 /// The names of all pinned maps.
-pub fn map_names() -> [&'static str; 28] {
+pub fn map_names() -> [&'static str; 30] {
     wanted(&Sizes::default()).map(|(name, _)| name)
 }
 
@@ -111,9 +115,11 @@ const PARKED: &str = "parked";
 
 /// Half-open flows that each CPU may make.
 fn embryos_per_cpu(sizes: &Sizes) -> Result<u32, Error> {
-    let cpus =
-        aya::util::nr_cpus().map_err(|(file, source)| Error::Kernel { what: format!("reading {file}"), source })?;
-    Ok((sizes.embryos_max / u32::try_from(cpus).unwrap_or(u32::MAX)).max(1))
+    Ok((sizes.embryos_max / u32::try_from(possible_cpus()?).unwrap_or(u32::MAX)).max(1))
+}
+
+fn possible_cpus() -> Result<usize, Error> {
+    aya::util::nr_cpus().map_err(|(file, source)| Error::Kernel { what: format!("reading {file}"), source })
 }
 
 /// Whether the maps pinned in `directory` are those that this version would make.
@@ -150,12 +156,14 @@ pub fn load(directory: &Path, settings: &Settings, jiffies_per_sec: u32) -> Resu
         ("REPAIRS_EVICTED_FLOWS", u64::from(settings.repair == Repair::On)),
     ];
     let embryos_max = embryos_per_cpu(&settings.sizes)?;
+    let bound = Bound::of(&settings.sizes, possible_cpus()?);
+    let shares = [("POD_FLOWS_PERCENT", u64::from(bound.percent)), ("FLOW_ENTRIES_USABLE", bound.usable())];
     let maps = wanted(&settings.sizes);
     let mut loader = EbpfLoader::new();
     for (name, shape) in maps {
         loader.map_pin_path(name, directory.join(name)).map_max_entries(name, shape.max_entries);
     }
-    for (name, value) in &globals {
+    for (name, value) in globals.iter().chain(&shares) {
         loader.override_global(name, value, true);
     }
     let embryos = u64::from(embryos_max);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use lb_common::table::{Port, name};
+use lb_common::table::{EDGE_UPLINK, Port, edge_index, name};
 
 use super::attach::{Attach, Trust, reconcile};
 use super::outlook::Outlook;
@@ -20,7 +20,7 @@ use crate::dataplane::{Error, give_back_memory};
 use crate::guard::Keeper;
 use crate::interfaces::{Event, InterfaceRules, Interfaces, Judgement};
 use crate::metrics::Metrics;
-use crate::model::{Change, Warning};
+use crate::model::{Change, Warning, WarningKind};
 use crate::status::{Behind, Readiness, Status};
 
 /// New warnings that are logged in full per apply; the rest is only counted.
@@ -50,6 +50,10 @@ pub struct Agent<D> {
     metrics: Metrics,
     status: Status,
     logged: BTreeSet<Warning>,
+    /// Who had nearly all flows that it may have, at the last walk.
+    crowding: Vec<Warning>,
+    /// Entries that a flow table takes.
+    flows_max: usize,
 }
 
 /// How far the start has come.
@@ -81,6 +85,8 @@ impl<D: Attach> Agent<D> {
             metrics,
             status: Status::starting(now),
             logged: BTreeSet::new(),
+            crowding: Vec::new(),
+            flows_max: config.dataplane.sizes.flows_max as usize,
         })
     }
 
@@ -378,10 +384,13 @@ impl<D: Attach> Agent<D> {
     fn collect(&mut self, now: Instant) {
         match self.dataplane.collect() {
             Ok(None) => {}
-            Ok(Some(Garbage { flows4, flows6, collected, .. })) => {
+            Ok(Some(Garbage { flows4, flows6, collected, crowded, trimmed, entries4, entries6 })) => {
                 if collected > 0 {
                     tracing::debug!(flows4, flows6, collected, "deleted flows that were over");
                 }
+                self.crowding =
+                    self.crowding_of(&crowded, trimmed, [(name::FLOWS4, entries4), (name::FLOWS6, entries6)]);
+                self.tell_warnings();
                 self.status.flow_entries = vec![(name::FLOWS4, 2 * flows4), (name::FLOWS6, 2 * flows6)];
                 self.timetable.collected(now);
             }
@@ -390,6 +399,32 @@ impl<D: Attach> Agent<D> {
                 self.timetable.collected(now);
             }
         }
+    }
+
+    /// What is to be said of edges, by their elements, that have nearly all flows that they may have, and of tables.
+    fn crowding_of(&self, crowded: &BTreeSet<u32>, trimmed: usize, entries: [(&str, usize); 2]) -> Vec<Warning> {
+        let remedy = "see what opens so many connections, or raise --flows-max or --pod-flows-percent";
+        let links = self.interfaces.links();
+        let of_edges = crowded.iter().map(|edge| {
+            let link = links.values().find(|link| edge_index(link.ifindex) == *edge);
+            let whose = match link {
+                Some(link) => format!("interface {}", link.name),
+                None if *edge == EDGE_UPLINK => "the network".into(),
+                None => format!("an interface that is gone ({edge})"),
+            };
+            let problem = format!("{whose} has its share of the flow table: flows of its own go for new ones");
+            Warning::new(WarningKind::Capacity, problem, remedy)
+        });
+        let of_tables =
+            entries.into_iter().filter(|(_, entries)| *entries * 8 >= self.flows_max * 7).map(|(table, _)| {
+                let problem =
+                    format!("{table} is more than 7/8 full: whoever is quiet for longest may lose its connection");
+                Warning::new(WarningKind::Capacity, problem, remedy)
+            });
+        if trimmed > 0 {
+            tracing::debug!(trimmed, "deleted flows of interfaces that have too many");
+        }
+        of_edges.chain(of_tables).collect()
     }
 
     fn audit(&mut self) {
@@ -410,7 +445,8 @@ impl<D: Attach> Agent<D> {
 
     /// Logs warnings that are new, and those that are over.
     fn tell_warnings(&mut self) {
-        let warnings: Vec<Warning> = self.controller.warnings().chain(self.outlook.warnings()).cloned().collect();
+        let warnings = self.controller.warnings().chain(self.outlook.warnings()).chain(&self.crowding);
+        let warnings: Vec<Warning> = warnings.cloned().collect();
         let current: BTreeSet<Warning> = warnings.iter().cloned().collect();
         let new: Vec<&Warning> = current.difference(&self.logged).collect();
         for warning in new.iter().take(LOGGED_WARNINGS_MAX) {

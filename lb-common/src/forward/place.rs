@@ -19,6 +19,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// is the reservation. Both stand, or neither. The answer is why not.
     #[inline(never)]
     pub(super) fn place(&mut self, frontend: u32, pool: u32, count: u16) -> Option<Counter> {
+        if !self.may_have_flow() {
+            return Some(Counter::DropEdgeFlows);
+        }
         let flow = &mut self.work.flow;
         flow.frontend = frontend;
         flow.pool = pool;

@@ -1,6 +1,8 @@
 //! Counters, and the small tables that describe the dataplane itself.
 
+use super::flow::EDGE_UPLINK;
 use super::table_type;
+use crate::addr::Family;
 
 /// Elements of `edges` and `edge_ages`, a power of two.
 pub const EDGES_MAX: u32 = 1 << 16;
@@ -40,6 +42,27 @@ table_type! {
         pub client_ports: u64,
     }
 
+    /// Value of `edge_flows`, indexed as `edges`: entries in the flow tables. Elements that the kernel evicts are not seen to
+    /// go: whoever walks over the tables counts anew.
+    #[repr(align(8))]
+    pub struct EdgeFlows {
+        pub entries4: i32,
+        pub entries6: i32,
+    }
+
+    /// Value of `flow_totals` (one element), of all edges.
+    pub struct FlowTotals {
+        pub entries: EdgeFlows,
+        /// jiffies64 of the last walk that came to its end.
+        pub walked_jiffies: u64,
+    }
+
+    /// Value of `spent_rings` (not pinned): where the ring of an edge's flows that may go begins and ends, by family.
+    pub struct SpentRing {
+        pub noted: [u32; 2],
+        pub taken: [u32; 2],
+    }
+
     /// Value of `edge_ages`, indexed as `edges`.
     pub struct EdgeAge {
         /// Since when our programs have been attached; 0: not known. Of all uplinks, the youngest.
@@ -72,6 +95,29 @@ table_type! {
         pub layout_version: u32,
         /// Kernel ticks per second, the unit of [`Flow::last_seen_jiffies`](super::Flow::last_seen_jiffies).
         pub jiffies_per_sec: u32,
+    }
+}
+
+/// Rings of flows that may go, and their length. Edges share them.
+pub const SPENT_RINGS: u32 = 64;
+pub const SPENT_RING_LEN: u32 = 256;
+
+/// The ring of an edge: one for all uplinks.
+#[inline(always)]
+pub const fn spent_ring(edge: u32) -> u32 {
+    if edge == EDGE_UPLINK { 0 } else { 1 + edge % (SPENT_RINGS - 1) }
+}
+
+impl EdgeFlows {
+    /// Those of a family.
+    #[inline(always)]
+    pub const fn entries(&self, family: Family) -> u64 {
+        let entries = match family {
+            Family::V4 => self.entries4,
+            Family::V6 => self.entries6,
+        };
+        // Below 0 where some went that were counted anew meanwhile.
+        if entries < 0 { 0 } else { entries as u64 }
     }
 }
 
@@ -157,6 +203,10 @@ counters! {
     DropParked = 22, "drop_parked";
     /// A flow that was evicted came back by the hash of its connection (counted with the flows created).
     FlowRepaired = 23, "flow_repaired";
+    /// A flow that had ended, or was answered, was deleted for a new one of the same interface: it had its share of the table.
+    EdgeFlowEvicted = 24, "edge_flow_evicted";
+    /// A new flow of an interface that has its share of the flow table, and none that may go.
+    DropEdgeFlows = 25, "drop_edge_flows";
 }
 
 #[cfg(test)]

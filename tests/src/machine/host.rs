@@ -15,6 +15,7 @@ use lb_common::parse::ETHERTYPE_IPV4;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::sequence::Sequence;
+use lb_common::share::{Occupancy, UNBOUNDED_PERCENT};
 use lb_common::table::{
     Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EmbryoBudget, EndpointKey, Flow, FlowKey,
     FlowState, Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Port, Scope, SourceRangeKey, Tuple,
@@ -225,6 +226,8 @@ struct FamilyState<A: 'static> {
     /// Half-open flows that may still be made, and the latest ones.
     embryos: Cell<EmbryoBudget>,
     noted: RefCell<VecDeque<FlowKey<A>>>,
+    /// Flows that may go.
+    spent: RefCell<VecDeque<FlowKey<A>>>,
     /// What the last packet has left there: the records of the kernel's programs are as little emptied.
     work: Cell<Option<Work<A>>>,
 }
@@ -238,6 +241,7 @@ impl<A> Default for FamilyState<A> {
             fragments: RefCell::default(),
             embryos: Cell::new(EmbryoBudget { tokens: 0, refilled_jiffies: 0, noted: 0 }),
             noted: RefCell::default(),
+            spent: RefCell::default(),
             work: Cell::new(None),
         }
     }
@@ -269,6 +273,9 @@ pub struct HostMachine {
     hairpins: Cell<bool>,
     client_ports: RefCell<BTreeMap<u32, u64>>,
     now_jiffies: Cell<u64>,
+    walked_jiffies: Cell<u64>,
+    /// Entries that the flow tables hold, of which a pod may have half; none: as many as it likes.
+    flow_entries: Option<u64>,
     random: Cell<u64>,
     /// Half-open flows that there may be.
     embryos_max: usize,
@@ -306,6 +313,8 @@ impl Default for HostMachine {
             hairpins: Cell::new(false),
             client_ports: RefCell::default(),
             now_jiffies: Cell::new(STARTED_JIFFIES),
+            walked_jiffies: Cell::new(STARTED_JIFFIES),
+            flow_entries: None,
             random: Cell::new(0),
             embryos_max: EMBRYOS_MAX,
             offload: false,
@@ -325,6 +334,11 @@ impl HostMachine {
     /// Packets come from local sockets whose device finishes the L4 checksum; here it does so after the path.
     pub fn with_checksum_offload() -> Self {
         Self { offload: true, ..Self::default() }
+    }
+
+    /// The flow tables hold so many entries, of which a pod may have half of what others leave.
+    pub fn with_flow_entries(entries: u64) -> Self {
+        Self { flow_entries: Some(entries), ..Self::default() }
     }
 
     /// So many flows may be half open.
@@ -480,6 +494,22 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
     fn remove_flow(&self, key: &FlowKey<A>) {
         A::state(self).flows.borrow_mut().remove(key);
     }
+    fn occupancy(&self, edge: u32) -> Occupancy {
+        let flows = A::state(self).flows.borrow();
+        let of_edge = flows.keys().filter(|key| key.edge == edge).count();
+        Occupancy { edge: of_edge as u64, all: flows.len() as u64 }
+    }
+    fn walked_jiffies(&self) -> u64 {
+        self.walked_jiffies.get()
+    }
+    fn note_spent(&self, key: &FlowKey<A>) {
+        A::state(self).spent.borrow_mut().push_back(*key);
+    }
+    fn take_spent(&self, edge: u32, key: &mut FlowKey<A>) -> bool {
+        let mut spent = A::state(self).spent.borrow_mut();
+        let place = spent.iter().position(|key| key.edge == edge);
+        place.and_then(|place| spent.remove(place)).map(|taken| *key = taken).is_some()
+    }
     fn take_embryo(&self) -> bool {
         let mut budget = A::state(self).embryos.get();
         let has_token = budget.take(self.now_jiffies(), self.embryos_max as u64, self.timeouts().tcp_syn_jiffies);
@@ -537,6 +567,12 @@ impl Env for HostMachine {
     }
     fn second_jiffies(&self) -> u64 {
         TICKS_PER_SEC
+    }
+    fn pod_flows_percent(&self) -> u32 {
+        if self.flow_entries.is_some() { 50 } else { UNBOUNDED_PERCENT }
+    }
+    fn flow_entries_usable(&self) -> u64 {
+        self.flow_entries.unwrap_or(u64::MAX)
     }
     fn repairs_evicted_flows(&self) -> bool {
         self.repairs.is_some()

@@ -55,6 +55,7 @@ impl KernelMachine {
             frontends_max: 1024,
             backends_max: 4096,
             flows_max: 1 << 16,
+            pod_flows_percent: 100,
             embryos_max: 1 << 12,
             parked_max: PARKED_MAX,
             ..Sizes::default()

@@ -76,6 +76,8 @@ impl Ring {
             frontends_max: 2 * len + 4,
             backends_max: len + 2,
             flows_max,
+            // The table is to be full, and all flows are of one edge.
+            pod_flows_percent: 100,
             embryos_max: FLOWS_MAX,
             ..Sizes::default()
         };

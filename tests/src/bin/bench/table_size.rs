@@ -66,7 +66,7 @@ struct FlowRing {
 impl FlowRing {
     fn open(log2: u32) -> Result<Self> {
         let pins = PinFolder::new(&format!("flows{log2}"));
-        let sizes = Sizes { flows_max: 1 << log2, ..Sizes::default() };
+        let sizes = Sizes { flows_max: 1 << log2, pod_flows_percent: 100, ..Sizes::default() };
         let dataplane = pins.open(sizes)?;
         // Two entries for each flow; the last two flows are a ring of their own.
         let order = shuffled((1 << log2) / 4);

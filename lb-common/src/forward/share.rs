@@ -1,0 +1,76 @@
+//! An edge that has its share of the flow table gives up flows of its own for new ones.
+
+use super::{Client, Env, FlowRef, Path, Tables};
+use crate::addr::{Addr, Proto};
+use crate::flow;
+use crate::share::{Occupancy, UNBOUNDED_PERCENT, UPLINK_PERCENT, WALK_SECS};
+use crate::table::{Counter, FlowState};
+
+/// Flows that are looked at for one that may go.
+const SPENT_TRIES: u32 = 4;
+
+impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
+    /// Whether the packet's edge may have a new flow.
+    #[inline(always)]
+    pub(super) fn may_have_flow(&mut self) -> bool {
+        let percent = self.env.pod_flows_percent();
+        if percent >= UNBOUNDED_PERCENT {
+            return true;
+        }
+        let percent = match self.edge.client {
+            Client::External if percent < UPLINK_PERCENT => UPLINK_PERCENT,
+            Client::External | Client::Workload | Client::Host => percent,
+        };
+        let occupancy: Occupancy = self.tables.occupancy(self.edge.id);
+        occupancy.has_room(self.env.flow_entries_usable(), percent) || self.gives_up_flow()
+    }
+
+    /// Deletes a flow of this edge that has done what it was for: a connection that has ended, or datagrams that were
+    /// answered. Where there is none, nothing is new, unless nobody looks after the table.
+    #[inline(never)]
+    fn gives_up_flow(&mut self) -> bool {
+        for _ in 0..SPENT_TRIES {
+            if !self.tables.take_spent(self.edge.id, &mut self.work.other_key) {
+                break;
+            }
+            if self.is_spent_flow_deleted() {
+                return true;
+            }
+        }
+        let env = self.env;
+        let walked_ago = flow::quiet_jiffies(self.tables.walked_jiffies(), env.now_jiffies());
+        walked_ago > WALK_SECS * env.second_jiffies()
+    }
+
+    #[inline(never)]
+    fn is_spent_flow_deleted(&mut self) -> bool {
+        let (tables, work) = (self.tables, &mut *self.work);
+        if work.other_key.edge != self.edge.id {
+            return false;
+        }
+        let Some(entry) = tables.flow(&work.other_key) else { return false };
+        if work.other_key.proto == Proto::TCP && !entry.state().has_ended() {
+            return false;
+        }
+        entry.read_to(&mut work.flow.to);
+        work.partner_key.set_partner(&work.other_key, &work.flow.to);
+        tables.remove_flow(&work.other_key);
+        tables.count(Counter::EdgeFlowEvicted);
+        if let Some(partner) = tables.flow(&work.partner_key) {
+            partner.read_to(&mut work.flow.to);
+            if work.flow.to.is_reversed(&work.other_key.tuple) {
+                tables.remove_flow(&work.partner_key);
+            }
+        }
+        true
+    }
+
+    /// Notes a flow that has just done what it was for.
+    #[inline(always)]
+    pub(super) fn note_spent(&self, before: FlowState, after: FlowState) {
+        let is_answered = self.headers.proto != Proto::TCP && flow::is_proved(before, after);
+        if is_answered || (after.has_ended() && !before.has_ended()) {
+            self.tables.note_spent(&self.work.key);
+        }
+    }
+}

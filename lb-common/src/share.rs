@@ -1,0 +1,81 @@
+//! What each edge may have of the flow table, so that none fills it: the kernel would evict whoever was quiet for longest,
+//! wherever that is.
+
+/// A share of everything: no bound.
+pub const UNBOUNDED_PERCENT: u32 = 100;
+/// What clients in the network may have, all together: they are many behind one edge.
+pub const UPLINK_PERCENT: u32 = 90;
+/// A walk over the flows that is older than this has no say: nobody may be looking after them.
+pub const WALK_SECS: u64 = 600;
+
+/// Free elements that a CPU may hold for itself, while another one finds none and evicts (`LOCAL_FREE_TARGET` in
+/// kernel/bpf/bpf_lru_list.c).
+pub const FREE_OF_A_CPU: u64 = 128;
+
+/// Entries that the table can hold before the kernel may evict some: it begins before the table is full. An eighth is
+/// allowed for what comes and goes between two looks.
+pub const fn usable(entries_max: u32, cpus: usize) -> u64 {
+    let entries_max = entries_max as u64;
+    let (most, behind) = (entries_max * 7 / 8, entries_max.saturating_sub(cpus as u64 * FREE_OF_A_CPU));
+    if most < behind { most } else { behind }
+}
+
+/// Entries in use of a flow table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Those of the edge that asks.
+    pub edge: u64,
+    /// Those of all edges.
+    pub all: u64,
+}
+
+impl Occupancy {
+    /// How many entries the edge may have: a share of what the others leave. So a part always stays free, however many
+    /// edges take all they may.
+    #[inline(always)]
+    pub const fn limit(self, usable: u64, percent: u32) -> u64 {
+        let others = self.all.saturating_sub(self.edge);
+        usable.saturating_sub(others) * percent as u64 / 100
+    }
+
+    /// Whether the edge may have one more flow, which is two entries.
+    #[inline(always)]
+    pub const fn has_room(self, usable: u64, percent: u32) -> bool {
+        percent >= UNBOUNDED_PERCENT || self.edge + 2 <= self.limit(usable, percent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_evict_when_the_table_is_nearly_full() {
+        for (entries_max, cpus, expected) in
+            [(8_000, 2, 7_000), (8_000, 8, 6_976), (262_144, 64, 229_376), (262_144, 512, 196_608), (8_192, 64, 0)]
+        {
+            assert_eq!(usable(entries_max, cpus), expected, "{entries_max} entries, {cpus} CPUs");
+        }
+    }
+
+    /// All that ask take all they may: the sum stays below what the table holds, and the last one finds room.
+    #[test]
+    fn some_is_always_left() {
+        for percent in [25, 50, UPLINK_PERCENT] {
+            let (usable, mut edges) = (229_376, [0_u64; 40]);
+            for _ in 0..2_000 {
+                for index in 0..edges.len() {
+                    while (Occupancy { edge: edges[index], all: edges.iter().sum() }).has_room(usable, percent) {
+                        edges[index] += 2;
+                    }
+                }
+            }
+            let all: u64 = edges.iter().sum();
+            assert!(all < usable, "{percent} %: {all}");
+            assert!(Occupancy { edge: 0, all }.has_room(usable, percent), "{percent} %: {all} of {usable}");
+            let alone = Occupancy { edge: 0, all: 0 }.limit(usable, percent);
+            assert_eq!(alone, usable * u64::from(percent) / 100);
+        }
+        assert!(Occupancy { edge: 10, all: 10 }.has_room(0, UNBOUNDED_PERCENT), "the kernel evicts");
+    }
+}
