@@ -28,6 +28,17 @@ static REJECTS_PER_SEC: Global<u64> = Global::new(1_000);
 #[unsafe(no_mangle)]
 static REPAIRS_EVICTED_FLOWS: Global<u64> = Global::new(0);
 
+/// Whether flows are also looked for in the tables that these replace: not 0. Frozen as well, and 0 but for the moment in
+/// which programs are exchanged.
+#[unsafe(no_mangle)]
+static LOOKS_BACK: Global<u64> = Global::new(0);
+
+/// [`LOOKS_BACK`].
+#[inline(always)]
+pub fn looks_back() -> bool {
+    LOOKS_BACK.load() != 0
+}
+
 /// What a pod may have of the flow table that others leave, in percent; frozen as well.
 #[unsafe(no_mangle)]
 static POD_FLOWS_PERCENT: Global<u64> = Global::new(100);

@@ -100,6 +100,12 @@ static flows4: Flows<V4> = LruHashMap::new();
 #[btf_map]
 static flows6: Flows<V6> = LruHashMap::new();
 
+/// The flow tables of another size that programs use which are about to be replaced: looked at where `looks_back` says so.
+#[btf_map]
+static previous4: Flows<V4> = LruHashMap::new();
+#[btf_map]
+static previous6: Flows<V6> = LruHashMap::new();
+
 /// Where the first fragments of datagrams went.
 #[btf_map]
 static fragments4: Fragments<V4> = LruHashMap::new();
@@ -191,6 +197,7 @@ pub trait FamilyMaps: Unreachable {
     fn source_ranges() -> &'static SourceRanges<Self>;
     fn affinity() -> &'static Affinities<Self>;
     fn flows() -> &'static Flows<Self>;
+    fn previous() -> &'static Flows<Self>;
     fn fragments() -> &'static Fragments<Self>;
     fn spent() -> &'static Spent<Self>;
     fn embryos() -> &'static PerCpuArray<EmbryoBudget, 1>;
@@ -199,7 +206,7 @@ pub trait FamilyMaps: Unreachable {
 }
 
 macro_rules! family_maps {
-    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $addresses:ident, $source_ranges:ident, $affinity:ident, $flows:ident, $fragments:ident, $spent:ident, $embryos:ident, $ring:ident, $work:ident) => {
+    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $addresses:ident, $source_ranges:ident, $affinity:ident, $flows:ident, $previous:ident, $fragments:ident, $spent:ident, $embryos:ident, $ring:ident, $work:ident) => {
         impl FamilyMaps for $addr {
             #[inline(always)]
             fn frontends() -> &'static Frontends<Self> {
@@ -234,6 +241,10 @@ macro_rules! family_maps {
                 &$flows
             }
             #[inline(always)]
+            fn previous() -> &'static Flows<Self> {
+                &$previous
+            }
+            #[inline(always)]
             fn fragments() -> &'static Fragments<Self> {
                 &$fragments
             }
@@ -256,5 +267,5 @@ macro_rules! family_maps {
         }
     };
 }
-family_maps!(V4: frontends4, pools4, members4, endpoints4, addresses4, source_ranges4, affinity4, flows4, fragments4, spent4, embryos4, embryo_ring4, work4);
-family_maps!(V6: frontends6, pools6, members6, endpoints6, addresses6, source_ranges6, affinity6, flows6, fragments6, spent6, embryos6, embryo_ring6, work6);
+family_maps!(V4: frontends4, pools4, members4, endpoints4, addresses4, source_ranges4, affinity4, flows4, previous4, fragments4, spent4, embryos4, embryo_ring4, work4);
+family_maps!(V6: frontends6, pools6, members6, endpoints6, addresses6, source_ranges6, affinity6, flows6, previous6, fragments6, spent6, embryos6, embryo_ring6, work6);

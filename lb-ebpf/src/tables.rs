@@ -14,7 +14,7 @@ use lb_common::table::{
     edge_index, spent_ring,
 };
 
-use crate::env::{Kernel, embryos_max};
+use crate::env::{Kernel, embryos_max, looks_back};
 use crate::maps::{self, FamilyMaps, Source};
 use crate::skb::{Skb, copy_words};
 
@@ -250,11 +250,17 @@ impl<A: FamilyMaps> Tables<A> for Maps {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey<A>) -> Option<FlowElement<A>> {
-        A::flows().get_ptr_mut(key).map(FlowElement)
+        match A::flows().get_ptr_mut(key) {
+            None if looks_back() => A::previous().get_ptr_mut(key).map(FlowElement),
+            found => found.map(FlowElement),
+        }
     }
 
     #[inline(always)]
     fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Result<(), InsertError> {
+        if looks_back() && A::previous().get_ptr(key).is_some() {
+            return Err(InsertError::Exists);
+        }
         A::flows().insert(key, flow, BPF_NOEXIST).map_err(|error| match -error {
             EEXIST => InsertError::Exists,
             _ => InsertError::Refused,
@@ -265,6 +271,10 @@ impl<A: FamilyMaps> Tables<A> for Maps {
 
     #[inline(always)]
     fn remove_flow(&self, key: &FlowKey<A>) {
+        if looks_back() {
+            // Not there: the usual case.
+            let _ = A::previous().remove(key);
+        }
         // Not there: removed by another CPU, which is as good.
         if A::flows().remove(key).is_ok() {
             count_entry::<A>(key.edge, -1);

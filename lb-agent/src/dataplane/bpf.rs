@@ -27,7 +27,7 @@ pub struct BpfDataplane {
     settings: Settings,
     ebpf: Ebpf,
     maps: Maps,
-    /// Maps of another shape that the attached programs still use, until [`BpfDataplane::activate`].
+    /// Maps of another shape that the attached programs still use, and these look into, until [`BpfDataplane::activate`].
     replaced: Option<Maps>,
     /// Whether an earlier agent has written the maps.
     are_adopted: bool,
@@ -60,10 +60,11 @@ impl BpfDataplane {
         let directory = if is_adoptable { path.maps() } else { path.maps_next() };
         let create = |source| Error::Kernel { what: format!("creating {}", directory.display()), source };
         fs::create_dir_all(&directory).map_err(create)?;
-        let ebpf = object::load(&directory, settings, jiffies_per_sec)?;
+        let replaced = if !is_adoptable && is_same_layout { Some(Maps::open(&path.maps())?) } else { None };
+        let previous = replaced.as_ref().map(|_| path.maps());
+        let ebpf = object::load(&directory, settings, jiffies_per_sec, previous.as_deref())?;
         let maps = Maps::open(&directory)?;
         maps.set_owner(&Owner { netns_cookie, layout_version: LAYOUT_VERSION, jiffies_per_sec })?;
-        let replaced = if !is_adoptable && is_same_layout { Some(Maps::open(&path.maps())?) } else { None };
         let links = Links::adopt(path.links())?;
         let settings = settings.clone();
         let are_adopted = is_adoptable && !is_first;
@@ -73,27 +74,28 @@ impl BpfDataplane {
 
     /// Gives every attached hook the program of this version, over the maps of this version. Called once, after the
     /// first full state is in the tables: the maps that were in use go on until then.
+    ///
+    /// No flow is missed while maps of another size take over: the first programs that use them also look into those that
+    /// they replace, where programs that are still attached go on making flows. When all of these are gone, the flows are
+    /// copied, and programs that do not look back take their place.
     pub fn activate(&mut self) -> Result<(), Error> {
         if self.are_adopted {
             self.refresh_indexes()?;
         }
-        if let Some(replaced) = &self.replaced {
+        if self.replaced.is_some() {
             let edges = self.links.attached().into_iter().map(|attachment| attachment.ifindex);
             for edge in edges.chain([EDGE_UPLINK]) {
                 self.maps.expect_flows(edge)?;
             }
-            copy_flows(&self.maps, replaced)?;
         }
-        for attachment in self.links.attached() {
-            self.give_program(attachment)?;
-            let now_jiffies = self.now_jiffies()?;
-            self.maps.ages.adopted(attachment, now_jiffies)?;
-        }
-        if let Some(replaced) = self.replaced.take() {
-            // Flows that came into being between the first copy and the swap.
-            copy_flows(&self.maps, &replaced)?;
-        }
+        self.give_programs()?;
         let (next, current) = (self.path.maps_next(), self.path.maps());
+        if let Some(replaced) = &self.replaced {
+            copy_flows(&self.maps, replaced)?;
+            self.ebpf = object::load(&next, &self.settings, self.jiffies_per_sec, None)?;
+            self.give_programs()?;
+            self.replaced = None;
+        }
         if next.exists() {
             let names = object::map_names();
             for name in names {
@@ -102,6 +104,18 @@ impl BpfDataplane {
             }
             tell_left(&pins::remove_maps_but(&current, &names)?);
             pins::remove_maps(&next)?;
+        }
+        Ok(())
+    }
+
+    /// Gives every attached hook its program: who hears replies comes first, as no flow may be made that he does not know.
+    fn give_programs(&mut self) -> Result<(), Error> {
+        for hook in [Hook::Egress, Hook::Ingress] {
+            for attachment in self.links.attached().into_iter().filter(|attachment| attachment.hook == hook) {
+                self.give_program(attachment)?;
+                let now_jiffies = self.now_jiffies()?;
+                self.maps.ages.adopted(attachment, now_jiffies)?;
+            }
         }
         Ok(())
     }

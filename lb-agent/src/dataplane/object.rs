@@ -110,6 +110,9 @@ pub fn map_names() -> [&'static str; 30] {
 
 /// The rings of half-open flows; not pinned, for a new program notes anew.
 const RINGS: [&str; 2] = ["embryo_ring4", "embryo_ring6"];
+/// The flow tables of programs that are about to be replaced; those of nobody where there are none.
+const PREVIOUS: [(&str, &str); 2] = [("previous4", name::FLOWS4), ("previous6", name::FLOWS6)];
+const NOBODYS_ENTRIES: u32 = 1;
 /// The ring of parked fragments; not pinned either.
 const PARKED: &str = "parked";
 
@@ -141,8 +144,14 @@ pub fn is_adoptable(directory: &Path, sizes: &Sizes) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Loads all programs over the maps in `directory`; maps that are not pinned there are made and pinned.
-pub fn load(directory: &Path, settings: &Settings, jiffies_per_sec: u32) -> Result<Ebpf, Error> {
+/// Loads all programs over the maps in `directory`; maps that are not pinned there are made and pinned. Flows are looked for
+/// in those of `previous` as well, if there are any.
+pub fn load(
+    directory: &Path,
+    settings: &Settings,
+    jiffies_per_sec: u32,
+    previous: Option<&Path>,
+) -> Result<Ebpf, Error> {
     let jiffies = |secs: u32| u64::from(secs) * u64::from(jiffies_per_sec);
     let timeouts = &settings.timeouts;
     let globals = [
@@ -154,6 +163,7 @@ pub fn load(directory: &Path, settings: &Settings, jiffies_per_sec: u32) -> Resu
         ("REJECTS_PER_SEC", u64::from(settings.rejects_per_sec)),
         ("ADDRESS_WORDS", u64::from(address_words(&settings.sizes))),
         ("REPAIRS_EVICTED_FLOWS", u64::from(settings.repair == Repair::On)),
+        ("LOOKS_BACK", u64::from(previous.is_some())),
     ];
     let embryos_max = embryos_per_cpu(&settings.sizes)?;
     let bound = Bound::of(&settings.sizes, possible_cpus()?);
@@ -165,6 +175,12 @@ pub fn load(directory: &Path, settings: &Settings, jiffies_per_sec: u32) -> Resu
     }
     for (name, value) in globals.iter().chain(&shares) {
         loader.override_global(name, value, true);
+    }
+    for (name, flows) in PREVIOUS {
+        match previous {
+            Some(maps) => loader.map_pin_path(name, maps.join(flows)),
+            None => loader.map_max_entries(name, NOBODYS_ENTRIES),
+        };
     }
     let embryos = u64::from(embryos_max);
     loader.override_global("EMBRYOS_MAX", &embryos, true);
