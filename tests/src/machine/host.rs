@@ -1,6 +1,8 @@
 //! The packet path on the host, over ordinary maps. Obvious rather than fast.
 
+mod entry;
 mod fragments;
+mod in_memory;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -8,22 +10,20 @@ use std::collections::{BTreeMap, VecDeque};
 use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::{Addr, Family};
 use lb_common::flow::Timeouts;
-use lb_common::forward::{Client, Edge, Env, Event, FlowRef, InsertError, Tables as PathTables, Whose, Work};
-use lb_common::fragment::{PARKED_LEN_MAX, Parked};
-use lb_common::packet::{Addressee, Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
-use lb_common::parse::ETHERTYPE_IPV4;
+use lb_common::forward::{Client, Edge, Env, Event, InsertError, Tables as PathTables, Whose, Work};
+use lb_common::fragment::Parked;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
-use lb_common::sequence::Sequence;
 use lb_common::share::{Occupancy, UNBOUNDED_PERCENT};
 use lb_common::table::{
     Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EmbryoBudget, EndpointKey, Flow, FlowKey,
-    FlowState, Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Port, Scope, SourceRangeKey, Tuple,
+    Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Port, Scope, SourceRangeKey,
 };
-use lb_common::{checksum, verdict::Action};
+use lb_common::verdict::Action;
 
+use self::entry::Entry;
+use self::in_memory::InMemory;
 use super::{EDGE, Flows, Machine, Program, UNBRIDGED};
-use crate::packet::NODE_MAC;
 
 /// Flows that may be half open: as many as on a [`KernelMachine`](super::KernelMachine) of two CPUs, as seen from one.
 const EMBRYOS_MAX: usize = 2_048;
@@ -35,182 +35,6 @@ pub const ADDRESS_WORDS: u32 = 1 << 11;
 /// Ticks per second of the host machine's clock, which has run for a while, as a kernel's has.
 const TICKS_PER_SEC: u64 = 100;
 const STARTED_JIFFIES: u64 = 1_000_000;
-
-/// A packet in memory.
-struct InMemory {
-    bytes: Vec<u8>,
-    /// What the device is to finish (CHECKSUM_PARTIAL): where the sum starts, and where it goes.
-    offload: Option<(usize, usize)>,
-    /// What is to come to the same hook again.
-    again: Vec<Vec<u8>>,
-}
-
-impl InMemory {
-    /// As a local socket sends it: the L4 checksum holds the sum of the pseudo header only.
-    fn offload(mut self) -> Self {
-        let is_v4 = self.ethertype() == ETHERTYPE_IPV4;
-        let (addresses, start, proto) = if is_v4 {
-            (26..34, 14 + usize::from(self.bytes[14] & 15) * 4, self.bytes[23])
-        } else {
-            let skip = match self.bytes[20] {
-                0 | 43 | 60 => (usize::from(self.bytes[55]) + 1) * 8,
-                51 => (usize::from(self.bytes[55]) + 2) * 4,
-                _ => 0,
-            };
-            (22..54, 54 + skip, if skip > 0 { self.bytes[54] } else { self.bytes[20] })
-        };
-        let said_len = if is_v4 { 14 + self.be16(16) } else { 54 + self.be16(18) };
-        if said_len != self.bytes.len() {
-            // Cut short: no socket sends that.
-            return self;
-        }
-        let check = match proto {
-            6 => start + 16,
-            17 => start + 6,
-            _ => return self,
-        };
-        if is_v4 && self.be16(20) & 0x3fff != 0 {
-            // Fragments are summed before they are made (skb_checksum_help() in net/ipv4/ip_output.c).
-            return self;
-        }
-        if self.bytes.get(check..check + 2).is_none_or(|check| check == [0, 0]) {
-            return self;
-        }
-        let pseudo_len = u32::try_from(self.bytes.len() - start).expect("a short packet");
-        let seed = words(&self.bytes[addresses]) + words(&pseudo_len.to_be_bytes()) + words(&[0, proto]);
-        self.bytes[check..check + 2].copy_from_slice(&checksum::fold(seed).to_ne_bytes());
-        self.offload = Some((start, check));
-        self
-    }
-
-    /// Whom the frame is for.
-    fn mac(&self) -> [u8; 6] {
-        self.header(0).unwrap_or(NODE_MAC)
-    }
-
-    fn be16(&self, offset: usize) -> usize {
-        usize::from(u16::from_be_bytes([self.bytes[offset], self.bytes[offset + 1]]))
-    }
-
-    /// What the device puts on the wire.
-    fn finish(mut self) -> Vec<u8> {
-        if let Some((start, check)) = self.offload {
-            let sum = match !checksum::fold(words(&self.bytes[start..])) {
-                0 => 0xffff,
-                sum => sum,
-            };
-            self.bytes[check..check + 2].copy_from_slice(&sum.to_ne_bytes());
-        }
-        self.bytes
-    }
-}
-
-/// The unfolded sum of bytes; an odd one is followed by a zero (RFC 1071).
-fn words(bytes: &[u8]) -> u32 {
-    bytes.chunks(2).map(|pair| u32::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum()
-}
-
-impl Packet for InMemory {
-    fn ethertype(&self) -> u16 {
-        self.header::<[u8; 2]>(12).map_or(0, u16::from_be_bytes)
-    }
-
-    fn addressee(&self) -> Addressee {
-        match self.mac() {
-            NODE_MAC => Addressee::Interface,
-            [first, ..] if first & 1 == 1 => Addressee::Group,
-            _ => Addressee::Another,
-        }
-    }
-
-    fn forget_bounds(&self, offset: usize) -> usize {
-        offset
-    }
-
-    fn forget_number(&self, number: u64) -> u64 {
-        number
-    }
-
-    fn header<H: Header>(&self, offset: usize) -> Option<H> {
-        header_of_slice(&self.bytes, offset)
-    }
-
-    fn read_addresses<A: Addr>(&self, offset: usize, tuple: &mut Tuple<A>) -> Option<()> {
-        let bytes = self.bytes.get(offset..offset + 2 * size_of::<A>())?;
-        tuple.src = A::read_from_prefix(bytes).ok()?.0;
-        tuple.dst = A::read_from_suffix(bytes).ok()?.1;
-        Some(())
-    }
-
-    fn save(&self, offset: usize, to: &Cell<[u8; PARKED_LEN_MAX]>) -> Option<u32> {
-        let bytes = self.bytes.get(offset..)?;
-        let mut saved = [0; PARKED_LEN_MAX];
-        saved.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        to.set(saved);
-        u32::try_from(bytes.len()).ok()
-    }
-}
-
-impl PacketMut for InMemory {
-    fn pull(&mut self) -> bool {
-        false
-    }
-
-    fn write_addresses<A: Addr>(&mut self, offset: usize, tuple: &Tuple<A>) -> Result<(), Refused> {
-        let addresses = [tuple.src.as_bytes(), tuple.dst.as_bytes()].concat();
-        self.bytes.get_mut(offset..offset + addresses.len()).ok_or(Refused)?.copy_from_slice(&addresses);
-        Ok(())
-    }
-
-    fn write<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Refused> {
-        self.bytes.get_mut(offset..offset + N).ok_or(Refused)?.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn adjust_l4_checksum(&mut self, offset: usize, diff: u32, summed: Summed, zero: ZeroSum) -> Result<(), Refused> {
-        let check = u16::from_ne_bytes(self.header::<[u8; 2]>(offset).ok_or(Refused)?);
-        if check == 0 && zero == ZeroSum::Absent {
-            return Ok(());
-        }
-        // As inet_proto_csum_replace_by_diff() in net/core/utils.c: what is to be finished holds a sum, not its complement.
-        if self.offload.is_some() {
-            return match summed {
-                Summed::PseudoHeader(_) => self.write(offset, &(!checksum::adjust(!check, diff)).to_ne_bytes()),
-                Summed::Payload => Ok(()),
-            };
-        }
-        let check = match checksum::adjust(check, diff) {
-            0 if zero == ZeroSum::Absent => 0xffff,
-            check => check,
-        };
-        self.write(offset, &check.to_ne_bytes())
-    }
-
-    fn set_len(&mut self, len: u32) -> Result<(), Refused> {
-        if self.offload.is_some_and(|(_, check)| check + 2 > len as usize) {
-            return Err(Refused);
-        }
-        self.bytes.resize(len as usize, 0);
-        Ok(())
-    }
-
-    fn insert_after_ethernet<const N: usize>(&mut self) -> Result<(), Refused> {
-        self.bytes.splice(14..14, [0; N]);
-        self.offload = self.offload.map(|(start, check)| (start + N, check + N));
-        Ok(())
-    }
-
-    fn restore(&mut self, offset: usize, from: &Cell<[u8; PARKED_LEN_MAX]>, len: u32) -> Result<(), Refused> {
-        self.bytes.truncate(offset);
-        self.bytes.extend(&from.get()[..len as usize]);
-        Ok(())
-    }
-
-    fn send_again(&mut self, _: Direction) -> Result<(), Refused> {
-        self.again.push(self.bytes.clone());
-        Ok(())
-    }
-}
 
 /// Entries are leaked: one that the path holds outlives its removal, as in the kernel, and tests are short.
 type FlowTable<A> = RefCell<BTreeMap<FlowKey<A>, &'static RefCell<Flow<A>>>>;
@@ -369,50 +193,6 @@ impl HostMachine {
             requests.filter(|(key, flow)| key.tuple.sport != flow.borrow().to.sport).count()
         }
         drawn(&self.v4) + drawn(&self.v6)
-    }
-}
-
-/// A flow entry as the path holds it.
-pub struct Entry<A: 'static>(&'static RefCell<Flow<A>>);
-
-impl<A> Clone for Entry<A> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<A> Copy for Entry<A> {}
-
-impl<A: Addr> FlowRef<A> for Entry<A> {
-    fn read_to(self, to: &mut Tuple<A>) {
-        *to = self.0.borrow().to;
-    }
-    fn frontend(self) -> u32 {
-        self.0.borrow().frontend
-    }
-    fn pool(self) -> u32 {
-        self.0.borrow().pool
-    }
-    fn state(self) -> FlowState {
-        self.0.borrow().state
-    }
-    fn last_seen_jiffies(self) -> u64 {
-        self.0.borrow().last_seen_jiffies
-    }
-    fn touch(self, now_jiffies: u64) {
-        self.0.borrow_mut().last_seen_jiffies = now_jiffies;
-    }
-    fn set_state(self, state: FlowState) {
-        self.0.borrow_mut().state = state;
-    }
-    fn set_pool(self, pool: u32) {
-        self.0.borrow_mut().pool = pool;
-    }
-    fn sequence(self) -> Sequence {
-        self.0.borrow().sequence()
-    }
-    fn set_sequence(self, sequence: Sequence) {
-        self.0.borrow_mut().set_sequence(sequence);
     }
 }
 

@@ -1,0 +1,188 @@
+//! A packet in memory, as the packet path reads and changes it.
+
+use std::cell::Cell;
+
+use lb_common::addr::Addr;
+use lb_common::checksum;
+use lb_common::fragment::PARKED_LEN_MAX;
+use lb_common::packet::{Addressee, Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
+use lb_common::parse::ETHERTYPE_IPV4;
+use lb_common::table::{Direction, Tuple};
+
+use crate::packet::NODE_MAC;
+
+/// A packet in memory.
+pub struct InMemory {
+    pub bytes: Vec<u8>,
+    /// What the device is to finish (CHECKSUM_PARTIAL): where the sum starts, and where it goes.
+    pub offload: Option<(usize, usize)>,
+    /// What is to come to the same hook again.
+    pub again: Vec<Vec<u8>>,
+}
+
+impl InMemory {
+    /// As a local socket sends it: the L4 checksum holds the sum of the pseudo header only.
+    pub fn offload(mut self) -> Self {
+        let is_v4 = self.ethertype() == ETHERTYPE_IPV4;
+        let (addresses, start, proto) = if is_v4 {
+            (26..34, 14 + usize::from(self.bytes[14] & 15) * 4, self.bytes[23])
+        } else {
+            let skip = match self.bytes[20] {
+                0 | 43 | 60 => (usize::from(self.bytes[55]) + 1) * 8,
+                51 => (usize::from(self.bytes[55]) + 2) * 4,
+                _ => 0,
+            };
+            (22..54, 54 + skip, if skip > 0 { self.bytes[54] } else { self.bytes[20] })
+        };
+        let said_len = if is_v4 { 14 + self.be16(16) } else { 54 + self.be16(18) };
+        if said_len != self.bytes.len() {
+            // Cut short: no socket sends that.
+            return self;
+        }
+        let check = match proto {
+            6 => start + 16,
+            17 => start + 6,
+            _ => return self,
+        };
+        if is_v4 && self.be16(20) & 0x3fff != 0 {
+            // Fragments are summed before they are made (skb_checksum_help() in net/ipv4/ip_output.c).
+            return self;
+        }
+        if self.bytes.get(check..check + 2).is_none_or(|check| check == [0, 0]) {
+            return self;
+        }
+        let pseudo_len = u32::try_from(self.bytes.len() - start).expect("a short packet");
+        let seed = words(&self.bytes[addresses]) + words(&pseudo_len.to_be_bytes()) + words(&[0, proto]);
+        self.bytes[check..check + 2].copy_from_slice(&checksum::fold(seed).to_ne_bytes());
+        self.offload = Some((start, check));
+        self
+    }
+
+    /// Whom the frame is for.
+    pub fn mac(&self) -> [u8; 6] {
+        self.header(0).unwrap_or(NODE_MAC)
+    }
+
+    fn be16(&self, offset: usize) -> usize {
+        usize::from(u16::from_be_bytes([self.bytes[offset], self.bytes[offset + 1]]))
+    }
+
+    /// What the device puts on the wire.
+    pub fn finish(mut self) -> Vec<u8> {
+        if let Some((start, check)) = self.offload {
+            let sum = match !checksum::fold(words(&self.bytes[start..])) {
+                0 => 0xffff,
+                sum => sum,
+            };
+            self.bytes[check..check + 2].copy_from_slice(&sum.to_ne_bytes());
+        }
+        self.bytes
+    }
+}
+
+/// The unfolded sum of bytes; an odd one is followed by a zero (RFC 1071).
+fn words(bytes: &[u8]) -> u32 {
+    bytes.chunks(2).map(|pair| u32::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum()
+}
+
+impl Packet for InMemory {
+    fn ethertype(&self) -> u16 {
+        self.header::<[u8; 2]>(12).map_or(0, u16::from_be_bytes)
+    }
+
+    fn addressee(&self) -> Addressee {
+        match self.mac() {
+            NODE_MAC => Addressee::Interface,
+            [first, ..] if first & 1 == 1 => Addressee::Group,
+            _ => Addressee::Another,
+        }
+    }
+
+    fn forget_bounds(&self, offset: usize) -> usize {
+        offset
+    }
+
+    fn forget_number(&self, number: u64) -> u64 {
+        number
+    }
+
+    fn header<H: Header>(&self, offset: usize) -> Option<H> {
+        header_of_slice(&self.bytes, offset)
+    }
+
+    fn read_addresses<A: Addr>(&self, offset: usize, tuple: &mut Tuple<A>) -> Option<()> {
+        let bytes = self.bytes.get(offset..offset + 2 * size_of::<A>())?;
+        tuple.src = A::read_from_prefix(bytes).ok()?.0;
+        tuple.dst = A::read_from_suffix(bytes).ok()?.1;
+        Some(())
+    }
+
+    fn save(&self, offset: usize, to: &Cell<[u8; PARKED_LEN_MAX]>) -> Option<u32> {
+        let bytes = self.bytes.get(offset..)?;
+        let mut saved = [0; PARKED_LEN_MAX];
+        saved.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        to.set(saved);
+        u32::try_from(bytes.len()).ok()
+    }
+}
+
+impl PacketMut for InMemory {
+    fn pull(&mut self) -> bool {
+        false
+    }
+
+    fn write_addresses<A: Addr>(&mut self, offset: usize, tuple: &Tuple<A>) -> Result<(), Refused> {
+        let addresses = [tuple.src.as_bytes(), tuple.dst.as_bytes()].concat();
+        self.bytes.get_mut(offset..offset + addresses.len()).ok_or(Refused)?.copy_from_slice(&addresses);
+        Ok(())
+    }
+
+    fn write<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Refused> {
+        self.bytes.get_mut(offset..offset + N).ok_or(Refused)?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn adjust_l4_checksum(&mut self, offset: usize, diff: u32, summed: Summed, zero: ZeroSum) -> Result<(), Refused> {
+        let check = u16::from_ne_bytes(self.header::<[u8; 2]>(offset).ok_or(Refused)?);
+        if check == 0 && zero == ZeroSum::Absent {
+            return Ok(());
+        }
+        // As inet_proto_csum_replace_by_diff() in net/core/utils.c: what is to be finished holds a sum, not its complement.
+        if self.offload.is_some() {
+            return match summed {
+                Summed::PseudoHeader(_) => self.write(offset, &(!checksum::adjust(!check, diff)).to_ne_bytes()),
+                Summed::Payload => Ok(()),
+            };
+        }
+        let check = match checksum::adjust(check, diff) {
+            0 if zero == ZeroSum::Absent => 0xffff,
+            check => check,
+        };
+        self.write(offset, &check.to_ne_bytes())
+    }
+
+    fn set_len(&mut self, len: u32) -> Result<(), Refused> {
+        if self.offload.is_some_and(|(_, check)| check + 2 > len as usize) {
+            return Err(Refused);
+        }
+        self.bytes.resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn insert_after_ethernet<const N: usize>(&mut self) -> Result<(), Refused> {
+        self.bytes.splice(14..14, [0; N]);
+        self.offload = self.offload.map(|(start, check)| (start + N, check + N));
+        Ok(())
+    }
+
+    fn restore(&mut self, offset: usize, from: &Cell<[u8; PARKED_LEN_MAX]>, len: u32) -> Result<(), Refused> {
+        self.bytes.truncate(offset);
+        self.bytes.extend(&from.get()[..len as usize]);
+        Ok(())
+    }
+
+    fn send_again(&mut self, _: Direction) -> Result<(), Refused> {
+        self.again.push(self.bytes.clone());
+        Ok(())
+    }
+}
