@@ -131,7 +131,7 @@ fn what_the_kernel_has_no_room_for_waits_and_takes_nothing_from_others() {
 fn source_ranges_are_replaced_also_where_their_table_is_full() {
     let scene = Scene::with_flags(Setup::new("caprange"), &["--source-ranges-max", "4", "--namespace-share", "100"]);
     // A range that the pods are in, and one that nobody here is in.
-    let from = |length: u8, last: u8| vec![format!("0.0.0.0/{length}"), format!("192.0.{last}.0/{}", 24 + length)];
+    let from = |length: u8, last: u8| vec![format!("0.0.0.0/{length}"), format!("198.18.{last}.0/{}", 24 + length)];
     let serve = |name: &str, number: u8, pod: &str, length: u8| {
         let service = service(name, number).spec("loadBalancerSourceRanges", from(length, number).into());
         scene.manifests.write(name, &[service.object(), slice(&scene, &service, pod, TARGET, 0)]);
@@ -191,7 +191,7 @@ fn growth_is_refused_before_what_works_is_left_out() {
             service.spec("loadBalancerSourceRanges", json!(ranges))
         };
         // All pods are in the first one.
-        let young = restricted(aged(service("young", 1), 2024), &["10.0.0.0/8", "192.0.2.0/24"]);
+        let young = restricted(aged(service("young", 1), 2024), &["10.0.0.0/8", "198.18.0.0/24"]);
         scene.manifests.write("young", &[young.object(), slice(&scene, &young, "a", TARGET, 0)]);
         let old = restricted(aged(service("zz-old", 2), 2001), &["10.0.0.0/8"]);
         scene.manifests.write("old", &[old.object(), slice(&scene, &old, "b", TARGET, 0)]);
