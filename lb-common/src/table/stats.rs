@@ -117,7 +117,7 @@ impl EdgeFlows {
             Family::V6 => self.entries6,
         };
         // Below 0 where some went that were counted anew meanwhile.
-        if entries < 0 { 0 } else { entries as u64 }
+        if entries < 0 { 0 } else { entries.unsigned_abs() as u64 }
     }
 }
 
