@@ -62,7 +62,9 @@ fn a_guessed_reset_costs_an_idle_connection_nothing() {
         let forged = [0x04, 0x14].map(|flags| raw::segment(backend, client, flags, 12_345));
         raw::send(&scene.lab.pod("b").netns, client.ip(), &forged);
     }
-    broken.into_iter().for_each(|held| held.abort().expect("it can be broken off"));
+    for held in broken {
+        held.abort().expect("it can be broken off");
+    }
     until_true("the connections that were broken off are gone", || known(&scene, "tcp", 80) <= open.len());
     std::thread::sleep(Duration::from_secs(4));
     for held in &mut open {
