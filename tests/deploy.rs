@@ -116,7 +116,7 @@ fn the_patch_names_the_profile() {
     let profile: Value = serde_json::from_slice(&fs::read(profile).expect("it is there")).expect("JSON");
     assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
     let names =
-        || profile["syscalls"].as_array().into_iter().flatten().flat_map(|rule| rule["names"].as_array().cloned());
+        || profile["syscalls"].as_array().into_iter().flatten().filter_map(|rule| rule["names"].as_array().cloned());
     let names: BTreeSet<String> = names().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect();
     assert!(names.contains("bpf") && names.contains("execve"), "{names:?}");
     // What leads out of a container, or into other processes.

@@ -119,7 +119,7 @@ fn frames_for_a_bridge_are_for_the_node(scene: &mut Scene<'_>) {
 fn goes_to(answer: &crate::packet::Answer) -> End {
     match answer {
         crate::packet::Answer::Transport { to, .. } => *to,
-        other => panic!("{other:?} has no ports"),
+        other @ crate::packet::Answer::Icmp { .. } => panic!("{other:?} has no ports"),
     }
 }
 

@@ -8,18 +8,21 @@ use super::judge::{Outcome, Reach, Seen};
 use super::rule::Rule;
 use super::wire::{Part, Quoted, Wire};
 
+/// One of ICMPv6 is between neighbours, and quotes elsewhere.
+fn is_redirect(wire: &Wire) -> bool {
+    wire.is_v4() && wire.icmp_type() == 5
+}
+
+fn is_error(wire: &Wire) -> bool {
+    if wire.is_v4() { matches!(wire.icmp_type(), 3 | 4 | 11 | 12) } else { (1..=4).contains(&wire.icmp_type()) }
+}
+
 impl Reference {
     /// An ICMP message.
     pub(super) fn message(&mut self, (seen, reach): (Seen, Reach), mut wire: Wire) -> Outcome {
         let untouched = (Action::Next, wire.bytes().to_vec());
-        // One of ICMPv6 is between neighbours, and quotes elsewhere.
-        let is_redirect = wire.is_v4() && wire.icmp_type() == 5;
-        let is_error = if wire.is_v4() {
-            matches!(wire.icmp_type(), 3 | 4 | 11 | 12)
-        } else {
-            (1..=4).contains(&wire.icmp_type())
-        };
-        if !is_error && !is_redirect {
+        let is_redirect = is_redirect(&wire);
+        if !is_error(&wire) && !is_redirect {
             self.hits.hit(Rule::MessageNoError);
             return untouched;
         }
