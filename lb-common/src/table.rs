@@ -93,6 +93,9 @@ pub mod name {
     pub const EDGE_AGES: &str = "edge_ages";
     pub const EDGE_FLOWS: &str = "edge_flows";
     pub const FLOW_TOTALS: &str = "flow_totals";
+    pub const SPENT4: &str = "spent4";
+    pub const SPENT6: &str = "spent6";
+    pub const SPENT_RINGS: &str = "spent_rings";
     pub const FRONTEND_AGES: &str = "frontend_ages";
     pub const EVICTIONS: &str = "evictions";
     pub const REJECT_BUCKETS: &str = "reject_buckets";
@@ -143,6 +146,7 @@ mod tests {
             size_of::<Port>(),
             size_of::<EdgeFlows>(),
             size_of::<FlowTotals>(),
+            size_of::<SpentRing>(),
             size_of::<EdgeAge>(),
             size_of::<FrontendAge>(),
             size_of::<Evictions>(),
@@ -155,7 +159,7 @@ mod tests {
                 8,
                 [
                     8, 20, 12, 8, 40, 12, 24, 12, 24, 4, 8, 20, 4, 8, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 20, 44,
-                    24, 48, 24, 16, 40, 16, 16, 8, 16, 8, 8, 8, 8, 16
+                    24, 48, 24, 16, 40, 16, 16, 8, 16, 16, 8, 8, 8, 8, 16
                 ]
             )
         );

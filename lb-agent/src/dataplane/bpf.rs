@@ -15,7 +15,7 @@ use super::garbage::{self, Garbage, Walk};
 use super::links::{Ahead, Attached, Attachment, Link, Links};
 use super::maps::{FamilyMaps, Maps};
 use super::pins::{self, PinPath, dump};
-use super::shares::Bound;
+use super::shares::{Bound, EdgeCounts};
 use super::sys::{self, Hook};
 use super::{Dataplane, Error, Op, Settings, Tables, object};
 
@@ -91,7 +91,11 @@ impl BpfDataplane {
         self.give_programs()?;
         let (next, current) = (self.path.maps_next(), self.path.maps());
         if let Some(replaced) = &self.replaced {
-            copy_flows(&self.maps, replaced)?;
+            let bound = Bound::of(&self.settings.sizes, self.maps.cpus);
+            let counts = copy_flows(&self.maps, replaced, bound)?;
+            let walked_jiffies = sys::estimate_jiffies(self.jiffies_per_sec)
+                .map_err(|source| Error::Kernel { what: "asking for the time".into(), source })?;
+            self.maps.shares.recount(&counts, walked_jiffies)?;
             self.ebpf = object::load(&next, &self.settings, self.jiffies_per_sec, None)?;
             self.give_programs()?;
             self.replaced = None;
@@ -262,9 +266,11 @@ fn tell_left(removed: &pins::Removed) {
     }
 }
 
-fn copy_flows(to: &Maps, from: &Maps) -> Result<(), Error> {
-    to.v4.adopt_flows(&from.v4)?;
-    to.v6.adopt_flows(&from.v6)
+fn copy_flows(to: &Maps, from: &Maps, bound: Bound) -> Result<EdgeCounts, Error> {
+    let mut counts = EdgeCounts::default();
+    to.v4.adopt_flows(&from.v4, bound, &mut counts)?;
+    to.v6.adopt_flows(&from.v6, bound, &mut counts)?;
+    Ok(counts)
 }
 
 impl Dataplane for BpfDataplane {

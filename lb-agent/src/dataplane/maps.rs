@@ -1,5 +1,6 @@
 //! The maps as typed tables: rows in, rows out, errors that name map, row and setting.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -7,6 +8,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use lb_common::addr::Addr;
+use lb_common::flow::is_dispensable;
 use lb_common::sequence::Sequence;
 use lb_common::table::{
     Affinity, AffinityKey, Counter, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
@@ -19,7 +21,7 @@ use super::addresses::AddressSet;
 use super::ages::Ages;
 use super::pools::PoolArray;
 use super::scopes::ScopeArray;
-use super::shares::{Shares, surplus};
+use super::shares::{Bound, EdgeCounts, Shares, surplus};
 use super::sys::{self, BPF_F_LOCK, BatchError, Cursor};
 use super::threads::{self, THREADS};
 use super::{Error, FamilyOp, FamilyTables};
@@ -231,11 +233,24 @@ impl<A: Addr> FamilyMaps<A> {
         Ok(keys.len() / 2)
     }
 
-    /// Copies flows that `self` does not have yet out of another table of the same layout.
-    pub fn adopt_flows(&self, from: &Self) -> Result<(), Error> {
+    /// Copies flows that `self` does not have yet out of another table of the same layout. Where they do not fit, what has
+    /// ended and what was quiet for longest stays behind. `counts` takes in what is there then.
+    pub fn adopt_flows(&self, from: &Self, bound: Bound, counts: &mut EdgeCounts) -> Result<(), Error> {
         let known: BTreeSet<_> = self.flows.dump()?.into_iter().map(|(key, _)| key).collect();
         let mut rows = from.flows.dump()?;
         rows.retain(|(key, _)| !known.contains(key));
+        for edge in known.iter().chain(rows.iter().map(|(key, _)| key)).map(|key| key.edge) {
+            counts.add(edge, A::FAMILY);
+        }
+        let crowded = bound.crowded(counts, A::FAMILY);
+        let left: BTreeSet<_> = surplus(&rows, &crowded).into_iter().collect();
+        counts.subtract(&crowded, A::FAMILY);
+        rows.retain(|(key, _)| !left.contains(key));
+        // Open ones first, so that those are behind the end that may go.
+        rows.sort_by_key(|(_, flow)| (is_dispensable(flow.state), Reverse(flow.last_seen_jiffies)));
+        // Where CPUs may keep most elements for themselves, half of them are worth trying.
+        let room = bound.usable().max(u64::from(self.flows.max_entries()?) / 2);
+        rows.truncate(usize::try_from(room).unwrap_or(usize::MAX).saturating_sub(known.len()));
         // The pools of the other tables: a packet that may open a flow asks whether the backend is still a member. What a
         // flow has heard is old when the programs go on with it.
         for (_, flow) in &mut rows {

@@ -14,8 +14,8 @@ use aya_obj::generated::bpf_map_type::{
 use lb_common::table::{
     AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Endpoint, EndpointKey,
     Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats,
-    Member, MemberKey, Owner, POOL_ELEMENTS_MAX, PoolElement, Port, RejectBucket, Scopes, SourceRange, SourceRangeKey,
-    name,
+    Member, MemberKey, Owner, POOL_ELEMENTS_MAX, PoolElement, Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes,
+    SourceRange, SourceRangeKey, SpentRing, name,
 };
 
 use super::addresses::address_words;
@@ -59,7 +59,7 @@ pub const fn pool_elements(sizes: &Sizes) -> u32 {
 }
 
 /// Every pinned map with the shape that this version wants.
-fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 30] {
+fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 33] {
     type V4 = [u8; 4];
     type V6 = [u8; 16];
     let (hash, lru) = (BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32);
@@ -94,6 +94,9 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 30] {
         (name::EDGES, shape::<u32, EdgeState>(array, EDGES_MAX, 0)),
         (name::PORTS, shape::<u32, Port>(array, EDGES_MAX, 0)),
         (name::EDGE_FLOWS, shape::<u32, EdgeFlows>(array, EDGES_MAX, BPF_F_MMAPABLE)),
+        (name::SPENT4, shape::<u32, FlowKey<V4>>(array, SPENT_RINGS * SPENT_RING_LEN, 0)),
+        (name::SPENT6, shape::<u32, FlowKey<V6>>(array, SPENT_RINGS * SPENT_RING_LEN, 0)),
+        (name::SPENT_RINGS, shape::<u32, SpentRing>(array, SPENT_RINGS, 0)),
         (name::FLOW_TOTALS, shape::<u32, FlowTotals>(array, 1, BPF_F_MMAPABLE)),
         (name::EDGE_AGES, shape::<u32, EdgeAge>(array, EDGES_MAX, 0)),
         (name::FRONTEND_AGES, shape::<u32, FrontendAge>(array, scopes_max(sizes), 0)),
@@ -104,7 +107,7 @@ fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 30] {
 }
 
 /// The names of all pinned maps.
-pub fn map_names() -> [&'static str; 30] {
+pub fn map_names() -> [&'static str; 33] {
     wanted(&Sizes::default()).map(|(name, _)| name)
 }
 

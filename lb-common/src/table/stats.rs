@@ -57,7 +57,7 @@ table_type! {
         pub walked_jiffies: u64,
     }
 
-    /// Value of `spent_rings` (not pinned): where the ring of an edge's flows that may go begins and ends, by family.
+    /// Value of `spent_rings`: where the ring of an edge's flows that may go begins and ends, by family.
     pub struct SpentRing {
         pub noted: [u32; 2],
         pub taken: [u32; 2],
