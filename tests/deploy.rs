@@ -145,7 +145,12 @@ fn pods_run_on_linux_nodes_with_memory_to_live_on() {
     let mib = |list: Option<std::collections::BTreeMap<String, _>>| {
         let quantity: k8s_openapi::apimachinery::pkg::api::resource::Quantity =
             list.expect("given").remove("memory").expect("memory");
-        quantity.0.strip_suffix("Mi").and_then(|mib| mib.parse::<u32>().ok()).expect("in Mi")
+        let (number, unit_mib) = match quantity.0.split_at(quantity.0.len().saturating_sub(2)) {
+            (number, "Mi") => (number, 1),
+            (number, "Gi") => (number, 1024),
+            other => panic!("{other:?} is neither in Mi nor in Gi"),
+        };
+        unit_mib * number.parse::<u32>().expect("a whole number")
     };
     let (requests, limits) = (mib(resources.requests), mib(resources.limits));
     // Measured with 10,000 Services on 2 processors, where each further one has counters of its own; see the README there.

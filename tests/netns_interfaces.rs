@@ -113,7 +113,8 @@ fn a_port_that_leaves_its_bridge_is_still_there() {
 
 #[test]
 fn the_default_route_makes_an_uplink_in_both_families() {
-    for (family, address, gateway) in [("v4", "192.0.2.1/24", "192.0.2.254"), ("v6", "2001:db8::1/64", "2001:db8::ff")]
+    // A prefix of its own would make it one without a default route.
+    for (family, address, gateway) in [("v4", "192.0.2.1/32", "192.0.2.254"), ("v6", "2001:db8::1/128", "2001:db8::ff")]
     {
         with_node(&format!("ifroute{family}"), |node, outside, mut watched| {
             node.ip(&[
@@ -123,7 +124,7 @@ fn the_default_route_makes_an_uplink_in_both_families() {
             ]);
             outside.ip(&["link set eth0 up"]);
             watched.follow_class(Class::Workload, &["up0"]);
-            node.ip(&[format!("route add default via {gateway}")]);
+            node.ip(&[format!("route add default via {gateway} dev up0 onlink")]);
             watched.follow_class(Class::Uplink, &["up0"]);
             node.ip(&[format!("route del default via {gateway}")]);
             watched.follow_class(Class::Workload, &["up0"]);

@@ -30,8 +30,9 @@ pub struct Occupancy {
 }
 
 impl Occupancy {
-    /// How many entries the edge may have: a share of what the others leave. So a part always stays free, however many
-    /// edges take all they may.
+    /// How many entries the edge may have: a share of what the others leave. The first of many may have taken more, for it
+    /// came when little was in use; the agent's next walk cuts it to this. So a part stays free, however many edges take all
+    /// they may.
     #[inline(always)]
     pub const fn limit(self, usable: u64, percent: u32) -> u64 {
         let others = self.all.saturating_sub(self.edge);
@@ -58,13 +59,16 @@ mod tests {
         }
     }
 
-    /// All that ask take all they may: the sum stays below what the table holds, and the last one finds room.
+    /// All that ask take all they may, and walks cut those that have more by now: the sum stays below what the table holds,
+    /// and one more finds room.
     #[test]
     fn some_is_always_left() {
         for percent in [25, 50, UPLINK_PERCENT] {
             let (usable, mut edges) = (229_376, [0_u64; 40]);
             for _ in 0..2_000 {
                 for index in 0..edges.len() {
+                    let walked = Occupancy { edge: edges[index], all: edges.iter().sum() }.limit(usable, percent);
+                    edges[index] = edges[index].min(walked);
                     while (Occupancy { edge: edges[index], all: edges.iter().sum() }).has_room(usable, percent) {
                         edges[index] += 2;
                     }

@@ -139,9 +139,15 @@ fn a_pod_that_opens_many_connections_harms_itself_only() {
             Err(other) => panic!("{number}: {other:?}"),
         }
     }
-    assert!((500..2_000).contains(&kept.len()), "{} connections", kept.len());
+    // Walks take quiet flows of its own from it, so it may go on for long; it never has more than half of what others leave.
+    assert!(kept.len() >= 500, "{} connections", kept.len());
     for family in FAMILIES {
         assert_eq!(scene.dial().tcp(vip(family, 1, 80)).who(), Some("a"), "others are served");
+        assert!(
+            (400..=SHARE_FLOWS).contains(&flows_of(&scene, "b", family)),
+            "{} flows",
+            flows_of(&scene, "b", family)
+        );
     }
     for number in 0..4_000_u16 {
         let to = vip(FAMILIES[usize::from(number % 2)], 1, 80);
@@ -150,10 +156,26 @@ fn a_pod_that_opens_many_connections_harms_itself_only() {
     for held in &mut idle {
         held.echo("still here").expect("an idle connection of another pod");
     }
-    assert!(counted(&scene, "drop_edge_flows") > 0);
-    let warnings = scene.agent.says(&["show", "warnings"]);
+    for family in FAMILIES {
+        assert!(flows_of(&scene, "b", family) <= SHARE_FLOWS, "{} flows", flows_of(&scene, "b", family));
+    }
     let interface = &scene.lab.pod("b").interface;
-    assert!(warnings.contains(&format!("interface {interface} has its share")), "{warnings}");
+    let log = scene.agent.log();
+    assert!(log.contains(&format!("interface {interface} has its share")), "{log}");
+}
+
+/// Half of what 100 flows of another pod leave of 7/8 of a table of 4,096 entries, two a flow.
+const SHARE_FLOWS: usize = (4_096 * 7 / 8 - 200) / 2 / 2;
+
+/// How many flows a pod has in the table of a family.
+fn flows_of(scene: &Scene, pod: &str, family: Family) -> usize {
+    let rows: Value = serde_json::from_str(&scene.agent.says(&["show", "flows", "-o", "json"])).expect("JSON");
+    let address = scene.lab.pod(pod).address(family);
+    let is_of = |row: &&Value| {
+        let client: Option<SocketAddr> = row["client"].as_str().and_then(|client| client.parse().ok());
+        client.is_some_and(|client| client.ip() == address)
+    };
+    rows.as_array().expect("rows").iter().filter(is_of).count()
 }
 
 /// Packets of a counter.
