@@ -26,6 +26,12 @@ fn packet_cases_with_checksum_offload() {
     run_all(HostMachine::with_checksum_offload);
 }
 
+/// Tunnels have none: all is as on a link with one, but nothing stands in front of the network header.
+#[test]
+fn packet_cases_without_link_headers() {
+    run_all(HostMachine::without_link_headers);
+}
+
 /// A pod that has its share loses a connection that it has closed for a new one, and is refused without; where nobody looks
 /// after the table for long, nobody is.
 #[test]

@@ -134,7 +134,8 @@ impl Interfaces {
     pub fn wanted(&self, judged: &BTreeMap<u32, Judgement>) -> BTreeMap<u32, Link> {
         let class = |link: &LinkFacts| {
             let class = judged.get(&link.ifindex)?.class?;
-            Some((link.ifindex, Link { ifindex: link.ifindex, name: link.name.clone(), class }))
+            let Framing::Known(header) = link.framing else { return None };
+            Some((link.ifindex, Link { ifindex: link.ifindex, name: link.name.clone(), class, header }))
         };
         self.links.values().filter_map(class).collect()
     }

@@ -10,8 +10,8 @@ use crate::addr::{Addr, Family, Proto};
 use crate::flow::quiet_jiffies;
 use crate::forward::{Edge, Env, Tables, Whose, Work, whose};
 use crate::packet::PacketMut;
-use crate::parse::{ANY_PROTO, L3, Parse};
-use crate::rewrite::swap_macs;
+use crate::parse::{ANY_PROTO, Parse};
+use crate::rewrite::turn_round;
 use crate::table::{Counter, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
 use crate::verdict::{Action, Verdict};
 
@@ -277,8 +277,9 @@ fn readdress<A: Parse, T: Tables<A>>(packet: &mut impl PacketMut, fate: Fate, ta
             return Action::Drop;
         }
     }
-    let turned = if fate == Fate::SentBack { swap_macs(packet) } else { Ok(()) };
-    if turned.and_then(|()| A::write_addresses(packet, L3, &work.key.tuple, &work.to)).is_err() {
+    let turned = if fate == Fate::SentBack { turn_round(packet) } else { Ok(()) };
+    let l3 = packet.l3();
+    if turned.and_then(|()| A::write_addresses(packet, l3, &work.key.tuple, &work.to)).is_err() {
         tables.count(Counter::DropRewrite);
         return Action::Drop;
     }
@@ -306,7 +307,7 @@ fn park<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     if tables.swap(&place.ticket, ticket) != 0 {
         tables.count(Counter::DropParked);
     }
-    let Some(len) = packet.save(L3, &place.bytes) else {
+    let Some(len) = packet.save(packet.l3(), &place.bytes) else {
         place.ticket.set(0);
         return false;
     };
@@ -346,7 +347,7 @@ fn replay<A: Addr, T: Tables<A> + Fragments<A>>(packet: &mut impl PacketMut, tic
             break;
         }
         let previous = place.previous.get();
-        let restored = packet.restore(L3, &place.bytes, place.len.get());
+        let restored = packet.restore(packet.l3(), &place.bytes, place.len.get());
         if !tables.swap_if(&place.ticket, ticket, 0) {
             // Another one was parked here while this one was copied.
             break;

@@ -11,8 +11,8 @@ use crate::addr::{Addr, Family, Proto};
 use crate::checksum;
 use crate::forward::{Client, Edge, FlowRef as _, Tables, Whose, Work, is_heard, whose};
 use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
-use crate::parse::{L3, Network, Parse};
-use crate::rewrite::swap_macs;
+use crate::parse::{Network, Parse};
+use crate::rewrite::turn_round;
 use crate::table::{Counter, Direction, FlowKey, Tuple};
 use crate::verdict::Action;
 
@@ -71,7 +71,7 @@ pub fn message<A: Parse, T: Tables<A>>(
         return Action::Drop;
     }
     tables.count(Counter::IcmpTranslated);
-    let done = translate(packet, l4, inner_l4, work).and_then(|()| if is_own { swap_macs(packet) } else { Ok(()) });
+    let done = translate(packet, l4, inner_l4, work).and_then(|()| if is_own { turn_round(packet) } else { Ok(()) });
     if done.is_err() {
         tables.count(Counter::DropRewrite);
         return Action::Drop;
@@ -156,13 +156,14 @@ fn translate<A: Parse>(
     let ([s0, s1], [d0, d1]) = (inner.sport.to_be_bytes(), inner.dport.to_be_bytes());
     packet.write(inner_l4, &[s0, s1, d0, d1])?;
     A::write_addresses(packet, l4 + HEADER_LEN, known, inner)?;
-    if matches!(A::network(packet, L3, before), Network::Other | Network::Short(_)) {
+    let l3 = packet.l3();
+    if matches!(A::network(packet, l3, before), Network::Other | Network::Short(_)) {
         return Err(Refused);
     }
     after.dst = to.dst;
     // An error by the other end itself seems to come from whom its reader dialled; one by a router stays the router's.
     after.src = if before.src == known.src { to.src } else { before.src };
-    A::write_addresses(packet, L3, before, after)?;
+    A::write_addresses(packet, l3, before, after)?;
     adjust_checksums(packet, l4, [&*known, &*inner], [&*before, &*after])
 }
 

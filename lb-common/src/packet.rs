@@ -42,10 +42,22 @@ pub enum Addressee {
     Another,
 }
 
-/// Bytes to look at. The first byte is the first of the Ethernet header.
+/// The length of an untagged Ethernet header.
+pub const ETHERNET_LEN: usize = size_of::<EthHdr>();
+
+/// Bytes to look at. The first byte is the first of the link header, or of the network header where a link has none.
 pub trait Packet {
-    /// The EtherType of what follows the Ethernet header, in host order; a tag that the device took off does not count.
+    /// The length of the link header: [`ETHERNET_LEN`], or 0. Known when a program is compiled, and never asked of a packet.
+    const LINK_LEN: usize;
+
+    /// The EtherType of what follows the link header, in host order; a tag that the device took off does not count.
     fn ethertype(&self) -> u16;
+
+    /// Offset of the network header.
+    #[inline(always)]
+    fn l3(&self) -> usize {
+        Self::LINK_LEN
+    }
 
     fn addressee(&self) -> Addressee;
 
@@ -110,8 +122,8 @@ pub trait PacketMut: Packet {
     /// Cuts or grows the packet to `len` bytes.
     fn set_len(&mut self, len: u32) -> Result<(), Refused>;
 
-    /// Makes room of `N` bytes between the Ethernet header and what follows it.
-    fn insert_after_ethernet<const N: usize>(&mut self) -> Result<(), Refused>;
+    /// Makes room of `N` bytes in front of the network header, behind the link header.
+    fn insert_before_network<const N: usize>(&mut self) -> Result<(), Refused>;
 
     /// Puts what was [saved](Packet::save) in the place of everything from `offset` on.
     fn restore(&mut self, offset: usize, from: &Cell<[u8; PARKED_LEN_MAX]>, len: u32) -> Result<(), Refused>;

@@ -12,8 +12,6 @@ use crate::table::Tuple;
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// Offset of the network header: an untagged Ethernet header.
-pub const L3: usize = 14;
 
 /// Extension headers that are walked before the transport header is given up; RFC 8200 section 4.1 lists five in the
 /// recommended order, with one of them twice.
@@ -182,7 +180,7 @@ pub trait Parse: Addr {
     /// Reads the network and transport headers; where there are ports, addresses and ports go to `tuple`.
     #[inline(always)]
     fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed {
-        match Self::network(packet, L3, tuple) {
+        match Self::network(packet, packet.l3(), tuple) {
             Network::Carries { number, l4, first_of } => {
                 let (l4, first_of) = (packet.forget_bounds(l4), first_of.forgotten(packet));
                 if number == Self::ICMP && first_of == FirstOf::NONE {

@@ -7,7 +7,7 @@ use crate::icmp::message;
 use crate::packet::{Addressee, Packet, PacketMut};
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FirstOf, Headers, Parse, Parsed};
 use crate::reject::{Unreachable, port_unreachable};
-use crate::rewrite::{swap_macs, translate};
+use crate::rewrite::{translate, turn_round};
 use crate::table::{Counter, Direction, Tuple};
 use crate::verdict::{Action, Verdict};
 
@@ -142,7 +142,7 @@ fn perform<A: Unreachable, T: Tables<A>, E: Env + Limits>(
         Verdict::Pass => return Action::Next,
         Verdict::Translate => (translate(packet, headers, from, work.to()), Action::Next),
         Verdict::Hairpin => {
-            (swap_macs(packet).and_then(|()| translate(packet, headers, from, work.to())), Action::SendBack)
+            (turn_round(packet).and_then(|()| translate(packet, headers, from, work.to())), Action::SendBack)
         }
         Verdict::Reject => {
             if !env.may_reject(work.key.edge) {

@@ -12,8 +12,8 @@ use network_types::udp::UdpHdr;
 use crate::addr::{Addr, Proto};
 use crate::checksum;
 use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
-use crate::parse::{Headers, L3, Parse};
-use crate::rewrite::swap_macs;
+use crate::parse::{Headers, Parse};
+use crate::rewrite::turn_round;
 use crate::table::{RejectBucket, Tuple};
 use crate::work::Work;
 
@@ -52,8 +52,9 @@ pub fn port_unreachable<A: Unreachable>(
     let (transport_len, transport_sum) = quoted_transport(packet, headers)?;
     let end = headers.l4 + transport_len;
     packet.set_len(end as u32)?;
-    A::prepend(packet, &work.to, (end - L3) as u16, header_sum + transport_sum)?;
-    swap_macs(packet)
+    let quoted_len = (end - packet.l3()) as u16;
+    A::prepend(packet, &work.to, quoted_len, header_sum + transport_sum)?;
+    turn_round(packet)
 }
 
 /// Length and sum of the transport header as it will be quoted.
@@ -108,24 +109,24 @@ impl Unreachable for [u8; 4] {
         quoted_sum: u32,
     ) -> Result<(), Refused> {
         const LEN: usize = Ipv4Hdr::LEN + 8;
-        packet.insert_after_ethernet::<LEN>()?;
+        packet.insert_before_network::<LEN>()?;
         let [len0, len1] = (LEN as u16 + quoted_len).to_be_bytes();
         // Precedence "internetwork control" (0xc0), as the kernel's own errors; do not fragment.
         let mut header = [0x45, 0xc0, len0, len1, 0, 0, 0x40, 0, TTL, 1, 0, 0];
         let sum = checksum::sum(&header) + answer.src.sum() + answer.dst.sum();
         [header[10], header[11]] = (!checksum::fold(sum)).to_ne_bytes();
-        packet.write(L3, &header)?;
-        packet.write_addresses(L3 + offset_of!(Ipv4Hdr, src_addr), answer)?;
+        packet.write(packet.l3(), &header)?;
+        packet.write_addresses(packet.l3() + offset_of!(Ipv4Hdr, src_addr), answer)?;
         let mut icmp = [3, 3, 0, 0, 0, 0, 0, 0];
         [icmp[2], icmp[3]] = (!checksum::fold(checksum::sum(&icmp) + quoted_sum)).to_ne_bytes();
-        packet.write(L3 + Ipv4Hdr::LEN, &icmp)
+        packet.write(packet.l3() + Ipv4Hdr::LEN, &icmp)
     }
 }
 
 impl Unreachable for [u8; 16] {
     #[inline(always)]
     fn header_sum(packet: &impl Packet, l4: usize) -> Option<u32> {
-        sum_words(packet, L3, l4)
+        sum_words(packet, packet.l3(), l4)
     }
 
     #[inline(always)]
@@ -137,17 +138,17 @@ impl Unreachable for [u8; 16] {
     ) -> Result<(), Refused> {
         const IP_LEN: usize = size_of::<Ipv6Hdr>();
         const NEXT_ICMPV6: u8 = 58;
-        packet.insert_after_ethernet::<{ IP_LEN + 8 }>()?;
+        packet.insert_before_network::<{ IP_LEN + 8 }>()?;
         let payload_len = 8 + quoted_len;
         let [len0, len1] = payload_len.to_be_bytes();
-        packet.write(L3, &[0x60, 0, 0, 0, len0, len1, NEXT_ICMPV6, TTL])?;
-        packet.write_addresses(L3 + offset_of!(Ipv6Hdr, src_addr), answer)?;
+        packet.write(packet.l3(), &[0x60, 0, 0, 0, len0, len1, NEXT_ICMPV6, TTL])?;
+        packet.write_addresses(packet.l3() + offset_of!(Ipv6Hdr, src_addr), answer)?;
         let pseudo = answer.src.sum() + answer.dst.sum() + checksum::port_word(payload_len);
         let next = checksum::port_word(u16::from(NEXT_ICMPV6));
         let mut icmp = [1, 4, 0, 0, 0, 0, 0, 0];
         let sum = checksum::sum(&icmp) + pseudo + next + quoted_sum;
         [icmp[2], icmp[3]] = (!checksum::fold(sum)).to_ne_bytes();
-        packet.write(L3 + IP_LEN, &icmp)
+        packet.write(packet.l3() + IP_LEN, &icmp)
     }
 }
 

@@ -9,7 +9,7 @@ use network_types::udp::UdpHdr;
 use crate::addr::Proto;
 use crate::checksum;
 use crate::packet::{PacketMut, Refused, Summed, ZeroSum};
-use crate::parse::{Headers, L3, Parse};
+use crate::parse::{Headers, Parse};
 use crate::table::Tuple;
 
 /// Gives a packet with the tuple `from` the tuple `to`.
@@ -22,7 +22,8 @@ pub fn translate<A: Parse>(
     from: &Tuple<A>,
     to: &Tuple<A>,
 ) -> Result<(), Refused> {
-    A::write_addresses(packet, L3, from, to)?;
+    let l3 = packet.l3();
+    A::write_addresses(packet, l3, from, to)?;
     let (check, zero) = match headers.proto {
         Proto::TCP => (offset_of!(TcpHdr, check), ZeroSum::Valid),
         Proto::UDP => (offset_of!(UdpHdr, check), ZeroSum::Absent),
@@ -44,9 +45,12 @@ pub fn translate<A: Parse>(
     Ok(())
 }
 
-/// Turns the Ethernet header round, for a packet that goes back where it came from.
+/// Turns the Ethernet header round, for a packet that goes back where it came from. A link without one has two ends.
 #[inline(always)]
-pub fn swap_macs(packet: &mut impl PacketMut) -> Result<(), Refused> {
+pub fn turn_round<P: PacketMut>(packet: &mut P) -> Result<(), Refused> {
+    if P::LINK_LEN == 0 {
+        return Ok(());
+    }
     let ethernet = packet.header::<EthHdr>(0).ok_or(Refused)?;
     packet.write(offset_of!(EthHdr, dst_addr), &ethernet.src_addr)?;
     packet.write(offset_of!(EthHdr, src_addr), &ethernet.dst_addr)

@@ -16,7 +16,7 @@ use aya_ebpf::programs::TcContext;
 use lb_common::addr::Family;
 use lb_common::forward::{Client, Edge};
 use lb_common::garbage;
-use lb_common::parse::L3;
+use lb_common::packet::ETHERNET_LEN;
 use lb_common::path;
 use lb_common::table::{COLLECTED_KEYS_MAX, EDGE_UPLINK, FlowKey};
 use lb_common::verdict::Action;
@@ -37,28 +37,58 @@ const TCX_DROP: i32 = 2;
 #[classifier]
 #[inline(always)]
 pub fn workload_ingress(ctx: TcContext) -> i32 {
-    ingress::<Workload>(Skb::new(ctx.skb.skb))
+    ingress::<Workload, ETHERNET_LEN>(Skb::new(ctx.skb.skb))
 }
 
 /// What a pod on this node is about to get.
 #[classifier]
 #[inline(always)]
 pub fn workload_egress(ctx: TcContext) -> i32 {
-    egress::<Workload>(Skb::new(ctx.skb.skb))
+    egress::<Workload, ETHERNET_LEN>(Skb::new(ctx.skb.skb))
 }
 
 /// What the network delivers to this node.
 #[classifier]
 #[inline(always)]
 pub fn uplink_ingress(ctx: TcContext) -> i32 {
-    ingress::<Uplink>(Skb::new(ctx.skb.skb))
+    ingress::<Uplink, ETHERNET_LEN>(Skb::new(ctx.skb.skb))
 }
 
 /// What this node sends to the network.
 #[classifier]
 #[inline(always)]
 pub fn uplink_egress(ctx: TcContext) -> i32 {
-    egress::<Uplink>(Skb::new(ctx.skb.skb))
+    egress::<Uplink, ETHERNET_LEN>(Skb::new(ctx.skb.skb))
+}
+
+// The same for interfaces whose packets have no link header (WireGuard, tun, PPP). They are loaded when there is one.
+
+/// What a pod on this node sends.
+#[classifier]
+#[inline(always)]
+pub fn workload_in_l3(ctx: TcContext) -> i32 {
+    ingress::<Workload, 0>(Skb::new(ctx.skb.skb))
+}
+
+/// What a pod on this node is about to get.
+#[classifier]
+#[inline(always)]
+pub fn workload_out_l3(ctx: TcContext) -> i32 {
+    egress::<Workload, 0>(Skb::new(ctx.skb.skb))
+}
+
+/// What the network delivers to this node.
+#[classifier]
+#[inline(always)]
+pub fn uplink_in_l3(ctx: TcContext) -> i32 {
+    ingress::<Uplink, 0>(Skb::new(ctx.skb.skb))
+}
+
+/// What this node sends to the network.
+#[classifier]
+#[inline(always)]
+pub fn uplink_out_l3(ctx: TcContext) -> i32 {
+    egress::<Uplink, 0>(Skb::new(ctx.skb.skb))
 }
 
 /// Does nothing: what a program run costs by itself, for the benchmarks.
@@ -76,7 +106,7 @@ pub fn tick(_ctx: TcContext) -> i32 {
 
 /// The edge that a program is attached at.
 trait AttachedAt {
-    fn edge(skb: &Skb) -> Edge;
+    fn edge<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>) -> Edge;
 }
 
 struct Workload;
@@ -84,47 +114,47 @@ struct Uplink;
 
 impl AttachedAt for Workload {
     #[inline(always)]
-    fn edge(skb: &Skb) -> Edge {
+    fn edge<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>) -> Edge {
         Edge { id: skb.ifindex(), client: Client::Workload }
     }
 }
 
 impl AttachedAt for Uplink {
     #[inline(always)]
-    fn edge(_: &Skb) -> Edge {
+    fn edge<const LINK_LEN: usize>(_: &Skb<LINK_LEN>) -> Edge {
         Edge { id: EDGE_UPLINK, client: Client::External }
     }
 }
 
 #[inline(always)]
-fn ingress<E: AttachedAt>(skb: Skb) -> i32 {
+fn ingress<E: AttachedAt, const LINK_LEN: usize>(skb: Skb<LINK_LEN>) -> i32 {
     match path::family(&skb) {
-        Some(Family::V4) => ingress_of::<[u8; 4], E>(skb),
-        Some(Family::V6) => ingress_of::<[u8; 16], E>(skb),
+        Some(Family::V4) => ingress_of::<[u8; 4], E, LINK_LEN>(skb),
+        Some(Family::V6) => ingress_of::<[u8; 16], E, LINK_LEN>(skb),
         None => TCX_NEXT,
     }
 }
 
 #[inline(always)]
-fn egress<E: AttachedAt>(skb: Skb) -> i32 {
+fn egress<E: AttachedAt, const LINK_LEN: usize>(skb: Skb<LINK_LEN>) -> i32 {
     match path::family(&skb) {
-        Some(Family::V4) => egress_of::<[u8; 4], E>(skb),
-        Some(Family::V6) => egress_of::<[u8; 16], E>(skb),
+        Some(Family::V4) => egress_of::<[u8; 4], E, LINK_LEN>(skb),
+        Some(Family::V6) => egress_of::<[u8; 16], E, LINK_LEN>(skb),
         None => TCX_NEXT,
     }
 }
 
 #[inline(always)]
-fn ingress_of<A: FamilyMaps, E: AttachedAt>(mut skb: Skb) -> i32 {
-    let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len(), skb });
+fn ingress_of<A: FamilyMaps, E: AttachedAt, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>) -> i32 {
+    let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len(), skb: skb.framed() });
     let Some(work) = tables::work::<A>() else { return TCX_NEXT };
     let action = path::ingress(&mut skb, edge, &tables, &Kernel, work);
     act(&skb, action)
 }
 
 #[inline(always)]
-fn egress_of<A: FamilyMaps, E: AttachedAt>(mut skb: Skb) -> i32 {
-    let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len(), skb });
+fn egress_of<A: FamilyMaps, E: AttachedAt, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>) -> i32 {
+    let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len(), skb: skb.framed() });
     let Some(work) = tables::work::<A>() else { return TCX_NEXT };
     let action = path::egress(&mut skb, edge, &tables, &Kernel, work);
     act(&skb, action)
@@ -133,7 +163,7 @@ fn egress_of<A: FamilyMaps, E: AttachedAt>(mut skb: Skb) -> i32 {
 /// Deletes flows that are over, of those whose keys the agent gives in place of a packet. How many.
 #[classifier]
 pub fn collect(ctx: TcContext) -> i32 {
-    let skb = Skb::new(ctx.skb.skb);
+    let skb = Skb::<ETHERNET_LEN>::new(ctx.skb.skb);
     match path::family(&skb) {
         Some(Family::V4) => collect_of::<[u8; 4]>(&skb),
         Some(Family::V6) => collect_of::<[u8; 16]>(&skb),
@@ -142,11 +172,11 @@ pub fn collect(ctx: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn collect_of<A: FamilyMaps>(skb: &Skb) -> i32 {
+fn collect_of<A: FamilyMaps>(skb: &Skb<ETHERNET_LEN>) -> i32 {
     let Some(work) = tables::work::<A>() else { return 0 };
     let mut collected = 0;
     for index in 0..COLLECTED_KEYS_MAX {
-        if skb.read_key(L3 + index * size_of::<FlowKey<A>>(), &mut work.key).is_none() {
+        if skb.read_key(ETHERNET_LEN + index * size_of::<FlowKey<A>>(), &mut work.key).is_none() {
             break;
         }
         collected += i32::from(garbage::collect(&Maps { packet_len: 0, skb: *skb }, &Kernel, work));
@@ -155,7 +185,7 @@ fn collect_of<A: FamilyMaps>(skb: &Skb) -> i32 {
 }
 
 #[inline(always)]
-fn act(skb: &Skb, action: Action) -> i32 {
+fn act<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>, action: Action) -> i32 {
     match action {
         Action::Next => TCX_NEXT,
         Action::SendBack => skb.send_back(),

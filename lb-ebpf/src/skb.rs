@@ -16,7 +16,7 @@ use aya_ebpf::helpers::{
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::fragment::PARKED_LEN_MAX;
-use lb_common::packet::{Addressee, Header, OFFSET_MAX, Packet, PacketMut, Refused, Summed, ZeroSum};
+use lb_common::packet::{Addressee, ETHERNET_LEN, Header, OFFSET_MAX, Packet, PacketMut, Refused, Summed, ZeroSum};
 use lb_common::table::{Direction, FlowKey, Tuple};
 
 /// Bytes that are pulled into the linear part: Ethernet, IPv6, a few extension headers, TCP.
@@ -52,15 +52,21 @@ pub unsafe fn copy_words<T>(from: *const u32, to: *mut u32) {
     }
 }
 
-/// The skb of a program run.
+/// The skb of a program run on an interface whose link header has this length.
 #[derive(Clone, Copy)]
-pub struct Skb(*mut __sk_buff);
+pub struct Skb<const LINK_LEN: usize>(*mut __sk_buff);
 
-impl Skb {
+impl<const LINK_LEN: usize> Skb<LINK_LEN> {
     /// The packet of a program run.
     #[inline(always)]
     pub const fn new(skb: *mut __sk_buff) -> Self {
         Self(skb)
+    }
+
+    /// The same as one with an Ethernet header.
+    #[inline(always)]
+    pub const fn framed(self) -> Skb<ETHERNET_LEN> {
+        Skb(self.0)
     }
 
     #[inline(always)]
@@ -120,7 +126,9 @@ impl Skb {
     }
 }
 
-impl Packet for Skb {
+impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
+    const LINK_LEN: usize = LINK_LEN;
+
     #[inline(always)]
     fn ethertype(&self) -> u16 {
         // SAFETY: see `len`.
@@ -201,7 +209,7 @@ fn bounded(len: u32) -> u32 {
     (last & (PARKED_LEN_MAX as u64 - 1)) as u32 + 1
 }
 
-impl PacketMut for Skb {
+impl<const LINK_LEN: usize> PacketMut for Skb<LINK_LEN> {
     #[inline(always)]
     fn pull(&mut self) -> bool {
         let linear_len = (self.data_end() - self.data()) as u32;
@@ -265,7 +273,7 @@ impl PacketMut for Skb {
     }
 
     #[inline(always)]
-    fn insert_after_ethernet<const N: usize>(&mut self) -> Result<(), Refused> {
+    fn insert_before_network<const N: usize>(&mut self) -> Result<(), Refused> {
         // SAFETY: the context of this program run; the helper checks the length.
         match unsafe { bpf_skb_adjust_room(self.0, N as i32, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, 0) } {
             0 => Ok(()),

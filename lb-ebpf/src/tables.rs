@@ -6,6 +6,7 @@ use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::forward::{Client, Env as _, Event, FlowRef, InsertError, Tables, Whose, Work};
+use lb_common::packet::ETHERNET_LEN;
 use lb_common::sequence::Sequence;
 use lb_common::share::Occupancy;
 use lb_common::table::{
@@ -32,7 +33,8 @@ pub fn work<A: FamilyMaps>() -> Option<&'static mut Work<A>> {
 /// The maps, and of the packet that is being looked at what is asked or counted beside its headers.
 pub struct Maps {
     pub packet_len: u32,
-    pub skb: Skb,
+    /// As one with a link header: what is shared between programs does not ask for its length.
+    pub skb: Skb<ETHERNET_LEN>,
 }
 
 /// An element of a flow table, as a lookup of this program run found it.

@@ -124,7 +124,7 @@ impl SecondCard {
 }
 
 /// Class and reason of an interface, as `show interfaces` has them.
-fn shown(scene: &Scene, name: &str) -> Option<(String, String)> {
+pub fn shown(scene: &Scene, name: &str) -> Option<(String, String)> {
     let told = scene.agent.ask(&["show", "interfaces", "-o", "json"]);
     let rows: Vec<Value> = serde_json::from_str(&told.stdout).expect("JSON");
     let row = rows.iter().find(|row| row["name"] == name)?;
@@ -162,24 +162,30 @@ fn a_veth_with_a_prefix_of_its_own_leads_to_no_pod() {
     assert_eq!((class.as_str(), why.as_str()), ("workload", "a veth to another namespace: a pod"));
 }
 
-/// WireGuard, tun, PPP: their packets begin with the network header. Nothing is attached there, and it is said everywhere.
+/// WireGuard, tun, PPP: their packets begin with the network header, and have programs of their own.
 #[test]
-fn an_interface_without_an_ethernet_header_is_refused_and_told() {
+fn an_interface_without_an_ethernet_header_is_served_and_told() {
     let mut scene = Scene::without_agent(Setup::new("bare"), &["--uplink-interfaces", "tun*,up1"]);
     scene.lab.node.run("ip", &["tuntap", "add", "dev", "tun9", "mode", "tun"]);
     scene.agent.start();
     scene.publish("shop", 109, "VIP", &["a"]);
-    let (class, why) = shown(&scene, "tun9").expect("it is there");
-    assert!(class == "-" && why.contains("no Ethernet header"), "{class}: {why}");
-    assert_eq!(shown(&scene, "up1").expect("it is there").0, "uplink");
+    for name in ["tun9", "up1"] {
+        assert_eq!(shown(&scene, name), Some(("uplink".into(), "--uplink-interfaces names it".into())), "{name}");
+    }
     let warnings = scene.agent.says(&["show", "warnings"]);
-    assert!(warnings.contains("interface tun9") && warnings.contains("no Ethernet header"), "{warnings}");
+    assert!(!warnings.contains("tun9"), "{warnings}");
     let to = format!("{}/tcp", vip(FAMILIES[0], 109, 80));
     let explained = scene.agent.says(&["explain", "--from", "external", "--to", &to]);
-    assert!(explained.contains("unless it comes by an interface that is left alone, tun9"), "{explained}");
-    // One that nobody wants is no trouble.
+    assert!(!explained.contains("left alone"), "{explained}");
+    // One that nobody wants is left alone, and no trouble.
     scene.lab.node.run("ip", &["tuntap", "add", "dev", "other0", "mode", "tun"]);
     until("it is listed", || shown(&scene, "other0").filter(|(_, why)| why == "neither a veth nor a tap"));
+    // One that comes while the agent runs; it may have the index and the name of a veth before it.
+    scene.lab.node.run("ip", &["tuntap", "add", "dev", "tun10", "mode", "tun"]);
+    until("it is attached", || shown(&scene, "tun10").filter(|(class, _)| class == "uplink"));
+    let pins = scene.agent.pin_path().join("links").read_dir().expect("the agent made it");
+    let bare = pins.filter(|pin| pin.as_ref().is_ok_and(|pin| pin.file_name().to_string_lossy().ends_with("gress-l3")));
+    assert_eq!(bare.count(), 4, "both hooks of tun9 and tun10");
 }
 
 /// The addresses that CNIs put on the node's end of a pod have no prefix.

@@ -29,6 +29,8 @@ mod service_changes;
 mod simultaneous;
 mod source_ranges;
 mod tap;
+mod tunnel;
+mod tunnels;
 mod uplink;
 mod window;
 mod wiring;

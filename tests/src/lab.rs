@@ -48,6 +48,11 @@ impl Setup {
         Self { test, pods: Vec::new(), cni: Cni::PointToPoint, reverse_path: ReversePath::Loose }
     }
 
+    /// What it names its namespaces after.
+    pub const fn test(&self) -> &'static str {
+        self.test
+    }
+
     #[must_use]
     pub fn pods(mut self, names: &[&'static str]) -> Self {
         self.pods.extend(names);

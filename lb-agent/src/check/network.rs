@@ -230,6 +230,7 @@ mod tests {
     fn our_programs_are_known_by_what_the_kernel_keeps_of_their_names() {
         let program = |name: &str| AttachedProgram { id: 1, name: Some(name.into()) };
         assert!(program("workload_ingres").is_named_as_ours() && program("uplink_egress").is_named_as_ours());
+        assert!(program("workload_out_l3").is_named_as_ours());
         assert!(!program("cil_from_contai").is_named_as_ours() && !program("").is_named_as_ours());
         assert!(!AttachedProgram { id: 1, name: None }.is_named_as_ours());
     }

@@ -114,6 +114,7 @@ impl BpfDataplane {
 
     /// Gives every attached hook its program: who hears replies comes first, as no flow may be made that he does not know.
     fn give_programs(&mut self) -> Result<(), Error> {
+        self.load_programs(&self.links.attached())?;
         for hook in [Hook::Egress, Hook::Ingress] {
             for attachment in self.links.attached().into_iter().filter(|attachment| attachment.hook == hook) {
                 self.give_program(attachment)?;
@@ -126,12 +127,15 @@ impl BpfDataplane {
 
     /// Attaches an interface's programs; hooks that have them already keep them.
     pub fn attach(&mut self, link: &Link) -> Result<(), Error> {
-        // Who may be translated must hear the reply: a reply that passes an empty hook comes from nobody the client knows.
-        for hook in [Hook::Egress, Hook::Ingress] {
-            let attachment = Attachment { ifindex: link.ifindex, class: link.class, hook };
-            self.give_program(attachment)?;
-        }
-        Ok(())
+        let attachments = link.attachments();
+        self.load_programs(&attachments)?;
+        attachments.into_iter().try_for_each(|attachment| self.give_program(attachment))
+    }
+
+    /// Loads programs that were not needed until now.
+    fn load_programs(&mut self, attachments: &[Attachment]) -> Result<(), Error> {
+        let names: BTreeSet<_> = attachments.iter().map(Attachment::program).collect();
+        object::load_programs(&mut self.ebpf, &names.into_iter().collect::<Vec<_>>())
     }
 
     /// Says what interfaces are ports of, before programs ask.

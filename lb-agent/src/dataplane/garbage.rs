@@ -6,7 +6,8 @@ use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_common::addr::{Addr, Family};
 use lb_common::flow::{Timeouts, is_expired, quiet_jiffies};
-use lb_common::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, L3};
+use lb_common::packet::ETHERNET_LEN;
+use lb_common::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use lb_common::table::{COLLECTED_KEYS_MAX, Direction, FlowKey};
 
 use super::maps::{FamilyMaps, Maps};
@@ -113,7 +114,7 @@ pub fn collect<A: Addr>(ebpf: &mut Ebpf, keys: &[FlowKey<A>]) -> Result<u64, Err
     let mut collected = 0;
     for keys in keys.chunks(COLLECTED_KEYS_MAX) {
         // The keys stand where the network header of a packet does.
-        let mut packet = vec![0; L3 - 2];
+        let mut packet = vec![0; ETHERNET_LEN - 2];
         packet.extend(ethertype.to_be_bytes());
         for key in keys {
             append(key, &mut packet);

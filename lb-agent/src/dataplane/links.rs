@@ -1,6 +1,6 @@
 //! Attachments: which program is on which hook of which interface, kept alive by pinned tcx links.
 //!
-//! The name of a pin says what it is (`workload-12-ingress`), so that attachments can be read without an agent.
+//! The name of a pin says what it is (`workload-12-ingress`, `uplink-7-egress-l3`), so that attachments can be read without an agent.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,7 +28,28 @@ pub struct Link {
     pub ifindex: u32,
     pub name: String,
     pub class: Class,
+    pub header: LinkHeader,
 }
+
+impl Link {
+    /// The programs that belong there. Who may be translated must hear the reply, so egress comes first: a reply that passes
+    /// an empty hook comes from nobody the client knows.
+    pub fn attachments(&self) -> [Attachment; 2] {
+        let Self { ifindex, class, header, .. } = *self;
+        [Hook::Egress, Hook::Ingress].map(|hook| Attachment { ifindex, class, hook, header })
+    }
+}
+
+/// What stands in front of the network header of an interface's packets, where programs see them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkHeader {
+    #[default]
+    Ethernet,
+    Nothing,
+}
+
+/// What the names of pins end in where packets have no link header.
+const BARE: &str = "l3";
 
 /// A hardware address.
 pub type Mac = [u8; 6];
@@ -39,6 +60,7 @@ pub struct Attachment {
     pub ifindex: u32,
     pub class: Class,
     pub hook: Hook,
+    pub header: LinkHeader,
 }
 
 impl Class {
@@ -64,11 +86,15 @@ impl Hook {
 impl Attachment {
     /// The program that belongs there.
     pub const fn program(&self) -> &'static str {
-        match (self.class, self.hook) {
-            (Class::Workload, Hook::Ingress) => "workload_ingress",
-            (Class::Workload, Hook::Egress) => "workload_egress",
-            (Class::Uplink, Hook::Ingress) => "uplink_ingress",
-            (Class::Uplink, Hook::Egress) => "uplink_egress",
+        match (self.header, self.class, self.hook) {
+            (LinkHeader::Ethernet, Class::Workload, Hook::Ingress) => "workload_ingress",
+            (LinkHeader::Ethernet, Class::Workload, Hook::Egress) => "workload_egress",
+            (LinkHeader::Ethernet, Class::Uplink, Hook::Ingress) => "uplink_ingress",
+            (LinkHeader::Ethernet, Class::Uplink, Hook::Egress) => "uplink_egress",
+            (LinkHeader::Nothing, Class::Workload, Hook::Ingress) => "workload_in_l3",
+            (LinkHeader::Nothing, Class::Workload, Hook::Egress) => "workload_out_l3",
+            (LinkHeader::Nothing, Class::Uplink, Hook::Ingress) => "uplink_in_l3",
+            (LinkHeader::Nothing, Class::Uplink, Hook::Egress) => "uplink_out_l3",
         }
     }
 
@@ -78,13 +104,22 @@ impl Attachment {
         let (class, ifindex, hook) = (parts.next()?, parts.next()?, parts.next()?);
         let class = [Class::Workload, Class::Uplink].into_iter().find(|known| known.name() == class)?;
         let hook = Hook::ALL.into_iter().find(|known| known.name() == hook)?;
-        parts.next().is_none().then_some(Self { ifindex: ifindex.parse().ok()?, class, hook })
+        let header = match parts.next() {
+            None => LinkHeader::Ethernet,
+            Some(BARE) => LinkHeader::Nothing,
+            Some(_) => return None,
+        };
+        parts.next().is_none().then_some(Self { ifindex: ifindex.parse().ok()?, class, hook, header })
     }
 }
 
 impl fmt::Display for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.class.name(), self.ifindex, self.hook.name())
+        write!(f, "{}-{}-{}", self.class.name(), self.ifindex, self.hook.name())?;
+        match self.header {
+            LinkHeader::Ethernet => Ok(()),
+            LinkHeader::Nothing => write!(f, "-{BARE}"),
+        }
     }
 }
 
@@ -229,11 +264,20 @@ mod tests {
     fn pin_name_says_what_it_is() {
         for class in [Class::Workload, Class::Uplink] {
             for hook in Hook::ALL {
-                let attachment = Attachment { ifindex: 12, class, hook };
-                assert_eq!(Attachment::from_pin_name(&attachment.to_string()), Some(attachment));
+                for header in [LinkHeader::Ethernet, LinkHeader::Nothing] {
+                    let attachment = Attachment { ifindex: 12, class, hook, header };
+                    assert_eq!(Attachment::from_pin_name(&attachment.to_string()), Some(attachment));
+                }
             }
         }
-        for name in ["", "workload", "workload-x-ingress", "workload-1-ingress-2", "fabric-1-ingress"] {
+        for name in [
+            "",
+            "workload",
+            "workload-x-ingress",
+            "workload-1-ingress-2",
+            "workload-1-ingress-l3-l3",
+            "fabric-1-ingress",
+        ] {
             assert_eq!(Attachment::from_pin_name(name), None, "{name}");
         }
     }

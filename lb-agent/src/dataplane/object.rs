@@ -35,6 +35,8 @@ const FRAGMENTS_MAX: u32 = 1 << 13;
 /// The programs that are attached. Those that the verifier walks for longest come first: none of them is left for the end
 /// when programs are loaded.
 pub const PROGRAMS: [&str; 4] = ["workload_ingress", "uplink_ingress", "workload_egress", "uplink_egress"];
+/// Those for interfaces without a link header, which few nodes have: they are loaded for the first one.
+pub const BARE_PROGRAMS: [&str; 4] = ["workload_in_l3", "uplink_in_l3", "workload_out_l3", "uplink_out_l3"];
 /// The program that does nothing, for measuring what a run costs by itself.
 pub const EMPTY_PROGRAM: &str = "empty";
 /// The program that returns the low 32 bits of jiffies64.
@@ -193,17 +195,18 @@ pub fn load(
         loader.map_max_entries(ring, embryos_max);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|error| load_error("the BPF object", &error))?;
-    load_programs(&mut ebpf)?;
+    let names: Vec<_> = PROGRAMS.into_iter().chain([EMPTY_PROGRAM, TICK_PROGRAM, COLLECT_PROGRAM]).collect();
+    load_programs(&mut ebpf, &names)?;
     Ok(ebpf)
 }
 
-/// Loads the programs, several at once: the verifier walks all paths of each, which is most of a start where Services are
-/// few, and privileged loads do not wait for each other (`bpf_check` in kernel/bpf/verifier.c).
-fn load_programs(ebpf: &mut Ebpf) -> Result<(), Error> {
+/// Loads those of these programs that are not loaded, several at once: the verifier walks all paths of each, which is most of
+/// a start where Services are few, and privileged loads do not wait for each other (`bpf_check` in kernel/bpf/verifier.c).
+pub fn load_programs(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<(), Error> {
     let mut programs: BTreeMap<&str, &mut Program> = ebpf.programs_mut().collect();
-    let found = PROGRAMS.into_iter().chain([EMPTY_PROGRAM, TICK_PROGRAM, COLLECT_PROGRAM]);
-    let found =
-        found.map(|name| Ok((name, classifier(name, programs.remove(name))?))).collect::<Result<Vec<_>, _>>()?;
+    let found = names.iter().map(|name| Ok((*name, classifier(name, programs.remove(name))?)));
+    let mut found = found.collect::<Result<Vec<_>, _>>()?;
+    found.retain(|(_, program)| program.fd().is_err());
     threads::share(found.into_iter(), |(name, program)| {
         program.load().map_err(|error| load_error(&format!("program {name}"), &error))
     })

@@ -21,7 +21,10 @@ impl AttachedProgram {
     /// By its name, which others could give their own.
     pub fn is_named_as_ours(&self) -> bool {
         let name = self.name.as_deref();
-        object::PROGRAMS.iter().any(|ours| Some(&ours[..ours.len().min(NAME_MAX)]) == name)
+        object::PROGRAMS
+            .iter()
+            .chain(&object::BARE_PROGRAMS)
+            .any(|ours| Some(&ours[..ours.len().min(NAME_MAX)]) == name)
     }
 }
 

@@ -52,9 +52,9 @@ pub fn classify(link: &LinkFacts, around: &Surroundings<'_>, rules: &InterfaceRu
     let Judgement { class, why } = class_and_reason(link, around, rules);
     match &link.framing {
         Framing::Other(device) if class.is_some() => {
-            Judgement::left_alone(Why::NoEthernet(device.clone(), Box::new(why)))
+            Judgement::left_alone(Why::UnknownHeader(device.clone(), Box::new(why)))
         }
-        Framing::Ethernet | Framing::Other(_) => Judgement { class, why },
+        Framing::Known(_) | Framing::Other(_) => Judgement { class, why },
     }
 }
 
@@ -172,7 +172,7 @@ mod tests {
             ifindex,
             name: name.into(),
             kind,
-            framing: Framing::Ethernet,
+            framing: Framing::ETHERNET,
             peer: Peer::Here,
             controller: None,
             lower: None,
@@ -389,18 +389,34 @@ mod tests {
         assert_eq!(judged(&node, "none", "none")[&11].why, Why::NoneWanted);
     }
 
-    /// WireGuard, tun, PPP: what the programs would look at is not where they look.
+    /// WireGuard, tun, PPP: a network by the default route or the Node's address, and a pod's where it is named so.
     #[test]
-    fn what_has_no_ethernet_header_is_refused_wherever_it_is_wanted() {
+    fn what_has_no_link_header_is_judged_like_others() {
         let mut node = node();
-        let tunnel = LinkFacts { framing: Framing::Other("PPP".into()), ..link(50, "ppp0", Kind::Other) };
+        node.links.insert(50, LinkFacts { framing: Framing::NOTHING, ..link(50, "wg0", Kind::Other) });
+        assert_eq!(told(&node, 50), "-: neither a veth nor a tap");
+        assert_eq!(judged(&node, "wg*", "none")[&50], Judgement::workload(Why::NamedWorkload));
+        assert_eq!(judged(&node, "auto", "wg0")[&50], Judgement::uplink(Why::NamedUplink));
+        node.default_routes = [50].into();
+        assert_eq!(judged(&node, "auto", "auto")[&50], Judgement::uplink(Why::DefaultRoute));
+        node.default_routes.clear();
+        node.addresses.insert(50, [address("100.64.0.1/32")].into());
+        node.node_addresses = ["100.64.0.1".parse().expect("an address")].into();
+        assert!(matches!(judged(&node, "auto", "auto")[&50].why, Why::NodeAddress(_)));
+    }
+
+    /// InfiniBand, GRE without a remote address: what the programs would look at is not where they look.
+    #[test]
+    fn what_has_another_link_header_is_refused_wherever_it_is_wanted() {
+        let mut node = node();
+        let tunnel = LinkFacts { framing: Framing::Other("INFINIBAND".into()), ..link(50, "ib0", Kind::Other) };
         node.links.insert(50, tunnel);
         let why = |node: &Machine, workload, uplink| judged(node, workload, uplink)[&50].clone();
         // Nobody wants it.
         assert_eq!(why(&node, "auto", "auto"), Judgement::left_alone(Why::NoPod));
-        for (workload, uplink, reason) in [("ppp*", "none", Why::NamedWorkload), ("auto", "ppp0", Why::NamedUplink)] {
+        for (workload, uplink, reason) in [("ib*", "none", Why::NamedWorkload), ("auto", "ib0", Why::NamedUplink)] {
             let refused = why(&node, workload, uplink);
-            assert_eq!(refused, Judgement::left_alone(Why::NoEthernet("PPP".into(), Box::new(reason))));
+            assert_eq!(refused, Judgement::left_alone(Why::UnknownHeader("INFINIBAND".into(), Box::new(reason))));
             assert!(refused.why.is_refusal());
         }
         node.default_routes = [50].into();

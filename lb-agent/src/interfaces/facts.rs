@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 
-use crate::dataplane::links::Mac;
+use crate::dataplane::links::{LinkHeader, Mac};
 
 /// A link, as far as its class depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +26,14 @@ pub struct LinkFacts {
 /// What stands in front of the network header of a link's packets (`ARPHRD_*`), where programs see them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Framing {
-    Ethernet,
-    /// Something else, or nothing: this kind of device.
+    Known(LinkHeader),
+    /// Something else: this kind of device.
     Other(String),
+}
+
+impl Framing {
+    pub const ETHERNET: Self = Self::Known(LinkHeader::Ethernet);
+    pub const NOTHING: Self = Self::Known(LinkHeader::Nothing);
 }
 
 /// An address of this node, with the length of the prefix that it is in.
@@ -81,12 +86,14 @@ impl LinkFacts {
     /// `None` for a message without a name, which the kernel does not send.
     pub fn from_message(message: &LinkMessage) -> Option<Self> {
         let (mut name, mut controller, mut lower, mut mac, mut peer) = (None, None, None, None, Peer::Here);
+        let mut remote: &[u8] = &[];
         let mut info: &[LinkInfo] = &[];
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(text) => name = Some(text.clone()),
                 LinkAttribute::Controller(index) => controller = Some(*index),
                 LinkAttribute::Address(bytes) => mac = Mac::try_from(bytes.as_slice()).ok(),
+                LinkAttribute::Broadcast(bytes) => remote = bytes,
                 LinkAttribute::Link(index) => lower = Some(*index),
                 LinkAttribute::LinkNetNsId(_) => peer = Peer::OtherNamespace,
                 LinkAttribute::LinkInfo(list) => info = list,
@@ -101,7 +108,7 @@ impl LinkFacts {
         };
         // The other end of a veth is named alike, and nothing in another namespace is a link of this one.
         let lower = lower.filter(|_| kind == Kind::Hardware && peer == Peer::Here);
-        let framing = framing(header.link_layer_type);
+        let framing = framing(header.link_layer_type, remote);
         Some(Self { ifindex: header.index, name: name?, kind, framing, peer, controller, lower, mac })
     }
 
@@ -111,7 +118,7 @@ impl LinkFacts {
             ifindex,
             name: name.into(),
             kind: Kind::Veth,
-            framing: Framing::Ethernet,
+            framing: Framing::ETHERNET,
             peer: Peer::OtherNamespace,
             controller: None,
             lower: None,
@@ -120,13 +127,28 @@ impl LinkFacts {
     }
 }
 
-fn framing(layer: LinkLayerType) -> Framing {
+/// `remote` is the other end of a tunnel, which stands where others have their broadcast address.
+fn framing(layer: LinkLayerType, remote: &[u8]) -> Framing {
     match layer {
-        LinkLayerType::Ether | LinkLayerType::Loopback => Framing::Ethernet,
-        // What tun and WireGuard are.
-        LinkLayerType::None => Framing::Other("point to point".into()),
+        LinkLayerType::Ether | LinkLayerType::Loopback => Framing::ETHERNET,
+        // What Linux sends without a link header (dev_is_mac_header_xmit() in include/linux/if_arp.h): tun and WireGuard are
+        // the first. The header of PPP comes behind the hook, and goes before it.
+        LinkLayerType::None
+        | LinkLayerType::Rawip
+        | LinkLayerType::Ppp
+        | LinkLayerType::Tunnel
+        | LinkLayerType::Tunnel6
+        | LinkLayerType::Sit => Framing::NOTHING,
+        LinkLayerType::Ipgre | LinkLayerType::Ip6gre if is_one_host(remote) => Framing::NOTHING,
+        // The outer headers stand in front of its packets (`ipgre_header_ops`, `ip6gre_header_ops`).
+        LinkLayerType::Ipgre | LinkLayerType::Ip6gre => Framing::Other("GRE without one remote address".into()),
         other => Framing::Other(other.to_string()),
     }
+}
+
+fn is_one_host(addr: &[u8]) -> bool {
+    let addr = <[u8; 4]>::try_from(addr).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(addr).map(IpAddr::from));
+    addr.is_ok_and(|addr| !addr.is_unspecified() && !addr.is_multicast())
 }
 
 fn kind(info: &[LinkInfo], layer: LinkLayerType) -> Kind {
@@ -189,7 +211,7 @@ mod tests {
         let framing = |layer| LinkFacts::from_message(&message(layer, None)).expect("it has a name").framing;
         assert_eq!(
             [framing(LinkLayerType::Ether), framing(LinkLayerType::Loopback)],
-            [Framing::Ethernet, Framing::Ethernet]
+            [Framing::ETHERNET, Framing::ETHERNET]
         );
         for layer in [
             LinkLayerType::None,
@@ -197,12 +219,30 @@ mod tests {
             LinkLayerType::Tunnel,
             LinkLayerType::Tunnel6,
             LinkLayerType::Sit,
-            LinkLayerType::Ipgre,
-            LinkLayerType::Ip6gre,
             LinkLayerType::Rawip,
-            LinkLayerType::Infiniband,
         ] {
+            assert_eq!(framing(layer), Framing::NOTHING, "{layer:?}");
+        }
+        for layer in [LinkLayerType::Infiniband, LinkLayerType::Netlink, LinkLayerType::Can, LinkLayerType::Void] {
             assert!(matches!(framing(layer), Framing::Other(_)), "{layer:?}");
+        }
+    }
+
+    #[test]
+    fn gre_is_bare_towards_one_remote_address() {
+        let remote = |layer, address: &[u8]| {
+            let mut message = message(layer, None);
+            message.attributes.push(LinkAttribute::Broadcast(address.to_vec()));
+            LinkFacts::from_message(&message).expect("it has a name").framing
+        };
+        let (one, group) = ([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], [0xff; 16]);
+        assert_eq!(remote(LinkLayerType::Ipgre, &[192, 0, 2, 1]), Framing::NOTHING);
+        assert_eq!(remote(LinkLayerType::Ip6gre, &one), Framing::NOTHING);
+        for address in [&[][..], &[0; 4], &[239, 0, 0, 1]] {
+            assert!(matches!(remote(LinkLayerType::Ipgre, address), Framing::Other(_)), "{address:?}");
+        }
+        for address in [&[][..], &[0; 16], &group] {
+            assert!(matches!(remote(LinkLayerType::Ip6gre, address), Framing::Other(_)), "{address:?}");
         }
     }
 

@@ -40,14 +40,15 @@ pub enum Why {
     VirtualMachine,
     /// Neither a veth nor a tap.
     NoPod,
-    /// It would be attached for another reason, but its packets have no Ethernet header: this kind of device.
-    NoEthernet(String, Box<Self>),
+    /// It would be attached for another reason, but programs cannot read what stands in front of its packets: this kind of
+    /// device.
+    UnknownHeader(String, Box<Self>),
 }
 
 impl Why {
     /// Whether an interface is left alone that somebody wants served.
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::NoEthernet(..))
+        matches!(self, Self::UnknownHeader(..))
     }
 }
 
@@ -71,8 +72,8 @@ impl fmt::Display for Why {
             Self::Pod => f.write_str("a veth to another namespace: a pod"),
             Self::VirtualMachine => f.write_str("a tap without an address: a virtual machine"),
             Self::NoPod => f.write_str("neither a veth nor a tap"),
-            Self::NoEthernet(device, wanted) => {
-                write!(f, "its packets have no Ethernet header ({device}), which this version needs; else: {wanted}")
+            Self::UnknownHeader(device, wanted) => {
+                write!(f, "its packets have a link header that this version cannot read ({device}); else: {wanted}")
             }
         }
     }

@@ -175,7 +175,7 @@ impl<D: Attach> Agent<D> {
         let mut status = self.status.clone();
         status.turned = now;
         status.guard = self.controller.guard().map(|guard| (guard.entries(), guard.repairs()));
-        status.attached = self.dataplane.attached().into_iter().map(|(_, class)| class).collect();
+        status.attached = self.dataplane.attached().into_iter().map(|(_, class, _)| class).collect();
         status
     }
 
@@ -272,7 +272,7 @@ impl<D: Attach> Agent<D> {
         if self.phase == Phase::Filling {
             return;
         }
-        for (ifindex, _) in self.dataplane.attached() {
+        for (ifindex, ..) in self.dataplane.attached() {
             if self.gone.contains(&ifindex) {
                 match self.dataplane.detach(ifindex) {
                     Ok(()) => tracing::info!(ifindex, "detached: the interface is gone"),

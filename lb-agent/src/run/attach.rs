@@ -6,7 +6,7 @@ use lb_common::table::Port;
 
 use crate::dataplane::bpf::BpfDataplane;
 use crate::dataplane::garbage::Garbage;
-use crate::dataplane::links::{Ahead, Class, Link};
+use crate::dataplane::links::{Ahead, Class, Link, LinkHeader};
 use crate::dataplane::{Dataplane, Error};
 
 /// A dataplane whose programs can be put on interfaces.
@@ -18,8 +18,8 @@ pub trait Attach: Dataplane {
     /// Attaches an interface; one that is attached already in this class is looked after.
     fn attach(&mut self, link: &Link) -> Result<(), Error>;
     fn detach(&mut self, ifindex: u32) -> Result<(), Error>;
-    /// Interfaces that carry programs, and the class of those programs.
-    fn attached(&self) -> BTreeSet<(u32, Class)>;
+    /// Interfaces that carry programs, and which: their class, and what they expect in front of a packet.
+    fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)>;
     /// Hooks where programs of others run before ours.
     fn ahead(&self) -> Vec<Ahead>;
     /// Looks at some flows, and deletes those that are over. What was found, once all have been looked at.
@@ -45,8 +45,9 @@ impl Attach for BpfDataplane {
         Self::detach(self, ifindex)
     }
 
-    fn attached(&self) -> BTreeSet<(u32, Class)> {
-        Self::attached(self).iter().map(|attachment| (attachment.ifindex, attachment.class)).collect()
+    fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)> {
+        let attachments = Self::attached(self);
+        attachments.iter().map(|attachment| (attachment.ifindex, attachment.class, attachment.header)).collect()
     }
 
     fn ahead(&self) -> Vec<Ahead> {
@@ -74,11 +75,11 @@ pub enum Trust {
 /// Attaches and detaches until what is attached is what is wanted. Returns how many interfaces could not be served.
 pub fn reconcile(dataplane: &mut impl Attach, wanted: &BTreeMap<u32, Link>, trust: Trust) -> usize {
     let mut failures = 0;
-    let mut attached: BTreeMap<u32, Class> = BTreeMap::new();
-    for (ifindex, class) in dataplane.attached() {
-        let is_wanted = wanted.get(&ifindex).is_some_and(|link| link.class == class);
+    let mut attached = BTreeSet::new();
+    for (ifindex, class, header) in dataplane.attached() {
+        let is_wanted = wanted.get(&ifindex).is_some_and(|link| (link.class, link.header) == (class, header));
         if is_wanted {
-            attached.insert(ifindex, class);
+            attached.insert(ifindex);
             continue;
         }
         match dataplane.detach(ifindex) {
@@ -90,7 +91,7 @@ pub fn reconcile(dataplane: &mut impl Attach, wanted: &BTreeMap<u32, Link>, trus
         }
     }
     for link in wanted.values() {
-        let is_attached = attached.contains_key(&link.ifindex);
+        let is_attached = attached.contains(&link.ifindex);
         if is_attached && trust == Trust::Believe {
             continue;
         }

@@ -87,8 +87,8 @@ impl Outlook {
         let refused = judged.iter().filter(|(_, judgement)| judgement.why.is_refusal());
         let warnings = refused.filter_map(|(ifindex, judgement)| {
             let problem = format!("nothing is attached: {}; what comes by it is left to the stack", judgement.why);
-            let remedy = "let clients come by an interface with Ethernet frames (veth, tap, vxlan, gretap), or let \
-                          kube-proxy serve them and leave it out of the flag";
+            let remedy = "let clients come by an interface with Ethernet frames or bare IP packets (vxlan, gretap, WireGuard, \
+                          GRE with a remote address), or let kube-proxy serve them and leave it out of the flag";
             let interface = links.get(ifindex)?;
             Some(Warning::new(WarningKind::Unsupported, problem, remedy).of(format!("interface {}", interface.name)))
         });

@@ -100,14 +100,15 @@ const fn kind_name(kind: Kind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::links::Class;
+    use crate::dataplane::links::{Class, LinkHeader};
     use crate::dataplane::probe::AttachedProgram;
 
     #[test]
     fn every_link_with_what_is_attached() {
         let links = [LinkFacts::pod_veth(2, "veth2"), LinkFacts::pod_veth(3, "veth3")];
         let links = links.into_iter().map(|link| (link.ifindex, link)).collect();
-        let attachments = Hook::ALL.map(|hook| Attachment { ifindex: 3, class: Class::Workload, hook });
+        let attachments =
+            Hook::ALL.map(|hook| Attachment { ifindex: 3, class: Class::Workload, hook, header: LinkHeader::Ethernet });
         let other = AttachedProgram { id: 12, name: Some("other".into()) };
         let ahead = [Ahead { attachment: attachments[0], programs: vec![other] }];
         let why = [(3, "a pod".to_owned())].into();

@@ -1,15 +1,16 @@
 //! Whose MAC is whose, as the agent knows it.
 
 use lb_common::forward::Whose;
-use lb_common::packet::Packet as _;
+use lb_common::packet::{ETHERNET_LEN, Packet as _};
 use lb_common::table::{Port, edge_index};
 
 use crate::maps;
 use crate::skb::Skb;
 
-/// Whose a frame is that is for another MAC than that of its interface. A function of its own: few frames are.
+/// Whose a frame is that is for another MAC than that of its interface. A function of its own: few frames are, and none
+/// without a link header.
 #[inline(never)]
-pub fn whose_frame(skb: Skb) -> Whose {
+pub fn whose_frame(skb: Skb<ETHERNET_LEN>) -> Whose {
     let ifindex = skb.ifindex();
     let Some(port) = maps::ports.get(edge_index(ifindex)) else { return Whose::Stranger };
     if port.ifindex != ifindex || port.bridge == 0 {

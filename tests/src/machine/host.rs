@@ -12,6 +12,7 @@ use lb_common::addr::{Addr, Family};
 use lb_common::flow::Timeouts;
 use lb_common::forward::{Client, Edge, Env, Event, InsertError, Tables as PathTables, Whose, Work};
 use lb_common::fragment::Parked;
+use lb_common::packet::ETHERNET_LEN;
 use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::share::{Occupancy, UNBOUNDED_PERCENT};
@@ -104,6 +105,8 @@ pub struct HostMachine {
     /// Half-open flows that there may be.
     embryos_max: usize,
     offload: bool,
+    /// Links have no header.
+    is_bare: bool,
     port: Port,
     /// Whom the frame is for that is being looked at.
     frame_mac: Cell<[u8; 6]>,
@@ -142,6 +145,7 @@ impl Default for HostMachine {
             random: Cell::new(0),
             embryos_max: EMBRYOS_MAX,
             offload: false,
+            is_bare: false,
             port: UNBRIDGED,
             frame_mac: Cell::default(),
             parked: (0..PARKED_MAX).map(|_| fragments::nobodys_place()).collect(),
@@ -158,6 +162,11 @@ impl HostMachine {
     /// Packets come from local sockets whose device finishes the L4 checksum; here it does so after the path.
     pub fn with_checksum_offload() -> Self {
         Self { offload: true, ..Self::default() }
+    }
+
+    /// Packets come and go without their Ethernet header, as on tun or WireGuard.
+    pub fn without_link_headers() -> Self {
+        Self { is_bare: true, ..Self::default() }
     }
 
     /// The flow tables hold so many entries, of which a pod may have half of what others leave.
@@ -265,8 +274,7 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
         if key.direction == Direction::Reply
             && let Some((program, bytes)) = self.meanwhile.take()
         {
-            let mut packet = InMemory { bytes, offload: None, again: Vec::new() };
-            let action = self.run_family::<A>(program, &mut packet);
+            let (action, _) = self.run_frame(program, InMemory::new(&bytes));
             self.outcome_meanwhile.replace(Some(action));
         }
         Ok(())
@@ -377,7 +385,30 @@ impl Limits for HostMachine {
 }
 
 impl HostMachine {
-    fn run_family<A: HostFamily>(&self, program: Program, packet: &mut InMemory) -> Action {
+    /// Runs a frame, without its header where links have none.
+    fn run_frame(&self, program: Program, mut frame: InMemory<ETHERNET_LEN>) -> (Action, InMemory<ETHERNET_LEN>) {
+        if !self.is_bare {
+            let action = self.run_packet(program, &mut frame);
+            return (action, frame);
+        }
+        let mut packet = frame.bare();
+        let action = self.run_packet(program, &mut packet);
+        (action, packet.framed(action))
+    }
+
+    fn run_packet<const LINK_LEN: usize>(&self, program: Program, packet: &mut InMemory<LINK_LEN>) -> Action {
+        match path::family(packet) {
+            Some(Family::V4) => self.run_family::<[u8; 4], _>(program, packet),
+            Some(Family::V6) => self.run_family::<[u8; 16], _>(program, packet),
+            None => Action::Next,
+        }
+    }
+
+    fn run_family<A: HostFamily, const LINK_LEN: usize>(
+        &self,
+        program: Program,
+        packet: &mut InMemory<LINK_LEN>,
+    ) -> Action {
         let workload = Edge { id: EDGE, client: Client::Workload };
         let uplink = Edge { id: EDGE_UPLINK, client: Client::External };
         self.frame_mac.set(packet.mac());
@@ -405,15 +436,11 @@ impl Machine for HostMachine {
     }
 
     fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {
-        let mut packet = InMemory { bytes: packet.to_vec(), offload: None, again: Vec::new() };
+        let mut packet = InMemory::new(packet);
         if self.offload && path::family(&packet).is_some() {
             packet = packet.offload();
         }
-        let action = match path::family(&packet) {
-            Some(Family::V4) => self.run_family::<[u8; 4]>(program, &mut packet),
-            Some(Family::V6) => self.run_family::<[u8; 16]>(program, &mut packet),
-            None => Action::Next,
-        };
+        let (action, mut packet) = self.run_frame(program, packet);
         self.replayed.clear();
         let mut again = std::mem::take(&mut packet.again).into_iter();
         let Some(first) = again.next() else { return (action, packet.finish()) };

@@ -225,8 +225,8 @@ fn the_deciding_key_is_named_where_it_is_not_the_rule() {
 /// A client may come by an interface that the programs cannot read.
 #[test]
 fn refused_interfaces_are_told_where_a_packet_would_be_balanced() {
-    let refused = vec!["wg0: its packets have no Ethernet header".to_owned()];
+    let refused = vec!["ib0: its packets have a link header".to_owned()];
     let facts = Facts { refused, ..facts(Mode::VIP, VIP) };
-    let is_told = |to| ask("10.9.9.9", to, &facts).notes.iter().any(|note| note.contains("wg0"));
+    let is_told = |to| ask("10.9.9.9", to, &facts).notes.iter().any(|note| note.contains("ib0"));
     assert_eq!([is_told("192.0.2.10:80/tcp"), is_told("192.0.2.10:443/tcp")], [true, false]);
 }

@@ -14,11 +14,11 @@ use super::*;
 use crate::config::{Guarding, Source, Times};
 use crate::dataplane::fake::{FakeDataplane, Faults};
 use crate::dataplane::garbage::Garbage;
-use crate::dataplane::links::{Ahead, Attachment, Class, Link};
+use crate::dataplane::links::{Ahead, Attachment, Class, Link, LinkHeader};
 use crate::dataplane::probe::AttachedProgram;
 use crate::dataplane::{Dataplane, Op, Repair, Settings, Sizes, Tables, Timeouts};
 use crate::desired::{ExternalIps, Limits, Policy, Selection, Services, VendorAnnotations};
-use crate::interfaces::{Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
+use crate::interfaces::{Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
 use crate::model::{Kind, Object, WarningKind};
 use crate::run::{Inputs, Signals, turn_until_stopped};
 use crate::source::claim::Claim;
@@ -30,7 +30,7 @@ use crate::status::TURN_INTERVAL;
 #[derive(Default)]
 struct FakeNode {
     tables: FakeDataplane,
-    attached: BTreeSet<(u32, Class)>,
+    attached: BTreeSet<(u32, Class, LinkHeader)>,
     refusing: HashSet<u32>,
     activations: usize,
     fails_to_activate: bool,
@@ -69,7 +69,7 @@ impl Attach for FakeNode {
         if self.fails_to_activate {
             return Err(Error::Refused("not today".into()));
         }
-        let is_described = |(ifindex, _): &(u32, Class)| self.bridge(*ifindex).is_some();
+        let is_described = |(ifindex, ..): &(u32, Class, LinkHeader)| self.bridge(*ifindex).is_some();
         assert!(
             self.attached.iter().all(|link| link.0 == 9 || is_described(link)),
             "activated before the ports are known"
@@ -93,17 +93,17 @@ impl Attach for FakeNode {
             return Err(Error::Refused("not this one".into()));
         }
         self.calls.push(format!("attach {}", link.ifindex));
-        self.attached.insert((link.ifindex, link.class));
+        self.attached.insert((link.ifindex, link.class, link.header));
         Ok(())
     }
 
     fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
         self.calls.push(format!("detach {ifindex}"));
-        self.attached.retain(|(attached, _)| *attached != ifindex);
+        self.attached.retain(|(attached, ..)| *attached != ifindex);
         Ok(())
     }
 
-    fn attached(&self) -> BTreeSet<(u32, Class)> {
+    fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)> {
         self.attached.clone()
     }
 
@@ -192,7 +192,7 @@ fn node(address: &str) -> Change {
 }
 
 fn indexes(agent: &Agent<FakeNode>) -> Vec<u32> {
-    agent.dataplane.attached.iter().map(|(ifindex, _)| *ifindex).collect()
+    agent.dataplane.attached.iter().map(|(ifindex, ..)| *ifindex).collect()
 }
 
 /// Turns until nothing is due for an hour, and returns the time then. Audits are left out.
@@ -273,7 +273,7 @@ fn a_relist_looks_after_every_interface() {
 
 #[test]
 fn adopted_attachments_stay_until_the_tables_are_full() {
-    let attached = [(2, Class::Workload), (9, Class::Workload)].into();
+    let attached = [2, 9].map(|ifindex| (ifindex, Class::Workload, LinkHeader::Ethernet)).into();
     let (mut agent, now) = agent(FakeNode { attached, ..FakeNode::default() });
     agent.link_events(everything(&[2]), now);
     assert_eq!(indexes(&agent), [2, 9]);
@@ -290,11 +290,11 @@ fn a_class_that_changes_is_attached_anew() {
     agent.link_events(vec![Event::Address { ifindex: 2, addr: InterfaceAddress::new([192, 0, 2, 1], 32) }], now);
     agent.change(vec![Change::Listed], now);
     assert!(!agent.turn(now));
-    assert_eq!(agent.dataplane.attached, [(2, Class::Workload)].into());
+    assert_eq!(agent.dataplane.attached, [(2, Class::Workload, LinkHeader::Ethernet)].into());
     // The Node object arrives: its address makes the interface an uplink.
     agent.change(vec![node("192.0.2.1")], now);
     let now = settle(&mut agent, now);
-    assert_eq!(agent.dataplane.attached, [(2, Class::Uplink)].into());
+    assert_eq!(agent.dataplane.attached, [(2, Class::Uplink, LinkHeader::Ethernet)].into());
     assert_eq!(agent.status(now).attached, [Class::Uplink]);
 }
 

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use aya::sys::{Stats, enable_stats};
 use lb_agent::dataplane::bpf::BpfDataplane;
-use lb_agent::dataplane::links::{Class, Link};
+use lb_agent::dataplane::links::{Class, Link, LinkHeader};
 use lb_agent::dataplane::object::EMPTY_PROGRAM;
 use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Sizes};
 use lb_common::addr::{Family, Proto};
@@ -349,7 +349,7 @@ fn attached(test: &str, lab: &Lab, services: u32, endpoints: &[SocketAddrV4]) ->
         dataplane.activate()?;
         for name in interfaces(lab) {
             let ifindex = nix::net::if_::if_nametoindex(name.as_str())?;
-            dataplane.attach(&Link { ifindex, name, class: Class::Workload })?;
+            dataplane.attach(&Link { ifindex, name, class: Class::Workload, header: LinkHeader::Ethernet })?;
         }
         Ok((dataplane, pins))
     })

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use aya::programs::SchedClassifier;
 use lb_agent::dataplane::bpf::BpfDataplane;
-use lb_agent::dataplane::object::{OBJECT, PROGRAMS};
+use lb_agent::dataplane::object::{BARE_PROGRAMS, OBJECT, PROGRAMS, load_programs};
 use lb_agent::dataplane::{Repair, Settings, Sizes, Timeouts, pins};
 
 use serde_json::{Value, json};
@@ -33,8 +33,9 @@ fn load(pin_path: &std::path::Path) -> Result<BTreeMap<&'static str, Value>> {
         repair: Repair::Off,
     };
     let mut dataplane = BpfDataplane::open(&settings)?;
+    load_programs(dataplane.ebpf(), &BARE_PROGRAMS)?;
     let stacks = stack::depths(OBJECT)?;
-    PROGRAMS.into_iter().map(|name| Ok((name, figures(&mut dataplane, name, &stacks)?))).collect()
+    PROGRAMS.into_iter().chain(BARE_PROGRAMS).map(|name| Ok((name, figures(&mut dataplane, name, &stacks)?))).collect()
 }
 
 fn figures(dataplane: &mut BpfDataplane, name: &str, stacks: &BTreeMap<String, u32>) -> Result<Value> {

@@ -5,22 +5,40 @@ use std::cell::Cell;
 use lb_common::addr::Addr;
 use lb_common::checksum;
 use lb_common::fragment::PARKED_LEN_MAX;
-use lb_common::packet::{Addressee, Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
+use lb_common::packet::{
+    Addressee, ETHERNET_LEN, Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice,
+};
 use lb_common::parse::ETHERTYPE_IPV4;
 use lb_common::table::{Direction, Tuple};
+use lb_common::verdict::Action;
 
 use crate::packet::NODE_MAC;
 
-/// A packet in memory.
-pub struct InMemory {
+/// A packet in memory, on a link whose header has this length.
+pub struct InMemory<const LINK_LEN: usize> {
+    /// From its link header on, or from its network header on where the link has none.
     pub bytes: Vec<u8>,
+    /// The header that was taken off: what the device says beside the bytes is read there.
+    taken_off: Vec<u8>,
     /// What the device is to finish (CHECKSUM_PARTIAL): where the sum starts, and where it goes.
     pub offload: Option<(usize, usize)>,
-    /// What is to come to the same hook again.
+    /// What is to come to the same hook again, as frames.
     pub again: Vec<Vec<u8>>,
 }
 
-impl InMemory {
+impl InMemory<ETHERNET_LEN> {
+    pub fn new(frame: &[u8]) -> Self {
+        Self { bytes: frame.to_vec(), taken_off: Vec::new(), offload: None, again: Vec::new() }
+    }
+
+    /// The same on a link without a header.
+    pub fn bare(self) -> InMemory<0> {
+        let Self { mut bytes, offload, again, .. } = self;
+        let taken_off = bytes.drain(..bytes.len().min(ETHERNET_LEN)).collect();
+        let offload = offload.map(|(start, check)| (start - ETHERNET_LEN, check - ETHERNET_LEN));
+        InMemory { bytes, taken_off, offload, again }
+    }
+
     /// As a local socket sends it: the L4 checksum holds the sum of the pseudo header only.
     pub fn offload(mut self) -> Self {
         let is_v4 = self.ethertype() == ETHERTYPE_IPV4;
@@ -58,13 +76,32 @@ impl InMemory {
         self
     }
 
-    /// Whom the frame is for.
-    pub fn mac(&self) -> [u8; 6] {
-        self.header(0).unwrap_or(NODE_MAC)
-    }
-
     fn be16(&self, offset: usize) -> usize {
         usize::from(u16::from_be_bytes([self.bytes[offset], self.bytes[offset + 1]]))
+    }
+}
+
+impl InMemory<0> {
+    /// The same with the header that was taken off, turned round where it goes back: as on a link with one.
+    pub fn framed(self, action: Action) -> InMemory<ETHERNET_LEN> {
+        let Self { bytes, mut taken_off, offload, again } = self;
+        if action == Action::SendBack {
+            let (to, from) = taken_off.split_at_mut(6);
+            to.swap_with_slice(&mut from[..6]);
+        }
+        let offload = offload.map(|(start, check)| (start + ETHERNET_LEN, check + ETHERNET_LEN));
+        InMemory { bytes: [taken_off, bytes].concat(), taken_off: Vec::new(), offload, again }
+    }
+}
+
+impl<const LINK_LEN: usize> InMemory<LINK_LEN> {
+    fn ethernet<H: Header>(&self, offset: usize) -> Option<H> {
+        header_of_slice(if LINK_LEN == 0 { &self.taken_off } else { &self.bytes }, offset)
+    }
+
+    /// Whom the frame is for.
+    pub fn mac(&self) -> [u8; 6] {
+        self.ethernet(0).unwrap_or(NODE_MAC)
     }
 
     /// What the device puts on the wire.
@@ -85,9 +122,11 @@ fn words(bytes: &[u8]) -> u32 {
     bytes.chunks(2).map(|pair| u32::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum()
 }
 
-impl Packet for InMemory {
+impl<const LINK_LEN: usize> Packet for InMemory<LINK_LEN> {
+    const LINK_LEN: usize = LINK_LEN;
+
     fn ethertype(&self) -> u16 {
-        self.header::<[u8; 2]>(12).map_or(0, u16::from_be_bytes)
+        self.ethernet::<[u8; 2]>(12).map_or(0, u16::from_be_bytes)
     }
 
     fn addressee(&self) -> Addressee {
@@ -126,7 +165,7 @@ impl Packet for InMemory {
     }
 }
 
-impl PacketMut for InMemory {
+impl<const LINK_LEN: usize> PacketMut for InMemory<LINK_LEN> {
     fn pull(&mut self) -> bool {
         false
     }
@@ -169,8 +208,8 @@ impl PacketMut for InMemory {
         Ok(())
     }
 
-    fn insert_after_ethernet<const N: usize>(&mut self) -> Result<(), Refused> {
-        self.bytes.splice(14..14, [0; N]);
+    fn insert_before_network<const N: usize>(&mut self) -> Result<(), Refused> {
+        self.bytes.splice(LINK_LEN..LINK_LEN, [0; N]);
         self.offload = self.offload.map(|(start, check)| (start + N, check + N));
         Ok(())
     }
@@ -182,7 +221,7 @@ impl PacketMut for InMemory {
     }
 
     fn send_again(&mut self, _: Direction) -> Result<(), Refused> {
-        self.again.push(self.bytes.clone());
+        self.again.push([self.taken_off.clone(), self.bytes.clone()].concat());
         Ok(())
     }
 }

@@ -46,11 +46,41 @@ fn a_flag_without_effect_is_a_warning() {
     assert!(warnings(&agent, now)[0].contains("--host-sockets=on"));
 }
 
+/// An interface that somebody wants and no program can serve; one without a link header is served.
+#[test]
+fn an_interface_with_another_link_header_is_told() {
+    let (mut agent, now) = agent(FakeNode::default());
+    agent.rules.uplink = Globs::Auto;
+    let link =
+        |ifindex, name, framing| LinkFacts { framing, kind: LinkKind::Other, ..LinkFacts::pod_veth(ifindex, name) };
+    let links = [link(3, "ib0", Framing::Other("INFINIBAND".into())), link(4, "wg0", Framing::NOTHING)];
+    agent.link_events(everything(&[2]), now);
+    agent.link_events(links.map(Event::Link).into(), now);
+    agent.link_events(vec![Event::DefaultRoutes([3, 4].into())], now);
+    agent.change(vec![Change::Listed], now);
+    assert!(!agent.turn(now));
+    let attached = [(2, Class::Workload, LinkHeader::Ethernet), (4, Class::Uplink, LinkHeader::Nothing)];
+    assert_eq!(agent.dataplane.attached, attached.into());
+    let told = warnings(&agent, now);
+    assert!(told.len() == 1 && told[0].starts_with("interface ib0: nothing is attached"), "{told:?}");
+    assert!(told[0].contains("INFINIBAND") && told[0].contains("a default route leaves by it"), "{told:?}");
+    // The same interface, whose header is another from now on.
+    let link = link(4, "wg0", Framing::ETHERNET);
+    let now = settle(&mut agent, now);
+    agent.link_events(vec![Event::Link(link)], now);
+    assert_eq!(agent.dataplane.attached.last(), Some(&(4, Class::Uplink, LinkHeader::Ethernet)));
+}
+
 #[test]
 fn programs_before_ours_are_told_while_they_are_there() {
     let (mut agent, now) = started(FakeNode::default());
     agent.link_events(vec![pod(5)], now);
-    let attachment = Attachment { ifindex: 5, class: Class::Workload, hook: crate::dataplane::Hook::Ingress };
+    let attachment = Attachment {
+        ifindex: 5,
+        class: Class::Workload,
+        hook: crate::dataplane::Hook::Ingress,
+        header: LinkHeader::Ethernet,
+    };
     let programs = vec![AttachedProgram { id: 12, name: Some("other".into()) }];
     agent.dataplane.ahead = vec![Ahead { attachment, programs }];
     let now = now + LOOK_INTERVAL;
@@ -66,7 +96,12 @@ fn programs_before_ours_are_told_while_they_are_there() {
 #[test]
 fn changes_without_end_keep_nobody_from_looking() {
     let (mut agent, start) = started(FakeNode::default());
-    let attachment = Attachment { ifindex: 5, class: Class::Workload, hook: crate::dataplane::Hook::Egress };
+    let attachment = Attachment {
+        ifindex: 5,
+        class: Class::Workload,
+        hook: crate::dataplane::Hook::Egress,
+        header: LinkHeader::Ethernet,
+    };
     agent.dataplane.ahead = vec![Ahead { attachment, programs: vec![AttachedProgram { id: 12, name: None }] }];
     let mut now = start;
     while now < start + LOOK_INTERVAL * 2 {

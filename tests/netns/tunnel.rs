@@ -1,0 +1,108 @@
+//! A tunnel between two namespaces whose packets begin with the network header, as those of WireGuard do: a tun device at
+//! either end, and threads that carry packets from one to the other.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use lb_tests::address::{FAMILIES, Family, add_address, flag, host_prefix};
+use lb_tests::netns::Netns;
+use tun_tap::{Iface, Mode};
+
+/// The device at the far end.
+const FAR_NAME: &str = "tun0";
+
+/// Longer than any packet here.
+const PACKET_MAX: usize = 70_000;
+
+/// In which order fragments arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragments {
+    AsSent,
+    /// The one behind the first fragment of a datagram overtakes it.
+    FirstOvertaken,
+}
+
+pub struct Tunnel {
+    near: Netns,
+    name: &'static str,
+    pub far: Netns,
+    carriers: Vec<JoinHandle<()>>,
+}
+
+impl Tunnel {
+    /// Makes the tunnel from `name` in `near` to a namespace of its own, which has these addresses and sends everything
+    /// through it. Routes lead there.
+    pub fn new(
+        test: &str,
+        (near, name): (&Netns, &'static str),
+        addresses: [std::net::IpAddr; 2],
+        order: Fragments,
+    ) -> Self {
+        let far = Netns::create(test, name);
+        let open = |netns: &Netns, name: &str| {
+            let device =
+                netns.inside(|| Iface::without_packet_info(name, Mode::Tun)).expect("root may make a tun device");
+            netns.ip(&[format!("link set {name} up")]);
+            Arc::new(device)
+        };
+        let (here, there) = (open(near, name), open(&far, FAR_NAME));
+        let carriers = vec![
+            thread::spawn({
+                let (here, there) = (Arc::clone(&here), Arc::clone(&there));
+                move || carry(&here, &there, order)
+            }),
+            thread::spawn(move || carry(&there, &here, order)),
+        ];
+        for (family, address) in FAMILIES.into_iter().zip(addresses) {
+            far.ip(&[add_address(family, &host_prefix(address), FAR_NAME)]);
+            far.run("ip", &[flag(family), "route", "add", "default", "dev", FAR_NAME]);
+            near.run("ip", &[flag(family), "route", "add", &host_prefix(address), "dev", name]);
+        }
+        Self { near: near.clone(), name, far, carriers }
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        // A device that is gone ends the thread that reads from it.
+        self.near.ip(&[format!("link delete {}", self.name)]);
+        self.far.ip(&[format!("link delete {FAR_NAME}")]);
+        for carrier in self.carriers.drain(..) {
+            // It has said itself why it failed.
+            let _ = carrier.join();
+        }
+    }
+}
+
+/// Carries packets until a device is gone.
+fn carry(from: &Iface, to: &Iface, order: Fragments) {
+    let mut packet = vec![0; PACKET_MAX];
+    let mut overtaken: Option<Vec<u8>> = None;
+    while let Ok(len) = from.recv(&mut packet) {
+        let bytes = &packet[..len];
+        if order == Fragments::FirstOvertaken && overtaken.is_none() && is_first_fragment(bytes) {
+            overtaken = Some(bytes.to_vec());
+            continue;
+        }
+        // A device that is down loses packets, as a network does.
+        let _ = to.send(bytes);
+        if let Some(first) = overtaken.take() {
+            let _ = to.send(&first);
+        }
+    }
+}
+
+/// Whether others follow this one: in the IPv4 header, or in a fragment header that follows that of IPv6.
+fn is_first_fragment(packet: &[u8]) -> bool {
+    let bits = |offset: usize| packet.get(offset..offset + 2).map(|bits| u16::from_be_bytes([bits[0], bits[1]]));
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => bits(6).is_some_and(|bits| bits & 0x3fff == 0x2000),
+        Some(6) => packet[6] == 44 && bits(42).is_some_and(|bits| bits & 0xfff9 == 1),
+        _ => false,
+    }
+}
+
+/// The same number in both families.
+pub fn both(net: lb_tests::address::Net, number: u8) -> [std::net::IpAddr; 2] {
+    FAMILIES.map(|family: Family| net.host(family, number))
+}
