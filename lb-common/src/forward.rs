@@ -374,9 +374,10 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if flow::is_proved(before, state) {
             self.tables.give_embryo();
         }
-        self.note_spent(before, state);
         // As often as this one, not after a longer quiet: a flow that is never quiet has another half as well.
         self.refresh_partner(entry);
+        // Last: what is noted may be deleted at once, and its elements become another flow's.
+        self.note_spent(before, state);
     }
 
     /// Makes the other entry of a flow agree with this one, and restores it where it was evicted.

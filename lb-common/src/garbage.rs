@@ -8,15 +8,58 @@ use crate::flow;
 use crate::forward::{Env, FlowRef, Tables, Work};
 use crate::table::Counter;
 
+/// Which flows are to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Those that have been quiet for longer than their time-out.
+    TimedOut,
+    /// Those without a packet at this tick (jiffies64) and later: a copy of the table that was made then shows them as they
+    /// are. 0 is read as [`Due::TimedOut`].
+    QuietSince(u64),
+}
+
+impl Due {
+    /// Bytes of what [`Due::to_bytes`] gives.
+    pub const LEN: usize = size_of::<u64>();
+
+    /// As the agent hands it to the kernel, before the keys.
+    pub const fn to_bytes(self) -> [u8; Self::LEN] {
+        match self {
+            Self::TimedOut => [0; Self::LEN],
+            Self::QuietSince(jiffies) => jiffies.to_ne_bytes(),
+        }
+    }
+
+    #[inline(always)]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        match u64::from_ne_bytes(bytes) {
+            0 => Self::TimedOut,
+            jiffies => Self::QuietSince(jiffies),
+        }
+    }
+
+    #[inline(always)]
+    fn is<A, E: Env>(self, proto: Proto, entry: impl FlowRef<A>, env: &E) -> bool {
+        let last_seen_jiffies = entry.last_seen_jiffies();
+        match self {
+            Self::TimedOut => {
+                let quiet_jiffies = flow::quiet_jiffies(last_seen_jiffies, env.now_jiffies());
+                flow::is_expired(proto, entry.state(), quiet_jiffies, &env.timeouts())
+            }
+            Self::QuietSince(jiffies) => last_seen_jiffies < jiffies,
+        }
+    }
+}
+
 /// Deletes the flow that has an entry under the key in `work`, both entries, unless either of them has been used lately.
 /// Whether it did. Where the other half was lost, its tuple may be another flow's by now, and stays.
 #[inline(never)]
-pub fn collect<A: Addr, T: Tables<A>, E: Env>(tables: &T, env: &E, work: &mut Work<A>) -> bool {
+pub fn collect<A: Addr, T: Tables<A>, E: Env>(due: Due, tables: &T, env: &E, work: &mut Work<A>) -> bool {
     let proto = work.key.proto;
     let Some(entry) = tables.flow(&work.key) else { return false };
     entry.read_to(&mut work.to);
     work.partner_key.set_partner(&work.key, &work.to);
-    if !is_expired(proto, entry, env) {
+    if !due.is(proto, entry, env) {
         return false;
     }
     let partner = tables.flow(&work.partner_key).filter(|partner| {
@@ -24,18 +67,15 @@ pub fn collect<A: Addr, T: Tables<A>, E: Env>(tables: &T, env: &E, work: &mut Wo
         work.flow.to.is_reversed(&work.key.tuple)
     });
     if let Some(partner) = partner {
-        if !is_expired(proto, partner, env) {
+        if !due.is(proto, partner, env) {
             return false;
         }
         tables.remove_flow(&work.partner_key);
     }
     tables.remove_flow(&work.key);
-    tables.count(Counter::FlowCollected);
+    tables.count(match due {
+        Due::TimedOut => Counter::FlowCollected,
+        Due::QuietSince(_) => Counter::EdgeFlowEvicted,
+    });
     true
-}
-
-#[inline(always)]
-fn is_expired<A, E: Env>(proto: Proto, entry: impl FlowRef<A>, env: &E) -> bool {
-    let quiet_jiffies = flow::quiet_jiffies(entry.last_seen_jiffies(), env.now_jiffies());
-    flow::is_expired(proto, entry.state(), quiet_jiffies, &env.timeouts())
 }

@@ -1,10 +1,18 @@
 //! What each edge may have of the flow table, so that none fills it: the kernel would evict whoever was quiet for longest,
 //! wherever that is.
 
+use crate::table::EDGE_UPLINK;
+
 /// A share of everything: no bound.
 pub const UNBOUNDED_PERCENT: u32 = 100;
 /// What clients in the network may have, all together: they are many behind one edge.
-pub const UPLINK_PERCENT: u32 = 90;
+const UPLINK_PERCENT: u32 = 90;
+/// What the clients behind an edge may have, in percent; `percent` is what a pod may have.
+#[inline(always)]
+pub const fn percent_of_edge(edge: u32, percent: u32) -> u32 {
+    if edge == EDGE_UPLINK && percent < UPLINK_PERCENT { UPLINK_PERCENT } else { percent }
+}
+
 /// A walk over the flows that is older than this has no say: nobody may be looking after them.
 pub const WALK_SECS: u64 = 600;
 

@@ -15,8 +15,8 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use lb_common::addr::Family;
 use lb_common::forward::{Client, Edge};
-use lb_common::garbage;
-use lb_common::packet::ETHERNET_LEN;
+use lb_common::garbage::{self, Due};
+use lb_common::packet::{ETHERNET_LEN, Packet as _};
 use lb_common::path;
 use lb_common::table::{COLLECTED_KEYS_MAX, EDGE_UPLINK, FlowKey};
 use lb_common::verdict::Action;
@@ -160,7 +160,7 @@ fn egress_of<A: FamilyMaps, E: AttachedAt, const LINK_LEN: usize>(mut skb: Skb<L
     act(&skb, action)
 }
 
-/// Deletes flows that are over, of those whose keys the agent gives in place of a packet. How many.
+/// Deletes flows that are to go, of those whose keys the agent gives in place of a packet, behind what says which. How many.
 #[classifier]
 pub fn collect(ctx: TcContext) -> i32 {
     let skb = Skb::<ETHERNET_LEN>::new(ctx.skb.skb);
@@ -174,12 +174,13 @@ pub fn collect(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn collect_of<A: FamilyMaps>(skb: &Skb<ETHERNET_LEN>) -> i32 {
     let Some(work) = tables::work::<A>() else { return 0 };
-    let mut collected = 0;
+    let Some(due) = skb.header(ETHERNET_LEN) else { return 0 };
+    let (due, mut collected) = (Due::from_bytes(due), 0);
     for index in 0..COLLECTED_KEYS_MAX {
-        if skb.read_key(ETHERNET_LEN + index * size_of::<FlowKey<A>>(), &mut work.key).is_none() {
+        if skb.read_key(ETHERNET_LEN + Due::LEN + index * size_of::<FlowKey<A>>(), &mut work.key).is_none() {
             break;
         }
-        collected += i32::from(garbage::collect(&Maps { packet_len: 0, skb: *skb }, &Kernel, work));
+        collected += i32::from(garbage::collect(due, &Maps { packet_len: 0, skb: *skb }, &Kernel, work));
     }
     collected
 }

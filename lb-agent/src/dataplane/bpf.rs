@@ -8,6 +8,7 @@ use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_common::addr::{Addr, Family};
 use lb_common::flow::{Timeouts as Ticks, is_expired, quiet_jiffies};
+use lb_common::garbage::Due;
 use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner, Port, Scopes};
 
 use super::ages::{begins_to_balance, is_evicting};
@@ -194,7 +195,10 @@ impl BpfDataplane {
         }
         let bound = Bound::of(&self.settings.sizes, self.maps.cpus);
         let [crowded4, crowded6] = [Family::V4, Family::V6].map(|family| bound.crowded(&counts, family));
-        garbage.trimmed = self.maps.v4.trim(&crowded4)? + self.maps.v6.trim(&crowded6)?;
+        let (surplus4, surplus6) = (self.maps.v4.surplus(&crowded4)?, self.maps.v6.surplus(&crowded6)?);
+        // The copy is older than what clients do meanwhile: a tuple may be that of a new connection by now.
+        let due = Due::QuietSince(now_jiffies);
+        garbage.trimmed = self.collect_keys(due, &surplus4)? + self.collect_keys(due, &surplus6)?;
         counts.subtract(&crowded4, Family::V4);
         counts.subtract(&crowded6, Family::V6);
         self.maps.shares.recount(&counts, now_jiffies)?;
@@ -202,9 +206,9 @@ impl BpfDataplane {
         Ok(Some(garbage))
     }
 
-    /// Deletes those of these flows that are over. How many were.
-    pub fn collect_keys<A: Addr>(&mut self, keys: &[FlowKey<A>]) -> Result<u64, Error> {
-        garbage::collect(&mut self.ebpf, keys)
+    /// Deletes those of these flows that are due. How many were.
+    pub fn collect_keys<A: Addr>(&mut self, due: Due, keys: &[FlowKey<A>]) -> Result<u64, Error> {
+        garbage::collect(&mut self.ebpf, due, keys)
     }
 
     /// jiffies64 now, as the packet path reads it.

@@ -6,6 +6,7 @@ use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_common::addr::{Addr, Family};
 use lb_common::flow::{Timeouts, is_expired, quiet_jiffies};
+use lb_common::garbage::Due;
 use lb_common::packet::ETHERNET_LEN;
 use lb_common::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use lb_common::table::{COLLECTED_KEYS_MAX, Direction, FlowKey};
@@ -31,7 +32,7 @@ pub struct Garbage {
     pub collected: u64,
     /// Elements of `edges` that have nearly all flows that they may have, and how many of them were deleted.
     pub crowded: BTreeSet<u32>,
-    pub trimmed: usize,
+    pub trimmed: u64,
 }
 
 /// Where a walk stands.
@@ -100,12 +101,12 @@ fn step<A: Addr>(
             }
         }
     }
-    let collected = collect(ebpf, &expired)?;
+    let collected = collect(ebpf, Due::TimedOut, &expired)?;
     Ok(Step { entries, requests: requests.saturating_sub(collected as usize), collected })
 }
 
-/// Has the kernel delete those of these flows that are over. How many were.
-pub fn collect<A: Addr>(ebpf: &mut Ebpf, keys: &[FlowKey<A>]) -> Result<u64, Error> {
+/// Has the kernel delete those of these flows that are due. How many were.
+pub fn collect<A: Addr>(ebpf: &mut Ebpf, due: Due, keys: &[FlowKey<A>]) -> Result<u64, Error> {
     let program = object::program_mut(ebpf, object::COLLECT_PROGRAM)?;
     let ethertype = match A::FAMILY {
         Family::V4 => ETHERTYPE_IPV4,
@@ -113,17 +114,17 @@ pub fn collect<A: Addr>(ebpf: &mut Ebpf, keys: &[FlowKey<A>]) -> Result<u64, Err
     };
     let mut collected = 0;
     for keys in keys.chunks(COLLECTED_KEYS_MAX) {
-        // The keys stand where the network header of a packet does.
+        // All stands where the network header of a packet does.
         let mut packet = vec![0; ETHERNET_LEN - 2];
         packet.extend(ethertype.to_be_bytes());
+        packet.extend(due.to_bytes());
         for key in keys {
             append(key, &mut packet);
         }
         let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::default() };
-        let run = program.test_run(options).map_err(|error| Error::Kernel {
-            what: "deleting flows that are over".into(),
-            source: std::io::Error::other(error),
-        })?;
+        let run = program
+            .test_run(options)
+            .map_err(|error| Error::Kernel { what: "deleting flows".into(), source: std::io::Error::other(error) })?;
         collected += u64::from(run.return_value);
     }
     Ok(collected)

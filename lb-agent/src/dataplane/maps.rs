@@ -223,14 +223,9 @@ impl<A: Addr> FamilyMaps<A> {
         self.endpoints.upsert(&new, 0)
     }
 
-    /// Deletes flows of edges that have too many, so many entries of each: an edge by its element. How many flows.
-    pub fn trim(&self, crowded: &BTreeMap<u32, u64>) -> Result<usize, Error> {
-        if crowded.is_empty() {
-            return Ok(0);
-        }
-        let keys = surplus(&self.flows.dump()?, crowded);
-        self.flows.delete(&keys)?;
-        Ok(keys.len() / 2)
+    /// The keys of flows that edges have too many of, so many entries of each: an edge by its element.
+    pub fn surplus(&self, crowded: &BTreeMap<u32, u64>) -> Result<Vec<FlowKey<A>>, Error> {
+        if crowded.is_empty() { Ok(Vec::new()) } else { Ok(surplus(&self.flows.dump()?, crowded)) }
     }
 
     /// Copies flows that `self` does not have yet out of another table of the same layout. Where they do not fit, what has

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_common::addr::{Addr, Family};
-use lb_common::share::{Occupancy, UNBOUNDED_PERCENT, UPLINK_PERCENT, usable};
-use lb_common::table::{Direction, EDGE_UPLINK, EdgeFlows, Flow, FlowKey, FlowTotals, edge_index, name};
+use lb_common::share::{Occupancy, UNBOUNDED_PERCENT, percent_of_edge, usable};
+use lb_common::table::{Direction, EdgeFlows, Flow, FlowKey, FlowTotals, edge_index, name};
 
 use super::mapped::Array;
 use super::{Error, Sizes};
@@ -62,8 +62,7 @@ impl Bound {
         let all = counts.all(family);
         let surplus = |(edge, entries): (&u32, &[u64; 2])| {
             let entries = entries[family as usize];
-            let percent = if *edge == EDGE_UPLINK { self.percent.max(UPLINK_PERCENT) } else { self.percent };
-            let limit = Occupancy { edge: entries, all }.limit(self.usable, percent);
+            let limit = Occupancy { edge: entries, all }.limit(self.usable, percent_of_edge(*edge, self.percent));
             (entries * 8 > limit * 7).then(|| (*edge, entries.saturating_sub(limit / 4 * 3)))
         };
         counts.0.iter().filter_map(surplus).collect()
@@ -129,7 +128,7 @@ fn store(word: &AtomicU64, entries: [u64; 2]) {
 #[cfg(test)]
 mod tests {
     use lb_common::addr::Proto;
-    use lb_common::table::{FlowState, Heard, Tuple};
+    use lb_common::table::{EDGE_UPLINK, FlowState, Heard, Tuple};
 
     use super::*;
 

@@ -402,7 +402,7 @@ impl<D: Attach> Agent<D> {
     }
 
     /// What is to be said of edges, by their elements, that have nearly all flows that they may have, and of tables.
-    fn crowding_of(&self, crowded: &BTreeSet<u32>, trimmed: usize, entries: [(&str, usize); 2]) -> Vec<Warning> {
+    fn crowding_of(&self, crowded: &BTreeSet<u32>, trimmed: u64, entries: [(&str, usize); 2]) -> Vec<Warning> {
         let remedy = "see what opens so many connections, or raise --flows-max or --pod-flows-percent";
         let links = self.interfaces.links();
         let of_edges = crowded.iter().map(|edge| {

@@ -1,9 +1,9 @@
 //! An edge that has its share of the flow table gives up flows of its own for new ones.
 
-use super::{Client, Env, FlowRef, Path, Tables};
+use super::{Env, FlowRef, Path, Tables};
 use crate::addr::{Addr, Proto};
 use crate::flow;
-use crate::share::{Occupancy, UNBOUNDED_PERCENT, UPLINK_PERCENT, WALK_SECS};
+use crate::share::{Occupancy, UNBOUNDED_PERCENT, WALK_SECS, percent_of_edge};
 use crate::table::{Counter, FlowState};
 
 /// Flows that are looked at for one that may go.
@@ -17,10 +17,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if percent >= UNBOUNDED_PERCENT {
             return true;
         }
-        let percent = match self.edge.client {
-            Client::External if percent < UPLINK_PERCENT => UPLINK_PERCENT,
-            Client::External | Client::Workload | Client::Host => percent,
-        };
+        let percent = percent_of_edge(self.edge.id, percent);
         let occupancy: Occupancy = self.tables.occupancy(self.edge.id);
         occupancy.has_room(self.env.flow_entries_usable(), percent) || self.gives_up_flow()
     }

@@ -203,7 +203,8 @@ counters! {
     DropParked = 22, "drop_parked";
     /// A flow that was evicted came back by the hash of its connection (counted with the flows created).
     FlowRepaired = 23, "flow_repaired";
-    /// A flow that had ended, or was answered, was deleted for a new one of the same interface: it had its share of the table.
+    /// A flow that had ended, was answered, or was quiet for longest, was deleted for new ones of the same interface: it had
+    /// its share of the table.
     EdgeFlowEvicted = 24, "edge_flow_evicted";
     /// A new flow of an interface that has its share of the flow table, and none that may go.
     DropEdgeFlows = 25, "drop_edge_flows";
