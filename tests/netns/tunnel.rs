@@ -1,10 +1,11 @@
 //! A tunnel between two namespaces whose packets begin with the network header, as those of WireGuard do: a tun device at
 //! either end, and threads that carry packets from one to the other.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use lb_tests::address::{FAMILIES, Family, add_address, flag, host_prefix};
+use lb_tests::address::{FAMILIES, Net, add_address, flag, host_prefix};
 use lb_tests::netns::Netns;
 use tun_tap::{Iface, Mode};
 
@@ -32,12 +33,7 @@ pub struct Tunnel {
 impl Tunnel {
     /// Makes the tunnel from `name` in `near` to a namespace of its own, which has these addresses and sends everything
     /// through it. Routes lead there.
-    pub fn new(
-        test: &str,
-        (near, name): (&Netns, &'static str),
-        addresses: [std::net::IpAddr; 2],
-        order: Fragments,
-    ) -> Self {
+    pub fn new(test: &str, (near, name): (&Netns, &'static str), addresses: [IpAddr; 2], order: Fragments) -> Self {
         let far = Netns::create(test, name);
         let open = |netns: &Netns, name: &str| {
             let device =
@@ -103,6 +99,6 @@ fn is_first_fragment(packet: &[u8]) -> bool {
 }
 
 /// The same number in both families.
-pub fn both(net: lb_tests::address::Net, number: u8) -> [std::net::IpAddr; 2] {
-    FAMILIES.map(|family: Family| net.host(family, number))
+pub fn both(net: Net, number: u8) -> [IpAddr; 2] {
+    FAMILIES.map(|family| net.host(family, number))
 }

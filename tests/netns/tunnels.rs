@@ -82,10 +82,14 @@ fn clients_behind_an_uplink_are_served(setup: Setup, order: Fragments) {
     }
     let mut held = FAMILIES.map(|family| dial.held(vip(family, 110, 80)));
     scene.agent.terminate();
-    held.iter_mut().for_each(|held| held.transfer(1 << 16).expect("it goes on without an agent"));
+    for held in &mut held {
+        held.transfer(1 << 16).expect("it goes on without an agent");
+    }
     scene.agent.start();
     scene.publish("shop", 110, "VIP", &["b"]);
-    held.iter_mut().for_each(|held| held.transfer(1 << 16).expect("it goes on under a new agent"));
+    for held in &mut held {
+        held.transfer(1 << 16).expect("it goes on under a new agent");
+    }
     served(dial, 110, "b", clients);
     assert!(scene.agent.says(&["show", "warnings"]).lines().all(|line| !line.contains("tunup")));
 }
