@@ -6,6 +6,7 @@
 mod affinity;
 mod embryo;
 mod frame;
+mod home;
 mod maglev;
 mod place;
 mod share;
@@ -142,6 +143,8 @@ pub trait Tables<A: Addr> {
     /// Sets these bits of it, before a flow that they stand for is inserted.
     fn note_client_ports(&self, edge: u32, bits: u64);
     fn note_hairpin(&self, edge: u32);
+    /// Whether the packet that leaves by this edge came to the node's stack by it, or by the bridge that it is a port of.
+    fn has_come_back(&self, edge: u32) -> bool;
     /// Whose the frame is that the packet came in by, if it is for another MAC than that of its interface.
     fn whose_frame(&self) -> Whose;
     /// One packet more; the implementation knows its length.

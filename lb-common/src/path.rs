@@ -110,7 +110,7 @@ fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     let mut path = Path { headers, edge, tables, env, work };
     let verdict = match direction {
         Direction::Request => path.request(),
-        Direction::Reply => path.reply(),
+        Direction::Reply => path.leave(),
     };
     if headers.first_of != FirstOf::NONE && fragment::remember(packet, verdict, tables, env, work) {
         return Action::Drop;

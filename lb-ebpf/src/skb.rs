@@ -81,6 +81,13 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         unsafe { (*self.0).ifindex }
     }
 
+    /// What the packet came to the stack by; 0: a socket of this node.
+    #[inline(always)]
+    pub fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: see `len`.
+        unsafe { (*self.0).ingress_ifindex }
+    }
+
     /// Sends the packet out of the interface that it came in by.
     #[inline(always)]
     pub fn send_back(&self) -> i32 {

@@ -408,6 +408,11 @@ impl<A: FamilyMaps> Tables<A> for Maps {
     }
 
     #[inline(always)]
+    fn has_come_back(&self, _: u32) -> bool {
+        ports::has_come_back(self.skb)
+    }
+
+    #[inline(always)]
     fn whose_frame(&self) -> Whose {
         ports::whose_frame(self.skb)
     }

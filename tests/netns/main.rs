@@ -13,6 +13,7 @@ mod fragments;
 mod frames;
 mod guard;
 mod headers;
+mod homecoming;
 mod icmp;
 mod inspect;
 mod interfaces;

@@ -6,6 +6,7 @@ mod direct;
 mod flows;
 mod fragments;
 mod frames;
+mod hairpins;
 mod icmp;
 mod lookup;
 mod maglev;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Case> {
         affinity::CASES,
         maglev::CASES,
         flows::CASES,
+        hairpins::CASES,
         direct::CASES,
         wire::CASES,
         fragments::CASES,

@@ -62,6 +62,8 @@ pub trait Machine {
     fn set_tables(&mut self, tables: &Tables);
     /// Says what the test link is a port of; nothing until then.
     fn set_port(&mut self, port: Port);
+    /// Says what interface the packets that go out came to the node by; 0, a socket of the node, until then.
+    fn set_came_by(&mut self, ifindex: u32);
     /// Runs one packet; what becomes of it, and its bytes afterwards.
     fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>);
     /// What became of the fragments that waited for the one that [`Machine::run`] ran last, in the order in which they went

@@ -19,3 +19,13 @@ pub fn whose_frame(skb: Skb<ETHERNET_LEN>) -> Whose {
     let Some(mac) = skb.header::<[u8; 6]>(0) else { return Whose::Stranger };
     if mac == port.mac || port.flags & Port::ANY_MAC != 0 { Whose::Node } else { Whose::Neighbour }
 }
+
+/// Whether a packet leaves by what it came by. What comes by a port of a bridge comes to the stack by the bridge.
+#[inline(always)]
+pub fn has_come_back(skb: Skb<ETHERNET_LEN>) -> bool {
+    let (from, to) = (skb.ingress_ifindex(), skb.ifindex());
+    if from == to {
+        return true;
+    }
+    from != 0 && maps::ports.get(edge_index(to)).is_some_and(|port| port.ifindex == to && port.bridge == from)
+}

@@ -9,7 +9,7 @@ use lb_common::verdict::Action;
 use super::Case;
 use super::scene::{ACK, FIN, RST, SYN, SYN_ACK, Scene, UDP};
 use crate::machine::{Flows, Program};
-use crate::packet::{Answer, CLIENT_MAC, Described, NODE_MAC, SEQ, Transport};
+use crate::packet::{Answer, Described, SEQ, Transport};
 
 pub const CASES: &[Case] = &[
     ("request_and_reply", request_and_reply),
@@ -32,7 +32,6 @@ pub const CASES: &[Case] = &[
     ("stream_one_way_keeps_both_halves", stream_one_way_keeps_both_halves),
     ("closed_flow_is_in_nobodys_way", closed_flow_is_in_nobodys_way),
     ("member_is_looked_up_once", member_is_looked_up_once),
-    ("pod_reaches_itself", pod_reaches_itself),
     ("both_ends_open", both_ends_open),
     ("half_open_flow_gives_its_tuple_back", half_open_flow_gives_its_tuple_back),
     ("a_reset_flow_stays_while_it_is_busy", a_reset_flow_stays_while_it_is_busy),
@@ -344,26 +343,6 @@ fn member_is_looked_up_once(scene: &mut Scene<'_>) {
     let pools =
         requests.chain(v6.iter().filter(|(key, _)| key.direction == Direction::Request).map(|(_, flow)| flow.pool));
     assert_eq!(pools.collect::<Vec<_>>(), [2]);
-}
-
-/// HP-01 and the like, without masquerading: the pod sees the frontend's address as its peer.
-fn pod_reaches_itself(scene: &mut Scene<'_>) {
-    let (client, vip) = (scene.net.client(), scene.net.vip());
-    let itself = (client.0, 8080);
-    for transport in [SYN, UDP] {
-        scene.service(transport, &[itself]);
-        let (action, request) = scene.run(Program::WorkloadIngress, &Described::new(transport, client, vip));
-        assert_eq!(action, Action::SendBack);
-        assert_eq!((request.source_mac, request.destination_mac), (NODE_MAC, CLIENT_MAC));
-        let Answer::Transport { from, to, .. } = request.answer else { panic!("no ports: {request:?}") };
-        assert_eq!((from, to), ((vip.0, client.1), itself));
-        scene.untouched(Program::WorkloadEgress, &Described::new(transport, from, to));
-        let answer = if transport == SYN { SYN_ACK } else { UDP };
-        let (action, reply) = scene.run(Program::WorkloadIngress, &Described::new(answer, to, from));
-        assert_eq!(action, Action::SendBack);
-        let Answer::Transport { from, to, .. } = reply.answer else { panic!("no ports: {reply:?}") };
-        assert_eq!((from, to), (vip, client));
-    }
 }
 
 /// RFC 9293 section 3.5: both ends' SYNs cross, each answers the other's, and none of the four is the first packet of a

@@ -108,6 +108,8 @@ pub struct HostMachine {
     /// Links have no header.
     is_bare: bool,
     port: Port,
+    /// What packets that go out came to the node by.
+    came_by: Cell<u32>,
     /// Whom the frame is for that is being looked at.
     frame_mac: Cell<[u8; 6]>,
     parked: Vec<Parked>,
@@ -147,6 +149,7 @@ impl Default for HostMachine {
             offload: false,
             is_bare: false,
             port: UNBRIDGED,
+            came_by: Cell::new(0),
             frame_mac: Cell::default(),
             parked: (0..PARKED_MAX).map(|_| fragments::nobodys_place()).collect(),
             tickets: Cell::new(0),
@@ -330,6 +333,10 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
     fn note_client_ports(&self, edge: u32, bits: u64) {
         *self.client_ports.borrow_mut().entry(edge).or_default() |= bits;
     }
+    fn has_come_back(&self, edge: u32) -> bool {
+        let from = self.came_by.get();
+        from == edge || (from != 0 && from == self.port.bridge)
+    }
     fn whose_frame(&self) -> Whose {
         let Port { bridge, mac, flags, .. } = self.port;
         if bridge == 0 {
@@ -433,6 +440,10 @@ impl Machine for HostMachine {
 
     fn set_port(&mut self, port: Port) {
         self.port = port;
+    }
+
+    fn set_came_by(&mut self, ifindex: u32) {
+        self.came_by.set(ifindex);
     }
 
     fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {

@@ -33,6 +33,7 @@ pub struct KernelMachine {
     baseline: BTreeMap<Counter, u64>,
     replays: Replays,
     replayed: Vec<(Action, Vec<u8>)>,
+    came_by: u32,
 }
 
 impl KernelMachine {
@@ -72,13 +73,14 @@ impl KernelMachine {
         let dataplane = BpfDataplane::open(&settings);
         pins::remove_pins(&settings.pin_path).expect("removing the pins");
         let dataplane = dataplane.expect("loading the programs (root, Linux 6.6 or newer)");
-        Self { dataplane, baseline: BTreeMap::new(), replays: Replays::open(), replayed: Vec::new() }
+        Self { dataplane, baseline: BTreeMap::new(), replays: Replays::open(), replayed: Vec::new(), came_by: 0 }
     }
 
     /// Empties all tables and forgets what was counted.
     pub fn reset(&mut self) {
         self.set_tables(&Tables::default());
         self.set_port(UNBRIDGED);
+        self.set_came_by(0);
         self.forget_flows();
         self.change_embryos(|budget| budget.fill(0));
         self.baseline = self.counted();
@@ -123,7 +125,13 @@ impl KernelMachine {
     fn run_once(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {
         let program = object::program_mut(self.dataplane.ebpf(), program.name()).expect("a program of the object");
         let mut out = vec![0; packet.len() + PARKED_LEN_MAX];
-        let options = TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let context = context(self.came_by);
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
         let result = program.test_run(options).expect("a test run");
         out.truncate(result.data_size_out as usize);
         // include/uapi/linux: TCX_NEXT, TCX_DROP, TCX_REDIRECT.
@@ -144,6 +152,12 @@ impl KernelMachine {
         let counters = self.dataplane.maps().counters().expect("reading counters");
         counters.into_iter().map(|(counter, value)| (counter, value.packets)).collect()
     }
+}
+
+/// The context of a packet that came to the node by an interface: the first words of `struct __sk_buff`
+/// (include/uapi/linux/bpf.h), of which that is the tenth.
+fn context(came_by: u32) -> Vec<u8> {
+    [[0; 9].as_slice(), &[came_by]].concat().into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
 /// Whether the packet is a fragment, as far as the tests make them.
@@ -192,6 +206,10 @@ impl Machine for KernelMachine {
 
     fn set_port(&mut self, port: Port) {
         self.dataplane.set_ports(&[port]).expect("writing the table of ports");
+    }
+
+    fn set_came_by(&mut self, ifindex: u32) {
+        self.came_by = ifindex;
     }
 
     fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {

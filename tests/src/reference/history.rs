@@ -58,6 +58,12 @@ pub enum Step {
         /// Only one fragment of the answer.
         cut: Option<Cut>,
     },
+    /// The packet that left `back` packets ago is delivered to the edge that it came from.
+    Home {
+        transport: Transport,
+        back: usize,
+        shape: Shape,
+    },
     /// An ICMP error about the packet that left `back` packets ago, by its receiver or by a router.
     Error {
         program: Option<Program>,
@@ -161,6 +167,7 @@ fn scene(net: Net) -> impl Strategy<Value = Vec<Step>> {
         1 => lost_tuple(net),
         1 => lost_request(net),
         1 => flip(net),
+        2 => homecoming(net),
         1 => ending(net),
         1 => early_reset(net),
         2 => overtaking(net),
@@ -236,6 +243,29 @@ fn flip(net: Net) -> impl Strategy<Value = Vec<Step>> {
         let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
         let again = Step::Again { transport, back: 0, shape };
         vec![packet, Step::Tables(Change::All(at, Fixed::Pass)), again]
+    })
+}
+
+/// A pod's request is delivered to itself, is answered, and goes on; then another of its addresses dials with the same port.
+fn homecoming(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    let what_is_lost = prop_oneof![3 => Just(None), 1 => Just(Some(Step::Evict(Direction::Request)))];
+    (opening(net), shape(), what_is_lost).prop_map(move |((_, transport, ends), shape, lost)| {
+        let ((_, port), service) = ends;
+        let dial = |host| {
+            let ends = ((net.host(host), port), service);
+            Step::Packet { program: Program::WorkloadIngress, transport, ends, shape }
+        };
+        let home = Step::Home { transport, back: 0, shape };
+        let answer = Step::Answer {
+            program: Some(Program::WorkloadIngress),
+            transport: Transport::Tcp(0x12),
+            back: 0,
+            shape,
+            cut: None,
+        };
+        let again = Step::Again { transport: Transport::Tcp(0x10), back: 2, shape };
+        let first = [dial(2)].into_iter().chain(lost).chain([home.clone(), answer.clone(), again]);
+        first.chain([dial(3), home, answer]).collect()
     })
 }
 

@@ -6,8 +6,9 @@ use lb_common::table::EDGE_UPLINK;
 use lb_common::verdict::Action;
 
 use super::Reference;
-use super::connection::{Connection, Segment, State, Way};
+use super::connection::{Connection, Heard, Segment, State, Way};
 use super::error::port_unreachable;
+use super::open::CHOSEN_PORTS;
 use super::policy::{Choice, Frontend};
 use super::rule::Rule;
 use super::wire::{Part, Wire, proto};
@@ -129,7 +130,7 @@ impl Reference {
                 Verdict::Untouched
             }
             Way::ToBackend => self.request((seen, reach), headers, given)?,
-            Way::ToClient => self.reply(seen, headers).unwrap_or(Verdict::Untouched),
+            Way::ToClient => self.leaves(seen, headers, given)?,
         };
         if let Part::First(id) = wire.part
             && reach == Reach::Node
@@ -276,6 +277,60 @@ impl Reference {
         self.note(known, Way::ToClient, packet.segment());
         let connection = &self.connections[known];
         Some(Verdict::Becomes((connection.service, connection.client)))
+    }
+
+    /// A packet that goes out; on the test machines, every one has come in by the same edge or its bridge.
+    fn leaves(&mut self, seen: Seen, packet: Packet, given: &Outcome) -> Result<Verdict, String> {
+        if let Some(verdict) = self.reply(seen, packet) {
+            return Ok(verdict);
+        }
+        let (client, backend) = packet.ends;
+        let opens = packet.proto != Proto::TCP || packet.tcp_flags & (SYN | ACK | RST) == SYN;
+        let known = self.connections.iter().position(|known| {
+            known.is_reply(seen.edge, packet.proto, (backend, client))
+                && known.state == State::Asked
+                && !known.is_reset
+                && !known.is_direct()
+                && known.seen.0 != known.service.0
+        });
+        let Some(known) = known.filter(|_| seen.is_workload && opens) else { return Ok(Verdict::Untouched) };
+        self.come_home(known, packet, given)
+    }
+
+    /// A pod's request reaches that pod: it must see the frontend's address, or would answer within itself.
+    fn come_home(&mut self, known: usize, packet: Packet, given: &Outcome) -> Result<Verdict, String> {
+        let Connection { edge, proto, service, backend, .. } = self.connections[known];
+        let is_free = |reference: &Self, port| {
+            let others = reference.connections.iter().enumerate().filter(|(index, _)| *index != known);
+            !others.into_iter().any(|(_, other)| other.is_reply(edge, proto, (backend, (service.0, port))))
+        };
+        let asked = packet.ends.0.1;
+        let is_asked_free = is_free(self, asked);
+        if !is_asked_free && proto == Proto::SCTP {
+            self.hits.hit(Rule::HomeTaken);
+            return Ok(Verdict::Dropped);
+        }
+        let (from, _) = Wire::read(&given.1).ends();
+        let port = if is_asked_free { asked } else { from.1 };
+        let is_right = is_asked_free || (CHOSEN_PORTS.contains(&port) && is_free(self, port));
+        if !is_right {
+            return Err(format!("at home, {:?} became {from:?}", packet.ends));
+        }
+        self.hits.hit(if is_asked_free { Rule::CameHome } else { Rule::CameHomeDrawnPort });
+        self.has_hairpins = true;
+        let connection = &mut self.connections[known];
+        connection.seen = (service.0, port);
+        (connection.knows_request, connection.knows_reply) = (true, true);
+        connection.heard = Heard { client: packet.seq.map(|seq| seq >> 16), backend: None };
+        connection.last_packet_secs = self.now_secs;
+        let home = connection.clone();
+        // Whoever answers datagrams may do so from the address that they came from; such answers know nothing of requests.
+        let answers = (home.client.0, backend.1);
+        let is_taken = self.connections.iter().any(|other| other.is_reply(edge, proto, (answers, home.seen)));
+        if proto == Proto::UDP && !is_taken {
+            self.connections.push(Connection { backend: answers, knows_request: false, ..home.clone() });
+        }
+        Ok(Verdict::Becomes((home.seen, backend)))
     }
 
     pub(super) fn forward(&mut self, known: usize, packet: Packet) -> Verdict {

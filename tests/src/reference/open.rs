@@ -13,7 +13,7 @@ use super::{Clock, Reference};
 use crate::packet::End;
 
 /// Source ports that are chosen where the client's own is taken.
-const CHOSEN_PORTS: std::ops::RangeInclusive<u16> = 0x8000..=0xffff;
+pub(super) const CHOSEN_PORTS: std::ops::RangeInclusive<u16> = 0x8000..=0xffff;
 
 impl Reference {
     /// A packet that opens a connection to no frontend: a pod's to an endpoint keeps its tuple if nobody else has it, and

@@ -44,6 +44,10 @@ rules! {
     SynOfConnection,
     /// A pod answers itself.
     AnswerToItself,
+    /// A request reaches the pod that it is of, which dialled from another address.
+    CameHome,
+    CameHomeDrawnPort,
+    HomeTaken,
     // What becomes of the connection that a first packet meets.
     Unwanted,
     OverByState,

@@ -78,6 +78,7 @@ pub fn play(net: Net, machine: &mut dyn Machine, start: Start, history: &[Step])
     };
     play.set_tables();
     play.machine.set_port(BRIDGED);
+    play.machine.set_came_by(BRIDGED.bridge);
     for (index, step) in history.iter().enumerate() {
         play.step(step).map_err(|difference| format!("step {index}, {step:?}: {difference}"))?;
     }
@@ -142,6 +143,10 @@ impl Play<'_> {
                     Some(cut) => self.datagram(program, &self.described(transport, (to, from), shape.whole()), *cut),
                     None => self.packet(program, &self.described(transport, (to, from), *shape), &[]),
                 }
+            }
+            Step::Home { transport, back, shape } => {
+                let Some((hook, from, to, protocol)) = ends_of(&self.left, *back) else { return Ok(()) };
+                self.packet(opposite(hook), &self.described(like(protocol, *transport), (from, to), *shape), &[])
             }
             Step::Error { program, kind, back, is_by_receiver, quote } => {
                 let Some((hook, from, to, protocol)) = ends_of(&self.left, *back) else { return Ok(()) };

@@ -1,0 +1,123 @@
+//! A pod that dials its own frontend from another of its addresses than the backend's. By addresses it cannot be told from
+//! others; but its request comes back to the interface that it came from.
+
+use super::{Client, Env, FlowRef as _, InsertError, Path, Tables};
+use crate::addr::{Addr, Proto};
+use crate::sequence::Sequence;
+use crate::table::{Counter, DIRECT, Direction, EdgeState, FlowState};
+use crate::verdict::Verdict;
+
+/// How often another source port is tried where a flow has the tuple that this one shall have.
+const HOME_ATTEMPTS: u32 = 8;
+/// Clear of the usual NodePort range, as those of new flows.
+const PORT_BASE: u16 = 0x8000;
+
+impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
+    /// What becomes of a packet that leaves the node.
+    #[inline(always)]
+    pub fn leave(&mut self) -> Verdict {
+        let verdict = self.reply();
+        if verdict == Verdict::Pass && self.may_have_come_home() { self.come_home() } else { verdict }
+    }
+
+    /// Whether a packet to a pod may be a request of that pod itself. Nearly none is, and nearly all are told by what has
+    /// been read already.
+    #[inline(always)]
+    fn may_have_come_home(&self) -> bool {
+        let may_be_first = self.headers.opens() || self.env.repairs_evicted_flows();
+        let may_be_request = may_be_first && matches!(self.edge.client, Client::Workload);
+        may_be_request && self.may_be_of_flow(self.work.key.tuple.sport) && self.tables.has_come_back(self.edge.id)
+    }
+
+    /// If the packet is a request of the pod that is about to get it, lets it come from the frontend's address, as the flow's
+    /// next ones will: an answer to the pod's other address would never leave the pod.
+    #[inline(never)]
+    fn come_home(&mut self) -> Verdict {
+        let (tables, work) = (self.tables, &mut *self.work);
+        let key = &mut work.key;
+        (key.edge, key.proto, key.direction, key.pad) = (self.edge.id, self.headers.proto, Direction::Request, 0);
+        // The flow as it is, by both its entries.
+        work.other_key.set_partner(&work.key, &work.key.tuple);
+        let Some(entry) = tables.flow(&work.other_key) else { return Verdict::Pass };
+        if entry.frontend() == DIRECT || !matches!(entry.state(), FlowState::New) {
+            return Verdict::Pass;
+        }
+        entry.read_to(&mut work.to);
+        if work.to.src == work.key.tuple.src {
+            // It does already, and comes straight from its ingress.
+            return Verdict::Pass;
+        }
+        work.partner_key.set_partner(&work.other_key, &work.to);
+        work.flow.frontend = entry.frontend();
+        work.flow.pool = entry.pool();
+        work.flow.state = FlowState::New;
+        work.flow.set_sequence(Sequence::NONE);
+        work.flow.last_seen_jiffies = self.env.now_jiffies();
+        // The source is the frontend's address already.
+        let from = &work.key.tuple;
+        (work.to.dst, work.to.sport, work.to.dport) = (from.dst, from.sport, from.dport);
+        match self.move_flow() {
+            None => Verdict::Translate,
+            Some(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// Puts the flow of `partner_key` and `other_key` where its packets become `to`: the reply first, as with a new one. The
+    /// answer is why not.
+    #[inline(never)]
+    fn move_flow(&mut self) -> Option<Counter> {
+        let tables = self.tables;
+        let reserved = self.reserve_home();
+        let work = &mut *self.work;
+        if reserved.is_none() {
+            tables.note_hairpin(self.edge.id);
+            tables.remove_flow(&work.partner_key);
+            work.flow.to = work.to;
+            work.flow.set_sequence(self.headers.tcp.sequence());
+            if tables.insert_flow(&work.partner_key, &work.flow).is_err() {
+                tables.remove_flow(&work.key);
+                return Some(Counter::DropFlowTable);
+            }
+            tables.remove_flow(&work.other_key);
+            self.reserve_alias();
+        }
+        let work = &mut *self.work;
+        // The packet's own again.
+        work.key.set_partner(&work.other_key, &work.other_key.tuple);
+        reserved
+    }
+
+    /// Lets answers come from the address that the client dialled from, as well: a datagram socket that is bound to none gets
+    /// the same address for its answers as an unbound client for its requests. Where the tuple is another flow's, they do
+    /// not.
+    #[inline(always)]
+    fn reserve_alias(&mut self) {
+        if self.headers.proto == Proto::UDP {
+            let work = &mut *self.work;
+            work.key.tuple.src = work.partner_key.tuple.src;
+            work.flow.to.set_reversed(&work.partner_key.tuple);
+            let _ = self.tables.insert_flow(&work.key, &work.flow);
+        }
+    }
+
+    /// Inserts the reply entry, under a key that `key` becomes.
+    #[inline(always)]
+    fn reserve_home(&mut self) -> Option<Counter> {
+        let (tables, work) = (self.tables, &mut *self.work);
+        work.flow.to.set_reversed(&work.partner_key.tuple);
+        for _ in 0..HOME_ATTEMPTS {
+            let bit = EdgeState::client_port_bit(work.to.sport);
+            if tables.client_ports(self.edge.id) & bit == 0 {
+                tables.note_client_ports(self.edge.id, bit);
+            }
+            work.key.set_partner(&work.partner_key, &work.to);
+            match tables.insert_flow(&work.key, &work.flow) {
+                Ok(()) => return None,
+                Err(InsertError::Refused) => return Some(Counter::DropFlowTable),
+                Err(InsertError::Exists) if self.headers.proto == Proto::SCTP => break,
+                Err(InsertError::Exists) => work.to.sport = PORT_BASE | self.env.random() as u16,
+            }
+        }
+        Some(Counter::DropNoPort)
+    }
+}
