@@ -36,7 +36,9 @@ pub fn findings(pin_path: &Path) -> anyhow::Result<Vec<Finding>> {
         cilium(has(CILIUM_INTERFACE)),
     ];
     if interfaces.links().values().any(|link| link.kind == Kind::Bridge) {
-        findings.push(bridge_netfilter(&setting("bridge/bridge-nf-call-iptables")));
+        for (family, name) in [("IPv4", "bridge-nf-call-iptables"), ("IPv6", "bridge-nf-call-ip6tables")] {
+            findings.push(bridge_netfilter(family, name, &setting(&format!("bridge/{name}"))));
+        }
     }
     let ours = Pins::open(pin_path).and_then(|pins| pins.program_ids()).unwrap_or_default();
     findings.extend(interfaces.links().values().filter_map(|link| foreign(link, &ours)));
@@ -126,17 +128,20 @@ fn reverse_path(strict: &[String]) -> Finding {
     Finding::ok("rp_filter", found)
 }
 
-fn bridge_netfilter(value: &str) -> Finding {
-    let check = "bridge-nf-call";
-    match value {
-        "0" => Finding::warn(
-            check,
-            "traffic between ports of a bridge bypasses iptables",
-            "kube-proxy and NetworkPolicy need it: sysctl net.bridge.bridge-nf-call-iptables=1",
-        ),
-        "" => Finding::ok(check, "br_netfilter is not loaded"),
-        _ => Finding::ok(check, "traffic between ports of a bridge passes iptables"),
-    }
+/// Where packets between ports of a bridge pass no rules, the node hears only the client's half of a connection to an
+/// endpoint on the client's bridge: the backend answers across the bridge.
+fn bridge_netfilter(family: &str, name: &'static str, value: &str) -> Finding {
+    let cause = match value {
+        "" => "br_netfilter is not loaded",
+        "0" => "it is off",
+        _ => return Finding::ok(name, format!("{family} between ports of a bridge passes the node's rules")),
+    };
+    let found = format!(
+        "{cause}: {family} between ports of a bridge passes no rules, unless the bridge itself says so; beside rules that \
+         drop what conntrack calls invalid, as those of kube-proxy in iptables mode, connections to endpoints on the \
+         client's own bridge hang"
+    );
+    Finding::warn(name, found, format!("modprobe br_netfilter; sysctl net.bridge.{name}=1"))
 }
 
 fn ipvs(is_there: bool) -> Finding {
@@ -216,11 +221,12 @@ mod tests {
 
     #[test]
     fn company_is_a_warning_with_a_remedy() {
-        for finding in [ipvs(true), cilium(true), bridge_netfilter("0")] {
+        let bridged = |value| bridge_netfilter("IPv4", "bridge-nf-call-iptables", value);
+        for finding in [ipvs(true), cilium(true), bridged("0"), bridged("")] {
             assert_eq!(finding.verdict, Verdict::Warn);
             assert!(!finding.remedy.is_empty());
         }
-        for finding in [ipvs(false), cilium(false), bridge_netfilter("1"), bridge_netfilter("")] {
+        for finding in [ipvs(false), cilium(false), bridged("1")] {
             assert_eq!(finding.verdict, Verdict::Ok);
         }
         assert!(reverse_path(&["eth0".into()]).found.contains("eth0"));
