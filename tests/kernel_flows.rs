@@ -375,6 +375,31 @@ fn a_pod_gets_its_share_of_the_flow_table() {
     }
 }
 
+/// A client that uses its ports again leaves notes of flows that are gone. As many of them as there are, what has ended makes
+/// room for what is new.
+#[test]
+fn short_connections_are_never_refused() {
+    let mut machine = KernelMachine::load_with("short", |settings| {
+        (settings.sizes.flows_max, settings.sizes.pod_flows_percent) = (4_096, 50);
+    });
+    for net in [Net::V4, Net::V6] {
+        machine.reset();
+        walk(&mut machine);
+        let mut scene = Scene::new(net, &mut machine);
+        scene.service(SYN, &[net.backend()]);
+        for first in (1..=8_000).step_by(8) {
+            for _ in 0..3 {
+                for port in first..first + 8 {
+                    assert!(opens(&mut scene, port), "{net:?}: {port}");
+                    let client = (net.client().0, port);
+                    scene.through(Program::WorkloadIngress, RST, client, net.vip());
+                }
+            }
+        }
+        assert_eq!(scene.counters().get(&Counter::DropEdgeFlows).copied().unwrap_or_default(), 0, "{net:?}");
+    }
+}
+
 /// A pod that asks a name server from one port after the other is never refused: its own oldest flows go.
 #[test]
 fn answered_datagrams_make_room_for_others() {

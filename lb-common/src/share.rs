@@ -28,6 +28,15 @@ pub const fn usable(entries_max: u32, cpus: usize) -> u64 {
     if most < behind { most } else { behind }
 }
 
+/// Whether an edge may have one more flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    Plenty,
+    /// It has three quarters of its share: what has ended goes for what is new.
+    Little,
+    None,
+}
+
 /// Entries in use of a flow table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupancy {
@@ -49,8 +58,18 @@ impl Occupancy {
 
     /// Whether the edge may have one more flow, which is two entries.
     #[inline(always)]
-    pub const fn has_room(self, usable: u64, percent: u32) -> bool {
-        percent >= UNBOUNDED_PERCENT || self.edge + 2 <= self.limit(usable, percent)
+    pub const fn room(self, usable: u64, percent: u32) -> Room {
+        if percent >= UNBOUNDED_PERCENT {
+            return Room::Plenty;
+        }
+        let (limit, wanted) = (self.limit(usable, percent), self.edge + 2);
+        if wanted > limit {
+            Room::None
+        } else if wanted > limit / 4 * 3 {
+            Room::Little
+        } else {
+            Room::Plenty
+        }
     }
 }
 
@@ -77,17 +96,29 @@ mod tests {
                 for index in 0..edges.len() {
                     let walked = Occupancy { edge: edges[index], all: edges.iter().sum() }.limit(usable, percent);
                     edges[index] = edges[index].min(walked);
-                    while (Occupancy { edge: edges[index], all: edges.iter().sum() }).has_room(usable, percent) {
+                    while (Occupancy { edge: edges[index], all: edges.iter().sum() }).room(usable, percent)
+                        != Room::None
+                    {
                         edges[index] += 2;
                     }
                 }
             }
             let all: u64 = edges.iter().sum();
             assert!(all < usable, "{percent} %: {all}");
-            assert!(Occupancy { edge: 0, all }.has_room(usable, percent), "{percent} %: {all} of {usable}");
+            let room = Occupancy { edge: 0, all }.room(usable, percent);
+            assert_eq!(room, Room::Plenty, "{percent} %: {all} of {usable}");
             let alone = Occupancy { edge: 0, all: 0 }.limit(usable, percent);
             assert_eq!(alone, usable * u64::from(percent) / 100);
         }
-        assert!(Occupancy { edge: 10, all: 10 }.has_room(0, UNBOUNDED_PERCENT), "the kernel evicts");
+        assert_eq!(Occupancy { edge: 10, all: 10 }.room(0, UNBOUNDED_PERCENT), Room::Plenty, "the kernel evicts");
+    }
+
+    #[test]
+    fn what_has_ended_goes_before_the_share_is_spent() {
+        for (edge, expected) in
+            [(0, Room::Plenty), (298, Room::Plenty), (299, Room::Little), (398, Room::Little), (399, Room::None)]
+        {
+            assert_eq!(Occupancy { edge, all: edge + 200 }.room(1_000, 50), expected, "{edge}");
+        }
     }
 }

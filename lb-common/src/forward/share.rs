@@ -3,11 +3,13 @@
 use super::{Env, FlowRef, Path, Tables};
 use crate::addr::{Addr, Proto};
 use crate::flow;
-use crate::share::{Occupancy, UNBOUNDED_PERCENT, WALK_SECS, percent_of_edge};
+use crate::share::{Occupancy, Room, UNBOUNDED_PERCENT, WALK_SECS, percent_of_edge};
 use crate::table::{Counter, FlowState};
 
 /// Flows that are looked at for one that may go.
 const SPENT_TRIES: u32 = 4;
+/// And of those that go for one that is new.
+const SPENT_FLOWS: u32 = 2;
 
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// Whether the packet's edge may have a new flow.
@@ -19,24 +21,31 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         let percent = percent_of_edge(self.edge.id, percent);
         let occupancy: Occupancy = self.tables.occupancy(self.edge.id);
-        occupancy.has_room(self.env.flow_entries_usable(), percent) || self.gives_up_flow()
+        let room = occupancy.room(self.env.flow_entries_usable(), percent);
+        // Before the share is spent: some of what is noted has gone in other ways, and may be all that is found this time.
+        room == Room::Plenty || self.gives_up_flows() || room == Room::Little || !self.is_looked_after()
     }
 
-    /// Deletes a flow of this edge that has done what it was for: a connection that has ended, or datagrams that were
-    /// answered. Where there is none, nothing is new, unless nobody looks after the table.
+    /// Deletes flows of this edge that have done what they were for: connections that have ended, or datagrams that were
+    /// answered. Two where there are as many, so that there is more room than before. Whether there was one.
     #[inline(never)]
-    fn gives_up_flow(&mut self) -> bool {
+    fn gives_up_flows(&mut self) -> bool {
+        let mut given_up = 0;
         for _ in 0..SPENT_TRIES {
-            if !self.tables.take_spent(self.edge.id, &mut self.work.other_key) {
+            if given_up == SPENT_FLOWS || !self.tables.take_spent(self.edge.id, &mut self.work.other_key) {
                 break;
             }
-            if self.is_spent_flow_deleted() {
-                return true;
-            }
+            given_up += u32::from(self.is_spent_flow_deleted());
         }
+        given_up > 0
+    }
+
+    /// Whether somebody counts the flows and deletes what an edge has too much of.
+    #[inline(always)]
+    fn is_looked_after(&self) -> bool {
         let env = self.env;
         let walked_ago = flow::quiet_jiffies(self.tables.walked_jiffies(), env.now_jiffies());
-        walked_ago > WALK_SECS * env.second_jiffies()
+        walked_ago <= WALK_SECS * env.second_jiffies()
     }
 
     #[inline(never)]
