@@ -45,6 +45,8 @@ pub struct Work<A> {
     pub(crate) member_key: MemberKey<A>,
     /// Whether the frame came in for another MAC than that of its interface: 0 where not.
     pub(crate) stray: u32,
+    /// Flows that went for the new one. It stands here as the verifier looks at each number of them by itself elsewhere.
+    pub(crate) given_up: u32,
     /// [`Pin`]: whether the flow goes to that backend, whatever chance says.
     pub(crate) pin: u32,
     /// The datagram that the packet is a fragment of, and what is noted of it.
@@ -84,6 +86,7 @@ impl<A: Addr> Work<A> {
             affinity,
             member_key,
             stray: 0,
+            given_up: 0,
             pin: Pin::NONE,
             fragment_key,
             fragment,

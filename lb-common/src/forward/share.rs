@@ -30,14 +30,15 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// answered. Two where there are as many, so that there is more room than before. Whether there was one.
     #[inline(never)]
     fn gives_up_flows(&mut self) -> bool {
-        let mut given_up = 0;
+        self.work.given_up = 0;
         for _ in 0..SPENT_TRIES {
-            if given_up == SPENT_FLOWS || !self.tables.take_spent(self.edge.id, &mut self.work.other_key) {
+            if self.work.given_up == SPENT_FLOWS || !self.tables.take_spent(self.edge.id, &mut self.work.other_key) {
                 break;
             }
-            given_up += u32::from(self.is_spent_flow_deleted());
+            let is_deleted = self.is_spent_flow_deleted();
+            self.work.given_up += u32::from(is_deleted);
         }
-        given_up > 0
+        self.work.given_up > 0
     }
 
     /// Whether somebody counts the flows and deletes what an edge has too much of.
