@@ -13,6 +13,13 @@ pub const fn percent_of_edge(edge: u32, percent: u32) -> u32 {
     if edge == EDGE_UPLINK && percent < UPLINK_PERCENT { UPLINK_PERCENT } else { percent }
 }
 
+/// How many of the `limit` entries that an edge may have it fills undisturbed. Beyond them, ended flows go for new ones; a walk
+/// that cuts an edge cuts it to this.
+#[inline(always)]
+pub const fn undisturbed(limit: u64) -> u64 {
+    limit / 4 * 3
+}
+
 /// A walk over the flows that is older than this has no say: nobody may be looking after them.
 pub const WALK_SECS: u64 = 600;
 
@@ -65,7 +72,7 @@ impl Occupancy {
         let (limit, wanted) = (self.limit(usable, percent), self.edge + 2);
         if wanted > limit {
             Room::None
-        } else if wanted > limit / 4 * 3 {
+        } else if wanted > undisturbed(limit) {
             Room::Little
         } else {
             Room::Plenty

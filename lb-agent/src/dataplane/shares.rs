@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_common::addr::{Addr, Family};
-use lb_common::share::{Occupancy, UNBOUNDED_PERCENT, percent_of_edge, usable};
+use lb_common::share::{Occupancy, UNBOUNDED_PERCENT, percent_of_edge, undisturbed, usable};
 use lb_common::table::{Direction, EdgeFlows, Flow, FlowKey, FlowTotals, edge_index, name};
 
 use super::mapped::Array;
@@ -63,7 +63,7 @@ impl Bound {
         let surplus = |(edge, entries): (&u32, &[u64; 2])| {
             let entries = entries[family as usize];
             let limit = Occupancy { edge: entries, all }.limit(self.usable, percent_of_edge(*edge, self.percent));
-            (entries * 8 > limit * 7).then(|| (*edge, entries.saturating_sub(limit / 4 * 3)))
+            (entries * 8 > limit * 7).then(|| (*edge, entries.saturating_sub(undisturbed(limit))))
         };
         counts.0.iter().filter_map(surplus).collect()
     }

@@ -1,16 +1,12 @@
 //! A pod that dials its own frontend from another of its addresses than the backend's. By addresses it cannot be told from
 //! others; but its request comes back to the interface that it came from.
 
+use super::place::{PLACE_ATTEMPTS, PORT_BASE};
 use super::{Client, Env, FlowRef as _, InsertError, Path, Tables};
 use crate::addr::{Addr, Proto};
 use crate::sequence::Sequence;
 use crate::table::{Counter, DIRECT, Direction, EdgeState, FlowState};
 use crate::verdict::Verdict;
-
-/// How often another source port is tried where a flow has the tuple that this one shall have.
-const HOME_ATTEMPTS: u32 = 8;
-/// Clear of the usual NodePort range, as those of new flows.
-const PORT_BASE: u16 = 0x8000;
 
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// What becomes of a packet that leaves the node.
@@ -105,7 +101,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     fn reserve_home(&mut self) -> Option<Counter> {
         let (tables, work) = (self.tables, &mut *self.work);
         work.flow.to.set_reversed(&work.partner_key.tuple);
-        for _ in 0..HOME_ATTEMPTS {
+        for _ in 0..PLACE_ATTEMPTS {
             let bit = EdgeState::client_port_bit(work.to.sport);
             if tables.client_ports(self.edge.id) & bit == 0 {
                 tables.note_client_ports(self.edge.id, bit);

@@ -8,11 +8,11 @@ use crate::table::{Counter, DIRECT, EdgeState, FlowState, PoolKey};
 use crate::work::{Pin, Work};
 
 /// How often a new flow looks for a backend and source port whose reply tuple is free.
-const PLACE_ATTEMPTS: u32 = 8;
+pub(super) const PLACE_ATTEMPTS: u32 = 8;
 /// The first attempt that also changes the source port; where ports cannot change, the backend of a hash.
 const PORT_ATTEMPT: u32 = 2;
 /// Source ports that are chosen where the client's own is taken: the upper half, clear of the usual NodePort range.
-const PORT_BASE: u16 = 0x8000;
+pub(super) const PORT_BASE: u16 = 0x8000;
 
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// Chooses a backend whose reply tuple is free at this edge and inserts both entries, the reply first: the insert
