@@ -8,22 +8,24 @@ mod embryo;
 mod frame;
 mod home;
 mod maglev;
+mod part;
 mod place;
 mod share;
 
 use crate::addr::{Addr, Proto};
 use crate::flow::{self, Timeouts};
-use crate::parse::{Headers, TcpFlags};
+use crate::parse::{TcpFlags, Transport};
 use crate::sequence::Sequence;
 use crate::share::Occupancy;
 use crate::table::{
-    Action, Affinity, AffinityKey, Backend, Counter, DIRECT, Direction, EdgeState, EndpointKey, Flow, FlowKey,
-    FlowState, FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
+    Action, Affinity, AffinityKey, Counter, DIRECT, Direction, EdgeState, EndpointKey, Flow, FlowKey, FlowState,
+    FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags, SourceRangeKey, Tuple,
 };
 use crate::verdict::Verdict;
 use crate::work::Pin;
 pub use crate::work::Work;
 pub(crate) use frame::{is_heard, whose};
+pub use part::Part;
 
 /// Where a client is: selects one of the three scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +97,8 @@ pub trait Tables<A: Addr> {
     /// One load: pool and count can never disagree.
     fn scope(&self, frontend: u32, client: Client) -> Scope;
     fn service_port(&self, frontend: u32) -> u32;
-    fn backend(&self, key: &PoolKey) -> Option<Backend<A>>;
+    /// Copies a backend's address. Its port, or nothing where no backend has this place.
+    fn read_backend(&self, key: &PoolKey, addr: &mut A) -> Option<u16>;
     fn is_member(&self, key: &MemberKey<A>) -> bool;
     /// The [`MemberSets`](crate::table::MemberSets) of a member; 0 where it is none.
     fn member_sets(&self, key: &MemberKey<A>) -> u8;
@@ -150,6 +153,15 @@ pub trait Tables<A: Addr> {
     /// One packet more; the implementation knows its length.
     fn count(&self, counter: Counter);
     fn count_frontend(&self, frontend: u32, event: Event);
+
+    /// [`Path::run`], in the kernel in a function of its own.
+    #[inline(always)]
+    fn run_apart<E: Env>(path: &mut Path<'_, A, Self, E>, part: Part) -> bool
+    where
+        Self: Sized,
+    {
+        path.run(part)
+    }
 }
 
 /// Time and chance.
@@ -169,7 +181,7 @@ pub trait Env {
 
 /// A packet, where it is seen, and what the decision is made of.
 pub struct Path<'a, A, T, E> {
-    pub headers: Headers,
+    pub transport: Transport,
     pub edge: Edge,
     pub tables: &'a T,
     pub env: &'a E,
@@ -181,11 +193,11 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// What becomes of a packet that enters the node.
     #[inline(always)]
     pub fn request(&mut self) -> Verdict {
-        let (headers, tables) = (self.headers, self.tables);
+        let (transport, tables) = (self.transport, self.tables);
         if matches!(self.edge.client, Client::Workload) && tables.has_hairpins(self.edge.id) && self.is_own_reply() {
             return Verdict::Hairpin;
         }
-        if !headers.opens() {
+        if !transport.opens() {
             if !self.may_be_of_flow(self.work.key.tuple.sport) {
                 return Verdict::Pass;
             }
@@ -201,7 +213,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         let Work { key: FlowKey { tuple, .. }, frontend_key, .. } = &mut *self.work;
         (frontend_key.addr, frontend_key.port) = (tuple.dst, tuple.dport);
-        (frontend_key.proto, frontend_key.pad) = (headers.proto, 0);
+        (frontend_key.proto, frontend_key.pad) = (transport.proto, 0);
         let Some(frontend) = tables.frontend(frontend_key) else { return self.request_without_frontend() };
         if !self.is_heard(frontend) {
             return Verdict::Pass;
@@ -226,33 +238,36 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         let Work { key: FlowKey { tuple, .. }, endpoint_key, .. } = &mut *self.work;
         (endpoint_key.addr, endpoint_key.port, endpoint_key.pad) = (tuple.dst, tuple.dport, 0);
-        if !self.tables.is_endpoint(endpoint_key) {
+        if !self.tables.is_endpoint(endpoint_key) || !self.is_heard(DIRECT) {
             return Verdict::Pass;
         }
         self.set_key(Direction::Request);
-        self.direct_request()
+        let is_known = self.apart(Part::FollowDirect);
+        let frontend = self.work.frontend;
+        // Where no tuple can be had it passes as it is, and where a frontend's flow has it that is not for neighbours.
+        if is_known || (frontend == DIRECT && self.place(DIRECT, 0, 1).is_none()) {
+            self.translated(frontend)
+        } else {
+            Verdict::Pass
+        }
     }
 
-    /// A packet that may open a connection to an endpoint itself. Where no tuple can be had it passes as it is.
-    #[inline(never)]
-    fn direct_request(&mut self) -> Verdict {
-        if !self.is_heard(DIRECT) {
-            return Verdict::Pass;
-        }
-        if let Some(entry) = self.tables.flow(&self.work.key) {
-            if !self.is_over(entry) {
-                if !self.is_heard(entry.frontend()) {
-                    return Verdict::Pass;
-                }
-                self.follow(entry);
-                return self.translated(entry.frontend());
-            }
+    /// Whether a known flow takes a packet that may open a connection to an endpoint itself. `work.frontend` becomes that of
+    /// the flow that has the tuple, [`DIRECT`] where none has.
+    #[inline(always)]
+    fn follow_direct(&mut self) -> bool {
+        self.work.frontend = DIRECT;
+        let Some(entry) = self.tables.flow(&self.work.key) else { return false };
+        if self.is_over(entry) {
             self.forget(entry);
+            return false;
         }
-        match self.place(DIRECT, 0, 1) {
-            Some(_) => Verdict::Pass,
-            None => self.translated(DIRECT),
+        self.work.frontend = entry.frontend();
+        if !self.is_heard(entry.frontend()) {
+            return false;
         }
+        self.follow(entry);
+        true
     }
 
     /// Whether the packet is a pod's answer to itself, and so becomes what a reply becomes.
@@ -269,7 +284,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         self.set_key(Direction::Reply);
         let Some(entry) = self.tables.flow(&self.work.key) else { return Verdict::Pass };
-        if self.headers.tcp.has(TcpFlags::SYN) && self.is_of_another(entry.state()) {
+        if self.transport.tcp.has(TcpFlags::SYN) && self.is_of_another(entry.state()) {
             self.forget(entry);
             return Verdict::Pass;
         }
@@ -286,7 +301,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// The answer to a client whose SYN was seen and reset is the flow's: the backend does not know of that reset.
     #[inline(always)]
     fn is_of_another(&self, state: FlowState) -> bool {
-        let is_answer = matches!(state, FlowState::ResetNew) && self.headers.tcp.has(TcpFlags::ACK);
+        let is_answer = matches!(state, FlowState::ResetNew) && self.transport.tcp.has(TcpFlags::ACK);
         state.has_ended() && !is_answer
     }
 
@@ -302,7 +317,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     fn set_key(&mut self, direction: Direction) {
         let key = &mut self.work.key;
         key.edge = self.edge.id;
-        key.proto = self.headers.proto;
+        key.proto = self.transport.proto;
         key.direction = direction;
         key.pad = 0;
     }
@@ -329,7 +344,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             Action::Balance if scope.pool == entry.pool() && entry.frontend() == frontend => true,
             Action::Balance => self.is_still_member(frontend, scope, entry),
             // VIP became Proxy, or the frontend is gone: datagrams go on, a new connection does not.
-            Action::Pass => self.headers.proto != Proto::TCP,
+            Action::Pass => self.transport.proto != Proto::TCP,
             Action::Reject | Action::Drop => false,
         }
     }
@@ -353,7 +368,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     #[inline(always)]
     fn is_over(&self, entry: T::Flow) -> bool {
         let quiet_jiffies = flow::quiet_jiffies(entry.last_seen_jiffies(), self.env.now_jiffies());
-        flow::is_over(self.headers.proto, entry.state(), quiet_jiffies, &self.env.timeouts())
+        flow::is_over(self.transport.proto, entry.state(), quiet_jiffies, &self.env.timeouts())
     }
 
     /// Takes the packet's new tuple from a flow, and keeps the flow's state and time stamp: written only when a second
@@ -363,9 +378,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         entry.read_to(&mut self.work.to);
         let now_jiffies = self.env.now_jiffies();
         let (before, noted) = (entry.state(), entry.sequence());
-        let state = flow::follow(before, self.work.key.direction, self.headers.tcp, noted);
-        if self.headers.tcp.sequence() != noted && flow::is_noted(before, self.headers.tcp, noted) {
-            entry.set_sequence(self.headers.tcp.sequence());
+        let state = flow::follow(before, self.work.key.direction, self.transport.tcp, noted);
+        if self.transport.tcp.sequence() != noted && flow::is_noted(before, self.transport.tcp, noted) {
+            entry.set_sequence(self.transport.tcp.sequence());
         }
         let last_seen_jiffies = entry.last_seen_jiffies();
         let second_jiffies = self.env.second_jiffies();
@@ -384,23 +399,30 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     }
 
     /// Makes the other entry of a flow agree with this one, and restores it where it was evicted.
-    #[inline(never)]
+    #[inline(always)]
     fn refresh_partner(&mut self, entry: T::Flow) {
+        let flow = &mut self.work.flow;
+        flow.frontend = entry.frontend();
+        flow.pool = entry.pool();
+        flow.state = entry.state();
+        flow.last_seen_jiffies = entry.last_seen_jiffies();
+        self.apart(Part::RefreshPartner);
+    }
+
+    /// Makes the other entry of the packet's flow say what `work.flow` says, but for its tuple.
+    #[inline(always)]
+    fn write_partner(&mut self) {
         let (tables, work) = (self.tables, &mut *self.work);
         match Partner::of_packet(tables, work) {
             Partner::Own(partner) => {
-                partner.touch(entry.last_seen_jiffies());
-                partner.set_state(entry.state());
+                partner.touch(work.flow.last_seen_jiffies);
+                partner.set_state(work.flow.state);
             }
             // It was lost, and its tuple has been given to another flow since.
             Partner::Another => {}
             Partner::Lost => {
                 work.flow.to.set_reversed(&work.key.tuple);
-                work.flow.frontend = entry.frontend();
-                work.flow.pool = entry.pool();
-                work.flow.state = entry.state();
                 work.flow.set_sequence(Sequence::NONE);
-                work.flow.last_seen_jiffies = entry.last_seen_jiffies();
                 // Refused: the next refresh tries again.
                 let _ = tables.insert_flow(&work.partner_key, &work.flow);
             }
@@ -475,7 +497,8 @@ enum Partner<F> {
 }
 
 impl<F> Partner<F> {
-    /// The entry behind [`Work::partner_key`], which becomes that of the packet's flow. [`Work::flow`] is overwritten.
+    /// The entry behind [`Work::partner_key`], which becomes that of the packet's flow. The tuple of [`Work::flow`] is
+    /// overwritten.
     #[inline(always)]
     fn of_packet<A: Addr, T: Tables<A, Flow = F>>(tables: &T, work: &mut Work<A>) -> Self
     where

@@ -114,6 +114,22 @@ impl Headers {
         Self { proto, tcp: TcpFlags::new(0), l4: 0, first_of: FirstOf(first_of.0 | FirstOf::STUB) }
     }
 
+    /// What a decision looks at.
+    #[inline(always)]
+    pub const fn transport(&self) -> Transport {
+        Transport { proto: self.proto, tcp: self.tcp }
+    }
+}
+
+/// What a decision looks at of a packet that carries ports, beside its [`Tuple`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    pub proto: Proto,
+    /// Empty unless TCP.
+    pub tcp: TcpFlags,
+}
+
+impl Transport {
     /// Whether the packet may make a new flow: a SYN, or any datagram.
     #[inline(always)]
     pub fn opens(&self) -> bool {

@@ -107,7 +107,7 @@ fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
         }
     }
     headers.first_of = headers.first_of.forgotten(packet);
-    let mut path = Path { headers, edge, tables, env, work };
+    let mut path = Path { transport: headers.transport(), edge, tables, env, work };
     let verdict = match direction {
         Direction::Request => path.request(),
         Direction::Reply => path.leave(),

@@ -1,9 +1,10 @@
 //! The records that a decision is made in. They hold nothing between two packets.
 
 use crate::addr::{Addr, Proto};
+use crate::parse::TcpFlags;
 use crate::table::{
-    Affinity, AffinityKey, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment, FragmentKey,
-    FrontendKey, Heard, MemberKey, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Counter, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment,
+    FragmentKey, FrontendKey, Heard, MemberKey, SourceRangeKey, Tuple,
 };
 
 /// What of a new flow is settled before a tuple is looked for.
@@ -49,6 +50,14 @@ pub struct Work<A> {
     pub(crate) given_up: u32,
     /// [`Pin`]: whether the flow goes to that backend, whatever chance says.
     pub(crate) pin: u32,
+    /// Backends to choose from.
+    pub(crate) count: u16,
+    /// Why there is no new flow.
+    pub(crate) refused: Counter,
+    /// The frontend whose flow takes the packet.
+    pub(crate) frontend: u32,
+    /// Of the packet's headers, for parts of the decision that are functions of their own.
+    pub(crate) tcp: TcpFlags,
     /// The datagram that the packet is a fragment of, and what is noted of it.
     pub(crate) fragment_key: FragmentKey<A>,
     pub(crate) fragment: Fragment<A>,
@@ -88,6 +97,10 @@ impl<A: Addr> Work<A> {
             stray: 0,
             given_up: 0,
             pin: Pin::NONE,
+            count: 0,
+            refused: Counter::DropFlowTable,
+            frontend: DIRECT,
+            tcp: TcpFlags::default(),
             fragment_key,
             fragment,
         }

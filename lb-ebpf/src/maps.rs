@@ -13,6 +13,8 @@ use lb_common::table::{
     SourceRange, SpentRing,
 };
 
+use crate::tables::Parts;
+
 /// Elements of `counters`, with room for those to come.
 const COUNTERS_MAX: usize = 64;
 const FRONTENDS_MAX: usize = 1 << 16;
@@ -187,8 +189,8 @@ static work4: PerCpuArray<Work<V4>, 1> = PerCpuArray::new();
 #[btf_map]
 static work6: PerCpuArray<Work<V6>, 1> = PerCpuArray::new();
 
-/// The maps of one family.
-pub trait FamilyMaps: Unreachable {
+/// The maps of one family, and its functions for parts of the decision.
+pub trait FamilyMaps: Unreachable + Parts {
     fn frontends() -> &'static Frontends<Self>;
     fn pools() -> &'static Pools<Self>;
     fn members() -> &'static Members<Self>;

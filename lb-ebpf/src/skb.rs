@@ -69,6 +69,12 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         Skb(self.0)
     }
 
+    /// The context, for a function that takes it.
+    #[inline(always)]
+    pub const fn context(self) -> *mut __sk_buff {
+        self.0
+    }
+
     #[inline(always)]
     pub fn len(&self) -> u32 {
         // SAFETY: the context of this program run, as in all below.

@@ -5,14 +5,14 @@ use core::intrinsics::{self, AtomicOrdering};
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use lb_common::forward::{Client, Env as _, Event, FlowRef, InsertError, Tables, Whose, Work};
+use lb_common::forward::{Client, Env, Event, FlowRef, InsertError, Part, Path, Tables, Whose, Work};
 use lb_common::packet::ETHERNET_LEN;
 use lb_common::sequence::Sequence;
 use lb_common::share::Occupancy;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, EdgeFlows, EndpointKey, Flow, FlowKey, FlowState,
-    FrontendKey, FrontendStats, Heard, MemberKey, PoolKey, SPENT_RING_LEN, Scope, Scopes, SourceRangeKey, Tuple,
-    edge_index, spent_ring,
+    Affinity, AffinityKey, Counter, CounterValue, EdgeFlows, EndpointKey, Flow, FlowKey, FlowState, FrontendKey,
+    FrontendStats, Heard, MemberKey, PoolKey, SPENT_RING_LEN, Scope, Scopes, SourceRangeKey, Tuple, edge_index,
+    spent_ring,
 };
 
 use crate::env::{Kernel, embryos_max, looks_back};
@@ -55,7 +55,10 @@ macro_rules! field {
 }
 
 mod fragments;
+mod parts;
 mod ports;
+
+pub use parts::Parts;
 
 impl<A: Copy> FlowRef<A> for FlowElement<A> {
     #[inline(always)]
@@ -174,11 +177,17 @@ impl<A: FamilyMaps> Tables<A> for Maps {
     }
 
     #[inline(always)]
-    fn backend(&self, key: &PoolKey) -> Option<Backend<A>> {
+    fn read_backend(&self, key: &PoolKey, addr: &mut A) -> Option<u16> {
         let element = A::pools().get_ptr(key.element())?;
         // SAFETY: array elements live as long as the map. A pool that a scope names is not changed; it is freed an RCU
         // period after no scope names it.
-        unsafe { ((*element).pool == key.pool).then(|| Backend { addr: (*element).addr, port: (*element).port }) }
+        unsafe {
+            if (*element).pool != key.pool {
+                return None;
+            }
+            copy_words::<A>(addr_of!((*element).addr).cast(), addr_of_mut!(*addr).cast());
+            Some((*element).port)
+        }
     }
 
     #[inline(always)]
@@ -444,5 +453,10 @@ impl<A: FamilyMaps> Tables<A> for Maps {
                 }
             }
         }
+    }
+
+    #[inline(always)]
+    fn run_apart<E: Env>(path: &mut Path<'_, A, Self, E>, part: Part) -> bool {
+        A::run_apart(path.tables.skb, path.work, part)
     }
 }

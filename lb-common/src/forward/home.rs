@@ -20,7 +20,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// been read already.
     #[inline(always)]
     fn may_have_come_home(&self) -> bool {
-        let may_be_first = self.headers.opens() || self.env.repairs_evicted_flows();
+        let may_be_first = self.transport.opens() || self.env.repairs_evicted_flows();
         let may_be_request = may_be_first && matches!(self.edge.client, Client::Workload);
         may_be_request && self.may_be_of_flow(self.work.key.tuple.sport) && self.tables.has_come_back(self.edge.id)
     }
@@ -31,7 +31,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     fn come_home(&mut self) -> Verdict {
         let (tables, work) = (self.tables, &mut *self.work);
         let key = &mut work.key;
-        (key.edge, key.proto, key.direction, key.pad) = (self.edge.id, self.headers.proto, Direction::Request, 0);
+        (key.edge, key.proto, key.direction, key.pad) = (self.edge.id, self.transport.proto, Direction::Request, 0);
         // The flow as it is, by both its entries.
         work.other_key.set_partner(&work.key, &work.key.tuple);
         let Some(entry) = tables.flow(&work.other_key) else { return Verdict::Pass };
@@ -68,8 +68,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if reserved.is_none() {
             tables.note_hairpin(self.edge.id);
             tables.remove_flow(&work.partner_key);
-            work.flow.to = work.to;
-            work.flow.set_sequence(self.headers.tcp.sequence());
+            work.flow.to.set(&work.to);
+            work.flow.set_sequence(self.transport.tcp.sequence());
             if tables.insert_flow(&work.partner_key, &work.flow).is_err() {
                 tables.remove_flow(&work.key);
                 return Some(Counter::DropFlowTable);
@@ -88,7 +88,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// not.
     #[inline(always)]
     fn reserve_alias(&mut self) {
-        if self.headers.proto == Proto::UDP {
+        if self.transport.proto == Proto::UDP {
             let work = &mut *self.work;
             work.key.tuple.src = work.partner_key.tuple.src;
             work.flow.to.set_reversed(&work.partner_key.tuple);
@@ -110,7 +110,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             match tables.insert_flow(&work.key, &work.flow) {
                 Ok(()) => return None,
                 Err(InsertError::Refused) => return Some(Counter::DropFlowTable),
-                Err(InsertError::Exists) if self.headers.proto == Proto::SCTP => break,
+                Err(InsertError::Exists) if self.transport.proto == Proto::SCTP => break,
                 Err(InsertError::Exists) => work.to.sport = PORT_BASE | self.env.random() as u16,
             }
         }

@@ -23,10 +23,10 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if work.pin != Pin::NONE || !scope.has(ScopeFlags::MAGLEV) {
             return true;
         }
-        let hash = selection::flow_hash(&work.key.tuple, self.headers.proto, spread);
+        let hash = selection::flow_hash(&work.key.tuple, self.transport.proto, spread);
         let key = PoolKey { pool: scope.pool, slot: selection::slot(hash, scope.count) };
-        let Some(backend) = self.tables.backend(&key) else { return false };
-        (work.affinity.addr, work.affinity.port) = (backend.addr, backend.port);
+        let Some(port) = self.tables.read_backend(&key, &mut work.affinity.addr) else { return false };
+        work.affinity.port = port;
         work.pin = Pin::HASH;
         true
     }
@@ -34,7 +34,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// A segment in mid-flow that belongs to no known flow.
     #[inline(always)]
     pub(super) fn unknown_segment(&mut self) -> Verdict {
-        let may_repair = self.env.repairs_evicted_flows() && !self.headers.tcp.has(TcpFlags::SYN | TcpFlags::RST);
+        let may_repair = self.env.repairs_evicted_flows() && !self.transport.tcp.has(TcpFlags::SYN | TcpFlags::RST);
         if may_repair { self.repair() } else { Verdict::Pass }
     }
 
@@ -54,7 +54,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         let Work { key: FlowKey { tuple, .. }, frontend_key, .. } = &mut *self.work;
         (frontend_key.addr, frontend_key.port) = (tuple.dst, tuple.dport);
-        (frontend_key.proto, frontend_key.pad) = (self.headers.proto, 0);
+        (frontend_key.proto, frontend_key.pad) = (self.transport.proto, 0);
         let Some(frontend) = tables.frontend(frontend_key) else { return Verdict::Pass };
         let scope = tables.scope(frontend, self.edge.client);
         let chooses_alike = matches!(scope.action, Action::Balance) && scope.has(ScopeFlags::MAGLEV);

@@ -1,6 +1,6 @@
 //! A new flow gets a backend and a tuple that no other flow has: the insert of its reply entry is the reservation.
 
-use super::{Client, Env, Event, FlowRef, InsertError, Path, Tables};
+use super::{Client, Env, Event, FlowRef, InsertError, Part, Path, Tables};
 use crate::addr::{Addr, Proto};
 use crate::flow;
 use crate::sequence::Sequence;
@@ -14,55 +14,84 @@ const PORT_ATTEMPT: u32 = 2;
 /// Source ports that are chosen where the client's own is taken: the upper half, clear of the usual NodePort range.
 pub(super) const PORT_BASE: u16 = 0x8000;
 
+/// What became of an attempt to reserve a reply tuple.
+enum Reservation {
+    Made,
+    /// Another flow has it.
+    Taken,
+    /// The pool's slot is empty.
+    NoBackend,
+    /// The table gave no element.
+    Refused,
+}
+
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
+    /// Makes a flow of one of the `count` backends of a pool. The answer is why not.
+    #[inline(always)]
+    pub(super) fn place(&mut self, frontend: u32, pool: u32, count: u16) -> Option<Counter> {
+        let work = &mut *self.work;
+        (work.flow.frontend, work.flow.pool, work.count) = (frontend, pool, count);
+        if self.apart(Part::Place) { None } else { Some(self.work.refused) }
+    }
+
     /// Chooses a backend whose reply tuple is free at this edge and inserts both entries, the reply first: the insert
     /// is the reservation. Both stand, or neither. The answer is why not.
-    #[inline(never)]
-    pub(super) fn place(&mut self, frontend: u32, pool: u32, count: u16) -> Option<Counter> {
+    #[inline(always)]
+    pub(super) fn place_flow(&mut self) -> Option<Counter> {
         if !self.may_have_flow() {
             return Some(Counter::DropEdgeFlows);
         }
         let flow = &mut self.work.flow;
-        flow.frontend = frontend;
-        flow.pool = pool;
         flow.state = FlowState::New;
         flow.set_sequence(Sequence::NONE);
         flow.last_seen_jiffies = self.env.now_jiffies();
         for attempt in 0..PLACE_ATTEMPTS {
-            if attempt == PORT_ATTEMPT && self.work.pin == Pin::HASH && self.work.key.proto == Proto::SCTP {
-                self.work.pin = Pin::NONE;
-            }
-            if !self.choose(attempt, count) {
-                return Some(Counter::DropNoBackend);
-            }
-            self.note_client_ports();
-            let work = &mut *self.work;
-            work.partner_key.set_partner(&work.key, &work.to);
-            work.flow.to.set_reversed(&work.key.tuple);
-            match self.tables.insert_flow(&work.partner_key, &work.flow) {
-                Ok(()) => return self.complete(),
-                Err(InsertError::Refused) => return Some(Counter::DropFlowTable),
-                Err(InsertError::Exists) => self.make_room(),
+            match self.reserve(attempt) {
+                Reservation::Made => return self.complete(),
+                Reservation::NoBackend => return Some(Counter::DropNoBackend),
+                Reservation::Refused => return Some(Counter::DropFlowTable),
+                Reservation::Taken => self.make_room(),
             }
         }
         Some(Counter::DropNoPort)
     }
 
+    /// Chooses a backend and inserts the reply entry. A function of its own, or the compiler keeps the address of every
+    /// field on the stack during the loop.
+    #[inline(never)]
+    fn reserve(&mut self, attempt: u32) -> Reservation {
+        if attempt == PORT_ATTEMPT && self.work.pin == Pin::HASH && self.work.key.proto == Proto::SCTP {
+            self.work.pin = Pin::NONE;
+        }
+        if !self.choose(attempt) {
+            return Reservation::NoBackend;
+        }
+        self.note_client_ports();
+        let work = &mut *self.work;
+        work.partner_key.set_partner(&work.key, &work.to);
+        work.flow.to.set_reversed(&work.key.tuple);
+        match self.tables.insert_flow(&work.partner_key, &work.flow) {
+            Ok(()) => Reservation::Made,
+            Err(InsertError::Refused) => Reservation::Refused,
+            Err(InsertError::Exists) => Reservation::Taken,
+        }
+    }
+
     /// Gives the flow a backend, and from the third attempt on another source port. False where the slot is empty.
     #[inline(always)]
-    fn choose(&mut self, attempt: u32, count: u16) -> bool {
+    fn choose(&mut self, attempt: u32) -> bool {
         let random = self.env.random();
-        let slot = ((u64::from(random) * u64::from(count)) >> 32) as u32;
-        let Work { key, to, flow, affinity, pin, .. } = &mut *self.work;
+        let Work { key, to, flow, affinity, pin, count, .. } = &mut *self.work;
+        let slot = ((u64::from(random) * u64::from(*count)) >> 32) as u32;
         let from = &key.tuple;
         // SCTP: addresses only, a changed port would need a new CRC32c over the whole packet.
-        let keeps_ports = self.headers.proto == Proto::SCTP;
+        let keeps_ports = self.transport.proto == Proto::SCTP;
         (to.dst, to.dport) = (from.dst, from.dport);
         if flow.frontend != DIRECT {
             let port = if *pin == Pin::NONE {
-                let Some(backend) = self.tables.backend(&PoolKey { pool: flow.pool, slot }) else { return false };
-                to.dst = backend.addr;
-                backend.port
+                let key = PoolKey { pool: flow.pool, slot };
+                let Some(port) = self.tables.read_backend(&key, &mut to.dst) else { return false };
+                port
             } else {
                 to.dst = affinity.addr;
                 affinity.port
@@ -95,8 +124,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if work.to.src != work.key.tuple.src {
             tables.note_hairpin(self.edge.id);
         }
-        work.flow.to = work.to;
-        work.flow.set_sequence(self.headers.tcp.sequence());
+        work.flow.to.set(&work.to);
+        work.flow.set_sequence(self.transport.tcp.sequence());
         let Err(error) = tables.insert_flow(&work.key, &work.flow) else {
             if work.flow.frontend == DIRECT {
                 tables.count(Counter::DirectNoted);

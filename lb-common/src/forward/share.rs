@@ -75,7 +75,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// Notes a flow that has just done what it was for.
     #[inline(always)]
     pub(super) fn note_spent(&self, before: FlowState, after: FlowState) {
-        let is_answered = self.headers.proto != Proto::TCP && flow::is_proved(before, after);
+        let is_answered = self.transport.proto != Proto::TCP && flow::is_proved(before, after);
         if is_answered || (after.has_ended() && !before.has_ended()) {
             self.tables.note_spent(&self.work.key);
         }

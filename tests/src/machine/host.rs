@@ -17,8 +17,8 @@ use lb_common::path::{self, Limits};
 use lb_common::reject::Unreachable;
 use lb_common::share::{Occupancy, UNBOUNDED_PERCENT};
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, EmbryoBudget, EndpointKey, Flow, FlowKey,
-    Fragment, FragmentKey, FrontendKey, MemberKey, PoolKey, Port, Scope, SourceRangeKey,
+    Affinity, AffinityKey, Counter, Direction, EDGE_UPLINK, EmbryoBudget, EndpointKey, Flow, FlowKey, Fragment,
+    FragmentKey, FrontendKey, MemberKey, PoolKey, Port, Scope, SourceRangeKey,
 };
 use lb_common::verdict::Action;
 
@@ -225,8 +225,10 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
     fn service_port(&self, frontend: u32) -> u32 {
         self.scopes.get(&frontend).map_or(0, |scopes| scopes.service_port)
     }
-    fn backend(&self, key: &PoolKey) -> Option<Backend<A>> {
-        A::state(self).config.pools.get(key).copied()
+    fn read_backend(&self, key: &PoolKey, addr: &mut A) -> Option<u16> {
+        let backend = A::state(self).config.pools.get(key)?;
+        *addr = backend.addr;
+        Some(backend.port)
     }
     fn is_member(&self, key: &MemberKey<A>) -> bool {
         A::state(self).config.members.contains_key(key)
