@@ -6,12 +6,14 @@
 mod class;
 mod facts;
 mod globs;
+mod netfilter;
 pub mod watch;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use lb_common::addr::Family;
 use lb_common::table::Port;
 
 use crate::dataplane::links::Link;
@@ -19,6 +21,7 @@ use crate::dataplane::links::Link;
 pub use class::{InterfaceRules, Judgement, Surroundings, classify};
 pub use facts::{Framing, InterfaceAddress, Kind, LinkFacts};
 pub use globs::Globs;
+pub use netfilter::BridgeNetfilter;
 pub use why::Why;
 
 /// One thing that netlink told.
@@ -51,6 +54,8 @@ pub struct Interfaces {
     links: BTreeMap<u32, LinkFacts>,
     addresses: BTreeMap<u32, BTreeSet<InterfaceAddress>>,
     default_routes: BTreeSet<u32>,
+    /// That of all bridges.
+    netfilter: BridgeNetfilter,
     listing: Listing,
 }
 
@@ -79,13 +84,19 @@ impl Interfaces {
             }
             Event::DefaultRoutes(links) => self.default_routes = links,
             Event::Everything { links, addresses, default_routes } => {
-                *self = Self { default_routes, listing: Listing::Complete, ..Self::default() };
+                let netfilter = self.netfilter;
+                *self = Self { default_routes, netfilter, listing: Listing::Complete, ..Self::default() };
                 self.links.extend(links.into_iter().map(|link| (link.ifindex, link)));
                 for (ifindex, addr) in addresses {
                     self.addresses.entry(ifindex).or_default().insert(addr);
                 }
             }
         }
+    }
+
+    /// Takes in what holds for all bridges, of which nobody tells. Whether that has changed.
+    pub fn follow_netfilter(&mut self, netfilter: BridgeNetfilter) -> bool {
+        std::mem::replace(&mut self.netfilter, netfilter) != netfilter
     }
 
     /// Whether everything was listed once.
@@ -121,13 +132,35 @@ impl Interfaces {
             let Some(bridge) = link.controller else { return unbridged };
             match self.links.get(&bridge) {
                 Some(LinkFacts { kind: Kind::Vrf, .. }) => unbridged,
-                Some(LinkFacts { kind: Kind::Bridge | Kind::Hardware, mac: Some(mac), .. }) => {
-                    Port { bridge, mac: *mac, ..unbridged }
+                Some(LinkFacts { kind: Kind::Bridge, mac: Some(mac), netfilter, .. }) => {
+                    Port { bridge, mac: *mac, flags: self.unfiltered(bridge, *netfilter), ..unbridged }
                 }
+                Some(LinkFacts { kind: Kind::Hardware, mac: Some(mac), .. }) => Port { bridge, mac: *mac, ..unbridged },
                 Some(_) | None => Port { bridge, flags: Port::ANY_MAC, ..unbridged },
             }
         };
         self.links.values().map(port).collect()
+    }
+
+    /// The flags of families that pass no netfilter between ports of a bridge, where these are neighbours: the bridge has a
+    /// prefix. Without one, answers come to the node's stack as well.
+    fn unfiltered(&self, bridge: u32, own: BridgeNetfilter) -> u16 {
+        let filtered = self.netfilter.or(own);
+        let has_prefix = |family| {
+            let mut addresses = self.addresses.get(&bridge).into_iter().flatten();
+            addresses.any(|address| address.has_prefix() && address.ip.is_ipv4() == (family == Family::V4))
+        };
+        let is_unfiltered = |family: &Family| !filtered.has(*family) && has_prefix(*family);
+        [Family::V4, Family::V6].into_iter().filter(is_unfiltered).map(Port::unfiltered).sum()
+    }
+
+    /// What is to be said of a link beside its class: that requests leave out netfilter, as answers do.
+    pub fn remark(&self, port: &Port) -> Option<String> {
+        let families = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];
+        let unfiltered = families.into_iter().filter(|(family, _)| port.flags & Port::unfiltered(*family) != 0);
+        let names: Vec<_> = unfiltered.map(|(_, name)| name).collect();
+        let bridge = &self.links.get(&port.bridge)?.name;
+        (!names.is_empty()).then(|| format!("{} between ports of {bridge} passes no netfilter", names.join(" and ")))
     }
 
     /// The links that the dataplane should be attached to, and as what, by how they are judged.
@@ -224,6 +257,36 @@ mod tests {
             interfaces.apply(Event::Link(LinkFacts { kind, mac: mac(9), ..LinkFacts::pod_veth(9, "cni0") }));
             assert_eq!(of(&interfaces, 3), expected, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn ports_are_unfiltered_where_neither_setting_says_otherwise_and_they_are_neighbours() {
+        let bridge = |netfilter| LinkFacts {
+            kind: Kind::Bridge,
+            mac: Some([2, 0, 0, 0, 0, 9]),
+            netfilter,
+            ..LinkFacts::pod_veth(9, "cni0")
+        };
+        let (none, v4) = (BridgeNetfilter::default(), BridgeNetfilter { v4: true, v6: false });
+        let mut interfaces = Interfaces::default();
+        interfaces.apply(Event::Link(LinkFacts { controller: Some(9), ..LinkFacts::pod_veth(3, "port") }));
+        let (host4, prefix4) = (InterfaceAddress::new([10, 0, 0, 1], 32), InterfaceAddress::new([10, 0, 0, 1], 24));
+        let prefix6 = InterfaceAddress::new("fd00::1".parse::<IpAddr>().expect("an address"), 64);
+        let mut flags = |addresses: &[InterfaceAddress], all, own| {
+            interfaces.apply(Event::Link(bridge(own)));
+            interfaces.follow_netfilter(all);
+            for addr in addresses {
+                interfaces.apply(Event::Address { ifindex: 9, addr: *addr });
+            }
+            interfaces.ports().iter().find(|port| port.ifindex == 3).map(|port| port.flags)
+        };
+        assert_eq!(flags(&[], none, none), Some(0), "no address");
+        assert_eq!(flags(&[host4], none, none), Some(0), "no prefix");
+        assert_eq!(flags(&[prefix4], none, none), Some(Port::UNFILTERED4));
+        assert_eq!(flags(&[prefix6], none, none), Some(Port::UNFILTERED4 | Port::UNFILTERED6));
+        assert_eq!(flags(&[], v4, none), Some(Port::UNFILTERED6));
+        assert_eq!(flags(&[], none, v4), Some(Port::UNFILTERED6), "the bridge's own");
+        assert_eq!(flags(&[], BridgeNetfilter { v4: true, v6: true }, none), Some(0));
     }
 
     #[test]

@@ -284,7 +284,7 @@ fn readdress<A: Parse, T: Tables<A>>(packet: &mut impl PacketMut, fate: Fate, ta
         return Action::Drop;
     }
     tables.count(Counter::FragmentTranslated);
-    if fate == Fate::SentBack { Action::SendBack } else { Action::Next }
+    if fate == Fate::SentBack { Action::SendBack } else { work.translated(work.fragment_key.direction) }
 }
 
 /// Parks a fragment whose first one is not known, if it may be ours. False where it is left alone.

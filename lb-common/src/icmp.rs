@@ -76,7 +76,7 @@ pub fn message<A: Parse, T: Tables<A>>(
         tables.count(Counter::DropRewrite);
         return Action::Drop;
     }
-    if is_own { Action::SendBack } else { Action::Next }
+    if is_own { Action::SendBack } else { work.translated(work.key.direction) }
 }
 
 /// Where a redirect of ICMPv6 quotes its packet. Linux puts the option behind one with the target's link-layer address,

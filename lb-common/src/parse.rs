@@ -17,6 +17,15 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// recommended order, with one of them twice.
 const EXTENSION_HEADERS_MAX: u32 = 6;
 
+/// Where the source address stands in a network header; the destination follows it.
+#[inline(always)]
+pub const fn addresses_offset(family: Family) -> usize {
+    match family {
+        Family::V4 => IPV4_ADDRESSES,
+        Family::V6 => IPV6_ADDRESSES,
+    }
+}
+
 /// What the path looks at of a TCP header: the flags, and beside them, in the same word, the [`Sequence`]. Empty unless TCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpFlags(u32);

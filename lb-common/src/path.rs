@@ -140,7 +140,7 @@ fn perform<A: Unreachable, T: Tables<A>, E: Env + Limits>(
     let from = &work.key.tuple;
     let (done, action) = match verdict {
         Verdict::Pass => return Action::Next,
-        Verdict::Translate => (translate(packet, headers, from, work.to()), Action::Next),
+        Verdict::Translate => (translate(packet, headers, from, work.to()), work.translated(work.key.direction)),
         Verdict::Hairpin => {
             (turn_round(packet).and_then(|()| translate(packet, headers, from, work.to())), Action::SendBack)
         }

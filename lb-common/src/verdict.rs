@@ -1,6 +1,8 @@
 //! How a packet ends: exactly one of these.
 
 use crate::table::Counter;
+#[cfg(doc)]
+use crate::table::Port;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Verdict {
 pub enum Action {
     /// The next program, then the stack (`TCX_NEXT`).
     Next,
+    /// The same for a request on its way to a backend, which the hook may shorten: see [`Port::UNFILTERED4`].
+    ToBackend,
     /// Out of the interface that it came in by.
     SendBack,
     /// Gone (`TCX_DROP`).

@@ -6,6 +6,7 @@ use crate::table::{
     Affinity, AffinityKey, Counter, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment,
     FragmentKey, FrontendKey, Heard, MemberKey, SourceRangeKey, Tuple,
 };
+use crate::verdict::Action;
 
 /// What of a new flow is settled before a tuple is looked for.
 pub(crate) struct Pin;
@@ -106,6 +107,14 @@ impl<A: Addr> Work<A> {
         }
     }
 
+    /// What the hook does with a packet that has its new tuple. One of a flow between a client and an endpoint itself keeps its
+    /// destination.
+    #[inline(always)]
+    pub(crate) fn translated(&self, direction: Direction) -> Action {
+        let is_to_backend = matches!(direction, Direction::Request) && self.to.dst != self.key.tuple.dst;
+        if is_to_backend { Action::ToBackend } else { Action::Next }
+    }
+
     /// Whether the packet keeps its tuple, as those of most direct connections do.
     #[inline(always)]
     pub(crate) const fn is_untouched(&self, frontend: u32) -> bool {
@@ -123,5 +132,23 @@ impl<A: Addr> Work<A> {
 impl<A: Addr> Default for Work<A> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only a request that gets another destination may be sent past the stack: what a client says to an endpoint itself, and
+    /// its answers, go as they went before us.
+    #[test]
+    fn only_requests_to_frontends_go_to_backends() {
+        let mut work = Work::<[u8; 4]>::new();
+        work.key.tuple = Tuple { src: [10, 0, 0, 9], dst: [192, 0, 2, 1], sport: 4_000, dport: 80 };
+        work.to = Tuple { dst: [10, 0, 0, 8], dport: 8_080, ..work.key.tuple };
+        assert_eq!(work.translated(Direction::Request), Action::ToBackend);
+        assert_eq!(work.translated(Direction::Reply), Action::Next);
+        work.to = Tuple { sport: 40_000, ..work.key.tuple };
+        assert_eq!(work.translated(Direction::Request), Action::Next);
     }
 }

@@ -5,6 +5,7 @@
 #![allow(internal_features, reason = "core has no atomics that the BPF target compiles")]
 #![allow(non_upper_case_globals, reason = "maps are named as bpftool shows them")]
 
+mod bridge;
 mod env;
 mod maps;
 mod skb;
@@ -148,8 +149,10 @@ fn egress<E: AttachedAt, const LINK_LEN: usize>(skb: Skb<LINK_LEN>) -> i32 {
 fn ingress_of<A: FamilyMaps, E: AttachedAt, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>) -> i32 {
     let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len(), skb: skb.framed() });
     let Some(work) = tables::work::<A>() else { return TCX_NEXT };
-    let action = path::ingress(&mut skb, edge, &tables, &Kernel, work);
-    act(&skb, action)
+    match path::ingress(&mut skb, edge, &tables, &Kernel, work) {
+        Action::ToBackend if LINK_LEN == ETHERNET_LEN => to_backend(&skb),
+        action => act(&skb, action),
+    }
 }
 
 #[inline(always)]
@@ -185,10 +188,22 @@ fn collect_of<A: FamilyMaps>(skb: &Skb<ETHERNET_LEN>) -> i32 {
     collected
 }
 
+/// To a backend, by the shortest way that leaves out nobody who has a say.
+#[inline(always)]
+fn to_backend<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>) -> i32 {
+    if !bridge::may_be_crossed(skb.ifindex()) {
+        return TCX_NEXT;
+    }
+    match bridge::across(skb.context()) {
+        0 => TCX_NEXT,
+        bridge => skb.send_to_neighbour(bridge),
+    }
+}
+
 #[inline(always)]
 fn act<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>, action: Action) -> i32 {
     match action {
-        Action::Next => TCX_NEXT,
+        Action::Next | Action::ToBackend => TCX_NEXT,
         Action::SendBack => skb.send_back(),
         Action::Drop => TCX_DROP,
     }

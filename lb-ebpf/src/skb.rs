@@ -11,8 +11,8 @@ use aya_ebpf::bindings::{
     __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode,
 };
 use aya_ebpf::helpers::{
-    bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail,
-    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
+    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::fragment::PARKED_LEN_MAX;
@@ -101,12 +101,32 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         unsafe { bpf_redirect(self.ifindex(), 0) as i32 }
     }
 
+    /// Sends the packet out of a link, to the neighbour that its destination is, by the route that leads there.
+    #[inline(always)]
+    pub fn send_to_neighbour(&self, ifindex: u32) -> i32 {
+        // SAFETY: a helper of plain numbers; it asks for the route by itself where it is given none.
+        unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+    }
+
     /// Copies the key of a flow that stands at `offset`.
     #[inline(always)]
     pub fn read_key<A: Addr>(&self, offset: usize, key: &mut FlowKey<A>) -> Option<()> {
         let from = self.at::<FlowKey<A>>(offset)?;
         // SAFETY: `at` proved the bytes to be there; the agent wrote a key.
         unsafe { copy_words::<FlowKey<A>>(from.cast(), addr_of_mut!(*key).cast()) };
+        Some(())
+    }
+
+    /// Copies that many words from `offset` on.
+    ///
+    /// # Safety
+    ///
+    /// `to` must be good for them.
+    #[inline(always)]
+    pub unsafe fn read_words<const WORDS: usize>(&self, offset: usize, to: *mut u32) -> Option<()> {
+        let from = self.at::<[u32; WORDS]>(offset)?;
+        // SAFETY: `at` proved the bytes to be in the packet, and the caller vouches for `to`.
+        unsafe { copy_words::<[u32; WORDS]>(from.cast(), to) };
         Some(())
     }
 

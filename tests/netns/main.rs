@@ -32,6 +32,7 @@ mod source_ranges;
 mod tap;
 mod tunnel;
 mod tunnels;
+mod unfiltered;
 mod uplink;
 mod window;
 mod wiring;

@@ -129,7 +129,7 @@ fn reverse_path(strict: &[String]) -> Finding {
 }
 
 /// Where packets between ports of a bridge pass no rules, the node hears only the client's half of a connection to an
-/// endpoint on the client's bridge: the backend answers across the bridge.
+/// endpoint on the client's bridge: requests go across the bridge as the answers do.
 fn bridge_netfilter(family: &str, name: &'static str, value: &str) -> Finding {
     let cause = match value {
         "" => "br_netfilter is not loaded",
@@ -137,11 +137,15 @@ fn bridge_netfilter(family: &str, name: &'static str, value: &str) -> Finding {
         _ => return Finding::ok(name, format!("{family} between ports of a bridge passes the node's rules")),
     };
     let found = format!(
-        "{cause}: {family} between ports of a bridge passes no rules, unless the bridge itself says so; beside rules that \
-         drop what conntrack calls invalid, as those of kube-proxy in iptables mode, connections to endpoints on the \
-         client's own bridge hang"
+        "{cause}: {family} between ports of a bridge passes no rules, unless the bridge itself says so; requests to endpoints \
+         on the client's own bridge pass none either, if the bridge has a prefix, and else hang beside rules that drop what \
+         conntrack calls invalid"
     );
-    Finding::warn(name, found, format!("modprobe br_netfilter; sysctl net.bridge.{name}=1"))
+    Finding::warn(
+        name,
+        found,
+        format!("where policies are to hold between pods: modprobe br_netfilter; sysctl net.bridge.{name}=1"),
+    )
 }
 
 fn ipvs(is_there: bool) -> Finding {

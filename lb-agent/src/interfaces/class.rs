@@ -157,6 +157,7 @@ fn node_address(link: &LinkFacts, around: &Surroundings<'_>) -> Option<Why> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interfaces::BridgeNetfilter;
 
     /// A node: eth0 with an address and the default route, cni0 with two pods, a ptp pod with the gateway's address on
     /// its veth, a veth within the namespace, a virtual machine, a VPN, a tunnel.
@@ -176,6 +177,7 @@ mod tests {
             peer: Peer::Here,
             controller: None,
             lower: None,
+            netfilter: BridgeNetfilter::default(),
             mac: None,
         }
     }

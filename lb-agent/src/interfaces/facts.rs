@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 
+use super::BridgeNetfilter;
 use crate::dataplane::links::{LinkHeader, Mac};
 
 /// A link, as far as its class depends on it.
@@ -21,6 +22,8 @@ pub struct LinkFacts {
     pub lower: Option<u32>,
     /// The hardware address, where it has one of six bytes.
     pub mac: Option<Mac>,
+    /// What a bridge asks for by itself.
+    pub netfilter: BridgeNetfilter,
 }
 
 /// What stands in front of the network header of a link's packets (`ARPHRD_*`), where programs see them.
@@ -109,7 +112,8 @@ impl LinkFacts {
         // The other end of a veth is named alike, and nothing in another namespace is a link of this one.
         let lower = lower.filter(|_| kind == Kind::Hardware && peer == Peer::Here);
         let framing = framing(header.link_layer_type, remote);
-        Some(Self { ifindex: header.index, name: name?, kind, framing, peer, controller, lower, mac })
+        let netfilter = BridgeNetfilter::of_bridge(info);
+        Some(Self { ifindex: header.index, name: name?, kind, framing, peer, controller, lower, mac, netfilter })
     }
 
     #[cfg(test)]
@@ -123,6 +127,7 @@ impl LinkFacts {
             controller: None,
             lower: None,
             mac: None,
+            netfilter: BridgeNetfilter::default(),
         }
     }
 }

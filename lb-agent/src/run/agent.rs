@@ -249,6 +249,7 @@ impl<D: Attach> Agent<D> {
 
     /// Lets programs of this version look at the tables, which say before what interfaces are ports of.
     fn activate(&mut self) -> Result<(), Error> {
+        self.interfaces.follow_netfilter(self.dataplane.bridge_netfilter());
         let ports = self.interfaces.ports();
         self.dataplane.set_ports(&ports)?;
         self.ports = ports;
@@ -285,13 +286,13 @@ impl<D: Attach> Agent<D> {
             self.timetable.changed(now);
         }
         let judged = self.interfaces.judged(&self.rules, &self.node_addresses());
-        self.tell_judgements(&judged);
         let wanted = self.interfaces.wanted(&judged);
         let pods = self.links_of_pods(&wanted);
         if let Some(guard) = self.controller.guard_mut() {
             guard.follow_links(pods);
         }
         let unwritten = usize::from(!self.tell_ports(trust));
+        self.tell_judgements(&judged);
         match reconcile(&mut self.dataplane, &wanted, trust) + unwritten {
             0 => self.timetable.links_succeeded(),
             _ => self.timetable.links_failed(now),
@@ -330,7 +331,13 @@ impl<D: Attach> Agent<D> {
     }
 
     fn tell_judgements(&mut self, judged: &BTreeMap<u32, Judgement>) {
-        let why = judged.iter().map(|(ifindex, judgement)| (*ifindex, judgement.why.to_string())).collect();
+        let remarks = self.ports.iter().filter_map(|port| Some((port.ifindex, self.interfaces.remark(port)?)));
+        let remarks: BTreeMap<_, _> = remarks.collect();
+        let why = judged.iter().map(|(ifindex, judgement)| match remarks.get(ifindex) {
+            Some(remark) => (*ifindex, format!("{}; {remark}", judgement.why)),
+            None => (*ifindex, judgement.why.to_string()),
+        });
+        let why = why.collect();
         let links = self.interfaces.links();
         let refused = judged.iter().filter(|(_, judgement)| judgement.why.is_refusal());
         let refused = refused.filter_map(|(ifindex, judgement)| {
@@ -360,6 +367,9 @@ impl<D: Attach> Agent<D> {
             return;
         }
         self.looked = now;
+        if self.interfaces.follow_netfilter(self.dataplane.bridge_netfilter()) {
+            self.follow_links(Trust::Believe, now);
+        }
         let has_changed = self.outlook.look_at_programs(&self.dataplane.ahead(), self.interfaces.links());
         let Some(guard) = self.controller.guard_mut() else {
             if has_changed {

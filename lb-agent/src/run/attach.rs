@@ -8,6 +8,7 @@ use crate::dataplane::bpf::BpfDataplane;
 use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Ahead, Class, Link, LinkHeader};
 use crate::dataplane::{Dataplane, Error};
+use crate::interfaces::BridgeNetfilter;
 
 /// A dataplane whose programs can be put on interfaces.
 pub trait Attach: Dataplane {
@@ -22,6 +23,8 @@ pub trait Attach: Dataplane {
     fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)>;
     /// Hooks where programs of others run before ours.
     fn ahead(&self) -> Vec<Ahead>;
+    /// What packets between ports of bridges pass.
+    fn bridge_netfilter(&self) -> BridgeNetfilter;
     /// Looks at some flows, and deletes those that are over. What was found, once all have been looked at.
     fn collect(&mut self) -> Result<Option<Garbage>, Error>;
     /// Makes the indexes of endpoints and addresses say what members and frontends say.
@@ -52,6 +55,10 @@ impl Attach for BpfDataplane {
 
     fn ahead(&self) -> Vec<Ahead> {
         Self::ahead(self)
+    }
+
+    fn bridge_netfilter(&self) -> BridgeNetfilter {
+        BridgeNetfilter::of_namespace()
     }
 
     fn collect(&mut self) -> Result<Option<Garbage>, Error> {

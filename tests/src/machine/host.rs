@@ -344,7 +344,7 @@ impl<A: HostFamily> PathTables<A> for HostMachine {
         if bridge == 0 {
             return Whose::Stranger;
         }
-        if self.frame_mac.get() == mac || flags == Port::ANY_MAC { Whose::Node } else { Whose::Neighbour }
+        if self.frame_mac.get() == mac || flags & Port::ANY_MAC != 0 { Whose::Node } else { Whose::Neighbour }
     }
     fn count(&self, counter: Counter) {
         *self.counters.borrow_mut().entry(counter).or_default() += 1;
@@ -429,7 +429,11 @@ impl HostMachine {
             Program::UplinkEgress => path::egress(packet, uplink, self, self, &mut work),
         };
         A::state(self).work.set(Some(work));
-        action
+        match action {
+            // The port's bridge passes netfilter.
+            Action::ToBackend => Action::Next,
+            action => action,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::dataplane::links::{Ahead, Attachment, Class, Link, LinkHeader};
 use crate::dataplane::probe::AttachedProgram;
 use crate::dataplane::{Dataplane, Op, Repair, Settings, Sizes, Tables, Timeouts};
 use crate::desired::{ExternalIps, Limits, Policy, Selection, Services, VendorAnnotations};
-use crate::interfaces::{Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
+use crate::interfaces::{BridgeNetfilter, Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
 use crate::model::{Kind, Object, WarningKind};
 use crate::run::{Inputs, Signals, turn_until_stopped};
 use crate::source::claim::Claim;
@@ -36,6 +36,7 @@ struct FakeNode {
     fails_to_activate: bool,
     ports: Vec<Port>,
     refuses_ports: bool,
+    bridge_netfilter: BridgeNetfilter,
     /// Steps of walks for flows that are over.
     walks: usize,
     /// Calls of `attach` and `detach`, in order.
@@ -109,6 +110,10 @@ impl Attach for FakeNode {
 
     fn ahead(&self) -> Vec<Ahead> {
         self.ahead.clone()
+    }
+
+    fn bridge_netfilter(&self) -> BridgeNetfilter {
+        self.bridge_netfilter
     }
 
     fn collect(&mut self) -> Result<Option<Garbage>, Error> {
@@ -319,6 +324,26 @@ fn ports_are_described_first_and_follow_their_bridge() {
     agent.dataplane.refuses_ports = false;
     let _ = agent.turn(agent.next_turn());
     assert_eq!(agent.dataplane.bridge(2), Some((0, [0; 6])));
+}
+
+/// Nobody tells when the setting of all bridges changes.
+#[test]
+fn netfilter_between_ports_of_a_bridge_is_looked_at_again() {
+    let (mut agent, now) = started(FakeNode::default());
+    let bridge = LinkFacts { kind: LinkKind::Bridge, mac: Some([2, 0, 0, 0, 0, 1]), ..LinkFacts::pod_veth(9, "cni0") };
+    let port = LinkFacts { controller: Some(9), ..LinkFacts::pod_veth(2, "veth2") };
+    let addr = InterfaceAddress::new([10, 244, 0, 1], 24);
+    agent.link_events(vec![Event::Link(bridge), Event::Link(port), Event::Address { ifindex: 9, addr }], now);
+    let flags =
+        |agent: &Agent<FakeNode>| agent.dataplane.ports.iter().find(|port| port.ifindex == 2).map(|port| port.flags);
+    assert_eq!(flags(&agent), Some(Port::UNFILTERED4));
+    let shown = |agent: &Agent<FakeNode>| agent.status(now).judgements.why[&2].clone();
+    assert!(shown(&agent).ends_with("; IPv4 between ports of cni0 passes no netfilter"), "{}", shown(&agent));
+    agent.dataplane.bridge_netfilter = BridgeNetfilter { v4: true, v6: true };
+    let now = now + LOOK_INTERVAL;
+    let _ = agent.turn(now);
+    assert_eq!(flags(&agent), Some(0));
+    assert!(!shown(&agent).contains("netfilter"));
 }
 
 #[test]

@@ -1,0 +1,55 @@
+//! Whether packets between two ports of a bridge pass netfilter: all bridges' setting of this network namespace
+//! (`net.bridge.bridge-nf-call-*`, there once br_netfilter is loaded), or a bridge's own (`IFLA_BR_NF_CALL_*`). One that
+//! says yes is enough (`br_nf_pre_routing()` in net/bridge/br_netfilter_hooks.c).
+
+use std::fs;
+
+use lb_common::addr::Family;
+use rtnetlink::packet_route::link::{InfoBridge, InfoData, LinkInfo};
+
+/// The families whose packets do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BridgeNetfilter {
+    pub v4: bool,
+    pub v6: bool,
+}
+
+impl BridgeNetfilter {
+    /// The setting of all bridges in the namespace of this process.
+    pub fn of_namespace() -> Self {
+        Self { v4: is_on("bridge-nf-call-iptables"), v6: is_on("bridge-nf-call-ip6tables") }
+    }
+
+    /// A bridge's own.
+    pub fn of_bridge(info: &[LinkInfo]) -> Self {
+        let mut own = Self::default();
+        let data = info
+            .iter()
+            .filter_map(|info| if let LinkInfo::Data(InfoData::Bridge(data)) = info { Some(data) } else { None });
+        for attribute in data.flatten() {
+            match attribute {
+                InfoBridge::NfCallIpTables(is_on) => own.v4 = *is_on,
+                InfoBridge::NfCallIp6Tables(is_on) => own.v6 = *is_on,
+                _ => {}
+            }
+        }
+        own
+    }
+
+    /// What holds for a bridge whose own setting is `own`.
+    #[must_use]
+    pub const fn or(self, own: Self) -> Self {
+        Self { v4: self.v4 || own.v4, v6: self.v6 || own.v6 }
+    }
+
+    pub const fn has(self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+fn is_on(name: &str) -> bool {
+    fs::read_to_string(format!("/proc/sys/net/bridge/{name}")).is_ok_and(|value| value.trim() != "0")
+}

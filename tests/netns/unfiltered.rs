@@ -1,0 +1,72 @@
+//! Pods on a bridge whose traffic between its ports passes no netfilter: the node's conntrack never hears what a backend answers
+//! to a client beside it.
+
+use lb_tests::address::{FAMILIES, vip};
+use lb_tests::deadline;
+use lb_tests::dial::Outcome;
+use lb_tests::lab::cni::BRIDGE_NAME;
+use lb_tests::lab::{Cni, Setup};
+use lb_tests::scene::Scene;
+
+/// What kube-proxy in iptables mode has in its FORWARD chain.
+const INVALID: &str = "
+    table inet strict {
+        chain forward { type filter hook forward priority filter; ct state invalid drop; }
+    }
+";
+
+const SWITCHES: [&str; 2] = ["net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"];
+
+fn setup(test: &'static str) -> Scene {
+    let scene = Scene::without_agent(Setup::new(test).cni(Cni::Bridge), &["--audit-secs", "1"]);
+    scene.lab.node.nft(INVALID);
+    scene
+}
+
+fn switch(scene: &Scene, value: &str) {
+    scene.lab.node.sysctl(&SWITCHES.map(|name| (name, value)));
+}
+
+/// Connections and datagrams of each length, to an endpoint on the client's own bridge.
+fn is_served(scene: &Scene) {
+    for family in FAMILIES {
+        let vip = vip(family, 1, 80);
+        let mut held = scene.dial().held(vip);
+        held.transfer(4 << 20).expect("bulk goes both ways");
+        let asking = scene.dial().asking(vip);
+        for len in [20, 2_000, 60_000] {
+            let answer = asking.ask(&"f".repeat(len));
+            assert!(matches!(&answer, Outcome::Answered(answer) if answer.who == "a"), "{len} bytes: {answer:?}");
+        }
+    }
+}
+
+#[test]
+fn endpoints_beside_the_client_are_reached_without_netfilter() {
+    let mut scene = setup("unfiltered");
+    switch(&scene, "0");
+    scene.agent.start();
+    scene.publish("s1", 1, "VIP", &["a"]);
+    is_served(&scene);
+}
+
+#[test]
+fn the_switch_is_followed() {
+    let mut scene = setup("unfilterflip");
+    scene.agent.start();
+    scene.publish("s1", 1, "VIP", &["a"]);
+    is_served(&scene);
+    let shown = |scene: &Scene| scene.agent.says(&["show", "interfaces"]);
+    let until = |scene: &Scene, told: &str| {
+        deadline::until_true(told, || shown(scene).contains(told));
+        is_served(scene);
+    };
+    switch(&scene, "0");
+    until(&scene, "IPv4 and IPv6 between ports of cni0 passes no netfilter");
+    // A bridge may ask for it by itself.
+    scene.lab.node.run("ip", &["link", "set", BRIDGE_NAME, "type", "bridge", "nf_call_iptables", "1"]);
+    until(&scene, "; IPv6 between ports of cni0 passes no netfilter");
+    switch(&scene, "1");
+    deadline::until_true("all is filtered", || !shown(&scene).contains("no netfilter"));
+    is_served(&scene);
+}
