@@ -22,6 +22,10 @@ const UNSAFE: &[&str] = &[
 const EMPTY_WORDS: &[&str] =
     &["util", "utils", "helper", "helpers", "common", "misc", "manager", "handler", "handlers", "data", "info"];
 
+/// What may stand at the top, beside names that begin with a dot: whatever else is there was left behind.
+const TOP: &[&str] =
+    &["Cargo.lock", "Cargo.toml", "README.md", "deploy", "docs", "lb-agent", "lb-common", "lb-ebpf", "tests", "xtask"];
+
 /// What `lb-common` may depend on: it is compiled for the kernel.
 const LEAN: &[&str] = &["network-types", "zerocopy"];
 
@@ -103,7 +107,10 @@ const BANS: &[Ban] = &[
 pub fn name(path: &str) -> Vec<Violation> {
     let stem = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
     let empty = stem.split(['_', '-']).find(|word| EMPTY_WORDS.contains(word));
-    empty.map(|word| at(1, format!("a file is a noun of the field, not \"{word}\""))).into_iter().collect()
+    let empty = empty.map(|word| at(1, format!("a file is a noun of the field, not \"{word}\"")));
+    let top = path.split('/').next().filter(|top| !top.starts_with('.') && !TOP.contains(top));
+    let stray = top.map(|top| at(1, format!("{top} does not belong at the top of the tree (xtask/src/tidy)")));
+    empty.into_iter().chain(stray).collect()
 }
 
 /// Rules about a Rust source.

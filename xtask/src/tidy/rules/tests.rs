@@ -101,7 +101,12 @@ fn names_mean_something() {
     for path in ["lb-agent/src/utils.rs", "tests/src/test_helpers.rs", "xtask/src/common.rs"] {
         assert_eq!(name(path).len(), 1, "{path}");
     }
-    for path in ["lb-agent/src/dataplane.rs", "lb-common/src/addr.rs", "lb-agent/src/information.rs"] {
+    for path in ["log", "scratch/notes.md", "src/main.rs"] {
+        assert_eq!(name(path).len(), 1, "{path}");
+    }
+    for path in
+        ["lb-agent/src/dataplane.rs", "lb-common/src/addr.rs", "lb-agent/src/information.rs", ".ci/run", "Cargo.lock"]
+    {
         assert!(name(path).is_empty(), "{path}");
     }
 }
