@@ -128,12 +128,15 @@ impl Interfaces {
     /// no others, whatever the MACs of its ports are. Other switches have MACs of their own.
     pub fn ports(&self) -> Vec<Port> {
         let port = |link: &LinkFacts| {
-            let unbridged = Port { ifindex: link.ifindex, bridge: 0, mac: [0; 6], flags: 0 };
+            let unbridged = Port::unbridged(link.ifindex);
             let Some(bridge) = link.controller else { return unbridged };
             match self.links.get(&bridge) {
                 Some(LinkFacts { kind: Kind::Vrf, .. }) => unbridged,
                 Some(LinkFacts { kind: Kind::Bridge, mac: Some(mac), netfilter, .. }) => {
-                    Port { bridge, mac: *mac, flags: self.unfiltered(bridge, *netfilter), ..unbridged }
+                    let bits =
+                        |family| if link.is_isolated { 0 } else { self.unfiltered_bits(bridge, *netfilter, family) };
+                    let [unfiltered_bits4, unfiltered_bits6] = [Family::V4, Family::V6].map(bits);
+                    Port { bridge, mac: *mac, unfiltered_bits4, unfiltered_bits6, ..unbridged }
                 }
                 Some(LinkFacts { kind: Kind::Hardware, mac: Some(mac), .. }) => Port { bridge, mac: *mac, ..unbridged },
                 Some(_) | None => Port { bridge, flags: Port::ANY_MAC, ..unbridged },
@@ -142,25 +145,24 @@ impl Interfaces {
         self.links.values().map(port).collect()
     }
 
-    /// The flags of families that pass no netfilter between ports of a bridge, where these are neighbours: the bridge has a
-    /// prefix. Without one, answers come to the node's stack as well.
-    fn unfiltered(&self, bridge: u32, own: BridgeNetfilter) -> u16 {
-        let filtered = self.netfilter.or(own);
-        let has_prefix = |family| {
-            let mut addresses = self.addresses.get(&bridge).into_iter().flatten();
-            addresses.any(|address| address.has_prefix() && address.ip.is_ipv4() == (family == Family::V4))
-        };
-        let is_unfiltered = |family: &Family| !filtered.has(*family) && has_prefix(*family);
-        [Family::V4, Family::V6].into_iter().filter(is_unfiltered).map(Port::unfiltered).sum()
+    /// The bits of the bridge's longest prefix, if frames of the family between its ports do not traverse netfilter; else 0.
+    fn unfiltered_bits(&self, bridge: u32, own: BridgeNetfilter, family: Family) -> u8 {
+        if self.netfilter.or(own).has(family) {
+            return 0;
+        }
+        let addresses = self.addresses.get(&bridge).into_iter().flatten();
+        let of_family = |address: &&InterfaceAddress| address.ip.is_ipv4() == (family == Family::V4);
+        let prefixes = addresses.filter(of_family).filter(|address| address.has_prefix());
+        prefixes.map(|address| address.prefix_len).max().unwrap_or(0)
     }
 
-    /// What is to be said of a link beside its class: that requests leave out netfilter, as answers do.
+    /// What is to be said of a link beside its class: that requests bypass netfilter, as answers do.
     pub fn remark(&self, port: &Port) -> Option<String> {
         let families = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];
-        let unfiltered = families.into_iter().filter(|(family, _)| port.flags & Port::unfiltered(*family) != 0);
+        let unfiltered = families.into_iter().filter(|(family, _)| port.unfiltered_bits(*family) != 0);
         let names: Vec<_> = unfiltered.map(|(_, name)| name).collect();
         let bridge = &self.links.get(&port.bridge)?.name;
-        (!names.is_empty()).then(|| format!("{} between ports of {bridge} passes no netfilter", names.join(" and ")))
+        (!names.is_empty()).then(|| format!("{} between ports of {bridge}: past netfilter", names.join(" and ")))
     }
 
     /// The links that the dataplane should be attached to, and as what, by how they are judged.
@@ -243,7 +245,7 @@ mod tests {
         };
         interfaces.apply(Event::Link(port(2, None)));
         interfaces.apply(Event::Link(port(3, Some(9))));
-        let unbridged = Port { ifindex: 3, bridge: 0, mac: [0; 6], flags: 0 };
+        let unbridged = Port::unbridged(3);
         assert_eq!(of(&interfaces, 2), Port { ifindex: 2, ..unbridged });
         // The bridge is not known yet.
         assert_eq!(of(&interfaces, 3), Port { bridge: 9, flags: Port::ANY_MAC, ..unbridged });
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_unfiltered_where_neither_setting_says_otherwise_and_they_are_neighbours() {
+    fn ports_of_a_prefix_are_unfiltered_where_no_setting_says_otherwise() {
         let bridge = |netfilter| LinkFacts {
             kind: Kind::Bridge,
             mac: Some([2, 0, 0, 0, 0, 9]),
@@ -269,24 +271,28 @@ mod tests {
         };
         let (none, v4) = (BridgeNetfilter::default(), BridgeNetfilter { v4: true, v6: false });
         let mut interfaces = Interfaces::default();
-        interfaces.apply(Event::Link(LinkFacts { controller: Some(9), ..LinkFacts::pod_veth(3, "port") }));
         let (host4, prefix4) = (InterfaceAddress::new([10, 0, 0, 1], 32), InterfaceAddress::new([10, 0, 0, 1], 24));
         let prefix6 = InterfaceAddress::new("fd00::1".parse::<IpAddr>().expect("an address"), 64);
-        let mut flags = |addresses: &[InterfaceAddress], all, own| {
+        let mut bits = |addresses: &[InterfaceAddress], all, own, is_isolated| {
             interfaces.apply(Event::Link(bridge(own)));
+            let port = LinkFacts { controller: Some(9), is_isolated, ..LinkFacts::pod_veth(3, "port") };
+            interfaces.apply(Event::Link(port));
             interfaces.follow_netfilter(all);
             for addr in addresses {
                 interfaces.apply(Event::Address { ifindex: 9, addr: *addr });
             }
-            interfaces.ports().iter().find(|port| port.ifindex == 3).map(|port| port.flags)
+            let port = interfaces.ports().into_iter().find(|port| port.ifindex == 3).expect("every link is told");
+            (port.unfiltered_bits4, port.unfiltered_bits6)
         };
-        assert_eq!(flags(&[], none, none), Some(0), "no address");
-        assert_eq!(flags(&[host4], none, none), Some(0), "no prefix");
-        assert_eq!(flags(&[prefix4], none, none), Some(Port::UNFILTERED4));
-        assert_eq!(flags(&[prefix6], none, none), Some(Port::UNFILTERED4 | Port::UNFILTERED6));
-        assert_eq!(flags(&[], v4, none), Some(Port::UNFILTERED6));
-        assert_eq!(flags(&[], none, v4), Some(Port::UNFILTERED6), "the bridge's own");
-        assert_eq!(flags(&[], BridgeNetfilter { v4: true, v6: true }, none), Some(0));
+        assert_eq!(bits(&[], none, none, false), (0, 0), "no address");
+        assert_eq!(bits(&[host4], none, none, false), (0, 0), "no prefix");
+        assert_eq!(bits(&[prefix4], none, none, false), (24, 0));
+        assert_eq!(bits(&[prefix6], none, none, false), (24, 64));
+        assert_eq!(bits(&[InterfaceAddress::new([10, 0, 0, 1], 16)], none, none, false), (24, 64), "the longest");
+        assert_eq!(bits(&[], v4, none, false), (0, 64));
+        assert_eq!(bits(&[], none, v4, false), (0, 64), "the bridge's own");
+        assert_eq!(bits(&[], BridgeNetfilter { v4: true, v6: true }, none, false), (0, 0));
+        assert_eq!(bits(&[], none, none, true), (0, 0), "an isolated port hears the node only");
     }
 
     #[test]

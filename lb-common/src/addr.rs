@@ -86,6 +86,21 @@ impl Addr for [u8; 16] {
     }
 }
 
+/// Whether two addresses have their first `bits` in common. Words of an address, in network order.
+#[inline(always)]
+pub fn is_same_prefix<const WORDS: usize>(one: &[u32; WORDS], other: &[u32; WORDS], bits: u8) -> bool {
+    let mut left = u32::from(bits);
+    for (one, other) in one.iter().zip(other) {
+        let here = if left < 32 { left } else { 32 };
+        let differs = u64::from(u32::from_be(*one ^ *other)) >> (32 - here);
+        if differs != 0 {
+            return false;
+        }
+        left -= here;
+    }
+    true
+}
+
 /// A transport protocol that a Service port can have. The numbers are IANA's; a map dump prints the names.
 #[repr(u8)]
 #[derive(
@@ -116,6 +131,41 @@ impl Proto {
             Self::TCP => "tcp",
             Self::UDP => "udp",
             Self::SCTP => "sctp",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_compared_by_bits() {
+        let words4 = |addr: [u8; 4]| [u32::from_ne_bytes(addr)];
+        for (other, bits, expected) in [
+            ([10, 244, 0, 200], 24, true),
+            ([10, 244, 1, 200], 24, false),
+            ([10, 244, 1, 200], 23, true),
+            ([10, 244, 0, 11], 31, true),
+            ([10, 244, 0, 12], 31, false),
+            ([192, 168, 0, 1], 1, false),
+        ] {
+            assert_eq!(is_same_prefix(&words4([10, 244, 0, 10]), &words4(other), bits), expected, "{other:?}/{bits}");
+        }
+        let words6 = |text: u128| -> [u32; 4] {
+            let bytes = text.to_be_bytes();
+            core::array::from_fn(|word| u32::from_ne_bytes(core::array::from_fn(|byte| bytes[4 * word + byte])))
+        };
+        let one = words6(0xfd44_0001 << 96 | 0x11);
+        for (other, bits, expected) in [
+            (0xfd44_0001 << 96 | 0x12, 64, true),
+            (0xfd44_0001 << 96 | 0x12, 127, false),
+            (0xfd44_0001 << 96 | 1 << 64, 64, false),
+            (0xfd44_0001 << 96 | 1 << 64, 63, true),
+            (0xfd44_0002 << 96, 30, true),
+            (0xfd44_0002 << 96, 32, false),
+        ] {
+            assert_eq!(is_same_prefix(&one, &words6(other), bits), expected, "{other:x}/{bits}");
         }
     }
 }

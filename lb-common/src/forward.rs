@@ -244,6 +244,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         self.set_key(Direction::Request);
         let is_known = self.apart(Part::FollowDirect);
         let frontend = self.work.frontend;
+        self.work.pin = Pin::NONE;
         // Where no tuple can be had it passes as it is, and where a frontend's flow has it that is not for neighbours.
         if is_known || (frontend == DIRECT && self.place(DIRECT, 0, 1).is_none()) {
             self.translated(frontend)

@@ -24,7 +24,7 @@ pub enum Verdict {
 pub enum Action {
     /// The next program, then the stack (`TCX_NEXT`).
     Next,
-    /// The same for a request on its way to a backend, which the hook may shorten: see [`Port::UNFILTERED4`].
+    /// The same for a request on its way to a backend, which the hook may shorten: see [`Port::unfiltered_bits4`].
     ToBackend,
     /// Out of the interface that it came in by.
     SendBack,

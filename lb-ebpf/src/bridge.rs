@@ -1,13 +1,13 @@
-//! The way across a bridge whose ports pass no netfilter between each other.
+//! The way across a bridge, where frames between its ports do not traverse netfilter.
 
 use core::mem::zeroed;
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::bindings::{__sk_buff, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup};
 use aya_ebpf::helpers::bpf_fib_lookup;
-use lb_common::addr::Family;
+use lb_common::addr::{Family, is_same_prefix};
 use lb_common::packet::{ETHERNET_LEN, Packet as _};
-use lb_common::table::{Port, edge_index};
+use lb_common::table::edge_index;
 use lb_common::{parse, path};
 
 use crate::maps;
@@ -22,12 +22,13 @@ const AF_INET6: u8 = 10;
 /// Whether it is worth asking: one load, where nearly no interface is a port of such a bridge.
 #[inline(always)]
 pub fn may_be_crossed(ifindex: u32) -> bool {
-    // SAFETY: array elements live as long as the map; one aligned half word is read.
-    maps::ports.get_ptr(edge_index(ifindex)).is_some_and(|port| unsafe { addr_of!((*port).flags).read_volatile() } != 0)
+    let Some(port) = maps::ports.get_ptr(edge_index(ifindex)) else { return false };
+    // SAFETY: array elements live as long as the map; both bytes are read by one load.
+    unsafe { addr_of!((*port).unfiltered_bits4).cast::<u16>().read_volatile() != 0 }
 }
 
-/// The bridge that the packet came in by a port of, if its way leads back to that bridge and nobody between has a say; else 0.
-/// A global function: the verifier walks it by itself, and its frame is not the hook's.
+/// The bridge that the packet came in by a port of, if the backend and the client are neighbours there, so that answers cross it
+/// as well; else 0. A global function: the verifier walks it by itself, and its frame is not the hook's.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn across(skb: *mut __sk_buff) -> u32 {
@@ -36,34 +37,50 @@ pub extern "C" fn across(skb: *mut __sk_buff) -> u32 {
     let Some(port) = maps::ports.get_ptr(edge_index(ifindex)) else { return 0 };
     // SAFETY: array elements live as long as the map; the agent may write one meanwhile, of which a packet more or less is
     // taken for one of before.
-    let (of, bridge, flags) = unsafe { ((*port).ifindex, (*port).bridge, (*port).flags) };
+    let (of, bridge) = unsafe { ((*port).ifindex, (*port).bridge) };
     let Some(family) = path::family(&skb) else { return 0 };
-    if of != ifindex || bridge == 0 || flags & Port::unfiltered(family) == 0 {
+    // SAFETY: as above.
+    let bits = unsafe { (*port).unfiltered_bits(family) };
+    // A tag that the device took off would stay with the packet.
+    if of != ifindex || bridge == 0 || bits == 0 || skb.has_vlan_tag() {
         return 0;
+    }
+    let is_neighbour = match family {
+        Family::V4 => is_neighbour::<1>(skb, (family, AF_INET), bits, bridge),
+        Family::V6 => is_neighbour::<4>(skb, (family, AF_INET6), bits, bridge),
+    };
+    if is_neighbour { bridge } else { 0 }
+}
+
+/// Whether source and destination are in a prefix of that length, and the route to the destination leads to the bridge, by no
+/// gateway.
+#[inline(always)]
+fn is_neighbour<const WORDS: usize>(
+    skb: Skb<ETHERNET_LEN>,
+    (family, number): (Family, u8),
+    bits: u8,
+    bridge: u32,
+) -> bool {
+    let source = ETHERNET_LEN + parse::addresses_offset(family);
+    let Some(from) = skb.read_words::<WORDS>(source) else { return false };
+    let Some(to) = skb.read_words::<WORDS>(source + 4 * WORDS) else { return false };
+    if !is_same_prefix(&from, &to, bits) {
+        return false;
     }
     // SAFETY: zeroes are a value of each of its fields.
     let mut lookup: Lookup = unsafe { zeroed() };
+    lookup.family = number;
     lookup.ifindex = bridge;
-    let source = ETHERNET_LEN + parse::addresses_offset(family);
-    // SAFETY: the fields of a union are words of zero, as many as an address of the family has at least.
-    let addresses = unsafe {
-        let (from, to) = (addr_of_mut!(lookup.__bindgen_anon_3).cast(), addr_of_mut!(lookup.__bindgen_anon_4).cast());
-        match family {
-            Family::V4 => {
-                lookup.family = AF_INET;
-                skb.read_words::<1>(source, from).and(skb.read_words::<1>(source + 4, to))
-            }
-            Family::V6 => {
-                lookup.family = AF_INET6;
-                skb.read_words::<4>(source, from).and(skb.read_words::<4>(source + 16, to))
-            }
-        }
-    };
-    if addresses.is_none() {
-        return 0;
-    }
     let len = size_of::<Lookup>() as i32;
-    // SAFETY: the context of this program run; the record is whole.
-    let found = unsafe { bpf_fib_lookup(skb.context().cast(), addr_of_mut!(lookup), len, BPF_FIB_LOOKUP_SKIP_NEIGH) };
-    if found == i64::from(BPF_FIB_LKUP_RET_SUCCESS) && lookup.ifindex == bridge { bridge } else { 0 }
+    let (source, destination) = (addr_of_mut!(lookup.__bindgen_anon_3), addr_of_mut!(lookup.__bindgen_anon_4));
+    // SAFETY: the fields of a union are words, as many as an address of the family has at least. The context of this program
+    // run; the record is whole.
+    unsafe {
+        source.cast::<[u32; WORDS]>().write(from);
+        destination.cast::<[u32; WORDS]>().write(to);
+        let found = bpf_fib_lookup(skb.context().cast(), addr_of_mut!(lookup), len, BPF_FIB_LOOKUP_SKIP_NEIGH);
+        // A gateway would stand in the place of the destination.
+        let is_on_link = destination.cast::<[u32; WORDS]>().read() == to;
+        found == i64::from(BPF_FIB_LKUP_RET_SUCCESS) && lookup.ifindex == bridge && is_on_link
+    }
 }

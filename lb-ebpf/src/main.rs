@@ -188,7 +188,7 @@ fn collect_of<A: FamilyMaps>(skb: &Skb<ETHERNET_LEN>) -> i32 {
     collected
 }
 
-/// To a backend, by the shortest way that leaves out nobody who has a say.
+/// To a backend: across the client's own bridge where answers go across it, past whatever else is at this hook or at the stack's.
 #[inline(always)]
 fn to_backend<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>) -> i32 {
     if !bridge::may_be_crossed(skb.ifindex()) {

@@ -117,17 +117,21 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         Some(())
     }
 
-    /// Copies that many words from `offset` on.
-    ///
-    /// # Safety
-    ///
-    /// `to` must be good for them.
+    /// Whether the device took a VLAN tag off, which the packet still has.
     #[inline(always)]
-    pub unsafe fn read_words<const WORDS: usize>(&self, offset: usize, to: *mut u32) -> Option<()> {
+    pub fn has_vlan_tag(&self) -> bool {
+        // SAFETY: see `len`.
+        unsafe { (*self.0).vlan_present != 0 }
+    }
+
+    /// That many words from `offset` on.
+    #[inline(always)]
+    pub fn read_words<const WORDS: usize>(&self, offset: usize) -> Option<[u32; WORDS]> {
+        let mut words = [0; WORDS];
         let from = self.at::<[u32; WORDS]>(offset)?;
-        // SAFETY: `at` proved the bytes to be in the packet, and the caller vouches for `to`.
-        unsafe { copy_words::<[u32; WORDS]>(from.cast(), to) };
-        Some(())
+        // SAFETY: `at` proved the bytes to be in the packet.
+        unsafe { copy_words::<[u32; WORDS]>(from.cast(), words.as_mut_ptr()) };
+        Some(words)
     }
 
     // Volatile, as below: a value that the compiler keeps is kept in 32 bits, and the verifier loses the pointer.

@@ -1,7 +1,7 @@
-//! Pods on a bridge whose traffic between its ports passes no netfilter: the node's conntrack never hears what a backend answers
-//! to a client beside it.
+//! Pods on a bridge between whose ports frames do not traverse netfilter: the node's conntrack never sees the replies of a
+//! backend to a client beside it.
 
-use lb_tests::address::{FAMILIES, vip};
+use lb_tests::address::{FAMILIES, Family, add_address, vip};
 use lb_tests::deadline;
 use lb_tests::dial::Outcome;
 use lb_tests::lab::cni::BRIDGE_NAME;
@@ -12,6 +12,17 @@ use lb_tests::scene::Scene;
 const INVALID: &str = "
     table inet strict {
         chain forward { type filter hook forward priority filter; ct state invalid drop; }
+    }
+";
+
+/// Counts what the stack forwards between the bridge's ports.
+const FORWARDED: &str = "
+    table inet forwarded {
+        chain forward {
+            type filter hook forward priority filter - 1;
+            iifname cni0 oifname cni0 meta l4proto udp counter;
+            iifname cni0 oifname cni0 counter;
+        }
     }
 ";
 
@@ -47,7 +58,10 @@ fn endpoints_beside_the_client_are_reached_without_netfilter() {
     switch(&scene, "0");
     scene.agent.start();
     scene.publish("s1", 1, "VIP", &["a"]);
+    scene.lab.node.nft(FORWARDED);
     is_served(&scene);
+    let counted = scene.lab.node.run("nft", &["list", "chain", "inet", "forwarded", "forward"]);
+    assert_eq!(counted.matches("packets 0 ").count(), 2, "fragments and datagrams go across as well: {counted}");
 }
 
 #[test]
@@ -62,11 +76,29 @@ fn the_switch_is_followed() {
         is_served(scene);
     };
     switch(&scene, "0");
-    until(&scene, "IPv4 and IPv6 between ports of cni0 passes no netfilter");
+    until(&scene, "IPv4 and IPv6 between ports of cni0: past netfilter");
     // A bridge may ask for it by itself.
     scene.lab.node.run("ip", &["link", "set", BRIDGE_NAME, "type", "bridge", "nf_call_iptables", "1"]);
-    until(&scene, "; IPv6 between ports of cni0 passes no netfilter");
+    until(&scene, "; IPv6 between ports of cni0: past netfilter");
     switch(&scene, "1");
-    deadline::until_true("all is filtered", || !shown(&scene).contains("no netfilter"));
+    deadline::until_true("all is filtered", || !shown(&scene).contains("past netfilter"));
     is_served(&scene);
+}
+
+/// A client of another prefix of the same bridge: the backend answers by its gateway, so that conntrack sees both halves.
+#[test]
+fn clients_of_another_prefix_go_by_the_node() {
+    let mut scene = setup("unfilteredfar");
+    switch(&scene, "0");
+    scene.agent.start();
+    scene.publish("s1", 1, "VIP", &["a"]);
+    for (family, node, client) in
+        [(Family::V4, "198.18.7.1/24", "198.18.7.5/24"), (Family::V6, "2001:db8:77::1/64", "2001:db8:77::5/64")]
+    {
+        scene.lab.node.ip(&[add_address(family, node, BRIDGE_NAME)]);
+        scene.lab.pod("client").netns.ip(&[add_address(family, client, "eth0")]);
+        let source = client.split('/').next().expect("an address").parse().expect("an address");
+        let mut held = scene.dial().bound(source).held(vip(family, 1, 80));
+        held.transfer(1 << 20).expect("bulk goes both ways");
+    }
 }

@@ -52,7 +52,7 @@ impl Flows {
 }
 
 /// The test link as a port of nothing.
-pub const UNBRIDGED: Port = Port { ifindex: EDGE, bridge: 0, mac: [0; 6], flags: 0 };
+pub const UNBRIDGED: Port = Port::unbridged(EDGE);
 /// The same as a port of a bridge, of which there is no interface.
 pub const BRIDGED: Port = Port { bridge: 9, mac: BRIDGE_MAC, ..UNBRIDGED };
 

@@ -178,6 +178,7 @@ mod tests {
             controller: None,
             lower: None,
             netfilter: BridgeNetfilter::default(),
+            is_isolated: false,
             mac: None,
         }
     }

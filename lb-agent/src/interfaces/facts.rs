@@ -3,7 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 
 use super::BridgeNetfilter;
 use crate::dataplane::links::{LinkHeader, Mac};
@@ -24,6 +26,8 @@ pub struct LinkFacts {
     pub mac: Option<Mac>,
     /// What a bridge asks for by itself.
     pub netfilter: BridgeNetfilter,
+    /// A port of a bridge that hears no other such port (`IFLA_BRPORT_ISOLATED`).
+    pub is_isolated: bool,
 }
 
 /// What stands in front of the network header of a link's packets (`ARPHRD_*`), where programs see them.
@@ -113,7 +117,22 @@ impl LinkFacts {
         let lower = lower.filter(|_| kind == Kind::Hardware && peer == Peer::Here);
         let framing = framing(header.link_layer_type, remote);
         let netfilter = BridgeNetfilter::of_bridge(info);
-        Some(Self { ifindex: header.index, name: name?, kind, framing, peer, controller, lower, mac, netfilter })
+        let is_isolated = info.iter().any(|info| match info {
+            LinkInfo::PortData(InfoPortData::BridgePort(port)) => port.contains(&InfoBridgePort::Isolated(true)),
+            _ => false,
+        });
+        Some(Self {
+            ifindex: header.index,
+            name: name?,
+            kind,
+            framing,
+            peer,
+            controller,
+            lower,
+            mac,
+            netfilter,
+            is_isolated,
+        })
     }
 
     #[cfg(test)]
@@ -128,6 +147,7 @@ impl LinkFacts {
             lower: None,
             mac: None,
             netfilter: BridgeNetfilter::default(),
+            is_isolated: false,
         }
     }
 }

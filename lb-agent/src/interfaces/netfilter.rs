@@ -1,8 +1,8 @@
-//! Whether packets between two ports of a bridge pass netfilter: all bridges' setting of this network namespace
+//! Whether packets between two ports of a bridge traverse netfilter: all bridges' setting of this network namespace
 //! (`net.bridge.bridge-nf-call-*`, there once br_netfilter is loaded), or a bridge's own (`IFLA_BR_NF_CALL_*`). One that
 //! says yes is enough (`br_nf_pre_routing()` in net/bridge/br_netfilter_hooks.c).
 
-use std::fs;
+use std::{fs, io};
 
 use lb_common::addr::Family;
 use rtnetlink::packet_route::link::{InfoBridge, InfoData, LinkInfo};
@@ -50,6 +50,10 @@ impl BridgeNetfilter {
     }
 }
 
+/// Where it cannot be told, packets go the usual way.
 fn is_on(name: &str) -> bool {
-    fs::read_to_string(format!("/proc/sys/net/bridge/{name}")).is_ok_and(|value| value.trim() != "0")
+    match fs::read_to_string(format!("/proc/sys/net/bridge/{name}")) {
+        Ok(value) => value.trim() != "0",
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }

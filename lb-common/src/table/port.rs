@@ -12,27 +12,33 @@ table_type! {
         pub bridge: u32,
         /// The MAC of that: frames for it are for the node.
         pub mac: [u8; 6],
-        /// [`Port::ANY_MAC`], [`Port::UNFILTERED4`], [`Port::UNFILTERED6`].
+        /// [`Port::ANY_MAC`].
         pub flags: u16,
+        /// Bits of a prefix of the bridge, within which IPv4 between its ports does not traverse netfilter; 0: it does. What a
+        /// backend answers to a client of the same prefix never comes to the stack, whose conntrack would classify the rest of
+        /// what it sees as invalid: requests go across the bridge as well.
+        pub unfiltered_bits4: u8,
+        /// The same for IPv6.
+        pub unfiltered_bits6: u8,
+        pub pad: [u8; 2],
     }
 }
 
 impl Port {
     /// Which frames are for the node is not known: any may be.
     pub const ANY_MAC: u16 = 1;
-    /// IPv4 between ports of the bridge passes no netfilter, and the bridge has a prefix of which they are neighbours. What a
-    /// backend there answers to a client there never comes to the stack, whose conntrack would take the rest of what it hears
-    /// for invalid: requests go across the bridge as well.
-    pub const UNFILTERED4: u16 = 2;
-    /// The same for IPv6.
-    pub const UNFILTERED6: u16 = 4;
 
-    /// The flag of a family.
+    /// Nothing but an interface: a port of no bridge.
+    pub const fn unbridged(ifindex: u32) -> Self {
+        Self { ifindex, bridge: 0, mac: [0; 6], flags: 0, unfiltered_bits4: 0, unfiltered_bits6: 0, pad: [0; 2] }
+    }
+
+    /// The bits of a family.
     #[inline(always)]
-    pub const fn unfiltered(family: Family) -> u16 {
+    pub const fn unfiltered_bits(&self, family: Family) -> u8 {
         match family {
-            Family::V4 => Self::UNFILTERED4,
-            Family::V6 => Self::UNFILTERED6,
+            Family::V4 => self.unfiltered_bits4,
+            Family::V6 => self.unfiltered_bits6,
         }
     }
 }

@@ -334,15 +334,17 @@ fn netfilter_between_ports_of_a_bridge_is_looked_at_again() {
     let port = LinkFacts { controller: Some(9), ..LinkFacts::pod_veth(2, "veth2") };
     let addr = InterfaceAddress::new([10, 244, 0, 1], 24);
     agent.link_events(vec![Event::Link(bridge), Event::Link(port), Event::Address { ifindex: 9, addr }], now);
-    let flags =
-        |agent: &Agent<FakeNode>| agent.dataplane.ports.iter().find(|port| port.ifindex == 2).map(|port| port.flags);
-    assert_eq!(flags(&agent), Some(Port::UNFILTERED4));
+    let bits = |agent: &Agent<FakeNode>| {
+        let port = agent.dataplane.ports.iter().find(|port| port.ifindex == 2).expect("it is described");
+        port.unfiltered_bits4
+    };
+    assert_eq!(bits(&agent), 24);
     let shown = |agent: &Agent<FakeNode>| agent.status(now).judgements.why[&2].clone();
-    assert!(shown(&agent).ends_with("; IPv4 between ports of cni0 passes no netfilter"), "{}", shown(&agent));
+    assert!(shown(&agent).ends_with("; IPv4 between ports of cni0: past netfilter"), "{}", shown(&agent));
     agent.dataplane.bridge_netfilter = BridgeNetfilter { v4: true, v6: true };
     let now = now + LOOK_INTERVAL;
     let _ = agent.turn(now);
-    assert_eq!(flags(&agent), Some(0));
+    assert_eq!(bits(&agent), 0);
     assert!(!shown(&agent).contains("netfilter"));
 }
 
