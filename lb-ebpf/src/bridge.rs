@@ -6,7 +6,7 @@ use core::ptr::{addr_of, addr_of_mut};
 use aya_ebpf::bindings::{__sk_buff, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup};
 use aya_ebpf::helpers::bpf_fib_lookup;
 use lb_common::addr::{Family, is_same_prefix};
-use lb_common::packet::{ETHERNET_LEN, Packet as _};
+use lb_common::packet::ETHERNET_LEN;
 use lb_common::table::edge_index;
 use lb_common::{parse, path};
 

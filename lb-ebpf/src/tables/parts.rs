@@ -24,7 +24,7 @@ fn run<A: FamilyMaps>(skb: *mut __sk_buff, work: *mut Work<A>, part: Part) -> u3
     // The compiler must not know that a part has no use for it: it would pass anything, which the verifier refuses.
     let mut skb = skb;
     // SAFETY: moves a register to itself.
-    unsafe { asm!("{0} = {0}", inout(reg) skb, options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!("{0} = {0}", inout(reg) skb, options(nostack, preserves_flags)) };
     let skb = Skb::new(skb);
     let tables = Maps { packet_len: skb.len(), skb };
     u32::from(Path::resumed(&tables, &Kernel, work).run(part))
