@@ -154,13 +154,13 @@ pub trait Tables<A: Addr> {
     fn count(&self, counter: Counter);
     fn count_frontend(&self, frontend: u32, event: Event);
 
-    /// [`Path::run`], in the kernel in a function of its own.
+    /// [`Path::run`] from what the records hold alone; in the kernel in a function of its own.
     #[inline(always)]
     fn run_apart<E: Env>(path: &mut Path<'_, A, Self, E>, part: Part) -> bool
     where
         Self: Sized,
     {
-        path.run(part)
+        Path::resumed(path.tables, path.env, path.work).run(part)
     }
 }
 

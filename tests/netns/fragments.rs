@@ -11,6 +11,8 @@ use lb_tests::netns::Netns;
 use lb_tests::scene::{BALANCER, Scene};
 use lb_tests::{deadline, raw};
 
+use crate::netfilter::DROP_INVALID;
+
 /// Asks with datagrams of both sizes; who answers them all.
 fn ask(scene: &Scene, number: u8, who: &str) {
     for family in FAMILIES {
@@ -48,7 +50,7 @@ fn pr_01_fragments_with_full_checksums_and_conntrack() {
     for pod in ["client", "a"] {
         scene.lab.pod(pod).netns.run("ethtool", &["-K", "eth0", "tx", "off"]);
     }
-    scene.lab.node.nft("table inet t { chain c { type filter hook forward priority 0; ct state invalid drop; }; };");
+    scene.lab.node.nft(DROP_INVALID);
     scene.publish("s1", 1, "VIP", &["a"]);
     ask(&scene, 1, "a");
 }
@@ -156,7 +158,7 @@ fn pr_01_fragments_out_of_order() {
         scene.lab.pod(pod).netns.run("ethtool", &["-K", "eth0", "tx", "off"]);
     }
     exchange(&client, &server, 1);
-    scene.lab.node.nft("table inet t { chain c { type filter hook forward priority 0; ct state invalid drop; }; };");
+    scene.lab.node.nft(DROP_INVALID);
     exchange(&client, &server, 1);
     for pod in ["client", "a"] {
         scene.lab.pod(pod).netns.run("ethtool", &["-K", "eth0", "tx", "on"]);

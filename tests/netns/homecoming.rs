@@ -12,6 +12,8 @@ use lb_tests::manifest::{NODE, Service, ingress};
 use lb_tests::netns::Netns;
 use lb_tests::scene::Scene;
 
+use crate::netfilter::DROP_INVALID;
+
 /// An IPv6 address of a pod that is nearer to the balancers' than its other one: the kernel dials from it unasked.
 const NEAR: &str = "2001:db8:50::a";
 
@@ -25,13 +27,6 @@ fn add_second(scene: &Scene, family: Family, route_by: &str) -> IpAddr {
     scene.lab.node.run("ip", &[flag(family), "route", "add", &second.to_string(), "dev", route_by]);
     second
 }
-
-/// A rule of the node's own sees nothing that it does not know.
-const INVALID: &str = "
-    table inet strict {
-        chain forward { type filter hook forward priority filter; ct state invalid drop; }
-    }
-";
 
 /// Where a server of the pod is bound to no address, and leaves it to the kernel what its answers come from.
 const UNBOUND: u16 = 7_000;
@@ -70,7 +65,7 @@ fn publish_unbound(scene: &Scene) {
 
 fn reaches_itself(setup: Setup, route_by: &str) {
     let scene = Scene::start(setup);
-    scene.lab.node.nft(INVALID);
+    scene.lab.node.nft(DROP_INVALID);
     scene.publish("self", 120, "VIP", &["a"]);
     scene.publish("both", 121, "VIP", &["a", "b"]);
     publish_unbound(&scene);

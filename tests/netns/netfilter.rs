@@ -10,7 +10,14 @@ use lb_tests::scene::{BALANCER, Scene};
 
 use crate::kube_proxy::KubeProxy;
 
-/// Drops what conntrack cannot place, in both directions.
+/// Drops what conntrack cannot place, as kube-proxy in iptables mode does in its FORWARD chain.
+pub const DROP_INVALID: &str = "
+    table inet strict {
+        chain forward { type filter hook forward priority filter; ct state invalid drop; }
+    }
+";
+
+/// The same at each hook that a forwarded packet passes.
 const INVALID: &str = "
     table inet strict {
         chain prerouting { type filter hook prerouting priority filter; ct state invalid drop; }

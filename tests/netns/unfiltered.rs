@@ -8,12 +8,7 @@ use lb_tests::lab::cni::BRIDGE_NAME;
 use lb_tests::lab::{Cni, Setup};
 use lb_tests::scene::Scene;
 
-/// What kube-proxy in iptables mode has in its FORWARD chain.
-const INVALID: &str = "
-    table inet strict {
-        chain forward { type filter hook forward priority filter; ct state invalid drop; }
-    }
-";
+use crate::netfilter::DROP_INVALID;
 
 /// Counts what the stack forwards between the bridge's ports.
 const FORWARDED: &str = "
@@ -30,7 +25,7 @@ const SWITCHES: [&str; 2] = ["net.bridge.bridge-nf-call-iptables", "net.bridge.b
 
 fn setup(test: &'static str) -> Scene {
     let scene = Scene::without_agent(Setup::new(test).cni(Cni::Bridge), &["--audit-secs", "1"]);
-    scene.lab.node.nft(INVALID);
+    scene.lab.node.nft(DROP_INVALID);
     scene
 }
 

@@ -11,6 +11,8 @@ use lb_tests::scene::{BALANCER, Scene, empty_slice};
 use lb_tests::serve::Server;
 use serde_json::json;
 
+use crate::netfilter::DROP_INVALID;
+
 /// Both of the node's interfaces towards the network.
 const UPLINKS: [&str; 2] = ["--uplink-interfaces", "up0,up1"];
 
@@ -54,10 +56,7 @@ fn dial(scene: &Scene, family: Family) -> Dial<'_> {
 #[test]
 fn a_client_in_the_network_reaches_a_pod_of_the_node_and_is_seen_as_itself() {
     let scene = Scene::with_flags(Setup::new("far").reverse_path(ReversePath::Strict), &UPLINKS);
-    scene
-        .lab
-        .node
-        .nft("table inet t { chain c { type filter hook forward priority filter; ct state invalid drop; }; };");
+    scene.lab.node.nft(DROP_INVALID);
     publish(&scene, 90, "VIP", "Local", Endpoints::Here);
     publish(&scene, 91, "VIP", "Cluster", Endpoints::Here);
     publish(&scene, 92, "VIP", "Local", Endpoints::Both);

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::{Addr, Family};
 use lb_common::flow::Timeouts;
-use lb_common::forward::{Client, Edge, Env, Event, InsertError, Part, Path, Tables as PathTables, Whose, Work};
+use lb_common::forward::{Client, Edge, Env, Event, InsertError, Tables as PathTables, Whose, Work};
 use lb_common::fragment::Parked;
 use lb_common::packet::ETHERNET_LEN;
 use lb_common::path::{self, Limits};
@@ -210,11 +210,6 @@ impl HostMachine {
 
 impl<A: HostFamily> PathTables<A> for HostMachine {
     type Flow = Entry<A>;
-
-    /// From what the records hold alone, as in the kernel.
-    fn run_apart<E: Env>(path: &mut Path<'_, A, Self, E>, part: Part) -> bool {
-        Path::resumed(path.tables, path.env, path.work).run(part)
-    }
 
     fn frontend(&self, key: &FrontendKey<A>) -> Option<u32> {
         A::state(self).config.frontends.get(key).map(|frontend| frontend.id)
