@@ -66,17 +66,23 @@ fn the_switch_is_followed() {
     scene.publish("s1", 1, "VIP", &["a"]);
     is_served(&scene);
     let shown = |scene: &Scene| scene.agent.says(&["show", "interfaces"]);
+    let warned =
+        |scene: &Scene| scene.agent.says(&["show", "warnings"]).contains("between ports of cni0 passes no netfilter");
+    assert!(!warned(&scene));
     let until = |scene: &Scene, told: &str| {
         deadline::until_true(told, || shown(scene).contains(told));
         is_served(scene);
     };
     switch(&scene, "0");
     until(&scene, "IPv4 and IPv6 between ports of cni0: past netfilter");
+    assert!(warned(&scene));
+    let checked = scene.agent.says(&["check"]);
+    assert!(checked.contains("IPv4 and IPv6 between ports of cni0 passes no netfilter"), "{checked}");
     // A bridge may ask for it by itself.
     scene.lab.node.run("ip", &["link", "set", BRIDGE_NAME, "type", "bridge", "nf_call_iptables", "1"]);
     until(&scene, "; IPv6 between ports of cni0: past netfilter");
     switch(&scene, "1");
-    deadline::until_true("all is filtered", || !shown(&scene).contains("past netfilter"));
+    deadline::until_true("all is filtered", || !shown(&scene).contains("past netfilter") && !warned(&scene));
     is_served(&scene);
 }
 

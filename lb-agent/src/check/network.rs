@@ -1,6 +1,6 @@
 //! The network namespace: its interfaces, the settings that traffic depends on, and programs of others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -12,7 +12,9 @@ use crate::dataplane::links::Class;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::probe::{AttachedProgram, programs};
 use crate::dataplane::{Error, Hook};
-use crate::interfaces::{Globs, InterfaceRules, Interfaces, Kind, LinkFacts, watch};
+use crate::interfaces::{
+    BridgeNetfilter, Globs, InterfaceRules, Interfaces, Judgement, Kind, LinkFacts, Unfiltered, watch,
+};
 
 /// The kernel's loopback interface is the first of each network namespace.
 const LOOPBACK_INDEX: u32 = 1;
@@ -20,6 +22,9 @@ const LOOPBACK_INDEX: u32 = 1;
 const IPVS_INTERFACE: &str = "kube-ipvs0";
 /// Interfaces that only Cilium makes.
 const CILIUM_INTERFACE: &str = "cilium_host";
+
+/// Whether frames between ports of a bridge pass the node's rules.
+const BRIDGES: &str = "bridge-netfilter";
 
 pub fn findings(pin_path: &Path) -> anyhow::Result<Vec<Finding>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -35,11 +40,8 @@ pub fn findings(pin_path: &Path) -> anyhow::Result<Vec<Finding>> {
         ipvs(has(IPVS_INTERFACE)),
         cilium(has(CILIUM_INTERFACE)),
     ];
-    if interfaces.links().values().any(|link| link.kind == Kind::Bridge) {
-        for (family, name) in [("IPv4", "bridge-nf-call-iptables"), ("IPv6", "bridge-nf-call-ip6tables")] {
-            findings.push(bridge_netfilter(family, name, &setting(&format!("bridge/{name}"))));
-        }
-    }
+    interfaces.follow_netfilter(BridgeNetfilter::of_namespace());
+    findings.extend(bridges(&interfaces.unfiltered(&judged(&interfaces))));
     let ours = Pins::open(pin_path).and_then(|pins| pins.program_ids()).unwrap_or_default();
     findings.extend(interfaces.links().values().filter_map(|link| foreign(link, &ours)));
     Ok(findings)
@@ -63,9 +65,13 @@ fn tcx(answer: Result<Vec<AttachedProgram>, Error>) -> Finding {
 }
 
 /// What `auto` makes of the interfaces, as far as it can be told without a Node object.
-fn classes(interfaces: &Interfaces) -> Finding {
+fn judged(interfaces: &Interfaces) -> BTreeMap<u32, Judgement> {
     let rules = InterfaceRules { workload: Globs::Auto, uplink: Globs::Auto };
-    let judged = interfaces.judged(&rules, &BTreeSet::new());
+    interfaces.judged(&rules, &BTreeSet::new())
+}
+
+fn classes(interfaces: &Interfaces) -> Finding {
+    let judged = judged(interfaces);
     let links = interfaces.wanted(&judged);
     let names = |class| {
         let names: Vec<_> = links.values().filter(|link| link.class == class).map(|link| link.name.as_str()).collect();
@@ -128,24 +134,11 @@ fn reverse_path(strict: &[String]) -> Finding {
     Finding::ok("rp_filter", found)
 }
 
-/// Where packets between ports of a bridge pass no rules, the node hears only the client's half of a connection to an
-/// endpoint on the client's bridge: requests go across the bridge as the answers do.
-fn bridge_netfilter(family: &str, name: &'static str, value: &str) -> Finding {
-    let cause = match value {
-        "" => "br_netfilter is not loaded",
-        "0" => "it is off",
-        _ => return Finding::ok(name, format!("{family} between ports of a bridge passes the node's rules")),
-    };
-    let found = format!(
-        "{cause}: {family} between ports of a bridge passes no rules, unless the bridge itself says so; requests to endpoints \
-         on the client's own bridge pass none either, if the bridge has a prefix, and else hang beside rules that drop what \
-         conntrack calls invalid"
-    );
-    Finding::warn(
-        name,
-        found,
-        format!("where policies are to hold between pods: modprobe br_netfilter; sysctl net.bridge.{name}=1"),
-    )
+fn bridges(unfiltered: &[Unfiltered]) -> Vec<Finding> {
+    if unfiltered.is_empty() {
+        return vec![Finding::ok(BRIDGES, "what goes between pods of one bridge passes the rules of the node")];
+    }
+    unfiltered.iter().map(|found| Finding::warn(BRIDGES, found.to_string(), found.remedy())).collect()
 }
 
 fn ipvs(is_there: bool) -> Finding {
@@ -225,12 +218,11 @@ mod tests {
 
     #[test]
     fn company_is_a_warning_with_a_remedy() {
-        let bridged = |value| bridge_netfilter("IPv4", "bridge-nf-call-iptables", value);
-        for finding in [ipvs(true), cilium(true), bridged("0"), bridged("")] {
+        for finding in [ipvs(true), cilium(true)] {
             assert_eq!(finding.verdict, Verdict::Warn);
             assert!(!finding.remedy.is_empty());
         }
-        for finding in [ipvs(false), cilium(false), bridged("1")] {
+        for finding in [ipvs(false), cilium(false)] {
             assert_eq!(finding.verdict, Verdict::Ok);
         }
         assert!(reverse_path(&["eth0".into()]).found.contains("eth0"));

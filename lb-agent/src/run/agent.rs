@@ -344,7 +344,8 @@ impl<D: Attach> Agent<D> {
             links.get(ifindex).map(|link| format!("{}: {}", link.name, judgement.why))
         });
         let judgements = Judgements { pin_path: self.pin_path.clone(), why, refused: refused.collect() };
-        if self.outlook.look_at_judgements(judged, links) {
+        let has_changed = self.outlook.look_at_judgements(judged, links);
+        if self.outlook.look_at_bridges(&self.interfaces.unfiltered(judged)) || has_changed {
             self.tell_warnings();
         }
         if *self.status.judgements != judgements {

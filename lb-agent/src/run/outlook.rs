@@ -1,11 +1,11 @@
 //! What is wrong with the node rather than with an object: globs without an interface, programs of others in front of ours,
-//! flags without effect.
+//! bridges without netfilter, flags without effect.
 
 use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::dataplane::links::Ahead;
-use crate::interfaces::{Globs, InterfaceRules, Judgement, Kind, LinkFacts};
+use crate::interfaces::{Globs, InterfaceRules, Judgement, Kind, LinkFacts, Unfiltered};
 use crate::model::{Warning, WarningKind};
 
 /// Interfaces that a text names; there may be hundreds.
@@ -17,6 +17,7 @@ pub struct Outlook {
     idle_flags: Vec<Warning>,
     ahead: Vec<Warning>,
     refused: Vec<Warning>,
+    unfiltered: Vec<Warning>,
 }
 
 /// A list of globs, and what became of it.
@@ -43,6 +44,7 @@ impl Outlook {
             idle_flags: config.idle_flags.iter().map(idle).collect(),
             ahead: Vec::new(),
             refused: Vec::new(),
+            unfiltered: Vec::new(),
         }
     }
 
@@ -98,6 +100,18 @@ impl Outlook {
         has_changed
     }
 
+    /// Takes in between which ports frames do not traverse netfilter. Whether warnings have changed.
+    pub fn look_at_bridges(&mut self, unfiltered: &[Unfiltered]) -> bool {
+        let warning = |unfiltered: &Unfiltered| {
+            Warning::new(WarningKind::Hazard, unfiltered.to_string(), unfiltered.remedy())
+                .of(format!("interface {}", unfiltered.bridge))
+        };
+        let warnings: Vec<_> = unfiltered.iter().map(warning).collect();
+        let has_changed = self.unfiltered != warnings;
+        self.unfiltered = warnings;
+        has_changed
+    }
+
     /// Why the node cannot be served: a flag for which there has never been an interface.
     pub fn missing(&self) -> Option<String> {
         let flag = self.flags.iter().find(|flag| !flag.has_matched)?;
@@ -111,6 +125,7 @@ impl Outlook {
             .chain(self.flags.iter().flat_map(|flag| &flag.warnings))
             .chain(&self.ahead)
             .chain(&self.refused)
+            .chain(&self.unfiltered)
     }
 }
 

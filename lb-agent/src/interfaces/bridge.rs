@@ -1,0 +1,239 @@
+//! Bridges: what their ports are told of them, and what netfilter sees of frames between the ports.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use lb_common::addr::Family;
+use lb_common::table::Port;
+
+use super::{BridgeNetfilter, InterfaceAddress, Interfaces, Judgement, Kind, LinkFacts};
+use crate::dataplane::links::Class;
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// A bridge with pods, between whose ports frames do not traverse netfilter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfiltered {
+    pub bridge: String,
+    families: Vec<Family>,
+    way: Way,
+}
+
+/// How requests from one port reach an endpoint at another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Across the bridge, as the answers do.
+    Across,
+    /// By the node, whose conntrack does not see the answers: the bridge has no prefix that would tell neighbours.
+    ByTheNode,
+}
+
+impl Unfiltered {
+    /// Shell commands that let the frames pass netfilter.
+    pub fn remedy(&self) -> String {
+        let settings = self.families.iter().map(|family| match family {
+            Family::V4 => " net.bridge.bridge-nf-call-iptables=1",
+            Family::V6 => " net.bridge.bridge-nf-call-ip6tables=1",
+        });
+        let cure = format!("modprobe br_netfilter; sysctl{}", settings.collect::<String>());
+        match self.way {
+            Way::Across => format!("where policies are to hold between pods of this bridge: {cure}"),
+            Way::ByTheNode => format!("{cure}; or give the bridge an address with the pods' prefix"),
+        }
+    }
+}
+
+impl fmt::Display for Unfiltered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let families = names(&self.families);
+        write!(f, "{families} between ports of {} passes no netfilter", self.bridge)?;
+        f.write_str(match self.way {
+            Way::Across => ": requests to endpoints on the client's own bridge go past the rules of the node, as answers do",
+            Way::ByTheNode => {
+                ", and the bridge has no prefix: connections to endpoints on the client's own bridge hang beside rules that \
+                 drop what conntrack calls invalid"
+            }
+        })
+    }
+}
+
+fn names(families: &[Family]) -> String {
+    let names = families.iter().map(|family| match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    });
+    names.collect::<Vec<_>>().join(" and ")
+}
+
+impl Interfaces {
+    /// What links are ports of, and which frames are for the node because of it: a bridge keeps those for its own MAC, and
+    /// no others, whatever the MACs of its ports are. Other switches have MACs of their own.
+    pub fn ports(&self) -> Vec<Port> {
+        let port = |link: &LinkFacts| {
+            let unbridged = Port::unbridged(link.ifindex);
+            let Some(bridge) = link.controller else { return unbridged };
+            match self.links.get(&bridge) {
+                Some(LinkFacts { kind: Kind::Vrf, .. }) => unbridged,
+                Some(LinkFacts { kind: Kind::Bridge, mac: Some(mac), netfilter, .. }) => {
+                    let bits =
+                        |family| if link.is_isolated { 0 } else { self.unfiltered_bits(bridge, *netfilter, family) };
+                    let [unfiltered_bits4, unfiltered_bits6] = FAMILIES.map(bits);
+                    Port { bridge, mac: *mac, unfiltered_bits4, unfiltered_bits6, ..unbridged }
+                }
+                Some(LinkFacts { kind: Kind::Hardware, mac: Some(mac), .. }) => Port { bridge, mac: *mac, ..unbridged },
+                Some(_) | None => Port { bridge, flags: Port::ANY_MAC, ..unbridged },
+            }
+        };
+        self.links.values().map(port).collect()
+    }
+
+    /// The bits of the bridge's longest prefix, if frames of the family between its ports do not traverse netfilter; else 0.
+    fn unfiltered_bits(&self, bridge: u32, own: BridgeNetfilter, family: Family) -> u8 {
+        if self.netfilter.or(own).has(family) {
+            return 0;
+        }
+        let prefixes = self.addresses_of(bridge, family).filter(|address| address.has_prefix());
+        prefixes.map(|address| address.prefix_len).max().unwrap_or(0)
+    }
+
+    /// What is to be said of a link beside its class: that requests bypass netfilter, as answers do.
+    pub fn remark(&self, port: &Port) -> Option<String> {
+        let families: Vec<_> = FAMILIES.into_iter().filter(|family| port.unfiltered_bits(*family) != 0).collect();
+        let bridge = &self.links.get(&port.bridge)?.name;
+        (!families.is_empty()).then(|| format!("{} between ports of {bridge}: past netfilter", names(&families)))
+    }
+
+    /// The bridges with pods between whose ports frames do not traverse netfilter. A family of which a bridge has no address
+    /// is none that it routes.
+    pub fn unfiltered(&self, judged: &BTreeMap<u32, Judgement>) -> Vec<Unfiltered> {
+        let is_pod = |link: &&LinkFacts| {
+            judged.get(&link.ifindex).is_some_and(|judgement| judgement.class == Some(Class::Workload))
+        };
+        let has_pods = |bridge: u32| {
+            self.links.values().filter(is_pod).any(|link| link.controller == Some(bridge) && !link.is_isolated)
+        };
+        let bridges = self.links.values().filter(|link| link.kind == Kind::Bridge && has_pods(link.ifindex));
+        let of_bridge = |link: &LinkFacts| {
+            [Way::Across, Way::ByTheNode].map(|way| {
+                let families = FAMILIES.into_iter().filter(|family| self.unfiltered_way(link, *family) == Some(way));
+                Unfiltered { bridge: link.name.clone(), families: families.collect(), way }
+            })
+        };
+        bridges.flat_map(of_bridge).filter(|unfiltered| !unfiltered.families.is_empty()).collect()
+    }
+
+    fn unfiltered_way(&self, bridge: &LinkFacts, family: Family) -> Option<Way> {
+        if self.netfilter.or(bridge.netfilter).has(family) || self.addresses_of(bridge.ifindex, family).next().is_none()
+        {
+            return None;
+        }
+        let bits = self.unfiltered_bits(bridge.ifindex, bridge.netfilter, family);
+        Some(if bits == 0 { Way::ByTheNode } else { Way::Across })
+    }
+
+    fn addresses_of(&self, ifindex: u32, family: Family) -> impl Iterator<Item = &InterfaceAddress> {
+        let addresses = self.addresses.get(&ifindex).into_iter().flatten();
+        addresses.filter(move |address| address.ip.is_ipv4() == (family == Family::V4))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::interfaces::{Event, Globs, InterfaceRules};
+
+    #[test]
+    fn frames_for_the_bridge_are_for_the_node() {
+        let mac = |last| Some([2, 0, 0, 0, 0, last]);
+        let port = |ifindex, controller| LinkFacts { controller, mac: mac(1), ..LinkFacts::pod_veth(ifindex, "port") };
+        let mut interfaces = Interfaces::default();
+        let of = |interfaces: &Interfaces, ifindex| {
+            interfaces.ports().into_iter().find(|port| port.ifindex == ifindex).expect("every link is told")
+        };
+        interfaces.apply(Event::Link(port(2, None)));
+        interfaces.apply(Event::Link(port(3, Some(9))));
+        let unbridged = Port::unbridged(3);
+        assert_eq!(of(&interfaces, 2), Port { ifindex: 2, ..unbridged });
+        // The bridge is not known yet.
+        assert_eq!(of(&interfaces, 3), Port { bridge: 9, flags: Port::ANY_MAC, ..unbridged });
+        for (kind, expected) in [
+            (Kind::Bridge, Port { bridge: 9, mac: [2, 0, 0, 0, 0, 9], ..unbridged }),
+            (Kind::Hardware, Port { bridge: 9, mac: [2, 0, 0, 0, 0, 9], ..unbridged }),
+            // Open vSwitch: its internal ports have MACs of their own.
+            (Kind::Other, Port { bridge: 9, flags: Port::ANY_MAC, ..unbridged }),
+            (Kind::Vrf, unbridged),
+        ] {
+            interfaces.apply(Event::Link(LinkFacts { kind, mac: mac(9), ..LinkFacts::pod_veth(9, "cni0") }));
+            assert_eq!(of(&interfaces, 3), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn ports_of_a_prefix_are_unfiltered_where_no_setting_says_otherwise() {
+        let bridge = |netfilter| LinkFacts {
+            kind: Kind::Bridge,
+            mac: Some([2, 0, 0, 0, 0, 9]),
+            netfilter,
+            ..LinkFacts::pod_veth(9, "cni0")
+        };
+        let (none, v4) = (BridgeNetfilter::default(), BridgeNetfilter { v4: true, v6: false });
+        let mut interfaces = Interfaces::default();
+        let (host4, prefix4) = (InterfaceAddress::new([10, 0, 0, 1], 32), InterfaceAddress::new([10, 0, 0, 1], 24));
+        let prefix6 = InterfaceAddress::new("fd00::1".parse::<IpAddr>().expect("an address"), 64);
+        let mut bits = |addresses: &[InterfaceAddress], all, own, is_isolated| {
+            interfaces.apply(Event::Link(bridge(own)));
+            let port = LinkFacts { controller: Some(9), is_isolated, ..LinkFacts::pod_veth(3, "port") };
+            interfaces.apply(Event::Link(port));
+            interfaces.follow_netfilter(all);
+            for addr in addresses {
+                interfaces.apply(Event::Address { ifindex: 9, addr: *addr });
+            }
+            let port = interfaces.ports().into_iter().find(|port| port.ifindex == 3).expect("every link is told");
+            (port.unfiltered_bits4, port.unfiltered_bits6)
+        };
+        assert_eq!(bits(&[], none, none, false), (0, 0), "no address");
+        assert_eq!(bits(&[host4], none, none, false), (0, 0), "no prefix");
+        assert_eq!(bits(&[prefix4], none, none, false), (24, 0));
+        assert_eq!(bits(&[prefix6], none, none, false), (24, 64));
+        assert_eq!(bits(&[InterfaceAddress::new([10, 0, 0, 1], 16)], none, none, false), (24, 64), "the longest");
+        assert_eq!(bits(&[], v4, none, false), (0, 64));
+        assert_eq!(bits(&[], none, v4, false), (0, 64), "the bridge's own");
+        assert_eq!(bits(&[], BridgeNetfilter { v4: true, v6: true }, none, false), (0, 0));
+        assert_eq!(bits(&[], none, none, true), (0, 0), "an isolated port hears the node only");
+    }
+
+    #[test]
+    fn bridges_past_netfilter_are_told_by_what_becomes_of_requests() {
+        let bridge = LinkFacts { kind: Kind::Bridge, ..LinkFacts::pod_veth(9, "cni0") };
+        let port = LinkFacts { controller: Some(9), ..LinkFacts::pod_veth(3, "veth3") };
+        let mut interfaces = Interfaces::default();
+        interfaces.apply(Event::Link(bridge));
+        let told = |interfaces: &Interfaces| {
+            let rules = InterfaceRules { workload: Globs::Auto, uplink: Globs::None };
+            let unfiltered = interfaces.unfiltered(&interfaces.judged(&rules, &BTreeSet::new()));
+            unfiltered.into_iter().map(|unfiltered| (unfiltered.families, unfiltered.way)).collect::<Vec<_>>()
+        };
+        let add = |interfaces: &mut Interfaces, ip: &str, prefix_len| {
+            let addr = InterfaceAddress::new(ip.parse::<IpAddr>().expect("an address"), prefix_len);
+            interfaces.apply(Event::Address { ifindex: 9, addr });
+        };
+        add(&mut interfaces, "10.0.0.1", 24);
+        assert_eq!(told(&interfaces), [], "no port");
+        interfaces.apply(Event::Link(LinkFacts { is_isolated: true, ..port.clone() }));
+        assert_eq!(told(&interfaces), [], "an isolated port reaches no other");
+        interfaces.apply(Event::Link(port));
+        assert_eq!(told(&interfaces), [(vec![Family::V4], Way::Across)], "it routes no IPv6");
+        add(&mut interfaces, "fd00::1", 128);
+        let both = [(vec![Family::V4], Way::Across), (vec![Family::V6], Way::ByTheNode)];
+        assert_eq!(told(&interfaces), both);
+        add(&mut interfaces, "fd00::1", 64);
+        assert_eq!(told(&interfaces), [(vec![Family::V4, Family::V6], Way::Across)]);
+        interfaces.follow_netfilter(BridgeNetfilter { v4: true, v6: false });
+        assert_eq!(told(&interfaces), [(vec![Family::V6], Way::Across)]);
+        interfaces.follow_netfilter(BridgeNetfilter { v4: true, v6: true });
+        assert_eq!(told(&interfaces), []);
+    }
+}
