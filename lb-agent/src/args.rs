@@ -224,8 +224,8 @@ pub struct SizeArgs {
     #[arg(long, value_name = "FLOWS", default_value_t = Sizes::default().embryos_max, value_parser = size())]
     pub embryos_max: u32,
 
-    /// Frontends (address, port, protocol). About 90 B each when in use; for both families together 128 B each, and 88 B
-    /// for each CPU, are allocated at start (default: 8 MiB, and 5.5 MiB for each CPU).
+    /// Frontends (address, port, protocol). About 90 B each when in use; for both families together 144 B each, and 80 B
+    /// for each CPU, are allocated at start (default: 9 MiB, and 5 MiB for each CPU).
     #[arg(long, value_name = "FRONTENDS", default_value_t = Sizes::default().frontends_max, value_parser = size())]
     pub frontends_max: u32,
 

@@ -1,6 +1,7 @@
 //! `check`: does this machine have what is needed, and who else is here? Looks, and changes nothing.
 
 mod kernel;
+mod memory;
 mod mounts;
 mod netfilter;
 mod network;
@@ -71,6 +72,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let mut findings = kernel::findings();
     findings.extend(privilege::findings(&args.pins.pin_path));
     findings.extend(mounts::findings(&args.pins.pin_path));
+    findings.extend(memory::findings());
     findings.extend(network::findings(&args.pins.pin_path)?);
     findings.extend(netfilter::findings());
     print_rows(&findings, args.output)?;

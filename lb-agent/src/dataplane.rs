@@ -12,6 +12,7 @@ pub mod garbage;
 pub mod links;
 mod mapped;
 pub mod maps;
+pub mod memory;
 pub mod mounts;
 pub mod object;
 pub mod pins;

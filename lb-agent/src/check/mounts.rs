@@ -3,24 +3,16 @@
 use std::path::Path;
 
 use super::Finding;
+use crate::dataplane::mounts::points;
 
 pub fn findings(pin_path: &Path) -> Vec<Finding> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     vec![bpffs(&mounts, pin_path), cgroup(&mounts)]
 }
 
-/// Mount points of a type, in the order of mounting.
-fn mount_points<'a>(mounts: &'a str, kind: &'a str) -> impl Iterator<Item = &'a Path> {
-    mounts.lines().filter_map(move |line| {
-        let mut fields = line.split(' ');
-        let point = fields.nth(1)?;
-        (fields.next()? == kind).then(|| Path::new(point))
-    })
-}
-
 fn bpffs(mounts: &str, pin_path: &Path) -> Finding {
     let check = "bpffs";
-    if let Some(point) = mount_points(mounts, "bpf").find(|point| pin_path.starts_with(point)) {
+    if let Some(point) = points(mounts, "bpf").find(|point| pin_path.starts_with(point)) {
         return Finding::ok(check, format!("mounted on {}", point.display()));
     }
     let usual = Path::new("/sys/fs/bpf");
@@ -32,7 +24,7 @@ fn bpffs(mounts: &str, pin_path: &Path) -> Finding {
 }
 
 fn cgroup(mounts: &str) -> Finding {
-    match mount_points(mounts, "cgroup2").next() {
+    match points(mounts, "cgroup2").next() {
         Some(point) => Finding::ok("cgroup2", format!("mounted on {}", point.display())),
         None => Finding::warn("cgroup2", "not mounted", "needed for --host-sockets only, which has no effect yet"),
     }

@@ -15,10 +15,11 @@ use super::ages::{begins_to_balance, is_evicting};
 use super::garbage::{self, Garbage, Walk};
 use super::links::{Ahead, Attached, Attachment, Link, Links};
 use super::maps::{FamilyMaps, Maps};
+use super::memory::Memory;
 use super::pins::{self, PinPath, dump};
 use super::shares::{Bound, EdgeCounts};
 use super::sys::{self, Hook};
-use super::{Dataplane, Error, Op, Settings, Tables, object};
+use super::{Dataplane, Error, Op, Settings, Sizes, Tables, object};
 
 /// The kernel's tables and programs.
 ///
@@ -59,6 +60,9 @@ impl BpfDataplane {
         }
         let is_adoptable = is_first || (is_same_layout && object::is_adoptable(&path.maps(), &settings.sizes)?);
         let directory = if is_adoptable { path.maps() } else { path.maps_next() };
+        if is_first || !is_adoptable {
+            tell_shortage(&settings.sizes)?;
+        }
         let create = |source| Error::Kernel { what: format!("creating {}", directory.display()), source };
         fs::create_dir_all(&directory).map_err(create)?;
         let replaced = if !is_adoptable && is_same_layout { Some(Maps::open(&path.maps())?) } else { None };
@@ -265,6 +269,14 @@ impl BpfDataplane {
             second_jiffies: jiffies(1),
         }
     }
+}
+
+/// New tables that do not fit may get the process killed, without a word.
+fn tell_shortage(sizes: &Sizes) -> Result<(), Error> {
+    if let Some((found, remedy)) = Memory::of(sizes)?.shortage() {
+        tracing::warn!("{found}: {remedy}");
+    }
+    Ok(())
 }
 
 /// What is none of ours stays where it is.

@@ -1,4 +1,5 @@
-//! Where pins are on the node, for a process that sees only a part of its BPF file system: what is pinned is told by it.
+//! What is mounted, and where pins are on the node, for a process that sees only a part of its BPF file system: what is
+//! pinned is told by it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,15 @@ pub fn host_path(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     seen_from_host(&path.components().collect::<PathBuf>(), &mounts)
+}
+
+/// Mount points of a type, in the order of mounting; `mounts` as /proc/self/mounts has them.
+pub fn points<'a>(mounts: &'a str, kind: &'a str) -> impl Iterator<Item = &'a Path> {
+    mounts.lines().filter_map(move |line| {
+        let mut fields = line.split(' ');
+        let point = fields.nth(1)?;
+        (fields.next()? == kind).then(|| Path::new(point))
+    })
 }
 
 /// `mounts` as /proc/self/mountinfo has them.

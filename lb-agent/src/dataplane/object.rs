@@ -25,7 +25,7 @@ use super::{Error, Repair, Settings, Sizes, threads};
 
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf.o"));
 
-const BPF_F_NO_PREALLOC: u32 = 1;
+pub const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 /// Elements of `counters`, as `lb-ebpf` declares them.
 const COUNTERS_MAX: u32 = 64;
@@ -61,7 +61,7 @@ pub const fn pool_elements(sizes: &Sizes) -> u32 {
 }
 
 /// Every pinned map with the shape that this version wants.
-fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 33] {
+pub fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 33] {
     type V4 = [u8; 4];
     type V6 = [u8; 16];
     let (hash, lru) = (BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32);
@@ -126,7 +126,7 @@ fn embryos_per_cpu(sizes: &Sizes) -> Result<u32, Error> {
     Ok((sizes.embryos_max / u32::try_from(possible_cpus()?).unwrap_or(u32::MAX)).max(1))
 }
 
-fn possible_cpus() -> Result<usize, Error> {
+pub fn possible_cpus() -> Result<usize, Error> {
     aya::util::nr_cpus().map_err(|(file, source)| Error::Kernel { what: format!("reading {file}"), source })
 }
 
