@@ -282,12 +282,12 @@ fn by_age(world: &World) -> Vec<&Service> {
     services
 }
 
-/// Spec 2.1: another proxy's Services, headless ones and ExternalName are none of our business.
+/// FLT-01 to FLT-05: another proxy's Services, headless ones and ExternalName are none of our business.
 const fn is_ours(service: &Service) -> bool {
     !service.served_elsewhere && !service.headless && !matches!(service.service_type, ServiceType::ExternalName)
 }
 
-/// Spec 2.1: a Service without any cluster IP is skipped. Where it has an address to serve, its owner is told.
+/// A Service without any cluster IP is skipped. Where it has an address to serve, its owner is told.
 fn has_cluster_ip(service: &Service, warnings: &mut Vec<Warning>) -> bool {
     if service.cluster_ips.is_empty() {
         let warning = Warning::new(

@@ -1,4 +1,5 @@
-//! Filters of spec 2.1 through the API: what is asked for, and what becomes of objects that cross them.
+//! Which objects count (docs/contract.md#which-objects-count), through the API: what is asked for, and what becomes of
+//! objects that cross the filters.
 
 use lb_tests::apiserver::{ApiServer, Resource};
 use lb_tests::manifest::{self, NODE};

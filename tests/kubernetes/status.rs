@@ -1,4 +1,5 @@
-//! What a real server makes of a Service's status (spec 1.8): which modes an agent can ever see.
+//! What a real server makes of a Service's status, and which modes an agent can ever see
+//! (docs/contract.md#what-an-api-server-lets-through).
 
 use lb_tests::api::{Answer, Api, Method};
 use lb_tests::apiserver::{Resource, recorded};

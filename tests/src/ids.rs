@@ -1,24 +1,7 @@
-//! The ids of the behaviour contract that policy answers for: a test names each, or it stands here with a reason.
+//! The IDs of the contract (docs/contract.md): a test names each, or a reason is given here.
 
 use std::fs;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-
-/// The families of ids, with their numbers.
-const IDS: &[(&str, &[RangeInclusive<u8>])] = &[
-    ("IPM", &[1..=14, 20..=25, 30..=33, 40..=42, 50..=53, 60..=66, 70..=73]),
-    ("FLT", &[1..=6]),
-    ("EPS", &[1..=7]),
-    ("TOPO", &[1..=11]),
-    ("TERM", &[1..=6]),
-    ("LB", &[1..=8]),
-    ("SR", &[1..=11]),
-    ("XIP", &[1..=5]),
-    ("SA", &[1..=6]),
-    ("ETP", &[1..=3]),
-    ("NP", &[1..=12]),
-    ("CT", &[1..=8]),
-];
 
 /// Why no test names an id. A line whose id has a test is out of date, and fails.
 const UNTESTED: &[(&str, &str)] = &[
@@ -30,10 +13,12 @@ const UNTESTED: &[(&str, &str)] = &[
     ("NP-12", "a quirk of kube-proxy with iptables: a balancer's address is served on its own ports only"),
 ];
 
-fn ids() -> impl Iterator<Item = String> {
-    IDS.iter().flat_map(|(family, numbers)| {
-        numbers.iter().cloned().flatten().map(move |number| format!("{family}-{number:02}"))
-    })
+/// The IDs of the contract: the first cells of its rows.
+fn ids() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace");
+    let text = fs::read_to_string(root.join("docs/contract.md")).expect("the contract is part of the sources");
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
+    cells.filter(|cell| cell.split_once('-').is_some_and(|(_, number)| number.len() == 2)).map(String::from).collect()
 }
 
 /// What tests say, in lower case and with dashes: script cases by name and comment, Rust tests as a whole.
@@ -84,12 +69,14 @@ fn names(text: &str, id: &str) -> bool {
 fn every_id_has_a_test_or_a_reason() {
     let text = tests_text();
     let has_reason = |id: &str| UNTESTED.iter().any(|(known, _)| *known == id);
-    let (forgotten, stale): (Vec<String>, Vec<String>) =
-        ids().filter(|id| names(&text, id) == has_reason(id)).partition(|id| !has_reason(id));
+    let ids = ids();
+    assert!(ids.len() > 100, "the contract was not read: {ids:?}");
+    let (forgotten, stale): (Vec<&String>, Vec<&String>) =
+        ids.iter().filter(|id| names(&text, id) == has_reason(id)).partition(|id| !has_reason(id));
     assert!(forgotten.is_empty(), "neither a test nor a reason: {forgotten:?}");
     assert!(stale.is_empty(), "a reason, but a test as well: {stale:?}");
     for (id, _) in UNTESTED {
-        assert!(ids().any(|known| known == *id), "{id} is no id");
+        assert!(ids.iter().any(|known| known == id), "{id} is no id");
     }
 }
 

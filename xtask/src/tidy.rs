@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: the rules of this code base that no linter knows, each one shown to be noticed when broken.
 
+mod cited;
 mod rules;
 mod source;
 
@@ -9,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::workspace;
+use cited::Citable;
 use source::Source;
 
 /// A rule broken at a place.
@@ -18,13 +20,16 @@ pub struct Violation {
     pub what: String,
 }
 
-/// Checks every Rust source and the names of all files.
+/// Checks every Rust source, the names of all files, and what files cite.
 pub fn run() -> Result<()> {
     let mut files = Vec::new();
     walk(workspace::root(), "", &mut files)?;
+    let texts = files.iter().map(|path| text(path)).collect::<Result<Vec<String>>>()?;
+    let citable = Citable::of(files.iter().zip(&texts).map(|(path, text)| (&**path, &**text)));
     let mut broken = 0;
-    for path in &files {
-        for Violation { line, what } in check(path)? {
+    for (path, text) in files.iter().zip(&texts) {
+        let violations = check(path, text)?;
+        for Violation { line, what } in violations.into_iter().chain(citable.check(path, text)) {
             eprintln!("{path}:{line}: {what}");
             broken += 1;
         }
@@ -36,16 +41,21 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-fn check(path: &str) -> Result<Vec<Violation>> {
+fn check(path: &str, text: &str) -> Result<Vec<Violation>> {
     let mut violations = rules::name(path);
     let is_rust = Path::new(path).extension().is_some_and(|extension| extension == "rs");
     if is_rust {
-        let text = fs::read_to_string(workspace::root().join(path)).with_context(|| format!("cannot read {path}"))?;
-        violations.extend(rules::source(&Source::parse(path, &text)?));
+        violations.extend(rules::source(&Source::parse(path, text)?));
     } else if path == "lb-common/Cargo.toml" {
-        violations.extend(rules::lean_manifest(&fs::read_to_string(workspace::root().join(path))?));
+        violations.extend(rules::lean_manifest(text));
     }
     Ok(violations)
+}
+
+/// What a file says; nothing if it is not text.
+fn text(path: &str) -> Result<String> {
+    let bytes = fs::read(workspace::root().join(path)).with_context(|| format!("cannot read {path}"))?;
+    Ok(String::from_utf8(bytes).unwrap_or_default())
 }
 
 /// Lists the files of the project, relative to its top.

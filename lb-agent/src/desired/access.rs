@@ -1,4 +1,5 @@
-//! Who may dial the load-balancer addresses of a Service: `loadBalancerSourceRanges` of one family (spec 2.10).
+//! Who may dial the load-balancer addresses of a Service: `loadBalancerSourceRanges` of one family
+//! (docs/contract.md#source-ranges).
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use super::table::KubeProxy;
 use super::{mode, node_port};
 use crate::model::{IngressEntry, IpMode, Service, ServicePort, Warning, WarningKind};
 
-/// One address of a Service; all its ports are served there (spec 1.2: `ports[]` of the entry is ignored).
+/// One address of a Service; all its ports are served there (IPM-13: `ports[]` of the entry is ignored).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub ip: IpAddr,
@@ -164,7 +164,7 @@ fn load_balancer(
     claims
 }
 
-/// Spec 1.1: kube-proxy asks the entry's mode and nothing else. An address that is an external IP as well is its
+/// kube-proxy asks the entry's mode and nothing else. An address that is an external IP as well is its
 /// business in any mode (IPM-53).
 fn kube_proxy(service: &Service, entry: &IngressEntry) -> KubeProxy {
     let is_vip = matches!(entry.ip_mode, None | Some(IpMode::VIP));

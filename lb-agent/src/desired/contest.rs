@@ -2,7 +2,7 @@
 //!
 //! In this order: a claim that serves somebody before one that leaves all to the balancer, which takes nothing and loses
 //! nothing (IPM-53); then by who assigned the address: the cluster (cluster address), the balancer's controller (status),
-//! whoever wrote the Service (externalIPs), and node ports last (spec 2.5); then whoever has it already; then the oldest.
+//! whoever wrote the Service (externalIPs), and node ports last; then whoever has it already; then the oldest.
 //! So whoever may edit a Service, however old, takes from nobody what works.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! The endpoints of one Service port and family, merged from its slices (spec 2.2).
+//! The endpoints of one Service port and family, merged from its slices (docs/contract.md#endpoints).
 
 use std::collections::HashMap;
 use std::marker::PhantomData;

@@ -1,4 +1,4 @@
-//! Configurations that are valid and known to hurt (spec 1.10): told only where the evidence is in the object.
+//! Configurations that are valid and known to hurt (docs/contract.md#known-to-hurt), told where the object itself shows it.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Which mode an address gets, and which rule decided it (`design.md` section 5, in that order).
+//! Which mode an address gets, and which rule decided it (README.md#who-decides-the-mode, in that order).
 
 use lb_common::table::{Mode, Rule};
 

@@ -1,4 +1,4 @@
-//! Node ports: where on this node they are served (spec 2.5).
+//! Node ports: where on this node they are served (docs/contract.md#node-ports).
 
 use lb_common::addr::Family;
 use lb_common::table::Origin;

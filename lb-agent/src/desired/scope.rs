@@ -80,7 +80,7 @@ pub const fn targets(claim: &Claim, service: &Service, supply: Supply) -> Target
     }
 }
 
-/// Spec 2.4. The internal policy spares nobody: a pod or node without a local endpoint gets nothing (CIP-11).
+/// The internal policy spares nobody: a pod or node without a local endpoint gets nothing (CIP-11).
 pub const fn cluster_ip(internal: TrafficPolicy, supply: Supply) -> Targets {
     match internal {
         TrafficPolicy::Local => Targets::same(local(supply)),
@@ -88,7 +88,7 @@ pub const fn cluster_ip(internal: TrafficPolicy, supply: Supply) -> Targets {
     }
 }
 
-/// Spec 2.5 to 2.7: node ports, externalIPs, and balancers' addresses that are served. Pods and the node itself are
+/// Node ports, externalIPs, and balancers' addresses that are served. Pods and the node itself are
 /// subject to neither traffic policy, as if they had gone up to the balancer and come back in (IPM-33).
 pub const fn external(external: TrafficPolicy, supply: Supply) -> Targets {
     let outside = match external {
@@ -98,7 +98,7 @@ pub const fn external(external: TrafficPolicy, supply: Supply) -> Targets {
     Targets::by_side(cluster(supply), outside)
 }
 
-/// Section 1 of the spec: the balancer's mode decides who is served at all.
+/// docs/contract.md#ipmode: the balancer's mode decides who is served at all.
 pub const fn load_balancer(mode: Mode, policy: TrafficPolicy, supply: Supply) -> Targets {
     let Targets { workload, host, external } = self::external(policy, supply);
     match mode {
@@ -122,7 +122,7 @@ const fn near(supply: Supply) -> Target {
     }
 }
 
-/// Spec 2.13: silence where somebody else could answer, a refusal where nobody can.
+/// Silence where somebody else could answer (IPM-32), a refusal where nobody can (IPM-31).
 const fn local(supply: Supply) -> Target {
     match supply {
         Supply { anywhere: false, .. } => Target::Reject,

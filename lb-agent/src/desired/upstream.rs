@@ -1,4 +1,5 @@
-//! The tables by which kube-proxy's own tests pin its semantics (spec 4.2), as cases of ours under their names.
+//! The tables by which kube-proxy's own tests pin its semantics, as cases of ours under their names
+//! (docs/contract.md#upstreams-own-tests).
 //!
 //! Where we differ on purpose, the test says so.
 

@@ -1,4 +1,4 @@
-//! Which endpoints get new flows: kube-proxy's `CategorizeEndpoints` (spec 2.3).
+//! Which endpoints get new flows: kube-proxy's `CategorizeEndpoints` (docs/contract.md#usable-endpoints).
 
 use lb_common::addr::{Addr, Family};
 use lb_common::table::{Backend, MemberState};

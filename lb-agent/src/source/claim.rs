@@ -1,4 +1,4 @@
-//! Which Services are this agent's, by the label that hands a Service to another proxy (spec 2.1).
+//! Which Services are this agent's, by the label that hands a Service to another proxy (FLT-01).
 
 use std::collections::BTreeMap;
 

@@ -129,7 +129,7 @@ impl KubeSource {
     }
 }
 
-/// The filters of kube-proxy (spec 2.1), and of the nodes our own.
+/// The filters of kube-proxy (docs/contract.md#which-objects-count), and of the nodes our own.
 fn resources(settings: &Settings) -> [Resource; 3] {
     [
         Resource {

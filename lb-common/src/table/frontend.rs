@@ -205,7 +205,7 @@ table_enum! {
         Router = 3,
     }
 
-    /// The rule that decided a frontend's mode, in the order in which they are asked (`design.md` section 5).
+    /// The rule that decided a frontend's mode, in the order in which they are asked (README.md#who-decides-the-mode).
     pub enum Rule {
         /// Annotation `lb-agent.io/ip-mode` on the Service.
         Annotation = 0,

@@ -98,7 +98,7 @@ fn expect_unreachable(scene: &mut Scene<'_>, packet: &Described) {
     assert_eq!(answer.answer, expected);
 }
 
-/// Spec 2.13: local traffic policy, endpoints elsewhere only.
+/// IPM-32: local traffic policy, endpoints elsewhere only.
 fn drop_is_silent(scene: &mut Scene<'_>) {
     scene.frontend(1, scene.net.vip(), Proto::TCP, Scope::DROP);
     let (action, _) = scene.run(Program::UplinkIngress, &Described::new(SYN, scene.net.client(), scene.net.vip()));

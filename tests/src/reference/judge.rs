@@ -1,4 +1,4 @@
-//! What must become of a packet, step by step as the design tells it (section 4).
+//! What must become of a packet, step by step as docs/design.md#flows tells it.
 
 use etherparse::IpNumber;
 use lb_common::addr::Proto;

@@ -197,7 +197,7 @@ impl Ban {
     }
 }
 
-fn at(line: usize, what: String) -> Violation {
+pub fn at(line: usize, what: String) -> Violation {
     Violation { line, what }
 }
 

@@ -190,7 +190,7 @@ fn uses_local<A: TableAddr>(world: &World) -> bool {
     Uses::of(service, &service.ports[0], &claims).local
 }
 
-/// IPM-25, spec 1.3: what makes a Service reachable from outside, in each family; only then a policy for it counts.
+/// IPM-25: what makes a Service reachable from outside, in each family; only then a policy for it counts.
 #[test]
 fn ipm_25_externally_accessible() {
     for (fields, ingress, v4, v6) in [

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The cells of spec 2.7: from a pod, the node, its localhost, and outside. `C` is both endpoints, `L` the local one,
+/// Upstream's table: from a pod, the node, its localhost, and outside. `C` is both endpoints, `L` the local one,
 /// `m` means that the source is replaced, `.` that upstream has no such flow.
 #[rustfmt::skip]
 const UPSTREAM: [(&str, &str, [&str; 4]); 9] = [

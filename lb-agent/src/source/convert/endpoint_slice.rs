@@ -1,4 +1,4 @@
-//! EndpointSlice to model type (spec 2.2).
+//! EndpointSlice to model type (docs/contract.md#endpoints).
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Service to model type (spec 1.2, 2.1).
+//! Service to model type (docs/contract.md#ipmode, docs/contract.md#which-objects-count).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
