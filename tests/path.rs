@@ -1,10 +1,11 @@
 //! The packet cases on the packet path compiled for the host. No privilege.
 
 use lb_common::addr::Proto;
+use lb_common::host::Repairs;
 use lb_common::table::{Counter, Direction, FlowState, ScopeFlags};
 use lb_common::verdict::Action;
 use lb_tests::cases::{self, ACK, FIN, Net, RST, SYN, SYN_ACK, Scene};
-use lb_tests::machine::{Flows, HostMachine, Machine as _, Program, Repairs};
+use lb_tests::machine::{Flows, HostMachine, Machine as _, Program};
 use lb_tests::packet::{Described, End, Transport, read};
 
 fn run_all(machine: fn() -> HostMachine) {
@@ -138,7 +139,8 @@ fn a_clock_that_is_behind_forgets_nobody() {
 fn repairing() -> HostMachine {
     let mut machine = HostMachine::default();
     machine.age_flows(90_000);
-    machine.repairs = Some(Repairs { evictions_until_jiffies: u64::MAX, attached_jiffies: 1, balanced_jiffies: 1 });
+    machine.host.settings.repairs =
+        Some(Repairs { evictions_until_jiffies: u64::MAX, attached_jiffies: 1, balanced_jiffies: 1 });
     machine
 }
 
@@ -193,7 +195,7 @@ fn an_evicted_flow_is_repaired_where_its_hash_leads() {
 fn what_may_never_have_had_a_flow_is_not_repaired() {
     let net = Net::V4;
     let client = net.client();
-    let old = repairing().repairs.expect("it repairs");
+    let old = repairing().host.settings.repairs.expect("it repairs");
     for (repairs, what) in [
         (None, "it is off"),
         (Some(Repairs { evictions_until_jiffies: 0, ..old }), "nothing was evicted"),
@@ -203,7 +205,7 @@ fn what_may_never_have_had_a_flow_is_not_repaired() {
         (Some(Repairs { balanced_jiffies: 9_000_000, ..old }), "the frontend is new"),
     ] {
         let mut machine = repairing();
-        machine.repairs = repairs;
+        machine.host.settings.repairs = repairs;
         let mut scene = Scene::new(net, &mut machine);
         maglev(&mut scene, &two_backends(net));
         lose_a_flow(&mut scene, client);

@@ -23,14 +23,14 @@ mod shares;
 mod sys;
 mod threads;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use lb_common::addr::Addr;
 use lb_common::table::{
     Backend, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes, SourceRange, SourceRangeKey,
 };
 
+pub use lb_common::host::{FamilyTables, Tables};
 pub use sys::{Hook, give_back_memory};
 
 /// How the kernel side is set up.
@@ -98,47 +98,6 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self { tcp_syn_secs: 60, tcp_established_secs: 86_400, tcp_closing_secs: 10, udp_secs: 120 }
     }
-}
-
-/// The configuration tables of one family, as typed rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FamilyTables<A> {
-    pub frontends: BTreeMap<FrontendKey<A>, Frontend>,
-    pub pools: BTreeMap<PoolKey, Backend<A>>,
-    pub members: BTreeMap<MemberKey<A>, Member>,
-    pub source_ranges: BTreeMap<SourceRangeKey<A>, SourceRange>,
-}
-
-impl<A> Default for FamilyTables<A> {
-    fn default() -> Self {
-        Self {
-            frontends: BTreeMap::new(),
-            pools: BTreeMap::new(),
-            members: BTreeMap::new(),
-            source_ranges: BTreeMap::new(),
-        }
-    }
-}
-
-impl<A: Addr> FamilyTables<A> {
-    /// The ranges of a set.
-    pub fn source_ranges_of(&self, set: u32) -> impl Iterator<Item = (&SourceRangeKey<A>, &SourceRange)> {
-        // As the kernel's keys do, they begin with the length: each length is looked up for itself.
-        (0..=size_of::<A>() as u8 * 8).flat_map(move |length| {
-            let first = SourceRangeKey::of_prefix(set, A::new_zeroed(), length);
-            let is_of = move |key: &SourceRangeKey<A>| (key.prefix_len, key.set) == (first.prefix_len, set);
-            self.source_ranges.range(first..).take_while(move |(key, _)| is_of(key))
-        })
-    }
-}
-
-/// All configuration tables. Flows, counters and the like are the kernel's own and not part of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tables {
-    pub v4: FamilyTables<[u8; 4]>,
-    pub v6: FamilyTables<[u8; 16]>,
-    /// By frontend id; elements that pass for everybody are left out.
-    pub scopes: BTreeMap<u32, Scopes>,
 }
 
 /// Writes to one table of one family. Rows are independent of each other: any prefix may have been written when an

@@ -2,15 +2,14 @@
 
 use std::net::IpAddr;
 
-use lb_common::addr::Addr;
+use lb_common::host::HostFamily;
 
 use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables};
 
 /// An address whose tables we fill.
-pub trait TableAddr: Addr {
+pub trait TableAddr: HostFamily {
     /// The octets, where the address is of this family.
     fn from_ip(ip: IpAddr) -> Option<Self>;
-    fn tables(tables: &Tables) -> &FamilyTables<Self>;
     fn tables_mut(tables: &mut Tables) -> &mut FamilyTables<Self>;
     fn op(op: FamilyOp<Self>) -> Op;
 }
@@ -21,10 +20,6 @@ impl TableAddr for [u8; 4] {
             IpAddr::V4(v4) => Some(v4.octets()),
             IpAddr::V6(_) => None,
         }
-    }
-
-    fn tables(tables: &Tables) -> &FamilyTables<Self> {
-        &tables.v4
     }
 
     fn tables_mut(tables: &mut Tables) -> &mut FamilyTables<Self> {
@@ -42,10 +37,6 @@ impl TableAddr for [u8; 16] {
             IpAddr::V6(v6) => Some(v6.octets()),
             IpAddr::V4(_) => None,
         }
-    }
-
-    fn tables(tables: &Tables) -> &FamilyTables<Self> {
-        &tables.v6
     }
 
     fn tables_mut(tables: &mut Tables) -> &mut FamilyTables<Self> {

@@ -1,8 +1,9 @@
 //! What the kernel and the host share: table layouts, and the packet path over them.
 //!
 //! Compiled twice from this source: for the BPF target by `lb-ebpf`, for the host by the agent (`explain`) and the
-//! tests. It knows no clock, no randomness and no map; those are arguments.
-#![no_std]
+//! tests. It knows no clock, no randomness and no map; those are arguments. The feature `host` adds tables and packets in
+//! memory; the programs are built without it.
+#![cfg_attr(not(feature = "host"), no_std)]
 #![deny(unsafe_code)]
 
 pub mod addr;
@@ -11,6 +12,8 @@ pub mod flow;
 pub mod forward;
 pub mod fragment;
 pub mod garbage;
+#[cfg(feature = "host")]
+pub mod host;
 pub mod icmp;
 pub mod packet;
 pub mod parse;

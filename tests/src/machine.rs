@@ -11,7 +11,7 @@ use lb_common::verdict::Action;
 
 use crate::packet::BRIDGE_MAC;
 
-pub use host::{ADDRESS_WORDS, HostMachine, PARKED_MAX, Repairs};
+pub use host::{ADDRESS_WORDS, HostMachine, PARKED_MAX};
 pub use kernel::{EDGE, KernelMachine};
 
 /// A program, named as in the BPF object.

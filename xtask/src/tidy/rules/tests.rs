@@ -84,6 +84,8 @@ fn environment_and_tasks_have_one_place() {
 #[test]
 fn lb_common_stays_lean() {
     assert_wrong("lb-common/src/packet.rs", "use std::vec::Vec;", "compiled for the kernel");
+    assert!(wrong("lb-common/src/host/rows.rs", "use std::vec::Vec;").is_empty());
+    assert_wrong("lb-ebpf/src/tables.rs", "use lb_common::host::Host;", "in memory");
     assert!(wrong("lb-common/src/packet.rs", "#[cfg(test)]\nmod tests { use std::vec::Vec; }").is_empty());
     let manifest =
         "[package]\nname = \"lb-common\"\n[dependencies]\n# lexer\nzerocopy = \"0.8\"\naya.workspace = true\n";

@@ -2,20 +2,18 @@
 
 use std::cell::Cell;
 
-use lb_common::addr::Addr;
-use lb_common::checksum;
-use lb_common::fragment::PARKED_LEN_MAX;
-use lb_common::packet::{
-    Addressee, ETHERNET_LEN, Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice,
-};
-use lb_common::parse::ETHERTYPE_IPV4;
-use lb_common::table::{Direction, Tuple};
-use lb_common::verdict::Action;
-
-use crate::packet::NODE_MAC;
+use crate::addr::Addr;
+use crate::checksum;
+use crate::fragment::PARKED_LEN_MAX;
+use crate::packet::{Addressee, ETHERNET_LEN, Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
+use crate::parse::ETHERTYPE_IPV4;
+use crate::table::{Direction, Tuple};
+use crate::verdict::Action;
 
 /// A packet in memory, on a link whose header has this length.
 pub struct InMemory<const LINK_LEN: usize> {
+    /// The MAC of the interface that it is seen at.
+    interface: [u8; 6],
     /// From its link header on, or from its network header on where the link has none.
     pub bytes: Vec<u8>,
     /// The header that was taken off: what the device says beside the bytes is read there.
@@ -27,16 +25,17 @@ pub struct InMemory<const LINK_LEN: usize> {
 }
 
 impl InMemory<ETHERNET_LEN> {
-    pub fn new(frame: &[u8]) -> Self {
-        Self { bytes: frame.to_vec(), taken_off: Vec::new(), offload: None, again: Vec::new() }
+    /// A frame at an interface with this MAC.
+    pub fn new(frame: &[u8], interface: [u8; 6]) -> Self {
+        Self { interface, bytes: frame.to_vec(), taken_off: Vec::new(), offload: None, again: Vec::new() }
     }
 
     /// The same on a link without a header.
     pub fn bare(self) -> InMemory<0> {
-        let Self { mut bytes, offload, again, .. } = self;
+        let Self { interface, mut bytes, offload, again, .. } = self;
         let taken_off = bytes.drain(..bytes.len().min(ETHERNET_LEN)).collect();
         let offload = offload.map(|(start, check)| (start - ETHERNET_LEN, check - ETHERNET_LEN));
-        InMemory { bytes, taken_off, offload, again }
+        InMemory { interface, bytes, taken_off, offload, again }
     }
 
     /// As a local socket sends it: the L4 checksum holds the sum of the pseudo header only.
@@ -84,13 +83,13 @@ impl InMemory<ETHERNET_LEN> {
 impl InMemory<0> {
     /// The same with the header that was taken off, turned round where it goes back: as on a link with one.
     pub fn framed(self, action: Action) -> InMemory<ETHERNET_LEN> {
-        let Self { bytes, mut taken_off, offload, again } = self;
+        let Self { interface, bytes, mut taken_off, offload, again } = self;
         if action == Action::SendBack {
             let (to, from) = taken_off.split_at_mut(6);
             to.swap_with_slice(&mut from[..6]);
         }
         let offload = offload.map(|(start, check)| (start + ETHERNET_LEN, check + ETHERNET_LEN));
-        InMemory { bytes: [taken_off, bytes].concat(), taken_off: Vec::new(), offload, again }
+        InMemory { interface, bytes: [taken_off, bytes].concat(), taken_off: Vec::new(), offload, again }
     }
 }
 
@@ -101,7 +100,7 @@ impl<const LINK_LEN: usize> InMemory<LINK_LEN> {
 
     /// Whom the frame is for.
     pub fn mac(&self) -> [u8; 6] {
-        self.ethernet(0).unwrap_or(NODE_MAC)
+        self.ethernet(0).unwrap_or(self.interface)
     }
 
     /// What the device puts on the wire.
@@ -131,7 +130,7 @@ impl<const LINK_LEN: usize> Packet for InMemory<LINK_LEN> {
 
     fn addressee(&self) -> Addressee {
         match self.mac() {
-            NODE_MAC => Addressee::Interface,
+            mac if mac == self.interface => Addressee::Interface,
             [first, ..] if first & 1 == 1 => Addressee::Group,
             _ => Addressee::Another,
         }

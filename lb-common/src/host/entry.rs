@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 
-use lb_common::addr::Addr;
-use lb_common::forward::FlowRef;
-use lb_common::sequence::Sequence;
-use lb_common::table::{Flow, FlowState, Tuple};
+use crate::addr::Addr;
+use crate::forward::FlowRef;
+use crate::sequence::Sequence;
+use crate::table::{Flow, FlowState, Tuple};
 
 /// A flow entry as the path holds it.
 pub struct Entry<A: 'static>(pub(super) &'static RefCell<Flow<A>>);

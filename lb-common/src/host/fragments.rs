@@ -2,14 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 
-use lb_agent::dataplane::FamilyTables;
-use lb_common::addr::Addr;
-use lb_common::fragment::{Fragments, Note, PARKED_LEN_MAX, Parked};
-use lb_common::table::{AddressBit, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
+use super::{FamilyTables, Host, HostFamily};
+use crate::addr::Addr;
+use crate::fragment::{Fragments, Note, PARKED_LEN_MAX, Parked};
+use crate::table::{AddressBit, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
 
-use super::{ADDRESS_WORDS, HostFamily, HostMachine, PARKED_MAX};
-
-pub const fn nobodys_place() -> Parked {
+/// A place of the ring in which nothing is parked.
+pub(super) const fn nobodys_place() -> Parked {
     Parked {
         ticket: Cell::new(0),
         previous: Cell::new(0),
@@ -54,12 +53,12 @@ impl<A: Addr> Note<A> for HostNote<A> {
     }
 }
 
-impl<A: HostFamily> Fragments<A> for HostMachine {
+impl<A: HostFamily> Fragments<A> for Host {
     type Note = HostNote<A>;
 
     fn may_be_ours(&self, addr: &A, role: Role) -> bool {
-        let FamilyTables { frontends, members, .. } = &A::state(self).config;
-        let bit = |addr: &A, role| AddressBit::of(addr, role, ADDRESS_WORDS);
+        let FamilyTables { frontends, members, .. } = A::tables(&self.tables);
+        let bit = |addr: &A, role| AddressBit::of(addr, role, self.settings.address_words);
         let dialled = frontends.keys().map(|frontend| bit(&frontend.addr, Role::Frontend));
         let mut noted = dialled.chain(members.keys().map(|member| bit(&member.addr, Role::Endpoint)));
         noted.any(|noted| noted == bit(addr, role))
@@ -85,7 +84,7 @@ impl<A: HostFamily> Fragments<A> for HostMachine {
         self.tickets.get()
     }
     fn place(&self, ticket: u32) -> Option<&Parked> {
-        self.parked.get((ticket % PARKED_MAX) as usize)
+        self.parked.get(ticket as usize % self.parked.len())
     }
     fn swap(&self, word: &Cell<u32>, value: u32) -> u32 {
         word.replace(value)

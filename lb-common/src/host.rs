@@ -1,0 +1,269 @@
+//! The packet path on the host: its tables, clock and chance in memory, and packets as bytes.
+//!
+//! The tests run packets through it, and `explain` asks it about the rows that it reads from the pinned maps.
+
+mod entry;
+mod fragments;
+mod in_memory;
+mod rows;
+mod state;
+mod tables;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+pub use self::in_memory::InMemory;
+pub use self::rows::{FamilyTables, Tables};
+use self::state::FamilyState;
+pub use self::state::HostFamily;
+use crate::addr::Family;
+use crate::flow::Timeouts;
+use crate::forward::{Edge, Env, Work};
+use crate::fragment::Parked;
+use crate::path::{self, Limits};
+use crate::share::UNBOUNDED_PERCENT;
+use crate::table::{Affinity, AffinityKey, Counter, Direction, EdgeState, Flow, FlowKey, Port, Scope};
+use crate::verdict::Action;
+
+/// Ticks per second of the host's clock.
+pub const TICKS_PER_SEC: u64 = 100;
+/// The clock has run for a while, as a kernel's has.
+const STARTED_JIFFIES: u64 = 1_000_000;
+
+/// Flow entries of one family.
+pub type Flows<A> = BTreeMap<FlowKey<A>, Flow<A>>;
+
+/// What the agent tells the programs once.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// In ticks of [`TICKS_PER_SEC`].
+    pub timeouts: Timeouts,
+    /// Half-open flows that there may be.
+    pub embryos_max: usize,
+    /// Entries that the flow tables hold, of which a pod may have half; none: as many as it likes.
+    pub flow_entries: Option<u64>,
+    /// Fragments that may wait.
+    pub parked_max: u32,
+    /// Elements of a table of addresses.
+    pub address_words: u32,
+    /// `--repair-evicted-flows`, and what it asks.
+    pub repairs: Option<Repairs>,
+}
+
+/// Time stamps that decide whether evicted flows are repaired, in ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Repairs {
+    pub evictions_until_jiffies: u64,
+    pub attached_jiffies: u64,
+    pub balanced_jiffies: u64,
+}
+
+/// The numbers that are drawn.
+#[derive(Clone, Copy, Debug)]
+pub enum Chance {
+    /// A sequence that is the same in each run.
+    Sequence(u64),
+    /// The same number each time: the slot of a pool that a new flow goes to.
+    Always(u32),
+}
+
+/// What the last packet's decision was made of.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// The frontend that was found.
+    pub frontend: Option<u32>,
+    /// What its client gets there.
+    pub scope: Option<Scope>,
+    /// The set of source ranges that was asked; 0: none.
+    pub source_ranges: u32,
+    pub counted: Vec<Counter>,
+}
+
+/// What runs between the two inserts of a new flow: what another CPU does meanwhile.
+type Meanwhile = Box<dyn FnOnce(&Host)>;
+
+/// The packet path on the host.
+pub struct Host {
+    pub settings: Settings,
+    pub tables: Tables,
+    /// What the interface is a port of.
+    pub port: Port,
+    v4: FamilyState<[u8; 4]>,
+    v6: FamilyState<[u8; 16]>,
+    counters: RefCell<BTreeMap<Counter, u64>>,
+    trace: RefCell<Trace>,
+    hairpins: Cell<bool>,
+    client_ports: RefCell<BTreeMap<u32, u64>>,
+    now_jiffies: Cell<u64>,
+    /// Also when the flows were walked last.
+    started_jiffies: u64,
+    chance: Cell<Chance>,
+    /// What packets that go out came to the node by.
+    came_by: Cell<u32>,
+    /// Whom the frame is for that is being looked at.
+    frame_mac: Cell<[u8; 6]>,
+    parked: Vec<Parked>,
+    /// Tickets drawn so far.
+    tickets: Cell<u32>,
+    meanwhile: RefCell<Option<Meanwhile>>,
+}
+
+impl Host {
+    /// No flows yet.
+    pub fn new(tables: Tables, settings: Settings) -> Self {
+        Self {
+            settings,
+            tables,
+            port: Port::unbridged(0),
+            v4: FamilyState::default(),
+            v6: FamilyState::default(),
+            counters: RefCell::default(),
+            trace: RefCell::default(),
+            hairpins: Cell::new(false),
+            client_ports: RefCell::default(),
+            now_jiffies: Cell::new(STARTED_JIFFIES),
+            started_jiffies: STARTED_JIFFIES,
+            chance: Cell::new(Chance::Sequence(0)),
+            came_by: Cell::new(0),
+            frame_mac: Cell::default(),
+            parked: (0..settings.parked_max).map(|_| fragments::nobodys_place()).collect(),
+            tickets: Cell::new(0),
+            meanwhile: RefCell::default(),
+        }
+    }
+
+    /// Runs a packet that comes in at an edge (`Request`), or leaves by it (`Reply`).
+    pub fn run<const LINK_LEN: usize>(
+        &self,
+        packet: &mut InMemory<LINK_LEN>,
+        edge: Edge,
+        direction: Direction,
+    ) -> Action {
+        *self.trace.borrow_mut() = Trace::default();
+        match path::family(packet) {
+            Some(Family::V4) => self.run_family::<[u8; 4], _>(packet, edge, direction),
+            Some(Family::V6) => self.run_family::<[u8; 16], _>(packet, edge, direction),
+            None => Action::Next,
+        }
+    }
+
+    fn run_family<A: HostFamily, const LINK_LEN: usize>(
+        &self,
+        packet: &mut InMemory<LINK_LEN>,
+        edge: Edge,
+        direction: Direction,
+    ) -> Action {
+        self.frame_mac.set(packet.mac());
+        let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
+        let action = match direction {
+            Direction::Request => path::ingress(packet, edge, self, self, &mut work),
+            Direction::Reply => path::egress(packet, edge, self, self, &mut work),
+        };
+        A::state(self).work.set(Some(work));
+        action
+    }
+
+    /// What the last packet's decision was made of.
+    pub fn trace(&self) -> Trace {
+        self.trace.borrow().clone()
+    }
+
+    /// Packets by counter, those at zero left out.
+    pub fn counters(&self) -> BTreeMap<Counter, u64> {
+        self.counters.borrow().clone()
+    }
+
+    pub fn set_chance(&self, chance: Chance) {
+        self.chance.set(chance);
+    }
+
+    /// Says what interface the packets that go out came to the node by; 0: a socket of the node.
+    pub fn set_came_by(&self, ifindex: u32) {
+        self.came_by.set(ifindex);
+    }
+
+    pub fn now_jiffies(&self) -> u64 {
+        self.now_jiffies.get()
+    }
+
+    /// Sets the clock, as that of another CPU may be behind as well.
+    pub fn set_now_jiffies(&self, now_jiffies: u64) {
+        self.now_jiffies.set(now_jiffies);
+    }
+
+    /// Has this run between the two inserts of the next new flow, as another CPU may.
+    pub fn meanwhile(&self, run: impl FnOnce(&Self) + 'static) {
+        self.meanwhile.replace(Some(Box::new(run)));
+    }
+
+    /// The flow entries of a family.
+    pub fn flows<A: HostFamily>(&self) -> Flows<A> {
+        A::state(self).flows.borrow().iter().map(|(key, flow)| (*key, *flow.borrow())).collect()
+    }
+
+    /// Inserts a flow entry, as the path left it.
+    pub fn put_flow<A: HostFamily>(&self, key: FlowKey<A>, flow: Flow<A>) {
+        let ports = [key.tuple.sport, key.tuple.dport, flow.to.sport, flow.to.dport];
+        let bits = ports.into_iter().map(EdgeState::client_port_bit).fold(0, |bits, bit| bits | bit);
+        *self.client_ports.borrow_mut().entry(key.edge).or_default() |= bits;
+        A::state(self).flows.borrow_mut().insert(key, Box::leak(Box::new(RefCell::new(flow))));
+    }
+
+    /// Evicts the entries of one direction, as a full table may.
+    pub fn evict(&self, direction: Direction) {
+        self.v4.flows.borrow_mut().retain(|key, _| key.direction != direction);
+        self.v6.flows.borrow_mut().retain(|key, _| key.direction != direction);
+    }
+
+    /// Remembers a client, as session affinity does.
+    pub fn put_affinity<A: HostFamily>(&self, key: AffinityKey<A>, affinity: Affinity<A>) {
+        A::state(self).affinity.borrow_mut().insert(key, affinity);
+    }
+
+    /// Forgets all flows and clients of a family.
+    pub fn forget<A: HostFamily>(&self) {
+        let state = A::state(self);
+        state.flows.borrow_mut().clear();
+        state.affinity.borrow_mut().clear();
+        state.noted.borrow_mut().clear();
+        state.spent.borrow_mut().clear();
+    }
+}
+
+impl Env for Host {
+    fn now_jiffies(&self) -> u64 {
+        self.now_jiffies.get()
+    }
+    fn random(&self) -> u32 {
+        match self.chance.get() {
+            Chance::Always(number) => number,
+            Chance::Sequence(last) => {
+                // An LCG (Knuth, MMIX): any sequence will do.
+                let next = last.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                self.chance.set(Chance::Sequence(next));
+                (next >> 32) as u32
+            }
+        }
+    }
+    fn second_jiffies(&self) -> u64 {
+        TICKS_PER_SEC
+    }
+    fn pod_flows_percent(&self) -> u32 {
+        if self.settings.flow_entries.is_some() { 50 } else { UNBOUNDED_PERCENT }
+    }
+    fn flow_entries_usable(&self) -> u64 {
+        self.settings.flow_entries.unwrap_or(u64::MAX)
+    }
+    fn repairs_evicted_flows(&self) -> bool {
+        self.settings.repairs.is_some()
+    }
+    fn timeouts(&self) -> Timeouts {
+        self.settings.timeouts
+    }
+}
+
+impl Limits for Host {
+    fn may_reject(&self, _: u32) -> bool {
+        true
+    }
+}

@@ -1,0 +1,161 @@
+//! The tables of the packet path, over ordinary maps. Obvious rather than fast.
+
+use std::cell::RefCell;
+
+use super::entry::Entry;
+use super::{Host, HostFamily};
+use crate::forward::{Client, Event, InsertError, Tables, Whose};
+use crate::share::Occupancy;
+use crate::table::{
+    Affinity, AffinityKey, Counter, Direction, EndpointKey, Flow, FlowKey, FrontendKey, MemberKey, PoolKey, Port,
+    Scope, SourceRangeKey,
+};
+
+impl<A: HostFamily> Tables<A> for Host {
+    type Flow = Entry<A>;
+
+    fn frontend(&self, key: &FrontendKey<A>) -> Option<u32> {
+        let found = A::tables(&self.tables).frontends.get(key).map(|frontend| frontend.id);
+        self.trace.borrow_mut().frontend = found;
+        found
+    }
+    fn scope(&self, frontend: u32, client: Client) -> Scope {
+        let scope = self.tables.scopes.get(&frontend).map_or(Scope::PASS, |scopes| match client {
+            Client::Workload => scopes.workload,
+            Client::Host => scopes.host,
+            Client::External => scopes.external,
+        });
+        self.trace.borrow_mut().scope = Some(scope);
+        scope
+    }
+    fn service_port(&self, frontend: u32) -> u32 {
+        self.tables.scopes.get(&frontend).map_or(0, |scopes| scopes.service_port)
+    }
+    fn read_backend(&self, key: &PoolKey, addr: &mut A) -> Option<u16> {
+        let backend = A::tables(&self.tables).pools.get(key)?;
+        *addr = backend.addr;
+        Some(backend.port)
+    }
+    fn is_member(&self, key: &MemberKey<A>) -> bool {
+        A::tables(&self.tables).members.contains_key(key)
+    }
+    fn member_sets(&self, key: &MemberKey<A>) -> u8 {
+        A::tables(&self.tables).members.get(key).map_or(0, |member| member.sets)
+    }
+    fn source_ranges(&self, frontend: u32) -> u32 {
+        let set = self.tables.scopes.get(&frontend).map_or(0, |scopes| scopes.source_ranges);
+        self.trace.borrow_mut().source_ranges = set;
+        set
+    }
+
+    fn affinity_secs(&self, frontend: u32) -> u32 {
+        self.tables.scopes.get(&frontend).map_or(0, |scopes| scopes.affinity_secs)
+    }
+    fn evictions_until_jiffies(&self) -> u64 {
+        self.settings.repairs.map_or(0, |repairs| repairs.evictions_until_jiffies)
+    }
+    fn attached_jiffies(&self, _: u32) -> u64 {
+        self.settings.repairs.map_or(0, |repairs| repairs.attached_jiffies)
+    }
+    fn balanced_jiffies(&self, _: u32) -> u64 {
+        self.settings.repairs.map_or(0, |repairs| repairs.balanced_jiffies)
+    }
+    fn read_affinity(&self, key: &AffinityKey<A>, to: &mut Affinity<A>) -> bool {
+        A::state(self).affinity.borrow().get(key).map(|known| *to = *known).is_some()
+    }
+    fn write_affinity(&self, key: &AffinityKey<A>, affinity: &Affinity<A>) {
+        A::state(self).affinity.borrow_mut().insert(*key, *affinity);
+    }
+    fn is_source_allowed(&self, client: &SourceRangeKey<A>) -> bool {
+        let mut ranges = A::tables(&self.tables).source_ranges_of(client.set);
+        ranges.any(|(range, _)| range.contains(&client.addr))
+    }
+    fn is_endpoint(&self, key: &EndpointKey<A>) -> bool {
+        let members = &A::tables(&self.tables).members;
+        members.keys().any(|member| (member.addr, member.port) == (key.addr, key.port))
+    }
+    fn flow(&self, key: &FlowKey<A>) -> Option<Entry<A>> {
+        A::state(self).flows.borrow().get(key).map(|entry| Entry(entry))
+    }
+    fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Result<(), InsertError> {
+        let mut flows = A::state(self).flows.borrow_mut();
+        if flows.contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        flows.insert(*key, Box::leak(Box::new(RefCell::new(*flow))));
+        drop(flows);
+        let is_reserved = key.direction == Direction::Reply;
+        if let Some(meanwhile) = is_reserved.then(|| self.meanwhile.take()).flatten() {
+            meanwhile(self);
+        }
+        Ok(())
+    }
+    fn remove_flow(&self, key: &FlowKey<A>) {
+        A::state(self).flows.borrow_mut().remove(key);
+    }
+    fn occupancy(&self, edge: u32) -> Occupancy {
+        let flows = A::state(self).flows.borrow();
+        let of_edge = flows.keys().filter(|key| key.edge == edge).count();
+        Occupancy { edge: of_edge as u64, all: flows.len() as u64 }
+    }
+    fn walked_jiffies(&self) -> u64 {
+        self.started_jiffies
+    }
+    fn note_spent(&self, key: &FlowKey<A>) {
+        A::state(self).spent.borrow_mut().push_back(*key);
+    }
+    fn take_spent(&self, edge: u32, key: &mut FlowKey<A>) -> bool {
+        let mut spent = A::state(self).spent.borrow_mut();
+        let place = spent.iter().position(|key| key.edge == edge);
+        place.and_then(|place| spent.remove(place)).map(|taken| *key = taken).is_some()
+    }
+    fn take_embryo(&self) -> bool {
+        let mut budget = A::state(self).embryos.get();
+        let embryos_max = self.settings.embryos_max as u64;
+        let has_token = budget.take(self.now_jiffies(), embryos_max, self.settings.timeouts.tcp_syn_jiffies);
+        A::state(self).embryos.set(budget);
+        has_token
+    }
+    fn give_embryo(&self) {
+        let mut budget = A::state(self).embryos.get();
+        budget.give(self.settings.embryos_max as u64);
+        A::state(self).embryos.set(budget);
+    }
+    fn note_embryo(&self, key: &FlowKey<A>, oldest: &mut FlowKey<A>) -> bool {
+        let mut noted = A::state(self).noted.borrow_mut();
+        noted.push_back(*key);
+        let is_full = noted.len() > self.settings.embryos_max;
+        if is_full {
+            *oldest = noted.pop_front().expect("it is full");
+        }
+        is_full
+    }
+    fn has_hairpins(&self, _: u32) -> bool {
+        self.hairpins.get()
+    }
+    fn note_hairpin(&self, _: u32) {
+        self.hairpins.set(true);
+    }
+    fn client_ports(&self, edge: u32) -> u64 {
+        self.client_ports.borrow().get(&edge).copied().unwrap_or(0)
+    }
+    fn note_client_ports(&self, edge: u32, bits: u64) {
+        *self.client_ports.borrow_mut().entry(edge).or_default() |= bits;
+    }
+    fn has_come_back(&self, edge: u32) -> bool {
+        let from = self.came_by.get();
+        from == edge || (from != 0 && from == self.port.bridge)
+    }
+    fn whose_frame(&self) -> Whose {
+        let Port { bridge, mac, flags, .. } = self.port;
+        if bridge == 0 {
+            return Whose::Stranger;
+        }
+        if self.frame_mac.get() == mac || flags & Port::ANY_MAC != 0 { Whose::Node } else { Whose::Neighbour }
+    }
+    fn count(&self, counter: Counter) {
+        *self.counters.borrow_mut().entry(counter).or_default() += 1;
+        self.trace.borrow_mut().counted.push(counter);
+    }
+    fn count_frontend(&self, _: u32, _: Event) {}
+}
