@@ -97,7 +97,7 @@ impl Level {
         if kind != "test" {
             return Ok(Self::Unit);
         }
-        let first = name.split(['_', '-']).next().unwrap_or(name);
+        let first = name.split('-').next().unwrap_or(name);
         let Some((_, level)) = LEVELS.iter().find(|(word, _)| *word == first) else {
             bail!("the test program {name} is at no level: add its first word to LEVELS in {}", file!());
         };
@@ -124,6 +124,11 @@ pub struct Count {
 impl Count {
     pub const fn ran(self) -> u32 {
         self.passed + self.failed
+    }
+
+    /// Whether nothing ran and nothing was skipped: a program that lists its tests at run time may have listed none.
+    pub const fn is_empty(self) -> bool {
+        self.ran() + self.skipped == 0
     }
 
     pub const fn plus(self, other: Self) -> Self {
@@ -280,7 +285,7 @@ mod tests {
 
     #[test]
     fn every_test_program_needs_a_level() {
-        assert_eq!(Level::of("test", "netns_ip_mode").expect("known"), Level::Netns);
+        assert_eq!(Level::of("test", "netns-ip-mode").expect("known"), Level::Netns);
         assert_eq!(Level::of("lib", "lb_common").expect("known"), Level::Unit);
         assert!(Level::of("test", "surprise").is_err());
     }

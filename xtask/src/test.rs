@@ -122,7 +122,7 @@ fn run_level(level: Level, suites: &[suites::Suite]) -> Result<Row> {
     let mut count = Count::default();
     for suite in suites.iter().filter(|suite| suite.level == level) {
         println!("== {}: {}", level.name(), suite.name);
-        count = count.plus(suite.run()?);
+        count = count.plus(judged(level, &suite.name, suite.run()?));
     }
     if level == Level::Unit {
         println!("== {}: examples in the documentation", level.name());
@@ -134,6 +134,15 @@ fn run_level(level: Level, suites: &[suites::Suite]) -> Result<Row> {
         count.failed += 1;
     }
     Ok(Row { level: level.name(), count, secs: started.elapsed().as_secs_f32(), note })
+}
+
+/// What a program counts as. Programs without a test are usual at the level of units only.
+fn judged(level: Level, name: &str, count: Count) -> Count {
+    if level == Level::Unit || !count.is_empty() {
+        return count;
+    }
+    eprintln!("error: {name} ran no test");
+    Count { failed: 1, ..count }
 }
 
 /// Prints the table and judges.
@@ -161,5 +170,22 @@ fn finish(rows: &[Row], privileged: Result<(), String>, args: &Args) -> Result<(
             bail!("{reason}, so the levels above did not run; run this as root, or say --unprivileged")
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_ran_nothing_has_failed() {
+        let nothing = Count::default();
+        assert_eq!(judged(Level::PacketKernel, "progrun", nothing), Count { failed: 1, ..nothing });
+        assert_eq!(judged(Level::PacketHost, "path", nothing), Count { failed: 1, ..nothing });
+        assert_eq!(judged(Level::Unit, "lb-agent (bin)", nothing), nothing);
+        let skipped = Count { skipped: 3, ..nothing };
+        assert_eq!(judged(Level::Netns, "netns-kubernetes", skipped), skipped);
+        let passed = Count { passed: 1, ..nothing };
+        assert_eq!(judged(Level::PacketKernel, "progrun", passed), passed);
     }
 }

@@ -48,6 +48,8 @@ fn check(path: &str, text: &str) -> Result<Vec<Violation>> {
         violations.extend(rules::source(&Source::parse(path, text)?));
     } else if path == "lb-common/Cargo.toml" {
         violations.extend(rules::lean_manifest(text));
+    } else if path == "tests/Cargo.toml" {
+        violations.extend(rules::test_programs(text));
     }
     Ok(violations)
 }

@@ -145,6 +145,30 @@ pub fn lean_manifest(text: &str) -> Vec<Violation> {
     found
 }
 
+/// Rules about the manifest of the tests: a test program is named in kebab-case, after its file or its folder.
+pub fn test_programs(text: &str) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut is_test = false;
+    let mut name = "";
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.starts_with('[') {
+            is_test = line == "[[test]]";
+        }
+        let value = |key: &str| Some(line.strip_prefix(key)?.trim().strip_prefix('=')?.trim().trim_matches('"'));
+        if let Some(value) = value("name").filter(|_| is_test) {
+            name = value;
+            if !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
+                found.push(at(number, format!("{name}: a test program is named in kebab-case")));
+            }
+        }
+        let path = value("path").filter(|_| is_test);
+        if let Some(path) = path.filter(|path| *path != format!("{name}.rs") && *path != format!("{name}/main.rs")) {
+            found.push(at(number, format!("{path}: the test program {name} is {name}.rs or {name}/main.rs")));
+        }
+    }
+    found
+}
+
 fn words(source: &Source) -> Vec<Violation> {
     let mut found = Vec::new();
     let may_be_unsafe = UNSAFE.iter().any(|place| source.path.starts_with(place));

@@ -94,6 +94,16 @@ fn lb_common_stays_lean() {
 }
 
 #[test]
+fn test_programs_have_one_scheme_of_names() {
+    let wrong = |text: &str| test_programs(text).into_iter().map(|violation| violation.line).collect::<Vec<_>>();
+    assert_eq!(wrong("[[test]]\nname = \"netns_ip\"\npath = \"netns_ip.rs\"\n"), [2]);
+    assert_eq!(wrong("[[test]]\nname = \"netns-ip\"\npath = \"netns_ip.rs\"\n"), [3]);
+    let right =
+        "[[bin]]\nname = \"a_b\"\npath = \"x.rs\"\n[[test]]\nname = \"netns-ip\"\npath = \"netns-ip/main.rs\"\n";
+    assert!(wrong(right).is_empty());
+}
+
+#[test]
 fn xtask_knows_no_crate_of_the_project() {
     assert_wrong("xtask/src/verify.rs", "use lb_common::table::name;", "before the project");
 }

@@ -1,7 +1,7 @@
 //! The agent itself beside a real API server, where `KUBEBUILDER_ASSETS` names a folder with `kube-apiserver` and `etcd`:
 //! real connections while the server comes and goes. Needs root; without the programs every test is skipped.
 
-#[path = "../netns_kube_policy.rs"]
+#[path = "../netns-kube-policy.rs"]
 mod policy;
 
 use std::process::ExitCode;

@@ -1,14 +1,14 @@
 //! The agent as an operator meets it: show, explain, check, metrics, probes, refusals, audits. Needs root.
 
-#[path = "netns_operate/attached.rs"]
+#[path = "netns-operate/attached.rs"]
 mod attached;
-#[path = "netns_operate/deployed.rs"]
+#[path = "netns-operate/deployed.rs"]
 mod deployed;
-#[path = "netns_operate/output.rs"]
+#[path = "netns-operate/output.rs"]
 mod output;
-#[path = "netns_operate/pins.rs"]
+#[path = "netns-operate/pins.rs"]
 mod pins;
-#[path = "netns_operate/probes.rs"]
+#[path = "netns-operate/probes.rs"]
 mod probes;
 
 use std::collections::{BTreeMap, BTreeSet};
