@@ -26,6 +26,7 @@ mod threads;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use lb_common::table::maps::Rows;
 use lb_common::table::{
     Backend, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes, SourceRange, SourceRangeKey,
 };
@@ -67,6 +68,22 @@ pub struct Sizes {
     pub embryos_max: u32,
     /// Fragments that wait for the first one of their datagram; of both families.
     pub parked_max: u32,
+}
+
+impl Sizes {
+    /// The value of the setting that sizes a map.
+    pub const fn asked(&self, rows: Rows) -> u32 {
+        match rows {
+            Rows::Frontends | Rows::FrontendIds => self.frontends_max,
+            Rows::Backends | Rows::PoolElements | Rows::AddressWords => self.backends_max,
+            Rows::SourceRanges => self.source_ranges_max,
+            Rows::AffinityClients => self.affinity_max,
+            Rows::Flows | Rows::Previous => self.flows_max,
+            Rows::EmbryosOfCpu => self.embryos_max,
+            Rows::Parked => self.parked_max,
+            Rows::Fixed(rows) => rows,
+        }
+    }
 }
 
 impl Default for Sizes {

@@ -9,6 +9,7 @@ mod addresses;
 mod affinity;
 mod flow;
 mod frontend;
+pub mod maps;
 mod pool;
 mod port;
 mod source_range;
@@ -29,8 +30,8 @@ pub use pool::{
 pub use port::Port;
 pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{
-    Counter, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Evictions, FlowTotals, FrontendAge, FrontendStats,
-    Owner, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, SpentRing, edge_index, spent_ring,
+    COUNTERS_MAX, Counter, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Evictions, FlowTotals, FrontendAge,
+    FrontendStats, Owner, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, SpentRing, edge_index, spent_ring,
 };
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
@@ -38,12 +39,17 @@ pub const LAYOUT_VERSION: u32 = 8;
 
 /// A key or value of a map: plain bytes without padding.
 ///
-/// Implemented by [`table_type!`] only, which proves the absence of padding.
+/// Implemented by [`table_type!`], which proves the absence of padding, and for the index of an array.
 pub trait TableType:
     Copy + Send + Sync + zerocopy::TryFromBytes + zerocopy::Immutable + zerocopy::KnownLayout + 'static
 {
     /// Evaluated where the type is written to a map; fails the build when the compiler added padding.
     const NO_PADDING: ();
+}
+
+/// The index of an array.
+impl TableType for u32 {
+    const NO_PADDING: () = ();
 }
 
 /// Declares map structs: `repr(C)`, comparable, and proved to have no hidden padding.
@@ -65,103 +71,53 @@ macro_rules! table_type {
 }
 use table_type;
 
-/// Map names, at most 15 bytes each, as pinned and as `bpftool map show` prints them.
-pub mod name {
-    pub const FRONTENDS4: &str = "frontends4";
-    pub const FRONTENDS6: &str = "frontends6";
-    pub const SCOPES: &str = "scopes";
-    pub const POOLS4: &str = "pools4";
-    pub const POOLS6: &str = "pools6";
-    pub const MEMBERS4: &str = "members4";
-    pub const MEMBERS6: &str = "members6";
-    pub const ENDPOINTS4: &str = "endpoints4";
-    pub const ENDPOINTS6: &str = "endpoints6";
-    pub const ADDRESSES4: &str = "addresses4";
-    pub const ADDRESSES6: &str = "addresses6";
-    pub const SOURCE_RANGES4: &str = "source_ranges4";
-    pub const SOURCE_RANGES6: &str = "source_ranges6";
-    pub const AFFINITY4: &str = "affinity4";
-    pub const AFFINITY6: &str = "affinity6";
-    pub const FLOWS4: &str = "flows4";
-    pub const FLOWS6: &str = "flows6";
-    pub const FRAGMENTS4: &str = "fragments4";
-    pub const FRAGMENTS6: &str = "fragments6";
-    pub const COUNTERS: &str = "counters";
-    pub const FRONTEND_STATS: &str = "frontend_stats";
-    pub const EDGES: &str = "edges";
-    pub const PORTS: &str = "ports";
-    pub const EDGE_AGES: &str = "edge_ages";
-    pub const EDGE_FLOWS: &str = "edge_flows";
-    pub const FLOW_TOTALS: &str = "flow_totals";
-    pub const SPENT4: &str = "spent4";
-    pub const SPENT6: &str = "spent6";
-    pub const SPENT_RINGS: &str = "spent_rings";
-    pub const FRONTEND_AGES: &str = "frontend_ages";
-    pub const EVICTIONS: &str = "evictions";
-    pub const REJECT_BUCKETS: &str = "reject_buckets";
-    pub const OWNER: &str = "owner";
-}
-
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
     use super::*;
 
-    /// Changing a layout without raising [`LAYOUT_VERSION`] fails here: update both.
+    /// A changed layout without a new [`LAYOUT_VERSION`] fails here: change both. Bytes of a key and of a value.
     #[test]
     fn layout_is_that_of_the_version() {
-        let sizes = [
-            size_of::<FrontendKey<[u8; 4]>>(),
-            size_of::<FrontendKey<[u8; 16]>>(),
-            size_of::<Frontend>(),
-            size_of::<Scope>(),
-            size_of::<Scopes>(),
-            size_of::<PoolElement<[u8; 4]>>(),
-            size_of::<PoolElement<[u8; 16]>>(),
-            size_of::<MemberKey<[u8; 4]>>(),
-            size_of::<MemberKey<[u8; 16]>>(),
-            size_of::<Member>(),
-            size_of::<EndpointKey<[u8; 4]>>(),
-            size_of::<EndpointKey<[u8; 16]>>(),
-            size_of::<Endpoint>(),
-            size_of::<AddressBits>(),
-            size_of::<SourceRangeKey<[u8; 4]>>(),
-            size_of::<SourceRangeKey<[u8; 16]>>(),
-            size_of::<SourceRange>(),
-            size_of::<AffinityKey<[u8; 4]>>(),
-            size_of::<AffinityKey<[u8; 16]>>(),
-            size_of::<Affinity<[u8; 4]>>(),
-            size_of::<Affinity<[u8; 16]>>(),
-            size_of::<FlowKey<[u8; 4]>>(),
-            size_of::<FlowKey<[u8; 16]>>(),
-            size_of::<Flow<[u8; 4]>>(),
-            size_of::<Flow<[u8; 16]>>(),
-            size_of::<FragmentKey<[u8; 4]>>(),
-            size_of::<FragmentKey<[u8; 16]>>(),
-            size_of::<Fragment<[u8; 4]>>(),
-            size_of::<Fragment<[u8; 16]>>(),
-            size_of::<EmbryoBudget>(),
-            size_of::<CounterValue>(),
-            size_of::<FrontendStats>(),
-            size_of::<EdgeState>(),
-            size_of::<Port>(),
-            size_of::<EdgeFlows>(),
-            size_of::<FlowTotals>(),
-            size_of::<SpentRing>(),
-            size_of::<EdgeAge>(),
-            size_of::<FrontendAge>(),
-            size_of::<Evictions>(),
-            size_of::<RejectBucket>(),
-            size_of::<Owner>(),
+        let sizes: Vec<_> = maps::PINNED.iter().map(|map| (map.name, map.key_bytes, map.value_bytes)).collect();
+        let expected = [
+            ("frontends4", 8, 12),
+            ("frontends6", 20, 12),
+            ("pools4", 4, 12),
+            ("pools6", 4, 24),
+            ("members4", 12, 4),
+            ("members6", 24, 4),
+            ("endpoints4", 8, 4),
+            ("endpoints6", 20, 4),
+            ("addresses4", 4, 8),
+            ("addresses6", 4, 8),
+            ("source_ranges4", 12, 4),
+            ("source_ranges6", 24, 4),
+            ("affinity4", 8, 12),
+            ("affinity6", 20, 24),
+            ("flows4", 20, 32),
+            ("flows6", 44, 56),
+            ("fragments4", 20, 24),
+            ("fragments6", 44, 48),
+            ("spent4", 4, 20),
+            ("spent6", 4, 44),
+            ("scopes", 4, 40),
+            ("counters", 4, 16),
+            ("frontend_stats", 4, 40),
+            ("edges", 4, 16),
+            ("ports", 4, 20),
+            ("edge_flows", 4, 8),
+            ("flow_totals", 4, 16),
+            ("spent_rings", 4, 16),
+            ("edge_ages", 4, 8),
+            ("frontend_ages", 4, 8),
+            ("evictions", 4, 8),
+            ("reject_buckets", 4, 8),
+            ("owner", 4, 16),
         ];
-        assert_eq!(
-            (LAYOUT_VERSION, sizes),
-            (
-                8,
-                [
-                    8, 20, 12, 8, 40, 12, 24, 12, 24, 4, 8, 20, 4, 8, 12, 24, 4, 8, 20, 12, 24, 20, 44, 32, 56, 20, 44,
-                    24, 48, 24, 16, 40, 16, 20, 8, 16, 16, 8, 8, 8, 8, 16
-                ]
-            )
-        );
+        assert_eq!((LAYOUT_VERSION, sizes.as_slice()), (8, &expected[..]));
     }
 }

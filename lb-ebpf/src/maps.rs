@@ -1,4 +1,4 @@
-//! Every map, with its type and default size; the agent sets the real sizes at load.
+//! The maps as statics, made of the declarations in `lb_common::table::maps`. The agent sets their sizes at load.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
@@ -6,268 +6,148 @@ use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
 use lb_common::fragment::Parked;
 use lb_common::reject::Unreachable;
+use lb_common::table::maps::Rows;
 use lb_common::table::{
-    AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, EmbryoBudget, Endpoint,
-    EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey,
-    FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes,
-    SourceRange, SpentRing,
+    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState,
+    EmbryoBudget, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend,
+    FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket, SPENT_RING_LEN,
+    SPENT_RINGS, Scopes, SourceRange, SourceRangeKey, SpentRing,
 };
+use lb_common::{each_map, family_address};
 
 use crate::tables::Parts;
 
-/// Elements of `counters`, with room for those to come.
-const COUNTERS_MAX: usize = 64;
-const FRONTENDS_MAX: usize = 1 << 16;
-const BACKENDS_MAX: usize = 1 << 18;
-const ADDRESS_WORDS: usize = 1 << 17;
-const AFFINITY_MAX: usize = 1 << 16;
-const SOURCE_RANGES_MAX: usize = 1 << 16;
-const FLOWS_MAX: usize = 1 << 18;
-const EMBRYOS_MAX: usize = 1 << 14;
-const FRAGMENTS_MAX: usize = 1 << 13;
-const PARKED_MAX: usize = 1 << 10;
+/// The rows of a map in the object file: one, if a setting of the agent decides.
+const fn rows_in_object(rows: Rows) -> usize {
+    match rows {
+        Rows::Fixed(rows) => rows as usize,
+        _ => 1,
+    }
+}
 
-type Sparse<K, V, const N: usize> = HashMap<K, V, N, { BPF_F_NO_PREALLOC as usize }>;
-pub type Frontends<A> = Sparse<FrontendKey<A>, Frontend, FRONTENDS_MAX>;
-pub type Pools<A> = Array<PoolElement<A>, BACKENDS_MAX, { BPF_F_MMAPABLE as usize }>;
-pub type Members<A> = Sparse<MemberKey<A>, Member, BACKENDS_MAX>;
-pub type Endpoints<A> = Sparse<EndpointKey<A>, Endpoint, BACKENDS_MAX>;
-pub type Addresses = Array<AddressBits, ADDRESS_WORDS, { BPF_F_MMAPABLE as usize }>;
-/// What a prefix of `source_ranges` is made of: a [`lb_common::table::SourceRangeKey`] without its length.
+/// The key of a trie without the length of the prefix, which `aya_ebpf` adds.
+pub trait TrieKey {
+    type Data;
+}
+
+/// [`SourceRangeKey`] without its length.
 #[repr(C)]
 pub struct Source<A> {
     pub set: u32,
     pub addr: A,
 }
-pub type SourceRanges<A> = LpmTrie<Source<A>, SourceRange, SOURCE_RANGES_MAX>;
-pub type Affinities<A> = LruHashMap<AffinityKey<A>, Affinity<A>, AFFINITY_MAX>;
-pub type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_MAX>;
 
-pub type Fragments<A> = LruHashMap<FragmentKey<A>, Fragment<A>, FRAGMENTS_MAX>;
-pub type Spent<A> = Array<FlowKey<A>, { (SPENT_RINGS * SPENT_RING_LEN) as usize }>;
-pub type Ring<A> = PerCpuArray<FlowKey<A>, EMBRYOS_MAX>;
-
-type V4 = [u8; 4];
-type V6 = [u8; 16];
-
-/// What clients dial.
-#[btf_map]
-static frontends4: Frontends<V4> = HashMap::new();
-#[btf_map]
-static frontends6: Frontends<V6> = HashMap::new();
-
-/// What each kind of client gets at a frontend.
-#[btf_map]
-pub static scopes: Array<Scopes, FRONTENDS_MAX, { BPF_F_MMAPABLE as usize }> = Array::new();
-
-/// Backends, the slots of a pool one after the other.
-#[btf_map]
-static pools4: Pools<V4> = Array::new();
-#[btf_map]
-static pools6: Pools<V6> = Array::new();
-
-/// Which backends a Service port has.
-#[btf_map]
-static members4: Members<V4> = HashMap::new();
-#[btf_map]
-static members6: Members<V6> = HashMap::new();
-
-/// What is an endpoint of any Service.
-#[btf_map]
-static endpoints4: Endpoints<V4> = HashMap::new();
-#[btf_map]
-static endpoints6: Endpoints<V6> = HashMap::new();
-
-/// Which addresses frontends and endpoints have, as bits.
-#[btf_map]
-static addresses4: Addresses = Array::new();
-#[btf_map]
-static addresses6: Addresses = Array::new();
-
-/// From where frontends may be dialled.
-#[btf_map]
-static source_ranges4: SourceRanges<V4> = LpmTrie::new();
-#[btf_map]
-static source_ranges6: SourceRanges<V6> = LpmTrie::new();
-
-/// Which backend a client had last.
-#[btf_map]
-static affinity4: Affinities<V4> = LruHashMap::new();
-#[btf_map]
-static affinity6: Affinities<V6> = LruHashMap::new();
-
-/// Connection tracking: two entries a flow.
-#[btf_map]
-static flows4: Flows<V4> = LruHashMap::new();
-#[btf_map]
-static flows6: Flows<V6> = LruHashMap::new();
-
-/// The flow tables of another size that programs use which are about to be replaced: looked at where `looks_back` says so.
-#[btf_map]
-static previous4: Flows<V4> = LruHashMap::new();
-#[btf_map]
-static previous6: Flows<V6> = LruHashMap::new();
-
-/// Where the first fragments of datagrams went.
-#[btf_map]
-static fragments4: Fragments<V4> = LruHashMap::new();
-#[btf_map]
-static fragments6: Fragments<V6> = LruHashMap::new();
-
-/// Fragments that wait for the first one of their datagram: a ring.
-#[btf_map]
-pub static parked: Array<Parked, PARKED_MAX> = Array::new();
-/// Tickets drawn for it.
-#[btf_map]
-pub static parked_tickets: Array<u32, 1> = Array::new();
-
-/// How many half-open flows there may be.
-#[btf_map]
-static embryos4: PerCpuArray<EmbryoBudget, 1> = PerCpuArray::new();
-#[btf_map]
-static embryos6: PerCpuArray<EmbryoBudget, 1> = PerCpuArray::new();
-
-/// The latest new flows of each CPU: a ring.
-#[btf_map]
-static embryo_ring4: Ring<V4> = PerCpuArray::new();
-#[btf_map]
-static embryo_ring6: Ring<V6> = PerCpuArray::new();
-
-/// Packets and bytes by reason.
-#[btf_map]
-pub static counters: PerCpuArray<CounterValue, COUNTERS_MAX> = PerCpuArray::new();
-
-/// Flows, packets and bytes by frontend id.
-#[btf_map]
-pub static frontend_stats: PerCpuArray<FrontendStats, FRONTENDS_MAX> = PerCpuArray::new();
-
-/// What is known of an interface.
-#[btf_map]
-pub static edges: Array<EdgeState, { EDGES_MAX as usize }> = Array::new();
-
-/// What interfaces are ports of.
-#[btf_map]
-pub static ports: Array<Port, { EDGES_MAX as usize }> = Array::new();
-
-/// How many flows an interface has, and all together.
-#[btf_map]
-pub static edge_flows: Array<EdgeFlows, { EDGES_MAX as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
-#[btf_map]
-pub static flow_totals: Array<FlowTotals, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
-
-/// Flows that may go when their edge has too many: rings that edges share.
-#[btf_map]
-static spent4: Spent<V4> = Array::new();
-#[btf_map]
-static spent6: Spent<V6> = Array::new();
-#[btf_map]
-pub static spent_rings: Array<SpentRing, { SPENT_RINGS as usize }> = Array::new();
-
-/// Since when interfaces are attached.
-#[btf_map]
-pub static edge_ages: Array<EdgeAge, { EDGES_MAX as usize }> = Array::new();
-
-/// Since when frontends balance.
-#[btf_map]
-pub static frontend_ages: Array<FrontendAge, FRONTENDS_MAX> = Array::new();
-
-/// Whether flows have been evicted, by family.
-#[btf_map]
-pub static evictions: Array<Evictions, 2> = Array::new();
-
-/// The rate limits of ICMP answers.
-#[btf_map]
-pub static reject_buckets: Array<RejectBucket, { EDGES_MAX as usize }> = Array::new();
-
-/// Whose dataplane this is; for the agent and for whoever reads a dump.
-#[btf_map]
-pub static owner: Array<Owner, 1> = Array::new();
-
-/// The records that a program run works on; no run interrupts another on the same CPU (bottom halves are off).
-#[btf_map]
-static work4: PerCpuArray<Work<V4>, 1> = PerCpuArray::new();
-#[btf_map]
-static work6: PerCpuArray<Work<V6>, 1> = PerCpuArray::new();
-
-/// The maps of one family, and its functions for parts of the decision.
-pub trait FamilyMaps: Unreachable + Parts {
-    fn frontends() -> &'static Frontends<Self>;
-    fn pools() -> &'static Pools<Self>;
-    fn members() -> &'static Members<Self>;
-    fn endpoints() -> &'static Endpoints<Self>;
-    fn addresses() -> &'static Addresses;
-    fn source_ranges() -> &'static SourceRanges<Self>;
-    fn affinity() -> &'static Affinities<Self>;
-    fn flows() -> &'static Flows<Self>;
-    fn previous() -> &'static Flows<Self>;
-    fn fragments() -> &'static Fragments<Self>;
-    fn spent() -> &'static Spent<Self>;
-    fn embryos() -> &'static PerCpuArray<EmbryoBudget, 1>;
-    fn embryo_ring() -> &'static Ring<Self>;
-    fn work() -> &'static PerCpuArray<Work<Self>, 1>;
+impl<A> TrieKey for SourceRangeKey<A> {
+    type Data = Source<A>;
 }
 
-macro_rules! family_maps {
-    ($addr:ty: $frontends:ident, $pools:ident, $members:ident, $endpoints:ident, $addresses:ident, $source_ranges:ident, $affinity:ident, $flows:ident, $previous:ident, $fragments:ident, $spent:ident, $embryos:ident, $ring:ident, $work:ident) => {
+macro_rules! map_type {
+    (Sparse, $key:ty, $value:ty, $rows:expr) => {
+        HashMap<$key, $value, { rows_in_object($rows) }, { BPF_F_NO_PREALLOC as usize }>
+    };
+    (Lru, $key:ty, $value:ty, $rows:expr) => {
+        LruHashMap<$key, $value, { rows_in_object($rows) }>
+    };
+    (Trie, $key:ty, $value:ty, $rows:expr) => {
+        LpmTrie<<$key as TrieKey>::Data, $value, { rows_in_object($rows) }>
+    };
+    (Array, $key:ty, $value:ty, $rows:expr) => {
+        Array<$value, { rows_in_object($rows) }>
+    };
+    (Mapped, $key:ty, $value:ty, $rows:expr) => {
+        Array<$value, { rows_in_object($rows) }, { BPF_F_MMAPABLE as usize }>
+    };
+    (PerCpu, $key:ty, $value:ty, $rows:expr) => {
+        PerCpuArray<$value, { rows_in_object($rows) }>
+    };
+}
+
+macro_rules! new_map {
+    (Sparse) => {
+        HashMap::new()
+    };
+    (Lru) => {
+        LruHashMap::new()
+    };
+    (Trie) => {
+        LpmTrie::new()
+    };
+    (PerCpu) => {
+        PerCpuArray::new()
+    };
+    ($array:ident) => {
+        Array::new()
+    };
+}
+
+/// Statics for all maps, and accessors for those of a family.
+macro_rules! declare {
+    (
+        family { $( $(#[doc = $holds:literal])+ $name:ident($v4:ident, $v6:ident):
+            $kind:ident, $key:ident $(<$key_a:ident>)? => $value:ident $(<$value_a:ident>)?, $rows:expr, $writer:ident; )* }
+        shared { $( $(#[doc = $shared_holds:literal])+ $shared:ident:
+            $shared_kind:ident, $shared_key:ident => $shared_value:ident, $shared_rows:expr, $shared_writer:ident; )* }
+        family_private { $( $(#[doc = $own_holds:literal])+ $own:ident($own4:ident, $own6:ident):
+            $own_kind:ident, $own_key:ident $(<$own_key_a:ident>)? => $own_value:ident $(<$own_value_a:ident>)?, $own_rows:expr; )* }
+        private { $( $(#[doc = $private_holds:literal])+ $private:ident:
+            $private_kind:ident, $private_key:ident => $private_value:ident, $private_rows:expr; )* }
+    ) => {
+        declare! { families
+            $( $(#[doc = $holds])+ $name($v4, $v6): $kind, $key $(<$key_a>)? => $value $(<$value_a>)?, $rows; )*
+            $( $(#[doc = $own_holds])+ $own($own4, $own6): $own_kind, $own_key $(<$own_key_a>)? => $own_value $(<$own_value_a>)?, $own_rows; )*
+        }
+        $(
+            $(#[doc = $shared_holds])+
+            #[btf_map]
+            pub static $shared: map_type!($shared_kind, $shared_key, $shared_value, $shared_rows) = new_map!($shared_kind);
+        )*
+        $(
+            $(#[doc = $private_holds])+
+            #[btf_map]
+            pub static $private: map_type!($private_kind, $private_key, $private_value, $private_rows) =
+                new_map!($private_kind);
+        )*
+    };
+    (families $( $(#[doc = $holds:literal])+ $name:ident($v4:ident, $v6:ident):
+        $kind:ident, $key:ident $(<$key_a:ident>)? => $value:ident $(<$value_a:ident>)?, $rows:expr; )* ) => {
+        $(
+            $(#[doc = $holds])+
+            #[btf_map]
+            static $v4: map_type!(
+                $kind, $key $(<family_address!($key_a, [u8; 4])>)?, $value $(<family_address!($value_a, [u8; 4])>)?, $rows
+            ) = new_map!($kind);
+            $(#[doc = $holds])+
+            #[btf_map]
+            static $v6: map_type!(
+                $kind, $key $(<family_address!($key_a, [u8; 16])>)?, $value $(<family_address!($value_a, [u8; 16])>)?, $rows
+            ) = new_map!($kind);
+        )*
+
+        /// The maps of one family, and its functions for parts of the decision.
+        pub trait FamilyMaps: Unreachable + Parts {
+            $(
+                $(#[doc = $holds])+
+                fn $name() -> &'static map_type!(
+                    $kind, $key $(<family_address!($key_a, Self)>)?, $value $(<family_address!($value_a, Self)>)?, $rows
+                );
+            )*
+        }
+
+        declare! { accessors [u8; 4] $( $name $v4: $kind, $key $(<$key_a>)? => $value $(<$value_a>)?, $rows; )* }
+        declare! { accessors [u8; 16] $( $name $v6: $kind, $key $(<$key_a>)? => $value $(<$value_a>)?, $rows; )* }
+    };
+    (accessors $addr:tt $( $name:ident $map:ident:
+        $kind:ident, $key:ident $(<$key_a:ident>)? => $value:ident $(<$value_a:ident>)?, $rows:expr; )* ) => {
         impl FamilyMaps for $addr {
-            #[inline(always)]
-            fn frontends() -> &'static Frontends<Self> {
-                &$frontends
-            }
-            #[inline(always)]
-            fn pools() -> &'static Pools<Self> {
-                &$pools
-            }
-            #[inline(always)]
-            fn members() -> &'static Members<Self> {
-                &$members
-            }
-            #[inline(always)]
-            fn endpoints() -> &'static Endpoints<Self> {
-                &$endpoints
-            }
-            #[inline(always)]
-            fn addresses() -> &'static Addresses {
-                &$addresses
-            }
-            #[inline(always)]
-            fn source_ranges() -> &'static SourceRanges<Self> {
-                &$source_ranges
-            }
-            #[inline(always)]
-            fn affinity() -> &'static Affinities<Self> {
-                &$affinity
-            }
-            #[inline(always)]
-            fn flows() -> &'static Flows<Self> {
-                &$flows
-            }
-            #[inline(always)]
-            fn previous() -> &'static Flows<Self> {
-                &$previous
-            }
-            #[inline(always)]
-            fn fragments() -> &'static Fragments<Self> {
-                &$fragments
-            }
-            #[inline(always)]
-            fn spent() -> &'static Spent<Self> {
-                &$spent
-            }
-            #[inline(always)]
-            fn embryos() -> &'static PerCpuArray<EmbryoBudget, 1> {
-                &$embryos
-            }
-            #[inline(always)]
-            fn embryo_ring() -> &'static Ring<Self> {
-                &$ring
-            }
-            #[inline(always)]
-            fn work() -> &'static PerCpuArray<Work<Self>, 1> {
-                &$work
-            }
+            $(
+                #[inline(always)]
+                fn $name() -> &'static map_type!(
+                    $kind, $key $(<family_address!($key_a, $addr)>)?, $value $(<family_address!($value_a, $addr)>)?, $rows
+                ) {
+                    &$map
+                }
+            )*
         }
     };
 }
-family_maps!(V4: frontends4, pools4, members4, endpoints4, addresses4, source_ranges4, affinity4, flows4, previous4, fragments4, spent4, embryos4, embryo_ring4, work4);
-family_maps!(V6: frontends6, pools6, members6, endpoints6, addresses6, source_ranges6, affinity6, flows6, previous6, fragments6, spent6, embryos6, embryo_ring6, work6);
+each_map!(declare);

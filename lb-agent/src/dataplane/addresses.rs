@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use lb_common::addr::Addr;
+use lb_common::table::maps::Map;
 use lb_common::table::{AddressBit, AddressBits, Role};
 
 use super::mapped::Array;
@@ -13,18 +14,18 @@ use super::{Error, Sizes};
 const BITS_PER_ROW: u64 = 16;
 
 /// Elements of a table of addresses.
-pub fn address_words(sizes: &Sizes) -> u32 {
-    let rows = u64::from(sizes.frontends_max) + u64::from(sizes.backends_max);
-    let words = (rows * BITS_PER_ROW).div_ceil(u64::BITS.into()).next_power_of_two();
-    u32::try_from(words).unwrap_or(u32::MAX).min(AddressBit::WORDS_MAX)
+pub const fn address_words(sizes: &Sizes) -> u32 {
+    let rows = sizes.frontends_max as u64 + sizes.backends_max as u64;
+    let words = (rows * BITS_PER_ROW).div_ceil(u64::BITS as u64).next_power_of_two();
+    if words < AddressBit::WORDS_MAX as u64 { words as u32 } else { AddressBit::WORDS_MAX }
 }
 
 /// The bits of one family, mapped while they are written.
 pub struct AddressSet(Array<AddressBits>);
 
 impl AddressSet {
-    pub fn open(directory: &Path, name: &'static str) -> Result<Self, Error> {
-        Array::open(directory, name).map(Self)
+    pub fn open(directory: &Path, map: Map<u32, AddressBits>) -> Result<Self, Error> {
+        Array::open(directory, map).map(Self)
     }
 
     /// Notes addresses, before anything can ask for them. Those that have gone stay until [`AddressSet::refresh`].

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use lb_common::addr::Family;
 use lb_common::share::usable;
-use lb_common::table::{Action, EDGE_UPLINK, EdgeAge, Evictions, FrontendAge, Scopes, edge_index, name};
+use lb_common::table::maps::SHARED;
+use lb_common::table::{Action, EDGE_UPLINK, EdgeAge, Evictions, FrontendAge, Scopes, edge_index};
 use zerocopy::TryFromBytes as _;
 
 use super::Error;
@@ -24,9 +25,9 @@ pub struct Ages {
 impl Ages {
     pub fn open(directory: &Path) -> Result<Self, Error> {
         Ok(Self {
-            edges: open_pin(directory, name::EDGE_AGES)?,
-            frontends: open_pin(directory, name::FRONTEND_AGES)?,
-            evictions: open_pin(directory, name::EVICTIONS)?,
+            edges: open_pin(directory, SHARED.edge_ages.name())?,
+            frontends: open_pin(directory, SHARED.frontend_ages.name())?,
+            evictions: open_pin(directory, SHARED.evictions.name())?,
         })
     }
 

@@ -106,8 +106,8 @@ impl BpfDataplane {
             self.replaced = None;
         }
         if next.exists() {
-            let names = object::map_names();
-            for name in names {
+            let names: Vec<_> = object::map_names().collect();
+            for name in &names {
                 let kernel = |source| Error::Kernel { what: format!("moving the pin of map {name}"), source };
                 fs::rename(next.join(name), current.join(name)).map_err(kernel)?;
             }

@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 use lb_common::table::TableType;
+use lb_common::table::maps::Map;
 
 use super::maps::open_pin;
 use super::{Error, sys};
@@ -28,7 +29,8 @@ pub struct Array<T> {
 
 impl<T> Array<T> {
     /// Opens the one that is pinned in `directory`.
-    pub fn open(directory: &Path, name: &'static str) -> Result<Self, Error> {
+    pub fn open(directory: &Path, map: Map<u32, T>) -> Result<Self, Error> {
+        let name = map.name();
         let map = open_pin(directory, name)?;
         let opening = |source| Error::Kernel { what: format!("asking for table {name}"), source };
         let shape = sys::map_shape(map.as_fd()).map_err(opening)?;

@@ -10,10 +10,11 @@ use std::path::Path;
 use lb_common::addr::Addr;
 use lb_common::flow::is_dispensable;
 use lb_common::sequence::Sequence;
+use lb_common::table::maps::{self, Map};
 use lb_common::table::{
     Affinity, AffinityKey, Counter, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
     FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Port, Role, SourceRange,
-    SourceRangeKey, TableType, edge_index, name,
+    SourceRangeKey, TableType, edge_index,
 };
 use zerocopy::FromBytes;
 
@@ -39,8 +40,9 @@ pub struct Table<K, V> {
 }
 
 impl<K: TableType + Debug, V: TableType> Table<K, V> {
-    fn open(directory: &Path, name: &'static str, setting: &'static str) -> Result<Self, Error> {
-        Ok(Self { fd: open_pin(directory, name)?, name, setting, rows: PhantomData })
+    fn open(directory: &Path, map: Map<K, V>) -> Result<Self, Error> {
+        let setting = map.declaration.rows.setting().unwrap_or("no setting: it forgets");
+        Ok(Self { fd: open_pin(directory, map.name())?, name: map.name(), setting, rows: PhantomData })
     }
 
     /// Writes rows; an existing one is replaced, or with [`BPF_F_LOCK`] changed in place.
@@ -101,30 +103,6 @@ pub fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
         .map_err(|source| Error::Kernel { what: format!("opening the pinned map {}", path.display()), source })
 }
 
-/// The maps of a family, in the order of [`FamilyMaps`].
-const FAMILY4: [&str; 9] = [
-    name::FRONTENDS4,
-    name::POOLS4,
-    name::MEMBERS4,
-    name::ENDPOINTS4,
-    name::ADDRESSES4,
-    name::SOURCE_RANGES4,
-    name::AFFINITY4,
-    name::FLOWS4,
-    name::FRAGMENTS4,
-];
-const FAMILY6: [&str; 9] = [
-    name::FRONTENDS6,
-    name::POOLS6,
-    name::MEMBERS6,
-    name::ENDPOINTS6,
-    name::ADDRESSES6,
-    name::SOURCE_RANGES6,
-    name::AFFINITY6,
-    name::FLOWS6,
-    name::FRAGMENTS6,
-];
-
 /// The maps of one family.
 pub struct FamilyMaps<A> {
     pub frontends: Table<FrontendKey<A>, Frontend>,
@@ -141,18 +119,17 @@ pub struct FamilyMaps<A> {
 }
 
 impl<A: Addr> FamilyMaps<A> {
-    fn open(directory: &Path, names: [&'static str; 9]) -> Result<Self, Error> {
-        let [frontends, pools, members, endpoints, addresses, source_ranges, affinity, flows, fragments] = names;
+    fn open(directory: &Path, maps: &maps::FamilyMaps<A>) -> Result<Self, Error> {
         Ok(Self {
-            frontends: Table::open(directory, frontends, "--frontends-max")?,
-            pools: PoolArray::open(directory, pools)?,
-            members: Table::open(directory, members, "--backends-max")?,
-            endpoints: Table::open(directory, endpoints, "--backends-max")?,
-            addresses: AddressSet::open(directory, addresses)?,
-            source_ranges: Table::open(directory, source_ranges, "--source-ranges-max")?,
-            affinity: Table::open(directory, affinity, "--affinity-max")?,
-            flows: Table::open(directory, flows, "--flows-max")?,
-            fragments: Table::open(directory, fragments, "no setting: it forgets")?,
+            frontends: Table::open(directory, maps.frontends)?,
+            pools: PoolArray::open(directory, maps.pools)?,
+            members: Table::open(directory, maps.members)?,
+            endpoints: Table::open(directory, maps.endpoints)?,
+            addresses: AddressSet::open(directory, maps.addresses)?,
+            source_ranges: Table::open(directory, maps.source_ranges)?,
+            affinity: Table::open(directory, maps.affinity)?,
+            flows: Table::open(directory, maps.flows)?,
+            fragments: Table::open(directory, maps.fragments)?,
         })
     }
 
@@ -292,14 +269,14 @@ impl Maps {
         let cpus =
             aya::util::nr_cpus().map_err(|(file, source)| Error::Kernel { what: format!("reading {file}"), source })?;
         Ok(Self {
-            v4: FamilyMaps::open(directory, FAMILY4)?,
-            v6: FamilyMaps::open(directory, FAMILY6)?,
+            v4: FamilyMaps::open(directory, &maps::FAMILY4)?,
+            v6: FamilyMaps::open(directory, &maps::FAMILY6)?,
             scopes: ScopeArray::open(directory)?,
-            counters: open_pin(directory, name::COUNTERS)?,
-            frontend_stats: open_pin(directory, name::FRONTEND_STATS)?,
-            edges: open_pin(directory, name::EDGES)?,
-            ports: open_pin(directory, name::PORTS)?,
-            owner: open_pin(directory, name::OWNER)?,
+            counters: open_pin(directory, maps::SHARED.counters.name())?,
+            frontend_stats: open_pin(directory, maps::SHARED.frontend_stats.name())?,
+            edges: open_pin(directory, maps::SHARED.edges.name())?,
+            ports: open_pin(directory, maps::SHARED.ports.name())?,
+            owner: open_pin(directory, maps::SHARED.owner.name())?,
             ages: Ages::open(directory)?,
             shares: Shares::open(directory)?,
             cpus,

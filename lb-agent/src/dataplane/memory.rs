@@ -48,7 +48,7 @@ impl Memory {
 }
 
 fn tables_bytes(sizes: &Sizes, cpus: usize) -> u64 {
-    object::wanted(sizes).iter().map(|(_, shape)| allocated_bytes(shape, cpus as u64)).sum()
+    object::wanted(sizes).map(|(_, shape)| allocated_bytes(&shape, cpus as u64)).sum()
 }
 
 /// What the kernel allocates for a map when it is made (kernel/bpf/hashtab.c, kernel/bpf/arraymap.c).

@@ -11,12 +11,8 @@ use aya::{Ebpf, EbpfLoader};
 use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
 };
-use lb_common::table::{
-    AddressBits, Affinity, AffinityKey, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Endpoint, EndpointKey,
-    Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats,
-    Member, MemberKey, Owner, POOL_ELEMENTS_MAX, PoolElement, Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes,
-    SourceRange, SourceRangeKey, SpentRing, name,
-};
+use lb_common::table::POOL_ELEMENTS_MAX;
+use lb_common::table::maps::{Declaration, FAMILY4, FAMILY6, Kind, PINNED, PRIVATE, PRIVATE4, PRIVATE6, Rows};
 
 use super::addresses::address_words;
 use super::shares::Bound;
@@ -27,10 +23,6 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 pub const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
-/// Elements of `counters`, as `lb-ebpf` declares them.
-const COUNTERS_MAX: u32 = 64;
-/// Datagrams of which fragments are on their way, per family: more than a second's worth.
-const FRAGMENTS_MAX: u32 = 1 << 13;
 
 /// The programs that are attached. Those that the verifier walks for longest come first: none of them is left for the end
 /// when programs are loaded.
@@ -44,10 +36,6 @@ pub const TICK_PROGRAM: &str = "tick";
 /// The program that deletes flows that are over.
 pub const COLLECT_PROGRAM: &str = "collect";
 
-fn shape<K, V>(map_type: u32, max_entries: u32, flags: u32) -> MapShape {
-    MapShape { map_type, key_size: size_of::<K>() as u32, value_size: size_of::<V>() as u32, max_entries, flags }
-}
-
 /// Ids of frontends rest before they are used again, so there are more of them than frontends.
 pub const fn scopes_max(sizes: &Sizes) -> u32 {
     sizes.frontends_max.saturating_mul(2)
@@ -60,66 +48,41 @@ pub const fn pool_elements(sizes: &Sizes) -> u32 {
     if elements < POOL_ELEMENTS_MAX { elements } else { POOL_ELEMENTS_MAX - 1 }
 }
 
+/// How many rows maps have that these sizes decide. Of [`Rows::EmbryosOfCpu`]: for all CPUs together.
+const fn rows(rows: Rows, sizes: &Sizes) -> u32 {
+    match rows {
+        Rows::FrontendIds => scopes_max(sizes),
+        Rows::PoolElements => pool_elements(sizes),
+        Rows::AddressWords => address_words(sizes),
+        // A changed set is written beside the old one; rows of a trie are allocated when they are written.
+        Rows::SourceRanges => sizes.source_ranges_max.saturating_mul(2),
+        Rows::Previous => 1,
+        rows => sizes.asked(rows),
+    }
+}
+
+const fn shape(map: &Declaration, sizes: &Sizes) -> MapShape {
+    let (map_type, flags) = match map.kind {
+        Kind::Sparse => (BPF_MAP_TYPE_HASH, BPF_F_NO_PREALLOC),
+        Kind::Lru => (BPF_MAP_TYPE_LRU_HASH, 0),
+        Kind::Trie => (BPF_MAP_TYPE_LPM_TRIE, BPF_F_NO_PREALLOC),
+        Kind::Array => (BPF_MAP_TYPE_ARRAY, 0),
+        Kind::Mapped => (BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE),
+        Kind::PerCpu => (BPF_MAP_TYPE_PERCPU_ARRAY, 0),
+    };
+    let (key_size, value_size) = (map.key_bytes, map.value_bytes);
+    MapShape { map_type: map_type as u32, key_size, value_size, max_entries: rows(map.rows, sizes), flags }
+}
+
 /// Every pinned map with the shape that this version wants.
-pub fn wanted(sizes: &Sizes) -> [(&'static str, MapShape); 33] {
-    type V4 = [u8; 4];
-    type V6 = [u8; 16];
-    let (hash, lru) = (BPF_MAP_TYPE_HASH as u32, BPF_MAP_TYPE_LRU_HASH as u32);
-    let (array, per_cpu) = (BPF_MAP_TYPE_ARRAY as u32, BPF_MAP_TYPE_PERCPU_ARRAY as u32);
-    let trie = BPF_MAP_TYPE_LPM_TRIE as u32;
-    let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max, .. } = *sizes;
-    // A set that replaces another is written beside it. Nothing is allocated before it is used.
-    let source_ranges_max = source_ranges_max.saturating_mul(2);
-    let address_words = address_words(sizes);
-    [
-        (name::FRONTENDS4, shape::<FrontendKey<V4>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
-        (name::FRONTENDS6, shape::<FrontendKey<V6>, Frontend>(hash, frontends_max, BPF_F_NO_PREALLOC)),
-        (name::SCOPES, shape::<u32, Scopes>(array, scopes_max(sizes), BPF_F_MMAPABLE)),
-        (name::POOLS4, shape::<u32, PoolElement<V4>>(array, pool_elements(sizes), BPF_F_MMAPABLE)),
-        (name::POOLS6, shape::<u32, PoolElement<V6>>(array, pool_elements(sizes), BPF_F_MMAPABLE)),
-        (name::MEMBERS4, shape::<MemberKey<V4>, Member>(hash, backends_max, BPF_F_NO_PREALLOC)),
-        (name::MEMBERS6, shape::<MemberKey<V6>, Member>(hash, backends_max, BPF_F_NO_PREALLOC)),
-        (name::ENDPOINTS4, shape::<EndpointKey<V4>, Endpoint>(hash, backends_max, BPF_F_NO_PREALLOC)),
-        (name::ENDPOINTS6, shape::<EndpointKey<V6>, Endpoint>(hash, backends_max, BPF_F_NO_PREALLOC)),
-        (name::ADDRESSES4, shape::<u32, AddressBits>(array, address_words, BPF_F_MMAPABLE)),
-        (name::ADDRESSES6, shape::<u32, AddressBits>(array, address_words, BPF_F_MMAPABLE)),
-        (name::SOURCE_RANGES4, shape::<SourceRangeKey<V4>, SourceRange>(trie, source_ranges_max, BPF_F_NO_PREALLOC)),
-        (name::SOURCE_RANGES6, shape::<SourceRangeKey<V6>, SourceRange>(trie, source_ranges_max, BPF_F_NO_PREALLOC)),
-        (name::AFFINITY4, shape::<AffinityKey<V4>, Affinity<V4>>(lru, affinity_max, 0)),
-        (name::AFFINITY6, shape::<AffinityKey<V6>, Affinity<V6>>(lru, affinity_max, 0)),
-        (name::FLOWS4, shape::<FlowKey<V4>, Flow<V4>>(lru, flows_max, 0)),
-        (name::FLOWS6, shape::<FlowKey<V6>, Flow<V6>>(lru, flows_max, 0)),
-        (name::FRAGMENTS4, shape::<FragmentKey<V4>, Fragment<V4>>(lru, FRAGMENTS_MAX, 0)),
-        (name::FRAGMENTS6, shape::<FragmentKey<V6>, Fragment<V6>>(lru, FRAGMENTS_MAX, 0)),
-        (name::COUNTERS, shape::<u32, CounterValue>(per_cpu, COUNTERS_MAX, 0)),
-        (name::FRONTEND_STATS, shape::<u32, FrontendStats>(per_cpu, scopes_max(sizes), 0)),
-        (name::EDGES, shape::<u32, EdgeState>(array, EDGES_MAX, 0)),
-        (name::PORTS, shape::<u32, Port>(array, EDGES_MAX, 0)),
-        (name::EDGE_FLOWS, shape::<u32, EdgeFlows>(array, EDGES_MAX, BPF_F_MMAPABLE)),
-        (name::SPENT4, shape::<u32, FlowKey<V4>>(array, SPENT_RINGS * SPENT_RING_LEN, 0)),
-        (name::SPENT6, shape::<u32, FlowKey<V6>>(array, SPENT_RINGS * SPENT_RING_LEN, 0)),
-        (name::SPENT_RINGS, shape::<u32, SpentRing>(array, SPENT_RINGS, 0)),
-        (name::FLOW_TOTALS, shape::<u32, FlowTotals>(array, 1, BPF_F_MMAPABLE)),
-        (name::EDGE_AGES, shape::<u32, EdgeAge>(array, EDGES_MAX, 0)),
-        (name::FRONTEND_AGES, shape::<u32, FrontendAge>(array, scopes_max(sizes), 0)),
-        (name::EVICTIONS, shape::<u32, Evictions>(array, 2, 0)),
-        (name::REJECT_BUCKETS, shape::<u32, RejectBucket>(array, EDGES_MAX, 0)),
-        (name::OWNER, shape::<u32, Owner>(array, 1, 0)),
-    ]
+pub fn wanted(sizes: &Sizes) -> impl Iterator<Item = (&'static str, MapShape)> {
+    PINNED.iter().map(|map| (map.name, shape(map, sizes)))
 }
 
 /// The names of all pinned maps.
-pub fn map_names() -> [&'static str; 33] {
-    wanted(&Sizes::default()).map(|(name, _)| name)
+pub fn map_names() -> impl Iterator<Item = &'static str> {
+    PINNED.iter().map(|map| map.name)
 }
-
-/// The rings of half-open flows; not pinned, for a new program notes anew.
-const RINGS: [&str; 2] = ["embryo_ring4", "embryo_ring6"];
-/// The flow tables of programs that are about to be replaced; those of nobody where there are none.
-const PREVIOUS: [(&str, &str); 2] = [("previous4", name::FLOWS4), ("previous6", name::FLOWS6)];
-const NOBODYS_ENTRIES: u32 = 1;
-/// The ring of parked fragments; not pinned either.
-const PARKED: &str = "parked";
 
 /// Half-open flows that each CPU may make.
 fn embryos_per_cpu(sizes: &Sizes) -> Result<u32, Error> {
@@ -173,27 +136,23 @@ pub fn load(
     let embryos_max = embryos_per_cpu(&settings.sizes)?;
     let bound = Bound::of(&settings.sizes, possible_cpus()?);
     let shares = [("POD_FLOWS_PERCENT", u64::from(bound.percent)), ("FLOW_ENTRIES_USABLE", bound.usable())];
-    let maps = wanted(&settings.sizes);
     let mut loader = EbpfLoader::new();
-    for (name, shape) in maps {
+    for (name, shape) in wanted(&settings.sizes) {
         loader.map_pin_path(name, directory.join(name)).map_max_entries(name, shape.max_entries);
     }
     for (name, value) in globals.iter().chain(&shares) {
         loader.override_global(name, value, true);
     }
-    for (name, flows) in PREVIOUS {
-        match previous {
-            Some(maps) => loader.map_pin_path(name, maps.join(flows)),
-            None => loader.map_max_entries(name, NOBODYS_ENTRIES),
-        };
+    for map in PRIVATE {
+        let rows = if map.rows == Rows::EmbryosOfCpu { embryos_max } else { rows(map.rows, &settings.sizes) };
+        loader.map_max_entries(map.name, rows);
     }
-    let embryos = u64::from(embryos_max);
-    loader.override_global("EMBRYOS_MAX", &embryos, true);
-    let parked = u64::from(settings.sizes.parked_max);
-    loader.override_global("PARKED_MAX", &parked, true).map_max_entries(PARKED, settings.sizes.parked_max);
-    for ring in RINGS {
-        loader.map_max_entries(ring, embryos_max);
+    if let Some(maps) = previous {
+        loader.map_pin_path(PRIVATE4.previous, maps.join(FAMILY4.flows.name()));
+        loader.map_pin_path(PRIVATE6.previous, maps.join(FAMILY6.flows.name()));
     }
+    let (embryos, parked) = (u64::from(embryos_max), u64::from(settings.sizes.parked_max));
+    loader.override_global("EMBRYOS_MAX", &embryos, true).override_global("PARKED_MAX", &parked, true);
     let mut ebpf = loader.load(OBJECT).map_err(|error| load_error("the BPF object", &error))?;
     let names: Vec<_> = PROGRAMS.into_iter().chain([EMPTY_PROGRAM, TICK_PROGRAM, COLLECT_PROGRAM]).collect();
     load_programs(&mut ebpf, &names)?;

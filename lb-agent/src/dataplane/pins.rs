@@ -5,7 +5,8 @@ use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use lb_common::table::{Counter, CounterValue, Flow, FlowKey, FrontendStats, LAYOUT_VERSION, Owner, name};
+use lb_common::table::maps::SHARED;
+use lb_common::table::{Counter, CounterValue, Flow, FlowKey, FrontendStats, LAYOUT_VERSION, Owner};
 
 use super::folder::{self, Folder, Found};
 use super::links::{self, Ahead, Attachment, Pinned};
@@ -93,8 +94,8 @@ impl PinPath {
 
     /// The owner that the pins name, if there are any.
     pub fn owner(&self) -> Result<Option<Owner>, Error> {
-        let path = self.maps().join(name::OWNER);
-        require_map(&self.maps(), name::OWNER)?;
+        let path = self.maps().join(SHARED.owner.name());
+        require_map(&self.maps(), SHARED.owner.name())?;
         match sys::obj_get(&path) {
             Ok(map) => read_owner(map.as_fd()).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -207,7 +208,7 @@ pub fn dump(maps: &Maps) -> Result<Tables, Error> {
 
 /// Refuses a directory in which something else is in the place of a map of ours.
 fn require_maps(directory: &Path) -> Result<(), Error> {
-    object::map_names().iter().try_for_each(|name| require_map(directory, name))
+    object::map_names().try_for_each(|name| require_map(directory, name))
 }
 
 fn require_map(directory: &Path, name: &str) -> Result<(), Error> {
@@ -313,7 +314,7 @@ fn is_map_of_ours(path: &Path) -> Result<bool, Error> {
     if folder::look(path)? != Found::Pin {
         return Ok(false);
     }
-    Ok(kernel_name(path)?.is_some_and(|name| object::map_names().contains(&name.as_str())))
+    Ok(kernel_name(path)?.is_some_and(|name| object::map_names().any(|ours| ours == name)))
 }
 
 /// The paths of what lies in a directory; nothing where it is not there.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lb_common::addr::Addr;
+use lb_common::table::maps::Map;
 use lb_common::table::{Backend, PoolElement, PoolKey};
 
 use super::Error;
@@ -12,8 +13,8 @@ use super::mapped::{Array, Mapped};
 pub struct PoolArray<A>(Array<PoolElement<A>>);
 
 impl<A: Addr> PoolArray<A> {
-    pub fn open(directory: &Path, name: &'static str) -> Result<Self, Error> {
-        Array::open(directory, name).map(Self)
+    pub fn open(directory: &Path, map: Map<u32, PoolElement<A>>) -> Result<Self, Error> {
+        Array::open(directory, map).map(Self)
     }
 
     /// Writes rows of pools that no scope names yet.

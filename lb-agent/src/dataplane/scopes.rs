@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::ptr::{addr_of, addr_of_mut};
 
-use lb_common::table::{Scope, Scopes, name};
+use lb_common::table::maps::SHARED;
+use lb_common::table::{Scope, Scopes};
 
 use super::Error;
 use super::mapped::{Array, Mapped};
@@ -13,7 +14,7 @@ pub struct ScopeArray(Mapped<Scopes>);
 
 impl ScopeArray {
     pub fn open(directory: &Path) -> Result<Self, Error> {
-        Array::open(directory, name::SCOPES)?.all().map(Self)
+        Array::open(directory, SHARED.scopes)?.all().map(Self)
     }
 
     pub fn len(&self) -> u32 {

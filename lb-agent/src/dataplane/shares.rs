@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_common::addr::{Addr, Family};
 use lb_common::share::{Occupancy, UNBOUNDED_PERCENT, percent_of_edge, undisturbed, usable};
-use lb_common::table::{Direction, EdgeFlows, Flow, FlowKey, FlowTotals, edge_index, name};
+use lb_common::table::maps::SHARED;
+use lb_common::table::{Direction, EdgeFlows, Flow, FlowKey, FlowTotals, edge_index};
 
 use super::mapped::Array;
 use super::{Error, Sizes};
@@ -91,7 +92,7 @@ pub struct Shares {
 
 impl Shares {
     pub fn open(directory: &Path) -> Result<Self, Error> {
-        let (edges, totals) = (Array::open(directory, name::EDGE_FLOWS)?, Array::open(directory, name::FLOW_TOTALS)?);
+        let (edges, totals) = (Array::open(directory, SHARED.edge_flows)?, Array::open(directory, SHARED.flow_totals)?);
         Ok(Self { edges, totals })
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use lb_common::table::name;
+use lb_common::table::maps::{Declaration, FAMILY4, FAMILY6};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -28,22 +28,13 @@ impl SnapshotCollector {
         Self { status, sizes }
     }
 
-    fn capacities(&self) -> [(&'static str, u32); 12] {
-        let Sizes { frontends_max, backends_max, source_ranges_max, affinity_max, flows_max, .. } = self.sizes;
-        [
-            (name::FRONTENDS4, frontends_max),
-            (name::FRONTENDS6, frontends_max),
-            (name::POOLS4, backends_max),
-            (name::POOLS6, backends_max),
-            (name::MEMBERS4, backends_max),
-            (name::MEMBERS6, backends_max),
-            (name::SOURCE_RANGES4, source_ranges_max),
-            (name::SOURCE_RANGES6, source_ranges_max),
-            (name::AFFINITY4, affinity_max),
-            (name::AFFINITY6, affinity_max),
-            (name::FLOWS4, flows_max),
-            (name::FLOWS6, flows_max),
-        ]
+    /// What may be in use of each table that can be full.
+    fn capacities(&self) -> Vec<(&'static str, u64)> {
+        macro_rules! counted {
+            ($($map:ident),*) => { [$(FAMILY4.$map.declaration, FAMILY6.$map.declaration),*] };
+        }
+        let maps = counted!(frontends, pools, members, source_ranges, affinity, flows);
+        maps.into_iter().map(|map: Declaration| (map.name, self.sizes.asked(map.rows).into())).collect()
     }
 }
 
@@ -67,8 +58,7 @@ impl Collector for SnapshotCollector {
         let rows: Vec<_> =
             status.rows.iter().chain(&status.flow_entries).map(|(map, rows)| (*map, *rows as u64)).collect();
         gauges.many("map_entries", "Rows in a table", "map", &rows)?;
-        let capacities = self.capacities().map(|(map, max)| (map, u64::from(max)));
-        gauges.many("map_capacity", "Rows that fit in a table", "map", &capacities)?;
+        gauges.many("map_capacity", "Rows that fit in a table", "map", &self.capacities())?;
         if let Some((entries, repairs)) = status.guard {
             let help = "Addresses, by kind of client, that the guard keeps kube-proxy off";
             gauges.one("guard_entries", help, entries as u64)?;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use lb_common::table::{EDGE_UPLINK, Port, edge_index, name};
+use lb_common::table::maps::{FAMILY4, FAMILY6};
+use lb_common::table::{EDGE_UPLINK, Port, edge_index};
 
 use super::attach::{Attach, Trust, reconcile};
 use super::outlook::Outlook;
@@ -399,10 +400,13 @@ impl<D: Attach> Agent<D> {
                 if collected > 0 {
                     tracing::debug!(flows4, flows6, collected, "deleted flows that were over");
                 }
-                self.crowding =
-                    self.crowding_of(&crowded, trimmed, [(name::FLOWS4, entries4), (name::FLOWS6, entries6)]);
+                self.crowding = self.crowding_of(
+                    &crowded,
+                    trimmed,
+                    [(FAMILY4.flows.name(), entries4), (FAMILY6.flows.name(), entries6)],
+                );
                 self.tell_warnings();
-                self.status.flow_entries = vec![(name::FLOWS4, 2 * flows4), (name::FLOWS6, 2 * flows6)];
+                self.status.flow_entries = vec![(FAMILY4.flows.name(), 2 * flows4), (FAMILY6.flows.name(), 2 * flows6)];
                 self.timetable.collected(now);
             }
             Err(error) => {
@@ -498,14 +502,14 @@ impl<D: Attach> Agent<D> {
 fn rows(controller: &Controller) -> Vec<(&'static str, usize)> {
     let tables = controller.realised();
     vec![
-        (name::FRONTENDS4, tables.v4.frontends.len()),
-        (name::FRONTENDS6, tables.v6.frontends.len()),
-        (name::POOLS4, tables.v4.pools.len()),
-        (name::POOLS6, tables.v6.pools.len()),
-        (name::MEMBERS4, tables.v4.members.len()),
-        (name::MEMBERS6, tables.v6.members.len()),
-        (name::SOURCE_RANGES4, tables.v4.source_ranges.len()),
-        (name::SOURCE_RANGES6, tables.v6.source_ranges.len()),
+        (FAMILY4.frontends.name(), tables.v4.frontends.len()),
+        (FAMILY6.frontends.name(), tables.v6.frontends.len()),
+        (FAMILY4.pools.name(), tables.v4.pools.len()),
+        (FAMILY6.pools.name(), tables.v6.pools.len()),
+        (FAMILY4.members.name(), tables.v4.members.len()),
+        (FAMILY6.members.name(), tables.v6.members.len()),
+        (FAMILY4.source_ranges.name(), tables.v4.source_ranges.len()),
+        (FAMILY6.source_ranges.name(), tables.v6.source_ranges.len()),
     ]
 }
 

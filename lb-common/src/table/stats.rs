@@ -4,6 +4,9 @@ use super::flow::EDGE_UPLINK;
 use super::table_type;
 use crate::addr::Family;
 
+/// Elements of `counters`, with room for counters to come.
+pub const COUNTERS_MAX: u32 = 64;
+
 /// Elements of `edges` and `edge_ages`, a power of two.
 pub const EDGES_MAX: u32 = 1 << 16;
 

@@ -15,6 +15,7 @@ use lb_agent::dataplane::{
 };
 use lb_common::addr::Addr;
 use lb_common::fragment::PARKED_LEN_MAX;
+use lb_common::table::maps::{PRIVATE4, PRIVATE6};
 use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Fragment, FragmentKey, Port, Scopes, TableType};
 use lb_common::verdict::Action;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -95,7 +96,7 @@ impl KernelMachine {
 
     /// Changes the budgets of half-open flows: their tokens, when they were refilled, and the flows noted so far.
     fn change_embryos(&mut self, change: impl Fn(&mut [u64; 3])) {
-        for name in ["embryos4", "embryos6"] {
+        for name in [PRIVATE4.embryos, PRIVATE6.embryos] {
             let map = self.dataplane.ebpf().map_mut(name).expect("a map of the object");
             let mut budgets: PerCpuArray<_, [u64; 3]> = PerCpuArray::try_from(map).expect("an array by CPU");
             let mut values: Vec<_> = budgets.get(&0, 0).expect("reading a budget").iter().copied().collect();
