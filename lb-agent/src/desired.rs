@@ -302,5 +302,3 @@ fn has_cluster_ip(service: &Service, warnings: &mut Vec<Warning>) -> bool {
 
 #[cfg(test)]
 pub mod tests;
-#[cfg(test)]
-mod upstream;

@@ -36,7 +36,7 @@ fn tests_text() -> String {
                 text.push_str(content().split("\n-- ").next().unwrap_or_default());
             } else if name.ends_with(".rs") && path != tests.join("src/ids.rs") {
                 let content = content();
-                let is_test = path.starts_with(tests) || name.ends_with("tests.rs") || name.contains("/upstream");
+                let is_test = path.starts_with(tests) || name.ends_with("tests.rs") || name.contains("/tests/");
                 let start = if is_test { Some(0) } else { content.find("#[cfg(test)]\nmod tests {") };
                 text.push_str(start.map_or("", |start| &content[start..]));
             }

@@ -40,6 +40,7 @@ const LEVELS: &[(&str, Level)] = &[
     ("properties", Level::Property),
     ("corpus", Level::Property),
     ("script", Level::Script),
+    ("upstream", Level::Unit),
     ("path", Level::PacketHost),
     ("progrun", Level::PacketKernel),
     ("kernel", Level::PacketKernel),

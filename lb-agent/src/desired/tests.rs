@@ -1,5 +1,7 @@
 //! What is too large to be written as a script case. The rules themselves are specified in `tests/script`.
 
+mod categorize;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

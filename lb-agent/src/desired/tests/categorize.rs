@@ -1,13 +1,15 @@
-//! `TestCategorizeEndpoints`: which endpoints are in the set of the cluster and in the set of the node.
+//! kube-proxy's `TestCategorizeEndpoints` (docs/contract.md#upstreams-own-tests): which endpoints are in the set of the cluster and in the set of the node.
 //!
 //! Left out: "PreferSameNode falls back to same-zone when feature gate disabled", as there is no such gate here.
 
+use lb_common::table::Backend;
+
 use super::super::claim::claims;
 use super::super::endpoint::ByPort;
-use super::super::tests::policy;
 use super::super::usable::{Uses, usable};
 use super::*;
 use crate::model::{ServicePort, TrafficPolicy};
+use crate::source::written::world;
 
 /// Which policy is Local, and whether the Service can be reached from outside.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +141,15 @@ fn endpoint(text: &str) -> String {
     format!("{{addresses: [10.1.0.{number}], nodeName: {node}, conditions: {{{conditions}}}, hints: {{{hints}}}}}")
 }
 
+/// The slice of Service `a`, with these endpoints.
+fn slice(endpoints: &[String]) -> String {
+    format!(
+        "---\nkind: EndpointSlice\nmetadata: {{name: a-1, labels: {{kubernetes.io/service-name: a}}}}\naddressType: IPv4\n\
+         ports: [{{name: '', port: 80}}]\nendpoints: [{}]\n",
+        endpoints.join(", ")
+    )
+}
+
 /// A Service with these policies and its port.
 fn service(policies: Policies) -> (Service, ServicePort) {
     use TrafficPolicy::{Cluster, Local};
@@ -150,7 +161,7 @@ fn service(policies: Policies) -> (Service, ServicePort) {
         Policies::Both => (Local, Local, Some(30_080)),
         Policies::Unreachable => (Cluster, Local, None),
     };
-    let plain = super::super::tests::service("a", [1, 2, 3, 4]);
+    let plain = super::service("a", [1, 2, 3, 4]);
     let service = Service { internal_policy, external_policy, ingress: Vec::new(), ..plain };
     let port = ServicePort { node_port, ..service.ports[0].clone() };
     (service, port)
@@ -161,9 +172,8 @@ fn service(policies: Policies) -> (Service, ServicePort) {
 fn test_categorize_endpoints() {
     for case in CASES {
         let endpoints: Vec<String> = case.endpoints.split(';').filter(|text| !text.is_empty()).map(endpoint).collect();
-        let endpoints: Vec<&str> = endpoints.iter().map(String::as_str).collect();
         let node = format!("kind: Node\nmetadata: {{name: node-1, labels: {{{}}}}}\n", case.labels);
-        let world = world(&(node + &slice("a", "{name: '', port: 80}", &endpoints)));
+        let world = world(&(node + &slice(&endpoints)));
         let here = Here::of(&world, "node-1");
         let (service, port) = service(case.policies);
         let slices: Vec<_> = world.slices().values().collect();

@@ -1,24 +1,28 @@
 //! The tables by which kube-proxy's own tests pin its semantics, as cases of ours under their names
-//! (docs/contract.md#upstreams-own-tests).
+//! (docs/contract.md#upstreams-own-tests): YAML in, wanted tables out.
 //!
-//! Where we differ on purpose, the test says so.
+//! Where we differ on purpose, the test says so. `TestCategorizeEndpoints` looks at the sets behind the tables, and is
+//! with them in `lb-agent/src/desired/tests/categorize.rs`.
 
 mod addresses;
-mod categorize;
 mod flows;
 mod masquerade;
 mod service_map;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use Client::{External, Node, Pod};
+use lb_agent::desired::{
+    Access, Choice, Desired, DesiredFrontend, ExternalIps, FamilyDesired, Incumbents, Limits, Policy, PoolIndex,
+    Selection, Services, SourcePrefix, VendorAnnotations, desired,
+};
+use lb_agent::family::TableAddr;
+use lb_agent::model::World;
+use lb_agent::source::address;
+use lb_agent::source::dir::Folder;
 use lb_common::addr::Proto;
 use lb_common::table::{Backend, FrontendKey, Mode};
-
-use super::*;
-use crate::family::TableAddr;
-use crate::source::address;
-use crate::source::written::world;
 
 /// The node that we are: addresses and pods as in upstream's fixtures.
 const NODE: &str = "kind: Node
@@ -42,6 +46,18 @@ enum Client {
     Pod,
     Node,
     External,
+}
+
+/// The objects of a file, read as they always are.
+fn world(yaml: &str) -> World {
+    let folder = tempfile::tempdir().expect("the temporary folder is writable");
+    std::fs::write(folder.path().join("a.yaml"), yaml).expect("the temporary folder is writable");
+    let mut world = World::default();
+    for change in Folder::open(folder.path()).expect("it was made").look(&HashSet::new()) {
+        world.apply(change);
+    }
+    assert!(world.is_readable(), "{:?}", world.warnings().collect::<Vec<_>>());
+    world
 }
 
 /// What all tables say on [`NODE`], with every kind of address served.
