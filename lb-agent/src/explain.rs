@@ -3,7 +3,10 @@
 //! Reads the pins only; works whether or not an agent runs.
 
 mod decision;
+mod frame;
 mod question;
+mod trial;
+mod words;
 
 pub use decision::{Decision, Explanation, Facts, explain};
 pub use question::{Caller, Destination};

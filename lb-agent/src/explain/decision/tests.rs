@@ -1,9 +1,10 @@
 //! Explanations over small tables.
 
 use lb_common::addr::Proto;
-use lb_common::table::{EDGE_UPLINK, FlowState, Heard, Tuple, bpf_spin_lock};
-
-use lb_common::table::Rule;
+use lb_common::table::{
+    Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendKey, FrontendState, Heard, PoolKey, Rule,
+    ScopeFlags, Scopes, SourceRange, SourceRangeKey, Tuple, bpf_spin_lock,
+};
 
 use super::*;
 
@@ -229,4 +230,76 @@ fn refused_interfaces_are_told_where_a_packet_would_be_balanced() {
     let facts = Facts { refused, ..facts(Mode::VIP, VIP) };
     let is_told = |to| ask("10.9.9.9", to, &facts).notes.iter().any(|note| note.contains("ib0"));
     assert_eq!([is_told("192.0.2.10:80/tcp"), is_told("192.0.2.10:443/tcp")], [true, false]);
+}
+
+/// A client that the question leaves open is one of those that are let in.
+#[test]
+fn source_ranges_are_asked() {
+    let scope = Scope::balance(7, 2).with_flags(ScopeFlags::SOURCE_RANGES);
+    let mut facts = facts(Mode::VIP, Scopes { workload: scope, source_ranges: 3, ..VIP });
+    let range = SourceRangeKey::of_prefix(3, [10, 9, 0, 0], 16);
+    facts.tables.v4.source_ranges.insert(range, SourceRange { flags: 0 });
+    for (from, decision) in [("10.9.9.9", Decision::Balance), ("10.8.9.9", Decision::Drop), ("pod", Decision::Balance)]
+    {
+        let explanation = ask(from, "192.0.2.10:80/tcp", &facts);
+        assert_eq!(explanation.decision, decision, "{from}");
+        assert_eq!(explanation.notes, ["only clients of these ranges are let in: 10.9.0.0/16"], "{from}");
+        assert_eq!(explanation.sentence.contains("loadBalancerSourceRanges"), decision == Decision::Drop, "{from}");
+    }
+}
+
+/// A packet that draws an empty slot is dropped, whatever the scope says.
+#[test]
+fn a_pool_that_is_being_replaced_is_said() {
+    let mut facts = facts(Mode::VIP, VIP);
+    facts.tables.v4.pools.remove(&PoolKey { pool: 7, slot: 0 });
+    let partly = ask("10.9.9.9", "192.0.2.10:80/tcp", &facts);
+    assert_eq!((partly.decision, partly.backends.len()), (Decision::Balance, 1));
+    assert!(partly.notes[0].contains("empty slot"), "{:?}", partly.notes);
+    facts.tables.v4.pools.clear();
+    let empty = ask("10.9.9.9", "192.0.2.10:80/tcp", &facts);
+    assert_eq!((empty.decision, empty.backends.len()), (Decision::Drop, 0));
+    assert!(empty.sentence.contains("being replaced"), "{}", empty.sentence);
+}
+
+/// SCTP keeps its ports, and so is not DNATed to the target port.
+#[test]
+fn backends_are_where_the_packet_goes() {
+    let mut facts = facts(Mode::VIP, VIP);
+    let sctp = FrontendKey { proto: Proto::SCTP, ..key(80) };
+    facts.tables.v4.frontends.insert(sctp, frontend(1, Mode::VIP, Rule::IpMode));
+    let explanation = ask("pod", "192.0.2.10:80/sctp", &facts);
+    assert_eq!(explanation.backends, ["10.0.0.1:80".parse().expect("one"), "10.0.0.2:80".parse().expect("two")]);
+}
+
+#[test]
+fn replies_get_their_source_back() {
+    let facts = facts(Mode::VIP, Scopes { external: Scope::balance(7, 2), ..VIP });
+    let dialled = "192.0.2.10:80".parse().expect("the frontend");
+    for (from, place) in [("10.9.9.9", "the pod's interface"), ("10.0.0.1", "the pod's"), ("external", "the uplink")] {
+        let explanation = ask(from, "192.0.2.10:80/tcp", &facts);
+        assert_eq!(explanation.reply, Some(dialled), "{from}");
+        assert!(explanation.sentence.contains(&format!("192.0.2.10:80 back at {place}")), "{}", explanation.sentence);
+    }
+    // Only a pod on this node can reach itself.
+    assert!(ask("external:10.0.0.2", "192.0.2.10:80/tcp", &facts).notes.is_empty());
+    assert_eq!(ask("pod", "192.0.2.10:443/tcp", &facts).reply, None);
+}
+
+/// Datagrams of a known flow are asked what the frontend says today.
+#[test]
+fn flows_that_are_not_kept_are_not_mentioned() {
+    let to_udp = FrontendKey { proto: Proto::UDP, ..key(80) };
+    let tuple = Tuple { src: [10, 9, 9, 9], dst: ADDR, sport: 40_000, dport: 80 };
+    let to = Tuple { dst: [10, 0, 0, 2], dport: 8080, ..tuple };
+    let (state, heard) = (FlowState::Established, Heard::Nothing);
+    let flow = Flow { to, frontend: 1, pool: 7, state, heard, seq_high: 0, last_seen_jiffies: 1 };
+    for (workload, is_kept) in [(Scope::balance(7, 2), true), (Scope::PASS, true), (Scope::REJECT, false)] {
+        let mut facts = facts(Mode::VIP, Scopes { workload, ..VIP });
+        facts.tables.v4.frontends.insert(to_udp, frontend(1, Mode::VIP, Rule::IpMode));
+        facts.flows4.push((FlowKey::new(5, Direction::Request, Proto::UDP, tuple), flow));
+        let explanation = ask("10.9.9.9", "192.0.2.10:80/udp", &facts);
+        let notes = &explanation.notes;
+        assert_eq!(notes.iter().any(|note| note.contains("10.0.0.2:8080")), is_kept, "{workload:?}: {notes:?}");
+    }
 }

@@ -1,0 +1,238 @@
+//! Asks the packet path: packets run through it over the rows of the tables, as they run in the kernel.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::addr::Proto;
+use lb_common::flow::Timeouts;
+use lb_common::forward::{Client, Edge};
+use lb_common::host::{Chance, Host, InMemory, Settings, TICKS_PER_SEC, Trace};
+use lb_common::parse::Parsed;
+use lb_common::table::{
+    Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, FlowKey, PoolKey, Scope, ScopeFlags, Tuple,
+};
+use lb_common::verdict::Action;
+
+use super::decision::Decision;
+use super::frame::{ACK, INTERFACE_MAC, SYN, SYN_ACK, frame};
+use super::{Caller, Destination};
+use crate::dataplane::Tables;
+use crate::dataplane::pins::FlowRows;
+use crate::family::TableAddr;
+
+/// The edge of a pod or of the node's sockets: any that is no uplink.
+const EDGE: u32 = 1;
+/// The client's port of a new connection.
+const CLIENT_PORT: u16 = 40_000;
+/// A client whose address the question leaves open: the dummy addresses of RFC 7600 and RFC 6666, which nothing has.
+const UNKNOWN_CLIENTS: [IpAddr; 2] = [
+    IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 0, 8)),
+    IpAddr::V6(std::net::Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 8)),
+];
+
+/// What becomes of a packet.
+#[derive(Clone, Debug)]
+pub struct Outcome<A> {
+    pub decision: Decision,
+    /// Why it is dropped.
+    pub reason: Option<Counter>,
+    /// The rows that decided.
+    pub trace: Trace,
+    /// The addresses and ports that it gets.
+    pub to: Tuple<A>,
+    action: Action,
+}
+
+/// Where new connections of a client may go.
+#[derive(Debug)]
+pub struct Choices<A> {
+    /// The first packet of the first connection that gets a backend.
+    pub opened: Option<Outcome<A>>,
+    /// Where the answer to that packet seems to come from when the client gets it; none: from the backend.
+    pub reply: Option<SocketAddr>,
+    pub backends: BTreeSet<SocketAddr>,
+    /// The client is one of them, and hears from the frontend.
+    pub has_hairpin: bool,
+    /// Slots of the pool are empty.
+    pub has_gap: bool,
+}
+
+impl<A> Default for Choices<A> {
+    fn default() -> Self {
+        let backends = BTreeSet::new();
+        Self { opened: None, reply: None, backends, has_hairpin: false, has_gap: false }
+    }
+}
+
+/// The rows, and where the packets come from.
+pub struct Trial<A> {
+    host: Host,
+    edge: Edge,
+    proto: Proto,
+    to: (A, u16),
+}
+
+impl<A: TableAddr> Trial<A> {
+    pub fn new(from: &Caller, to: &Destination, addr: A, tables: &Tables) -> Self {
+        let edge = match from {
+            Caller::Pod(_) => Edge { id: EDGE, client: Client::Workload },
+            Caller::Host => Edge { id: EDGE, client: Client::Host },
+            Caller::External(_) => Edge { id: EDGE_UPLINK, client: Client::External },
+        };
+        Self { host: Host::new(tables.clone(), settings()), edge, proto: to.proto, to: (addr, to.port) }
+    }
+
+    /// The first packet of a connection. A client that the question leaves open is one that the source ranges let in, if
+    /// they let any in. The client is returned as well.
+    pub fn open(&self, client: Option<A>) -> (A, Outcome<A>) {
+        let unknown = || UNKNOWN_CLIENTS.into_iter().find_map(A::from_ip).unwrap_or_else(A::new_zeroed);
+        let first = client.unwrap_or_else(unknown);
+        let outcome = self.open_from(first, CLIENT_PORT, None);
+        if client.is_some() || outcome.reason != Some(Counter::DropSourceRange) {
+            return (first, outcome);
+        }
+        let mut ranges = A::tables(&self.host.tables).source_ranges_of(outcome.trace.source_ranges);
+        let Some((range, _)) = ranges.next() else { return (first, outcome) };
+        (range.addr, self.open_from(range.addr, CLIENT_PORT, None))
+    }
+
+    /// A connection that no flow is known of, from a port. Session affinity remembers this frontend's backend of the client.
+    fn open_from(&self, client: A, sport: u16, remembered: Option<(u32, &Backend<A>)>) -> Outcome<A> {
+        self.host.forget::<A>();
+        if let Some((frontend, backend)) = remembered {
+            let service_port = self.host.tables.scopes.get(&frontend).map_or(0, |scopes| scopes.service_port);
+            let last_seen_secs = (self.host.now_jiffies() / TICKS_PER_SEC) as u32;
+            let affinity = Affinity { addr: backend.addr, port: backend.port, pad: 0, last_seen_secs };
+            self.host.put_affinity(AffinityKey { service_port, client }, affinity);
+        }
+        let tuple = Tuple { src: client, dst: self.to.0, sport, dport: self.to.1 };
+        self.run(SYN, tuple, self.edge, Direction::Request)
+    }
+
+    fn run(&self, tcp: u8, tuple: Tuple<A>, edge: Edge, direction: Direction) -> Outcome<A> {
+        let mut packet = InMemory::new(&frame(self.proto, tcp, &tuple), INTERFACE_MAC);
+        let action = self.host.run(&mut packet, edge, direction);
+        let trace = self.host.trace();
+        let mut after = tuple;
+        let has_ports = matches!(A::parse(&packet, &mut after), Parsed::Transport(_));
+        let has_counted = |counter| trace.counted.contains(&counter);
+        let decision = match action {
+            Action::Drop => Decision::Drop,
+            _ if has_counted(Counter::Rejected) => Decision::Reject,
+            _ if has_counted(Counter::RequestTranslated) => Decision::Balance,
+            _ if trace.frontend.is_some() => Decision::Pass,
+            _ => Decision::NotOurs,
+        };
+        let reason = if decision == Decision::Drop { trace.counted.last().copied() } else { None };
+        Outcome { decision, reason, to: if has_ports { after } else { tuple }, trace, action }
+    }
+
+    /// Where the answer to a packet that was just run seems to come from.
+    fn reply(&self, opened: &Outcome<A>) -> Option<SocketAddr> {
+        let mut tuple = opened.to;
+        tuple.set_reversed(&opened.to);
+        // A pod's answer to itself comes in where its request did.
+        let direction = if opened.action == Action::SendBack { Direction::Request } else { Direction::Reply };
+        let reply = self.run(SYN_ACK, tuple, self.edge, direction);
+        let is_translated = reply.trace.counted.contains(&Counter::ReplyTranslated);
+        is_translated.then(|| SocketAddr::new(reply.to.src.into(), reply.to.sport))
+    }
+
+    /// The backends in the pool of a scope, by its rows. With Maglev a backend has many slots.
+    pub fn pool(&self, scope: Scope) -> BTreeSet<Backend<A>> {
+        self.slots(scope).flatten().collect()
+    }
+
+    fn slots(&self, scope: Scope) -> impl Iterator<Item = Option<Backend<A>>> {
+        let pools = &A::tables(&self.host.tables).pools;
+        (0..u32::from(scope.count)).map(move |slot| pools.get(&PoolKey { pool: scope.pool, slot }).copied())
+    }
+
+    /// What may become of new connections of a client to the frontend that the first one met.
+    pub fn choices(&self, client: A, first: &Outcome<A>) -> Choices<A> {
+        let mut choices = Choices::default();
+        let (Some(frontend), Some(scope)) = (first.trace.frontend, first.trace.scope) else { return choices };
+        let may_balance = first.decision == Decision::Balance || first.reason == Some(Counter::DropNoBackend);
+        if !may_balance {
+            return choices;
+        }
+        let pool = self.pool(scope);
+        if scope.has(ScopeFlags::AFFINITY) {
+            for backend in &pool {
+                let outcome = self.open_from(client, CLIENT_PORT, Some((frontend, backend)));
+                self.add(&mut choices, client, outcome);
+            }
+        }
+        if scope.has(ScopeFlags::MAGLEV) {
+            // The hash takes in the client's port.
+            let has_gap = self.slots(scope).any(|slot| slot.is_none());
+            for sport in 1..=u16::MAX {
+                if choices.backends.len() == pool.len() && choices.has_gap == has_gap {
+                    break;
+                }
+                self.add(&mut choices, client, self.open_from(client, sport, None));
+            }
+        } else {
+            for slot in 0..scope.count {
+                self.host.set_chance(Chance::Always(number_of_slot(slot, scope.count)));
+                self.add(&mut choices, client, self.open_from(client, CLIENT_PORT, None));
+            }
+        }
+        choices
+    }
+
+    fn add(&self, choices: &mut Choices<A>, client: A, outcome: Outcome<A>) {
+        choices.has_gap |= outcome.reason == Some(Counter::DropNoBackend);
+        if outcome.decision != Decision::Balance {
+            return;
+        }
+        choices.backends.insert(SocketAddr::new(outcome.to.dst.into(), outcome.to.dport));
+        choices.has_hairpin |= outcome.to.src != client;
+        if choices.opened.is_none() {
+            choices.reply = self.reply(&outcome);
+            choices.opened = Some(outcome);
+        }
+    }
+
+    /// Where the known flows of a client to this destination go: those that their next packet finds and keeps. A flow is
+    /// taken to be as young as its last packet.
+    pub fn kept(&self, client: A, flows: &FlowRows<A>) -> Vec<SocketAddr> {
+        self.host.forget::<A>();
+        let names = |tuple: &Tuple<A>| tuple.src == client || tuple.dst == client;
+        for (key, flow) in flows.iter().filter(|(key, flow)| names(&key.tuple) || names(&flow.to)) {
+            self.host.put_flow(*key, *flow);
+        }
+        let is_asked = |key: &FlowKey<A>| {
+            let tuple = &key.tuple;
+            key.direction == Direction::Request
+                && tuple.src == client
+                && ((tuple.dst, tuple.dport), key.proto) == (self.to, self.proto)
+        };
+        let kept = flows.iter().filter(|(key, _)| is_asked(key)).filter_map(|(key, flow)| {
+            self.host.set_now_jiffies(flow.last_seen_jiffies);
+            let client = if key.edge == EDGE_UPLINK { Client::External } else { Client::Workload };
+            let next = self.run(ACK, key.tuple, Edge { id: key.edge, client }, Direction::Request);
+            let is_kept = next.decision == Decision::Balance && !next.trace.counted.contains(&Counter::FlowCreated);
+            is_kept.then(|| SocketAddr::new(next.to.dst.into(), next.to.dport))
+        });
+        kept.collect()
+    }
+}
+
+/// The least number that draws a slot of a pool.
+fn number_of_slot(slot: u16, count: u16) -> u32 {
+    (u64::from(slot) << 32).div_ceil(u64::from(count)) as u32
+}
+
+/// Nothing of it decides about the first packet of a connection, nor about the next one of a flow that is young.
+fn settings() -> Settings {
+    let hour_jiffies = 3_600 * TICKS_PER_SEC;
+    let timeouts = Timeouts {
+        tcp_syn_jiffies: hour_jiffies,
+        tcp_established_jiffies: hour_jiffies,
+        tcp_closing_jiffies: hour_jiffies,
+        udp_jiffies: hour_jiffies,
+        second_jiffies: TICKS_PER_SEC,
+    };
+    Settings { timeouts, embryos_max: 1 << 10, flow_entries: None, parked_max: 1, address_words: 1, repairs: None }
+}

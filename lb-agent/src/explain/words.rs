@@ -1,0 +1,149 @@
+//! The words of an answer: what the packet path decided, and which field of the Service is behind it.
+
+use std::fmt;
+
+use lb_common::table::{Counter, Frontend, FrontendState, Mode, Origin, Scope, ScopeFlags};
+
+use super::Caller;
+use super::decision::{Decision, Explanation, FrontendFacts};
+use super::trial::Choices;
+use crate::printable::printable;
+use crate::render::algorithm;
+
+pub const WITHOUT_FRONTEND: &str =
+    "no frontend has this address, port and protocol: the packet is left alone and goes where routing leads";
+
+/// What happens to a packet that meets a frontend, in one sentence.
+pub fn sentence<A>(
+    from: &Caller,
+    frontend: &Frontend,
+    scope: Scope,
+    (decision, reason): (Decision, Option<Counter>),
+    choices: &Choices<A>,
+) -> String {
+    match decision {
+        Decision::Balance => {
+            let is_balancers = frontend.origin == Origin::LoadBalancer;
+            let unseen = if is_balancers { "; the balancer never sees it" } else { "" };
+            let place = match from {
+                Caller::Pod(_) => "the pod's interface",
+                Caller::Host => "that hook",
+                Caller::External(_) => "the uplink",
+            };
+            let reply = match choices.reply {
+                Some(source) => format!("; replies get the source {source} back at {place}"),
+                None => "; replies are not translated back".into(),
+            };
+            format!("the packet is DNATed to {} here{unseen}{reply}", choice(scope, choices.backends.len()))
+        }
+        Decision::Reject => "there is no endpoint anywhere: the packet is answered with ICMP port unreachable".into(),
+        Decision::Drop => dropped(frontend, reason),
+        Decision::Pass | Decision::NotOurs => passed(from, frontend).into(),
+    }
+}
+
+/// How a backend is chosen where nothing is remembered of the client, and what is remembered.
+fn choice(scope: Scope, backends: usize) -> String {
+    if backends == 1 {
+        return "its only backend".into();
+    }
+    let chosen = match algorithm(scope) {
+        "random" => "chosen at random".into(),
+        algorithm => format!("chosen by {algorithm}: the same one on every node"),
+    };
+    let last = if scope.has(ScopeFlags::AFFINITY) { "the client's last one, else " } else { "" };
+    format!("one of {backends} backends ({last}{chosen})")
+}
+
+fn dropped(frontend: &Frontend, reason: Option<Counter>) -> String {
+    match reason {
+        Some(Counter::DropSourceRange) => {
+            "the client is in none of the Service's loadBalancerSourceRanges: the packet is dropped silently".into()
+        }
+        Some(Counter::DropNoLocalEndpoint) => {
+            let policy = match frontend.origin {
+                Origin::ClusterIP => "internalTrafficPolicy",
+                Origin::LoadBalancer | Origin::ExternalIP | Origin::NodePort => "externalTrafficPolicy",
+            };
+            format!("{policy} is Local and no endpoint is on this node: the packet is dropped silently")
+        }
+        Some(Counter::DropNoBackend) => {
+            "the pool is being replaced: the packet is dropped and counted, ask again".into()
+        }
+        Some(reason) => format!("the packet is dropped and counted as {}: {}", reason.name(), reason.meaning()),
+        None => "the packet is dropped".into(),
+    }
+}
+
+const fn passed(from: &Caller, frontend: &Frontend) -> &'static str {
+    let is_external = matches!(from, Caller::External(_));
+    match (frontend.state, frontend.mode) {
+        (FrontendState::Draining, _) => {
+            "its Service is gone: known connections go on, a new one is left alone and goes where routing leads"
+        }
+        (FrontendState::Active, Mode::Proxy) => {
+            "the packet is left alone: it leaves the node for the external balancer, destination untouched"
+        }
+        (FrontendState::Active, Mode::Split) if !is_external => {
+            "mode Split: what starts on this node is left to the external balancer, destination untouched"
+        }
+        (FrontendState::Active, Mode::Router) => {
+            "mode Router and nothing here can answer: the packet is left alone and follows its route"
+        }
+        (FrontendState::Active, Mode::VIP | Mode::Split) if is_external => {
+            "no endpoint is on this node, and forwarding to other nodes is not available in this version: the packet is \
+             left to the stack (and kube-proxy, where it runs)"
+        }
+        (FrontendState::Active, Mode::VIP | Mode::Split) => {
+            "the Service asks for what this version does not enforce (`lb-agent show warnings`): the packet is left to the \
+             stack (and kube-proxy, where it runs)"
+        }
+    }
+}
+
+/// The field of the Service.
+pub const fn origin_text(origin: Origin) -> &'static str {
+    match origin {
+        Origin::LoadBalancer => "status.loadBalancer.ingress[].ip",
+        Origin::ExternalIP => "spec.externalIPs[]",
+        Origin::ClusterIP => "spec.clusterIPs[]",
+        Origin::NodePort => "spec.ports[].nodePort",
+    }
+}
+
+impl FrontendFacts {
+    /// The key, where the rule is not the key itself.
+    fn key_in_brackets(&self) -> String {
+        let key = self.deciding_key.as_deref().filter(|key| *key != self.decided_by);
+        key.map(|key| format!(" ({key})")).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "from      {}", self.from)?;
+        writeln!(f, "to        {}", self.to)?;
+        if let Some(frontend) = &self.frontend {
+            if let Some(service) = &frontend.service {
+                writeln!(f, "service   {}", printable(service))?;
+            }
+            writeln!(f, "frontend  {} ({}), {}", frontend.id, frontend.origin, frontend.state)?;
+            match frontend.mode.as_str() {
+                "-" => writeln!(f, "mode      none (not a balancer's address), decided by {}", frontend.decided_by)?,
+                mode => {
+                    let key = printable(&frontend.key_in_brackets()).into_owned();
+                    writeln!(f, "mode      {mode}, decided by {}{key}", frontend.decided_by)?;
+                }
+            }
+            writeln!(f, "scope     {}", frontend.scope)?;
+        }
+        for backend in &self.backends {
+            writeln!(f, "backend   {backend}")?;
+        }
+        writeln!(f, "result    {}", self.sentence)?;
+        for note in &self.notes {
+            writeln!(f, "note      {}", printable(note))?;
+        }
+        Ok(())
+    }
+}
