@@ -38,6 +38,7 @@ const LEVELS: &[(&str, Level)] = &[
     ("deploy", Level::Unit),
     ("model", Level::Property),
     ("properties", Level::Property),
+    ("explain", Level::Property),
     ("corpus", Level::Property),
     ("script", Level::Script),
     ("upstream", Level::Unit),
