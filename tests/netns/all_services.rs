@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use lb_common::addr::Proto;
 use lb_tests::address::{
     BALANCERS, CLUSTER, FAMILIES, FAR, FAR_LINK, Family, REMOTE_PODS, UPLINK, add_address, flag, host_prefix, vip,
 };
@@ -91,7 +92,7 @@ fn cip_01_xip_01_np_01_pods_and_the_network_reach_every_kind_of_address() {
                     "{to}: clients are seen as themselves"
                 );
             }
-            assert_eq!(scene.dial().udp(to).who(), Some("a"), "UDP to {to}");
+            assert_eq!(scene.probe("client", Proto::UDP, to).who(), Some("a"), "UDP to {to}");
         }
         // IPM-24: beside a Proxy entry, which goes on leaving the node.
         assert_eq!(scene.dial().tcp(vip(family, 10, 80)).who(), Some(BALANCER));
@@ -148,7 +149,7 @@ fn cip_11_np_03_policies_hold_for_their_own_addresses() {
     publish(&scene, 13, &json!({"externalTrafficPolicy": "Local"}), ELSEWHERE);
     publish(&scene, 14, &json!({"internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local"}), NOWHERE);
     for family in FAMILIES {
-        assert_eq!(scene.dial().tcp(cluster(family, 12)), Outcome::Silence);
+        assert_eq!(scene.probe("client", Proto::TCP, cluster(family, 12)), Outcome::Silence);
         for to in addresses(family, 12).into_iter().skip(1).chain(addresses(family, 13)) {
             let outcome = scene.dial().tcp(to);
             let Outcome::Answered(answer) = outcome else { panic!("{to}: {outcome:?}") };
@@ -158,7 +159,7 @@ fn cip_11_np_03_policies_hold_for_their_own_addresses() {
         }
         assert_eq!(dial_from_far(&scene, family).tcp(node_port(family, 13)), Outcome::Silence);
         for to in addresses(family, 14) {
-            assert_eq!(scene.dial().patient().tcp(to), Outcome::Refused, "{to} has no endpoint anywhere");
+            assert_eq!(scene.probe("client", Proto::TCP, to), Outcome::Refused, "{to} has no endpoint anywhere");
         }
         // NP-09.
         assert_eq!(dial_from_far(&scene, family).patient().tcp(node_port(family, 14)), Outcome::Refused);

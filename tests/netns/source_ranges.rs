@@ -1,5 +1,6 @@
 //! `loadBalancerSourceRanges` with real sockets: who is let in, pods included, and what becomes of those who are inside.
 
+use lb_common::addr::Proto;
 use lb_tests::address::{BALANCERS, FAMILIES, FAR, vip};
 use lb_tests::dial::{Dial, Outcome};
 use lb_tests::lab::Setup;
@@ -41,11 +42,10 @@ fn sr_02_pods_are_let_in_by_the_ranges_alone() {
     publish(&scene, &only(&scene, &["client"], &[]));
     for family in FAMILIES {
         let to = vip(family, NUMBER, 80);
-        assert_eq!(scene.dial().tcp(to).who(), Some("a"), "{to}");
-        assert_eq!(scene.dial().udp(to).who(), Some("a"), "{to}");
-        let other = Dial::from(&scene.lab.pod("b").netns);
-        assert_eq!(other.tcp(to), Outcome::Silence, "{to}");
-        assert_eq!(other.udp(to), Outcome::Silence, "{to}");
+        for proto in [Proto::TCP, Proto::UDP] {
+            assert_eq!(scene.probe("client", proto, to).who(), Some("a"), "{to}");
+            assert_eq!(scene.probe("b", proto, to), Outcome::Silence, "{to}");
+        }
     }
     let counters = scene.agent.says(&["show", "counters"]);
     assert!(counters.contains("drop_source_range"), "{counters}");

@@ -3,6 +3,8 @@
 //! Pods `client`, `a` and `b`; the pods answer on [`TARGET`] and [`OTHER_TARGET`], the balancer on its ports, all with
 //! their names. What is written with [`Scene::apply`] is in force when it returns.
 
+mod probe;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
