@@ -15,6 +15,7 @@ pub mod maps;
 pub mod memory;
 pub mod mounts;
 pub mod object;
+mod pinned;
 pub mod pins;
 mod pools;
 pub mod probe;

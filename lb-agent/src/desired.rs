@@ -3,8 +3,10 @@
 //! Recomputed whole each time; ids are added by [`assign`](crate::assign).
 
 mod access;
+mod annotations;
 mod build;
 mod claim;
+mod claims;
 mod contest;
 mod endpoint;
 mod grant;
@@ -17,6 +19,7 @@ mod maglev;
 mod mode;
 mod node_name;
 mod node_port;
+mod of_service;
 mod policy;
 mod prepare;
 mod protected;
@@ -31,7 +34,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub use access::{Access, SourcePrefix};
-use build::{FamilyBuilder, Notes, OfService, ServicePorts, no_room};
+pub use annotations::annotation_keys;
+use build::{FamilyBuilder, ServicePorts, no_room};
 use claim::Claim;
 use contest::Contests;
 use endpoint::Here;
@@ -41,6 +45,7 @@ use lb_common::table::FrontendKey;
 use ledger::Ledger;
 pub use maglev::TableSize;
 pub use node_name::unknown_node;
+use of_service::{Notes, OfService};
 pub use policy::{AnnotationMatch, ExternalIps, Limits, Policy, Services, VendorAnnotations};
 use prepare::{PortRows, demand, prepare};
 use protected::Protected;
@@ -132,7 +137,7 @@ fn with_services<T>(stage: &Stage<'_>, work: impl FnOnce(&[OfService<'_>]) -> T)
             here: &stage.here,
             contests: &stage.contests,
             protected: &stage.protected,
-            selection: selection::of_service(service, stage.policy),
+            selection: selection::of_service(service, stage.policy.selection),
         })
         .collect();
     work(&services)
@@ -232,7 +237,7 @@ fn claimants<'a>(
 ) -> Vec<(&'a Service, Vec<Claim>)> {
     let mut claimants = Vec::with_capacity(world.services().len());
     for service in by_age(world).into_iter().filter(|service| is_ours(service)) {
-        let claims = claim::claims(service, policy, here, protected, warnings);
+        let claims = claims::claims(service, policy, here, protected, warnings);
         if !claims.is_empty() && has_cluster_ip(service, warnings) {
             warnings.extend(hazard::warnings(service, &claims));
             warnings.extend(local::warnings(service, &claims, policy, here, world));

@@ -2,13 +2,15 @@
 //!
 //! Reads the pins only; works whether or not an agent runs.
 
+mod answer;
 mod decision;
 mod frame;
 mod question;
 mod trial;
 mod words;
 
-pub use decision::{Decision, Explanation, Facts, explain};
+pub use answer::{Decision, Explanation};
+pub use decision::{Facts, explain};
 pub use question::{Caller, Destination};
 
 use std::collections::BTreeSet;

@@ -68,7 +68,7 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
         tracing::warn!("{NOT_THERE_YET}");
     }
     let listener = http::bind(config.http)?;
-    let annotations = config.policy.annotation_keys();
+    let annotations = desired::annotation_keys(&config.policy);
     let Started { batches, connections, progress } = start_source(&config.source, annotations).await?;
     let dataplane = BpfDataplane::open(&config.dataplane)?;
     let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));

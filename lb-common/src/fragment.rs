@@ -9,7 +9,7 @@ use core::cell::Cell;
 use crate::addr::{Addr, Family, Proto};
 use crate::flow::quiet_jiffies;
 use crate::forward::{Edge, Env, Tables, Whose, Work, whose};
-use crate::packet::PacketMut;
+use crate::packet::{PARKED_LEN_MAX, PacketMut};
 use crate::parse::{ANY_PROTO, Parse};
 use crate::rewrite::turn_round;
 use crate::table::{Counter, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
@@ -18,9 +18,6 @@ use crate::verdict::{Action, Verdict};
 /// How long fragments wait for their first one, and how long a quiet datagram is remembered. Short, for a busy client uses
 /// an identification again after 65,536 datagrams (RFC 6864), and what was left of the earlier one must be gone then.
 pub const FRAGMENT_SECS: u64 = 2;
-
-/// The longest fragment that is parked, in bytes from its network header on: those of links that are wider pass.
-pub const PARKED_LEN_MAX: usize = 2_048;
 
 /// Fragments of a datagram that are replayed: the longest datagram has 54 over links of 1,280 bytes (RFC 8200 section 5).
 const REPLAYED_MAX: u32 = 64;

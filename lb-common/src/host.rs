@@ -15,12 +15,12 @@ use std::collections::BTreeMap;
 pub use self::in_memory::InMemory;
 pub use self::rows::{FamilyTables, Tables};
 use self::state::FamilyState;
-pub use self::state::HostFamily;
 use crate::addr::Family;
 use crate::flow::Timeouts;
 use crate::forward::{Edge, Env, Work};
 use crate::fragment::Parked;
 use crate::path::{self, Limits};
+use crate::reject::Unreachable;
 use crate::share::UNBOUNDED_PERCENT;
 use crate::table::{Affinity, AffinityKey, Counter, Direction, EdgeState, Flow, FlowKey, Port, Scope};
 use crate::verdict::Action;
@@ -126,7 +126,7 @@ impl Host {
             chance: Cell::new(Chance::Sequence(0)),
             came_by: Cell::new(0),
             frame_mac: Cell::default(),
-            parked: (0..settings.parked_max).map(|_| fragments::nobodys_place()).collect(),
+            parked: (0..settings.parked_max).map(|_| state::nobodys_place()).collect(),
             tickets: Cell::new(0),
             meanwhile: RefCell::default(),
         }
@@ -227,6 +227,31 @@ impl Host {
         state.affinity.borrow_mut().clear();
         state.noted.borrow_mut().clear();
         state.spent.borrow_mut().clear();
+    }
+}
+
+/// A family whose tables a [`Host`] has.
+pub trait HostFamily: Unreachable {
+    fn tables(tables: &Tables) -> &FamilyTables<Self>;
+    /// Only the host reads it.
+    fn state(host: &Host) -> &FamilyState<Self>;
+}
+
+impl HostFamily for [u8; 4] {
+    fn tables(tables: &Tables) -> &FamilyTables<Self> {
+        &tables.v4
+    }
+    fn state(host: &Host) -> &FamilyState<Self> {
+        &host.v4
+    }
+}
+
+impl HostFamily for [u8; 16] {
+    fn tables(tables: &Tables) -> &FamilyTables<Self> {
+        &tables.v6
+    }
+    fn state(host: &Host) -> &FamilyState<Self> {
+        &host.v6
     }
 }
 

@@ -12,6 +12,7 @@ pub mod flow;
 pub mod forward;
 pub mod fragment;
 pub mod garbage;
+pub mod hash;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod icmp;

@@ -10,7 +10,6 @@ use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
 use crate::addr::{Addr, Family};
-use crate::fragment::PARKED_LEN_MAX;
 use crate::table::{Direction, Tuple};
 
 mod sealed {
@@ -41,6 +40,9 @@ pub enum Addressee {
     /// Another MAC.
     Another,
 }
+
+/// The longest fragment that is parked, in bytes from its network header on: those of links that are wider pass.
+pub const PARKED_LEN_MAX: usize = 2_048;
 
 /// The length of an untagged Ethernet header.
 pub const ETHERNET_LEN: usize = size_of::<EthHdr>();

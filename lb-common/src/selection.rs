@@ -5,6 +5,7 @@
 //! hash of a packet depends on a secret of each boot. Integers go in as on a little-endian machine, whatever this one is.
 
 use crate::addr::{Addr, Proto};
+use crate::hash::{finish, mix};
 use crate::table::Tuple;
 
 /// Changing it moves flows of all Maglev frontends while a cluster is upgraded.
@@ -39,22 +40,6 @@ pub fn backend_hash<A: Addr>(addr: &A, port: u16, seed: u32) -> u32 {
 #[inline(always)]
 pub const fn slot(hash: u32, count: u16) -> u32 {
     ((hash as u64 * count as u64) >> 32) as u32
-}
-
-/// Takes in the next word.
-#[inline(always)]
-pub const fn mix(hash: u32, word: u32) -> u32 {
-    let word = word.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
-    (hash ^ word).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
-}
-
-/// Ends with the number of bytes that were taken in.
-#[inline(always)]
-pub const fn finish(hash: u32, len: u32) -> u32 {
-    let hash = hash ^ len;
-    let hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
-    let hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
-    hash ^ (hash >> 16)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod frontend;
 pub mod maps;
 mod pool;
 mod port;
+mod row;
 mod source_range;
 mod stats;
 
@@ -28,6 +29,7 @@ pub use pool::{
     Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, POOL_ELEMENTS_MAX, PoolElement, PoolKey,
 };
 pub use port::Port;
+pub use row::TableType;
 pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{
     COUNTERS_MAX, Counter, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Evictions, FlowTotals, FrontendAge,
@@ -36,40 +38,6 @@ pub use stats::{
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
 pub const LAYOUT_VERSION: u32 = 8;
-
-/// A key or value of a map: plain bytes without padding.
-///
-/// Implemented by [`table_type!`], which proves the absence of padding, and for the index of an array.
-pub trait TableType:
-    Copy + Send + Sync + zerocopy::TryFromBytes + zerocopy::Immutable + zerocopy::KnownLayout + 'static
-{
-    /// Evaluated where the type is written to a map; fails the build when the compiler added padding.
-    const NO_PADDING: ();
-}
-
-/// The index of an array.
-impl TableType for u32 {
-    const NO_PADDING: () = ();
-}
-
-/// Declares map structs: `repr(C)`, comparable, and proved to have no hidden padding.
-macro_rules! table_type {
-    ($( $(#[$meta:meta])* pub struct $name:ident $(<$addr:ident>)? { $( $(#[$fmeta:meta])* pub $field:ident : $ty:ty, )* } )*) => { $(
-        $(#[$meta])*
-        #[repr(C)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[derive(zerocopy::TryFromBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
-        pub struct $name $(<$addr>)? { $( $(#[$fmeta])* pub $field: $ty, )* }
-
-        impl $(<$addr: $crate::addr::Addr>)? $crate::table::TableType for $name $(<$addr>)? {
-            const NO_PADDING: () = assert!(
-                size_of::<Self>() == 0 $( + size_of::<$ty>() )*,
-                "hidden padding in a map type: add an explicit pad field",
-            );
-        }
-    )* };
-}
-use table_type;
 
 #[cfg(test)]
 mod tests {

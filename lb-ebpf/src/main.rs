@@ -23,9 +23,9 @@ use lb_common::table::{COLLECTED_KEYS_MAX, EDGE_UPLINK, FlowKey};
 use lb_common::verdict::Action;
 
 use crate::env::Kernel;
-use crate::maps::FamilyMaps;
+use crate::maps::Maps;
 use crate::skb::Skb;
-use crate::tables::Maps;
+use crate::tables::FamilyTables;
 
 // include/uapi/linux/bpf.h, enum tcx_action_base.
 const TCX_NEXT: i32 = -1;
@@ -146,7 +146,7 @@ fn egress<E: AttachedAt, const LINK_LEN: usize>(skb: Skb<LINK_LEN>) -> i32 {
 }
 
 #[inline(always)]
-fn ingress_of<A: FamilyMaps, E: AttachedAt, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>) -> i32 {
+fn ingress_of<A: FamilyTables, E: AttachedAt, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>) -> i32 {
     let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len(), skb: skb.framed() });
     let Some(work) = tables::work::<A>() else { return TCX_NEXT };
     match path::ingress(&mut skb, edge, &tables, &Kernel, work) {
@@ -156,7 +156,7 @@ fn ingress_of<A: FamilyMaps, E: AttachedAt, const LINK_LEN: usize>(mut skb: Skb<
 }
 
 #[inline(always)]
-fn egress_of<A: FamilyMaps, E: AttachedAt, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>) -> i32 {
+fn egress_of<A: FamilyTables, E: AttachedAt, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>) -> i32 {
     let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len(), skb: skb.framed() });
     let Some(work) = tables::work::<A>() else { return TCX_NEXT };
     let action = path::egress(&mut skb, edge, &tables, &Kernel, work);
@@ -175,7 +175,7 @@ pub fn collect(ctx: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn collect_of<A: FamilyMaps>(skb: &Skb<ETHERNET_LEN>) -> i32 {
+fn collect_of<A: FamilyTables>(skb: &Skb<ETHERNET_LEN>) -> i32 {
     let Some(work) = tables::work::<A>() else { return 0 };
     let Some(due) = skb.header(ETHERNET_LEN) else { return 0 };
     let (due, mut collected) = (Due::from_bytes(due), 0);

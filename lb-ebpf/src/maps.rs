@@ -5,6 +5,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
 use lb_common::fragment::Parked;
+use lb_common::packet::ETHERNET_LEN;
 use lb_common::reject::Unreachable;
 use lb_common::table::maps::Rows;
 use lb_common::table::{
@@ -15,7 +16,14 @@ use lb_common::table::{
 };
 use lb_common::{each_map, family_address};
 
-use crate::tables::Parts;
+use crate::skb::Skb;
+
+/// The maps, and of the packet that is being looked at what is asked or counted beside its headers.
+pub struct Maps {
+    pub packet_len: u32,
+    /// As one with a link header: what is shared between programs does not ask for its length.
+    pub skb: Skb<ETHERNET_LEN>,
+}
 
 /// The rows of a map in the object file: one, if a setting of the agent decides.
 const fn rows_in_object(rows: Rows) -> usize {
@@ -123,8 +131,8 @@ macro_rules! declare {
             ) = new_map!($kind);
         )*
 
-        /// The maps of one family, and its functions for parts of the decision.
-        pub trait FamilyMaps: Unreachable + Parts {
+        /// The maps of one family.
+        pub trait FamilyMaps: Unreachable {
             $(
                 $(#[doc = $holds])+
                 fn $name() -> &'static map_type!(

@@ -15,7 +15,7 @@ use aya_ebpf::helpers::{
     bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use lb_common::addr::{Addr, Family};
-use lb_common::fragment::PARKED_LEN_MAX;
+use lb_common::packet::PARKED_LEN_MAX;
 use lb_common::packet::{Addressee, ETHERNET_LEN, Header, OFFSET_MAX, Packet, PacketMut, Refused, Summed, ZeroSum};
 use lb_common::table::{Direction, FlowKey, Tuple};
 

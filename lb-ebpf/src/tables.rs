@@ -6,7 +6,6 @@ use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::forward::{Client, Env, Event, FlowRef, InsertError, Part, Path, Tables, Whose, Work};
-use lb_common::packet::ETHERNET_LEN;
 use lb_common::sequence::Sequence;
 use lb_common::share::Occupancy;
 use lb_common::table::{
@@ -16,25 +15,18 @@ use lb_common::table::{
 };
 
 use crate::env::{Kernel, embryos_max, looks_back};
-use crate::maps::{self, FamilyMaps, Source};
-use crate::skb::{Skb, copy_words};
+use crate::maps::{self, Maps, Source};
+use crate::skb::copy_words;
 
 const BPF_NOEXIST: u64 = 1;
 const EEXIST: i32 = 17;
 
 /// The records of this program run.
 #[inline(always)]
-pub fn work<A: FamilyMaps>() -> Option<&'static mut Work<A>> {
+pub fn work<A: FamilyTables>() -> Option<&'static mut Work<A>> {
     // SAFETY: the element of this CPU. Each program run asks once, and none interrupts another on the same CPU
     // (bottom halves are off at both hooks).
     A::work().get_ptr_mut(0).map(|work| unsafe { &mut *work })
-}
-
-/// The maps, and of the packet that is being looked at what is asked or counted beside its headers.
-pub struct Maps {
-    pub packet_len: u32,
-    /// As one with a link header: what is shared between programs does not ask for its length.
-    pub skb: Skb<ETHERNET_LEN>,
 }
 
 /// An element of a flow table, as a lookup of this program run found it.
@@ -58,7 +50,7 @@ mod fragments;
 mod parts;
 mod ports;
 
-pub use parts::Parts;
+pub use parts::FamilyTables;
 
 impl<A: Copy> FlowRef<A> for FlowElement<A> {
     #[inline(always)]
@@ -120,7 +112,7 @@ impl<A: Copy> FlowRef<A> for FlowElement<A> {
 
 /// Counts an entry of a flow table that came or went.
 #[inline(always)]
-fn count_entry<A: FamilyMaps>(edge: u32, change: i32) {
+fn count_entry<A: FamilyTables>(edge: u32, change: i32) {
     let add = |flows: *mut EdgeFlows| {
         // SAFETY: array elements live as long as the map; an aligned word. Atomic: no CPU may undo what another counts; for
         // the ordering see `note_spent`.
@@ -145,7 +137,7 @@ impl Maps {
     }
 }
 
-impl<A: FamilyMaps> Tables<A> for Maps {
+impl<A: FamilyTables> Tables<A> for Maps {
     type Flow = FlowElement<A>;
 
     #[inline(always)]

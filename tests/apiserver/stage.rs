@@ -7,7 +7,7 @@ use std::time::Duration;
 use lb_agent::controller::{Controller, Outcome, Reclaim};
 use lb_agent::dataplane::fake::{FakeDataplane, assert_no_dangling_pool};
 use lb_agent::dataplane::{Sizes, Tables};
-use lb_agent::desired::{ExternalIps, Limits, Policy, Selection, Services, VendorAnnotations};
+use lb_agent::desired::{ExternalIps, Limits, Policy, Selection, Services, VendorAnnotations, annotation_keys};
 use lb_agent::model::{Change, Kind};
 use lb_agent::render;
 use lb_agent::source::claim::Claim;
@@ -62,7 +62,7 @@ impl Running {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("threads can be started");
         let source = runtime.block_on(KubeSource::open(settings)).expect("the kubeconfig is good");
-        let source = source.keeping(policy().annotation_keys());
+        let source = source.keeping(annotation_keys(&policy()));
         let connections = source.connections();
         let (sender, batches) = mpsc::channel(16);
         runtime.spawn(source.watch(sender));
@@ -219,7 +219,7 @@ pub fn of_objects(objects: &[Value]) -> Tables {
     std::fs::write(folder.path().join("all.yaml"), manifest::yaml(objects)).expect("it is writable");
     let mut dataplane = FakeDataplane::default();
     let mut controller = adopt(&mut dataplane);
-    let mut source = Folder::open(folder.path()).expect("it can be listed").keeping(policy().annotation_keys());
+    let mut source = Folder::open(folder.path()).expect("it can be listed").keeping(annotation_keys(&policy()));
     controller.change(source.look(&std::collections::HashSet::new()));
     let step = controller.step(&mut dataplane, Reclaim::Later);
     assert_eq!(step.outcome, Outcome::InStep, "{step:?}");

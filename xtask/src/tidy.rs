@@ -1,8 +1,10 @@
 //! `cargo xtask tidy`: the rules of this code base that no linter knows, each one shown to be noticed when broken.
 
+mod circles;
 mod cited;
 mod rules;
 mod source;
+mod violation;
 
 use std::fs;
 use std::path::Path;
@@ -12,13 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::workspace;
 use cited::Citable;
 use source::Source;
-
-/// A rule broken at a place.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Violation {
-    pub line: usize,
-    pub what: String,
-}
+use violation::Violation;
 
 /// Checks every Rust source, the names of all files, and what files cite.
 pub fn run() -> Result<()> {
@@ -34,6 +30,14 @@ pub fn run() -> Result<()> {
             broken += 1;
         }
     }
+    let sources =
+        files.iter().zip(&texts).filter(|(path, _)| is_rust(path)).map(|(path, text)| Source::parse(path, text));
+    let sources = sources.collect::<Result<Vec<_>>>()?;
+    for import in circles::circular(&sources) {
+        let circles::Import { from, line, name, to } = import;
+        eprintln!("{from}:{line}: {name} is in {to}, which leads back here: no circles of imports");
+        broken += 1;
+    }
     if broken > 0 {
         bail!("{broken} rules of style are broken");
     }
@@ -43,8 +47,7 @@ pub fn run() -> Result<()> {
 
 fn check(path: &str, text: &str) -> Result<Vec<Violation>> {
     let mut violations = rules::name(path);
-    let is_rust = Path::new(path).extension().is_some_and(|extension| extension == "rs");
-    if is_rust {
+    if is_rust(path) {
         violations.extend(rules::source(&Source::parse(path, text)?));
     } else if path == "lb-common/Cargo.toml" {
         violations.extend(rules::lean_manifest(text));
@@ -52,6 +55,10 @@ fn check(path: &str, text: &str) -> Result<Vec<Violation>> {
         violations.extend(rules::test_programs(text));
     }
     Ok(violations)
+}
+
+fn is_rust(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "rs")
 }
 
 /// What a file says; nothing if it is not text.

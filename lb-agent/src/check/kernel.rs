@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Finding;
+use super::finding::Finding;
 
 /// tcx, the hook that programs are attached to, came with Linux 6.6.
 const RELEASE_MIN: (u32, u32) = (6, 6);
@@ -47,7 +47,7 @@ fn jit(value: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Verdict;
+    use crate::check::finding::Verdict;
 
     #[test]
     fn kernel_by_release() {

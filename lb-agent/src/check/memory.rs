@@ -1,6 +1,6 @@
 //! The memory limit of the container that this runs in.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::dataplane::Sizes;
 use crate::dataplane::memory::Memory;
 
@@ -24,7 +24,7 @@ fn fits(memory: &Memory) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Verdict;
+    use crate::check::finding::Verdict;
 
     #[test]
     fn a_small_limit_is_a_warning() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Finding;
+use super::finding::Finding;
 use crate::dataplane::mounts::points;
 
 pub fn findings(pin_path: &Path) -> Vec<Finding> {
@@ -33,7 +33,7 @@ fn cgroup(mounts: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Verdict;
+    use crate::check::finding::Verdict;
 
     const MOUNTS: &str = "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\nbpf /run/bpf bpf rw 0 0\n";
 

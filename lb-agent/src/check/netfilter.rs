@@ -5,7 +5,7 @@ use std::io;
 
 use netlink_bindings::nftables::Request;
 
-use super::Finding;
+use super::finding::Finding;
 use crate::nftables;
 
 const REMEDY: &str = "lb-agent acts first on VIPs, and its guard keeps kube-proxy off what an annotation or a flag leaves \
@@ -82,7 +82,7 @@ fn chains() -> io::Result<BTreeSet<Chain>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Verdict;
+    use crate::check::finding::Verdict;
 
     fn chain(table: &str, name: &str) -> Chain {
         Chain { table: table.into(), name: name.into() }

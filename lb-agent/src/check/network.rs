@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::Finding;
+use super::finding::Finding;
 use crate::dataplane::links::Class;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::probe::{AttachedProgram, programs};
@@ -195,7 +195,7 @@ fn foreign(link: &LinkFacts, ours: &BTreeSet<u32>) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Verdict;
+    use crate::check::finding::Verdict;
 
     #[test]
     fn routing_is_wanted_where_there_are_addresses() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Finding;
+use super::finding::Finding;
 use crate::dataplane::Error;
 use crate::dataplane::pins::PinPath;
 
@@ -59,7 +59,7 @@ fn pins(path: &Path) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Verdict;
+    use crate::check::finding::Verdict;
 
     #[test]
     fn capabilities_by_bit() {

@@ -12,7 +12,7 @@ use zerocopy::TryFromBytes as _;
 
 use super::Error;
 use super::links::{Attachment, Class};
-use super::maps::open_pin;
+use super::pinned::open_pin;
 use super::sys;
 
 /// The tables with time stamps.

@@ -283,5 +283,17 @@ fn kernel(what: String, source: impl Into<io::Error>) -> Error {
     Error::Kernel { what, source: source.into() }
 }
 
+/// The paths of what lies in a directory; nothing where it is not there.
+pub fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let reading = |source| Error::Kernel { what: format!("reading {}", directory.display()), source };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(reading)?,
+    };
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().map_err(reading)?;
+    paths.sort();
+    Ok(paths)
+}
+
 #[cfg(test)]
 mod tests;

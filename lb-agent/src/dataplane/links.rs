@@ -8,10 +8,10 @@ use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use super::Error;
 use super::folder::{self, Found};
 use super::probe::AttachedProgram;
 use super::sys::{self, Hook, ObjectKind, TcxLink};
-use super::{Error, pins};
 
 /// What an interface leads to; decides which programs it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,7 +169,7 @@ pub struct Pinned {
 /// The attachments that are pinned in a directory, and what else is there.
 pub fn pinned(directory: &Path) -> Result<Pinned, Error> {
     let mut pinned = Pinned::default();
-    for path in pins::entries(directory)? {
+    for path in folder::entries(directory)? {
         let name = path.file_name().and_then(|name| name.to_str());
         let Some(attachment) = name.and_then(Attachment::from_pin_name) else {
             pinned.foreign.push(path);

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicU64;
 use lb_common::table::TableType;
 use lb_common::table::maps::Map;
 
-use super::maps::open_pin;
+use super::pinned::open_pin;
 use super::{Error, sys};
 
 /// Elements of a window: a whole number of pages, of whatever size both are.

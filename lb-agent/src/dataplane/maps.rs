@@ -20,6 +20,7 @@ use zerocopy::FromBytes;
 
 use super::addresses::AddressSet;
 use super::ages::Ages;
+use super::pinned::open_pin;
 use super::pools::PoolArray;
 use super::scopes::ScopeArray;
 use super::shares::{Bound, EdgeCounts, Shares, surplus};
@@ -95,12 +96,6 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
         let key = keys.get(index).map_or_else(|| "(all rows)".into(), |key| format!("{key:?}"));
         Error::Row { op, map: self.name, key, source }
     }
-}
-
-pub fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
-    let path = directory.join(name);
-    sys::obj_get(&path)
-        .map_err(|source| Error::Kernel { what: format!("opening the pinned map {}", path.display()), source })
 }
 
 /// The maps of one family.

@@ -5,14 +5,14 @@ use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use lb_common::table::maps::SHARED;
+use lb_common::table::maps::{PINNED, SHARED};
 use lb_common::table::{Counter, CounterValue, Flow, FlowKey, FrontendStats, LAYOUT_VERSION, Owner};
 
-use super::folder::{self, Folder, Found};
+use super::folder::{self, Folder, Found, entries};
 use super::links::{self, Ahead, Attachment, Pinned};
 use super::maps::{Maps, read_owner};
 use super::sys::{self, ObjectKind};
-use super::{Error, Tables, object};
+use super::{Error, Tables};
 
 /// What lies in a pin directory.
 const MAPS: &str = "maps";
@@ -208,7 +208,7 @@ pub fn dump(maps: &Maps) -> Result<Tables, Error> {
 
 /// Refuses a directory in which something else is in the place of a map of ours.
 fn require_maps(directory: &Path) -> Result<(), Error> {
-    object::map_names().try_for_each(|name| require_map(directory, name))
+    PINNED.iter().try_for_each(|map| require_map(directory, map.name))
 }
 
 fn require_map(directory: &Path, name: &str) -> Result<(), Error> {
@@ -314,19 +314,7 @@ fn is_map_of_ours(path: &Path) -> Result<bool, Error> {
     if folder::look(path)? != Found::Pin {
         return Ok(false);
     }
-    Ok(kernel_name(path)?.is_some_and(|name| object::map_names().any(|ours| ours == name)))
-}
-
-/// The paths of what lies in a directory; nothing where it is not there.
-pub fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let reading = |source| Error::Kernel { what: format!("reading {}", directory.display()), source };
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(reading)?,
-    };
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().map_err(reading)?;
-    paths.sort();
-    Ok(paths)
+    Ok(kernel_name(path)?.is_some_and(|name| PINNED.iter().any(|map| map.name == name)))
 }
 
 /// Removes a directory, where it is empty; one that is not there is as good, and one that is mounted here stays.

@@ -1,17 +1,15 @@
 //! Rows of one family, Service by Service, of what found room.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use lb_common::addr::Proto;
 use lb_common::table::{Backend, FrontendKey, MemberSets};
 
 use super::claim::Claim;
-use super::contest::Contests;
-use super::endpoint::Here;
 use super::ledger::{Shortage, TABLE_SLOTS};
+use super::of_service::OfService;
 use super::prepare::{FrontendRow, PortRows};
-use super::protected::Protected;
 use super::scope::Target;
 use super::selection::Selection;
 use super::table::{
@@ -19,28 +17,7 @@ use super::table::{
 };
 use super::usable::Usable;
 use crate::family::TableAddr;
-use crate::model::{EndpointSlice, ObjectName, Service, ServicePort, Warning, WarningKind};
-
-/// One Service and all that belongs to it.
-pub struct OfService<'a> {
-    pub service: &'a Service,
-    pub name: Arc<ObjectName>,
-    pub claims: &'a [Claim],
-    pub slices: &'a [&'a EndpointSlice],
-    pub here: &'a Here<'a>,
-    /// Who has what several claim.
-    pub contests: &'a Contests<'a>,
-    pub protected: &'a Protected<'a>,
-    pub selection: Selection,
-}
-
-/// What is to be told.
-#[derive(Default)]
-pub struct Notes {
-    pub warnings: Vec<Warning>,
-    pub contests: Vec<(ObjectName, ObjectName)>,
-    pub left_out: BTreeSet<ObjectName>,
-}
+use crate::model::{ObjectName, Service, ServicePort, Warning, WarningKind};
 
 /// Service ports in the order in which they were met.
 #[derive(Default)]

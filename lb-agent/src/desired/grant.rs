@@ -5,10 +5,10 @@
 //! taken in whole, the oldest first, while there is room and their namespace has not taken its share. So what works is not left
 //! out for what an older Service grows by.
 
-use super::build::{Notes, OfService};
 use super::incumbent::Incumbents;
 use super::keep::{is_held, kept};
 use super::ledger::{Book, Ledger, Shortage};
+use super::of_service::{Notes, OfService};
 use super::policy::Limits;
 use super::prepare::{PortRows, demand, prepare};
 use super::room::{Demand, Neighbour};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use lb_common::table::{Backend, FrontendKey, MemberState, Scope, ScopeFlags, Scopes};
 
 use super::access::{Access, SourcePrefix};
-use super::build::OfService;
 use super::incumbent::Incumbents;
+use super::of_service::OfService;
 use super::prepare::PortRows;
 use super::scope::{self, Target, Targets};
 use super::selection::{Algorithm, Selection};

@@ -1,12 +1,9 @@
 //! The settings that decide what the tables say. All validated; no `Option` means "default".
 
-use std::sync::Arc;
-
 use lb_common::table::{Mode, POOL_ELEMENTS_MAX};
 
-use super::selection::{self, Selection};
-use super::{hazard, mode, vendor};
-use crate::model::{AnnotationKeys, Prefix};
+use super::selection::Selection;
+use crate::model::Prefix;
 
 /// What the operator asked for, as far as the tables depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,16 +23,6 @@ pub struct Policy {
     pub cluster_ranges: Vec<Prefix>,
     /// `--lb-algorithm` and `--maglev-table-size`.
     pub selection: Selection,
-}
-
-impl Policy {
-    /// The annotations of Services that anything here depends on.
-    pub fn annotation_keys(&self) -> AnnotationKeys {
-        let ours = [mode::ANNOTATION, selection::ANNOTATION].into_iter().chain(hazard::KEYS);
-        let vendors = vendor::keys().filter(|_| self.vendor_annotations == VendorAnnotations::Honoured);
-        let asked_for = self.proxy_annotations.iter().map(|wanted| Arc::from(wanted.key.as_str()));
-        ours.chain(vendors).map(Arc::from).chain(asked_for).collect()
-    }
 }
 
 /// Which addresses of Services are served.

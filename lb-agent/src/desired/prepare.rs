@@ -8,10 +8,10 @@ use lb_common::addr::{Addr, Proto};
 use lb_common::table::{FrontendKey, Origin};
 
 use super::access::{self, Access};
-use super::build::{Notes, OfService};
 use super::claim::Claim;
 use super::endpoint::ByPort;
 use super::incumbent::Incumbents;
+use super::of_service::{Notes, OfService};
 use super::room::{Demand, PoolDemand};
 use super::scope::{self, Target, Targets};
 use super::selection::{self, Algorithm, Selection};

@@ -6,7 +6,6 @@ use lb_common::addr::Addr;
 use lb_common::table::Backend;
 
 use super::maglev::{self, TableSize};
-use super::policy::Policy;
 use crate::model::{Service, Warning, WarningKind};
 use crate::printable::quoted;
 
@@ -56,10 +55,10 @@ impl Selection {
     }
 }
 
-/// What a Service asks for, else what the command line says.
-pub fn of_service(service: &Service, policy: &Policy) -> Selection {
+/// What a Service asks for, else `by_default`.
+pub fn of_service(service: &Service, by_default: Selection) -> Selection {
     let asked_for = service.annotations.get(ANNOTATION).and_then(|value| parse(value));
-    Selection { algorithm: asked_for.unwrap_or(policy.selection.algorithm), ..policy.selection }
+    Selection { algorithm: asked_for.unwrap_or(by_default.algorithm), ..by_default }
 }
 
 /// An annotation of ours that says nothing.

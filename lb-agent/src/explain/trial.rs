@@ -13,7 +13,7 @@ use lb_common::table::{
 };
 use lb_common::verdict::Action;
 
-use super::decision::Decision;
+use super::answer::Decision;
 use super::frame::{ACK, INTERFACE_MAC, SYN, SYN_ACK, frame};
 use super::{Caller, Destination};
 use crate::dataplane::Tables;

@@ -5,7 +5,7 @@ use std::fmt;
 use lb_common::table::{Counter, Frontend, FrontendState, Mode, Origin, Scope, ScopeFlags};
 
 use super::Caller;
-use super::decision::{Decision, Explanation, FrontendFacts};
+use super::answer::{Decision, Explanation, FrontendFacts};
 use super::trial::Choices;
 use crate::printable::printable;
 use crate::render::algorithm;

@@ -32,7 +32,6 @@ const REVISION: u32 = 2;
 /// Elements in one message: their attribute counts its bytes in 16 bits.
 const ELEMENTS_MAX: usize = 1000;
 /// The set of interfaces.
-const LINKS: &str = "links";
 /// The table that goes with a pin directory.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -81,7 +80,7 @@ impl Table {
                 encoder.push_userdata(&key::host_order());
             }
         };
-        set(batch, LINKS, key::TYPE_IFACE_INDEX, 4);
+        set(batch, key::LINKS, key::TYPE_IFACE_INDEX, 4);
         for family in [Family::V4, Family::V6] {
             for client in Client::ALL {
                 set(batch, client.set(family), key::type_of(family), key::length(family));
@@ -107,7 +106,7 @@ impl Table {
 
     fn elements(&self, batch: &mut Chained<'_>, rows: &GuardRows, verb: Verb) {
         let links: Vec<Vec<u8>> = rows.links.iter().map(|ifindex| ifindex.to_ne_bytes().to_vec()).collect();
-        self.set_elements(batch, LINKS, &links, verb);
+        self.set_elements(batch, key::LINKS, &links, verb);
         self.family_elements(batch, &rows.v4, verb);
         self.family_elements(batch, &rows.v6, verb);
     }
@@ -217,7 +216,7 @@ impl Door for Table {
             Some(Structure::Whole) => {}
         }
         let link = |bytes: &Vec<u8>| Some(u32::from_ne_bytes(bytes.as_slice().try_into().ok()?));
-        let links = self.keys(LINKS)?.iter().filter_map(link).collect();
+        let links = self.keys(key::LINKS)?.iter().filter_map(link).collect();
         Ok(Found::Rows(GuardRows { v4: self.family_rows()?, v6: self.family_rows()?, links }))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Defaults are those of the API server, so that a hand-written file means what it would mean there.
 
+mod converter;
 mod endpoint_slice;
 mod endpoints;
 mod fields;
@@ -13,38 +14,17 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::model::{AnnotationKeys, Kind, Object, ObjectName, ObjectRef, Warning, WarningKind};
+use crate::model::{Kind, Object, ObjectName, ObjectRef, Warning, WarningKind};
 use crate::printable::quoted;
-use crate::source::claim::Claim;
 use crate::source::names;
+pub use converter::Converter;
 pub use endpoint_slice::SERVICE_NAME;
 use fields::Fields;
-use strings::Strings;
-
-/// Converts objects; strings that repeat (nodes, zones, port names) are stored once.
-#[derive(Debug, Default)]
-pub struct Converter {
-    strings: Strings,
-    claim: Claim,
-    annotations: AnnotationKeys,
-}
 
 /// An object and what is wrong with it.
 pub type Converted = (Object, Vec<Warning>);
 
 impl Converter {
-    /// For an agent that claims these Services.
-    pub fn claiming(mut self, claim: Claim) -> Self {
-        self.claim = claim;
-        self
-    }
-
-    /// Keeps these annotations of Services, and no others.
-    pub fn keeping(mut self, annotations: AnnotationKeys) -> Self {
-        self.annotations = annotations;
-        self
-    }
-
     /// Fails only where the object has no good name.
     pub fn service(&mut self, raw: core::Service) -> Result<Converted, Box<Warning>> {
         let name = namespaced(&raw.metadata, Kind::Service)?;

@@ -1,6 +1,6 @@
 //! Session affinity: the backend that a client had last (SA-01 to SA-06).
 
-use super::{Env, Path, Tables};
+use super::run::{Env, Path, Tables};
 use crate::addr::Addr;
 use crate::table::Scope;
 use crate::work::Pin;

@@ -1,6 +1,6 @@
 //! Half-open flows: so few that a flood of them does not push open connections out of the table.
 
-use super::{Env, FlowRef, Path, Tables};
+use super::run::{Env, FlowRef, Path, Tables};
 use crate::addr::Addr;
 use crate::flow;
 use crate::table::Counter;

@@ -3,7 +3,7 @@
 //! A bridge hands frames for its own MAC to the node, whatever the MAC of the port is that they came in by; what two of
 //! its ports say to each other passes the programs as well, and is of interest only where it may have the tuple of a flow.
 
-use super::{Env, Path, Tables, Whose};
+use super::run::{Env, Path, Tables, Whose};
 use crate::addr::Addr;
 use crate::table::DIRECT;
 use crate::work::Work;

@@ -1,8 +1,9 @@
 //! A pod that dials its own frontend from another of its addresses than the backend's. By addresses it cannot be told from
 //! others; but its request comes back to the interface that it came from.
 
+use super::FlowRef as _;
 use super::place::{PLACE_ATTEMPTS, PORT_BASE};
-use super::{Client, Env, FlowRef as _, InsertError, Path, Tables};
+use super::run::{Client, Env, InsertError, Path, Tables};
 use crate::addr::{Addr, Proto};
 use crate::sequence::Sequence;
 use crate::table::{Counter, DIRECT, Direction, EdgeState, FlowState};

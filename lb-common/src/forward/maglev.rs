@@ -1,6 +1,6 @@
 //! Flows that chance does not decide: pinned to the backend of their hash, when they are new and after they were evicted.
 
-use super::{Env, Path, Tables};
+use super::run::{Env, Path, Tables};
 use crate::addr::Addr;
 use crate::flow;
 use crate::parse::TcpFlags;

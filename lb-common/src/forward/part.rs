@@ -1,24 +1,14 @@
-//! Parts of the decision that few packets need, each a function that the verifier walks by itself.
+//! How a [`Part`] is run: of what few packets need, each a function that the verifier walks by itself.
 //!
 //! It walks a usual function once more for every way that leads to it, with all that it knows on that way; a global one
 //! only once, with arguments of which it knows nothing (`do_check_subprogs()` in kernel/bpf/verifier.c). So all that a part
 //! needs stands in [`Work`], and so does what it leaves.
 
-use super::{Client, Edge, Env, Path, Tables, Work};
+use super::run::{Client, Edge, Env, Part, Path, Tables};
 use crate::addr::Addr;
 use crate::parse::Transport;
 use crate::table::EDGE_UPLINK;
-
-/// Which part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// A new flow gets a backend and a tuple.
-    Place,
-    /// The other entry of a flow is made to agree with the one that the packet found.
-    RefreshPartner,
-    /// A packet to an endpoint itself goes the way of a known flow.
-    FollowDirect,
-}
+use crate::work::Work;
 
 impl<'a, A: Addr, T: Tables<A>, E: Env> Path<'a, A, T, E> {
     /// The path of a packet whose flow key is complete, in the function of a part.

@@ -1,6 +1,6 @@
 //! A new flow gets a backend and a tuple that no other flow has: the insert of its reply entry is the reservation.
 
-use super::{Client, Env, Event, FlowRef, InsertError, Part, Path, Tables};
+use super::run::{Client, Env, Event, FlowRef, InsertError, Part, Path, Tables};
 use crate::addr::{Addr, Proto};
 use crate::flow;
 use crate::sequence::Sequence;

@@ -1,6 +1,6 @@
 //! An edge that has its share of the flow table gives up flows of its own for new ones.
 
-use super::{Env, FlowRef, Path, Tables};
+use super::run::{Env, FlowRef, Path, Tables};
 use crate::addr::{Addr, Proto};
 use crate::flow;
 use crate::share::{Occupancy, Room, UNBOUNDED_PERCENT, WALK_SECS, percent_of_edge};

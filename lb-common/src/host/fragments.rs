@@ -4,22 +4,8 @@ use std::cell::{Cell, RefCell};
 
 use super::{FamilyTables, Host, HostFamily};
 use crate::addr::Addr;
-use crate::fragment::{Fragments, Note, PARKED_LEN_MAX, Parked};
-use crate::table::{AddressBit, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
-
-/// A place of the ring in which nothing is parked.
-pub(super) const fn nobodys_place() -> Parked {
-    Parked {
-        ticket: Cell::new(0),
-        previous: Cell::new(0),
-        edge: Cell::new(0),
-        id: Cell::new(0),
-        len: Cell::new(0),
-        direction: Cell::new(Direction::Request),
-        pad: Cell::new([0; 3]),
-        bytes: Cell::new([0; PARKED_LEN_MAX]),
-    }
-}
+use crate::fragment::{Fragments, Note, Parked};
+use crate::table::{AddressBit, Fate, Fragment, FragmentKey, Role, Tuple};
 
 /// A note as the path holds it.
 pub struct HostNote<A: 'static>(&'static RefCell<Fragment<A>>);

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use crate::addr::Addr;
 use crate::checksum;
-use crate::fragment::PARKED_LEN_MAX;
+use crate::packet::PARKED_LEN_MAX;
 use crate::packet::{Addressee, ETHERNET_LEN, Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
 use crate::parse::ETHERTYPE_IPV4;
 use crate::table::{Direction, Tuple};

@@ -3,10 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{FamilyTables, Host, Tables};
 use crate::forward::Work;
-use crate::reject::Unreachable;
-use crate::table::{Affinity, AffinityKey, EmbryoBudget, Flow, FlowKey, Fragment, FragmentKey};
+use crate::fragment::Parked;
+use crate::packet::PARKED_LEN_MAX;
+use crate::table::{Affinity, AffinityKey, Direction, EmbryoBudget, Flow, FlowKey, Fragment, FragmentKey};
 
 /// Entries are leaked: one that the path holds outlives its removal, as in the kernel, and the process is short-lived.
 type FlowTable<A> = RefCell<BTreeMap<FlowKey<A>, &'static RefCell<Flow<A>>>>;
@@ -41,27 +41,16 @@ impl<A> Default for FamilyState<A> {
     }
 }
 
-/// A family whose tables a [`Host`] has.
-pub trait HostFamily: Unreachable {
-    fn tables(tables: &Tables) -> &FamilyTables<Self>;
-    /// Only the host reads it.
-    fn state(host: &Host) -> &FamilyState<Self>;
-}
-
-impl HostFamily for [u8; 4] {
-    fn tables(tables: &Tables) -> &FamilyTables<Self> {
-        &tables.v4
-    }
-    fn state(host: &Host) -> &FamilyState<Self> {
-        &host.v4
-    }
-}
-
-impl HostFamily for [u8; 16] {
-    fn tables(tables: &Tables) -> &FamilyTables<Self> {
-        &tables.v6
-    }
-    fn state(host: &Host) -> &FamilyState<Self> {
-        &host.v6
+/// A place of the ring in which nothing is parked.
+pub(super) const fn nobodys_place() -> Parked {
+    Parked {
+        ticket: Cell::new(0),
+        previous: Cell::new(0),
+        edge: Cell::new(0),
+        id: Cell::new(0),
+        len: Cell::new(0),
+        direction: Cell::new(Direction::Request),
+        pad: Cell::new([0; 3]),
+        bytes: Cell::new([0; PARKED_LEN_MAX]),
     }
 }

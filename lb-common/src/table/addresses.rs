@@ -5,9 +5,9 @@
 //! one of our addresses on a port that is not ours do, and both go on as they came. That is all that can be had by
 //! choosing an address for its bit, so the hash needs no secret.
 
-use super::table_type;
+use super::row::table_type;
 use crate::addr::Addr;
-use crate::selection::finish;
+use crate::hash::finish;
 
 table_type! {
     /// Value of `addresses4` and `addresses6`.

@@ -1,6 +1,6 @@
 //! Session affinity: which backend a client had last.
 
-use super::table_type;
+use super::row::table_type;
 
 table_type! {
     /// Key of `affinity4` and `affinity6`.

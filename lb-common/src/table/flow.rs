@@ -1,7 +1,7 @@
 //! Flows: which packets are translated, and to what. The connection tracking table.
 
-use super::frontend::table_enum;
-use super::table_type;
+use super::row::table_enum;
+use super::row::table_type;
 use crate::addr::Proto;
 use crate::sequence::Sequence;
 

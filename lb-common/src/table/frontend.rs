@@ -3,7 +3,7 @@
 use zerocopy::{Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
 use super::pool::MemberSets;
-use super::table_type;
+use super::row::{table_enum, table_type};
 use crate::addr::Proto;
 
 /// The lock of a map value that is changed in place (`BPF_F_LOCK`); the kernel finds it by this name in BTF.
@@ -166,19 +166,6 @@ impl Scopes {
         owner: 0,
     };
 }
-
-/// An enum that stands in a map value: one byte, printed by name in a dump.
-macro_rules! table_enum {
-    ($( $(#[$meta:meta])* pub enum $name:ident { $( $(#[$vmeta:meta])* $variant:ident = $value:expr, )* } )*) => { $(
-        $(#[$meta])*
-        #[repr(u8)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[derive(zerocopy::TryFromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
-        #[allow(clippy::upper_case_acronyms, reason = "printed by bpftool as the API spells them")]
-        pub enum $name { $( $(#[$vmeta])* $variant = $value, )* }
-    )* };
-}
-pub(super) use table_enum;
 
 table_enum! {
     /// What happens to a new flow.

@@ -1,7 +1,7 @@
 //! Pools: the backends that a scope chooses from, and which backends a Service port has at all.
 
-use super::frontend::table_enum;
-use super::table_type;
+use super::row::table_enum;
+use super::row::table_type;
 
 /// Elements that `pools4` and `pools6` may have at most: what the lower bits of a pool's id can name.
 pub const POOL_ELEMENTS_MAX: u32 = 1 << 22;

@@ -1,6 +1,6 @@
 //! What interfaces are ports of: which frames reach the node's stack that are not for the interface itself.
 
-use super::table_type;
+use super::row::table_type;
 use crate::addr::Family;
 
 table_type! {

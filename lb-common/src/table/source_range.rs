@@ -1,6 +1,6 @@
 //! Source ranges: from where a frontend may be dialled.
 
-use super::table_type;
+use super::row::table_type;
 
 table_type! {
     /// Key of the tries `source_ranges4` and `source_ranges6`. The longest prefix that fits is found; that one fits at all

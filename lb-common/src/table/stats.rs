@@ -1,7 +1,7 @@
 //! Counters, and the small tables that describe the dataplane itself.
 
 use super::flow::EDGE_UPLINK;
-use super::table_type;
+use super::row::table_type;
 use crate::addr::Family;
 
 /// Elements of `counters`, with room for counters to come.

@@ -7,9 +7,10 @@ use core::ptr::{addr_of, addr_of_mut};
 use lb_common::fragment::{Fragments, Note, Parked};
 use lb_common::table::{AddressBit, Fate, Fragment, FragmentKey, Role, Tuple};
 
-use super::{BPF_NOEXIST, Maps};
+use super::BPF_NOEXIST;
+use super::parts::FamilyTables;
 use crate::env::{address_words, parked_max};
-use crate::maps::{self, FamilyMaps};
+use crate::maps::{self, Maps};
 use crate::skb::copy_words;
 
 /// An element of a table of fragments, as a lookup of this program run found it. One that is recycled meanwhile is
@@ -51,7 +52,7 @@ impl<A: Copy> Note<A> for NoteElement<A> {
     }
 }
 
-impl<A: FamilyMaps> Fragments<A> for Maps {
+impl<A: FamilyTables> Fragments<A> for Maps {
     type Note = NoteElement<A>;
 
     #[inline(always)]

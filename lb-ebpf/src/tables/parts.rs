@@ -6,9 +6,8 @@ use aya_ebpf::bindings::__sk_buff;
 use lb_common::forward::{Part, Path, Work};
 use lb_common::packet::ETHERNET_LEN;
 
-use super::Maps;
 use crate::env::Kernel;
-use crate::maps::FamilyMaps;
+use crate::maps::{FamilyMaps, Maps};
 use crate::skb::Skb;
 
 /// The functions of one family.
@@ -17,8 +16,13 @@ pub trait Parts: Sized {
     fn run_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, part: Part) -> bool;
 }
 
+/// All that a family of addresses has.
+pub trait FamilyTables: FamilyMaps + Parts {}
+
+impl<A: FamilyMaps + Parts> FamilyTables for A {}
+
 #[inline(always)]
-fn run<A: FamilyMaps>(skb: *mut __sk_buff, work: *mut Work<A>, part: Part) -> u32 {
+fn run<A: FamilyTables>(skb: *mut __sk_buff, work: *mut Work<A>, part: Part) -> u32 {
     // SAFETY: the caller's records, which it does not use meanwhile; the verifier wants to see that there are some.
     let Some(work) = (unsafe { work.as_mut() }) else { return 0 };
     // The compiler must not know that a part has no use for it: it would pass anything, which the verifier refuses.

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use lb_common::addr::Proto;
-use lb_common::fragment::{FRAGMENT_SECS, PARKED_LEN_MAX};
+use lb_common::fragment::FRAGMENT_SECS;
+use lb_common::packet::PARKED_LEN_MAX;
 use lb_common::table::{AddressBit, Counter, Role, Scope};
 use lb_common::verdict::Action;
 

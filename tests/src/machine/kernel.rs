@@ -14,7 +14,7 @@ use lb_agent::dataplane::{
     Dataplane as _, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, Tables, Timeouts, object, pins,
 };
 use lb_common::addr::Addr;
-use lb_common::fragment::PARKED_LEN_MAX;
+use lb_common::packet::PARKED_LEN_MAX;
 use lb_common::table::maps::{PRIVATE4, PRIVATE6};
 use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Fragment, FragmentKey, Port, Scopes, TableType};
 use lb_common::verdict::Action;

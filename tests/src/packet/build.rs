@@ -7,7 +7,7 @@ use etherparse::{
     Ipv4Options, Ipv6Header, TcpHeader, UdpHeader,
 };
 
-use lb_common::fragment::PARKED_LEN_MAX;
+use lb_common::packet::PARKED_LEN_MAX;
 
 use super::{CLIENT_MAC, End, NODE_MAC, Transport};
 

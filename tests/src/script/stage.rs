@@ -9,6 +9,7 @@ use lb_agent::config::Guarding;
 use lb_agent::controller::{Controller, Outcome, Reclaim};
 use lb_agent::dataplane::Tables;
 use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
+use lb_agent::desired::annotation_keys;
 use lb_agent::guard::fake::FakeTable;
 use lb_agent::guard::{Found, Keeper};
 use lb_agent::render::{self, GuardRow};
@@ -40,7 +41,7 @@ impl Stage {
         let guard = FakeTable::default();
         let controller = adopt(&mut dataplane, &settings, &guard)?;
         dataplane.fail(faults);
-        let folder = Folder::open(temp.path())?.keeping(settings.policy.annotation_keys());
+        let folder = Folder::open(temp.path())?.keeping(annotation_keys(&settings.policy));
         Ok(Self { settings, faults, temp, folder, dataplane, guard, controller, is_stopped: false })
     }
 
@@ -75,7 +76,7 @@ impl Stage {
         self.dataplane.fail(Faults::Never);
         self.controller = adopt(&mut self.dataplane, &self.settings, &self.guard)?;
         self.dataplane.fail(self.faults);
-        self.folder = Folder::open(self.temp.path())?.keeping(self.settings.policy.annotation_keys());
+        self.folder = Folder::open(self.temp.path())?.keeping(annotation_keys(&self.settings.policy));
         self.converge(Reclaim::Later)
     }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use super::Violation;
 use super::rules::at;
+use super::violation::Violation;
 
 /// Where the rules with an ID are.
 pub const CONTRACT: &str = "docs/contract.md";

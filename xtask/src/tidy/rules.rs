@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Violation;
 use super::source::{Build, Named, Source};
+use super::violation::Violation;
 
 /// The most lines that a file may have.
 const LINES_MAX: usize = 600;

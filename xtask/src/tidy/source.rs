@@ -27,6 +27,14 @@ pub struct Named {
     pub build: Build,
 }
 
+/// What a `use` brings into scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Used {
+    pub named: Named,
+    /// Whether others see it as well (`pub use`).
+    pub is_shown: bool,
+}
+
 /// A parsed source.
 pub struct Source<'a> {
     /// Relative to the top of the tree.
@@ -55,13 +63,48 @@ impl<'a> Source<'a> {
         let mut found = Vec::new();
         let mut index = 0;
         while index < self.tokens.len() {
-            if self.tokens[index].text == "use" && !self.has_at(index, &["use", "<"]) {
+            if self.is_use(index) {
                 index = self.use_tree(index + 1, &mut Vec::new(), &mut found);
             } else {
                 index = self.inline_path(index, &mut found);
             }
         }
         found
+    }
+
+    /// Every whole path that a `use` names.
+    pub fn uses(&self) -> Vec<Used> {
+        let mut uses = Vec::new();
+        for index in (0..self.tokens.len()).filter(|index| self.is_use(*index)) {
+            let mut named = Vec::new();
+            self.use_tree(index + 1, &mut Vec::new(), &mut named);
+            let before = index.checked_sub(1).map(|before| self.tokens[before].text.as_str());
+            let is_shown = matches!(before, Some("pub" | ")"));
+            let is_whole = |index: usize, whole: &Named| {
+                named.get(index + 1).is_none_or(|next: &Named| !next.path.starts_with(&whole.path))
+            };
+            let whole = named.iter().enumerate().filter(|(index, whole)| is_whole(*index, whole));
+            uses.extend(whole.map(|(_, whole)| Used { named: whole.clone(), is_shown }));
+        }
+        uses
+    }
+
+    /// Every path of two words or more in the middle of the code.
+    pub fn inline_paths(&self) -> Vec<Named> {
+        let mut found = Vec::new();
+        let mut index = 0;
+        while index < self.tokens.len() {
+            if self.is_use(index) {
+                index = self.use_tree(index + 1, &mut Vec::new(), &mut Vec::new());
+            } else {
+                index = self.inline_path(index, &mut found);
+            }
+        }
+        found
+    }
+
+    fn is_use(&self, index: usize) -> bool {
+        self.tokens[index].text == "use" && !self.has_at(index, &["use", "<"])
     }
 
     /// Reads one branch of a `use` from `index`, below `prefix`; returns where it ends.

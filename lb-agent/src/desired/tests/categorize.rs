@@ -4,7 +4,7 @@
 
 use lb_common::table::Backend;
 
-use super::super::claim::claims;
+use super::super::claims::claims;
 use super::super::endpoint::ByPort;
 use super::super::usable::{Uses, usable};
 use super::*;

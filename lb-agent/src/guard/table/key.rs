@@ -5,6 +5,9 @@ use lb_common::table::FrontendKey;
 use netlink_bindings::nftables::PushSetelemListElemAttrs;
 use netlink_bindings::traits::Pusher;
 
+/// The set of interfaces.
+pub const LINKS: &str = "links";
+
 /// Says to nft that the numbers of a set are in the order of this machine (NFTNL_UDATA_SET_KEYBYTEORDER 0, four bytes,
 /// BYTEORDER_HOST_ENDIAN 1): it prints those of interfaces the wrong way round otherwise.
 pub fn host_order() -> Vec<u8> {

@@ -10,7 +10,7 @@ use netlink_bindings::nftables::{
 use netlink_bindings::traits::Pusher;
 use netlink_bindings::utils::push_header;
 
-use super::{LINKS, key};
+use super::key;
 use crate::guard::FamilyRows;
 
 /// Just before kube-proxy's turn, which is at NF_IP_PRI_NAT_DST (-100) in both hooks and both of its modes.
@@ -113,8 +113,8 @@ pub fn expressions<P: Pusher>(rule: PushRuleAttrs<P>, client: Client, family: Fa
     let list = compare(list, first, CmpOps::Eq, &[nfproto]);
     let list = match client {
         Client::Host => list,
-        Client::Workload => lookup(meta(list, MetaKeys::Iif, first), LINKS, first, 0),
-        Client::External => lookup(meta(list, MetaKeys::Iif, first), LINKS, first, LookupFlags::Invert as u32),
+        Client::Workload => lookup(meta(list, MetaKeys::Iif, first), key::LINKS, first, 0),
+        Client::External => lookup(meta(list, MetaKeys::Iif, first), key::LINKS, first, LookupFlags::Invert as u32),
     };
     let list = payload(list, PayloadBase::NetworkHeader, offset, key::addr_length(family), first);
     let list = meta(list, MetaKeys::L4Proto, after_addr);

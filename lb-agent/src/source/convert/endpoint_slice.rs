@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1 as discovery;
 use lb_common::addr::Family;
 
-use super::Converter;
+use super::converter::Converter;
 use super::fields::Fields;
 use crate::model::{Conditions, Endpoint, EndpointSlice, Hints, ObjectName, SlicePort, Warning, WarningKind};
 use crate::printable::quoted;

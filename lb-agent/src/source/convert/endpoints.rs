@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lb_common::addr::Family;
 
-use super::Converter;
+use super::converter::Converter;
 use super::endpoint_slice::{self, SERVICE_NAME};
 use super::fields::Fields;
 use crate::model::{Endpoints, ObjectName, WarningKind};

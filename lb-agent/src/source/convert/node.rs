@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::Converter;
+use super::converter::Converter;
 use super::fields::Fields;
 use crate::model::Node;
 use crate::source::names;

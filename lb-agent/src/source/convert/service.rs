@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use lb_common::addr::Family;
 
-use super::Converter;
+use super::converter::Converter;
 use super::fields::Fields;
 use crate::model::{
     AnnotationKeys, IngressEntry, IpMode, Kept, LABELS, ObjectName, Service, ServicePort, ServiceType, SourceRange,

@@ -15,11 +15,8 @@ use kube::core::Status;
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::io::StreamReader;
 
-use super::failure::Failure;
+use super::failure::{ANSWER_MAX, Failure};
 
-/// Bytes of a page, and of an event. One object must fit: etcd takes 1.5 MiB of it, which are several times as much in
-/// JSON. What does not fit on a page is asked for in smaller ones.
-pub const ANSWER_MAX: usize = 16 << 20;
 /// Bytes of a refusal that are read.
 const REFUSAL_MAX: usize = 64 << 10;
 

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::answer::ANSWER_MAX;
 use super::connect::{self, with_causes};
 use crate::printable::bounded;
+
+/// Bytes of a page, and of an event. One object must fit: etcd takes 1.5 MiB of it, which are several times as much in
+/// JSON. What does not fit on a page is asked for in smaller ones.
+pub const ANSWER_MAX: usize = 16 << 20;
 
 /// Bytes of a reason that are told: others wrote it.
 const REASON_MAX: usize = 1_024;

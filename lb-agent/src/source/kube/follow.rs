@@ -17,11 +17,12 @@ use super::answer;
 use super::backoff::{Backoff, fraction};
 use super::connect::Connect;
 use super::failure::Failure;
+use super::pace::Pace;
 use super::read::{Event, Told};
+use super::resource::Resource;
 use super::shared::Shared;
 use super::tracker::{Relist, Tracker};
 use super::version::Version;
-use super::{Pace, Resource};
 use crate::model::{Change, Kind};
 use crate::source::connection::Phase;
 

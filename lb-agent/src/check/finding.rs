@@ -1,0 +1,58 @@
+//! What a check found.
+
+use serde::Serialize;
+
+use crate::render::Row;
+
+/// What was looked at, what was found, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub check: &'static str,
+    pub verdict: Verdict,
+    pub found: String,
+    /// Empty where all is well.
+    pub remedy: String,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Ok,
+    /// It works, with a limit that is worth knowing.
+    Warn,
+    /// `lb-agent run` cannot do its work.
+    Fail,
+}
+
+impl Verdict {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "FAIL",
+        }
+    }
+}
+
+impl Finding {
+    pub fn ok(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Ok, found: found.into(), remedy: String::new() }
+    }
+
+    pub fn warn(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Warn, found: found.into(), remedy: remedy.into() }
+    }
+
+    pub fn fail(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Fail, found: found.into(), remedy: remedy.into() }
+    }
+}
+
+impl Row for Finding {
+    const TITLES: &'static [&'static str] = &["CHECK", "VERDICT", "FOUND", "REMEDY"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.check.into(), self.verdict.name().into(), self.found.clone(), self.remedy.clone()]
+    }
+}

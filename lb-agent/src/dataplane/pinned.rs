@@ -1,0 +1,13 @@
+//! Opening a pinned map.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use super::{Error, sys};
+
+/// Opens the map that is pinned in `directory` by that name.
+pub fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
+    let path = directory.join(name);
+    sys::obj_get(&path)
+        .map_err(|source| Error::Kernel { what: format!("opening the pinned map {}", path.display()), source })
+}

@@ -1,0 +1,15 @@
+//! The annotations of Services that decide anything: no others are kept.
+
+use std::sync::Arc;
+
+use super::policy::{Policy, VendorAnnotations};
+use super::{hazard, mode, selection, vendor};
+use crate::model::AnnotationKeys;
+
+/// The keys that are read under this policy.
+pub fn annotation_keys(policy: &Policy) -> AnnotationKeys {
+    let ours = [mode::ANNOTATION, selection::ANNOTATION].into_iter().chain(hazard::KEYS);
+    let vendors = vendor::keys().filter(|_| policy.vendor_annotations == VendorAnnotations::Honoured);
+    let asked_for = policy.proxy_annotations.iter().map(|wanted| Arc::from(wanted.key.as_str()));
+    ours.chain(vendors).map(Arc::from).chain(asked_for).collect()
+}

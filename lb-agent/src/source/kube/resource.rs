@@ -1,0 +1,12 @@
+//! What is asked of the API server.
+
+use crate::model::Kind;
+
+/// A kind as the API serves it.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    pub kind: Kind,
+    pub path: &'static str,
+    pub labels: Option<String>,
+    pub fields: Option<String>,
+}
