@@ -1,7 +1,6 @@
-//! The one door to the kernel's tables, and what goes through it.
+//! The only access to the kernel's tables: policy makes [`Op`]s, and a [`Dataplane`] performs them.
 //!
-//! Policy never touches a map: it makes [`Op`]s, and a [`Dataplane`] performs them. The fake one stands in for the
-//! kernel in tests and can fail on purpose.
+//! [`fake::FakeDataplane`] replaces the kernel in tests and can fail on purpose.
 
 pub mod addresses;
 mod ages;
@@ -35,39 +34,39 @@ use lb_common::table::{
 pub use lb_common::host::{FamilyTables, Tables};
 pub use sys::{Hook, give_back_memory};
 
-/// How the kernel side is set up.
+/// How to set up the kernel side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub pin_path: PathBuf,
     pub sizes: Sizes,
     pub timeouts: Timeouts,
-    /// ICMP answers to rejected packets, a second and edge.
+    /// ICMP answers to rejected packets, per second and edge.
     pub rejects_per_sec: u32,
     pub repair: Repair,
 }
 
-/// Whether flows that a full table evicted are repaired.
+/// Whether segments of flows that a full table evicted get their flow back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
     Off,
     On,
 }
 
-/// Rows that the tables hold at most, per family.
+/// The most rows that the tables hold, per family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     pub frontends_max: u32,
     pub backends_max: u32,
     pub source_ranges_max: u32,
-    /// Clients that are remembered.
+    /// Clients whose backend is remembered.
     pub affinity_max: u32,
     /// Entries; a flow has two.
     pub flows_max: u32,
-    /// What a pod may have of the flow table that others leave, in percent; 100: all.
+    /// A pod's largest share, in percent, of the flow entries that other edges leave free. 100 means no bound.
     pub pod_flows_percent: u32,
-    /// Flows that are half open.
+    /// Half-open flows.
     pub embryos_max: u32,
-    /// Fragments that wait for the first one of their datagram; of both families.
+    /// Fragments parked until the first one of their datagram arrives, for both families together.
     pub parked_max: u32,
 }
 
@@ -102,7 +101,7 @@ impl Default for Sizes {
     }
 }
 
-/// After how much silence a flow is over.
+/// A flow expires if it was quiet for longer than this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     pub tcp_syn_secs: u32,
@@ -112,20 +111,20 @@ pub struct Timeouts {
 }
 
 impl Default for Timeouts {
-    /// SYN and closing as nf_conntrack has them; established a day, as kube-proxy sets it; UDP streams 120 s.
+    /// SYN and closing as in nf_conntrack; established one day, as kube-proxy sets it; UDP streams 120 s.
     fn default() -> Self {
         Self { tcp_syn_secs: 60, tcp_established_secs: 86_400, tcp_closing_secs: 10, udp_secs: 120 }
     }
 }
 
-/// Writes to one table of one family. Rows are independent of each other: any prefix may have been written when an
-/// error comes back, and all of it may be written again.
+/// Writes to one table of one family. Rows are independent of each other. If an error is returned, any part of the rows
+/// may have been written, and all of them may be written again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FamilyOp<A> {
     UpsertPools(Vec<(PoolKey, Backend<A>)>),
     UpsertMembers(Vec<(MemberKey<A>, Member)>),
     UpsertSourceRanges(Vec<(SourceRangeKey<A>, SourceRange)>),
-    /// New keys are inserted; existing ones are changed in place, their `id` must stay the same.
+    /// Inserts new keys and changes existing rows in place. The `id` of an existing row must not change.
     UpsertFrontends(Vec<(FrontendKey<A>, Frontend)>),
     DeleteFrontends(Vec<FrontendKey<A>>),
     DeleteMembers(Vec<MemberKey<A>>),
@@ -138,9 +137,9 @@ pub enum FamilyOp<A> {
 pub enum Op {
     V4(FamilyOp<[u8; 4]>),
     V6(FamilyOp<[u8; 16]>),
-    /// Each scope of each element is switched by one store.
+    /// One store switches one scope of one element.
     StoreScopes(Vec<(u32, Scopes)>),
-    /// Wait until no packet sees what was written before (one RCU grace period).
+    /// Waits one RCU grace period. Afterwards no program run sees the state before the earlier writes.
     Settle,
 }
 
@@ -155,20 +154,20 @@ pub enum Error {
     Kernel { what: String, source: std::io::Error },
     #[error("{0}")]
     Refused(String),
-    /// What is at the place of the pins was not made by us, or can be changed by others.
+    /// An object in the pin folder was not made by us, or others can change the folder.
     #[error("{0}")]
     Untrusted(String),
 }
 
-/// The one door to the tables.
+/// Access to the tables.
 pub trait Dataplane {
-    /// What the tables hold now.
+    /// Reads the configuration tables.
     fn dump(&mut self) -> Result<Tables, Error>;
 
-    /// Performs one step. Deleting a row that is not there is success. On an error any part of the step may have been
-    /// done; performing it again is safe.
+    /// Performs one step. Deleting a missing row succeeds. On an error any part of the step may have been done;
+    /// performing the step again is safe.
     fn perform(&mut self, op: &Op) -> Result<(), Error>;
 
-    /// Ids of frontends that a flow which has not expired still refers to.
+    /// IDs of the frontends that unexpired flows refer to.
     fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error>;
 }

@@ -1,4 +1,4 @@
-//! The maps `addresses4` and `addresses6`, written through a memory mapping: sets of bits, of which each address has one.
+//! The maps `addresses4` and `addresses6`: bit sets with one bit for each address, written through a memory mapping.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -10,17 +10,17 @@ use lb_common::table::{AddressBit, AddressBits, Role};
 use super::mapped::Array;
 use super::{Error, Sizes};
 
-/// Bits for each row that there may be: when all are there, one address in sixteen has the bit of another.
+/// Bits per possible row. In a full table one address in sixteen shares the bit of another.
 const BITS_PER_ROW: u64 = 16;
 
-/// Elements of a table of addresses.
+/// The number of elements of an address map.
 pub const fn address_words(sizes: &Sizes) -> u32 {
     let rows = sizes.frontends_max as u64 + sizes.backends_max as u64;
     let words = (rows * BITS_PER_ROW).div_ceil(u64::BITS as u64).next_power_of_two();
     if words < AddressBit::WORDS_MAX as u64 { words as u32 } else { AddressBit::WORDS_MAX }
 }
 
-/// The bits of one family, mapped while they are written.
+/// The bits of one family. They are mapped only while they are written.
 pub struct AddressSet(Array<AddressBits>);
 
 impl AddressSet {
@@ -28,7 +28,8 @@ impl AddressSet {
         Array::open(directory, map).map(Self)
     }
 
-    /// Notes addresses, before anything can ask for them. Those that have gone stay until [`AddressSet::refresh`].
+    /// Sets the bits of addresses before any row names them. Bits of removed addresses stay until
+    /// [`AddressSet::refresh`].
     pub fn note<A: Addr>(&self, addresses: impl Iterator<Item = (A, Role)>) -> Result<(), Error> {
         let set = self.0.all()?;
         for (addr, role) in addresses {
@@ -40,8 +41,8 @@ impl AddressSet {
         Ok(())
     }
 
-    /// Makes it say these addresses and no others. Each word is changed by one store: an address that stays is there all the
-    /// time.
+    /// Sets the bits of exactly these addresses. Each word is changed by one store, so the bit of an address that stays
+    /// is never cleared.
     pub fn refresh<A: Addr>(&self, addresses: impl Iterator<Item = (A, Role)>) -> Result<(), Error> {
         let set = self.0.all()?;
         let mut wanted = vec![0; self.0.len() as usize];
@@ -72,7 +73,7 @@ mod tests {
             (sizes(1_024, 4_096), 1 << 11),
             (sizes(1 << 10, 3 << 10), 1 << 10),
             (sizes(1 << 10, (3 << 10) + 1), 1 << 11),
-            // As many as the hash can name.
+            // The most words that the hash can name.
             (sizes(1 << 30, 1 << 30), 1 << 26),
         ] {
             assert_eq!(address_words(&sizes), words, "{sizes:?}");

@@ -1,5 +1,5 @@
-//! Since when things are as they are, for whoever repairs evicted flows: a connection older than that may never have had
-//! one. Time stamps are jiffies64, as those of flows, and stay over restarts.
+//! Time stamps that limit the repair of evicted flows: since when an interface is attached and a frontend balances. An
+//! older connection may never have had a flow. Like those of flows, the stamps are in jiffies64 and outlive the agent.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::links::{Attachment, Class};
 use super::pinned::open_pin;
 use super::sys;
 
-/// The tables with time stamps.
+/// The maps with the time stamps.
 pub struct Ages {
     edges: OwnedFd,
     frontends: OwnedFd,
@@ -31,14 +31,13 @@ impl Ages {
         })
     }
 
-    /// An interface has just been attached.
+    /// Stamps an interface that has just been attached.
     pub fn attached(&self, attachment: Attachment, now_jiffies: u64) -> Result<(), Error> {
         sys::update_array(self.edges.as_fd(), index(attachment), &EdgeAge { attached_jiffies: now_jiffies })
             .map_err(writing("edge_ages"))
     }
 
-    /// An interface that was attached before this agent started: its age is what an earlier one wrote, else it counts from
-    /// now.
+    /// Stamps an interface that was attached before this agent started, unless an earlier agent has stamped it.
     pub fn adopted(&self, attachment: Attachment, now_jiffies: u64) -> Result<(), Error> {
         let bytes = sys::lookup_array(self.edges.as_fd(), index(attachment), size_of::<EdgeAge>())
             .map_err(|source| Error::Kernel { what: "reading table edge_ages".into(), source })?;
@@ -46,21 +45,22 @@ impl Ages {
         if age.attached_jiffies == 0 { self.attached(attachment, now_jiffies) } else { Ok(()) }
     }
 
-    /// These frontends have begun to balance.
+    /// Stamps frontends that have begun to balance.
     pub fn balanced(&self, frontends: &[u32], now_jiffies: u64) -> Result<(), Error> {
         let age = FrontendAge { balanced_jiffies: now_jiffies };
         sys::update_array_batch(self.frontends.as_fd(), frontends, age)
             .map_err(|error| writing("frontend_ages")(error.source))
     }
 
-    /// Flows of a family may have been evicted, and may be missed until then.
+    /// Notes that the kernel may have evicted flows of a family, and that such flows may be missing until the given
+    /// time.
     pub fn evicted(&self, family: Family, until_jiffies: u64) -> Result<(), Error> {
         sys::update_array(self.evictions.as_fd(), family as u32, &Evictions { until_jiffies })
             .map_err(writing("evictions"))
     }
 }
 
-/// The element of an interface.
+/// The index of an interface in `edge_ages`.
 const fn index(attachment: Attachment) -> u32 {
     edge_index(match attachment.class {
         Class::Workload => attachment.ifindex,
@@ -72,14 +72,14 @@ fn writing(table: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |source| Error::Kernel { what: format!("writing table {table}"), source }
 }
 
-/// Whether anything balances with `new` that did not with `old`: its clients may have connections that we know nothing of.
+/// Whether a scope balances in `new` that did not in `old`. Its clients may have connections that never had a flow.
 pub fn begins_to_balance(old: &Scopes, new: &Scopes) -> bool {
     let balances =
         |scopes: &Scopes| [scopes.workload, scopes.host, scopes.external].map(|scope| scope.action == Action::Balance);
     balances(old).into_iter().zip(balances(new)).any(|(before, after)| after && !before)
 }
 
-/// Whether so many entries may mean that the kernel evicts some.
+/// Whether the table is so full that the kernel may evict entries.
 pub const fn is_evicting(entries: usize, entries_max: u32, cpus: usize) -> bool {
     entries > 0 && entries as u64 >= usable(entries_max, cpus)
 }
@@ -116,7 +116,7 @@ mod tests {
             (8_000, 8, 6_976),
             (262_144, 64, 229_376),
             (262_144, 512, 196_608),
-            // Every CPU may hold its share of a small table.
+            // Every CPU may keep its share of a small table to itself.
             (8_192, 64, 1),
             (8_192, 512, 1),
         ] {

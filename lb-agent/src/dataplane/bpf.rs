@@ -1,4 +1,4 @@
-//! The dataplane that is the kernel: opened over its pins, filled, then activated.
+//! The real dataplane: opened over the pinned maps, filled, then activated.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,26 +23,27 @@ use super::{Dataplane, Error, Op, Settings, Sizes, Tables, object};
 
 /// The kernel's tables and programs.
 ///
-/// Dropping it leaves everything in place: the pins keep forwarding.
+/// Dropping this value changes nothing in the kernel: the pins keep the programs forwarding.
 pub struct BpfDataplane {
     path: PinPath,
     settings: Settings,
     ebpf: Ebpf,
     maps: Maps,
-    /// Maps of another shape that the attached programs still use, and these look into, until [`BpfDataplane::activate`].
+    /// Maps of another shape, used by the attached programs until [`BpfDataplane::activate`]. Until then the new
+    /// programs look flows up in these maps as well.
     replaced: Option<Maps>,
     /// Whether an earlier agent has written the maps.
     are_adopted: bool,
     links: Links,
     jiffies_per_sec: u32,
-    /// Where the walk for flows that are over stands.
+    /// The position of the walk that deletes expired flows.
     walk: Walk,
     _lock: OwnedFd,
 }
 
 impl BpfDataplane {
-    /// Loads the programs over the pinned maps, or over new ones where there are none or their shape is another.
-    /// What is attached stays as it is until [`BpfDataplane::activate`].
+    /// Loads the programs over the pinned maps. If there are no pinned maps or their shape differs, makes new maps. The
+    /// attached programs keep running until [`BpfDataplane::activate`].
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         let path = PinPath::new(&settings.pin_path);
         path.prepare()?;
@@ -55,7 +56,7 @@ impl BpfDataplane {
         let is_same_layout = owner.is_none_or(|owner| owner.layout_version == LAYOUT_VERSION);
         let is_first = owner.is_none();
         if is_first {
-            // Of a start that was cut short, perhaps with tables of other sizes: nothing is attached to them.
+            // Maps of an interrupted first start, perhaps with other sizes. No program is attached to them.
             tell_left(&pins::remove_maps_but(&path.maps(), &[])?);
         }
         let is_adoptable = is_first || (is_same_layout && object::is_adoptable(&path.maps(), &settings.sizes)?);
@@ -78,11 +79,11 @@ impl BpfDataplane {
     }
 
     /// Gives every attached hook the program of this version, over the maps of this version. Called once, after the
-    /// first full state is in the tables: the maps that were in use go on until then.
+    /// first full state is in the tables. The attached programs use their old maps until then.
     ///
-    /// No flow is missed while maps of another size take over: the first programs that use them also look into those that
-    /// they replace, where programs that are still attached go on making flows. When all of these are gone, the flows are
-    /// copied, and programs that do not look back take their place.
+    /// No flow is missed while maps of another size are replaced. The first new programs also look flows up in the
+    /// replaced maps, where old programs that are still attached keep making flows. When every hook has a new program,
+    /// the flows are copied, and programs without the second lookup are attached.
     pub fn activate(&mut self) -> Result<(), Error> {
         if self.are_adopted {
             self.refresh_indexes()?;
@@ -117,7 +118,8 @@ impl BpfDataplane {
         Ok(())
     }
 
-    /// Gives every attached hook its program: who hears replies comes first, as no flow may be made that he does not know.
+    /// Gives every attached hook its program, egress first: the egress programs must know every flow that the ingress
+    /// programs make.
     fn give_programs(&mut self) -> Result<(), Error> {
         self.load_programs(&self.links.attached())?;
         for hook in [Hook::Egress, Hook::Ingress] {
@@ -130,27 +132,27 @@ impl BpfDataplane {
         Ok(())
     }
 
-    /// Attaches an interface's programs; hooks that have them already keep them.
+    /// Attaches an interface's programs. Hooks that already have a program of ours have it swapped.
     pub fn attach(&mut self, link: &Link) -> Result<(), Error> {
         let attachments = link.attachments();
         self.load_programs(&attachments)?;
         attachments.into_iter().try_for_each(|attachment| self.give_program(attachment))
     }
 
-    /// Loads programs that were not needed until now.
+    /// Loads the programs for these attachments that are not loaded yet.
     fn load_programs(&mut self, attachments: &[Attachment]) -> Result<(), Error> {
         let names: BTreeSet<_> = attachments.iter().map(Attachment::program).collect();
         object::load_programs(&mut self.ebpf, &names.into_iter().collect::<Vec<_>>())
     }
 
-    /// Says what interfaces are ports of, before programs ask.
+    /// Writes which bridges the interfaces are ports of, before their programs look this up.
     pub fn set_ports(&self, ports: &[Port]) -> Result<(), Error> {
         self.maps.set_ports(ports)
     }
 
-    /// Detaches everything from an interface.
+    /// Detaches all programs of ours from an interface.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
-        // Ingress comes first, as nothing may be translated whose reply is not.
+        // Attachments are sorted ingress first: no request may be translated if its reply is not.
         for attachment in self.links.attached() {
             if attachment.ifindex == ifindex {
                 self.links.detach(&attachment)?;
@@ -159,12 +161,12 @@ impl BpfDataplane {
         Ok(())
     }
 
-    /// What is attached, as far as this agent knows.
+    /// The attachments that this agent has made or adopted.
     pub fn attached(&self) -> Vec<Attachment> {
         self.links.attached()
     }
 
-    /// Where programs of others run before ours.
+    /// The hooks where other programs run before ours.
     pub fn ahead(&self) -> Vec<Ahead> {
         self.links.ahead()
     }
@@ -179,14 +181,14 @@ impl BpfDataplane {
         &mut self.ebpf
     }
 
-    /// Makes the indexes say what members and frontends say: what an earlier agent may have left half done, and what has
-    /// gone since.
+    /// Rebuilds the indexes from members and frontends: an earlier agent may have left them incomplete, and they still
+    /// hold removed rows.
     pub fn refresh_indexes(&self) -> Result<(), Error> {
         self.maps.v4.refresh_indexes()?;
         self.maps.v6.refresh_indexes()
     }
 
-    /// Looks at some flows, and deletes those that are over. What was found, once all have been looked at.
+    /// Looks at some flows and deletes the expired ones. Returns the totals once all flows have been looked at.
     pub fn collect(&mut self) -> Result<Option<Garbage>, Error> {
         let (now_jiffies, ticks) = (self.now_jiffies()?, self.ticks());
         let found = self.walk.step(&mut self.ebpf, &self.maps, (now_jiffies, &ticks))?;
@@ -200,7 +202,7 @@ impl BpfDataplane {
         let bound = Bound::of(&self.settings.sizes, self.maps.cpus);
         let [crowded4, crowded6] = [Family::V4, Family::V6].map(|family| bound.crowded(&counts, family));
         let (surplus4, surplus6) = (self.maps.v4.surplus(&crowded4)?, self.maps.v6.surplus(&crowded6)?);
-        // The copy is older than what clients do meanwhile: a tuple may be that of a new connection by now.
+        // The dump is older than the latest packets: a tuple may belong to a new connection by now.
         let due = Due::QuietSince(now_jiffies);
         garbage.trimmed = self.collect_keys(due, &surplus4)? + self.collect_keys(due, &surplus6)?;
         counts.subtract(&crowded4, Family::V4);
@@ -210,7 +212,7 @@ impl BpfDataplane {
         Ok(Some(garbage))
     }
 
-    /// Deletes those of these flows that are due. How many were.
+    /// Deletes those of these flows that are due. Returns their number.
     pub fn collect_keys<A: Addr>(&mut self, due: Due, keys: &[FlowKey<A>]) -> Result<u64, Error> {
         garbage::collect(&mut self.ebpf, due, keys)
     }
@@ -223,7 +225,8 @@ impl BpfDataplane {
         let packet = [0_u8; 64];
         let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::default() };
         let run = program.test_run(options).map_err(|error| kernel(std::io::Error::other(error)))?;
-        // The low half is exact, the high half is that of the nearest value to the estimate.
+        // The program returns the exact low half. The high half is the one that brings the result nearest to the
+        // estimate.
         let ahead = run.return_value.wrapping_sub(estimate as u32).cast_signed();
         Ok(estimate.wrapping_add_signed(i64::from(ahead)))
     }
@@ -250,7 +253,7 @@ impl BpfDataplane {
         let ticks = self.ticks();
         for (key, flow) in maps.flows.dump()? {
             let quiet = quiet_jiffies(flow.last_seen_jiffies, now_jiffies);
-            // One that was reset may come back.
+            // A flow that was reset counts too: it may become established again.
             if !is_expired(key.proto, flow.state, quiet, &ticks) {
                 ids.insert(flow.frontend);
             }
@@ -271,7 +274,7 @@ impl BpfDataplane {
     }
 }
 
-/// New tables that do not fit may get the process killed, without a word.
+/// Warns if the new tables exceed the memory limit: the kernel would kill the process without a message.
 fn tell_shortage(sizes: &Sizes) -> Result<(), Error> {
     if let Some((found, remedy)) = Memory::of(sizes)?.shortage() {
         tracing::warn!("{found}: {remedy}");
@@ -279,7 +282,7 @@ fn tell_shortage(sizes: &Sizes) -> Result<(), Error> {
     Ok(())
 }
 
-/// What is none of ours stays where it is.
+/// Logs the paths that are not ours and were left in place.
 fn tell_left(removed: &pins::Removed) {
     for path in &removed.left {
         tracing::warn!(path = %path.display(), "no map of ours: left alone");

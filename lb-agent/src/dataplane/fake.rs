@@ -1,7 +1,7 @@
-//! A dataplane in memory that fails on purpose: where the failure handling of everybody else is tested.
+//! A dataplane in memory that fails on purpose, to test the failure handling of its callers.
 //!
-//! It behaves as badly as the contract of [`Dataplane`] allows: a step that fails may have written any of its rows. It
-//! panics where its user breaks the contract: no grace period where packets could still hold what goes.
+//! It does the worst that the contract of [`Dataplane`] allows: a failed step may have written any of its rows. It
+//! panics if a caller breaks the contract by removing rows that packets may still use, without a grace period.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,45 +9,45 @@ use lb_common::table::{Action, Backend, PoolKey, Scopes};
 
 use super::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables};
 
-/// When a step fails.
+/// Which calls fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Faults {
     Never,
-    /// This share of the calls, by a generator that starts at `seed`.
+    /// This share of the calls, drawn by a generator with this seed.
     Random {
         percent: u8,
         seed: u64,
     },
-    /// The call with this number, from 0, and no other.
+    /// Only the call with this number, counted from 0.
     Nth(usize),
     /// All calls.
     Always,
 }
 
-/// What was done since the last grace period.
+/// Writes since the last grace period.
 #[derive(Clone, Copy, Debug, Default)]
 struct Unsettled {
-    /// Scopes were switched: packets may be on their way to the pools of before.
+    /// Scopes were switched: packets may still use the previous pools.
     scopes: bool,
-    /// Frontends were deleted: packets may be reading elements that an insert would recycle.
+    /// Frontends were deleted: packets may be reading elements that an insert would reuse.
     deletes: bool,
 }
 
-/// Looks at the tables after each row; panics where an invariant is broken.
+/// Checks the tables after each row, and panics if an invariant is broken.
 pub type Observer = Box<dyn FnMut(&Tables) + Send>;
 
 /// Tables in memory.
 pub struct FakeDataplane {
     pub tables: Tables,
-    /// What [`Dataplane::frontends_in_use`] says.
+    /// The answer of [`Dataplane::frontends_in_use`].
     pub in_use: BTreeSet<u32>,
-    /// Elements of `pools4` and of `pools6`.
+    /// Number of elements of `pools4` and of `pools6`.
     pub pool_elements: u32,
-    /// Which pool was written to each element last.
+    /// The pool row that was last written to each element.
     elements: BTreeMap<u32, PoolKey>,
-    /// Grace periods that were waited for.
+    /// Number of grace periods so far.
     pub settled: usize,
-    /// What packets may still hold.
+    /// Rows that packets may still hold.
     unsettled: Unsettled,
     faults: Faults,
     random: Random,
@@ -62,7 +62,7 @@ impl Default for FakeDataplane {
 }
 
 impl FakeDataplane {
-    /// Holds these tables already, as after a restart.
+    /// A dataplane that already holds these tables, as after a restart.
     pub fn holding(tables: Tables) -> Self {
         Self {
             elements: elements(&tables),
@@ -78,7 +78,7 @@ impl FakeDataplane {
         }
     }
 
-    /// From now on, fails like this.
+    /// Sets which of the following calls fail.
     pub fn fail(&mut self, faults: Faults) {
         self.faults = faults;
         self.calls = 0;
@@ -87,7 +87,7 @@ impl FakeDataplane {
         }
     }
 
-    /// From now on, has the tables looked at after each row.
+    /// Calls `observer` after each following write of a row.
     pub fn observe(&mut self, observer: impl FnMut(&Tables) + Send + 'static) {
         self.observer = Some(Box::new(observer));
     }
@@ -107,7 +107,7 @@ impl FakeDataplane {
         if self.must_fail() { Err(injected(what)) } else { Ok(()) }
     }
 
-    /// Writes row by row. A step that must fail writes some of them first, possibly all.
+    /// Writes row by row. A step that must fail first writes some of the rows, possibly all.
     fn write<R>(
         &mut self,
         name: &str,
@@ -125,7 +125,7 @@ impl FakeDataplane {
         if must_fail { Err(injected(name)) } else { Ok(()) }
     }
 
-    /// Panics where two pools of whatever family come to stand in one element.
+    /// Panics if two pools, of either family, share an element.
     fn upsert_pools<A: Ord + Copy>(
         &mut self,
         rows: &[(PoolKey, Backend<A>)],
@@ -246,7 +246,7 @@ fn injected(what: &str) -> Error {
     Error::Kernel { what: what.to_owned(), source: std::io::Error::other("injected fault") }
 }
 
-/// SplitMix64: reproducible, and good enough to choose what fails.
+/// SplitMix64: reproducible, and random enough to choose which calls fail.
 struct Random(u64);
 
 impl Random {
@@ -259,8 +259,7 @@ impl Random {
     }
 }
 
-/// Panics where a packet that follows the tables would find nothing: each scope that balances and that a frontend leads
-/// to has its slots `0..count`.
+/// Panics if a lookup would find no backend: each balancing scope of a frontend must have its slots `0..count`.
 pub fn assert_no_dangling_pool(tables: &Tables) {
     fn family<A: lb_common::addr::Addr>(family: &FamilyTables<A>, tables: &Tables) {
         for (key, frontend) in &family.frontends {

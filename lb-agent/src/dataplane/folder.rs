@@ -1,7 +1,8 @@
-//! The pin folder, as a descriptor: nobody but us (and root) can put anything in the place of what lies in it.
+//! The pin folder, held by a descriptor: no user but ours and root can replace its contents.
 //!
-//! Every component of the path is opened from the one before it, and none may be a link: what was looked at is what is used.
-//! Afterwards the path is as good as the descriptor, for nobody else can rename or replace a part of it.
+//! Every component of the path is opened relative to the previous one, and none may be a symbolic link, so the checked
+//! folder is the used folder. Afterwards the path is as safe as the descriptor: no other user can rename or replace a
+//! part of it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,17 +17,18 @@ use nix::unistd::geteuid;
 
 use super::{Error, sys};
 
-/// Where the system mounts one, and where we mount one if it has not.
+/// Where systems mount the BPF file system, and where we mount one if it is missing.
 const USUAL_BPFFS: &str = "/sys/fs/bpf";
 
-/// A folder that is ours.
+/// A folder that only this user and root can change.
 pub struct Folder {
     path: PathBuf,
     fd: OwnedFd,
 }
 
 impl Folder {
-    /// Opens it; `None`: it is not there. Refused where others can write to it, or where it is on no BPF file system.
+    /// Opens the folder; `None` if it does not exist. Refuses a folder that others can write to, or that is on no BPF
+    /// file system.
     pub fn open(path: &Path) -> Result<Option<Self>, Error> {
         let place = Place::find(path)?;
         if !place.missing.is_empty() {
@@ -35,7 +37,7 @@ impl Folder {
         place.into_folder().map(Some)
     }
 
-    /// Opens it; made where it is not there, on a BPF file system that is mounted where there is none.
+    /// Opens the folder, or makes it. Mounts a BPF file system if there is none.
     pub fn make(path: &Path) -> Result<Self, Error> {
         let mut place = Place::find(path)?;
         if place.missing.is_empty() {
@@ -55,7 +57,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Makes a folder in it, where there is none; `inner` says what is refused.
+    /// Makes a folder in this one if it does not exist. Refuses the same as [`Folder::inner`].
     pub fn make_inner(&self, name: &str) -> Result<(), Error> {
         match mkdirat(&self.fd, name, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => self.inner(name).map(drop),
@@ -63,7 +65,8 @@ impl Folder {
         }
     }
 
-    /// Whether this folder is in it. Refused where something else of that name is, or where others can write to it.
+    /// Whether this folder has a folder of that name. Refuses another kind of file, and a folder that others can write
+    /// to.
     pub fn inner(&self, name: &str) -> Result<bool, Error> {
         let place = Place { path: self.path.clone(), fd: duplicate(&self.fd, &self.path)?, missing: Vec::new() };
         match place.enter(name.as_ref())? {
@@ -72,13 +75,13 @@ impl Folder {
         }
     }
 
-    /// The lock, for as long as the descriptor lives; `WouldBlock` where another process has it.
+    /// Takes the lock for as long as the descriptor lives; `WouldBlock` if another process holds it.
     pub fn lock(self) -> io::Result<OwnedFd> {
         sys::lock(self.fd.as_fd())?;
         Ok(self.fd)
     }
 
-    /// Keeps others from looking into it, and from holding the lock, for which a descriptor is enough.
+    /// Removes the rights of others: a descriptor for reading would be enough to hold the lock.
     fn shut(&self) -> Result<(), Error> {
         let stat = fstat(&self.fd).map_err(|error| kernel(format!("looking at {}", self.path.display()), error))?;
         if permissions(&stat) & 0o077 != 0 {
@@ -89,15 +92,15 @@ impl Folder {
     }
 }
 
-/// What is at a path in a folder of ours, not followed.
+/// The kind of file at a path in a folder of ours. Symbolic links are not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     Nothing,
-    /// A pin that we, or root, have made.
+    /// A pin of ours or of root.
     Pin,
     Link,
     Folder,
-    /// Of another owner, or what a BPF file system does not have.
+    /// A file of another owner, or of a kind that a BPF file system cannot hold.
     Other,
 }
 
@@ -117,17 +120,17 @@ pub fn look(path: &Path) -> Result<Found, Error> {
     })
 }
 
-/// How far a path leads.
+/// The deepest existing folder of a path, and the components that are missing below it.
 struct Place {
     path: PathBuf,
-    /// Of the path alone (`O_PATH`): nothing can be read by it.
+    /// Opened with `O_PATH`: it names the folder but cannot read it.
     fd: OwnedFd,
-    /// Components that are not there.
+    /// Components that do not exist.
     missing: Vec<OsString>,
 }
 
 impl Place {
-    /// Goes as far as there are folders.
+    /// Opens the path as far as its folders exist.
     fn find(path: &Path) -> Result<Self, Error> {
         let root = Path::new("/");
         let fd = nix::fcntl::open(root, walking(), Mode::empty())
@@ -145,7 +148,7 @@ impl Place {
         Ok(place)
     }
 
-    /// Opens a folder in this one, which is no link.
+    /// Opens a folder in this one. A symbolic link is refused.
     fn enter(&self, name: &std::ffi::OsStr) -> Result<Option<Self>, Error> {
         let path = self.path.join(name);
         match openat(&self.fd, name, walking(), Mode::empty()) {
@@ -193,13 +196,13 @@ impl Place {
             .map_err(|source| kernel(format!("asking for the file system of {}", self.path.display()), source))
     }
 
-    /// Refuses a path on another file system, where none of BPF's is meant to be.
+    /// Refuses a path on another file system, if it is not below the usual mount point of a BPF file system.
     fn require_usual(&self, path: &Path) -> Result<(), Error> {
         let is_usual = path.starts_with(USUAL_BPFFS) && self.path == Path::new(USUAL_BPFFS);
         if is_usual { Ok(()) } else { Err(no_bpffs(path)) }
     }
 
-    /// Refuses a folder of somebody else, or one in which others may rename what is not theirs.
+    /// Refuses a folder of another user, and one in which others can rename our files.
     fn require_ours(&self) -> Result<(), Error> {
         let stat = self.owned_stat()?;
         let mode = permissions(&stat);
@@ -214,7 +217,7 @@ impl Place {
         Ok(())
     }
 
-    /// Refuses a folder of somebody else, or one to which others can write.
+    /// Refuses a folder of another user, and one that others can write to.
     fn require_private(&self) -> Result<(), Error> {
         let mode = permissions(&self.owned_stat()?);
         if mode & 0o022 != 0 {
@@ -249,7 +252,7 @@ fn duplicate(fd: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
     fd.try_clone().map_err(|source| kernel(format!("opening {}", path.display()), source))
 }
 
-/// The components from the root on. `..` is resolved as written, which is right where no component is a link.
+/// The components of the absolute path. `..` is resolved textually, which is right because no component may be a link.
 fn plain_names(path: &Path) -> Result<Vec<OsString>, Error> {
     let path =
         std::path::absolute(path).map_err(|source| kernel(format!("reading the path {}", path.display()), source))?;
@@ -283,7 +286,7 @@ fn kernel(what: String, source: impl Into<io::Error>) -> Error {
     Error::Kernel { what, source: source.into() }
 }
 
-/// The paths of what lies in a directory; nothing where it is not there.
+/// The paths in a directory; empty if the directory does not exist.
 pub fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let reading = |source| Error::Kernel { what: format!("reading {}", directory.display()), source };
     let entries = match fs::read_dir(directory) {

@@ -1,4 +1,4 @@
-//! Finding flows that have been quiet for too long. The kernel deletes them, after it has looked once more.
+//! Finds flows that have been quiet for too long. A BPF program checks each one again and deletes it.
 
 use std::collections::BTreeSet;
 
@@ -16,26 +16,26 @@ use super::shares::EdgeCounts;
 use super::sys::Cursor;
 use super::{Error, object};
 
-/// Rows that one step looks at: some milliseconds, so that a change does not wait for a walk over a large table.
+/// Rows per step. A step takes some milliseconds, so a change does not wait for a walk over a large table.
 const STEP_ROWS: usize = 16_384;
 
-/// What a walk over both flow tables has found.
+/// The result of a walk over both flow tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Garbage {
-    /// Flows that are there, by family.
+    /// Remaining flows, by family.
     pub flows4: usize,
     pub flows6: usize,
-    /// Entries that were found, before any was deleted.
+    /// Entries found, before any was deleted.
     pub entries4: usize,
     pub entries6: usize,
-    /// Flows that were deleted.
+    /// Expired flows that were deleted.
     pub collected: u64,
-    /// Elements of `edges` that have nearly all flows that they may have, and how many of them were deleted.
+    /// The elements of `edges` that have nearly used up their share. `trimmed` counts the flows deleted there.
     pub crowded: BTreeSet<u32>,
     pub trimmed: u64,
 }
 
-/// Where a walk stands.
+/// The position of a walk.
 #[derive(Debug, Default)]
 pub struct Walk {
     v4: Cursor,
@@ -45,7 +45,7 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Looks at some rows. What was found, when the walk is at its end.
+    /// Looks at some rows. Returns the totals at the end of the walk.
     pub fn step(
         &mut self,
         ebpf: &mut Ebpf,
@@ -70,10 +70,10 @@ impl Walk {
     }
 }
 
-/// What one step has found in one table.
+/// The result of one step over one table.
 struct Step {
     entries: usize,
-    /// Requests that stay.
+    /// Remaining flows, counted by their request entries.
     requests: usize,
     /// Flows that were deleted.
     collected: u64,
@@ -105,7 +105,7 @@ fn step<A: Addr>(
     Ok(Step { entries, requests: requests.saturating_sub(collected as usize), collected })
 }
 
-/// Has the kernel delete those of these flows that are due. How many were.
+/// Has the kernel delete those of these flows that are due. Returns their number.
 pub fn collect<A: Addr>(ebpf: &mut Ebpf, due: Due, keys: &[FlowKey<A>]) -> Result<u64, Error> {
     let program = object::program_mut(ebpf, object::COLLECT_PROGRAM)?;
     let ethertype = match A::FAMILY {
@@ -114,7 +114,7 @@ pub fn collect<A: Addr>(ebpf: &mut Ebpf, due: Due, keys: &[FlowKey<A>]) -> Resul
     };
     let mut collected = 0;
     for keys in keys.chunks(COLLECTED_KEYS_MAX) {
-        // All stands where the network header of a packet does.
+        // The program reads its arguments from where the network header of a packet is.
         let mut packet = vec![0; ETHERNET_LEN - 2];
         packet.extend(ethertype.to_be_bytes());
         packet.extend(due.to_bytes());
@@ -130,7 +130,7 @@ pub fn collect<A: Addr>(ebpf: &mut Ebpf, due: Due, keys: &[FlowKey<A>]) -> Resul
     Ok(collected)
 }
 
-/// The bytes of a key as they stand in the map.
+/// The bytes of a key as the map holds them.
 fn append<A: Addr>(key: &FlowKey<A>, bytes: &mut Vec<u8>) {
     let FlowKey { edge, tuple, proto, direction, pad } = key;
     bytes.extend(edge.to_ne_bytes());

@@ -1,6 +1,7 @@
-//! Attachments: which program is on which hook of which interface, kept alive by pinned tcx links.
+//! Attachments: which program runs on which hook of which interface, kept alive by pinned tcx links.
 //!
-//! The name of a pin says what it is (`workload-12-ingress`, `uplink-7-egress-l3`), so that attachments can be read without an agent.
+//! The name of a pin (`workload-12-ingress`, `uplink-7-egress-l3`) describes its attachment, so attachments can be read
+//! without an agent.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +14,7 @@ use super::folder::{self, Found};
 use super::probe::AttachedProgram;
 use super::sys::{self, Hook, ObjectKind, TcxLink};
 
-/// What an interface leads to; decides which programs it gets.
+/// What an interface leads to. This decides which programs it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// A pod on this node.
@@ -32,15 +33,15 @@ pub struct Link {
 }
 
 impl Link {
-    /// The programs that belong there. Who may be translated must hear the reply, so egress comes first: a reply that passes
-    /// an empty hook comes from nobody the client knows.
+    /// The programs for this interface. Egress comes first: if requests are translated while the egress hook is empty,
+    /// the client gets replies from an address that it does not know.
     pub fn attachments(&self) -> [Attachment; 2] {
         let Self { ifindex, class, header, .. } = *self;
         [Hook::Egress, Hook::Ingress].map(|hook| Attachment { ifindex, class, hook, header })
     }
 }
 
-/// What stands in front of the network header of an interface's packets, where programs see them.
+/// What programs see in front of the network header of an interface's packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LinkHeader {
     #[default]
@@ -48,7 +49,7 @@ pub enum LinkHeader {
     Nothing,
 }
 
-/// What the names of pins end in where packets have no link header.
+/// The suffix of the names of pins for packets without a link header.
 const BARE: &str = "l3";
 
 /// A hardware address.
@@ -84,7 +85,7 @@ impl Hook {
 }
 
 impl Attachment {
-    /// The program that belongs there.
+    /// The name of the program for this hook.
     pub const fn program(&self) -> &'static str {
         match (self.header, self.class, self.hook) {
             (LinkHeader::Ethernet, Class::Workload, Hook::Ingress) => "workload_ingress",
@@ -98,7 +99,7 @@ impl Attachment {
         }
     }
 
-    /// The attachment whose pin has this name.
+    /// Parses the name of a pin.
     fn from_pin_name(name: &str) -> Option<Self> {
         let mut parts = name.split('-');
         let (class, ifindex, hook) = (parts.next()?, parts.next()?, parts.next()?);
@@ -123,7 +124,7 @@ impl fmt::Display for Attachment {
     }
 }
 
-/// A hook where programs of others run before ours: what they end, ours never sees.
+/// A hook where other programs run before ours. Packets that these drop or redirect never reach ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ahead {
     pub attachment: Attachment,
@@ -131,7 +132,7 @@ pub struct Ahead {
     pub programs: Vec<AttachedProgram>,
 }
 
-/// The hooks where others run first. An interface that is gone has none.
+/// The hooks where other programs run first. A removed interface has none.
 pub fn ahead(attached: &BTreeMap<Attachment, OwnedFd>) -> Vec<Ahead> {
     let ahead_of = |(attachment, link): (&Attachment, &OwnedFd)| {
         let ours = sys::tcx_link(link.as_fd()).ok()??.program_id;
@@ -143,7 +144,7 @@ pub fn ahead(attached: &BTreeMap<Attachment, OwnedFd>) -> Vec<Ahead> {
     attached.iter().filter_map(ahead_of).collect()
 }
 
-/// Whether a hook had a program of ours.
+/// Whether a hook already had a program of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
     Before,
@@ -156,17 +157,17 @@ pub struct Links {
     attached: BTreeMap<Attachment, OwnedFd>,
 }
 
-/// What a directory of links holds.
+/// The contents of a directory of links.
 #[derive(Default)]
 pub struct Pinned {
     pub live: BTreeMap<Attachment, OwnedFd>,
     /// Links of ours whose interface is gone.
     pub dead: Vec<PathBuf>,
-    /// What others have put there.
+    /// Pins and files that are not ours.
     pub foreign: Vec<PathBuf>,
 }
 
-/// The attachments that are pinned in a directory, and what else is there.
+/// Reads which attachments are pinned in a directory, and what else is in it.
 pub fn pinned(directory: &Path) -> Result<Pinned, Error> {
     let mut pinned = Pinned::default();
     for path in folder::entries(directory)? {
@@ -186,7 +187,7 @@ pub fn pinned(directory: &Path) -> Result<Pinned, Error> {
     Ok(pinned)
 }
 
-/// The link of tcx that is pinned here; `None`: there is something else.
+/// The tcx link that is pinned at this path; `None` if it is anything else.
 fn tcx_pin(path: &Path) -> Result<Option<(OwnedFd, TcxLink)>, Error> {
     if folder::look(path)? != Found::Pin {
         return Ok(None);
@@ -201,7 +202,7 @@ fn tcx_pin(path: &Path) -> Result<Option<(OwnedFd, TcxLink)>, Error> {
 }
 
 impl Links {
-    /// Takes over the pinned links as they are, and removes pins of interfaces that are gone.
+    /// Adopts the pinned links unchanged, and removes pins whose interface is gone.
     pub fn adopt(directory: PathBuf) -> Result<Self, Error> {
         let Pinned { live, dead, foreign } = pinned(&directory)?;
         for path in dead {
@@ -217,18 +218,18 @@ impl Links {
         self.attached.keys().copied().collect()
     }
 
-    /// Where others run before ours.
+    /// The hooks where other programs run before ours.
     pub fn ahead(&self) -> Vec<Ahead> {
         ahead(&self.attached)
     }
 
-    /// Gives a hook its program: swapped where one of ours is there, attached and pinned where not.
+    /// Gives a hook its program: swaps a program of ours, else attaches and pins a new link.
     pub fn attach(&mut self, attachment: Attachment, program: BorrowedFd<'_>) -> Result<Attached, Error> {
         let kernel = |source| Error::Kernel { what: format!("attaching {attachment}"), source };
         if let Some(link) = self.attached.get(&attachment) {
             match sys::link_update(link.as_fd(), program) {
                 Ok(()) => return Ok(Attached::Before),
-                // The interface went and another took its index: the old link is dead.
+                // The interface was removed and another got its index: the old link is dead.
                 Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => self.detach(&attachment)?,
                 Err(error) => return Err(kernel(error)),
             }
@@ -239,14 +240,14 @@ impl Links {
         Ok(Attached::Anew)
     }
 
-    /// Removes the program of a hook; nothing to do where the interface is gone already.
+    /// Removes the program from a hook. Succeeds if the interface is already gone.
     pub fn detach(&mut self, attachment: &Attachment) -> Result<(), Error> {
         self.attached.remove(attachment);
         remove_pin(&self.directory.join(attachment.to_string()))
     }
 }
 
-/// Removes a pin; one that is not there is as good.
+/// Removes a pin. Succeeds if the pin does not exist.
 pub fn remove_pin(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -1,5 +1,5 @@
-//! An array map of the kernel, and all or a part of it in this process's own memory: an element is read or written without
-//! a system call.
+//! Array maps of which all or a part is mapped into this process, so that elements are read and written without system
+//! calls.
 
 use std::io;
 use std::marker::PhantomData;
@@ -16,7 +16,7 @@ use lb_common::table::maps::Map;
 use super::pinned::open_pin;
 use super::{Error, sys};
 
-/// Elements of a window: a whole number of pages, of whatever size both are.
+/// Elements per window. Whatever the sizes of an element and a page are, a window is a whole number of pages.
 const WINDOW_ELEMENTS: u32 = 1 << 16;
 
 /// An array map with elements of one type.
@@ -28,7 +28,7 @@ pub struct Array<T> {
 }
 
 impl<T> Array<T> {
-    /// Opens the one that is pinned in `directory`.
+    /// Opens the map that is pinned in `directory`.
     pub fn open(directory: &Path, map: Map<u32, T>) -> Result<Self, Error> {
         let name = map.name();
         let map = open_pin(directory, name)?;
@@ -49,36 +49,37 @@ impl<T> Array<T> {
         self.len
     }
 
-    /// All of it. What is mapped counts as memory of this process, for as long as it is.
+    /// Maps the whole array. While it is mapped, it counts as memory of this process.
     pub fn all(&self) -> Result<Mapped<T>, Error> {
         Mapped::map(self.map.as_fd(), self.name, 0..self.len)
     }
 
-    /// The part of it in which the element at `index` stands.
+    /// Maps the window that holds the element at `index`.
     pub fn window(&self, index: u32) -> Result<Mapped<T>, Error> {
         let start = index - index % WINDOW_ELEMENTS;
         Mapped::map(self.map.as_fd(), self.name, start..self.len.min(start + WINDOW_ELEMENTS))
     }
 }
 
-/// Mapped elements. Programs read them meanwhile, and others may map them, too: they are reached by pointers only.
+/// Mapped elements. They are reached only by pointers, because programs read them at the same time and others may map
+/// them too.
 pub struct Mapped<T> {
     address: NonNull<u8>,
     indexes: Range<u32>,
     element: PhantomData<*mut T>,
 }
 
-// SAFETY: the mapping belongs to this value alone; it may move between threads.
+// SAFETY: the mapping belongs to this value alone, so it may move between threads.
 unsafe impl<T: Send> Send for Mapped<T> {}
 
 impl<T> Mapped<T> {
-    /// From one element to the next, as the kernel lays them out (`array_map_alloc` in kernel/bpf/arraymap.c).
+    /// The distance of two elements, as the kernel lays them out (`array_map_alloc` in kernel/bpf/arraymap.c).
     const STRIDE_BYTES: usize = size_of::<T>().next_multiple_of(8);
 
     fn map(map: BorrowedFd<'_>, name: &str, indexes: Range<u32>) -> Result<Self, Error> {
         let mapping = |source| Error::Kernel { what: format!("mapping table {name}"), source };
         let offset = Self::bytes(indexes.start).try_into().map_err(|_| mapping(io::ErrorKind::FileTooLarge.into()))?;
-        // SAFETY: a new mapping of a part of the map, shared with the kernel.
+        // SAFETY: this makes a new mapping of a part of the map, shared with the kernel.
         let address = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -100,25 +101,26 @@ impl<T> Mapped<T> {
         len as usize * Self::STRIDE_BYTES
     }
 
-    /// The indexes of what is mapped.
+    /// The indexes of the mapped elements.
     pub fn indexes(&self) -> Range<u32> {
         self.indexes.clone()
     }
 
-    /// The element at `index`, where it is mapped; good for as long as the mapping, and aligned to eight bytes.
+    /// The element at `index`, if it is mapped. The pointer is aligned to eight bytes, and valid as long as the
+    /// mapping.
     pub fn element(&self, index: u32) -> Option<*mut T> {
         let place = self.indexes.contains(&index).then(|| Self::bytes(index - self.indexes.start))?;
-        // SAFETY: the index was compared with those that are mapped.
+        // SAFETY: the index was compared with the mapped indexes.
         Some(unsafe { self.address.as_ptr().add(place).cast() })
     }
 }
 
 impl<T: TableType> Mapped<T> {
-    /// Copies of the elements that hold anything but zeros; those whose bytes are no valid value are left out.
+    /// Copies of the elements that are not all zero. Elements whose bytes are no valid value are left out.
     pub fn used(&self) -> Vec<(u32, T)> {
         let mut bytes = vec![0_u8; Self::bytes(self.indexes.end - self.indexes.start)];
-        // SAFETY: as many bytes as are mapped. Who writes an element meanwhile tears its copy, of which nothing is believed
-        // yet.
+        // SAFETY: exactly the mapped bytes are copied. A concurrent write may tear an element's copy, so its bytes are
+        // checked below before they become a value.
         unsafe { std::ptr::copy_nonoverlapping(self.address.as_ptr(), bytes.as_mut_ptr(), bytes.len()) };
         let empty = vec![0_u8; Self::STRIDE_BYTES];
         let elements = self.indexes().zip(bytes.chunks_exact(Self::STRIDE_BYTES)).filter(|(_, bytes)| *bytes != empty);
@@ -127,26 +129,26 @@ impl<T: TableType> Mapped<T> {
             .collect()
     }
 
-    /// A copy of the element at `index`, where it is mapped and its bytes are a valid value.
+    /// A copy of the element at `index`, if it is mapped and its bytes are a valid value.
     pub fn load(&self, index: u32) -> Option<T> {
         let element = self.element(index)?.cast::<MaybeUninit<T>>();
-        // SAFETY: the element lies in the mapping; of its bytes nothing is believed yet.
+        // SAFETY: the element lies in the mapping. Its bytes are checked below before they become a value.
         let copy = unsafe { element.read_volatile() };
-        // SAFETY: the bytes of the copy, all of which come from the mapping.
+        // SAFETY: these are the bytes of the copy, all of which were initialised by the read.
         let bytes = unsafe { std::slice::from_raw_parts(copy.as_ptr().cast::<u8>(), size_of::<T>()) };
         T::try_read_from_bytes(bytes).ok()
     }
 
-    /// Writes the element at `index`, where it is mapped; no program may read it meanwhile.
+    /// Writes the element at `index`, if it is mapped. No program may read it at the same time.
     pub fn store(&self, index: u32, value: &T) {
         const { T::NO_PADDING };
         if let Some(element) = self.element(index) {
-            // SAFETY: the element lies in the mapping, and has the type of the map's values.
+            // SAFETY: the element lies in the mapping and has the type of the map's values.
             unsafe { element.write_volatile(*value) };
         }
     }
 
-    /// The element at `index`, where it is one word.
+    /// The element at `index` of an array of single words.
     pub fn word(&self, index: u32) -> Option<&AtomicU64> {
         self.words(index).map(|[word]| word)
     }
@@ -155,8 +157,8 @@ impl<T: TableType> Mapped<T> {
     pub fn words<const WORDS: usize>(&self, index: u32) -> Option<[&AtomicU64; WORDS]> {
         const { assert!(size_of::<T>() == WORDS * size_of::<u64>(), "an element of so many words") };
         let element = self.element(index)?.cast::<u64>();
-        // SAFETY: they lie in the mapping, which lives as long as `self`, and are aligned; programs reach each by one
-        // access.
+        // SAFETY: the words lie in the mapping, which lives as long as `self`, and are aligned. Programs access each of
+        // them as a whole.
         Some(std::array::from_fn(|word| unsafe { AtomicU64::from_ptr(element.add(word)) }))
     }
 }
@@ -164,7 +166,7 @@ impl<T: TableType> Mapped<T> {
 impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
         let bytes = Self::bytes(self.indexes.end - self.indexes.start);
-        // SAFETY: the mapping that `map` made, of the same length. It cannot fail on those.
+        // SAFETY: this is the mapping that `map` made, with the same length, so the call cannot fail.
         unsafe { libc::munmap(self.address.as_ptr().cast(), bytes) };
     }
 }

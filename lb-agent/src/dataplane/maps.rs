@@ -1,4 +1,4 @@
-//! The maps as typed tables: rows in, rows out, errors that name map, row and setting.
+//! The maps as typed tables. Errors name the map, the row and the setting.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,14 +28,14 @@ use super::sys::{self, BPF_F_LOCK, BatchError, Cursor};
 use super::threads::{self, THREADS};
 use super::{Error, FamilyOp, FamilyTables};
 
-/// Fewer rows than this are not worth a thread.
+/// Fewer rows are not worth another thread.
 const ROWS_PER_WRITER_MIN: usize = 512;
 
-/// A hash map of the kernel with typed rows.
+/// A hash map of the kernel, with typed rows.
 pub struct Table<K, V> {
     fd: OwnedFd,
     name: &'static str,
-    /// The flag that sizes it.
+    /// The flag that sets its size.
     setting: &'static str,
     rows: PhantomData<(K, V)>,
 }
@@ -46,10 +46,10 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
         Ok(Self { fd: open_pin(directory, map.name())?, name: map.name(), setting, rows: PhantomData })
     }
 
-    /// Writes rows; an existing one is replaced, or with [`BPF_F_LOCK`] changed in place.
+    /// Writes rows. Existing rows are replaced, or with [`BPF_F_LOCK`] changed in place.
     ///
-    /// The kernel spends a microsecond on each row of a large table, alone under the lock of its bucket: the first tables of
-    /// a large cluster stand sooner by as many CPUs as take part.
+    /// A row of a large table takes the kernel about a microsecond, under the lock of its bucket only. So several
+    /// threads write in parallel, which shortens the first fill in a large cluster.
     pub fn upsert(&self, rows: &[(K, V)], flags: u64) -> Result<(), Error> {
         let (keys, values): (Vec<K>, Vec<V>) = rows.iter().copied().unzip();
         let part_rows = rows.len().div_ceil(*THREADS).max(ROWS_PER_WRITER_MIN);
@@ -58,12 +58,12 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
         })
     }
 
-    /// Removes rows; one that is not there is as good.
+    /// Removes rows. Missing rows are no error.
     pub fn delete(&self, keys: &[K]) -> Result<(), Error> {
         sys::delete_batch(self.fd.as_fd(), keys).map_err(|error| self.error("delete", keys, error))
     }
 
-    /// All rows, in no order.
+    /// All rows, in no particular order.
     pub fn dump(&self) -> Result<Vec<(K, V)>, Error> {
         let (rows, invalid) = sys::dump(self.fd.as_fd())
             .map_err(|source| Error::Kernel { what: format!("reading table {}", self.name), source })?;
@@ -73,7 +73,7 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
         Ok(rows)
     }
 
-    /// Some of the rows, from where `cursor` stands.
+    /// Some of the rows, from the cursor on.
     pub fn walk(&self, cursor: &mut Cursor) -> Result<Vec<(K, V)>, Error> {
         let mut rows = Vec::new();
         sys::walk(self.fd.as_fd(), cursor, &mut rows)
@@ -89,7 +89,7 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
     }
 
     fn error(&self, op: &'static str, keys: &[K], BatchError { index, source }: BatchError) -> Error {
-        // What a hash calls E2BIG is ENOSPC in a trie.
+        // A full hash map returns E2BIG, a full trie ENOSPC.
         if matches!(source.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) {
             return Error::Full { map: self.name, max: self.max_entries().unwrap_or(0), setting: self.setting };
         }
@@ -103,9 +103,9 @@ pub struct FamilyMaps<A> {
     pub frontends: Table<FrontendKey<A>, Frontend>,
     pub pools: PoolArray<A>,
     pub members: Table<MemberKey<A>, Member>,
-    /// An index over `members`, kept by [`FamilyMaps::perform`] and [`FamilyMaps::refresh_indexes`].
+    /// An index over `members`, kept up to date by [`FamilyMaps::perform`] and [`FamilyMaps::refresh_indexes`].
     endpoints: Table<EndpointKey<A>, Endpoint>,
-    /// An index over `members` and `frontends`, kept likewise.
+    /// An index over `members` and `frontends`, kept up to date in the same way.
     addresses: AddressSet,
     source_ranges: Table<SourceRangeKey<A>, SourceRange>,
     pub affinity: Table<AffinityKey<A>, Affinity<A>>,
@@ -143,7 +143,7 @@ impl<A: Addr> FamilyMaps<A> {
             FamilyOp::UpsertPools(rows) => self.pools.upsert(rows),
             FamilyOp::UpsertMembers(rows) => {
                 self.note_endpoints(rows.iter().map(|(key, _)| endpoint(key)))?;
-                // Behind them, who may have brought the indexes up to date: with rows that are there already.
+                // After `note_endpoints`, which may rebuild the indexes from rows that are already in the tables.
                 self.addresses.note(rows.iter().map(|(key, _)| answering(key)))?;
                 self.members.upsert(rows, 0)
             }
@@ -159,8 +159,8 @@ impl<A: Addr> FamilyMaps<A> {
         }
     }
 
-    /// Notes endpoints before anything can ask for them. Those that have gone stay until they are swept: until then a
-    /// connection to what was an endpoint costs a flow.
+    /// Notes endpoints before any member names them. Removed endpoints stay until [`FamilyMaps::refresh_indexes`];
+    /// until then a direct connection to one costs a flow.
     fn note_endpoints(&self, keys: impl Iterator<Item = EndpointKey<A>>) -> Result<(), Error> {
         let mut keys: Vec<_> = keys.collect();
         keys.sort_unstable();
@@ -175,7 +175,7 @@ impl<A: Addr> FamilyMaps<A> {
         }
     }
 
-    /// Makes the indexes say what `members` and `frontends` say.
+    /// Rebuilds the indexes from `members` and `frontends`.
     pub fn refresh_indexes(&self) -> Result<(), Error> {
         let (members, frontends) = (self.members.dump()?, self.frontends.dump()?);
         let answering = members.iter().map(|(key, _)| answering(key));
@@ -195,13 +195,13 @@ impl<A: Addr> FamilyMaps<A> {
         self.endpoints.upsert(&new, 0)
     }
 
-    /// The keys of flows that edges have too many of, so many entries of each: an edge by its element.
+    /// The keys of surplus flows. `crowded` says, by element of `edge_flows`, how many entries to remove.
     pub fn surplus(&self, crowded: &BTreeMap<u32, u64>) -> Result<Vec<FlowKey<A>>, Error> {
         if crowded.is_empty() { Ok(Vec::new()) } else { Ok(surplus(&self.flows.dump()?, crowded)) }
     }
 
-    /// Copies flows that `self` does not have yet out of another table of the same layout. Where they do not fit, what has
-    /// ended and what was quiet for longest stays behind. `counts` takes in what is there then.
+    /// Copies the flows that `self` lacks from another table of the same layout. If they do not fit, ended flows and
+    /// those that were quiet for longest are left behind. Adds the entries of the result to `counts`.
     pub fn adopt_flows(&self, from: &Self, bound: Bound, counts: &mut EdgeCounts) -> Result<(), Error> {
         let known: BTreeSet<_> = self.flows.dump()?.into_iter().map(|(key, _)| key).collect();
         let mut rows = from.flows.dump()?;
@@ -213,13 +213,13 @@ impl<A: Addr> FamilyMaps<A> {
         let left: BTreeSet<_> = surplus(&rows, &crowded).into_iter().collect();
         counts.subtract(&crowded, A::FAMILY);
         rows.retain(|(key, _)| !left.contains(key));
-        // Open ones first, so that those are behind the end that may go.
+        // Open flows first: the end of the list is cut off.
         rows.sort_by_key(|(_, flow)| (is_dispensable(flow.state), Reverse(flow.last_seen_jiffies)));
-        // Where CPUs may keep most elements for themselves, half of them are worth trying.
+        // If CPUs may keep most elements to themselves, half of the table is still tried.
         let room = bound.usable().max(u64::from(self.flows.max_entries()?) / 2);
         rows.truncate(usize::try_from(room).unwrap_or(usize::MAX).saturating_sub(known.len()));
-        // The pools of the other tables: a packet that may open a flow asks whether the backend is still a member. What a
-        // flow has heard is old when the programs go on with it.
+        // The IDs of pools belong to the other tables. With pool 0 a packet that may open the flow looks up whether the
+        // backend is still a member. Sequence numbers are outdated by the time that the new programs use the flow.
         for (_, flow) in &mut rows {
             flow.pool = 0;
             flow.set_sequence(Sequence::NONE);
@@ -228,17 +228,17 @@ impl<A: Addr> FamilyMaps<A> {
     }
 }
 
-/// The endpoint that a member is.
+/// The endpoint of a member.
 const fn endpoint<A: Addr>(member: &MemberKey<A>) -> EndpointKey<A> {
     EndpointKey { addr: member.addr, port: member.port, pad: 0 }
 }
 
-/// The address that a member answers from.
+/// The address and role of a member in the address index.
 const fn answering<A: Addr>(member: &MemberKey<A>) -> (A, Role) {
     (member.addr, Role::Endpoint)
 }
 
-/// The address that a frontend is dialled at.
+/// The address and role of a frontend in the address index.
 const fn dialled<A: Addr>(frontend: &FrontendKey<A>) -> (A, Role) {
     (frontend.addr, Role::Frontend)
 }
@@ -255,7 +255,7 @@ pub struct Maps {
     owner: OwnedFd,
     pub ages: Ages,
     pub shares: Shares,
-    /// Possible CPUs.
+    /// Number of possible CPUs.
     pub cpus: usize,
 }
 
@@ -278,7 +278,7 @@ impl Maps {
         })
     }
 
-    /// Packets and bytes by reason, all CPUs together.
+    /// Packets and bytes by reason, summed over all CPUs.
     pub fn counters(&self) -> Result<BTreeMap<Counter, CounterValue>, Error> {
         Counter::ALL
             .iter()
@@ -293,7 +293,7 @@ impl Maps {
             .collect()
     }
 
-    /// What a frontend did, all CPUs together.
+    /// The statistics of a frontend, summed over all CPUs.
     pub fn frontend_stats(&self, id: u32) -> Result<FrontendStats, Error> {
         let mut sum = [0_u64; 5];
         for value in self.per_cpu::<5>(self.frontend_stats.as_fd(), id)? {
@@ -305,14 +305,14 @@ impl Maps {
         Ok(FrontendStats { flows, packets, bytes, passed_packets, passed_bytes })
     }
 
-    /// Says of an edge that it may have flows of any kind: what is known of those that are adopted.
+    /// Notes that an edge may have flows of any kind, because nothing is known about adopted flows.
     pub fn expect_flows(&self, edge: u32) -> Result<(), Error> {
         let any = EdgeState { hairpins: 1, client_ports: u64::MAX };
         sys::update_array(self.edges.as_fd(), edge_index(edge), &any)
             .map_err(|source| Error::Kernel { what: format!("writing element {edge} of table edges"), source })
     }
 
-    /// Makes the table say what interfaces are ports of.
+    /// Writes which bridges interfaces are ports of.
     pub fn set_ports(&self, ports: &[Port]) -> Result<(), Error> {
         for port in ports {
             sys::update_array(self.ports.as_fd(), edge_index(port.ifindex), port).map_err(|source| Error::Kernel {
@@ -323,7 +323,7 @@ impl Maps {
         Ok(())
     }
 
-    /// Whose dataplane this is.
+    /// The network namespace and layout version that the maps belong to.
     pub fn owner(&self) -> Result<Owner, Error> {
         read_owner(self.owner.as_fd())
     }
@@ -333,7 +333,7 @@ impl Maps {
             .map_err(|source| Error::Kernel { what: "writing table owner".into(), source })
     }
 
-    /// The copies of an element of `WORDS` 64-bit words.
+    /// All CPUs' copies of an element of `WORDS` 64-bit words.
     fn per_cpu<const WORDS: usize>(&self, map: BorrowedFd<'_>, index: u32) -> Result<Vec<[u64; WORDS]>, Error> {
         let bytes = sys::lookup_array(map, index, self.cpus * WORDS * 8)
             .map_err(|source| Error::Kernel { what: format!("reading element {index} of a counter table"), source })?;

@@ -1,4 +1,4 @@
-//! What tables take of the memory limit of the container: the kernel counts them there, and kills who exceeds it.
+//! The memory of the tables compared with the container's limit: the kernel charges map memory to the cgroup.
 
 use std::fs;
 use std::path::Path;
@@ -12,26 +12,26 @@ const LRU: u32 = BPF_MAP_TYPE_LRU_HASH as u32;
 const HASH: u32 = BPF_MAP_TYPE_HASH as u32;
 const PER_CPU: u32 = BPF_MAP_TYPE_PERCPU_ARRAY as u32;
 const MIB: u64 = 1 << 20;
-/// What else a start takes for a moment, the verifier above all (deploy/README.md, on 2 CPUs).
+/// The temporary memory of a start, mostly for the verifier (deploy/README.md, on 2 CPUs).
 const START_BYTES: u64 = 65 * MIB;
 
-/// What a start takes, and what it may take.
+/// The memory that a start needs, and its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     pub tables_bytes: u64,
     pub cpus: usize,
-    /// Nothing where there is no limit, or none that this process can see.
+    /// `None` if there is no limit, or none that this process can see.
     pub limit_bytes: Option<u64>,
 }
 
 impl Memory {
-    /// For tables of these sizes, in the cgroup of this process.
+    /// The memory for tables of these sizes, in the cgroup of this process.
     pub fn of(sizes: &Sizes) -> Result<Self, Error> {
         let cpus = object::possible_cpus()?;
         Ok(Self { tables_bytes: tables_bytes(sizes, cpus), cpus, limit_bytes: limit_bytes() })
     }
 
-    /// What is wrong, and what to do about it.
+    /// The problem and its remedy, if the limit is too small.
     pub fn shortage(&self) -> Option<(String, &'static str)> {
         let (needed, limit) = (self.tables_bytes + START_BYTES, self.limit_bytes?);
         (needed > limit).then(|| {
@@ -51,7 +51,7 @@ fn tables_bytes(sizes: &Sizes, cpus: usize) -> u64 {
     object::wanted(sizes).map(|(_, shape)| allocated_bytes(&shape, cpus as u64)).sum()
 }
 
-/// What the kernel allocates for a map when it is made (kernel/bpf/hashtab.c, kernel/bpf/arraymap.c).
+/// The memory that the kernel allocates when it makes a map (kernel/bpf/hashtab.c, kernel/bpf/arraymap.c).
 fn allocated_bytes(shape: &MapShape, cpus: u64) -> u64 {
     let rows = u64::from(shape.max_entries);
     let (key, value) = (u64::from(shape.key_size).next_multiple_of(8), u64::from(shape.value_size).next_multiple_of(8));
@@ -60,15 +60,15 @@ fn allocated_bytes(shape: &MapShape, cpus: u64) -> u64 {
     match shape.map_type {
         LRU => buckets + rows * (48 + key + value),
         HASH => buckets,
-        // A pointer, and a copy for each CPU.
+        // A pointer, and one copy per CPU.
         PER_CPU => rows * (8 + value * cpus),
-        // A trie is made as it fills.
+        // A trie is allocated row by row.
         _ if shape.flags & object::BPF_F_NO_PREALLOC != 0 => 0,
         _ => rows * value,
     }
 }
 
-/// The smallest limit of this process's cgroup and those above it, as far as they are to be seen; cgroup v2 only.
+/// The smallest limit of this process's cgroup and its visible ancestors; cgroup v2 only.
 fn limit_bytes() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -87,7 +87,7 @@ fn smallest_limit(root: &Path, group: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// What deploy/README.md says was measured.
+    /// The measured values of deploy/README.md.
     #[test]
     fn tables_take_what_was_measured() {
         let mib = |sizes: &Sizes, cpus| tables_bytes(sizes, cpus) / MIB;

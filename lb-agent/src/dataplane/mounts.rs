@@ -1,20 +1,20 @@
-//! What is mounted, and where pins are on the node, for a process that sees only a part of its BPF file system: what is
-//! pinned is told by it.
+//! Mount points, and the path that pins have on the node, for messages of an agent in a container that sees only a part
+//! of the BPF file system.
 
 use std::path::{Path, PathBuf};
 
-/// Where nodes mount it.
+/// Where nodes mount their BPF file system.
 const USUAL_BPFFS: &str = "/sys/fs/bpf";
 
-/// The path of pins as the node knows it. A container that has only `/sys/fs/bpf/lb-agent`, mounted on `/pins`, means that
-/// folder by `/pins`.
+/// The path of the pins as seen on the node. For example, a container may have `/sys/fs/bpf/lb-agent` mounted on
+/// `/pins`.
 pub fn host_path(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     seen_from_host(&path.components().collect::<PathBuf>(), &mounts)
 }
 
-/// Mount points of a type, in the order of mounting; `mounts` as /proc/self/mounts has them.
+/// The mount points of a file system type, in mount order; `mounts` is the text of /proc/self/mounts.
 pub fn points<'a>(mounts: &'a str, kind: &'a str) -> impl Iterator<Item = &'a Path> {
     mounts.lines().filter_map(move |line| {
         let mut fields = line.split(' ');
@@ -23,10 +23,10 @@ pub fn points<'a>(mounts: &'a str, kind: &'a str) -> impl Iterator<Item = &'a Pa
     })
 }
 
-/// `mounts` as /proc/self/mountinfo has them.
+/// `mounts` is the text of /proc/self/mountinfo.
 fn seen_from_host(path: &Path, mounts: &str) -> PathBuf {
     let mounts = mounts.lines().filter_map(Mount::parse).filter(|mount| path.starts_with(&mount.point));
-    // Of two on one point, the later one is seen.
+    // Of two mounts on one point, the later one is visible.
     let Some(mount) = mounts.max_by_key(|mount| mount.point.components().count()) else { return path.to_owned() };
     match path.strip_prefix(&mount.point) {
         Ok(rest) if mount.is_bpf && mount.root != Path::new("/") => {
@@ -38,7 +38,7 @@ fn seen_from_host(path: &Path, mounts: &str) -> PathBuf {
 }
 
 struct Mount {
-    /// What of the file system is mounted.
+    /// The part of the file system that is mounted.
     root: PathBuf,
     point: PathBuf,
     is_bpf: bool,

@@ -1,6 +1,6 @@
-//! The BPF object: its maps' shapes, and loading it over pinned maps.
+//! The BPF object: the shapes of its maps, and how it is loaded over pinned maps.
 //!
-//! aya 0.14 re-uses a pinned map of any shape without a word, so shapes are compared before the load.
+//! aya 0.14 reuses a pinned map of any shape without an error, so shapes are compared before the load.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
@@ -24,37 +24,38 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
-/// The programs that are attached. Those that the verifier walks for longest come first: none of them is left for the end
-/// when programs are loaded.
+/// The attached programs. Those that take the verifier longest come first, so that the parallel load does not end with
+/// one of them.
 pub const PROGRAMS: [&str; 4] = ["workload_ingress", "uplink_ingress", "workload_egress", "uplink_egress"];
-/// Those for interfaces without a link header, which few nodes have: they are loaded for the first one.
+/// The programs for interfaces without a link header. Few nodes have such interfaces, so they are loaded for the first
+/// one.
 pub const BARE_PROGRAMS: [&str; 4] = ["workload_in_l3", "uplink_in_l3", "workload_out_l3", "uplink_out_l3"];
-/// The program that does nothing, for measuring what a run costs by itself.
+/// The program that does nothing, to measure the cost of a run itself.
 pub const EMPTY_PROGRAM: &str = "empty";
 /// The program that returns the low 32 bits of jiffies64.
 pub const TICK_PROGRAM: &str = "tick";
-/// The program that deletes flows that are over.
+/// The program that deletes expired flows.
 pub const COLLECT_PROGRAM: &str = "collect";
 
-/// Ids of frontends rest before they are used again, so there are more of them than frontends.
+/// The number of frontend IDs. Freed IDs are quarantined before reuse, so there are more of them than frontends.
 pub const fn scopes_max(sizes: &Sizes) -> u32 {
     sizes.frontends_max.saturating_mul(2)
 }
 
-/// Both families share the numbers of the elements, and the first one is nobody's. Pools that are replaced, and gaps that
-/// are too small, take what one family leaves.
+/// The number of elements of a pool map. Both families share the element numbers, and element 0 is unused. Replaced
+/// pools and gaps that are too small take what the smaller family leaves.
 pub const fn pool_elements(sizes: &Sizes) -> u32 {
     let elements = sizes.backends_max.saturating_mul(2).saturating_add(1);
     if elements < POOL_ELEMENTS_MAX { elements } else { POOL_ELEMENTS_MAX - 1 }
 }
 
-/// How many rows maps have that these sizes decide. Of [`Rows::EmbryosOfCpu`]: for all CPUs together.
+/// The number of rows of a map. [`Rows::EmbryosOfCpu`] gives the number for all CPUs together.
 const fn rows(rows: Rows, sizes: &Sizes) -> u32 {
     match rows {
         Rows::FrontendIds => scopes_max(sizes),
         Rows::PoolElements => pool_elements(sizes),
         Rows::AddressWords => address_words(sizes),
-        // A changed set is written beside the old one; rows of a trie are allocated when they are written.
+        // A changed set is written beside the old one. A trie allocates rows only when they are written.
         Rows::SourceRanges => sizes.source_ranges_max.saturating_mul(2),
         Rows::Previous => 1,
         rows => sizes.asked(rows),
@@ -74,7 +75,7 @@ const fn shape(map: &Declaration, sizes: &Sizes) -> MapShape {
     MapShape { map_type: map_type as u32, key_size, value_size, max_entries: rows(map.rows, sizes), flags }
 }
 
-/// Every pinned map with the shape that this version wants.
+/// Every pinned map with the shape that this version needs.
 pub fn wanted(sizes: &Sizes) -> impl Iterator<Item = (&'static str, MapShape)> {
     PINNED.iter().map(|map| (map.name, shape(map, sizes)))
 }
@@ -93,7 +94,7 @@ pub fn possible_cpus() -> Result<usize, Error> {
     aya::util::nr_cpus().map_err(|(file, source)| Error::Kernel { what: format!("reading {file}"), source })
 }
 
-/// Whether the maps pinned in `directory` are those that this version would make.
+/// Whether all maps pinned in `directory` have the shape that this version needs.
 pub fn is_adoptable(directory: &Path, sizes: &Sizes) -> Result<bool, Error> {
     for (name, shape) in wanted(sizes) {
         let path = directory.join(name);
@@ -112,8 +113,8 @@ pub fn is_adoptable(directory: &Path, sizes: &Sizes) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Loads all programs over the maps in `directory`; maps that are not pinned there are made and pinned. Flows are looked for
-/// in those of `previous` as well, if there are any.
+/// Loads the programs over the maps in `directory`. Missing maps are made and pinned. With `previous`, the programs
+/// also look flows up in the flow tables of that directory.
 pub fn load(
     directory: &Path,
     settings: &Settings,
@@ -159,8 +160,9 @@ pub fn load(
     Ok(ebpf)
 }
 
-/// Loads those of these programs that are not loaded, several at once: the verifier walks all paths of each, which is most of
-/// a start where Services are few, and privileged loads do not wait for each other (`bpf_check` in kernel/bpf/verifier.c).
+/// Loads those of these programs that are not loaded, several in parallel. The verifier walks all paths of each, which
+/// takes most of a start if there are few Services. Privileged loads do not wait for each other (`bpf_check` in
+/// kernel/bpf/verifier.c).
 pub fn load_programs(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<(), Error> {
     let mut programs: BTreeMap<&str, &mut Program> = ebpf.programs_mut().collect();
     let found = names.iter().map(|name| Ok((*name, classifier(name, programs.remove(name))?)));

@@ -1,4 +1,4 @@
-//! The pin directory: where a dataplane lives while no agent runs, whose it is, and how it goes away.
+//! The pin directory: it keeps a dataplane alive without an agent, records its owner, and is removed by `unload`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use super::maps::{Maps, read_owner};
 use super::sys::{self, ObjectKind};
 use super::{Error, Tables};
 
-/// What lies in a pin directory.
+/// The names in a pin directory.
 const MAPS: &str = "maps";
 const MAPS_NEXT: &str = "maps-next";
 const LINKS: &str = "links";
@@ -37,7 +37,7 @@ impl PinPath {
         self.0.join(MAPS)
     }
 
-    /// Maps that are being filled, to take the place of others of another shape.
+    /// Maps of a new shape that are being filled, to replace the current ones.
     pub fn maps_next(&self) -> PathBuf {
         self.0.join(MAPS_NEXT)
     }
@@ -46,8 +46,8 @@ impl PinPath {
         self.0.join(LINKS)
     }
 
-    /// Makes the directories, on a BPF file system that is mounted where there is none. Refused where others can write to
-    /// them, and where something else is in the place of a map.
+    /// Makes the directories, and mounts a BPF file system if there is none. Refuses directories that others can write
+    /// to, and maps that are not ours.
     pub fn prepare(&self) -> Result<(), Error> {
         let folder = Folder::make(&self.0)?;
         for name in [MAPS, LINKS] {
@@ -60,7 +60,7 @@ impl PinPath {
         Ok(())
     }
 
-    /// Takes the directory for this process, for as long as the descriptor lives.
+    /// Locks the directory for this process, for as long as the descriptor lives.
     pub fn lock(&self) -> Result<OwnedFd, Error> {
         let gone = || Error::Refused(format!("{} is not there any more", self.0.display()));
         Folder::open(&self.0)?.ok_or_else(gone)?.lock().map_err(|source| {
@@ -74,7 +74,8 @@ impl PinPath {
         })
     }
 
-    /// The owner that the pins name, if there are any; refused where they are not ours alone, or not as we make them.
+    /// The owner recorded in the pins, if there are any. Refuses directories that others can write to, and maps that
+    /// are not ours.
     pub fn inspect(&self) -> Result<Option<Owner>, Error> {
         if !self.is_there()? {
             return Ok(None);
@@ -83,7 +84,7 @@ impl PinPath {
         self.owner()
     }
 
-    /// Whether there is a directory; refused where it is not ours alone.
+    /// Whether the directory exists. Refuses one that others can write to.
     fn is_there(&self) -> Result<bool, Error> {
         let Some(folder) = Folder::open(&self.0)? else { return Ok(false) };
         for name in [MAPS, MAPS_NEXT, LINKS] {
@@ -92,7 +93,7 @@ impl PinPath {
         Ok(true)
     }
 
-    /// The owner that the pins name, if there are any.
+    /// The owner recorded in the pins, if there are any.
     pub fn owner(&self) -> Result<Option<Owner>, Error> {
         let path = self.maps().join(SHARED.owner.name());
         require_map(&self.maps(), SHARED.owner.name())?;
@@ -103,7 +104,7 @@ impl PinPath {
         }
     }
 
-    /// Refuses pins that belong to another network namespace; the cookie of this one is returned.
+    /// Refuses pins that belong to another network namespace. Returns the cookie of this one.
     pub fn check_owner(&self) -> Result<u64, Error> {
         let cookie = sys::netns_cookie().map_err(|source| Error::Kernel {
             what: "asking for the cookie of the network namespace".into(),
@@ -121,10 +122,10 @@ impl PinPath {
     }
 }
 
-/// Rows of a flow table.
+/// The rows of a flow table.
 pub type FlowRows<A> = Vec<(FlowKey<A>, Flow<A>)>;
 
-/// A dataplane as its pins show it, to read from; works whether or not an agent runs.
+/// A dataplane opened from its pins for reading, with or without a running agent.
 pub struct Pins {
     path: PinPath,
     maps: Maps,
@@ -175,19 +176,19 @@ impl Pins {
         self.maps.frontend_stats(id)
     }
 
-    /// jiffies64 now, to within the drift of the clock against the tick; what a flow's time stamp is compared with.
+    /// jiffies64 now, except for the drift between clock and tick; compared with the time stamps of flows.
     pub fn now_jiffies(&self) -> Result<u64, Error> {
         sys::estimate_jiffies(self.owner()?.jiffies_per_sec)
             .map_err(|source| Error::Kernel { what: "asking for the time".into(), source })
     }
 
-    /// The ids of the programs that are attached.
+    /// The IDs of the attached programs.
     pub fn program_ids(&self) -> Result<BTreeSet<u32>, Error> {
         let links = links::pinned(&self.path.links())?.live;
         Ok(links.values().filter_map(|link| sys::tcx_link(link.as_fd()).ok()?).map(|tcx| tcx.program_id).collect())
     }
 
-    /// What is attached, with the hooks where programs of others run before ours.
+    /// The hooks where other programs run before ours.
     pub fn ahead(&self) -> Result<Vec<Ahead>, Error> {
         Ok(links::ahead(&links::pinned(&self.path.links())?.live))
     }
@@ -197,7 +198,7 @@ impl Pins {
     }
 }
 
-/// The configuration tables as the maps hold them.
+/// Reads the configuration tables from the maps.
 pub fn dump(maps: &Maps) -> Result<Tables, Error> {
     let (v4, v6) = (maps.v4.tables()?, maps.v6.tables()?);
     let pass = lb_common::table::Scopes::PASS;
@@ -206,7 +207,7 @@ pub fn dump(maps: &Maps) -> Result<Tables, Error> {
     Ok(Tables { v4, v6, scopes })
 }
 
-/// Refuses a directory in which something else is in the place of a map of ours.
+/// Refuses a directory in which the name of a map of ours holds anything else.
 fn require_maps(directory: &Path) -> Result<(), Error> {
     PINNED.iter().try_for_each(|map| require_map(directory, map.name))
 }
@@ -225,7 +226,7 @@ fn require_map(directory: &Path, name: &str) -> Result<(), Error> {
     Err(Error::Untrusted(format!("{shown} is no map of ours: move it away, or choose another --pin-path")))
 }
 
-/// The name by which a map was made; `None`: what is pinned there is no map.
+/// The name that a map was made with; `None` if the pin is no map.
 fn kernel_name(path: &Path) -> Result<Option<String>, Error> {
     let asking = |source| Error::Kernel { what: format!("asking for the pin {}", path.display()), source };
     let object = sys::obj_get(path).map_err(asking)?;
@@ -235,16 +236,16 @@ fn kernel_name(path: &Path) -> Result<Option<String>, Error> {
     }
 }
 
-/// What [`unload`] did.
+/// What [`unload`] removed and left.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Unloaded {
     pub links: usize,
     pub maps: usize,
-    /// What others have put there: it stays, and so do the folders that hold it.
+    /// Files that are not ours. They stay, and so do the folders that hold them.
     pub left: Vec<PathBuf>,
 }
 
-/// Removes programs, links and pins. Not there is as good. Refused while an agent runs on them.
+/// Removes programs, links and pins. Succeeds if nothing is pinned. Refused while an agent uses the pins.
 pub fn unload(path: &Path) -> Result<Unloaded, Error> {
     let pins = PinPath::new(path);
     if !pins.is_there()? {
@@ -254,7 +255,7 @@ pub fn unload(path: &Path) -> Result<Unloaded, Error> {
     remove_pins(path)
 }
 
-/// Removes pins also under a running agent, whose descriptors keep everything alive that is not attached.
+/// Removes the pins even if an agent is running. Its descriptors keep the maps alive.
 pub fn remove_pins(path: &Path) -> Result<Unloaded, Error> {
     let path = PinPath::new(path);
     let mut unloaded = Unloaded::default();
@@ -278,21 +279,21 @@ pub fn remove_pins(path: &Path) -> Result<Unloaded, Error> {
     Ok(unloaded)
 }
 
-/// What was removed from a directory of maps, and what was left there because it is none of ours.
+/// The number of maps removed from a directory, and the paths left because they are not ours.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     pub maps: usize,
     pub left: Vec<PathBuf>,
 }
 
-/// Removes a directory of maps with all of ours that is pinned there, by whatever version.
+/// Removes all maps of ours from a directory, of any version, and the directory if it is then empty.
 pub fn remove_maps(directory: &Path) -> Result<Removed, Error> {
     let removed = remove_maps_but(directory, &[])?;
     remove_directory(directory)?;
     Ok(removed)
 }
 
-/// Removes maps of ours that are pinned in a directory under other names than these.
+/// Removes the maps of ours from a directory, except those pinned under these names.
 pub fn remove_maps_but(directory: &Path, names: &[&str]) -> Result<Removed, Error> {
     let mut removed = Removed::default();
     for path in entries(directory)? {
@@ -309,7 +310,7 @@ pub fn remove_maps_but(directory: &Path, names: &[&str]) -> Result<Removed, Erro
     Ok(removed)
 }
 
-/// Maps are known by the names that they were made with, under whatever name they are pinned.
+/// A map is ours if it was made with one of our names, whatever the name of its pin.
 fn is_map_of_ours(path: &Path) -> Result<bool, Error> {
     if folder::look(path)? != Found::Pin {
         return Ok(false);
@@ -317,7 +318,7 @@ fn is_map_of_ours(path: &Path) -> Result<bool, Error> {
     Ok(kernel_name(path)?.is_some_and(|name| PINNED.iter().any(|map| map.name == name)))
 }
 
-/// Removes a directory, where it is empty; one that is not there is as good, and one that is mounted here stays.
+/// Removes a directory if it is empty. A missing directory is no error, and a mount point stays.
 fn remove_directory(directory: &Path) -> Result<(), Error> {
     use std::io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
     match fs::remove_dir(directory) {

@@ -1,4 +1,4 @@
-//! The `pools` of a family: an array, written and read through a window.
+//! The map `pools4` or `pools6`: an array, written and read through a mapped window.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ impl<A: Addr> PoolArray<A> {
         Array::open(directory, map).map(Self)
     }
 
-    /// Writes rows of pools that no scope names yet.
+    /// Writes rows of pools that no scope refers to yet.
     pub fn upsert(&self, rows: &[(PoolKey, Backend<A>)]) -> Result<(), Error> {
         let mut window = None;
         for (key, Backend { addr, port }) in rows {
@@ -28,7 +28,7 @@ impl<A: Addr> PoolArray<A> {
         Ok(())
     }
 
-    /// Removes rows of pools that no scope names any more. An element that another pool has is left to that.
+    /// Clears rows of pools that no scope refers to any more. Elements that another pool has taken stay.
     pub fn delete(&self, keys: &[PoolKey]) -> Result<(), Error> {
         let mut window = None;
         let nobodys = PoolElement { addr: A::new_zeroed(), port: 0, slot: 0, pool: 0 };
@@ -56,7 +56,7 @@ impl<A: Addr> PoolArray<A> {
         Ok(rows)
     }
 
-    /// The window in which the element of a row stands: rows come in order, so that one is enough for most.
+    /// Maps the window that holds the row's element. Rows are sorted, so most of them are in the current window.
     fn look_at<'a>(
         &self,
         key: PoolKey,

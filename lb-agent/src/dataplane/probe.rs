@@ -1,15 +1,15 @@
-//! Whose programs are on an interface, asked without changing anything.
+//! Reads which programs are attached to an interface, without changing anything.
 
 use super::{Error, Hook, object, sys};
 
-/// The kernel keeps this much of a program's name (`BPF_OBJ_NAME_LEN`, less the zero).
+/// The length of program names that the kernel keeps (`BPF_OBJ_NAME_LEN` without the terminating zero).
 const NAME_MAX: usize = 15;
 
 /// A program on a tcx hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachedProgram {
     pub id: u32,
-    /// As the kernel has it; it tells root only.
+    /// The kernel's copy of the name, which only root can read.
     pub name: Option<String>,
 }
 
@@ -18,7 +18,7 @@ impl AttachedProgram {
         Self { id, name: sys::program_name(id).ok() }
     }
 
-    /// By its name, which others could give their own.
+    /// Whether the name is one of ours. Other programs can have the same name.
     pub fn is_named_as_ours(&self) -> bool {
         let name = self.name.as_deref();
         object::PROGRAMS
@@ -37,7 +37,7 @@ impl std::fmt::Display for AttachedProgram {
     }
 }
 
-/// The programs on a tcx hook, in the order in which they run. Fails on a kernel without tcx.
+/// The programs on a tcx hook, in the order in which they run. Fails if the kernel has no tcx.
 pub fn programs(ifindex: u32, hook: Hook) -> Result<Vec<AttachedProgram>, Error> {
     let what = || format!("asking for the tcx programs at {} of interface {ifindex}", hook.name());
     let ids = sys::tcx_programs(ifindex, hook).map_err(|source| Error::Kernel { what: what(), source })?;

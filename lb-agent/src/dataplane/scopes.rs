@@ -1,4 +1,4 @@
-//! The `scopes` map, written through its memory mapping: a scope is switched by one store.
+//! The map `scopes`, written through its memory mapping: one store switches a scope.
 
 use std::path::Path;
 use std::ptr::{addr_of, addr_of_mut};
@@ -24,7 +24,7 @@ impl ScopeArray {
     /// The element of a frontend.
     pub fn get(&self, id: u32) -> Option<Scopes> {
         let element = self.0.element(id)?;
-        // SAFETY: the element lies in the mapping; only this process writes it, each word by one store.
+        // SAFETY: the element lies in the mapping. Only this process writes it, each word by one store.
         unsafe {
             let scope = |scope: *const Scope| Scope::from_word(scope.cast::<u64>().read_volatile());
             Some(Scopes {
@@ -39,12 +39,12 @@ impl ScopeArray {
         }
     }
 
-    /// Switches the element of a frontend: first what the scopes are read together with, then each scope by one store.
-    /// False where there is no such element.
+    /// Switches the element of a frontend: first the fields that are read with the scopes, then each scope by one
+    /// store. Returns false if the element does not exist.
     #[must_use]
     pub fn store(&mut self, id: u32, scopes: &Scopes) -> bool {
         let Some(element) = self.0.element(id) else { return false };
-        // SAFETY: the element lies in the mapping; every store is of one aligned word.
+        // SAFETY: the element lies in the mapping, and every store is of one aligned word.
         unsafe {
             addr_of_mut!((*element).service_port).write_volatile(scopes.service_port);
             addr_of_mut!((*element).affinity_secs).write_volatile(scopes.affinity_secs);

@@ -1,4 +1,5 @@
-//! What each edge has of the flow tables: counted anew by every walk, and what an edge has too much of.
+//! Each edge's entries in the flow tables, recounted by every walk, and the surplus of edges that have used up their
+//! share.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +13,7 @@ use lb_common::table::{Direction, EdgeFlows, Flow, FlowKey, FlowTotals, edge_ind
 use super::mapped::Array;
 use super::{Error, Sizes};
 
-/// Entries by element of `edge_flows`, of either family.
+/// Flow entries of each family, by element of `edge_flows`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EdgeCounts(BTreeMap<u32, [u64; 2]>);
 
@@ -21,7 +22,7 @@ impl EdgeCounts {
         self.0.entry(edge_index(edge)).or_default()[family as usize] += 1;
     }
 
-    /// So many entries of these edges have gone.
+    /// Subtracts removed entries.
     pub fn subtract(&mut self, gone: &BTreeMap<u32, u64>, family: Family) {
         for (edge, entries) in gone {
             let counted = &mut self.0.entry(*edge).or_default()[family as usize];
@@ -34,16 +35,16 @@ impl EdgeCounts {
     }
 }
 
-/// How much an edge may have.
+/// The bound on an edge's entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
     usable: u64,
-    /// For a pod; [`UNBOUNDED_PERCENT`]: no bound.
+    /// The share of a pod; [`UNBOUNDED_PERCENT`] means no bound.
     pub percent: u32,
 }
 
 impl Bound {
-    /// No bound where so many CPUs keep elements for themselves that little of the table is sure.
+    /// There is no bound if the CPUs may keep more than half of the table to themselves.
     pub const fn of(sizes: &Sizes, cpus: usize) -> Self {
         let usable = usable(sizes.flows_max, cpus);
         let is_sure = usable * 2 >= sizes.flows_max as u64;
@@ -54,8 +55,8 @@ impl Bound {
         self.usable
     }
 
-    /// Edges that have an eighth less than they may, or more, and how many entries each is to lose: a quarter of what it
-    /// may have stays free then, so that new flows are not refused before the next walk.
+    /// The edges that use more than 7/8 of their share, and how many entries each must lose. Afterwards a quarter of
+    /// the share is free, so that new flows are not dropped before the next walk.
     pub fn crowded(self, counts: &EdgeCounts, family: Family) -> BTreeMap<u32, u64> {
         if self.percent >= UNBOUNDED_PERCENT {
             return BTreeMap::new();
@@ -70,8 +71,7 @@ impl Bound {
     }
 }
 
-/// The keys of as many flows as are to go, both halves of each: those first that have ended, then those that were quiet for
-/// longest.
+/// The keys of flows to delete, both entries of each: first ended flows, then those that were quiet for longest.
 pub fn surplus<A: Addr>(rows: &[(FlowKey<A>, Flow<A>)], crowded: &BTreeMap<u32, u64>) -> Vec<FlowKey<A>> {
     let mut keys = Vec::new();
     for (edge, entries) in crowded {
@@ -84,7 +84,7 @@ pub fn surplus<A: Addr>(rows: &[(FlowKey<A>, Flow<A>)], crowded: &BTreeMap<u32, 
     keys
 }
 
-/// The tables of counts.
+/// The maps with the counts.
 pub struct Shares {
     edges: Array<EdgeFlows>,
     totals: Array<FlowTotals>,
@@ -96,7 +96,7 @@ impl Shares {
         Ok(Self { edges, totals })
     }
 
-    /// Writes what a walk has counted. What came or went meanwhile is wrong until the next one.
+    /// Writes the counts of a walk. Flows that came or went during the walk are wrong until the next one.
     pub fn recount(&self, counts: &EdgeCounts, now_jiffies: u64) -> Result<(), Error> {
         let edges = self.edges.all()?;
         for index in edges.indexes() {
@@ -114,7 +114,7 @@ impl Shares {
     }
 }
 
-/// Two counts that programs change beside each other; untouched where they are right.
+/// Stores two counts that share a word, which programs change too. A word that is right already is not written.
 fn store(word: &AtomicU64, entries: [u64; 2]) {
     let [low, high] = entries.map(|entries| i32::try_from(entries).unwrap_or(i32::MAX).to_ne_bytes());
     let mut bytes = [0; 8];

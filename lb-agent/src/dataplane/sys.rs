@@ -1,6 +1,6 @@
-//! The system calls that aya does not make: typed batches on maps, tcx links by interface index, pins, and RCU.
+//! System calls that aya does not offer: typed batches on maps, tcx links by interface index, pins, and RCU.
 //!
-//! Every `unsafe` of the agent that is not a mapping stands here.
+//! Except for memory mappings, this file holds all unsafe code of the agent.
 
 use std::ffi::CString;
 use std::io::{Error, Result};
@@ -12,17 +12,17 @@ use std::path::Path;
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_prog_info};
 use lb_common::table::TableType;
 
-/// `BPF_F_LOCK` of `bpf(2)`: change a value in place under its spin lock.
+/// `BPF_F_LOCK` of `bpf(2)`: changes a value in place under its spin lock.
 pub const BPF_F_LOCK: u64 = 4;
 const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_F_AFTER: u32 = 1 << 4;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
-/// `BPF_MPROG_MAX` of linux/bpf_mprog.h: no hook has more.
+/// `BPF_MPROG_MAX` of linux/bpf_mprog.h: the most programs of a hook.
 const TCX_PROGRAMS_MAX: usize = 64;
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 const SO_NETNS_COOKIE: libc::c_int = 71;
-/// Rows of one batch call.
+/// Rows per batch call.
 const BATCH: usize = 4096;
 
 /// A hook of an interface.
@@ -33,13 +33,13 @@ pub enum Hook {
 }
 
 fn zeroed() -> bpf_attr {
-    // SAFETY: a union of plain integers; all zero is how bpf(2) wants what is not set.
+    // SAFETY: the union holds plain integers. bpf(2) wants unset members to be zero.
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> Result<i64> {
-    // SAFETY: `attr` is the union that the call takes, with its own size; the pointers in it are set by the callers in
-    // this file from live slices.
+    // SAFETY: `attr` is the union that the call takes, passed with its own size. The callers in this file set its
+    // pointers from live slices.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_uint, std::ptr::from_mut(attr), size_of::<bpf_attr>())
     };
@@ -49,7 +49,7 @@ fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> Result<i64> {
 fn new_fd(command: bpf_cmd, attr: &mut bpf_attr) -> Result<OwnedFd> {
     let fd = bpf(command, attr)?;
     let fd = RawFd::try_from(fd).map_err(Error::other)?;
-    // SAFETY: the call has just returned this descriptor, and nobody else has it.
+    // SAFETY: the call has just returned this descriptor, so it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -74,7 +74,7 @@ pub fn obj_pin(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
-/// Attaches a program to an interface by tcx: first at ingress, last at egress.
+/// Attaches a program to an interface by tcx: as the first at ingress, as the last at egress.
 pub fn tcx_attach(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> Result<OwnedFd> {
     let mut attr = zeroed();
     attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
@@ -86,7 +86,7 @@ pub fn tcx_attach(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> Result<O
     new_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
-/// Swaps the program of a link; no packet misses both.
+/// Swaps the program of a link. Every packet meets either the old or the new program.
 pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
     let mut attr = zeroed();
     attr.link_update.link_fd = link.as_raw_fd().cast_unsigned();
@@ -101,11 +101,12 @@ fn info<T>(fd: BorrowedFd<'_>) -> Result<T> {
     attr.info.info_len = size_of::<T>() as u32;
     attr.info.info = info.as_mut_ptr() as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    // SAFETY: the kernel writes at most `info_len` bytes; both info structs are plain integers, valid when zero.
+    // SAFETY: the kernel writes at most `info_len` bytes. The info structs are plain integers, which are valid when
+    // zero.
     Ok(unsafe { info.assume_init() })
 }
 
-/// What a pin holds.
+/// The kind of a BPF object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectKind {
     Map,
@@ -114,7 +115,7 @@ pub enum ObjectKind {
     Other,
 }
 
-/// By the name that the kernel gives the file of a descriptor (`anon_inode_getfd` in kernel/bpf).
+/// Reads the kind from the name that the kernel gives a descriptor's file (`anon_inode_getfd` in kernel/bpf).
 pub fn object_kind(object: BorrowedFd<'_>) -> Result<ObjectKind> {
     let name = std::fs::read_link(format!("/proc/self/fd/{}", object.as_raw_fd()))?;
     Ok(match name.to_string_lossy().trim_start_matches("anon_inode:").trim_matches(['[', ']']) {
@@ -125,23 +126,23 @@ pub fn object_kind(object: BorrowedFd<'_>) -> Result<ObjectKind> {
     })
 }
 
-/// A link of tcx.
+/// A tcx link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcxLink {
-    /// 0 where the interface is gone.
+    /// 0 if the interface is gone.
     pub ifindex: u32,
-    /// `None`: of another hook, which none of ours is.
+    /// `None` if the hook is neither tcx ingress nor egress.
     pub hook: Option<Hook>,
     pub program_id: u32,
 }
 
-/// What a link is attached to; `None` where it is none of tcx.
+/// The attachment of a link; `None` if it is not a tcx link.
 pub fn tcx_link(link: BorrowedFd<'_>) -> Result<Option<TcxLink>> {
     let info: bpf_link_info = info(link)?;
     if info.type_ != bpf_link_type::BPF_LINK_TYPE_TCX as u32 {
         return Ok(None);
     }
-    // SAFETY: all members of the union are plain integers, and the kernel wrote that of the type.
+    // SAFETY: all members of the union are plain integers, and the kernel wrote the one of this type.
     let tcx = unsafe { info.__bindgen_anon_1.tcx };
     let hook = match tcx.attach_type {
         BPF_TCX_INGRESS => Some(Hook::Ingress),
@@ -151,7 +152,7 @@ pub fn tcx_link(link: BorrowedFd<'_>) -> Result<Option<TcxLink>> {
     Ok(Some(TcxLink { ifindex: tcx.ifindex, hook, program_id: info.prog_id }))
 }
 
-/// The ids of the programs on a tcx hook, in the order in which they run.
+/// The IDs of the programs on a tcx hook, in the order in which they run.
 pub fn tcx_programs(ifindex: u32, hook: Hook) -> Result<Vec<u32>> {
     let mut ids = vec![0_u32; TCX_PROGRAMS_MAX];
     let mut attr = zeroed();
@@ -163,12 +164,12 @@ pub fn tcx_programs(ifindex: u32, hook: Hook) -> Result<Vec<u32>> {
     attr.query.prog_ids = ids.as_mut_ptr() as u64;
     attr.query.__bindgen_anon_2.count = ids.len() as u32;
     bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr)?;
-    // SAFETY: the member that was set; the kernel wrote the number of programs.
+    // SAFETY: this member was set, and the kernel wrote the number of programs to it.
     ids.truncate(unsafe { attr.query.__bindgen_anon_2.count } as usize);
     Ok(ids)
 }
 
-/// The name of a program, of which the kernel keeps 15 bytes; takes CAP_SYS_ADMIN.
+/// The name of a program, of which the kernel keeps 15 bytes. Needs CAP_SYS_ADMIN.
 pub fn program_name(id: u32) -> Result<String> {
     let mut attr = zeroed();
     attr.__bindgen_anon_6.__bindgen_anon_1.prog_id = id;
@@ -177,7 +178,7 @@ pub fn program_name(id: u32) -> Result<String> {
     Ok(short_name(&info.name))
 }
 
-/// The name of a map, as its maker gave it.
+/// The name that a map was made with.
 pub fn map_name(map: BorrowedFd<'_>) -> Result<String> {
     let info: bpf_map_info = info(map)?;
     Ok(short_name(&info.name))
@@ -188,7 +189,7 @@ fn short_name(name: &[libc::c_char]) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Shape of a map: what must be equal for a pinned one to be adopted.
+/// The shape of a map. A pinned map is adopted only if its shape is equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapShape {
     pub map_type: u32,
@@ -209,14 +210,14 @@ pub fn map_shape(map: BorrowedFd<'_>) -> Result<MapShape> {
     })
 }
 
-/// Why a batch stopped: the index of the row that failed, and how.
+/// Why a batch stopped: the index of the row that failed, and the error.
 #[derive(Debug)]
 pub struct BatchError {
     pub index: usize,
     pub source: Error,
 }
 
-/// Writes rows, `flags` being the element flags of `bpf(2)` (0 or [`BPF_F_LOCK`]).
+/// Writes rows. `flags` are the element flags of `bpf(2)`: 0 or [`BPF_F_LOCK`].
 pub fn update_batch<K: TableType, V: TableType>(
     map: BorrowedFd<'_>,
     keys: &[K],
@@ -245,7 +246,7 @@ pub fn update_array_batch<V: TableType>(
     Ok(())
 }
 
-/// Writes the rows of one call, the `chunk`th.
+/// Writes the rows of one call. `chunk` is its number.
 fn update_chunk<K, V>(
     map: BorrowedFd<'_>,
     keys: &[K],
@@ -263,7 +264,7 @@ fn update_chunk<K, V>(
     run_batch(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr, chunk)
 }
 
-/// Deletes rows; one that is not there is skipped.
+/// Deletes rows. Missing rows are skipped.
 pub fn delete_batch<K: TableType>(map: BorrowedFd<'_>, keys: &[K]) -> std::result::Result<(), BatchError> {
     const { K::NO_PADDING };
     for (chunk, keys) in keys.chunks(BATCH).enumerate() {
@@ -287,13 +288,14 @@ pub fn delete_batch<K: TableType>(map: BorrowedFd<'_>, keys: &[K]) -> std::resul
 
 fn run_batch(command: bpf_cmd, attr: &mut bpf_attr, chunk: usize) -> std::result::Result<(), BatchError> {
     bpf(command, attr).map(drop).map_err(|source| {
-        // SAFETY: the member that was set; the kernel wrote the number of rows that it did.
+        // SAFETY: this member was set, and the kernel wrote the number of finished rows to it.
         let done = unsafe { attr.batch.count } as usize;
         BatchError { index: chunk * BATCH + done, source }
     })
 }
 
-/// All rows of a hash table or a trie, in no order. Rows whose bytes are no valid value are left out and counted.
+/// All rows of a hash map or a trie, in no particular order. Rows whose bytes are no valid value are left out and
+/// counted.
 pub fn dump<K: TableType, V: TableType>(map: BorrowedFd<'_>) -> Result<(Vec<(K, V)>, usize)> {
     let (mut cursor, mut rows, mut invalid) = (Cursor::default(), Vec::new(), 0);
     while !cursor.is_at_end() {
@@ -302,10 +304,10 @@ pub fn dump<K: TableType, V: TableType>(map: BorrowedFd<'_>) -> Result<(Vec<(K, 
     Ok((rows, invalid))
 }
 
-/// Where a walk over a hash table stands.
+/// The position of a walk over a hash map.
 #[derive(Debug)]
 pub struct Cursor {
-    /// The kernel's own word for it, the number of a bucket, or in a trie the last key; none at the start.
+    /// The kernel's token: the number of a bucket, or in a trie the last key. `None` at the start.
     at: Option<Vec<u8>>,
     rows_max: usize,
     is_at_end: bool,
@@ -323,7 +325,7 @@ impl Cursor {
     }
 }
 
-/// Appends some more rows. Returns how many had bytes that are no valid value.
+/// Appends some more rows. Returns the number of rows whose bytes are no valid value.
 pub fn walk<K: TableType, V: TableType>(
     map: BorrowedFd<'_>,
     cursor: &mut Cursor,
@@ -331,7 +333,7 @@ pub fn walk<K: TableType, V: TableType>(
 ) -> Result<usize> {
     let mut to = vec![0_u8; size_of::<K>().max(size_of::<u64>())];
     let (keys, values, count) = loop {
-        // Zeroed by the kernel, and only where something is written.
+        // The allocator gets zeroed pages from the kernel, so unused pages are never touched.
         let mut keys = vec![0_u8; cursor.rows_max * size_of::<K>()];
         let mut values = vec![0_u8; cursor.rows_max * size_of::<V>()];
         let mut attr = zeroed();
@@ -342,7 +344,7 @@ pub fn walk<K: TableType, V: TableType>(
         attr.batch.values = values.as_mut_ptr() as u64;
         attr.batch.count = cursor.rows_max as u32;
         let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
-        // SAFETY: the member that was set; the kernel wrote the number of rows that it copied.
+        // SAFETY: this member was set, and the kernel wrote the number of copied rows to it.
         let count = unsafe { attr.batch.count } as usize;
         match result {
             Ok(_) => break (keys, values, count),
@@ -350,7 +352,7 @@ pub fn walk<K: TableType, V: TableType>(
                 cursor.is_at_end = true;
                 break (keys, values, count);
             }
-            // One bucket holds more rows than fit: ask again with more room.
+            // One bucket holds more rows than fit: tries again with more room.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => cursor.rows_max *= 2,
             Err(error) => return Err(error),
         }
@@ -366,7 +368,7 @@ pub fn walk<K: TableType, V: TableType>(
     Ok(invalid)
 }
 
-/// The element of an array at `index`, the copies of all CPUs one after the other where it is per CPU.
+/// The element of an array at `index`. For a per-CPU array, the copies of all CPUs one after the other.
 pub fn lookup_array(map: BorrowedFd<'_>, index: u32, value_len: usize) -> Result<Vec<u8>> {
     let mut value = vec![0_u8; value_len];
     let mut attr = zeroed();
@@ -387,20 +389,21 @@ pub fn update_array<V: TableType>(map: BorrowedFd<'_>, index: u32, value: &V) ->
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
-/// Waits for an RCU grace period: afterwards no program run sees what was unlinked before.
+/// Waits for an RCU grace period. Afterwards no program run sees elements that were unlinked before.
 ///
 /// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c).
 pub fn synchronize_rcu() -> Result<()> {
-    // SAFETY: a system call of plain numbers.
+    // SAFETY: the arguments are plain numbers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Gives memory that was freed back to the system: the first full state takes several times what stays.
+/// Returns freed memory to the system. Computing the first full state takes several times the memory that remains in
+/// use.
 pub fn give_back_memory() {
-    // Other C libraries give back what is free by themselves.
+    // Other C libraries return free memory by themselves.
     #[cfg(target_env = "gnu")]
-    // SAFETY: a call of plain numbers; the allocator takes its own locks.
+    // SAFETY: the argument is a plain number. The allocator takes its own locks.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -411,7 +414,7 @@ pub fn netns_cookie() -> Result<u64> {
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))
         .or_else(|_| std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)))?;
     let (mut cookie, mut len) = (0_u64, size_of::<u64>() as libc::socklen_t);
-    // SAFETY: the pointers name a u64 and its length.
+    // SAFETY: the pointers point to a u64 and its length.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -424,10 +427,10 @@ pub fn netns_cookie() -> Result<u64> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(cookie) }
 }
 
-/// Kernel ticks per second: the resolution of the coarse clock is one tick.
+/// Kernel ticks per second, from the resolution of the coarse clock, which is one tick.
 pub fn jiffies_per_sec() -> Result<u32> {
     let mut resolution = MaybeUninit::<libc::timespec>::zeroed();
-    // SAFETY: the pointer names a timespec, which is plain integers.
+    // SAFETY: the pointer points to a timespec, which is plain integers.
     let resolution = unsafe {
         if libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, resolution.as_mut_ptr()) < 0 {
             return Err(Error::last_os_error());
@@ -438,13 +441,13 @@ pub fn jiffies_per_sec() -> Result<u32> {
     Ok((1_000_000_000 + tick_ns / 2) / tick_ns)
 }
 
-/// An estimate of jiffies64: the clock and the tick drift apart by parts per million.
+/// An estimate of jiffies64. Clock and tick drift apart by parts per million.
 ///
-/// The kernel starts it 300 seconds before zero of a 32-bit counter (`INITIAL_JIFFIES`), so that it wraps soon after
-/// the machine starts: a 64-bit one that starts at the unsigned 32-bit value of minus 300 seconds.
+/// So that the low 32 bits overflow soon after boot, the kernel starts jiffies64 300 seconds before 2^32
+/// (`INITIAL_JIFFIES`).
 pub fn estimate_jiffies(jiffies_per_sec: u32) -> Result<u64> {
     let mut now = MaybeUninit::<libc::timespec>::zeroed();
-    // SAFETY: the pointer names a timespec, which is plain integers.
+    // SAFETY: the pointer points to a timespec, which is plain integers.
     let now = unsafe {
         if libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, now.as_mut_ptr()) < 0 {
             return Err(Error::last_os_error());
@@ -458,23 +461,23 @@ pub fn estimate_jiffies(jiffies_per_sec: u32) -> Result<u64> {
     Ok(initial_jiffies + secs * per_sec + nanos * per_sec / 1_000_000_000)
 }
 
-/// Takes the lock of a directory for as long as the descriptor lives; `WouldBlock` where another process has it.
+/// Locks a directory for as long as the descriptor lives; `WouldBlock` if another process holds the lock.
 pub fn lock(directory: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: a system call on a descriptor that lives.
+    // SAFETY: the descriptor is live.
     let result = unsafe { libc::flock(directory.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Whether a directory lies in a BPF file system (`BPF_FS_MAGIC` of linux/magic.h).
+/// Whether a directory is on a BPF file system (`BPF_FS_MAGIC` of linux/magic.h).
 pub fn is_bpffs(directory: BorrowedFd<'_>) -> Result<bool> {
     const BPF_FS_MAGIC: i128 = 0xcafe_4a11;
     let mut stat = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: the descriptor lives, the pointer names a statfs, which is plain integers.
+    // SAFETY: the descriptor is live, and the pointer points to a statfs, which is plain integers.
     unsafe {
         if libc::fstatfs(directory.as_raw_fd(), stat.as_mut_ptr()) < 0 {
             return Err(Error::last_os_error());
         }
-        // Signed with glibc, unsigned with musl.
+        // The field is signed with glibc and unsigned with musl.
         Ok(i128::from(stat.assume_init().f_type) == BPF_FS_MAGIC)
     }
 }
@@ -482,7 +485,7 @@ pub fn is_bpffs(directory: BorrowedFd<'_>) -> Result<bool> {
 /// Mounts a BPF file system.
 pub fn mount_bpffs(directory: &Path) -> Result<()> {
     let path = path_string(directory)?;
-    // SAFETY: C strings that outlive the call.
+    // SAFETY: the arguments are C strings that outlive the call.
     let result =
         unsafe { libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), 0, c"mode=0700".as_ptr().cast()) };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }

@@ -1,15 +1,15 @@
-//! Work that is done by a few threads at once, while the caller waits for all of it.
+//! Shares work between a few threads, while the caller waits for all of it.
 
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 
-/// Threads that share the work of one call, the caller among them.
+/// The number of threads that share the work of one call, including the caller.
 pub static THREADS: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, |cpus| cpus.get().min(4)));
 
-/// Does all parts, each on the next thread that is free. Whatever fails, all others are tried; the error is that of the
-/// first part which has one.
+/// Does all parts, each on the next free thread. A failed part does not stop the others. Returns the error of the first
+/// part that failed.
 pub fn share<P: Send, E: Send>(
     parts: impl ExactSizeIterator<Item = P> + Send,
     work: impl Fn(P) -> Result<(), E> + Sync,
@@ -26,7 +26,7 @@ pub fn share<P: Send, E: Send>(
     };
     thread::scope(|scope| {
         for _ in 0..others {
-            // The parts of a thread that there is not are done by the others.
+            // If a thread cannot be started, the others do its parts.
             drop(thread::Builder::new().spawn_scoped(scope, take_part));
         }
         take_part();
@@ -56,7 +56,7 @@ mod tests {
         assert_eq!(done.into_inner(), 203);
     }
 
-    /// Each part waits for as many others as there are threads.
+    /// Each part waits until all threads have one.
     #[test]
     fn parts_are_done_at_once() {
         let all = Barrier::new(*THREADS);

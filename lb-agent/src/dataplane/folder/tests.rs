@@ -1,10 +1,10 @@
-//! Folders that are not what they should be. What needs a BPF file system is tested in `tests/`.
+//! Folders that must be refused. Tests that need a BPF file system are in `tests/`.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use super::*;
 
-/// What is said of a path below a temporary folder.
+/// The message that refuses a path below a temporary folder.
 fn refusal(path: &Path) -> String {
     match Folder::make(path) {
         Ok(_) => panic!("{} was taken", path.display()),
