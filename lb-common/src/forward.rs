@@ -1,6 +1,6 @@
-//! The decision: which packets are translated, to what, and which flows come into being.
+//! The decision: which packets are translated, what they become, and which flows are created.
 //!
-//! Pure over [`Tables`] and [`Env`]; it writes flows through `Tables` and returns a [`Verdict`]. It never looks at
+//! It depends only on [`Tables`] and [`Env`], writes flows through `Tables`, returns a [`Verdict`], and never reads
 //! packet bytes.
 
 mod affinity;
@@ -24,9 +24,9 @@ pub use crate::work::Work;
 pub(crate) use frame::{is_heard, whose};
 pub use run::{Client, Edge, Env, Event, FlowRef, InsertError, Part, Path, Tables, Whose};
 
-// Cold parts are functions of their own (`inline(never)`): the verifier walks them apart from the hot path.
+// Rare cases are functions of their own (`inline(never)`), so that the verifier walks them apart from the hot path.
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
-    /// What becomes of a packet that enters the node.
+    /// Decides a packet that enters the node.
     #[inline(always)]
     pub fn request(&mut self) -> Verdict {
         let (transport, tables) = (self.transport, self.tables);
@@ -37,8 +37,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             if !self.may_be_of_flow(self.work.key.tuple.sport) {
                 return Verdict::Pass;
             }
-            // A segment in mid-flow needs one look-up: known flows are honoured whatever became of their frontend, and
-            // others may belong to connections that are older than us.
+            // A segment in mid-flow needs one lookup. Known flows continue, whatever happened to their frontend. An
+            // unknown segment may belong to a connection that is older than the agent.
             self.set_key(Direction::Request);
             let Some(entry) = tables.flow(&self.work.key) else { return self.unknown_segment() };
             if !self.is_heard(entry.frontend()) {
@@ -65,8 +65,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         self.first_packet(frontend)
     }
 
-    /// A packet that may open a connection to no frontend. One of a pod to an endpoint itself must keep its tuple, or get
-    /// one of its own: a flow of a frontend may have, or want, the same one.
+    /// Decides a packet that may open a connection but is for no frontend. If a pod dials an endpoint directly, its
+    /// flow is noted, so that no frontend's flow takes the tuple. If another flow already has the tuple, this one gets
+    /// another source port.
     #[inline(always)]
     fn request_without_frontend(&mut self) -> Verdict {
         if !matches!(self.edge.client, Client::Workload) {
@@ -81,7 +82,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let is_known = self.apart(Part::FollowDirect);
         let frontend = self.work.frontend;
         self.work.pin = Pin::NONE;
-        // Where no tuple can be had it passes as it is, and where a frontend's flow has it that is not for neighbours.
+        // Passes unchanged if no tuple is free, or if a frontend's flow has the tuple and the frame is for a
+        // neighbour.
         if is_known || (frontend == DIRECT && self.place(DIRECT, 0, 1).is_none()) {
             self.translated(frontend)
         } else {
@@ -89,8 +91,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
     }
 
-    /// Whether a known flow takes a packet that may open a connection to an endpoint itself. `work.frontend` becomes that of
-    /// the flow that has the tuple, [`DIRECT`] where none has.
+    /// Whether a known flow takes a packet that may open a connection to an endpoint. Sets `work.frontend` to the
+    /// frontend of the flow that has the tuple, or to [`DIRECT`] if no flow has it.
     #[inline(always)]
     fn follow_direct(&mut self) -> bool {
         self.work.frontend = DIRECT;
@@ -107,13 +109,13 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         true
     }
 
-    /// Whether the packet is a pod's answer to itself, and so becomes what a reply becomes.
+    /// Whether the packet is a hairpin reply: a pod answers itself. If so, `work.to` holds its new tuple.
     #[inline(never)]
     fn is_own_reply(&mut self) -> bool {
         self.is_for_node() && self.reply() == Verdict::Translate
     }
 
-    /// What becomes of a packet that leaves the node, or of a pod's answer to itself.
+    /// Decides a packet that leaves the node, or a hairpin reply.
     #[inline(always)]
     pub fn reply(&mut self) -> Verdict {
         if !self.may_be_of_flow(self.work.key.tuple.dport) {
@@ -134,22 +136,22 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         Verdict::Translate
     }
 
-    /// Whether a backend's SYN is not that of a flow, but of a direct connection that re-uses its tuple: the flow has ended.
-    /// The answer to a client whose SYN was seen and reset is the flow's: the backend does not know of that reset.
+    /// Whether a backend's SYN opens a direct connection that reuses the tuple of an ended flow. A SYN-ACK after a
+    /// reset of the client's SYN still belongs to the flow: the backend does not know of that reset.
     #[inline(always)]
     fn is_of_another(&self, state: FlowState) -> bool {
         let is_answer = matches!(state, FlowState::ResetNew) && self.transport.tcp.has(TcpFlags::ACK);
         state.has_ended() && !is_answer
     }
 
-    /// Whether any flow of this edge may have this client port. One word says no for most of what is none of our
-    /// business: what a pod serves, where a look-up in the flow table would cost ten times as much.
+    /// Whether any flow of this edge may have this client port. One word rules out most packets that belong to no
+    /// flow, such as those of servers in pods. A lookup in the flow table would cost ten times as much.
     #[inline(always)]
     fn may_be_of_flow(&self, client_port: u16) -> bool {
         self.tables.client_ports(self.edge.id) & EdgeState::client_port_bit(client_port) != 0
     }
 
-    /// Completes the packet's flow key, of which parsing wrote the tuple.
+    /// Completes the flow key of the packet. The parser has already written the tuple.
     #[inline(always)]
     fn set_key(&mut self, direction: Direction) {
         let key = &mut self.work.key;
@@ -159,7 +161,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         key.pad = 0;
     }
 
-    /// A request goes on; one whose source changes with its destination goes to the pod that it came from.
+    /// Counts a translated request. If its source changes with its destination, the verdict sends it back to its pod.
     #[inline(always)]
     fn translated(&self, frontend: u32) -> Verdict {
         if self.work.is_untouched(frontend) {
@@ -170,7 +172,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if self.work.to.src == self.work.key.tuple.src { Verdict::Translate } else { Verdict::Hairpin }
     }
 
-    /// Whether the first packet of a connection, or any of UDP, may go the way of a known flow.
+    /// Whether a packet that may open a flow (a TCP SYN, any UDP or SCTP packet) continues this known one.
     #[inline(always)]
     fn is_wanted(&mut self, frontend: u32, entry: T::Flow) -> bool {
         if self.is_over(entry) {
@@ -180,14 +182,15 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         match scope.action {
             Action::Balance if scope.pool == entry.pool() && entry.frontend() == frontend => true,
             Action::Balance => self.is_still_member(frontend, scope, entry),
-            // VIP became Proxy, or the frontend is gone: datagrams go on, a new connection does not.
+            // VIP became Proxy, or the frontend is gone: datagrams keep their flow, a new connection does not.
             Action::Pass => self.transport.proto != Proto::TCP,
             Action::Reject | Action::Drop => false,
         }
     }
 
-    /// Whether the backend of a flow that another pool chose is still one of the Service's; notes the new pool if it is in
-    /// that. One that terminates is in no pool, and goes while the pool stays: it is asked for again each time.
+    /// Whether the backend of a flow that another pool chose still belongs to the Service. If the backend is in the
+    /// scope's set, the flow notes the new pool. A terminating backend is in no pool, and may be removed while the
+    /// pool stays, so each packet asks again.
     #[inline(never)]
     fn is_still_member(&mut self, frontend: u32, scope: Scope, entry: T::Flow) -> bool {
         let (tables, work) = (self.tables, &mut *self.work);
@@ -201,15 +204,15 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         tables.is_member(&work.member_key)
     }
 
-    /// Whether a flow has ended or has been quiet for longer than its time-out.
+    /// Whether a flow has ended, or has been quiet for longer than its timeout.
     #[inline(always)]
     fn is_over(&self, entry: T::Flow) -> bool {
         let quiet_jiffies = flow::quiet_jiffies(entry.last_seen_jiffies(), self.env.now_jiffies());
         flow::is_over(self.transport.proto, entry.state(), quiet_jiffies, &self.env.timeouts())
     }
 
-    /// Takes the packet's new tuple from a flow, and keeps the flow's state and time stamp: written only when a second
-    /// has passed or the state changes. Its sequence number is noted every 64 KiB.
+    /// Takes the packet's new tuple from a flow. Writes the flow's state and time stamp only if a second has passed or
+    /// the state changes. Notes the sequence number every 64 KiB.
     #[inline(always)]
     fn follow(&mut self, entry: T::Flow) {
         entry.read_to(&mut self.work.to);
@@ -229,13 +232,14 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if flow::is_proved(before, state) {
             self.tables.give_embryo();
         }
-        // As often as this one, not after a longer quiet: a flow that is never quiet has another half as well.
+        // The other entry is refreshed as often as this one. Waiting for a longer quiet would leave a busy flow
+        // without it.
         self.refresh_partner(entry);
-        // Last: what is noted may be deleted at once, and its elements become another flow's.
+        // Last: a noted flow may be deleted at once, and its elements reused for another flow.
         self.note_spent(before, state);
     }
 
-    /// Makes the other entry of a flow agree with this one, and restores it where it was evicted.
+    /// Makes the other entry of a flow agree with this one, and restores the other entry if it was evicted.
     #[inline(always)]
     fn refresh_partner(&mut self, entry: T::Flow) {
         let flow = &mut self.work.flow;
@@ -246,7 +250,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         self.apart(Part::RefreshPartner);
     }
 
-    /// Makes the other entry of the packet's flow say what `work.flow` says, but for its tuple.
+    /// Makes the other entry of the packet's flow agree with `work.flow`, except for its tuple.
     #[inline(always)]
     fn write_partner(&mut self) {
         let (tables, work) = (self.tables, &mut *self.work);
@@ -255,7 +259,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
                 partner.touch(work.flow.last_seen_jiffies);
                 partner.set_state(work.flow.state);
             }
-            // It was lost, and its tuple has been given to another flow since.
+            // The entry was evicted, and its tuple has gone to another flow since.
             Partner::Another => {}
             Partner::Lost => {
                 work.flow.to.set_reversed(&work.key.tuple);
@@ -277,7 +281,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         tables.remove_flow(&work.key);
     }
 
-    /// The first packet of a flow to a frontend.
+    /// Decides the first packet of a flow to a frontend.
     #[inline(always)]
     fn first_packet(&mut self, frontend: u32) -> Verdict {
         let tables = self.tables;
@@ -309,13 +313,13 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
     }
 
-    /// Whether the client may open a flow: asked with the address that it has, before anything is decided, rejected or
-    /// dropped, as netfilter does. Known flows are not asked again.
+    /// Whether the source ranges let the client open a flow. As in netfilter, this is asked with the client's original
+    /// address, before the packet is balanced, rejected or dropped. Known flows are not asked again.
     #[inline(never)]
     fn is_source_allowed(&mut self, frontend: u32) -> bool {
         let set = self.tables.source_ranges(frontend);
         if set == 0 {
-            // The scope was read just before the restriction was lifted.
+            // The restriction was lifted after the scope was read.
             return true;
         }
         let Work { key, source_key, .. } = &mut *self.work;
@@ -327,15 +331,15 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
 /// The other entry of a packet's flow.
 enum Partner<F> {
     Own(F),
-    /// Its tuple belongs to another flow.
+    /// Another flow has its tuple.
     Another,
     /// Evicted.
     Lost,
 }
 
 impl<F> Partner<F> {
-    /// The entry behind [`Work::partner_key`], which becomes that of the packet's flow. The tuple of [`Work::flow`] is
-    /// overwritten.
+    /// Looks up the other entry of the packet's flow. Sets [`Work::partner_key`] to its key and overwrites the tuple
+    /// of [`Work::flow`].
     #[inline(always)]
     fn of_packet<A: Addr, T: Tables<A, Flow = F>>(tables: &T, work: &mut Work<A>) -> Self
     where

@@ -1,8 +1,8 @@
-//! Fragments: the first one has the ports and is decided like a whole packet; the others go where it went.
+//! Fragments: the first fragment has the ports and is decided like a whole packet; the later ones follow it.
 //!
-//! Only their addresses change: the transport checksum stands in the first fragment, and covers what changed of all.
-//! Those that overtake the first one are *parked*, if they may be ours at all; once it comes they are *replayed*: they
-//! come to the same hook again, behind it.
+//! Only the addresses of later fragments change: the transport checksum is in the first fragment and covers the whole
+//! change. A fragment that overtakes the first one is *parked* if its datagram may be a Service's. Once the first one
+//! arrives, the parked ones are *replayed*: re-injected at the same hook, behind it.
 
 use core::cell::Cell;
 
@@ -15,22 +15,24 @@ use crate::rewrite::turn_round;
 use crate::table::{Counter, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
 use crate::verdict::{Action, Verdict};
 
-/// How long fragments wait for their first one, and how long a quiet datagram is remembered. Short, for a busy client uses
-/// an identification again after 65,536 datagrams (RFC 6864), and what was left of the earlier one must be gone then.
+/// How long fragments wait for their first one, and how long a quiet datagram is remembered. Short, because a busy
+/// client reuses an identification after 65,536 datagrams (RFC 6864), and nothing of the earlier datagram may be left
+/// by then.
 pub const FRAGMENT_SECS: u64 = 2;
 
-/// Fragments of a datagram that are replayed: the longest datagram has 54 over links of 1,280 bytes (RFC 8200 section 5).
+/// Most fragments of a datagram that are replayed. The longest datagram has 54 over links of 1,280 bytes (RFC 8200
+/// section 5).
 const REPLAYED_MAX: u32 = 64;
 
-/// A place in the ring of parked fragments. Places have no owner: any CPU fills the next one, and any may read it.
-/// Whoever has copied it out looks whether the ticket is still the same.
+/// A place in the ring of parked fragments. Places have no owner: any CPU fills the next one, and any CPU may read it.
+/// A reader copies the bytes and then checks that the ticket has not changed.
 #[repr(C)]
 pub struct Parked {
-    /// Whose place it is; 0: nobody's, or it has been replayed.
+    /// The ticket of the fragment that is parked here; 0: none, or already replayed.
     pub ticket: Cell<u32>,
     /// The ticket of the fragment of the same datagram that was parked before; 0: none.
     pub previous: Cell<u32>,
-    /// Which datagram, beside what its header says.
+    /// Edge, identification and direction must match those of the first fragment.
     pub edge: Cell<u32>,
     pub id: Cell<u32>,
     pub len: Cell<u32>,
@@ -39,7 +41,7 @@ pub struct Parked {
     pub bytes: Cell<[u8; PARKED_LEN_MAX]>,
 }
 
-/// What is known of a datagram, read field by field and changed in place.
+/// The note of a datagram, read field by field and changed in place.
 pub trait Note<A>: Copy {
     fn fate(self) -> Fate;
     fn since_jiffies(self) -> u64;
@@ -48,30 +50,30 @@ pub trait Note<A>: Copy {
     fn read_to(self, to: &mut Tuple<A>);
     /// [`Fragment::parked`].
     fn parked(self) -> u32;
-    /// Exchanges it at once, also for other CPUs.
+    /// Exchanges the ticket atomically.
     fn swap_parked(self, ticket: u32) -> u32;
 }
 
-/// The maps, as fragments use them.
+/// The maps as fragments use them.
 pub trait Fragments<A: Addr> {
     type Note: Note<A>;
 
-    /// Whether the address plays that role for any Service; or another one does that has the same
-    /// [`AddressBit`](crate::table::AddressBit).
+    /// Whether the address may have this role for any Service. Addresses with the same
+    /// [`AddressBit`](crate::table::AddressBit) get the same answer.
     fn may_be_ours(&self, addr: &A, role: Role) -> bool;
     fn note(&self, key: &FragmentKey<A>) -> Option<Self::Note>;
-    /// Puts a note in the place of what is noted.
+    /// Writes a note, in place of an existing one.
     fn write_note(&self, key: &FragmentKey<A>, fragment: &Fragment<A>);
-    /// False where there is a note already.
+    /// False if a note exists.
     fn add_note(&self, key: &FragmentKey<A>, fragment: &Fragment<A>) -> bool;
     fn forget_note(&self, key: &FragmentKey<A>);
-    /// Draws the next ticket for the ring; 0, which is nobody's, once in 2^32 times.
+    /// Draws the next ticket of the ring. One draw in 2^32 gives 0, which is no ticket.
     fn next_ticket(&self) -> u32;
-    /// The place that belongs to a ticket, and to others before and after it.
+    /// The place of a ticket. Earlier and later tickets share it.
     fn place(&self, ticket: u32) -> Option<&Parked>;
-    /// Exchanges a word of a place at once, also for other CPUs.
+    /// Exchanges a word of a place atomically.
     fn swap(&self, word: &Cell<u32>, value: u32) -> u32;
-    /// The same, only if it has this value.
+    /// The same, only if the word has the expected value.
     fn swap_if(&self, word: &Cell<u32>, expected: u32, value: u32) -> bool;
 }
 
@@ -90,7 +92,7 @@ impl Datagram {
         Self { edge: edge.id, direction, proto, id }
     }
 
-    /// Fills in the keys. `work` holds the addresses of the packet.
+    /// Fills in the keys. `work` must hold the packet's addresses.
     #[inline(always)]
     fn set_keys<A: Addr>(&self, work: &mut Work<A>) {
         let Work { key, fragment_key, .. } = work;
@@ -98,15 +100,16 @@ impl Datagram {
         (fragment_key.edge, fragment_key.src, fragment_key.dst, fragment_key.id) = (self.edge, src, dst, self.id);
         fragment_key.proto = match A::FAMILY {
             Family::V4 => self.proto,
-            // Not what it is told by: a later fragment may name an extension header, and only the first what follows that.
+            // The header does not count: a later fragment may name an extension header, and only the first fragment
+            // holds what follows it.
             Family::V6 => ANY_PROTO,
         };
         (fragment_key.direction, fragment_key.pad) = (self.direction, 0);
     }
 }
 
-/// Whether others wait for this first fragment: then it has gone round, and they behind it, and nothing is to be done now.
-/// Fills in the keys.
+/// Fills in the keys. If later fragments are parked, re-injects this first fragment followed by them and returns true.
+/// The caller then drops the original.
 #[inline(always)]
 pub fn goes_round<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     packet: &mut impl PacketMut,
@@ -119,8 +122,8 @@ pub fn goes_round<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     go_round(packet, tables, env, work)
 }
 
-/// Notes what becomes of the datagram whose first fragment `work` is about. True where others have begun to wait while that
-/// was decided, on another CPU: then the first one goes round after all, and is decided once more.
+/// Notes the fate of the datagram whose first fragment `work` describes. True if another CPU has parked fragments in
+/// the meantime: then this first fragment was re-injected, to be decided again, and the caller drops the original.
 #[inline(always)]
 pub fn remember<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     packet: &mut impl PacketMut,
@@ -147,7 +150,7 @@ fn write<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     work: &mut Work<A>,
 ) -> bool {
     if fate == Fate::Passed && !may_be_ours(tables, &work.fragment_key) {
-        // Nobody will wait for it, and the others pass without a note.
+        // No fragment of this datagram is ever parked, and the later ones pass without a note.
         tables.forget_note(&work.fragment_key);
         return false;
     }
@@ -175,7 +178,7 @@ fn go_round<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     true
 }
 
-/// Whether the datagram may be one of ours, as far as a fragment without ports can tell.
+/// Whether the datagram may be a Service's, judged by its addresses alone.
 #[inline(never)]
 fn may_be_ours<A: Addr, T: Fragments<A>>(tables: &T, key: &FragmentKey<A>) -> bool {
     let (addr, role) = match key.direction {
@@ -204,7 +207,7 @@ fn is_fresh<A, N: Note<A>, E: Env>(note: N, env: &E) -> bool {
     quiet_jiffies(note.since_jiffies(), env.now_jiffies()) < FRAGMENT_SECS * env.second_jiffies()
 }
 
-/// A first fragment without ports, which nobody waits for: it is left alone, and the others with it.
+/// A first fragment without ports, for which none are parked, passes. So do the later ones.
 #[inline(always)]
 pub fn leave<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     packet: &mut impl PacketMut,
@@ -219,7 +222,7 @@ pub fn leave<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     Action::Next
 }
 
-/// What becomes of a fragment without ports. `work` holds its addresses.
+/// Decides a fragment without ports. `work` holds its addresses.
 #[inline(never)]
 pub fn follow<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     packet: &mut impl PacketMut,
@@ -238,13 +241,13 @@ pub fn follow<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
             tables.count(Counter::PassedFragment);
             return Action::Next;
         }
-        // Its first one may have come meanwhile, on another CPU, and have found nobody.
+        // The first fragment may have arrived on another CPU in the meantime and found nothing parked.
         fate = known_fate(tables, env, work);
     }
     readdress(packet, fate, tables, work)
 }
 
-/// What becomes of the fragments of a datagram; the addresses that they get go to `work.to`.
+/// The fate of a datagram's fragments. Their new addresses go to `work.to`.
 #[inline(never)]
 fn known_fate<A: Parse, T: Fragments<A>, E: Env>(tables: &T, env: &E, work: &mut Work<A>) -> Fate {
     let Some(note) = tables.note(&work.fragment_key) else { return Fate::Awaited };
@@ -284,7 +287,7 @@ fn readdress<A: Parse, T: Tables<A>>(packet: &mut impl PacketMut, fate: Fate, ta
     if fate == Fate::SentBack { Action::SendBack } else { work.translated(work.fragment_key.direction) }
 }
 
-/// Parks a fragment whose first one is not known, if it may be ours. False where it is left alone.
+/// Parks a fragment whose first one is unknown, if it may be a Service's. False if the fragment is to pass.
 #[inline(never)]
 fn park<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     packet: &impl PacketMut,
@@ -300,7 +303,7 @@ fn park<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
         return false;
     }
     let Some(place) = tables.place(ticket) else { return false };
-    // The ticket first: whoever reads the bytes meanwhile sees that they are no longer his.
+    // The ticket first: a CPU that is copying the old bytes then sees that the place has changed.
     if tables.swap(&place.ticket, ticket) != 0 {
         tables.count(Counter::DropParked);
     }
@@ -328,10 +331,11 @@ fn park<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     true
 }
 
-/// Sends a first fragment through the hook again, as it came, and those behind it that wait for it: the latest first, for
-/// senders that begin at the end. They travel in the skb of the first one, one after the other, which is used up then.
+/// Re-injects a first fragment unchanged, then the parked ones of its datagram, the latest first, for senders that
+/// begin at the end. They all travel in the skb of the first one, which is used up then.
 ///
-/// Where the kernel runs the hook at once, the run in this run writes over `work`: it is not used after the first one.
+/// If the kernel runs the hook at once, that nested run overwrites `work`. So `work` is not read after the first
+/// re-injection.
 #[inline(never)]
 fn replay<A: Addr, T: Tables<A> + Fragments<A>>(packet: &mut impl PacketMut, ticket: u32, tables: &T, work: &Work<A>) {
     let FragmentKey { edge, id, direction, .. } = work.fragment_key;
@@ -346,7 +350,7 @@ fn replay<A: Addr, T: Tables<A> + Fragments<A>>(packet: &mut impl PacketMut, tic
         let previous = place.previous.get();
         let restored = packet.restore(packet.l3(), &place.bytes, place.len.get());
         if !tables.swap_if(&place.ticket, ticket, 0) {
-            // Another one was parked here while this one was copied.
+            // Another fragment was parked here during the copy.
             break;
         }
         if restored.is_ok() {

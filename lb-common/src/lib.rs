@@ -1,8 +1,8 @@
-//! What the kernel and the host share: table layouts, and the packet path over them.
+//! The code that the kernel and the host share: the table layouts and the packet path.
 //!
-//! Compiled twice from this source: for the BPF target by `lb-ebpf`, for the host by the agent (`explain`) and the
-//! tests. It knows no clock, no randomness and no map; those are arguments. The feature `host` adds tables and packets in
-//! memory; the programs are built without it.
+//! This source is compiled twice: by `lb-ebpf` for the BPF target, and by the agent (`explain`) and the tests for the
+//! host. Clock, randomness and maps are arguments. The feature `host` adds in-memory tables and packets; the BPF
+//! programs are built without it.
 #![cfg_attr(not(feature = "host"), no_std)]
 #![deny(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! The whole path of a packet at one hook: parse, decide, perform. One expression per entry point of `lb-ebpf`.
+//! The path of a packet through one hook: parse, decide, perform. The entry points of `lb-ebpf` call [`ingress`] or
+//! [`egress`].
 
 use crate::addr::Family;
 use crate::forward::{Edge, Env, Path, Tables, Whose, Work, whose};
@@ -11,7 +12,7 @@ use crate::rewrite::{translate, turn_round};
 use crate::table::{Counter, Direction, Tuple};
 use crate::verdict::{Action, Verdict};
 
-/// The family of a packet, if it has one.
+/// The IP family of a packet. None if the packet is neither IPv4 nor IPv6.
 #[inline(always)]
 pub fn family(packet: &impl Packet) -> Option<Family> {
     match packet.ethertype() {
@@ -21,13 +22,13 @@ pub fn family(packet: &impl Packet) -> Option<Family> {
     }
 }
 
-/// What the path needs beside the tables: the tick, chance, and the right to answer.
+/// The rate limit of ICMP answers.
 pub trait Limits {
-    /// Takes a token of an edge's rate limit of ICMP answers.
+    /// Takes a token from the edge's bucket for ICMP answers. False if none is left.
     fn may_reject(&self, edge: u32) -> bool;
 }
 
-/// A packet that comes in at `edge`.
+/// Handles a packet that comes in at `edge`.
 #[inline(always)]
 pub fn ingress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     packet: &mut impl PacketMut,
@@ -36,7 +37,7 @@ pub fn ingress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     env: &E,
     work: &mut Work<A>,
 ) -> Action {
-    // Whether an interface is a port, and of what, is asked where it matters: most frames are of no interest.
+    // The bridge of the interface is looked up later and only if needed: most frames belong to no flow.
     work.stray = match packet.addressee() {
         Addressee::Interface => 0,
         Addressee::Another => 1,
@@ -45,7 +46,7 @@ pub fn ingress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     at_hook(packet, (edge, Direction::Request), tables, env, work)
 }
 
-/// A packet that goes out at `edge`.
+/// Handles a packet that goes out at `edge`.
 #[inline(always)]
 pub fn egress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     packet: &mut impl PacketMut,
@@ -78,9 +79,9 @@ fn at_hook<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     transport(packet, headers, hook, tables, env, work)
 }
 
-/// A packet with ports. A first fragment that others wait for goes through the hook once more with them behind it, and is
-/// decided then, so that they find a note. One without ports, as it is too short for them (RFC 1858) or has none, is left
-/// alone, with the others.
+/// Decides and performs a packet with ports. If later fragments wait for a first fragment, all of them are
+/// re-injected, the first fragment ahead; it is decided on that second pass, and the others find its note. A first
+/// fragment without ports (too short, RFC 1858, or of another protocol) passes, and so does the rest of its datagram.
 #[inline(always)]
 fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     packet: &mut impl PacketMut,
@@ -91,7 +92,7 @@ fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     work: &mut Work<A>,
 ) -> Action {
     if headers.first_of != FirstOf::NONE && whose(tables, work) != Whose::Node {
-        // A datagram between neighbours: where it has a flow, only ports change, which no other fragment has.
+        // A datagram between neighbours on the bridge. A flow changes only its ports, and later fragments have none.
         if headers.first_of.is_stub() {
             return Action::Next;
         }
@@ -118,8 +119,8 @@ fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     perform(packet, &headers, verdict, tables, env, work)
 }
 
-/// Parses the headers where they are, and once more behind the linear part of an skb: pulling them costs ten times what
-/// looking costs, and nearly no packet needs it.
+/// Parses the headers in place. If the linear part of the skb is too short, pulls them into it and parses again. A
+/// pull costs ten times as much as a read, and hardly any packet needs one.
 #[inline(always)]
 fn parse<A: Parse>(packet: &mut impl PacketMut, tuple: &mut Tuple<A>) -> Parsed {
     match A::parse(packet, tuple) {

@@ -1,33 +1,33 @@
-//! How a packet ends: exactly one of these.
+//! The outcome of a decision ([`Verdict`]), and what the program tells the kernel to do ([`Action`]).
 
 use crate::table::Counter;
 #[cfg(doc)]
 use crate::table::Port;
 
-/// What becomes of a packet.
+/// The decision about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// None of our business, or deliberately left alone: the next program or the stack has it.
+    /// Not ours, or deliberately left alone: the next program or the stack gets the packet.
     Pass,
-    /// The packet gets the tuple that [`Work::to`](crate::forward::Work::to) names, then it goes on.
+    /// Give the packet the tuple [`Work::to`](crate::forward::Work::to).
     Translate,
-    /// The same, and it goes back out of the interface that it came in by: a pod reaches itself.
+    /// The same, and send it back out of the interface that it came in by: a pod reaches itself.
     Hairpin,
-    /// The sender is told: ICMP port unreachable.
+    /// Answer ICMP port unreachable.
     Reject,
-    /// Silence, for the counted reason.
+    /// Drop the packet silently and count the reason.
     Drop(Counter),
 }
 
-/// What the program tells the kernel to do with the packet as it is now.
+/// What the kernel does with the packet as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The next program, then the stack (`TCX_NEXT`).
+    /// Pass it to the next program, then the stack (`TCX_NEXT`).
     Next,
-    /// The same for a request on its way to a backend, which the hook may shorten: see [`Port::unfiltered_bits4`].
+    /// The same for a request to a backend, which the hook may send across the bridge: see [`Port::unfiltered_bits4`].
     ToBackend,
-    /// Out of the interface that it came in by.
+    /// Send it back out of the interface that it came in by.
     SendBack,
-    /// Gone (`TCX_DROP`).
+    /// Drop it (`TCX_DROP`).
     Drop,
 }

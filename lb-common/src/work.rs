@@ -1,4 +1,4 @@
-//! The records that a decision is made in. They hold nothing between two packets.
+//! The records that a decision works on. They carry nothing from one packet to the next.
 
 use crate::addr::{Addr, Proto};
 use crate::parse::TcpFlags;
@@ -8,64 +8,64 @@ use crate::table::{
 };
 use crate::verdict::Action;
 
-/// What of a new flow is settled before a tuple is looked for.
+/// What is fixed of a new flow before its tuple is chosen.
 pub(crate) struct Pin;
 
 impl Pin {
     pub(crate) const NONE: u32 = 0;
-    /// The backend that the client had last.
+    /// The backend that the client used last.
     pub(crate) const BACKEND: u32 = 1;
     /// The backend of the flow's hash.
     pub(crate) const HASH: u32 = 2;
-    /// The source port as well: the backend knows the connection by it.
+    /// The backend of the flow's hash, and the source port, by which the backend knows the connection.
     pub(crate) const TUPLE: u32 = 3;
 }
 
-/// The records that a decision works on: in the kernel they stand in a per-CPU map, for all of a program shares 512
+/// The records that a decision works on. In the kernel they are in a per-CPU map, because all of a program shares 512
 /// bytes of stack.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Work<A> {
-    /// The packet's own flow key; parsing fills in the tuple.
+    /// The packet's own flow key. The parser writes its tuple.
     pub key: FlowKey<A>,
-    /// What the packet becomes.
+    /// The packet's new tuple.
     pub(crate) to: Tuple<A>,
     /// The key of the flow's other entry.
     pub(crate) partner_key: FlowKey<A>,
-    /// The key of the other entry of a flow that is in the way.
+    /// A key of another flow: one that holds the wanted tuple, a spent one, or the oldest half-open one.
     pub(crate) other_key: FlowKey<A>,
-    /// The entry that is being inserted.
+    /// The entry to insert.
     pub(crate) flow: Flow<A>,
-    /// The destination as the tables of frontends and endpoints know it.
+    /// The destination, as a key of the frontends and of the endpoints.
     pub(crate) frontend_key: FrontendKey<A>,
     pub(crate) endpoint_key: EndpointKey<A>,
-    /// The client as the table of source ranges knows it.
+    /// The client, as a key of the source ranges.
     pub(crate) source_key: SourceRangeKey<A>,
     pub(crate) affinity_key: AffinityKey<A>,
-    /// The backend that the flow is pinned to: the one that the client had last, and when, or the one of its hash.
+    /// The backend that the flow is pinned to, and when its client last opened a flow.
     pub(crate) affinity: Affinity<A>,
     pub(crate) member_key: MemberKey<A>,
-    /// Whether the frame came in for another MAC than that of its interface: 0 where not.
+    /// 1 if the destination MAC is not the interface's.
     pub(crate) stray: u32,
-    /// Flows that went for the new one. It stands here as the verifier looks at each number of them by itself elsewhere.
+    /// Flows deleted for the new one. In a local variable, the verifier would walk each possible number separately.
     pub(crate) given_up: u32,
-    /// [`Pin`]: whether the flow goes to that backend, whatever chance says.
+    /// [`Pin`].
     pub(crate) pin: u32,
-    /// Backends to choose from.
+    /// Slots of the pool to choose from.
     pub(crate) count: u16,
-    /// Why there is no new flow.
+    /// Why no flow was created.
     pub(crate) refused: Counter,
     /// The frontend whose flow takes the packet.
     pub(crate) frontend: u32,
-    /// Of the packet's headers, for parts of the decision that are functions of their own.
+    /// The packet's flags, for parts of the decision that are functions of their own.
     pub(crate) tcp: TcpFlags,
-    /// The datagram that the packet is a fragment of, and what is noted of it.
+    /// The datagram that the packet is a fragment of, and its note.
     pub(crate) fragment_key: FragmentKey<A>,
     pub(crate) fragment: Fragment<A>,
 }
 
 impl<A: Addr> Work<A> {
-    /// Nothing yet.
+    /// Empty records.
     pub fn new() -> Self {
         let addr = A::new_zeroed();
         let tuple = Tuple { src: addr, dst: addr, sport: 0, dport: 0 };
@@ -107,22 +107,22 @@ impl<A: Addr> Work<A> {
         }
     }
 
-    /// What the hook does with a packet that has its new tuple. One of a flow between a client and an endpoint itself keeps its
-    /// destination.
+    /// What the hook does with a translated packet. Direct flows keep their destination, so their packets go to the
+    /// stack.
     #[inline(always)]
     pub(crate) fn translated(&self, direction: Direction) -> Action {
         let is_to_backend = matches!(direction, Direction::Request) && self.to.dst != self.key.tuple.dst;
         if is_to_backend { Action::ToBackend } else { Action::Next }
     }
 
-    /// Whether the packet keeps its tuple, as those of most direct connections do.
+    /// Whether the packet keeps its tuple. Most packets of direct flows do.
     #[inline(always)]
     pub(crate) const fn is_untouched(&self, frontend: u32) -> bool {
         let (from, to) = (&self.key.tuple, &self.to);
         frontend == DIRECT && from.sport == to.sport && from.dport == to.dport
     }
 
-    /// The tuple that the packet gets, after a verdict that says so.
+    /// The packet's new tuple, after a verdict to translate.
     #[inline(always)]
     pub const fn to(&self) -> &Tuple<A> {
         &self.to
@@ -139,8 +139,8 @@ impl<A: Addr> Default for Work<A> {
 mod tests {
     use super::*;
 
-    /// Only a request that gets another destination may be sent past the stack: what a client says to an endpoint itself, and
-    /// its answers, go as they went before us.
+    /// Only a request with a new destination may bypass the stack. Direct flows and all replies take the way that they
+    /// had before.
     #[test]
     fn only_requests_to_frontends_go_to_backends() {
         let mut work = Work::<[u8; 4]>::new();

@@ -1,4 +1,4 @@
-//! Session affinity: the backend that a client had last (SA-01 to SA-06).
+//! Session affinity: a client returns to the backend that it used last (SA-01 to SA-06).
 
 use super::run::{Env, Path, Tables};
 use crate::addr::Addr;
@@ -6,8 +6,8 @@ use crate::table::Scope;
 use crate::work::Pin;
 
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
-    /// Finds the backend that the client had last. It counts while it has not been left for the time-out and is one of
-    /// those that this scope chooses from.
+    /// Finds the backend that the client used last. It is used again if the affinity timeout has not passed and the
+    /// scope's set contains it.
     #[inline(always)]
     pub(super) fn recall(&mut self, frontend: u32, scope: Scope) {
         let (tables, work) = (self.tables, &mut *self.work);
@@ -21,7 +21,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             work.member_key.addr = work.affinity.addr;
             work.member_key.port = work.affinity.port;
             work.member_key.pad = 0;
-            // None where another CPU's clock is ahead.
+            // 0 if another CPU's clock is ahead.
             let idle_secs = now_secs.saturating_sub(work.affinity.last_seen_secs);
             let is_fresh = idle_secs < tables.affinity_secs(frontend);
             if is_fresh && tables.member_sets(&work.member_key) & scope.set() != 0 {
@@ -31,11 +31,11 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         work.affinity.last_seen_secs = now_secs;
     }
 
-    /// Notes the backend that the client got, for its next connection.
+    /// Notes the client's backend for its next connection.
     #[inline(never)]
     pub(super) fn remember(&mut self) {
         let work = &mut *self.work;
-        // Of SCTP with another target port the backend is not known again: its port is not in the packet.
+        // SCTP packets keep their port. If the backend's port differs, the note matches no member and has no effect.
         (work.affinity.addr, work.affinity.port, work.affinity.pad) = (work.to.dst, work.to.dport, 0);
         self.tables.write_affinity(&work.affinity_key, &work.affinity);
     }

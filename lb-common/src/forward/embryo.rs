@@ -1,4 +1,4 @@
-//! Half-open flows: so few that a flood of them does not push open connections out of the table.
+//! Bounds half-open flows, so that a flood of them does not push established flows out of the table.
 
 use super::run::{Env, FlowRef, Path, Tables};
 use crate::addr::Addr;
@@ -6,10 +6,9 @@ use crate::flow;
 use crate::table::Counter;
 
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
-    /// Keeps the half-open flows few, so that a flood of them does not push open connections out of the table, whose LRU
-    /// takes an idle connection for a useless one. While there are more than there may be, each new flow deletes the
-    /// oldest one that is noted, if that is still half open: it has had as long as the ring has places, which is many
-    /// times what an honest client takes.
+    /// Counts a new half-open flow. Without a bound, a flood would make the LRU evict idle connections. If no token is
+    /// left, each new flow deletes the oldest one in the ring, provided that it is still half-open. That one has had a
+    /// full turn of the ring, many times what an honest client needs.
     #[inline(always)]
     pub(super) fn bound_embryos(&mut self) {
         let has_token = self.tables.take_embryo();
@@ -20,19 +19,19 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
     }
 
-    /// Deletes the flow whose request entry `work.other_key` names, unless it has opened since.
+    /// Deletes the flow whose request key is `work.other_key`, unless it has been established since.
     #[inline(never)]
     fn evict_embryo(&mut self) {
         let work = &mut *self.work;
         if work.other_key == work.key {
-            // The tuple was noted for an earlier flow, and is now the new one's: that one has had no time at all.
+            // The ring noted this tuple for an earlier flow. The new flow has it now and must not be deleted.
             return;
         }
         let Some(entry) = self.tables.flow(&work.other_key) else { return };
         if !flow::is_dispensable(entry.state()) {
             return;
         }
-        // The packet's own tuples are needed still; the entry that was inserted is not.
+        // The packet's own tuples are still needed; the entry that was inserted is not.
         entry.read_to(&mut work.flow.to);
         work.partner_key.set_partner(&work.other_key, &work.flow.to);
         self.tables.remove_flow(&work.other_key);

@@ -1,5 +1,5 @@
-//! A pod that dials its own frontend from another of its addresses than the backend's. By addresses it cannot be told from
-//! others; but its request comes back to the interface that it came from.
+//! Hairpin of a pod with several addresses: it dials its own frontend from another address than the backend's. The
+//! addresses do not show this, but the request returns to the interface that it came from.
 
 use super::FlowRef as _;
 use super::place::{PLACE_ATTEMPTS, PORT_BASE};
@@ -10,15 +10,15 @@ use crate::table::{Counter, DIRECT, Direction, EdgeState, FlowState};
 use crate::verdict::Verdict;
 
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
-    /// What becomes of a packet that leaves the node.
+    /// Decides a packet that leaves the node.
     #[inline(always)]
     pub fn leave(&mut self) -> Verdict {
         let verdict = self.reply();
         if verdict == Verdict::Pass && self.may_have_come_home() { self.come_home() } else { verdict }
     }
 
-    /// Whether a packet to a pod may be a request of that pod itself. Nearly none is, and nearly all are told by what has
-    /// been read already.
+    /// Whether a packet to a pod may be a request of that same pod. Hardly any is, and what has already been read
+    /// rules out nearly all others.
     #[inline(always)]
     fn may_have_come_home(&self) -> bool {
         let may_be_first = self.transport.opens() || self.env.repairs_evicted_flows();
@@ -26,14 +26,15 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         may_be_request && self.may_be_of_flow(self.work.key.tuple.sport) && self.tables.has_come_back(self.edge.id)
     }
 
-    /// If the packet is a request of the pod that is about to get it, lets it come from the frontend's address, as the flow's
-    /// next ones will: an answer to the pod's other address would never leave the pod.
+    /// If the packet is a request of the pod that is about to receive it, gives it the frontend's address as its
+    /// source, and moves the flow, so that its next requests get that source at once. An answer to the pod's other
+    /// address would never leave the pod.
     #[inline(never)]
     fn come_home(&mut self) -> Verdict {
         let (tables, work) = (self.tables, &mut *self.work);
         let key = &mut work.key;
         (key.edge, key.proto, key.direction, key.pad) = (self.edge.id, self.transport.proto, Direction::Request, 0);
-        // The flow as it is, by both its entries.
+        // Both entries of the flow as it is now.
         work.other_key.set_partner(&work.key, &work.key.tuple);
         let Some(entry) = tables.flow(&work.other_key) else { return Verdict::Pass };
         if entry.frontend() == DIRECT || !matches!(entry.state(), FlowState::New) {
@@ -41,7 +42,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         entry.read_to(&mut work.to);
         if work.to.src == work.key.tuple.src {
-            // It does already, and comes straight from its ingress.
+            // The source is the frontend's address already: the request was sent back at ingress.
             return Verdict::Pass;
         }
         work.partner_key.set_partner(&work.other_key, &work.to);
@@ -50,7 +51,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         work.flow.state = FlowState::New;
         work.flow.set_sequence(Sequence::NONE);
         work.flow.last_seen_jiffies = self.env.now_jiffies();
-        // The source is the frontend's address already.
+        // `to.src` is the frontend's address already.
         let from = &work.key.tuple;
         (work.to.dst, work.to.sport, work.to.dport) = (from.dst, from.sport, from.dport);
         match self.move_flow() {
@@ -59,8 +60,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
     }
 
-    /// Puts the flow of `partner_key` and `other_key` where its packets become `to`: the reply first, as with a new one. The
-    /// answer is why not.
+    /// Moves the flow of `partner_key` and `other_key`, so that its packets become `to`. As with a new flow, the reply
+    /// entry goes first. Returns the reason if this fails.
     #[inline(never)]
     fn move_flow(&mut self) -> Option<Counter> {
         let tables = self.tables;
@@ -79,14 +80,13 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             self.reserve_alias();
         }
         let work = &mut *self.work;
-        // The packet's own again.
+        // `key` is the packet's own key again.
         work.key.set_partner(&work.other_key, &work.other_key.tuple);
         reserved
     }
 
-    /// Lets answers come from the address that the client dialled from, as well: a datagram socket that is bound to none gets
-    /// the same address for its answers as an unbound client for its requests. Where the tuple is another flow's, they do
-    /// not.
+    /// UDP: also translates answers from the address that the client dialled from. An unbound server socket picks the
+    /// same source address as an unbound client. If another flow has that tuple, such answers are not translated.
     #[inline(always)]
     fn reserve_alias(&mut self) {
         if self.transport.proto == Proto::UDP {
@@ -97,7 +97,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
     }
 
-    /// Inserts the reply entry, under a key that `key` becomes.
+    /// Inserts the reply entry and leaves its key in `key`.
     #[inline(always)]
     fn reserve_home(&mut self) -> Option<Counter> {
         let (tables, work) = (self.tables, &mut *self.work);

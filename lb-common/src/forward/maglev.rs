@@ -1,4 +1,4 @@
-//! Flows that chance does not decide: pinned to the backend of their hash, when they are new and after they were evicted.
+//! Flows whose backend is not random: affinity or a hash pins them, when they are new and when they are repaired.
 
 use super::run::{Env, Path, Tables};
 use crate::addr::Addr;
@@ -10,8 +10,8 @@ use crate::verdict::Verdict;
 use crate::work::{Pin, Work};
 
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
-    /// Pins a flow that chance shall not decide to its backend: the one that the client had last, else the one of the
-    /// flow's hash. False where the slot is empty.
+    /// Pins a flow to the backend that its client used last, else (Maglev) to the backend of its hash. False if the
+    /// slot is empty.
     #[inline(never)]
     pub(super) fn pin(&mut self, frontend: u32, scope: Scope) -> bool {
         let mut spread = Spread::Connections;
@@ -31,17 +31,17 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         true
     }
 
-    /// A segment in mid-flow that belongs to no known flow.
+    /// Decides a segment in mid-flow that belongs to no known flow.
     #[inline(always)]
     pub(super) fn unknown_segment(&mut self) -> Verdict {
         let may_repair = self.env.repairs_evicted_flows() && !self.transport.tcp.has(TcpFlags::SYN | TcpFlags::RST);
         if may_repair { self.repair() } else { Verdict::Pass }
     }
 
-    /// Gives a connection the flow that it had, if it may have had one: flows have been evicted, and edge and frontend are
-    /// older than any connection that has been quiet since before them. The flow begins half open, as any other: a flood of
-    /// segments gets no more of the table than one of SYNs, and the first answer of a backend that knows the connection
-    /// opens it.
+    /// Recreates the flow of a connection if it may have been evicted: flows were evicted lately, and edge and
+    /// frontend have been in place for longer than a connection may be quiet. The new flow is half-open like any
+    /// other, so that a flood of segments gets no more of the table than a flood of SYNs. The first answer of a
+    /// backend that knows the connection establishes the flow.
     #[inline(never)]
     fn repair(&mut self) -> Verdict {
         let tables = self.tables;
@@ -69,7 +69,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             return Verdict::Pass;
         }
         self.work.pin = Pin::TUPLE;
-        // Where the tuple is another flow's by now, the connection was translated differently, and nobody knows how.
+        // If another flow has the tuple by now, the connection was translated differently, and its translation is
+        // lost.
         if self.place(frontend, scope.pool, scope.count).is_some() {
             return Verdict::Pass;
         }
@@ -77,7 +78,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         self.translated(frontend)
     }
 
-    /// Whether something has been so for longer than a connection may be quiet.
+    /// Whether something has lasted for longer than a connection may be quiet. False if its start is unknown (0).
     #[inline(always)]
     fn is_old(&self, since_jiffies: u64) -> bool {
         let age_jiffies = flow::quiet_jiffies(since_jiffies, self.env.now_jiffies());

@@ -1,8 +1,8 @@
-//! How a [`Part`] is run: of what few packets need, each a function that the verifier walks by itself.
+//! How a [`Part`] runs: what few packets need, in a function that the verifier walks on its own.
 //!
-//! It walks a usual function once more for every way that leads to it, with all that it knows on that way; a global one
-//! only once, with arguments of which it knows nothing (`do_check_subprogs()` in kernel/bpf/verifier.c). So all that a part
-//! needs stands in [`Work`], and so does what it leaves.
+//! The verifier walks a normal function once for each way that leads to it, with everything it knows on that way. It
+//! walks a global function once, with unknown arguments (`do_check_subprogs()` in kernel/bpf/verifier.c). So a part
+//! reads its input from [`Work`] and leaves its results there.
 
 use super::run::{Client, Edge, Env, Part, Path, Tables};
 use crate::addr::Addr;
@@ -11,7 +11,7 @@ use crate::table::EDGE_UPLINK;
 use crate::work::Work;
 
 impl<'a, A: Addr, T: Tables<A>, E: Env> Path<'a, A, T, E> {
-    /// The path of a packet whose flow key is complete, in the function of a part.
+    /// The path of a packet in the function of a part. The packet's flow key must be complete.
     #[inline(always)]
     pub fn resumed(tables: &'a T, env: &'a E, work: &'a mut Work<A>) -> Self {
         let id = work.key.edge;
@@ -20,14 +20,14 @@ impl<'a, A: Addr, T: Tables<A>, E: Env> Path<'a, A, T, E> {
         Self { transport, edge: Edge { id, client }, tables, env, work }
     }
 
-    /// Has the part done, here or in a function of its own.
+    /// Runs the part, here or in a function of its own.
     #[inline(always)]
     pub(super) fn apart(&mut self, part: Part) -> bool {
         self.work.tcp = self.transport.tcp;
         T::run_apart(self, part)
     }
 
-    /// Does the part. What the answer says is the part's.
+    /// Runs the part. Each part defines what its answer means.
     #[inline(always)]
     pub fn run(&mut self, part: Part) -> bool {
         match part {

@@ -7,26 +7,27 @@ use crate::sequence::Sequence;
 use crate::table::{Counter, DIRECT, EdgeState, FlowState, PoolKey};
 use crate::work::{Pin, Work};
 
-/// How often a new flow looks for a backend and source port whose reply tuple is free.
+/// Attempts of a new flow to find a backend and source port whose reply tuple is free.
 pub(super) const PLACE_ATTEMPTS: u32 = 8;
-/// The first attempt that also changes the source port; where ports cannot change, the backend of a hash.
+/// The first attempt that also changes the source port. SCTP keeps its ports, so a flow pinned by hash gives up its
+/// pin.
 const PORT_ATTEMPT: u32 = 2;
-/// Source ports that are chosen where the client's own is taken: the upper half, clear of the usual NodePort range.
+/// Source ports that are chosen if the client's own is taken: the upper half, clear of the usual NodePort range.
 pub(super) const PORT_BASE: u16 = 0x8000;
 
-/// What became of an attempt to reserve a reply tuple.
+/// The result of an attempt to reserve a reply tuple.
 enum Reservation {
     Made,
     /// Another flow has it.
     Taken,
     /// The pool's slot is empty.
     NoBackend,
-    /// The table gave no element.
+    /// The table refused the entry.
     Refused,
 }
 
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
-    /// Makes a flow of one of the `count` backends of a pool. The answer is why not.
+    /// Creates a flow to one of the `count` backends of a pool. Returns the reason if this fails.
     #[inline(always)]
     pub(super) fn place(&mut self, frontend: u32, pool: u32, count: u16) -> Option<Counter> {
         let work = &mut *self.work;
@@ -34,8 +35,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if self.apart(Part::Place) { None } else { Some(self.work.refused) }
     }
 
-    /// Chooses a backend whose reply tuple is free at this edge and inserts both entries, the reply first: the insert
-    /// is the reservation. Both stand, or neither. The answer is why not.
+    /// Chooses a backend whose reply tuple is free at this edge and inserts both entries or none. The reply entry goes
+    /// first: its insert is the reservation. Returns the reason if this fails.
     #[inline(always)]
     pub(super) fn place_flow(&mut self) -> Option<Counter> {
         if !self.may_have_flow() {
@@ -56,8 +57,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         Some(Counter::DropNoPort)
     }
 
-    /// Chooses a backend and inserts the reply entry. A function of its own, or the compiler keeps the address of every
-    /// field on the stack during the loop.
+    /// Chooses a backend and inserts the reply entry. It is a function of its own; inlined, the compiler keeps the
+    /// address of every field on the stack during the loop.
     #[inline(never)]
     fn reserve(&mut self, attempt: u32) -> Reservation {
         if attempt == PORT_ATTEMPT && self.work.pin == Pin::HASH && self.work.key.proto == Proto::SCTP {
@@ -77,14 +78,14 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
     }
 
-    /// Gives the flow a backend, and from the third attempt on another source port. False where the slot is empty.
+    /// Chooses a backend, and from the third attempt on another source port. False if the slot is empty.
     #[inline(always)]
     fn choose(&mut self, attempt: u32) -> bool {
         let random = self.env.random();
         let Work { key, to, flow, affinity, pin, count, .. } = &mut *self.work;
         let slot = ((u64::from(random) * u64::from(*count)) >> 32) as u32;
         let from = &key.tuple;
-        // SCTP: addresses only, a changed port would need a new CRC32c over the whole packet.
+        // SCTP: only addresses change. A changed port would need a new CRC32c over the whole packet.
         let keeps_ports = self.transport.proto == Proto::SCTP;
         (to.dst, to.dport) = (from.dst, from.dport);
         if flow.frontend != DIRECT {
@@ -107,7 +108,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         true
     }
 
-    /// Notes the client's port, and the one that backends see, before the flow's first answer can come.
+    /// Notes the client port, and the port that the backend sees, before the flow's first answer can arrive.
     #[inline(always)]
     fn note_client_ports(&mut self) {
         let (from, to) = (&self.work.key.tuple, &self.work.to);
@@ -117,7 +118,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
     }
 
-    /// Inserts the request entry of a flow whose reply tuple is reserved, or gives the reservation back.
+    /// Inserts the request entry of a flow whose reply tuple is reserved. If that fails, removes the reservation.
     #[inline(always)]
     fn complete(&mut self) -> Option<Counter> {
         let (tables, work) = (self.tables, &mut *self.work);
@@ -138,7 +139,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         };
         tables.remove_flow(&work.partner_key);
         match tables.flow(&work.key) {
-            // Another CPU had the same packet's twin: its flow is the flow.
+            // Another CPU created the same flow first: its entry is used.
             Some(entry) if error == InsertError::Exists => {
                 entry.read_to(&mut work.to);
                 None
@@ -147,9 +148,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
     }
 
-    /// Removes the flow that holds the wanted reply tuple, if it is over or its other half is gone.
+    /// Removes the flow that holds the wanted reply tuple, if it is over or its other entry is gone.
     ///
-    /// A half that is new is another CPU's reservation: its other half is about to be inserted.
+    /// A young half-open entry may be another CPU's reservation, whose other entry is about to be inserted. It stays.
     #[inline(never)]
     fn make_room(&mut self) {
         let (tables, work) = (self.tables, &mut *self.work);
@@ -171,7 +172,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         tables.remove_flow(&self.work.partner_key);
     }
 
-    /// Whether a flow was made, or had a packet, within the last second: many times what the insert of an entry takes.
+    /// Whether a flow had a packet within the last second, which is many times what an insert takes.
     #[inline(always)]
     fn is_young(&self, entry: T::Flow) -> bool {
         flow::quiet_jiffies(entry.last_seen_jiffies(), self.env.now_jiffies()) < self.env.second_jiffies()

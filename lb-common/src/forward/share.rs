@@ -1,4 +1,4 @@
-//! An edge that has its share of the flow table gives up flows of its own for new ones.
+//! An edge that has used its share of the flow table gives up its own spent flows for new ones.
 
 use super::run::{Env, FlowRef, Path, Tables};
 use crate::addr::{Addr, Proto};
@@ -6,9 +6,9 @@ use crate::flow;
 use crate::share::{Occupancy, Room, UNBOUNDED_PERCENT, WALK_SECS, percent_of_edge};
 use crate::table::{Counter, FlowState};
 
-/// Flows that are looked at for one that may go.
+/// Notes that are examined for one new flow.
 const SPENT_TRIES: u32 = 4;
-/// And of those that go for one that is new.
+/// Spent flows that are deleted for one new flow.
 const SPENT_FLOWS: u32 = 2;
 
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
@@ -22,12 +22,13 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let percent = percent_of_edge(self.edge.id, percent);
         let occupancy: Occupancy = self.tables.occupancy(self.edge.id);
         let room = occupancy.room(self.env.flow_entries_usable(), percent);
-        // Before the share is spent: some of what is noted has gone in other ways, and may be all that is found this time.
+        // Starts before the share is used up: a note may name a flow that is already gone, and a try may find only
+        // such notes.
         room == Room::Plenty || self.gives_up_flows() || room == Room::Little || !self.is_looked_after()
     }
 
-    /// Deletes flows of this edge that have done what they were for: connections that have ended, or datagrams that were
-    /// answered. Two where there are as many, so that there is more room than before. Whether there was one.
+    /// Deletes up to two spent flows of this edge: ended connections and answered datagrams. Two, so that there is
+    /// more room than before. Whether any was deleted.
     #[inline(never)]
     fn gives_up_flows(&mut self) -> bool {
         self.work.given_up = 0;
@@ -41,7 +42,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         self.work.given_up > 0
     }
 
-    /// Whether somebody counts the flows and deletes what an edge has too much of.
+    /// Whether the agent still walks over the flows and cuts edges that have too many.
     #[inline(always)]
     fn is_looked_after(&self) -> bool {
         let env = self.env;
@@ -72,7 +73,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         true
     }
 
-    /// Notes a flow that has just done what it was for.
+    /// Notes the packet's flow if this packet made it spent.
     #[inline(always)]
     pub(super) fn note_spent(&self, before: FlowState, after: FlowState) {
         let is_answered = self.transport.proto != Proto::TCP && flow::is_proved(before, after);
