@@ -1,6 +1,7 @@
-//! Ids: what stays keeps its id, what is new gets one that rests nowhere else, and a restart adopts those in the maps.
+//! IDs: existing rows keep their ID, new rows get an unused ID, and a restart adopts the IDs in the maps.
 //!
-//! Frontend ids index `scopes` and `frontend_stats`, so they stay below a limit; ids of pools say where they stand.
+//! Freed IDs are quarantined before reuse. Frontend IDs index `scopes` and `frontend_stats`, so they stay below a
+//! limit. A pool ID encodes the pool's position in the array.
 
 mod counter;
 mod elements;
@@ -23,13 +24,13 @@ use crate::model::{ObjectName, Warning, WarningKind};
 use counter::Counter;
 use elements::{Elements, PoolIds};
 
-/// Which id everything has. Survives a restart through the maps.
+/// The IDs of all rows. Survives a restart through the maps.
 #[derive(Debug)]
 pub struct Assignment {
     v4: FamilyIds<[u8; 4]>,
     v6: FamilyIds<[u8; 16]>,
     service_ports: BTreeMap<ServicePortName, u32>,
-    /// What was in use at the last whole assignment, and what was handed out since.
+    /// IDs in use at the last full assignment, plus those assigned since.
     live: Live,
     frontend_counter: Counter,
     pool_ids: PoolIds,
@@ -44,7 +45,7 @@ struct FamilyIds<A> {
     source_sets: BTreeMap<Arc<[SourcePrefix<A>]>, u32>,
 }
 
-/// The wanted tables, and what found no id.
+/// The wanted tables, and warnings about rows that got no ID.
 #[derive(Debug, Default)]
 pub struct Assigned {
     pub tables: Tables,
@@ -52,8 +53,8 @@ pub struct Assigned {
 }
 
 impl Assignment {
-    /// Starts from what the maps hold. `frontend_ids_max` is the largest index of `scopes`, `pool_elements` the length of
-    /// `pools4` and of `pools6`, below [`POOL_ELEMENTS_MAX`](lb_common::table::POOL_ELEMENTS_MAX).
+    /// Adopts the IDs that the maps hold. `frontend_ids_max` is the largest index of `scopes`. `pool_elements` is the
+    /// length of `pools4` and of `pools6`, below [`POOL_ELEMENTS_MAX`](lb_common::table::POOL_ELEMENTS_MAX).
     pub fn adopt(realised: &Tables, frontend_ids_max: u32, pool_elements: u32) -> Self {
         let live = Live::of(realised, pool_elements);
         Self {
@@ -68,12 +69,12 @@ impl Assignment {
         }
     }
 
-    /// The id of every Service port.
+    /// The ID of every Service port.
     pub fn service_ports(&self) -> impl Iterator<Item = (&ServicePortName, u32)> {
         self.service_ports.iter().map(|(name, id)| (name, *id))
     }
 
-    /// Gives every desired row its id. `realised` says which ids are still in the maps and must rest.
+    /// Assigns an ID to every desired row. `realised` says which IDs the maps still use, so these are not reused.
     pub fn assign(&mut self, desired: &Desired, realised: &Tables) -> Assigned {
         self.live = Live::of(realised, self.live.pools.count());
         self.live.frontends.extend(self.v4.frontends.values().chain(self.v6.frontends.values()));
@@ -90,7 +91,7 @@ impl Assignment {
         self.rows(desired, known, &adoptable)
     }
 
-    /// As [`Self::assign`], where only these Services changed since, and `desired` is about them alone.
+    /// As [`Self::assign`], if only these Services changed since and `desired` covers only them.
     pub fn assign_part(&mut self, desired: &Desired, services: &BTreeSet<ObjectName>) -> Assigned {
         let known: BTreeMap<ServicePortName, u32> =
             services.iter().flat_map(|service| self.ports_of(service)).map(|(name, id)| (name.clone(), id)).collect();
@@ -100,18 +101,18 @@ impl Assignment {
         self.rows(desired, known, &vec![None; desired.service_ports.len()])
     }
 
-    /// The Service ports of a Service, and their ids.
+    /// The ports of a Service and their IDs.
     pub fn ports_of(&self, service: &ObjectName) -> impl Iterator<Item = (&ServicePortName, u32)> {
         ports_of(&self.service_ports, service)
     }
 
-    /// What Services have, where the tables hold this.
+    /// What each Service has now, if the tables hold `realised`.
     pub const fn incumbents<'a>(&'a self, realised: &'a Tables) -> Incumbents<'a> {
         Incumbents::of(realised, &self.service_ports)
     }
 
-    /// Forgets the ids of what the maps do not hold any more, or never held; those of frontends rest until the counter
-    /// comes round.
+    /// Forgets the IDs of rows that the maps no longer hold or never held. A freed frontend ID is quarantined until the
+    /// counter wraps around.
     pub fn forget(&mut self, realised: &Tables) {
         let asked: BTreeSet<u32> = realised.scopes.values().map(|scopes| scopes.source_ranges).collect();
         self.v4.forget(&realised.v4, &mut self.live.pools, &asked);
@@ -119,7 +120,7 @@ impl Assignment {
         self.pool_ids.forget_waiting();
     }
 
-    /// Forgets the ids of pools and sets of ranges that are gone.
+    /// Forgets the IDs of deleted pools and sets of source ranges.
     pub fn forget_gone(&mut self, gone: &Tables, source_sets: &BTreeSet<u32>) {
         self.v4.forget_pools(&gone.v4, &mut self.live.pools);
         self.v6.forget_pools(&gone.v6, &mut self.live.pools);
@@ -151,8 +152,8 @@ impl Assignment {
         assigned
     }
 
-    /// Ids in the order of `desired.service_ports`. A port that has none yet takes over the one that the maps hold for
-    /// any of its frontends (a restart), unless another port has it.
+    /// IDs in the order of `desired.service_ports`. After a restart, a port without an ID adopts the one that the maps
+    /// hold for any of its frontends, unless another port has taken that ID.
     fn service_port_ids(
         &mut self,
         desired: &Desired,
@@ -172,7 +173,7 @@ impl Assignment {
     }
 }
 
-/// The ids that are in use, in the maps or in our memory.
+/// The IDs in use, in the maps or in this assignment.
 #[derive(Debug)]
 struct Live {
     frontends: BTreeSet<u32>,
@@ -199,7 +200,7 @@ impl Live {
                 live.pools.add(scope.pool, scope.count.into());
             }
         }
-        // 0 is "unset".
+        // 0 means "unset".
         live.service_ports.remove(&0);
         live.source_sets.remove(&0);
         live
@@ -207,7 +208,7 @@ impl Live {
 
     fn add_family<A: TableAddr>(&mut self, tables: &FamilyTables<A>) {
         self.frontends.extend(tables.frontends.values().map(|frontend| frontend.id));
-        // Rows of one pool stand together: one insert each, not one per row.
+        // The rows of a pool are adjacent: one insert per pool, not per row.
         for rows in tables.pools.iter().collect::<Vec<_>>().chunk_by(|(a, _), (b, _)| a.pool == b.pool) {
             let (last, _) = rows[rows.len() - 1];
             self.pools.add(last.pool, last.slot + 1);
@@ -242,7 +243,7 @@ impl<A: TableAddr> FamilyIds<A> {
                 is_whole &= key.slot as usize == content.len();
                 content.push(*backend);
             }
-            // A pool with a hole was being deleted: it is nobody's, and its rows go.
+            // A pool with a missing slot was being deleted. It is not adopted, and its rows are deleted.
             if is_whole {
                 pools.entry(content.into()).or_insert(first.pool);
             }
@@ -250,7 +251,7 @@ impl<A: TableAddr> FamilyIds<A> {
         Self { frontends, pools, source_sets: source_sets(tables, scopes) }
     }
 
-    /// `asked` are the sets of source ranges that scopes name: one that lets nobody in has no rows.
+    /// `asked` are the sets of source ranges that scopes refer to. An empty set, which allows no client, has no rows.
     fn forget(&mut self, realised: &FamilyTables<A>, elements: &mut Elements, asked: &BTreeSet<u32>) {
         self.source_sets.retain(|content, set| match content.first() {
             Some(first) => realised.source_ranges.contains_key(&range_key(*set, first)),
@@ -287,7 +288,7 @@ const fn range_key<A: TableAddr>(set: u32, prefix: &SourcePrefix<A>) -> SourceRa
     SourceRangeKey::of_prefix(set, prefix.addr, prefix.length)
 }
 
-/// The sets that frontends of this family ask.
+/// The sets of source ranges that frontends of this family refer to.
 fn source_sets<A: TableAddr>(
     tables: &FamilyTables<A>,
     scopes: &BTreeMap<u32, Scopes>,
@@ -297,7 +298,7 @@ fn source_sets<A: TableAddr>(
     contents.extend(asked.filter(|set| *set != 0).map(|set| (set, Vec::new())));
     for key in tables.source_ranges.keys() {
         let prefix = SourcePrefix { addr: key.addr, length: key.length() as u8 };
-        // What nobody asks was being written or deleted: it may not be whole.
+        // A set that no frontend refers to was being written or deleted: it may be incomplete.
         contents.entry(key.set).and_modify(|prefixes| prefixes.push(prefix));
     }
     let mut sets = BTreeMap::new();
@@ -308,10 +309,10 @@ fn source_sets<A: TableAddr>(
     sets
 }
 
-/// Rows of the families, one after the other.
+/// Builds the rows of each family in turn.
 struct FamilyAssign<'a> {
     service_ports: &'a [u32],
-    /// The tags of their Services.
+    /// The tags of the Services that own the ports.
     owners: &'a [u32],
     live: &'a mut Live,
     frontend_counter: &'a mut Counter,
@@ -333,7 +334,7 @@ impl FamilyAssign<'_> {
             let service_port = self.service_ports[frontend.service_port.0];
             let (restricted, set) = match (&frontend.access, last_set) {
                 (Access::Open, _) => (0, 0),
-                // The same list for all addresses and ports of a Service: not compared for each of them.
+                // All addresses and ports of a Service share the same list, so it is compared only once.
                 (Access::Only(prefixes), Some((last, set))) if Arc::ptr_eq(last, prefixes) => {
                     (ScopeFlags::SOURCE_RANGES, set)
                 }
@@ -380,7 +381,7 @@ impl FamilyAssign<'_> {
 
     fn pool_ids<A: TableAddr>(&mut self, desired: &FamilyDesired<A>, ids: &mut FamilyIds<A>) -> Vec<u32> {
         let mut new: Vec<_> = desired.pools.iter().filter(|content| !ids.pools.contains_key(*content)).collect();
-        // Where there is no room for all, the smallest find it.
+        // If there is no room for all pools, the smallest are placed first.
         new.sort_by_key(|content| content.len());
         for content in new {
             let take = || self.pool_ids.take(content.len() as u32, &mut self.live.pools);
@@ -420,7 +421,8 @@ const fn row<A>(id: u32, frontend: &DesiredFrontend<A>) -> Frontend {
     }
 }
 
-/// A frontend that passes keeps its Service port: flows from the time when it did not are still members'.
+/// A frontend that passes keeps its Service port: its flows from before it passed are still checked against the
+/// members.
 fn scopes(service_port: u32, choices: &Choices, flags: [u8; 3], pool: impl Fn(usize) -> (u32, usize)) -> Scopes {
     let scope = |choice, flags: u8| match choice {
         Choice::Pass => Scope::PASS,
@@ -429,7 +431,7 @@ fn scopes(service_port: u32, choices: &Choices, flags: [u8; 3], pool: impl Fn(us
         Choice::Balance(index) => {
             let crate::desired::PoolIndex(index) = index;
             let (id, count) = pool(index);
-            // `desired` makes no larger pool.
+            // `desired` makes no pool that is larger than this type allows.
             Scope::balance(id, count as u16).with_flags(flags)
         }
     };

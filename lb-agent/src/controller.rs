@@ -1,6 +1,6 @@
-//! The control loop without its clock: changes go in, one step brings the tables to what they should be.
+//! The control loop without its clock: it takes in changes, and one step brings the tables to the desired state.
 //!
-//! Whoever drives it decides when to step; a step does nothing before the first list of every kind is complete.
+//! The driver decides when to step. A step does nothing until the first list of every kind is complete.
 
 mod company;
 mod inherited;
@@ -27,13 +27,13 @@ use company::{Company, Room};
 use inherited::Inherited;
 use partial::{Index, Touched};
 
-/// A part of `pools` that is kept free, as a divisor: a changed pool is written beside the one that it replaces.
+/// The part of `pools` that is kept free, as a divisor: a changed pool is written beside the one that it replaces.
 const POOL_ROWS_SPARE: u32 = 8;
 
 impl From<&Sizes> for Limits {
     fn from(sizes: &Sizes) -> Self {
         Self {
-            // An id is an index.
+            // An ID is an index.
             frontend_ids_max: scopes_max(sizes) - 1,
             frontends_max: sizes.frontends_max,
             pool_rows_max: sizes.backends_max - sizes.backends_max / POOL_ROWS_SPARE,
@@ -46,7 +46,7 @@ impl From<&Sizes> for Limits {
     }
 }
 
-/// World, ids and what the tables hold.
+/// The world, the IDs and what the tables hold.
 pub struct Controller {
     policy: Policy,
     limits: Limits,
@@ -54,20 +54,20 @@ pub struct Controller {
     assignment: Assignment,
     realised: Tables,
     inherited: Inherited,
-    /// Whether what nobody claims stays while a part of the input cannot be read.
+    /// Whether unclaimed frontends stay while a part of the input cannot be read.
     unclaimed: Unclaimed,
     certainty: Certainty,
-    /// Keeps kube-proxy off what is left alone; none beside no kube-proxy.
+    /// Keeps kube-proxy away from addresses that are left to the balancer. `None` if no kube-proxy runs.
     guard: Option<Keeper>,
     /// What has changed since the last step.
     touched: Touched,
-    /// Of `realised`, while it says what is wanted.
+    /// Index of `realised`. Present only while `realised` is as desired.
     index: Option<Index>,
-    /// Whether there was room for the last change of few Services.
+    /// Whether there was room for the last change of a few Services.
     room: Room,
     /// What the last step could not do as written, in order.
     warnings: Vec<Warning>,
-    /// The name of this node, where it is nobody's.
+    /// A warning if neither a Node nor an endpoint has the name of this node.
     unknown_node: Option<Warning>,
 }
 
@@ -75,23 +75,23 @@ pub struct Controller {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Certainty {
     Certain,
-    /// A row that failed may have been written: look before the next step.
+    /// A row whose write failed may have been written: the next step must read the tables first.
     Stale,
 }
 
-/// What becomes of frontends of an earlier run that no object claims, while some objects cannot be read.
+/// What happens to frontends of an earlier run that no object claims, while some objects cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unclaimed {
     Kept,
     Dropped,
 }
 
-/// Whether a step looks for draining frontends that no flow refers to. Looking walks all flows.
+/// Whether a step looks for draining frontends that no flow refers to. Looking walks the whole flow table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reclaim {
-    /// Leave them: the ordinary step.
+    /// Keep draining frontends: the ordinary step.
     Later,
-    /// Look, and delete them: once in a while.
+    /// Find and delete drained frontends: once in a while.
     Now,
 }
 
@@ -99,17 +99,17 @@ pub enum Reclaim {
 #[derive(Debug, Default)]
 pub struct Step {
     pub outcome: Outcome,
-    /// Services that were looked at; `None` for all.
+    /// Number of Services that were computed; `None` for all.
     pub services: Option<usize>,
-    /// Steps of the plan.
+    /// Operations of the plan.
     pub ops: usize,
     /// Rows that were written or deleted.
     pub rows: usize,
-    /// Rows still to write: with any of them the step must be repeated after a while.
+    /// Rows still to write. If there are any, the step must be repeated later.
     pub failed_rows: usize,
-    /// Why, for the first few.
+    /// The reasons, for the first few failures.
     pub errors: Vec<Error>,
-    /// Frontends that wait for their flows to end: call with [`Reclaim::Now`] once in a while until there are none.
+    /// Frontends that wait for their flows to end. Call with [`Reclaim::Now`] once in a while until there are none.
     pub draining: usize,
 }
 
@@ -119,16 +119,16 @@ pub enum Outcome {
     /// The first list is not complete: nothing was done.
     #[default]
     NotListed,
-    /// The tables say what they should.
+    /// The tables are as desired.
     InStep,
-    /// Something failed: repeat.
+    /// Something failed: repeat the step.
     Behind,
 }
 
 impl Controller {
-    /// Starts from what the tables hold: a restart changes nothing that is still wanted.
+    /// Starts from what the tables hold. A restart changes no row that is still wanted.
     pub fn adopt(dataplane: &mut dyn Dataplane, policy: Policy, limits: Limits) -> Result<Self, Error> {
-        // Whoever was here before may have been killed between a delete and its grace period.
+        // An earlier run may have been killed between a delete and its grace period.
         dataplane.perform(&Op::Settle)?;
         let realised = dataplane.dump()?;
         Ok(Self {
@@ -149,24 +149,24 @@ impl Controller {
         })
     }
 
-    /// Keeps kube-proxy off what is left alone by our decision.
+    /// Adds a guard that keeps kube-proxy away from addresses that we leave to the balancer.
     #[must_use]
     pub fn guarded_by(mut self, guard: Keeper) -> Self {
         self.guard = Some(guard);
         self
     }
 
-    /// The guard, where there is one.
+    /// The guard, if any.
     pub const fn guard(&self) -> Option<&Keeper> {
         self.guard.as_ref()
     }
 
-    /// The guard, to look after it between steps.
+    /// The guard, for maintenance between steps.
     pub const fn guard_mut(&mut self) -> Option<&mut Keeper> {
         self.guard.as_mut()
     }
 
-    /// Takes a batch in, whole.
+    /// Takes in a whole batch of changes.
     pub fn change(&mut self, batch: Vec<Change>) {
         for change in batch {
             self.touched.add(&change, &self.world, &self.policy.node_name);
@@ -178,7 +178,7 @@ impl Controller {
         &self.world
     }
 
-    /// Takes in which addresses the interfaces of this node hold. `true` where that is new: a step is due.
+    /// Takes in the addresses on the interfaces of this node. Returns `true` if they changed, so that a step is due.
     pub fn follow_addresses<'a>(&mut self, addresses: impl Iterator<Item = &'a IpAddr>) -> bool {
         let addresses: BTreeSet<IpAddr> = addresses.copied().collect();
         if addresses == *self.world.local_addresses() {
@@ -194,18 +194,18 @@ impl Controller {
         &self.realised
     }
 
-    /// All that is wrong with the input or does not fit.
+    /// All problems of the input, and everything that does not fit.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         let ours = self.warnings.iter().chain(&self.unknown_node);
         self.world.warnings().chain(ours).chain(self.guard.as_ref().and_then(Keeper::warning))
     }
 
-    /// Whether something was left out that may find room later.
+    /// Whether something was left out that may fit later.
     pub fn is_waiting_for_room(&self) -> bool {
         self.warnings.iter().any(|warning| warning.kind == WarningKind::Capacity)
     }
 
-    /// The annotation or label that decided the mode, by the id of the Service port, where one did.
+    /// The annotation or label that decided the mode, by the ID of the Service port, for Services where one did.
     pub fn deciding_keys(&self) -> impl Iterator<Item = (u32, &str)> {
         self.assignment.service_ports().filter_map(|(name, id)| {
             let service = self.world.services().get(&*name.service)?;
@@ -213,17 +213,17 @@ impl Controller {
         })
     }
 
-    /// What Services have at the moment.
+    /// What Services have now.
     pub const fn incumbents(&self) -> Incumbents<'_> {
         self.assignment.incumbents(&self.realised)
     }
 
-    /// The id of every Service port.
+    /// The ID of every Service port.
     pub fn service_ports(&self) -> impl Iterator<Item = (&ServicePortName, u32)> {
         self.assignment.service_ports()
     }
 
-    /// Brings the tables to what they should be. Where only a few Services changed, only their part is computed.
+    /// Brings the tables to the desired state. If only a few Services changed, computes only their part.
     pub fn step(&mut self, dataplane: &mut dyn Dataplane, reclaim: Reclaim) -> Step {
         if !self.world.is_listed() {
             return Step::default();
@@ -239,19 +239,19 @@ impl Controller {
         self.step_whole(dataplane, reclaim)
     }
 
-    /// From the next step on, only what is claimed stays. Says whether that may make a difference.
+    /// From the next step on, unclaimed frontends are dropped. Returns whether that may make a difference.
     pub fn drop_unclaimed(&mut self) -> bool {
         self.unclaimed = Unclaimed::Dropped;
         self.recompute();
         !self.inherited.is_empty()
     }
 
-    /// Whether an object that cannot be read may be the one that claims what nobody else does.
+    /// Whether an object that cannot be read may claim the unclaimed frontends.
     fn keeps_unclaimed(&self) -> bool {
         self.unclaimed == Unclaimed::Kept && !self.world.is_readable()
     }
 
-    /// The next step computes everything, whatever has changed.
+    /// Makes the next step compute everything.
     pub fn recompute(&mut self) {
         self.touched = Touched::Everything;
     }
@@ -273,7 +273,7 @@ impl Controller {
         self.warnings.sort_unstable();
         self.widen_guard(&desired);
         let company = Company::of(&mut desired, std::mem::replace(&mut self.room, Room::Plenty));
-        // Each form of the tables is large: none is kept longer than the next one needs it.
+        // Each form of the tables is large, so each is freed as soon as the next one is computed.
         drop(desired);
         let in_use = match (reclaim, self.draining()) {
             (Reclaim::Later, _) | (Reclaim::Now, 0) => None,
@@ -296,7 +296,7 @@ impl Controller {
         self.finish(count, report)
     }
 
-    /// The step where only these Services changed; `None`, with nothing done, where that is not enough to know.
+    /// A step for these Services only. Returns `None`, without having written anything, if a full step is needed.
     fn step_part(
         &mut self,
         dataplane: &mut dyn Dataplane,
@@ -334,7 +334,7 @@ impl Controller {
         Some(Step { services: Some(services.len()), ..self.finish(count, report) })
     }
 
-    /// What is wanted of these Services and of all whose rows depend on theirs; `None` where those are many.
+    /// Computes these Services and all whose rows depend on theirs. Returns `None` if these are too many.
     fn desired_part(
         &mut self,
         touched: &BTreeSet<ObjectName>,
@@ -369,7 +369,7 @@ impl Controller {
         services.iter().flat_map(|service| self.assignment.ports_of(service)).map(|(_, id)| id).collect()
     }
 
-    /// Other Services whose addresses these want; `None` where one has no name.
+    /// Other Services that hold addresses which `desired` wants. Returns `None` if the name of one is unknown.
     fn owners(&self, desired: &Desired, services: &BTreeSet<ObjectName>) -> Option<BTreeSet<ObjectName>> {
         let owners = &partial::owners(&self.realised, desired) - &self.ports_of(services);
         if owners.is_empty() {
@@ -380,7 +380,7 @@ impl Controller {
         (names.len() == owners.len()).then(|| names.into_iter().map(|name| (*name.service).clone()).collect())
     }
 
-    /// Whether these rows fit beside all that there are.
+    /// Whether these rows fit beside all existing rows.
     fn has_room_for(&self, desired: &Desired) -> bool {
         fn fits<A: TableAddr>(realised: &Tables, desired: &FamilyDesired<A>, limits: &Limits) -> bool {
             let there = A::tables(realised);
@@ -394,9 +394,10 @@ impl Controller {
         }
         let frontends = |tables: &Tables| tables.v4.frontends.len() + tables.v6.frontends.len();
         let wanted = desired.v4.frontends.len() + desired.v6.frontends.len();
-        // What drains takes room of both families; within the share of a namespace nobody needs to ask whose it is.
+        // Draining frontends take IDs of both families. Rows that fit within one namespace's share need no further
+        // check.
         let limits = self.limits_now().of_namespace();
-        // As where there are Maglev tables; the whole computation knows whether there are.
+        // Assumes Maglev tables, because only the full computation knows whether there are any.
         let table_slots = self.policy.selection.maglev_table_size.slots();
         let limits = Limits { pool_rows_max: limits.pool_rows_beside_tables(table_slots), ..limits };
         fits(&self.realised, &desired.v4, &limits)
@@ -404,7 +405,7 @@ impl Controller {
             && frontends(&self.realised) + wanted <= limits.frontend_ids_max as usize
     }
 
-    /// Reads the tables again, compares, and repairs by the next step. Returns how many rows were not as believed.
+    /// Reads the tables again and returns how many rows differ from `realised`. The next step repairs them.
     pub fn audit(&mut self, dataplane: &mut dyn Dataplane) -> Result<usize, Error> {
         let found = dataplane.dump()?;
         let differences = difference(&self.realised, &found);
@@ -415,13 +416,13 @@ impl Controller {
         Ok(differences)
     }
 
-    /// Guards what will be left alone, before the tables say so.
+    /// Guards the addresses that will be left to the balancer, before the tables change.
     fn widen_guard(&mut self, desired: &Desired) {
         let keeps_unclaimed = self.keeps_unclaimed();
         let Some(guard) = &mut self.guard else { return };
         let mut rows = guard::rows(desired);
         if keeps_unclaimed {
-            // The object that asks for it may be among those that cannot be read.
+            // The object that asks for this guard may be among those that cannot be read.
             rows = rows.with(&guard.realised().unknown_to(desired));
         }
         guard.widen(rows);
@@ -429,7 +430,7 @@ impl Controller {
 
     fn look(&mut self, dataplane: &mut dyn Dataplane) -> Result<(), Error> {
         if self.certainty == Certainty::Stale {
-            // The grace period after the last deletes may be among what failed.
+            // The grace period after the last deletes may be among the failed operations.
             dataplane.perform(&Op::Settle)?;
             self.realised = dataplane.dump()?;
             self.assignment.forget(&self.realised);
@@ -438,7 +439,7 @@ impl Controller {
         Ok(())
     }
 
-    /// The limits, less the ids that draining frontends still hold.
+    /// The limits, less the IDs that draining frontends still hold.
     fn limits_now(&self) -> Limits {
         let draining = self.draining() as u32;
         Limits { frontend_ids_max: self.limits.frontend_ids_max.saturating_sub(draining), ..self.limits }
@@ -467,13 +468,13 @@ impl Controller {
     }
 }
 
-/// Frontends that flows refer to, asked after a grace period: no packet can still make a flow for one that drains.
+/// Frontends that flows refer to, read after a grace period: no packet can still create a flow for a draining frontend.
 fn in_use(dataplane: &mut dyn Dataplane) -> Result<std::collections::BTreeSet<u32>, Error> {
     dataplane.perform(&Op::Settle)?;
     dataplane.frontends_in_use()
 }
 
-/// Rows that differ between two states of the tables.
+/// Number of rows that differ between two states of the tables.
 fn difference(believed: &Tables, found: &Tables) -> usize {
     fn count<K: Ord, V: PartialEq>(
         a: &std::collections::BTreeMap<K, V>,

@@ -1,6 +1,6 @@
-//! What the tables should say, as a pure function of the world and the policy: no ids, no clock, no kernel.
+//! What the tables should say, as a pure function of the world and the policy: no IDs, no clock, no kernel.
 //!
-//! Recomputed whole each time; ids are added by [`assign`](crate::assign).
+//! Recomputed whole each time. [`assign`](crate::assign) adds the IDs.
 
 mod access;
 mod annotations;
@@ -61,10 +61,11 @@ pub use usable::POOL_MAX;
 use crate::family::TableAddr;
 use crate::model::{EndpointSlice, Service, ServiceType, Warning, WarningKind, World};
 
-/// Computes all tables. Who gets what several claim, `contest.rs` says; who finds room where it is scarce, `grant.rs`.
+/// Computes all tables. `contest.rs` decides who gets an address that several Services claim; `grant.rs` decides who
+/// gets room if it is scarce.
 pub fn desired(world: &World, policy: &Policy, limits: &Limits, incumbents: &Incumbents<'_>) -> Desired {
     let stage = Stage::of(world, policy, incumbents);
-    // Most often all of it fits, and no namespace can have more than its share of it.
+    // Usually everything fits and no namespace exceeds its share.
     with_services(&stage, |services| {
         all(services, &stage, &limits.of_namespace(), incumbents).or_else(|| {
             let grants = grant::grants(services, std::iter::empty(), limits, incumbents)?;
@@ -74,8 +75,8 @@ pub fn desired(world: &World, policy: &Policy, limits: &Limits, incumbents: &Inc
     .unwrap_or_default()
 }
 
-/// As [`desired`], of a world that is a part of another where room is scarce: its neighbours have what they have. `None`
-/// where that is too much.
+/// As [`desired`], for a part of the world while room is scarce. The neighbours keep what they have. Returns `None` if
+/// that alone is too much.
 pub fn desired_beside<'a>(
     neighbours: impl Iterator<Item = &'a Neighbour>,
     world: &World,
@@ -90,7 +91,7 @@ pub fn desired_beside<'a>(
     })
 }
 
-/// What is known before anybody asks for room.
+/// What is known before room is assigned.
 struct Stage<'a> {
     here: Here<'a>,
     protected: Protected<'a>,
@@ -112,7 +113,7 @@ impl<'a> Stage<'a> {
         if policy.services == Services::All {
             warnings.extend(node_port::without_address(&claimants, &here));
         } else {
-            // Beside a kube-proxy.
+            // A kube-proxy runs on this node.
             let told = claimants
                 .iter()
                 .flat_map(|(service, claims)| hazard::filters(service, claims, slices_of(&slices, service), &here));
@@ -124,7 +125,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// The Services with all that belongs to them, oldest first.
+/// The Services and everything that belongs to them, oldest first.
 fn with_services<T>(stage: &Stage<'_>, work: impl FnOnce(&[OfService<'_>]) -> T) -> T {
     let services: Vec<OfService<'_>> = stage
         .claimants
@@ -143,7 +144,7 @@ fn with_services<T>(stage: &Stage<'_>, work: impl FnOnce(&[OfService<'_>]) -> T)
     work(&services)
 }
 
-/// All that is wanted; `None` where it does not fit.
+/// Computes all that is wanted. Returns `None` if it does not fit.
 fn all(services: &[OfService<'_>], stage: &Stage<'_>, limits: &Limits, incumbents: &Incumbents<'_>) -> Option<Desired> {
     let mut rows = Rows::new(stage);
     let mut ledger = Ledger::new(limits, incumbents);
@@ -163,7 +164,7 @@ fn all(services: &[OfService<'_>], stage: &Stage<'_>, limits: &Limits, incumbent
     Some(Desired { takes, ..rows.finish() })
 }
 
-/// What was granted.
+/// Computes what was granted.
 fn some(services: &[OfService<'_>], stage: &Stage<'_>, grants: &[Grants], incumbents: &Incumbents<'_>) -> Desired {
     let mut rows = Rows::new(stage);
     let mut takes = Neighbours::default();
@@ -179,7 +180,7 @@ fn some(services: &[OfService<'_>], stage: &Stage<'_>, grants: &[Grants], incumb
     Desired { takes, is_scarce: true, ..rows.finish() }
 }
 
-/// Tells of what was not granted.
+/// Warns about rows that were not granted.
 fn tell<A: TableAddr>(
     of: &OfService<'_>,
     grant: &Grant,
@@ -199,7 +200,7 @@ fn tell<A: TableAddr>(
     rows.leave_out(wanted.iter().flat_map(|port| &port.frontends).map(|row| row.key).filter(|key| !has.contains(key)));
 }
 
-/// Rows so far, of both families.
+/// Rows of both families so far.
 struct Rows {
     v4: FamilyBuilder<[u8; 4]>,
     v6: FamilyBuilder<[u8; 16]>,
@@ -227,7 +228,7 @@ impl Rows {
     }
 }
 
-/// The Services that want an address here, oldest first.
+/// The Services that claim an address, oldest first.
 fn claimants<'a>(
     world: &'a World,
     policy: &Policy,
@@ -248,13 +249,13 @@ fn claimants<'a>(
     claimants
 }
 
-/// The annotation or label that decides the mode of a Service's addresses, where one does.
+/// The annotation or label that decides the mode of a Service's addresses, if one does.
 pub fn deciding_key<'a>(service: &Service, policy: &'a Policy) -> Option<&'a str> {
     mode::of_service(service, policy).map(|decision| decision.key)
 }
 
-/// The API server makes slices of pods where a Service chooses some, and of Endpoints elsewhere: a folder that holds
-/// the Endpoints of a Service with a selector holds nothing that counts.
+/// The API server makes EndpointSlices from pods if the Service has a selector, and mirrors Endpoints only if it has
+/// none. So the Endpoints object of a Service with a selector is ignored.
 fn unmirrored(service: &Service, world: &World) -> Option<Warning> {
     if !service.has_selector || !world.endpoints().contains_key(&service.name) {
         return None;
@@ -279,20 +280,20 @@ fn slices_by_service(world: &World) -> Slices<'_> {
     index
 }
 
-/// Oldest first. An object without a time stamp counts as the youngest; ties go by namespace and name.
+/// Oldest first. An object without a time stamp counts as the youngest. Ties are broken by namespace and name.
 fn by_age(world: &World) -> Vec<&Service> {
     let mut services: Vec<&Service> = world.services().values().collect();
-    // Stable, and the map is in order of names.
+    // The sort is stable, and the map is sorted by name.
     services.sort_by_key(|service| room::created_secs(service));
     services
 }
 
-/// FLT-01 to FLT-05: another proxy's Services, headless ones and ExternalName are none of our business.
+/// FLT-01 to FLT-05: Services of another proxy, headless ones and ExternalName are ignored.
 const fn is_ours(service: &Service) -> bool {
     !service.served_elsewhere && !service.headless && !matches!(service.service_type, ServiceType::ExternalName)
 }
 
-/// A Service without any cluster IP is skipped. Where it has an address to serve, its owner is told.
+/// A Service without any cluster IP is skipped. If it claims an address, a warning says so.
 fn has_cluster_ip(service: &Service, warnings: &mut Vec<Warning>) -> bool {
     if service.cluster_ips.is_empty() {
         let warning = Warning::new(

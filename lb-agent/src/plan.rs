@@ -1,8 +1,9 @@
-//! The way from realised to wanted tables: a list of steps that is safe after every single row.
+//! Computes the steps from the realised to the wanted tables, in an order that is safe after every single row.
 //!
-//! Referent before referrer: pools, members, source ranges, scopes, frontends; then a grace period; then deletes the other way round.
-//! Members that leave go before the scopes switch: a flow that meets the new pool asks them once, and never again.
-//! A frontend is never deleted outright: it drains first, and goes when no flow refers to it.
+//! Referents are written before their referrers: pools, members, source ranges, scopes, frontends. After a grace period
+//! the deletes follow in reverse order. Members that leave are deleted before the scopes switch: a flow that meets the
+//! new pool checks its membership once and never again. A frontend is never deleted outright: it drains first and is
+//! deleted when no flow refers to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +15,14 @@ use crate::family::TableAddr;
 /// Which draining frontends may be deleted.
 #[derive(Clone, Copy, Debug)]
 pub enum Drained<'a> {
-    /// Flows were not looked at: none.
+    /// The flow table was not searched: no frontend may be deleted.
     Unknown,
-    /// Those whose ids are not among these. Valid only if asked after a grace period that followed the draining.
+    /// Those whose ID is not in this set. Valid only if the set was read after a grace period that followed the
+    /// draining.
     Unless(&'a BTreeSet<u32>),
 }
 
-/// Computes the steps. Empty when the tables say what is wanted.
+/// Computes the steps. Returns an empty list if the tables are already as wanted.
 pub fn plan(realised: &Tables, wanted: &Tables, drained: Drained<'_>) -> Vec<Op> {
     let mut steps = Steps::default();
     steps.add_family(&realised.v4, &wanted.v4, drained);
@@ -70,26 +72,27 @@ impl Steps {
     fn in_order(self) -> Vec<Op> {
         let phases = [&self.member_deletes, &self.frontend_deletes, &self.referent_deletes];
         let is_deleting = phases.iter().any(|phase| !phase.is_empty());
-        // Moved, not copied: the first plan of a large cluster holds all of its rows.
+        // The operations are moved, not copied: the first plan of a large cluster holds all of its rows.
         let mut ops = self.referents;
         ops.extend(self.member_deletes);
         ops.extend(self.scopes);
         ops.extend(self.frontends);
         if is_deleting {
-            // Packets that read a scope or frontend before the switch are done with what it named.
+            // After this, no packet still uses a scope or frontend that it read before the switch.
             ops.push(Op::Settle);
         }
         ops.extend(self.frontend_deletes);
         ops.extend(self.referent_deletes);
         if is_deleting {
-            // Elements of a hash are recycled at once: nothing is inserted until no packet can hold a deleted one.
+            // The kernel recycles deleted hash elements at once. No row is inserted until no packet can hold a deleted
+            // one.
             ops.push(Op::Settle);
         }
         ops
     }
 }
 
-/// Rows to write and keys to delete, found in one walk.
+/// Rows to write and keys to delete, found by walking both maps once.
 struct Difference<K, V> {
     upserts: Vec<(K, V)>,
     gone: Vec<K>,
@@ -132,7 +135,7 @@ impl<K: Copy + Ord, V: Copy + PartialEq> Difference<K, V> {
     }
 }
 
-/// What becomes of frontends that nobody wants: the first time they drain, then they are deleted.
+/// Frontends that are no longer wanted drain first. Once drained, they are deleted.
 fn retire<K: Copy + Ord>(
     realised: &BTreeMap<K, Frontend>,
     gone: Vec<K>,
@@ -150,7 +153,7 @@ fn retire<K: Copy + Ord>(
     (drain, delete)
 }
 
-/// Scopes to store; those that nobody wants pass for everybody.
+/// Scopes to store. Scopes that are no longer wanted become `PASS`.
 fn changed_scopes(realised: &BTreeMap<u32, Scopes>, wanted: &BTreeMap<u32, Scopes>) -> Vec<(u32, Scopes)> {
     let difference = Difference::of(realised, wanted);
     let mut scopes = difference.upserts;

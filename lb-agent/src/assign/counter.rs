@@ -1,8 +1,8 @@
-//! Counters that hand out ids: upwards, from 1, skipping live ones when they come round.
+//! Counters that assign IDs upwards from 1 and, after wrapping around, skip the live ones.
 
 use std::collections::BTreeSet;
 
-/// The next id to try. Freed ids rest until all others have been used.
+/// The next ID to try. Freed IDs are quarantined until all others have been used.
 #[derive(Debug)]
 pub struct Counter {
     next: u32,
@@ -10,15 +10,15 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Starts after the largest id that is in use.
+    /// Starts after the largest ID in use.
     pub fn after(largest: Option<u32>, max: u32) -> Self {
         let next = largest.filter(|largest| *largest < max).map_or(1, |largest| largest + 1);
         Self { next, max }
     }
 
-    /// The next id that is not live, made live; `None` when all are.
+    /// Returns the next ID that is not live and marks it live. Returns `None` if all IDs are live.
     pub fn take(&mut self, live: &mut BTreeSet<u32>) -> Option<u32> {
-        // Among `live.len() + 1` candidates one is not live.
+        // At least one of `live.len() + 1` candidates is not live.
         for _ in 0..=live.len() {
             if self.next > self.max {
                 self.next = 1;
@@ -32,7 +32,7 @@ impl Counter {
         None
     }
 
-    /// As [`Self::take`], for ids that 32 bits are enough for.
+    /// As [`Self::take`], for IDs that cannot run out.
     pub fn take_unbounded(&mut self, live: &mut BTreeSet<u32>) -> u32 {
         self.take(live).unwrap_or_else(|| unreachable!("{} ids of 32 bits are in use", live.len()))
     }
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(counter.take(&mut live), Some(4));
         assert_eq!(counter.take(&mut live), Some(5));
         assert_eq!(counter.take(&mut live), Some(1));
-        // 2 is live, 3 has rested.
+        // 2 is live; 3 has been quarantined long enough.
         assert_eq!(counter.take(&mut live), Some(3));
         assert_eq!(counter.take(&mut live), None);
     }

@@ -1,30 +1,30 @@
-//! Where pools stand in `pools4` and `pools6`, which is most of their ids.
+//! Positions of pools in `pools4` and `pools6`, which make up most of a pool's ID.
 //!
-//! Both families share the numbers, so that an id is one pool's. A pool that begins where another one did has another id:
-//! known flows are told by it.
+//! Both families share the numbers, so an ID belongs to one pool only. If a new pool begins at the element of an
+//! earlier pool, it gets another ID, because flow entries recognise a pool by its ID.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::table::{POOL_ELEMENTS_MAX, PoolKey};
 
-/// Ids of pools that begin at one element: what the upper bits can tell apart.
+/// Number of IDs for pools that begin at the same element: the values of the upper bits.
 const TURNS: u32 = u32::MAX / POOL_ELEMENTS_MAX + 1;
 
-/// Elements that are in use, and those between them.
+/// Array elements in use, and the gaps between them.
 #[derive(Debug)]
 pub struct Elements {
-    /// How many are in use in a row, by the first one.
+    /// Length of each run of used elements, by its first element.
     runs: BTreeMap<u32, u32>,
-    /// How many are free in a row, and the first one; none before anybody has asked.
+    /// Length and first element of each gap. `None` until first needed.
     gaps: Option<BTreeSet<(u32, u32)>>,
-    /// Elements that there are; the first one is nobody's, as pool 0 is none.
+    /// Number of elements. Element 0 is unused because pool 0 means none.
     count: u32,
-    /// The latest turn of a pool that there is.
+    /// The latest turn of any known pool.
     turn: Option<u32>,
 }
 
 impl Elements {
-    /// All free.
+    /// All elements are free.
     pub const fn new(count: u32) -> Self {
         Self { runs: BTreeMap::new(), gaps: None, count, turn: None }
     }
@@ -33,7 +33,7 @@ impl Elements {
         self.count
     }
 
-    /// A pool has at least so many rows, if it stands anywhere.
+    /// Records that a pool has at least this many rows, if it lies within the array.
     pub fn add(&mut self, pool: u32, rows: u32) {
         let first = first_element(pool);
         if first >= self.count {
@@ -45,7 +45,7 @@ impl Elements {
         self.turn = self.turn.max(Some(pool / POOL_ELEMENTS_MAX));
     }
 
-    /// The pool is gone.
+    /// Records that a pool was deleted.
     pub fn remove(&mut self, pool: u32) {
         let first = first_element(pool);
         let Some(rows) = self.runs.remove(&first) else { return };
@@ -58,8 +58,8 @@ impl Elements {
         }
     }
 
-    /// The first of so many free elements in a row, in use from now on. They are taken where they leave least: small pools
-    /// do not cut up the room of large ones.
+    /// Allocates this many adjacent elements and returns the first. Uses the smallest gap that fits, so that small
+    /// pools do not fragment the room for large ones.
     fn take(&mut self, rows: u32) -> Option<u32> {
         let gaps = self.gaps.get_or_insert_with(|| gaps(&self.runs, self.count));
         let (free, first) = *gaps.range((rows, 0)..).next()?;
@@ -83,26 +83,26 @@ fn gaps(runs: &BTreeMap<u32, u32>, count: u32) -> BTreeSet<(u32, u32)> {
     gaps.filter(|(free, _)| *free > 0).collect()
 }
 
-/// Hands out ids of pools.
+/// Assigns pool IDs.
 #[derive(Debug)]
 pub struct PoolIds {
     /// The turn of the next pool that begins at each element.
     turns: Vec<u16>,
-    /// That of elements where none has begun yet.
+    /// The turn of elements where no pool has begun yet.
     first_turn: u16,
-    /// Ids that stand nowhere which were handed out.
+    /// Number of IDs assigned past the end of the array.
     waiting: u32,
 }
 
 impl PoolIds {
-    /// Beside those that are in use. In the turn after theirs: flows may still name one that went before a restart.
+    /// Starts in the turn after those in use: flows may still refer to a pool that was deleted before a restart.
     pub fn beside(elements: &Elements) -> Self {
         let first_turn = elements.turn.map_or(0, |turn| (turn + 1) % TURNS) as u16;
         Self { turns: Vec::new(), first_turn, waiting: 0 }
     }
 
-    /// Finds so many elements in a row. Where there are none the id is past the end: writing the pool will fail, and what
-    /// names it waits.
+    /// Finds this many adjacent elements. If there is no such gap, the ID lies past the end: writing the pool fails,
+    /// and the scopes that refer to it wait.
     pub fn take(&mut self, rows: u32, elements: &mut Elements) -> u32 {
         let Some(element) = elements.take(rows) else { return self.past_the_end(elements.count) };
         let index = element as usize;
@@ -114,12 +114,13 @@ impl PoolIds {
         turn * POOL_ELEMENTS_MAX + element
     }
 
-    /// Whoever waited has lost his id.
+    /// Starts again with the IDs past the end: the pools that had them were forgotten.
     pub const fn forget_waiting(&mut self) {
         self.waiting = 0;
     }
 
-    /// An id of a pool that stands nowhere, of the largest: its rows are written last, and fail when others stand.
+    /// An ID past the end of the array, in the last turns. Its rows are written last, so they fail after the other
+    /// pools were written.
     fn past_the_end(&mut self, end: u32) -> u32 {
         let places = POOL_ELEMENTS_MAX - end;
         let (turn, place) = (TURNS - 1 - self.waiting / places % TURNS, self.waiting % places);
@@ -136,7 +137,7 @@ const fn first_element(pool: u32) -> u32 {
 mod tests {
     use super::*;
 
-    /// What an id says: the turn and the element.
+    /// The turn and the element that an ID encodes.
     fn place(pool: u32) -> (u32, u32) {
         (pool / POOL_ELEMENTS_MAX, first_element(pool))
     }
@@ -190,7 +191,7 @@ mod tests {
         assert_eq!(place(ids.take(3, &mut elements)), (1, 8));
     }
 
-    /// What would cut up the array, were the next free elements taken: a large pool that grows, and a small one behind it.
+    /// Allocating the next free elements would fragment the array: a large pool grows, and a small one follows it.
     #[test]
     fn small_pools_leave_large_ones_their_room() {
         let (mut elements, mut ids) = new(1000);

@@ -1,4 +1,4 @@
-//! Ids are kept, adopted, and never shared.
+//! IDs are kept, adopted, and never shared.
 
 use lb_common::addr::Proto;
 use lb_common::table::{MemberSets, MemberState, Mode, Origin, Rule};
@@ -15,7 +15,7 @@ fn key(last: u8) -> FrontendKey<[u8; 4]> {
     FrontendKey { addr: [1, 2, 3, last], port: 80, proto: Proto::TCP, pad: 0 }
 }
 
-/// A frontend for each pool content, each of a Service of its own.
+/// One frontend for each pool content, each of its own Service.
 fn desired(frontends: &[(u8, &[u8])]) -> Desired {
     let mut desired = Desired::default();
     for (index, (last, backends)) in frontends.iter().enumerate() {
@@ -74,7 +74,7 @@ fn what_stays_keeps_its_ids() {
     assert_eq!(id(&first, 2), id(&second, 2));
     assert_eq!(workload(&first, 2), workload(&second, 2));
     assert_eq!(first.scopes[&id(&first, 2)], second.scopes[&id(&second, 2)]);
-    // The first frontend is still in the maps: nobody gets its id.
+    // The first frontend is still in the maps: its ID is not reused.
     assert_ne!(id(&second, 0), id(&first, 1));
     assert_ne!(id(&second, 3), id(&first, 1));
 }
@@ -88,7 +88,7 @@ fn a_restart_adopts_ids_and_hands_out_new_ones() {
     assert_eq!((id(&more, 1), id(&more, 2), id(&more, 3)), (1, 2, 3));
     assert_eq!(workload(&more, 1).pool, 1);
     let new = [2, 3].map(|last| PoolKey { pool: workload(&more, last).pool, slot: 0 }.element());
-    // Behind the first, of one row, and the second, of two.
+    // The pools begin behind the first (one row) and the second (two rows).
     assert_eq!(new, [4, 5]);
 }
 
@@ -125,7 +125,8 @@ fn without_a_free_id_the_frontend_is_left_out_and_told() {
     assert!(assigned.warnings[0].to_string().contains("no frontend id is free for 1.2.3.2 port 80/tcp"));
 }
 
-/// A pool that has no room gets an id all the same, so that what names it waits; the smallest find what room there is.
+/// A pool without room still gets an ID, so that the scopes that refer to it wait. The smallest pools get the remaining
+/// room.
 #[test]
 fn pools_without_room_stand_past_the_end_and_look_again() {
     let mut assignment = Assignment::adopt(&Tables::default(), 100, 6);
@@ -133,7 +134,7 @@ fn pools_without_room_stand_past_the_end_and_look_again() {
     let first = assignment.assign(&wanted, &Tables::default()).tables;
     let element = |tables: &Tables, last| PoolKey { pool: workload(tables, last).pool, slot: 0 }.element();
     assert_eq!([1, 2, 3].map(|last| element(&first, last)), [6, 1, 2]);
-    // The others go; what they had is given once the maps do not hold it any more.
+    // The other pools are deleted. Their elements are reused once the maps no longer hold them.
     let wanted = desired(&[(1, &[1, 2, 3, 4])]);
     let mut realised = first;
     realised.v4.pools.retain(|key, _| key.element() < 6);
@@ -144,7 +145,7 @@ fn pools_without_room_stand_past_the_end_and_look_again() {
     assert_eq!(element(&assignment.assign(&wanted, &Tables::default()).tables, 1), 1);
 }
 
-/// What was being deleted, and what a scope still names, is nobody else's room.
+/// The elements of a pool that was being deleted, or that a scope still refers to, are not reused.
 #[test]
 fn a_restart_writes_over_nothing_that_is_there() {
     let mut tables = Tables::default();
@@ -156,8 +157,8 @@ fn a_restart_writes_over_nothing_that_is_there() {
     assert_eq!([1, 2, 3].map(element), [1, 4, 7]);
 }
 
-/// Frontends with one list of source ranges share a set; another list is another set, beside it. A restart knows both, also one that
-/// lets nobody in, and leaves what was being written alone.
+/// Frontends with equal lists of source ranges share a set; another list gets another set. A restart adopts both sets,
+/// also an empty one that allows no client, and ignores a set that was being written.
 #[test]
 fn equal_lists_of_source_ranges_share_a_set() {
     let prefixes = |thirds: &[u8]| -> Arc<[SourcePrefix<[u8; 4]>]> {
@@ -179,7 +180,7 @@ fn equal_lists_of_source_ranges_share_a_set() {
     let second = assignment.assign(&restricted([&[1, 2], &[1, 3], &[]]), &first).tables;
     assert_eq!([1, 2, 3].map(|last| set(&second, last)), [1, 3, 2]);
     assert_eq!(second.v4.source_ranges.len(), 4);
-    // A set that was being written when the agent was killed is nobody's.
+    // A set that was being written when the agent was killed belongs to no frontend.
     let mut torn = second.clone();
     torn.v4.source_ranges.insert(SourceRangeKey::of_prefix(9, [10, 0, 9, 0], 24), SourceRange { flags: 0 });
     let mut adopted = adopt(&torn);

@@ -1,22 +1,22 @@
-//! Which Services must be computed together: those that want one address, and those that wait for room.
+//! Which Services must be computed together: those that want the same address, and those that wait for room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{Desired, Neighbours};
 use crate::model::ObjectName;
 
-/// What the rows of Services depend on beside their own objects.
+/// What the rows of Services depend on besides their own objects.
 #[derive(Debug, Default)]
 pub struct Company {
-    /// Services that want an address of each other, both ways.
+    /// Pairs of Services that want the same address, in both directions.
     contests: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
-    /// Services of which something found no room: any change may make some.
+    /// Services with something that did not fit: any change may free room for it.
     left_out: BTreeSet<ObjectName>,
-    /// What every Service takes; known only where room is scarce.
+    /// What every Service takes; known only if room is scarce.
     takes: Option<Neighbours>,
 }
 
-/// Whether there is room for any change of few Services.
+/// Whether any change of a few Services is sure to fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
     Plenty,
@@ -24,7 +24,7 @@ pub enum Room {
 }
 
 impl Company {
-    /// Of all Services.
+    /// Computed from all Services.
     pub fn of(desired: &mut Desired, room: Room) -> Self {
         let is_scarce = room == Room::Scarce || desired.is_scarce;
         let mut company = Self { takes: is_scarce.then(Neighbours::default), ..Self::default() };
@@ -32,7 +32,7 @@ impl Company {
         company
     }
 
-    /// What every Service takes, where room is scarce.
+    /// What every Service takes, if room is scarce.
     pub const fn takes(&self) -> Option<&Neighbours> {
         self.takes.as_ref()
     }
@@ -50,9 +50,9 @@ impl Company {
         around
     }
 
-    /// Takes in what was computed of these Services.
+    /// Takes in a new computation of these Services.
     pub fn replace(&mut self, services: &BTreeSet<ObjectName>, desired: &mut Desired) {
-        // Contests are among those that are computed together.
+        // Both sides of a contest are always computed together.
         self.contests.retain(|service, _| !services.contains(service));
         for (one, other) in std::mem::take(&mut desired.contests) {
             self.contests.entry(one.clone()).or_default().insert(other.clone());

@@ -1,7 +1,8 @@
-//! Frontends that a start found in the tables and that the input does not account for yet.
+//! Frontends that the agent found in the tables at its start and that the input does not account for yet.
 //!
-//! While a part of the input cannot be read they are kept as they are: the missing Service or endpoints may be theirs,
-//! and a restart must not lose what worked. What each of them belonged to is not known, so this has an end.
+//! They are kept unchanged while a part of the input cannot be read: the missing Service or endpoints may be theirs,
+//! and a restart must not break what worked. The agent does not know which objects they belonged to, so keeping them
+//! ends after a time.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,10 +13,10 @@ use crate::dataplane::{FamilyTables, Tables};
 use crate::family::TableAddr;
 use crate::model::{Warning, WarningKind};
 
-/// So many are told one by one; the rest is counted.
+/// Number of frontends that get a warning each; one more warning counts the rest.
 const TOLD_MAX: usize = 16;
 
-/// The keys, by family.
+/// Keys of the inherited frontends, by family.
 #[derive(Debug, Default)]
 pub struct Inherited {
     v4: BTreeSet<FrontendKey<[u8; 4]>>,
@@ -32,7 +33,7 @@ impl Inherited {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// One for each frontend that is kept.
+    /// One warning for each frontend that is kept, up to [`TOLD_MAX`].
     pub fn warnings(&self) -> Vec<Warning> {
         let names = self.v4.iter().map(name).chain(self.v6.iter().map(name));
         let mut warnings: Vec<Warning> =
@@ -44,8 +45,7 @@ impl Inherited {
         warnings
     }
 
-    /// Adds to `wanted` what stays. A frontend that is claimed, and has endpoints where it is to be served, is no longer
-    /// inherited.
+    /// Adds the inherited rows to `wanted`. A frontend that the input accounts for is no longer inherited.
     pub fn keep(&mut self, realised: &Tables, wanted: &mut Tables) {
         keep(&mut self.v4, realised, wanted);
         keep(&mut self.v6, realised, wanted);
@@ -84,8 +84,8 @@ fn keep<A: TableAddr>(inherited: &mut BTreeSet<FrontendKey<A>>, realised: &Table
     }
 }
 
-/// Whether the input says all about this frontend: it does not where a Service claims it in the mode of before, but has
-/// no endpoints any more.
+/// Whether the input fully explains this frontend. It does not if a Service claims it in the same mode as before but no
+/// longer has endpoints.
 fn is_accounted_for<A: TableAddr>(key: &FrontendKey<A>, realised: &Tables, wanted: &Tables) -> bool {
     let (old, new) = (A::tables(realised).frontends.get(key), A::tables(wanted).frontends.get(key));
     let (Some(old), Some(new)) = (old, new) else { return new.is_some() };
@@ -94,7 +94,7 @@ fn is_accounted_for<A: TableAddr>(key: &FrontendKey<A>, realised: &Tables, wante
     !(old.mode == new.mode && rejects(&new.id) && balances(&old.id))
 }
 
-/// Live pool ids are never given to another content, so equal ids are equal rows.
+/// A live pool ID is never given to other content, so equal IDs mean equal rows.
 fn keep_pools<A: TableAddr>(scopes: &Scopes, realised: &FamilyTables<A>, wanted: &mut FamilyTables<A>) {
     for pool in [scopes.workload.pool, scopes.host.pool, scopes.external.pool] {
         let rows = realised.pools.range(PoolKey { pool, slot: 0 }..=PoolKey { pool, slot: u32::MAX });

@@ -1,9 +1,8 @@
-//! A step for a few Services: what the full computation says about them, without computing the rest.
+//! A step for a few Services: computes the same rows as a full step without computing the other Services.
 //!
-//! Services are independent of each other except for addresses that two of them claim, tables that are full, and pools
-//! that they share. Who claims the same or found no room is computed along (`company.rs`). Where anything else is in
-//! doubt there is no such step: the full one decides. The result is equal to that of the full step, to the last id, and
-//! so are the warnings (`tests/model.rs`).
+//! Services are independent of each other except for contested addresses, full tables and shared pools. Services that
+//! claim the same address or wait for room are computed together (`company.rs`). In any other doubt the full step
+//! decides. The result equals that of the full step, including IDs and warnings (`tests/model.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,15 +17,15 @@ use crate::model::{Change, EndpointSlice, Kind, Object, ObjectName, Service, War
 
 use super::company::Company;
 
-/// So many Services are few in any world.
+/// Up to this many Services are few in any world.
 const FEW: usize = 16;
-/// In a large one it is this part of them, as a divisor.
+/// In a large world, few is this part of all Services, as a divisor.
 const FEW_PART: usize = 4;
 
 /// What has changed since the last step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
-    /// Only these Services and their endpoints, and whose these addresses are.
+    /// Only these Services, their endpoints, and the Services that claim these addresses.
     Services {
         names: BTreeSet<ObjectName>,
         addresses: BTreeSet<IpAddr>,
@@ -37,7 +36,7 @@ pub enum Touched {
 impl Touched {
     pub const NOTHING: Self = Self::Services { names: BTreeSet::new(), addresses: BTreeSet::new() };
 
-    /// Takes in a change that is about to be made to the world.
+    /// Takes in a change before the world does.
     pub fn add(&mut self, change: &Change, world: &World, node: &str) {
         match change {
             Change::Apply { object: Object::Service(service), .. } => {
@@ -57,13 +56,13 @@ impl Touched {
                 Kind::Node if *gone.name.name != *node => self.add_node(&gone.name.name, &[], world),
                 Kind::Node => *self = Self::Everything,
             },
-            // What cannot be read matters only while frontends are inherited, and then all steps are full.
+            // Unreadable objects matter only while frontends are inherited, and then all steps are full.
             Change::Place { .. } => {}
             Change::Apply { object: Object::Node(_), .. } | Change::Listed => *self = Self::Everything,
         }
     }
 
-    /// A Service that has these cluster addresses from now on.
+    /// A Service that from now on has these cluster addresses.
     fn add_service(&mut self, name: &ObjectName, cluster_ips: &[IpAddr], world: &World) {
         let Self::Services { names, .. } = self else { return };
         names.insert(name.clone());
@@ -75,25 +74,25 @@ impl Touched {
         let before = world.slices().get(name).map(EndpointSlice::service_name);
         let touched: Vec<ObjectName> = before.into_iter().chain(service).collect();
         if touched.contains(&api_server()) {
-            // Nobody is served where an API server listens.
+            // The addresses of an API server are not served for any Service.
             *self = Self::Everything;
             return;
         }
         names.extend(touched);
     }
 
-    /// The endpoints of the Service of this name, as the API server would mirror them.
+    /// The Endpoints of the Service of this name, as the API server would mirror them.
     fn add_mirrored(&mut self, name: &ObjectName) {
         let Self::Services { names, .. } = self else { return };
         names.insert(name.clone());
     }
 
-    /// Another node that has these addresses from now on.
+    /// Another node that from now on has these addresses.
     fn add_node(&mut self, name: &str, addresses: &[IpAddr], world: &World) {
         self.add_addresses(world.node(name).map_or(&[][..], |before| &before.addresses), addresses);
     }
 
-    /// Addresses have changed hands: whoever names those that only one of the two has is concerned.
+    /// Adds the addresses that are in only one of the two sets. Services that claim one of these are touched.
     pub fn add_addresses<'a>(
         &mut self,
         before: impl IntoIterator<Item = &'a IpAddr>,
@@ -105,7 +104,7 @@ impl Touched {
         addresses.extend(before.symmetric_difference(&after));
     }
 
-    /// The Services, where they are few.
+    /// The names of the touched Services, if they are few.
     pub fn few(self, world: &World) -> Option<BTreeSet<ObjectName>> {
         let Self::Services { mut names, addresses } = self else { return None };
         if !addresses.is_empty() {
@@ -119,13 +118,13 @@ impl Touched {
     }
 }
 
-/// Whether so many Services are few.
+/// Whether this many Services are few.
 pub fn are_few(count: usize, world: &World) -> bool {
     count <= FEW.max(world.services().len() / FEW_PART)
 }
 
-/// Makes the warnings, which are in order, say what is `new` about these Services. `None`, with nothing done, where one
-/// that is about no Service may be over.
+/// Replaces the warnings about these Services by `new`; `warnings` stay sorted. Returns `None`, without a change, if a
+/// warning that is about no Service may be outdated.
 pub fn renew(warnings: &mut Vec<Warning>, services: &BTreeSet<ObjectName>, new: Vec<Warning>) -> Option<()> {
     let names: BTreeSet<String> = services.iter().map(|name| format!("Service {name}")).collect();
     let is_of_service =
@@ -141,7 +140,7 @@ pub fn renew(warnings: &mut Vec<Warning>, services: &BTreeSet<ObjectName>, new: 
     Some(())
 }
 
-/// Service ports that have the addresses which are wanted, as far as anybody has them.
+/// IDs of the Service ports that now hold the wanted addresses.
 pub fn owners(realised: &Tables, desired: &Desired) -> BTreeSet<u32> {
     fn family<A: TableAddr>(realised: &Tables, desired: &FamilyDesired<A>) -> impl Iterator<Item = u32> {
         let wanted = desired.frontends.keys().chain(&desired.left_out);
@@ -152,22 +151,22 @@ pub fn owners(realised: &Tables, desired: &Desired) -> BTreeSet<u32> {
     family(realised, &desired.v4).chain(family(realised, &desired.v6)).collect()
 }
 
-/// Who has which rows: what the tables themselves tell only by reading all of them.
+/// Finds the rows of a Service port, which otherwise takes a scan of the tables.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// Active frontends, by the id of their Service port.
+    /// Active frontends, by the ID of their Service port.
     v4: BTreeSet<(u32, FrontendKey<[u8; 4]>)>,
     v6: BTreeSet<(u32, FrontendKey<[u8; 16]>)>,
     /// How many scopes balance over each pool.
     pool_uses: BTreeMap<u32, u32>,
-    /// How many frontends ask each set of source ranges.
+    /// How many frontends refer to each set of source ranges.
     set_uses: BTreeMap<u32, u32>,
-    /// Who depends on whom.
+    /// Which Services depend on each other.
     pub company: Company,
 }
 
 impl Index {
-    /// Of tables that say what is wanted.
+    /// Builds the index of tables that are as desired.
     pub fn of(tables: &Tables, company: Company) -> Self {
         let mut index = Self { company, ..Self::default() };
         index.add(tables);
@@ -196,19 +195,19 @@ impl Index {
         tables.scopes.values().filter_map(set_of).for_each(|set| less(&mut self.set_uses, set));
     }
 
-    /// These rows are replaced by those.
+    /// Replaces `old` rows by `new` ones.
     pub fn replace(&mut self, old: &Tables, new: &Tables) {
         self.remove(old);
         self.add(new);
     }
 }
 
-/// The set of source ranges that an element asks.
+/// The set of source ranges that these scopes refer to.
 fn set_of(scopes: &Scopes) -> Option<u32> {
     (scopes.source_ranges != 0).then_some(scopes.source_ranges)
 }
 
-/// Counts a use less.
+/// Decrements a use count.
 fn less(uses: &mut BTreeMap<u32, u32>, id: u32) {
     if let Some(count) = uses.get_mut(&id) {
         *count -= 1;
@@ -226,8 +225,8 @@ fn active<A: TableAddr>(
     active.filter_map(|(key, frontend)| Some((scopes.get(&frontend.id)?.service_port, *key)))
 }
 
-/// The rows of some Service ports, as the tables hold them, with the rows that stand where new ones are wanted. `None`
-/// where one of those is another Service's.
+/// The rows of these Service ports as the tables hold them, plus draining frontends at wanted addresses. Returns `None`
+/// if an active frontend at a wanted address belongs to another Service.
 pub fn rows_of(index: &Index, realised: &Tables, service_ports: &BTreeSet<u32>, desired: &Desired) -> Option<Tables> {
     let mut rows = Tables::default();
     for port in service_ports {
@@ -294,7 +293,7 @@ fn take_pool<A: TableAddr>(pool: u32, realised: &FamilyTables<A>, rows: &mut Fam
     rows.pools.extend(found.map(|(key, backend)| (*key, *backend)));
 }
 
-/// The ranges of a set; it is of one family.
+/// Adds the ranges of a set, which belongs to one family.
 fn take_set(set: u32, realised: &Tables, rows: &mut Tables) {
     fn family<A: TableAddr>(set: u32, realised: &Tables, rows: &mut Tables) {
         let found = A::tables(realised).source_ranges_of(set).map(|(key, range)| (*key, *range));
@@ -304,8 +303,8 @@ fn take_set(set: u32, realised: &Tables, rows: &mut Tables) {
     family::<[u8; 16]>(set, realised, rows);
 }
 
-/// Completes both sides by the pools and the sets of source ranges that they share with others: one that is wanted may be
-/// there already, and one that is not wanted here may be elsewhere.
+/// Completes both sides by the pools and sets of source ranges that other Services share: a wanted one may exist
+/// already, and an unwanted one may still be used elsewhere.
 pub fn share(index: &Index, realised: &Tables, old: &mut Tables, wanted: &mut Tables) {
     let count = |tables: &Tables| {
         let mut uses = BTreeMap::<u32, u32>::new();
@@ -335,7 +334,7 @@ pub fn share(index: &Index, realised: &Tables, old: &mut Tables, wanted: &mut Ta
     }
 }
 
-/// The sets of source ranges that go; one that lets nobody in has no rows that would tell.
+/// The sets of source ranges that are no longer used. Computed from the scopes, because an empty set has no rows.
 pub fn gone_sets(index: &Index, replaced: &Tables, wanted: &Tables) -> BTreeSet<u32> {
     let mut left = BTreeMap::<u32, u32>::new();
     for set in replaced.scopes.values().filter_map(set_of) {
@@ -348,7 +347,7 @@ pub fn gone_sets(index: &Index, replaced: &Tables, wanted: &Tables) -> BTreeSet<
     left.into_iter().filter(|(_, uses)| *uses == 0).map(|(set, _)| set).collect()
 }
 
-/// The pools that go.
+/// The pools that are no longer wanted.
 pub fn gone_pools(old: &Tables, wanted: &Tables) -> Tables {
     fn gone<A: TableAddr>(old: &FamilyTables<A>, wanted: &FamilyTables<A>) -> FamilyTables<A> {
         let rows = old.pools.iter().filter(|(key, _)| !wanted.pools.contains_key(key));

@@ -1,4 +1,4 @@
-//! The loop as its driver sees it.
+//! The control loop as its driver sees it.
 
 use lb_common::addr::Proto;
 use lb_common::table::Mode;
@@ -26,7 +26,7 @@ fn controller(dataplane: &mut FakeDataplane) -> Controller {
     Controller::adopt(dataplane, policy(), Limits::UNLIMITED).expect("the dataplane works")
 }
 
-/// What a folder with these Services, on one address each, makes of the world.
+/// The changes that a folder with these Services, each on one address, yields.
 fn services(addresses: &[u8]) -> Vec<Change> {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let documents: Vec<String> = addresses
@@ -88,7 +88,7 @@ fn a_dead_dataplane_is_told_and_recovered_from() {
     assert_eq!(dataplane.tables.v4.frontends.len(), 2);
 }
 
-/// The fake panics where a frontend is inserted after a delete without a grace period.
+/// The fake panics if a frontend is inserted after a delete without a grace period.
 #[test]
 fn a_grace_period_that_failed_is_made_up_for() {
     let mut dataplane = FakeDataplane::default();
@@ -114,7 +114,7 @@ fn reference(change: &Change) -> crate::model::ObjectRef {
 
 #[test]
 fn a_full_table_costs_only_what_does_not_fit() {
-    // Element 0 is nobody's.
+    // Element 0 is unused.
     let limits = Limits { pool_elements: 3, ..Limits::UNLIMITED };
     let mut dataplane = FakeDataplane::default();
     dataplane.pool_elements = limits.pool_elements;
@@ -126,7 +126,7 @@ fn a_full_table_costs_only_what_does_not_fit() {
     assert_eq!(dataplane.tables.v4.frontends.len(), 2);
     controller.change(vec![Change::Remove(services(&[1]).first().map(reference).expect("a Service"))]);
     let outcomes = [1, 2].map(|_| {
-        // An audit in between does not make anybody wait for longer.
+        // An audit in between does not prolong the wait.
         assert_eq!(controller.audit(&mut dataplane).expect("the dataplane works"), 0);
         controller.step(&mut dataplane, Reclaim::Later).outcome
     });
@@ -181,7 +181,7 @@ fn a_change_of_endpoints_is_computed_for_its_service_alone() {
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, None);
     controller.change(services(&[2]).drain(1..2).collect());
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(1));
-    // A Service on an address that another one has: both are asked.
+    // A Service wants an address that another one has: both are computed.
     let mut rival = services(&[2]);
     let Change::Apply { object: Object::Service(service), .. } = &mut rival[0] else { panic!("a Service comes first") };
     service.name = ObjectName::new("default", "rival");
@@ -189,13 +189,14 @@ fn a_change_of_endpoints_is_computed_for_its_service_alone() {
     controller.change(rival);
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(2));
     assert_eq!(controller.warnings().count(), 1);
-    // While the warning stands, either of them is asked for with the other, and anybody else alone.
+    // While the warning lasts, a change of either Service computes both. A change of another Service computes only that
+    // one.
     controller.change(services(&[2]).drain(1..2).collect());
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(2));
     controller.change(services(&[3]).drain(1..2).collect());
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(1));
     assert_eq!(controller.warnings().count(), 1);
-    // An audit computes everything.
+    // After an audit the next step computes everything.
     controller
         .change(vec![Change::Remove(ObjectRef { kind: Kind::Service, name: ObjectName::new("default", "rival") })]);
     controller.step(&mut dataplane, Reclaim::Later);
@@ -204,7 +205,7 @@ fn a_change_of_endpoints_is_computed_for_its_service_alone() {
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(0));
 }
 
-/// Capacity: a change is computed for its Service and those that wait.
+/// Capacity: a change computes its Service and the Services that wait for room.
 #[test]
 fn who_waits_for_room_is_computed_along() {
     let mut dataplane = FakeDataplane::default();
@@ -213,13 +214,13 @@ fn who_waits_for_room_is_computed_along() {
     let all: Vec<u8> = (1..=21).collect();
     controller.change(services(&all));
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, None);
-    // The names are in the order of text: `s9` comes last.
+    // The names sort as text: `s9` comes last.
     let left_out = |controller: &Controller| controller.warnings().map(ToString::to_string).collect::<Vec<_>>();
     assert!(matches!(&left_out(&controller)[..], [text] if text.starts_with("Service default/s9: ")));
     controller.change(services(&[3]).drain(1..2).collect());
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(2));
     assert_eq!(left_out(&controller).len(), 1);
-    // An older one comes: it waits as well, for what works is not left out for it.
+    // An older Service arrives. It waits too: no working Service is left out for it.
     let mut older = services(&[30]);
     let Change::Apply { object: Object::Service(service), .. } = &mut older[0] else { panic!("a Service comes first") };
     service.created_secs = Some(1);
@@ -228,7 +229,8 @@ fn who_waits_for_room_is_computed_along() {
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(2));
     assert_eq!(left_out(&controller).len(), 2);
     assert!(left_out(&controller)[0].starts_with("Service default/s30: "));
-    // One goes, and its frontend after it: the oldest finds room. Until then what drains takes it.
+    // A Service is removed. Its draining frontend still takes the room; once deleted, the oldest waiting Service gets
+    // it.
     controller.change(vec![Change::Remove(ObjectRef { kind: Kind::Service, name: ObjectName::new("default", "s3") })]);
     for _ in 0..3 {
         controller.step(&mut dataplane, Reclaim::Now);
@@ -240,7 +242,7 @@ fn who_waits_for_room_is_computed_along() {
     );
 }
 
-/// A Service with so many ports, each with one endpoint.
+/// A Service with this many ports, each with one endpoint.
 fn wide(ports: u16) -> [Change; 2] {
     use crate::model::{Conditions, Endpoint, EndpointSlice, ServicePort, SlicePort};
     let name = |port: u16| -> std::sync::Arc<str> { format!("p{port}").into() };
@@ -265,8 +267,8 @@ fn wide(ports: u16) -> [Change; 2] {
         .map(|object| Change::Apply { object, warnings: Vec::new() })
 }
 
-/// What a change costs grows with the ports of the Service, not with their square: eight times as many cost less than 32 times as
-/// much, the best of some tries each.
+/// The cost of a change grows linearly with the ports of the Service, not with their square: eight times as many ports
+/// take less than 32 times as long. Each time is the best of several tries.
 #[test]
 fn a_service_of_many_ports_costs_what_its_ports_cost() {
     let best = |ports: u16| {

@@ -1,4 +1,4 @@
-//! Who may dial the load-balancer addresses of a Service: `loadBalancerSourceRanges` of one family
+//! Which clients may dial the load-balancer addresses of a Service: `loadBalancerSourceRanges` of one family
 //! (docs/contract.md#source-ranges).
 
 use std::net::IpAddr;
@@ -7,20 +7,20 @@ use std::sync::Arc;
 use crate::family::TableAddr;
 use crate::model::{Prefix, Service, SourceRange};
 
-/// Whether a frontend asks where a new flow comes from. Pods and the node are asked like everybody else (SR-02).
+/// Whether a frontend checks the source of a new flow. Pods and the node are checked like all clients (SR-02).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access<A> {
-    /// Everybody.
+    /// All clients.
     Open,
-    /// Clients in any of these, in order, each once; where there are none, nobody.
+    /// Clients in any of these prefixes; sorted, each once. An empty list allows no client.
     Only(Arc<[SourcePrefix<A>]>),
 }
 
-/// All addresses whose first `length` bits are those of `addr`; its other bits are 0.
+/// All addresses whose first `length` bits equal those of `addr`. The other bits of `addr` are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourcePrefix<A> {
     pub addr: A,
-    /// In bits; never 0, which would be everybody.
+    /// In bits. Never 0, which would include all clients.
     pub length: u8,
 }
 
@@ -35,11 +35,11 @@ impl<A: TableAddr> SourcePrefix<A> {
     }
 }
 
-/// Ranges of the other family do not count, so a list without any of this family lets everybody in (SR-08), as does a
-/// range of length 0 (SR-05).
+/// Ranges of the other family are ignored, so a list without any range of this family allows all clients (SR-08), as
+/// does a range of length 0 (SR-05).
 ///
-/// `vips` are the load-balancer addresses of the Service that are served: where the node itself is let in, so is what
-/// it sends from them, as it does where they are its own (SR-03).
+/// `vips` are the load-balancer addresses of the Service that are served. If the ranges allow the node, they also allow
+/// packets that it sends from these addresses, as if they were local (SR-03).
 pub fn access<A: TableAddr>(service: &Service, node_addr: Option<IpAddr>, vips: impl Iterator<Item = A>) -> Access<A> {
     let ranges: Vec<SourceRange> =
         service.source_ranges.iter().copied().filter(|range| range.family() == A::FAMILY).collect();
@@ -57,17 +57,17 @@ pub fn access<A: TableAddr>(service: &Service, node_addr: Option<IpAddr>, vips: 
 }
 
 impl<A> Access<A> {
-    /// Prefixes that it takes.
+    /// Number of prefixes.
     pub fn len(&self) -> usize {
         self.prefixes().len()
     }
 
-    /// Whether nobody is asked, or nobody let in: no prefix in either case.
+    /// Whether there is no prefix: either all clients or none are allowed.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Those that let somebody in.
+    /// The prefixes that are allowed.
     pub fn prefixes(&self) -> &[SourcePrefix<A>] {
         match self {
             Self::Open => &[],
@@ -85,7 +85,7 @@ mod tests {
     const NODE: &str = "192.168.0.2";
     const VIPS: [[u8; 4]; 2] = [[1, 2, 3, 4], [5, 6, 7, 8]];
 
-    /// What a Service with these ranges lets in, as `address/length`; `None` is everybody.
+    /// What a Service with these ranges allows, as `address/length`; `None` means all clients.
     fn allowed<A: TableAddr>(ranges: &[&str], node: &str, vips: &[A]) -> Option<Vec<String>> {
         let range = |text: &&str| match parse_prefix(text) {
             Some(prefix) => SourceRange::Prefix(prefix),

@@ -1,4 +1,4 @@
-//! The annotations of Services that decide anything: no others are kept.
+//! The annotations of Services that decide anything; no others are kept.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::policy::{Policy, VendorAnnotations};
 use super::{hazard, mode, selection, vendor};
 use crate::model::AnnotationKeys;
 
-/// The keys that are read under this policy.
+/// The annotation keys that this policy reads.
 pub fn annotation_keys(policy: &Policy) -> AnnotationKeys {
     let ours = [mode::ANNOTATION, selection::ANNOTATION].into_iter().chain(hazard::KEYS);
     let vendors = vendor::keys().filter(|_| policy.vendor_annotations == VendorAnnotations::Honoured);

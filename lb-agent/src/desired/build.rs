@@ -1,4 +1,4 @@
-//! Rows of one family, Service by Service, of what found room.
+//! Builds the rows of one family, Service by Service, for what was granted room.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use super::usable::Usable;
 use crate::family::TableAddr;
 use crate::model::{ObjectName, Service, ServicePort, Warning, WarningKind};
 
-/// Service ports in the order in which they were met.
+/// Service ports in the order in which they were added.
 #[derive(Default)]
 pub struct ServicePorts {
     names: Vec<ServicePortName>,
-    /// Those of the Service that is being added: only there can a name stand already.
+    /// Ports of the Service that is being added: only these can repeat a name.
     current: HashMap<(Arc<str>, Proto), usize>,
     service: Option<Arc<ObjectName>>,
 }
@@ -51,7 +51,7 @@ impl ServicePorts {
 /// Rows of one family so far.
 pub struct FamilyBuilder<A> {
     rows: FamilyDesired<A>,
-    /// Those that are balanced at random, and Maglev tables.
+    /// Pools that are balanced at random. Maglev tables are in `tables`.
     pools: Known<A>,
     tables: Known<A>,
 }
@@ -68,14 +68,14 @@ impl<A: TableAddr> FamilyBuilder<A> {
         self.rows
     }
 
-    /// Writes down a Service.
+    /// Adds the rows of a Service.
     pub fn add(&mut self, of: &OfService<'_>, ports: Vec<PortRows<'_, A>>, service_ports: &mut ServicePorts) {
         for rows in ports {
             self.insert(of, rows, service_ports);
         }
     }
 
-    /// Writes down what found no room.
+    /// Records the frontends that found no room.
     pub fn leave_out(&mut self, keys: impl Iterator<Item = FrontendKey<A>>) {
         self.rows.left_out.extend(keys);
     }
@@ -105,7 +105,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
             };
             self.rows.frontends.insert(key, row);
         }
-        // Two ports of one Service may share name and protocol by mistake; their endpoints are the same then.
+        // Two ports of one Service may share name and protocol by mistake. Their endpoints are then the same.
         let is_known = self.rows.members.last().is_some_and(|last| last.service_port >= service_port);
         if !is_known {
             let Usable { cluster, near, local, members } = usable;
@@ -131,7 +131,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
         }
     }
 
-    /// The pool of these backends; made where it is not among our rows.
+    /// The pool of these backends. Adds it if it does not exist yet.
     fn pool(&mut self, selection: Selection, backends: &[Backend<A>]) -> PoolIndex {
         let table_slots = selection.table_slots(backends.len());
         let backends = match self.known_pools(table_slots).get_key_value(backends) {
@@ -144,7 +144,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
         index
     }
 
-    /// Where to look for pools of this kind.
+    /// The known pools of this kind.
     const fn known_pools(&self, table_slots: Option<u16>) -> &Known<A> {
         if table_slots.is_some() { &self.tables } else { &self.pools }
     }
@@ -157,7 +157,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
 const SMALLER_TABLES: &str =
     "raise --backends-max, lower --maglev-table-size, or annotate Services with lb-agent.io/lb-algorithm: random";
 
-/// Told where a Service, or what it has grown by, is left out.
+/// A warning that a Service, or its growth, is left out.
 pub fn no_room(service: &Service, shortage: &Shortage, is_known: bool) -> Warning {
     let Shortage { what, wanted, max, setting, namespace } = shortage;
     let what_happens = if is_known {

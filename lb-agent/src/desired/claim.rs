@@ -1,4 +1,4 @@
-//! A claim: an address that a Service wants to answer on, with its mode.
+//! A claim: an address that a Service wants to serve, with its mode.
 
 use std::net::IpAddr;
 
@@ -7,29 +7,29 @@ use lb_common::table::{Mode, Origin, Rule};
 use super::table::KubeProxy;
 use crate::model::ServicePort;
 
-/// One address of a Service; all its ports are served there (IPM-13: `ports[]` of the entry is ignored).
+/// One address of a Service. All ports of the Service are served there (IPM-13: `ports[]` of the entry is ignored).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub ip: IpAddr,
     pub origin: Origin,
-    /// The best of the fields that name the address.
+    /// The highest rank among the fields that name the address.
     pub rank: Rank,
     pub mode: Mode,
     pub decided_by: Rule,
-    /// Whether kube-proxy serves the address as well, by any entry.
+    /// Whether kube-proxy serves the address too, because of any entry.
     pub kube_proxy: KubeProxy,
 }
 
-/// Who assigned an address: what one says wins over what those after it say.
+/// Who assigned an address. Earlier variants win over later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// The cluster: `spec.clusterIPs`.
     Cluster,
     /// The balancer's controller: `status.loadBalancer.ingress`.
     Balancer,
-    /// Whoever wrote the Service: `spec.externalIPs`.
+    /// The author of the Service: `spec.externalIPs`.
     Author,
-    /// Nobody named it: a node port.
+    /// Not named by any field: a node port.
     Port,
 }
 
@@ -45,7 +45,7 @@ impl Rank {
 }
 
 impl Claim {
-    /// An address whose owner is the cluster, so that no balancer's mode applies to it.
+    /// An address that belongs to the cluster, so that no balancer's mode applies.
     pub const fn of_cluster(ip: IpAddr, origin: Origin) -> Self {
         Self {
             ip,
@@ -57,18 +57,18 @@ impl Claim {
         }
     }
 
-    /// Whether anybody is to be served here. Split and Router serve in part and count as serving, Router also while it has
-    /// no endpoint: an address does not change hands with every restart of a pod.
+    /// Whether any client may be served here. Split and Router count as served. So does Router without endpoints: an
+    /// address must not change its owner with every restart of a pod.
     pub fn is_served(&self) -> bool {
         self.mode != Mode::Proxy
     }
 
-    /// Whether it is a balancer's address that somebody is served at.
+    /// Whether this is a balancer's address that serves any client.
     pub fn is_vip(&self) -> bool {
         self.origin == Origin::LoadBalancer && self.is_served()
     }
 
-    /// The port that clients dial here; `None` where this port of the Service is not served at such an address.
+    /// The port that clients dial here. `None` if this Service port is not served at such an address.
     pub const fn port(&self, port: &ServicePort) -> Option<u16> {
         match self.origin {
             Origin::NodePort => port.node_port,

@@ -1,4 +1,4 @@
-//! The claims of a Service: every address that it wants to answer on.
+//! The claims of a Service: every address that it wants to serve.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use super::table::KubeProxy;
 use super::{mode, node_port};
 use crate::model::{IngressEntry, IpMode, Service, Warning, WarningKind};
 
-/// Every address that this agent is to serve, apart from those that are somebody else's.
+/// Every address that this agent should serve, except addresses that belong to others.
 pub fn claims(
     service: &Service,
     policy: &Policy,
@@ -30,9 +30,9 @@ pub fn claims(
     for claim in explicit.chain(external) {
         match claims.iter_mut().find(|known| known.ip == claim.ip) {
             None => claims.push(claim),
-            // Both say the same; only the balancer's address has source ranges.
+            // Both claims lead to the same decision, but only the balancer's address has source ranges.
             Some(known) if known.mode == Mode::VIP => known.rank = known.rank.min(claim.rank),
-            // IPM-53: an externalIP is intercepted whatever mode a balancer asks for.
+            // IPM-53: an externalIP is intercepted, whatever mode the balancer asks for.
             Some(known) => *known = claim,
         }
     }
@@ -40,7 +40,7 @@ pub fn claims(
     claims
 }
 
-/// The externalIPs that the Service may have.
+/// The externalIPs that the Service may use.
 fn external_ips(service: &Service, protected: &Protected<'_>, warnings: &mut Vec<Warning>) -> Vec<IpAddr> {
     let (mut allowed, mut refused) = (service.external_ips.clone(), Vec::new());
     allowed.retain(|ip| {
@@ -54,7 +54,7 @@ fn external_ips(service: &Service, protected: &Protected<'_>, warnings: &mut Vec
     allowed
 }
 
-/// The load-balancer addresses. The decision is per entry, never per Service (IPM-05).
+/// The load-balancer addresses. The mode is decided per entry, never per Service (IPM-05).
 fn load_balancer(
     service: &Service,
     policy: &Policy,
@@ -84,7 +84,7 @@ fn load_balancer(
                 }
             }
             Some(known) => {
-                // kube-proxy serves an address when any of its entries is a VIP.
+                // kube-proxy serves an address if any of its entries is VIP.
                 if mode == Mode::VIP {
                     *known = claim;
                 }
@@ -95,8 +95,8 @@ fn load_balancer(
     claims
 }
 
-/// kube-proxy asks the entry's mode and nothing else. An address that is an external IP as well is its
-/// business in any mode (IPM-53).
+/// kube-proxy looks only at the mode of the entry. It serves an address that is also an externalIP in any mode
+/// (IPM-53).
 fn kube_proxy(service: &Service, entry: &IngressEntry) -> KubeProxy {
     let is_vip = matches!(entry.ip_mode, None | Some(IpMode::VIP));
     if is_vip && !service.external_ips.contains(&entry.ip) { KubeProxy::Claims } else { KubeProxy::LeavesAlone }

@@ -1,9 +1,9 @@
-//! Who has an address, port and protocol that several claims name.
+//! Decides which Service gets an address, port and protocol that several claims name.
 //!
-//! In this order: a claim that serves somebody before one that leaves all to the balancer, which takes nothing and loses
-//! nothing (IPM-53); then by who assigned the address: the cluster (cluster address), the balancer's controller (status),
-//! whoever wrote the Service (externalIPs), and node ports last; then whoever has it already; then the oldest.
-//! So whoever may edit a Service, however old, takes from nobody what works.
+//! First, a claim that serves any client beats one that leaves all clients to the balancer, which loses nothing
+//! (IPM-53). Next, the source of the address decides: the cluster (cluster address), the balancer's controller
+//! (status), the author of the Service (externalIPs), then node ports. Next, the current holder wins; last, the oldest
+//! Service. So an author of a Service, however old, cannot take over an address that works for another.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::model::{ObjectName, Service};
 
 type Key = (IpAddr, u16, Proto);
 
-/// The winners. Only of addresses that several Services name, or one in two ways: of others there is no question.
+/// The winners, only for addresses that several claims name.
 pub struct Contests<'a>(HashMap<Key, Contender<'a>>);
 
 /// A claim to a key.
@@ -28,7 +28,7 @@ struct Contender<'a> {
 }
 
 impl<'a> Contests<'a> {
-    /// `claimants` are in order of age.
+    /// `claimants` are sorted by age, oldest first.
     pub fn of(claimants: &[(&'a Service, Vec<Claim>)], incumbents: &Incumbents<'_>) -> Self {
         let mut names = HashMap::<IpAddr, u32>::new();
         for ip in claimants.iter().flat_map(claims_of).map(|(_, claim)| claim.ip) {
@@ -51,7 +51,7 @@ impl<'a> Contests<'a> {
         Self(winners)
     }
 
-    /// Who has a key that this claim names, where it is another claim.
+    /// The Service that holds a key of this claim, if another claim won it.
     pub fn winner_over(&self, service: &Service, claim: &Claim, key: Key) -> Option<&'a ObjectName> {
         let winner = self.0.get(&key)?;
         let is_own = *winner.service == service.name && winner.rank == claim.rank;
@@ -59,7 +59,7 @@ impl<'a> Contests<'a> {
     }
 }
 
-/// The claims of a Service that count: those of families that it has.
+/// The claims of a Service in the families that it has.
 fn claims_of<'a, 'b>(
     (service, claims): &'b (&'a Service, Vec<Claim>),
 ) -> impl Iterator<Item = (&'a Service, &'b Claim)> {
@@ -68,7 +68,7 @@ fn claims_of<'a, 'b>(
 }
 
 impl Contender<'_> {
-    /// Whether it takes the key from an older claim.
+    /// Whether this contender takes the key from an older one.
     fn beats(&self, older: &Self, key: Key, incumbents: &Incumbents<'_>) -> bool {
         let has = |contender: &Self| incumbents.has(key, contender.service);
         match (!self.serves, self.rank).cmp(&(!older.serves, older.rank)) {

@@ -19,7 +19,7 @@ pub struct Here<'a> {
 }
 
 impl<'a> Here<'a> {
-    /// Zone and addresses are those of the Node with this name, where there is one.
+    /// Takes zone and addresses from the Node with this name, if it exists.
     pub fn of(world: &'a World, node: &'a str) -> Self {
         let object = world.node(node);
         Self {
@@ -29,12 +29,12 @@ impl<'a> Here<'a> {
         }
     }
 
-    /// Whether the Node names this address as its own.
+    /// Whether the Node lists this address.
     pub fn has(&self, addr: IpAddr) -> bool {
         self.addresses.contains(&addr)
     }
 
-    /// The node's first address of a family: where kube-proxy's nftables mode serves NodePorts.
+    /// The node's first address of a family, where kube-proxy's nftables mode serves NodePorts.
     pub fn primary(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|addr| addr.is_ipv4() == (family == Family::V4))
     }
@@ -49,14 +49,14 @@ pub struct Candidate<'a, A> {
     pub hints: Option<&'a Hints>,
 }
 
-/// Where an endpoint runs: by node name only, never by address.
+/// Where an endpoint runs: decided by node name only, never by address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     ThisNode,
     Elsewhere,
 }
 
-/// The slices of a Service in one family, by the ports that they name: a Service may have thousands.
+/// The slices of a Service in one family, indexed by port: a Service may have thousands of slices.
 pub struct ByPort<'a, A> {
     slices: HashMap<(&'a str, Proto), Vec<(&'a EndpointSlice, u16)>>,
     family: PhantomData<A>,
@@ -74,7 +74,7 @@ impl<'a, A: TableAddr> ByPort<'a, A> {
         Self { slices: by_port, family: PhantomData }
     }
 
-    /// All endpoints of the port, each (address, port) once, in order.
+    /// All endpoints of the port, each (address, port) once, sorted.
     ///
     /// Slice ports match by name and protocol, never by number, so slices may disagree on the number (EPS-01).
     pub fn candidates(&self, port: &ServicePort, here: &Here<'_>) -> Vec<Candidate<'a, A>> {
@@ -92,7 +92,8 @@ impl<'a, A: TableAddr> ByPort<'a, A> {
                 })
             }));
         }
-        // EPS-05: of two with the same address and port, one that is not terminating wins, then one that is ready.
+        // EPS-05: of two endpoints with equal address and port, one that is not terminating wins, then one that is
+        // ready.
         candidates.sort_by_key(|c| (c.backend, c.conditions.terminating, !c.conditions.ready, c.place));
         candidates.dedup_by_key(|candidate| candidate.backend);
         candidates

@@ -1,9 +1,9 @@
-//! Who finds room where the tables cannot hold all that is wanted.
+//! Decides which Services get room if the tables cannot hold everything.
 //!
-//! First what every Service has keeps its rows, as far as it is still wanted: before all others those that want what the tables
-//! hold, for they take no row more; then those that want as much, but not the same. Then what Services want beside that is
-//! taken in whole, the oldest first, while there is room and their namespace has not taken its share. So what works is not left
-//! out for what an older Service grows by.
+//! First, every Service keeps the rows that it has and still wants: before all others, Services whose rows are
+//! unchanged, because they need no further row; then those that want as many rows but different ones. Then the further
+//! wishes of each Service are granted as a whole, oldest Service first, while there is room and the namespace has not
+//! used up its share. So no working Service is left out because an older one grows.
 
 use super::incumbent::Incumbents;
 use super::keep::{is_held, kept};
@@ -14,11 +14,11 @@ use super::prepare::{PortRows, demand, prepare};
 use super::room::{Demand, Neighbour};
 use crate::family::TableAddr;
 
-/// What a Service gets of what it wants in one family.
+/// How much of its demand a Service gets in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
     All,
-    /// What it has already, for want of room for the rest.
+    /// Only what it has already, for want of room.
     Kept(Shortage),
     Nothing(Shortage),
 }
@@ -30,8 +30,8 @@ pub struct Grants {
     pub v6: Grant,
 }
 
-/// Decides for all these Services, which are in order of age, beside neighbours that have what they have. `None` where these
-/// alone are too many.
+/// Decides for these Services, sorted by age, beside neighbours that keep what they have. Returns `None` if the
+/// neighbours alone do not fit.
 pub fn grants<'a>(
     services: &[OfService<'_>],
     neighbours: impl Iterator<Item = &'a Neighbour>,
@@ -56,7 +56,7 @@ pub fn grants<'a>(
     Some(grants.collect())
 }
 
-/// What a Service wants in this family, of what it gets.
+/// The part of a Service's wanted rows that was granted in this family.
 pub fn granted<'a, A: TableAddr>(
     of: &OfService<'a>,
     grant: &Grant,
@@ -73,7 +73,7 @@ pub fn granted<'a, A: TableAddr>(
     }
 }
 
-/// What a Service has, as far as it is still wanted, and whether that is the very same.
+/// What a Service has and still wants, and whether the tables hold exactly that.
 struct Keep<A> {
     demand: Demand<A>,
     is_held: bool,
@@ -87,7 +87,7 @@ fn keep<A: TableAddr>(services: &[OfService<'_>], incumbents: &Incumbents<'_>) -
     services.iter().map(keep).collect()
 }
 
-/// Takes the room of it.
+/// Reserves the room for what Services keep.
 fn reserve<A: Book>(services: &[OfService<'_>], keeps: Vec<Keep<A>>, ledger: &mut Ledger) -> Vec<Option<Demand<A>>> {
     let mut is_there = vec![false; keeps.len()];
     for is_held in [true, false] {
@@ -99,7 +99,7 @@ fn reserve<A: Book>(services: &[OfService<'_>], keeps: Vec<Keep<A>>, ledger: &mu
     keeps.into_iter().zip(is_there).map(|(keep, is_there)| is_there.then_some(keep.demand)).collect()
 }
 
-/// Takes the room of all that the Service wants, else leaves it what it has.
+/// Reserves the room for all that the Service wants. If there is none, the Service keeps what it has.
 fn grow<A: Book>(
     of: &OfService<'_>,
     kept: Option<&Demand<A>>,

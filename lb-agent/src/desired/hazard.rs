@@ -1,4 +1,5 @@
-//! Configurations that are valid and known to hurt (docs/contract.md#known-to-hurt), told where the object itself shows it.
+//! Warnings about configurations that are valid but known to hurt (docs/contract.md#known-to-hurt), if the object
+//! itself shows it.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use super::usable::{self, Uses};
 use crate::family::TableAddr;
 use crate::model::{EndpointSlice, Service, ServicePort, TrafficPolicy, Warning, WarningKind};
 
-/// Ports that a warning names.
+/// Number of ports that a warning lists.
 const PORTS_MAX: usize = 5;
 
 const AWS_TYPE: &str = "service.beta.kubernetes.io/aws-load-balancer-type";
@@ -23,14 +24,14 @@ const OCI_PRESERVE: &str = "oci-network-load-balancer.oraclecloud.com/is-preserv
 /// The annotations that are read.
 pub const KEYS: [&str; 4] = [AWS_TYPE, AWS_TARGET_TYPE, AWS_ATTRIBUTES, OCI_PRESERVE];
 
-/// What its owner should know of a Service whose addresses are left to the balancer.
+/// Warnings for a Service whose addresses are left to the balancer.
 pub fn warnings(service: &Service, claims: &[Claim]) -> Vec<Warning> {
     let is_left = |claim: &&Claim| claim.origin == Origin::LoadBalancer && claim.mode == Mode::Proxy;
     if !claims.iter().any(|claim| is_left(&claim)) {
         return Vec::new();
     }
     let mut warnings: Vec<Warning> = preserving(service).map(|key| preserved(service, key)).into_iter().collect();
-    // Who writes the status knows the balancer; whoever overrides it may not.
+    // The controller that writes the status knows the balancer. An override may have been set without that knowledge.
     let is_overridden = claims.iter().filter(is_left).any(|claim| claim.kube_proxy == KubeProxy::Claims);
     if is_overridden && service.external_policy == TrafficPolicy::Local {
         warnings.push(local(service));
@@ -41,7 +42,7 @@ pub fn warnings(service: &Service, claims: &[Claim]) -> Vec<Warning> {
     warnings
 }
 
-/// The annotation that says that the balancer keeps its clients' addresses.
+/// The annotation that says that the balancer preserves client addresses.
 fn preserving(service: &Service) -> Option<&'static str> {
     let value = |key: &str| service.annotations.get(key).map(|value| &**value);
     if value(OCI_PRESERVE) == Some("true") {
@@ -54,13 +55,13 @@ fn preserving(service: &Service) -> Option<&'static str> {
         Some(_) => return None,
         None => {}
     }
-    // Instance targets keep them unless told otherwise, and are the default.
+    // Instance targets, the default, preserve client addresses unless an attribute says otherwise.
     let is_network_balancer = matches!(value(AWS_TYPE), Some("nlb" | "external"));
     (is_network_balancer && value(AWS_TARGET_TYPE) != Some("ip")).then_some(AWS_TYPE)
 }
 
-/// What a kube-proxy on this node does in its filter rules with what is left to the balancer by our decision alone: before
-/// anything is translated, so that no guard can keep it off. `slices` are those of the Service.
+/// Warns if a kube-proxy on this node rejects or drops traffic that only our decision leaves to the balancer. Its
+/// filter rules act before NAT, so the guard cannot prevent this. `slices` are those of the Service.
 pub fn filters(service: &Service, claims: &[Claim], slices: &[&EndpointSlice], here: &Here<'_>) -> Vec<Warning> {
     let is_left = |claim: &&Claim| claim.kube_proxy == KubeProxy::Claims && claim.mode != Mode::VIP;
     let mut refused = BTreeSet::new();
@@ -73,7 +74,7 @@ pub fn filters(service: &Service, claims: &[Claim], slices: &[&EndpointSlice], h
                 supply::<[u8; 16]>(port, slices, here)
             };
             let is_local = service.external_policy == TrafficPolicy::Local;
-            // Mode Router leaves nothing to the balancer that somebody here can answer.
+            // Mode Router leaves nothing to the balancer that an endpoint here can answer.
             let has_none = if is_local && claim.mode != Mode::Router { !supply.local } else { !supply.anywhere };
             let set = if supply.anywhere { &mut dropped } else { &mut refused };
             if has_none {

@@ -1,4 +1,4 @@
-//! What Services have at the moment: it is not taken from them by whoever asks for the same.
+//! What Services have now, so that a competing claim does not take it from them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,20 +13,20 @@ use crate::dataplane::Tables;
 use crate::family::TableAddr;
 use crate::model::ObjectName;
 
-/// The tables as they are, and who is behind their ids.
+/// The current tables, and the Service ports behind their IDs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Incumbents<'a>(Option<(&'a Tables, &'a BTreeMap<ServicePortName, u32>)>);
 
 impl<'a> Incumbents<'a> {
-    /// Nobody has anything.
+    /// No Service has anything.
     pub const NONE: Self = Self(None);
 
-    /// `service_ports` are the ids of Service ports, as far as any were given since the start.
+    /// `service_ports` are the IDs of Service ports that were assigned since the start.
     pub const fn of(tables: &'a Tables, service_ports: &'a BTreeMap<ServicePortName, u32>) -> Self {
         Self(Some((tables, service_ports)))
     }
 
-    /// Whether this Service serves somebody at this address, port and protocol.
+    /// Whether this Service serves any client at this address, port and protocol.
     pub fn has(&self, (ip, port, proto): (IpAddr, u16, Proto), service: &ObjectName) -> bool {
         let scopes = match ip {
             IpAddr::V4(v4) => self.scopes(&FrontendKey { addr: v4.octets(), port, proto, pad: 0 }),
@@ -35,35 +35,35 @@ impl<'a> Incumbents<'a> {
         scopes.is_some_and(|scopes| self.is_of(scopes, service))
     }
 
-    /// What this Service has at an address, served or not.
+    /// The scopes of this Service at an address, served or not.
     pub fn row<A: TableAddr>(&self, key: &FrontendKey<A>, service: &ObjectName) -> Option<&'a Scopes> {
         self.element(key).filter(|scopes| self.is_of(scopes, service))
     }
 
-    /// Frontends of a family, those that drain included.
+    /// Number of frontends of a family, including draining ones.
     pub fn frontends<A: TableAddr>(&self) -> usize {
         self.0.map_or(0, |(tables, _)| A::tables(tables).frontends.len())
     }
 
-    /// Whether there is a row of an address, whosoever, and also if it drains.
+    /// Whether an address has a row of any Service, including draining ones.
     pub fn has_row<A: TableAddr>(&self, key: &FrontendKey<A>) -> bool {
         self.0.is_some_and(|(tables, _)| A::tables(tables).frontends.contains_key(key))
     }
 
-    /// Endpoints that the tables hold for a Service port.
+    /// Number of endpoints that the tables hold for a Service port.
     pub fn members<A: TableAddr>(&self, service_port: u32) -> usize {
         let Some((tables, _)) = self.0 else { return 0 };
         let first = MemberKey { service_port, addr: A::new_zeroed(), port: 0, pad: 0 };
         A::tables(tables).members.range(first..).take_while(|(key, _)| key.service_port == service_port).count()
     }
 
-    /// Whether an endpoint is among them.
+    /// Whether the tables hold this endpoint for the Service port.
     pub fn is_member<A: TableAddr>(&self, service_port: u32, backend: &Backend<A>) -> bool {
         let key = MemberKey { service_port, addr: backend.addr, port: backend.port, pad: 0 };
         self.0.is_some_and(|(tables, _)| A::tables(tables).members.contains_key(&key))
     }
 
-    /// The backends that a scope balances over, each once, in order.
+    /// The backends of a scope's pool; sorted, each once.
     pub fn backends<A: TableAddr>(&self, scope: Scope) -> Vec<Backend<A>> {
         let Some((tables, _)) = self.0.filter(|_| scope.pool != 0) else { return Vec::new() };
         let slots = PoolKey { pool: scope.pool, slot: 0 }..=PoolKey { pool: scope.pool, slot: u32::MAX };
@@ -73,7 +73,7 @@ impl<'a> Incumbents<'a> {
         backends
     }
 
-    /// The source ranges that are asked, in order; `None` where none are.
+    /// The source ranges that these scopes refer to, sorted; `None` if there are none.
     pub fn source_ranges<A: TableAddr>(&self, scopes: &Scopes) -> Option<Vec<SourcePrefix<A>>> {
         let (tables, _) = self.0.filter(|_| scopes.source_ranges != 0)?;
         let ranges = A::tables(tables).source_ranges_of(scopes.source_ranges);
@@ -83,7 +83,7 @@ impl<'a> Incumbents<'a> {
         Some(prefixes)
     }
 
-    /// What is served at an address.
+    /// The scopes at an address, if any client is served there.
     fn scopes<A: TableAddr>(&self, key: &FrontendKey<A>) -> Option<&'a Scopes> {
         let scopes = self.element(key)?;
         let is_served =
@@ -97,7 +97,8 @@ impl<'a> Incumbents<'a> {
         tables.scopes.get(&frontend.id)
     }
 
-    /// Who the owner is, says the id. After a start none is known, and the tag in the tables says it.
+    /// The Service port ID identifies the owner. Directly after a start no IDs are known, so the tag in the tables
+    /// decides.
     fn is_of(&self, scopes: &Scopes, service: &ObjectName) -> bool {
         let Some((_, service_ports)) = self.0 else { return false };
         if service_ports.is_empty() {
@@ -107,7 +108,7 @@ impl<'a> Incumbents<'a> {
     }
 }
 
-/// The ports of a Service, and their ids.
+/// The ports of a Service, and their IDs.
 pub fn ports_of<'a>(
     service_ports: &'a BTreeMap<ServicePortName, u32>,
     service: &ObjectName,

@@ -1,5 +1,7 @@
-//! What a Service has and still wants: its addresses that are served, and as many endpoints and source ranges as it has, those
-//! first that it has already. It takes no more room than it takes now.
+//! What a Service has and still wants, which takes no more room than now.
+//!
+//! It keeps its served addresses and as many endpoints and source ranges as it has, preferring those that it has
+//! already.
 
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use super::selection::{Algorithm, Selection};
 use super::usable::Usable;
 use crate::family::TableAddr;
 
-/// The part of `ports` that is there.
+/// The part of `ports` that the tables hold.
 pub fn kept<'a, A: TableAddr>(
     of: &OfService<'a>,
     ports: Vec<PortRows<'a, A>>,
@@ -51,7 +53,7 @@ fn kept_port<'a, A: TableAddr>(
     Some(rows)
 }
 
-/// Whether the tables hold just this: pools and source ranges too.
+/// Whether the tables hold exactly these rows, including pools and source ranges.
 pub fn is_held<A: TableAddr>(of: &OfService<'_>, rows: &PortRows<'_, A>, incumbents: &Incumbents<'_>) -> bool {
     rows.frontends.iter().all(|frontend| {
         let Some(scopes) = incumbents.row(&frontend.key, &of.service.name) else { return false };
@@ -77,8 +79,8 @@ pub fn is_held<A: TableAddr>(of: &OfService<'_>, rows: &PortRows<'_, A>, incumbe
     })
 }
 
-/// As many endpoints as there are now: first those that get new connections, of them those that are known. `None` where none is
-/// left of those: a refusal would be worse than what the stack makes of it.
+/// As many endpoints as now: first those that get new flows, and of these the known ones. Returns `None` if that would
+/// empty a set: rejecting would be worse than leaving the flow to the stack.
 fn kept_endpoints<A: TableAddr>(
     mut usable: Usable<A>,
     scopes: &Scopes,
@@ -107,8 +109,8 @@ fn kept_endpoints<A: TableAddr>(
     (is_served && count > 0).then_some(usable)
 }
 
-/// As many source ranges as there are now, those first that are known: nobody is let in that is not to be. `None` where nobody
-/// was asked until now.
+/// As many source ranges as now, known ones first. No client outside the wanted ranges is allowed. Returns `None` if
+/// sources were not checked until now.
 fn kept_ranges<A: TableAddr>(
     wanted: &Arc<[SourcePrefix<A>]>,
     scopes: &Scopes,

@@ -1,4 +1,4 @@
-//! The room in the tables: what is taken, by whom, and what is too small for more.
+//! Accounts of the room in the tables: what each namespace takes, and which table is too small.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use super::policy::Limits;
 use super::room::Demand;
 use crate::family::TableAddr;
 
-/// What is too small: with the Service there would be so many of them.
+/// A table that is too small: it would have to hold `wanted` rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortage {
     pub what: &'static str,
     pub wanted: usize,
     pub max: u32,
-    /// The flag that makes room.
+    /// The flag that raises the limit.
     pub setting: &'static str,
-    /// Where the table has room: whose share of it is taken.
+    /// The namespace whose share is used up, if the table itself has room.
     pub namespace: Option<Arc<str>>,
 }
 
-/// What pools hold where some are Maglev tables.
+/// What pools hold if any of them is a Maglev table.
 pub const TABLE_SLOTS: &str = "slots of pools";
 
 /// The tables of both families.
@@ -34,20 +34,20 @@ pub struct Ledger {
     pub v6: Accounts<[u8; 16]>,
 }
 
-/// The tables of one family: all of it, and what each namespace has.
+/// The tables of one family: the total, and the part of each namespace.
 pub struct Accounts<A> {
     all: Account<A>,
     namespaces: HashMap<Arc<str>, Account<A>>,
 }
 
-/// Rows that are taken. Pools and sets of ranges are there once, however many ask for them.
+/// Rows that are taken. A pool or set of ranges counts once, however many frontends refer to it.
 struct Account<A> {
     frontends: usize,
-    /// Rows of frontends, of whomever.
+    /// Frontend rows of all Services.
     frontend_rows: usize,
     members: usize,
     pools: HashMap<Arc<[Backend<A>]>, usize>,
-    /// Maglev tables, by their backends.
+    /// Uses of Maglev tables, by their backends.
     tables: HashMap<Arc<[Backend<A>]>, usize>,
     in_pools: usize,
     table_slots: u16,
@@ -77,7 +77,7 @@ impl<A> Accounts<A> {
     }
 }
 
-/// The accounts of a family.
+/// Selects the accounts of a family.
 pub trait Book: TableAddr {
     fn accounts(ledger: &mut Ledger) -> &mut Accounts<Self>;
 }
@@ -95,7 +95,7 @@ impl Book for [u8; 16] {
 }
 
 impl Ledger {
-    /// Frontends that are there keep their rows until no flow refers to them, whoever wants them.
+    /// Existing frontends keep their rows until no flow refers to them, even if they are no longer wanted.
     pub fn new(limits: &Limits, incumbents: &Incumbents<'_>) -> Self {
         Self {
             limits: *limits,
@@ -105,7 +105,7 @@ impl Ledger {
         }
     }
 
-    /// Takes the room, where the tables have it.
+    /// Takes the room if the tables have it.
     pub fn keep<A: Book>(&mut self, namespace: &Arc<str>, demand: &Demand<A>) -> bool {
         self.take(namespace, demand);
         let is_kept = self.shortage::<A>().is_none();
@@ -115,7 +115,7 @@ impl Ledger {
         is_kept
     }
 
-    /// Takes the room, where the tables have it and it is no more than the share of the namespace.
+    /// Takes the room if the tables have it and the namespace stays within its share.
     pub fn admit<A: Book>(&mut self, namespace: &Arc<str>, demand: &Demand<A>) -> Result<(), Shortage> {
         self.take(namespace, demand);
         let shortage = self.shortage::<A>().or_else(|| self.shortage_of::<A>(namespace));
@@ -125,7 +125,7 @@ impl Ledger {
         shortage.map_or(Ok(()), Err)
     }
 
-    /// Takes the room of what is there already.
+    /// Takes the room without a check.
     pub fn take<A: Book>(&mut self, namespace: &Arc<str>, demand: &Demand<A>) {
         self.frontend_ids += demand.frontends;
         let accounts = A::accounts(self);
@@ -148,7 +148,7 @@ impl Ledger {
         A::accounts(self).all.shortage(&limits, ids, None)
     }
 
-    /// Of which table this namespace has more than its share.
+    /// The table of which this namespace takes more than its share, if any.
     fn shortage_of<A: Book>(&mut self, namespace: &Arc<str>) -> Option<Shortage> {
         let limits = self.limits.of_namespace();
         A::accounts(self).namespaces.get(namespace)?.shortage(&limits, 0, Some(namespace))
@@ -216,7 +216,7 @@ impl<A: TableAddr> Account<A> {
     }
 }
 
-/// Counts a user less. `true` where it was the last one.
+/// Decrements a use count. Returns `true` for the last use.
 fn forget<K: std::hash::Hash + Eq + ?Sized>(uses: &mut HashMap<Arc<K>, usize>, key: &Arc<K>) -> bool {
     let Some(count) = uses.get_mut(key) else { return false };
     *count -= 1;

@@ -1,4 +1,5 @@
-//! Balancers' addresses that are this node's own, and left alone by our decision: the guard does not hold there.
+//! Warnings about balancers' addresses that this node itself holds and that our decision leaves alone: the guard does
+//! not cover these.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,7 @@ use super::policy::{Policy, Services};
 use super::table::KubeProxy;
 use crate::model::{Service, Warning, WarningKind, World};
 
-/// What the owner of a Service should know. Without a kube-proxy there is nobody to claim an address.
+/// Warnings for the owner of a Service. Empty without a kube-proxy, because then nothing else claims an address.
 pub fn warnings(service: &Service, claims: &[Claim], policy: &Policy, here: &Here<'_>, world: &World) -> Vec<Warning> {
     if policy.services == Services::All {
         return Vec::new();

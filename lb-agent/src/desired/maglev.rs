@@ -1,28 +1,29 @@
-//! Maglev tables (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4):
-//! which backend stands in which slot. A function of the set of backends alone, so that all nodes make the same table.
+//! Maglev tables: which backend is in which slot (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load
+//! Balancer", NSDI 2016, section 3.4).
 //!
-//! Each backend has a permutation of the slots, drawn from its address and port; in turns, each takes its next slot that is
-//! still free. So each gets as many as the others, or one more; and where a backend goes, most others keep their slots.
+//! A table depends only on the set of backends, so all nodes compute the same table. Each backend has a permutation of
+//! the slots, derived from its address and port. In turns, each backend takes the next free slot of its permutation. So
+//! the shares differ by one slot at most, and if a backend leaves, most slots of the others stay.
 
 use lb_common::addr::Addr;
 use lb_common::selection::backend_hash;
 use lb_common::table::Backend;
 
-/// Seeds of the two numbers that a permutation is made of. Changing them moves flows while a cluster is upgraded.
+/// Seeds of the two numbers that define a permutation. Changing them moves flows while a cluster is upgraded.
 const OFFSET_SEED: u32 = 1;
 const SKIP_SEED: u32 = 2;
 
-/// Slots of a table: a prime, so that every permutation visits all of them.
+/// Number of slots of a table. It is a prime, so that every permutation visits all slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableSize(u16);
 
 impl TableSize {
-    /// What `--maglev-table-size` may be: the largest primes below the powers of two, up to what a scope can count.
+    /// Values of `--maglev-table-size`: the largest primes below powers of two, up to what a scope can count.
     pub const ALLOWED: [u16; 9] = [251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521];
-    /// A hundred times ten backends, as the paper recommends.
+    /// A hundred slots for each of ten backends, as the paper recommends.
     pub const DEFAULT: Self = Self(1021);
 
-    /// `None` where this is no prime.
+    /// Returns `None` if `slots` is not a prime.
     pub fn new(slots: u16) -> Option<Self> {
         let is_prime = slots > 1 && (2..=slots.isqrt()).all(|divisor| !slots.is_multiple_of(divisor));
         is_prime.then_some(Self(slots))
@@ -33,7 +34,7 @@ impl TableSize {
     }
 }
 
-/// A backend's way through the slots.
+/// A backend's position in its permutation of the slots.
 struct Permutation {
     next: u32,
     skip: u32,
@@ -52,14 +53,14 @@ impl Permutation {
     }
 }
 
-/// The table of these backends, slot by slot. They are in order, each once, and no more than there are slots.
+/// The table of these backends, slot by slot. `backends` is sorted, without duplicates, and not longer than the table.
 pub fn table<A: Addr>(backends: &[Backend<A>], size: TableSize) -> Vec<Backend<A>> {
     let slots = u32::from(size.0);
     let mut permutations: Vec<Permutation> = backends.iter().map(|backend| Permutation::of(backend, slots)).collect();
     let mut table: Vec<Option<Backend<A>>> = vec![None; slots as usize];
     for turn in 0..slots as usize {
         let chooser = turn % backends.len();
-        // Fewer turns than slots have passed: one of the permutation's slots is free.
+        // Fewer turns than slots have passed, so a slot of the permutation is free.
         while let Some(slot) = table.get_mut(permutations[chooser].take_next(slots)) {
             if slot.is_none() {
                 *slot = Some(backends[chooser]);
@@ -91,7 +92,7 @@ mod tests {
         small(part) / small(whole)
     }
 
-    /// The largest share over the average.
+    /// The largest share divided by the average.
     fn imbalance(table: &[Backend<[u8; 4]>], backends: usize) -> f64 {
         let mut shares: BTreeMap<[u8; 4], usize> = BTreeMap::new();
         for backend in table {
@@ -100,7 +101,8 @@ mod tests {
         ratio(shares.into_values().max().unwrap_or_default() * backends, table.len())
     }
 
-    /// The share of slots that change their backend although it is still there, when one goes: averaged over each going.
+    /// The share of slots that change their backend, although it stays, when another one leaves: averaged over all
+    /// departures.
     fn disruption(of: &[Backend<[u8; 4]>], size: TableSize) -> f64 {
         let before = table(of, size);
         let moved = |gone: usize| {
@@ -118,15 +120,15 @@ mod tests {
         assert!([0, 1, 4, 1022, 65_535].into_iter().all(|slots| TableSize::new(slots).is_none()));
     }
 
-    /// What other nodes, and other versions, make.
+    /// Other nodes and other versions must compute the same table.
     #[test]
     fn tables_never_change() {
         let slots: Vec<u8> = table(&backends(1..4), size(7)).iter().map(|backend| backend.addr[3]).collect();
         assert_eq!(slots, [1, 1, 3, 1, 3, 2, 2]);
     }
 
-    /// Section 5.3 of the paper: with enough slots for each backend, shares are equal to about a percent, and of the slots
-    /// that could stay few change.
+    /// Section 5.3 of the paper: with enough slots for each backend, shares differ by about a percent, and few of the
+    /// slots that could stay change.
     #[test]
     fn shares_are_even_and_few_slots_move() {
         for (count, slots, moved_max) in
@@ -135,7 +137,7 @@ mod tests {
             let of = backends(1..=count);
             let started = std::time::Instant::now();
             let made = table(&of, size(slots));
-            // For whoever looks (--release, --nocapture); a measurement asserts nothing.
+            // Printed for information (--release, --nocapture). Time is not asserted.
             println!("{count} backends, {slots} slots: made in {:?}", started.elapsed());
             let (even, moved) = (imbalance(&made, of.len()), disruption(&of, size(slots)));
             println!(
@@ -148,7 +150,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every slot is taken, and nobody has two slots more than another.
+        /// Every slot is taken, and no backend has two slots more than another.
         #[test]
         fn every_backend_has_its_share(numbers in prop::collection::btree_set(any::<u16>(), 1..200), slots in prop::sample::select(vec![211_u16, 251, 1021])) {
             let of = backends(numbers.into_iter().map(u32::from));

@@ -1,4 +1,4 @@
-//! Plans by hand: the order of steps, and the life of a frontend.
+//! Plans built by hand: the order of steps, and the life cycle of a frontend.
 
 use lb_common::addr::Proto;
 use lb_common::table::{
@@ -15,7 +15,7 @@ fn frontend(id: u32, state: FrontendState) -> Frontend {
     Frontend { id, mode, decided_by, origin, state, lock: bpf_spin_lock::default() }
 }
 
-/// One frontend with this id that balances over one backend in this pool.
+/// One frontend with this ID that balances over one backend in this pool.
 fn tables(id: u32, pool: u32) -> Tables {
     let mut tables = Tables::default();
     tables.v4.frontends.insert(KEY, frontend(id, FrontendState::Active));
@@ -53,8 +53,8 @@ fn what_is_referred_to_comes_first() {
     assert_eq!(names(&ops), ["+pools", "scopes", "+frontends"]);
 }
 
-/// A scope that asks for ranges that are not there yet would turn away whom they let in, and one that still asks for ranges
-/// that are gone, everybody.
+/// If the scope switched before its ranges were written, it would drop allowed clients. If the ranges were deleted
+/// before the scope switched, it would drop all clients.
 #[test]
 fn ranges_come_before_the_scope_that_asks_and_go_after_it() {
     let open = tables(1, 1);
@@ -87,7 +87,7 @@ fn a_pool_is_replaced_not_changed() {
     assert_eq!(names(&ops), ["+pools", "scopes", "settle", "-pools", "settle"]);
 }
 
-/// A flow that meets a new pool asks once whether its backend is still a member, and then believes it.
+/// A flow that meets a new pool checks once whether its backend is still a member, and then trusts the answer.
 #[test]
 fn members_come_and_go_before_the_pool_is_switched() {
     let with_member = |pool: u32| {
@@ -98,7 +98,7 @@ fn members_come_and_go_before_the_pool_is_switched() {
     };
     let ops = plan(&with_member(1), &with_member(2), Drained::Unknown);
     assert_eq!(names(&ops), ["+pools", "+members", "-members", "scopes", "settle", "-pools", "settle"]);
-    // The deleted elements rest, also when nothing else is deleted.
+    // Deleted elements are quarantined even if nothing else is deleted.
     let mut without = with_member(1);
     without.v4.members.clear();
     assert_eq!(names(&plan(&with_member(1), &without, Drained::Unknown)), ["-members", "settle", "settle"]);
