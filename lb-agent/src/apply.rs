@@ -1,8 +1,8 @@
-//! Performs a plan: what failed is isolated row by row, what depends on it is held back, and `realised` records only
-//! what succeeded.
+//! Performs a plan: isolates failures row by row, holds back what depends on a failed row, and records only successes
+//! in `realised`.
 //!
-//! May stop anywhere and be repeated. After a failure the tables must be read again before the next plan: a row that
-//! failed may have been written all the same.
+//! It may stop at any point and be repeated. After a failure the tables must be read again before the next plan: a row
+//! whose write failed may have been written.
 
 mod rows;
 
@@ -14,18 +14,18 @@ use crate::dataplane::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables};
 use crate::family::TableAddr;
 use rows::{Outcome, perform_rows};
 
-/// What became of a plan.
+/// The result of a plan.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Rows that were written or deleted.
     pub rows: usize,
-    /// Rows that were not, refused or held back.
+    /// Rows that were refused or held back.
     pub failed_rows: usize,
-    /// Why, for the first few: a dead dataplane refuses every row.
+    /// The first few reasons: a dead dataplane refuses every row.
     pub errors: Vec<Error>,
 }
 
-/// Reasons that are kept per plan.
+/// Number of reasons that are kept per plan.
 const ERRORS_MAX: usize = 16;
 
 impl Report {
@@ -61,13 +61,13 @@ pub fn apply(dataplane: &mut dyn Dataplane, realised: &mut Tables, ops: Vec<Op>)
 struct Held {
     /// Pools with a missing row: no scope may name them.
     pools: BTreeSet<u32>,
-    /// Sets with a missing source range: no scopes may ask for them, or they would turn clients away.
+    /// Sets with a missing source range: no scopes may refer to them, or they would drop allowed clients.
     source_sets: BTreeSet<u32>,
-    /// Frontends whose scopes did not change: the element must not say that they did.
+    /// Frontends whose scopes could not be stored: their frontend rows must not change either.
     frontends: BTreeSet<u32>,
-    /// Service ports of those: their members stay.
+    /// Service ports of these frontends: their members stay.
     service_ports: BTreeSet<u32>,
-    /// Packets may still hold what was there before: nothing may be deleted.
+    /// A grace period failed, so packets may still use the old rows: nothing may be deleted.
     deletes: bool,
 }
 
@@ -136,14 +136,14 @@ impl Run<'_> {
         }
     }
 
-    /// A pool that does not become whole holds back the scopes that name it.
+    /// A pool with a failed row holds back the scopes that refer to it.
     fn upsert_pools<A: TableAddr>(&mut self, rows: Vec<(PoolKey, Backend<A>)>) {
         let failed =
             self.rows(rows, FamilyOp::UpsertPools, |tables: &mut FamilyTables<A>, rows| tables.pools.extend(rows));
         self.held.pools.extend(failed.iter().map(|(key, _)| key.pool));
     }
 
-    /// Performs a step on these rows and records what succeeded. Returns the rows that did not.
+    /// Performs a step on these rows, records the successes and returns the rows that failed.
     fn rows<A: TableAddr, R: Clone>(
         &mut self,
         rows: Vec<R>,
@@ -198,19 +198,19 @@ impl Run<'_> {
     }
 }
 
-/// Removes the rows that must wait, and says how many.
+/// Removes the rows that must wait and returns their number.
 fn hold_back<R>(rows: &mut Vec<R>, must_wait: impl Fn(&R) -> bool) -> usize {
     let before = rows.len();
     rows.retain(|row| !must_wait(row));
     before - rows.len()
 }
 
-/// Those of the pools that scopes refer to.
+/// The pools of this set that scopes refer to.
 fn referred_pools<'a>(scopes: impl Iterator<Item = &'a Scopes>, pools: &BTreeSet<u32>) -> BTreeSet<u32> {
     scopes.flat_map(pools_of).filter(|pool| pools.contains(pool)).collect()
 }
 
-/// The pools that an element refers to.
+/// The pools that these scopes refer to.
 pub fn pools_of(scopes: &Scopes) -> impl Iterator<Item = u32> {
     [scopes.workload, scopes.host, scopes.external].into_iter().map(|Scope { pool, .. }| pool).filter(|pool| *pool != 0)
 }

@@ -1,6 +1,6 @@
-//! The world as the cluster describes it, in our own types, free of derived data.
+//! The world as the cluster describes it, in our own types, without derived data.
 //!
-//! Nothing here knows where an object came from, the time, or the kernel.
+//! This module knows neither the source of an object, nor the time, nor the kernel.
 
 mod annotation;
 mod change;
@@ -27,15 +27,15 @@ pub use warning::{Warning, WarningKind};
 
 use cluster_addresses::ClusterAddresses;
 
-/// Everything that the source has told so far.
+/// Everything that the source has reported so far.
 #[derive(Debug, Default)]
 pub struct World {
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, EndpointSlice>,
-    /// Names of Services, each with the name of a slice of its own.
+    /// Pairs of a Service name and the name of one of its slices.
     slices_of: BTreeSet<(ObjectName, ObjectName)>,
     endpoints: BTreeMap<ObjectName, Endpoints>,
-    /// Shared with parts, as are the two after it.
+    /// Shared with parts of this world, like the next two fields.
     nodes: Arc<BTreeMap<ObjectName, Node>>,
     cluster_addresses: Arc<ClusterAddresses>,
     local_addresses: Arc<BTreeSet<IpAddr>>,
@@ -45,7 +45,7 @@ pub struct World {
 }
 
 impl World {
-    /// Takes one change in.
+    /// Takes in one change.
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Apply { object, warnings } => {
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// Takes in the addresses of this node's interfaces.
+    /// Sets the addresses of this node's interfaces.
     pub fn set_local_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
         self.local_addresses = Arc::new(addresses);
     }
@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    /// The world as if there were only these Services and their slices; whose the other addresses are is still known.
+    /// A world of only these Services and their slices. It still knows which addresses belong to the cluster.
     #[must_use]
     pub fn part(&self, services: &BTreeSet<ObjectName>) -> Self {
         let mut part = Self {
@@ -135,12 +135,12 @@ impl World {
         names.filter_map(|(_, slice)| self.slices.get(slice))
     }
 
-    /// Whether the first list of every kind is complete. Nothing may be deleted before.
+    /// Whether the first list of every kind is complete. Nothing may be deleted before that.
     pub const fn is_listed(&self) -> bool {
         self.listed
     }
 
-    /// Whether all of the input could be read: objects may be missing otherwise.
+    /// Whether all of the input could be read. If not, objects may be missing.
     pub fn is_readable(&self) -> bool {
         let unread = |warning: &Warning| matches!(warning.kind, WarningKind::BadDocument | WarningKind::Source);
         !self.place_warnings.values().flatten().any(unread)
@@ -154,12 +154,12 @@ impl World {
         &self.slices
     }
 
-    /// All nodes that the source tells of.
+    /// All nodes that the source reported.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
     }
 
-    /// Whether this is a cluster address of any Service but this one, other parts of the world included.
+    /// Whether this is a cluster address of another Service, including Services outside this part of the world.
     pub fn is_cluster_address_of_others(&self, addr: IpAddr, service: &Service) -> bool {
         self.cluster_addresses.count(addr) > service.cluster_ips.iter().filter(|own| **own == addr).count()
     }
@@ -169,12 +169,13 @@ impl World {
         &self.local_addresses
     }
 
-    /// Of Services of the same names.
+    /// Legacy Endpoints objects, by the name of their Service.
     pub const fn endpoints(&self) -> &BTreeMap<ObjectName, Endpoints> {
         &self.endpoints
     }
 
-    /// Slices that count: with what the API server would make of Endpoints, and without what it has made of them before.
+    /// The slices in effect. Includes the slices that the API server would make of Endpoints, and excludes those that
+    /// it made of them earlier.
     pub fn live_slices(&self) -> impl Iterator<Item = &EndpointSlice> {
         let written = self.slices.values();
         let written = written.filter(|slice| !slice.is_mirror || !self.endpoints.contains_key(&slice.service_name()));
@@ -188,7 +189,7 @@ impl World {
         self.nodes.get(&ObjectName::new("", name))
     }
 
-    /// What is wrong with the input, in a stable order: places first, then objects.
+    /// The problems of the input in a stable order: places first, then objects.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.place_warnings.values().chain(self.object_warnings.values()).flatten()
     }

@@ -1,4 +1,4 @@
-//! A row that fails hurts only what depends on it.
+//! A row that fails affects only what depends on it.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::*;
 use crate::dataplane::fake::{FakeDataplane, Faults};
 use crate::plan::{Drained, plan};
 
-/// Refuses one pool, for ever.
+/// A dataplane that always refuses one pool.
 struct Refusing {
     fake: FakeDataplane,
     pool: u32,
@@ -60,7 +60,7 @@ fn a_row_that_is_refused_holds_back_only_its_own() {
     let mut dataplane = Refusing { fake: FakeDataplane::default(), pool: 500, calls: 0 };
     let mut realised = Tables::default();
     let report = apply(&mut dataplane, &mut realised, plan(&Tables::default(), &wanted, Drained::Unknown));
-    // The pool, the scopes that name it, the frontend that has them.
+    // Held back: the pool, its scopes and its frontend.
     assert_eq!((report.rows, report.failed_rows), (3 * 999, 3));
     assert_eq!(report.errors.len(), 1);
     assert_eq!(realised, dataplane.fake.tables);

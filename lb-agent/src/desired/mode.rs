@@ -1,4 +1,4 @@
-//! Which mode an address gets, and which rule decided it (README.md#who-decides-the-mode, in that order).
+//! Decides the mode of an address and records the rule that decided it (README.md#who-decides-the-mode, in that order).
 
 use lb_common::table::{Mode, Rule};
 
@@ -19,7 +19,7 @@ pub struct Override<'a> {
     pub key: &'a str,
 }
 
-/// What decides for all addresses of a Service, if anything does.
+/// The decision for all addresses of a Service, if there is one.
 pub fn of_service<'a>(service: &Service, policy: &'a Policy) -> Option<Override<'a>> {
     if let Some(mode) = service.annotations.get(ANNOTATION).and_then(|value| parse(value)) {
         return Some(Override { mode, rule: Rule::Annotation, key: ANNOTATION });
@@ -35,13 +35,13 @@ pub fn of_service<'a>(service: &Service, policy: &'a Policy) -> Option<Override<
     }
 }
 
-/// An annotation of ours that says nothing.
+/// A warning about our annotation if its value is not a mode.
 pub fn warning(service: &Service) -> Option<Warning> {
     let value = service.annotations.get(ANNOTATION).filter(|value| parse(value).is_none())?;
     Some(bad_annotation(service, value))
 }
 
-/// What decides for one ingress entry that the Service leaves open. An unknown string is not VIP (IPM-08).
+/// The decision for one ingress entry, if nothing decides for the whole Service. An unknown string is not VIP (IPM-08).
 pub fn of_entry(ip_mode: Option<&IpMode>, policy: &Policy) -> (Mode, Rule) {
     match ip_mode {
         None => (policy.default_ip_mode, Rule::Default),
@@ -50,7 +50,7 @@ pub fn of_entry(ip_mode: Option<&IpMode>, policy: &Policy) -> (Mode, Rule) {
     }
 }
 
-/// The spelling of the annotation and of `--default-ip-mode`: in any case.
+/// Parses the value of the annotation or of `--default-ip-mode`, in any case.
 pub fn parse(text: &str) -> Option<Mode> {
     let known = [("VIP", Mode::VIP), ("Proxy", Mode::Proxy), ("Split", Mode::Split), ("Router", Mode::Router)];
     known.into_iter().find_map(|(word, mode)| text.trim().eq_ignore_ascii_case(word).then_some(mode))

@@ -1,14 +1,14 @@
-//! A name of this node that nobody else uses: what is told of it.
+//! The warning that no Node and no endpoint has the name of this node.
 
 use std::collections::BTreeSet;
 
 use super::policy::Policy;
 use crate::model::{Warning, WarningKind, World};
 
-/// Names that the warning gives.
+/// Number of names that the warning lists.
 const NAMES_MAX: usize = 5;
 
-/// Told where Nodes and endpoints have names, and none of them is ours. Then nothing counts as being on this node.
+/// A warning if Nodes or endpoints have names, but none has ours. No endpoint then counts as being on this node.
 pub fn unknown_node(world: &World, policy: &Policy) -> Option<Warning> {
     let ours = policy.node_name.as_str();
     if world.node(ours).is_some() || names_of_endpoints(world).any(|name| name == ours) {
@@ -32,7 +32,7 @@ fn names_of_endpoints(world: &World) -> impl Iterator<Item = &str> {
     world.live_slices().flat_map(|slice| &slice.endpoints).filter_map(|endpoint| endpoint.node.as_deref())
 }
 
-/// The likely ones first: those that differ in case or in the domain alone.
+/// Lists the likely names first: those that differ from ours only in case or in the domain.
 fn listed(names: BTreeSet<&str>, ours: &str) -> String {
     let host = |name: &str| name.split('.').next().unwrap_or_default().to_ascii_lowercase();
     let count = names.len();

@@ -1,4 +1,4 @@
-//! Node ports: where on this node they are served (docs/contract.md#node-ports).
+//! Node ports: on which addresses of this node they are served (docs/contract.md#node-ports).
 
 use lb_common::addr::Family;
 use lb_common::table::Origin;
@@ -9,14 +9,14 @@ use crate::model::{Service, Warning, WarningKind};
 
 const FAMILIES: [(Family, &str); 2] = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];
 
-/// One address of each family that the node has.
+/// One address for each family that the node has.
 pub fn claims(service: &Service, here: &Here<'_>) -> impl Iterator<Item = Claim> {
     let has_any = service.ports.iter().any(|port| port.node_port.is_some());
     let families = FAMILIES.into_iter().filter(move |_| has_any);
     families.filter_map(|(family, _)| here.primary(family)).map(|ip| Claim::of_cluster(ip, Origin::NodePort))
 }
 
-/// What a Node without addresses costs, once for each family that has node ports.
+/// Warns, once for each family with node ports, if the Node has no address of that family.
 pub fn without_address(claimants: &[(&Service, Vec<Claim>)], here: &Here<'_>) -> impl Iterator<Item = Warning> {
     FAMILIES.into_iter().filter(|(family, _)| here.primary(*family).is_none()).filter_map(|(family, name)| {
         let has_any = |service: &Service| service.ports.iter().any(|port| port.node_port.is_some());

@@ -1,4 +1,4 @@
-//! A Service with all that its rows depend on, and what is noted while they are made.
+//! A Service with everything that its rows depend on, and the notes made while its rows are built.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use super::protected::Protected;
 use super::selection::Selection;
 use crate::model::{EndpointSlice, ObjectName, Service, Warning};
 
-/// One Service and all that belongs to it.
+/// One Service and everything that belongs to it.
 pub struct OfService<'a> {
     pub service: &'a Service,
     pub name: Arc<ObjectName>,
     pub claims: &'a [Claim],
     pub slices: &'a [&'a EndpointSlice],
     pub here: &'a Here<'a>,
-    /// Who has what several claim.
+    /// The winners among competing claims.
     pub contests: &'a Contests<'a>,
     pub protected: &'a Protected<'a>,
     pub selection: Selection,
 }
 
-/// Warnings, and who did not get what.
+/// Warnings, contests, and Services that were left out.
 #[derive(Default)]
 pub struct Notes {
     pub warnings: Vec<Warning>,

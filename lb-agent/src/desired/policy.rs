@@ -1,4 +1,4 @@
-//! The settings that decide what the tables say. All validated; no `Option` means "default".
+//! The settings that decide what the tables say. All are validated, and no `Option` means "default".
 
 use lb_common::table::{Mode, POOL_ELEMENTS_MAX};
 
@@ -14,12 +14,12 @@ pub struct Policy {
     pub services: Services,
     /// `--default-ip-mode`: for ingress entries without a mode.
     pub default_ip_mode: Mode,
-    /// `--proxy-annotation`: a Service that has one of these is in Proxy mode.
+    /// `--proxy-annotation`: a Service with one of these annotations is in Proxy mode.
     pub proxy_annotations: Vec<AnnotationMatch>,
     pub vendor_annotations: VendorAnnotations,
     /// `--external-ips`.
     pub external_ips: ExternalIps,
-    /// `--cluster-cidrs`: addresses that no Service gets by naming them.
+    /// `--cluster-cidrs`: addresses that a Service cannot claim by naming them.
     pub cluster_ranges: Vec<Prefix>,
     /// `--lb-algorithm` and `--maglev-table-size`.
     pub selection: Selection,
@@ -28,16 +28,16 @@ pub struct Policy {
 /// Which addresses of Services are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Services {
-    /// Those of load balancers: the rest is kube-proxy's.
+    /// Only load-balancer addresses: kube-proxy serves the rest.
     LoadBalancers,
-    /// Cluster addresses, node ports and externalIPs as well: there is no kube-proxy.
+    /// Also cluster addresses, node ports and externalIPs: no kube-proxy runs.
     All,
 }
 
-/// Which externalIPs are served, where any are: whoever may edit a Service writes there what they like.
+/// Which externalIPs are served, if `Services` includes them. The author of a Service chooses them freely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExternalIps {
-    /// Those that are none of the cluster's own addresses.
+    /// Those that are not addresses of the cluster itself.
     Guarded,
     /// All.
     Any,
@@ -45,7 +45,7 @@ pub enum ExternalIps {
     Off,
 }
 
-/// Whether the built-in list of vendors' annotations is consulted.
+/// Whether the built-in list of vendor annotations is consulted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VendorAnnotations {
     Ignored,
@@ -56,7 +56,7 @@ pub enum VendorAnnotations {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnnotationMatch {
     pub key: String,
-    /// `None`: any value.
+    /// `None` means any value.
     pub value: Option<String>,
 }
 
@@ -78,36 +78,36 @@ impl std::str::FromStr for AnnotationMatch {
 /// How much fits in the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest frontend id: both families share the ids (they index `scopes`).
+    /// The largest frontend ID. Both families share the IDs, because IDs index `scopes`.
     pub frontend_ids_max: u32,
-    /// Rows of `frontends4`, and as many of `frontends6`.
+    /// Rows of `frontends4`, and likewise of `frontends6`.
     pub frontends_max: u32,
     /// Rows of all pools of a family.
     pub pool_rows_max: u32,
-    /// Rows beside those, which are kept free for pools that replace others.
+    /// Further rows that are kept free for pools that replace others.
     pub pool_rows_spare: u32,
-    /// Elements of `pools4`, and as many of `pools6`.
+    /// Elements of `pools4`, and likewise of `pools6`.
     pub pool_elements: u32,
-    /// Rows of `members4`, and as many of `members6`.
+    /// Rows of `members4`, and likewise of `members6`.
     pub members_max: u32,
-    /// Rows of `source_ranges4`, and as many of `source_ranges6`.
+    /// Rows of `source_ranges4`, and likewise of `source_ranges6`.
     pub source_ranges_max: u32,
-    /// `--namespace-share`: so much of each of them one namespace may have, in per cent.
+    /// `--namespace-share`: the share of each limit that one namespace may use, in per cent.
     pub namespace_percent: u32,
 }
 
-/// Pools that one port of a Service has at most in a family: of the cluster, near and local ones.
+/// The most pools that one Service port has in a family: cluster, near and local.
 const PORT_POOLS: u32 = 3;
 
 impl Limits {
-    /// Rows of pools where some are tables of so many slots: all pools of a port must find room beside those that they
-    /// replace.
+    /// The limit of pool rows if some pools are Maglev tables with this many slots: all pools of a port must fit beside
+    /// those that they replace.
     pub fn pool_rows_beside_tables(&self, slots: u16) -> u32 {
         let total = self.pool_rows_max.saturating_add(self.pool_rows_spare);
         total.saturating_sub(self.pool_rows_spare.max(PORT_POOLS * u32::from(slots)))
     }
 
-    /// What one namespace may have.
+    /// The limits for one namespace.
     #[must_use]
     pub fn of_namespace(&self) -> Self {
         let share = |max: u32| (u64::from(max) * u64::from(self.namespace_percent) / 100) as u32;
@@ -121,7 +121,7 @@ impl Limits {
         }
     }
 
-    /// For tests and tools that have no tables to fill.
+    /// For tests and tools that fill no tables.
     pub const UNLIMITED: Self = Self {
         frontend_ids_max: u32::MAX,
         frontends_max: u32::MAX,

@@ -1,5 +1,5 @@
-//! One Service in one family, before anybody asks whether there is room: which of its addresses are its own, who gets what there,
-//! and what that takes of the tables.
+//! Prepares one Service in one family, before room is assigned: which addresses it gets, what each kind of client gets
+//! there, and how much of the tables that takes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ pub struct PortRows<'a, A> {
     pub port: &'a ServicePort,
     pub usable: Usable<A>,
     pub selection: Selection,
-    /// What to write: address and decision. Addresses that another Service holds are not among them.
+    /// The addresses to write, with their decisions. Excludes addresses that another Service holds.
     pub frontends: Vec<FrontendRow<A>>,
 }
 
-/// One address of the port and what was decided for it.
+/// One address of the port, and the decision for it.
 pub struct FrontendRow<A> {
     pub key: FrontendKey<A>,
     pub claim: Claim,
@@ -76,7 +76,7 @@ fn port_rows<'a, A: TableAddr>(
         }
         if let Some(winner) = of.contests.winner_over(of.service, claim, named) {
             if *winner != of.service.name {
-                // Who leaves it to the balancer anyway has lost nothing.
+                // A claim that leaves all clients to the balancer has lost nothing.
                 if claim.is_served() {
                     notes.warnings.push(duplicate(of.service, &key, claim, winner));
                 }
@@ -84,7 +84,7 @@ fn port_rows<'a, A: TableAddr>(
             }
             continue;
         }
-        // IPM-41: nobody is kept from an address that is the balancer's.
+        // IPM-41: source ranges do not apply to addresses that are left to the balancer.
         let access = if claim.is_vip() { access.clone() } else { Access::Open };
         let targets = scope::targets(claim, of.service, usable.supply());
         frontends.push(FrontendRow { key, claim: *claim, targets, access });
@@ -106,9 +106,9 @@ fn port_rows<'a, A: TableAddr>(
     Some(PortRows { port, usable, selection, frontends })
 }
 
-/// What these rows take.
+/// How much of the tables these rows take.
 pub fn demand<A: TableAddr>(ports: &[PortRows<'_, A>], incumbents: &Incumbents<'_>) -> Demand<A> {
-    // Two ports of one Service may share name and protocol by mistake; their endpoints are the same then.
+    // Two ports of one Service may share name and protocol by mistake. Their endpoints are then the same.
     let mut counted = HashSet::with_capacity(ports.len());
     let mut demand = Demand { pools: asked_for(ports), ..Demand::default() };
     for rows in ports {
@@ -119,7 +119,7 @@ pub fn demand<A: TableAddr>(ports: &[PortRows<'_, A>], incumbents: &Incumbents<'
         }
         for row in &rows.frontends {
             let Access::Only(set) = &row.access else { continue };
-            // All addresses and ports of a Service have the same set, most often the very same.
+            // All addresses and ports of a Service have equal sets, usually the same allocation.
             if !demand.source_sets.iter().any(|known| Arc::ptr_eq(known, set) || known == set) {
                 demand.source_sets.push(Arc::clone(set));
             }
@@ -128,7 +128,7 @@ pub fn demand<A: TableAddr>(ports: &[PortRows<'_, A>], incumbents: &Incumbents<'
     demand
 }
 
-/// The pools that these frontends ask for, each once: equal sets of several ports share one.
+/// The pools that these frontends need, each once: ports with equal sets share a pool.
 fn asked_for<A: TableAddr>(ports: &[PortRows<'_, A>]) -> Vec<PoolDemand<A>> {
     let mut known = HashSet::with_capacity(ports.len());
     let mut pools = Vec::with_capacity(ports.len());
@@ -145,7 +145,7 @@ fn asked_for<A: TableAddr>(ports: &[PortRows<'_, A>]) -> Vec<PoolDemand<A>> {
     pools
 }
 
-/// Told where a Maglev table has no slot for each of the endpoints: they are chosen at random then.
+/// A warning if a Maglev table has fewer slots than endpoints. Backends are then chosen at random.
 fn too_small_table<A: Addr>(of: &OfService<'_>, port: &ServicePort, usable: &Usable<A>) -> Option<Warning> {
     let Selection { algorithm, maglev_table_size } = of.selection;
     let (count, slots) = (usable.sets().map(<[_]>::len).max()?, maglev_table_size.slots());

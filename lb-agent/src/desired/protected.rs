@@ -1,5 +1,5 @@
-//! Addresses that are the cluster's own: a Service does not get them by naming them in `externalIPs` or in its status
-//! (CVE-2020-8554), whatever its age.
+//! Protects the cluster's own addresses: a Service, whatever its age, does not get one by naming it in `externalIPs` or
+//! in its status (CVE-2020-8554).
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use lb_common::table::Origin;
 use super::policy::{ExternalIps, Policy, Services};
 use crate::model::{Prefix, Service, Warning, WarningKind, World, api_server};
 
-/// Whose addresses are whose.
+/// The addresses that belong to the cluster.
 pub struct Protected<'a> {
     world: &'a World,
     policy: ExternalIps,
@@ -23,7 +23,7 @@ impl<'a> Protected<'a> {
     pub fn of(world: &'a World, policy: &'a Policy) -> Self {
         let nodes = match policy.services {
             Services::All => world.nodes().flat_map(|node| node.addresses.iter().copied()).collect(),
-            // Nobody asks: externalIPs are kube-proxy's.
+            // Not needed: kube-proxy serves externalIPs.
             Services::LoadBalancers => HashSet::new(),
         };
         let mut api_servers = HashSet::new();
@@ -35,19 +35,20 @@ impl<'a> Protected<'a> {
         Self { world, policy: policy.external_ips, ranges: &policy.cluster_ranges, nodes, api_servers }
     }
 
-    /// Why a Service may not have an address that its status names.
+    /// The reason why a Service may not have an address of its status, if there is one.
     pub fn refuses_ingress(&self, service: &Service, index: u32, ip: IpAddr) -> Option<Warning> {
         let field = || format!("status.loadBalancer.ingress[{index}]");
         self.clusters(service, ip).map(|owner| refusal(service, ip, owner, BALANCER_REMEDY).at(field()))
     }
 
-    /// Why a Service may not have one of its externalIPs.
+    /// The reason why a Service may not have one of its externalIPs, if there is one.
     pub fn refuses_external_ip(&self, service: &Service, ip: IpAddr) -> Option<Warning> {
         let owner = match self.policy {
             ExternalIps::Any => return None,
             ExternalIps::Off => return Some(switched_off(service)),
             ExternalIps::Guarded => self.clusters(service, ip).or_else(|| {
-                // Not what interfaces hold: a router's protocol may well give one of them just this externalIP.
+                // Interface addresses are not considered: a router's protocol may assign this very externalIP to an
+                // interface.
                 self.nodes.contains(&ip).then_some("is an address of a node")
             })?,
         };
@@ -56,7 +57,7 @@ impl<'a> Protected<'a> {
         Some(refusal(service, ip, owner, remedy).at("spec.externalIPs"))
     }
 
-    /// Why a Service may not have this port of an address.
+    /// The reason why a Service may not have this port of an address, if there is one.
     pub fn refuses_port(&self, service: &Service, key: (IpAddr, u16, Proto), origin: Origin) -> Option<Warning> {
         let (field, is_trusted) = match origin {
             Origin::LoadBalancer => ("status.loadBalancer.ingress", false),
@@ -72,7 +73,7 @@ impl<'a> Protected<'a> {
         Some(warning.of(format_args!("Service {}", service.name)).at(field))
     }
 
-    /// Whose an address is, where it is the cluster's and not the Service's own.
+    /// A description of the owner, if the address belongs to the cluster and not to this Service.
     fn clusters(&self, service: &Service, ip: IpAddr) -> Option<&'static str> {
         if service.cluster_ips.contains(&ip) {
             return None;

@@ -1,4 +1,4 @@
-//! What Services take of the tables, so that a part of them can be computed and find the room that the whole would leave.
+//! How much of the tables each Service takes, so that a partial computation finds the same room as a full one.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use crate::model::{ObjectName, Service};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demand<A> {
     pub frontends: usize,
-    /// Those of them that the tables do not hold, for anybody: only these need another row.
+    /// The frontends for which the tables hold no row of any Service: only these need a further row.
     pub new_frontends: usize,
     pub members: usize,
-    /// All that it asks for, each once. Rows are taken once, whoever else asks.
+    /// All pools, each once. If several Services need equal pools, the rows are taken once.
     pub pools: Vec<PoolDemand<A>>,
     /// The sets of source ranges, each once.
     pub source_sets: Vec<Arc<[SourcePrefix<A>]>>,
 }
 
-/// A pool by what it is made of.
+/// A pool, identified by its content.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PoolDemand<A> {
     pub backends: Arc<[Backend<A>]>,
-    /// Of a Maglev table; `None` where the backends themselves are the rows.
+    /// Slots of a Maglev table. `None` if the backends themselves are the rows.
     pub table_slots: Option<u16>,
 }
 
@@ -40,7 +40,7 @@ impl<A> Default for Demand<A> {
     }
 }
 
-/// A Service by what it takes.
+/// A Service, reduced to what it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
     pub name: ObjectName,
@@ -49,7 +49,7 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
-    /// What a Service takes once it is written: nothing of it is new then.
+    /// What a Service takes once its rows are written. No frontend is new then.
     pub fn new(name: &ObjectName, v4: Demand<[u8; 4]>, v6: Demand<[u8; 16]>) -> Self {
         Self { name: name.clone(), v4: Demand { new_frontends: 0, ..v4 }, v6: Demand { new_frontends: 0, ..v6 } }
     }
@@ -60,7 +60,7 @@ pub fn created_secs(service: &Service) -> i64 {
     service.created_secs.unwrap_or(i64::MAX)
 }
 
-/// Services and what they take, in no order.
+/// Services and what they take, unordered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Neighbours(Vec<Neighbour>);
 
@@ -73,7 +73,7 @@ impl Neighbours {
         self.0.iter()
     }
 
-    /// These Services are replaced by those.
+    /// Replaces the selected Services by others.
     pub fn replace(&mut self, is_replaced: impl Fn(&ObjectName) -> bool, by: Self) {
         self.0.retain(|neighbour| !is_replaced(&neighbour.name));
         self.0.extend(by.0);

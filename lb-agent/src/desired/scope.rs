@@ -1,7 +1,8 @@
-//! From mode, policy and supply to what each kind of client gets: the whole decision, one table for each origin.
+//! From mode, policy and supply to what each kind of client gets: the whole decision, one function for each origin.
 //!
-//! What differs from kube-proxy, on purpose: nobody's source address is replaced (LB-02), and a packet from the network
-//! is not forwarded to another node, so there policy Cluster means the endpoints on this node, or the stack.
+//! Two deliberate differences from kube-proxy: a client's source address is never replaced (LB-02), and a packet from
+//! the network is not forwarded to another node. So for such packets policy Cluster means the endpoints on this node,
+//! or else the stack.
 
 use lb_common::table::{Mode, Origin, ScopeFlags};
 
@@ -11,9 +12,9 @@ use crate::model::{Service, TrafficPolicy};
 /// Which endpoints are usable, seen from this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Supply {
-    /// At least one that some policy may choose.
+    /// At least one that any policy may choose.
     pub anywhere: bool,
-    /// At least one on this node among those for policy Cluster.
+    /// At least one on this node among the endpoints for policy Cluster.
     pub near: bool,
     /// At least one for policy Local.
     pub local: bool,
@@ -27,14 +28,14 @@ pub enum Target {
     Drop,
     /// The endpoints of the cluster.
     Cluster,
-    /// Those of the cluster that are on this node.
+    /// The endpoints of the cluster that are on this node.
     Near,
     /// The endpoints on this node, for policy Local.
     Local,
 }
 
 impl Target {
-    /// The flag of a scope that says which set its pool is.
+    /// The scope flag that says which set its pool is.
     pub const fn pool_flag(self) -> u8 {
         match self {
             Self::Near => ScopeFlags::POOL_NEAR,
@@ -55,17 +56,17 @@ pub struct Targets {
 impl Targets {
     pub const PASS: Self = Self::same(Target::Pass);
 
-    /// Wherever the client is.
+    /// The same target for all clients.
     const fn same(target: Target) -> Self {
         Self { workload: target, host: target, external: target }
     }
 
-    /// Pods of this node and the node itself, apart from what the network brings.
+    /// One target for pods of this node and the node itself, and one for packets from the network.
     const fn by_side(inside: Target, outside: Target) -> Self {
         Self { workload: inside, host: inside, external: outside }
     }
 
-    /// Whether any kind of client gets this.
+    /// Whether any kind of client gets this target.
     pub fn contains(self, target: Target) -> bool {
         [self.workload, self.host, self.external].contains(&target)
     }
@@ -80,7 +81,7 @@ pub const fn targets(claim: &Claim, service: &Service, supply: Supply) -> Target
     }
 }
 
-/// The internal policy spares nobody: a pod or node without a local endpoint gets nothing (CIP-11).
+/// The internal policy has no exemption: even a pod or the node gets nothing without a local endpoint (CIP-11).
 pub const fn cluster_ip(internal: TrafficPolicy, supply: Supply) -> Targets {
     match internal {
         TrafficPolicy::Local => Targets::same(local(supply)),
@@ -88,8 +89,8 @@ pub const fn cluster_ip(internal: TrafficPolicy, supply: Supply) -> Targets {
     }
 }
 
-/// Node ports, externalIPs, and balancers' addresses that are served. Pods and the node itself are
-/// subject to neither traffic policy, as if they had gone up to the balancer and come back in (IPM-33).
+/// Node ports, externalIPs and served load-balancer addresses. No traffic policy applies to pods and the node itself,
+/// as if they had gone up to the balancer and come back in (IPM-33).
 pub const fn external(external: TrafficPolicy, supply: Supply) -> Targets {
     let outside = match external {
         TrafficPolicy::Local => local(supply),
@@ -98,7 +99,7 @@ pub const fn external(external: TrafficPolicy, supply: Supply) -> Targets {
     Targets::by_side(cluster(supply), outside)
 }
 
-/// docs/contract.md#ipmode: the balancer's mode decides who is served at all.
+/// The balancer's mode decides which clients are served at all (docs/contract.md#ipmode).
 pub const fn load_balancer(mode: Mode, policy: TrafficPolicy, supply: Supply) -> Targets {
     let Targets { workload, host, external } = self::external(policy, supply);
     match mode {
@@ -113,7 +114,7 @@ const fn cluster(supply: Supply) -> Target {
     if supply.anywhere { Target::Cluster } else { Target::Reject }
 }
 
-/// Only an endpoint on this node keeps the client's address; forwarding to another node is the stack's.
+/// Only an endpoint on this node preserves the client's address. Forwarding to another node is left to the stack.
 const fn near(supply: Supply) -> Target {
     match supply {
         Supply { anywhere: false, .. } => Target::Reject,
@@ -122,7 +123,7 @@ const fn near(supply: Supply) -> Target {
     }
 }
 
-/// Silence where somebody else could answer (IPM-32), a refusal where nobody can (IPM-31).
+/// Drops if another node could answer (IPM-32), and rejects if no endpoint exists (IPM-31).
 const fn local(supply: Supply) -> Target {
     match supply {
         Supply { anywhere: false, .. } => Target::Reject,
@@ -131,7 +132,7 @@ const fn local(supply: Supply) -> Target {
     }
 }
 
-/// KEP-6272: follow the route where others reject or drop.
+/// KEP-6272: follow the route instead of rejecting or dropping.
 const fn or_pass(target: Target) -> Target {
     match target {
         Target::Reject | Target::Drop => Target::Pass,

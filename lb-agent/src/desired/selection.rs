@@ -1,4 +1,4 @@
-//! How new flows are spread over the backends of a Service: at random, or by their hash over a Maglev table.
+//! How new flows are spread over the backends of a Service: at random, or by their hash and a Maglev table.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use super::maglev::{self, TableSize};
 use crate::model::{Service, Warning, WarningKind};
 use crate::printable::quoted;
 
-/// The annotation that wins over `--lb-algorithm`.
+/// The annotation that overrides `--lb-algorithm`.
 pub const ANNOTATION: &str = "lb-agent.io/lb-algorithm";
 
 /// How a backend is chosen for a new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// Each is as likely as the others.
+    /// Each backend is equally likely.
     Random,
-    /// The hash of addresses, ports and protocol decides: on every node the same one.
+    /// The hash of addresses, ports and protocol decides. Every node chooses the same backend.
     Maglev,
 }
 
-/// An algorithm and what it needs.
+/// An algorithm and its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Selection {
     pub algorithm: Algorithm,
@@ -35,12 +35,12 @@ impl Default for Selection {
 }
 
 impl Selection {
-    /// Whether so many backends need a table: to one alone every hash leads.
+    /// Whether this many backends need a table. A single backend does not.
     pub const fn has_table(self, backends: usize) -> bool {
         matches!(self.algorithm, Algorithm::Maglev) && backends > 1
     }
 
-    /// Slots of the table of so many backends, where they need one.
+    /// Slots of the table for this many backends, if they need one.
     pub fn table_slots(self, backends: usize) -> Option<u16> {
         self.has_table(backends).then(|| self.maglev_table_size.slots())
     }
@@ -55,13 +55,13 @@ impl Selection {
     }
 }
 
-/// What a Service asks for, else `by_default`.
+/// What a Service asks for, or `by_default`.
 pub fn of_service(service: &Service, by_default: Selection) -> Selection {
     let asked_for = service.annotations.get(ANNOTATION).and_then(|value| parse(value));
     Selection { algorithm: asked_for.unwrap_or(by_default.algorithm), ..by_default }
 }
 
-/// An annotation of ours that says nothing.
+/// A warning about our annotation if its value is not an algorithm.
 pub fn warning(service: &Service) -> Option<Warning> {
     let value = service.annotations.get(ANNOTATION).filter(|value| parse(value).is_none())?;
     let problem = format!("{} is no algorithm and is ignored; --lb-algorithm decides", quoted(value));
@@ -69,7 +69,7 @@ pub fn warning(service: &Service) -> Option<Warning> {
     Some(warning.of(format_args!("Service {}", service.name)).at(format!("metadata.annotations[{ANNOTATION}]")))
 }
 
-/// The spelling of the annotation and of `--lb-algorithm`: in any case.
+/// Parses the value of the annotation or of `--lb-algorithm`, in any case.
 pub fn parse(text: &str) -> Option<Algorithm> {
     let known = [("random", Algorithm::Random), ("maglev", Algorithm::Maglev)];
     known.into_iter().find_map(|(word, algorithm)| text.trim().eq_ignore_ascii_case(word).then_some(algorithm))

@@ -1,4 +1,4 @@
-//! The result: rows without ids. Pools and Service ports are named by their position in this result.
+//! The result: rows without IDs. Pools and Service ports are identified by their position in this result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,17 +18,17 @@ use crate::model::{ObjectName, Warning};
 pub struct Desired {
     pub v4: FamilyDesired<[u8; 4]>,
     pub v6: FamilyDesired<[u8; 16]>,
-    /// Addressed by [`ServicePortIndex`]; each name once.
+    /// Indexed by [`ServicePortIndex`]. Each name occurs once.
     pub service_ports: Vec<ServicePortName>,
     /// What could not be done as written.
     pub warnings: Vec<Warning>,
-    /// Services that want an address which another has: who wants, who has.
+    /// Pairs of Services: the first wants an address that the second has.
     pub contests: Vec<(ObjectName, ObjectName)>,
-    /// Services of which something found no room.
+    /// Services with something that did not fit.
     pub left_out: BTreeSet<ObjectName>,
-    /// Whether what is wanted does not fit, or not within the share of one namespace.
+    /// Whether the demand exceeds the tables or a namespace's share.
     pub is_scarce: bool,
-    /// What each Service takes.
+    /// How much of the tables each Service takes.
     pub takes: Neighbours,
 }
 
@@ -36,11 +36,12 @@ pub struct Desired {
 #[derive(Debug, PartialEq, Eq)]
 pub struct FamilyDesired<A> {
     pub frontends: BTreeMap<FrontendKey<A>, DesiredFrontend<A>>,
-    /// Addressed by [`PoolIndex`]; each content once, never empty. Slot by slot: backends in order, or a Maglev table.
+    /// Indexed by [`PoolIndex`]. Each content occurs once and is never empty. Slot by slot: sorted backends, or a
+    /// Maglev table.
     pub pools: Vec<Arc<[Backend<A>]>>,
     /// Each (Service port, address, port) once.
     pub members: Vec<DesiredMember<A>>,
-    /// What Services would have that found no room.
+    /// Frontends that found no room.
     pub left_out: Vec<FrontendKey<A>>,
 }
 
@@ -59,22 +60,23 @@ pub struct DesiredFrontend<A> {
     pub origin: Origin,
     pub kube_proxy: KubeProxy,
     pub choices: Choices,
-    /// [`ScopeFlags`](lb_common::table::ScopeFlags) that say which set each choice's pool is: workload, host, external.
+    /// The [`ScopeFlags`](lb_common::table::ScopeFlags) that say which set the pool of each choice is: workload, host,
+    /// external.
     pub pool_flags: [u8; 3],
     /// How a backend is chosen.
     pub algorithm: Algorithm,
-    /// Which clients may open a flow, whatever their choice says.
+    /// Which clients may open a flow, in addition to `choices`.
     pub access: Access<A>,
-    /// Seconds that a client keeps its backend, over all addresses of the Service port; `None`: no affinity.
+    /// Seconds that a client keeps its backend, across all addresses of the Service port. `None`: no affinity.
     pub affinity_secs: Option<NonZeroU32>,
 }
 
-/// What a kube-proxy on this node does with an address. It looks at the status, and at no annotation or flag of ours.
+/// What a kube-proxy on this node does with an address. It reads the status, but none of our annotations and flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KubeProxy {
-    /// It translates, rejects or drops what goes there.
+    /// It translates, rejects or drops traffic to the address.
     Claims,
-    /// It has no rule about it.
+    /// It has no rule for the address.
     LeavesAlone,
 }
 
@@ -86,7 +88,7 @@ pub struct Choices {
     pub external: Choice,
 }
 
-/// A scope without an id.
+/// A scope without an ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     Pass,
@@ -103,17 +105,17 @@ pub struct PoolIndex(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServicePortIndex(pub usize);
 
-/// A backend whose known flows are honoured.
+/// A backend whose established flows continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DesiredMember<A> {
     pub service_port: ServicePortIndex,
     pub backend: Backend<A>,
     pub state: MemberState,
-    /// [`MemberSets`](lb_common::table::MemberSets) that it is in.
+    /// The [`MemberSets`](lb_common::table::MemberSets) that it belongs to.
     pub sets: u8,
 }
 
-/// A Service port: what affinity and membership are about, over all its addresses.
+/// A Service port. Affinity and membership apply to it across all its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServicePortName {
     pub service: Arc<ObjectName>,
@@ -121,7 +123,7 @@ pub struct ServicePortName {
     pub proto: Proto,
 }
 
-/// `shop/web:http`; a port without a name is `shop/web`.
+/// `shop/web:http`, or `shop/web` for a port without a name.
 impl fmt::Display for ServicePortName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { service, port_name, proto: _ } = self;

@@ -1,4 +1,4 @@
-//! What is too large to be written as a script case. The rules themselves are specified in `tests/script`.
+//! Tests that are too large for a script case. The rules themselves are specified in `tests/script`.
 
 mod categorize;
 

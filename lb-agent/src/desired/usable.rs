@@ -8,21 +8,21 @@ use super::endpoint::{Candidate, Here, Place};
 use super::scope::Supply;
 use crate::model::{Hints, Service, ServicePort, TrafficPolicy};
 
-/// Backends that a pool holds at most: a slot is chosen by 16 bits.
+/// The most backends that a pool holds: a slot is chosen by 16 bits.
 pub const POOL_MAX: usize = u16::MAX as usize;
 
-/// Which of the two sets a Service port asks for.
+/// Which of the two sets a Service port needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uses {
     /// Endpoints of the cluster.
     pub cluster: bool,
-    /// Endpoints of this node, chosen for themselves.
+    /// Endpoints of this node, chosen independently of the other nodes.
     pub local: bool,
 }
 
 impl Uses {
-    /// `claims` are those of one family. A Service that nobody outside can reach has no external policy: with Proxy
-    /// entries only and without node ports, policy Local changes nothing (IPM-25).
+    /// `claims` are those of one family. The external policy does not apply to a Service that is unreachable from
+    /// outside: if all entries are Proxy and there are no node ports, policy Local changes nothing (IPM-25).
     pub fn of<A: Addr>(service: &Service, port: &ServicePort, claims: &[(A, Claim)]) -> Self {
         let has_external_ip = service.external_ips.iter().any(|ip| ip.is_ipv4() == (A::FAMILY == Family::V4));
         let has_vip = claims.iter().any(|(_, claim)| claim.is_vip());
@@ -35,17 +35,18 @@ impl Uses {
     }
 }
 
-/// The endpoints of one Service port after policy, in order.
+/// The endpoints of one Service port after policy, sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usable<A> {
-    /// For traffic policy Cluster, topology hints applied.
+    /// For traffic policy Cluster, after topology hints.
     pub cluster: Vec<Backend<A>>,
-    /// Those of `cluster` on this node: what a client in the network gets while nothing is forwarded to other nodes.
+    /// The endpoints of `cluster` on this node. A client in the network gets these, because nothing is forwarded to
+    /// other nodes.
     pub near: Vec<Backend<A>>,
-    /// For traffic policy Local: endpoints on this node, chosen apart from the others, the fallback to terminating ones
-    /// included (TERM-02).
+    /// For traffic policy Local: endpoints on this node, chosen independently of the others, with their own fallback to
+    /// terminating ones (TERM-02).
     pub local: Vec<Backend<A>>,
-    /// Every backend whose known flows are honoured.
+    /// Every backend whose established flows continue.
     pub members: Vec<(Backend<A>, MemberState)>,
 }
 
@@ -55,10 +56,10 @@ impl<A> Usable<A> {
         [&self.cluster, &self.near, &self.local].into_iter().map(Vec::as_slice)
     }
 
-    /// Which of the sets hold anything.
+    /// Which of the sets are not empty.
     pub fn supply(&self) -> Supply {
         Supply {
-            // A member that is not chosen by anybody drains: it still answers.
+            // A member that is in no set is draining, but still answers.
             anywhere: !self.members.is_empty(),
             near: !self.near.is_empty(),
             local: !self.local.is_empty(),
@@ -66,7 +67,8 @@ impl<A> Usable<A> {
     }
 }
 
-/// Sorts the candidates into the sets. Never used: not ready and not terminating; terminating and not serving.
+/// Sorts the candidates into the sets. An endpoint is never used if it is neither ready nor terminating, or if it is
+/// terminating and not serving.
 pub fn usable<A: Addr>(candidates: &[Candidate<'_, A>], here: &Here<'_>, uses: Uses) -> Usable<A> {
     let ready: Vec<&Candidate<'_, A>> = candidates.iter().filter(|c| c.conditions.ready).collect();
     let leaving: Vec<&Candidate<'_, A>> =
@@ -100,15 +102,15 @@ fn on_this_node<A: Addr>(candidates: &[&Candidate<'_, A>]) -> Vec<Backend<A>> {
     backends(candidates.iter().copied().filter(|candidate| candidate.place == Place::ThisNode))
 }
 
-/// Ready endpoints after topology hints: those for this node, else those for its zone, else all. A preference holds
-/// only while every ready endpoint has a hint of its sort and at least one names us.
+/// Ready endpoints after topology hints: those for this node, else those for its zone, else all. A preference applies
+/// only if every ready endpoint has a hint of its sort and at least one hint names this node or zone.
 fn preferred<A: Addr>(ready: &[&Candidate<'_, A>], here: &Here<'_>) -> Vec<Backend<A>> {
     let by_node = |hints: &Hints| is_hinted(&hints.nodes, Some(here.node));
     let by_zone = |hints: &Hints| is_hinted(&hints.zones, here.zone);
     subset(ready, by_node).or_else(|| subset(ready, by_zone)).unwrap_or_else(|| backends(ready.iter().copied()))
 }
 
-/// Whether the hints name us; `None` where there are no hints of this sort.
+/// Whether the hints name this node or zone. `None` if there are no hints of this sort.
 fn is_hinted(hinted: &[std::sync::Arc<str>], own: Option<&str>) -> Option<bool> {
     (!hinted.is_empty()).then(|| own.is_some_and(|own| hinted.iter().any(|name| **name == *own)))
 }

@@ -1,51 +1,53 @@
-//! What vendors' controllers read to learn that traffic must go through their balancer (`--vendor-annotations`).
+//! The annotations and labels by which vendors' controllers learn that traffic must go through their balancer
+//! (`--vendor-annotations`).
 //!
-//! Keys and spellings are those of the controllers themselves. They matter where the status cannot say it: on clusters
-//! before Kubernetes 1.30, and with controllers that do not write `ipMode`. What a controller publishes as a host name
-//! only is intercepted by nobody, with or without this list.
+//! Keys and spellings are those of the controllers themselves. They matter if the status lacks the mode: on clusters
+//! before Kubernetes 1.30, and with controllers that do not write `ipMode`. If a controller publishes only a host name,
+//! nothing is intercepted, with or without this list.
 
 use lb_common::table::Mode;
 
 use crate::model::{LABELS, Service, TrafficPolicy};
 
-/// An annotation or label, and how its owner reads it.
+/// An annotation or label, and how the vendor's controller reads it.
 type Rule = (&'static str, Reading);
 
-/// How a value is read. What is read as nothing leaves the decision to the next rule.
+/// How a value is read. If a value decides nothing, the next rule is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     /// `VIP` or `Proxy`, as in the API.
     Mode,
     /// The same in any case.
     ModeInAnyCase,
-    /// What Go's `strconv.ParseBool` takes for true: Proxy.
+    /// A value that Go's `strconv.ParseBool` reads as true: Proxy.
     True,
     /// One of these words: Proxy.
     Word(&'static [&'static str]),
-    /// Anything but nothing: Proxy. A host name, which is given for the balancer to be dialled by, or a certificate.
+    /// Any value that is not empty: Proxy. Either a host name, which forces clients through the balancer, or a
+    /// certificate.
     Present,
-    /// One of these words stands in the list: Proxy.
+    /// The list contains one of these words: Proxy.
     Item(&'static [&'static str]),
-    /// `443:https` or `https:443` stands in the list, with one of these protocols: Proxy.
+    /// The list contains an item such as `443:https` or `https:443` with one of these protocols: Proxy.
     Protocol(&'static [&'static str]),
-    /// `*`, true, or a list in which every port of the Service stands by its name: Proxy.
+    /// `*`, true, or a list that names every port of the Service: Proxy.
     PortNames,
-    /// `*`, true, or a list in which every port of the Service stands: Proxy. With a part of the ports their owner
-    /// reports VIP as well.
+    /// `*`, true, or a list that has the number of every port of the Service: Proxy. If only some ports are listed, the
+    /// controller also reports VIP.
     Ports,
-    /// `true`; `onlyLocal` as far as the external traffic policy is Local: Proxy.
+    /// `true`, or `onlyLocal` if the external traffic policy is Local: Proxy.
     PassThrough,
     /// True and not limited to some ports: Proxy.
     TrueForAllPorts { filter: &'static str },
 }
 
-/// The first rule that says something decides; within a vendor the explicit ones come first.
+/// The first rule that decides wins. Within a vendor the explicit rules come first.
 const RULES: &[Rule] = &[
-    // cloudscale.ch; the pool protocol and the forced host name are what older clusters have.
+    // cloudscale.ch. Older clusters have the pool protocol and the forced host name.
     ("k8s.cloudscale.ch/loadbalancer-ip-mode", Reading::Mode),
     ("k8s.cloudscale.ch/loadbalancer-pool-protocol", Reading::Word(&["proxy", "proxyv2"])),
     ("k8s.cloudscale.ch/loadbalancer-force-hostname", Reading::Present),
-    // OpenStack Octavia, and with it SysEleven MetaKube.
+    // OpenStack Octavia, also used by SysEleven MetaKube.
     ("loadbalancer.openstack.org/proxy-protocol", Reading::Word(&["true", "v1", "v2"])),
     ("loadbalancer.openstack.org/default-tls-container-ref", Reading::Present),
     // Hetzner Cloud.
@@ -66,7 +68,7 @@ const RULES: &[Rule] = &[
     // Linode.
     ("service.beta.kubernetes.io/linode-loadbalancer-default-proxy-protocol", Reading::Word(&["v1", "v2"])),
     ("service.beta.kubernetes.io/linode-loadbalancer-hostname-only-ingress", Reading::True),
-    // Oracle OKE, both sorts of balancer. Its documentation writes `proxy`.
+    // Oracle OKE, both kinds of balancer. Its documentation writes `proxy`.
     ("oci.oraclecloud.com/ingress-ip-mode", Reading::ModeInAnyCase),
     ("service.beta.kubernetes.io/oci-load-balancer-connection-proxy-protocol-version", Reading::Word(&["1", "2"])),
     ("oci-network-load-balancer.oraclecloud.com/is-ppv2-enabled", Reading::True),
@@ -83,13 +85,13 @@ const RULES: &[Rule] = &[
     // VMware NSX: labels, in lower case.
     (LABELS[0], Reading::ModeInAnyCase),
     (LABELS[1], Reading::ModeInAnyCase),
-    // Huawei CCE and CCE Turbo. `onlyLocal` is what its controller writes by itself; its documentation does not say
-    // what it means, the name does.
+    // Huawei CCE and CCE Turbo. The controller itself writes `onlyLocal`. Its documentation does not explain the value;
+    // the meaning is inferred from the name.
     ("kubernetes.io/elb.pass-through", Reading::PassThrough),
     // CloudStack.
     ("service.beta.kubernetes.io/cloudstack-load-balancer-proxy-protocol", Reading::Word(&["true"])),
     ("service.beta.kubernetes.io/cloudstack-load-balancer-hostname", Reading::Present),
-    // Vultr; it ends TLS where it is given a secret.
+    // Vultr. It terminates TLS if it is given a secret.
     ("service.beta.kubernetes.io/vultr-loadbalancer-proxy-protocol", Reading::True),
     ("service.beta.kubernetes.io/vultr-loadbalancer-hostname", Reading::Present),
     ("service.beta.kubernetes.io/vultr-loadbalancer-ssl", Reading::Present),
@@ -97,9 +99,9 @@ const RULES: &[Rule] = &[
     ("service.beta.kubernetes.io/alibaba-cloud-loadbalancer-proxy-protocol", Reading::Word(&["on"])),
     ("service.beta.kubernetes.io/alibaba-cloud-loadbalancer-hostname", Reading::Present),
     ("service.beta.kubernetes.io/alibaba-cloud-loadbalancer-protocol-port", Reading::Protocol(&["https", "tcpssl"])),
-    // OVHcloud, before it took to Octavia.
+    // OVHcloud, before it used Octavia.
     ("service.beta.kubernetes.io/ovh-loadbalancer-proxy-protocol", Reading::Word(&["v1", "v2", "v2-ssl", "v2-ssl-cn"])),
-    // Brightbox, which ends TLS for the domains that it is given.
+    // Brightbox. It terminates TLS for the given domains.
     (
         "service.beta.kubernetes.io/brightbox-load-balancer-listener-proxy-protocol",
         Reading::Word(&["v1", "v2", "v2-ssl", "v2-ssl-cn"]),
@@ -111,7 +113,7 @@ const RULES: &[Rule] = &[
     ("service.kubernetes.io/ibm-load-balancer-cloud-provider-enable-features", Reading::Item(&["proxy-protocol"])),
     // Volcengine.
     ("service.beta.kubernetes.io/volcengine-loadbalancer-proxy-protocol", Reading::Word(&["standard"])),
-    // VNG Cloud: names of ports.
+    // VNG Cloud: a list of port names.
     ("vks.vngcloud.vn/enable-proxy-protocol", Reading::PortNames),
     // NAVER Cloud.
     ("service.beta.kubernetes.io/ncloud-load-balancer-proxy-protocol", Reading::Word(&["true"])),
@@ -128,7 +130,7 @@ pub fn keys() -> impl Iterator<Item = &'static str> {
     })
 }
 
-/// The mode that a vendor's controller is asked for, and by which key.
+/// The mode that a vendor's controller was asked for, and the key that asked for it.
 pub fn mode(service: &Service) -> Option<(Mode, &'static str)> {
     RULES.iter().find_map(|(key, reading)| {
         let annotation = || service.annotations.get(*key).map(|value| &**value);
@@ -179,7 +181,7 @@ fn named_in_any_case(value: &str) -> Option<Mode> {
     }
 }
 
-/// The spellings of Go's `strconv.ParseBool`.
+/// The spellings that Go's `strconv.ParseBool` reads as true.
 fn is_true(value: &str) -> bool {
     matches!(value, "1" | "t" | "T" | "TRUE" | "true" | "True")
 }

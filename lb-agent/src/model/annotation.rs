@@ -1,9 +1,9 @@
-//! Annotations, of which a Service may carry a quarter of a MiB: what is kept of them.
+//! Annotations of Services, limited to what policy reads, because a Service may carry a quarter of a MiB of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Bytes of a value that are kept: several times what any that we read needs.
+/// Bytes of a value that are kept: several times what any annotation that we read needs.
 const VALUE_MAX: usize = 4_096;
 
 /// The annotations that policy reads. No others are kept.
@@ -16,16 +16,16 @@ impl FromIterator<Arc<str>> for AnnotationKeys {
     }
 }
 
-/// What is kept of an object's annotations, and which of them were too long.
+/// The annotations of an object that are kept, and those that were too long.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Kept {
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
-    /// Of these only the start is kept.
+    /// Keys whose values were cut to [`VALUE_MAX`] bytes.
     pub cut: Vec<Arc<str>>,
 }
 
 impl AnnotationKeys {
-    /// What is kept of these.
+    /// Selects and cuts the annotations of an object.
     pub fn keep(&self, annotations: &BTreeMap<String, String>) -> Kept {
         let mut kept = Kept::default();
         for key in &self.0 {

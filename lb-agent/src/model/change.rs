@@ -1,18 +1,18 @@
-//! Changes: what a source tells about the world.
+//! Changes that a source reports about the world.
 
 use std::fmt;
 
 use super::{EndpointSlice, Endpoints, Node, ObjectName, Service, Warning};
 
-/// One thing that happened to the world. A source sends them in batches; a batch is taken in whole before anything is
-/// computed, so that a pod which moves between two slices is never absent (EPS-06).
+/// One change of the world. Sources send changes in batches. A whole batch is taken in before anything is computed, so
+/// a pod that moves between two slices is never absent (EPS-06).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// The object is there, in this form. `warnings` replace those of its earlier form.
+    /// The object exists in this form. `warnings` replace those of its earlier form.
     Apply { object: Object, warnings: Vec<Warning> },
-    /// The object is gone.
+    /// The object was removed.
     Remove(ObjectRef),
-    /// All that is wrong with a place of the source (a file, a watch), apart from its objects.
+    /// All problems of one place of the source (a file, a watch), apart from its objects.
     Place { place: String, warnings: Vec<Warning> },
     /// The first list of every kind is complete.
     Listed,

@@ -1,9 +1,9 @@
-//! Which addresses are cluster addresses of Services, kept up to date: nobody else may claim them.
+//! Counts, for each address, the Services that have it as cluster address: no other Service may claim it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// How many Services have an address as their own; more than one only where objects are written by hand.
+/// Number of Services by cluster address. Above 1 only if objects are written by hand.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterAddresses(BTreeMap<IpAddr, u32>);
 

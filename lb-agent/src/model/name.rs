@@ -1,9 +1,9 @@
-//! Names of objects: cheap to clone, ordered by namespace, then name.
+//! Names of objects: cheap to clone, sorted by namespace, then name.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Namespace and name of an object; the namespace is empty for kinds that have none.
+/// Namespace and name of an object. The namespace is empty for kinds without one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
     pub namespace: Arc<str>,
@@ -15,11 +15,12 @@ impl ObjectName {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
-    /// A number that stands for the name where there is no room for it; the same in every version, never 0.
+    /// A number that represents the name if there is no room for the name itself. It is the same in every version and
+    /// never 0.
     pub fn tag(&self) -> u32 {
-        // No name and no namespace holds a slash.
+        // Names and namespaces contain no slash.
         let bytes = self.namespace.bytes().chain([b'/']).chain(self.name.bytes());
-        // FNV-1a, folded: what `Hasher` of the standard library computes may change.
+        // FNV-1a, folded. The standard library's `Hasher` may change.
         let hash =
             bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         ((hash ^ hash >> 32) as u32).max(1)

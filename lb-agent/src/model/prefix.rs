@@ -1,11 +1,11 @@
-//! Prefixes: ranges of addresses as networks write them.
+//! Prefixes: ranges of addresses in CIDR notation.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::addr::Family;
 
-/// All addresses whose first `length` bits are those of `addr`.
+/// All addresses whose first `length` bits equal those of `addr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
     addr: IpAddr,
@@ -13,7 +13,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// The prefix of this length that holds the address; `None` where the family has no such length.
+    /// The prefix of this length that contains the address. `None` if the family has no such length.
     pub fn new(addr: IpAddr, length: u8) -> Option<Self> {
         let addr = match addr {
             IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask_v4(length)?)),
@@ -22,7 +22,7 @@ impl Prefix {
         Some(Self { addr, length })
     }
 
-    /// The first address: the bits after the prefix are 0.
+    /// The first address. The bits after the prefix are 0.
     pub const fn addr(&self) -> IpAddr {
         self.addr
     }
@@ -32,7 +32,7 @@ impl Prefix {
         self.length
     }
 
-    /// Whether every address of the family is in it.
+    /// Whether it contains every address of the family.
     pub const fn is_everything(&self) -> bool {
         self.length == 0
     }

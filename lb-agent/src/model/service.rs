@@ -1,4 +1,4 @@
-//! Services: addresses, ports and policies, as the API has them.
+//! Services: addresses, ports and policies, as in the API.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use lb_common::addr::{Family, Proto};
 
 use super::{ObjectName, Prefix};
 
-/// The labels that are kept: vendors' controllers read them to learn the mode.
+/// The labels that are kept: vendors' controllers read the mode from them.
 pub const LABELS: [&str; 2] = ["nsx.vmware.com/ingress-ip-mode", "tanzu.vmware.com/ingress-ip-mode"];
 
 /// A Service with its load-balancer status.
@@ -19,31 +19,31 @@ pub struct Service {
     /// Seconds since 1970. `None` (a hand-written object) counts as the youngest.
     pub created_secs: Option<i64>,
     pub service_type: ServiceType,
-    /// Label `service.kubernetes.io/service-proxy-name` is present: somebody else serves it (FLT-01).
+    /// Label `service.kubernetes.io/service-proxy-name` is present: another proxy serves it (FLT-01).
     pub served_elsewhere: bool,
-    /// Those that policy reads ([`AnnotationKeys`](super::AnnotationKeys)).
+    /// The annotations that policy reads ([`AnnotationKeys`](super::AnnotationKeys)).
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
-    /// Those that a vendor's controller reads; no others are kept, and few Services have any.
+    /// The labels in [`LABELS`]. Few Services have any.
     pub labels: Box<[(Arc<str>, Arc<str>)]>,
-    /// Whether it chooses pods: then Endpoints are made for it, and none are mirrored.
+    /// Whether the Service has a selector. If so, the API server makes its Endpoints and mirrors none.
     pub has_selector: bool,
     /// `clusterIP: None`.
     pub headless: bool,
-    /// At most one per family. Empty: headless or not allocated.
+    /// At most one per family. Empty if the Service is headless or has no address yet.
     pub cluster_ips: Vec<IpAddr>,
     pub external_ips: Vec<IpAddr>,
     pub ports: Vec<ServicePort>,
     pub ingress: Vec<IngressEntry>,
     pub external_policy: TrafficPolicy,
     pub internal_policy: TrafficPolicy,
-    /// `sessionAffinity: ClientIP` and its time-out: from 1 second to a day.
+    /// The time-out of `sessionAffinity: ClientIP`: 1 second to a day.
     pub affinity_secs: Option<NonZeroU32>,
-    /// `spec.loadBalancerSourceRanges`, of both families.
+    /// `spec.loadBalancerSourceRanges` of both families.
     pub source_ranges: Vec<SourceRange>,
 }
 
 impl Service {
-    /// Whether it has a cluster address of this family: it is not served in the other (IPM-09).
+    /// Whether it has a cluster address of this family. In the other family it is not served (IPM-09).
     pub fn has_family(&self, family: Family) -> bool {
         self.cluster_ips.iter().any(|ip| ip.is_ipv4() == (family == Family::V4))
     }
@@ -66,39 +66,39 @@ pub enum ServiceType {
 /// One port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServicePort {
-    /// Empty where the only port has no name.
+    /// Empty if the only port has no name.
     pub name: Arc<str>,
     pub proto: Proto,
     pub port: u16,
     pub node_port: Option<u16>,
 }
 
-/// An entry of `status.loadBalancer.ingress` that has an IP. Entries with a host name only are never resolved
-/// (IPM-06), so they are not kept.
+/// An entry of `status.loadBalancer.ingress` with an IP. Entries with only a host name are never resolved (IPM-06), so
+/// they are not kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IngressEntry {
-    /// Position in the list: for warnings.
+    /// Position in the list, for warnings.
     pub index: u32,
     pub ip: IpAddr,
     pub ip_mode: Option<IpMode>,
 }
 
-/// `ipMode` of an ingress entry. A value that we do not know is kept as it is written.
+/// `ipMode` of an ingress entry. An unknown value is kept as written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum IpMode {
     VIP,
     Proxy,
-    /// Any other string; not intercepted (IPM-08).
+    /// Any other string: not intercepted (IPM-08).
     Unknown(Box<str>),
 }
 
 /// An entry of `spec.loadBalancerSourceRanges`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SourceRange {
-    /// These clients are let in.
+    /// Clients in this prefix are allowed.
     Prefix(Prefix),
-    /// The text is no prefix, and lets nobody in: a list that holds only mistakes must not open the door to everybody.
-    /// The family is the one that the text looks like.
+    /// The text is not a prefix and allows no client: a list that holds only mistakes must not allow all clients. The
+    /// family is guessed from the text.
     Unreadable(Family),
 }
 

@@ -1,4 +1,4 @@
-//! Warnings: input that was left out or read differently, told to whoever owns it.
+//! Warnings about input that was left out or read differently, for the owner of the object.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,54 +7,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::printable::{bounded, printable};
 
-/// Bytes of each text of a warning: a mistake may be as long as a file.
+/// The most bytes of each text of a warning: a mistake in the input may be as long as a file.
 const TEXT_MAX: usize = 2_048;
 
-/// One thing that is wrong with the input. It hurts only the object, document or field that it names.
+/// One problem of the input. It affects only the object, document or field that it names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Warning {
     pub kind: WarningKind,
     /// `Service shop/web`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// Name of the file within the folder, when the trouble is with a document.
+    /// Name of the file within the folder, if the problem is in a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Which document of the file, from 1.
+    /// Number of the document within the file, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub document: Option<u32>,
     /// Path of the field: `status.loadBalancer.ingress[0].ip`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// What is wrong, and what became of it.
+    /// What is wrong, and the consequence.
     pub problem: String,
     /// What to do.
     pub remedy: String,
 }
 
-/// Sorts of trouble: a label of the metric.
+/// Kinds of problems: a label of the metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WarningKind {
-    /// A document that is not an object we can read.
+    /// A document that is not a readable object.
     BadDocument,
-    /// A field that does not hold what it should.
+    /// A field with an unusable value.
     BadField,
     /// Two objects claim the same thing.
     Duplicate,
-    /// Valid, and not allowed here: it would take what is somebody else's.
+    /// Valid but not allowed here: it would take an address that belongs to others.
     Refused,
     /// It does not fit in the tables.
     Capacity,
-    /// Valid, but beyond what this version does.
+    /// Valid but not supported by this version.
     Unsupported,
-    /// The source itself: a folder or file that cannot be read.
+    /// A problem of the source itself: a folder or file that cannot be read.
     Source,
-    /// The table that keeps kube-proxy off addresses cannot be written.
+    /// The table that keeps kube-proxy away from addresses cannot be written.
     Guard,
-    /// Valid, and known to hurt.
+    /// Valid but known to hurt.
     Hazard,
-    /// It counts for nothing, which may not be what somebody meant.
+    /// It has no effect, which may not be intended.
     Ignored,
 }
 
@@ -123,7 +123,7 @@ impl Warning {
         self
     }
 
-    /// Names the document of the file, from 1.
+    /// Names the document within the file, from 1.
     #[must_use]
     pub fn in_document(mut self, file: impl Into<String>, document: u32) -> Self {
         self.file = Some(plain(file.into()));
@@ -131,7 +131,7 @@ impl Warning {
         self
     }
 
-    /// Where it is: `Service shop/web (a.yaml, document 2)`, as far as known.
+    /// The place of the problem, as far as known: `Service shop/web (a.yaml, document 2)`.
     pub fn subject(&self) -> String {
         let place = match (&self.file, self.document) {
             (Some(file), Some(document)) => Some(format!("{file}, document {document}")),
@@ -147,7 +147,7 @@ impl Warning {
     }
 }
 
-/// Short, and on one line, whatever it quotes.
+/// Shortens the text and puts it on one line.
 fn plain(text: String) -> String {
     match printable(&bounded(&text, TEXT_MAX)) {
         Cow::Borrowed(same) if same.len() == text.len() => text,

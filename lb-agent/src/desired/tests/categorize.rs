@@ -11,7 +11,7 @@ use super::*;
 use crate::model::{ServicePort, TrafficPolicy};
 use crate::source::written::world;
 
-/// Which policy is Local, and whether the Service can be reached from outside.
+/// Which policy is Local, and whether the Service is reachable from outside.
 #[derive(Clone, Copy, Debug)]
 enum Policies {
     Cluster,
@@ -22,7 +22,7 @@ enum Policies {
     /// externalTrafficPolicy, with a node port.
     External,
     Both,
-    /// externalTrafficPolicy, without any address to reach the Service from outside.
+    /// externalTrafficPolicy, without an address that is reachable from outside.
     Unreachable,
 }
 
@@ -184,14 +184,14 @@ fn test_categorize_endpoints() {
         assert_eq!(uses.cluster.then_some(&cluster[..]), case.cluster, "{}: cluster", case.name);
         assert_eq!(uses.local.then_some(&local[..]), case.local, "{}: local", case.name);
         assert_eq!(usable.supply().anywhere, case.any, "{}: any", case.name);
-        // A set that is not used holds nothing; what is near is what the cluster's has on this node.
+        // An unused set is empty. The near set is the part of the cluster set that is on this node.
         assert!(uses.cluster || cluster.is_empty(), "{}", case.name);
         assert!(uses.local || local.is_empty(), "{}", case.name);
         assert!(numbers(&usable.near).iter().all(|number| cluster.contains(number)), "{}: near", case.name);
     }
 }
 
-/// Whether the endpoints of the node are chosen for themselves in one family of the only Service.
+/// Whether the only Service has, in one family, endpoints that were chosen for this node alone.
 fn uses_local<A: TableAddr>(world: &World) -> bool {
     let service = world.services().values().next().expect("it was applied");
     let policy = Policy { services: Services::All, ..policy() };
@@ -200,7 +200,7 @@ fn uses_local<A: TableAddr>(world: &World) -> bool {
     Uses::of(service, &service.ports[0], &claims).local
 }
 
-/// IPM-25: what makes a Service reachable from outside, in each family; only then a policy for it counts.
+/// IPM-25: what makes a Service reachable from outside, by family. Only then does its external policy apply.
 #[test]
 fn ipm_25_externally_accessible() {
     for (fields, ingress, v4, v6) in [
