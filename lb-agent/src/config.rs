@@ -1,4 +1,4 @@
-//! The settings of `run`, validated: units in the names, and no `Option` that means "default".
+//! The validated settings of `run`, with units in the names and no `Option` that means "default".
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::source::claim::Claim;
 use crate::source::kube::{Pace, Settings as KubeSettings};
 use crate::source::names;
 
-/// Everything that `run` needs to know.
+/// All settings of `run`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub source: Source,
@@ -23,7 +23,7 @@ pub struct Config {
     pub times: Times,
     pub guard: Guarding,
     pub http: SocketAddr,
-    /// Flags that ask for what this version does not have yet; told at start.
+    /// Flags for features that this version does not have yet. Logged at start.
     pub idle_flags: Vec<&'static str>,
 }
 
@@ -36,27 +36,27 @@ pub enum Source {
     Kube(KubeSettings),
 }
 
-/// Whether kube-proxy is kept off addresses that we leave alone.
+/// Whether the guard keeps kube-proxy away from addresses that we leave to the balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guarding {
     On,
     Off,
 }
 
-/// What the clock decides.
+/// Time intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
     /// Between two applies.
     pub apply_interval: Duration,
     /// Between two audits.
     pub audit_interval: Duration,
-    /// Between two walks for flows that are over.
+    /// Between two scans for expired flows.
     pub gc_interval: Duration,
-    /// After a start, for frontends that no object claims while some objects cannot be read.
+    /// How long after a start unclaimed frontends are kept while some objects cannot be read.
     pub keep_unclaimed: Duration,
 }
 
-/// Why the command line makes no sense, or asks for what is not there.
+/// Why the command line is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{flag}: {problem}")]
@@ -79,14 +79,14 @@ impl TryFrom<RunArgs> for Config {
             observe,
         } = args;
         let uplink_default = match policy.services {
-            // Forwarding to other nodes does not exist yet: beside kube-proxy uplinks are served only when asked.
+            // Forwarding to other nodes does not exist yet, so beside kube-proxy uplinks are served only on request.
             Services::Lb => Globs::None,
             Services::All => Globs::Auto,
         };
         let idle_flags = idle_flags(&policy);
         let guard = match (policy.guard, &source.service_proxy_name) {
             (Switch::On, None) => Guarding::On,
-            // kube-proxy serves no Service that carries the label.
+            // kube-proxy serves no Service with this label.
             (Switch::Off, _) | (Switch::On, Some(_)) => Guarding::Off,
         };
         let node_name = node_name(source.node_name.as_deref())?;
@@ -140,8 +140,7 @@ fn source_of(args: SourceArgs, node_name: &str) -> Result<Source, Error> {
     }
 }
 
-/// The name given, else the host name as the kernel has it; in lower case and without space around it, as kubelet and
-/// kube-proxy take it.
+/// The given name, or the host name from the kernel; in lower case and trimmed, as kubelet and kube-proxy do.
 fn node_name(given: Option<&str>) -> Result<String, Error> {
     let invalid = |problem| Error::Invalid { flag: "--node-name", problem };
     let name = match given {
@@ -153,7 +152,7 @@ fn node_name(given: Option<&str>) -> Result<String, Error> {
     if name.is_empty() {
         return Err(invalid("the name is empty".into()));
     }
-    // A host may be called anything; that no Node is called so is told when the Nodes are known.
+    // A host may have any name. If no Node has the host's name, a warning says so once the Nodes are known.
     if given.is_some() && !names::SUBDOMAIN.holds_for(&name) {
         return Err(invalid(format!("{name:?} is no name of a Node, write {}", names::SUBDOMAIN.spelling)));
     }
@@ -198,8 +197,8 @@ fn selection(args: &PolicyArgs) -> Result<Selection, Error> {
     })
 }
 
-/// Half-open flows are at most this part of the flow table, as a divisor: a flow has two entries, and there may be twice as
-/// many flows while old ones wait for their time-out.
+/// The limit of half-open flows, as a divisor of the flow table: a flow has two entries, and twice as many flows may
+/// exist while old ones wait for their time-out.
 const EMBRYOS_PART: u32 = 16;
 
 fn dataplane_sizes(args: &SizeArgs) -> Sizes {

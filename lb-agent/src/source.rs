@@ -1,6 +1,6 @@
-//! Sources: where objects come from, as batches of [`Change`](crate::model::Change)s.
+//! Sources of objects. They report batches of [`Change`](crate::model::Change)s.
 //!
-//! Only this folder names Kubernetes' own types.
+//! Only this folder uses the Kubernetes types.
 
 pub mod address;
 pub mod claim;

@@ -120,7 +120,7 @@ fn words_in_any_case() {
     assert!(matches!(parse("--source KUBE"), Ok(Config { source: Source::Kube(_), .. })));
 }
 
-/// Its errors repeat themselves with each request of an outage; ours is one line.
+/// The kube crate's errors repeat with each request during an outage; our log has one line.
 #[test]
 fn kube_is_quiet_unless_asked_for() {
     let filter = |level: &str| {
@@ -136,7 +136,7 @@ fn kube_is_quiet_unless_asked_for() {
     assert!(!filter("info,kube=debug").contains("kube=off"));
 }
 
-/// As kubelet registers the node, and kube-proxy looks for it.
+/// As kubelet registers the node, and as kube-proxy looks for it.
 #[test]
 fn the_node_name_is_lowered_and_trimmed() {
     let named = |name: &str| {
@@ -162,7 +162,7 @@ fn what_does_not_exist_yet_is_said() {
     assert!(config("--host-sockets off").idle_flags.is_empty());
 }
 
-/// Without kube-proxy somebody must serve the network as well.
+/// Without kube-proxy the agent must serve the network too.
 #[test]
 fn all_services_come_with_uplinks() {
     let all = config("--services all");

@@ -33,7 +33,7 @@ impl Inherited {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// One warning for each frontend that is kept, up to [`TOLD_MAX`].
+    /// One warning for each frontend that is kept, up to `TOLD_MAX`.
     pub fn warnings(&self) -> Vec<Warning> {
         let names = self.v4.iter().map(name).chain(self.v6.iter().map(name));
         let mut warnings: Vec<Warning> =

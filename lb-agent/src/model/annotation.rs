@@ -20,7 +20,7 @@ impl FromIterator<Arc<str>> for AnnotationKeys {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Kept {
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
-    /// Keys whose values were cut to [`VALUE_MAX`] bytes.
+    /// Keys whose values were cut to `VALUE_MAX` bytes.
     pub cut: Vec<Arc<str>>,
 }
 

@@ -1,38 +1,38 @@
-//! IP addresses as Kubernetes reads them, old spellings included.
+//! Parses IP addresses as Kubernetes does, including old spellings.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::model::Prefix;
 
-/// Reads an address as Go's `ParseIPSloppy` does: leading zeros of IPv4 are decimal, not octal (`1.2.3.004` is
-/// `1.2.3.4`), and an IPv4 address mapped into IPv6 is that IPv4 address. No zone, no surrounding space.
+/// Reads an address as Go's `ParseIPSloppy` does. Leading zeros of IPv4 are decimal, not octal (`1.2.3.004` is
+/// `1.2.3.4`). An IPv4-mapped IPv6 address becomes that IPv4 address. Zones and surrounding space are refused.
 pub fn parse(text: &str) -> Option<IpAddr> {
     if let Some(v4) = parse_v4(text) {
         return Some(IpAddr::V4(v4));
     }
     let v6: Ipv6Addr = match text.rsplit_once(':') {
-        // The dotted tail of an IPv6 address may have leading zeros as well.
+        // The dotted tail of an IPv6 address may have leading zeros too.
         Some((head, tail)) if tail.contains('.') => format!("{head}:{}", parse_v4(tail)?).parse().ok()?,
         _ => text.parse().ok()?,
     };
     Some(v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4))
 }
 
-/// Reads a prefix as Go's `ParseCIDRSloppy` does: the address as [`parse`] does, the length in decimal with leading zeros
-/// allowed (`203.0.113.000/025`), bits after the prefix dropped.
+/// Reads a prefix as Go's `ParseCIDRSloppy` does: the address as in [`parse`], the length in decimal with leading zeros
+/// allowed (`203.0.113.000/025`). The bits after the prefix are cleared.
 pub fn parse_prefix(text: &str) -> Option<Prefix> {
     let (addr, len) = text.split_once('/')?;
     let len = parse_decimal(len)?;
     let addr_v4 = parse_v4(addr).map(IpAddr::V4);
     match addr_v4.or_else(|| parse(addr))? {
-        // Mapped into IPv6: 96 bits of the length are the mapping's.
+        // IPv4-mapped: 96 bits of the length belong to the mapping.
         ip @ IpAddr::V4(_) if addr_v4.is_none() => Prefix::new(ip, len.checked_sub(96)?),
         ip => Prefix::new(ip, len),
     }
 }
 
-/// Why no endpoint, Service or node can be reached at an address; `None` for one that routers deliver to. Ranges for
-/// documentation are ordinary ones here.
+/// The reason why an address cannot belong to an endpoint, Service or node. `None` for an address that routers deliver
+/// to, including the ranges for documentation.
 pub const fn unusable(addr: IpAddr) -> Option<&'static str> {
     match addr {
         IpAddr::V4(v4) => match v4.octets() {
@@ -65,7 +65,7 @@ fn parse_v4(text: &str) -> Option<Ipv4Addr> {
     parts.next().is_none().then(|| octets.into())
 }
 
-/// A number below 256; leading zeros do not count.
+/// A number below 256. Leading zeros are ignored.
 fn parse_decimal(text: &str) -> Option<u8> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    /// The spellings of `TestBadIPs` among them.
+    /// Includes the spellings of `TestBadIPs`.
     #[test]
     fn reads_prefixes_that_the_api_server_accepts() {
         for (text, expected) in [

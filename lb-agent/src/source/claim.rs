@@ -1,22 +1,22 @@
-//! Which Services are this agent's, by the label that hands a Service to another proxy (FLT-01).
+//! Decides which Services this agent serves, by the label that assigns a Service to another proxy (FLT-01).
 
 use std::collections::BTreeMap;
 
-/// Names the proxy that serves a Service; kube-proxy leaves alone what carries it, whatever its value.
+/// Names the proxy that serves a Service. kube-proxy ignores Services with this label, whatever its value.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
-/// The Services that are ours.
+/// The Services that this agent serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Claim {
-    /// Those without the label: what kube-proxy serves.
+    /// Services without the label, which kube-proxy serves too.
     #[default]
     Unlabelled,
-    /// Those that name this proxy, and no others: what kube-proxy leaves alone.
+    /// Only Services whose label names this proxy. kube-proxy ignores them.
     Named(String),
 }
 
 impl Claim {
-    /// Whether a Service with these labels is ours.
+    /// Whether this agent serves a Service with these labels.
     pub fn holds_for(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
         let name = labels.and_then(|labels| labels.get(PROXY_NAME));
         match self {
@@ -25,7 +25,7 @@ impl Claim {
         }
     }
 
-    /// The same as a label selector of the API.
+    /// This claim as a label selector of the API.
     pub fn selector(&self) -> String {
         match self {
             Self::Unlabelled => format!("!{PROXY_NAME}"),

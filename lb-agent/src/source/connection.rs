@@ -1,4 +1,4 @@
-//! How a source that has to ask others is doing: one connection per kind, shared between the source and whoever shows it.
+//! The state of the connections of a source: one for each kind, shared between the source and its observers.
 
 use std::time::{Duration, Instant};
 
@@ -6,39 +6,39 @@ use tokio::sync::watch;
 
 use crate::model::{Kind, Warning, WarningKind};
 
-/// A list that takes longer is worth a word: 50,000 Services take seconds.
+/// A list that takes longer gets a warning: 50,000 Services take seconds.
 const LISTING_MAX: Duration = Duration::from_mins(1);
 
-/// The connection that brings one kind.
+/// The connection for one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     pub kind: Kind,
     pub phase: Phase,
-    /// Since when it is in this phase.
+    /// The start of the current phase.
     pub since: Instant,
-    /// Whether a list was complete once: before, nothing may be deleted.
+    /// Whether a list was ever complete. Nothing may be deleted before that.
     pub is_listed: bool,
     /// Complete lists so far.
     pub lists: u64,
     /// Requests and watches that failed so far.
     pub failures: u64,
-    /// Why the last of them did; kept when it is over.
+    /// The reason for the last failure. Kept after the connection has recovered.
     pub last_error: Option<String>,
 }
 
-/// What goes on at the moment.
+/// The current activity of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// A list is under way.
     Listing,
     /// Changes arrive as they happen.
     Watching,
-    /// Something failed and is tried again: what was told before stays, and may be out of date.
+    /// A request failed and will be retried. The objects reported earlier are kept and may be stale.
     Retrying,
 }
 
 impl Connection {
-    /// For how long changes have not been told as they happen; zero while they are.
+    /// How long changes have not been reported as they happen; zero while they are.
     pub fn away(&self) -> Duration {
         match self.phase {
             Phase::Watching => Duration::ZERO,
@@ -46,7 +46,7 @@ impl Connection {
         }
     }
 
-    /// What whoever operates the agent should know: it fails, or gets nowhere; since when, and why.
+    /// A warning for the operator if the connection fails or a list does not end: since when, and why.
     pub fn warning(&self) -> Option<Warning> {
         let secs = self.away().as_secs();
         match self.phase {
@@ -87,7 +87,7 @@ impl Phase {
 pub struct Connections(watch::Sender<Vec<Connection>>);
 
 impl Connections {
-    /// For these kinds, each about to be listed.
+    /// A connection for each of these kinds, about to be listed.
     pub fn starting(kinds: &[Kind]) -> Self {
         let connection = |kind: &Kind| Connection {
             kind: *kind,
@@ -101,17 +101,17 @@ impl Connections {
         Self(watch::Sender::new(kinds.iter().map(connection).collect()))
     }
 
-    /// As they are now; none for a source that has to ask nobody.
+    /// The current state. Empty for a source without connections.
     pub fn now(&self) -> Vec<Connection> {
         self.0.borrow().clone()
     }
 
-    /// For whoever wants to be told when one of them changes.
+    /// Notifies the receiver of changes.
     pub fn subscribe(&self) -> watch::Receiver<Vec<Connection>> {
         self.0.subscribe()
     }
 
-    /// Changes one. Returns the phase that it was in.
+    /// Updates one connection and returns its previous phase.
     pub fn change(&self, kind: Kind, phase: Phase, change: impl FnOnce(&mut Connection)) -> Option<Phase> {
         let mut before = None;
         self.0.send_modify(|all| {

@@ -1,6 +1,6 @@
-//! Kubernetes objects to model types. A field that makes no sense is left out with a warning; the rest is kept.
+//! Converts Kubernetes objects to model types. A nonsensical field is left out with a warning; the rest is kept.
 //!
-//! Defaults are those of the API server, so that a hand-written file means what it would mean there.
+//! Defaults are those of the API server, so a hand-written file means the same here as there.
 
 mod converter;
 mod endpoint_slice;
@@ -21,11 +21,11 @@ pub use converter::Converter;
 pub use endpoint_slice::SERVICE_NAME;
 use fields::Fields;
 
-/// An object and what is wrong with it.
+/// An object and the warnings about it.
 pub type Converted = (Object, Vec<Warning>);
 
 impl Converter {
-    /// Fails only where the object has no good name.
+    /// Fails only if the object has no valid name.
     pub fn service(&mut self, raw: core::Service) -> Result<Converted, Box<Warning>> {
         let name = namespaced(&raw.metadata, Kind::Service)?;
         let mut fields = Fields::of(ObjectRef { kind: Kind::Service, name: name.clone() });
@@ -33,8 +33,8 @@ impl Converter {
         Ok((Object::Service(service), fields.into_warnings()))
     }
 
-    /// `None` where the slice belongs to no Service or has no IP addresses: it is nobody's business. Fails only where
-    /// the object has no good name or an unknown address type.
+    /// Returns `None` if the slice belongs to no Service or has no IP addresses; it is then ignored. Fails only if the
+    /// object has no valid name or an unknown address type.
     pub fn endpoint_slice(&mut self, raw: discovery::EndpointSlice) -> Result<Option<Converted>, Box<Warning>> {
         let name = namespaced(&raw.metadata, Kind::EndpointSlice)?;
         let reference = ObjectRef { kind: Kind::EndpointSlice, name: name.clone() };
@@ -43,7 +43,7 @@ impl Converter {
         Ok(slice.map(|slice| (Object::EndpointSlice(slice), fields.into_warnings())))
     }
 
-    /// `None` where it is not to be mirrored. Fails only where the object has no good name.
+    /// Returns `None` if the object must not be mirrored. Fails only if the object has no valid name.
     pub fn endpoints(&mut self, raw: core::Endpoints) -> Result<Option<Converted>, Box<Warning>> {
         let name = namespaced(&raw.metadata, Kind::Endpoints)?;
         let mut fields = Fields::of(ObjectRef { kind: Kind::Endpoints, name: name.clone() });
@@ -51,7 +51,7 @@ impl Converter {
         Ok(endpoints.map(|endpoints| (Object::Endpoints(endpoints), fields.into_warnings())))
     }
 
-    /// Fails only where the object has no good name.
+    /// Fails only if the object has no valid name.
     pub fn node(&mut self, raw: &core::Node) -> Result<Converted, Box<Warning>> {
         let name = named(&raw.metadata, Kind::Node)?;
         let mut fields = Fields::of(ObjectRef { kind: Kind::Node, name: ObjectName::new("", &name) });

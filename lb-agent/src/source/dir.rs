@@ -1,7 +1,7 @@
 //! `--source=dir:PATH`: a folder of ordinary Kubernetes YAML and JSON, watched for changes.
 //!
-//! Changes are noticed by inotify at once, and by a slow look at the folder where an event was lost. A file that is
-//! being written is left alone until its writer has closed it.
+//! inotify reports changes at once. A periodic look at the folder finds changes whose event was lost. A file that is
+//! being written is not read until its writer has closed it.
 
 mod document;
 mod folder;
@@ -21,11 +21,11 @@ use crate::source::progress::Progress;
 pub use folder::{Error, Folder};
 use writers::Writers;
 
-/// How often the folder is looked at without a sign of change.
+/// How often the folder is read without an event.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Silence after which a burst of events counts as over.
+/// Silence after which a burst of events is over.
 const QUIET: Duration = Duration::from_millis(5);
-/// A burst is cut off after this long: changes are applied within 100 ms, whatever else goes on.
+/// A burst is cut off after this time, so that changes are applied within 100 ms in any case.
 const BURST_MAX: Duration = Duration::from_millis(50);
 
 /// The folder and its watcher.
@@ -36,35 +36,35 @@ pub struct DirSource {
 }
 
 impl DirSource {
-    /// Fails where the folder cannot be listed. A folder that cannot be watched is looked at every second.
+    /// Fails if the folder cannot be listed. If it cannot be watched, it is read every second instead.
     pub fn open(path: &Path) -> Result<Self, Error> {
         // Events name absolute paths.
         let folder = Folder::open(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))?.patient();
         Ok(Self { folder, watch: Watch::new(), writers: Writers::default() })
     }
 
-    /// For an agent that claims these Services.
+    /// Converts for an agent that claims these Services.
     pub fn claiming(mut self, claim: Claim) -> Self {
         self.folder = self.folder.claiming(claim);
         self
     }
 
-    /// Keeps these annotations of Services, and no others.
+    /// Keeps only these annotations of Services.
     pub fn keeping(mut self, annotations: AnnotationKeys) -> Self {
         self.folder = self.folder.keeping(annotations);
         self
     }
 
-    /// What it is reading, now and later.
+    /// What the source is reading, shared with its observers.
     pub fn progress(&self) -> Progress {
         self.folder.progress()
     }
 
-    /// Sends batches until nobody receives them: first all that is there, ending in [`Change::Listed`], then changes.
-    /// Blocks: give it a thread of its own.
+    /// Sends batches until the receiver is closed: first all objects, ending in [`Change::Listed`], then changes.
+    /// Blocks, so it needs its own thread.
     pub fn run(mut self, batches: &tokio::sync::mpsc::Sender<Vec<Change>>) {
         loop {
-            // Watched before it is looked at: what changes in between is noticed.
+            // The watch starts before the look, so no change is missed in between.
             self.watch.follow(self.folder.path(), self.folder.outside_folders());
             let batch = self.folder.look(&self.writers.busy(Instant::now()));
             let writer = self.writers.oldest().map(|(since, path)| (since, name_of(path)));
@@ -90,11 +90,11 @@ impl DirSource {
         while burst.elapsed() < BURST_MAX && self.take_event(QUIET) {}
     }
 
-    /// Waits for one event. Says whether the folder may have changed.
+    /// Waits for one event. Returns whether the folder may have changed.
     fn take_event(&mut self, patience: Duration) -> bool {
         match self.watch.events.recv_timeout(patience) {
             Ok(Ok(event)) => self.writers.observe(&event, Instant::now()),
-            // An event that could not be read: look.
+            // An unreadable event: look at the folder.
             Ok(Err(_)) => true,
             Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => false,
         }
@@ -105,17 +105,17 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// inotify over the folder, and over the folders that symbolic links lead to.
+/// An inotify watch over the folder and over the folders of the targets of symbolic links.
 struct Watch {
-    /// `None` where inotify is not to be had.
+    /// `None` if inotify is not available.
     watcher: Option<RecommendedWatcher>,
     events: mpsc::Receiver<notify::Result<notify::Event>>,
-    /// Kept so that `events` never disconnects, which would turn waiting into spinning.
+    /// Keeps `events` connected. A disconnected channel would turn waiting into spinning.
     _sender: mpsc::Sender<notify::Result<notify::Event>>,
     followed: BTreeSet<Followed>,
 }
 
-/// A watched folder; another one in its place is not it.
+/// A watched folder, identified by inode: another folder that takes its path is not the same.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Followed {
     path: PathBuf,
@@ -133,13 +133,13 @@ impl Watch {
         Self { watcher: watcher.ok(), events, _sender: sender, followed: BTreeSet::new() }
     }
 
-    /// Watches these folders and no others.
+    /// Watches exactly these folders.
     fn follow(&mut self, folder: &Path, outside: BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else { return };
         let wanted: BTreeSet<Followed> =
             outside.into_iter().chain([folder.to_owned()]).filter_map(Followed::of).collect();
         for gone in self.followed.difference(&wanted) {
-            // The kernel drops the watch by itself when the folder is gone.
+            // If the folder was removed, the kernel has already dropped the watch.
             let _ = watcher.unwatch(&gone.path);
         }
         let mut followed: BTreeSet<Followed> = self.followed.intersection(&wanted).cloned().collect();

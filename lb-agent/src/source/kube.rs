@@ -1,8 +1,9 @@
-//! `--source=kube`: Services, EndpointSlices and the own Node from the Kubernetes API.
+//! `--source=kube`: Services, EndpointSlices and our own Node from the Kubernetes API.
 //!
-//! Each kind is listed page by page and then watched. Objects are converted one by one and never kept: what was told is
-//! remembered as hashes. Nothing is told to be complete before every kind was listed; a later list tells, in one batch,
-//! only what differs, deletions that were lost included. While the API server is away, what was told stays.
+//! Each kind is listed page by page and then watched. Objects are converted one by one and not kept: only their hashes
+//! are remembered. The source reports [`Change::Listed`] after the first list of every kind. A later list reports only
+//! the differences, including deletions that were missed, in one batch. While the API server is unreachable, the
+//! reported objects are kept.
 
 mod answer;
 mod backoff;
@@ -30,23 +31,23 @@ pub use pace::Pace;
 use resource::Resource;
 use shared::Shared;
 
-/// The kinds that are followed.
+/// The kinds that are watched.
 const KINDS: [Kind; 3] = [Kind::Service, Kind::EndpointSlice, Kind::Node];
-/// Slices of headless Services carry it: nobody balances over them.
+/// The label of slices of headless Services, which are not balanced.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
-/// What to follow, and as whom.
+/// What to watch, and with which credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// In-cluster configuration where there is none.
+    /// `None` means in-cluster configuration.
     pub kubeconfig: Option<PathBuf>,
-    /// The own node: the only Node that is asked for.
+    /// Our own node: the only Node that is requested.
     pub node_name: String,
     pub claim: Claim,
     pub pace: Pace,
 }
 
-/// The API, not asked yet.
+/// The API, before the first request.
 #[derive(Debug)]
 pub struct KubeSource {
     connector: Connector,
@@ -57,7 +58,7 @@ pub struct KubeSource {
 }
 
 impl KubeSource {
-    /// Fails where there is no usable configuration. The API server need not answer yet.
+    /// Fails if there is no usable configuration. The API server need not answer yet.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
         let connector = Connector::new(settings.kubeconfig.clone());
         connector.client().await?;
@@ -71,31 +72,31 @@ impl KubeSource {
         })
     }
 
-    /// Keeps these annotations of Services, and no others.
+    /// Keeps only these annotations of Services.
     pub fn keeping(self, annotations: AnnotationKeys) -> Self {
         Self { shared: self.shared.keeping(annotations), ..self }
     }
 
-    /// How the connections are doing, now and later.
+    /// The state of the connections, shared with their observers.
     pub fn connections(&self) -> Connections {
         self.connections.clone()
     }
 
-    /// Sends batches until nobody receives them: first all that is there, ending in [`Change::Listed`], then changes.
+    /// Sends batches until the receiver is closed: first all objects, ending in [`Change::Listed`], then changes.
     pub async fn watch(self, batches: mpsc::Sender<Vec<Change>>) {
         let follow = |resource: &Resource| {
             Follower::new(resource.clone(), self.pace, &self.connector, &self.shared, &batches).follow()
         };
         let [services, slices, nodes] = self.resources.each_ref().map(follow);
         tokio::select! {
-            // Also while nothing is to be sent.
+            // Returns even while there is nothing to send.
             () = batches.closed() => {}
             _ = async { tokio::join!(services, slices, nodes) } => {}
         }
     }
 }
 
-/// The filters of kube-proxy (docs/contract.md#which-objects-count), and of the nodes our own.
+/// The filters of kube-proxy (docs/contract.md#which-objects-count). For nodes, our own filter.
 fn resources(settings: &Settings) -> [Resource; 3] {
     [
         Resource {

@@ -1,9 +1,9 @@
-//! Names as the API server lets them in.
+//! Names that the API server accepts.
 
-/// How a sort of name is spelled.
+/// The spelling rule for one sort of name.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// What to write, for people.
+    /// The rule in words, for users.
     pub spelling: &'static str,
     bytes_max: usize,
     is_one: fn(&str) -> bool,

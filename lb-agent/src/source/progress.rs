@@ -1,14 +1,14 @@
-//! What a source is reading at the moment: shared between the source and whoever shows whether it gets anywhere.
+//! What a source is reading now: shared between the source and its observers, to show whether it makes progress.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::{Warning, WarningKind};
 
-/// Reading for longer than this is worth a word.
+/// Reading that takes longer gets a warning.
 const READING_MAX: Duration = Duration::from_secs(5);
 
-/// Clones share it.
+/// Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<Mutex<Works>>);
 
@@ -16,11 +16,11 @@ pub struct Progress(Arc<Mutex<Works>>);
 struct Works {
     /// What is being read.
     reading: Option<Work>,
-    /// What is left alone, as somebody is writing it.
+    /// A file that is not read because it is being written.
     writing: Option<Work>,
 }
 
-/// What is not complete yet.
+/// Work that is not complete yet.
 #[derive(Clone, Debug)]
 struct Work {
     since: Instant,
@@ -28,35 +28,35 @@ struct Work {
 }
 
 impl Progress {
-    /// Reading starts; until [`Self::end`], nothing that changes is told.
+    /// Starts reading. Until [`Self::end`], no change is reported.
     pub fn begin(&self, what: impl Into<String>) {
         self.works().reading = Some(Work { since: Instant::now(), what: what.into() });
     }
 
-    /// It has come to this part.
+    /// Reading has reached this part.
     pub fn reach(&self, what: &str) {
         if let Some(work) = &mut self.works().reading {
             what.clone_into(&mut work.what);
         }
     }
 
-    /// All that there was is read.
+    /// Everything has been read.
     pub fn end(&self) {
         self.works().reading = None;
     }
 
-    /// What somebody has been writing since then is left alone.
+    /// Sets the file that is not read because it is being written, and since when.
     pub fn wait_for(&self, writer: Option<(Instant, String)>) {
         self.works().writing = writer.map(|(since, what)| Work { since, what });
     }
 
-    /// For how long there has been something that is not read to its end; zero while it waits for changes.
+    /// How long the oldest read or write has not ended; zero while the source waits for changes.
     pub fn stalled(&self) -> Duration {
         let Works { reading, writing } = self.works().clone();
         reading.iter().chain(&writing).map(|work| work.since.elapsed()).max().unwrap_or_default()
     }
 
-    /// What to tell where it gets nowhere.
+    /// A warning if the source makes no progress.
     pub fn warning(&self) -> Option<Warning> {
         let Works { reading, writing } = self.works().clone();
         let works = [(reading, "read", "make it smaller, or remove it"), (writing, "written", "write it and close it")];
@@ -72,7 +72,7 @@ impl Progress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As if it had begun so long ago.
+    /// Pretends that reading began this long ago.
     #[cfg(test)]
     pub fn begin_ago(&self, what: &str, ago: Duration) {
         self.works().reading = Instant::now().checked_sub(ago).map(|since| Work { since, what: what.to_owned() });

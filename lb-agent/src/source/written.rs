@@ -1,11 +1,11 @@
-//! Worlds from text: what tests of the policy start from.
+//! Worlds from text, for tests of the policy.
 
 use std::collections::HashSet;
 
 use crate::model::World;
 use crate::source::dir::Folder;
 
-/// The objects of a file, read as they always are.
+/// The objects of a file, read as usual.
 pub fn world(yaml: &str) -> World {
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
     std::fs::write(folder.path().join("a.yaml"), yaml).expect("the temporary folder is writable");

@@ -1,10 +1,10 @@
-//! What conversions share.
+//! State that conversions share.
 
 use super::strings::Strings;
 use crate::model::AnnotationKeys;
 use crate::source::claim::Claim;
 
-/// Converts objects; strings that repeat (nodes, zones, port names) are stored once.
+/// Converts objects. Repeated strings (nodes, zones, port names) are stored once.
 #[derive(Debug, Default)]
 pub struct Converter {
     pub strings: Strings,
@@ -13,13 +13,13 @@ pub struct Converter {
 }
 
 impl Converter {
-    /// For an agent that claims these Services.
+    /// Converts for an agent that claims these Services.
     pub fn claiming(mut self, claim: Claim) -> Self {
         self.claim = claim;
         self
     }
 
-    /// Keeps these annotations of Services, and no others.
+    /// Keeps only these annotations of Services.
     pub fn keeping(mut self, annotations: AnnotationKeys) -> Self {
         self.annotations = annotations;
         self

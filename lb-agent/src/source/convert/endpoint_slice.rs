@@ -1,4 +1,4 @@
-//! EndpointSlice to model type (docs/contract.md#endpoints).
+//! Converts EndpointSlices to model types (docs/contract.md#endpoints).
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::source::names;
 
 /// The label that names the Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// The label that names the controller which made the slice.
+/// The label that names the controller that made the slice.
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// The one that makes slices of Endpoints.
+/// The controller that makes slices from Endpoints.
 const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
@@ -62,8 +62,8 @@ pub fn convert(
     }))
 }
 
-/// The API server turns an absent name into the empty one, so both mean the unnamed port. No port, or port 0, means
-/// "all ports", which a Service cannot use: skipped without a word, as kube-proxy does.
+/// The API server turns an absent name into an empty one, so both mean the unnamed port. No port or port 0 means "all
+/// ports", which a Service cannot use. Such a port is skipped silently, as kube-proxy does.
 fn slice_port(
     converter: &mut Converter,
     index: usize,

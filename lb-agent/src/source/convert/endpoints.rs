@@ -1,6 +1,6 @@
-//! Legacy Endpoints to the slices that the API server makes of them.
+//! Converts legacy Endpoints to the slices that the API server would make of them.
 //!
-//! The rules are those of its endpointslice mirroring controller; whether the Service has a selector is known later.
+//! The rules are those of its endpointslice mirroring controller. Whether the Service has a selector is checked later.
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -12,11 +12,11 @@ use super::endpoint_slice::{self, SERVICE_NAME};
 use super::fields::Fields;
 use crate::model::{Endpoints, ObjectName, WarningKind};
 
-/// Label: not to be mirrored.
+/// Label: do not mirror.
 const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
-/// Annotation of objects that elect a leader and hold no endpoints.
+/// Annotation of leader election objects, which hold no endpoints.
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
-/// Addresses of a subset that are mirrored (`--mirroring-max-endpoints-per-subset`).
+/// The most addresses of a subset that are mirrored (`--mirroring-max-endpoints-per-subset`).
 const ADDRESSES_MAX: usize = 1_000;
 
 pub fn convert(
@@ -61,7 +61,7 @@ pub fn convert(
 #[derive(Clone)]
 struct Address {
     family: Family,
-    /// Where it stands in the subset.
+    /// Path of the address within the object.
     field: String,
     raw: discovery::Endpoint,
 }
@@ -110,7 +110,7 @@ fn endpoint(raw: core::EndpointAddress, is_ready: bool) -> discovery::Endpoint {
     }
 }
 
-/// A field of the slice as one of the subset that it was made of.
+/// Translates a field path of the slice to the subset that the slice was made of.
 fn subset_field(field: &str, number: usize, addresses: &[Address]) -> String {
     let index = field.strip_prefix("endpoints[").and_then(|rest| rest.split_once(']'));
     let address = index.and_then(|(index, _)| addresses.get(index.parse::<usize>().ok()?));

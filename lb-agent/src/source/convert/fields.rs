@@ -1,4 +1,4 @@
-//! The fields of one object while it is read: values, or warnings that name the field.
+//! Reads the fields of one object, and collects a warning with the field's path for each mistake.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::model::{ObjectRef, Warning, WarningKind};
 use crate::printable::quoted;
 use crate::source::{address, names};
 
-/// Collects what is wrong with one object.
+/// Collects the warnings about one object.
 pub struct Fields {
     object: ObjectRef,
     warnings: Vec<Warning>,
@@ -19,12 +19,12 @@ impl Fields {
         Self { object, warnings: Vec::new() }
     }
 
-    /// The same object once more.
+    /// An empty collection for the same object.
     pub fn again(&self) -> Self {
         Self::of(self.object.clone())
     }
 
-    /// Takes over what another reader of the object has found, under other names of fields.
+    /// Takes over the warnings of another collection, with renamed field paths.
     pub fn take(&mut self, other: Self, rename: impl Fn(&str) -> String) {
         self.warnings.extend(other.warnings.into_iter().map(|mut warning| {
             warning.field = warning.field.map(|field| rename(&field));
@@ -40,7 +40,7 @@ impl Fields {
         self.warnings.push(Warning::new(kind, problem, remedy).of(&self.object).at(field));
     }
 
-    /// An IP address in any spelling that the API has ever accepted.
+    /// An IP address in any spelling that the API ever accepted.
     pub fn ip(&mut self, field: impl FnOnce() -> String, text: &str) -> Option<IpAddr> {
         let ip = address::parse(text);
         if ip.is_none() {
@@ -55,7 +55,8 @@ impl Fields {
         ip
     }
 
-    /// Whether anybody can be reached at the address. Otherwise it is left out: `what` it cannot be, and what to write.
+    /// Whether the address is reachable. If not, it is left out, and a warning says what it cannot be (`what`) and what
+    /// to write.
     pub fn is_usable(&mut self, field: impl FnOnce() -> String, ip: IpAddr, what: &str, remedy: &str) -> bool {
         let reason = address::unusable(ip);
         if let Some(reason) = reason {
@@ -64,7 +65,7 @@ impl Fields {
         reason.is_none()
     }
 
-    /// A name, or nothing, as the API server lets it in; `what` becomes of it otherwise.
+    /// An optional name, if the API server would accept it. Otherwise a warning says the consequence (`what`).
     pub fn name<'a>(
         &mut self,
         field: impl FnOnce() -> String,
@@ -90,7 +91,7 @@ impl Fields {
         port
     }
 
-    /// A protocol; absent is TCP.
+    /// A protocol. If absent, TCP.
     pub fn proto(&mut self, field: impl FnOnce() -> String, text: Option<&str>) -> Option<Proto> {
         match text {
             None | Some("TCP" | "") => Some(Proto::TCP),

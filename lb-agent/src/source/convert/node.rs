@@ -1,4 +1,4 @@
-//! Node to model type.
+//! Converts Nodes to model types.
 
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ pub fn convert(converter: &mut Converter, name: &str, raw: &core::Node, fields: 
     });
     Node {
         name: converter.strings.share(name),
-        // An empty label is no zone.
+        // An empty label means no zone.
         zone: zone.filter(|zone| !zone.is_empty()).map(|zone| converter.strings.share(zone)),
         addresses,
     }

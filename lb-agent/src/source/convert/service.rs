@@ -1,4 +1,4 @@
-//! Service to model type (docs/contract.md#ipmode, docs/contract.md#which-objects-count).
+//! Converts Services to model types (docs/contract.md#ipmode, docs/contract.md#which-objects-count).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,11 +17,11 @@ use crate::model::{
 use crate::printable::{bounded, quoted};
 use crate::source::{address, names};
 
-/// Bytes that are kept of a mode that we do not know.
+/// Bytes that are kept of an unknown mode.
 const IP_MODE_MAX: usize = 64;
 /// The API's default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_DEFAULT_SECS: NonZeroU32 = NonZeroU32::new(10_800).unwrap();
-/// The API's largest value of it: a day.
+/// The API's largest value of that field: a day.
 const AFFINITY_MAX_SECS: u32 = 86_400;
 
 pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, fields: &mut Fields) -> Service {
@@ -47,7 +47,8 @@ pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, 
     }
 }
 
-/// What policy reads of them. A copy of the whole object often stands among the rest.
+/// The annotations that policy reads. The others are dropped, because often one of them holds a copy of the whole
+/// object.
 fn annotations(
     keys: &AnnotationKeys,
     raw: Option<BTreeMap<String, String>>,
@@ -90,7 +91,7 @@ fn service_type(text: Option<&str>, fields: &mut Fields) -> ServiceType {
     }
 }
 
-/// `spec.clusterIPs`, or `spec.clusterIP` where the list is absent. `None` and the empty string mean: no address.
+/// `spec.clusterIPs`, or `spec.clusterIP` if the list is absent. `None` and the empty string mean no address.
 fn cluster_ip_texts(spec: &core::ServiceSpec) -> (&'static str, Vec<&str>) {
     match spec.cluster_ips.as_deref() {
         Some(list) if !list.is_empty() => ("spec.clusterIPs", list.iter().map(String::as_str).collect()),
@@ -119,7 +120,7 @@ fn external_ips(spec: &core::ServiceSpec, fields: &mut Fields) -> Vec<IpAddr> {
     ips.filter_map(|(index, text)| frontend_ip(|| format!("spec.externalIPs[{index}]"), text, fields)).collect()
 }
 
-/// An address that clients dial; one that would capture what is not a Service's is refused.
+/// An address that clients dial. An address that would capture other traffic is refused.
 fn frontend_ip(field: impl Fn() -> String, text: &str, fields: &mut Fields) -> Option<IpAddr> {
     let ip = fields.ip(&field, text)?;
     let what = "a Service's address and is left out";
@@ -157,7 +158,7 @@ fn service_port(
     })
 }
 
-/// Entries that have an IP; the host name beside it is ignored, as are `ports[].error` (IPM-07, IPM-13).
+/// The entries with an IP. A host name beside the IP is ignored, as is `ports[].error` (IPM-07, IPM-13).
 fn ingress_entries(raw: &[core::LoadBalancerIngress], fields: &mut Fields) -> Vec<IngressEntry> {
     let mut entries = Vec::with_capacity(raw.len());
     for (index, entry) in (0u32..).zip(raw) {

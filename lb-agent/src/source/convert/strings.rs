@@ -1,17 +1,17 @@
-//! Strings that many objects repeat, each stored once for as long as an object has it.
+//! Stores repeated strings of objects once, for as long as any object uses them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Fewer strings than this are not worth a sweep.
+/// With fewer strings than this, unused ones are not swept.
 const SWEEP_MIN: usize = 1_024;
 
-/// The strings, and when to look for those that nobody has any more.
+/// The strings, and when to sweep the unused ones.
 #[derive(Debug)]
 pub struct Strings {
     known: HashSet<Arc<str>>,
-    /// With so many strings the unused ones are dropped: twice those that were in use the last time, so that looking
-    /// costs no more than inserting did.
+    /// Number of strings at which unused ones are dropped: twice the number in use after the last sweep, so that
+    /// sweeping costs no more than inserting.
     sweep_at: usize,
 }
 
@@ -22,7 +22,7 @@ impl Default for Strings {
 }
 
 impl Strings {
-    /// The one copy of this text.
+    /// The shared copy of this text.
     pub fn share(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.known.get(text) {
             return Arc::clone(known);
@@ -49,7 +49,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &second));
     }
 
-    /// Nodes come and go for as long as an agent runs.
+    /// Nodes come and go during the life of an agent.
     #[test]
     fn what_nobody_has_any_more_is_forgotten_and_the_rest_stays() {
         let mut strings = Strings::default();

@@ -1,4 +1,4 @@
-//! Conversion keeps what is right and names what is not.
+//! Conversion keeps what is valid and names what is not.
 
 use k8s_openapi::serde::de::DeserializeOwned;
 use lb_common::addr::Family;
@@ -133,7 +133,7 @@ fn sr_07_source_ranges_are_trimmed_and_read_in_old_spellings() {
     assert!(warnings[0].starts_with("Service default/a: spec.loadBalancerSourceRanges[3]: \"203.0.113.0\" is not"));
 }
 
-/// SA: the parameters. The API's default is three hours, its largest value a day.
+/// SA: the parameters. The API's default is three hours, and its largest value is a day.
 #[test]
 fn sa_affinity_has_seconds_from_1_to_86400() {
     for (fields, expected_secs, warned) in [

@@ -1,4 +1,4 @@
-//! Documents: a file cut into pieces that are read independently, so that a bad one spoils only itself.
+//! Cuts a file into documents that are read independently, so that a bad document affects only itself.
 
 mod fault;
 mod head;
@@ -15,21 +15,21 @@ pub use read::read_guarded;
 /// One document of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Document<'a> {
-    /// From 1; pieces without content are not counted.
+    /// From 1. Documents without content are not counted.
     pub number: u32,
-    /// Line of the file, from 1, on which `text` starts.
+    /// The line of the file, from 1, on which `text` starts.
     pub line: usize,
     pub text: &'a str,
 }
 
-/// Cuts a YAML file at its `---` and `...` lines, as kubectl does: before it is parsed, so that what follows a document
-/// with an error is still read. Holds one document at a time: a folder may be large.
+/// Cuts a YAML file at its `---` and `...` lines, as kubectl does. Cuts before parsing, so that a document after a bad
+/// one is still read. Holds one document at a time, because a file may be large.
 pub struct Pieces<R> {
     reader: R,
-    /// The piece, and of what follows the separator that starts it.
+    /// The current piece. `separator` is the line that starts the next one.
     text: Vec<u8>,
     separator: Vec<u8>,
-    /// Line of the file that `separator` is, or the first one.
+    /// Line number in the file of `separator`, or of the first line.
     line: usize,
     number: u32,
 }
@@ -54,7 +54,7 @@ impl<R: BufRead> Pieces<R> {
         }
     }
 
-    /// Reads up to the next separator. Says whether the file ended.
+    /// Reads up to the next separator. Returns whether the file ended.
     fn fill(&mut self) -> io::Result<bool> {
         self.text.clear();
         self.text.append(&mut self.separator);
@@ -84,7 +84,7 @@ impl<'a> Document<'a> {
     }
 }
 
-/// A document that may not be text.
+/// A document that may not be valid text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece<'a> {
     pub number: u32,
@@ -93,7 +93,7 @@ pub struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
-    /// The document, where it is UTF-8.
+    /// The document, if it is UTF-8.
     pub fn document(&self) -> Result<Document<'a>, Utf8Error> {
         Ok(Document { number: self.number, line: self.line, text: std::str::from_utf8(self.text)? })
     }
@@ -101,7 +101,7 @@ impl<'a> Piece<'a> {
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Cuts a JSON file into its values; what follows an error is one piece.
+/// Cuts a JSON file into its values. Everything after an error is one piece.
 pub fn split_json(file: &str) -> Vec<Document<'_>> {
     let file = file.strip_prefix('\u{feff}').unwrap_or(file);
     let mut values = serde_json::Deserializer::from_str(file).into_iter::<serde::de::IgnoredAny>();
@@ -124,13 +124,13 @@ fn push<'a>(documents: &mut Vec<Document<'a>>, text: &'a str, line: usize) {
     }
 }
 
-/// The separator belongs to the piece that it starts, as it may carry content.
+/// A separator belongs to the piece that it starts, because it may carry content.
 fn is_separator(line: &[u8]) -> bool {
     let rest = line.strip_prefix(b"---").or_else(|| line.strip_prefix(b"..."));
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b' ' | b'\t' | b'\r' | b'\n')))
 }
 
-/// Comments and directives (`%YAML 1.2`) alone are no document.
+/// A document needs more than comments and directives (`%YAML 1.2`).
 fn has_content(text: &[u8]) -> bool {
     text.split(|byte| *byte == b'\n').any(|line| {
         let line = if is_separator(line) { &line[3..] } else { line };

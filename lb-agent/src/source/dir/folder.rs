@@ -1,6 +1,6 @@
-//! The folder as a set of objects: which file holds which, and what changed since the last look.
+//! The folder as a set of objects: which file holds which object, and what changed since the last look.
 //!
-//! Knows files but no time: whoever watches decides when to look.
+//! It reads files but knows no time: the caller decides when to look.
 
 mod file;
 mod holding;
@@ -19,30 +19,30 @@ use crate::source::progress::Progress;
 use file::{Excess, File, Fingerprint, Parsed, Presence};
 use holding::{Applied, Holding};
 
-/// Files that are read: each look asks the kernel about each of them.
+/// The most files that are read: each look asks the kernel about each file.
 const FILES_MAX: usize = 10_000;
 
-/// A folder and what it held at the last look.
+/// A folder and its content at the last look.
 pub struct Folder {
     path: PathBuf,
     files: BTreeMap<Arc<str>, File>,
-    /// What the world was told, by object.
+    /// What was reported for each object.
     applied: BTreeMap<ObjectRef, Applied>,
-    /// Warnings that the world was told, by place: a file's name, or the folder's.
+    /// Warnings that were reported, by place: the name of a file or of the folder.
     warned: BTreeMap<String, Vec<Warning>>,
     converter: Converter,
     progress: Progress,
     patience: Patience,
-    /// Device and inode of the folder that was looked at last.
+    /// Device and inode of the folder at the last look.
     identity: Option<(u64, u64)>,
     listed: bool,
 }
 
-/// How many looks have to miss a file until it is gone.
+/// After how many missed looks a file counts as removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Patience {
     OneLook,
-    /// It may have been removed a moment ago, to be written anew, and the event is still on its way.
+    /// The file may have been removed to be written anew, and the event has not arrived yet.
     TwoLooks,
 }
 
@@ -55,7 +55,7 @@ pub struct Error {
 }
 
 impl Folder {
-    /// Fails where the folder cannot be listed.
+    /// Fails if the folder cannot be listed.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let folder = Self {
             path: path.to_owned(),
@@ -74,25 +74,25 @@ impl Folder {
         }
     }
 
-    /// For an agent that claims these Services.
+    /// Converts for an agent that claims these Services.
     pub fn claiming(mut self, claim: Claim) -> Self {
         self.converter = self.converter.claiming(claim);
         self
     }
 
-    /// Keeps these annotations of Services, and no others.
+    /// Keeps only these annotations of Services.
     pub fn keeping(mut self, annotations: AnnotationKeys) -> Self {
         self.converter = self.converter.keeping(annotations);
         self
     }
 
-    /// For whoever looks again soon after a change.
+    /// For a caller that looks again soon after each change.
     pub const fn patient(mut self) -> Self {
         self.patience = Patience::TwoLooks;
         self
     }
 
-    /// What it is reading, now and later.
+    /// What the source is reading, shared with its observers.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
@@ -101,16 +101,16 @@ impl Folder {
         &self.path
     }
 
-    /// Where the files really are that are reached by symbolic links from outside the folder.
+    /// The real folders of files that are symbolic links.
     pub fn outside_folders(&self) -> BTreeSet<PathBuf> {
         self.files.values().filter_map(|file| file.real_folder.clone()).collect()
     }
 
-    /// Looks at the folder and says what changed. `busy` files are still being written, or were removed so shortly ago
-    /// that they may be about to come back: they stay as they were.
+    /// Looks at the folder and returns the changes. `busy` files are being written, or were removed so recently that
+    /// they may come back. They keep their old content.
     ///
-    /// A file that cannot be read keeps what it held; so does one in which a document has ceased to parse, for the
-    /// objects that are missing from it.
+    /// If a file cannot be read, its objects are kept. If a document no longer parses, the objects that are missing
+    /// from its file are kept.
     pub fn look(&mut self, busy: &HashSet<PathBuf>) -> Vec<Change> {
         self.progress.begin(self.path.display().to_string());
         let changes = self.look_through(busy);
@@ -126,14 +126,14 @@ impl Folder {
         let mut warnings = BTreeMap::new();
         if entries.len() > FILES_MAX {
             warnings.insert(self.path.display().to_string(), vec![too_many(entries.len())]);
-            // What was read before comes first.
+            // Files that were read before come first.
             entries.sort_by_key(|(name, _)| !self.files.contains_key(name));
             entries.truncate(FILES_MAX);
         }
         let mut parsed = Parsed::new();
         let mut is_changed = false;
         let names: HashSet<Arc<str>> = entries.iter().map(|(name, _)| Arc::clone(name)).collect();
-        // Of a folder that took the place of another, nothing is about to come back.
+        // If another folder took this path, no file is about to come back.
         let identity = std::fs::metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
         let patience = if self.identity == identity { self.patience } else { Patience::OneLook };
         self.identity = identity;
@@ -151,7 +151,7 @@ impl Folder {
             match self.look_at(&name, &path, busy, &mut parsed) {
                 Ok(changed) => is_changed |= changed,
                 Err(_) if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) => {
-                    // It went away since the folder was listed.
+                    // The file was removed after the folder was listed.
                     is_changed |= self.miss(&name);
                 }
                 Err(error) => drop(warnings.insert(name.to_string(), vec![unreadable_file(&name, &error)])),
@@ -167,7 +167,7 @@ impl Folder {
         if is_changed || !self.listed {
             self.settle_objects(parsed, &mut warnings, &mut changes);
         } else {
-            // Nothing moved, so neither did the quarrels about objects.
+            // Nothing changed, so the warnings about duplicates remain.
             self.keep_duplicates(&mut warnings);
         }
         self.tell_warnings(warnings, &mut changes);
@@ -178,7 +178,7 @@ impl Folder {
         changes
     }
 
-    /// A file is not where it was. Says whether that may matter.
+    /// Records that a file is missing. Returns whether that may matter.
     fn miss(&mut self, name: &Arc<str>) -> bool {
         match self.patience {
             Patience::OneLook => self.files.remove(name).is_some(),
@@ -189,7 +189,7 @@ impl Folder {
         }
     }
 
-    /// Reads the file where it seems to have changed. Says whether its documents did.
+    /// Reads the file if it seems to have changed. Returns whether its documents changed.
     fn look_at(
         &mut self,
         name: &Arc<str>,
@@ -211,7 +211,7 @@ impl Folder {
         Ok(changed)
     }
 
-    /// Decides which file each object comes from, and says what changed for the world.
+    /// Decides which file each object comes from, and collects the changes.
     fn settle_objects(
         &mut self,
         mut parsed: Parsed,
@@ -240,7 +240,7 @@ impl Folder {
             changes.push(Change::Remove(object));
         }
         for (reference, winner) in news.drain(..) {
-            // Absent only where the file changed between two reads: the next look finds it.
+            // Absent only if the file changed between two reads. The next look finds the change.
             if let Some((object, warnings)) = parsed.remove(&winner.key(&reference)) {
                 changes.push(Change::Apply { object, warnings });
                 self.applied.insert(reference, winner);
@@ -248,7 +248,7 @@ impl Folder {
         }
     }
 
-    /// Objects whose documents did not change but that won only now: their files are read again.
+    /// Reads files again for unchanged documents whose objects count only now.
     fn read_again(&mut self, news: &[(ObjectRef, Applied)], parsed: &mut Parsed) {
         let missing: BTreeSet<Arc<str>> = news
             .iter()
@@ -257,7 +257,7 @@ impl Folder {
             .collect();
         for name in missing {
             let path = self.path.join(&*name);
-            // A failure shows at the next look, which warns of it.
+            // The next look finds the failure and warns of it.
             let Ok(fingerprint) = Fingerprint::of(&path) else { continue };
             let mut again = Parsed::new();
             if File::read(&name, &path, None, fingerprint, None, &mut self.converter, &mut again).is_ok() {
@@ -266,12 +266,13 @@ impl Folder {
         }
     }
 
-    /// Nothing is deleted that a file held before, while the file holds a document that may be it and does not parse.
+    /// Whether an object that its file no longer holds is kept: the file has a document that does not parse and may be
+    /// the object.
     fn is_kept(&self, applied: &Applied) -> bool {
         self.files.get(&applied.file).is_some_and(File::has_suspect)
     }
 
-    /// The files that count, in order of their names.
+    /// The files to read, sorted by name.
     fn entries(&self) -> io::Result<Vec<(Arc<str>, PathBuf)>> {
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
@@ -281,7 +282,7 @@ impl Folder {
                 path.extension().and_then(OsStr::to_str).is_some_and(|ext| matches!(ext, "yaml" | "yml" | "json"));
             let name = entry.file_name();
             let Some(name) = name.to_str().filter(|name| is_ours && !name.starts_with('.')) else { continue };
-            // A folder with such a name is no file; what a symbolic link leads to is looked at later.
+            // A directory is skipped. The target of a symbolic link is checked later.
             if !entry.file_type()?.is_dir() {
                 entries.push((Arc::from(name), path));
             }
@@ -328,7 +329,7 @@ impl Folder {
 fn unreadable_file(name: &str, error: &io::Error) -> Warning {
     let (kind, remedy) = match error.get_ref().and_then(|error| error.downcast_ref::<Excess>()) {
         Some(excess) => (WarningKind::Source, excess.remedy()),
-        // A pipe or a device has never held an object.
+        // A pipe or device never held an object.
         None if error.kind() == io::ErrorKind::InvalidInput => (WarningKind::Ignored, "put a file there, or remove it"),
         None => (WarningKind::Source, "correct the file or its permissions, or remove it"),
     };

@@ -1,4 +1,4 @@
-//! Changes arrive in time, and half-written files never do.
+//! Changes arrive in time, and half-written files are never read.
 
 use std::fs;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::io::Write;
 use super::writers::SILENCE;
 use super::*;
 
-/// Longer than any machine under test should need; what is asserted is order and content, not time.
+/// Longer than any test machine should need. The tests check order and content, not time.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Lab {
@@ -43,7 +43,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         self.batches.close();
-        // The thread notices within a second; a panic in it is the test's failure.
+        // The thread ends within a second. If it panicked, the test fails.
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
             && !std::thread::panicking()
@@ -92,7 +92,7 @@ fn a_file_written_in_place_is_never_seen_empty() {
     let path = lab.temp.path().join("a.yaml");
     for round in 0..20 {
         let mut file = fs::File::create(&path).expect("the test may write");
-        // The source has every chance to look at the empty file, and at half of it.
+        // The source has every chance to read the empty file and half of the file.
         std::thread::sleep(Duration::from_millis(3));
         file.write_all(service("a").as_bytes()).expect("the test may write");
         std::thread::sleep(Duration::from_millis(3));
@@ -126,7 +126,7 @@ fn a_folder_that_is_replaced_is_followed() {
         seen.extend(lab.next());
     }
     assert!(seen.contains(&"- Service default/a".to_owned()), "{seen:?}");
-    // And its changes arrive as before.
+    // Changes are still reported as before.
     fs::write(here.join("c.yaml"), service("c")).expect("the test may write");
     assert_eq!(lab.next(), ["+ Service default/c"]);
     fs::remove_dir_all(&aside).expect("it is there");
@@ -155,17 +155,17 @@ fn a_file_that_is_removed_and_written_anew_never_goes() {
         round += 1;
         assert!(round < 1_000, "the machine is too slow to write a file within {SILENCE:?}");
         let removed = Instant::now();
-        // As editors do: away, or removed, then written under the old name.
+        // As editors do: rename away or remove, then write under the old name.
         if round % 2 == 0 {
             fs::rename(&path, lab.temp.path().join("a.yaml~")).expect("the test may rename");
         } else {
             fs::remove_file(&path).expect("it is there");
         }
-        // The source has every chance to look while it is away.
+        // The source has every chance to look while the file is missing.
         std::thread::sleep(Duration::from_millis(8));
         fs::write(&path, format!("{}---\n{}", service("a"), service(&format!("n{round}"))))
             .expect("the test may write");
-        // A busy machine may keep us from writing for so long that the file has gone indeed: such a round says nothing.
+        // A busy machine may delay the write until the file counts as removed. Such a round is ignored.
         let is_prompt = removed.elapsed() < SILENCE;
         let mut seen = Vec::new();
         while !seen.contains(&format!("+ Service default/n{round}")) {

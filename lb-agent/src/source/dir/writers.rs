@@ -1,5 +1,5 @@
-//! Files that somebody is replacing: from the first write until the file is closed, or its writer falls silent; from
-//! its removal until it is back, or stays away.
+//! Tracks files that are being replaced: from the first write until the file is closed or falls silent, and from the
+//! removal until the file is back or stays away.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, AccessMode, CreateKind, MetadataKind, ModifyKind, RenameMode};
 use notify::{Event, EventKind};
 
-/// Silence after which a file that was not closed is read all the same.
+/// Silence after which a file that was not closed is read anyway.
 pub const SILENCE: Duration = Duration::from_millis(40);
-/// The same for an empty file: it was truncated and is about to be written, or it would be closed by now.
+/// The same for an empty file: it was probably truncated to be written anew.
 const SILENCE_EMPTY: Duration = Duration::from_secs(1);
 
-/// When each open file was last written, and each missing one removed.
+/// When each open file was last written, and each missing one was removed.
 #[derive(Debug, Default)]
 pub struct Writers {
     written: HashMap<PathBuf, Written>,
 }
 
-/// When a file was written first, since it was last complete, and when last.
+/// The first and the last write since the file was last complete.
 #[derive(Clone, Copy, Debug)]
 struct Written {
     first: Instant,
@@ -27,17 +27,17 @@ struct Written {
 }
 
 impl Writers {
-    /// Takes an event in. Says whether anything may have changed: our own reading does not count.
+    /// Takes in an event. Returns whether the folder may have changed. Our own reads do not count.
     pub fn observe(&mut self, event: &Event, now: Instant) -> bool {
         match event.kind {
-            // Complete: closed by its writer, or renamed from elsewhere.
+            // Complete: closed by its writer, or renamed into place.
             EventKind::Access(AccessKind::Close(AccessMode::Write))
             | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
                 self.forget(event);
                 true
             }
             EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(MetadataKind::AccessTime)) => false,
-            // Editors move a file away, or remove it, and then write it anew.
+            // Editors rename or remove a file and then write it anew.
             EventKind::Create(CreateKind::File)
             | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Name(RenameMode::From))
             | EventKind::Remove(_) => {
@@ -50,18 +50,18 @@ impl Writers {
         }
     }
 
-    /// Files to leave alone for now.
+    /// The files that must not be read now.
     pub fn busy(&mut self, now: Instant) -> HashSet<PathBuf> {
         self.written.retain(|path, written| now.duration_since(written.last) < silence(path));
         self.written.keys().cloned().collect()
     }
 
-    /// How long until the first of them is read all the same.
+    /// How long until the first of these files is read anyway.
     pub fn next_deadline(&self, now: Instant) -> Option<Duration> {
         self.written.iter().map(|(path, written)| (written.last + silence(path)).saturating_duration_since(now)).min()
     }
 
-    /// The file that has been open for longest, and since when.
+    /// The file that has been open longest, and since when.
     pub fn oldest(&self) -> Option<(Instant, &PathBuf)> {
         self.written.iter().map(|(path, written)| (written.first, path)).min()
     }
@@ -76,7 +76,7 @@ impl Writers {
 fn silence(path: &PathBuf) -> Duration {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.len() == 0 => SILENCE_EMPTY,
-        // Gone or unreadable: the look says so.
+        // Missing or unreadable: the next look reports it.
         Ok(_) | Err(_) => SILENCE,
     }
 }

@@ -1,5 +1,4 @@
-//! Answers of the API server, of which no more is read than makes sense: one that has no end costs neither memory nor the
-//! state that was told before.
+//! Reads answers of the API server up to a limit: an endless answer costs neither memory nor the state reported so far.
 
 use std::error::Error;
 use std::future::ready;
@@ -22,18 +21,18 @@ const REFUSAL_MAX: usize = 64 << 10;
 
 pub type Request = http::Request<Vec<u8>>;
 
-/// The whole answer to a list.
+/// The whole answer to a list request.
 pub async fn whole(client: &Client, request: Request) -> Result<Vec<u8>, Failure> {
     let (bytes, is_whole) = read(begun(client, request).await?, ANSWER_MAX).await?;
     if is_whole { Ok(bytes) } else { Err(Failure::TooLong("the answer to a list")) }
 }
 
-/// The lines of an answer to a watch, as they come. They end where the connection does.
+/// The lines of an answer to a watch request, as they arrive. They end with the connection.
 pub async fn lines(
     client: &Client,
     mut request: Request,
 ) -> Result<impl Stream<Item = Result<String, Failure>> + use<>, Failure> {
-    // Servers compress event by event, and no decoder for that is at hand.
+    // Servers compress each event on its own, and we have no decoder for that.
     request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let bytes = begun(client, request).await?.into_data_stream().map_err(|error| {
         let kind = if is_cut(&error) { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::Other };
@@ -43,7 +42,7 @@ pub async fn lines(
     Ok(lines.filter_map(|line| {
         ready(match line {
             Ok(line) => Some(Ok(line)),
-            // Whoever is in between cuts what lasts for minutes: the watch goes on where it was.
+            // Proxies may cut connections that last for minutes. The watch is resumed at its position.
             Err(LinesCodecError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => None,
             Err(LinesCodecError::Io(error)) => Some(Err(Failure::of_error(&error))),
             Err(LinesCodecError::MaxLineLengthExceeded) => Some(Err(Failure::TooLong("an event of a watch"))),
@@ -51,7 +50,7 @@ pub async fn lines(
     }))
 }
 
-/// The body of an answer that is no refusal.
+/// The body of a successful answer.
 async fn begun(client: &Client, request: Request) -> Result<Body, Failure> {
     let answer = client.send(request.map(Body::from)).await?;
     let code = answer.status();
@@ -67,7 +66,7 @@ async fn begun(client: &Client, request: Request) -> Result<Body, Failure> {
     Err(Failure::of_status(&status))
 }
 
-/// The body, or its start where it is longer than this; says whether it is whole.
+/// The body, cut at this length. Also returns whether it is complete.
 async fn read(mut body: Body, bytes_max: usize) -> Result<(Vec<u8>, bool), Failure> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {

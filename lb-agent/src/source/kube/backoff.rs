@@ -1,5 +1,4 @@
-//! Back-off: how long to wait before something that failed is tried again, longer each time, and never for two nodes at
-//! the same moment.
+//! Back-off: the wait before a retry grows with each failure and is randomised, so that nodes do not retry together.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
@@ -13,26 +12,26 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// From about `min`, doubled each time, up to about `max`.
+    /// Delays start at about `min` and double each time up to about `max`.
     pub const fn new(min: Duration, max: Duration) -> Self {
         Self { min, max, next: min }
     }
 
-    /// The next delay: between half and one and a half of the nominal one, so that a thousand nodes that lost the same
-    /// API server do not come back together.
+    /// The next delay: 0.5 to 1.5 times the nominal one, so that a thousand nodes that lost the same API server do not
+    /// come back at once.
     pub fn delay(&mut self) -> Duration {
         let nominal = self.next;
         self.next = (nominal * 2).min(self.max);
         nominal.mul_f64(0.5 + fraction())
     }
 
-    /// It works again.
+    /// Starts again after a success.
     pub fn reset(&mut self) {
         self.next = self.min;
     }
 }
 
-/// A random number from 0 to 1. The keys of the standard hasher are random and differ each time.
+/// A random number from 0 to 1. The keys of the standard hasher are random, and differ on each call.
 pub fn fraction() -> f64 {
     f64::from(RandomState::new().hash_one(()) as u32) / f64::from(u32::MAX)
 }

@@ -1,5 +1,6 @@
-//! Clients of the API server: from a kubeconfig, or from what a pod is given. Read again for each new client, so that
-//! renewed credentials are found.
+//! Creates clients of the API server from a kubeconfig or a pod's service account.
+//!
+//! The configuration is read again for each new client, so renewed credentials are used.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -8,22 +9,22 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-/// Patience with the TCP and TLS handshakes.
+/// Time-out of the TCP and TLS handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who makes clients of the API server.
+/// Creates clients of the API server.
 pub trait Connect {
-    /// A new client.
+    /// Creates a new client.
     fn client(&self) -> impl Future<Output = Result<Client, Error>> + Send;
 }
 
-/// Where the API server is, and who we are.
+/// The address of the API server, and our credentials.
 #[derive(Clone, Debug)]
 pub struct Connector {
     kubeconfig: Option<PathBuf>,
 }
 
-/// Why there is no client.
+/// Why no client could be created.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("--kubeconfig {path}: {problem}; name a readable kubeconfig with a current context")]
@@ -35,7 +36,7 @@ pub enum Error {
 }
 
 impl Connector {
-    /// From this kubeconfig; from the pod's service account where there is none.
+    /// Uses this kubeconfig, or the pod's service account if there is none.
     pub const fn new(kubeconfig: Option<PathBuf>) -> Self {
         Self { kubeconfig }
     }
@@ -54,17 +55,17 @@ impl Connector {
 }
 
 impl Connect for Connector {
-    /// Of the configuration as it is now.
+    /// A client with the current configuration.
     async fn client(&self) -> Result<Client, Error> {
         let mut config = self.config().await?;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        // It would try again for half a minute before anybody is told that it was refused; we do both.
+        // The library would retry for half a minute before it reports a refusal. We report and retry ourselves.
         config.default_retry = false;
         Client::try_from(config).map_err(|error| Error::Client { problem: with_causes(&error) })
     }
 }
 
-/// The error and what it comes from, each cause that says something new.
+/// The error and its causes, without repetitions.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

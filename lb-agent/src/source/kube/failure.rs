@@ -6,34 +6,34 @@ use std::time::Duration;
 use super::connect::{self, with_causes};
 use crate::printable::bounded;
 
-/// Bytes of a page, and of an event. One object must fit: etcd takes 1.5 MiB of it, which are several times as much in
-/// JSON. What does not fit on a page is asked for in smaller ones.
+/// The most bytes of a page or event. One object must fit: etcd stores up to 1.5 MiB of an object, which is several
+/// times as much in JSON. If a page is longer, smaller pages are requested.
 pub const ANSWER_MAX: usize = 16 << 20;
 
-/// Bytes of a reason that are told: others wrote it.
+/// The most bytes of a reason that are shown, because the text comes from others.
 const REASON_MAX: usize = 1_024;
 
-/// Why a list or a watch ended before its time.
+/// Why a list or watch failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Nobody receives any more.
+    /// The receiver is closed.
     Closed,
-    /// The server does not know that position of the history any more (410): list again.
+    /// The server no longer knows that resource version (410): list again.
     Expired(String),
     /// The server does not understand the request (400).
     Misunderstood(String),
-    /// The server refused or could not: the same again, later.
+    /// The server refused the request or could not serve it: retry later.
     Refused(String),
-    /// It sends more than anything we ask for can be.
+    /// The answer is longer than any valid one.
     TooLong(&'static str),
-    /// The same, and it said how much later.
+    /// As `Refused`, and the server said how long to wait.
     Busy { reason: String, pause: Duration },
-    /// The connection or the credentials: again with a new client.
+    /// The connection or credentials failed: retry with a new client.
     Broken(String),
 }
 
 impl Failure {
-    /// What is logged and shown.
+    /// The reason, for logs and warnings.
     pub fn reason(&self) -> Cow<'_, str> {
         match self {
             Self::Closed => "nobody receives".into(),
@@ -50,7 +50,7 @@ impl Failure {
         }
     }
 
-    /// How long the server wants to be left alone.
+    /// How long the server asked us to wait.
     pub const fn pause(&self) -> Duration {
         match self {
             Self::Busy { pause, .. } => *pause,
@@ -63,12 +63,12 @@ impl Failure {
         }
     }
 
-    /// Of a connection or an answer that makes no sense.
+    /// A failure of the connection, or an answer that makes no sense.
     pub fn of_error(error: &dyn std::error::Error) -> Self {
         Self::Broken(with_causes(error))
     }
 
-    /// Of the status object that the API server answered or sent.
+    /// The failure that a status object from the API server describes.
     pub fn of_status(status: &kube::core::Status) -> Self {
         let reason = match status.code {
             401 => format!("{}; give valid credentials (kubeconfig or service account)", described(status)),

@@ -1,5 +1,7 @@
-//! One kind, followed for ever: listed page by page, watched from there, listed again when the server has forgotten our
-//! position. What was told stays while the server is away.
+//! Follows one kind: lists it page by page, watches from there, and lists again if the server has forgotten our
+//! position.
+//!
+//! The reported objects are kept while the server is unreachable.
 
 use std::future::ready;
 use std::pin::pin;
@@ -26,21 +28,22 @@ use super::version::Version;
 use crate::model::{Change, Kind};
 use crate::source::connection::Phase;
 
-/// Events that are there already are taken together, up to so many.
+/// The most events that are taken at once.
 const EVENTS_MAX: usize = 512;
-/// A watch that ends sooner, and brings nothing, has failed.
+/// A watch that ends sooner without an event has failed.
 const WATCH_MIN: Duration = Duration::from_secs(1);
-/// The server's share of ending a watch in time.
+/// Extra time for the server to end a watch by itself.
 const WATCH_MARGIN: Duration = Duration::from_secs(5);
-/// After so many failures of watches in a row, a list.
+/// After this many consecutive failures of watches, a list follows.
 const WATCH_FAILURES_MAX: u32 = 4;
-/// A list takes no longer: the server forgets the version of its first page before.
+/// The longest time for a list. The server forgets the version of the first page before that.
 const LIST_MAX: Duration = Duration::from_mins(15);
-/// A list has no more objects: three times as many as the largest clusters have pods.
+/// The most objects of a list: three times the pods of the largest clusters.
 const OBJECTS_MAX: usize = 1 << 19;
-/// A page that was too long is asked for in so many, as a divisor.
+/// If a page was too long, the page size is divided by this.
 const PAGE_CUT: u32 = 4;
-/// Lists older than what we know are refused so often. Then the history did go back: etcd was restored from a backup.
+/// How often a list older than our position is refused. After that the history did go back: etcd was restored from a
+/// backup.
 const OUTDATED_MAX: u32 = 6;
 
 /// Follows one kind.
@@ -53,15 +56,15 @@ pub struct Follower<'a, C> {
     client: Option<Client>,
     tracker: Tracker,
     backoff: Backoff,
-    /// How far we know; `None` before the first list is complete.
+    /// The resource version that we have reached; `None` before the first list is complete.
     position: Option<Version>,
-    /// Lists in a row that were older than that.
+    /// Consecutive lists that were older than the position.
     outdated: u32,
-    /// Objects to ask for in a page: fewer where pages were too long, and more again after each that was not.
+    /// Objects per page: fewer after a page that was too long, more again after each page that was not.
     page_size: u32,
 }
 
-/// A page of a list. Objects are read one by one, so that a bad one spoils only itself.
+/// A page of a list. Objects are read one by one, so a bad object affects only itself.
 #[derive(serde::Deserialize)]
 struct Page<'a> {
     #[serde(default)]
@@ -101,7 +104,7 @@ impl<'a, C: Connect> Follower<'a, C> {
         }
     }
 
-    /// Returns when nobody receives any more.
+    /// Runs until the receiver is closed.
     pub async fn follow(mut self) {
         let mut next = Next::List;
         let mut watch_failures = 0;
@@ -132,7 +135,7 @@ impl<'a, C: Connect> Follower<'a, C> {
         }
     }
 
-    /// Lists everything and tells what differs from what was told.
+    /// Lists everything and reports the differences.
     async fn list(&mut self) -> Result<(), Failure> {
         let is_first = self.position.is_none();
         let mut relist = Relist::default();
@@ -202,7 +205,7 @@ impl<'a, C: Connect> Follower<'a, C> {
         }
     }
 
-    /// An answer from a server that lags behind would take away what was added since.
+    /// Refuses a list from a server that lags behind: it would remove objects that were added since.
     fn refuse_outdated(&mut self, version: Option<&Version>) -> Result<(), Failure> {
         let (Some(version), Some(position)) = (version, &self.position) else { return Ok(()) };
         if version < position && self.outdated < OUTDATED_MAX {
@@ -216,7 +219,7 @@ impl<'a, C: Connect> Follower<'a, C> {
         Ok(())
     }
 
-    /// Watches from the position on, until the server ends it.
+    /// Watches from the position until the server ends the watch.
     async fn watch(&mut self) -> Result<(), Failure> {
         let Some(position) = self.position.clone() else { return Ok(()) };
         let duration = self.pace.watch.mul_f64(1.0 + fraction() / 2.0);
@@ -235,7 +238,7 @@ impl<'a, C: Connect> Follower<'a, C> {
             return Err(Failure::Broken(format!("no answer to a watch within {:?}", self.pace.patience)));
         };
         let (kind, shared) = (self.resource.kind, self.shared);
-        // Read one by one: a line may be a hundred times as long as what is kept of it.
+        // Lines are converted one by one: a line may be a hundred times as long as what is kept of it.
         let events = lines?.filter_map(|line| {
             ready(match line {
                 Ok(line) => read_line(shared, kind, &line),
@@ -253,7 +256,7 @@ impl<'a, C: Connect> Follower<'a, C> {
                     return Err(Failure::Refused("the watch ended at once".into()));
                 }
                 Ok(None) if started.elapsed() < WATCH_MIN => {
-                    // What it brought is good, but what always ends so soon would be asked for without a break.
+                    // The events are good, but a watch that always ends this early would be repeated without a pause.
                     sleep(self.backoff.delay()).await;
                     return Ok(());
                 }
@@ -266,7 +269,7 @@ impl<'a, C: Connect> Follower<'a, C> {
         }
     }
 
-    /// Tells what the events bring, up to the first that is an error. Returns how many were good.
+    /// Reports the events up to the first error. Returns the number of good events.
     async fn take_events(&mut self, batch: Vec<Result<Event, Failure>>) -> Result<usize, Failure> {
         let mut changes = Vec::new();
         let mut count = 0;
@@ -315,7 +318,7 @@ impl<'a, C: Connect> Follower<'a, C> {
         Ok(())
     }
 
-    /// Moves on to this version. `false` where we are as far already: an event that is told twice.
+    /// Advances the position to this version. Returns `false` if the version is not newer: the event is a repetition.
     fn advance(&mut self, version: Option<Version>) -> bool {
         let Some(version) = version else { return true };
         let is_old = self.position.as_ref().is_some_and(|position| version <= *position);
@@ -325,8 +328,8 @@ impl<'a, C: Connect> Follower<'a, C> {
         !is_old
     }
 
-    /// An API server that cannot select by our field (older ones know no `spec.clusterIP`) is asked for everything from
-    /// now on; what is nobody's is left out when it is read. Returns whether the same request is worth another try.
+    /// If the API server cannot select by our field (older ones do not know `spec.clusterIP`), requests everything from
+    /// now on and filters here. Returns whether the same request is worth another try.
     fn stop_selecting(&mut self, failure: &Failure) -> bool {
         let Failure::Misunderstood(reason) = failure else { return false };
         let field = |fields: &String| fields.split(['!', '=']).next().is_some_and(|field| reason.contains(field));
@@ -376,7 +379,7 @@ impl<'a, C: Connect> Follower<'a, C> {
     }
 }
 
-/// `None` of a line that ends in the middle: the watch was cut there.
+/// Returns `None` for a line that ends in the middle, because the watch was cut there.
 fn read_line(shared: &Shared, kind: Kind, line: &str) -> Option<Result<Event, Failure>> {
     match shared.read_line(kind, line) {
         Ok(event) => Some(Ok(event)),

@@ -1,4 +1,4 @@
-//! One object of the API's answer to a model type. An object that does not parse spoils only itself.
+//! Converts one object of an API answer to a model type. An object that does not parse affects only itself.
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -11,10 +11,10 @@ use crate::model::{Kind, Object, ObjectName, ObjectRef, Warning, WarningKind};
 use crate::printable::quoted;
 use crate::source::convert::{Converted, Converter};
 
-/// Bytes of any name in the API.
+/// The longest name in the API, in bytes.
 const NAME_MAX: usize = 253;
 
-/// What the API told about an object.
+/// What the API reported about an object.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
     pub name: ObjectName,
@@ -22,18 +22,18 @@ pub struct Told {
     pub form: Form,
 }
 
-/// The form of an object that is there.
+/// The form of an existing object.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Form {
     Object(Box<Converted>),
-    /// Of a kind that concerns nobody: a slice of no Service, or without IP addresses; a headless Service, which most
-    /// servers do not even tell.
+    /// Irrelevant: a slice of no Service or without IP addresses, or a headless Service, which most servers do not even
+    /// send.
     Nobodys,
-    /// It cannot be read; its last good form stays.
+    /// Unreadable. Its last good form is kept.
     Bad(Box<Warning>),
 }
 
-/// Reads an object; `None` where it does not even have a name.
+/// Reads an object. Returns `None` if it has no name.
 pub fn read(kind: Kind, raw: &RawValue, converter: &mut Converter) -> Option<Told> {
     let metadata = head(raw)?.metadata;
     let namespace = match kind {
@@ -44,7 +44,7 @@ pub fn read(kind: Kind, raw: &RawValue, converter: &mut Converter) -> Option<Tol
     let read = match kind {
         Kind::Service => parse::<core::Service>(raw).and_then(|raw| converter.service(raw).map(Some)),
         Kind::EndpointSlice => parse::<discovery::EndpointSlice>(raw).and_then(|raw| converter.endpoint_slice(raw)),
-        // The API server mirrors them itself, so nobody asks for them.
+        // Endpoints are not requested, because the API server mirrors them itself.
         Kind::Endpoints => parse::<core::Endpoints>(raw).and_then(|raw| converter.endpoints(raw)),
         Kind::Node => parse::<core::Node>(raw).and_then(|raw| converter.node(&raw).map(Some)),
     };
@@ -52,7 +52,7 @@ pub fn read(kind: Kind, raw: &RawValue, converter: &mut Converter) -> Option<Tol
         Ok(Some((Object::Service(service), _))) if service.headless => Form::Nobodys,
         Ok(Some(mut converted)) => {
             if let Object::EndpointSlice(slice) = &mut converted.0 {
-                // Kept as long as the slice is there: with room for more, a third of it would be unused.
+                // Kept as long as the slice exists, so unused capacity (a third) is released.
                 slice.endpoints.shrink_to_fit();
             }
             Form::Object(converted.into())
@@ -63,16 +63,16 @@ pub fn read(kind: Kind, raw: &RawValue, converter: &mut Converter) -> Option<Tol
     Some(Told { name, version: Version::new(metadata.resource_version), form })
 }
 
-/// What a line of a watch tells.
+/// The content of a line of a watch.
 #[derive(Debug, PartialEq)]
 pub enum Event {
-    /// An object is there, or has changed.
+    /// An object exists or has changed.
     There(Told),
     Gone(ObjectName, Option<Version>),
-    /// Nothing but how far we are.
+    /// A bookmark: only the version that the server has reached.
     Position(Option<Version>),
     Error(Box<Status>),
-    /// It has no name.
+    /// An object without a name.
     Nameless,
 }
 
@@ -87,7 +87,7 @@ pub fn read_line(kind: Kind, line: &str, converter: &mut Converter) -> serde_jso
     }
     let Line { sort, object } = match serde_json::from_str(line) {
         Ok(line) => line,
-        // A refusal that came late.
+        // A refusal that arrived after the watch had begun.
         Err(error) => return serde_json::from_str(line).map(Event::Error).map_err(|_| error),
     };
     Ok(match sort {
@@ -99,7 +99,7 @@ pub fn read_line(kind: Kind, line: &str, converter: &mut Converter) -> serde_jso
     })
 }
 
-/// Name and version alone: enough of an object that was deleted.
+/// Name and version, which suffice for a deleted object.
 pub fn read_name(kind: Kind, raw: &RawValue) -> Option<(ObjectName, Option<Version>)> {
     let Metadata { name, namespace, resource_version } = head(raw)?.metadata;
     let namespace = match kind {
@@ -114,7 +114,7 @@ struct Head {
     metadata: Metadata,
 }
 
-/// Nothing but how far the server is.
+/// The version that the server has reached.
 #[derive(serde::Deserialize)]
 struct Bookmark {
     metadata: Position,
@@ -140,7 +140,7 @@ struct Metadata {
     resource_version: Option<String>,
 }
 
-/// None where there is no name, or one longer than names are: it would be kept.
+/// `None` if the name is missing, or longer than the API allows: the name would be kept.
 fn head(raw: &RawValue) -> Option<Head> {
     let head: Head = serde_json::from_str(raw.get()).ok()?;
     let Metadata { name, namespace, .. } = &head.metadata;

@@ -1,4 +1,4 @@
-//! What is asked of the API server.
+//! What is requested from the API server.
 
 use crate::model::Kind;
 

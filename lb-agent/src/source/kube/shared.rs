@@ -1,4 +1,4 @@
-//! What the kinds share: strings, the state of the connections, and which of them have yet to be listed.
+//! State shared by the followers of all kinds: strings, connections, and the kinds that have yet to be listed.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -23,13 +23,13 @@ impl Shared {
         Self { converter: Mutex::new(Converter::default().claiming(claim)), connections }
     }
 
-    /// Keeps these annotations of Services, and no others.
+    /// Keeps only these annotations of Services.
     pub fn keeping(self, annotations: AnnotationKeys) -> Self {
         let converter = self.converter.into_inner().unwrap_or_else(PoisonError::into_inner);
         Self { converter: Mutex::new(converter.keeping(annotations)), ..self }
     }
 
-    /// Reads an object; one without a name is no object.
+    /// Reads an object. Returns `None` if it has no name.
     pub fn read(&self, kind: Kind, raw: &RawValue) -> Option<Told> {
         read::read(kind, raw, &mut self.converter.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -39,7 +39,7 @@ impl Shared {
         read::read_line(kind, line, &mut self.converter.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A list is complete. Says whether this makes the first lists of all kinds complete.
+    /// Records a complete list. Returns whether the first lists of all kinds are now complete.
     pub fn listed(&self, kind: Kind) -> bool {
         let mut is_first = false;
         self.connections.change(kind, Phase::Watching, |connection| {
@@ -50,7 +50,7 @@ impl Shared {
         is_first && self.connections.now().iter().all(|connection| connection.is_listed)
     }
 
-    /// A watch stands.
+    /// Records that a watch has begun.
     pub fn watching(&self, kind: Kind) {
         let before = self.connections.change(kind, Phase::Watching, |_| {});
         if before == Some(Phase::Retrying) {
@@ -58,7 +58,7 @@ impl Shared {
         }
     }
 
-    /// Something failed. Returns the phase before.
+    /// Records a failure. Returns the previous phase.
     pub fn failed(&self, kind: Kind, failure: &Failure) -> Option<Phase> {
         self.connections.change(kind, Phase::Retrying, |connection| {
             connection.failures += 1;

@@ -1,5 +1,7 @@
-//! What was told about one kind, remembered as hashes: a list is compared with it, so that deletions that were lost are
-//! found and what has not changed is not told again. No object is kept.
+//! Remembers what was reported about one kind, as hashes.
+//!
+//! A new list is compared with the hashes, so that missed deletions are found and unchanged objects are not reported
+//! again. No object is kept.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
@@ -7,30 +9,30 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use super::read::{Form, Told};
 use crate::model::{Change, Kind, ObjectName, ObjectRef};
 
-/// What was told so far.
+/// What was reported so far.
 #[derive(Debug)]
 pub struct Tracker {
     kind: Kind,
-    /// Random keys: nobody can write two objects that hash alike.
+    /// Hash keys are random, so an author cannot create two objects with equal hashes.
     hasher: RandomState,
     known: HashMap<ObjectName, Known>,
 }
 
-/// What was told about an object, as hashes.
+/// Hashes of what was reported about an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Known {
-    /// Its last good form.
+    /// The last good form.
     object: Option<u64>,
-    /// What is wrong with its newest form, where that cannot be read.
+    /// The warning about the newest form, if it cannot be read.
     trouble: Option<u64>,
 }
 
-/// A list under way. It changes nothing until it is flushed or finished.
+/// A list in progress. It changes nothing until it is flushed or finished.
 #[derive(Debug, Default)]
 pub struct Relist {
     seen: HashMap<ObjectName, Known>,
     changes: Vec<Change>,
-    /// Names behind `changes`.
+    /// Names of the objects in `changes`.
     fresh: Vec<ObjectName>,
 }
 
@@ -39,12 +41,12 @@ impl Tracker {
         Self { kind, hasher: RandomState::new(), known: HashMap::new() }
     }
 
-    /// Objects that are known.
+    /// Number of known objects.
     pub fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// An object is there, in this form.
+    /// Records the current form of an object.
     pub fn apply(&mut self, told: Told, changes: &mut Vec<Change>) {
         let before = self.known.get(&told.name).copied().unwrap_or_default();
         let name = told.name.clone();
@@ -54,14 +56,14 @@ impl Tracker {
         }
     }
 
-    /// An object is gone.
+    /// Records that an object was deleted.
     pub fn remove(&mut self, name: &ObjectName, changes: &mut Vec<Change>) {
         if let Some(known) = self.known.remove(name) {
             self.tell_gone(name, known, changes);
         }
     }
 
-    /// Tells what is new about an object. Returns what is known of it then; `None` when it concerns nobody.
+    /// Reports what is new about an object. Returns the new state; `None` if the object is irrelevant.
     fn compare(&self, before: Known, told: Told, changes: &mut Vec<Change>) -> Option<Known> {
         match told.form {
             Form::Object(converted) => {
@@ -108,10 +110,10 @@ impl Tracker {
 }
 
 impl Relist {
-    /// The list has this object.
+    /// Records that the list has this object.
     pub fn take(&mut self, told: Told, tracker: &Tracker) {
         if told.form == Form::Nobodys {
-            return; // As if it were not there.
+            return; // As if the list did not have it.
         }
         let before = tracker.known.get(&told.name).copied().unwrap_or_default();
         let name = told.name.clone();
@@ -121,19 +123,19 @@ impl Relist {
         }
     }
 
-    /// Objects of the list so far.
+    /// Number of objects in the list so far.
     pub fn len(&self) -> usize {
         self.seen.len()
     }
 
-    /// Hands out what is new so far, without deletions: for a first list, before which there was nothing.
+    /// Returns the changes so far, without deletions: for a first list, before which nothing was known.
     pub fn flush(&mut self, tracker: &mut Tracker) -> Vec<Change> {
         let fresh = std::mem::take(&mut self.fresh).into_iter();
         tracker.known.extend(fresh.filter_map(|name| self.seen.get(&name).map(|known| (name, *known))));
         std::mem::take(&mut self.changes)
     }
 
-    /// The list is complete: what it does not have is gone. Everything that it changes is one batch.
+    /// Completes the list: objects that it does not have were deleted. All changes are one batch.
     pub fn finish(mut self, tracker: &mut Tracker) -> Vec<Change> {
         let gone = std::mem::take(&mut tracker.known).into_iter().filter(|(name, _)| !self.seen.contains_key(name));
         let gone: Vec<(ObjectName, Known)> = gone.collect();

@@ -2,13 +2,13 @@
 
 use std::cmp::Ordering;
 
-/// A position. Opaque to send back; the order is known where both are decimal numbers, as those of the API server are
-/// (Kubernetes guarantees that since 1.35, and never did otherwise for its own kinds).
+/// A position. The text is opaque and sent back unchanged. Versions are ordered if both are decimal numbers, as those
+/// of the API server always are for its own kinds (guaranteed since Kubernetes 1.35).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Version(String);
 
 impl Version {
-    /// `None` where the server gave none.
+    /// `None` if the server sent no version.
     pub fn new(text: Option<String>) -> Option<Self> {
         text.filter(|text| !text.is_empty()).map(Self)
     }

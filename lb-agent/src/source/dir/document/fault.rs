@@ -1,10 +1,10 @@
-//! What is wrong with a document, and where.
+//! A fault of a document, and its place.
 
 use std::fmt;
 
 use crate::model::{Warning, WarningKind};
 
-/// What to do unless the fault knows better.
+/// The remedy, unless the fault has a better one.
 const REMEDY: &str = "correct the document";
 
 /// Why a document, or an object in it, cannot be read.
@@ -14,7 +14,7 @@ pub struct Fault {
     remedy: &'static str,
     /// Path of the field: `spec.ports[0].port`.
     field: Option<String>,
-    /// Of the file, from 1.
+    /// Line of the file, from 1.
     line: Option<usize>,
 }
 
@@ -28,19 +28,19 @@ impl Fault {
         self
     }
 
-    /// On this line, unless it is known more exactly already. JSON has no lines: 0.
+    /// Sets the line, unless it is already known more exactly. JSON has no lines: 0.
     pub fn on_line(mut self, line: usize) -> Self {
         self.line = self.line.or((line > 0).then_some(line));
         self
     }
 
-    /// In this field, unless it is known more exactly already.
+    /// Sets the field, unless it is already known more exactly.
     pub fn at(mut self, field: impl FnOnce() -> String) -> Self {
         self.field = self.field.or_else(|| Some(field()).filter(|field| !field.is_empty()));
         self
     }
 
-    /// The document is left out.
+    /// The warning that the document is left out.
     pub fn warning(self) -> Warning {
         let line = self.line.map_or_else(String::new, |line| format!(" (line {line} of the file)"));
         let problem =

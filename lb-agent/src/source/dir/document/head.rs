@@ -1,4 +1,4 @@
-//! What a document says it is, and what it was probably meant to be.
+//! Finds the kind that a document claims, and the kind that was probably meant.
 
 use super::Document;
 use super::fault::Fault;
@@ -7,17 +7,17 @@ use super::tree::{self, Node, Note};
 use crate::model::{Kind, Warning, WarningKind};
 use std::rc::Rc;
 
-/// What the document says it is.
+/// The kind that the document claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
     Object(Kind),
-    /// Of items that name their own kind, or of one kind.
+    /// A list of items that each name their kind, or of items of one kind.
     List(Option<Kind>),
-    /// Somebody else's kind.
+    /// A kind that we do not read.
     Other,
 }
 
-/// The two fields that say what an object is.
+/// The two fields that identify the kind of an object.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Head {
@@ -25,10 +25,10 @@ pub struct Head {
     pub kind: Option<String>,
 }
 
-/// The whole document, where it had to be read to find its kind.
+/// The whole document, if it had to be read to find its kind.
 pub type Tree = (Rc<Node>, Vec<Note>);
 
-/// Kinds that we read, each with its group and with all of its name.
+/// The kinds that we read: group, full name and sort.
 const KINDS: [(&str, &str, Sort); 9] = [
     ("", "Service", Sort::Object(Kind::Service)),
     ("", "Node", Sort::Object(Kind::Node)),
@@ -40,22 +40,22 @@ const KINDS: [(&str, &str, Sort); 9] = [
     ("", "EndpointsList", Sort::List(Some(Kind::Endpoints))),
     (DISCOVERY, "EndpointSliceList", Sort::List(Some(Kind::EndpointSlice))),
 ];
-/// The end of the names of lists.
+/// The suffix of the names of lists.
 const LIST: &str = "list";
 const DISCOVERY: &str = "discovery.k8s.io";
 
 impl Head {
-    /// Of a tree.
+    /// Reads the head of a tree.
     pub fn of(node: &Node) -> Result<Self, Fault> {
         tree::parse(node).map(|(head, _)| head)
     }
 
-    /// Fails where it looks like one of our kinds that was misspelt.
+    /// Fails if the kind looks like a misspelling of one of our kinds.
     pub fn sort(&self) -> Result<Sort, Box<Warning>> {
         let Some(kind) = self.kind.as_deref().filter(|kind| !kind.is_empty()) else { return Err(Box::new(kindless())) };
         let version = self.api_version.as_deref().unwrap_or_default();
         let group = version.split_once('/').map_or("", |(group, _)| group);
-        // A document without any apiVersion is taken for ours; other groups have a Service too.
+        // A document without apiVersion is assumed to be ours. Other groups have a kind Service too.
         let is_absent = self.api_version.is_none();
         let ours = KINDS.iter().find(|(of, name, _)| *name == kind && (*of == group || is_absent));
         match ours {
@@ -68,14 +68,14 @@ impl Head {
     }
 }
 
-/// Groups in which somebody may look for our kinds: those of Kubernetes itself, and what is no group at all.
+/// Groups in which our kinds may be looked for by mistake: those of Kubernetes itself, and text that is not a group.
 fn is_of_kubernetes(group: &str) -> bool {
     !group.contains('.') || group.ends_with(".k8s.io")
 }
 
-/// What to write where one of our kinds was probably meant.
+/// A warning that says what to write, if one of our kinds was probably meant.
 fn meant(version: &str, kind: &str) -> Option<Warning> {
-    // `PodList` differs from `NodeList` as much as `Pod` from `Node`.
+    // Stems are compared, because `PodList` differs from `NodeList` as much as `Pod` from `Node`.
     let stem = |kind: &'static str| kind.strip_suffix("List").filter(|stem| !stem.is_empty()).unwrap_or(kind);
     let is_list = kind.len() > LIST.len() && kind.to_ascii_lowercase().ends_with(LIST);
     let meant_stem =
@@ -98,8 +98,8 @@ fn kindless() -> Warning {
     Warning::new(WarningKind::Ignored, problem, "name the kind, or keep other files elsewhere").at("kind")
 }
 
-/// Finds apiVersion and kind. In block style they stand at the start of a line, which spares parsing the document
-/// twice; JSON is skimmed; anything else is read whole.
+/// Finds apiVersion and kind. In block style they are at the start of a line, which avoids parsing the document twice.
+/// JSON is skimmed. Other documents are read whole.
 pub fn find(document: Document<'_>) -> Result<(Sort, Option<Tree>), Box<Warning>> {
     if let Some(head) = at_line_starts(document)? {
         return Ok((head.sort()?, None));
@@ -125,9 +125,9 @@ pub fn find(document: Document<'_>) -> Result<(Sort, Option<Tree>), Box<Warning>
     }
 }
 
-/// All of it, of whatever form.
+/// Reads the whole document in any form.
 pub fn whole(document: Document<'_>) -> Result<Tree, Fault> {
-    // YAML contains JSON, but not quite all of it (tabs), and not as fast.
+    // Our JSON parser is faster, and it reads some JSON (tabs) that YAML does not.
     if is_json(document.text)
         && let Ok(tree) = tree::read_json(document.text)
     {
@@ -136,7 +136,7 @@ pub fn whole(document: Document<'_>) -> Result<Tree, Fault> {
     tree::compose(document)
 }
 
-/// Whether it may be an object of ours that has lost its kind.
+/// Whether the document may be one of our objects without its kind.
 fn is_like_ours(node: &Node) -> bool {
     let parts = ["spec", "status", "endpoints", "addressType", "subsets"];
     node.get("metadata").is_some() && parts.iter().any(|part| node.get(part).is_some())
@@ -152,7 +152,7 @@ fn at_line_starts(document: Document<'_>) -> Result<Option<Head>, Box<Warning>> 
         } else if let Some(value) = line.strip_prefix("apiVersion:") {
             match plain_scalar(value) {
                 Some(version) => head.api_version = Some(version),
-                // It may be anything: read all of it.
+                // The value is not plain, so read the whole document.
                 None => return Ok(None),
             }
         } else if line.starts_with("<<") || line.starts_with("\"kind\"") || line.starts_with("'kind'") {
@@ -168,7 +168,7 @@ fn at_line_starts(document: Document<'_>) -> Result<Option<Head>, Box<Warning>> 
     }
 }
 
-/// The value of a `key: value` line where nothing is special about it.
+/// The value of a `key: value` line if it needs no YAML parser.
 fn plain_scalar(value: &str) -> Option<String> {
     let value = value.split(" #").next().unwrap_or_default().trim();
     let unquoted = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));

@@ -1,22 +1,22 @@
-//! Which known name somebody may have meant.
+//! Guesses which known name was meant.
 
-/// The nearest of the known names, where one is near: in other letters' case, with a slip of the pen, or cut short.
+/// The nearest of the known names, if one is near: different case, a typing mistake, or a part of the name.
 pub fn likely<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let text = plain(text);
     let rated = known.into_iter().filter_map(|name| Some((distance(&text, &plain(name))?, name)));
     rated.min_by_key(|(distance, _)| *distance).map(|(_, name)| name)
 }
 
-/// Letters and digits alone, in lower case.
+/// Only letters and digits, in lower case.
 fn plain(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// `None` where nobody would mistake one for the other.
+/// `None` if a mistake is unlikely.
 fn distance(text: &str, known: &str) -> Option<usize> {
-    /// Longer ones are no slips; comparing them takes time.
+    /// A longer text is not a typing mistake, and comparing it takes time.
     const LENGTH_MAX: usize = 80;
-    /// So much of the end, or of the beginning, of a name is enough to know it by.
+    /// This much of the end (or beginning) suffices to recognise a name.
     const ENDING_MIN: usize = 6;
     const BEGINNING_MIN: usize = 5;
     if text == known {

@@ -1,4 +1,4 @@
-//! One document to objects: which kind it is, its items where it is a list, and what is wrong with it.
+//! Reads the objects of one document: determines its kind, unfolds lists, and collects what is wrong.
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -15,20 +15,20 @@ use super::unknown;
 use crate::model::{Kind, ObjectName, ObjectRef, Warning, WarningKind};
 use crate::source::convert::{Converted, Converter, SERVICE_NAME};
 
-/// What a document holds. Warnings are without file and document number.
+/// The content of a document. Warnings do not yet name file and document number.
 #[derive(Debug, Default)]
 pub struct Read {
     pub objects: Vec<Converted>,
-    /// Why it, or an item of it, is no object: it may have been one before.
+    /// Warnings about a document or list item that is not an object. It may have been one before.
     pub bad: Vec<Warning>,
-    /// What is ignored, and was meant to be.
+    /// Warnings about content that is ignored but was probably intended.
     pub notes: Vec<Warning>,
 }
 
-/// So many are told of one document.
+/// The most warnings for one document.
 const BAD_MAX: usize = 1_000;
 
-/// Reads the document, and outlives a parser that fails: a file may hold anything.
+/// Reads the document and survives a panic of the parser: a file may hold anything.
 pub fn read_guarded(document: Document<'_>, converter: &mut Converter) -> Read {
     std::panic::catch_unwind(AssertUnwindSafe(|| read(document, converter))).unwrap_or_else(|_| {
         let fault = Fault::new("makes the parser fail").on_line(document.line);
@@ -36,7 +36,7 @@ pub fn read_guarded(document: Document<'_>, converter: &mut Converter) -> Read {
     })
 }
 
-/// Reads the document. Kinds that we do not know are ignored.
+/// Reads the document. Unknown kinds are ignored.
 fn read(document: Document<'_>, converter: &mut Converter) -> Read {
     let mut reader = Reader { converter, read: Read::default() };
     if let Err(warning) = reader.document(document) {
@@ -73,7 +73,7 @@ impl Reader<'_> {
             Some((list, mut notes)) => {
                 let items = list.get("items").filter(|items| !items.is_null());
                 match items.map(|items| &items.value) {
-                    // Which of them the notes are about is not known.
+                    // Which item the notes are about is unknown, so the first one gets them.
                     Some(tree::Value::Sequence(items)) => {
                         for item in items {
                             each(Rc::clone(item), std::mem::take(&mut notes));
@@ -99,7 +99,7 @@ impl Reader<'_> {
     fn item(&mut self, item: &Node, notes: Vec<Note>, of: Option<Kind>) -> Result<(), Box<Warning>> {
         let head = Head::of(item).map_err(Fault::warning)?;
         let kind = match (head.kind.is_some(), of) {
-            // `kubectl get --raw` leaves the kind of items out.
+            // `kubectl get --raw` omits the kind of items.
             (false, Some(kind)) => kind,
             _ => match head.sort()? {
                 Sort::Object(kind) => kind,
@@ -113,7 +113,7 @@ impl Reader<'_> {
         self.object(kind, item, notes)
     }
 
-    /// A list within a list, which kubectl unfolds as well.
+    /// Reads a list within a list, which kubectl unfolds too.
     fn nested(&mut self, list: &Node, mut notes: Vec<Note>, of: Option<Kind>) {
         let Some(tree::Value::Sequence(items)) = list.get("items").map(|items| &items.value) else { return };
         for (number, item) in (0..).zip(items) {
@@ -171,7 +171,7 @@ impl Reader<'_> {
     }
 }
 
-/// Where a slice names no Service.
+/// A warning if a slice names no Service.
 fn orphan(raw: &discovery::EndpointSlice) -> Option<Warning> {
     let labels = raw.metadata.labels.as_ref();
     if labels.and_then(|labels| labels.get(SERVICE_NAME)).is_some_and(|service| !service.is_empty()) {
@@ -196,7 +196,7 @@ fn note(note: Note) -> Warning {
     }
 }
 
-/// Names the object that does not parse, where at least that much of it does.
+/// Adds the name of an object that does not parse, if its metadata do.
 fn name_object(warning: Warning, kind: Kind, node: &Node) -> Box<Warning> {
     let of_metadata = |field| node.get("metadata")?.get(field)?.text();
     let Some(name) = of_metadata("name") else { return Box::new(warning.of(kind.name())) };

@@ -1,6 +1,6 @@
-//! A document as a tree: what YAML and JSON have in common, with the line of each node.
+//! A document as a tree: the common part of YAML and JSON, with the line of each node.
 //!
-//! YAML means here what it means to kubectl (`sigs.k8s.io/yaml`): YAML 1.1 scalars, merge keys, aliases.
+//! YAML means the same here as to kubectl (`sigs.k8s.io/yaml`): YAML 1.1 scalars, merge keys, aliases.
 
 mod json;
 mod scalar;
@@ -14,32 +14,33 @@ pub use scalar::{Plain, resolve};
 pub use typed::{Unknown, parse};
 pub use yaml::{Note, compose, compose_list};
 
-/// Nested sequences and mappings. Objects of Kubernetes have less than 20 levels; `serde_json` reads as many.
+/// The most nested sequences and mappings. Kubernetes objects have fewer than 20 levels. `serde_json` has the same
+/// limit.
 pub const DEPTH_MAX: usize = 128;
-/// Size of one object with its aliases written out. The API server takes requests of 3 MiB.
+/// The largest size of one object with its aliases written out. The API server accepts requests of 3 MiB.
 pub const COST_MAX: u64 = 32 << 20;
-/// What a node takes in memory beside its text, about.
+/// Approximate memory of a node besides its text.
 const NODE_COST: u64 = 64;
 
-/// A node and all below it. Aliases share theirs.
+/// A node and its descendants. Aliases share nodes.
 #[derive(Debug)]
 pub struct Node {
-    /// Of the file, from 1; 0 in JSON.
+    /// Line of the file, from 1; 0 in JSON.
     pub line: usize,
-    /// With aliases written out.
+    /// Size with aliases written out.
     cost: u64,
-    /// Levels of sequences and mappings, this one included, with aliases written out.
+    /// Levels of sequences and mappings, including this one, with aliases written out.
     height: usize,
     pub value: Value,
 }
 
 #[derive(Debug)]
 pub enum Value {
-    /// Without quotes: the text may mean null, a truth value or a number.
+    /// Without quotes: may mean null, a truth value or a number.
     Plain(Box<str>),
     Text(Box<str>),
     Sequence(Vec<Rc<Node>>),
-    /// Each key once.
+    /// Each key occurs once.
     Mapping(Vec<(Key, Rc<Node>)>),
 }
 
@@ -71,7 +72,7 @@ impl Node {
         Self { line, cost: NODE_COST + cost, height, value }
     }
 
-    /// The value of a key, where this is a mapping that has it.
+    /// The value of a key, if this is a mapping that has the key.
     pub fn get(&self, name: &str) -> Option<&Rc<Self>> {
         match &self.value {
             Value::Mapping(entries) => entries.iter().find(|(key, _)| *key.name == *name).map(|(_, node)| node),
@@ -91,7 +92,7 @@ impl Node {
         matches!(&self.value, Value::Plain(text) if resolve(text) == Plain::Null)
     }
 
-    /// Whether both say the same, wherever they stand.
+    /// Whether both nodes have equal content, whatever their lines.
     fn is_like(&self, other: &Self) -> bool {
         match (&self.value, &other.value) {
             (Value::Plain(a), Value::Plain(b)) | (Value::Text(a), Value::Text(b)) => a == b,

@@ -1,13 +1,13 @@
-//! Keys that an object of ours has and its kind has not: what was probably meant.
+//! Warns about keys of an object that its kind does not have, and suggests the key that was probably meant.
 
 use super::likely::likely;
 use super::tree::Unknown;
 use crate::model::{Kind, ObjectRef, Warning, WarningKind};
 
-/// Told of one object in full; the rest is counted.
+/// The most keys of one object that get a warning each. One more warning counts the rest.
 const TOLD_MAX: usize = 16;
 
-/// Where the fields stand that decide who is served, as far as their name says which they are.
+/// The correct places of the fields that decide which clients are served, if the field's name is unambiguous.
 fn places(kind: Kind) -> &'static [(&'static str, &'static [&'static str])] {
     match kind {
         Kind::Service => &[
@@ -50,7 +50,7 @@ fn places(kind: Kind) -> &'static [(&'static str, &'static [&'static str])] {
     }
 }
 
-/// A warning for each, as far as they are few.
+/// One warning for each key, up to `TOLD_MAX`.
 pub fn warnings(object: &ObjectRef, unknown: &[Unknown]) -> Vec<Warning> {
     let mut warnings: Vec<Warning> =
         unknown.iter().take(TOLD_MAX).map(|unknown| warning(object, unknown).of(object)).collect();
@@ -74,7 +74,7 @@ fn warning(object: &ObjectRef, unknown: &Unknown) -> Warning {
             format!("write it as {}", dotted(other, key)),
         ),
         (Some(meant), None) => (WarningKind::BadField, "is no field and is ignored", format!("write {meant}")),
-        // A newer API may have it.
+        // The field may belong to a newer API.
         (None, None) => (
             WarningKind::Ignored,
             "is no field that this version knows, and is ignored",

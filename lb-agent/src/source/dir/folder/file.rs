@@ -1,4 +1,4 @@
-//! One file of the folder: what it looked like, and what its documents hold.
+//! One file of the folder: its fingerprint, and the objects in its documents.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,17 +12,17 @@ use crate::model::{ObjectRef, Warning, WarningKind};
 use crate::source::convert::{Converted, Converter};
 use crate::source::dir::document::{self, Document, Piece, Pieces};
 
-/// Objects that were parsed during one look, by file, object and hash.
+/// Objects parsed during one look, by file, object and hash.
 pub type Parsed = HashMap<(Arc<str>, ObjectRef, u64), Converted>;
 
-/// Read at once: few calls for a large file, little memory for many.
+/// Bytes per read: few calls for a large file, little memory for many.
 const READ_BYTES: usize = 1 << 16;
 
-/// A larger file is not read: 50,000 Services with their slices take less.
+/// A larger file is not read. 50,000 Services with their slices need less.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// Documents, and objects in them, of one file.
+/// The most documents and objects of one file.
 const OBJECTS_MAX: usize = 200_000;
-/// Of a file with more documents that are no objects nothing is read: each of them is a warning.
+/// A file with more bad documents is not read at all, because each one is a warning.
 const BAD_MAX: usize = 1_000;
 
 /// Why a file is not read.
@@ -55,10 +55,10 @@ impl From<Excess> for io::Error {
 pub struct File {
     fingerprint: Fingerprint,
     documents: Vec<Contents>,
-    /// Texts of documents that are no objects and were none either when the file was last as it should be.
+    /// Hashes of bad documents that were already bad when no object was missing from the file.
     trusted: BTreeSet<u64>,
     pub presence: Presence,
-    /// The folder that the file is really in, when the name is a symbolic link.
+    /// The real folder of the file, if its name is a symbolic link.
     pub real_folder: Option<PathBuf>,
 }
 
@@ -66,7 +66,7 @@ pub struct File {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     There,
-    /// Removed so shortly ago that it may be about to come back.
+    /// Removed so recently that it may come back.
     Missing,
 }
 
@@ -75,20 +75,21 @@ pub enum Presence {
 struct Contents {
     number: u32,
     text: u64,
-    /// The text without the separator before it and without blanks around.
+    /// Hash of the text without its separator and surrounding blanks.
     essence: u64,
-    /// The objects, and a hash of each with its warnings.
+    /// The objects, each with a hash that includes its warnings.
     objects: Vec<(ObjectRef, u64)>,
-    /// Why it, or an item of it, is no object: it may have been one before.
+    /// Warnings about a document or list item that is not an object. It may have been one before.
     bad: Vec<Warning>,
-    /// What is ignored, and was meant to be.
+    /// Warnings about content that is ignored but was probably intended.
     notes: Vec<Warning>,
-    /// Parsed again whenever the file changes: a warning names the document by its number, which may move.
+    /// If so, the document is parsed again whenever the file changes: warnings contain the document's number, which may
+    /// change.
     has_warnings: bool,
 }
 
 impl File {
-    /// Reads and parses; documents that `old` has seen are not parsed again. Says whether the content changed.
+    /// Reads and parses the file, except documents that `old` knows. Returns whether the content changed.
     pub fn read(
         name: &Arc<str>,
         path: &Path,
@@ -115,22 +116,22 @@ impl File {
         Ok((file, is_changed))
     }
 
-    /// Whether a file that looks like this need not be read again.
+    /// Whether a file with this fingerprint need not be read again.
     pub fn is_same(&self, fingerprint: &Fingerprint) -> bool {
         self.fingerprint == *fingerprint && !self.fingerprint.is_fresh
     }
 
-    /// Objects by document number.
+    /// The objects and the numbers of their documents.
     pub fn objects(&self) -> impl Iterator<Item = (u32, &(ObjectRef, u64))> {
         self.documents.iter().flat_map(|document| document.objects.iter().map(|object| (document.number, object)))
     }
 
-    /// Whether a document that is no object may have been one when the file was last as it should be.
+    /// Whether a bad document may have been an object when no object was missing from the file.
     pub fn has_suspect(&self) -> bool {
         self.bad_texts().any(|text| !self.trusted.contains(&text))
     }
 
-    /// No object is missing from the file: what is no object now, is none that is waited for.
+    /// Records that no object is missing from the file, so none of its bad documents is a suspect.
     pub fn trust_documents(&mut self) {
         self.trusted = self.bad_texts().collect();
     }
@@ -139,7 +140,7 @@ impl File {
         self.documents.iter().filter(|document| !document.bad.is_empty()).map(|document| document.essence)
     }
 
-    /// Warnings about documents, and about items of lists, that are no objects.
+    /// Warnings about bad documents and list items, and about ignored content.
     pub fn warnings(&self, name: &str) -> Vec<Warning> {
         let each = self.documents.iter().flat_map(|document| {
             let warnings = document.bad.iter().chain(&document.notes);
@@ -149,23 +150,23 @@ impl File {
     }
 }
 
-/// What is known about documents, by their text.
+/// The known documents, by hash of their text.
 fn known(old: Option<&File>) -> HashMap<u64, &Contents> {
     let documents = old.map(|old| old.documents.as_slice()).unwrap_or_default();
     documents.iter().filter(|document| !document.has_warnings).map(|document| (document.text, document)).collect()
 }
 
-/// Reads the documents of one file, parsing those that are not known.
+/// Reads the documents of one file and parses the unknown ones.
 struct Reader<'a> {
     name: &'a Arc<str>,
     known: HashMap<u64, &'a Contents>,
     converter: &'a mut Converter,
     parsed: &'a mut Parsed,
-    /// Documents and objects so far.
+    /// Number of documents and objects so far.
     objects: usize,
-    /// Documents and items so far that are no objects.
+    /// Number of bad documents and items so far.
     bad: usize,
-    /// What is told of documents that are ignored; more than a few is nobody's slip.
+    /// Number of notes about ignored content so far. Beyond `BAD_MAX` they are not reported.
     notes: usize,
 }
 
@@ -211,14 +212,14 @@ impl Reader<'_> {
     }
 }
 
-/// A file that is not read beyond its largest size, even if it grows meanwhile.
+/// A file that is not read beyond its size limit, even if it grows meanwhile.
 struct Bounded {
     file: std::fs::File,
     left: u64,
 }
 
 impl Bounded {
-    /// Never waits: whatever stands at the path by now, a pipe included.
+    /// Never blocks, even if the path is now a pipe.
     fn open(path: &Path) -> io::Result<Self> {
         let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let metadata = file.metadata()?;
@@ -268,7 +269,7 @@ impl Contents {
         contents
     }
 
-    /// What the document is, without what it says.
+    /// Identifies the document by number and text.
     const fn place(&self) -> (u32, u64) {
         (self.number, self.text)
     }
@@ -301,7 +302,7 @@ fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
     hasher.finish()
 }
 
-/// What a file looks like from outside.
+/// The metadata of a file, to detect changes.
 #[derive(Clone, Copy, Debug)]
 pub struct Fingerprint {
     device: u64,
@@ -309,7 +310,7 @@ pub struct Fingerprint {
     bytes: u64,
     modified_ns: (i64, i64),
     changed_ns: (i64, i64),
-    /// Changed so shortly ago that another change may leave the same time stamp.
+    /// Changed so recently that another change may leave the same time stamp.
     is_fresh: bool,
 }
 
@@ -320,18 +321,18 @@ impl PartialEq for Fingerprint {
     }
 }
 
-/// Coarser than the time stamps of any local file system (ext4, tmpfs, overlay: 10 ms and less; some count seconds).
+/// Coarser than the time stamps of any local file system (ext4, tmpfs and overlay: 10 ms or less; others: seconds).
 const STAMP_GRAIN: Duration = Duration::from_secs(2);
 
 impl Fingerprint {
-    /// Of the file that a symbolic link leads to.
+    /// The fingerprint of the file, or of the target of a symbolic link.
     pub fn of(path: &Path) -> io::Result<Self> {
         let metadata = std::fs::metadata(path)?;
         if !metadata.is_file() {
             return Err(no_file());
         }
         let modified = metadata.modified()?;
-        // A time stamp in the future says nothing; size and change time must do.
+        // A time stamp in the future is useless. Then size and change time must suffice.
         let is_fresh = SystemTime::now().duration_since(modified).is_ok_and(|age| age < STAMP_GRAIN);
         Ok(Self {
             device: metadata.dev(),
@@ -344,7 +345,7 @@ impl Fingerprint {
     }
 }
 
-/// Where a symbolic link leads; `None` for a file that is no link.
+/// The target of a symbolic link. `None` if the file is not a link.
 pub fn real_path(path: &Path) -> io::Result<Option<PathBuf>> {
     let is_link = std::fs::symlink_metadata(path)?.file_type().is_symlink();
     if is_link { std::fs::canonicalize(path).map(Some) } else { Ok(None) }

@@ -1,5 +1,6 @@
-//! Which file an object comes from when several hold it: the first by name, then by document. A file that went missing
-//! comes last: it may have been renamed.
+//! Decides which file an object comes from if several hold it: the first by name, then by document.
+//!
+//! A missing file comes last, because it may have been renamed.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -8,22 +9,22 @@ use std::sync::Arc;
 use super::file::{File, Presence};
 use crate::model::{ObjectRef, Warning, WarningKind};
 
-/// What the world was told about an object.
+/// What was reported about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     pub file: Arc<str>,
-    /// Of the object and its warnings.
+    /// Hash of the object and its warnings.
     pub hash: u64,
 }
 
 impl Applied {
-    /// Where the parsed object is found.
+    /// The key of the parsed object in `Parsed`.
     pub fn key(&self, object: &ObjectRef) -> (Arc<str>, ObjectRef, u64) {
         (Arc::clone(&self.file), object.clone(), self.hash)
     }
 }
 
-/// The winners, and a warning for each loser under the name of its file.
+/// The copy of each object that counts, and a warning for each other copy under the name of its file.
 pub struct Holding {
     pub winners: BTreeMap<ObjectRef, Applied>,
     pub duplicates: Vec<(Arc<str>, Warning)>,

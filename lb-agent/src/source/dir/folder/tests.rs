@@ -21,7 +21,7 @@ impl Lab {
         fs::write(self.temp.path().join(name), text).expect("the test may write");
     }
 
-    /// What the next look says: applied and removed objects, and warnings by place.
+    /// The result of the next look: applied and removed objects, and warnings by place.
     fn look(&mut self) -> Vec<String> {
         describe(self.folder.look(&HashSet::new()))
     }
@@ -87,7 +87,7 @@ fn only_what_changed_is_told() {
     assert_eq!(lab.look(), ["+ Service default/b", "+ Service default/c"]);
     lab.write("a.yaml", &(service("c", 1) + &service("b", 2)));
     assert_eq!(lab.look(), ["- Service default/a"]);
-    // Same content, other time stamp.
+    // Same content, different time stamp.
     lab.write("a.yaml", &(service("c", 1) + &service("b", 2)));
     assert_eq!(lab.look(), [] as [&str; 0]);
     fs::remove_file(lab.temp.path().join("a.yaml")).expect("it is there");
@@ -102,7 +102,7 @@ fn a_file_renamed_over_another_is_noticed() {
     lab.write("new", &service("a", 2));
     fs::rename(lab.temp.path().join("new"), lab.temp.path().join("a.yaml")).expect("the test may rename");
     assert_eq!(lab.look(), ["+ Service default/a"]);
-    // Renamed to another name: the objects stay.
+    // After a rename the objects stay.
     fs::rename(lab.temp.path().join("a.yaml"), lab.temp.path().join("z.yaml")).expect("the test may rename");
     let changes = lab.look();
     assert!(!changes.iter().any(|change| change.starts_with('-')), "{changes:?}");
@@ -114,7 +114,7 @@ fn nothing_is_deleted_while_a_document_does_not_parse() {
     lab.write("a.yaml", &(service("a", 1) + &service("b", 1) + &service("c", 1)));
     lab.write("z.yaml", &service("z", 1));
     lab.look();
-    // b is broken, c is gone, a changed, d is new.
+    // b is broken, c is removed, a changed, d is new.
     lab.write(
         "a.yaml",
         &(service("a", 2) + "kind: Service\nmetadata: {name: b}\nspec: {ports: 3}\n---\n" + &service("d", 1)),
@@ -125,10 +125,10 @@ fn nothing_is_deleted_while_a_document_does_not_parse() {
         changes[0].starts_with("! Service default/b (a.yaml, document 2): spec.ports: invalid type"),
         "{changes:?}"
     );
-    // Another file's objects are not protected.
+    // The objects of another file are not protected.
     lab.write("z.yaml", "");
     assert_eq!(lab.look(), ["- Service default/z"]);
-    // Corrected: what is missing now is gone.
+    // Corrected: an object that is missing now is removed.
     lab.write("a.yaml", &(service("a", 2) + &service("b", 1)));
     assert_eq!(lab.look(), ["- Service default/c", "- Service default/d", "a.yaml is fine"]);
 }
@@ -254,7 +254,7 @@ fn a_document_that_never_was_an_object_keeps_nothing() {
     lab.look();
     lab.write("a.yaml", &(service("b", 1) + "resources: [x]\n"));
     assert!(lab.look().contains(&"- Service default/a".to_owned()));
-    // One that may have been b does.
+    // A bad document that may have been b protects b.
     lab.write("a.yaml", "kind: Servce\nmetadata: {name: b}\n---\nresources: [x]\n");
     let changes = lab.look();
     assert!(!changes.contains(&"- Service default/b".to_owned()), "{changes:?}");
@@ -282,7 +282,7 @@ fn what_is_too_large_or_no_file_is_told_and_hurts_no_other() {
     lab.write("a.yaml", &service("a", 1));
     lab.write("z.yaml", &service("z", 1));
     lab.look();
-    // Sparse: nothing of it is on the disk.
+    // Sparse: the file takes no space on the disk.
     fs::File::create(root.join("a.yaml")).and_then(|file| file.set_len(1 << 30)).expect("the test may write");
     lab.write("deep.yaml", &("a: ".to_owned() + &"[".repeat(50_000)));
     lab.write("deep.json", &"[".repeat(50_000));

@@ -1,5 +1,5 @@
-//! A follower and a server in memory, under a clock that stands still unless everybody waits: when what failed is tried
-//! again, and what is told of events that a server should not send.
+//! A follower and an in-memory server, with a clock that advances only if all tasks wait: tests when failures are
+//! retried, and how events that a server should not send are handled.
 
 use std::io;
 use std::sync::Arc;
@@ -21,16 +21,16 @@ use crate::source::kube::connect::Error;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(3);
-/// Timers of tokio are that fine.
+/// The resolution of tokio's timers.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What a server answers to the attempt with this number; the flag says whether it is a watch.
+/// The answer of a server to the attempt with this number. The flag says whether it is a watch.
 type Answer = fn(usize, bool) -> Response;
 
-/// An attempt: when it came, and whether it was a watch.
+/// An attempt: its time, and whether it was a watch.
 type Attempt = (Instant, bool);
 
-/// A server in memory.
+/// An in-memory server.
 struct Memory {
     attempts: UnboundedSender<Attempt>,
     answer: Answer,
@@ -42,7 +42,7 @@ impl Connect for Memory {
         let (attempts, answer, count) = (self.attempts.clone(), self.answer, Arc::clone(&self.count));
         let routes = Router::new().fallback(move |request: Request| {
             let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-            // The test may have seen enough.
+            // The test may have stopped listening.
             let _ = attempts.send((Instant::now(), is_watch));
             let number = count.fetch_add(1, Ordering::SeqCst);
             std::future::ready(answer(number, is_watch))
@@ -51,7 +51,7 @@ impl Connect for Memory {
     }
 }
 
-/// Follows a server that answers so, until `end` has seen enough of the attempts and of what is told.
+/// Follows a server with these answers until `end` has seen enough attempts and batches.
 async fn follow<T>(
     answer: Answer,
     end: impl AsyncFnOnce(UnboundedReceiver<Attempt>, mpsc::Receiver<Vec<Change>>) -> T,
@@ -68,7 +68,7 @@ async fn follow<T>(
     }
 }
 
-/// The first attempts of a follower of a server that answers so.
+/// The first attempts of a follower at a server with these answers.
 async fn attempts(wanted: usize, answer: Answer) -> Vec<Attempt> {
     follow(answer, async |mut seen, _batches| {
         let mut found = Vec::new();
@@ -97,7 +97,7 @@ fn list() -> Response {
 
 const BOOKMARK: &str = "{\"type\":\"BOOKMARK\",\"object\":{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"resourceVersion\":\"6\"}}}\n";
 
-/// A watch that tells this after a while, and ends.
+/// A watch that sends this text after a while and ends.
 fn watch_of(secs: u64, text: &'static str) -> Response {
     Response::new(Body::from_stream(stream::once(async move {
         tokio::time::sleep(Duration::from_secs(secs)).await;
@@ -105,13 +105,13 @@ fn watch_of(secs: u64, text: &'static str) -> Response {
     })))
 }
 
-/// An answer that begins so and has no end.
+/// An answer with this start and no end.
 fn endless(start: &'static str) -> Response {
     let pieces = stream::once(std::future::ready(start.to_owned())).chain(stream::repeat("x".repeat(1 << 16)));
     Response::new(Body::from_stream(pieces.map(Ok::<_, io::Error>)))
 }
 
-/// Follows until something failed so often, and tells the last reason and the sizes of the pages that were asked for.
+/// Follows until this many failures. Returns the last reason and the sizes of the requested pages.
 async fn reason_after(failures: u64, answer: Answer) -> String {
     let connections = Connections::starting(&[Kind::Node]);
     let (attempts, _seen) = unbounded_channel();
@@ -153,7 +153,7 @@ async fn a_refusal_without_end_is_told_in_short() {
     assert!(reason.starts_with("the API server answered 500") && reason.len() < 2_000, "{reason}");
 }
 
-/// A byte now and then is no answer.
+/// An answer that arrives byte by byte times out.
 #[tokio::test(start_paused = true)]
 async fn a_list_that_drips_is_given_up() {
     let answer: Answer = |_, _| {
@@ -184,7 +184,7 @@ async fn pages_that_lead_to_themselves_are_given_up() {
     assert!(reason_after(2, answer).await.contains("goes round in a circle"));
 }
 
-/// A server that keeps to the sizes that it is asked for, with objects that are large and good.
+/// A server that respects the requested page size and has large valid objects.
 #[tokio::test(start_paused = true)]
 async fn what_is_too_long_for_a_page_is_read_in_smaller_ones() {
     let resource = Resource { kind: Kind::Node, path: "/api/v1/nodes", labels: None, fields: None };
@@ -229,13 +229,13 @@ impl Connect for Large {
     }
 }
 
-/// The waits before attempts; of those that come at once, there is nothing to see.
+/// The pauses between attempts, without immediate ones.
 fn pauses(attempts: &[Attempt]) -> Vec<Duration> {
     let gaps = attempts.windows(2).map(|pair| pair[1].0 - pair[0].0);
     gaps.filter(|gap| !gap.is_zero()).collect()
 }
 
-/// Each pause is about twice the one before, up to the largest.
+/// Each pause is about twice the previous one, up to the maximum.
 #[track_caller]
 fn assert_grow(pauses: &[Duration]) {
     let mut nominal = RETRY_MIN;
@@ -264,7 +264,7 @@ async fn a_server_that_refuses_is_asked_ever_more_rarely() {
     }
 }
 
-/// Lists that succeed are no reason to hurry while no watch does.
+/// Successful lists do not reset the back-off if no watch succeeds.
 #[tokio::test(start_paused = true)]
 async fn a_server_whose_watches_fail_is_asked_ever_more_rarely() {
     let failures: [Answer; 4] = [
@@ -276,13 +276,13 @@ async fn a_server_whose_watches_fail_is_asked_ever_more_rarely() {
     for answer in failures {
         let attempts = attempts(16, answer).await;
         assert_grow(&pauses(&attempts));
-        // A list is followed by its watch at once; nothing else comes without a pause.
+        // Only a watch follows its list at once. Everything else comes after a pause.
         let hurried = attempts.windows(2).filter(|pair| pair[1].0 == pair[0].0);
         assert!(hurried.clone().all(|pair| !pair[0].1 && pair[1].1), "{attempts:?}");
     }
 }
 
-/// As behind a proxy that allows no long answers: no failure, and no reason to hurry either.
+/// As behind a proxy that allows no long answers: not a failure, but no reason for haste either.
 #[tokio::test(start_paused = true)]
 async fn watches_that_end_at_once_are_renewed_ever_more_rarely() {
     let attempts = attempts(12, |_, is_watch| if is_watch { watch_of(0, BOOKMARK) } else { list() }).await;
@@ -292,7 +292,7 @@ async fn watches_that_end_at_once_are_renewed_ever_more_rarely() {
     assert_grow(&pauses);
 }
 
-/// A watch that lasted is a success; then the first failure is tried again soon.
+/// A watch that lasted is a success, so the next failure is retried soon.
 #[tokio::test(start_paused = true)]
 async fn a_success_that_lasted_ends_the_patience() {
     const REFUSED: usize = 8;
@@ -306,14 +306,14 @@ async fn a_success_that_lasted_ends_the_patience() {
     let (before, after) = attempts.split_at(REFUSED);
     assert_eq!(pauses(before).len(), REFUSED - 1);
     assert_grow(&pauses(before));
-    // The list, its watch, the next one when that ended; from there on it fails.
+    // The list, its watch, the next watch when that ended. From then on watches fail.
     assert_eq!(after.iter().map(|(_, is_watch)| *is_watch).collect::<Vec<_>>(), [false, true, true, true, true, true]);
     assert_eq!(after[2].0 - after[1].0, Duration::from_secs(2), "a watch that ended in time is renewed at once");
     assert_eq!(pauses(&after[2..]).len(), 3);
     assert_grow(&pauses(&after[2..]));
 }
 
-/// A server that says when it wants to be asked again is heeded, within reason.
+/// If a server says when to retry, the follower waits that long, within limits.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_asks_for_patience_gets_it() {
     let soon = attempts(4, |_, _| refusal(429, r#""retryAfterSeconds":2"#)).await;
@@ -331,8 +331,7 @@ fn event(sort: &str, name: &str, version: u32) -> String {
     )
 }
 
-/// A server that tells of the time before our list, as one that was just restored may, takes nothing away. What comes
-/// before an error is told.
+/// Old events, as a restored server may send them, remove nothing. Events before an error are reported.
 #[tokio::test(start_paused = true)]
 async fn only_events_after_the_position_count() {
     let answer: Answer = |number, is_watch| match (number, is_watch) {
@@ -345,7 +344,7 @@ async fn only_events_after_the_position_count() {
         _ => refusal(503, ""),
     };
     let told = follow(answer, async |mut seen, mut batches| {
-        // The list, the watch, and the one after its error: by then all is told.
+        // The list, the watch, and the one after its error: by then everything was reported.
         for _ in 0..3 {
             seen.recv().await.expect("the server lives");
         }

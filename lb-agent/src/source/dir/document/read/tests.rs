@@ -1,4 +1,4 @@
-//! Documents of every form are read, and what is wrong names its place.
+//! Documents of every form are read, and each fault names its place.
 
 use super::super::{Pieces, split_json};
 use super::*;

@@ -1,4 +1,4 @@
-//! JSON to a tree. Its numbers and words are plain scalars, its strings are texts.
+//! Reads JSON into a tree. Numbers and words become plain scalars, strings become texts.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::{COST_MAX, Key, NODE_COST, Node, Note, Value};
 
-/// Reads the text; the error does not matter, as YAML is tried then.
+/// Reads the text. The error is not reported, because the text is then read as YAML.
 pub fn read(text: &str) -> Result<(Rc<Node>, Vec<Note>), serde_json::Error> {
     let mut json = serde_json::Deserializer::from_str(text);
     let reading = Reading::default();
@@ -19,10 +19,10 @@ pub fn read(text: &str) -> Result<(Rc<Node>, Vec<Note>), serde_json::Error> {
     Ok((node, reading.notes.into_inner()))
 }
 
-/// One object while it is read.
+/// The cost and notes of one object while it is read.
 #[derive(Default)]
 struct Reading {
-    /// What it has taken so far.
+    /// The cost so far.
     spent: Cell<u64>,
     notes: RefCell<Vec<Note>>,
 }
@@ -116,7 +116,7 @@ impl<'de> Visitor<'de> for &Reading {
     }
 }
 
-/// Reads a list object item by item, so that a large one is never in memory as a whole.
+/// Reads a list object item by item, so that a large list is never in memory as a whole.
 pub struct ItemsSeed<F>(pub F);
 
 impl<'de, F: FnMut(Rc<Node>, Vec<Note>)> DeserializeSeed<'de> for ItemsSeed<F> {

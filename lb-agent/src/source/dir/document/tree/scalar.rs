@@ -1,4 +1,4 @@
-//! What a scalar without quotes means: as go-yaml 2 reads it, on which kubectl rests.
+//! Resolves scalars without quotes as go-yaml 2 does, on which kubectl is based.
 
 /// The meaning of a plain scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,7 +10,7 @@ pub enum Plain<'a> {
     Text(&'a str),
 }
 
-/// Resolves the text. Infinities and "not a number" stay text: JSON has none of them.
+/// Resolves the text. Infinities and "not a number" stay text, because JSON lacks them.
 pub fn resolve(text: &str) -> Plain<'_> {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Plain::Null,
@@ -32,7 +32,7 @@ fn number(text: &str) -> Plain<'_> {
     }
 }
 
-/// Of 64 bits, in the bases that Go's `ParseInt` knows: a leading 0 alone means octal.
+/// A 64-bit integer in the bases of Go's `ParseInt`. A leading 0 alone means octal.
 fn integer(text: &str) -> Option<i128> {
     let (is_negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -70,7 +70,7 @@ fn is_float(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Each pair was read by kubectl 1.32.
+    /// Each pair is a result of kubectl 1.32.
     #[test]
     fn scalars_mean_what_they_mean_to_kubectl() {
         let ints = [("0x50", 80), ("0o17", 15), ("017", 15), ("1_000", 1000), ("0b11", 3), ("-0x10", -16), ("+5", 5)];

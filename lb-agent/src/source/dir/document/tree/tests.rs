@@ -1,4 +1,4 @@
-//! YAML means what it means to kubectl, and costs no more than it may.
+//! YAML means the same as to kubectl, and costs no more than the limits allow.
 
 use super::*;
 use crate::source::dir::document::Document;
@@ -7,7 +7,7 @@ fn document(text: &str) -> Document<'_> {
     Document { number: 1, line: 1, text }
 }
 
-/// The tree as JSON, so that it can be compared with what kubectl makes of the same text.
+/// The tree as JSON, to be compared with kubectl's result for the same text.
 fn json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Text(text) => (**text).into(),
@@ -33,7 +33,7 @@ fn read(text: &str) -> Result<(String, Vec<String>), String> {
     }
 }
 
-/// What kubectl 1.32 made of these, by `kubectl annotate --local -o json`.
+/// The results of kubectl 1.32 for these texts, by `kubectl annotate --local -o json`.
 #[test]
 fn merge_keys_are_resolved_as_kubectl_does() {
     let base = "b: &b {name: a, port: 1, in: {<<: &c {q: 1}, z: 2}}\n";

@@ -1,4 +1,4 @@
-//! A tree to a type. Errors name field and line; keys that the type does not know are reported.
+//! Deserializes a tree to a type. Errors name field and line, and keys that the type lacks are reported.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,18 +11,18 @@ use serde::forward_to_deserialize_any;
 use super::{Key, Node, Plain, Value, resolve};
 use crate::source::dir::document::fault::Fault;
 
-/// A key that the type has no field for.
+/// A key for which the type has no field.
 #[derive(Debug)]
 pub struct Unknown {
-    /// Path of the mapping that holds it.
+    /// Path of the mapping that has the key.
     pub place: String,
     pub key: String,
     pub line: usize,
-    /// What stands there otherwise.
+    /// The fields of that mapping's type.
     pub fields: &'static [&'static str],
 }
 
-/// Reads the tree, and what of it the type does not know.
+/// Deserializes the tree, and returns the keys that the type lacks.
 pub fn parse<T: DeserializeOwned>(node: &Node) -> Result<(T, Vec<Unknown>), Fault> {
     let unknown = RefCell::default();
     let typed = Typed { node, place: Place::Top, unknown: &unknown };
@@ -30,7 +30,7 @@ pub fn parse<T: DeserializeOwned>(node: &Node) -> Result<(T, Vec<Unknown>), Faul
     Ok((value, unknown.into_inner()))
 }
 
-/// Where a node stands.
+/// The path of a node.
 #[derive(Clone, Copy)]
 enum Place<'a> {
     Top,
@@ -93,7 +93,7 @@ impl<'de> Deserializer<'de> for Typed<'_> {
                     (Err(_), Ok(value)) => visitor.visit_u64(value),
                     (Err(_), Err(_)) => visitor.visit_i128(value),
                 },
-                // On its way to the API server it becomes JSON, where 80.0 is 80.
+                // kubectl sends objects to the API server as JSON, in which 80.0 becomes 80.
                 Plain::Float(value) if value.fract() == 0.0 && value.abs() < f64::from(1 << 30) => {
                     visitor.visit_i64(value as i64)
                 }
@@ -103,7 +103,7 @@ impl<'de> Deserializer<'de> for Typed<'_> {
         }
     }
 
-    /// The text as it stands, whatever it would mean otherwise.
+    /// The text as written, whatever a plain scalar would mean.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.node.value {
             Value::Plain(text) | Value::Text(text) => visitor.visit_str(text),
@@ -127,12 +127,12 @@ impl<'de> Deserializer<'de> for Typed<'_> {
         visitor.visit_newtype_struct(self)
     }
 
-    /// Null is an empty sequence.
+    /// Null means an empty sequence.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         if self.node.is_null() { visitor.visit_seq(self.items(&[])) } else { self.deserialize_any(visitor) }
     }
 
-    /// Null is an empty mapping.
+    /// Null means an empty mapping.
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         if self.node.is_null() { visitor.visit_map(self.entries(&[])) } else { self.deserialize_any(visitor) }
     }
@@ -176,7 +176,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 
 struct Entries<'a> {
     of: Typed<'a>,
-    /// The first of them is the one whose value comes next.
+    /// The value of the first entry is next.
     left: &'a [(Key, Rc<Node>)],
 }
 

@@ -1,5 +1,6 @@
-//! YAML to a tree. The grammar is libyaml's, which go-yaml and so kubectl share; nothing is read that is nested too deep,
-//! or too large once its aliases are written out.
+//! Reads YAML into a tree, within limits of depth and of size with aliases written out.
+//!
+//! The grammar is libyaml's, as for go-yaml and therefore kubectl.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,7 +12,7 @@ use super::{COST_MAX, DEPTH_MAX, Key, NODE_COST, Node, Plain, Value, resolve};
 use crate::source::dir::document::Document;
 use crate::source::dir::document::fault::Fault;
 
-/// What was read otherwise than it may be meant.
+/// A note that something was read differently from what may be meant.
 #[derive(Debug)]
 pub struct Note {
     pub line: usize,
@@ -21,7 +22,7 @@ pub struct Note {
 }
 
 impl Note {
-    /// A key that stands twice with different values.
+    /// A key that occurs twice with different values.
     pub fn twice(line: usize, key: &str) -> Self {
         Self {
             line,
@@ -41,7 +42,7 @@ pub fn compose(document: Document<'_>) -> Result<(Rc<Node>, Vec<Note>), Fault> {
     Ok((node, composer.notes))
 }
 
-/// Reads a list object and hands on each of its items: a large list is never in memory as a whole.
+/// Reads a list object and passes on each of its items, so that a large list is never in memory as a whole.
 pub fn compose_list(document: Document<'_>, each: &mut Each<'_>) -> Result<(), Fault> {
     let mut composer = Composer::of(document);
     let event = composer.first_event()?;
@@ -52,17 +53,17 @@ pub fn compose_list(document: Document<'_>, each: &mut Each<'_>) -> Result<(), F
     composer.end()
 }
 
-/// Whoever takes the items of a list.
+/// Takes the items of a list.
 pub type Each<'a> = dyn FnMut(Rc<Node>, Vec<Note>) + 'a;
 
 struct Composer<'t> {
     parser: Parser<&'t [u8]>,
     /// Line of the file on which the document starts.
     first_line: usize,
-    /// Nodes by anchor; `None` while one is being read.
+    /// Nodes by anchor; `None` while a node is being read.
     anchors: HashMap<String, Option<Rc<Node>>>,
     depth: usize,
-    /// What the object has taken so far.
+    /// The cost of the object so far.
     spent: u64,
     notes: Vec<Note>,
 }
@@ -90,7 +91,7 @@ impl<'t> Composer<'t> {
         })
     }
 
-    /// The first one that belongs to the content.
+    /// The first event of the content.
     fn first_event(&mut self) -> Result<Event, Fault> {
         loop {
             let event = self.next()?;
@@ -150,7 +151,7 @@ impl<'t> Composer<'t> {
         }
     }
 
-    /// What a document is matters more than what else is wrong with it.
+    /// Reports a nested `kind` or `apiVersion` first: the kind of a document matters more than other faults.
     fn refuse_nested_head(&self, key: &MapKey, event: &Event) -> Result<(), Fault> {
         let MapKey::Name(Key { name, .. }) = key else { return Ok(()) };
         let what = match event.data {
@@ -165,7 +166,7 @@ impl<'t> Composer<'t> {
         Err(fault.at(|| name.as_ref().to_owned()).on_line(self.line(event)))
     }
 
-    /// Of the mapping that a list object is, only the items matter.
+    /// Reads a list object. Only its items matter.
     fn list(&mut self, each: &mut Each<'_>) -> Result<(), Fault> {
         self.depth += 1;
         while let Some(key) = self.key()? {
@@ -209,7 +210,7 @@ impl<'t> Composer<'t> {
         }
     }
 
-    /// The next key of a mapping; `None` at its end. What is no text becomes one, as kubectl does.
+    /// The next key of a mapping; `None` at its end. A key that is not text is converted to text, as kubectl does.
     fn key(&mut self) -> Result<Option<MapKey>, Fault> {
         let event = self.next()?;
         let line = self.line(&event);
@@ -302,7 +303,7 @@ impl<'t> Composer<'t> {
         });
     }
 
-    /// A sequence or mapping starts.
+    /// Accounts for the start of a sequence or mapping.
     fn begin(&mut self, anchor: Option<&str>, tag: Option<&str>, line: usize) -> Result<(), Fault> {
         self.descend(1, line)?;
         self.depth += 1;
@@ -316,7 +317,7 @@ impl<'t> Composer<'t> {
         Ok(())
     }
 
-    /// A node is complete.
+    /// Accounts for a complete node.
     fn finish(&mut self, anchor: Option<String>, node: Node) -> Result<Rc<Node>, Fault> {
         if node.height == 0 {
             self.spend(node.cost, node.line)?;
@@ -337,7 +338,7 @@ impl<'t> Composer<'t> {
         Err(Fault::new(problem).with_remedy("make it smaller").on_line(line))
     }
 
-    /// Whether there may be so many more levels.
+    /// Fails if this many further levels exceed the limit.
     fn descend(&self, levels: usize, line: usize) -> Result<(), Fault> {
         if self.depth + levels <= DEPTH_MAX {
             return Ok(());
@@ -347,17 +348,17 @@ impl<'t> Composer<'t> {
     }
 }
 
-/// The prefix that `!!` stands for.
+/// The prefix that `!!` abbreviates.
 const CORE: &str = "tag:yaml.org,2002:";
 const MERGE: &str = "tag:yaml.org,2002:merge";
 
 enum MapKey {
     Name(Key),
-    /// `<<`, and its line.
+    /// `<<` and its line.
     Merge(usize),
 }
 
-/// What `<<` brings: of a list the earlier mappings win.
+/// The entries that `<<` merges. In a list, earlier mappings win.
 fn merged(value: &Node, line: usize) -> Result<Vec<(Key, Rc<Node>)>, Fault> {
     let no_map = || {
         Fault::new("<< needs a mapping or a sequence of mappings, as for kubectl")
@@ -378,21 +379,21 @@ fn merged(value: &Node, line: usize) -> Result<Vec<(Key, Rc<Node>)>, Fault> {
     Ok(all)
 }
 
-/// A mapping while it is read.
+/// A mapping while it is being read.
 #[derive(Default)]
 struct Entries {
     list: Vec<(Key, Rc<Node>)>,
     index: HashMap<Rc<str>, At>,
 }
 
-/// Where in the list a key stands, and what brought it.
+/// Position of a key in the list, and whether `<<` merged it.
 #[derive(Clone, Copy)]
 struct At {
     index: usize,
     is_merged: bool,
 }
 
-/// Whether a key stood there before.
+/// Whether the key occurred before with another value.
 #[derive(PartialEq, Eq)]
 enum Twice {
     No,
@@ -400,7 +401,7 @@ enum Twice {
 }
 
 impl Entries {
-    /// A key that is written out wins over one that `<<` brought.
+    /// Sets a key that is written out, which wins over a merged one.
     fn set(&mut self, key: Key, value: Rc<Node>) -> Twice {
         match self.index.entry(Rc::clone(&key.name)) {
             Entry::Vacant(free) => {
@@ -418,8 +419,8 @@ impl Entries {
         }
     }
 
-    /// Where `<<` follows a key that it brings as well, YAML says that the key wins, and kubectl takes what `<<` brings:
-    /// such a document is read by nobody who would not be wrong for somebody.
+    /// Adds a merged key. Refuses `<<` after a key that it also has, if the values differ: YAML says that the key wins,
+    /// but kubectl takes the merged value.
     fn merge(&mut self, key: Key, value: Rc<Node>, line: usize) -> Result<(), Fault> {
         match self.index.entry(Rc::clone(&key.name)) {
             Entry::Vacant(free) => {
