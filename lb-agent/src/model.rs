@@ -108,7 +108,8 @@ impl World {
         }
     }
 
-    /// A world of only these Services and their slices. It still knows which addresses belong to the cluster.
+    /// A world of only these Services, their slices and the slices of the API servers. It still knows which addresses
+    /// belong to the cluster.
     #[must_use]
     pub fn part(&self, services: &BTreeSet<ObjectName>) -> Self {
         let mut part = Self {

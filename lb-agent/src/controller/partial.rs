@@ -1,8 +1,9 @@
 //! A step for a few Services: computes the same rows as a full step without computing the other Services.
 //!
-//! Services are independent of each other except for contested addresses, full tables and shared pools. Services that
-//! claim the same address or wait for room are computed together (`company.rs`). In any other doubt the full step
-//! decides. The result equals that of the full step, including IDs and warnings (`tests/model.rs`).
+//! Services are independent of each other except for contested addresses, full tables, and shared pools and sets of
+//! source ranges. Services that claim the same address or wait for room are computed together (`company.rs`). In any
+//! other doubt the full step decides. The result equals that of the full step, including IDs and warnings
+//! (`tests/model.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -62,7 +63,7 @@ impl Touched {
         }
     }
 
-    /// A Service that from now on has these cluster addresses.
+    /// Adds a Service that from now on has these cluster addresses.
     fn add_service(&mut self, name: &ObjectName, cluster_ips: &[IpAddr], world: &World) {
         let Self::Services { names, .. } = self else { return };
         names.insert(name.clone());
@@ -74,20 +75,20 @@ impl Touched {
         let before = world.slices().get(name).map(EndpointSlice::service_name);
         let touched: Vec<ObjectName> = before.into_iter().chain(service).collect();
         if touched.contains(&api_server()) {
-            // The addresses of an API server are not served for any Service.
+            // The addresses of API servers are refused to all Services, so a change may affect any of them.
             *self = Self::Everything;
             return;
         }
         names.extend(touched);
     }
 
-    /// The Endpoints of the Service of this name, as the API server would mirror them.
+    /// Adds the Service of this name: the API server would mirror its Endpoints.
     fn add_mirrored(&mut self, name: &ObjectName) {
         let Self::Services { names, .. } = self else { return };
         names.insert(name.clone());
     }
 
-    /// Another node that from now on has these addresses.
+    /// Adds the addresses that another node gains or loses.
     fn add_node(&mut self, name: &str, addresses: &[IpAddr], world: &World) {
         self.add_addresses(world.node(name).map_or(&[][..], |before| &before.addresses), addresses);
     }

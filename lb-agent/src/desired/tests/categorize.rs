@@ -1,4 +1,5 @@
-//! kube-proxy's `TestCategorizeEndpoints` (docs/contract.md#upstreams-own-tests): which endpoints are in the set of the cluster and in the set of the node.
+//! kube-proxy's `TestCategorizeEndpoints` (docs/contract.md#upstreams-own-tests): which endpoints are in the set of the
+//! cluster and in the set of the node.
 //!
 //! Left out: "PreferSameNode falls back to same-zone when feature gate disabled", as there is no such gate here.
 
@@ -191,7 +192,7 @@ fn test_categorize_endpoints() {
     }
 }
 
-/// Whether the only Service has, in one family, endpoints that were chosen for this node alone.
+/// Whether the only Service uses, in one family, the set of endpoints of this node.
 fn uses_local<A: TableAddr>(world: &World) -> bool {
     let service = world.services().values().next().expect("it was applied");
     let policy = Policy { services: Services::All, ..policy() };
