@@ -1,6 +1,6 @@
-//! What would happen to a packet, and which rule decided: the packet path's own decision, over dumped tables.
+//! Explains what would happen to a packet, and which rule decided: runs the packet path itself over the dumped tables.
 //!
-//! Reads the pins only; works whether or not an agent runs.
+//! Reads the pins only, so it works with or without a running agent.
 
 mod answer;
 mod decision;
@@ -24,7 +24,7 @@ use crate::interfaces::{Interfaces, watch};
 use crate::print::print;
 use crate::render;
 
-/// Answers on the terminal.
+/// Prints the answer.
 pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     if let Some(addr) = args.from.addr()
         && addr.is_ipv4() != args.to.addr.is_ipv4()
@@ -38,7 +38,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         tables: pins.tables()?,
         services: ask::services(args.http.http, &args.pins.pin_path),
         warnings: ask::warnings(args.http.http).unwrap_or_default(),
-        // Flows are read only where the question names a client.
+        // Flows are read only if the question names a client.
         flows4: if args.from.addr().is_some_and(|addr| addr.is_ipv4()) { pins.flows4()? } else { FlowRows::new() },
         flows6: if args.from.addr().is_some_and(|addr| addr.is_ipv6()) { pins.flows6()? } else { FlowRows::new() },
         is_local: local_addresses()?.contains(&args.to.addr),

@@ -1,10 +1,10 @@
-//! The guard: keeps a kube-proxy on this node from claiming addresses that are left to the balancer by *our* decision.
+//! The guard: keeps a kube-proxy on this node off addresses that are left to the balancer by *our* decision.
 //!
-//! kube-proxy knows `ipMode` of the status and nothing else. Where an annotation or a flag of ours says Proxy or Split,
-//! its nat rules would still send the connection to a pod. The guard is a small nftables table that translates the
-//! destination to itself just before kube-proxy's turn: a connection is translated once, so it goes on unchanged, and
-//! what comes later (a CNI's masquerade) still applies. Rejects and drops of kube-proxy stand in its filter chains, and
-//! no nat rule overcomes them; nor does anything here help beside ipvs, where the address is a local one.
+//! kube-proxy knows only the `ipMode` of the status. If an annotation or a flag of ours says Proxy or Split, its nat
+//! rules would still send the connection to a pod. The guard is a small nftables table that translates the destination
+//! to itself just before kube-proxy's turn. A connection is translated only once, so it continues unchanged, and later
+//! rules (a CNI's masquerade) still apply. The guard cannot undo rejects and drops, which are in kube-proxy's filter
+//! chains. It does not help against ipvs either, because there the address is local.
 
 mod door;
 pub mod fake;
@@ -22,12 +22,12 @@ pub use door::{Change, Door, Found};
 pub use keeper::Keeper;
 pub use table::Table;
 
-/// What the guard holds: one set for each kind of client and family, as `scopes` has them.
+/// The guarded addresses: one set for each family and kind of client, as in `scopes`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuardRows {
     pub v4: FamilyRows<[u8; 4]>,
     pub v6: FamilyRows<[u8; 16]>,
-    /// Indexes of the interfaces behind which pods of this node are, bridges included: who counts as *workload*.
+    /// The indexes of the interfaces of this node's pods, and of their bridges. Their clients count as *workload*.
     pub links: BTreeSet<u32>,
 }
 
@@ -45,7 +45,7 @@ impl<A> Default for FamilyRows<A> {
     }
 }
 
-/// The addresses that need it: left alone by our decision, and claimed by kube-proxy. Interfaces are not part of it.
+/// The addresses to guard: left alone by our decision, and claimed by kube-proxy. `links` is empty.
 pub fn rows(desired: &Desired) -> GuardRows {
     GuardRows { v4: FamilyRows::of(&desired.v4), v6: FamilyRows::of(&desired.v6), links: BTreeSet::new() }
 }
@@ -55,8 +55,8 @@ impl<A: Copy + Ord> FamilyRows<A> {
         let mut rows = Self::default();
         for (key, frontend) in &desired.frontends {
             let DesiredFrontend { mode, kube_proxy, choices, .. } = frontend;
-            // VIP: who is not served by us is left to kube-proxy. Router: where we pass, kube-proxy has no endpoint
-            // either, so that its nat rules claim nothing.
+            // VIP: kube-proxy may serve the clients that we do not. Router: if we pass, kube-proxy has no endpoint
+            // either, so its nat rules do not match.
             let (inside, outside) = match (kube_proxy, mode) {
                 (KubeProxy::LeavesAlone, _) | (_, Mode::VIP | Mode::Router) => continue,
                 (KubeProxy::Claims, Mode::Proxy) => (true, true),
@@ -74,7 +74,7 @@ impl<A: Copy + Ord> FamilyRows<A> {
         rows
     }
 
-    /// Whether both say the same of these addresses.
+    /// Whether both guard these addresses for the same clients.
     fn agrees<'a>(&self, other: &Self, mut keys: impl Iterator<Item = &'a FrontendKey<A>>) -> bool
     where
         A: 'a,
@@ -102,25 +102,25 @@ impl<A: Copy + Ord> FamilyRows<A> {
 type Keys<A> = BTreeSet<FrontendKey<A>>;
 
 impl GuardRows {
-    /// Whether no address needs it; interfaces alone are of no use.
+    /// Whether no address is guarded. Interfaces alone do not count.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Elements of all sets of addresses.
+    /// The number of elements in all address sets.
     pub fn len(&self) -> usize {
         let v4 = self.v4.sets().into_iter().map(BTreeSet::len).sum::<usize>();
         v4 + self.v6.sets().into_iter().map(BTreeSet::len).sum::<usize>()
     }
 
-    /// Whether both say the same of the addresses that some tables have, and of those that are wanted.
+    /// Whether both guard the frontends of `tables` and of `desired` for the same clients.
     pub fn agrees(&self, other: &Self, tables: &Tables, desired: &Desired) -> bool {
         let v4 = tables.v4.frontends.keys().chain(desired.v4.frontends.keys());
         let v6 = tables.v6.frontends.keys().chain(desired.v6.frontends.keys());
         self.v4.agrees(&other.v4, v4) && self.v6.agrees(&other.v6, v6)
     }
 
-    /// These, and the others as well.
+    /// The union of both.
     #[must_use]
     pub fn with(&self, others: &Self) -> Self {
         Self {
@@ -130,7 +130,7 @@ impl GuardRows {
         }
     }
 
-    /// These, without the others.
+    /// These rows without the others.
     #[must_use]
     pub fn without(&self, others: &Self) -> Self {
         Self {
@@ -140,7 +140,7 @@ impl GuardRows {
         }
     }
 
-    /// Those whose address is no frontend of these tables: what an object that cannot be read at the moment left.
+    /// The rows whose address is no frontend of `desired`: left by an object that cannot be read at the moment.
     #[must_use]
     pub fn unknown_to(&self, desired: &Desired) -> Self {
         fn unknown<A: Copy + Ord>(rows: &FamilyRows<A>, desired: &FamilyDesired<A>) -> FamilyRows<A> {

@@ -1,7 +1,7 @@
-//! The network interfaces of this namespace, as netlink tells them: what is there, and what each leads to.
+//! The network interfaces of this namespace, as netlink reports them, and what each one leads to.
 //!
-//! State and decisions are plain values; only [`watch`] talks to the kernel. sysfs is never read: it may show another
-//! namespace.
+//! State and decisions are plain values; only [`watch`] talks to the kernel. sysfs is never read, because it may show
+//! another namespace.
 
 mod bridge;
 mod class;
@@ -23,10 +23,10 @@ pub use globs::Globs;
 pub use netfilter::BridgeNetfilter;
 pub use why::Why;
 
-/// One thing that netlink told.
+/// An event from netlink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The link is there, in this form.
+    /// A new or changed link.
     Link(LinkFacts),
     LinkGone(u32),
     Address {
@@ -37,9 +37,9 @@ pub enum Event {
         ifindex: u32,
         addr: InterfaceAddress,
     },
-    /// The links that the default routes use, all of them.
+    /// The links of all default routes.
     DefaultRoutes(BTreeSet<u32>),
-    /// Everything, after a start or a lost message: what is not told again is gone.
+    /// The complete state, after a start or a lost message. Anything not listed is gone.
     Everything {
         links: Vec<LinkFacts>,
         addresses: Vec<(u32, InterfaceAddress)>,
@@ -47,18 +47,18 @@ pub enum Event {
     },
 }
 
-/// What is known of all interfaces.
+/// The known state of all interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interfaces {
     links: BTreeMap<u32, LinkFacts>,
     addresses: BTreeMap<u32, BTreeSet<InterfaceAddress>>,
     default_routes: BTreeSet<u32>,
-    /// That of all bridges.
+    /// The namespace-wide setting for all bridges.
     netfilter: BridgeNetfilter,
     listing: Listing,
 }
 
-/// Whether the links that are known are all of them.
+/// Whether all links are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Listing {
     #[default]
@@ -93,12 +93,12 @@ impl Interfaces {
         }
     }
 
-    /// Takes in what holds for all bridges, of which nobody tells. Whether that has changed.
+    /// Stores the namespace-wide setting, for which there are no events. Returns whether it changed.
     pub fn follow_netfilter(&mut self, netfilter: BridgeNetfilter) -> bool {
         std::mem::replace(&mut self.netfilter, netfilter) != netfilter
     }
 
-    /// Whether everything was listed once.
+    /// Whether a complete listing has been received.
     pub fn is_listed(&self) -> bool {
         self.listing == Listing::Complete
     }
@@ -107,12 +107,12 @@ impl Interfaces {
         &self.links
     }
 
-    /// Every address of every interface, apart from link-local ones.
+    /// Every address of every interface, except link-local ones.
     pub fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
         self.addresses.values().flatten().map(|address| &address.ip)
     }
 
-    /// What each link leads to, and why. `node_addresses` are those of the Node object.
+    /// The class of each link, and the reason. `node_addresses` are the addresses of the Node object.
     pub fn judged(&self, rules: &InterfaceRules, node_addresses: &BTreeSet<IpAddr>) -> BTreeMap<u32, Judgement> {
         let around = Surroundings {
             links: &self.links,
@@ -123,7 +123,7 @@ impl Interfaces {
         self.links.values().map(|link| (link.ifindex, classify(link, &around, rules))).collect()
     }
 
-    /// The links that the dataplane should be attached to, and as what, by how they are judged.
+    /// The links to attach, with their class, according to `judged`.
     pub fn wanted(&self, judged: &BTreeMap<u32, Judgement>) -> BTreeMap<u32, Link> {
         let class = |link: &LinkFacts| {
             let class = judged.get(&link.ifindex)?.class?;
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(names(&interfaces), []);
     }
 
-    /// A second card of a node in a container is a veth; its address comes a moment after it, and may go.
+    /// A second card of a node in a container is a veth. Its address appears a moment later and may be removed.
     #[test]
     fn a_prefix_makes_a_card_of_a_veth_for_as_long_as_it_is_there() {
         let rules = InterfaceRules { uplink: Globs::None, ..rules() };
@@ -186,7 +186,7 @@ mod tests {
         assert!(is_pod(&interfaces));
         interfaces.apply(Event::Address { ifindex: 3, addr: prefix });
         assert!(!is_pod(&interfaces));
-        // The same address without a prefix is another one.
+        // The same address with /32 is a different entry.
         interfaces.apply(Event::AddressGone { ifindex: 3, addr: host });
         assert!(!is_pod(&interfaces));
         interfaces.apply(Event::AddressGone { ifindex: 3, addr: prefix });

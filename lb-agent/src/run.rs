@@ -1,4 +1,4 @@
-//! `run`: puts the parts together. The only place that starts threads and tasks, and that decides when the process ends.
+//! `run`: connects the parts. Only this module starts threads and tasks, and decides when the process ends.
 
 mod agent;
 mod attach;
@@ -36,23 +36,23 @@ use crate::status::{Status, TURN_INTERVAL};
 use agent::Agent;
 use attach::Attach;
 
-/// Batches that wait for the loop; a source that is ahead waits.
+/// Batches queued for the loop. A faster source waits.
 const BATCHES_MAX: usize = 64;
-/// What an operator who turns kube-proxy off must know; `--help` and the README say the same.
+/// The warning for operators who turn kube-proxy off; `--help` and the README say the same.
 const NOT_THERE_YET: &str = "--services=all: not there yet are connections of the node's own processes, clients in the \
                              network whose endpoints are on other nodes only, masquerading, node ports at further \
                              addresses of the node, and health check node ports";
-/// Before the interfaces are subscribed to again after an error.
+/// The pause before subscribing to the interfaces again after an error.
 const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs until a signal or an error that cannot be lived with. The dataplane goes on forwarding.
+/// Runs until a signal or a fatal error. The dataplane keeps forwarding.
 pub fn run(mut args: RunArgs) -> anyhow::Result<()> {
     let filter = std::mem::take(&mut args.observe.log_level);
     log::start(filter);
     let config = Config::try_from(args)?;
-    // Each interface takes two, whatever else is open.
+    // Each interface takes two descriptors.
     let descriptors = descriptors::raise_limit();
-    // The worker serves netlink and the source, the main thread has the loop; HTTP is on a thread of its own.
+    // The worker serves netlink and the source, the main thread runs the loop, and HTTP has a thread of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let result = runtime.block_on(serve(&config, descriptors));
     runtime.shutdown_background();
@@ -94,19 +94,19 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     turn_until_stopped(agent, inputs, &host_path(&config.dataplane.pin_path), &status).await
 }
 
-/// What the loop listens to.
+/// The inputs of the loop.
 struct Inputs {
     batches: mpsc::Receiver<Vec<Change>>,
-    /// How the source is doing.
+    /// The state of the source's connections.
     connections: watch::Receiver<Vec<Connection>>,
-    /// What it is reading.
+    /// What the source is reading at the moment.
     progress: Progress,
     links: mpsc::Receiver<Vec<Event>>,
     questions: mpsc::Receiver<ServicesQuestion>,
     signals: Signals,
 }
 
-/// The loop: one task owns everything, and nobody else writes.
+/// The loop. One task owns all state, and no other task writes it.
 async fn turn_until_stopped<D: Attach>(
     mut agent: Agent<D>,
     mut inputs: Inputs,
@@ -124,18 +124,18 @@ async fn turn_until_stopped<D: Attach>(
             Some(events) = inputs.links.recv() => agent.link_events(events, Instant::now()),
             batch = inputs.batches.recv() => {
                 agent.change(batch.context("the source has ended")?, Instant::now());
-                // What waits already belongs to the same apply.
+                // Batches that are already queued belong to the same apply.
                 while let Ok(batch) = inputs.batches.try_recv() {
                     agent.change(batch, Instant::now());
                 }
             }
             Some(question) = inputs.questions.recv() => {
-                // Whoever asked may have gone.
+                // The asker may have disconnected.
                 let names = agent.service_names();
                 let deciding_keys = agent.deciding_keys();
                 let _ = question.send(Services { pin_path: pin_path.to_owned(), names, deciding_keys });
             }
-            // To be published below; of a source that has to ask nobody there are no news.
+            // Published below. A source without connections never reports a change.
             Ok(()) = inputs.connections.changed() => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
@@ -151,7 +151,7 @@ async fn turn_until_stopped<D: Attach>(
     }
 }
 
-/// Starts the HTTP server on a thread with a runtime of its own: whoever asks much waits for himself only.
+/// Starts the HTTP server on a thread with a runtime of its own, so that many requests do not delay the loop.
 fn start_http(listener: TcpListener, sources: Sources, limits: http::Limits) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = move || match runtime.block_on(http::serve(listener, sources, limits)) {
@@ -162,14 +162,14 @@ fn start_http(listener: TcpListener, sources: Sources, limits: http::Limits) -> 
     Ok(())
 }
 
-/// A source at work.
+/// A running source.
 struct Started {
     batches: mpsc::Receiver<Vec<Change>>,
     connections: watch::Receiver<Vec<Connection>>,
     progress: Progress,
 }
 
-/// Starts the source: a folder on a thread of its own, as files are read; the API as a task.
+/// Starts the source. A folder has a thread of its own, because reading files blocks. The API client is a task.
 async fn start_source(source: &Source, annotations: AnnotationKeys) -> anyhow::Result<Started> {
     let (sender, batches) = mpsc::channel(BATCHES_MAX);
     match source {
@@ -188,7 +188,7 @@ async fn start_source(source: &Source, annotations: AnnotationKeys) -> anyhow::R
     }
 }
 
-/// Hands on what netlink tells, and subscribes again after an error.
+/// Forwards netlink events to the loop, and subscribes again after an error.
 async fn follow_interfaces(sender: mpsc::Sender<Vec<Event>>) {
     while !sender.is_closed() {
         let Err(error) = follow_once(&sender).await else { return };

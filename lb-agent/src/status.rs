@@ -1,4 +1,4 @@
-//! How the agent is, as it tells others: published by the loop after each turn, read by the HTTP server.
+//! The state of the agent: the loop publishes it after each turn, and the HTTP server reads it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,29 +14,29 @@ use crate::source::progress::Progress;
 #[derive(Clone, Debug)]
 pub struct Status {
     pub readiness: Readiness,
-    /// The last time the loop turned; it turns at least every [`TURN_INTERVAL`].
+    /// The last turn of the loop. It turns at least every [`TURN_INTERVAL`].
     pub turned: Instant,
-    /// When the tables last said what they should.
+    /// When the tables were last complete and correct.
     pub in_step: Option<SystemTime>,
-    /// Since when they have not, and why.
+    /// The writes that are missing since then, and why.
     pub behind: Option<Behind>,
-    /// Shared between snapshots: there may be many.
+    /// Shared between snapshots, because there may be many.
     pub warnings: Arc<Vec<Warning>>,
     /// Rows by table.
     pub rows: Vec<(&'static str, usize)>,
-    /// Entries in the flow tables, as the last walk over them found.
+    /// Entries in the flow tables at the last walk.
     pub flow_entries: Vec<(&'static str, usize)>,
-    /// Frontends that wait for their flows to end.
+    /// Frontends whose flows have not ended yet.
     pub draining: usize,
-    /// How the source is doing, where it has to ask others.
+    /// The source's connections, if it has any.
     pub connections: Vec<Connection>,
     /// What the source is reading.
     pub progress: Progress,
-    /// Entries of the guard's table, and how often it was restored after somebody else had changed it.
+    /// Elements of the guard's table, and how often it was restored after another program had changed it.
     pub guard: Option<(usize, u64)>,
     /// Classes of the interfaces that programs are attached to.
     pub attached: Vec<Class>,
-    /// Why interfaces have the class that they have.
+    /// The rules that decided the classes of interfaces.
     pub judgements: Arc<Judgements>,
 }
 
@@ -48,7 +48,7 @@ pub enum Readiness {
     Ready,
 }
 
-/// Writes that are still to be done.
+/// Writes that have failed so far.
 #[derive(Clone, Debug)]
 pub struct Behind {
     pub since: Instant,
@@ -58,16 +58,16 @@ pub struct Behind {
 
 /// The loop turns at least this often.
 pub const TURN_INTERVAL: Duration = Duration::from_secs(5);
-/// A loop that has not turned for so long is stuck.
+/// A loop without a turn for longer than this is stuck.
 const TURN_MAX: Duration = Duration::from_mins(1);
-/// Writes may fail for so long before the agent counts as unhealthy.
+/// If writes fail for longer than this, the agent is unhealthy.
 const BEHIND_MAX: Duration = Duration::from_mins(1);
 
-/// Warnings of full tables that are told beside "ready"; all of them stand under `/warnings`.
+/// Warnings about full tables shown beside "ready". `/warnings` has all of them.
 const CAPACITY_LINES_MAX: usize = 10;
 
 impl Status {
-    /// Before anything has happened.
+    /// The state before the first turn.
     pub fn starting(now: Instant) -> Self {
         Self {
             readiness: Readiness::NotReady("waiting for the first list of the source".into()),
@@ -86,7 +86,7 @@ impl Status {
         }
     }
 
-    /// With what the source's connections are like. One that fails is a warning as long as it does.
+    /// Adds the source's connections, with a warning for each one that fails.
     pub fn with_connections(mut self, connections: Vec<Connection>) -> Self {
         let failing: Vec<Warning> = connections.iter().filter_map(Connection::warning).collect();
         if !failing.is_empty() {
@@ -96,7 +96,7 @@ impl Status {
         self
     }
 
-    /// With what the source is reading. That it gets nowhere is a warning as long as it does not.
+    /// Adds the source's progress, with a warning if it is stalled.
     pub fn with_progress(mut self, progress: Progress) -> Self {
         if let Some(warning) = progress.warning() {
             Arc::make_mut(&mut self.warnings).push(warning);
@@ -105,12 +105,12 @@ impl Status {
         self
     }
 
-    /// For how long the source has told nothing because it is reading, or trying to.
+    /// How long the source has delivered nothing although it is reading or connecting.
     pub fn source_stalled(&self) -> Duration {
         self.connections.iter().map(Connection::away).fold(self.progress.stalled(), Duration::max)
     }
 
-    /// Whether the process does its work at all; why not.
+    /// An error if the control loop is stuck.
     pub fn live(&self, now: Instant) -> Result<(), String> {
         let silence = now.saturating_duration_since(self.turned);
         if silence > TURN_MAX {
@@ -119,7 +119,8 @@ impl Status {
         Ok(())
     }
 
-    /// Whether the node is served; why not. Once ready, always ready: while the source is away, the last state stays.
+    /// An error if the node is not served yet. Once ready, the agent stays ready: if the source fails, the last state
+    /// stays.
     pub fn ready(&self) -> Result<(), String> {
         match &self.readiness {
             Readiness::Ready => Ok(()),
@@ -130,13 +131,13 @@ impl Status {
         }
     }
 
-    /// A line for each part of the source that fails or gets nowhere.
+    /// A line for each part of the source that fails or is stalled.
     pub fn source_troubles(&self) -> impl Iterator<Item = String> {
         let failing = self.connections.iter().filter_map(Connection::warning);
         failing.chain(self.progress.warning()).map(|warning| warning.to_string())
     }
 
-    /// What is to be told beside "ready": a source that is not followed, tables that are full, rows that wait.
+    /// The lines shown beside "ready": a failing source, unwritten rows, full tables.
     pub fn troubles(&self) -> impl Iterator<Item = String> {
         let full = self.warnings.iter().filter(|warning| warning.kind == WarningKind::Capacity);
         let full = full.map(ToString::to_string).take(CAPACITY_LINES_MAX);
@@ -145,7 +146,7 @@ impl Status {
         self.source_troubles().chain(behind).chain(full)
     }
 
-    /// Live, and not failing to write for long; why not.
+    /// An error if the loop is stuck or writes have failed for long.
     pub fn healthy(&self, now: Instant) -> Result<(), String> {
         self.live(now)?;
         match &self.behind {
@@ -188,7 +189,7 @@ mod tests {
         let mut status = Status::starting(Instant::now()).with_progress(progress.clone());
         assert_eq!((status.source_stalled(), status.source_troubles().count()), (Duration::ZERO, 0));
         progress.begin_ago("huge.yaml", Duration::from_secs(30));
-        // The loop need not turn for it.
+        // The reason is up to date without a turn of the loop.
         let reason = status.ready().expect_err("nothing was listed");
         assert!(reason.contains("huge.yaml: has been read for 30 s"), "{reason}");
         status.readiness = Readiness::Ready;

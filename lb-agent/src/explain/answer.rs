@@ -1,4 +1,4 @@
-//! An answer, as it is printed.
+//! The answer to a question, as it is printed.
 
 use std::net::SocketAddr;
 
@@ -10,49 +10,49 @@ pub struct Explanation {
     pub from: String,
     pub to: String,
     pub decision: Decision,
-    /// What happens to a packet that opens a connection, in one sentence.
+    /// In one sentence: what happens to the first packet of a connection.
     pub sentence: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frontend: Option<FrontendFacts>,
-    /// Where a packet may go, where the decision is `balance`.
+    /// The possible backends, if the decision is `balance`.
     pub backends: Vec<SocketAddr>,
-    /// The source that replies get back, where the decision is `balance`.
+    /// The source that replies get, if the decision is `balance`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply: Option<SocketAddr>,
-    /// What else is worth knowing.
+    /// Further remarks.
     pub notes: Vec<String>,
 }
 
-/// What becomes of the packet.
+/// What happens to the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Decision {
-    /// Nobody looks at it, or nothing is known of its destination.
+    /// No hook sees the packet, or no frontend has its destination.
     NotOurs,
-    /// A frontend says that it is left to the balancer or the stack.
+    /// The frontend leaves the packet to the balancer or to the stack.
     Pass,
     Balance,
     Reject,
     Drop,
 }
 
-/// The frontend that the packet meets.
+/// The frontend of the packet's destination.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct FrontendFacts {
     pub id: u32,
-    /// `shop/web:http`, where an agent tells.
+    /// `shop/web:http`, if a running agent knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// `-` where it is no load balancer's address.
+    /// `-` if the address is not a load balancer's.
     pub mode: String,
-    /// Which rule decided the mode, or who gets what where there is none.
+    /// The rule that decided the mode. Without a mode, the rule that decided which clients are served.
     pub decided_by: &'static str,
-    /// The annotation or label that decided, where one did and an agent tells.
+    /// The annotation or label that decided, if there was one and a running agent knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deciding_key: Option<String>,
-    /// Which field of the Service the address comes from.
+    /// The field of the Service that holds the address.
     pub origin: &'static str,
     pub state: String,
-    /// Which of the three scopes applies, and what it says.
+    /// The scope that applies, and its action.
     pub scope: String,
 }

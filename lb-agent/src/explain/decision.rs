@@ -1,4 +1,4 @@
-//! From a question and the tables to an answer: what the packet path decides, and the rows behind it.
+//! Answers a question from the tables: the packet path's decision, and the rows behind it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,25 +15,25 @@ use crate::family::TableAddr;
 use crate::model::{Warning, WarningKind};
 use crate::render::{ScopeRow, mode, rule};
 
-/// Warnings that an answer repeats.
+/// The most warnings in an answer.
 const WARNINGS_MAX: usize = 5;
 
-/// What the answer is drawn from.
+/// The input of an answer.
 pub struct Facts {
     pub tables: Tables,
-    /// What an agent knows of Services, by their id in the tables; empty where none tells.
+    /// The running agent's names of Services, by their ID in the tables; empty without an agent.
     pub services: Services,
     pub flows4: FlowRows<[u8; 4]>,
     pub flows6: FlowRows<[u8; 16]>,
-    /// Whether the destination is an address of this node itself.
+    /// Whether the destination is an address of this node.
     pub is_local: bool,
-    /// What a running agent warns of.
+    /// The warnings of a running agent.
     pub warnings: Vec<Warning>,
-    /// Interfaces that are wanted and cannot be attached, and why, where an agent tells.
+    /// Interfaces that are refused although a flag names them, with the reason, from a running agent.
     pub refused: Vec<String>,
-    /// Whether programs are attached to any interface of a pod.
+    /// Whether programs are attached to an interface of any pod.
     pub has_workloads: bool,
-    /// Whether programs are attached to any interface towards the network.
+    /// Whether programs are attached to an interface towards the network.
     pub has_uplinks: bool,
 }
 
@@ -87,12 +87,12 @@ fn explain_in<A: TableAddr>(
     explanation
 }
 
-/// The row of the frontend with this id, for what the packet path does not read of it.
+/// The frontend with this ID, for the fields that the packet path does not read.
 fn row<A: TableAddr>(id: u32, tables: &Tables) -> Option<&Frontend> {
     A::tables(tables).frontends.values().find(|frontend| frontend.id == id)
 }
 
-/// What the packet path decides, it decides only where it has a hook.
+/// Without an attached program the packet path decides nothing, so the packet is left alone.
 fn leave_alone_where_unseen(explanation: &mut Explanation, from: &Caller, facts: &Facts) {
     let unseen = match from {
         Caller::Pod(_) if !facts.has_workloads => {
@@ -114,7 +114,7 @@ fn leave_alone_where_unseen(explanation: &mut Explanation, from: &Caller, facts:
     explanation.reply = None;
 }
 
-/// Where the address is the node's own, what is left alone goes no further than the node.
+/// If the address is the node's own, a packet that is left alone ends on the node.
 fn local_note(decision: Decision, frontend: &Frontend, facts: &Facts) -> Option<String> {
     let is_left = decision == Decision::Pass && matches!(frontend.mode, Mode::Proxy | Mode::Split);
     let is_left = is_left && frontend.origin == Origin::LoadBalancer && facts.is_local;
@@ -125,8 +125,7 @@ fn local_note(decision: Decision, frontend: &Frontend, facts: &Facts) -> Option<
     })
 }
 
-/// What an agent warns of that may be the reason why it goes otherwise: hazards of the Service (`shop/web:http`), and of
-/// the node as a whole.
+/// The running agent's warnings that may change the outcome: hazards of the Service (`shop/web:http`) and of the node.
 fn warning_notes(service: Option<&str>, warnings: &[Warning]) -> Vec<String> {
     let service = service.and_then(|name| name.split(':').next()).map(|name| format!("Service {name}"));
     let is_of_service = |warning: &Warning| service.is_some() && warning.object == service;
@@ -136,14 +135,14 @@ fn warning_notes(service: Option<&str>, warnings: &[Warning]) -> Vec<String> {
     ours.take(WARNINGS_MAX).map(|warning| format!("warning: {warning}")).collect()
 }
 
-/// The source ranges that the packet path asked.
+/// The source ranges that the packet path looked up.
 fn ranges_note<A: TableAddr>(set: u32, tables: &Tables) -> Option<String> {
     let ranges = A::tables(tables).source_ranges_of(set).map(|(key, _)| key);
     let texts: Vec<String> = ranges.map(|range| format!("{}/{}", range.addr.into(), range.length())).collect();
     (set != 0).then(|| format!("only clients of these ranges are let in: {}", texts.join(", ")))
 }
 
-/// Frontends at the same address, as text.
+/// The other frontends at the same address, as text.
 fn neighbours<A: TableAddr>(addr: A, tables: &Tables) -> Vec<String> {
     let at_address = A::tables(tables).frontends.iter().filter(|(key, _)| key.addr == addr);
     let ports = at_address.map(|(key, frontend)| {
@@ -178,7 +177,7 @@ fn with_frontend<A: TableAddr>(
     first: &Outcome<A>,
     choices: &Choices<A>,
 ) -> Explanation {
-    // In a pool that is being replaced, one connection may meet an empty slot and the next one a backend.
+    // While a pool is being replaced, one connection may meet an empty slot and the next one a backend.
     let decided = choices.opened.as_ref().unwrap_or(first);
     let scope = decided.trace.scope.unwrap_or(Scope::PASS);
     let is_torn = decided.decision == Decision::Balance && choices.has_gap;
@@ -208,7 +207,7 @@ fn with_frontend<A: TableAddr>(
     }
 }
 
-/// Flows keep what they got; say so where the client has any.
+/// Known flows keep their backend. A note says so if the client has any.
 fn flow_note(kept: &[SocketAddr]) -> Option<String> {
     let to = kept.first()?;
     Some(format!("{} flow(s) of this client are known here and keep their backend (one goes to {to})", kept.len()))

@@ -1,4 +1,4 @@
-//! The question as the command line spells it: who sends, and what it dials.
+//! The question on the command line: the sender and the destination.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,14 +6,14 @@ use std::str::FromStr;
 
 use lb_common::addr::Proto;
 
-/// Who sends the packet.
+/// The sender of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A pod on this node.
     Pod(Option<IpAddr>),
     /// A process of the node itself, or a hostNetwork pod.
     Host,
-    /// Something that the network brings.
+    /// A client in the network.
     External(Option<IpAddr>),
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for Caller {
     }
 }
 
-/// What it dials.
+/// The destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
     pub addr: IpAddr,

@@ -1,4 +1,4 @@
-//! Asks the packet path: packets run through it over the rows of the tables, as they run in the kernel.
+//! Runs packets through the packet path over dumped rows, just as in the kernel.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -20,40 +20,40 @@ use crate::dataplane::Tables;
 use crate::dataplane::pins::FlowRows;
 use crate::family::TableAddr;
 
-/// The edge of a pod or of the node's sockets: any that is no uplink.
+/// The edge of a pod or of the node's sockets: any edge that is not the uplink.
 const EDGE: u32 = 1;
-/// The client's port of a new connection.
+/// The client's source port.
 const CLIENT_PORT: u16 = 40_000;
-/// A client whose address the question leaves open: the dummy addresses of RFC 7600 and RFC 6666, which nothing has.
+/// The client, if the question names none: dummy addresses of RFC 7600 and RFC 6666, which no host has.
 const UNKNOWN_CLIENTS: [IpAddr; 2] = [
     IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 0, 8)),
     IpAddr::V6(std::net::Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 8)),
 ];
 
-/// What becomes of a packet.
+/// The result for one packet.
 #[derive(Clone, Debug)]
 pub struct Outcome<A> {
     pub decision: Decision,
-    /// Why it is dropped.
+    /// Why the packet is dropped.
     pub reason: Option<Counter>,
     /// The rows that decided.
     pub trace: Trace,
-    /// The addresses and ports that it gets.
+    /// The addresses and ports of the packet afterwards.
     pub to: Tuple<A>,
     action: Action,
 }
 
-/// Where new connections of a client may go.
+/// The possible results for new connections of a client.
 #[derive(Debug)]
 pub struct Choices<A> {
     /// The first packet of the first connection that gets a backend.
     pub opened: Option<Outcome<A>>,
-    /// Where the answer to that packet seems to come from when the client gets it; none: from the backend.
+    /// The source of the reply to that packet when it reaches the client; `None` if the reply is not translated.
     pub reply: Option<SocketAddr>,
     pub backends: BTreeSet<SocketAddr>,
-    /// The client is one of them, and hears from the frontend.
+    /// One of the backends is the client itself, which then sees the frontend's address as the source.
     pub has_hairpin: bool,
-    /// Slots of the pool are empty.
+    /// The pool has empty slots.
     pub has_gap: bool,
 }
 
@@ -64,7 +64,7 @@ impl<A> Default for Choices<A> {
     }
 }
 
-/// The rows, and where the packets come from.
+/// The tables, and the origin of the packets.
 pub struct Trial<A> {
     host: Host,
     edge: Edge,
@@ -82,8 +82,8 @@ impl<A: TableAddr> Trial<A> {
         Self { host: Host::new(tables.clone(), settings()), edge, proto: to.proto, to: (addr, to.port) }
     }
 
-    /// The first packet of a connection. A client that the question leaves open is one that the source ranges let in, if
-    /// they let any in. The client is returned as well.
+    /// Runs the first packet of a connection, and returns its client as well. If the question names no client and the
+    /// source ranges drop the packet, a client within the ranges is taken.
     pub fn open(&self, client: Option<A>) -> (A, Outcome<A>) {
         let unknown = || UNKNOWN_CLIENTS.into_iter().find_map(A::from_ip).unwrap_or_else(A::new_zeroed);
         let first = client.unwrap_or_else(unknown);
@@ -96,7 +96,8 @@ impl<A: TableAddr> Trial<A> {
         (range.addr, self.open_from(range.addr, CLIENT_PORT, None))
     }
 
-    /// A connection that no flow is known of, from a port. Session affinity remembers this frontend's backend of the client.
+    /// Runs the first packet of a connection that has no flow. `remembered` is the frontend, and the backend that
+    /// session affinity remembers for the client.
     fn open_from(&self, client: A, sport: u16, remembered: Option<(u32, &Backend<A>)>) -> Outcome<A> {
         self.host.forget::<A>();
         if let Some((frontend, backend)) = remembered {
@@ -127,18 +128,18 @@ impl<A: TableAddr> Trial<A> {
         Outcome { decision, reason, to: if has_ports { after } else { tuple }, trace, action }
     }
 
-    /// Where the answer to a packet that was just run seems to come from.
+    /// The source of the reply to a packet that was just run, as the client sees it.
     fn reply(&self, opened: &Outcome<A>) -> Option<SocketAddr> {
         let mut tuple = opened.to;
         tuple.set_reversed(&opened.to);
-        // A pod's answer to itself comes in where its request did.
+        // The reply of a pod to itself enters by the same hook as its request.
         let direction = if opened.action == Action::SendBack { Direction::Request } else { Direction::Reply };
         let reply = self.run(SYN_ACK, tuple, self.edge, direction);
         let is_translated = reply.trace.counted.contains(&Counter::ReplyTranslated);
         is_translated.then(|| SocketAddr::new(reply.to.src.into(), reply.to.sport))
     }
 
-    /// The backends in the pool of a scope, by its rows. With Maglev a backend has many slots.
+    /// The backends in the pool of a scope. With Maglev a backend has many slots.
     pub fn pool(&self, scope: Scope) -> BTreeSet<Backend<A>> {
         self.slots(scope).flatten().collect()
     }
@@ -148,7 +149,7 @@ impl<A: TableAddr> Trial<A> {
         (0..u32::from(scope.count)).map(move |slot| pools.get(&PoolKey { pool: scope.pool, slot }).copied())
     }
 
-    /// What may become of new connections of a client to the frontend that the first one met.
+    /// The possible results for new connections of a client, after the first one met a frontend.
     pub fn choices(&self, client: A, first: &Outcome<A>) -> Choices<A> {
         let mut choices = Choices::default();
         let (Some(frontend), Some(scope)) = (first.trace.frontend, first.trace.scope) else { return choices };
@@ -164,7 +165,7 @@ impl<A: TableAddr> Trial<A> {
             }
         }
         if scope.has(ScopeFlags::MAGLEV) {
-            // The hash takes in the client's port.
+            // The hash includes the client's port, so ports are tried until all backends have been found.
             let has_gap = self.slots(scope).any(|slot| slot.is_none());
             for sport in 1..=u16::MAX {
                 if choices.backends.len() == pool.len() && choices.has_gap == has_gap {
@@ -194,8 +195,8 @@ impl<A: TableAddr> Trial<A> {
         }
     }
 
-    /// Where the known flows of a client to this destination go: those that their next packet finds and keeps. A flow is
-    /// taken to be as young as its last packet.
+    /// The backends of the client's known flows to this destination, if the next packet of the flow would keep them.
+    /// The time is taken to be that of the flow's last packet.
     pub fn kept(&self, client: A, flows: &FlowRows<A>) -> Vec<SocketAddr> {
         self.host.forget::<A>();
         let names = |tuple: &Tuple<A>| tuple.src == client || tuple.dst == client;
@@ -219,12 +220,12 @@ impl<A: TableAddr> Trial<A> {
     }
 }
 
-/// The least number that draws a slot of a pool.
+/// The smallest random number that selects a slot.
 fn number_of_slot(slot: u16, count: u16) -> u32 {
     (u64::from(slot) << 32).div_ceil(u64::from(count)) as u32
 }
 
-/// Nothing of it decides about the first packet of a connection, nor about the next one of a flow that is young.
+/// These settings influence neither the first packet of a connection nor the next packet of a young flow.
 fn settings() -> Settings {
     let hour_jiffies = 3_600 * TICKS_PER_SEC;
     let timeouts = Timeouts {

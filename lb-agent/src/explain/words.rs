@@ -1,4 +1,4 @@
-//! The words of an answer: what the packet path decided, and which field of the Service is behind it.
+//! The text of an answer: the packet path's decision, and the field of the Service behind it.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::render::algorithm;
 pub const WITHOUT_FRONTEND: &str =
     "no frontend has this address, port and protocol: the packet is left alone and goes where routing leads";
 
-/// What happens to a packet that meets a frontend, in one sentence.
+/// In one sentence: what happens to a packet that meets a frontend.
 pub fn sentence<A>(
     from: &Caller,
     frontend: &Frontend,
@@ -42,7 +42,7 @@ pub fn sentence<A>(
     }
 }
 
-/// How a backend is chosen where nothing is remembered of the client, and what is remembered.
+/// How a backend is chosen, and whether the client's last one is remembered.
 fn choice(scope: Scope, backends: usize) -> String {
     if backends == 1 {
         return "its only backend".into();
@@ -101,7 +101,7 @@ const fn passed(from: &Caller, frontend: &Frontend) -> &'static str {
     }
 }
 
-/// The field of the Service.
+/// The field of the Service that an address comes from.
 pub const fn origin_text(origin: Origin) -> &'static str {
     match origin {
         Origin::LoadBalancer => "status.loadBalancer.ingress[].ip",
@@ -112,7 +112,7 @@ pub const fn origin_text(origin: Origin) -> &'static str {
 }
 
 impl FrontendFacts {
-    /// The key, where the rule is not the key itself.
+    /// The key in brackets, unless the rule is the key itself.
     fn key_in_brackets(&self) -> String {
         let key = self.deciding_key.as_deref().filter(|key| *key != self.decided_by);
         key.map(|key| format!(" ({key})")).unwrap_or_default()

@@ -1,32 +1,32 @@
-//! The one door to the guard's table. The fake one stands in for the kernel in tests and can fail on purpose.
+//! The only access to the guard's table. A fake replaces the kernel in tests and can fail on purpose.
 
 use std::io;
 
 use super::GuardRows;
 
-/// What is there now.
+/// The state of the table in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     Absent,
-    /// A table of our name, but not as this version makes it.
+    /// A table of our name that does not have the structure of this version.
     Foreign,
     Rows(GuardRows),
 }
 
-/// One transaction: done whole or not at all.
+/// A change, made as one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The table with these rows, whatever was there before.
+    /// Makes the table with these rows, and replaces any that exists.
     Replace(GuardRows),
-    /// A table that is there gets and loses rows.
+    /// Adds and removes rows of an existing table.
     Edit { add: GuardRows, remove: GuardRows },
-    /// No table. One that is not there is as good as removed.
+    /// Removes the table. Succeeds if there is none.
     Remove,
 }
 
 /// Reads and writes the table.
 pub trait Door: Send {
-    /// A number that any change of the rules of this network namespace changes, by whomever.
+    /// The generation of the rules. Every change of any rule in this network namespace changes it.
     fn generation(&mut self) -> io::Result<u32>;
     fn read(&mut self) -> io::Result<Found>;
     fn perform(&mut self, change: &Change) -> io::Result<()>;

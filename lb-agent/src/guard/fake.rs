@@ -1,11 +1,11 @@
-//! A table in memory that can fail on purpose, and that others can change.
+//! A table in memory that can fail on purpose, and that tests can change behind the keeper's back.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Change, Door, Found};
 
-/// The table, shared between the keeper and whoever looks.
+/// The table, shared by the keeper and the test.
 #[derive(Clone, Debug)]
 pub struct FakeTable(Arc<Mutex<State>>);
 
@@ -30,12 +30,12 @@ impl FakeTable {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What the table holds.
+    /// The current state of the table.
     pub fn found(&self) -> Found {
         self.with(|state| state.found.clone())
     }
 
-    /// Somebody else changes the table, or some other rule.
+    /// Changes the table as another program would.
     pub fn meddle(&self, found: Found) {
         self.with(|state| {
             state.found = found;
@@ -43,17 +43,17 @@ impl FakeTable {
         });
     }
 
-    /// From now on every call fails, or none.
+    /// Makes every following call fail, or succeed again.
     pub fn set_broken(&self, is_broken: bool) {
         self.with(|state| state.is_broken = is_broken);
     }
 
-    /// What was done since the last call.
+    /// The changes since the last call.
     pub fn changes(&self) -> Vec<Change> {
         self.with(|state| std::mem::take(&mut state.changes))
     }
 
-    /// How often the table was read since the last call.
+    /// The number of reads since the last call.
     pub fn reads(&self) -> usize {
         self.with(|state| std::mem::take(&mut state.reads))
     }
@@ -80,7 +80,7 @@ impl Door for FakeTable {
             let found = match (change, &state.found) {
                 (Change::Remove, _) => Found::Absent,
                 (Change::Replace(rows), _) => Found::Rows(rows.clone()),
-                // As the kernel does: what is not there can be neither edited nor taken away.
+                // Like the kernel, refuses to edit a missing table and to remove missing rows.
                 (Change::Edit { remove, .. }, Found::Rows(rows)) if *remove != rows.without(&rows.without(remove)) => {
                     return Err(io::ErrorKind::NotFound.into());
                 }

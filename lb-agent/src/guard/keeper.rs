@@ -1,4 +1,5 @@
-//! Keeps the table as it should be: written before the tables that rely on it, narrowed after them, and looked after.
+//! Keeps the guard's table up to date: widened before the maps that rely on it are written, narrowed afterwards, and
+//! restored if another program changes it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,21 +14,21 @@ use crate::model::{Warning, WarningKind};
 pub struct Keeper {
     door: Box<dyn Door>,
     guarding: Guarding,
-    /// Addresses that need it.
+    /// The addresses to guard.
     wanted: GuardRows,
-    /// Interfaces of pods; `None` until they are known: those of an earlier run stay.
+    /// The interfaces of pods. Until they are known (`None`), those of an earlier run stay.
     links: Option<BTreeSet<u32>>,
-    /// What the table holds; `None` where that is not known.
+    /// The contents of the table; `None` if they must be read.
     realised: Option<Found>,
-    /// Of the rules when the table was last looked at.
+    /// The generation of the rules when the table was last verified.
     generation: Option<u32>,
-    /// Why it is not as it should be.
+    /// Why the table is not up to date.
     trouble: Option<Warning>,
     repairs: u64,
 }
 
 impl Keeper {
-    /// Where nothing is to be guarded, the table of an earlier run is removed.
+    /// If nothing is to be guarded, the table of an earlier run is removed.
     pub fn new(door: Box<dyn Door>, guarding: Guarding) -> Self {
         Self {
             door,
@@ -41,13 +42,13 @@ impl Keeper {
         }
     }
 
-    /// Whether something else is wanted of these addresses, instead of what the tables hold of them.
+    /// Whether `desired` changes which of its frontends, and of those in `tables`, are guarded.
     pub fn is_concerned_by(&self, desired: &Desired, tables: &Tables) -> bool {
         self.guarding == Guarding::On && !self.wanted.agrees(&super::rows(desired), tables, desired)
     }
 
-    /// Before the other tables are written: what is wanted from now on comes beside what was wanted before, so that no
-    /// connection finds an address that is not served any more and not guarded yet.
+    /// Before the maps are written: adds the new rows and keeps the old ones. So no connection finds an address that is
+    /// no longer served and not yet guarded.
     pub fn widen(&mut self, wanted: GuardRows) {
         self.wanted = match self.guarding {
             Guarding::On => wanted,
@@ -63,7 +64,7 @@ impl Keeper {
         self.conclude(result);
     }
 
-    /// After the other tables are written: exactly what is wanted.
+    /// After the maps are written: narrows the table to the wanted rows.
     pub fn settle(&mut self) {
         let result = self.look().and_then(|found| {
             let target = self.target(&found);
@@ -72,7 +73,7 @@ impl Keeper {
         self.conclude(result);
     }
 
-    /// The interfaces behind which pods are.
+    /// Sets the interfaces of pods.
     pub fn follow_links(&mut self, links: BTreeSet<u32>) {
         if self.links.as_ref() != Some(&links) {
             self.links = Some(links);
@@ -80,7 +81,7 @@ impl Keeper {
         }
     }
 
-    /// Has somebody else changed the table? Cheap while nobody changes any rule.
+    /// Restores the table if another program changed it. Cheap as long as the generation of the rules stays the same.
     pub fn verify(&mut self) {
         if self.wanted.is_empty() && self.trouble.is_none() {
             return;
@@ -96,7 +97,7 @@ impl Keeper {
             }
             let target = self.target(&found);
             self.bring(&found, target)?;
-            // What was written changed the number once more: then the next look reads again, and finds it in order.
+            // A repair changes the generation too. Then the next call reads the table again and finds it in order.
             if self.realised == Some(found) {
                 self.generation = Some(generation);
             }
@@ -105,7 +106,7 @@ impl Keeper {
         self.conclude(result);
     }
 
-    /// The addresses that the table holds, as far as known.
+    /// The rows of the table, as far as known.
     pub fn realised(&mut self) -> GuardRows {
         match self.look() {
             Ok(Found::Rows(rows)) => rows,
@@ -113,7 +114,7 @@ impl Keeper {
         }
     }
 
-    /// Elements of the table, interfaces apart.
+    /// The number of guarded elements, without interfaces.
     pub fn entries(&self) -> usize {
         match &self.realised {
             Some(Found::Rows(rows)) => rows.len(),
@@ -121,12 +122,12 @@ impl Keeper {
         }
     }
 
-    /// How often the table was found changed by somebody else, and restored.
+    /// How often the table was restored after another program had changed it.
     pub const fn repairs(&self) -> u64 {
         self.repairs
     }
 
-    /// What an operator should know.
+    /// The warning for the operator, if the table is not up to date.
     pub const fn warning(&self) -> Option<&Warning> {
         self.trouble.as_ref()
     }
@@ -142,7 +143,7 @@ impl Keeper {
         GuardRows { links: self.links.clone().unwrap_or(known), ..self.wanted.clone() }
     }
 
-    /// What is there, read where it is not known.
+    /// The state of the table, read from the kernel if it is not known.
     fn look(&mut self) -> io::Result<Found> {
         if self.realised.is_none() {
             self.realised = Some(self.door.read()?);
@@ -165,7 +166,7 @@ impl Keeper {
     }
 
     fn conclude(&mut self, result: io::Result<()>) {
-        // Where nothing is wanted, a kernel without nftables is no trouble.
+        // If nothing is to be guarded, a kernel without nftables is no problem.
         self.trouble = match result {
             Err(error) if !self.wanted.is_empty() => Some(trouble(&error)),
             Ok(()) | Err(_) => None,

@@ -1,4 +1,5 @@
-//! The guard's table in the kernel: `table inet lb-agent-guard-…`, six sets, two nat chains and three kinds of rule.
+//! The guard's table in the kernel: `table inet lb-agent-guard-…` with six sets of addresses, one of interfaces, two
+//! nat chains and three kinds of rule.
 //!
 //! ```text
 //! chain prerouting { type nat hook prerouting priority dstnat - 1;
@@ -27,25 +28,24 @@ use crate::dataplane::mounts::host_path;
 use crate::nftables::{self, FIRST_SEQ, NFPROTO_INET, of_batch, of_family};
 use rule::{Chain, Client};
 
-/// Changes with anything that this module writes beside elements.
+/// Must be raised with every change of what this module writes, except elements.
 const REVISION: u32 = 2;
-/// Elements in one message: their attribute counts its bytes in 16 bits.
+/// Elements per message: the attribute that holds them has a 16-bit length.
 const ELEMENTS_MAX: usize = 1000;
-/// The set of interfaces.
-/// The table that goes with a pin directory.
+/// The table that belongs to a pin directory.
 #[derive(Clone, Debug)]
 pub struct Table {
     name: CString,
-    /// Told by `nft list`, and how a table of this version is known.
+    /// Shown by `nft list`. A table of this version is recognised by it.
     comment: String,
 }
 
 impl Table {
-    /// Two agents in one network namespace have different pin directories, and so different tables.
+    /// The name depends on the pin directory, because two agents in one network namespace have different ones.
     pub fn of_pins(pin_path: &Path) -> Self {
         let path = host_path(pin_path);
         let hash = path.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            // FNV-1a: the same in each version, which `Hasher` of the standard library does not promise.
+            // FNV-1a has the same result in every version, unlike `Hasher` of the standard library.
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
         let name = format!("lb-agent-guard-{:08x}", (hash >> 32) as u32 ^ hash as u32);
@@ -55,7 +55,7 @@ impl Table {
         }
     }
 
-    /// As `nft list table inet NAME` wants it.
+    /// The name for `nft list table inet NAME`.
     pub fn name(&self) -> Cow<'_, str> {
         self.name.to_string_lossy()
     }
@@ -136,7 +136,7 @@ impl Table {
         }
     }
 
-    /// Whether the table is there and just as this version makes it, apart from elements.
+    /// Whether the table exists, and has exactly the structure of this version apart from its elements.
     fn structure(&self) -> io::Result<Option<Structure>> {
         let mut request = Request::new().op_gettable_do(&of_family(NFPROTO_INET));
         request.encode().push_name(&self.name);
@@ -240,7 +240,7 @@ impl Door for Table {
 }
 
 impl Table {
-    /// A table that is not there is no error.
+    /// Removes the table. A missing table is no error.
     fn destroy(&self, batch: &mut Chained<'_>) {
         let mut request = batch.request().op_destroytable_do(&of_family(NFPROTO_INET));
         request.encode().push_name(&self.name);

@@ -1,4 +1,4 @@
-//! Which addresses are guarded, and how the table follows: over a table in memory.
+//! Which addresses are guarded, and how the table follows, with a table in memory.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ const fn choices(workload: Choice, host: Choice, external: Choice) -> Choices {
 const PASS: Choices = choices(Choice::Pass, Choice::Pass, Choice::Pass);
 const SERVED: Choice = Choice::Balance(PoolIndex(0));
 
-/// Proxy for all at these addresses.
+/// Rows for Proxy mode at these addresses, for all clients.
 fn guarded(lasts: &[u8]) -> GuardRows {
     rows(&desired(&lasts.iter().map(|last| (*last, Mode::Proxy, KubeProxy::Claims, PASS)).collect::<Vec<_>>()))
 }
@@ -54,7 +54,7 @@ fn what_kube_proxy_claims_and_we_leave_alone_is_guarded() {
         (2, Mode::Proxy, KubeProxy::LeavesAlone, PASS),
         (3, Mode::VIP, KubeProxy::Claims, choices(SERVED, SERVED, Choice::Pass)),
         (4, Mode::Split, KubeProxy::Claims, choices(Choice::Pass, Choice::Pass, SERVED)),
-        // Nothing on this node: the stack, and with it kube-proxy, sends it to another.
+        // No endpoint on this node: the stack, and with it kube-proxy, forwards to another node.
         (5, Mode::Split, KubeProxy::Claims, PASS),
         (6, Mode::Router, KubeProxy::Claims, PASS),
         (7, Mode::VIP, KubeProxy::Claims, PASS),
@@ -109,7 +109,7 @@ fn a_restart_changes_nothing() {
     let before = GuardRows { links: [3].into(), ..guarded(&[1]) };
     table.meddle(Found::Rows(before.clone()));
     let mut keeper = Keeper::new(Box::new(table.clone()), Guarding::On);
-    // Interfaces are told later than objects: those of before stay.
+    // Interfaces are known later than objects: until then the earlier ones stay.
     keeper.widen(guarded(&[1]));
     keeper.settle();
     keeper.follow_links([3].into());
@@ -124,7 +124,7 @@ fn what_others_change_is_restored_and_others_rules_cost_a_look() {
     let mut keeper = Keeper::new(Box::new(table.clone()), Guarding::On);
     keeper.widen(guarded(&[1, 2]));
     keeper.settle();
-    // Its own write is a change as well.
+    // The keeper's own write changes the generation too.
     keeper.verify();
     table.reads();
     for _ in 0..3 {

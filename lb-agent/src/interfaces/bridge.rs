@@ -1,4 +1,4 @@
-//! Bridges: what their ports are told of them, and what netfilter sees of frames between the ports.
+//! Bridges: the rows of `ports`, and whether frames between the ports of a bridge traverse netfilter.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::dataplane::links::Class;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// A bridge with pods, between whose ports frames do not traverse netfilter.
+/// A bridge with pods whose frames between ports do not traverse netfilter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfiltered {
     pub bridge: String,
@@ -19,17 +19,18 @@ pub struct Unfiltered {
     way: Way,
 }
 
-/// How requests from one port reach an endpoint at another.
+/// How requests from one port reach an endpoint at another port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// Across the bridge, as the answers do.
+    /// Across the bridge, like the replies.
     Across,
-    /// By the node, whose conntrack does not see the answers: the bridge has no prefix that would tell neighbours.
+    /// Through the node's stack, whose conntrack does not see the replies. The bridge has no prefix, so neighbours
+    /// cannot be recognised.
     ByTheNode,
 }
 
 impl Unfiltered {
-    /// Shell commands that let the frames pass netfilter.
+    /// Shell commands that make the frames traverse netfilter.
     pub fn remedy(&self) -> String {
         let settings = self.families.iter().map(|family| match family {
             Family::V4 => " net.bridge.bridge-nf-call-iptables=1",
@@ -66,8 +67,8 @@ fn names(families: &[Family]) -> String {
 }
 
 impl Interfaces {
-    /// What links are ports of, and which frames are for the node because of it: a bridge keeps those for its own MAC, and
-    /// no others, whatever the MACs of its ports are. Other switches have MACs of their own.
+    /// The bridge of each link, and the destination MAC of frames for the node. A bridge keeps only frames for its own
+    /// MAC, whatever the MACs of its ports are. Ports of other switches have MACs of their own.
     pub fn ports(&self) -> Vec<Port> {
         let port = |link: &LinkFacts| {
             let unbridged = Port::unbridged(link.ifindex);
@@ -87,7 +88,8 @@ impl Interfaces {
         self.links.values().map(port).collect()
     }
 
-    /// The bits of the bridge's longest prefix, if frames of the family between its ports do not traverse netfilter; else 0.
+    /// The length of the bridge's longest prefix, if frames of the family between its ports do not traverse netfilter;
+    /// else 0.
     fn unfiltered_bits(&self, bridge: u32, own: BridgeNetfilter, family: Family) -> u8 {
         if self.netfilter.or(own).has(family) {
             return 0;
@@ -96,15 +98,15 @@ impl Interfaces {
         prefixes.map(|address| address.prefix_len).max().unwrap_or(0)
     }
 
-    /// What is to be said of a link beside its class: that requests bypass netfilter, as answers do.
+    /// The remark that requests bypass netfilter at this link, as the replies do.
     pub fn remark(&self, port: &Port) -> Option<String> {
         let families: Vec<_> = FAMILIES.into_iter().filter(|family| port.unfiltered_bits(*family) != 0).collect();
         let bridge = &self.links.get(&port.bridge)?.name;
         (!families.is_empty()).then(|| format!("{} between ports of {bridge}: past netfilter", names(&families)))
     }
 
-    /// The bridges with pods between whose ports frames do not traverse netfilter. A family of which a bridge has no address
-    /// is none that it routes.
+    /// The bridges with pods whose frames between ports do not traverse netfilter. A bridge without an address of a
+    /// family does not route that family.
     pub fn unfiltered(&self, judged: &BTreeMap<u32, Judgement>) -> Vec<Unfiltered> {
         let is_pod = |link: &&LinkFacts| {
             judged.get(&link.ifindex).is_some_and(|judgement| judgement.class == Some(Class::Workload))

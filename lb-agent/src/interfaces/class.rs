@@ -1,4 +1,4 @@
-//! What an interface leads to, as a pure function of what is known of it and its surroundings.
+//! What an interface leads to: a pure function of its properties and its surroundings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -7,28 +7,28 @@ use super::{Globs, InterfaceAddress, Kind, LinkFacts, Why};
 use crate::dataplane::links::Class;
 use crate::interfaces::facts::{Framing, Peer};
 
-/// Which interfaces the operator wants in which class.
+/// The interfaces that the operator chose for each class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InterfaceRules {
     pub workload: Globs,
     pub uplink: Globs,
 }
 
-/// What a link is judged by, apart from itself.
+/// The state besides the link itself that decides its class.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
     pub links: &'a BTreeMap<u32, LinkFacts>,
     pub addresses: &'a BTreeMap<u32, BTreeSet<InterfaceAddress>>,
-    /// Links that a default route leaves by.
+    /// The links of the default routes.
     pub default_routes: &'a BTreeSet<u32>,
-    /// Addresses of this node's Node object; empty where there is none.
+    /// The addresses of this node's Node object; empty if there is no such object.
     pub node_addresses: &'a BTreeSet<IpAddr>,
 }
 
 /// The class of a link, and the rule that decided it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// `None`: it is left alone.
+    /// `None` if nothing is attached.
     pub class: Option<Class>,
     pub why: Why,
 }
@@ -47,7 +47,7 @@ impl Judgement {
     }
 }
 
-/// Judges a link. One whose packets the programs cannot read is refused.
+/// Judges a link. A link is refused if the programs cannot read its link header.
 pub fn classify(link: &LinkFacts, around: &Surroundings<'_>, rules: &InterfaceRules) -> Judgement {
     let Judgement { class, why } = class_and_reason(link, around, rules);
     match &link.framing {
@@ -58,7 +58,7 @@ pub fn classify(link: &LinkFacts, around: &Surroundings<'_>, rules: &InterfaceRu
     }
 }
 
-/// Uplink beats workload where both match. A bridge port is what its bridge is, unless it is named itself.
+/// If both classes match, uplink wins. A port has the class of its bridge, unless a glob names the port.
 fn class_and_reason(link: &LinkFacts, around: &Surroundings<'_>, rules: &InterfaceRules) -> Judgement {
     if link.kind == Kind::Loopback {
         return Judgement::left_alone(Why::Loopback);
@@ -76,7 +76,7 @@ fn class_and_reason(link: &LinkFacts, around: &Surroundings<'_>, rules: &Interfa
     match rules.workload {
         Globs::Names(_) => Judgement::left_alone(Why::OthersNamed),
         Globs::None => Judgement::left_alone(Why::NoneWanted),
-        // What faces the network is no workload, whether or not uplinks are served.
+        // A link that faces the network is no workload, even if uplinks are not served.
         Globs::Auto => match network(link, around).map_or_else(|| pod(link, around), Err) {
             Ok(why) => Judgement::workload(why),
             Err(why) => Judgement::left_alone(why),
@@ -100,13 +100,13 @@ fn controller_of<'a>(link: &LinkFacts, around: &Surroundings<'a>) -> Option<&'a 
     around.links.get(&link.controller?)
 }
 
-/// Whether a link leads to a pod or a virtual machine, as far as it tells itself; or why it does not.
+/// `Ok` if the link by itself looks like that of a pod or a virtual machine; else the reason against it.
 fn pod(link: &LinkFacts, around: &Surroundings<'_>) -> Result<Why, Why> {
     match link.kind {
         Kind::Veth if link.peer == Peer::OtherNamespace => Ok(Why::Pod),
         Kind::Veth => Err(Why::PeerHere),
         Kind::Tap => {
-            // One with an address of its own ends here: a VPN.
+            // A tap with an address of its own is a VPN that ends on this node.
             let address = around.addresses.get(&link.ifindex).and_then(BTreeSet::first);
             let address = address.filter(|_| bridge_of(link, around).is_none());
             address.map_or(Ok(Why::VirtualMachine), |address| Err(Why::TapAddress(*address)))
@@ -115,12 +115,12 @@ fn pod(link: &LinkFacts, around: &Surroundings<'_>) -> Result<Why, Why> {
     }
 }
 
-/// Whether a link faces the network, by itself or as a part of what does.
+/// Whether a link faces the network, by itself or as a port or lower link of one that does.
 fn network(link: &LinkFacts, around: &Surroundings<'_>) -> Option<Why> {
     if let Some(why) = node_address(link, around) {
         return Some(why);
     }
-    // Cards are ports of nothing but bonds and teams; bridges are asked below.
+    // If the controller counts as a card, it is a bond or a team. Bridges are checked below.
     if let Some(bond) = controller_of(link, around).filter(|controller| controller.kind == Kind::Hardware) {
         return Some(Why::PortOfCard(bond.name.clone()));
     }
@@ -131,9 +131,9 @@ fn network(link: &LinkFacts, around: &Surroundings<'_>) -> Option<Why> {
     around.links.values().find(is_upper).map(|upper| Why::LowerOf(upper.name.clone()))
 }
 
-/// Whether an address of the node is on this link: one that the Node object names, the one that a default route
-/// leaves by, or any on a network card. The gateway addresses that a CNI puts on a pod's veth or on its bridge, and
-/// those on tunnels, are none.
+/// Whether this link has an address of the node: one that the Node object names, the link of a default route, or any
+/// address on a network card. Gateway addresses that a CNI puts on a pod's veth or on its bridge do not count, nor do
+/// addresses of tunnels.
 fn node_address(link: &LinkFacts, around: &Surroundings<'_>) -> Option<Why> {
     let none = BTreeSet::new();
     let addresses = around.addresses.get(&link.ifindex).unwrap_or(&none);
@@ -145,8 +145,8 @@ fn node_address(link: &LinkFacts, around: &Surroundings<'_>) -> Option<Why> {
     }
     match link.kind {
         Kind::Hardware if !addresses.is_empty() => Some(Why::Card),
-        // Of a node that is a container itself, network cards are veths. The node's end of a pod has no address, or one
-        // that nobody shares its prefix with: the gateway's.
+        // If the node is a container, its network cards are veths. The node's end of a pod's veth has no address, or
+        // the gateway's (/32 or /128), whose prefix no other host shares.
         Kind::Veth if link.peer == Peer::OtherNamespace && bridge_of(link, around).is_none() => {
             addresses.iter().find(|address| address.has_prefix()).map(|prefix| Why::Prefix(*prefix))
         }
@@ -242,7 +242,7 @@ mod tests {
         node.links.values().map(|link| (link.ifindex, classify(link, &around, &rules))).collect()
     }
 
-    /// What `auto` makes of one link, in one line.
+    /// The judgement of one link with `auto`, in one line.
     fn told(node: &Machine, ifindex: u32) -> String {
         let judged = judged(node, "auto", "none");
         let Judgement { class, why } = &judged[&ifindex];
@@ -286,7 +286,7 @@ mod tests {
             assert!(!workloads.contains(&"eth0".into()), "--uplink-interfaces={uplink}");
             assert_eq!(uplinks.contains(&"eth0".into()), uplink == "auto");
         }
-        // Without a default route and a prefix the Node object tells.
+        // Without a default route and a prefix, only the Node object's address identifies the uplink.
         node.default_routes.clear();
         node.addresses.insert(2, [address("192.168.0.2/32")].into());
         assert!(classes(&node, "auto", "auto").0.contains(&"eth0".into()));
@@ -304,9 +304,9 @@ mod tests {
         let (workloads, uplinks) = classes(&node, "auto", "auto");
         assert_eq!(uplinks, ["eth0", "cni0", "veth11", "tap12"]);
         assert_eq!(workloads, ["ptp20", "tap22"]);
-        // Named ports are what they are named.
+        // A glob that names a port decides.
         assert_eq!(classes(&node, "veth*", "auto").0, ["veth11"]);
-        // Without uplinks they are still no pods of a private bridge.
+        // Without uplinks, the ports still do not count as pods of a private bridge.
         assert_eq!(classes(&node, "auto", "none"), (vec!["ptp20".into(), "tap22".into()], vec![]));
     }
 
@@ -337,12 +337,12 @@ mod tests {
             let found = (workloads.contains(&"ptp20".into()), uplinks.contains(&"ptp20".into()));
             assert_eq!(found, (is_pod, !is_pod), "{addresses:?}");
             assert_eq!(classes(&node, "auto", "none").0.contains(&"ptp20".into()), is_pod, "{addresses:?}");
-            // The operator's word counts more.
+            // The operator's flag wins.
             assert!(classes(&node, "ptp*", "none").0.contains(&"ptp20".into()));
         }
     }
 
-    /// Addresses of a port are nobody's: what the bridge is counts.
+    /// Addresses of a port do not count: the class of the bridge does.
     #[test]
     fn a_prefix_on_a_port_of_a_bridge_says_nothing() {
         let mut node = node();
@@ -354,7 +354,8 @@ mod tests {
         assert_eq!(classes(&node, "auto", "none").0, ["ptp20", "tap22"]);
     }
 
-    /// Of a node in a container, a bond's ports and the lower links of VLANs are veths as well, without an address.
+    /// If the node is a container, the ports of a bond and the lower links of VLANs are veths as well, without an
+    /// address.
     #[test]
     fn veth_under_a_card_is_no_workload() {
         let mut node = node();
@@ -392,7 +393,7 @@ mod tests {
         assert_eq!(judged(&node, "none", "none")[&11].why, Why::NoneWanted);
     }
 
-    /// WireGuard, tun, PPP: a network by the default route or the Node's address, and a pod's where it is named so.
+    /// WireGuard, tun, PPP: an uplink by default route or by the Node's address, and a workload if a glob names it.
     #[test]
     fn what_has_no_link_header_is_judged_like_others() {
         let mut node = node();
@@ -408,14 +409,14 @@ mod tests {
         assert!(matches!(judged(&node, "auto", "auto")[&50].why, Why::NodeAddress(_)));
     }
 
-    /// InfiniBand, GRE without a remote address: what the programs would look at is not where they look.
+    /// InfiniBand, GRE without a remote address: the programs would read the wrong offsets.
     #[test]
     fn what_has_another_link_header_is_refused_wherever_it_is_wanted() {
         let mut node = node();
         let tunnel = LinkFacts { framing: Framing::Other("INFINIBAND".into()), ..link(50, "ib0", Kind::Other) };
         node.links.insert(50, tunnel);
         let why = |node: &Machine, workload, uplink| judged(node, workload, uplink)[&50].clone();
-        // Nobody wants it.
+        // No flag asks for the link.
         assert_eq!(why(&node, "auto", "auto"), Judgement::left_alone(Why::NoPod));
         for (workload, uplink, reason) in [("ib*", "none", Why::NamedWorkload), ("auto", "ib0", Why::NamedUplink)] {
             let refused = why(&node, workload, uplink);

@@ -1,4 +1,4 @@
-//! What netlink says about one link, reduced to what decides its class.
+//! The properties of a link that decide its class, from its netlink message.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use rtnetlink::packet_route::link::{
 use super::BridgeNetfilter;
 use crate::dataplane::links::{LinkHeader, Mac};
 
-/// A link, as far as its class depends on it.
+/// The properties of a link that decide its class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkFacts {
     pub ifindex: u32,
@@ -20,21 +20,21 @@ pub struct LinkFacts {
     pub peer: Peer,
     /// The link that this one is a port of: a bridge, a bond, a VRF (`IFLA_MASTER`).
     pub controller: Option<u32>,
-    /// The link that this one is made on: of a VLAN, a macvlan, an ipvlan (`IFLA_LINK`).
+    /// The link that this one is made on, for a VLAN, a macvlan or an ipvlan (`IFLA_LINK`).
     pub lower: Option<u32>,
-    /// The hardware address, where it has one of six bytes.
+    /// The hardware address, if it has six bytes.
     pub mac: Option<Mac>,
-    /// What a bridge asks for by itself.
+    /// A bridge's own setting.
     pub netfilter: BridgeNetfilter,
-    /// A port of a bridge that hears no other such port (`IFLA_BRPORT_ISOLATED`).
+    /// An isolated port of a bridge exchanges no frames with other isolated ports (`IFLA_BRPORT_ISOLATED`).
     pub is_isolated: bool,
 }
 
-/// What stands in front of the network header of a link's packets (`ARPHRD_*`), where programs see them.
+/// What programs see in front of the network header of a link's packets (`ARPHRD_*`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Framing {
     Known(LinkHeader),
-    /// Something else: this kind of device.
+    /// Another header, of this kind of device.
     Other(String),
 }
 
@@ -43,7 +43,7 @@ impl Framing {
     pub const NOTHING: Self = Self::Known(LinkHeader::Nothing);
 }
 
-/// An address of this node, with the length of the prefix that it is in.
+/// An address of this node, with its prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceAddress {
     pub ip: IpAddr,
@@ -55,7 +55,7 @@ impl InterfaceAddress {
         Self { ip: ip.into(), prefix_len }
     }
 
-    /// Whether others are in its prefix: it is no /32 or /128.
+    /// Whether the prefix holds other hosts, so the length is not /32 or /128.
     pub const fn has_prefix(&self) -> bool {
         self.prefix_len < if self.ip.is_ipv4() { 32 } else { 128 }
     }
@@ -67,30 +67,30 @@ impl fmt::Display for InterfaceAddress {
     }
 }
 
-/// Where the other end of a link is (`IFLA_LINK_NETNSID` is there for another namespace).
+/// Where the other end of a link is. The kernel sends `IFLA_LINK_NETNSID` if it is in another namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     Here,
     OtherNamespace,
 }
 
-/// The kind of a link (`IFLA_INFO_KIND`), as far as we tell them apart.
+/// The kinds of link that matter here (`IFLA_INFO_KIND`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Loopback,
-    /// A network card, real or virtual, or what stands for one: VLAN, bond, team, macvlan, ipvlan.
+    /// A network card, real or virtual, or a link made from cards: VLAN, bond, team, macvlan, ipvlan.
     Hardware,
     Veth,
     /// The host side of a virtual machine, or a VPN.
     Tap,
     Bridge,
     Vrf,
-    /// Tunnels, dummies and all others.
+    /// Tunnels, dummies and all other kinds.
     Other,
 }
 
 impl LinkFacts {
-    /// `None` for a message without a name, which the kernel does not send.
+    /// `None` if the message has no name, which the kernel does not send.
     pub fn from_message(message: &LinkMessage) -> Option<Self> {
         let (mut name, mut controller, mut lower, mut mac, mut peer) = (None, None, None, None, Peer::Here);
         let mut remote: &[u8] = &[];
@@ -113,7 +113,7 @@ impl LinkFacts {
         } else {
             kind(info, header.link_layer_type)
         };
-        // The other end of a veth is named alike, and nothing in another namespace is a link of this one.
+        // `IFLA_LINK` also names the other end of a veth, and an index of another namespace means nothing here.
         let lower = lower.filter(|_| kind == Kind::Hardware && peer == Peer::Here);
         let framing = framing(header.link_layer_type, remote);
         let netfilter = BridgeNetfilter::of_bridge(info);
@@ -152,12 +152,12 @@ impl LinkFacts {
     }
 }
 
-/// `remote` is the other end of a tunnel, which stands where others have their broadcast address.
+/// `remote` is the other end of a tunnel: its messages have it in the place of the broadcast address.
 fn framing(layer: LinkLayerType, remote: &[u8]) -> Framing {
     match layer {
         LinkLayerType::Ether | LinkLayerType::Loopback => Framing::ETHERNET,
-        // What Linux sends without a link header (dev_is_mac_header_xmit() in include/linux/if_arp.h): tun and WireGuard are
-        // the first. The header of PPP comes behind the hook, and goes before it.
+        // Link types without a link header (`dev_is_mac_header_xmit()` in include/linux/if_arp.h), such as tun and
+        // WireGuard. PPP adds its header after the egress hook and removes it before the ingress hook.
         LinkLayerType::None
         | LinkLayerType::Rawip
         | LinkLayerType::Ppp
@@ -165,7 +165,7 @@ fn framing(layer: LinkLayerType, remote: &[u8]) -> Framing {
         | LinkLayerType::Tunnel6
         | LinkLayerType::Sit => Framing::NOTHING,
         LinkLayerType::Ipgre | LinkLayerType::Ip6gre if is_one_host(remote) => Framing::NOTHING,
-        // The outer headers stand in front of its packets (`ipgre_header_ops`, `ip6gre_header_ops`).
+        // The outer headers are in front of its packets (`ipgre_header_ops`, `ip6gre_header_ops`).
         LinkLayerType::Ipgre | LinkLayerType::Ip6gre => Framing::Other("GRE without one remote address".into()),
         other => Framing::Other(other.to_string()),
     }
@@ -194,7 +194,7 @@ fn kind(info: &[LinkInfo], layer: LinkLayerType) -> Kind {
         (Some(InfoKind::Veth), _) => Kind::Veth,
         (Some(InfoKind::Bridge), _) => Kind::Bridge,
         (Some(InfoKind::Vrf), _) => Kind::Vrf,
-        // A tun device without an Ethernet header is a VPN's.
+        // A tun device without an Ethernet header belongs to a VPN.
         (Some(InfoKind::Tun), LinkLayerType::Ether) => Kind::Tap,
         _ => Kind::Other,
     }
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!((away.lower, away.mac), (None, None));
         message.attributes.push(LinkAttribute::Address(vec![2, 0, 0, 0, 0, 9]));
         assert_eq!(LinkFacts::from_message(&message).and_then(|facts| facts.mac), Some([2, 0, 0, 0, 0, 9]));
-        // Of a tunnel, the address has four bytes.
+        // A tunnel's address has four bytes.
         message.attributes.push(LinkAttribute::Address(vec![192, 0, 2, 1]));
         assert_eq!(LinkFacts::from_message(&message).and_then(|facts| facts.mac), None);
         message.attributes.clear();

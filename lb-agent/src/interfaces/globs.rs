@@ -1,4 +1,4 @@
-//! Lists of interface names as the command line gives them: shell globs, `auto` or `none`.
+//! Lists of interface names from the command line: shell globs, `auto` or `none`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::str::FromStr;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-/// Which interfaces belong to a class.
+/// The interfaces of a class.
 #[derive(Clone, Debug)]
 pub enum Globs {
-    /// By what they are.
+    /// Detected by their properties.
     Auto,
     /// No interface.
     None,
@@ -17,7 +17,7 @@ pub enum Globs {
     Names(NameGlobs),
 }
 
-/// Shell globs over interface names, as they were written.
+/// Shell globs for interface names, with their original text.
 #[derive(Clone, Debug)]
 pub struct NameGlobs {
     text: String,
@@ -30,14 +30,14 @@ impl NameGlobs {
         self.set.is_match(name)
     }
 
-    /// The globs that match none of these names, as they were written.
+    /// The globs that match none of these names.
     pub fn unmatched<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<&str> {
         let matched: BTreeSet<usize> = names.flat_map(|name| self.set.matches(name)).collect();
         let globs = self.globs.iter().enumerate();
         globs.filter(|(index, _)| !matched.contains(index)).map(|(_, glob)| glob.as_str()).collect()
     }
 
-    /// How many there are.
+    /// The number of globs.
     pub const fn count(&self) -> usize {
         self.globs.len()
     }

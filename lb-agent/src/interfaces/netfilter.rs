@@ -1,13 +1,14 @@
-//! Whether packets between two ports of a bridge traverse netfilter: all bridges' setting of this network namespace
-//! (`net.bridge.bridge-nf-call-*`, there once br_netfilter is loaded), or a bridge's own (`IFLA_BR_NF_CALL_*`). One that
-//! says yes is enough (`br_nf_pre_routing()` in net/bridge/br_netfilter_hooks.c).
+//! Whether frames between two ports of a bridge traverse netfilter. One of two settings is enough
+//! (`br_nf_pre_routing()` in net/bridge/br_netfilter_hooks.c): that of the network namespace
+//! (`net.bridge.bridge-nf-call-*`, which exists once br_netfilter is loaded), or that of the bridge
+//! (`IFLA_BR_NF_CALL_*`).
 
 use std::{fs, io};
 
 use lb_common::addr::Family;
 use rtnetlink::packet_route::link::{InfoBridge, InfoData, LinkInfo};
 
-/// The families whose packets do.
+/// The families whose frames traverse netfilter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BridgeNetfilter {
     pub v4: bool,
@@ -15,12 +16,12 @@ pub struct BridgeNetfilter {
 }
 
 impl BridgeNetfilter {
-    /// The setting of all bridges in the namespace of this process.
+    /// The setting of this process's network namespace.
     pub fn of_namespace() -> Self {
         Self { v4: is_on("bridge-nf-call-iptables"), v6: is_on("bridge-nf-call-ip6tables") }
     }
 
-    /// A bridge's own.
+    /// The setting of a bridge itself.
     pub fn of_bridge(info: &[LinkInfo]) -> Self {
         let mut own = Self::default();
         let data = info
@@ -36,7 +37,7 @@ impl BridgeNetfilter {
         own
     }
 
-    /// What holds for a bridge whose own setting is `own`.
+    /// The effective setting of a bridge whose own setting is `own`.
     #[must_use]
     pub const fn or(self, own: Self) -> Self {
         Self { v4: self.v4 || own.v4, v6: self.v6 || own.v6 }
@@ -50,7 +51,8 @@ impl BridgeNetfilter {
     }
 }
 
-/// Where it cannot be told, packets go the usual way.
+/// Without br_netfilter the setting does not exist and is off. If it cannot be read, it is taken to be on, the usual
+/// setting.
 fn is_on(name: &str) -> bool {
     match fs::read_to_string(format!("/proc/sys/net/bridge/{name}")) {
         Ok(value) => value.trim() != "0",

@@ -1,4 +1,5 @@
-//! Netlink: what is there, and every change of it, in order. A lost message leads to a new list, never to a gap.
+//! Reads interfaces by netlink: the current state, then every change in order. A lost message leads to a new listing,
+//! so no change is missed.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,7 +17,8 @@ use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
 use super::{Event, InterfaceAddress, LinkFacts};
 
-/// Bytes of events that the kernel keeps for us; some thousands of links may come at once. Beyond it we list again.
+/// The kernel's buffer for events, in bytes. Some thousands of links may change at once. If it overflows, interfaces
+/// are listed again.
 const EVENT_BUFFER_BYTES: usize = 1 << 20;
 
 /// Why interfaces cannot be watched.
@@ -33,20 +35,20 @@ pub enum Error {
 /// A subscription to links, addresses and default routes.
 pub struct Watch {
     messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-    /// On a socket of its own: answers are not lost when events overrun.
+    /// On a socket of its own, so that answers are not lost when the event socket overflows.
     query: Handle,
     state: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// List before anything else.
+    /// The interfaces must be listed before events are read.
     Unlisted,
     Listed,
 }
 
 impl Watch {
-    /// Subscribes. The future does the socket work and must be polled as long as the watch is used.
+    /// Subscribes. The future does the socket work and must be polled for as long as the watch is used.
     pub fn open() -> Result<(Self, impl Future<Output = ()> + Send + 'static), Error> {
         let groups = [
             MulticastGroup::Link,
@@ -64,7 +66,7 @@ impl Watch {
         Ok((Self { messages, query, state: State::Unlisted }, work))
     }
 
-    /// What happened next, at least one event. The first is [`Event::Everything`].
+    /// The next events, at least one. The first is [`Event::Everything`].
     pub async fn next(&mut self) -> Result<Vec<Event>, Error> {
         loop {
             if self.state == State::Unlisted {
@@ -75,7 +77,7 @@ impl Watch {
             let first = self.messages.next().await.ok_or(Error::Closed)?;
             let mut batch = Batch::default();
             batch.take(&first.0);
-            // What waits already belongs to the same moment.
+            // Messages that are already queued belong to the same batch.
             while let Ok((message, _)) = self.messages.try_recv() {
                 batch.take(&message);
             }
@@ -143,17 +145,18 @@ impl Batch {
     }
 }
 
-/// A bridge tells of its ports in messages of its own family: a deletion there means that the port left the bridge.
+/// A bridge also reports its ports, in messages of its own family, where a deletion means that the port left the
+/// bridge.
 fn is_link(message: &LinkMessage) -> bool {
     message.header.interface_family == AddressFamily::Unspec
 }
 
-/// The address of this node in a message; link-local ones say nothing about what an interface leads to.
+/// This node's address in a message. Link-local addresses are ignored: they do not show what an interface leads to.
 fn address(message: &AddressMessage) -> Option<(u32, InterfaceAddress)> {
     let mut found = None;
     for attribute in &message.attributes {
         match attribute {
-            // On a point-to-point link `Address` is the other end, and the prefix is that one's.
+            // On a point-to-point link `Address` is the other end, and the prefix belongs to it.
             AddressAttribute::Local(addr) => found = Some(*addr),
             AddressAttribute::Address(addr) if found.is_none() => found = Some(*addr),
             _ => {}

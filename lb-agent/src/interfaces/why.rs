@@ -1,4 +1,4 @@
-//! Why an interface has the class that it has: the rule that decided, with what it looked at.
+//! The rule that decided the class of an interface, with the properties that it looked at.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,24 +13,24 @@ pub enum Why {
     NamedUplink,
     /// `--workload-interfaces` names it.
     NamedWorkload,
-    /// `--workload-interfaces` names others.
+    /// `--workload-interfaces` is `none`.
     OthersNamed,
     /// `--workload-interfaces=none`.
     NoneWanted,
-    /// The Node object names this address of it.
+    /// The interface has this address of the Node object.
     NodeAddress(IpAddr),
     DefaultRoute,
     /// A network card with an address.
     Card,
-    /// A prefix of its own: a veth that is a network card of a node in a container.
+    /// A veth with a prefix of its own, so a network card of a node in a container.
     Prefix(InterfaceAddress),
-    /// A tap that ends here.
+    /// A tap with an address, so a VPN that ends on this node.
     TapAddress(InterfaceAddress),
     /// A port of this bridge, which leads to the network.
     PortOfUplink(String),
     /// A port of this bond or team.
     PortOfCard(String),
-    /// This VLAN, macvlan or ipvlan of the node is made on it.
+    /// The lower link of this VLAN, macvlan or ipvlan of the node.
     LowerOf(String),
     /// A veth with both ends in this namespace.
     PeerHere,
@@ -40,13 +40,12 @@ pub enum Why {
     VirtualMachine,
     /// Neither a veth nor a tap.
     NoPod,
-    /// It would be attached for another reason, but programs cannot read what stands in front of its packets: this kind of
-    /// device.
+    /// Refused although another rule wants it: the programs cannot read the link header of this kind of device.
     UnknownHeader(String, Box<Self>),
 }
 
 impl Why {
-    /// Whether an interface is left alone that somebody wants served.
+    /// Whether a flag asks for the interface and it is refused.
     pub const fn is_refusal(&self) -> bool {
         matches!(self, Self::UnknownHeader(..))
     }

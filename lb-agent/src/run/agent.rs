@@ -1,4 +1,4 @@
-//! The agent without its clock and its sockets: changes and link events go in, one turn brings the node in step.
+//! The agent without clock and sockets: it takes changes and link events, and each turn updates the node accordingly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,21 +24,21 @@ use crate::metrics::Metrics;
 use crate::model::{Change, Warning, WarningKind};
 use crate::status::{Behind, Readiness, Status};
 
-/// New warnings that are logged in full per apply; the rest is only counted.
+/// New warnings that are logged in full per apply. The rest are only counted.
 const LOGGED_WARNINGS_MAX: usize = 20;
 
-/// Between two looks whether somebody else has changed the guard's table, or put programs before ours: the kernel tells
-/// nobody of either.
+/// The interval of checks whether another program has changed the guard's table, the netfilter settings of bridges, or
+/// the programs before ours. The kernel sends no events for these.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Everything that one task owns.
+/// The state that one task owns.
 pub struct Agent<D> {
     dataplane: D,
     controller: Controller,
     interfaces: Interfaces,
-    /// What the tables say of ports.
+    /// The ports that were last written to the tables.
     ports: Vec<Port>,
-    /// Links that went since the last turn: an index may have been taken by another link already.
+    /// Links removed since the last turn. Another link may already have their index.
     gone: BTreeSet<u32>,
     rules: InterfaceRules,
     node_name: String,
@@ -46,28 +46,28 @@ pub struct Agent<D> {
     phase: Phase,
     timetable: Timetable,
     outlook: Outlook,
-    /// When we last looked at what nobody tells.
+    /// When the checks without events were last made.
     looked: Instant,
     metrics: Metrics,
     status: Status,
     logged: BTreeSet<Warning>,
-    /// Who had nearly all flows that it may have, at the last walk.
+    /// Warnings about interfaces and tables that were nearly full at the last walk.
     crowding: Vec<Warning>,
-    /// Entries that a flow table takes.
+    /// The size of a flow table, in entries.
     flows_max: usize,
 }
 
-/// How far the start has come.
+/// The progress of the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The tables are not full yet: attached programs of an earlier run are left as they are.
+    /// The tables are not complete yet. Programs of an earlier run stay attached as they are.
     Filling,
-    /// Programs of this version look at tables of this version.
+    /// Programs of this version use tables of this version.
     Forwarding,
 }
 
 impl<D: Attach> Agent<D> {
-    /// Takes over what the tables hold.
+    /// Starts from the existing tables.
     pub fn adopt(mut dataplane: D, config: &Config, metrics: Metrics, now: Instant) -> Result<Self, Error> {
         let controller = Controller::adopt(&mut dataplane, config.policy.clone(), config.limits)?;
         Ok(Self {
@@ -91,20 +91,20 @@ impl<D: Attach> Agent<D> {
         })
     }
 
-    /// Keeps kube-proxy off what is left alone by our decision.
+    /// Adds the guard, which keeps kube-proxy off addresses that are left alone by our decision.
     #[must_use]
     pub fn guarded_by(mut self, guard: Keeper) -> Self {
         self.controller = self.controller.guarded_by(guard);
         self
     }
 
-    /// Takes in what the source told.
+    /// Takes changes from the source.
     pub fn change(&mut self, batch: Vec<Change>, now: Instant) {
         self.controller.change(batch);
         self.timetable.changed(now);
     }
 
-    /// Takes in what netlink told, and attaches at once: the interval between applies is for the tables.
+    /// Takes link events and attaches at once. The interval between applies is only for the tables.
     pub fn link_events(&mut self, events: Vec<Event>, now: Instant) {
         let mut trust = Trust::Believe;
         for event in events {
@@ -128,10 +128,10 @@ impl<D: Attach> Agent<D> {
         self.timetable.next()
     }
 
-    /// Does what is due. `true` when the interfaces should be listed anew: an audit.
+    /// Does what is due. Returns true at an audit: then the interfaces should be listed again.
     #[must_use]
     pub fn turn(&mut self, now: Instant) -> bool {
-        // Not only when there is nothing else to do: changes may never end.
+        // Checked at every turn, because changes may never pause.
         self.look_around(now);
         match self.timetable.due(now) {
             None => false,
@@ -154,7 +154,7 @@ impl<D: Attach> Agent<D> {
             Some(Due::Reclaim) => {
                 self.step(Reclaim::Now);
                 if self.controller.is_waiting_for_room() {
-                    // What was deleted has made some.
+                    // The deleted rows have made room.
                     self.timetable.changed(now);
                 }
                 false
@@ -171,7 +171,7 @@ impl<D: Attach> Agent<D> {
         }
     }
 
-    /// A snapshot for others.
+    /// A snapshot for the HTTP server.
     pub fn status(&self, now: Instant) -> Status {
         let mut status = self.status.clone();
         status.turned = now;
@@ -180,12 +180,12 @@ impl<D: Attach> Agent<D> {
         status
     }
 
-    /// The annotation or label that decided, by the id of the Service port, where one did.
+    /// The annotation or label that decided the mode, by the ID of the Service port.
     pub fn deciding_keys(&self) -> BTreeMap<u32, String> {
         self.controller.deciding_keys().map(|(id, key)| (id, key.to_owned())).collect()
     }
 
-    /// Names of Service ports by their id.
+    /// The names of Service ports by their ID.
     pub fn service_names(&self) -> BTreeMap<u32, String> {
         self.controller.service_ports().map(|(name, id)| (id, name.to_string())).collect()
     }
@@ -220,7 +220,7 @@ impl<D: Attach> Agent<D> {
         self.status.behind = Some(Behind { since, rows: step.failed_rows, reason });
     }
 
-    /// The tables say what they should: let programs look at them.
+    /// The tables are complete: activates the programs, or follows the links.
     fn forward(&mut self, now: Instant) {
         match self.phase {
             Phase::Forwarding => {
@@ -248,7 +248,7 @@ impl<D: Attach> Agent<D> {
         }
     }
 
-    /// Lets programs of this version look at the tables, which say before what interfaces are ports of.
+    /// Writes the ports, then gives the attached hooks the programs of this version.
     fn activate(&mut self) -> Result<(), Error> {
         self.interfaces.follow_netfilter(self.dataplane.bridge_netfilter());
         let ports = self.interfaces.ports();
@@ -301,7 +301,7 @@ impl<D: Attach> Agent<D> {
         self.judge_readiness();
     }
 
-    /// Ready, once there is an interface for each of the flags that name some.
+    /// Ready, once each flag with globs has had a matching interface.
     fn judge_readiness(&mut self) {
         let has_changed = self.outlook.look_at_links(self.interfaces.links());
         if self.status.readiness != Readiness::Ready {
@@ -315,7 +315,7 @@ impl<D: Attach> Agent<D> {
         }
     }
 
-    /// Keeps what the tables say of ports in step. False where it is to be tried again.
+    /// Writes the ports if they changed. Returns false if the write failed and must be tried again.
     fn tell_ports(&mut self, trust: Trust) -> bool {
         let ports = self.interfaces.ports();
         if trust == Trust::Believe && ports == self.ports {
@@ -354,7 +354,7 @@ impl<D: Attach> Agent<D> {
         }
     }
 
-    /// The interfaces behind which pods are: netfilter sees a bridge where we see its port.
+    /// The interfaces of pods and their bridges: netfilter sees the bridge where our programs see the port.
     fn links_of_pods(&self, wanted: &BTreeMap<u32, Link>) -> BTreeSet<u32> {
         let links = self.interfaces.links();
         let workloads = wanted.values().filter(|link| link.class == Class::Workload).map(|link| link.ifindex);
@@ -392,7 +392,7 @@ impl<D: Attach> Agent<D> {
         node.map(|node| node.addresses.iter().copied().collect()).unwrap_or_default()
     }
 
-    /// One step of a walk over the flows.
+    /// Does one step of a walk over the flows.
     fn collect(&mut self, now: Instant) {
         match self.dataplane.collect() {
             Ok(None) => {}
@@ -416,7 +416,8 @@ impl<D: Attach> Agent<D> {
         }
     }
 
-    /// What is to be said of edges, by their elements, that have nearly all flows that they may have, and of tables.
+    /// Warnings about edges that have nearly used up their share (by element), and about flow tables that are nearly
+    /// full.
     fn crowding_of(&self, crowded: &BTreeSet<u32>, trimmed: u64, entries: [(&str, usize); 2]) -> Vec<Warning> {
         let remedy = "see what opens so many connections, or raise --flows-max or --pod-flows-percent";
         let links = self.interfaces.links();
@@ -458,7 +459,7 @@ impl<D: Attach> Agent<D> {
         give_back_memory();
     }
 
-    /// Logs warnings that are new, and those that are over.
+    /// Logs new warnings, and how many are over.
     fn tell_warnings(&mut self) {
         let warnings = self.controller.warnings().chain(self.outlook.warnings()).chain(&self.crowding);
         let warnings: Vec<Warning> = warnings.cloned().collect();
@@ -498,7 +499,7 @@ impl<D: Attach> Agent<D> {
     }
 }
 
-/// Rows of the tables that the agent writes.
+/// The number of rows in the tables that the agent writes.
 fn rows(controller: &Controller) -> Vec<(&'static str, usize)> {
     let tables = controller.realised();
     vec![

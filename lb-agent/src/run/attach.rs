@@ -1,4 +1,4 @@
-//! Which interfaces carry programs: brought to what is wanted, one interface at a time.
+//! Attaches programs to the wanted interfaces and detaches them from others, one interface at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,22 +12,22 @@ use crate::interfaces::BridgeNetfilter;
 
 /// A dataplane whose programs can be put on interfaces.
 pub trait Attach: Dataplane {
-    /// Gives what is attached already the programs and tables of this version. Once, when the tables are filled.
+    /// Gives the attached hooks the programs and tables of this version. Called once, when the tables are complete.
     fn activate(&mut self) -> Result<(), Error>;
-    /// Says what interfaces are ports of.
+    /// Writes which bridges interfaces are ports of.
     fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error>;
-    /// Attaches an interface; one that is attached already in this class is looked after.
+    /// Attaches an interface. If it is already attached in this class, its programs are verified.
     fn attach(&mut self, link: &Link) -> Result<(), Error>;
     fn detach(&mut self, ifindex: u32) -> Result<(), Error>;
-    /// Interfaces that carry programs, and which: their class, and what they expect in front of a packet.
+    /// The interfaces that carry programs, with their class and the link header that the programs expect.
     fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)>;
-    /// Hooks where programs of others run before ours.
+    /// The hooks where other programs run before ours.
     fn ahead(&self) -> Vec<Ahead>;
-    /// What packets between ports of bridges pass.
+    /// The namespace-wide setting whether frames between ports of bridges traverse netfilter.
     fn bridge_netfilter(&self) -> BridgeNetfilter;
-    /// Looks at some flows, and deletes those that are over. What was found, once all have been looked at.
+    /// Looks at some flows and deletes the expired ones. Returns the totals once all flows have been looked at.
     fn collect(&mut self) -> Result<Option<Garbage>, Error>;
-    /// Makes the indexes of endpoints and addresses say what members and frontends say.
+    /// Rebuilds the indexes of endpoints and addresses from members and frontends.
     fn refresh_indexes(&mut self) -> Result<(), Error>;
 }
 
@@ -70,16 +70,16 @@ impl Attach for BpfDataplane {
     }
 }
 
-/// How much of what is believed to be attached is taken for granted.
+/// Whether known attachments are verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// All: the ordinary case.
+    /// The known attachments are taken as correct: the ordinary case.
     Believe,
-    /// Nothing: look after each, after a gap in the events or from time to time.
+    /// Every attachment is renewed, after a gap in the events and from time to time.
     Verify,
 }
 
-/// Attaches and detaches until what is attached is what is wanted. Returns how many interfaces could not be served.
+/// Attaches and detaches interfaces to match `wanted`. Returns the number of interfaces for which this failed.
 pub fn reconcile(dataplane: &mut impl Attach, wanted: &BTreeMap<u32, Link>, trust: Trust) -> usize {
     let mut failures = 0;
     let mut attached = BTreeSet::new();
@@ -107,7 +107,7 @@ pub fn reconcile(dataplane: &mut impl Attach, wanted: &BTreeMap<u32, Link>, trus
             Ok(()) => {
                 tracing::info!(interface = link.name, ifindex = link.ifindex, class = link.class.name(), "attached");
             }
-            // Its going is told by netlink in a moment.
+            // Netlink will report its removal in a moment.
             Err(error) if is_gone(&error) => {
                 tracing::debug!(interface = link.name, %error, "gone before it was attached");
             }

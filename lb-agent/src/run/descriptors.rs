@@ -1,8 +1,8 @@
-//! The limit of descriptors: two links are held for each interface, so a node with many pods is beyond the usual 1,024.
+//! The limit of open descriptors. Each interface holds two links, so a node with many pods exceeds the usual 1,024.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one. How many descriptors this process may have then.
+/// Raises the soft limit to the hard one. Returns the resulting limit.
 pub fn raise_limit() -> u64 {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         if soft < hard {

@@ -1,4 +1,4 @@
-//! The log: one line an event on standard error, whatever others wrote into it.
+//! The log: one line per event on standard error, with unprintable characters escaped.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use crate::printable::printable;
 
-/// Starts it.
+/// Starts the log.
 pub fn start(filter: EnvFilter) {
     tracing_subscriber::fmt()
         .compact()
@@ -19,12 +19,13 @@ pub fn start(filter: EnvFilter) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .fmt_fields(fields())
-        // They would be written to standard error, which is what cannot be written to: a panic, for want of a reader.
+        // Internal errors would be written to standard error, which is the stream that failed: without a reader this
+        // panics.
         .log_internal_errors(false)
         .init();
 }
 
-/// Names and values on one line, in characters that only show themselves.
+/// Names and values on one line, with unprintable characters escaped.
 fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
     debug_fn(field).delimited(" ")
 }

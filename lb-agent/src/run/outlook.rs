@@ -1,5 +1,5 @@
-//! What is wrong with the node rather than with an object: globs without an interface, programs of others in front of ours,
-//! bridges without netfilter, flags without effect.
+//! Warnings about the node rather than an object: globs without an interface, other programs before ours, bridges
+//! without netfilter, refused interfaces, flags without effect.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use crate::dataplane::links::Ahead;
 use crate::interfaces::{Globs, InterfaceRules, Judgement, Kind, LinkFacts, Unfiltered};
 use crate::model::{Warning, WarningKind};
 
-/// Interfaces that a text names; there may be hundreds.
+/// The most interfaces that a warning names; there may be hundreds.
 const NAMES_MAX: usize = 8;
 
-/// What was seen last.
+/// The latest state of each check.
 pub struct Outlook {
     flags: [Flag; 2],
     idle_flags: Vec<Warning>,
@@ -20,11 +20,11 @@ pub struct Outlook {
     unfiltered: Vec<Warning>,
 }
 
-/// A list of globs, and what became of it.
+/// A flag with globs, and which of them match.
 struct Flag {
     name: &'static str,
     globs: Globs,
-    /// Whether there has ever been an interface for it: a node whose last pod has gone is served as it should be.
+    /// Whether any glob has ever matched an interface. A node whose last pod has gone is still ready.
     has_matched: bool,
     warnings: Vec<Warning>,
 }
@@ -48,7 +48,7 @@ impl Outlook {
         }
     }
 
-    /// Looks for interfaces that the globs name. Whether warnings have changed.
+    /// Checks the globs against the interfaces. Returns whether the warnings changed.
     pub fn look_at_links(&mut self, links: &BTreeMap<u32, LinkFacts>) -> bool {
         let names = || links.values().filter(|link| link.kind != Kind::Loopback).map(|link| link.name.as_str());
         let mut has_changed = false;
@@ -63,7 +63,7 @@ impl Outlook {
         has_changed
     }
 
-    /// Takes in who runs before us. Whether warnings have changed.
+    /// Checks for programs before ours. Returns whether the warnings changed.
     pub fn look_at_programs(&mut self, ahead: &[Ahead], links: &BTreeMap<u32, LinkFacts>) -> bool {
         let warnings = ahead.iter().map(|ahead| {
             let ifindex = ahead.attachment.ifindex;
@@ -84,7 +84,7 @@ impl Outlook {
         has_changed
     }
 
-    /// Takes in which interfaces are refused. Whether warnings have changed.
+    /// Checks for refused interfaces. Returns whether the warnings changed.
     pub fn look_at_judgements(&mut self, judged: &BTreeMap<u32, Judgement>, links: &BTreeMap<u32, LinkFacts>) -> bool {
         let refused = judged.iter().filter(|(_, judgement)| judgement.why.is_refusal());
         let warnings = refused.filter_map(|(ifindex, judgement)| {
@@ -100,7 +100,7 @@ impl Outlook {
         has_changed
     }
 
-    /// Takes in between which ports frames do not traverse netfilter. Whether warnings have changed.
+    /// Checks for bridges whose frames do not traverse netfilter. Returns whether the warnings changed.
     pub fn look_at_bridges(&mut self, unfiltered: &[Unfiltered]) -> bool {
         let warning = |unfiltered: &Unfiltered| {
             Warning::new(WarningKind::Hazard, unfiltered.to_string(), unfiltered.remedy())
@@ -112,7 +112,7 @@ impl Outlook {
         has_changed
     }
 
-    /// Why the node cannot be served: a flag for which there has never been an interface.
+    /// Why the node is not ready: a flag whose globs have never matched an interface.
     pub fn missing(&self) -> Option<String> {
         let flag = self.flags.iter().find(|flag| !flag.has_matched)?;
         let reasons: Vec<_> = flag.warnings.iter().map(ToString::to_string).collect();
@@ -134,7 +134,7 @@ fn warning(flag: &str, glob: &str, listed: &str) -> Warning {
     Warning::new(WarningKind::Hazard, problem, "name interfaces that are there, or write auto").at(flag)
 }
 
-/// Some names, and how many more there are.
+/// Some names, and the number of the others.
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<_> = names.collect();
     let first = names.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");

@@ -1,5 +1,5 @@
-//! When to do what, as a pure function of what happened when: first change at once, storms at an interval, retries with
-//! back-off, audits and reclaims once in a while.
+//! Decides when to do what, as a pure function of past events: the first change is applied at once, further changes at
+//! an interval, retries with back-off, audits and reclaims at long intervals.
 
 use std::time::{Duration, Instant};
 
@@ -7,20 +7,20 @@ use crate::config::Times;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Between two looks for draining frontends that no flow refers to: a look reads all flows.
+/// The interval of checks for draining frontends that no flow refers to. A check reads all flows.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     Apply,
-    /// Look after the interfaces: one of them could not be served.
+    /// Attach again: an interface failed.
     Links,
     Reclaim,
     Audit,
-    /// Drop what an earlier run has left and nobody claims.
+    /// Drop frontends of an earlier run that no object claims.
     Unclaimed,
-    /// Look for flows that are over.
+    /// Look for expired flows.
     Collect,
 }
 
@@ -29,14 +29,14 @@ pub enum Due {
 pub struct Timetable {
     times: Times,
     apply_at: Option<Instant>,
-    /// No apply before.
+    /// The earliest time of the next apply.
     rested_at: Option<Instant>,
     retry_after: Duration,
     links_at: Option<Instant>,
     links_retry_after: Duration,
     reclaim_at: Option<Instant>,
     audit_at: Instant,
-    /// Once.
+    /// Happens once.
     unclaimed_at: Option<Instant>,
     collect_at: Instant,
 }
@@ -58,39 +58,39 @@ impl Timetable {
         }
     }
 
-    /// Something changed: apply now, or when the interval since the last apply is over.
+    /// A change: apply now, or when the interval since the last apply is over.
     pub fn changed(&mut self, now: Instant) {
         let earliest = self.rested_at.map_or(now, |rested| rested.max(now));
         self.apply_at = Some(self.apply_at.map_or(earliest, |at| at.min(earliest)));
     }
 
-    /// An apply has ended at `now` and all of it was done.
+    /// An apply ended at `now` and was complete.
     pub fn succeeded(&mut self, now: Instant) {
         self.rested_at = Some(now + self.times.apply_interval);
         self.retry_after = RETRY_MIN;
         self.apply_at = None;
     }
 
-    /// Something failed at `now`: again after a while, longer each time.
+    /// An apply failed at `now`: retry, after twice the previous time.
     pub fn failed(&mut self, now: Instant) {
         self.rested_at = Some(now + self.times.apply_interval);
         self.apply_at = Some(now + self.retry_after);
         self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
     }
 
-    /// Every interface that is wanted is served.
+    /// Every wanted interface is attached.
     pub fn links_succeeded(&mut self) {
         self.links_at = None;
         self.links_retry_after = RETRY_MIN;
     }
 
-    /// Some interface could not be served at `now`: again after a while, longer each time.
+    /// An interface could not be attached at `now`: retry, after twice the previous time.
     pub fn links_failed(&mut self, now: Instant) {
         self.links_at = Some(now + self.links_retry_after);
         self.links_retry_after = (self.links_retry_after * 2).min(RETRY_MAX);
     }
 
-    /// How many frontends wait for their flows to end.
+    /// Sets the number of draining frontends.
     pub fn draining(&mut self, count: usize, now: Instant) {
         self.reclaim_at = match (count, self.reclaim_at) {
             (0, _) => None,
@@ -99,22 +99,22 @@ impl Timetable {
         };
     }
 
-    /// The next audit is a whole interval away.
+    /// Sets the next audit, one interval after `now`.
     pub fn audited(&mut self, now: Instant) {
         self.audit_at = now + self.times.audit_interval;
     }
 
-    /// A walk for flows has come to its end.
+    /// A walk over the flows ended at `now`.
     pub fn collected(&mut self, now: Instant) {
         self.collect_at = now + self.times.gc_interval;
     }
 
-    /// What nobody claims was dropped.
+    /// The unclaimed frontends were dropped.
     pub fn unclaimed_dropped(&mut self) {
         self.unclaimed_at = None;
     }
 
-    /// What to do at `now`, the most urgent first.
+    /// The most urgent task at `now`.
     pub fn due(&self, now: Instant) -> Option<Due> {
         let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if is_over(self.apply_at) {
@@ -134,7 +134,7 @@ impl Timetable {
         }
     }
 
-    /// When something will be due next.
+    /// The time of the next task.
     pub fn next(&self) -> Instant {
         [self.apply_at, self.links_at, self.reclaim_at, self.unclaimed_at]
             .into_iter()

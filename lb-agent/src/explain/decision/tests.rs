@@ -19,7 +19,7 @@ fn key(port: u16) -> FrontendKey<[u8; 4]> {
     FrontendKey { addr: ADDR, port, proto: Proto::TCP, pad: 0 }
 }
 
-/// One frontend at port 80 whose scopes are these, with pool 7 of two backends; a Proxy frontend at port 443.
+/// A frontend with these scopes at port 80, with pool 7 of two backends; a Proxy frontend at port 443.
 fn facts(mode: Mode, scopes: Scopes) -> Facts {
     let mut tables = Tables::default();
     tables.v4.frontends.insert(key(80), frontend(1, mode, Rule::IpMode));
@@ -96,7 +96,7 @@ fn nothing_attached_is_said() {
         assert_eq!(explanation.decision, Decision::NotOurs);
         assert!(explanation.sentence.contains(flag), "{}", explanation.sentence);
     }
-    // What is left alone anyway needs no interface.
+    // A packet that is left alone anyway needs no interface.
     assert_eq!(ask("pod", "192.0.2.10:443/tcp", &facts).decision, Decision::Pass);
 }
 
@@ -151,7 +151,7 @@ fn every_reason_to_pass_has_its_words() {
     assert!(ask("pod", "192.0.2.10:80/tcp", &draining).sentence.contains("Service is gone"));
 }
 
-/// Where no mode applies, the traffic policy of the address decides.
+/// If no mode applies, the traffic policy of the address decides.
 #[test]
 fn every_origin_names_what_decided() {
     for (origin, decided_by) in [
@@ -181,7 +181,7 @@ fn reject_is_said() {
     assert!(explanation.sentence.contains("ICMP port unreachable"));
 }
 
-/// IPM-60: a flow keeps what it got.
+/// IPM-60: a flow keeps its backend.
 #[test]
 fn flows_of_the_client_are_mentioned() {
     let mut facts = facts(Mode::Proxy, Scopes::PASS);
@@ -223,7 +223,7 @@ fn the_deciding_key_is_named_where_it_is_not_the_rule() {
     assert!(text.contains(" (kubernetes.io/elb.pass-through)\n"), "{text}");
 }
 
-/// A client may come by an interface that the programs cannot read.
+/// A client may arrive by an interface that the programs cannot read.
 #[test]
 fn refused_interfaces_are_told_where_a_packet_would_be_balanced() {
     let refused = vec!["ib0: its packets have a link header".to_owned()];
@@ -232,7 +232,7 @@ fn refused_interfaces_are_told_where_a_packet_would_be_balanced() {
     assert_eq!([is_told("192.0.2.10:80/tcp"), is_told("192.0.2.10:443/tcp")], [true, false]);
 }
 
-/// A client that the question leaves open is one of those that are let in.
+/// If the question names no client, one within the source ranges is taken.
 #[test]
 fn source_ranges_are_asked() {
     let scope = Scope::balance(7, 2).with_flags(ScopeFlags::SOURCE_RANGES);
@@ -248,7 +248,7 @@ fn source_ranges_are_asked() {
     }
 }
 
-/// A packet that draws an empty slot is dropped, whatever the scope says.
+/// A packet that meets an empty slot is dropped, whatever the scope says.
 #[test]
 fn a_pool_that_is_being_replaced_is_said() {
     let mut facts = facts(Mode::VIP, VIP);
@@ -262,7 +262,7 @@ fn a_pool_that_is_being_replaced_is_said() {
     assert!(empty.sentence.contains("being replaced"), "{}", empty.sentence);
 }
 
-/// SCTP keeps its ports, and so is not DNATed to the target port.
+/// SCTP keeps its ports, so it is not DNATed to the target port.
 #[test]
 fn backends_are_where_the_packet_goes() {
     let mut facts = facts(Mode::VIP, VIP);
@@ -286,7 +286,7 @@ fn replies_get_their_source_back() {
     assert_eq!(ask("pod", "192.0.2.10:443/tcp", &facts).reply, None);
 }
 
-/// Datagrams of a known flow are asked what the frontend says today.
+/// For datagrams of a known flow, the frontend's current state decides.
 #[test]
 fn flows_that_are_not_kept_are_not_mentioned() {
     let to_udp = FrontendKey { proto: Proto::UDP, ..key(80) };

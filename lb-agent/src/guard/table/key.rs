@@ -1,30 +1,30 @@
-//! Elements of the sets: `ipv4_addr . inet_proto . inet_service`, each part in network order, filled up to four bytes.
+//! Elements of the sets: `ipv4_addr . inet_proto . inet_service`, each part in network order and padded to four bytes.
 
 use lb_common::addr::{Addr, Family, Proto};
 use lb_common::table::FrontendKey;
 use netlink_bindings::nftables::PushSetelemListElemAttrs;
 use netlink_bindings::traits::Pusher;
 
-/// The set of interfaces.
+/// The name of the set of interfaces.
 pub const LINKS: &str = "links";
 
-/// Says to nft that the numbers of a set are in the order of this machine (NFTNL_UDATA_SET_KEYBYTEORDER 0, four bytes,
-/// BYTEORDER_HOST_ENDIAN 1): it prints those of interfaces the wrong way round otherwise.
+/// Marks a set's numbers as being in host byte order (NFTNL_UDATA_SET_KEYBYTEORDER 0, four bytes, BYTEORDER_HOST_ENDIAN
+/// 1). Without this mark nft prints interface indexes in the wrong byte order.
 pub fn host_order() -> Vec<u8> {
     [&[0, 4][..], &1_u32.to_ne_bytes()].concat()
 }
 
-/// Types of keys as nft knows them (its include/datatype.h), for whoever lists the table.
+/// Key types of nft (its include/datatype.h), so that `nft list` can print the sets.
 pub const TYPE_IFACE_INDEX: u32 = 20;
 const TYPE_IPV4_ADDR: u32 = 7;
 const TYPE_IPV6_ADDR: u32 = 8;
 const TYPE_INET_PROTO: u32 = 12;
 const TYPE_INET_SERVICE: u32 = 13;
-/// A type that is put together has this many bits for each part.
+/// Bits of each part in a concatenated type.
 const TYPE_BITS: u32 = 6;
-/// Bytes of a comment: the kernel keeps 256 with a table or rule (NFT_USERDATA_MAXLEN), of which three are not text.
+/// Bytes of a comment: the kernel keeps 256 with a table or rule (NFT_USERDATA_MAXLEN), three of which are not text.
 const COMMENT_MAX: usize = 253;
-/// Bytes of a part that is smaller.
+/// Bytes to which a smaller part is padded.
 const PART: usize = 4;
 
 /// Bytes of an address.
@@ -58,7 +58,7 @@ pub fn bytes<A: Addr>(key: &FrontendKey<A>) -> Vec<u8> {
     bytes
 }
 
-/// The frontend that an element means.
+/// Parses an element.
 pub fn read<A: Addr>(bytes: &[u8]) -> Option<FrontendKey<A>> {
     let (addr, rest) = A::read_from_prefix(bytes).ok()?;
     let [proto, _, _, _, high, low, _, _] = *rest else { return None };
@@ -72,7 +72,7 @@ pub fn push<P: Pusher>(mut list: PushSetelemListElemAttrs<P>, keys: &[Vec<u8>]) 
     }
 }
 
-/// A comment as nft keeps it with a table or a rule: type 0, length, text, NUL.
+/// A comment as nft stores it with a table or a rule: type 0, length, text, NUL.
 pub fn comment(text: &str) -> Vec<u8> {
     let text = &text.as_bytes()[..text.len().min(COMMENT_MAX)];
     let mut bytes = vec![0, text.len() as u8 + 1];

@@ -1,4 +1,4 @@
-//! The rules: who is guarded where, as expressions of nftables.
+//! The guard's rules as nftables expressions, one for each kind of client and family.
 
 use std::ffi::CStr;
 
@@ -13,7 +13,7 @@ use netlink_bindings::utils::push_header;
 use super::key;
 use crate::guard::FamilyRows;
 
-/// Just before kube-proxy's turn, which is at NF_IP_PRI_NAT_DST (-100) in both hooks and both of its modes.
+/// Just before kube-proxy, whose chains use NF_IP_PRI_NAT_DST (-100) in both hooks, with iptables and with nftables.
 pub const PRIORITY: i32 = -101;
 // include/uapi/linux/netfilter.h and netfilter/nf_tables.h.
 const NF_INET_PRE_ROUTING: u32 = 0;
@@ -52,7 +52,7 @@ impl Chain {
     }
 }
 
-/// A kind of client, as `scopes` has them.
+/// A kind of client, as in `scopes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
     Workload,
@@ -63,7 +63,7 @@ pub enum Client {
 impl Client {
     pub const ALL: [Self; 3] = [Self::Workload, Self::Host, Self::External];
 
-    /// The name of its set.
+    /// The name of the client's set.
     pub const fn set(self, family: Family) -> &'static str {
         match (self, family) {
             (Self::Workload, Family::V4) => "workload4",
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// Its addresses.
+    /// The guarded addresses for this client.
     pub const fn rows<A>(self, rows: &FamilyRows<A>) -> &std::collections::BTreeSet<FrontendKey<A>> {
         match self {
             Self::Workload => &rows.workload,
@@ -84,7 +84,7 @@ impl Client {
         }
     }
 
-    /// By which its rule is known again.
+    /// The comment by which the client's rule is recognised.
     pub fn comment(self, family: Family) -> String {
         format!("leave {} to the balancer", self.set(family))
     }
@@ -98,11 +98,11 @@ pub fn all() -> impl Iterator<Item = (Chain, Client, Family)> {
         .flat_map(move |(chain, client)| both(chain, client))
 }
 
-/// Matches the client and the address, and translates the destination to itself. Not where the address is the node's own:
-/// what others do with that (the hostPort of a pod, a proxy on the node) is what the balancer's traffic comes to.
+/// Matches client and address, and translates the destination to itself. An address of the node is excluded: the
+/// balancer's own traffic arrives there, for the hostPort of a pod or a proxy on the node.
 pub fn expressions<P: Pusher>(rule: PushRuleAttrs<P>, client: Client, family: Family) -> PushRuleAttrs<P> {
     let (nfproto, offset) = match family {
-        // The destination's place in the header.
+        // The offset of the destination address in the header.
         Family::V4 => (NFPROTO_IPV4, 16),
         Family::V6 => (NFPROTO_IPV6, 24),
     };
@@ -118,7 +118,7 @@ pub fn expressions<P: Pusher>(rule: PushRuleAttrs<P>, client: Client, family: Fa
     };
     let list = payload(list, PayloadBase::NetworkHeader, offset, key::addr_length(family), first);
     let list = meta(list, MetaKeys::L4Proto, after_addr);
-    // The destination port of TCP, UDP and SCTP.
+    // The destination port has the same offset in TCP, UDP and SCTP.
     let list = payload(list, PayloadBase::TransportHeader, 2, 2, after_addr + 1);
     let list = lookup(list, client.set(family), first, 0);
     let list = list
@@ -130,7 +130,7 @@ pub fn expressions<P: Pusher>(rule: PushRuleAttrs<P>, client: Client, family: Fa
         .end_nested()
         .end_nested();
     let list = compare(list, after_addr, CmpOps::Neq, &RTN_LOCAL.to_ne_bytes());
-    // The address is still in the first register.
+    // The first register still holds the address.
     list.nested_elem()
         .nested_data_nat()
         .push_type(NFT_NAT_DNAT)
@@ -176,7 +176,7 @@ fn payload<P: Pusher>(
 
 fn lookup<P: Pusher>(list: PushExprListAttrs<P>, set: &str, register: u32, flags: u32) -> PushExprListAttrs<P> {
     let mut lookup = list.nested_elem().nested_data_lookup().push_set_bytes(set.as_bytes());
-    // The library takes its numbers from the kernel's own specification, which is wrong about this one.
+    // The library's numbers come from the kernel's specification, which is wrong about this one.
     push_header(lookup.as_vec_mut(), NFTA_LOOKUP_SREG, 4);
     lookup.as_vec_mut().extend(register.to_be_bytes());
     lookup.push_flags(flags).end_nested().end_nested()

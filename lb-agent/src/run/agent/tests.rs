@@ -1,4 +1,4 @@
-//! The agent over a dataplane in memory: when it attaches, when it is ready, what survives failures.
+//! The agent with a dataplane in memory: when it attaches, when it is ready, and how it survives failures.
 
 mod outlook;
 
@@ -26,7 +26,7 @@ use crate::source::connection::Connections;
 use crate::source::progress::Progress;
 use crate::status::TURN_INTERVAL;
 
-/// Tables in memory, and interfaces that are attached or refuse to be.
+/// Tables in memory, and interfaces that attach or fail.
 #[derive(Default)]
 struct FakeNode {
     tables: FakeDataplane,
@@ -37,7 +37,7 @@ struct FakeNode {
     ports: Vec<Port>,
     refuses_ports: bool,
     bridge_netfilter: BridgeNetfilter,
-    /// Steps of walks for flows that are over.
+    /// Steps of walks over the flows.
     walks: usize,
     /// Calls of `attach` and `detach`, in order.
     calls: Vec<String>,
@@ -45,7 +45,7 @@ struct FakeNode {
 }
 
 impl FakeNode {
-    /// What is told of an interface: what it is a port of, and the MAC of that.
+    /// The row of an interface in `ports`: the bridge and its MAC.
     fn bridge(&self, ifindex: u32) -> Option<(u32, [u8; 6])> {
         self.ports.iter().find(|port| port.ifindex == ifindex).map(|port| (port.bridge, port.mac))
     }
@@ -172,7 +172,7 @@ fn agent_with(node: FakeNode, config: &Config) -> (Agent<FakeNode>, Instant) {
     (agent, now)
 }
 
-/// Listed on both sides, without a Service or an interface.
+/// An agent with empty complete lists from both the source and netlink.
 fn started(node: FakeNode) -> (Agent<FakeNode>, Instant) {
     let (mut agent, now) = agent(node);
     agent.link_events(everything(&[]), now);
@@ -200,7 +200,7 @@ fn indexes(agent: &Agent<FakeNode>) -> Vec<u32> {
     agent.dataplane.attached.iter().map(|(ifindex, ..)| *ifindex).collect()
 }
 
-/// Turns until nothing is due for an hour, and returns the time then. Audits are left out.
+/// Turns until nothing is due for an hour, and returns that time. Audits are left out.
 fn settle(agent: &mut Agent<FakeNode>, mut now: Instant) -> Instant {
     for _ in 0..100 {
         now = now.max(agent.next_turn());
@@ -254,7 +254,7 @@ fn links_come_and_go_without_an_apply() {
     assert_eq!(indexes(&agent), [5]);
     agent.link_events(vec![Event::LinkGone(5)], now);
     assert!(indexes(&agent).is_empty());
-    // Gone, and the index taken again, within one batch: attached anew.
+    // Removed, and the index reused, within one batch: attached again.
     agent.link_events(vec![pod(6)], now);
     agent.dataplane.calls.clear();
     agent.link_events(vec![Event::LinkGone(6), pod(6)], now);
@@ -270,7 +270,7 @@ fn a_relist_looks_after_every_interface() {
     agent.dataplane.calls.clear();
     agent.link_events(everything(&[3, 4]), now);
     assert_eq!(agent.dataplane.calls, ["detach 2", "attach 3", "attach 4"]);
-    // An ordinary event does not.
+    // An ordinary event does not cause this.
     agent.dataplane.calls.clear();
     agent.link_events(vec![pod(7)], now);
     assert_eq!(agent.dataplane.calls, ["attach 7"]);
@@ -303,7 +303,7 @@ fn a_class_that_changes_is_attached_anew() {
     assert_eq!(agent.status(now).attached, [Class::Uplink]);
 }
 
-/// What an interface is a port of stands in the tables before its programs ask for it, and is tried again.
+/// The bridge of a port is written before its programs are attached, and retried after a failure.
 #[test]
 fn ports_are_described_first_and_follow_their_bridge() {
     let (mut agent, now) = started(FakeNode::default());
@@ -326,7 +326,7 @@ fn ports_are_described_first_and_follow_their_bridge() {
     assert_eq!(agent.dataplane.bridge(2), Some((0, [0; 6])));
 }
 
-/// Nobody tells when the setting of all bridges changes.
+/// There are no events for the namespace-wide setting of bridges.
 #[test]
 fn netfilter_between_ports_of_a_bridge_is_looked_at_again() {
     let (mut agent, now) = started(FakeNode::default());
@@ -463,7 +463,7 @@ fn flows_are_walked_over_once_in_a_while() {
     assert!(agent.next_turn() > later);
 }
 
-/// A frontend that drained makes room for a Service that found none: it is not left out until the next change.
+/// A drained frontend makes room for a Service that found none. The Service does not wait for the next change.
 #[test]
 fn room_that_a_reclaim_makes_is_used() {
     let now = Instant::now();
@@ -490,7 +490,7 @@ fn room_that_a_reclaim_makes_is_used() {
     assert_eq!(served, [[192, 0, 2, 2]]);
 }
 
-/// The loop publishes what has become of the source's connections when it happens, not when it would turn anyway.
+/// The loop publishes a change of the source's connections at once, not at its next scheduled turn.
 #[tokio::test(start_paused = true)]
 async fn a_source_that_fails_is_told_at_once() {
     let (agent, now) = started(FakeNode::default());
@@ -522,7 +522,7 @@ async fn a_source_that_fails_is_told_at_once() {
     assert!(troubles.len() == 1 && troubles[0].contains("it answered 503"), "{troubles:?}");
 }
 
-/// A restart with an input that cannot be read keeps what nobody claims, tells it, and lets it go in the end.
+/// After a restart with unreadable input, unclaimed frontends stay, with a warning, until the time is over.
 #[test]
 fn what_nobody_claims_stays_for_a_while() {
     let (mut agent, now) = started(FakeNode::default());
@@ -545,7 +545,7 @@ fn what_nobody_claims_stays_for_a_while() {
         status.warnings.iter().filter(|warning| warning.object.as_deref() == Some("frontend 1.2.3.4:80/tcp")).count()
     };
     assert_eq!(told(&agent), 1);
-    // The audits before it change nothing.
+    // Earlier audits change nothing.
     let mut at = agent.next_turn();
     while at < now + Duration::from_hours(1) {
         assert_eq!((active(&agent), told(&agent)), (1, 1));
