@@ -1,4 +1,4 @@
-//! Asks the running agent for what no pin holds: warnings, and the names of Services.
+//! Asks the running agent for data that the pins do not hold: warnings, names of Services, judgements of interfaces.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,34 +12,34 @@ use serde::{Deserialize, Serialize};
 use crate::dataplane::mounts::host_path;
 use crate::model::Warning;
 
-/// How long a local agent may take: it may be in the middle of a large apply.
+/// The longest wait for an answer. The agent may be in the middle of a large apply.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// More than any agent says. Who listens where one should may be anybody.
+/// Larger than any answer of an agent. Another program may listen at the address.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
-/// Names of Service ports (`shop/web:http`), by the id that the tables hold.
+/// Names of Service ports (`shop/web:http`), by their ID in the tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Services {
-    /// The pins that the ids are of, as the node knows them.
+    /// The pins that the IDs belong to, as a path on the node.
     pub pin_path: PathBuf,
     pub names: BTreeMap<u32, String>,
-    /// The annotation or label that decided the mode, for those where one did.
+    /// The annotation or label that decided the mode, for Service ports with such a decision.
     #[serde(default)]
     pub deciding_keys: BTreeMap<u32, String>,
 }
 
-/// Why interfaces have the class that they have, by their index.
+/// The reasons for the classes of interfaces, by interface index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judgements {
-    /// The pins of the agent that judged.
+    /// The pins of the agent that made the judgements.
     pub pin_path: PathBuf,
     pub why: BTreeMap<u32, String>,
-    /// What is wanted and cannot be attached: `wg0: why`.
+    /// Interfaces that are wanted but cannot be attached: `wg0: why`.
     #[serde(default)]
     pub refused: Vec<String>,
 }
 
-/// What is wrong with the source's objects. Fails where no agent answers.
+/// The warnings of the running agent. Fails if no agent answers.
 pub fn warnings(agent: SocketAddr) -> anyhow::Result<Vec<Warning>> {
     get(agent, "warnings").with_context(|| {
         format!(
@@ -48,7 +48,7 @@ pub fn warnings(agent: SocketAddr) -> anyhow::Result<Vec<Warning>> {
     })
 }
 
-/// What is known by Service port id; nothing where no agent runs on these pins.
+/// The names of Services by ID. Empty if no agent runs on these pins.
 pub fn services(agent: SocketAddr, pin_path: &Path) -> Services {
     match get::<Services>(agent, "services") {
         Ok(services) if services.pin_path == host_path(pin_path) => services,
@@ -56,7 +56,7 @@ pub fn services(agent: SocketAddr, pin_path: &Path) -> Services {
     }
 }
 
-/// How the agent judges the interfaces; nothing where none runs on these pins.
+/// The agent's judgements of interfaces. `None` if no agent runs on these pins.
 pub fn judgements(agent: SocketAddr, pin_path: &Path) -> Option<Judgements> {
     get::<Judgements>(agent, "interfaces").ok().filter(|judgements| judgements.pin_path == pin_path)
 }
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn without_an_agent_there_are_no_names_and_an_error_that_says_what_to_do() {
-        // Bound and closed again: nobody listens there.
+        // Bound and closed again, so no process listens there.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let free = listener.local_addr().expect("an address");
         drop(listener);

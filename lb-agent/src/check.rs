@@ -1,4 +1,5 @@
-//! `check`: does this machine have what is needed, and who else is here? Looks, and changes nothing.
+//! `check`: reports whether this machine has what the agent needs, and which other programs act on the traffic. Changes
+//! nothing.
 
 mod finding;
 mod kernel;
@@ -14,7 +15,7 @@ use crate::args::{CheckArgs, Output};
 use crate::print::print;
 use crate::show::print_rows;
 
-/// Prints all findings; fails where one of them is a failure.
+/// Prints all findings. Returns an error if any of them is a failure.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let mut findings = kernel::findings();
     findings.extend(privilege::findings(&args.pins.pin_path));

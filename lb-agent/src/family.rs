@@ -1,4 +1,4 @@
-//! One code path for both families: what differs between them is which table and which kind of step they name.
+//! One code path for both address families. The families differ only in their tables and in the kind of [`Op`].
 
 use std::net::IpAddr;
 
@@ -6,9 +6,9 @@ use lb_common::host::HostFamily;
 
 use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables};
 
-/// An address whose tables we fill.
+/// An address family with tables.
 pub trait TableAddr: HostFamily {
-    /// The octets, where the address is of this family.
+    /// The octets, if the address is of this family.
     fn from_ip(ip: IpAddr) -> Option<Self>;
     fn tables_mut(tables: &mut Tables) -> &mut FamilyTables<Self>;
     fn op(op: FamilyOp<Self>) -> Op;

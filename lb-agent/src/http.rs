@@ -1,6 +1,6 @@
-//! The HTTP server: probes, metrics and warnings. It reads snapshots and never waits for the loop.
+//! The HTTP server for probes, metrics and warnings. It reads snapshots; only `/services` waits for the loop.
 //!
-//! Whoever can reach its address may ask: what they take in connections, memory and time is bounded.
+//! Any client that reaches the address may ask, so connections, memory and time are bounded.
 
 mod connections;
 mod page;
@@ -29,9 +29,9 @@ pub use connections::Limits;
 use page::Room;
 use turn::Turn;
 
-/// Connections that wait to be taken; more are refused by the kernel.
+/// Connections in the accept queue. The kernel refuses more.
 const BACKLOG: u32 = 1024;
-/// What the kernel keeps of an answer that is not read, and of a request: it counts as memory of the agent.
+/// The kernel's buffers for an unread answer and for a request. They count as memory of the agent.
 const SEND_BUFFER_BYTES: u32 = 128 << 10;
 const RECEIVE_BUFFER_BYTES: u32 = 16 << 10;
 
@@ -39,7 +39,7 @@ const JSON: &str = "application/json";
 /// The type of the text that [`encode`] writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the handlers read.
+/// The data that the handlers read.
 #[derive(Clone)]
 pub struct Sources {
     pub status: watch::Receiver<Arc<Status>>,
@@ -47,7 +47,7 @@ pub struct Sources {
     pub services: mpsc::Sender<ServicesQuestion>,
 }
 
-/// Somebody wants the names of Services, which only the loop knows.
+/// A question for the names of Services, which only the loop knows.
 pub type ServicesQuestion = oneshot::Sender<Services>;
 
 impl Sources {
@@ -56,7 +56,7 @@ impl Sources {
     }
 }
 
-/// Serves for as long as it is polled.
+/// Serves requests for as long as the future is polled.
 pub async fn serve(listener: TcpListener, sources: Sources, limits: Limits) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(livez))
@@ -70,7 +70,7 @@ pub async fn serve(listener: TcpListener, sources: Sources, limits: Limits) -> s
     connections::serve(tokio::net::TcpListener::from_std(listener)?, &router, limits).await
 }
 
-/// Takes the address; the error names the setting. Needs a runtime, and leaves the listener to any.
+/// Binds the address. An error names the setting. Needs a runtime, but the listener may be used with any other.
 pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     listen(address).with_context(|| format!("--http: {address} cannot be listened at, choose another address or port"))
 }
@@ -78,14 +78,14 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
-    // What is accepted inherits both.
+    // Accepted connections inherit both sizes.
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// What the handlers hold.
+/// The state of the handlers.
 #[derive(Clone)]
 struct Asked {
     sources: Sources,
@@ -104,7 +104,7 @@ async fn healthz(State(asked): State<Asked>) -> Response {
 async fn readyz(State(asked): State<Asked>) -> Response {
     let status = asked.sources.status();
     match status.ready() {
-        // Ready with what it has: the last good state forwards.
+        // Ready in spite of problems: the last good state keeps forwarding.
         Ok(()) => [String::from("ok")]
             .into_iter()
             .chain(status.troubles())

@@ -1,4 +1,4 @@
-//! The node agent, as a library: pure core (model, desired, plan), thin shell around it.
+//! The node agent as a library: a pure core (model, desired, assign, plan) in a thin shell of effects.
 
 pub mod apply;
 pub mod args;

@@ -1,4 +1,4 @@
-//! The binary: parses the arguments, calls the library, turns errors into exit codes.
+//! The binary: parses the arguments, calls the library, and turns errors into exit codes.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use lb_agent::printable::printable;
 use lb_agent::{check, config, explain, run, show, unload};
 
 fn main() -> ExitCode {
-    // Wrong arguments end here, with code 2.
+    // Wrong arguments end the process here, with code 2.
     let result = match CommandLine::parse().command {
         Command::Run(args) => run::run(*args),
         Command::Show(args) => show::run(&args),
@@ -18,10 +18,11 @@ fn main() -> ExitCode {
         Command::Unload(args) => unload::run(&args),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
-    // The kernel's verifier says much. A line that somebody else put into the rest does not begin as one of ours.
+    // The verifier's message may have many lines. A line injected by other text cannot look like the first line of
+    // ours.
     for (number, line) in format!("{error:#}").lines().enumerate() {
         let start = if number == 0 { "lb-agent: " } else { "  | " };
-        // Where nobody reads it, the exit code is left.
+        // If standard error cannot be written, the exit code remains.
         let _ = writeln!(std::io::stderr(), "{start}{}", printable(line));
     }
     match error.downcast_ref() {

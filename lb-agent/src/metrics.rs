@@ -1,6 +1,7 @@
-//! Metrics: is it in step, is it failing, is it full, what is dropped, is the input bad.
+//! Metrics: whether the tables are up to date, failing or full, which packets are dropped, and whether the input is
+//! bad.
 //!
-//! What the loop does is counted as it happens; what the kernel counts is read from the pins when somebody asks.
+//! The loop counts its own work. The kernel's counters are read from the pins on each scrape.
 
 mod kernel;
 mod snapshot;
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 use crate::dataplane::{Error, Sizes};
 use crate::status::Status;
 
-/// What the loop counts; copies share the counts.
+/// The loop's counters. Clones share the counts.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     errors: Family<MapLabel, Counter>,
@@ -34,7 +35,7 @@ struct MapLabel {
 }
 
 impl Metrics {
-    /// New counters, registered.
+    /// Makes and registers the counters.
     pub fn register(registry: &mut Registry) -> Self {
         // 0.1 ms to 3.3 s.
         let duration = Histogram::new(exponential_buckets(0.0001, 2.0, 16));
@@ -46,7 +47,7 @@ impl Metrics {
         metrics
     }
 
-    /// One apply took so long and met these errors.
+    /// Counts an apply, with its duration and errors.
     pub fn applied(&self, took: Duration, errors: &[Error]) {
         self.duration.observe(took.as_secs_f64());
         for error in errors {
@@ -58,13 +59,13 @@ impl Metrics {
         }
     }
 
-    /// An audit found so many rows not as written.
+    /// Counts rows that an audit had to repair.
     pub fn repaired(&self, rows: usize) {
         self.repairs.inc_by(rows as u64);
     }
 }
 
-/// The registry, with all that is read on demand.
+/// The registry, with the collectors that read on each scrape.
 pub fn registry(pin_path: PathBuf, sizes: Sizes, status: watch::Receiver<Arc<Status>>) -> Registry {
     let mut registry = Registry::with_prefix("lb_agent");
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);

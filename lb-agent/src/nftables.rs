@@ -1,5 +1,5 @@
-//! A door to nftables, by netlink: transactions and dumps in this network namespace. No program is run, so that it
-//! works in an image that holds the agent and nothing else.
+//! Talks to nftables by netlink: transactions and dumps in this network namespace. It runs no program, so it works in
+//! an image that holds only the agent.
 
 use std::convert::Infallible;
 use std::io;
@@ -11,20 +11,20 @@ use rtnetlink::packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkMessag
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
 
-/// The family of tables that see IPv4 and IPv6 (include/uapi/linux/netfilter.h).
+/// The family of tables for both IPv4 and IPv6 (include/uapi/linux/netfilter.h).
 pub const NFPROTO_INET: u8 = 1;
-/// The subsystem that a batch is for (include/uapi/linux/netfilter/nfnetlink.h).
+/// The subsystem of a batch (include/uapi/linux/netfilter/nfnetlink.h).
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
-/// include/uapi/linux/netlink.h.
+/// Both flags are from include/uapi/linux/netlink.h.
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
 const HEADER_LEN: usize = 16;
-/// The first sequence number; each socket serves one request.
+/// The first sequence number. Each socket serves one request.
 pub const FIRST_SEQ: u32 = 1;
-/// Room that a request needs beside its own bytes.
+/// Bytes of send buffer that a request needs besides its own.
 const SEND_BUFFER_SPARE: usize = 4096;
 
-/// The header of messages about tables of a family; 0: all families.
+/// The header of messages about tables of a family. 0 means all families.
 pub fn of_family(family: u8) -> Nfgenmsg {
     let mut header = Nfgenmsg::new();
     header.nfgen_family = family;
@@ -38,9 +38,9 @@ pub fn of_batch() -> Nfgenmsg {
     header
 }
 
-/// Does all of a batch or nothing. The first message begins the batch, the last one ends it.
+/// Performs a batch, all or nothing. Its first message begins the batch, and its last one ends it.
 pub fn transact(batch: &ChainedFinal<'_>) -> io::Result<()> {
-    // The kernel answers each message but the two around them.
+    // The kernel answers every message between the first and the last.
     let last = FIRST_SEQ + batch.chain_len() as u32 - 2;
     let socket = open()?;
     send(&socket, batch.payload())?;
@@ -49,7 +49,7 @@ pub fn transact(batch: &ChainedFinal<'_>) -> io::Result<()> {
         for (seq, answer) in receive(&socket)? {
             if let Answer::Acknowledged(result) = answer {
                 outcome = outcome.and(result.map_err(|error| in_message(&error, seq - FIRST_SEQ)));
-                // What the whole batch fails of is told about its first message, and about no other.
+                // A failure of the whole batch is reported for its first message only.
                 if seq >= last || (seq == FIRST_SEQ && outcome.is_err()) {
                     return outcome;
                 }
@@ -58,12 +58,12 @@ pub fn transact(batch: &ChainedFinal<'_>) -> io::Result<()> {
     }
 }
 
-/// Which message of a batch was refused: what an operator cannot use, and a developer cannot do without.
+/// Adds which message of a batch was refused. Operators cannot use this, but developers need it.
 fn in_message(error: &io::Error, index: u32) -> io::Error {
     io::Error::new(error.kind(), format!("{error}, in message {index} of the batch"))
 }
 
-/// Hands each answer to a request to `take`, up to the end of the dump or the acknowledgement.
+/// Calls `take` for each answer, until the end of the dump or the acknowledgement.
 pub fn ask<R: NetlinkRequest>(request: &R, mut take: impl FnMut(R::ReplyType<'_>)) -> io::Result<()> {
     let Protocol::Raw { request_type, .. } = request.protocol() else { return Err(io::ErrorKind::Unsupported.into()) };
     let mut bytes = Vec::with_capacity(HEADER_LEN + request.payload().len());
@@ -71,7 +71,7 @@ pub fn ask<R: NetlinkRequest>(request: &R, mut take: impl FnMut(R::ReplyType<'_>
     bytes.extend(request_type.to_ne_bytes());
     bytes.extend((NLM_F_REQUEST | NLM_F_ACK | request.flags()).to_ne_bytes());
     bytes.extend(FIRST_SEQ.to_ne_bytes());
-    // To the kernel.
+    // The port ID 0 is the kernel.
     bytes.extend(0_u32.to_ne_bytes());
     bytes.extend(request.payload());
     let socket = open()?;
@@ -87,7 +87,7 @@ pub fn ask<R: NetlinkRequest>(request: &R, mut take: impl FnMut(R::ReplyType<'_>
     }
 }
 
-/// A number that any change of any rule of this network namespace changes.
+/// The generation of the rules. Every change of any rule in this network namespace changes it.
 pub fn generation() -> io::Result<u32> {
     let mut generation = None;
     ask(&Request::new().op_getgen_do(&of_family(0)), |(_, attributes)| generation = attributes.get_id().ok())?;
@@ -109,9 +109,9 @@ fn open() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A transaction is one datagram, whatever its size.
+/// Sends a request as one datagram, whatever its size.
 fn send(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
-    // Beyond what an ordinary process may ask for; without the right to it the default has to do.
+    // Exceeds the limit of ordinary processes. Without the right to do so, the default size must do.
     let _ = setsockopt(socket, sockopt::SndBufForce, &(bytes.len() + SEND_BUFFER_SPARE));
     socket.send(bytes, 0).map(drop)
 }

@@ -1,4 +1,5 @@
-//! Standard output: all of a text, or an error. A reader that has seen enough (`lb-agent show flows | head`) is none.
+//! Prints to standard output completely, or returns an error. A reader that closes early (`lb-agent show flows | head`)
+//! is no error.
 
 use std::io::{ErrorKind, Write as _};
 

@@ -1,12 +1,12 @@
-//! Text of others on its way to people: what could forge a line, move a cursor or turn the direction of writing is
-//! spelled out. Whatever is printed, logged or served passes here.
+//! Escapes characters in foreign text that could forge a line, move a cursor or change the text direction. All text
+//! that is printed, logged or served passes through here.
 
 use std::borrow::Cow;
 
-/// Of what others wrote, so many bytes are quoted.
+/// The most bytes of a foreign text that are quoted.
 const QUOTED_MAX: usize = 64;
 
-/// The text on one line, in characters that only show themselves.
+/// The text on one line, with unprintable characters escaped.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().all(is_plain) {
         return Cow::Borrowed(text);
@@ -22,7 +22,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// The same for JSON: all that is not plain stands in its strings, apart from the line ends between them.
+/// The same for JSON. Unprintable characters occur only in its strings, except for the line ends between them.
 pub fn printable_json(json: String) -> String {
     if json.chars().all(|c| is_plain(c) || c == '\n') {
         return json;
@@ -38,12 +38,12 @@ pub fn printable_json(json: String) -> String {
     plain
 }
 
-/// The text in quotes, or its start where it is long.
+/// The text in quotes, shortened if it is long.
 pub fn quoted(text: &str) -> String {
     format!("{:?}", bounded(text, QUOTED_MAX))
 }
 
-/// The text, or its start where it has more bytes than this.
+/// The text, shortened if it has more bytes than this.
 pub fn bounded(text: &str, bytes_max: usize) -> Cow<'_, str> {
     match &text[..text.floor_char_boundary(bytes_max)] {
         start if start.len() < text.len() => Cow::Owned(format!("{start}…")),
@@ -51,8 +51,8 @@ pub fn bounded(text: &str, bytes_max: usize) -> Cow<'_, str> {
     }
 }
 
-/// Whether it shows itself and nothing else: no control, no format, no space but the ordinary one, nothing that joins what
-/// stands before it. The standard library knows these.
+/// Whether a character only prints itself: no control or format character, no space but the ordinary one, no combining
+/// mark. Beyond ASCII, `char::escape_debug` decides.
 fn is_plain(c: char) -> bool {
     matches!(c, ' '..='~') || (!c.is_ascii() && c.escape_debug().count() == 1)
 }

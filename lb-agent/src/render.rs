@@ -1,6 +1,6 @@
-//! Tables for people and programs: one set of rows, as aligned text or as JSON.
+//! Renders rows as aligned text or as JSON, for people and programs.
 //!
-//! What an operator sees is what the tests compare. Rows state addresses and names, never map layouts.
+//! Tests compare exactly what an operator sees. Rows hold addresses and names, not map layouts.
 
 mod frontend;
 mod guard;
@@ -21,14 +21,14 @@ pub use source_range::{SourceRangeRow, source_ranges};
 
 /// A row of a table.
 pub trait Row: Serialize {
-    /// Column titles, in capitals.
+    /// Column titles in capitals.
     const TITLES: &'static [&'static str];
 
-    /// One text for each title.
+    /// The cells of the row, one for each title.
     fn cells(&self) -> Vec<String>;
 }
 
-/// Aligned columns under their titles, one row a line, without trailing blanks.
+/// Aligned columns under their titles, one row per line, without trailing blanks.
 pub fn text<R: Row>(rows: &[R]) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(R::TITLES.iter().copied());
@@ -39,19 +39,19 @@ pub fn text<R: Row>(rows: &[R]) -> String {
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-/// An array of objects.
+/// A JSON array with one object per row.
 pub fn json<R: Row>(rows: &[R]) -> String {
     pretty(rows) + "\n"
 }
 
-/// JSON for people and programs.
+/// Indented JSON.
 pub fn pretty<T: Serialize + ?Sized>(value: &T) -> String {
     let text = serde_json::to_string_pretty(value);
-    // Plain structs of strings and numbers with string keys: the only things that JSON cannot refuse.
+    // Only plain structs of strings and numbers with string keys are rendered, which cannot fail.
     printable_json(text.unwrap_or_else(|error| unreachable!("what is printed as JSON: {error}")))
 }
 
-/// `1.2.3.4:80`, `[fd00::1]:80`.
+/// For example `1.2.3.4:80` or `[fd00::1]:80`.
 fn socket(addr: std::net::IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(addr, port).to_string()
 }

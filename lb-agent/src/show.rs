@@ -1,4 +1,5 @@
-//! `show`: the dataplane as a person or a script reads it. From the pins, so it works when no agent runs.
+//! `show`: prints the state of the dataplane as a table or as JSON. It reads the pins, so it works without a running
+//! agent.
 
 mod counters;
 mod flows;
@@ -41,7 +42,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Rows on standard output.
+/// Prints rows on standard output.
 pub fn print_rows<R: Row>(rows: &[R], output: Output) -> anyhow::Result<()> {
     match output {
         Output::Table => print(&render::text(rows)),

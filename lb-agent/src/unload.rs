@@ -1,4 +1,5 @@
-//! `unload`: removes programs, links, pins and the guard's table, and nothing else. Traffic goes where it would without us.
+//! `unload`: removes programs, links, pins and the guard's table, and nothing else. Afterwards traffic flows as without
+//! the agent.
 
 use std::fmt::Write as _;
 use std::io;
@@ -15,7 +16,7 @@ pub fn run(args: &UnloadArgs) -> anyhow::Result<()> {
     let mut guard = Table::of_pins(path);
     let removed = match pins::unload(path) {
         Ok(removed) => Ok(removed),
-        // Nothing of ours is there; the guard is ours in any case.
+        // The pins are not ours, but the guard's table is removed in any case.
         Err(error @ Error::Untrusted(_)) => Err(error),
         Err(error) => return Err(error.into()),
     };
@@ -40,7 +41,7 @@ pub fn run(args: &UnloadArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether there was one.
+/// Removes the guard's table. Returns whether it existed.
 fn remove_guard(guard: &mut Table) -> io::Result<bool> {
     match guard.read() {
         Ok(Found::Absent) => Ok(false),

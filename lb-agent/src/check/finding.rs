@@ -1,27 +1,27 @@
-//! What a check found.
+//! The result of a check.
 
 use serde::Serialize;
 
 use crate::render::Row;
 
-/// What was looked at, what was found, and what to do about it.
+/// The checked item, the result, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub check: &'static str,
     pub verdict: Verdict,
     pub found: String,
-    /// Empty where all is well.
+    /// Empty if there is nothing to do.
     pub remedy: String,
 }
 
-/// How bad it is.
+/// The severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     Ok,
-    /// It works, with a limit that is worth knowing.
+    /// The agent works, with a limitation.
     Warn,
-    /// `lb-agent run` cannot do its work.
+    /// `lb-agent run` cannot work.
     Fail,
 }
 

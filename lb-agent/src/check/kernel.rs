@@ -1,10 +1,10 @@
-//! The kernel: its version and the features that the dataplane stands on.
+//! Checks the kernel: its version and the features that the dataplane needs.
 
 use std::path::Path;
 
 use super::finding::Finding;
 
-/// tcx, the hook that programs are attached to, came with Linux 6.6.
+/// tcx, the hook for our programs, came with Linux 6.6.
 const RELEASE_MIN: (u32, u32) = (6, 6);
 
 pub fn findings() -> Vec<Finding> {
@@ -36,7 +36,7 @@ fn btf(is_there: bool) -> Finding {
     }
 }
 
-/// 0: off, 1: on, 2: on with debugging; empty where the kernel knows nothing else (`CONFIG_BPF_JIT_ALWAYS_ON` or none).
+/// 0: off, 1: on, 2: on with debugging. Empty if the setting does not exist or cannot be read.
 fn jit(value: &str) -> Finding {
     match value {
         "0" => Finding::warn("jit", "programs are interpreted", "sysctl net.core.bpf_jit_enable=1"),

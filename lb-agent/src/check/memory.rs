@@ -1,10 +1,10 @@
-//! The memory limit of the container that this runs in.
+//! Checks the memory limit of the container.
 
 use super::finding::Finding;
 use crate::dataplane::Sizes;
 use crate::dataplane::memory::Memory;
 
-/// Whether new tables of the default sizes fit.
+/// Whether new tables of the default sizes fit into the limit.
 pub fn findings() -> Vec<Finding> {
     vec![match Memory::of(&Sizes::default()) {
         Ok(memory) => fits(&memory),

@@ -1,4 +1,4 @@
-//! File systems: bpffs for the pins, cgroup v2 for sockets of the node.
+//! Checks the file systems: bpffs for the pins, cgroup v2 for sockets of the node.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Who else translates addresses here: kube-proxy's chains and tables in netfilter, read by netlink.
+//! Checks for other address translation: kube-proxy's chains and tables in netfilter, read by netlink.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,7 +16,7 @@ pub fn findings() -> Vec<Finding> {
     let legacy = std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
     let mut findings = match chains() {
         Ok(chains) => vec![kube_proxy(&chains), guard()],
-        // A kernel without nf_tables has none of them.
+        // A kernel without nf_tables has no such chains.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             vec![kube_proxy(&BTreeSet::new()), no_guard(&error)]
         }
@@ -34,7 +34,7 @@ pub fn findings() -> Vec<Finding> {
     findings
 }
 
-/// nftables answers, so that the guard can be written.
+/// nftables answered, so the guard's table can be written.
 fn guard() -> Finding {
     Finding::ok("guard", "nftables can hold overrides of ipMode against kube-proxy's iptables and nftables modes")
 }
@@ -47,7 +47,7 @@ fn no_guard(error: &io::Error) -> Finding {
     )
 }
 
-/// A chain of nftables; iptables-nft makes the same.
+/// A chain of nftables. iptables-nft makes such chains too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Chain {
     table: String,
@@ -59,7 +59,7 @@ fn kube_proxy(chains: &BTreeSet<Chain>) -> Finding {
     if chains.iter().any(|chain| chain.table == "kube-proxy") {
         return Finding::warn(check, "kube-proxy in nftables mode has rules here", REMEDY);
     }
-    // kubelet makes chains of other names that begin with KUBE as well.
+    // kubelet also makes chains whose names begin with KUBE.
     if chains.iter().any(|chain| chain.name == "KUBE-SERVICES") {
         return Finding::warn(check, "kube-proxy in iptables mode has rules here", REMEDY);
     }

@@ -1,4 +1,4 @@
-//! The network namespace: its interfaces, the settings that traffic depends on, and programs of others.
+//! Checks the network namespace: its interfaces, the settings that traffic depends on, and other tcx programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,14 +16,14 @@ use crate::interfaces::{
     BridgeNetfilter, Globs, InterfaceRules, Interfaces, Judgement, Kind, LinkFacts, Unfiltered, watch,
 };
 
-/// The kernel's loopback interface is the first of each network namespace.
+/// The loopback interface is the first one of each network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 /// The interface to which kube-proxy in ipvs mode binds every VIP.
 const IPVS_INTERFACE: &str = "kube-ipvs0";
-/// Interfaces that only Cilium makes.
+/// An interface that only Cilium makes.
 const CILIUM_INTERFACE: &str = "cilium_host";
 
-/// Whether frames between ports of a bridge pass the node's rules.
+/// Whether frames between ports of a bridge traverse the node's netfilter rules.
 const BRIDGES: &str = "bridge-netfilter";
 
 pub fn findings(pin_path: &Path) -> anyhow::Result<Vec<Finding>> {
@@ -47,7 +47,7 @@ pub fn findings(pin_path: &Path) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// A file below /proc/sys/net, which shows the namespace of this process; empty where there is none.
+/// A file below /proc/sys/net, which shows the namespace of this process. Empty if the file does not exist.
 fn setting(path: &str) -> String {
     fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap_or_default().trim().to_owned()
 }
@@ -64,7 +64,7 @@ fn tcx(answer: Result<Vec<AttachedProgram>, Error>) -> Finding {
     }
 }
 
-/// What `auto` makes of the interfaces, as far as it can be told without a Node object.
+/// The judgement with `auto`, without a Node object.
 fn judged(interfaces: &Interfaces) -> BTreeMap<u32, Judgement> {
     let rules = InterfaceRules { workload: Globs::Auto, uplink: Globs::Auto };
     interfaces.judged(&rules, &BTreeSet::new())
@@ -87,7 +87,7 @@ fn classes(interfaces: &Interfaces) -> Finding {
     Finding::ok("interfaces", found)
 }
 
-/// Whether a family must be forwarded.
+/// Whether the node must forward packets of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Needed {
     Always,
@@ -112,7 +112,7 @@ fn forwarding(family: &'static str, value: &str, needed: Needed) -> Finding {
     }
 }
 
-/// Interfaces with strict reverse path filtering; the larger of `all` and the interface's own value counts.
+/// Interfaces with strict reverse path filtering. The larger of the `all` value and the interface's own value applies.
 fn strict_interfaces(interfaces: &Interfaces) -> Vec<String> {
     let all = setting("ipv4/conf/all/rp_filter");
     let is_strict = |name: &str| match (all.as_str(), setting(&format!("ipv4/conf/{name}/rp_filter")).as_str()) {
@@ -167,12 +167,12 @@ fn cilium(is_there: bool) -> Finding {
     )
 }
 
-/// Programs of others on an interface. `ours` are the ids of those that are pinned.
+/// Reports other tcx programs on an interface. `ours` are the IDs of our pinned programs.
 fn foreign(link: &LinkFacts, ours: &BTreeSet<u32>) -> Option<Finding> {
     let is_ours = |program: &AttachedProgram| ours.contains(&program.id) || program.is_named_as_ours();
     let (mut names, mut is_before_ours) = (Vec::new(), false);
     for hook in Hook::ALL {
-        // An interface that went meanwhile, or a kernel that does not tell: said above.
+        // The interface is gone, or the kernel refuses to answer, which another finding reports.
         let found = programs(link.ifindex, hook).unwrap_or_default();
         let place = found.iter().position(is_ours);
         for (index, program) in found.iter().enumerate().filter(|(_, program)| !is_ours(program)) {

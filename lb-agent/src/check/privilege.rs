@@ -1,4 +1,4 @@
-//! What this process may do, and whether its pin path can be used.
+//! Checks the capabilities of this process, and whether its pin path can be used.
 
 use std::path::Path;
 
@@ -49,7 +49,7 @@ fn pins(path: &Path) -> Finding {
         let found = format!("{shown} holds tables of layout {}, this version has {layout}", owner.layout_version);
         return Finding::warn(check, found, "the first start of this version replaces the tables");
     }
-    // Held for a moment only.
+    // The lock is released at once.
     match pins.lock() {
         Ok(_) => Finding::ok(check, format!("{shown} holds a dataplane of this namespace; no agent runs on it")),
         Err(_) => Finding::ok(check, format!("{shown} holds a dataplane of this namespace; an agent runs on it")),

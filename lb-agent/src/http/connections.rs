@@ -1,6 +1,7 @@
-//! Connections of the HTTP server: few, short, and one request each. One task serves all of them.
+//! Connections of the HTTP server: few, short, and with one request each. One task serves all of them.
 //!
-//! Nobody can be told from anybody else here: who is served is who asks at once, and who dawdles makes room.
+//! The server cannot tell clients apart. A client that sends its request at once is served; a slow one loses its
+//! connection if others need room.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,19 +20,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
-/// What connections may take.
+/// The limits of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// At one time. One more takes the place of another.
+    /// Connections at one time. A further connection replaces another one.
     pub connections_max: usize,
-    /// Until the last line of the request's header.
+    /// The time until the last line of the request's header.
     pub header_timeout: Duration,
-    /// From its beginning to the last byte of the answer.
+    /// The time from the start of the connection to the last byte of the answer.
     pub connection_timeout: Duration,
 }
 
 impl Limits {
-    /// Limits of a process that may have so many descriptors: most of them are for others.
+    /// The limits for a process with this limit of descriptors, most of which the rest of the agent needs.
     pub fn within(descriptors: u64) -> Self {
         let part = usize::try_from(descriptors / DESCRIPTORS_PART).unwrap_or(usize::MAX);
         Self {
@@ -42,27 +43,27 @@ impl Limits {
     }
 }
 
-/// Connections at one time: kubelet, Prometheus, and some people.
+/// Connections at one time: enough for kubelet, Prometheus and some people.
 const CONNECTIONS_MAX: usize = 64;
-/// HTTP has at most this part of the descriptors, as a divisor.
+/// HTTP uses at most this fraction of the descriptors (1/8).
 const DESCRIPTORS_PART: u64 = 8;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// The loop may be in the middle of a large apply when it is asked for names of Services.
+/// Long enough for a loop that is asked for names of Services during a large apply.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
-/// The smallest that hyper allows; a longer header is answered with 431.
+/// The smallest size that hyper allows. A longer header is answered with 431.
 const HEADER_BYTES_MAX: usize = 8 << 10;
-/// Before the next connection is taken after an error, which is mostly the want of descriptors.
+/// The pause after an error of `accept`, which usually means that descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// An open connection, as whoever may have to end it knows it.
+/// An open connection that may have to make room.
 struct Open {
     number: u64,
-    /// Whether its request has been read: it will be answered in a moment.
+    /// Whether the request has been read. It will be answered in a moment.
     has_asked: Arc<AtomicBool>,
     abort: AbortHandle,
 }
 
-/// Serves connections for as long as it is polled.
+/// Serves connections for as long as the future is polled.
 pub async fn serve(listener: TcpListener, router: &Router, limits: Limits) -> io::Result<()> {
     let mut connections = FuturesUnordered::new();
     let mut open = VecDeque::<Open>::new();
@@ -93,7 +94,7 @@ pub async fn serve(listener: TcpListener, router: &Router, limits: Limits) -> io
         let has_asked = Arc::new(AtomicBool::new(false));
         let (connection, abort) = abortable(serve_one(stream, router.clone(), Arc::clone(&has_asked), limits));
         connections.push(async move {
-            // It was ended, or has ended: nobody asks how.
+            // The result does not matter: the connection has ended or was aborted.
             let _ = connection.await;
             number
         });
@@ -102,7 +103,7 @@ pub async fn serve(listener: TcpListener, router: &Router, limits: Limits) -> io
     Ok(())
 }
 
-/// Ends the oldest connection of those that have not said what they want, else the oldest.
+/// Ends the oldest connection without a request, else the oldest of all.
 fn make_room(open: &mut VecDeque<Open>) {
     let idle = open.iter().position(|one| !one.has_asked.load(Ordering::Relaxed));
     if let Some(one) = open.remove(idle.unwrap_or(0)) {
@@ -110,7 +111,7 @@ fn make_room(open: &mut VecDeque<Open>) {
     }
 }
 
-/// One request and its answer.
+/// Serves one request.
 async fn serve_one(stream: TcpStream, router: Router, has_asked: Arc<AtomicBool>, limits: Limits) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         has_asked.store(true, Ordering::Relaxed);
@@ -120,14 +121,14 @@ async fn serve_one(stream: TcpStream, router: Router, has_asked: Arc<AtomicBool>
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(HEADER_BYTES_MAX)
-        // The next request takes a connection of its own: nothing is idle, and nothing waits behind another.
+        // The next request takes a new connection, so no connection idles or waits behind another request.
         .keep_alive(false)
-        // Who says all at once and closes his end still wants the answer.
+        // A client that closes its end after the request still gets the answer.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     match tokio::time::timeout(limits.connection_timeout, connection).await {
         Ok(Ok(())) => {}
-        // Half a request, or none: the fault is the other's, who has gone.
+        // An incomplete request, or none. The client is gone, so this is not an error of ours.
         Ok(Err(error)) => tracing::trace!(%error, "HTTP: a connection was ended"),
         Err(_) => tracing::trace!("HTTP: a connection took too long"),
     }

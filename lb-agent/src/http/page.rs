@@ -1,4 +1,4 @@
-//! Pages that grow with the cluster: how much of them may wait for readers at one time.
+//! Bounds the memory of large pages that wait for slow readers.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes of all pages that wait for their readers, together.
+/// Bytes of all waiting pages together.
 const ROOM_BYTES: usize = 16 << 20;
 
-/// Bytes of one permit.
+/// Bytes per permit.
 const PERMIT_BYTES: usize = 1 << 10;
 
-/// Memory for pages that are being read; copies share it.
+/// The memory for waiting pages. Clones share it.
 #[derive(Clone)]
 pub struct Room(Arc<Semaphore>);
 
@@ -30,7 +30,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// An answer with this text; 503 where readers that are slow hold all room. A page that is larger has all of it.
+    /// An answer with this text, or 503 if slow readers hold the room. A page larger than the room takes all of it.
     pub fn page(&self, content_type: &'static str, text: Vec<u8>) -> Response {
         let permits = text.len().min(ROOM_BYTES).div_ceil(PERMIT_BYTES);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);

@@ -1,11 +1,11 @@
-//! Whose turn it is to have a page made that takes work: one at a time, and between two of them as much time for others.
+//! Limits the work for expensive pages: one at a time, with a pause after each page as long as the page took.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-/// Copies share the turn.
+/// The turn. Clones share it.
 #[derive(Clone, Default)]
 pub struct Turn(Arc<Mutex<Last>>);
 
@@ -16,18 +16,18 @@ struct Last {
     ended: Option<Instant>,
 }
 
-/// Work on a page; dropped when it is made.
+/// The work on a page. Dropping it ends the turn.
 pub struct Work {
     last: OwnedMutexGuard<Last>,
     started: Instant,
 }
 
 impl Turn {
-    /// Waits for it, in the order of asking: at once, unless others have just asked. Probes wait for nobody.
+    /// Waits for the turn, in the order of asking. Without recent requests there is no wait. Probes do not use turns.
     pub async fn work(&self) -> Work {
         let last = Arc::clone(&self.0).lock_owned().await;
         if let Some(ended) = last.ended {
-            // Of less than a millisecond no timer knows.
+            // Timers cannot measure less than a millisecond.
             let rest = last.took.max(Duration::from_millis(1));
             tokio::time::sleep_until((ended + rest).into()).await;
         }
@@ -56,7 +56,7 @@ mod tests {
         let ended = Instant::now();
         drop(turn.work().await);
         assert!(ended.elapsed() >= Duration::from_millis(40), "{:?}", ended.elapsed());
-        // Of what has just been made in no time, the next follows at once.
+        // After a page that took no time, the next one follows at once.
         tokio::time::sleep(Duration::from_millis(5)).await;
         let asked = Instant::now();
         drop(turn.work().await);

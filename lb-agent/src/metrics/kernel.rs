@@ -1,4 +1,4 @@
-//! What the kernel counts, read from the pins when somebody asks.
+//! The kernel's counters, read from the pins on each scrape.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ impl KernelCollector {
 
 impl Collector for KernelCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        // Opened each time: the pins may have been replaced by maps of another shape.
+        // Opened each time, because maps of another shape may have replaced the pinned ones.
         let counters = match Pins::open(&self.pin_path).and_then(|pins| pins.counters()) {
             Ok(counters) => counters,
             Err(error) => {

@@ -1,4 +1,4 @@
-//! What the last snapshot of the loop says, as metrics.
+//! Metrics from the loop's latest snapshot.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl SnapshotCollector {
         Self { status, sizes }
     }
 
-    /// What may be in use of each table that can be full.
+    /// The number of rows that each table can hold, by the settings.
     fn capacities(&self) -> Vec<(&'static str, u64)> {
         macro_rules! counted {
             ($($map:ident),*) => { [$(FAMILY4.$map.declaration, FAMILY6.$map.declaration),*] };

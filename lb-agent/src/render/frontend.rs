@@ -17,24 +17,24 @@ pub struct FrontendRow {
     pub address: IpAddr,
     pub port: u16,
     pub protocol: &'static str,
-    /// `-` where it is no load balancer's address.
+    /// `-` if the address is not a load balancer's.
     pub mode: String,
     pub decided_by: &'static str,
     pub origin: String,
     pub state: String,
     pub id: u32,
-    /// 0: none.
+    /// 0 means none.
     pub service_port: u32,
     pub workload: ScopeRow,
     pub host: ScopeRow,
     pub external: ScopeRow,
 }
 
-/// What one kind of client gets.
+/// The scope of one kind of client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ScopeRow {
     pub action: String,
-    /// 0 where there is nothing to balance.
+    /// 0 if the scope does not balance.
     pub pool: u32,
     pub backends: usize,
     /// How a backend is chosen: `random` or `maglev`.
@@ -42,15 +42,15 @@ pub struct ScopeRow {
     pub algorithm: Option<&'static str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub masquerade: bool,
-    /// New flows are dropped unless a source range lets their client in.
+    /// New flows are dropped unless a source range holds their client.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub source_ranges: bool,
-    /// A client keeps its backend.
+    /// Clients keep their backend.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub affinity: bool,
 }
 
-/// All frontends, IPv4 first, by address, port and protocol.
+/// All frontends, IPv4 first, sorted by address, port and protocol.
 pub fn frontends(tables: &Tables) -> Vec<FrontendRow> {
     let mut rows = family(&tables.v4, tables);
     rows.extend(family(&tables.v6, tables));
@@ -86,7 +86,7 @@ impl FrontendRow {
     }
 }
 
-/// The mode as the API spells it; other addresses than a load balancer's have none.
+/// The mode in the spelling of the API. Only load-balancer addresses have one.
 pub fn mode(frontend: &Frontend) -> String {
     match frontend.decided_by {
         Rule::NotApplicable => "-".to_owned(),
@@ -94,8 +94,8 @@ pub fn mode(frontend: &Frontend) -> String {
     }
 }
 
-/// The rule in the words of the documentation: what decided the mode, or, where no mode applies, the field of the
-/// Service that says who gets what.
+/// The rule that decided the mode, in the words of the documentation. If there is no mode, the field of the Service
+/// that decides which clients are served.
 pub const fn rule(frontend: &Frontend) -> &'static str {
     match frontend.decided_by {
         Rule::Annotation => "lb-agent.io/ip-mode",
@@ -111,12 +111,12 @@ pub const fn rule(frontend: &Frontend) -> &'static str {
 }
 
 impl ScopeRow {
-    /// For clients that no program sees, whatever the table says.
+    /// The row for clients that no program sees, whatever the table holds.
     pub fn not_served() -> Self {
         Self { action: NOT_SERVED.to_owned(), ..Self::of(Scope::PASS, 0) }
     }
 
-    /// `backends` are those of the scope's pool, each once.
+    /// `backends` counts each backend of the scope's pool once.
     pub fn of(scope: Scope, backends: usize) -> Self {
         Self {
             action: format!("{:?}", scope.action),
@@ -130,7 +130,7 @@ impl ScopeRow {
     }
 }
 
-/// The algorithm as the command line spells it.
+/// The algorithm in the spelling of the command line.
 pub const fn algorithm(scope: Scope) -> &'static str {
     if scope.has(ScopeFlags::MAGLEV) { MAGLEV } else { "random" }
 }

@@ -8,13 +8,13 @@ use serde::Serialize;
 use super::{Row, socket};
 use crate::guard::{FamilyRows, GuardRows};
 
-/// An address that kube-proxy is kept off.
+/// An address that the guard keeps kube-proxy off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GuardRow {
     pub address: IpAddr,
     pub port: u16,
     pub protocol: &'static str,
-    /// For whom.
+    /// The kinds of client that this applies to.
     pub clients: Vec<&'static str>,
 }
 

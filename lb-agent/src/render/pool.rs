@@ -1,4 +1,4 @@
-//! Rows of `show pools`, and of the members table.
+//! Rows of `show pools`, and of the `members` tables.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,16 +14,16 @@ use crate::dataplane::{FamilyTables, Tables};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PoolRow {
     pub pool: u32,
-    /// The first slot that it has.
+    /// The first slot of the backend.
     pub slot: u32,
-    /// Its slots, and those of the whole pool.
+    /// The number of the backend's slots, and of all slots of the pool.
     pub slots: u32,
     pub of_slots: u32,
     pub address: IpAddr,
     pub port: u16,
 }
 
-/// How many backends each pool of a family has, each once however many slots it has.
+/// The number of backends in each pool of a family. A backend counts once, however many slots it has.
 pub struct Backends(BTreeMap<u32, usize>);
 
 impl Backends {
@@ -32,7 +32,7 @@ impl Backends {
         Self(rows.collect())
     }
 
-    /// 0 where there is no such pool.
+    /// 0 if the pool does not exist.
     pub fn count(&self, pool: u32) -> usize {
         self.0.get(&pool).copied().unwrap_or_default()
     }
@@ -44,7 +44,7 @@ struct Slots {
     count: u32,
 }
 
-/// The backends of each pool in the order of their addresses and ports.
+/// The backends of each pool, sorted by address and port.
 fn by_pool<A: Addr>(tables: &FamilyTables<A>) -> BTreeMap<u32, BTreeMap<Backend<A>, Slots>> {
     let mut pools: BTreeMap<u32, BTreeMap<Backend<A>, Slots>> = BTreeMap::new();
     for (PoolKey { pool, slot }, backend) in &tables.pools {
@@ -54,7 +54,7 @@ fn by_pool<A: Addr>(tables: &FamilyTables<A>) -> BTreeMap<u32, BTreeMap<Backend<
     pools
 }
 
-/// A backend whose known flows are honoured.
+/// A backend that keeps its known flows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MemberRow {
     pub service_port: u32,
@@ -63,7 +63,7 @@ pub struct MemberRow {
     pub state: String,
 }
 
-/// The backends of all pools, IPv4 first, by pool, address and port.
+/// The backends of all pools, IPv4 first, sorted by pool, address and port.
 pub fn pools(tables: &Tables) -> Vec<PoolRow> {
     fn family<A: Addr>(tables: &FamilyTables<A>) -> impl Iterator<Item = PoolRow> {
         by_pool(tables).into_iter().flat_map(|(pool, backends)| {
@@ -81,7 +81,7 @@ pub fn pools(tables: &Tables) -> Vec<PoolRow> {
     family(&tables.v4).chain(family(&tables.v6)).collect()
 }
 
-/// All members, IPv4 first, by Service port, address and port.
+/// All members, IPv4 first, sorted by Service port, address and port.
 pub fn members(tables: &Tables) -> Vec<MemberRow> {
     fn family<A: Addr>(tables: &FamilyTables<A>) -> impl Iterator<Item = MemberRow> {
         tables.members.iter().map(|(key, member)| MemberRow {

@@ -10,17 +10,17 @@ use serde::Serialize;
 use super::{Row, socket};
 use crate::dataplane::{FamilyTables, Tables};
 
-/// A range that may dial a frontend.
+/// A source range of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SourceRangeRow {
     pub address: IpAddr,
     pub port: u16,
     pub protocol: &'static str,
-    /// `203.0.113.0/25`.
+    /// For example `203.0.113.0/25`.
     pub range: String,
 }
 
-/// All ranges, IPv4 first, by frontend.
+/// All ranges, IPv4 first, sorted by frontend.
 pub fn source_ranges(tables: &Tables) -> Vec<SourceRangeRow> {
     fn family<A: Addr>(
         tables: &FamilyTables<A>,

@@ -1,4 +1,4 @@
-//! Counters: packets and bytes by what was done with them, all CPUs together.
+//! The rows of `show counters`: packets and bytes by reason, summed over all CPUs.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ pub struct CounterRow {
     pub counter: &'static str,
     pub packets: u64,
     pub bytes: u64,
-    /// What is counted.
+    /// The packets that are counted.
     pub meaning: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Flows: what is being translated now. The request entries; each has a partner for the replies.
+//! The rows of `show flows`: the request entries. Each of them has a partner entry for the replies.
 
 use std::net::SocketAddr;
 
@@ -15,11 +15,11 @@ use crate::render::Row;
 pub struct FlowRow {
     pub proto: &'static str,
     pub client: SocketAddr,
-    /// What the client dialled.
+    /// The frontend that the client dialled.
     pub dialled: SocketAddr,
-    /// What it talks to.
+    /// The backend of the flow.
     pub backend: SocketAddr,
-    /// As the backend sees the client.
+    /// The client's address and port as the backend sees them.
     pub seen_as: SocketAddr,
     /// `uplink`, or the interface index of the client's pod.
     pub edge: String,

@@ -1,4 +1,4 @@
-//! Frontends, and the traffic of each so far.
+//! The rows of `show frontends`: frontends with their traffic so far.
 
 use lb_common::table::FrontendStats;
 use serde::Serialize;
@@ -10,18 +10,18 @@ use crate::render::{FrontendRow, Row, ScopeRow, frontends};
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct TrafficRow {
-    /// `shop/web:http`; known while an agent runs.
+    /// `shop/web:http`. Known only while an agent runs.
     service: Option<String>,
-    /// The annotation or label that decided, where one did; known while an agent runs.
+    /// The annotation or label that decided the mode, if one did. Known only while an agent runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     deciding_key: Option<String>,
     #[serde(flatten)]
     frontend: FrontendRow,
-    /// Flows that were made; packets and bytes that were translated, both directions.
+    /// Flows made, and packets and bytes translated in both directions.
     flows: u64,
     packets: u64,
     bytes: u64,
-    /// Packets that opened a connection and were left to the external balancer.
+    /// Packets that open a connection and were left to the external balancer.
     passed_packets: u64,
     passed_bytes: u64,
 }
@@ -40,10 +40,10 @@ impl Row for TrafficRow {
     }
 }
 
-/// All frontends, with what an agent knows of their Services.
+/// All frontends, with the running agent's names of their Services.
 pub fn read(pins: &Pins, services: &Services) -> Result<Vec<TrafficRow>, Error> {
     let with_traffic = |mut frontend: FrontendRow| {
-        // What the table says is for a later version: no program sees the node's own sockets yet.
+        // The row is for a later version: no program sees the node's own sockets yet.
         frontend.host = ScopeRow::not_served();
         let FrontendStats { flows, packets, bytes, passed_packets, passed_bytes } = pins.frontend_stats(frontend.id)?;
         let service = services.names.get(&frontend.service_port).cloned();

@@ -1,4 +1,4 @@
-//! Interfaces: where programs are attached, and what else is there.
+//! The rows of `show interfaces`: every interface, its class, and the programs attached to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,12 +16,12 @@ pub struct InterfaceRow {
     pub ifindex: u32,
     pub name: String,
     pub kind: &'static str,
-    /// `workload`, `uplink`, or `-` where nothing of ours is attached.
+    /// `workload`, `uplink`, or `-` if no program of ours is attached.
     pub class: &'static str,
     pub hooks: Vec<&'static str>,
-    /// Programs of others that run before ours.
+    /// Other programs that run before ours.
     pub before_ours: Vec<String>,
-    /// The rule that made it what it is.
+    /// The rule that decided the class.
     pub why: String,
 }
 
@@ -36,7 +36,7 @@ impl Row for InterfaceRow {
     }
 }
 
-/// The pins of this namespace joined with its links, and with how the agent judges them.
+/// Joins the pinned attachments with the links of this namespace and the agent's judgements.
 pub fn read(pins: &Pins, judgements: Option<&Judgements>) -> anyhow::Result<Vec<InterfaceRow>> {
     let attachments = pins.attachments()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -46,7 +46,7 @@ pub fn read(pins: &Pins, judgements: Option<&Judgements>) -> anyhow::Result<Vec<
     Ok(rows(interfaces.links(), &attachments, &pins.ahead()?, &why))
 }
 
-/// What the rules would say that hold without flags and without a Node object.
+/// The judgements without flags and without a Node object.
 fn by_default(interfaces: &Interfaces) -> BTreeMap<u32, String> {
     let rules = InterfaceRules { workload: Globs::Auto, uplink: Globs::None };
     let judged = interfaces.judged(&rules, &BTreeSet::new());
@@ -75,7 +75,7 @@ fn rows(
     links.values().map(row).collect()
 }
 
-/// `ingress: tailscale (id 12)`.
+/// For example `ingress: tailscale (id 12)`.
 fn before_ours(ifindex: u32, ahead: &[Ahead]) -> Vec<String> {
     let here = ahead.iter().filter(|ahead| ahead.attachment.ifindex == ifindex);
     let text = |ahead: &Ahead| {

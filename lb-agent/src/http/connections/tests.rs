@@ -1,4 +1,4 @@
-//! Clients that do not behave.
+//! Misbehaving clients of the HTTP server.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,13 +7,13 @@ use axum::routing::get;
 
 use super::*;
 
-/// Time-outs that a test can wait for.
+/// Timeouts short enough for a test.
 const LIMITS: Limits = Limits {
     connections_max: 4,
     header_timeout: Duration::from_millis(300),
     connection_timeout: Duration::from_secs(2),
 };
-/// Longer than anything here takes.
+/// Longer than any step of these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Server {
@@ -36,16 +36,16 @@ fn patient() -> Server {
     server(Limits { header_timeout: PATIENCE, connection_timeout: PATIENCE, ..LIMITS })
 }
 
-/// A connection that has said this.
+/// A connection that has sent this text.
 fn says(server: &Server, text: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.address).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-    // It may be ended while it speaks.
+    // The server may end the connection during the write.
     let _ = stream.write_all(text.as_bytes());
     stream
 }
 
-/// All that comes until the end, however it ends.
+/// All bytes until the connection ends, by whatever cause.
 fn answer(mut stream: &TcpStream) -> String {
     let (mut text, mut part) = (Vec::new(), [0; 4096]);
     loop {
@@ -94,7 +94,7 @@ fn one_more_takes_the_place_of_the_oldest() {
     for oldest in &half {
         let asked = says(&server, LIVEZ);
         assert!(answer(&asked).ends_with("ok\n"));
-        // It was ended for whoever came, and only one was.
+        // The oldest connection was ended to make room, and no other was.
         assert_eq!(answer(oldest), "");
         says(&server, "GET");
     }
@@ -125,7 +125,7 @@ fn one_request_a_connection() {
     let server = server(LIMITS);
     let many = LIVEZ.repeat(100);
     assert_eq!(answer(&says(&server, &many)).matches("ok\n").count(), 1);
-    // A body that does not come is not waited for.
+    // The server does not wait for the missing body.
     let post = "POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n";
     assert!(answer(&says(&server, post)).starts_with("HTTP/1.1 405"));
 }
