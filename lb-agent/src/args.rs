@@ -13,9 +13,9 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::dataplane::{Sizes, Timeouts};
 use crate::desired::TableSize;
-use crate::explain::{Caller, Destination};
 use crate::interfaces::Globs;
 use crate::model::Prefix;
+use crate::question::{Caller, Destination};
 use crate::source::address::parse_prefix;
 
 /// Service load balancing for Kubernetes nodes in eBPF: decides per address, port and protocol whether a

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::args::{self, PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch, TimeoutArgs};
 use crate::dataplane::{Repair, Settings, Sizes, Timeouts};
 use crate::desired::{self, AnnotationMatch, Limits, Policy, Selection, TableSize, VendorAnnotations};
+use crate::guard::Guarding;
 use crate::interfaces::{Globs, InterfaceRules};
 use crate::source::claim::Claim;
 use crate::source::kube::{Pace, Settings as KubeSettings};
@@ -34,13 +35,6 @@ pub enum Source {
     Directory { path: PathBuf, claim: Claim },
     /// The Kubernetes API.
     Kube(KubeSettings),
-}
-
-/// Whether the guard keeps kube-proxy away from addresses that we leave to the balancer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Guarding {
-    On,
-    Off,
 }
 
 /// Time intervals.

@@ -5,13 +5,12 @@
 mod answer;
 mod decision;
 mod frame;
-mod question;
 mod trial;
 mod words;
 
+pub use crate::question::{Caller, Destination};
 pub use answer::{Decision, Explanation};
 pub use decision::{Facts, explain};
-pub use question::{Caller, Destination};
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -22,6 +22,13 @@ pub use door::{Change, Door, Found};
 pub use keeper::Keeper;
 pub use table::Table;
 
+/// Whether the guard keeps kube-proxy away from addresses that the agent leaves to the balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarding {
+    On,
+    Off,
+}
+
 /// The guarded addresses: one set for each family and kind of client, as in `scopes`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuardRows {

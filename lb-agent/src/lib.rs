@@ -20,6 +20,7 @@ pub mod nftables;
 pub mod plan;
 pub mod print;
 pub mod printable;
+pub mod question;
 pub mod render;
 pub mod run;
 pub mod show;

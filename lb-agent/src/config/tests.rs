@@ -3,10 +3,11 @@
 use clap::{CommandFactory as _, Parser as _};
 use lb_common::table::Mode;
 
-use super::{Config, Error, Guarding, Source};
+use super::{Config, Error, Source};
 use crate::args::{Command, CommandLine};
 use crate::dataplane::{Repair, Sizes, Timeouts};
 use crate::desired::{Algorithm, ExternalIps, Selection, Services, VendorAnnotations};
+use crate::guard::Guarding;
 use crate::interfaces::Globs;
 use crate::source::claim::Claim;
 

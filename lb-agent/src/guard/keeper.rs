@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::Guarding;
 use super::{Change, Door, Found, GuardRows};
-use crate::config::Guarding;
 use crate::dataplane::Tables;
 use crate::desired::Desired;
 use crate::model::{Warning, WarningKind};

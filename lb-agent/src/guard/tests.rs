@@ -7,8 +7,8 @@ use lb_common::table::{Mode, Origin, Rule};
 
 use super::fake::FakeTable;
 use super::*;
-use crate::config::Guarding;
 use crate::desired::{Access, Algorithm, Choices, PoolIndex, ServicePortIndex};
+use crate::guard::Guarding;
 
 fn key(last: u8) -> FrontendKey<[u8; 4]> {
     FrontendKey { addr: [192, 0, 2, last], port: 80, proto: Proto::TCP, pad: 0 }

@@ -5,13 +5,12 @@ use std::fs;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
-use lb_agent::config::Guarding;
 use lb_agent::controller::{Controller, Outcome, Reclaim};
 use lb_agent::dataplane::Tables;
 use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
 use lb_agent::desired::annotation_keys;
 use lb_agent::guard::fake::FakeTable;
-use lb_agent::guard::{Found, Keeper};
+use lb_agent::guard::{Found, Guarding, Keeper};
 use lb_agent::render::{self, GuardRow};
 use lb_agent::source::dir::Folder;
 

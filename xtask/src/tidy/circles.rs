@@ -1,4 +1,5 @@
-//! No circles: files of a crate that import each other can only be read together.
+//! No circles: files of a crate that import each other can only be read together. The same holds for the rooms of a crate: the
+//! files at its top, each with the folder of its name.
 //!
 //! An import is a path that product code names, followed through re-exports to the file that defines the name. A re-export
 //! itself is a signpost, no import; test modules may import what they like.
@@ -14,28 +15,49 @@ use modules::Modules;
 /// The crates whose files may not import each other in a circle.
 const CRATES: &[&str] = &["lb-common/src/", "lb-ebpf/src/", "lb-agent/src/", "xtask/src/"];
 
-/// The imports that are parts of circles, one for each pair of files.
+/// The imports that are parts of circles, of files or of rooms, one for each pair of files.
 pub fn circular(sources: &[Source<'_>]) -> Vec<Import> {
-    let imports: Vec<Import> = CRATES.iter().flat_map(|folder| Modules::of(folder, sources).imports()).collect();
-    let mut graph: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for import in &imports {
-        graph.entry(&import.from).or_default().insert(&import.to);
+    let mut found = BTreeMap::new();
+    for folder in CRATES {
+        let imports = Modules::of(folder, sources).imports();
+        let room = |file: &str| room(folder, file).to_owned();
+        let rooms = circular_by(&imports, room);
+        let files = circular_by(&imports, str::to_owned);
+        for import in rooms.into_iter().chain(files) {
+            found.entry((import.from.clone(), import.to.clone())).or_insert_with(|| import.clone());
+        }
     }
-    let reached: BTreeMap<&str, BTreeSet<&str>> = graph.keys().map(|file| (*file, reached(&graph, file))).collect();
-    let is_circular =
-        |import: &&Import| reached.get(&*import.to).is_some_and(|reached| reached.contains(&*import.from));
-    let mut found: Vec<Import> = imports.iter().filter(is_circular).cloned().collect();
-    found.sort_by(|a, b| (&a.from, &a.to, a.line).cmp(&(&b.from, &b.to, b.line)));
-    found.dedup_by(|a, b| (&a.from, &a.to) == (&b.from, &b.to));
-    found
+    found.into_values().collect()
 }
 
-/// Every file to which imports lead from `file`.
-fn reached<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>, file: &'a str) -> BTreeSet<&'a str> {
-    let (mut found, mut open) = (BTreeSet::new(), vec![file]);
+/// A file or a folder at the top of a crate, a folder together with the file of its name.
+fn room<'a>(folder: &str, file: &'a str) -> &'a str {
+    let inside = file.strip_prefix(folder).unwrap_or(file);
+    let name = inside.split('/').next().unwrap_or(inside);
+    name.strip_suffix(".rs").unwrap_or(name)
+}
+
+/// The imports that lead out of what `place` makes of a file, and back to it.
+fn circular_by(imports: &[Import], place: impl Fn(&str) -> String) -> Vec<&Import> {
+    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let places = |import: &Import| (place(&import.from), place(&import.to));
+    for (from, to) in imports.iter().map(places).filter(|(from, to)| from != to) {
+        graph.entry(from).or_default().insert(to);
+    }
+    let reached: BTreeMap<&str, BTreeSet<&str>> = graph.keys().map(|from| (&**from, reached(&graph, from))).collect();
+    let is_circular = |import: &&Import| {
+        let (from, to) = places(import);
+        from != to && reached.get(&*to).is_some_and(|reached| reached.contains(&*from))
+    };
+    imports.iter().filter(is_circular).collect()
+}
+
+/// Every place to which imports lead from `from`.
+fn reached<'a>(graph: &'a BTreeMap<String, BTreeSet<String>>, from: &'a str) -> BTreeSet<&'a str> {
+    let (mut found, mut open) = (BTreeSet::new(), vec![from]);
     while let Some(next) = open.pop() {
         for to in graph.get(next).into_iter().flatten() {
-            if found.insert(*to) {
+            if found.insert(&**to) {
                 open.push(to);
             }
         }
@@ -78,6 +100,21 @@ mod tests {
             found,
             ["lb-agent/src/a.rs -> lb-agent/src/a/child.rs", "lb-agent/src/a/child.rs -> lb-agent/src/a.rs"]
         );
+    }
+
+    #[test]
+    fn rooms_that_import_each_other_are_a_circle() {
+        let files = [
+            ("lb-agent/src/show.rs", "mod rows; pub mod text;"),
+            ("lb-agent/src/show/rows.rs", "use crate::args::f;"),
+            ("lb-agent/src/show/text.rs", "pub struct Text;"),
+            ("lb-agent/src/args.rs", "use crate::show::text::Text; pub fn f() {}"),
+        ];
+        assert_eq!(
+            circles(&files),
+            ["lb-agent/src/args.rs -> lb-agent/src/show/text.rs", "lb-agent/src/show/rows.rs -> lb-agent/src/args.rs"]
+        );
+        assert_eq!(circles(&files[..3]), [""; 0]);
     }
 
     #[test]

@@ -11,13 +11,14 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 
 use super::*;
-use crate::config::{Guarding, Source, Times};
+use crate::config::{Source, Times};
 use crate::dataplane::fake::{FakeDataplane, Faults};
 use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Ahead, Attachment, Class, Link, LinkHeader};
 use crate::dataplane::probe::AttachedProgram;
 use crate::dataplane::{Dataplane, Op, Repair, Settings, Sizes, Tables, Timeouts};
 use crate::desired::{ExternalIps, Limits, Policy, Selection, Services, VendorAnnotations};
+use crate::guard::Guarding;
 use crate::interfaces::{BridgeNetfilter, Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
 use crate::model::{Kind, Object, WarningKind};
 use crate::run::{Inputs, Signals, turn_until_stopped};

@@ -1,4 +1,4 @@
-//! The question on the command line: the sender and the destination.
+//! A question to `explain` on the command line: the sender and the destination.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
