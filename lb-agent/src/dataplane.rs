@@ -139,7 +139,7 @@ pub enum Op {
     V6(FamilyOp<[u8; 16]>),
     /// One store switches one scope of one element.
     StoreScopes(Vec<(u32, Scopes)>),
-    /// Waits one RCU grace period. Afterwards no program run sees the state before the earlier writes.
+    /// Waits one RCU grace period. Afterwards no program run sees the state from before the earlier writes.
     Settle,
 }
 

@@ -1,4 +1,5 @@
-//! `run`: connects the parts. Only this module starts threads and tasks, and decides when the process ends.
+//! `run`: connects the parts. Only this module starts tasks and lasting threads, and decides when the process
+//! ends.
 
 mod agent;
 mod attach;

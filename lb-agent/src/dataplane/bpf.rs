@@ -212,7 +212,7 @@ impl BpfDataplane {
         Ok(Some(garbage))
     }
 
-    /// Deletes those of these flows that are due. Returns their number.
+    /// Deletes the flows that are due. Returns their number.
     pub fn collect_keys<A: Addr>(&mut self, due: Due, keys: &[FlowKey<A>]) -> Result<u64, Error> {
         garbage::collect(&mut self.ebpf, due, keys)
     }

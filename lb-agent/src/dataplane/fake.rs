@@ -1,7 +1,7 @@
 //! A dataplane in memory that fails on purpose, to test the failure handling of its callers.
 //!
 //! It does the worst that the contract of [`Dataplane`] allows: a failed step may have written any of its rows. It
-//! panics if a caller breaks the contract by removing rows that packets may still use, without a grace period.
+//! panics if a caller breaks the contract by omitting a grace period while packets may still use a row.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -105,7 +105,7 @@ fn step<A: Addr>(
     Ok(Step { entries, requests: requests.saturating_sub(collected as usize), collected })
 }
 
-/// Has the kernel delete those of these flows that are due. Returns their number.
+/// Has the kernel delete the flows that are due. Returns their number.
 pub fn collect<A: Addr>(ebpf: &mut Ebpf, due: Due, keys: &[FlowKey<A>]) -> Result<u64, Error> {
     let program = object::program_mut(ebpf, object::COLLECT_PROGRAM)?;
     let ethertype = match A::FAMILY {

@@ -195,7 +195,7 @@ impl<A: Addr> FamilyMaps<A> {
         self.endpoints.upsert(&new, 0)
     }
 
-    /// The keys of surplus flows. `crowded` says, by element of `edge_flows`, how many entries to remove.
+    /// The keys of surplus flows. `crowded` holds the number of entries to remove, by element of `edge_flows`.
     pub fn surplus(&self, crowded: &BTreeMap<u32, u64>) -> Result<Vec<FlowKey<A>>, Error> {
         if crowded.is_empty() { Ok(Vec::new()) } else { Ok(surplus(&self.flows.dump()?, crowded)) }
     }

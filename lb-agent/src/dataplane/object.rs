@@ -160,7 +160,7 @@ pub fn load(
     Ok(ebpf)
 }
 
-/// Loads those of these programs that are not loaded, several in parallel. The verifier walks all paths of each, which
+/// Loads the named programs that are not loaded yet, several in parallel. The verifier walks all paths of each, which
 /// takes most of a start if there are few Services. Privileged loads do not wait for each other (`bpf_check` in
 /// kernel/bpf/verifier.c).
 pub fn load_programs(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<(), Error> {

@@ -13,7 +13,7 @@ pub enum Why {
     NamedUplink,
     /// `--workload-interfaces` names it.
     NamedWorkload,
-    /// `--workload-interfaces` is `none`.
+    /// `--workload-interfaces` names only other interfaces.
     OthersNamed,
     /// `--workload-interfaces=none`.
     NoneWanted,
@@ -45,7 +45,7 @@ pub enum Why {
 }
 
 impl Why {
-    /// Whether a flag asks for the interface and it is refused.
+    /// Whether the interface would be attached if the programs could read its link header.
     pub const fn is_refusal(&self) -> bool {
         matches!(self, Self::UnknownHeader(..))
     }

@@ -16,7 +16,7 @@ pub trait Attach: Dataplane {
     fn activate(&mut self) -> Result<(), Error>;
     /// Writes which bridges interfaces are ports of.
     fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error>;
-    /// Attaches an interface. If it is already attached in this class, its programs are verified.
+    /// Attaches an interface. If it is already attached in this class, renews its programs.
     fn attach(&mut self, link: &Link) -> Result<(), Error>;
     fn detach(&mut self, ifindex: u32) -> Result<(), Error>;
     /// The interfaces that carry programs, with their class and the link header that the programs expect.

@@ -1,4 +1,4 @@
-//! What is wrong with the node: interfaces that are not there, and programs of others.
+//! Warnings about the node: missing interfaces, refused interfaces, and other programs before ours.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn ready_waits_for_an_interface_of_each_list_of_globs() {
         assert_eq!(agent.status(now).ready(), Ok(()));
         let left = warnings(&agent, now);
         assert!(left.len() == 1 && left[0].contains("lxc*"), "{left:?}");
-        // The last pod goes: that is told, and no fault.
+        // The last pod goes: a warning, but the node stays ready.
         agent.link_events(vec![Event::LinkGone(7)], now);
         assert_eq!((agent.status(now).ready(), warnings(&agent, now).len()), (Ok(()), 2));
     }
@@ -46,7 +46,8 @@ fn a_flag_without_effect_is_a_warning() {
     assert!(warnings(&agent, now)[0].contains("--host-sockets=on"));
 }
 
-/// An interface that somebody wants and no program can serve; one without a link header is served.
+/// A default route by an interface whose link header no program reads is a warning. An interface without a link header
+/// is served.
 #[test]
 fn an_interface_with_another_link_header_is_told() {
     let (mut agent, now) = agent(FakeNode::default());
@@ -64,7 +65,7 @@ fn an_interface_with_another_link_header_is_told() {
     let told = warnings(&agent, now);
     assert!(told.len() == 1 && told[0].starts_with("interface ib0: nothing is attached"), "{told:?}");
     assert!(told[0].contains("INFINIBAND") && told[0].contains("a default route leaves by it"), "{told:?}");
-    // The same interface, whose header is another from now on.
+    // The link header of the same interface changes.
     let link = link(4, "wg0", Framing::ETHERNET);
     let now = settle(&mut agent, now);
     agent.link_events(vec![Event::Link(link)], now);
