@@ -73,7 +73,7 @@ pub struct Mapped<T> {
 unsafe impl<T: Send> Send for Mapped<T> {}
 
 impl<T> Mapped<T> {
-    /// The distance in bytes from one element to the next, as the kernel lays them out (`array_map_alloc` in kernel/bpf/arraymap.c).
+    /// Bytes from one element to the next, as the kernel lays them out (`array_map_alloc` in kernel/bpf/arraymap.c).
     const STRIDE_BYTES: usize = size_of::<T>().next_multiple_of(8);
 
     fn map(map: BorrowedFd<'_>, name: &str, indexes: Range<u32>) -> Result<Self, Error> {
