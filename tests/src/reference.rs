@@ -1,9 +1,9 @@
-//! The reference: the whole packet path once more, as slow and as obvious as the design describes it.
+//! The reference: a second packet path, as slow and as obvious as the design describes it.
 //!
-//! It shares no code with `lb-common`: its input is what a person would say of the configuration, connections are one
-//! record each in a list that is searched, packets are written anew with every checksum made from all bytes. Where
-//! chance decides (which backend, which source port) it is told what the kernel chose, and says whether that was one of
-//! the right choices; everything else it foretells, byte for byte.
+//! It shares no code with `lb-common`. Its configuration is in plain terms, each connection is one record in a list
+//! that is searched, and packets are written anew, with every checksum computed over all bytes. If the kernel chose at
+//! random (a backend, a source port), the reference takes the kernel's choice and checks that it was allowed. It
+//! predicts everything else byte for byte.
 
 mod client;
 mod connection;
@@ -41,10 +41,10 @@ pub use wire::{Wire, internet_sum};
 use crate::machine::Flows;
 use crate::packet::End;
 
-/// So few half-open connections that a history has too many of them.
+/// A limit of half-open connections that a history exceeds often.
 pub const FEW_EMBRYOS: usize = 6;
 
-/// What the packet path knows.
+/// The state of the packet path.
 #[derive(Debug)]
 pub struct Reference {
     policy: Policy,
@@ -56,14 +56,14 @@ pub struct Reference {
     clock: Clock,
     /// Whether a pod has ever reached itself.
     has_hairpins: bool,
-    /// What the flow tables hold after the packet that is being judged.
+    /// The flow tables after the packet that is being judged.
     held: Held,
-    /// What became of the fragments behind the packet that was judged last.
+    /// The outcomes of the fragments that were parked for the packet that was judged last.
     replayed: Vec<Outcome>,
     hits: Hits,
 }
 
-/// An entry of the flow tables: a packet as it is seen, and what it becomes.
+/// An entry of the flow tables: edge, direction, protocol, the tuple that matches, and the tuple after the rewrite.
 type Entry = (u32, Direction, Proto, (End, End), (End, End));
 
 /// All entries.
@@ -71,7 +71,7 @@ type Entry = (u32, Direction, Proto, (End, End), (End, End));
 struct Held(BTreeSet<Entry>);
 
 impl Reference {
-    /// A reference that knows what the machine begins with.
+    /// A reference in the machine's initial state.
     pub fn new(Start { has_hairpins, embryos_max, clock }: Start) -> Self {
         Self {
             clock,
@@ -88,7 +88,7 @@ impl Reference {
         }
     }
 
-    /// The configuration changes.
+    /// Replaces the configuration.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
     }
@@ -98,13 +98,13 @@ impl Reference {
         &self.hits
     }
 
-    /// What must become of the fragments that waited for the packet that [`Reference::judge`] judged last, in the order in
-    /// which they go on.
+    /// The outcomes of the fragments that were parked for the packet that [`Reference::judge`] judged last, in the
+    /// order in which they are re-injected.
     pub fn replayed(&self) -> &[Outcome] {
         &self.replayed
     }
 
-    /// What the flow tables hold after the packet that is judged next.
+    /// Sets the flow tables after the packet that is judged next.
     pub fn set_held(&mut self, flows: &Flows) {
         let mut held = BTreeSet::new();
         held.extend(
@@ -116,12 +116,12 @@ impl Reference {
         self.held = Held(held);
     }
 
-    /// Time passes without a packet.
+    /// Lets time pass without a packet.
     pub fn wait(&mut self, secs: u64) {
         self.now_secs += secs;
     }
 
-    /// The tables lose what they know of one direction.
+    /// Evicts the flow entries of one direction.
     pub fn evict(&mut self, direction: Direction) {
         for connection in &mut self.connections {
             match direction {
@@ -132,7 +132,7 @@ impl Reference {
         self.connections.retain(|known| known.knows_request || known.knows_reply);
     }
 
-    /// Where the flow tables and the connections disagree; nothing if all is well.
+    /// Where the flow tables and the connections disagree, if they do.
     pub fn disagreement(&self) -> Option<String> {
         let expected: BTreeSet<Entry> = self.connections.iter().flat_map(entries).collect();
         let missing: Vec<_> = expected.difference(&self.held.0).collect();
@@ -147,7 +147,7 @@ impl Held {
         entries(connection).any(|entry| self.0.contains(&entry))
     }
 
-    /// Whether there is a request entry for packets from one end to the other.
+    /// Whether a request entry matches packets from one end to the other.
     fn holds_request(&self, edge: u32, proto: Proto, ends: (End, End)) -> bool {
         self.0.iter().any(|entry| (entry.0, entry.1, entry.2, entry.3) == (edge, Direction::Request, proto, ends))
     }

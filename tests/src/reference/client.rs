@@ -1,4 +1,4 @@
-//! Session affinity: which backend a client had last (SA-01 to SA-06).
+//! Session affinity: the backend that a client used last (SA-01 to SA-06).
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use super::policy::Frontend;
 use super::rule::Rule;
 use crate::packet::End;
 
-/// A client of a Service port that keeps its clients.
+/// A client of a Service port with affinity.
 #[derive(Clone, Debug)]
 pub struct Client {
     service: u32,
@@ -17,8 +17,8 @@ pub struct Client {
 }
 
 impl Reference {
-    /// The backend that a client must get: the one that it had last, if that was not too long ago and it is still one of
-    /// those that would be chosen from.
+    /// The backend that a client must get: the one that it used last, if the time-out has not passed and the backend
+    /// can still be chosen.
     pub(super) fn kept_backend(&mut self, frontend: &Frontend, addr: IpAddr, backends: &[End]) -> Option<End> {
         if frontend.affinity_secs == 0 {
             return None;
@@ -40,7 +40,7 @@ impl Reference {
         Some(client.backend)
     }
 
-    /// Each new connection moves the time-out on.
+    /// Each new connection restarts the time-out.
     pub(super) fn remember_client(&mut self, frontend: &Frontend, addr: IpAddr, backend: End) {
         if frontend.affinity_secs == 0 {
             return;

@@ -1,46 +1,46 @@
-//! Connections: one record each, found by looking at all of them.
+//! Connections: one record each, found by searching all of them.
 
 use lb_common::addr::Proto;
 
 use crate::packet::End;
 
-/// What has been seen of a connection.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The client has spoken.
+    /// The client has sent a packet.
     Asked,
-    /// The backend has answered; the client of a TCP connection has not gone on yet.
+    /// The backend has answered; a TCP client has not acknowledged the answer yet.
     Answered,
-    /// Both have.
+    /// Established: both have sent packets, and a TCP client has acknowledged the answer.
     Open,
-    /// The client has said that it will say no more.
+    /// The client has sent a FIN.
     ClientDone,
-    /// The backend has.
+    /// The backend has sent a FIN.
     BackendDone,
-    /// Both have.
+    /// Both have sent a FIN.
     Over,
 }
 
-/// Which way a packet goes.
+/// The direction of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     ToBackend,
     ToClient,
 }
 
-/// How far client and backend have come, in steps of 64 KiB; none where that is not known.
+/// The latest sequence numbers of client and backend, in steps of 64 KiB; `None` if unknown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Heard {
     pub client: Option<u32>,
     pub backend: Option<u32>,
 }
 
-/// What TCP says of a packet beside its ports.
+/// The TCP fields of a packet, apart from the ports.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
-    /// Bits as in RFC 9293; none for other protocols.
+    /// Bits as in RFC 9293; 0 for other protocols.
     pub flags: u8,
-    /// None for other protocols.
+    /// `None` for other protocols.
     pub seq: Option<u32>,
 }
 
@@ -49,40 +49,40 @@ pub struct Segment {
 pub struct Connection {
     pub edge: u32,
     pub proto: Proto,
-    /// Who dials, and what was dialled.
+    /// The client, and the address that it dialled.
     pub client: End,
     pub service: End,
-    /// Who answers, and who it sees.
+    /// The backend, and the address that the backend sees as its client.
     pub backend: End,
     pub seen: End,
     pub frontend: u32,
-    /// The pool that the backend was last known to be in.
+    /// The pool in which the backend was last found.
     pub pool: u32,
     pub state: State,
-    /// One of them has broken it off, and neither has spoken since.
+    /// Client or backend has sent a RST, and neither has sent a packet since.
     pub is_reset: bool,
-    /// The last segment of client and backend, by the 64 KiB of its sequence number.
+    /// The latest sequence numbers, in steps of 64 KiB.
     pub heard: Heard,
     pub last_packet_secs: u64,
-    /// Whether the tables can still translate this way: an entry may be evicted.
+    /// Whether the tables still hold the entry of this direction, which may be evicted.
     pub knows_request: bool,
     pub knows_reply: bool,
 }
 
-/// How long a connection may be quiet (`lb-agent run --help`, defaults).
+/// Time-outs of idle connections (the defaults in `lb-agent run --help`).
 const ASKED_SECS: u64 = 60;
 const OPEN_SECS: u64 = 86_400;
 const UDP_SECS: u64 = 120;
 
-/// How many steps of 64 KiB a sequence number is ahead of what was heard; 0xffff: one behind.
+/// How many steps of 64 KiB a sequence number is ahead of the latest one; 0xffff is one behind.
 const fn steps_from(heard: u32, seq: u32) -> u32 {
     ((seq >> 16) + 0x1_0000 - heard) % 0x1_0000
 }
 
-/// A reply tuple may be reserved for so long before the rest is noted.
+/// How long a reply tuple may be reserved before the request entry is written.
 const RESERVED_SECS: u64 = 1;
 
-/// An entry is written a second after it was last, and its other half with it.
+/// An entry is refreshed, together with its other half, if its last write is at least a second old.
 const REFRESH_SECS: u64 = 1;
 
 impl Connection {
@@ -91,7 +91,7 @@ impl Connection {
         self.service == self.backend
     }
 
-    /// A new packet of this connection may start a new one.
+    /// Whether a new packet of this connection may start a new one.
     pub fn is_over(&self, now_secs: u64) -> bool {
         let limit_secs = match (self.proto, self.state) {
             _ if self.has_ended() => return true,
@@ -103,19 +103,19 @@ impl Connection {
         now_secs - self.last_packet_secs > limit_secs
     }
 
-    /// Closed by both, or broken off by one.
+    /// Whether both sides have sent a FIN, or one a RST.
     pub fn has_ended(&self) -> bool {
         self.state == State::Over || self.is_reset
     }
 
-    /// Nothing is known of what the client sends, and that is not because it is being noted just now.
+    /// Whether the request entry is missing, for another reason than that it is just being written.
     pub fn is_half(&self, now_secs: u64) -> bool {
         let is_new = self.state == State::Asked && !self.is_reset && now_secs - self.last_packet_secs < RESERVED_SECS;
         !self.knows_request && !is_new
     }
 
-    /// Whether a segment that ends something is of somebody who does not know the connection: more than 64 KiB behind the
-    /// last one that was heard, or 1 MiB ahead.
+    /// Whether a FIN or RST is spoofed: its sequence number is more than 64 KiB behind the latest one, or at least 1
+    /// MiB ahead.
     pub fn is_guessed(&self, way: Way, Segment { flags, seq }: Segment) -> bool {
         let (Some(heard), Some(seq)) = (self.heard_of(way), seq) else { return false };
         flags & 5 != 0 && (16..0xffff).contains(&steps_from(heard, seq))
@@ -128,7 +128,7 @@ impl Connection {
         }
     }
 
-    /// Notes how far a segment's sender has come, unless it is too far to be believed.
+    /// Records a segment's sequence number, unless it is implausibly far ahead.
     fn hear(&mut self, way: Way, Segment { flags, seq }: Segment) {
         let Some(seq) = seq.filter(|_| flags & 4 == 0) else { return };
         let is_opening = matches!(self.state, State::Asked | State::Answered) && !self.is_reset;
@@ -143,7 +143,7 @@ impl Connection {
         }
     }
 
-    /// Takes note of a packet; whether a half that was evicted is put back.
+    /// Records a packet. Returns whether an evicted half is restored.
     pub fn note(&mut self, way: Way, segment: Segment, now_secs: u64) -> bool {
         let before = (self.state, self.is_reset);
         if !self.is_guessed(way, segment) {
@@ -163,10 +163,10 @@ impl Connection {
         self.is_reset = rst && self.state != State::Over;
         self.state = match (self.state, way) {
             (state, _) if rst => state,
-            // Anybody can say this in anybody's name, until an answer is acknowledged.
+            // The address may be spoofed until the client has acknowledged an answer.
             (State::Asked, Way::ToBackend) => State::Asked,
             (State::Answered, Way::ToBackend) if !ack => State::Answered,
-            // Who answers without a SYN knew the connection before.
+            // A backend that answers without a SYN knew the connection before.
             (State::Asked | State::Answered, Way::ToClient) if syn => State::Answered,
             (State::Answered | State::Open, Way::ToBackend) if fin => State::ClientDone,
             (State::Asked | State::Answered | State::Open, Way::ToClient) if fin => State::BackendDone,
@@ -181,7 +181,7 @@ impl Connection {
         self.knows_request && (self.edge, self.proto, self.client, self.service) == (edge, proto, from, to)
     }
 
-    /// Whether this is a packet of the connection, on its way from the backend.
+    /// Whether this is a packet of the connection, on its way to the client.
     pub fn is_reply(&self, edge: u32, proto: Proto, (from, to): (End, End)) -> bool {
         self.knows_reply && (self.edge, self.proto, self.backend, self.seen) == (edge, proto, from, to)
     }

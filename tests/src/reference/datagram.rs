@@ -1,4 +1,4 @@
-//! Fragments go where the first one of their datagram went (PR-01); those that overtake it wait for it.
+//! Fragments follow the first fragment of their datagram (PR-01). Fragments that overtake the first one are parked.
 
 use std::net::IpAddr;
 
@@ -11,24 +11,24 @@ use super::judge::{Outcome, Seen, Verdict};
 use super::rule::Rule;
 use super::wire::Wire;
 
-/// How long a fragment waits, and how long it is known what became of a datagram of which no more comes.
+/// How long a fragment is parked, and how long the verdict on a datagram is kept after its last fragment.
 const FRESH_SECS: u64 = 2;
-/// The longest fragment that waits, from its network header on.
+/// The longest fragment that is parked, from its network header.
 const WAITING_LEN_MAX: usize = 2_048;
-/// So many wait at most on the test machines, whatever they wait for; the oldest makes room.
+/// How many fragments are parked at most on the test machines, over all datagrams. The oldest makes room.
 const PLACES: u32 = 16;
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
-/// What all fragments of a datagram have in common, and where they are seen. The identification of an IPv6 datagram is one
-/// for all protocols.
+/// What all fragments of a datagram have in common, and where they are seen. An IPv6 identification is shared by all
+/// protocols.
 type Key = (Seen, Option<Proto>, (IpAddr, IpAddr), u32);
 
 fn key(seen: Seen, wire: &Wire, (proto, id): (Proto, u32)) -> Key {
     (seen, wire.is_v4().then_some(proto), wire.addresses(), id)
 }
 
-/// What is known of a datagram.
+/// A datagram of which fragments were seen.
 #[derive(Clone, Debug)]
 struct Datagram {
     key: Key,
@@ -38,16 +38,16 @@ struct Datagram {
 
 #[derive(Clone, Debug)]
 enum Fate {
-    /// The first one has not come; the tickets of those that wait for it, the latest last.
+    /// The first fragment has not arrived. The tickets of the parked fragments, the latest last.
     Awaited(Vec<u32>),
     Decided(Verdict),
 }
 
-/// All of them, and those that wait.
+/// All datagrams, and the parked fragments.
 #[derive(Debug, Default)]
 pub struct Datagrams {
     known: Vec<Datagram>,
-    /// By ticket, from the network header on; a ticket that is not here any more has made room.
+    /// By ticket: the fragment's bytes from the network header. A ticket that is missing has made room.
     waiting: Vec<(u32, Vec<u8>)>,
     tickets: u32,
 }
@@ -57,12 +57,12 @@ impl Datagrams {
         self.known.iter().position(|known| known.key == *key)
     }
 
-    /// Takes what is known of a datagram away.
+    /// Removes a datagram.
     fn forget(&mut self, key: &Key) -> Option<Datagram> {
         self.position(key).map(|at| self.known.remove(at))
     }
 
-    /// Draws a ticket, for which the one that has waited longest makes room.
+    /// Draws a ticket. If the places are used up, the oldest parked fragment makes room.
     fn draw(&mut self) -> u32 {
         self.tickets += 1;
         let drawn = self.tickets;
@@ -78,8 +78,8 @@ impl Datagram {
 }
 
 impl Reference {
-    /// Whether the fragments of a datagram may be ours, as far as a packet without ports can tell: it goes to a frontend,
-    /// or comes from an endpoint.
+    /// Whether the fragments of a datagram may belong to a Service, judging by addresses alone: they go to a frontend,
+    /// or come from an endpoint.
     fn may_be_ours(&self, (seen, _, (from, to), _): &Key) -> bool {
         match seen.way {
             Way::ToBackend => self.policy.frontends.iter().any(|frontend| frontend.end.0 == *to),
@@ -87,8 +87,8 @@ impl Reference {
         }
     }
 
-    /// Those that wait for a first fragment, in the order in which they go on behind it, as they came; nothing where none
-    /// does.
+    /// Removes and returns the fragments that are parked for a first fragment, in the order of their arrival, which is
+    /// also the order of re-injection; `None` if none is parked.
     pub(super) fn take_waiting(&mut self, seen: Seen, wire: &Wire, of: (Proto, u32)) -> Option<Vec<Vec<u8>>> {
         let at = self.datagrams.position(&key(seen, wire, of))?;
         let Datagram { fate: Fate::Awaited(tickets), noted_secs, .. } = &mut self.datagrams.known[at] else {
@@ -105,13 +105,13 @@ impl Reference {
                 break;
             };
             let (_, bytes) = self.datagrams.waiting.remove(at);
-            // They travel in the frame of the first one.
+            // They are re-injected with the link header of the first one.
             behind.push([&wire.bytes()[..ETHERNET], &bytes].concat());
         }
         Some(behind)
     }
 
-    /// Takes note of a first fragment. It ends what was known of an earlier datagram with this identification.
+    /// Records a first fragment. It replaces the record of an earlier datagram with this identification.
     pub(super) fn note_datagram(
         &mut self,
         seen: Seen,
@@ -137,7 +137,7 @@ impl Reference {
         }
     }
 
-    /// What becomes of a fragment that is not the first: it has no ports, so only its addresses change.
+    /// The outcome of a later fragment. It has no ports, so only its addresses change.
     pub(super) fn later_fragment(&mut self, seen: Seen, mut wire: Wire, of: (Proto, u32)) -> Outcome {
         let key = key(seen, &wire, of);
         match self.decided(&key) {
@@ -167,7 +167,7 @@ impl Reference {
         }
     }
 
-    /// What became of the first fragment of a datagram, if that is not long ago; it is known as long again then.
+    /// The verdict on the first fragment of a datagram, if it is still fresh. The lookup refreshes it.
     fn decided(&mut self, key: &Key) -> Option<Verdict> {
         let now_secs = self.now_secs;
         let at = self.datagrams.position(key)?;
@@ -184,7 +184,7 @@ impl Reference {
         Some(verdict)
     }
 
-    /// Lets a fragment wait for the first one of its datagram. False where it may not.
+    /// Parks a fragment until the first one of its datagram arrives. Returns false if it must not be parked.
     fn waits(&mut self, key: &Key, bytes: &[u8]) -> bool {
         if !self.may_be_ours(key) {
             self.hits.hit(Rule::LaterOfNobody);
@@ -196,7 +196,7 @@ impl Reference {
             return false;
         }
         self.datagrams.waiting.push((ticket, bytes.to_vec()));
-        // Their time begins with the one that has come first.
+        // The time of all of them begins with the earliest.
         let (mut tickets, noted_secs) = match self.datagrams.forget(key) {
             Some(known) if known.is_fresh(self.now_secs) => match known.fate {
                 Fate::Awaited(tickets) => (tickets, known.noted_secs),

@@ -1,4 +1,4 @@
-//! Half-open connections are bounded: where there are too many, each new one costs the oldest.
+//! Half-open connections are bounded: above the limit, each new one evicts the oldest.
 
 use lb_common::addr::Proto;
 
@@ -7,10 +7,10 @@ use super::connection::{Connection, State};
 use super::rule::Rule;
 use crate::packet::End;
 
-/// A connection by what its client sends.
+/// A connection by the tuple of its requests.
 type Name = (u32, Proto, End, End);
 
-/// How many half-open connections there may be, and which ones were made.
+/// How many half-open connections may still be made, and the ones that were made.
 #[derive(Debug)]
 pub struct Embryos {
     max: usize,
@@ -19,7 +19,7 @@ pub struct Embryos {
     made: Vec<Name>,
 }
 
-/// All may be made anew when those that were made are over.
+/// The allowance is restored after this time.
 const REFILL_SECS: u64 = 60;
 
 impl Embryos {
@@ -27,7 +27,7 @@ impl Embryos {
         Self { max, left: max, refilled_secs: None, made: Vec::new() }
     }
 
-    /// A connection has shown that both ends are there.
+    /// Returns the allowance of a connection that became established.
     pub fn give_back(&mut self) -> bool {
         let is_missing = self.left < self.max;
         self.left += usize::from(is_missing);
@@ -36,7 +36,7 @@ impl Embryos {
 }
 
 impl Reference {
-    /// A connection was made.
+    /// Counts a new connection, and evicts the oldest half-open one if the allowance is used up.
     pub(super) fn bound_embryos(&mut self, made: &Connection) {
         let (now_secs, embryos) = (self.now_secs, &mut self.embryos);
         let is_refill = embryos.refilled_secs.is_none_or(|refilled_secs| now_secs - refilled_secs >= REFILL_SECS);

@@ -1,4 +1,4 @@
-//! The answer to a packet that nobody serves.
+//! The answer to a packet that is rejected.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,8 @@ use crate::packet::End;
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
-/// ICMP 3/3 (RFC 792) or ICMPv6 1/4 (RFC 4443) from the address that was dialled, quoting the network header and the
-/// transport header without options, on its way back to who sent `wire`.
+/// ICMP 3/3 (RFC 792) or ICMPv6 1/4 (RFC 4443) from the address that was dialled to the sender of `wire`. It quotes the
+/// network header and the transport header without options.
 pub fn port_unreachable(wire: &Wire, proto: Proto, (from, to): (End, End)) -> Vec<u8> {
     let transport_len = match proto {
         Proto::TCP => 20,

@@ -1,4 +1,4 @@
-//! Which slot of a Maglev table a connection gets: the hash written down byte by byte, and a division.
+//! The slot of a Maglev table that a connection gets: the hash, byte by byte, and a division.
 
 use std::net::IpAddr;
 
@@ -6,13 +6,13 @@ use lb_common::addr::Proto;
 
 use crate::packet::End;
 
-/// The slot, of so many.
+/// The slot, below `slots`.
 pub fn slot(client: End, service: End, proto: Proto, slots: usize) -> usize {
     let mut bytes = [octets(client.0), octets(service.0)].concat();
     bytes.extend(client.1.to_le_bytes());
     bytes.extend(service.1.to_le_bytes());
     bytes.extend([proto as u8, 0, 0, 0]);
-    // The share of the hash in its range is the share of the slot in its.
+    // Scales the hash from its range to the range of the slots.
     (u128::from(murmur3(&bytes)) * slots as u128 / (1 << 32)) as usize
 }
 
@@ -23,7 +23,7 @@ fn octets(addr: IpAddr) -> Vec<u8> {
     }
 }
 
-/// MurmurHash3_x86_32 with seed 0, of whole blocks.
+/// MurmurHash3_x86_32 with seed 0, for whole blocks only.
 fn murmur3(bytes: &[u8]) -> u32 {
     let mut hash = 0_u32;
     for block in bytes.chunks(4) {

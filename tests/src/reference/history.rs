@@ -1,5 +1,5 @@
-//! Random histories of a small world, in which everything meets: packets of clients, backends and routers, changes of
-//! the tables, time, and entries that are evicted.
+//! Random histories of a small world: packets of clients, backends and routers, changes of the tables, time that
+//! passes, and evicted entries.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ use crate::packet::{
 use crate::random::transport;
 use lb_common::table::Direction;
 
-/// One step.
+/// One step of a history.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// A packet from one end to another.
@@ -28,7 +28,7 @@ pub enum Step {
         ends: (End, End),
         shape: Shape,
     },
-    /// A datagram from one end to another, of which one fragment is sent now.
+    /// A datagram from one end to another. One of its fragments is sent now.
     Datagram {
         program: Program,
         transport: Transport,
@@ -36,26 +36,27 @@ pub enum Step {
         shape: Shape,
         cut: Cut,
     },
-    /// The next fragment of the datagram that was begun `back` datagrams ago; at the same hook, unless told otherwise.
+    /// The next fragment of the datagram that was begun `back` datagrams ago, at the same hook unless `program` is
+    /// given.
     Fragment {
         program: Option<Program>,
         back: usize,
         then: Then,
     },
-    /// Whoever sent the packet that came `back` packets ago sends another one.
+    /// The sender of the packet that arrived `back` packets ago sends another one.
     Again {
         transport: Transport,
         back: usize,
         shape: Shape,
     },
-    /// Whoever got the packet that left `back` packets ago answers it.
-    /// At the other hook of the same edge, unless told otherwise.
+    /// The receiver of the packet that left `back` packets ago answers, at the other hook of the same edge unless
+    /// `program` is given.
     Answer {
         program: Option<Program>,
         transport: Transport,
         back: usize,
         shape: Shape,
-        /// Only one fragment of the answer.
+        /// If given, the answer is cut and only one fragment is sent.
         cut: Option<Cut>,
     },
     /// The packet that left `back` packets ago is delivered to the edge that it came from.
@@ -64,7 +65,7 @@ pub enum Step {
         back: usize,
         shape: Shape,
     },
-    /// An ICMP error about the packet that left `back` packets ago, by its receiver or by a router.
+    /// An ICMP error about the packet that left `back` packets ago, from its receiver or from a router.
     Error {
         program: Option<Program>,
         kind: (u8, u8),
@@ -76,23 +77,23 @@ pub enum Step {
     Wait {
         secs: u64,
     },
-    /// A second passes, less than fragments wait.
+    /// A second passes, which is less than fragments are parked.
     Pause,
     Evict(Direction),
 }
 
-/// What a packet looks like beside its ends.
+/// The properties of a packet beside its ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// Words of IPv4 options, or units of an IPv6 extension header.
     pub options: usize,
     pub extension: u8,
     pub payload_len: usize,
-    /// IPv6: a fragment header, but no fragment (RFC 6946).
+    /// IPv6: a fragment header on a whole packet (RFC 6946).
     pub is_atomic: bool,
-    /// The sequence number, if it is of TCP.
+    /// The sequence number of a TCP segment.
     pub seq: u32,
-    /// Whom the frame is for.
+    /// The destination MAC.
     pub mac: [u8; 6],
 }
 
@@ -100,9 +101,9 @@ pub struct Shape {
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
     pub id: u32,
-    /// How many others are sent before the first fragment.
+    /// How many fragments are sent before the first one.
     pub overtaking: usize,
-    /// Bytes that the first holds from its transport header on, if that is of TCP: perhaps too few.
+    /// Bytes that the first fragment of a TCP packet holds from its transport header on: perhaps too few.
     pub first_len: usize,
 }
 
@@ -110,27 +111,27 @@ pub struct Cut {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     Next,
-    /// It will be sent again.
+    /// It is sent a second time later.
     Again,
-    /// It is longer than those that may wait, unless it is the first.
+    /// It is too long to be parked, unless it is the first.
     Long,
 }
 
-/// What an ICMP error quotes of a packet.
+/// The part of a packet that an ICMP error quotes.
 #[derive(Clone, Copy, Debug)]
 pub struct Quote {
     pub shape: Shape,
     /// Fragment offset and "more fragments".
     pub fragment: Option<(u16, bool)>,
-    /// No more than eight bytes behind the network header (RFC 792).
+    /// At most eight bytes after the network header (RFC 792).
     pub is_short: bool,
 }
 
-/// Waits: multiples of seven and a few pauses never come close to a time-out, so that the real time that a test takes does
+/// Multiples of seven. With a few pauses they never come close to a time-out, so the real time that a test takes does
 /// not matter.
 const WAITS_SECS: [u64; 5] = [7, 14, 63, 126, 86_450];
 
-/// Steps that bytes may tell of at most.
+/// The most steps that a history from bytes may have.
 const STEPS_MAX: usize = 200;
 
 /// IPv6 extension headers: hop by hop, routing, destination options, AH.
@@ -144,7 +145,7 @@ pub fn history(net: Net) -> impl Strategy<Value = Vec<Step>> {
     vec(scene(net), 1..90).prop_map(|scenes| scenes.concat())
 }
 
-/// A history that is told by bytes: every two of them are one scene, the same each time.
+/// The history that the bytes describe: every two bytes give one scene, always the same.
 pub fn history_of(net: Net, bytes: &[u8]) -> Vec<Step> {
     let scene = scene(net);
     let scenes = bytes.chunks_exact(2).take(STEPS_MAX).map(|pair| {
@@ -178,7 +179,7 @@ fn scene(net: Net) -> impl Strategy<Value = Vec<Step>> {
     ]
 }
 
-/// A backend of a connection terminates, and is gone.
+/// A backend of a connection terminates and is removed.
 fn rolling_update(net: Net) -> impl Strategy<Value = Vec<Step>> {
     (opening(net), any::<prop::sample::Index>(), shape()).prop_map(|((at, transport, ends), index, shape)| {
         let again = Step::Again { transport, back: 0, shape };
@@ -188,7 +189,7 @@ fn rolling_update(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// A frontend's ranges change while a connection is open.
+/// A frontend's source ranges change during a connection.
 fn restriction(net: Net) -> impl Strategy<Value = Vec<Step>> {
     (opening(net), ranges(), shape()).prop_map(|((at, transport, ends), ranges, shape)| {
         let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
@@ -197,7 +198,7 @@ fn restriction(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// A client dials a frontend, then each endpoint itself, and somebody complains.
+/// A client dials a frontend, then each endpoint directly, and ICMP errors follow.
 fn direct_after_frontend(net: Net) -> impl Strategy<Value = Vec<Step>> {
     (opening(net), shape(), vec(prop_oneof![2 => error(net), 1 => answer()], 3), 0_usize..4, error(net)).prop_map(
         move |((_, transport, ends), shape, then, back, error)| {
@@ -213,7 +214,7 @@ fn direct_after_frontend(net: Net) -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
-/// The reply tuple of a connection is lost, and another connection gets it.
+/// The reply entry of a connection is evicted, and another connection gets its tuple.
 fn lost_tuple(net: Net) -> impl Strategy<Value = Vec<Step>> {
     (opening(net), shape()).prop_map(move |((_, transport, (client, service)), shape)| {
         let dial = |host| {
@@ -225,7 +226,7 @@ fn lost_tuple(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// What the client of a connection sends is forgotten, and another connection wants its reply tuple, at once or later.
+/// The request entry of a connection is evicted, and another connection wants its reply tuple, at once or later.
 fn lost_request(net: Net) -> impl Strategy<Value = Vec<Step>> {
     let pause = prop_oneof![Just(None), Just(Some(Step::Pause)), Just(Some(Step::Wait { secs: WAITS_SECS[0] }))];
     (opening(net), pause, shape()).prop_map(move |((_, transport, (client, service)), pause, shape)| {
@@ -237,7 +238,7 @@ fn lost_request(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// A frontend becomes one that passes while a connection is open.
+/// A frontend changes to pass during a connection.
 fn flip(net: Net) -> impl Strategy<Value = Vec<Step>> {
     (opening(net), shape()).prop_map(|((at, transport, ends), shape)| {
         let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
@@ -246,7 +247,8 @@ fn flip(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// A pod's request is delivered to itself, is answered, and goes on; then another of its addresses dials with the same port.
+/// A pod's request is delivered to the pod itself, is answered, and the connection continues; then another of the pod's
+/// addresses dials from the same port.
 fn homecoming(net: Net) -> impl Strategy<Value = Vec<Step>> {
     let what_is_lost = prop_oneof![3 => Just(None), 1 => Just(Some(Step::Evict(Direction::Request)))];
     (opening(net), shape(), what_is_lost).prop_map(move |((_, transport, ends), shape, lost)| {
@@ -269,7 +271,7 @@ fn homecoming(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// A frontend refuses while a connection is open, what is asked from outside its ranges, too.
+/// A frontend begins to reject or drop during a connection, and its source ranges change as well.
 fn refusal(net: Net) -> impl Strategy<Value = Vec<Step>> {
     let fixed = select(vec![Fixed::Reject, Fixed::Drop]);
     (opening(net), fixed, ranges(), shape()).prop_map(|((at, transport, ends), fixed, ranges, shape)| {
@@ -280,7 +282,7 @@ fn refusal(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// A client whose backend is kept dials again when there is no other backend left.
+/// A client with affinity dials again when no other backend is left.
 fn only_choice(net: Net) -> impl Strategy<Value = Vec<Step>> {
     (opening(net), any::<prop::sample::Index>(), shape()).prop_map(|((at, transport, ends), index, shape)| {
         let dial = |port| {
@@ -294,7 +296,8 @@ fn only_choice(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// The client complains about an answer, and the receiver about the request, which may be the client itself.
+/// The client sends an ICMP error about a reply, and the receiver of the request sends one about the request. Both may
+/// be the same pod.
 fn complaint(net: Net) -> impl Strategy<Value = Vec<Step>> {
     (opening(net), shape(), error(net), error(net)).prop_map(|((_, transport, ends), shape, one, other)| {
         let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
@@ -303,13 +306,13 @@ fn complaint(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// The same complaint about another packet, at another hook.
+/// The same ICMP error about another packet, at another hook.
 fn about(error: &Step, program: Option<Program>, back: usize) -> Step {
     let Step::Error { kind, is_by_receiver, quote, .. } = error else { panic!("{error:?} complains of nothing") };
     Step::Error { program, kind: *kind, back, is_by_receiver: *is_by_receiver, quote: *quote }
 }
 
-/// A connection that is answered and closed by both, and then dialled again.
+/// A connection is answered, is closed by both sides, and is dialled again.
 fn ending(net: Net) -> impl Strategy<Value = Vec<Step>> {
     (opening(net), shape()).prop_map(|((_, transport, ends), shape)| {
         let packet = Step::Packet { program: Program::WorkloadIngress, transport, ends, shape };
@@ -319,7 +322,7 @@ fn ending(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// A connection whose first packet is reset in the backend's name, and is answered by itself or by the client all the same.
+/// A connection whose SYN is answered by a spoofed RST. The backend, or the client itself, answers all the same.
 fn early_reset(net: Net) -> impl Strategy<Value = Vec<Step>> {
     let flags = select(vec![0x02, 0x10, 0x11, 0x12]);
     (opening(net), shape(), flags, 0_usize..2).prop_map(|((_, transport, ends), shape, flags, back)| {
@@ -330,8 +333,8 @@ fn early_reset(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// A datagram whose first fragment is overtaken by others, some of which come twice, while this and that happens; a
-/// pod's to itself and its answer among them.
+/// A datagram whose first fragment is overtaken by others, some of which are sent twice, with other steps between. Some
+/// are hairpin datagrams with their answers.
 fn overtaking(net: Net) -> impl Strategy<Value = Vec<Step>> {
     let between = prop_oneof![
         6 => fragment().prop_map(Some),
@@ -351,7 +354,7 @@ fn overtaking(net: Net) -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
-/// More fragments wait than there is room for, of one datagram or of two.
+/// More fragments, of one datagram or of two, than can be parked.
 fn crowd(net: Net) -> impl Strategy<Value = Vec<Step>> {
     (datagram(net, 2..3), datagram(net, 2..3), 10_usize..20, any::<bool>()).prop_map(|(one, other, count, is_its)| {
         let again = |back| Step::Fragment { program: None, back, then: Then::Again };
@@ -363,7 +366,8 @@ fn crowd(net: Net) -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// A packet that opens a connection to the first place, and the index of its frontend, which is that of its Service port.
+/// A packet that opens a connection to the first place, and the index of its frontend, which equals that of its Service
+/// port.
 fn opening(net: Net) -> impl Strategy<Value = (usize, Transport, (End, End))> {
     let transport = select(vec![(0, Transport::Tcp(2)), (1, Transport::Udp), (2, Transport::Sctp)]);
     let service = select(vec![(0, 80_u16), (3, 8080)]);
@@ -390,7 +394,7 @@ fn step(net: Net) -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The client pod is a backend as well; two ports of it, so that connections collide.
+/// The client pod is a backend as well. It has few ports, so that connections collide.
 fn client(net: Net) -> impl Strategy<Value = End> {
     let port = prop_oneof![4 => Just(40_000_u16), 1 => Just(40_001), 2 => Just(8080)];
     (prop_oneof![3 => Just(2_u8), 1 => Just(3)], port).prop_map(move |(host, port)| (net.host(host), port))
@@ -406,7 +410,7 @@ fn backend(net: Net) -> impl Strategy<Value = End> {
     (select(vec![2_u8, 20, 21]), select(vec![8080_u16, 8081, 80])).prop_map(move |(host, port)| (net.host(host), port))
 }
 
-/// Pods are busier than the network.
+/// Pods send more packets than the network.
 fn program([workload, uplink]: [Program; 2]) -> impl Strategy<Value = Program> {
     prop_oneof![3 => Just(workload), 1 => Just(uplink)]
 }
@@ -443,7 +447,7 @@ fn fragment() -> impl Strategy<Value = Step> {
     (hook(), 0_usize..3, then).prop_map(|(program, back, then)| Step::Fragment { program, back, then })
 }
 
-/// Few, so that datagrams have the same; one of them is that of the packets that are no fragments.
+/// Few, so that datagrams share them. One of them is the identification of atomic fragments.
 fn ids() -> impl Strategy<Value = u32> {
     select(vec![1_u32, 2, ATOMIC_ID])
 }
@@ -453,12 +457,13 @@ fn cuts(overtaking: Range<usize>) -> impl Strategy<Value = Cut> {
     (ids(), overtaking, first_len).prop_map(|(id, overtaking, first_len)| Cut { id, overtaking, first_len })
 }
 
-/// Most as simple as can be.
+/// Most are as simple as possible.
 fn shape() -> impl Strategy<Value = Shape> {
     let options = prop_oneof![2 => Just(0), 1 => 1_usize..4];
     let extension = select(EXTENSIONS.to_vec());
     let is_atomic = prop_oneof![9 => Just(false), 1 => Just(true)];
-    // Most as a connection begins; then a little on, at the last steps that are believed, just beyond them, and anywhere.
+    // Most are those of a new connection. The others are slightly ahead, at the plausible limits, just beyond them, and
+    // anywhere.
     let seq = prop_oneof![
         12 => Just(SEQ),
         2 => select(vec![SEQ + 0x1_0000, SEQ + 0xf_0000, SEQ + 0x10_0000, SEQ.wrapping_sub(0x1_0000)]),
@@ -475,7 +480,7 @@ fn shape() -> impl Strategy<Value = Shape> {
     })
 }
 
-/// Most for the node.
+/// Most frames are for the node.
 fn mac() -> impl Strategy<Value = [u8; 6]> {
     prop_oneof![
         24 => Just(NODE_MAC),
@@ -485,7 +490,7 @@ fn mac() -> impl Strategy<Value = [u8; 6]> {
     ]
 }
 
-/// Most at the right place.
+/// Most packets are at the right hook.
 fn hook() -> impl Strategy<Value = Option<Program>> {
     prop_oneof![8 => Just(None), 1 => select([INGRESS, EGRESS].concat()).prop_map(Some)]
 }
@@ -510,8 +515,8 @@ fn cut_answer(overtaking: Range<usize>) -> impl Strategy<Value = Step> {
     })
 }
 
-/// Unreachable, too big, time exceeded, parameter problem, redirect, what neighbours say, and an echo request that quotes
-/// by chance.
+/// Unreachable, too big, time exceeded, parameter problem, redirect, neighbour discovery, and an echo request whose
+/// payload looks like a quote.
 fn error(net: Net) -> impl Strategy<Value = Step> {
     let kinds = match net {
         Net::V4 => vec![(3, 3), (3, 4), (4, 0), (11, 0), (12, 0), (5, 1), (8, 0)],

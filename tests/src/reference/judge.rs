@@ -1,4 +1,4 @@
-//! What must become of a packet, step by step as docs/design.md#flows tells it.
+//! The correct outcome of a packet, step by step as in docs/design.md#flows.
 
 use etherparse::IpNumber;
 use lb_common::addr::Proto;
@@ -15,7 +15,7 @@ use super::wire::{Part, Wire, proto};
 use crate::machine::{EDGE, Program};
 use crate::packet::{BRIDGE_MAC, End, NODE_MAC};
 
-/// What became of a packet.
+/// The outcome of a packet.
 pub type Outcome = (Action, Vec<u8>);
 
 /// Bytes of a TCP header without options.
@@ -26,7 +26,7 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// Where a packet is seen.
+/// The hook at which a packet is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub edge: u32,
@@ -45,35 +45,35 @@ impl From<Program> for Seen {
     }
 }
 
-/// How far a frame gets that comes in by a port of a bridge.
+/// The receiver of a frame that arrives at a port of a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// The node's stack: it has the MAC of the port or of the bridge.
+    /// The node's stack: the frame has the MAC of the port or of the bridge.
     Node,
-    /// Somebody else behind the bridge. Only what may have the tuple of a flow concerns us.
+    /// Another host behind the bridge. Only a packet that may have the tuple of a flow matters.
     Neighbour,
-    /// Everybody, or a group.
+    /// Broadcast or multicast.
     Group,
 }
 
-/// What becomes of a packet with ports.
+/// The outcome of a packet with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Untouched,
-    /// It goes on, from and to these ends.
+    /// The packet continues with these ends.
     Becomes((End, End)),
-    /// The same, and it goes back where it came from.
+    /// The packet gets these ends and is sent back to the interface from which it came.
     ComesBack((End, End)),
     Rejected,
     Dropped,
 }
 
-/// A packet with ports, as the rules look at it.
+/// The fields of a packet with ports that the rules use.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
     pub proto: Proto,
     pub ends: (End, End),
-    /// None unless TCP.
+    /// 0 unless the packet is TCP.
     pub tcp_flags: u8,
     pub seq: Option<u32>,
 }
@@ -85,12 +85,12 @@ impl Packet {
 }
 
 impl Reference {
-    /// Says what must become of a packet, given what became of it: `given` is asked only where chance decides. What
-    /// follows the packet in its datagram, if it is the first fragment of one, is `beyond`.
+    /// The outcome that a packet must have, given the outcome that it had: `given` is used only for random choices. If
+    /// the packet is the first fragment of a datagram, `beyond` is the rest of that datagram.
     ///
     /// # Errors
     ///
-    /// What chance may not choose.
+    /// A random choice that is not allowed.
     pub fn judge(
         &mut self,
         program: Program,
@@ -146,7 +146,7 @@ impl Reference {
         Ok(outcome)
     }
 
-    /// What kinds of packets were changed.
+    /// Records which kinds of packets were changed.
     fn note_looks(&mut self, seen: Seen, wire: &Wire) {
         for (is_so, rule) in [
             (wire.has_options() && wire.is_v4(), Rule::WithOptions),
@@ -162,7 +162,7 @@ impl Reference {
         }
     }
 
-    /// How far a frame gets. One that goes out is the node's.
+    /// The receiver of a frame. A frame on egress is the node's.
     fn reach(&mut self, seen: Seen, frame: &[u8]) -> Reach {
         let to = &frame[..6];
         let reach = match seen.way {
@@ -239,8 +239,8 @@ impl Reference {
         Ok(verdict)
     }
 
-    /// Whether the source ranges of a frontend let a new connection in: whoever it is, whatever the frontend would do
-    /// with it, unless that is nothing (SR-01, SR-02, SR-09).
+    /// Whether the source ranges of a frontend admit a new connection. They apply to every client and to every choice
+    /// but Pass (SR-01, SR-02, SR-09).
     fn is_let_in(&mut self, frontend: &Frontend, choice: &Choice, packet: Packet) -> bool {
         let Some(count) = frontend.ranges_with(packet.ends.0.0) else { return true };
         if *choice == Choice::Pass {
@@ -255,7 +255,7 @@ impl Reference {
         count > 0
     }
 
-    /// A packet that comes from a backend; nothing where it is nobody's.
+    /// The verdict on a packet from a backend; `None` if it belongs to no connection.
     fn reply(&mut self, seen: Seen, packet: Packet) -> Option<Verdict> {
         let known = self.connections.iter().position(|known| known.is_reply(seen.edge, packet.proto, packet.ends));
         let Some(known) = known else {
@@ -279,7 +279,8 @@ impl Reference {
         Some(Verdict::Becomes((connection.service, connection.client)))
     }
 
-    /// A packet that goes out; on the test machines, every one has come in by the same edge or its bridge.
+    /// A packet on egress. On the test machines every one has arrived at the same edge or at another port of its
+    /// bridge.
     fn leaves(&mut self, seen: Seen, packet: Packet, given: &Outcome) -> Result<Verdict, String> {
         if let Some(verdict) = self.reply(seen, packet) {
             return Ok(verdict);
@@ -297,7 +298,7 @@ impl Reference {
         self.come_home(known, packet, given)
     }
 
-    /// A pod's request reaches that pod: it must see the frontend's address, or would answer within itself.
+    /// A pod's request reaches that pod. The pod must see the frontend's address, or it would answer itself internally.
     fn come_home(&mut self, known: usize, packet: Packet, given: &Outcome) -> Result<Verdict, String> {
         let Connection { edge, proto, service, backend, .. } = self.connections[known];
         let is_free = |reference: &Self, port| {
@@ -324,7 +325,7 @@ impl Reference {
         connection.heard = Heard { client: packet.seq.map(|seq| seq >> 16), backend: None };
         connection.last_packet_secs = self.now_secs;
         let home = connection.clone();
-        // Whoever answers datagrams may do so from the address that they came from; such answers know nothing of requests.
+        // A UDP server may answer from the address to which the request was sent. Such answers have a reply entry only.
         let answers = (home.client.0, backend.1);
         let is_taken = self.connections.iter().any(|other| other.is_reply(edge, proto, (answers, home.seen)));
         if proto == Proto::UDP && !is_taken {
@@ -338,7 +339,8 @@ impl Reference {
         translated(&self.connections[known])
     }
 
-    /// Takes note of a packet of a connection. A lost half is put back, unless its tuple is another connection's now.
+    /// Records a packet of a connection. A half that was evicted is restored, unless another connection has its tuple
+    /// now.
     fn note(&mut self, known: usize, way: Way, segment: Segment) {
         let states = |connection: &Connection| (connection.state, connection.is_reset);
         let (before, was_reset) = states(&self.connections[known]);
@@ -393,7 +395,7 @@ impl Reference {
         }
     }
 
-    /// Whether the first packet of a connection, or any datagram, may go the way of a known one.
+    /// Whether the first packet of a connection, or any datagram, may use the flow of a known connection.
     fn is_wanted(&mut self, known: usize, frontend: &Frontend, choice: &Choice) -> bool {
         let Connection { proto, backend, pool, frontend: id, .. } = self.connections[known];
         let has_ended = self.connections[known].has_ended();
@@ -416,7 +418,7 @@ impl Reference {
                 if is_member && !backends.contains(&backend) {
                     self.hits.hit(Rule::BackendDraining);
                 }
-                // SCTP keeps the port that was dialled: whose it is, only the pool tells.
+                // SCTP keeps the port that was dialled, so only the pool identifies the member.
                 let is_wanted = is_member || (proto == Proto::SCTP && (pool, id) == (*chosen, frontend.id));
                 if !is_wanted {
                     self.hits.hit(if proto == Proto::UDP { Rule::BackendGoneUdp } else { Rule::BackendGone });
@@ -427,7 +429,8 @@ impl Reference {
     }
 }
 
-/// The packet of a connection on its way to the backend; one that changes its source goes back where it came from.
+/// The verdict on a packet of a connection on its way to the backend. If its source address changes, it is sent back to
+/// the interface from which it came.
 pub(super) fn translated(connection: &Connection) -> Verdict {
     let ends = (connection.seen, connection.backend);
     if connection.seen.0 == connection.client.0 { Verdict::Becomes(ends) } else { Verdict::ComesBack(ends) }

@@ -8,7 +8,7 @@ use super::judge::{Outcome, Reach, Seen};
 use super::rule::Rule;
 use super::wire::{Part, Quoted, Wire};
 
-/// One of ICMPv6 is between neighbours, and quotes elsewhere.
+/// An ICMPv6 redirect is exchanged between neighbours, and its quote is at another offset.
 fn is_redirect(wire: &Wire) -> bool {
     wire.is_v4() && wire.icmp_type() == 5
 }
@@ -18,7 +18,7 @@ fn is_error(wire: &Wire) -> bool {
 }
 
 impl Reference {
-    /// An ICMP message.
+    /// The outcome of an ICMP message.
     pub(super) fn message(&mut self, (seen, reach): (Seen, Reach), mut wire: Wire) -> Outcome {
         let untouched = (Action::Next, wire.bytes().to_vec());
         let is_redirect = is_redirect(&wire);
@@ -56,7 +56,8 @@ impl Reference {
             return (Action::Drop, wire.bytes().to_vec());
         }
         let (source, _) = wire.addresses();
-        // What the reader of the message sent, whom it sent it to, and whose complaint this is then.
+        // The packet that the message's receiver sent, the receiver, the other end of the connection, and the address
+        // by which the receiver knows that end.
         let (about, reader, other_end, other_name) = match way {
             Way::ToBackend => {
                 let about = (connection.client, connection.service);
@@ -92,7 +93,7 @@ impl Reference {
         (Action::Next, wire.bytes().to_vec())
     }
 
-    /// The connection that a quoted packet belongs to, and which way that packet went.
+    /// The connection of a quoted packet, and the direction of that packet.
     fn complained_of(&self, seen: Seen, quoted: &Quoted) -> Option<(&Connection, Way)> {
         let (from, to) = quoted.ends;
         let answer = (to, from);

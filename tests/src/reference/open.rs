@@ -1,4 +1,4 @@
-//! New connections: which backend and source port is chance's, but not everything goes.
+//! New connections: backend and source port are random, within limits.
 
 use lb_common::addr::Proto;
 use lb_common::verdict::Action;
@@ -12,12 +12,12 @@ use super::wire::Wire;
 use super::{Clock, Reference};
 use crate::packet::End;
 
-/// Source ports that are chosen where the client's own is taken.
+/// Source ports that are drawn if the client's own is taken.
 pub(super) const CHOSEN_PORTS: std::ops::RangeInclusive<u16> = 0x8000..=0xffff;
 
 impl Reference {
-    /// A packet that opens a connection to no frontend: a pod's to an endpoint keeps its tuple if nobody else has it, and
-    /// gets another source port otherwise.
+    /// A packet that opens a connection to no frontend. From a pod to an endpoint, it keeps its tuple if that is free,
+    /// and gets another source port otherwise.
     pub(super) fn direct(
         &mut self,
         seen: Seen,
@@ -39,7 +39,8 @@ impl Reference {
             self.connections.remove(known);
         }
         let (from, to) = Wire::read(&given.1).ends();
-        // SCTP looks the same whether it got the tuple of a half that had just grown old, or left a young one alone.
+        // With SCTP, taking over the tuple of a half that has just become too old looks like leaving a young half
+        // alone.
         let may_be_either = self.clock == Clock::Runs && packet.proto == Proto::SCTP;
         let is_placed = !may_be_either || self.held.holds_request(seen.edge, packet.proto, packet.ends);
         self.forget_dead_in_the_way((seen.edge, packet.proto), &[endpoint], client, is_placed.then_some((from, to)));
@@ -73,7 +74,7 @@ impl Reference {
         let answers = |backend: End| if keeps_port { (backend.0, service.1) } else { backend };
         let source = |backend: End| if seen.is_workload && backend.0 == client.0 { service.0 } else { client.0 };
         let remembered = self.kept_backend(frontend, client.0, backends);
-        // Chance has no say: there is one right backend.
+        // Not random: exactly one backend is right.
         let hashed = (frontend.by_hash && remembered.is_none())
             .then(|| self.hashed_backend(frontend, packet.proto, (client, service), backends));
         let kept = remembered.or(hashed);
@@ -129,7 +130,7 @@ impl Reference {
         Ok(self.made(seen, packet, (backend, (from, port)), (frontend.id, pool)))
     }
 
-    /// The backend of a connection's hash; all connections of a client that is kept have the same.
+    /// The backend of a connection's hash. With affinity, all connections of a client have the same.
     fn hashed_backend(
         &mut self,
         frontend: &Frontend,
@@ -157,7 +158,7 @@ impl Reference {
         }
     }
 
-    /// Takes note of a new connection; what becomes of its packet.
+    /// Records a new connection; returns the outcome of its packet.
     fn made(
         &mut self,
         seen: Seen,
@@ -187,8 +188,8 @@ impl Reference {
         verdict
     }
 
-    /// Connections that are over, or of which half is lost, make room where they hold a wanted reply tuple. Which ones
-    /// were met is chance's: those that the tables still hold stay, unless the new one has their tuple.
+    /// Removes connections that hold a wanted reply tuple and are over or have lost a half. Which ones the kernel meets
+    /// is random: those that the tables still hold stay, unless the new connection has their tuple.
     fn forget_dead_in_the_way(
         &mut self,
         (edge, proto): (u32, Proto),
@@ -203,7 +204,7 @@ impl Reference {
             let is_in_the_way = (known.edge, known.proto) == (edge, proto)
                 && known.knows_reply
                 && (is_chosen || (known.seen.1 == client.1 && backends.contains(&known.backend)));
-            // One that is young may have grown old: then it is gone.
+            // A young half may have become too old in the meantime. Then it is removed.
             let is_half = known.is_half(now_secs) || (clock == Clock::Runs && !known.knows_request);
             let is_dead = is_half || known.is_over(now_secs);
             !(is_in_the_way && is_dead) || (!is_chosen && held.holds(known))

@@ -1,4 +1,4 @@
-//! What the reference knows of the configuration: what a person would say of it, not what the tables hold.
+//! The reference's configuration: what a user would say, not what the tables hold.
 
 use std::net::IpAddr;
 
@@ -6,17 +6,17 @@ use lb_common::addr::Proto;
 
 use crate::packet::End;
 
-/// The first bits of an address, and how many of them count.
+/// An address, and how many of its first bits count.
 pub type Prefix = (IpAddr, u8);
 
-/// What new connections get.
+/// What happens to new connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     Pass,
     Reject,
     Drop,
-    /// One of these backends, or the one in the slot that the connection's hash names; a number that no other set of them
-    /// has had.
+    /// To one of these backends, or to the one in the slot of the connection's hash. The number is unique to this list
+    /// of backends.
     Balance(u32, Vec<End>),
 }
 
@@ -26,19 +26,20 @@ pub struct Frontend {
     pub id: u32,
     pub end: End,
     pub proto: Proto,
-    /// The Service port; frontends share it.
+    /// The Service port, which frontends may share.
     pub service: u32,
     pub for_pods: Choice,
     pub for_network: Choice,
-    /// From where it may be dialled; none: from everywhere.
+    /// The source ranges; `None`: any source may dial.
     pub ranges: Option<Vec<Prefix>>,
-    /// How long a client keeps its backend; 0: not at all.
+    /// The affinity time-out; 0: no affinity.
     pub affinity_secs: u64,
     /// Whether the backends are a Maglev table.
     pub by_hash: bool,
 }
 
-/// All frontends, and by Service port who is or was one of its endpoints and may go on with what it began.
+/// All frontends, and by Service port the endpoints that may continue their established connections, terminating ones
+/// included.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     pub frontends: Vec<Frontend>,
@@ -50,7 +51,7 @@ impl Policy {
         self.frontends.iter().find(|frontend| (frontend.end, frontend.proto) == (end, proto))
     }
 
-    /// Of any Service, whatever its protocol.
+    /// Whether this is an endpoint of any Service, whatever the protocol.
     pub fn is_endpoint(&self, end: End) -> bool {
         self.members.iter().any(|(_, member)| *member == end)
     }
@@ -65,7 +66,7 @@ impl Frontend {
         if is_workload { &self.for_pods } else { &self.for_network }
     }
 
-    /// How many of the ranges hold an address; none where there are no ranges.
+    /// How many of the ranges contain an address; `None` if the frontend has no ranges.
     pub fn ranges_with(&self, addr: IpAddr) -> Option<usize> {
         let ranges = self.ranges.as_ref()?;
         Some(ranges.iter().filter(|(prefix, length)| begins(addr, *prefix, *length)).count())

@@ -1,11 +1,11 @@
-//! The rules of the reference, by name: a rule that no history meets is one that no history tests.
+//! The rules of the reference, by name. A rule that no history meets is a rule that no history tests.
 
 use std::collections::BTreeMap;
 
-/// Declares [`Rule`] with the list of all of them.
+/// Declares [`Rule`] with the list of all rules.
 macro_rules! rules {
     ($( $(#[$meta:meta])* $variant:ident, )*) => {
-        /// A rule, or one way in which it ends.
+        /// A rule, or one of its outcomes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Rule { $( $(#[$meta])* $variant, )* }
 
@@ -27,7 +27,7 @@ rules! {
     NeighboursFragment,
     NeighboursError,
     // Packets that may open a connection.
-    /// To nobody that we know.
+    /// To an address that is neither a frontend nor an endpoint.
     Stranger,
     /// Of a known connection to a frontend.
     KnownRequest,
@@ -44,11 +44,11 @@ rules! {
     SynOfConnection,
     /// A pod answers itself.
     AnswerToItself,
-    /// A request reaches the pod that it is of, which dialled from another address.
+    /// A request reaches the pod that sent it, which dialled from another address.
     CameHome,
     CameHomeDrawnPort,
     HomeTaken,
-    // What becomes of the connection that a first packet meets.
+    // The fate of the connection that a first packet meets.
     Unwanted,
     OverByState,
     OverByTime,
@@ -61,30 +61,30 @@ rules! {
     // Source ranges.
     RangeLetsIn,
     RangeKeepsOut,
-    /// Kept out of a frontend that rejects or drops.
+    /// Refused by the ranges of a frontend that rejects or drops.
     RangeBeforeFixed,
     /// A known connection from outside the ranges.
     RangeNotAsked,
-    /// More than one prefix fits.
+    /// More than one prefix matches.
     RangesOverlap,
     // Affinity.
     ClientUnknown,
     ClientKept,
-    /// There was no other to choose from.
+    /// No other backend was left to choose from.
     ClientKeptOnly,
     ClientForgotten,
-    /// And gets another backend than it had.
+    /// The client gets another backend than before.
     ClientMoved,
     ClientOfAnotherSet,
     // The backend of the hash.
     Hashed,
     HashedClient,
-    /// The tuple at the backend of the hash is taken, and the port may not change.
+    /// The tuple at the backend of the hash is taken, and the port cannot change.
     HashedSctpMoves,
-    // What a kept client meets.
+    // A client with affinity.
     ClientKeptUdp,
     ClientKeptSctp,
-    /// The kept backend's reply tuple is taken.
+    /// The reply tuple at the client's backend is taken.
     ClientKeptCollides,
     // Source ports.
     KeptPort,
@@ -92,7 +92,7 @@ rules! {
     /// No tuple was free.
     NoPort,
     DeadInTheWay,
-    /// Half a connection, so new that the other half may be about to come.
+    /// A connection with only one half, so new that the other half may follow.
     YoungHalfInTheWay,
     // Direct connections.
     DirectNew,
@@ -111,11 +111,11 @@ rules! {
     FinBothWays,
     ClientRst,
     BackendRst,
-    /// Somebody speaks after a reset.
+    /// A packet after a reset.
     GoesOnAfterReset,
-    /// The backend answers a client whose SYN was reset in its name.
+    /// The backend answers a client whose SYN was answered by a spoofed RST.
     AnswerAfterReset,
-    /// A FIN or RST of somebody who does not know the connection.
+    /// A spoofed FIN or RST.
     GuessedEnd,
     HalfRestored,
     HalfTakenByAnother,
@@ -139,9 +139,9 @@ rules! {
     FirstPassed,
     /// It does not hold its transport header.
     FirstTooShort,
-    /// Nobody will wait for it.
+    /// Its later fragments need no record.
     FirstOfNobody,
-    /// A first fragment that others wait for.
+    /// A first fragment for which others are parked.
     AwaitedPassed,
     AwaitedTranslated,
     AwaitedSentBack,
@@ -152,9 +152,9 @@ rules! {
     LaterOfNobody,
     LaterTooLong,
     LaterWaits,
-    /// Another one does so already.
+    /// Another fragment of the datagram is parked already.
     LaterWaitsToo,
-    /// What became of the first one is forgotten.
+    /// The verdict on the first fragment has expired.
     LaterTooLate,
     LaterAfterPause,
     LaterPassed,
@@ -162,7 +162,7 @@ rules! {
     LaterSentBack,
     LaterDropped,
     AtomicFragment,
-    // What packets looked like, among those that changed.
+    // Properties of packets that were changed.
     WithExtensionHeader,
     WithOptions,
     UdpWithoutSum,

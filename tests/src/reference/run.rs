@@ -1,4 +1,4 @@
-//! One history on a machine, with the reference beside it.
+//! Plays one history on a machine and compares each step with the reference.
 
 use etherparse::IpNumber;
 use lb_common::addr::Proto;
@@ -15,16 +15,17 @@ use crate::packet::{Described, End, FIRST_LEN, Transport, cut, icmp_about, lengt
 /// The IP protocol number of AH.
 const AUTHENTICATION: u8 = 51;
 
-/// So many pauses, of a second each, beside waits, which are multiples of seven, never add up to nearly a time-out.
+/// Pauses last a second each. With so few, their sum with waits, which are multiples of seven, never comes close to a
+/// time-out.
 const PAUSES_MAX: usize = 3;
 
 /// What was compared.
 #[derive(Clone, Debug, Default)]
 pub struct Compared {
     pub packets: u64,
-    /// Packets that did not stay as they were.
+    /// Packets that did not pass unchanged.
     pub changed: u64,
-    /// Fragments that had waited, and went on.
+    /// Fragments that were parked and then re-injected.
     pub replayed: u64,
     pub tables: u64,
     pub hits: Hits,
@@ -40,12 +41,12 @@ impl Compared {
     }
 }
 
-/// What machine and reference begin with, beside empty tables.
+/// The initial state of machine and reference, beside empty tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
     /// Whether a pod has reached itself.
     pub has_hairpins: bool,
-    /// Half-open connections that may be made.
+    /// How many half-open connections may be made.
     pub embryos_max: usize,
     pub clock: Clock,
 }
@@ -53,9 +54,9 @@ pub struct Start {
 /// How the machine's time passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// As it is told, and not at all otherwise.
+    /// Only when a step says so.
     Told,
-    /// On its own as well: what is less than a second ago to the reference may be longer ago to the machine.
+    /// In real time as well: less than a second for the reference may be longer for the machine.
     Runs,
 }
 
@@ -63,7 +64,7 @@ pub enum Clock {
 ///
 /// # Errors
 ///
-/// Where machine and reference part.
+/// The first difference between machine and reference.
 pub fn play(net: Net, machine: &mut dyn Machine, start: Start, history: &[Step]) -> Result<Compared, String> {
     let mut play = Play {
         net,
@@ -86,7 +87,7 @@ pub fn play(net: Net, machine: &mut dyn Machine, start: Start, history: &[Step])
     Ok(play.compared)
 }
 
-/// A fragment, and what follows it in its datagram if it is the first.
+/// A fragment, and the rest of its datagram if it is the first.
 #[derive(Clone, Debug)]
 struct Fragment {
     bytes: Vec<u8>,
@@ -98,12 +99,12 @@ struct Play<'a> {
     machine: &'a mut dyn Machine,
     reference: Reference,
     world: World,
-    /// Packets as they came, and as they left; the last one last.
+    /// Packets as they arrived and as they left, the last one last.
     came: Vec<(Program, Vec<u8>)>,
     left: Vec<(Program, Vec<u8>)>,
-    /// Fragments that are still to be sent, by datagram, the next one last.
+    /// The fragments still to be sent, by datagram, the next one last.
     datagrams: Vec<(Program, Vec<Fragment>)>,
-    /// How often a short time has passed.
+    /// How many pauses there were.
     pauses: usize,
     compared: Compared,
 }
@@ -187,7 +188,7 @@ impl Play<'_> {
         let options_len = match (self.net, shape.options) {
             (_, 0) => 0,
             (Net::V4, words) => words * 4,
-            // AH has twelve bytes at least (RFC 4302), and IPv6 wants a multiple of eight.
+            // AH has at least twelve bytes (RFC 4302), and IPv6 requires a multiple of eight.
             (Net::V6, units) => units.max(if shape.extension == AUTHENTICATION { 2 } else { 1 }) * 8 - 2,
         };
         let fragment = (self.net == Net::V6 && shape.is_atomic).then_some((0, false));
@@ -202,14 +203,14 @@ impl Play<'_> {
         };
         let mut bytes = packet.bytes();
         if (self.net, transport) == (Net::V6, Transport::UdpUnsummed) {
-            // Of tunnels (RFC 6935).
+            // As tunnels may send it (RFC 6935).
             let l4 = Wire::read(&bytes).l4;
             bytes[l4 + 6..l4 + 8].fill(0);
         }
         bytes
     }
 
-    /// What an ICMP error says of a packet, from its network header on.
+    /// The packet that an ICMP error quotes, from its network header on.
     fn quoted(&self, transport: Transport, (from, to): (End, End), quote: Quote) -> Vec<u8> {
         let bytes = match quote.fragment {
             None => self.described(transport, (from, to), quote.shape),
@@ -228,7 +229,7 @@ impl Play<'_> {
         Cut { id, overtaking, first_len }: Cut,
     ) -> Result<(), String> {
         let Wire { l4, protocol, .. } = Wire::read(whole);
-        // Of others, the least that there is to a header is in any fragment.
+        // Of other protocols, any fragment holds the smallest header.
         let first_len = if protocol == IpNumber::TCP { first_len } else { FIRST_LEN };
         let mut fragments: Vec<_> =
             cut(whole, l4, id, first_len).into_iter().map(|bytes| Fragment { bytes, beyond: Vec::new() }).collect();
@@ -287,7 +288,7 @@ fn ends_of(seen: &[(Program, Vec<u8>)], back: usize) -> Option<(Program, End, En
 }
 
 impl Shape {
-    /// One that is long enough to be cut, and is no fragment yet.
+    /// A shape that is long enough to be cut, and is not a fragment yet.
     fn whole(self) -> Self {
         Self { payload_len: self.payload_len + 64, is_atomic: false, ..self }
     }
@@ -303,7 +304,7 @@ const fn opposite(program: Program) -> Program {
     }
 }
 
-/// A transport of this protocol: the given one where it fits.
+/// A transport of this protocol: the given one if it fits.
 const fn like(proto: Proto, transport: Transport) -> Transport {
     match (proto, transport) {
         (Proto::TCP, Transport::Tcp(flags)) => Transport::Tcp(flags),

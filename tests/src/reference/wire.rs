@@ -1,4 +1,4 @@
-//! A packet as bytes with named places. Every checksum is made over again from all bytes: slow, and obviously right.
+//! A packet as bytes with named places. Every checksum is computed anew over all bytes: slow, and obviously right.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -17,15 +17,15 @@ const ETHERNET: usize = 14;
 #[derive(Clone, Debug)]
 pub struct Wire {
     bytes: Vec<u8>,
-    /// Where the addresses stand.
+    /// The place of the addresses.
     addresses: Range<usize>,
-    /// Where the transport or ICMP header starts.
+    /// The start of the transport or ICMP header.
     pub l4: usize,
     pub protocol: IpNumber,
     pub part: Part,
-    /// A whole packet that says that it is a fragment (RFC 6946).
+    /// A whole packet with a fragment header (an atomic fragment, RFC 6946).
     pub is_atomic_fragment: bool,
-    /// What comes behind this packet in its datagram: the transport checksum covers it.
+    /// The rest of this packet's datagram, which the transport checksum covers.
     beyond: Vec<u8>,
 }
 
@@ -51,7 +51,7 @@ impl Part {
         Self::of(header.fragments_offset().value(), header.more_fragments(), id)
     }
 
-    /// None where there is no fragment header.
+    /// `None` if the packet has no fragment header.
     fn of_ipv6(extensions: &Ipv6ExtensionsSlice<'_>) -> Option<Self> {
         extensions.clone().into_iter().find_map(|extension| match extension {
             Ipv6ExtensionSlice::Fragment(header) => {
@@ -62,7 +62,7 @@ impl Part {
     }
 }
 
-/// The packet that an ICMP error quotes, in the bytes of the error.
+/// The packet that an ICMP error quotes, as places in the bytes of the error.
 #[derive(Clone, Debug)]
 pub struct Quoted {
     network: usize,
@@ -71,12 +71,12 @@ pub struct Quoted {
     pub proto: Proto,
     pub ends: (End, End),
     pub part: Part,
-    /// Less of it than the packet had.
+    /// The quote is shorter than the packet was.
     pub is_cut_short: bool,
 }
 
 impl Wire {
-    /// Finds the places; panics where the packet is not well-formed.
+    /// Finds the places; panics if the packet is not well-formed.
     pub fn read(bytes: &[u8]) -> Self {
         let packet = SlicedPacket::from_ethernet(bytes).expect("a well-formed packet");
         let (payload, part, addresses) = match packet.net.as_ref().expect("a network header") {
@@ -90,13 +90,13 @@ impl Wire {
         Self { bytes: bytes.to_vec(), addresses, l4, protocol, part, is_atomic_fragment, beyond: Vec::new() }
     }
 
-    /// With what comes behind it in its datagram.
+    /// Adds the rest of its datagram.
     #[must_use]
     pub fn with_beyond(self, beyond: &[u8]) -> Self {
         Self { beyond: beyond.to_vec(), ..self }
     }
 
-    /// Whether anything stands between the addresses and the transport header, a fragment header apart.
+    /// Whether options or extension headers precede the transport header, apart from a fragment header.
     pub fn has_options(&self) -> bool {
         let is_fragment_header = usize::from(!self.is_v4() && (self.is_atomic_fragment || self.part != Part::Whole));
         self.l4 > self.addresses.end + 8 * is_fragment_header
@@ -134,33 +134,33 @@ impl Wire {
         read_addresses(&self.bytes[self.addresses.clone()])
     }
 
-    /// Who talks to whom, of a packet with ports.
+    /// The source and destination of a packet with ports.
     pub fn ends(&self) -> (End, End) {
         ends(&self.bytes, &self.addresses, self.l4)
     }
 
-    /// Lets the packet go from one end to another.
+    /// Sets source and destination, with the checksums.
     pub fn set_ends(&mut self, from: End, to: End) {
         write_ends(&mut self.bytes, &self.addresses.clone(), self.l4, (from, to));
         self.checksum_network(0);
         self.checksum_transport();
     }
 
-    /// Lets a packet of which only the network header is known go from one host to another.
+    /// Sets the addresses of a packet of which only the network header is known.
     pub fn set_addresses(&mut self, from: IpAddr, to: IpAddr) {
         let addresses = self.addresses.clone();
         write_addresses(&mut self.bytes[addresses], from, to);
         self.checksum_network(0);
     }
 
-    /// Turns the Ethernet header round.
+    /// Swaps the MACs of the Ethernet header.
     pub fn turn_back(&mut self) {
         let macs: Vec<u8> = self.bytes[..12].to_vec();
         self.bytes[..6].copy_from_slice(&macs[6..]);
         self.bytes[6..12].copy_from_slice(&macs[..6]);
     }
 
-    /// What an ICMP error is about, if it quotes a packet with ports.
+    /// The packet that an ICMP error quotes, if it has ports.
     pub fn quoted(&self) -> Option<Quoted> {
         let network = self.l4 + 8;
         let packet = LaxSlicedPacket::from_ip(self.bytes.get(network..)?).ok()?;
@@ -180,7 +180,7 @@ impl Wire {
         Some(Quoted { network, addresses, l4, proto, ends, part, is_cut_short })
     }
 
-    /// Lets an ICMP error go between two hosts and be about a packet between two ends.
+    /// Sets the addresses of an ICMP error and the ends of the packet that it quotes.
     pub fn set_error(&mut self, quoted: &Quoted, about: (End, End), (from, to): (IpAddr, IpAddr)) {
         write_ends(&mut self.bytes, &quoted.addresses, quoted.l4, about);
         self.checksum_network(quoted.network - ETHERNET);
@@ -190,7 +190,7 @@ impl Wire {
         self.checksum_transport();
     }
 
-    /// The IPv4 header checksum of the header `skip` bytes behind the packet's own.
+    /// Writes the checksum of the IPv4 header that is `skip` bytes behind the packet's own.
     fn checksum_network(&mut self, skip: usize) {
         let start = ETHERNET + skip;
         if self.bytes[start] >> 4 == 4 {
@@ -207,7 +207,7 @@ impl Wire {
             IpNumber::UDP => (6, true),
             IpNumber::ICMP => (2, false),
             IpNumber::IPV6_ICMP => (2, true),
-            // CRC32c, of which nothing that it covers has changed.
+            // SCTP: no field that its CRC32c covers has changed.
             _ => return,
         };
         let at = self.l4 + at..self.l4 + at + 2;
@@ -237,7 +237,7 @@ pub const fn proto(number: IpNumber) -> Option<Proto> {
     }
 }
 
-/// RFC 1071 over several pieces, each of an even length but the last.
+/// RFC 1071 over several pieces. Each but the last has an even length.
 pub fn internet_sum(pieces: &[&[u8]]) -> u16 {
     let word = |pair: &[u8]| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0));
     let mut sum: u64 = pieces.iter().flat_map(|piece| piece.chunks(2)).map(word).sum();

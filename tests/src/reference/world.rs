@@ -1,4 +1,4 @@
-//! The configuration of the small world: six Service ports with two frontends each, whose scopes and backends change.
+//! The configuration of the small world: six Service ports with two frontends each. Their scopes and backends change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,24 +19,24 @@ use crate::packet::End;
 /// Host and port.
 type Place = (u8, u16);
 
-/// What becomes of one Service port or frontend.
+/// A change of one Service port or frontend.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// New backends of a Service port, which both kinds of client get again.
+    /// A Service port gets new backends, and both scopes balance again.
     Backends(usize, Backends),
     /// One of the cluster's backends terminates, unless it is the only one.
     Terminate(usize, prop::sample::Index),
-    /// Those that were terminating are gone.
+    /// The terminating backends are removed.
     Drained(usize),
-    /// What pods get at a frontend, while the outside keeps its backends.
+    /// The scope of a frontend for pods becomes fixed; the network's scope keeps its backends.
     Workload(usize, Fixed),
-    /// What everybody gets there.
+    /// Both scopes of a frontend become fixed.
     All(usize, Fixed),
-    /// The frontend goes.
+    /// A frontend is removed.
     Remove(usize),
-    /// From where a frontend may be dialled.
+    /// The source ranges of a frontend change.
     Ranges(usize, Option<Vec<Range>>),
-    /// How long clients of a Service port keep their backend; 0: not at all.
+    /// The affinity time-out of a Service port changes; 0: no affinity.
     Affinity(usize, u32),
 }
 
@@ -52,28 +52,28 @@ pub enum Fixed {
 #[derive(Clone, Debug)]
 pub struct Backends {
     cluster: Vec<Place>,
-    /// Those on this node.
+    /// The backends on this node.
     here: Vec<Place>,
-    /// Terminating: what they have begun goes on.
+    /// Terminating backends, which keep their established flows.
     draining: Vec<Place>,
-    /// What pods and the network choose from.
+    /// The sets for pods and for the network.
     chosen: [Set; 2],
 }
 
-/// Which backends a scope chooses from.
+/// The backends among which a scope chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Set {
     Cluster,
-    /// Those of the cluster's that are here.
+    /// The cluster's backends on this node.
     Near,
-    /// Those here, ready or not.
+    /// The backends on this node, whether ready or not.
     Local,
 }
 
 /// A range of clients.
 #[derive(Clone, Copy, Debug)]
 pub enum Range {
-    /// Around a host: so many last bits do not count.
+    /// The prefix of a host with so many low bits ignored.
     Around(u8, u8),
     /// All addresses whose first bit is this.
     Half(bool),
@@ -84,13 +84,13 @@ const PLACES: [Place; 4] = [(100, 80), (100, 8080), (101, 80), (101, 8080)];
 const PROTOS: [Proto; 3] = [Proto::TCP, Proto::UDP, Proto::SCTP];
 /// All frontends, by index: every place with every protocol.
 const FRONTENDS: usize = PLACES.len() * PROTOS.len();
-/// Service ports: as one Service with two addresses has them, each has a frontend at both.
+/// Each Service port has frontends at two places, like a Service with two addresses.
 const SERVICES: usize = FRONTENDS / 2;
-/// All backends. The first is a client as well, the last two share an address.
+/// All backends. The first is a client as well; the last two share an address.
 const BACKENDS: [Place; 4] = [(2, 8080), (20, 8080), (21, 8080), (21, 8081)];
 /// Slots of a Maglev table; other pools have fewer.
 const SLOTS_MAX: u32 = 11;
-/// One host each, both clients, neither, the endpoints, everybody, and everybody in two halves (SR-06).
+/// Each client alone, both, neither, the endpoints, all addresses, and all addresses in two halves (SR-06).
 const RANGES: [Range; 9] = [
     Range::Around(2, 0),
     Range::Around(3, 0),
@@ -102,11 +102,12 @@ const RANGES: [Range; 9] = [
     Range::Half(false),
     Range::Half(true),
 ];
-/// Never close to a sum of waits and pauses: whole seconds count here, and these are five more than multiples of seven.
+/// Five more than multiples of seven, so that no sum of waits and pauses comes near them: the reference counts whole
+/// seconds.
 const AFFINITY_SECS: [u32; 4] = [0, 33, 103, 10_806];
 
 pub fn change() -> impl Strategy<Value = Change> {
-    // Those that are dialled most change most.
+    // The frontends that are dialled most change most.
     let service = || prop_oneof![3 => 0..PROTOS.len(), 1 => 0..SERVICES];
     let frontend = || prop_oneof![3 => 0..PROTOS.len(), 1 => 0..FRONTENDS];
     let fixed = || select(vec![Fixed::Pass, Fixed::Reject, Fixed::Drop]);
@@ -169,35 +170,35 @@ impl Range {
     }
 }
 
-/// The frontends as they are.
+/// The frontends and their Services.
 #[derive(Debug)]
 pub struct World {
     net: Net,
     services: Vec<Service>,
     frontends: BTreeMap<usize, Fixture>,
-    /// Where the next pool begins.
+    /// The first slot of the next pool.
     next_pool: u32,
 }
 
 #[derive(Clone, Debug)]
 struct Service {
     backends: Backends,
-    /// The first of three pools.
+    /// The first slot of its three pools.
     pool: u32,
     affinity_secs: u32,
 }
 
-/// A frontend, beside what its Service port says.
+/// A frontend's own settings, beside those of its Service port.
 #[derive(Clone, Debug, Default)]
 struct Fixture {
-    /// For pods and for the network.
+    /// The fixed scopes for pods and for the network.
     fixed: [Option<Fixed>; 2],
     ranges: Option<Vec<Range>>,
 }
 
 impl World {
-    /// Every frontend balances, most over several backends; some Services keep their clients, some frontends ask where
-    /// they come from.
+    /// Every frontend balances, most over several backends. Some Services have affinity, some frontends have source
+    /// ranges.
     pub fn new(net: Net) -> Self {
         let mut world = Self { net, services: Vec::new(), frontends: BTreeMap::new(), next_pool: 1 };
         for service in 0..SERVICES {
@@ -253,7 +254,7 @@ impl World {
         (self.net.host(host), port)
     }
 
-    /// What the reference is told.
+    /// The configuration for the reference.
     pub fn policy(&self) -> Policy {
         let mut policy = Policy::default();
         for (at, fixture) in &self.frontends {
@@ -290,12 +291,12 @@ impl World {
         policy
     }
 
-    /// Service ports that a frontend is left of.
+    /// The Service ports that still have a frontend.
     fn served(&self) -> BTreeSet<usize> {
         self.frontends.keys().map(|at| at % SERVICES).collect()
     }
 
-    /// What the machines are told.
+    /// The configuration for the machines.
     pub fn tables(&self) -> Tables {
         let mut tables = Tables::default();
         match self.net {
@@ -312,7 +313,7 @@ impl World {
             let service = &self.services[at % SERVICES];
             let [workload, external] = [0, 1].map(|kind| service.scope(at % SERVICES, kind, fixture));
             let (service_port, affinity_secs) = (service_port(at % SERVICES), service.affinity_secs);
-            // Each has a set of its own.
+            // Each frontend has a set of its own.
             let source_ranges = if fixture.ranges.is_some() { id(*at) } else { 0 };
             let host = workload;
             let scopes =
@@ -353,22 +354,22 @@ impl World {
     }
 }
 
-/// The id of a frontend.
+/// The ID of a frontend.
 fn id(at: usize) -> u32 {
     u32::try_from(at).expect("few") + 1
 }
 
-/// The number of a Service port: another one than that of any of its frontends.
+/// The ID of a Service port, which differs from the ID of any of its frontends.
 fn service_port(at: usize) -> u32 {
     u32::try_from(at).expect("few") + 31
 }
 
-/// Half of the Service ports of each protocol choose by the hash.
+/// Half of the Service ports of each protocol use Maglev.
 const fn is_maglev(service: usize) -> bool {
     service % 2 == 1
 }
 
-/// The slots of a pool: of a Maglev table each backend has its share, and which slots it has is nobody's concern here.
+/// The slots of a pool. In a Maglev table each backend has its share of slots; which slots does not matter here.
 fn slots(service: usize, backends: Vec<Place>) -> Vec<Place> {
     if !is_maglev(service) || backends.is_empty() {
         return backends;
@@ -391,7 +392,7 @@ impl Service {
     fn scope(&self, at: usize, kind: usize, fixture: &Fixture) -> Scope {
         let asks = if fixture.ranges.is_some() { ScopeFlags::SOURCE_RANGES } else { 0 };
         if let Some(fixed) = fixture.fixed[kind] {
-            // What is left alone is left alone, wherever it comes from.
+            // A scope that passes has no source ranges to check.
             return Scope::from(fixed).with_flags(if matches!(fixed, Fixed::Pass) { 0 } else { asks });
         }
         let set = self.backends.chosen[kind];
@@ -412,7 +413,7 @@ impl Service {
 }
 
 impl Backends {
-    /// A set, and where its pool begins behind the first of the three.
+    /// The backends of a set, and how far its pool is behind the first of the three.
     fn of(&self, set: Set) -> (u32, Vec<Place>) {
         match set {
             Set::Cluster => (0, self.cluster.clone()),
@@ -421,7 +422,7 @@ impl Backends {
         }
     }
 
-    /// All of them, with the sets that they are in.
+    /// All backends, with the sets that contain them.
     fn members(&self) -> impl Iterator<Item = (Place, u8)> {
         let sets =
             [(Set::Cluster, MemberSets::CLUSTER), (Set::Near, MemberSets::NEAR), (Set::Local, MemberSets::LOCAL)];
