@@ -1,7 +1,7 @@
-//! Addresses and protocols as they stand on the wire.
+//! Addresses and protocols in their form on the wire.
 //!
-//! An address is its octets in network order, so it prints readably in a map dump and needs no conversion
-//! between packet and table. Ports are plain `u16` in host order everywhere outside the packet itself.
+//! An address is its octets in network order, so a map dump is readable, and packets and tables need no conversion.
+//! Ports are `u16` in host order everywhere outside the packet itself.
 
 use core::fmt::Debug;
 use core::hash::Hash;
@@ -20,7 +20,7 @@ pub enum Family {
 
 /// An IPv4 or IPv6 address as octets in network order: `[u8; 4]` or `[u8; 16]`.
 ///
-/// The packet path and the tables are generic over it; nothing is written twice per family.
+/// The packet path and the tables are generic over it, so nothing is written once per family.
 pub trait Addr:
     Copy
     + Send
@@ -42,7 +42,7 @@ pub trait Addr:
     /// The one's complement sum of the address in 16-bit words, unfolded, in the byte order of memory.
     fn sum(&self) -> u32;
 
-    /// Takes the address into a hash ([`crate::selection`]).
+    /// Mixes the address into a hash ([`crate::selection`]).
     fn mix_into(&self, hash: u32) -> u32;
 }
 
@@ -86,7 +86,7 @@ impl Addr for [u8; 16] {
     }
 }
 
-/// Whether two addresses have their first `bits` in common. Words of an address, in network order.
+/// Whether two addresses share their first `bits` bits. Both are given as words in network order.
 #[inline(always)]
 pub fn is_same_prefix<const WORDS: usize>(one: &[u32; WORDS], other: &[u32; WORDS], bits: u8) -> bool {
     let mut left = u32::from(bits);

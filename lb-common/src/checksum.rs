@@ -1,7 +1,6 @@
 //! The Internet checksum (RFC 1071) and its incremental change (RFC 1624).
 //!
-//! Sums are of 16-bit words in the byte order of memory: the algorithm does not care which, and so neither does
-//! anything here.
+//! Sums are of 16-bit words in the byte order of memory: the algorithm works in either order.
 
 /// Folds an unfolded sum to 16 bits.
 #[inline(always)]
@@ -17,13 +16,13 @@ pub const fn diff(old: u32, new: u32) -> u32 {
     fold(new) as u32 + !fold(old) as u32
 }
 
-/// A stored checksum after the words that it covers changed by `diff`.
+/// The stored checksum after the words that it covers changed by `diff`.
 #[inline(always)]
 pub const fn adjust(check: u16, diff: u32) -> u16 {
     !fold(!check as u32 + fold(diff) as u32)
 }
 
-/// The unfolded sum of a fixed number of bytes, an even number of them.
+/// The unfolded sum of an even number of bytes.
 #[inline(always)]
 pub fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
     const { assert!(N.is_multiple_of(2)) };
@@ -34,7 +33,7 @@ pub fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
     total
 }
 
-/// A port in host order as the word that stands in memory.
+/// A port in host order as a word in memory.
 #[inline(always)]
 pub const fn port_word(port: u16) -> u32 {
     u16::from_ne_bytes(port.to_be_bytes()) as u32

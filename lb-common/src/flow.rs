@@ -1,28 +1,28 @@
-//! Connection tracking as pure functions: how a flow's state follows its packets, and when a flow is too old.
+//! Connection tracking as pure functions: how packets change the state of a flow, and when a flow is over.
 
 use crate::addr::Proto;
 use crate::parse::TcpFlags;
 use crate::sequence::Sequence;
 use crate::table::{Direction, FlowState};
 
-/// Time-outs in kernel ticks, of a flow that has seen no packet.
+/// Timeouts of a quiet flow, in kernel ticks.
 ///
-/// Ticks, because reading jiffies64 costs the packet path 2 ns and a clock 31.
+/// Ticks, because reading jiffies64 costs the packet path 2 ns, and reading a clock 31 ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// A TCP connection that is half open.
+    /// A half-open TCP connection.
     pub tcp_syn_jiffies: u64,
     pub tcp_established_jiffies: u64,
-    /// FIN both ways, or RST and nothing after it.
+    /// FIN both ways, or RST and no segment since.
     pub tcp_closing_jiffies: u64,
-    /// UDP, and SCTP of which no state is followed.
+    /// UDP, and SCTP, whose state is not tracked.
     pub udp_jiffies: u64,
-    /// One second: how coarse `last_seen_jiffies` is.
+    /// One second: the resolution of `last_seen_jiffies`.
     pub second_jiffies: u64,
 }
 
 impl Timeouts {
-    /// After how many quiet ticks a flow is over.
+    /// Quiet ticks after which a flow is over.
     #[inline(always)]
     pub const fn of(&self, proto: Proto, state: FlowState) -> u64 {
         match (proto, state) {
@@ -31,26 +31,26 @@ impl Timeouts {
             (_, FlowState::Established | FlowState::ClientClosed | FlowState::BackendClosed) => {
                 self.tcp_established_jiffies
             }
-            // Whatever has ended.
+            // Closed or reset.
             _ => self.tcp_closing_jiffies,
         }
     }
 }
 
-/// Ticks since a flow's last packet; 0 where another CPU's clock is ahead.
+/// Ticks since a flow's last packet; 0 if another CPU's clock is ahead.
 #[inline(always)]
 pub const fn quiet_jiffies(last_seen_jiffies: u64, now_jiffies: u64) -> u64 {
     now_jiffies.saturating_sub(last_seen_jiffies)
 }
 
-/// Whether a flow is over: closed, reset, or quiet for longer than its time-out.
+/// Whether a flow is over: closed, reset, or quiet for longer than its timeout.
 #[inline(always)]
 pub const fn is_over(proto: Proto, state: FlowState, quiet_jiffies: u64, timeouts: &Timeouts) -> bool {
     state.has_ended() || quiet_jiffies > timeouts.of(proto, state)
 }
 
-/// Whether a flow has been quiet for longer than its time-out. One that has ended is remembered for a while: its last
-/// segments are still to be translated, and a reset may have been forged.
+/// Whether a flow has been quiet for longer than its timeout. An ended flow is kept until then: its last segments
+/// still need translation, and its reset may be forged.
 #[inline(always)]
 pub const fn is_expired(proto: Proto, state: FlowState, quiet_jiffies: u64, timeouts: &Timeouts) -> bool {
     quiet_jiffies > timeouts.of(proto, state)
@@ -60,42 +60,43 @@ pub const fn is_expired(proto: Proto, state: FlowState, quiet_jiffies: u64, time
 #[inline(always)]
 pub const fn step(state: FlowState, direction: Direction, flags: TcpFlags) -> FlowState {
     use FlowState::{Answered, BackendClosed, ClientClosed, Closed, Established, New};
-    // A receiver that does not believe a reset goes on, at the latest with a challenge (RFC 5961); one that does, and meets
-    // late segments, resets again. So the last word counts.
+    // A receiver that rejects a reset continues, at the latest with a challenge ACK (RFC 5961). A receiver that
+    // accepts it answers later segments with another reset. So the last segment decides.
     if flags.has(TcpFlags::RST) {
         return state.reset();
     }
     let fin = flags.has(TcpFlags::FIN);
     match (state.before_reset(), direction, fin) {
         (Closed, _, _) | (ClientClosed, Direction::Reply, true) | (BackendClosed, Direction::Request, true) => Closed,
-        // Whatever the client says, nobody has answered: its address may be anybody's.
+        // No backend has answered yet. The client's segments prove nothing: its address may be spoofed.
         (New, Direction::Request, _) => New,
-        // A backend answers whoever's address stands in a SYN; only who hears the answer goes on. One that answers without
-        // a SYN knew the connection before: the flow was evicted and is repaired.
+        // A SYN-ACK proves nothing about the client, whose address may be spoofed. The flow stays half-open until the
+        // client ACKs. A backend that answers without SYN knew the connection before: the flow was evicted and is
+        // repaired.
         (New, Direction::Reply, _) if flags.has(TcpFlags::SYN) => Answered,
-        // Who has heard the answer acknowledges it.
+        // Only an ACK shows that the client received the answer.
         (Answered, Direction::Request, _) if !flags.has(TcpFlags::ACK) => Answered,
-        // Another SYN of the backend, whatever else it says.
+        // Another SYN of the backend, whatever its other flags.
         (state @ Answered, Direction::Reply, _) if flags.has(TcpFlags::SYN) => state,
         (Answered | Established, Direction::Request, true) => ClientClosed,
-        // A backend closes what it has accepted. Before the client's ACK it accepts only a client that it knows (TCP Fast
-        // Open, RFC 7413).
+        // A backend closes only what it has accepted. Before the client's ACK it accepts only a client that it knows
+        // (TCP Fast Open, RFC 7413).
         (New | Answered | Established, Direction::Reply, true) => BackendClosed,
         (New, Direction::Reply, false) | (Answered, Direction::Request, false) => Established,
         (state, _, _) => state,
     }
 }
 
-/// The state after a segment of a flow that has noted where this direction stands. A FIN or RST that does not fit there is
-/// of somebody who guesses, or very late: it changes nothing.
+/// The state after a segment. `noted` is the sequence number noted for this direction. A FIN or RST that does not fit
+/// it is guessed or very late, and changes nothing.
 #[inline(always)]
 pub const fn follow(state: FlowState, direction: Direction, flags: TcpFlags, noted: Sequence) -> FlowState {
     let ends = flags.has(TcpFlags::FIN | TcpFlags::RST);
     if ends && !flags.sequence().fits(noted) { state } else { step(state, direction, flags) }
 }
 
-/// Whether the flow notes that this direction stands at a segment's sequence number now. What is far off is not noted, or
-/// it would make the next forged segment fit; while a flow is half open its ends still choose their numbers.
+/// Whether the flow notes the segment's sequence number for this direction. A number that is far off is not noted, or
+/// the next forged segment would fit. While a flow is half-open, its ends are still choosing their numbers.
 #[inline(always)]
 pub const fn is_noted(state: FlowState, flags: TcpFlags, noted: Sequence) -> bool {
     let sequence = flags.sequence();
@@ -103,15 +104,15 @@ pub const fn is_noted(state: FlowState, flags: TcpFlags, noted: Sequence) -> boo
     sequence.is_known() && !flags.has(TcpFlags::RST) && (is_free || sequence.advances(noted))
 }
 
-/// Whether a flow, by going from one state to another, has shown that both ends are there. Once in its life: it is half
-/// open no more, and one that closes without it never was.
+/// Whether a change of state proves both ends of a flow. It happens at most once in a flow's life: the flow is never
+/// half-open again.
 #[inline(always)]
 pub const fn is_proved(before: FlowState, after: FlowState) -> bool {
     use FlowState::{Answered, BackendClosed, ClientClosed, Established, New};
     matches!(before.before_reset(), New | Answered) && matches!(after, Established | ClientClosed | BackendClosed)
 }
 
-/// Whether a flow may go to make room for a new one: half open, closed or reset.
+/// Whether a flow may be deleted for a new one: half-open, closed or reset.
 #[inline(always)]
 pub const fn is_dispensable(state: FlowState) -> bool {
     state.is_half_open() || state.has_ended()
@@ -188,7 +189,7 @@ mod tests {
 
     const FAR: Sequence = Sequence::of(0x8000);
 
-    /// A forged segment that ends a flow, or makes a forged end fit, has no effect; what its own end sends has.
+    /// A forged segment neither ends a flow nor makes a forged end fit. A segment that fits has its effect.
     #[test]
     fn who_guesses_a_sequence_number_changes_nothing() {
         let noted = Sequence::of(0x0010);
@@ -221,7 +222,7 @@ mod tests {
         }
     }
 
-    /// Packets of a history, of either direction with any flags: all histories are looked at.
+    /// Packets in a history. All histories of this length are tried.
     const HISTORY_LEN: u32 = 4;
     /// All combinations of FIN, SYN, RST and ACK, both ways.
     const PACKETS: u32 = 32;
@@ -231,13 +232,15 @@ mod tests {
         (if number & 16 == 0 { Request } else { Reply }, TcpFlags::new((low | ack << 4) as u8))
     }
 
-    /// A flow that nobody may delete for a new one has given its token back, once; one that may be deleted has not.
+    /// An established flow, which may not be deleted for a new one, has given its token back exactly once. Other flows
+    /// have not.
     #[test]
     fn tokens_come_back_once_and_for_proof_only() {
         for number in 0..PACKETS.pow(HISTORY_LEN) {
             let history = || (0..HISTORY_LEN).map(|at| packet(number / PACKETS.pow(at) % PACKETS));
             let (mut state, mut given, mut was_open) = (New, 0, false);
-            // Whether the client has acknowledged an answer, or a backend has spoken that knows the connection.
+            // Whether a backend has answered; whether the client has acknowledged that, or a backend that knows the
+            // connection has sent.
             let (mut is_answered, mut is_heard) = (false, false);
             for (direction, flags) in history() {
                 let after = step(state, direction, flags);

@@ -1,28 +1,28 @@
-//! Garbage collection: flows that have been quiet for too long go before the table is full.
+//! Garbage collection: deletes flows that have been quiet for too long, before the table is full.
 //!
-//! Whoever looks for them looks at a copy of the table. A flow may have been touched since, so it is looked at once more
-//! where it is deleted.
+//! The agent searches a copy of the table. A flow may have been used since, so it is checked again before it is
+//! deleted.
 
 use crate::addr::{Addr, Proto};
 use crate::flow;
 use crate::forward::{Env, FlowRef, Tables, Work};
 use crate::table::Counter;
 
-/// Which flows are to go.
+/// Which flows are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Those that have been quiet for longer than their time-out.
+    /// Flows that have been quiet for longer than their timeout.
     TimedOut,
-    /// Those without a packet at this tick (jiffies64) and later: a copy of the table that was made then shows them as they
-    /// are. 0 is read as [`Due::TimedOut`].
+    /// Flows without a packet at this tick (jiffies64) or later. A copy of the table made at that tick still describes
+    /// them. 0 is read as [`Due::TimedOut`].
     QuietSince(u64),
 }
 
 impl Due {
-    /// Bytes of what [`Due::to_bytes`] gives.
+    /// The length of what [`Due::to_bytes`] returns.
     pub const LEN: usize = size_of::<u64>();
 
-    /// As the agent hands it to the kernel, before the keys.
+    /// The bytes that the agent passes to the kernel before the keys.
     pub const fn to_bytes(self) -> [u8; Self::LEN] {
         match self {
             Self::TimedOut => [0; Self::LEN],
@@ -51,8 +51,8 @@ impl Due {
     }
 }
 
-/// Deletes the flow that has an entry under the key in `work`, both entries, unless either of them has been used lately.
-/// Whether it did. Where the other half was lost, its tuple may be another flow's by now, and stays.
+/// Deletes both entries of the flow whose key is in `work`, unless one of them was used lately. Returns whether it
+/// did. If the other entry was lost, its tuple may be another flow's by now, which stays.
 #[inline(never)]
 pub fn collect<A: Addr, T: Tables<A>, E: Env>(due: Due, tables: &T, env: &E, work: &mut Work<A>) -> bool {
     let proto = work.key.proto;

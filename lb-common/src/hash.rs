@@ -1,13 +1,13 @@
-//! MurmurHash3 (32 bits), word by word: the hash that pools and tables of addresses are indexed by.
+//! MurmurHash3 (32 bits), word by word. It selects slots of Maglev pools and address bits.
 
-/// Takes in the next word.
+/// Mixes in the next word.
 #[inline(always)]
 pub const fn mix(hash: u32, word: u32) -> u32 {
     let word = word.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
     (hash ^ word).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
 }
 
-/// Ends with the number of bytes that were taken in.
+/// Finishes with the number of bytes that were mixed in.
 #[inline(always)]
 pub const fn finish(hash: u32, len: u32) -> u32 {
     let hash = hash ^ len;

@@ -1,7 +1,7 @@
-//! ICMP errors about translated flows: the embedded packet and the addresses outside are given the form that their
-//! reader knows, so that the right socket hears of the address that it dialled (RFC 5508 section 4).
+//! ICMP errors about translated flows: the embedded packet and the outer addresses become what the reader knows, so
+//! that the error reaches the socket that dialled (RFC 5508 section 4).
 //!
-//! Redirects about such flows are dropped: they would name an address that their reader never sent to.
+//! Redirects about such flows are dropped: they would name an address that the reader never sent to.
 
 use core::mem::offset_of;
 
@@ -16,16 +16,16 @@ use crate::rewrite::turn_round;
 use crate::table::{Counter, Direction, FlowKey, Tuple};
 use crate::verdict::Action;
 
-/// The part of an ICMP error before the packet that it is about; ICMPv6 has the same (RFC 792, RFC 4443).
+/// The header of an ICMP error in front of the embedded packet; ICMPv6 has the same (RFC 792, RFC 4443).
 const HEADER_LEN: usize = size_of::<Icmpv4Hdr>();
 
-/// A redirect of ICMPv6 in front of its options: type to reserved, target, destination (RFC 4861 section 4.5).
+/// An ICMPv6 redirect in front of its options: type to reserved, target, destination (RFC 4861 section 4.5).
 const REDIRECT6_LEN: usize = HEADER_LEN + 2 * 16;
-/// The option that quotes the packet, and how much of it stands in front of the packet (RFC 4861 section 4.6.3).
+/// The option that quotes the packet, and its length in front of the packet (RFC 4861 section 4.6.3).
 const REDIRECTED_OPTION: u8 = 4;
 const REDIRECTED_OPTION_LEN: usize = 8;
 
-/// What an ICMP message is to a flow.
+/// What an ICMP message means for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Error,
@@ -33,7 +33,7 @@ enum Kind {
     Other,
 }
 
-/// The message at `l4` by its type: RFC 792 for IPv4, RFC 4443 and RFC 4861 for IPv6.
+/// The kind of the message at `l4`, by its type: RFC 792 for IPv4, RFC 4443 and RFC 4861 for IPv6.
 #[inline(always)]
 fn kind<A: Addr>(packet: &impl Packet, l4: usize) -> Kind {
     let Some([kind]) = packet.header::<[u8; 1]>(l4) else { return Kind::Other };
@@ -44,10 +44,10 @@ fn kind<A: Addr>(packet: &impl Packet, l4: usize) -> Kind {
     }
 }
 
-/// An ICMP message at `l4` that comes in (`Request`: the client complains of replies) or goes out (`Reply`: the network
-/// or the backend complains of requests) at `edge`.
+/// Handles an ICMP message at `l4`. At ingress (`Request`) the client complains about replies. At egress (`Reply`) the
+/// network or the backend complains about requests.
 ///
-/// A function of its own: none of it is on the way of ordinary packets.
+/// A function of its own: ordinary packets need none of it.
 #[inline(never)]
 pub fn message<A: Parse, T: Tables<A>>(
     packet: &mut impl PacketMut,
@@ -79,8 +79,8 @@ pub fn message<A: Parse, T: Tables<A>>(
     if is_own { Action::SendBack } else { work.translated(work.key.direction) }
 }
 
-/// Where a redirect of ICMPv6 quotes its packet. Linux puts the option behind one with the target's link-layer address,
-/// or first.
+/// The offset of the packet that an ICMPv6 redirect quotes. Linux puts that option first, or behind one with the
+/// target's link-layer address.
 #[inline(always)]
 fn redirected(packet: &impl Packet, l4: usize) -> Option<usize> {
     let mut option = l4 + REDIRECT6_LEN;
@@ -94,8 +94,8 @@ fn redirected(packet: &impl Packet, l4: usize) -> Option<usize> {
     None
 }
 
-/// Reads the embedded packet at `l3`, of which a router may have kept no more than eight bytes behind the network
-/// header; the key of the entry of the flow that it belongs to is left in `work`. Its transport header's offset.
+/// Reads the embedded packet at `l3`, of which a router may have kept only eight bytes behind the network header.
+/// Leaves the key of its flow entry in `work` and returns the offset of its transport header.
 #[inline(always)]
 fn read_embedded<A: Parse>(
     packet: &impl Packet,
@@ -118,8 +118,8 @@ fn read_embedded<A: Parse>(
     Some(l4)
 }
 
-/// Finds the flow; what its packets become is left in `work`. Whether the message is a pod's about its own answer to
-/// itself, and so goes back to it.
+/// Finds the flow and leaves the new tuple of its packets in `work`. True if a pod complains about its own hairpin
+/// reply: the message then goes back to the pod. None if no translated flow is found.
 #[inline(always)]
 fn look_up<A: Addr, T: Tables<A>>(
     (edge, direction): (Edge, Direction),
@@ -141,7 +141,7 @@ fn look_up<A: Addr, T: Tables<A>>(
     if work.is_untouched(entry.frontend()) { None } else { Some(true) }
 }
 
-/// Gives the embedded packet at `inner_l4` and the addresses outside the form that the reader of the message knows.
+/// Gives the embedded packet at `inner_l4` and the outer addresses the form that the reader of the message knows.
 #[inline(always)]
 fn translate<A: Parse>(
     packet: &mut impl PacketMut,
@@ -150,7 +150,7 @@ fn translate<A: Parse>(
     work: &mut Work<A>,
 ) -> Result<(), Refused> {
     let Work { key: FlowKey { tuple: known, .. }, to, partner_key, flow, other_key, .. } = work;
-    // The embedded packet went the other way than the flow entry that was found.
+    // The embedded packet went the opposite way of the flow entry that was found.
     let (inner, before, after) = (&mut partner_key.tuple, &mut flow.to, &mut other_key.tuple);
     inner.set_reversed(to);
     let ([s0, s1], [d0, d1]) = (inner.sport.to_be_bytes(), inner.dport.to_be_bytes());
@@ -161,13 +161,14 @@ fn translate<A: Parse>(
         return Err(Refused);
     }
     after.dst = to.dst;
-    // An error by the other end itself seems to come from whom its reader dialled; one by a router stays the router's.
+    // An error from the other end itself seems to come from the address that the reader dialled. An error from a
+    // router keeps its source.
     after.src = if before.src == known.src { to.src } else { before.src };
     A::write_addresses(packet, l3, before, after)?;
     adjust_checksums(packet, l4, [&*known, &*inner], [&*before, &*after])
 }
 
-/// The checksum of the message covers what is embedded; an IPv4 header in it sums to zero before and after.
+/// The checksum of the message covers the embedded packet. An embedded IPv4 header sums to zero before and after.
 #[inline(always)]
 fn adjust_checksums<A: Addr>(
     packet: &mut impl PacketMut,

@@ -1,6 +1,6 @@
-//! A packet as the path sees it: two traits that an skb and a byte vector implement.
+//! A packet as the path sees it: two traits, implemented for an skb and for a byte vector.
 //!
-//! Nothing here knows Services; [`parse`](crate::parse) gives the bytes a meaning.
+//! Nothing here knows Services; [`parse`](crate::parse) interprets the bytes.
 
 use core::cell::Cell;
 
@@ -16,7 +16,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A header struct that any bytes are a valid value of. Only this module says which types are.
+/// A header struct for which any bytes are a valid value. Only this module implements it.
 pub trait Header: sealed::Sealed + Copy {}
 
 macro_rules! headers {
@@ -27,32 +27,32 @@ headers!(EthHdr, Ipv4Hdr, Ipv6Hdr, TcpHdr, UdpHdr);
 impl<const N: usize> sealed::Sealed for [u8; N] {}
 impl<const N: usize> Header for [u8; N] {}
 
-/// Offsets of headers are below this.
+/// All offsets of headers are below this.
 pub const OFFSET_MAX: usize = 1 << 14;
 
-/// Whom a frame is for, as its destination MAC tells the interface that it came in by.
+/// The addressee of a frame, by its destination MAC, for the interface that it came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addressee {
     /// The interface itself.
     Interface,
-    /// Everybody, or a group.
+    /// Broadcast or multicast.
     Group,
     /// Another MAC.
     Another,
 }
 
-/// The longest fragment that is parked, in bytes from its network header on: those of links that are wider pass.
+/// The longest fragment that is parked, in bytes from its network header on. Longer ones, of wider links, pass.
 pub const PARKED_LEN_MAX: usize = 2_048;
 
 /// The length of an untagged Ethernet header.
 pub const ETHERNET_LEN: usize = size_of::<EthHdr>();
 
-/// Bytes to look at. The first byte is the first of the link header, or of the network header where a link has none.
+/// Reads a packet. Offset 0 is the link header, or the network header if the link has none.
 pub trait Packet {
-    /// The length of the link header: [`ETHERNET_LEN`], or 0. Known when a program is compiled, and never asked of a packet.
+    /// The length of the link header: [`ETHERNET_LEN`], or 0. A constant of each compiled program.
     const LINK_LEN: usize;
 
-    /// The EtherType of what follows the link header, in host order; a tag that the device took off does not count.
+    /// The EtherType behind the link header, in host order. A VLAN tag that the device took off does not count.
     fn ethertype(&self) -> u16;
 
     /// Offset of the network header.
@@ -63,31 +63,32 @@ pub trait Packet {
 
     fn addressee(&self) -> Addressee;
 
-    /// The same offset. In the kernel, one that the verifier knows nothing of but that it is below
-    /// [`OFFSET_MAX`]: else it walks the rest of the program once for every way to get there.
+    /// The same offset. In the kernel, the verifier then only knows that it is below [`OFFSET_MAX`]; otherwise it
+    /// would walk the rest of the program once for each way to get there.
     fn forget_bounds(&self, offset: usize) -> usize;
 
-    /// The same number. In the kernel, one that the verifier knows nothing of, for the same reason.
+    /// The same number. In the kernel, the verifier then knows nothing about it, for the same reason.
     fn forget_number(&self, number: u64) -> u64;
 
-    /// The header at `offset`, or nothing where the packet ends before it does.
+    /// The header at `offset`. None if the packet ends before the header does.
     fn header<H: Header>(&self, offset: usize) -> Option<H>;
 
-    /// Copies the source and destination at `offset` to `tuple`. Its own operation, as the kernel copies in words.
+    /// Copies source and destination at `offset` to `tuple`. An operation of its own, because the kernel copies in
+    /// words.
     fn read_addresses<A: Addr>(&self, offset: usize, tuple: &mut Tuple<A>) -> Option<()>;
 
-    /// Copies everything from `offset` on; how many bytes. Nothing where they are too many.
+    /// Copies everything from `offset` on and returns its length. None if it is too long.
     fn save(&self, offset: usize, to: &Cell<[u8; PARKED_LEN_MAX]>) -> Option<u32>;
 }
 
-/// Which checksum rule the change of an L4 checksum follows.
+/// Which rule a change of an L4 checksum follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Summed {
-    /// Part of the pseudo header of this family: changes also where the device is to finish the sum
-    /// (CHECKSUM_PARTIAL), and where it gave one of all bytes (CHECKSUM_COMPLETE) an IPv6 header has no checksum of its
-    /// own that would cancel the change.
+    /// The pseudo header of this family changed. This also applies if the device is to finish the sum
+    /// (CHECKSUM_PARTIAL). For IPv6 it also changes the device's sum of all bytes (CHECKSUM_COMPLETE), because an IPv6
+    /// header has no checksum of its own that would cancel the change.
     PseudoHeader(Family),
-    /// Part of the transport header or payload: the device will sum it itself.
+    /// The transport header or payload changed. A device that is to finish the sum adds these bytes itself.
     Payload,
 }
 
@@ -100,14 +101,14 @@ pub enum ZeroSum {
     Absent,
 }
 
-/// The kernel refused a change; the packet must not go on half translated.
+/// The kernel refused a change. A packet that is half translated must not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
 
-/// Bytes to change, in the primitives that the kernel offers an skb.
+/// Changes a packet, with the primitives that the kernel offers for an skb.
 pub trait PacketMut: Packet {
-    /// Makes headers readable that stand behind the linear part of an skb. False where there is nothing to do: then what
-    /// could not be read is not there.
+    /// Pulls headers into the linear part of an skb. False if nothing was pulled: bytes that could not be read do not
+    /// exist.
     fn pull(&mut self) -> bool;
 
     /// Overwrites the source and destination at `offset`.
@@ -118,23 +119,23 @@ pub trait PacketMut: Packet {
 
     /// Adds `diff` (one's complement, see [`checksum::diff`](crate::checksum::diff)) to the L4 checksum at `offset`.
     ///
-    /// Only this may touch an L4 checksum: the device may still have to finish it (CHECKSUM_PARTIAL).
+    /// Nothing else may touch an L4 checksum: the device may still have to finish it (CHECKSUM_PARTIAL).
     fn adjust_l4_checksum(&mut self, offset: usize, diff: u32, summed: Summed, zero: ZeroSum) -> Result<(), Refused>;
 
     /// Cuts or grows the packet to `len` bytes.
     fn set_len(&mut self, len: u32) -> Result<(), Refused>;
 
-    /// Makes room of `N` bytes in front of the network header, behind the link header.
+    /// Makes room for `N` bytes between link header and network header.
     fn insert_before_network<const N: usize>(&mut self) -> Result<(), Refused>;
 
-    /// Puts what was [saved](Packet::save) in the place of everything from `offset` on.
+    /// Replaces everything from `offset` on with what was [saved](Packet::save).
     fn restore(&mut self, offset: usize, from: &Cell<[u8; PARKED_LEN_MAX]>, len: u32) -> Result<(), Refused>;
 
-    /// Sends a copy of the packet as it is now through the hook that it is at: where requests, or where replies go.
+    /// Re-injects a copy of the packet as it is now at its hook: ingress for requests, egress for replies.
     fn send_again(&mut self, hook: Direction) -> Result<(), Refused>;
 }
 
-/// Reads a header from a byte slice: [`Packet::header`] for packets that are one.
+/// Reads a header from a byte slice: [`Packet::header`] for packets in memory.
 pub fn header_of_slice<H: Header>(bytes: &[u8], offset: usize) -> Option<H> {
     let slice = bytes.get(offset..)?.get(..size_of::<H>())?;
     // SAFETY: the slice has the size of H, the read is unaligned, and any bytes are a valid `Header` (sealed).

@@ -1,4 +1,4 @@
-//! From bytes to headers: ours, not ours, or a fragment. Never reads past the end, never guesses an offset.
+//! From bytes to headers: ours, not ours, or a fragment. Never reads past the end, and never guesses an offset.
 
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
@@ -13,11 +13,11 @@ use crate::table::Tuple;
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
-/// Extension headers that are walked before the transport header is given up; RFC 8200 section 4.1 lists five in the
+/// Extension headers that are walked in search of the transport header. RFC 8200 section 4.1 lists five in the
 /// recommended order, with one of them twice.
 const EXTENSION_HEADERS_MAX: u32 = 6;
 
-/// Where the source address stands in a network header; the destination follows it.
+/// The offset of the source address in a network header. The destination follows it.
 #[inline(always)]
 pub const fn addresses_offset(family: Family) -> usize {
     match family {
@@ -26,7 +26,7 @@ pub const fn addresses_offset(family: Family) -> usize {
     }
 }
 
-/// What the path looks at of a TCP header: the flags, and beside them, in the same word, the [`Sequence`]. Empty unless TCP.
+/// What the path reads of a TCP header: the flags and, in the same word, the [`Sequence`]. Empty unless TCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpFlags(u32);
 
@@ -36,16 +36,16 @@ impl TcpFlags {
     pub const RST: u8 = 0x04;
     pub const ACK: u8 = 0x10;
 
-    /// Where the sequence stands in the word.
+    /// Bits by which the sequence is shifted in the word.
     const SEQUENCE: u32 = 8;
 
-    /// The flags in the last byte of the 16 bits that hold them (RFC 9293 section 3.1), of no known sequence.
+    /// The flags in the last byte of the 16 bits that hold them (RFC 9293 section 3.1), without a sequence.
     #[inline(always)]
     pub const fn new(bits: u8) -> Self {
         Self(bits as u32)
     }
 
-    /// The same, of a segment that stands there in its sequence.
+    /// The same flags with this sequence.
     #[must_use]
     #[inline(always)]
     pub const fn at(self, sequence: Sequence) -> Self {
@@ -69,15 +69,15 @@ impl TcpFlags {
     }
 }
 
-/// Whether a packet is the first fragment of a datagram, and of which, in one number: where an `Option` is none, its
-/// register holds anything, and the verifier refuses to store that (6.18: "invalid size of register spill").
+/// Whether a packet is a first fragment, and of which datagram, in one number. An `Option` that is `None` leaves its
+/// register undefined, and the verifier refuses to store that (6.18: "invalid size of register spill").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstOf(u64);
 
 impl FirstOf {
     /// A whole packet.
     pub const NONE: Self = Self(0);
-    /// Set where the fragment is too short for its ports, or has none.
+    /// Set if the fragment is too short for its ports, or its protocol has none.
     const STUB: u64 = 1 << 33;
 
     /// The first fragment of the datagram with this identification.
@@ -86,13 +86,13 @@ impl FirstOf {
         Self(1 << 32 | id as u64)
     }
 
-    /// The same, of which the verifier knows nothing: it does not walk what follows once for each that it can be.
+    /// The same, unknown to the verifier, so that it does not walk the rest once for each possible value.
     #[inline(always)]
     pub fn forgotten(self, packet: &impl Packet) -> Self {
         Self(packet.forget_number(self.0))
     }
 
-    /// Whether the fragment is too short for its ports, or has none.
+    /// Whether the fragment is too short for its ports, or its protocol has none.
     #[inline(always)]
     pub const fn is_stub(self) -> bool {
         self.0 & Self::STUB != 0
@@ -105,7 +105,7 @@ impl FirstOf {
     }
 }
 
-/// What the path needs to know of a packet that carries ports, beside its [`Tuple`].
+/// What the path needs of a packet with ports, beside its [`Tuple`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
     pub proto: Proto,
@@ -117,20 +117,20 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Those of a first fragment without ports: it is too short for them, or there are none.
+    /// The headers of a first fragment without ports: it is too short for them, or its protocol has none.
     #[inline(always)]
     pub const fn stub(proto: Proto, first_of: FirstOf) -> Self {
         Self { proto, tcp: TcpFlags::new(0), l4: 0, first_of: FirstOf(first_of.0 | FirstOf::STUB) }
     }
 
-    /// What a decision looks at.
+    /// The part that a decision reads.
     #[inline(always)]
     pub const fn transport(&self) -> Transport {
         Transport { proto: self.proto, tcp: self.tcp }
     }
 }
 
-/// What a decision looks at of a packet that carries ports, beside its [`Tuple`].
+/// What a decision reads of a packet with ports, beside its [`Tuple`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {
     pub proto: Proto,
@@ -139,7 +139,7 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Whether the packet may make a new flow: a SYN, or any datagram.
+    /// Whether the packet may create a flow: a SYN, or any datagram.
     #[inline(always)]
     pub fn opens(&self) -> bool {
         match self.proto {
@@ -149,32 +149,32 @@ impl Transport {
     }
 }
 
-/// What a packet is.
+/// What parsing found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// Ports to look at.
+    /// A packet with ports.
     Transport(Headers),
     /// An ICMP message of the packet's own family, at this offset.
     Icmp(usize),
-    /// A fragment without ports: not the first one of the datagram with this identification.
+    /// A later fragment, without ports, of the datagram with this identification.
     Fragment(Proto, u32),
-    /// The packet ends before its headers do, or they stand behind the linear part of an skb. Of a first fragment also what
-    /// its datagram carries, as [`Parsed::Fragment`] says it; in IPv6 that may be a protocol without ports.
+    /// The packet ends before its headers do, or they are behind the linear part of an skb. For a first fragment, also
+    /// the protocol of its datagram, as in [`Parsed::Fragment`]. In IPv6 that may be a protocol without ports.
     Short(Proto, FirstOf),
-    /// Another protocol, or one that makes no sense.
+    /// Another protocol, or an invalid header.
     Other,
 }
 
-/// What a network header says of its payload.
+/// What a network header says about its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// A packet of the IP protocol `number`, which starts at `l4`; or the first fragment of one.
+    /// A packet, or a first fragment, of the IP protocol `number`, whose header is at `l4`.
     Carries {
         number: u8,
         l4: usize,
         first_of: FirstOf,
     },
-    /// A fragment that is not the first.
+    /// A later fragment.
     Fragment {
         number: u8,
         id: u32,
@@ -188,13 +188,13 @@ pub trait Parse: Addr {
     /// The IP protocol number of its ICMP.
     const ICMP: u8;
 
-    /// What a datagram carries, whose later fragments say that this number follows; if it can have ports.
+    /// The protocol of a datagram whose later fragments carry this header number. None if it has no ports.
     fn proto_of_fragment(number: u8) -> Option<Proto>;
 
-    /// Reads the network header at `l3`; its addresses go to `tuple`.
+    /// Reads the network header at `l3` and copies its addresses to `tuple`.
     fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network;
 
-    /// Overwrites source and destination in the network header at `l3` and corrects its own checksum, if it has one.
+    /// Overwrites the addresses in the network header at `l3` and adjusts the header's own checksum, if it has one.
     fn write_addresses(
         packet: &mut impl PacketMut,
         l3: usize,
@@ -202,7 +202,7 @@ pub trait Parse: Addr {
         to: &Tuple<Self>,
     ) -> Result<(), Refused>;
 
-    /// Reads the network and transport headers; where there are ports, addresses and ports go to `tuple`.
+    /// Reads the network and transport headers. Addresses and ports are copied to `tuple`.
     #[inline(always)]
     fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed {
         match Self::network(packet, packet.l3(), tuple) {
@@ -222,11 +222,11 @@ pub trait Parse: Addr {
     }
 }
 
-/// What a datagram of IPv6 carries, as far as its fragments tell: its identification does not depend on that (RFC 8200
-/// section 4.5).
+/// The protocol under which IPv6 fragments are noted: they may not name it, and the identification does not depend on
+/// it (RFC 8200 section 4.5).
 pub(crate) const ANY_PROTO: Proto = Proto::UDP;
 
-/// Where source and destination stand in the network header, one after the other.
+/// The offset of the source address in the network header. The destination follows it.
 const IPV4_ADDRESSES: usize = core::mem::offset_of!(Ipv4Hdr, src_addr);
 const IPV6_ADDRESSES: usize = core::mem::offset_of!(Ipv6Hdr, src_addr);
 
@@ -238,12 +238,12 @@ const TCP_SEQUENCE: usize = core::mem::offset_of!(TcpHdr, seq);
 /// The flag "more fragments" and the fragment offset of an IPv4 header (RFC 791), and the offset alone.
 const IPV4_FRAGMENT_BITS: u16 = 0x3fff;
 const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff;
-/// Number of the header that a fragment has (IANA "IPv6 Extension Header Types").
+/// The number of the fragment header (IANA "IPv6 Extension Header Types").
 const IPV6_FRAGMENT_HEADER: u8 = 44;
 /// The fragment offset in the third and fourth byte of an IPv6 fragment header (RFC 8200 section 4.5).
 const IPV6_FRAGMENT_OFFSET: u16 = 0xfff8;
-/// Without it, and at offset 0, a packet is whole, and has nothing to do with fragments of the same identification
-/// (RFC 6946).
+/// Without this flag and at offset 0, a packet is whole, and unrelated to fragments of the same identification (RFC
+/// 6946).
 const IPV6_MORE_FRAGMENTS: u16 = 1;
 
 impl Parse for [u8; 4] {
@@ -294,7 +294,7 @@ impl Parse for [u8; 4] {
 impl Parse for [u8; 16] {
     const ICMP: u8 = 58;
 
-    /// An extension header behind the fragment header stands in the first fragment, with what follows it.
+    /// An extension header behind the fragment header is in the first fragment, with all that follows it.
     #[inline(always)]
     fn proto_of_fragment(number: u8) -> Option<Proto> {
         if extension_unit(number).is_some() { Some(ANY_PROTO) } else { Proto::from_number(number) }
@@ -302,7 +302,7 @@ impl Parse for [u8; 16] {
 
     #[inline(always)]
     fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network {
-        // What stands before the addresses.
+        // The bytes in front of the addresses.
         let Some(ip) = packet.header::<[u8; IPV6_ADDRESSES]>(l3) else { return Network::Short(FirstOf::NONE) };
         if ip[0] >> 4 != 6 {
             return Network::Other;
@@ -350,8 +350,8 @@ impl Parse for [u8; 16] {
     }
 }
 
-/// In how many bytes an extension header with this number counts its length, where it is one that says what follows it
-/// (IANA "IPv6 Extension Header Types"); that of a fragment has no length.
+/// The unit, in bytes, of the length field of an extension header that names the next header. None for other numbers
+/// (IANA "IPv6 Extension Header Types"); the fragment header has no length field.
 #[inline(always)]
 const fn extension_unit(number: u8) -> Option<usize> {
     match number {
@@ -361,8 +361,8 @@ const fn extension_unit(number: u8) -> Option<usize> {
     }
 }
 
-/// A packet without ports. Of a datagram of IPv6 the later fragments may name an extension header, and would wait for a
-/// first one with ports: it says that there are none.
+/// A packet without ports. For IPv6, later fragments may name only an extension header and would wait for a first
+/// fragment with ports. This one shows that there are none.
 #[inline(always)]
 fn another(first_of: FirstOf, family: Family) -> Parsed {
     match family {
@@ -380,7 +380,7 @@ fn transport<A: Addr>(
 ) -> Parsed {
     let Some(proto) = Proto::from_number(number) else { return another(first_of, A::FAMILY) };
     let mut tcp = TcpFlags::default();
-    // The transport protocols of Services begin alike: source port, destination port.
+    // The transport protocols of Services begin with source port and destination port.
     let ports = if proto == Proto::TCP {
         let Some(header) = packet.header::<[u8; TcpHdr::LEN]>(l4) else { return Parsed::Short(proto, first_of) };
         let high = u16::from_be_bytes([header[TCP_SEQUENCE], header[TCP_SEQUENCE + 1]]);

@@ -1,4 +1,4 @@
-//! The answer to a packet that nobody serves: ICMP port unreachable, made out of the packet itself.
+//! The answer to a rejected packet: ICMP port unreachable, made out of the packet itself.
 //!
 //! Type 3 code 3 (RFC 792) or type 1 code 4 (RFC 4443), from the address that was dialled, quoting the whole network
 //! header and the transport header.
@@ -18,17 +18,18 @@ use crate::table::{RejectBucket, Tuple};
 use crate::work::Work;
 
 const TTL: u8 = 64;
-/// Longest header that is quoted, in 4-byte words; a longer chain of extension headers is not answered.
+/// The longest header that is quoted, in 4-byte words. A longer chain of extension headers is not answered.
 const QUOTED_WORDS_MAX: usize = 64;
 /// The common header of SCTP (RFC 9260 section 3.1).
 const SCTP_LEN: usize = 12;
 
 /// A family whose ICMP error can be written.
 pub trait Unreachable: Parse {
-    /// The sum of the network header as quoted, or nothing where it is too long.
+    /// The sum of the network header as quoted. None if the header is too long.
     fn header_sum(packet: &impl Packet, l4: usize) -> Option<u32>;
 
-    /// Puts network and ICMP header before `quoted_len` bytes whose sum is `quoted_sum`. The addresses are those of `answer`.
+    /// Puts a network and an ICMP header in front of `quoted_len` bytes whose sum is `quoted_sum`. `answer` holds the
+    /// addresses.
     fn prepend(
         packet: &mut impl PacketMut,
         answer: &Tuple<Self>,
@@ -39,8 +40,8 @@ pub trait Unreachable: Parse {
 
 /// Turns the packet into its own ICMP error, ready to be sent back out of the interface that it came in by.
 ///
-/// A function of its own: what it keeps would stand on the stack of every packet. The addresses of the answer are kept in
-/// `work`, in the place of what the packet would have become.
+/// A function of its own: its variables would otherwise take stack from every packet. The addresses of the answer are
+/// in `work.to`.
 #[inline(never)]
 pub fn port_unreachable<A: Unreachable>(
     packet: &mut impl PacketMut,
@@ -64,23 +65,23 @@ fn quoted_transport(packet: &mut impl PacketMut, headers: &Headers) -> Result<(u
     let (len, check) = match headers.proto {
         Proto::TCP => (TcpHdr::LEN, l4 + offset_of!(TcpHdr, check)),
         Proto::UDP => (UdpHdr::LEN, l4 + offset_of!(UdpHdr, check)),
-        // The common header of RFC 9260; its checksum is no Internet checksum.
+        // The common header of RFC 9260. Its checksum is not an Internet checksum.
         Proto::SCTP => return Ok((SCTP_LEN, sum_words(packet, l4, l4 + SCTP_LEN).ok_or(Refused)?)),
     };
     let sum = sum_words(packet, l4, l4 + len).ok_or(Refused)?;
     let stored = packet.header::<[u8; 2]>(check).ok_or(Refused)?;
-    // The device may still have to finish the sum (CHECKSUM_PARTIAL): then a payload change leaves the field alone.
+    // The device may still have to finish the sum (CHECKSUM_PARTIAL). If so, a payload change leaves the field alone.
     packet.adjust_l4_checksum(check, 1, Summed::Payload, ZeroSum::Valid)?;
     if packet.header::<[u8; 2]>(check).ok_or(Refused)? == stored {
-        // It will replace the seed in the field so that what is quoted of the transport header, as it ends the
-        // packet, sums to nothing but the seed's complement; without a device, nobody looks at the sum.
+        // The device replaces the seed in the field. The quoted transport header, which ends the packet, then sums to
+        // the complement of the seed. If no device finishes the sum, the sum is never checked.
         return Ok((len, u32::from(!u16::from_ne_bytes(stored))));
     }
     packet.write(check, &stored)?;
     Ok((len, sum))
 }
 
-/// The sum of the bytes from `start` to `end`, a multiple of four and at most [`QUOTED_WORDS_MAX`] words of them.
+/// The sum of the bytes from `start` to `end`: a multiple of four bytes, and at most [`QUOTED_WORDS_MAX`] words.
 #[inline(always)]
 fn sum_words(packet: &impl Packet, start: usize, end: usize) -> Option<u32> {
     let (mut sum, mut offset) = (0, start);
@@ -95,7 +96,7 @@ fn sum_words(packet: &impl Packet, start: usize, end: usize) -> Option<u32> {
 }
 
 impl Unreachable for [u8; 4] {
-    /// A valid IPv4 header sums to zero, options included; so nothing has to be read.
+    /// A valid IPv4 header sums to zero, options included. So nothing has to be read.
     #[inline(always)]
     fn header_sum(_: &impl Packet, _: usize) -> Option<u32> {
         Some(0)
@@ -111,7 +112,7 @@ impl Unreachable for [u8; 4] {
         const LEN: usize = Ipv4Hdr::LEN + 8;
         packet.insert_before_network::<LEN>()?;
         let [len0, len1] = (LEN as u16 + quoted_len).to_be_bytes();
-        // Precedence "internetwork control" (0xc0), as the kernel's own errors; do not fragment.
+        // Precedence "internetwork control" (0xc0), as in the kernel's own errors; do not fragment.
         let mut header = [0x45, 0xc0, len0, len1, 0, 0, 0x40, 0, TTL, 1, 0, 0];
         let sum = checksum::sum(&header) + answer.src.sum() + answer.dst.sum();
         [header[10], header[11]] = (!checksum::fold(sum)).to_ne_bytes();
@@ -153,15 +154,15 @@ impl Unreachable for [u8; 16] {
 }
 
 impl RejectBucket {
-    /// Takes a token if there is one; `per_sec` are added a second, and as many are kept at most.
+    /// Takes a token if one is left. After a second the bucket is refilled to `per_sec`.
     ///
-    /// Two CPUs may take the same token: an edge answers a few times more than it may.
+    /// Two CPUs may take the same token: an edge may answer slightly more often.
     #[inline(always)]
     pub const fn take(&mut self, now_jiffies: u64, per_sec: u32, second_jiffies: u64) -> bool {
         let now_jiffies = now_jiffies as u32;
         let elapsed_jiffies = now_jiffies.wrapping_sub(self.refilled_jiffies).cast_signed();
         let mut tokens = self.tokens;
-        // Below 0 where another CPU's clock is ahead, or nobody was answered for weeks.
+        // Negative if another CPU's clock is ahead (by one tick: tolerated), or if no token was taken for weeks.
         if elapsed_jiffies < -1 || elapsed_jiffies as i64 >= second_jiffies.cast_signed() {
             tokens = per_sec;
             self.refilled_jiffies = now_jiffies;

@@ -1,4 +1,5 @@
-//! Performing a verdict on the bytes: addresses, ports, checksums, and the way back.
+//! Performs a verdict on the bytes of a packet: addresses, ports, checksums, and the Ethernet header of what is sent
+//! back.
 
 use core::mem::offset_of;
 
@@ -11,9 +12,9 @@ use crate::packet::{PacketMut, Refused, Summed, ZeroSum};
 use crate::parse::{Headers, Parse};
 use crate::table::Tuple;
 
-/// Gives a packet with the tuple `from` the tuple `to`.
+/// Rewrites a packet from the tuple `from` to the tuple `to`.
 ///
-/// Direct writes come first: the checksum primitive invalidates what the verifier knows of the packet.
+/// Direct writes come first: the checksum helper invalidates what the verifier knows of the packet.
 #[inline(always)]
 pub fn translate<A: Parse>(
     packet: &mut impl PacketMut,
@@ -26,7 +27,7 @@ pub fn translate<A: Parse>(
     let (check, zero) = match headers.proto {
         Proto::TCP => (offset_of!(TcpHdr, check), ZeroSum::Valid),
         Proto::UDP => (offset_of!(UdpHdr, check), ZeroSum::Absent),
-        // The checksum covers neither addresses nor, as ports are kept, anything that changed (RFC 9260 section 6.8).
+        // The checksum does not cover addresses (RFC 9260 section 6.8), and the ports are kept.
         Proto::SCTP => return Ok(()),
     };
     let ports_change = from.sport != to.sport || from.dport != to.dport;
@@ -44,13 +45,13 @@ pub fn translate<A: Parse>(
     Ok(())
 }
 
-/// Turns the Ethernet header round, for a packet that goes back where it came from. A link without one has two ends.
+/// Swaps the Ethernet addresses of a packet that is sent back. A link without a header has none.
 #[inline(always)]
 pub fn turn_round<P: PacketMut>(packet: &mut P) -> Result<(), Refused> {
     if P::LINK_LEN == 0 {
         return Ok(());
     }
-    // Both addresses at once, in words: the compiler makes a call of a copy from bytes to bytes.
+    // Both addresses at once, in words: the compiler turns a copy of bytes into a call.
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = packet.header::<[u8; 12]>(0).ok_or(Refused)?;
     packet.write(0, &[s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5])
 }

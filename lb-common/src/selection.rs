@@ -1,21 +1,21 @@
-//! Which slot of a Maglev pool a flow goes to: a function of the flow alone, so that every node, and the same node later,
-//! chooses the same one.
+//! Which slot of a Maglev pool a flow goes to. It depends on the flow alone, so that every node chooses the same slot,
+//! now and later.
 //!
-//! The hash is MurmurHash3 (x86, 32 bits; Austin Appleby, public domain), with a seed that never changes: the kernel's own
-//! hash of a packet depends on a secret of each boot. Integers go in as on a little-endian machine, whatever this one is.
+//! The hash is MurmurHash3 (x86, 32 bits; Austin Appleby, public domain) with a constant seed: the kernel's own hash
+//! of a packet depends on a secret of each boot. Integers are hashed as on a little-endian machine.
 
 use crate::addr::{Addr, Proto};
 use crate::hash::{finish, mix};
 use crate::table::Tuple;
 
-/// Changing it moves flows of all Maglev frontends while a cluster is upgraded.
+/// A change moves flows of all Maglev frontends while a cluster is being upgraded.
 const SEED: u32 = 0;
 
-/// Whether two ports of a client may go to different backends.
+/// Whether two connections of a client may go to different backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
     Connections,
-    /// Session affinity: all connections of a client go together.
+    /// Session affinity: all connections of a client go to one backend.
     Clients,
 }
 
@@ -36,7 +36,7 @@ pub fn backend_hash<A: Addr>(addr: &A, port: u16, seed: u32) -> u32 {
     finish(mix(addr.mix_into(seed), port.into()), size_of::<A>() as u32 + 4)
 }
 
-/// The slot of a hash among `count`, in the proportion of the whole range: no division.
+/// The slot of a hash among `count`: the hash scaled to the count, without a division.
 #[inline(always)]
 pub const fn slot(hash: u32, count: u16) -> u32 {
     ((hash as u64 * count as u64) >> 32) as u32
@@ -60,7 +60,7 @@ mod tests {
         }
     }
 
-    /// What other nodes, and other versions, choose.
+    /// Other nodes and other versions choose by these hashes.
     #[test]
     fn hashes_never_change() {
         let v4 = Tuple { src: [10, 0, 0, 2], dst: [192, 0, 2, 10], sport: 40_000, dport: 80 };

@@ -1,19 +1,19 @@
-//! Where one direction of a TCP connection stands, as coarse as a flow can note it: in steps of 64 KiB, so that nothing is
-//! written for most packets.
+//! The position of one direction of a TCP connection, in steps of 64 KiB, so that most packets cause no write.
 //!
-//! It tells a FIN or RST of somebody who knows the connection from one of somebody who guesses.
+//! It tells the FIN or RST of a real end from a guessed one.
 
-/// The upper half of a sequence number, or nothing; one word, for the packet path compares it for each packet.
+/// The upper half of a sequence number, or none. One word, because the packet path compares it for each packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sequence(u32);
 
 impl Sequence {
-    /// Not known, or not TCP.
+    /// Unknown, or not TCP.
     pub const NONE: Self = Self(0);
     const KNOWN: u32 = 1 << 16;
-    /// How far the next segment may be ahead, in steps of 64 KiB: more than one super-packet and what is lost between two.
+    /// How far the next segment may be ahead, in steps of 64 KiB: more than one super-packet and what is lost between
+    /// two.
     const AHEAD_MAX: u16 = 15;
-    /// And behind: it may begin before the last one did.
+    /// How far it may be behind: a segment may begin before the last one did.
     const BEHIND_MAX: u16 = 1;
 
     #[inline(always)]
@@ -21,7 +21,7 @@ impl Sequence {
         Self(Self::KNOWN | high as u32)
     }
 
-    /// As it stands in one word with other things.
+    /// The word, to be packed beside other values.
     #[inline(always)]
     pub(crate) const fn word(self) -> u32 {
         self.0
@@ -37,20 +37,20 @@ impl Sequence {
         self.0 != 0
     }
 
-    /// The upper half; 0 where it is not known.
+    /// The upper half; 0 if unknown.
     #[inline(always)]
     pub const fn high(self) -> u16 {
         self.0 as u16
     }
 
-    /// Whether this may be the number of the next segment behind `noted`: about one in 4,000 guesses may.
+    /// Whether this may be the number of the next segment after `noted`. About one in 4,000 guesses fits.
     #[inline(always)]
     pub const fn fits(self, noted: Self) -> bool {
         let distance = self.high().wrapping_sub(noted.high()).wrapping_add(Self::BEHIND_MAX);
         !self.is_known() || !noted.is_known() || distance <= Self::AHEAD_MAX + Self::BEHIND_MAX
     }
 
-    /// Whether it is ahead of `noted`, and may be.
+    /// Whether this is ahead of `noted`, but not too far.
     #[inline(always)]
     pub const fn advances(self, noted: Self) -> bool {
         let distance = self.high().wrapping_sub(noted.high());

@@ -1,34 +1,34 @@
-//! What each edge may have of the flow table, so that none fills it: the kernel would evict whoever was quiet for longest,
-//! wherever that is.
+//! The share of the flow table that each edge may use, so that no edge fills it. In a full table the kernel evicts the
+//! flow that was quiet for longest, whatever its edge.
 
 use crate::table::EDGE_UPLINK;
 
-/// A share of everything: no bound.
+/// A share of 100 percent is no bound.
 pub const UNBOUNDED_PERCENT: u32 = 100;
-/// What clients in the network may have, all together: they are many behind one edge.
+/// The share of all clients in the network together: many are behind one edge.
 const UPLINK_PERCENT: u32 = 90;
-/// What the clients behind an edge may have, in percent; `percent` is what a pod may have.
+/// The share of an edge, in percent. `percent` is that of a pod.
 #[inline(always)]
 pub const fn percent_of_edge(edge: u32, percent: u32) -> u32 {
     if edge == EDGE_UPLINK && percent < UPLINK_PERCENT { UPLINK_PERCENT } else { percent }
 }
 
-/// How many of the `limit` entries that an edge may have it fills undisturbed. Beyond them, ended flows go for new ones; a walk
-/// that cuts an edge cuts it to this.
+/// How many of its `limit` entries an edge fills undisturbed. Beyond them, spent flows are deleted for new ones. If a
+/// walk cuts an edge, it cuts to this number.
 #[inline(always)]
 pub const fn undisturbed(limit: u64) -> u64 {
     limit / 4 * 3
 }
 
-/// A walk over the flows that is older than this has no say: nobody may be looking after them.
+/// A walk that is older than this does not count: the agent may be gone.
 pub const WALK_SECS: u64 = 600;
 
-/// Free elements that a CPU may hold for itself, while another one finds none and evicts (`LOCAL_FREE_TARGET` in
+/// Free elements that a CPU may hold for itself while another CPU finds none and evicts (`LOCAL_FREE_TARGET` in
 /// kernel/bpf/bpf_lru_list.c).
 pub const FREE_OF_A_CPU: u64 = 128;
 
-/// Entries that the table can hold before the kernel may evict some: it begins before the table is full. An eighth is
-/// allowed for what comes and goes between two looks.
+/// Entries that the table can hold before the kernel may evict any, which happens before the table is full. An eighth
+/// is reserved for entries that come and go between two walks.
 pub const fn usable(entries_max: u32, cpus: usize) -> u64 {
     let entries_max = entries_max as u64;
     let (most, behind) = (entries_max * 7 / 8, entries_max.saturating_sub(cpus as u64 * FREE_OF_A_CPU));
@@ -39,24 +39,24 @@ pub const fn usable(entries_max: u32, cpus: usize) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
     Plenty,
-    /// It has three quarters of its share: what has ended goes for what is new.
+    /// It has three quarters of its share: spent flows are deleted for new ones.
     Little,
     None,
 }
 
-/// Entries in use of a flow table.
+/// Entries in use in a flow table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupancy {
-    /// Those of the edge that asks.
+    /// Entries of this edge.
     pub edge: u64,
-    /// Those of all edges.
+    /// Entries of all edges.
     pub all: u64,
 }
 
 impl Occupancy {
-    /// How many entries the edge may have: a share of what the others leave. The first of many may have taken more, for it
-    /// came when little was in use; the agent's next walk cuts it to this. So a part stays free, however many edges take all
-    /// they may.
+    /// Entries that the edge may have: a share of what other edges leave. An early edge may have taken more while
+    /// little was in use; the agent's next walk cuts it to this limit. So a part stays free, however many edges use
+    /// their full share.
     #[inline(always)]
     pub const fn limit(self, usable: u64, percent: u32) -> u64 {
         let others = self.all.saturating_sub(self.edge);
@@ -93,8 +93,8 @@ mod tests {
         }
     }
 
-    /// All that ask take all they may, and walks cut those that have more by now: the sum stays below what the table holds,
-    /// and one more finds room.
+    /// Each edge takes all it may, and walks cut edges that have more by now. The sum stays below the capacity of the
+    /// table, and one more edge finds room.
     #[test]
     fn some_is_always_left() {
         for percent in [25, 50, UPLINK_PERCENT] {

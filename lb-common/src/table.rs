@@ -1,9 +1,9 @@
-//! Keys and values of the BPF maps: what the agent writes and the packet path reads.
+//! Keys and values of the BPF maps.
 //!
-//! Every type is `repr(C)` without hidden padding (proved at compile time by [`table_type!`]), addresses are in
-//! network order, everything else is in host order, so that `bpftool map dump` is readable.
-//! Records that begin with an address are aligned to four, so that it is moved in words. A change of any layout
-//! raises [`LAYOUT_VERSION`].
+//! Every type is `repr(C)` without hidden padding (proved at compile time by [`table_type!`]). Addresses are in
+//! network order, and everything else is in host order, so that `bpftool map dump` is readable. Records that begin
+//! with an address are aligned to four, so that the address is moved in words. A change of any layout raises
+//! [`LAYOUT_VERSION`].
 
 mod addresses;
 mod affinity;
@@ -47,7 +47,8 @@ mod tests {
 
     use super::*;
 
-    /// A changed layout without a new [`LAYOUT_VERSION`] fails here: change both. Bytes of a key and of a value.
+    /// A changed layout without a new [`LAYOUT_VERSION`] fails here: change both. The numbers are bytes of key and
+    /// value.
     #[test]
     fn layout_is_that_of_the_version() {
         let sizes: Vec<_> = maps::PINNED.iter().map(|map| (map.name, map.key_bytes, map.value_bytes)).collect();

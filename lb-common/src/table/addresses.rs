@@ -1,9 +1,10 @@
-//! Addresses: does one play a role for any Service, on whatever port? All that can be asked of a fragment without ports.
+//! Address bits: whether an address may have a role for any Service, on any port. A fragment without ports has nothing
+//! else to look up.
 //!
-//! The tables are sets of bits, of which a hash names one for each address and role. Another one may have the same bit:
-//! then a foreign fragment that overtakes its first one waits for it, and a foreign first one leaves a note, as those to
-//! one of our addresses on a port that is not ours do, and both go on as they came. That is all that can be had by
-//! choosing an address for its bit, so the hash needs no secret.
+//! The tables are sets of bits. A hash gives each address and role one bit, and addresses may share a bit. Then a
+//! foreign fragment that overtakes its first one waits for it, and a foreign first fragment leaves a note, as
+//! fragments to a foreign port of a Service's address do. All of them pass unchanged. An attacker who picks an address
+//! for its bit gains no more than that, so the hash needs no secret.
 
 use super::row::table_type;
 use crate::addr::Addr;
@@ -16,28 +17,28 @@ table_type! {
     }
 }
 
-/// What an address is dialled or answers as.
+/// The role of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Packets to it may be translated where they come in.
+    /// Packets to it may be translated at ingress.
     Frontend,
-    /// Packets from it may be translated where they go out.
+    /// Packets from it may be translated at egress.
     Endpoint,
 }
 
 /// The bit of an address in a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressBit {
-    /// Index of the [`AddressBits`] that it stands in.
+    /// Index of its [`AddressBits`].
     pub word: u32,
     pub mask: u64,
 }
 
 impl AddressBit {
-    /// Words beyond these have no bits: the hash is no longer than that.
+    /// Words beyond these would stay empty: the hash has 32 bits.
     pub const WORDS_MAX: u32 = 1 << (u32::BITS - u64::BITS.trailing_zeros());
 
-    /// Its bit in a table of so many words, a power of two.
+    /// The bit of an address in a table of `words` words, a power of two.
     #[inline(always)]
     pub fn of<A: Addr>(addr: &A, role: Role, words: u32) -> Self {
         let hash = finish(addr.mix_into(role as u32), size_of::<A>() as u32);
@@ -49,8 +50,8 @@ impl AddressBit {
 mod tests {
     use super::*;
 
-    /// Addresses as clusters have them: one after the other. With 16 bits for each row, as many fall on the bits of others as
-    /// would by chance.
+    /// Consecutive addresses, as clusters assign them. With 16 bits for each row, collisions are as frequent as by
+    /// chance.
     #[test]
     fn neighbours_spread_over_the_bits() {
         const ROWS: u32 = 1 << 12;

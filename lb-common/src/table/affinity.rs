@@ -1,4 +1,4 @@
-//! Session affinity: which backend a client had last.
+//! Session affinity: the backend that a client used last.
 
 use super::row::table_type;
 
@@ -10,15 +10,15 @@ table_type! {
         pub client: A,
     }
 
-    /// Value of `affinity4` and `affinity6`. Changed in place, and so possibly seen in part: whoever reads it asks `members`
-    /// before it believes it.
+    /// Value of `affinity4` and `affinity6`. It is changed in place, so a reader may see half of a change. The reader
+    /// checks it against `members`.
     #[repr(align(4))]
     pub struct Affinity<A> {
         pub addr: A,
         /// Host order.
         pub port: u16,
         pub pad: u16,
-        /// Seconds since the machine started. Each new flow moves it on.
+        /// Seconds since the machine started. Each new flow updates it.
         pub last_seen_secs: u32,
     }
 }

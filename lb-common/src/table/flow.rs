@@ -1,22 +1,22 @@
-//! Flows: which packets are translated, and to what. The connection tracking table.
+//! Flows: the connection tracking table, which holds how packets are translated. Also the notes about fragments.
 
 use super::row::table_enum;
 use super::row::table_type;
 use crate::addr::Proto;
 use crate::sequence::Sequence;
 
-/// The edge of all uplinks: [`FlowKey::edge`] is 0 there, and an interface index (never 0) at a workload.
+/// The edge of all uplinks. At a workload, [`FlowKey::edge`] is the interface index, which is never 0.
 pub const EDGE_UPLINK: u32 = 0;
 
-/// [`Flow::frontend`] of a connection that a client made to an endpoint itself. It keeps the tuple that it has (or gets
-/// another source port), and no flow of a frontend may take that from it.
+/// [`Flow::frontend`] of a direct flow: the client dialled an endpoint itself. The flow keeps its tuple or gets
+/// another source port, and no frontend's flow may take that tuple.
 pub const DIRECT: u32 = 0;
 
-/// Keys of flows that may be over, that one run of the program `collect` takes.
+/// Most keys that one run of the program `collect` takes.
 pub const COLLECTED_KEYS_MAX: usize = 32;
 
 table_type! {
-    /// Addresses and ports of a packet, ports in host order. The addresses stand side by side as in a network header.
+    /// Addresses and ports of a packet, ports in host order. The addresses are adjacent, as in a network header.
     #[repr(align(4))]
     pub struct Tuple<A> {
         pub src: A,
@@ -25,9 +25,9 @@ table_type! {
         pub dport: u16,
     }
 
-    /// Key of `flows4` and `flows6`: a packet as it is seen at one edge in one direction.
+    /// Key of `flows4` and `flows6`: a packet seen at one edge in one direction.
     ///
-    /// The same reply tuple is seen at several interfaces; only the client's edge may touch it.
+    /// Several interfaces may see the same reply tuple; only the client's edge may rewrite it.
     pub struct FlowKey<A> {
         /// Index of the workload's interface, or [`EDGE_UPLINK`].
         pub edge: u32,
@@ -37,26 +37,26 @@ table_type! {
         pub pad: u16,
     }
 
-    /// Value of `flows4` and `flows6`: complete by value, independent of later changes of any table.
+    /// Value of `flows4` and `flows6`. It is complete, so that later changes of other tables do not affect it.
     pub struct Flow<A> {
-        /// What the packet becomes.
+        /// The packet's new tuple.
         pub to: Tuple<A>,
         /// The frontend that made the flow, or [`DIRECT`].
         pub frontend: u32,
-        /// The pool that its backend was last found in.
+        /// The pool in which its backend was last found.
         pub pool: u32,
         pub state: FlowState,
         pub heard: Heard,
-        /// The upper half of the sequence number of the last TCP segment that went this way.
+        /// The upper half of the sequence number that was last noted for this direction.
         pub seq_high: u16,
-        /// jiffies64 of the last packet, a second coarse.
+        /// jiffies64 of the last packet, to within a second.
         pub last_seen_jiffies: u64,
     }
 }
 
 table_type! {
-    /// Value of the per-CPU arrays `embryos4` and `embryos6` (one element, not pinned): how many half-open flows this CPU may still
-    /// make without looking for others to delete, and where in its ring it notes the next one.
+    /// Value of the per-CPU arrays `embryos4` and `embryos6` (one element, not pinned): how many half-open flows this
+    /// CPU may still create before it must delete older ones, and where its ring notes the next one.
     pub struct EmbryoBudget {
         pub tokens: u64,
         pub refilled_jiffies: u64,
@@ -66,7 +66,8 @@ table_type! {
 }
 
 impl EmbryoBudget {
-    /// Takes a token if there is one. All come back after a SYN's time-out: by then the flows that took them are gone.
+    /// Takes a token if one is left. All tokens return after the SYN timeout: by then the flows that took them are
+    /// gone.
     #[inline(always)]
     pub const fn take(&mut self, now_jiffies: u64, max: u64, tcp_syn_jiffies: u64) -> bool {
         if now_jiffies.wrapping_sub(self.refilled_jiffies) >= tcp_syn_jiffies {
@@ -80,7 +81,7 @@ impl EmbryoBudget {
         true
     }
 
-    /// Gives a token back: a flow has shown that both ends are there.
+    /// Gives a token back: both ends of a flow have been proved.
     #[inline(always)]
     pub const fn give(&mut self, max: u64) {
         if self.tokens < max {
@@ -90,7 +91,7 @@ impl EmbryoBudget {
 }
 
 table_type! {
-    /// Key of `fragments4` and `fragments6`: the fragments of one datagram, as they are seen at one edge in one direction.
+    /// Key of `fragments4` and `fragments6`: the fragments of one datagram, seen at one edge in one direction.
     #[repr(align(4))]
     pub struct FragmentKey<A> {
         pub edge: u32,
@@ -98,42 +99,43 @@ table_type! {
         pub dst: A,
         /// The identification of the datagram.
         pub id: u32,
-        /// Of IPv6 always UDP: the identification is one for all protocols, and a later fragment need not say which it is.
+        /// Always UDP for IPv6: the identification does not depend on the protocol, and a later fragment may not name
+        /// it.
         pub proto: Proto,
         pub direction: Direction,
         pub pad: u16,
     }
 
-    /// Value of `fragments4` and `fragments6`: what became of the first fragment, or who waits for it. Good for
-    /// [`FRAGMENT_SECS`](crate::fragment::FRAGMENT_SECS): identifications are used again.
+    /// Value of `fragments4` and `fragments6`: the fate of the first fragment, or the fragments that wait for it.
+    /// Valid for [`FRAGMENT_SECS`](crate::fragment::FRAGMENT_SECS), because identifications are reused.
     pub struct Fragment<A> {
-        /// The addresses that it got.
+        /// The new addresses.
         pub src: A,
         pub dst: A,
         pub fate: Fate,
         pub pad: [u8; 3],
         /// The ticket of the fragment that was parked last; 0: none.
         pub parked: u32,
-        /// jiffies64: when the first of those that wait was parked, else when the last fragment went by.
+        /// jiffies64: when the first waiting fragment was parked, or when the last fragment was seen.
         pub since_jiffies: u64,
     }
 }
 
 table_enum! {
-    /// What became of a first fragment, and becomes of those that follow.
+    /// The fate of a first fragment, which the later ones share.
     pub enum Fate {
         Translated = 0,
-        /// Out of the interface that it came in by: a pod reaches itself.
+        /// Sent back out of the interface that it came in by: a pod reaches itself.
         SentBack = 1,
         /// Rejected or dropped.
         Dropped = 2,
-        /// Left alone, although one of its addresses is ours.
+        /// Left alone, although one of its addresses may be a Service's.
         Passed = 3,
-        /// Not seen yet.
+        /// Not decided yet.
         Awaited = 4,
     }
 
-    /// Which way a packet of a flow goes, named from the client.
+    /// The direction of a packet of a flow, as the client sees it.
     pub enum Direction {
         /// Client to backend.
         Request = 0,
@@ -141,30 +143,29 @@ table_enum! {
         Reply = 1,
     }
 
-    /// Whether an entry of a flow has heard a TCP segment that went its way.
+    /// Whether an entry has noted a TCP sequence number.
     pub enum Heard {
         Nothing = 0,
-        /// And `seq_high` says which.
+        /// `seq_high` holds it.
         Segment = 1,
     }
 
-    /// TCP state as far as the packet path needs it; UDP and SCTP know `New` and `Established` only. A flow is *half open*
-    /// while it is `New` or `Answered`. One that was reset keeps what it was, and is that again when either end goes on: a
-    /// reset may be forged, or too late.
-    /// Both entries of a flow hold the same state.
+    /// The TCP state as far as the packet path needs it; UDP and SCTP have only `New` and `Established`. A flow is
+    /// *half-open* while it is `New` or `Answered`. A reset flow remembers its former state and returns to it if
+    /// either end continues: a reset may be forged or late. Both entries of a flow hold the same state.
     pub enum FlowState {
-        /// Nothing has come back yet.
+        /// The backend has not answered yet.
         New = 0,
         Established = 1,
         /// The client has sent FIN.
         ClientClosed = 2,
         /// The backend has sent FIN.
         BackendClosed = 3,
-        /// FIN both ways: a SYN on this tuple is a new flow.
+        /// FIN both ways: a SYN on this tuple starts a new flow.
         Closed = 4,
-        /// The backend has answered; whether the client hears it is not known yet (TCP).
+        /// The backend has answered; the client has not acknowledged that yet (TCP).
         Answered = 5,
-        /// RST, by either end, of a flow that was `New`, `Answered` and so on: a SYN on this tuple is a new flow.
+        /// RST by either end of a flow that was `New`, `Answered` and so on: a SYN on this tuple starts a new flow.
         ResetNew = 6,
         ResetAnswered = 7,
         ResetEstablished = 8,
@@ -174,7 +175,7 @@ table_enum! {
 }
 
 impl FlowState {
-    /// After a RST.
+    /// The state after a RST.
     #[must_use]
     #[inline(always)]
     pub const fn reset(self) -> Self {
@@ -188,7 +189,7 @@ impl FlowState {
         }
     }
 
-    /// Before the RST.
+    /// The state before the RST.
     #[must_use]
     #[inline(always)]
     pub const fn before_reset(self) -> Self {
@@ -216,7 +217,7 @@ impl FlowState {
         }
     }
 
-    /// Nobody has acknowledged an answer yet, as far as is known.
+    /// No answer has been acknowledged yet, as far as is known.
     #[inline(always)]
     pub const fn is_half_open(self) -> bool {
         matches!(self, Self::New | Self::Answered)
@@ -224,7 +225,7 @@ impl FlowState {
 }
 
 impl<A> Flow<A> {
-    /// Where this direction stands.
+    /// The sequence number noted for this direction.
     #[inline(always)]
     pub const fn sequence(&self) -> Sequence {
         match self.heard {
@@ -248,7 +249,7 @@ impl Heard {
 }
 
 impl<A: Copy> Tuple<A> {
-    /// Becomes the same as `of`, field by field: the compiler makes a call of a larger copy, which goes byte by byte.
+    /// Copies `of` field by field. The compiler turns a larger copy into a call that copies byte by byte.
     #[inline(always)]
     pub const fn set(&mut self, of: &Self) {
         self.src = of.src;

@@ -1,4 +1,4 @@
-//! Frontends: what clients dial, and what each kind of client gets there.
+//! Frontends: what clients dial, and how each kind of client is served.
 
 use zerocopy::{Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
@@ -25,48 +25,48 @@ table_type! {
         pub pad: u8,
     }
 
-    /// Value of `frontends4` and `frontends6`. The packet path reads `id` only, which never changes during the life
-    /// of an element; the rest is for whoever reads a dump, and is changed in place under `lock`.
+    /// Value of `frontends4` and `frontends6`. The packet path reads only `id`, which never changes during the life of
+    /// an element. The other fields are for dumps, and are changed in place under `lock`.
     pub struct Frontend {
         /// Index into `scopes` and `frontend_stats`; from 1.
         pub id: u32,
-        /// What the agent decided for this address.
+        /// The mode that the agent decided for this address.
         pub mode: Mode,
-        /// Which rule decided it.
+        /// The rule that decided the mode.
         pub decided_by: Rule,
-        /// Which field of the Service the address comes from.
+        /// The field of the Service that the address comes from.
         pub origin: Origin,
         pub state: FrontendState,
         pub lock: bpf_spin_lock,
     }
 
-    /// Value of `scopes`: what to do with a new flow to a frontend, by where its client is.
+    /// Value of `scopes`: what happens to a new flow to a frontend, by the place of its client.
     pub struct Scopes {
         /// Pods on this node.
         pub workload: Scope,
         /// Sockets of the node itself.
         pub host: Scope,
-        /// What arrives from the network.
+        /// Clients in the network.
         pub external: Scope,
-        /// Which Service port the frontend belongs to: the first part of a `members` key; from 1.
+        /// The frontend's Service port, which is the first part of a `members` key; from 1.
         pub service_port: u32,
-        /// Session affinity time-out in seconds; 0: none.
+        /// Session affinity timeout in seconds; 0: none.
         pub affinity_secs: u32,
-        /// Which set of `source_ranges` is asked where a scope says so; 0: none, and everybody is let in.
+        /// The set of `source_ranges` to look up if a scope says so; 0: none, and all clients are allowed.
         pub source_ranges: u32,
-        /// Whose it is, by a hash of the Service's namespace and name; 0: nobody's. What an agent that starts anew knows the
-        /// owner of an address by.
+        /// The owner: a hash of the Service's namespace and name; 0: none. A restarted agent knows the owner of an
+        /// address by it.
         pub owner: u32,
     }
 }
 
-/// What one kind of client gets at a frontend: eight aligned bytes, read by one load and switched by one store.
+/// What one kind of client gets at a frontend. Eight aligned bytes: one load reads them, and one store switches them.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, TryFromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Scope {
-    /// Pool to choose a backend from; from 1, 0 where `action` is not [`Action::Balance`].
+    /// The pool to choose a backend from; from 1. 0 unless `action` is [`Action::Balance`].
     pub pool: u32,
-    /// Slots of the pool: `0..count` exist. A backend has one of them, or with [`ScopeFlags::MAGLEV`] many.
+    /// Slots of the pool: `0..count` exist. A backend has one slot, or many with [`ScopeFlags::MAGLEV`].
     pub count: u16,
     pub action: Action,
     /// [`ScopeFlags`].
@@ -77,17 +77,17 @@ pub struct Scope {
 pub struct ScopeFlags;
 
 impl ScopeFlags {
-    /// The source becomes an address of this node.
+    /// Reserved for masquerading. The agent sets it for no scope, and the packet path does not read it.
     pub const MASQUERADE: u8 = 1;
-    /// New flows are dropped unless `source_ranges` lets their client in.
+    /// New flows are dropped unless `source_ranges` allows their client.
     pub const SOURCE_RANGES: u8 = 2;
-    /// A client keeps its backend: look into `affinity` first.
+    /// A client keeps its backend: `affinity` is looked up first.
     pub const AFFINITY: u8 = 4;
-    /// The pool is [`MemberSets::NEAR`](super::MemberSets::NEAR); with neither of the two, it is the cluster's.
+    /// The pool is [`MemberSets::NEAR`](super::MemberSets::NEAR). Without this flag and the next, it is the cluster's.
     pub const POOL_NEAR: u8 = 8;
     /// The pool is [`MemberSets::LOCAL`](super::MemberSets::LOCAL).
     pub const POOL_LOCAL: u8 = 16;
-    /// The pool is a Maglev table: a flow goes to the slot that its hash names, not to any.
+    /// The pool is a Maglev table: the hash of a flow selects its slot.
     pub const MAGLEV: u8 = 32;
 }
 
@@ -96,7 +96,7 @@ impl Scope {
     pub const PASS: Self = Self::without_pool(Action::Pass);
     /// Answer ICMP port unreachable.
     pub const REJECT: Self = Self::without_pool(Action::Reject);
-    /// Say nothing.
+    /// Drop the packet silently.
     pub const DROP: Self = Self::without_pool(Action::Drop);
 
     const fn without_pool(action: Action) -> Self {
@@ -120,7 +120,7 @@ impl Scope {
         self.flags & flag != 0
     }
 
-    /// Which of [`MemberSets`] its pool is.
+    /// The one of [`MemberSets`] that its pool is.
     #[inline(always)]
     pub const fn set(self) -> u8 {
         if self.has(ScopeFlags::POOL_LOCAL) {
@@ -132,8 +132,8 @@ impl Scope {
         }
     }
 
-    /// The scope in the eight bytes of one load. An unknown action is [`Action::Pass`]: never harm a packet because
-    /// of a byte that this version does not know.
+    /// Decodes the eight bytes of one load. An unknown action is [`Action::Pass`]: a byte that this version does not
+    /// know must not harm a packet.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         let [p0, p1, p2, p3, c0, c1, action, flags] = word.to_ne_bytes();
@@ -146,7 +146,7 @@ impl Scope {
         Self { pool: u32::from_ne_bytes([p0, p1, p2, p3]), count: u16::from_ne_bytes([c0, c1]), action, flags }
     }
 
-    /// The scope as the eight bytes of one store.
+    /// Encodes the scope as the eight bytes of one store.
     pub const fn to_word(self) -> u64 {
         let [p0, p1, p2, p3] = self.pool.to_ne_bytes();
         let [c0, c1] = self.count.to_ne_bytes();
@@ -155,7 +155,7 @@ impl Scope {
 }
 
 impl Scopes {
-    /// Pass for everybody: what an element that nobody refers to holds.
+    /// Pass for all clients: the content of an unused element.
     pub const PASS: Self = Self {
         workload: Scope::PASS,
         host: Scope::PASS,
@@ -170,29 +170,29 @@ impl Scopes {
 table_enum! {
     /// What happens to a new flow.
     pub enum Action {
-        /// Leave it alone: the packet goes on as if we were not there.
+        /// Leave it alone: the packet passes as if the agent were absent.
         Pass = 0,
         /// DNAT it to a backend.
         Balance = 1,
         /// Answer ICMP port unreachable.
         Reject = 2,
-        /// Say nothing.
+        /// Drop it silently.
         Drop = 3,
     }
 
-    /// The mode of a load-balancer address (KEP-1860), and the two that the field does not have.
+    /// The mode of a load-balancer address: the two of `ipMode` (KEP-1860), and two more.
     pub enum Mode {
         /// Shortcut it to an endpoint.
         VIP = 0,
         /// Leave it to the external balancer.
         Proxy = 1,
-        /// Proxy for traffic that starts here, VIP for traffic that the network delivers here.
+        /// Proxy for traffic from this node, VIP for traffic from the network.
         Split = 2,
-        /// VIP while there are endpoints, else follow the route (KEP-6272).
+        /// VIP while endpoints exist, else follow the route (KEP-6272).
         Router = 3,
     }
 
-    /// The rule that decided a frontend's mode, in the order in which they are asked (README.md#who-decides-the-mode).
+    /// The rule that decided a frontend's mode, in order of precedence (README.md#who-decides-the-mode).
     pub enum Rule {
         /// Annotation `lb-agent.io/ip-mode` on the Service.
         Annotation = 0,
@@ -204,7 +204,7 @@ table_enum! {
         IpMode = 3,
         /// `--default-ip-mode`: the entry has no mode.
         Default = 4,
-        /// The address is no load-balancer address: the mode does not apply.
+        /// The address is no load-balancer address: it has no mode.
         NotApplicable = 5,
     }
 
@@ -220,10 +220,10 @@ table_enum! {
         NodePort = 3,
     }
 
-    /// Where a frontend is in its life.
+    /// The stage of a frontend's life.
     pub enum FrontendState {
         Active = 0,
-        /// Its Service is gone; known flows are still honoured, new ones pass.
+        /// Its Service is gone: known flows continue, new ones pass.
         Draining = 1,
     }
 }

@@ -1,4 +1,4 @@
-//! What interfaces are ports of: which frames reach the node's stack that are not for the interface itself.
+//! Bridge ports: which frames reach the node's stack although they are not for the MAC of their interface.
 
 use super::row::table_type;
 use crate::addr::Family;
@@ -6,17 +6,17 @@ use crate::addr::Family;
 table_type! {
     /// Value of `ports`, indexed by the low bits of an interface index.
     pub struct Port {
-        /// The interface that the element is written for; another one has the same low bits.
+        /// The interface that the element is written for. Other interfaces may have the same low bits.
         pub ifindex: u32,
-        /// What it is a port of; 0: nothing.
+        /// The bridge that it is a port of; 0: none.
         pub bridge: u32,
-        /// The MAC of that: frames for it are for the node.
+        /// The MAC of the bridge: frames for it are for the node.
         pub mac: [u8; 6],
         /// [`Port::ANY_MAC`].
         pub flags: u16,
-        /// Bits of a prefix of the bridge, within which IPv4 between its ports does not traverse netfilter; 0: it does. What a
-        /// backend answers to a client of the same prefix never comes to the stack, whose conntrack would classify the rest of
-        /// what it sees as invalid: requests go across the bridge as well.
+        /// A prefix length of the bridge: IPv4 between ports within that prefix does not traverse netfilter; 0: it
+        /// does. A backend's answer to a client in the same prefix then bypasses the stack, and conntrack would
+        /// classify what it sees of the flow as invalid. So requests cross the bridge as well.
         pub unfiltered_bits4: u8,
         /// The same for IPv6.
         pub unfiltered_bits6: u8,
@@ -25,15 +25,15 @@ table_type! {
 }
 
 impl Port {
-    /// Which frames are for the node is not known: any may be.
+    /// The frames for the node are unknown: any may be.
     pub const ANY_MAC: u16 = 1;
 
-    /// Nothing but an interface: a port of no bridge.
+    /// An interface that is a port of no bridge.
     pub const fn unbridged(ifindex: u32) -> Self {
         Self { ifindex, bridge: 0, mac: [0; 6], flags: 0, unfiltered_bits4: 0, unfiltered_bits6: 0, pad: [0; 2] }
     }
 
-    /// The bits of a family.
+    /// The prefix length of a family.
     #[inline(always)]
     pub const fn unfiltered_bits(&self, family: Family) -> u8 {
         match family {

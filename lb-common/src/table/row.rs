@@ -1,12 +1,12 @@
-//! How types of rows are declared.
+//! How the types of rows are declared, so that their layout is proved.
 
 /// A key or value of a map: plain bytes without padding.
 ///
-/// Implemented by [`table_type!`], which proves the absence of padding, and for the index of an array.
+/// Implemented by [`table_type!`], which proves the absence of padding, and for array indices.
 pub trait TableType:
     Copy + Send + Sync + zerocopy::TryFromBytes + zerocopy::Immutable + zerocopy::KnownLayout + 'static
 {
-    /// Evaluated where the type is written to a map; fails the build when the compiler added padding.
+    /// Evaluated where the type is written to a map. Fails the build if the compiler added padding.
     const NO_PADDING: ();
 }
 
@@ -34,7 +34,7 @@ macro_rules! table_type {
 }
 pub(super) use table_type;
 
-/// An enum that stands in a map value: one byte, printed by name in a dump.
+/// Declares an enum of a map value: one byte, printed by name in a dump.
 macro_rules! table_enum {
     ($( $(#[$meta:meta])* pub enum $name:ident { $( $(#[$vmeta:meta])* $variant:ident = $value:expr, )* } )*) => { $(
         $(#[$meta])*

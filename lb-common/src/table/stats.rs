@@ -4,13 +4,13 @@ use super::flow::EDGE_UPLINK;
 use super::row::table_type;
 use crate::addr::Family;
 
-/// Elements of `counters`, with room for counters to come.
+/// Elements of `counters`, with room for new counters.
 pub const COUNTERS_MAX: u32 = 64;
 
 /// Elements of `edges` and `edge_ages`, a power of two.
 pub const EDGES_MAX: u32 = 1 << 16;
 
-/// The element of an interface: the low bits of its index choose one.
+/// The element of an interface, selected by the low bits of its index.
 #[inline(always)]
 pub const fn edge_index(edge: u32) -> u32 {
     edge & (EDGES_MAX - 1)
@@ -25,11 +25,11 @@ table_type! {
 
     /// Value of the per-CPU array `frontend_stats`, indexed by frontend id.
     pub struct FrontendStats {
-        /// Flows that were created.
+        /// Flows created.
         pub flows: u64,
-        /// Packets that were translated, both directions.
+        /// Packets translated, both directions.
         pub packets: u64,
-        /// Their bytes, headers included.
+        /// Bytes of these packets, headers included.
         pub bytes: u64,
         /// Packets that opened a connection (or UDP datagrams) and were left to the external balancer.
         pub passed_packets: u64,
@@ -38,29 +38,30 @@ table_type! {
 
     /// Value of `edges`, indexed by the low bits of an interface index.
     pub struct EdgeState {
-        /// Flows of a pod with itself that were created behind this interface: while 0, no reply can arrive there.
+        /// Hairpin flows created behind this interface. While 0, no reply can arrive at its ingress.
         pub hairpins: u64,
-        /// Bit n: a flow of this edge has, or had, a client port in `n << 10 ..= n << 10 | 1023`. A packet of any other
-        /// client port is of no flow. Bits are set and never cleared.
+        /// Bit n: a flow of this edge has, or had, a client port in `n << 10 ..= n << 10 | 1023`. A packet with any
+        /// other client port belongs to no flow. Bits are set and never cleared.
         pub client_ports: u64,
     }
 
-    /// Value of `edge_flows`, indexed as `edges`: entries in the flow tables. Elements that the kernel evicts are not seen to
-    /// go: whoever walks over the tables counts anew.
+    /// Value of `edge_flows`, indexed as `edges`: entries in the flow tables. Evictions by the kernel are not counted,
+    /// so each walk over the tables counts anew.
     #[repr(align(8))]
     pub struct EdgeFlows {
         pub entries4: i32,
         pub entries6: i32,
     }
 
-    /// Value of `flow_totals` (one element), of all edges.
+    /// Value of `flow_totals` (one element): all edges together.
     pub struct FlowTotals {
         pub entries: EdgeFlows,
-        /// jiffies64 of the last walk that came to its end.
+        /// jiffies64 of the last completed walk.
         pub walked_jiffies: u64,
     }
 
-    /// Value of `spent_rings`: where the ring of an edge's flows that may go begins and ends, by family.
+    /// Value of `spent_rings`, by family: how many spent flows were noted in the ring, and how many were taken from
+    /// it.
     pub struct SpentRing {
         pub noted: [u32; 2],
         pub taken: [u32; 2],
@@ -68,30 +69,31 @@ table_type! {
 
     /// Value of `edge_ages`, indexed as `edges`.
     pub struct EdgeAge {
-        /// Since when our programs have been attached; 0: not known. Of all uplinks, the youngest.
+        /// Since when our programs have been attached; 0: unknown. For the uplinks, the latest of them.
         pub attached_jiffies: u64,
     }
 
     /// Value of `frontend_ages`, indexed by frontend id.
     pub struct FrontendAge {
-        /// Since when all that balances at it has done so without a break; 0: not known.
+        /// Since when each scope that balances has done so without a break; 0: unknown.
         pub balanced_jiffies: u64,
     }
 
-    /// Value of `evictions`, indexed by family (0: IPv4): whether clients may still speak whose flows were evicted.
+    /// Value of `evictions`, indexed by family (0: IPv4): whether clients of evicted flows may still send.
     pub struct Evictions {
-        /// A TCP time-out after the flow table was last seen full; 0: it never was.
+        /// One TCP timeout after the flow table was last seen full; 0: never.
         pub until_jiffies: u64,
     }
 
-    /// Value of `reject_buckets`, indexed as `edges`: a token bucket for ICMP answers. Who floods spends his own.
+    /// Value of `reject_buckets`, indexed as `edges`: a token bucket for ICMP answers. A flood spends only its own
+    /// edge's tokens.
     pub struct RejectBucket {
         pub tokens: u32,
         /// The low half of jiffies64.
         pub refilled_jiffies: u32,
     }
 
-    /// Value of `owner` (one element): whose dataplane this is.
+    /// Value of `owner` (one element): the dataplane that the maps belong to.
     pub struct Owner {
         /// SO_NETNS_COOKIE of the network namespace that the programs are attached in.
         pub netns_cookie: u64,
@@ -101,31 +103,31 @@ table_type! {
     }
 }
 
-/// Rings of flows that may go, and their length. Edges share them.
+/// Rings of spent flows, and their length. Edges share rings.
 pub const SPENT_RINGS: u32 = 64;
 pub const SPENT_RING_LEN: u32 = 256;
 
-/// The ring of an edge: one for all uplinks.
+/// The ring of an edge. All uplinks share one.
 #[inline(always)]
 pub const fn spent_ring(edge: u32) -> u32 {
     if edge == EDGE_UPLINK { 0 } else { 1 + edge % (SPENT_RINGS - 1) }
 }
 
 impl EdgeFlows {
-    /// Those of a family.
+    /// The entries of a family.
     #[inline(always)]
     pub const fn entries(&self, family: Family) -> u64 {
         let entries = match family {
             Family::V4 => self.entries4,
             Family::V6 => self.entries6,
         };
-        // Below 0 where some went that were counted anew meanwhile.
+        // Below 0 if entries were removed while a walk counted anew.
         if entries < 0 { 0 } else { entries.unsigned_abs() as u64 }
     }
 }
 
 impl EdgeState {
-    /// The bit of [`EdgeState::client_ports`] that a port stands for.
+    /// The bit of [`EdgeState::client_ports`] for a port.
     #[inline(always)]
     pub const fn client_port_bit(port: u16) -> u64 {
         1 << (port >> 10)
@@ -141,7 +143,7 @@ macro_rules! counters {
         pub enum Counter { $( $(#[doc = $meaning])+ $variant = $index, )* }
 
         impl Counter {
-            /// All of them, in order of their index.
+            /// All counters, in order of their index.
             pub const ALL: &'static [Self] = &[ $( Self::$variant, )* ];
 
             /// The name in tables and metrics.
@@ -149,7 +151,7 @@ macro_rules! counters {
                 match self { $( Self::$variant => $name, )* }
             }
 
-            /// What it counts, in a sentence: the comment that stands at its declaration.
+            /// What it counts, in a sentence: the doc comment of its declaration.
             pub const fn meaning(self) -> &'static str {
                 match self { $( Self::$variant => concat!($($meaning),+).trim_ascii(), )* }
             }
