@@ -1,6 +1,6 @@
 //! The packet path on the host: its tables, clock and chance in memory, and packets as bytes.
 //!
-//! The tests run packets through it, and `explain` asks it about the rows that it reads from the pinned maps.
+//! Tests run packets through it. `explain` runs it over the rows that it reads from the pinned maps.
 
 mod entry;
 mod fragments;
@@ -27,26 +27,26 @@ use crate::verdict::Action;
 
 /// Ticks per second of the host's clock.
 pub const TICKS_PER_SEC: u64 = 100;
-/// The clock has run for a while, as a kernel's has.
+/// The clock has already run for a while, as a kernel's has.
 const STARTED_JIFFIES: u64 = 1_000_000;
 
 /// Flow entries of one family.
 pub type Flows<A> = BTreeMap<FlowKey<A>, Flow<A>>;
 
-/// What the agent tells the programs once.
+/// The settings that the agent passes to the programs at load.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// In ticks of [`TICKS_PER_SEC`].
     pub timeouts: Timeouts,
-    /// Half-open flows that there may be.
+    /// Most half-open flows.
     pub embryos_max: usize,
-    /// Entries that the flow tables hold, of which a pod may have half; none: as many as it likes.
+    /// Entries of the flow tables, of which a pod may have half. None: no bound.
     pub flow_entries: Option<u64>,
-    /// Fragments that may wait.
+    /// Most parked fragments.
     pub parked_max: u32,
-    /// Elements of a table of addresses.
+    /// Elements of the table of address bits.
     pub address_words: u32,
-    /// `--repair-evicted-flows`, and what it asks.
+    /// `--repair-evicted-flows`: the time stamps that it reads. None: off.
     pub repairs: Option<Repairs>,
 }
 
@@ -58,35 +58,35 @@ pub struct Repairs {
     pub balanced_jiffies: u64,
 }
 
-/// The numbers that are drawn.
+/// The source of random numbers.
 #[derive(Clone, Copy, Debug)]
 pub enum Chance {
     /// A sequence that is the same in each run.
     Sequence(u64),
-    /// The same number each time: the slot of a pool that a new flow goes to.
+    /// The same number each time, which selects the slot of a pool for a new flow.
     Always(u32),
 }
 
-/// What the last packet's decision was made of.
+/// The inputs of the last packet's decision.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     /// The frontend that was found.
     pub frontend: Option<u32>,
-    /// What its client gets there.
+    /// Its scope for the client.
     pub scope: Option<Scope>,
-    /// The set of source ranges that was asked; 0: none.
+    /// The set of source ranges that was looked up; 0: none.
     pub source_ranges: u32,
     pub counted: Vec<Counter>,
 }
 
-/// What runs between the two inserts of a new flow: what another CPU does meanwhile.
+/// Runs between the two inserts of a new flow, in place of another CPU.
 type Meanwhile = Box<dyn FnOnce(&Host)>;
 
 /// The packet path on the host.
 pub struct Host {
     pub settings: Settings,
     pub tables: Tables,
-    /// What the interface is a port of.
+    /// The row of the interface in `ports`.
     pub port: Port,
     v4: FamilyState<[u8; 4]>,
     v6: FamilyState<[u8; 16]>,
@@ -95,12 +95,12 @@ pub struct Host {
     hairpins: Cell<bool>,
     client_ports: RefCell<BTreeMap<u32, u64>>,
     now_jiffies: Cell<u64>,
-    /// Also when the flows were walked last.
+    /// Also the time of the last walk over the flows.
     started_jiffies: u64,
     chance: Cell<Chance>,
-    /// What packets that go out came to the node by.
+    /// The interface by which outgoing packets entered the node.
     came_by: Cell<u32>,
-    /// Whom the frame is for that is being looked at.
+    /// The destination MAC of the current frame.
     frame_mac: Cell<[u8; 6]>,
     parked: Vec<Parked>,
     /// Tickets drawn so far.
@@ -109,7 +109,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// No flows yet.
+    /// A host without flows.
     pub fn new(tables: Tables, settings: Settings) -> Self {
         Self {
             settings,
@@ -132,7 +132,7 @@ impl Host {
         }
     }
 
-    /// Runs a packet that comes in at an edge (`Request`), or leaves by it (`Reply`).
+    /// Runs a packet that comes in at an edge (`Request`) or leaves by it (`Reply`).
     pub fn run<const LINK_LEN: usize>(
         &self,
         packet: &mut InMemory<LINK_LEN>,
@@ -163,12 +163,12 @@ impl Host {
         action
     }
 
-    /// What the last packet's decision was made of.
+    /// The inputs of the last packet's decision.
     pub fn trace(&self) -> Trace {
         self.trace.borrow().clone()
     }
 
-    /// Packets by counter, those at zero left out.
+    /// Packets by counter, without those at zero.
     pub fn counters(&self) -> BTreeMap<Counter, u64> {
         self.counters.borrow().clone()
     }
@@ -177,7 +177,7 @@ impl Host {
         self.chance.set(chance);
     }
 
-    /// Says what interface the packets that go out came to the node by; 0: a socket of the node.
+    /// Sets the interface by which outgoing packets entered the node; 0: a socket of the node.
     pub fn set_came_by(&self, ifindex: u32) {
         self.came_by.set(ifindex);
     }
@@ -186,12 +186,12 @@ impl Host {
         self.now_jiffies.get()
     }
 
-    /// Sets the clock, as that of another CPU may be behind as well.
+    /// Sets the clock. It may go back: another CPU's clock may be behind.
     pub fn set_now_jiffies(&self, now_jiffies: u64) {
         self.now_jiffies.set(now_jiffies);
     }
 
-    /// Has this run between the two inserts of the next new flow, as another CPU may.
+    /// Runs this between the two inserts of the next new flow, as another CPU might.
     pub fn meanwhile(&self, run: impl FnOnce(&Self) + 'static) {
         self.meanwhile.replace(Some(Box::new(run)));
     }
@@ -209,7 +209,7 @@ impl Host {
         A::state(self).flows.borrow_mut().insert(key, Box::leak(Box::new(RefCell::new(flow))));
     }
 
-    /// Evicts the entries of one direction, as a full table may.
+    /// Evicts the entries of one direction, as a full table might.
     pub fn evict(&self, direction: Direction) {
         self.v4.flows.borrow_mut().retain(|key, _| key.direction != direction);
         self.v6.flows.borrow_mut().retain(|key, _| key.direction != direction);

@@ -1,4 +1,4 @@
-//! The way across a bridge, where frames between its ports do not traverse netfilter.
+//! The way across a bridge between ports whose frames do not traverse netfilter.
 
 use core::mem::zeroed;
 use core::ptr::{addr_of, addr_of_mut};
@@ -13,13 +13,13 @@ use lb_common::{parse, path};
 use crate::maps;
 use crate::skb::Skb;
 
-// include/uapi/linux/bpf.h: only where the route leads, since Linux 6.3.
+// include/uapi/linux/bpf.h: looks up the route alone, not the neighbour. Since Linux 6.3.
 const BPF_FIB_LOOKUP_SKIP_NEIGH: u32 = 1 << 3;
 // include/linux/socket.h.
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// Whether it is worth asking: one load, where nearly no interface is a port of such a bridge.
+/// Whether `across` is worth a call: one load, and hardly any interface is a port of such a bridge.
 #[inline(always)]
 pub fn may_be_crossed(ifindex: u32) -> bool {
     let Some(port) = maps::ports.get_ptr(edge_index(ifindex)) else { return false };
@@ -27,21 +27,21 @@ pub fn may_be_crossed(ifindex: u32) -> bool {
     unsafe { addr_of!((*port).unfiltered_bits4).cast::<u16>().read_volatile() != 0 }
 }
 
-/// The bridge that the packet came in by a port of, if the backend and the client are neighbours there, so that answers cross it
-/// as well; else 0. A global function: the verifier walks it by itself, and its frame is not the hook's.
+/// The bridge that the packet came in by a port of, if backend and client are neighbours on it, so that answers cross
+/// it as well; else 0. A global function: the verifier walks it by itself, and its stack frame is not the hook's.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn across(skb: *mut __sk_buff) -> u32 {
     let skb = Skb::<ETHERNET_LEN>::new(skb);
     let ifindex = skb.ifindex();
     let Some(port) = maps::ports.get_ptr(edge_index(ifindex)) else { return 0 };
-    // SAFETY: array elements live as long as the map; the agent may write one meanwhile, of which a packet more or less is
-    // taken for one of before.
+    // SAFETY: array elements live as long as the map. The agent may write one meanwhile; the packet is then judged by
+    // the old row or the new one.
     let (of, bridge) = unsafe { ((*port).ifindex, (*port).bridge) };
     let Some(family) = path::family(&skb) else { return 0 };
     // SAFETY: as above.
     let bits = unsafe { (*port).unfiltered_bits(family) };
-    // A tag that the device took off would stay with the packet.
+    // A VLAN tag that the device took off would stay with the packet.
     if of != ifindex || bridge == 0 || bits == 0 || skb.has_vlan_tag() {
         return 0;
     }
@@ -52,8 +52,8 @@ pub extern "C" fn across(skb: *mut __sk_buff) -> u32 {
     if is_neighbour { bridge } else { 0 }
 }
 
-/// Whether source and destination are in a prefix of that length, and the route to the destination leads to the bridge, by no
-/// gateway.
+/// Whether source and destination share a prefix of that length, and the route to the destination leads to the bridge
+/// without a gateway.
 #[inline(always)]
 fn is_neighbour<const WORDS: usize>(
     skb: Skb<ETHERNET_LEN>,
@@ -67,19 +67,19 @@ fn is_neighbour<const WORDS: usize>(
     if !is_same_prefix(&from, &to, bits) {
         return false;
     }
-    // SAFETY: zeroes are a value of each of its fields.
+    // SAFETY: zeroes are a valid value of each field.
     let mut lookup: Lookup = unsafe { zeroed() };
     lookup.family = number;
     lookup.ifindex = bridge;
     let len = size_of::<Lookup>() as i32;
     let (source, destination) = (addr_of_mut!(lookup.__bindgen_anon_3), addr_of_mut!(lookup.__bindgen_anon_4));
-    // SAFETY: the fields of a union are words, as many as an address of the family has at least. The context of this program
-    // run; the record is whole.
+    // SAFETY: the fields of the unions are words, at least as many as an address of the family has. The context
+    // belongs to this program run, and the record is whole.
     unsafe {
         source.cast::<[u32; WORDS]>().write(from);
         destination.cast::<[u32; WORDS]>().write(to);
         let found = bpf_fib_lookup(skb.context().cast(), addr_of_mut!(lookup), len, BPF_FIB_LOOKUP_SKIP_NEIGH);
-        // A gateway would stand in the place of the destination.
+        // A gateway would replace the destination.
         let is_on_link = destination.cast::<[u32; WORDS]>().read() == to;
         found == i64::from(BPF_FIB_LKUP_RET_SUCCESS) && lookup.ifindex == bridge && is_on_link
     }

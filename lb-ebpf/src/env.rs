@@ -9,7 +9,7 @@ use lb_common::table::edge_index;
 
 use crate::maps;
 
-// Set by the agent before the load, frozen then. Ticks, from seconds and the kernel's HZ.
+// The agent sets these before the load, which freezes them. In ticks, converted from seconds by the kernel's HZ.
 #[unsafe(no_mangle)]
 static TCP_SYN_JIFFIES: Global<u64> = Global::new(60_000);
 #[unsafe(no_mangle)]
@@ -20,16 +20,16 @@ static TCP_CLOSING_JIFFIES: Global<u64> = Global::new(10_000);
 static UDP_JIFFIES: Global<u64> = Global::new(120_000);
 #[unsafe(no_mangle)]
 static SECOND_JIFFIES: Global<u64> = Global::new(1_000);
-/// ICMP answers a second and edge.
+/// ICMP answers per second and edge.
 #[unsafe(no_mangle)]
 static REJECTS_PER_SEC: Global<u64> = Global::new(1_000);
 
-/// Whether evicted flows are repaired: not 0. Frozen as well, so that the verifier drops what it forbids.
+/// Not 0 if evicted flows are repaired. Frozen as well, so that the verifier drops the code that is switched off.
 #[unsafe(no_mangle)]
 static REPAIRS_EVICTED_FLOWS: Global<u64> = Global::new(0);
 
-/// Whether flows are also looked for in the tables that these replace: not 0. Frozen as well, and 0 but for the moment in
-/// which programs are exchanged.
+/// Not 0 if flows are also looked up in the tables that these ones replace. Frozen as well, and 0 except while
+/// programs are being exchanged.
 #[unsafe(no_mangle)]
 static LOOKS_BACK: Global<u64> = Global::new(0);
 
@@ -39,18 +39,18 @@ pub fn looks_back() -> bool {
     LOOKS_BACK.load() != 0
 }
 
-/// What a pod may have of the flow table that others leave, in percent; frozen as well.
+/// A pod's share, in percent, of what others leave of the flow table. Frozen as well.
 #[unsafe(no_mangle)]
 static POD_FLOWS_PERCENT: Global<u64> = Global::new(100);
-/// Entries of a flow table that are used before the kernel may evict some.
+/// Entries of a flow table that are used before the kernel may evict any.
 #[unsafe(no_mangle)]
 static FLOW_ENTRIES_USABLE: Global<u64> = Global::new(0);
 
-/// Half-open flows that a CPU may make; the length of its ring.
+/// Half-open flows that a CPU may create, and the length of its ring.
 #[unsafe(no_mangle)]
 static EMBRYOS_MAX: Global<u64> = Global::new(1 << 14);
 
-/// Fragments that may wait for the first one of their datagram; the length of the ring `parked`.
+/// Most fragments that wait for the first one of their datagram: the length of the ring `parked`.
 #[unsafe(no_mangle)]
 static PARKED_MAX: Global<u64> = Global::new(1 << 10);
 
@@ -128,7 +128,7 @@ impl Limits for Kernel {
     fn may_reject(&self, edge: u32) -> bool {
         let Some(bucket) = maps::reject_buckets.get_ptr_mut(edge_index(edge)) else { return false };
         // SAFETY: array elements live as long as the map; both fields are aligned words. Another CPU may write them
-        // meanwhile, which `take` allows for.
+        // meanwhile, which `take` tolerates.
         unsafe { (*bucket).take(self.now_jiffies(), REJECTS_PER_SEC.load() as u32, self.second_jiffies()) }
     }
 }

@@ -1,4 +1,4 @@
-//! The BPF programs. Each entry point is one expression; every decision is taken in `lb-common`.
+//! The BPF programs. Each entry point is one expression; every decision is made in `lb-common`.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -31,81 +31,81 @@ use crate::tables::FamilyTables;
 const TCX_NEXT: i32 = -1;
 const TCX_DROP: i32 = 2;
 
-// Each stands in a function of the same name that the macro makes: what is left to the compiler becomes a call for every
-// packet, or not.
+// The macro puts each into a function of the same name. Inlining is forced, because the compiler may otherwise make it
+// a call for every packet.
 
-/// What a pod on this node sends.
+/// Packets that a pod on this node sends.
 #[classifier]
 #[inline(always)]
 pub fn workload_ingress(ctx: TcContext) -> i32 {
     ingress::<Workload, ETHERNET_LEN>(Skb::new(ctx.skb.skb))
 }
 
-/// What a pod on this node is about to get.
+/// Packets that a pod on this node is about to receive.
 #[classifier]
 #[inline(always)]
 pub fn workload_egress(ctx: TcContext) -> i32 {
     egress::<Workload, ETHERNET_LEN>(Skb::new(ctx.skb.skb))
 }
 
-/// What the network delivers to this node.
+/// Packets that the network delivers to this node.
 #[classifier]
 #[inline(always)]
 pub fn uplink_ingress(ctx: TcContext) -> i32 {
     ingress::<Uplink, ETHERNET_LEN>(Skb::new(ctx.skb.skb))
 }
 
-/// What this node sends to the network.
+/// Packets that this node sends to the network.
 #[classifier]
 #[inline(always)]
 pub fn uplink_egress(ctx: TcContext) -> i32 {
     egress::<Uplink, ETHERNET_LEN>(Skb::new(ctx.skb.skb))
 }
 
-// The same for interfaces whose packets have no link header (WireGuard, tun, PPP). They are loaded when there is one.
+// The same for interfaces without a link header (WireGuard, tun, PPP). They are loaded if such an interface exists.
 
-/// What a pod on this node sends.
+/// Packets that a pod on this node sends.
 #[classifier]
 #[inline(always)]
 pub fn workload_in_l3(ctx: TcContext) -> i32 {
     ingress::<Workload, 0>(Skb::new(ctx.skb.skb))
 }
 
-/// What a pod on this node is about to get.
+/// Packets that a pod on this node is about to receive.
 #[classifier]
 #[inline(always)]
 pub fn workload_out_l3(ctx: TcContext) -> i32 {
     egress::<Workload, 0>(Skb::new(ctx.skb.skb))
 }
 
-/// What the network delivers to this node.
+/// Packets that the network delivers to this node.
 #[classifier]
 #[inline(always)]
 pub fn uplink_in_l3(ctx: TcContext) -> i32 {
     ingress::<Uplink, 0>(Skb::new(ctx.skb.skb))
 }
 
-/// What this node sends to the network.
+/// Packets that this node sends to the network.
 #[classifier]
 #[inline(always)]
 pub fn uplink_out_l3(ctx: TcContext) -> i32 {
     egress::<Uplink, 0>(Skb::new(ctx.skb.skb))
 }
 
-/// Does nothing: what a program run costs by itself, for the benchmarks.
+/// Does nothing: shows the cost of a program run itself, for the benchmarks.
 #[classifier]
 pub fn empty(_ctx: TcContext) -> i32 {
     TCX_NEXT
 }
 
-/// The low 32 bits of the kernel's tick counter, for the agent, which has no other exact way to know it.
+/// The low 32 bits of the kernel's tick counter. The agent has no other exact way to read it.
 #[classifier]
 pub fn tick(_ctx: TcContext) -> i32 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_jiffies64() as i32 }
 }
 
-/// The edge that a program is attached at.
+/// The edge that a program is attached to.
 trait AttachedAt {
     fn edge<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>) -> Edge;
 }
@@ -163,7 +163,8 @@ fn egress_of<A: FamilyTables, E: AttachedAt, const LINK_LEN: usize>(mut skb: Skb
     act(&skb, action)
 }
 
-/// Deletes flows that are to go, of those whose keys the agent gives in place of a packet, behind what says which. How many.
+/// Deletes flows that are due and returns how many. In place of a packet, the agent passes a [`Due`] and flow keys
+/// behind it.
 #[classifier]
 pub fn collect(ctx: TcContext) -> i32 {
     let skb = Skb::<ETHERNET_LEN>::new(ctx.skb.skb);
@@ -188,7 +189,8 @@ fn collect_of<A: FamilyTables>(skb: &Skb<ETHERNET_LEN>) -> i32 {
     collected
 }
 
-/// To a backend: across the client's own bridge where answers go across it, past whatever else is at this hook or at the stack's.
+/// Sends a request across the client's own bridge if answers cross it as well, past other programs at this hook and
+/// the stack's hooks. Else passes it.
 #[inline(always)]
 fn to_backend<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>) -> i32 {
     if !bridge::may_be_crossed(skb.ifindex()) {
@@ -211,7 +213,7 @@ fn act<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>, action: Action) -> i32 {
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // Not reachable: a program in which a panic remains does not pass the verifier, for this never returns.
+    // Not reachable: this function never returns, and no program that still contains a panic passes the verifier.
     loop {}
 }
 

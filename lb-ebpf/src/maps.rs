@@ -1,4 +1,5 @@
-//! The maps as statics, made of the declarations in `lb_common::table::maps`. The agent sets their sizes at load.
+//! The maps as statics, generated from the declarations in `lb_common::table::maps`. The agent sets their sizes at
+//! load.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
@@ -18,10 +19,10 @@ use lb_common::{each_map, family_address};
 
 use crate::skb::Skb;
 
-/// The maps, and of the packet that is being looked at what is asked or counted beside its headers.
+/// The maps, and what the path asks or counts of the current packet beside its headers.
 pub struct Maps {
     pub packet_len: u32,
-    /// As one with a link header: what is shared between programs does not ask for its length.
+    /// Typed as if it had a link header: functions that programs share do not ask for its length.
     pub skb: Skb<ETHERNET_LEN>,
 }
 
@@ -33,7 +34,7 @@ const fn rows_in_object(rows: Rows) -> usize {
     }
 }
 
-/// The key of a trie without the length of the prefix, which `aya_ebpf` adds.
+/// The key of a trie without the prefix length, which `aya_ebpf` adds.
 pub trait TrieKey {
     type Data;
 }

@@ -1,7 +1,7 @@
 //! [`Packet`] and [`PacketMut`] for an skb.
 //!
 //! Headers are read and written in place (direct packet access), which the verifier accepts in inlined functions only.
-//! L4 checksums go through the kernel's helper: whether the device finishes them is the skb's secret.
+//! L4 checksums go through the kernel's helper: only the skb shows whether the device finishes them.
 
 use core::arch::asm;
 use core::cell::Cell;
@@ -22,27 +22,27 @@ use lb_common::table::{Direction, FlowKey, Tuple};
 /// Bytes that are pulled into the linear part: Ethernet, IPv6, a few extension headers, TCP.
 const HEADERS_LEN: u32 = 14 + 40 + 44 + 20;
 
-/// Of `bpf_l4_csum_replace`, enum in include/uapi/linux/bpf.h since Linux 6.16.
+/// A flag of `bpf_l4_csum_replace` (enum in include/uapi/linux/bpf.h, since Linux 6.16).
 const BPF_F_IPV6: u64 = 1 << 7;
 
 // include/uapi/linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
 const PACKET_OTHERHOST: u32 = 3;
 
-/// Tells the compiler to move a header in words of four bytes instead of bytes.
+/// Makes the compiler move a header in words of four bytes instead of bytes.
 ///
-/// A network header is rarely aligned to four. The BPF machine does not care where the host's loads do not (the
-/// verifier refuses such a program elsewhere), and the compiler uses the promise for nothing but the width.
+/// A network header is rarely aligned to four. BPF loads may be unaligned if the host's may (elsewhere the verifier
+/// refuses the program), and the compiler uses the promise for the width alone.
 #[repr(C, align(4))]
 struct Wide<T>(T);
 
-/// Copies as many bytes as a `T` has, a multiple of four, in words.
+/// Copies a `T`, whose size is a multiple of four, in words.
 ///
-/// Volatile, or the compiler makes a call of `memmove` of it, which goes byte by byte.
+/// Volatile: otherwise the compiler makes it a call of `memmove`, which copies byte by byte.
 ///
 /// # Safety
 ///
-/// Both pointers must be good for that many bytes; see [`Wide`] for their alignment.
+/// Both pointers must be valid for that many bytes; see [`Wide`] for their alignment.
 #[inline(always)]
 pub unsafe fn copy_words<T>(from: *const u32, to: *mut u32) {
     const { assert!(size_of::<T>().is_multiple_of(4)) };
@@ -63,7 +63,7 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         Self(skb)
     }
 
-    /// The same as one with an Ethernet header.
+    /// The same skb, typed as if it had an Ethernet header.
     #[inline(always)]
     pub const fn framed(self) -> Skb<ETHERNET_LEN> {
         Skb(self.0)
@@ -87,7 +87,7 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         unsafe { (*self.0).ifindex }
     }
 
-    /// What the packet came to the stack by; 0: a socket of this node.
+    /// The interface by which the packet came to the stack; 0: a socket of this node.
     #[inline(always)]
     pub fn ingress_ifindex(&self) -> u32 {
         // SAFETY: see `len`.
@@ -101,30 +101,30 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         unsafe { bpf_redirect(self.ifindex(), 0) as i32 }
     }
 
-    /// Sends the packet out of a link, to the neighbour that its destination is, by the route that leads there.
+    /// Sends the packet out of a link to its destination, a neighbour on that link.
     #[inline(always)]
     pub fn send_to_neighbour(&self, ifindex: u32) -> i32 {
-        // SAFETY: a helper of plain numbers; it asks for the route by itself where it is given none.
+        // SAFETY: a helper of plain numbers. Without a given route, it looks the route up.
         unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
     }
 
-    /// Copies the key of a flow that stands at `offset`.
+    /// Copies the flow key at `offset`.
     #[inline(always)]
     pub fn read_key<A: Addr>(&self, offset: usize, key: &mut FlowKey<A>) -> Option<()> {
         let from = self.at::<FlowKey<A>>(offset)?;
-        // SAFETY: `at` proved the bytes to be there; the agent wrote a key.
+        // SAFETY: `at` proved the bytes to be in the packet; the agent wrote a key.
         unsafe { copy_words::<FlowKey<A>>(from.cast(), addr_of_mut!(*key).cast()) };
         Some(())
     }
 
-    /// Whether the device took a VLAN tag off, which the packet still has.
+    /// Whether the packet has a VLAN tag that the device took off.
     #[inline(always)]
     pub fn has_vlan_tag(&self) -> bool {
         // SAFETY: see `len`.
         unsafe { (*self.0).vlan_present != 0 }
     }
 
-    /// That many words from `offset` on.
+    /// Reads the words at `offset`.
     #[inline(always)]
     pub fn read_words<const WORDS: usize>(&self, offset: usize) -> Option<[u32; WORDS]> {
         let mut words = [0; WORDS];
@@ -134,7 +134,7 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         Some(words)
     }
 
-    // Volatile, as below: a value that the compiler keeps is kept in 32 bits, and the verifier loses the pointer.
+    // Volatile, as below: the compiler would keep the value in 32 bits, and the verifier would lose the pointer.
     #[inline(always)]
     fn data(&self) -> usize {
         // SAFETY: see `len`.
@@ -147,13 +147,13 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         unsafe { addr_of!((*self.0).data_end).read_volatile() as usize }
     }
 
-    /// A pointer to a `T` at `offset`, checked the way the verifier follows.
+    /// A pointer to a `T` at `offset`, checked in a way that the verifier follows.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
         let mut start = self.data() + offset;
-        // The compiler must not know where `start` comes from: it would drop a check that follows from an earlier one
-        // on another register, which the verifier then does not connect (6.18: "offset is outside of the packet").
-        // An empty block would do, were it not for line info that then names no instruction (6.18 refuses the program).
+        // Hides the origin of `start` from the compiler. Otherwise it drops a check that follows from an earlier one
+        // on another register, which the verifier does not connect (6.18: "offset is outside of the packet"). An empty
+        // block would also do, but its line info would name no instruction, and 6.18 refuses such a program.
         // SAFETY: moves a register to itself.
         unsafe { asm!("{0} = {0}", inout(reg) start, options(nomem, nostack, preserves_flags)) };
         if start + size_of::<T>() > self.data_end() {
@@ -184,7 +184,7 @@ impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
 
     #[inline(always)]
     fn forget_bounds(&self, offset: usize) -> usize {
-        // Through the skb's control block, which is the programs' own scratch space (`__sk_buff.cb`).
+        // Through the control block of the skb (`__sk_buff.cb`), which is scratch space for programs.
         // SAFETY: see `len`.
         let offset = unsafe {
             let scratch = addr_of_mut!((*self.0).cb[0]);
@@ -196,7 +196,7 @@ impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
 
     #[inline(always)]
     fn forget_number(&self, number: u64) -> u64 {
-        // As above; eight bytes from the third word on are aligned.
+        // As above. Eight bytes from the third word on are aligned.
         // SAFETY: see `len`.
         unsafe {
             let scratch = addr_of_mut!((*self.0).cb[2]).cast::<u64>();
@@ -235,7 +235,7 @@ impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
     }
 }
 
-/// The same length, if it is not 0 and at most [`PARKED_LEN_MAX`], computed in a way that the verifier follows.
+/// The same length, which must be from 1 to [`PARKED_LEN_MAX`], bounded in a way that the verifier follows.
 #[inline(always)]
 fn bounded(len: u32) -> u32 {
     const { assert!(PARKED_LEN_MAX.is_power_of_two()) };
@@ -295,7 +295,7 @@ impl<const LINK_LEN: usize> PacketMut for Skb<LINK_LEN> {
         match summed {
             Summed::Payload => adjust(mangled),
             Summed::PseudoHeader(Family::V4) => adjust(pseudo),
-            // Kernels that do not know the flag (before 6.16) refuse it before they touch anything.
+            // Kernels before 6.16 do not know the flag, and refuse it before they change anything.
             Summed::PseudoHeader(Family::V6) => adjust(pseudo | BPF_F_IPV6).or_else(|_| adjust(pseudo)),
         }
     }
@@ -322,8 +322,9 @@ impl<const LINK_LEN: usize> PacketMut for Skb<LINK_LEN> {
     fn restore(&mut self, offset: usize, from: &Cell<[u8; PARKED_LEN_MAX]>, len: u32) -> Result<(), Refused> {
         let len = bounded(len);
         self.set_len(offset as u32 + len)?;
-        // The checksum of all bytes that some devices give (CHECKSUM_COMPLETE) follows. One that a device is to finish would
-        // go wrong, but no first fragment has one: who makes fragments sums before (ip_do_fragment(), ip6_fragment()).
+        // A sum of all bytes from the device (CHECKSUM_COMPLETE) is updated. A sum that the device is to finish would
+        // go wrong, but no first fragment has one: the kernel sums before it fragments (ip_do_fragment(),
+        // ip6_fragment()).
         let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
         // SAFETY: the context of this program run; `bounded` is at most the length of `from`.
         match unsafe { bpf_skb_store_bytes(self.0, offset as u32, from.as_ptr().cast_const().cast(), len, flags) } {
@@ -335,9 +336,9 @@ impl<const LINK_LEN: usize> PacketMut for Skb<LINK_LEN> {
     #[inline(always)]
     fn send_again(&mut self, hook: Direction) -> Result<(), Refused> {
         let flags = match hook {
-            // To the back of this CPU's queue of packets that came in (netif_rx()).
+            // To the end of this CPU's queue of received packets (netif_rx()).
             Direction::Request => u64::from(BPF_F_INGRESS),
-            // Out, at once: the program runs inside this run (dev_queue_xmit()).
+            // Out at once: the program runs nested in this run (dev_queue_xmit()).
             Direction::Reply => 0,
         };
         // SAFETY: the context of this program run.

@@ -1,4 +1,4 @@
-//! [`Tables`] over the maps. No decision is taken here.
+//! [`Tables`] over the maps. No decision is made here.
 
 use core::arch::asm;
 use core::intrinsics::{self, AtomicOrdering};
@@ -24,12 +24,12 @@ const EEXIST: i32 = 17;
 /// The records of this program run.
 #[inline(always)]
 pub fn work<A: FamilyTables>() -> Option<&'static mut Work<A>> {
-    // SAFETY: the element of this CPU. Each program run asks once, and none interrupts another on the same CPU
+    // SAFETY: the element of this CPU. Each program run asks once, and no run interrupts another on the same CPU
     // (bottom halves are off at both hooks).
     A::work().get_ptr_mut(0).map(|work| unsafe { &mut *work })
 }
 
-/// An element of a flow table, as a lookup of this program run found it.
+/// An element of a flow table, as a lookup in this program run found it.
 #[derive(Clone, Copy)]
 pub struct FlowElement<A>(*mut Flow<A>);
 
@@ -110,12 +110,12 @@ impl<A: Copy> FlowRef<A> for FlowElement<A> {
     }
 }
 
-/// Counts an entry of a flow table that came or went.
+/// Counts an entry that was added to a flow table, or removed from it.
 #[inline(always)]
 fn count_entry<A: FamilyTables>(edge: u32, change: i32) {
     let add = |flows: *mut EdgeFlows| {
-        // SAFETY: array elements live as long as the map; an aligned word. Atomic: no CPU may undo what another counts; for
-        // the ordering see `note_spent`.
+        // SAFETY: array elements live as long as the map; an aligned word. Atomic, so that no CPU undoes what another
+        // counts; for the ordering see `note_spent`.
         unsafe {
             let entries = flows.cast::<u32>().add(A::FAMILY as usize);
             intrinsics::atomic_xadd::<u32, u32, { AtomicOrdering::AcqRel }>(entries, change.cast_unsigned());
@@ -234,7 +234,7 @@ impl<A: FamilyTables> Tables<A> for Maps {
         match A::affinity().get_ptr_mut(key) {
             // SAFETY: as above.
             Some(known) => unsafe { copy_words::<Affinity<A>>(addr_of!(*affinity).cast(), known.cast()) },
-            // Refused: the client is not remembered this time.
+            // If refused, the client is not remembered this time.
             None => drop(A::affinity().insert(key, affinity, 0)),
         }
     }
@@ -275,10 +275,10 @@ impl<A: FamilyTables> Tables<A> for Maps {
     #[inline(always)]
     fn remove_flow(&self, key: &FlowKey<A>) {
         if looks_back() {
-            // Not there: the usual case.
+            // Usually no such entry exists.
             let _ = A::previous().remove(key);
         }
-        // Not there: removed by another CPU, which is as good.
+        // On an error another CPU has removed the entry, which is as good.
         if A::flows().remove(key).is_ok() {
             count_entry::<A>(key.edge, -1);
         }
@@ -304,14 +304,14 @@ impl<A: FamilyTables> Tables<A> for Maps {
     fn note_spent(&self, key: &FlowKey<A>) {
         let number = spent_ring(key.edge);
         let Some(ring) = maps::spent_rings.get_ptr_mut(number) else { return };
-        // SAFETY: array elements live as long as the map. Ordered, as all whose result is used: LLVM 22 compiles a relaxed
-        // one to another operation.
+        // SAFETY: array elements live as long as the map. Ordered, like every atomic whose result is used: LLVM 22
+        // compiles a relaxed one to another operation.
         let noted = unsafe {
             let noted = addr_of_mut!((*ring).noted).cast::<u32>().add(A::FAMILY as usize);
             intrinsics::atomic_xadd::<u32, u32, { AtomicOrdering::AcqRel }>(noted, 1)
         };
         let Some(place) = A::spent().get_ptr_mut(number * SPENT_RING_LEN + noted % SPENT_RING_LEN) else { return };
-        // SAFETY: as above. Whoever reads a key that is half written finds no flow, or one that has ended as well.
+        // SAFETY: as above. A reader of a half-written key finds no flow, or one that has ended as well.
         unsafe { copy_words::<FlowKey<A>>(addr_of!(*key).cast(), place.cast()) };
     }
 
@@ -319,8 +319,8 @@ impl<A: FamilyTables> Tables<A> for Maps {
     fn take_spent(&self, edge: u32, key: &mut FlowKey<A>) -> bool {
         let number = spent_ring(edge);
         let Some(ring) = maps::spent_rings.get_ptr_mut(number) else { return false };
-        // SAFETY: array elements live as long as the map; aligned words are read and written. Two CPUs may take the same
-        // flow, of which one finds it.
+        // SAFETY: array elements live as long as the map; aligned words are read and written. Two CPUs may take the
+        // same flow; only one of them finds it.
         let taken = unsafe {
             let noted = addr_of!((*ring).noted).cast::<u32>().add(A::FAMILY as usize).read_volatile();
             let place = addr_of_mut!((*ring).taken).cast::<u32>().add(A::FAMILY as usize);
@@ -329,7 +329,7 @@ impl<A: FamilyTables> Tables<A> for Maps {
                 return false;
             }
             if noted.wrapping_sub(taken) > SPENT_RING_LEN {
-                // Those behind were written over.
+                // Older notes were overwritten.
                 taken = noted.wrapping_sub(SPENT_RING_LEN);
             }
             place.write_volatile(taken.wrapping_add(1));
@@ -366,8 +366,8 @@ impl<A: FamilyTables> Tables<A> for Maps {
         let Some(place) = A::embryo_ring().get_ptr_mut(noted.checked_rem(embryos_max()).unwrap_or(0) as u32) else {
             return false;
         };
-        // SAFETY: the elements of this CPU. A place that was never written holds zeroes, which are copied as the words
-        // that they are; nobody looks at them.
+        // SAFETY: the elements of this CPU. A place that was never written holds zeroes, which are copied as words and
+        // not used.
         unsafe {
             (*budget).noted = noted + 1;
             copy_words::<FlowKey<A>>(place.cast(), addr_of_mut!(*oldest).cast());
@@ -384,7 +384,8 @@ impl<A: FamilyTables> Tables<A> for Maps {
     #[inline(always)]
     fn note_hairpin(&self, edge: u32) {
         if let Some(state) = maps::edges.get_ptr_mut(edge_index(edge)) {
-            // SAFETY: array elements live as long as the map. A lost increment does no harm: it must be non-zero.
+            // SAFETY: array elements live as long as the map. A lost increment does no harm: only zero or not zero
+            // matters.
             unsafe { (*state).hairpins += 1 }
         }
     }
@@ -400,7 +401,7 @@ impl<A: FamilyTables> Tables<A> for Maps {
     #[inline(always)]
     fn note_client_ports(&self, edge: u32, bits: u64) {
         if let Some(state) = maps::edges.get_ptr_mut(edge_index(edge)) {
-            // SAFETY: array elements live as long as the map. Atomic: no CPU may undo what another sets.
+            // SAFETY: array elements live as long as the map. Atomic, so that no CPU undoes what another sets.
             unsafe {
                 let word = addr_of_mut!((*state).client_ports);
                 asm!("lock *(u64 *)({word} + 0) |= {bits}", word = in(reg) word, bits = in(reg) bits);

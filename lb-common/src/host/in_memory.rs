@@ -12,15 +12,15 @@ use crate::verdict::Action;
 
 /// A packet in memory, on a link whose header has this length.
 pub struct InMemory<const LINK_LEN: usize> {
-    /// The MAC of the interface that it is seen at.
+    /// The MAC of the interface where the packet is seen.
     interface: [u8; 6],
-    /// From its link header on, or from its network header on where the link has none.
+    /// The bytes from the link header on, or from the network header on if the link has none.
     pub bytes: Vec<u8>,
-    /// The header that was taken off: what the device says beside the bytes is read there.
+    /// The link header that was taken off. What a device reports beside the bytes is read from it.
     taken_off: Vec<u8>,
-    /// What the device is to finish (CHECKSUM_PARTIAL): where the sum starts, and where it goes.
+    /// The checksum that the device is to finish (CHECKSUM_PARTIAL): where the sum starts, and where it goes.
     pub offload: Option<(usize, usize)>,
-    /// What is to come to the same hook again, as frames.
+    /// Frames that are re-injected at the same hook.
     pub again: Vec<Vec<u8>>,
 }
 
@@ -30,7 +30,7 @@ impl InMemory<ETHERNET_LEN> {
         Self { interface, bytes: frame.to_vec(), taken_off: Vec::new(), offload: None, again: Vec::new() }
     }
 
-    /// The same on a link without a header.
+    /// The same packet on a link without a header.
     pub fn bare(self) -> InMemory<0> {
         let Self { interface, mut bytes, offload, again, .. } = self;
         let taken_off = bytes.drain(..bytes.len().min(ETHERNET_LEN)).collect();
@@ -38,7 +38,7 @@ impl InMemory<ETHERNET_LEN> {
         InMemory { interface, bytes, taken_off, offload, again }
     }
 
-    /// As a local socket sends it: the L4 checksum holds the sum of the pseudo header only.
+    /// The packet as a local socket sends it: the L4 checksum holds the sum of the pseudo header only.
     pub fn offload(mut self) -> Self {
         let is_v4 = self.ethertype() == ETHERTYPE_IPV4;
         let (addresses, start, proto) = if is_v4 {
@@ -53,7 +53,7 @@ impl InMemory<ETHERNET_LEN> {
         };
         let said_len = if is_v4 { 14 + self.be16(16) } else { 54 + self.be16(18) };
         if said_len != self.bytes.len() {
-            // Cut short: no socket sends that.
+            // Truncated: no socket sends that.
             return self;
         }
         let check = match proto {
@@ -81,7 +81,8 @@ impl InMemory<ETHERNET_LEN> {
 }
 
 impl InMemory<0> {
-    /// The same with the header that was taken off, turned round where it goes back: as on a link with one.
+    /// The same packet with the header that was taken off, swapped if the packet goes back: as on a link with a
+    /// header.
     pub fn framed(self, action: Action) -> InMemory<ETHERNET_LEN> {
         let Self { interface, bytes, mut taken_off, offload, again } = self;
         if action == Action::SendBack {
@@ -98,12 +99,12 @@ impl<const LINK_LEN: usize> InMemory<LINK_LEN> {
         header_of_slice(if LINK_LEN == 0 { &self.taken_off } else { &self.bytes }, offset)
     }
 
-    /// Whom the frame is for.
+    /// The destination MAC of the frame.
     pub fn mac(&self) -> [u8; 6] {
         self.ethernet(0).unwrap_or(self.interface)
     }
 
-    /// What the device puts on the wire.
+    /// The bytes that the device puts on the wire.
     pub fn finish(mut self) -> Vec<u8> {
         if let Some((start, check)) = self.offload {
             let sum = match !checksum::fold(words(&self.bytes[start..])) {
@@ -116,7 +117,7 @@ impl<const LINK_LEN: usize> InMemory<LINK_LEN> {
     }
 }
 
-/// The unfolded sum of bytes; an odd one is followed by a zero (RFC 1071).
+/// The unfolded sum of bytes. An odd last byte is followed by a zero (RFC 1071).
 fn words(bytes: &[u8]) -> u32 {
     bytes.chunks(2).map(|pair| u32::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum()
 }
@@ -185,7 +186,8 @@ impl<const LINK_LEN: usize> PacketMut for InMemory<LINK_LEN> {
         if check == 0 && zero == ZeroSum::Absent {
             return Ok(());
         }
-        // As inet_proto_csum_replace_by_diff() in net/core/utils.c: what is to be finished holds a sum, not its complement.
+        // As inet_proto_csum_replace_by_diff() in net/core/utils.c: an unfinished checksum holds a sum, not its
+        // complement.
         if self.offload.is_some() {
             return match summed {
                 Summed::PseudoHeader(_) => self.write(offset, &(!checksum::adjust(!check, diff)).to_ne_bytes()),

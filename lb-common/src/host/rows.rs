@@ -1,4 +1,4 @@
-//! The configuration tables as typed rows: what the agent writes to the maps, and reads back.
+//! The configuration tables as typed rows: the agent writes them to the maps and reads them back.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ impl<A> Default for FamilyTables<A> {
 impl<A: Addr> FamilyTables<A> {
     /// The ranges of a set.
     pub fn source_ranges_of(&self, set: u32) -> impl Iterator<Item = (&SourceRangeKey<A>, &SourceRange)> {
-        // As the kernel's keys do, they begin with the length: each length is looked up for itself.
+        // The kernel's keys begin with the length, so each length is looked up separately.
         (0..=size_of::<A>() as u8 * 8).flat_map(move |length| {
             let first = SourceRangeKey::of_prefix(set, A::new_zeroed(), length);
             let is_of = move |key: &SourceRangeKey<A>| (key.prefix_len, key.set) == (first.prefix_len, set);
@@ -37,11 +37,11 @@ impl<A: Addr> FamilyTables<A> {
     }
 }
 
-/// All configuration tables. Flows, counters and the like are the kernel's own and not part of it.
+/// All configuration tables. Flows, counters and other state of the kernel are not part of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     pub v4: FamilyTables<[u8; 4]>,
     pub v6: FamilyTables<[u8; 16]>,
-    /// By frontend id; elements that pass for everybody are left out.
+    /// By frontend ID, without elements that pass for all clients.
     pub scopes: BTreeMap<u32, Scopes>,
 }

@@ -8,7 +8,8 @@ use crate::fragment::Parked;
 use crate::packet::PARKED_LEN_MAX;
 use crate::table::{Affinity, AffinityKey, Direction, EmbryoBudget, Flow, FlowKey, Fragment, FragmentKey};
 
-/// Entries are leaked: one that the path holds outlives its removal, as in the kernel, and the process is short-lived.
+/// Entries are leaked. As in the kernel, an entry that the path holds outlives its removal, and the process is
+/// short-lived.
 type FlowTable<A> = RefCell<BTreeMap<FlowKey<A>, &'static RefCell<Flow<A>>>>;
 
 type NoteTable<A> = RefCell<BTreeMap<FragmentKey<A>, &'static RefCell<Fragment<A>>>>;
@@ -18,12 +19,12 @@ pub struct FamilyState<A: 'static> {
     pub(super) flows: FlowTable<A>,
     pub(super) affinity: RefCell<BTreeMap<AffinityKey<A>, Affinity<A>>>,
     pub(super) fragments: NoteTable<A>,
-    /// Half-open flows that may still be made, and the latest ones.
+    /// Half-open flows that may still be created, and the latest ones.
     pub(super) embryos: Cell<EmbryoBudget>,
     pub(super) noted: RefCell<VecDeque<FlowKey<A>>>,
-    /// Flows that may go.
+    /// Spent flows.
     pub(super) spent: RefCell<VecDeque<FlowKey<A>>>,
-    /// What the last packet has left there: the records of the kernel's programs are as little emptied.
+    /// What the last packet left in the records: the programs in the kernel do not clear theirs either.
     pub(super) work: Cell<Option<Work<A>>>,
 }
 
@@ -41,7 +42,7 @@ impl<A> Default for FamilyState<A> {
     }
 }
 
-/// A place of the ring in which nothing is parked.
+/// An empty place of the ring.
 pub(super) const fn nobodys_place() -> Parked {
     Parked {
         ticket: Cell::new(0),

@@ -13,8 +13,8 @@ use crate::env::{address_words, parked_max};
 use crate::maps::{self, Maps};
 use crate::skb::copy_words;
 
-/// An element of a table of fragments, as a lookup of this program run found it. One that is recycled meanwhile is
-/// another datagram's: no worse than a lost fragment.
+/// An element of a table of fragments, as a lookup in this program run found it. If it is recycled meanwhile, it is
+/// another datagram's, which is no worse than a lost fragment.
 #[derive(Clone, Copy)]
 pub struct NoteElement<A>(*mut Fragment<A>);
 
@@ -47,7 +47,8 @@ impl<A: Copy> Note<A> for NoteElement<A> {
 
     #[inline(always)]
     fn swap_parked(self, ticket: u32) -> u32 {
-        // SAFETY: as in `field`. Ordered, as all whose result is used: LLVM 22 compiles a relaxed one to another operation.
+        // SAFETY: as in `field`. Ordered, like every atomic whose result is used: LLVM 22 compiles a relaxed one to
+        // another operation.
         unsafe { intrinsics::atomic_xchg::<u32, { AtomicOrdering::AcqRel }>(addr_of_mut!((*self.0).parked), ticket) }
     }
 }
@@ -70,7 +71,7 @@ impl<A: FamilyTables> Fragments<A> for Maps {
 
     #[inline(always)]
     fn write_note(&self, key: &FragmentKey<A>, fragment: &Fragment<A>) {
-        // Refused: the others of the datagram wait in vain, and it is lost.
+        // If refused, the other fragments of the datagram wait in vain, and the datagram is lost.
         let _ = A::fragments().insert(key, fragment, 0);
     }
 
@@ -81,7 +82,7 @@ impl<A: FamilyTables> Fragments<A> for Maps {
 
     #[inline(always)]
     fn forget_note(&self, key: &FragmentKey<A>) {
-        // Not there: the usual case.
+        // Usually no note exists.
         let _ = A::fragments().remove(key);
     }
 
@@ -95,9 +96,9 @@ impl<A: FamilyTables> Fragments<A> for Maps {
     #[inline(always)]
     fn place(&self, ticket: u32) -> Option<&Parked> {
         let place = u64::from(ticket).checked_rem(parked_max()).unwrap_or(0) as u32;
-        // SAFETY: array elements live as long as the map. The bytes are those of a `Parked`, zero at first. Its cells are
-        // written by other CPUs as well, a word at a time or, the bytes, by the kernel's own copying; nobody looks at these
-        // but the kernel.
+        // SAFETY: array elements live as long as the map. The bytes are those of a `Parked`, zero at first. Other CPUs
+        // write its cells as well: words one at a time, and the bytes by the kernel's own copying. Only the kernel
+        // reads the bytes.
         maps::parked.get_ptr(place).map(|place| unsafe { &*place })
     }
 

@@ -1,4 +1,5 @@
-//! The functions of [`Part`]s: global ones (`extern "C"`, not mangled), which the verifier walks once.
+//! The functions of [`Part`]s. They are global (`extern "C"`, not mangled), so that the verifier walks each of them
+//! once.
 
 use core::arch::asm;
 
@@ -16,16 +17,17 @@ pub trait Parts: Sized {
     fn run_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, part: Part) -> bool;
 }
 
-/// All that a family of addresses has.
+/// All that the programs need of an address family.
 pub trait FamilyTables: FamilyMaps + Parts {}
 
 impl<A: FamilyMaps + Parts> FamilyTables for A {}
 
 #[inline(always)]
 fn run<A: FamilyTables>(skb: *mut __sk_buff, work: *mut Work<A>, part: Part) -> u32 {
-    // SAFETY: the caller's records, which it does not use meanwhile; the verifier wants to see that there are some.
+    // SAFETY: the caller's records, which the caller does not use meanwhile. The verifier requires the check for null.
     let Some(work) = (unsafe { work.as_mut() }) else { return 0 };
-    // The compiler must not know that a part has no use for it: it would pass anything, which the verifier refuses.
+    // Hides the value from the compiler. If a part does not use it, the compiler would pass anything, which the
+    // verifier refuses.
     let mut skb = skb;
     // SAFETY: moves a register to itself.
     unsafe { asm!("{0} = {0}", inout(reg) skb, options(nostack, preserves_flags)) };

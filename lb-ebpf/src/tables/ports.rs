@@ -1,4 +1,4 @@
-//! Whose MAC is whose, as the agent knows it.
+//! The owners of MACs, and the bridges of interfaces, as the agent wrote them to `ports`.
 
 use lb_common::forward::Whose;
 use lb_common::packet::{ETHERNET_LEN, Packet as _};
@@ -7,8 +7,8 @@ use lb_common::table::{Port, edge_index};
 use crate::maps;
 use crate::skb::Skb;
 
-/// Whose a frame is that is for another MAC than that of its interface. A function of its own: few frames are, and none
-/// without a link header.
+/// The owner of a frame whose destination MAC is not the interface's. A function of its own: few frames need it, and
+/// none without a link header.
 #[inline(never)]
 pub fn whose_frame(skb: Skb<ETHERNET_LEN>) -> Whose {
     let ifindex = skb.ifindex();
@@ -20,7 +20,7 @@ pub fn whose_frame(skb: Skb<ETHERNET_LEN>) -> Whose {
     if mac == port.mac || port.flags & Port::ANY_MAC != 0 { Whose::Node } else { Whose::Neighbour }
 }
 
-/// Whether a packet leaves by what it came by. What comes by a port of a bridge comes to the stack by the bridge.
+/// Whether a packet leaves by what it came in by. From a port of a bridge, it comes to the stack by the bridge.
 #[inline(always)]
 pub fn has_come_back(skb: Skb<ETHERNET_LEN>) -> bool {
     let (from, to) = (skb.ingress_ifindex(), skb.ifindex());
