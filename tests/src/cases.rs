@@ -1,5 +1,5 @@
-//! The packet cases: tables, packets in, what becomes of them. Each runs in both families, on the host and in the
-//! kernel (`tests/path.rs`, `tests/progrun.rs`), as a test of its own.
+//! The packet cases: tables, packets, and the outcome of each packet. Every case runs in both families, on the host and
+//! in the kernel (`tests/path.rs`, `tests/progrun.rs`), as a test of its own.
 
 mod affinity;
 mod direct;
@@ -17,7 +17,7 @@ use libtest_mimic::Trial;
 
 pub use scene::{ACK, FIN, Net, RST, SYN, SYN_ACK, Scene, UDP};
 
-/// What a case does with a machine.
+/// The function that runs a case on a machine.
 pub type Run = fn(&mut Scene<'_>);
 
 /// A case by name.

@@ -1,4 +1,4 @@
-//! A node with its pods, and the world outside, in namespaces.
+//! A node with its pods, and the networks outside, in namespaces.
 //!
 //! ```text
 //!   pod client --.                                    .-- external: the cloud balancer, pods of other nodes
@@ -6,7 +6,7 @@
 //!   pod b -------'                                    '-- far: clients in the network
 //! ```
 //!
-//! Without an agent everything reaches everything by plain routing, and every balancer's address is in `external`.
+//! Without an agent, plain routing connects everything, and every balancer's address is in `external`.
 
 pub mod cni;
 
@@ -25,14 +25,14 @@ pub const UPLINK_NAME: &str = "up0";
 /// The node's interface towards clients in the network.
 pub const FAR_NAME: &str = "up1";
 
-/// Whether the node drops what comes in by an interface that it would not use for the way back.
+/// The node's reverse path filter: whether packets that arrive by an interface which is not the route back are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReversePath {
     Loose,
     Strict,
 }
 
-/// What a lab is to be made of.
+/// The settings of a lab.
 #[derive(Clone, Debug)]
 pub struct Setup {
     test: &'static str,
@@ -42,13 +42,13 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A node with point-to-point veths and no pods. `test` names the namespaces: short, without a dash, and used
-    /// by one lab at a time.
+    /// A node with point-to-point veths and no pods. `test` names the namespaces: short, without a dash, and used by
+    /// one lab at a time.
     pub const fn new(test: &'static str) -> Self {
         Self { test, pods: Vec::new(), cni: Cni::PointToPoint, reverse_path: ReversePath::Loose }
     }
 
-    /// What it names its namespaces after.
+    /// The name from which its namespaces are named.
     pub const fn test(&self) -> &'static str {
         self.test
     }
@@ -92,7 +92,7 @@ impl Pod {
     }
 }
 
-/// Namespaces, addresses and routes. Dropping it removes all of them.
+/// Namespaces, addresses and routes. Dropping the lab removes all of them.
 pub struct Lab {
     pub test: &'static str,
     pub node: Netns,
@@ -100,7 +100,7 @@ pub struct Lab {
     pub far: Netns,
     cni: Cni,
     pods: BTreeMap<&'static str, Pod>,
-    /// The number of the next pod: none is used again, as clusters let addresses rest, too.
+    /// The number of the next pod. Numbers are not reused, as clusters quarantine addresses.
     next: u8,
     folder: tempfile::TempDir,
 }
@@ -133,7 +133,7 @@ impl Lab {
         lab
     }
 
-    /// Where tests of this lab may write.
+    /// A folder for files of this lab's tests.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -188,9 +188,9 @@ impl Lab {
         ]);
     }
 
-    /// The two networks outside: the balancer's, where the node's default route goes, and the far one.
+    /// Connects the two networks outside: the balancer's, which has the node's default route, and the far one.
     fn connect_outside(&self) {
-        // The addresses of balancers are on no interface: programs bind to any of them.
+        // The addresses of balancers are on no interface: programs can bind to any of them.
         self.external.sysctl(&[("net.ipv4.ip_nonlocal_bind", "1"), ("net.ipv6.ip_nonlocal_bind", "1")]);
         self.far.sysctl(&[("net.ipv4.ip_nonlocal_bind", "1"), ("net.ipv6.ip_nonlocal_bind", "1")]);
         let (mut node, mut external, mut far) = (Vec::new(), Vec::new(), Vec::new());

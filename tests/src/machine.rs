@@ -51,29 +51,29 @@ impl Flows {
     }
 }
 
-/// The test link as a port of nothing.
+/// The test link, which is no port of a bridge.
 pub const UNBRIDGED: Port = Port::unbridged(EDGE);
-/// The same as a port of a bridge, of which there is no interface.
+/// The test link as a port of a bridge that has no interface.
 pub const BRIDGED: Port = Port { bridge: 9, mac: BRIDGE_MAC, ..UNBRIDGED };
 
-/// Something that packets can be run through.
+/// A machine that runs packets.
 pub trait Machine {
-    /// Makes the configuration tables be these.
+    /// Replaces the configuration tables.
     fn set_tables(&mut self, tables: &Tables);
-    /// Says what the test link is a port of; nothing until then.
+    /// Sets the bridge of which the test link is a port; at first it is a port of none.
     fn set_port(&mut self, port: Port);
-    /// Says what interface the packets that go out came to the node by; 0, a socket of the node, until then.
+    /// Sets the interface by which egress packets came to the node; at first 0, a socket of the node.
     fn set_came_by(&mut self, ifindex: u32);
-    /// Runs one packet; what becomes of it, and its bytes afterwards.
+    /// Runs one packet; returns the action and the bytes afterwards.
     fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>);
-    /// What became of the fragments that waited for the one that [`Machine::run`] ran last, in the order in which they went
-    /// on.
+    /// The outcomes of the fragments that were parked for the packet that [`Machine::run`] ran last, in the order of
+    /// re-injection.
     fn replayed(&mut self) -> Vec<(Action, Vec<u8>)>;
     fn flows(&mut self) -> Flows;
     /// Evicts the entries of one direction, as a full table may.
     fn evict(&mut self, direction: Direction);
-    /// Packets by counter since the tables were emptied, those at zero left out.
+    /// Packets by counter since the tables were emptied, without counters at zero.
     fn counters(&mut self) -> BTreeMap<Counter, u64>;
-    /// Lets `secs` seconds pass for all flows.
+    /// Makes all flows `secs` seconds older.
     fn age_flows(&mut self, secs: u64);
 }

@@ -1,4 +1,4 @@
-//! Session affinity: a client keeps its backend, while it is one of those that it may get.
+//! Session affinity: a client keeps its backend while the scope may still choose it.
 
 use std::collections::BTreeSet;
 
@@ -28,10 +28,10 @@ fn backends(net: Net) -> Vec<End> {
     (20..28).map(|host| (net.host(host), 8080)).collect()
 }
 
-/// How backends are chosen where nothing is remembered.
+/// The ways to choose a backend for a client without affinity.
 const KINDS: [u8; 2] = [0, ScopeFlags::MAGLEV];
 
-/// A frontend of this transport whose clients keep their backend.
+/// A frontend of this transport with affinity.
 fn service(scene: &mut Scene<'_>, kind: u8, transport: Transport, backends: &[End]) {
     let slots = if kind == ScopeFlags::MAGLEV { maglev::table(backends) } else { backends.to_vec() };
     let scope = scene.pool(1, &slots).with_flags(ScopeFlags::AFFINITY | kind);
@@ -39,14 +39,14 @@ fn service(scene: &mut Scene<'_>, kind: u8, transport: Transport, backends: &[En
     scene.keep_clients(1, TIMEOUT_SECS);
 }
 
-/// Where connections from these ports of a host go.
+/// The backends of connections from these ports of a host.
 fn dial(scene: &mut Scene<'_>, transport: Transport, host: u8, ports: std::ops::Range<u16>) -> BTreeSet<End> {
     let client = scene.net.host(host);
     let vip = scene.net.vip();
     ports.map(|port| scene.through(Program::WorkloadIngress, transport, (client, port), vip).1).collect()
 }
 
-/// SA-01, SA-06: whatever the port, of TCP and of UDP.
+/// SA-01, SA-06: from any port, with TCP and with UDP.
 fn a_client_keeps_its_backend(scene: &mut Scene<'_>) {
     for kind in KINDS {
         for (transport, host) in [(SYN, 2), (UDP, 3)] {
@@ -62,13 +62,12 @@ fn clients_are_kept_apart(scene: &mut Scene<'_>) {
         let backends = backends(scene.net);
         service(scene, kind, SYN, &backends);
         let chosen: BTreeSet<End> = (30..130).flat_map(|host| dial(scene, SYN, host, port..port + 2)).collect();
-        // That 100 draws out of eight leave one out: less likely than 1e-4, and the draws are the same in each run of the
-        // host.
+        // 100 even draws out of eight miss one with a probability below 1e-4, and the host draws the same in each run.
         assert_eq!(chosen.len(), backends.len());
     }
 }
 
-/// The table has forgotten a client: the hash leads it back to where it was.
+/// If the affinity entry of a client is evicted, the hash chooses the same backend again.
 fn maglev_finds_the_backend_of_a_client_that_is_forgotten(scene: &mut Scene<'_>) {
     let backends = backends(scene.net);
     service(scene, ScopeFlags::MAGLEV, SYN, &backends);
@@ -79,7 +78,7 @@ fn maglev_finds_the_backend_of_a_client_that_is_forgotten(scene: &mut Scene<'_>)
     }
 }
 
-/// SA-02: each new connection moves the time-out on; after it anything may be chosen.
+/// SA-02: each new connection restarts the time-out. After the time-out any backend may be chosen.
 fn affinity_slides_and_ends(scene: &mut Scene<'_>) {
     let backends = backends(scene.net);
     service(scene, KINDS[0], SYN, &backends);
@@ -96,7 +95,7 @@ fn affinity_slides_and_ends(scene: &mut Scene<'_>) {
     assert!(chosen.len() > 1, "64 draws out of eight are all the same");
 }
 
-/// SA-04: who returns does not take its clients back.
+/// SA-04: a backend that returns does not get its former clients back.
 fn a_backend_that_is_gone_is_replaced_for_good(scene: &mut Scene<'_>) {
     for (kind, host) in [(KINDS[0], 2), (KINDS[1], 3)] {
         let backends = backends(scene.net);
@@ -111,7 +110,7 @@ fn a_backend_that_is_gone_is_replaced_for_good(scene: &mut Scene<'_>) {
     }
 }
 
-/// SA-05: an endpoint elsewhere that a client had as a pod is not what it gets under policy Local.
+/// SA-05: under policy Local a client does not get a remote endpoint that it had as a pod.
 fn affinity_stays_within_the_set_of_the_scope(scene: &mut Scene<'_>) {
     let (local, remote) = (scene.net.backend(), scene.net.other_backend());
     let workload = scene.pool(1, &[remote]).with_flags(ScopeFlags::AFFINITY);
@@ -128,14 +127,14 @@ fn without_affinity_nothing_is_remembered(scene: &mut Scene<'_>) {
     let backends = backends(scene.net);
     scene.service(SYN, &backends);
     assert!(dial(scene, SYN, 2, 1000..1100).len() > 1);
-    // What they had before there was affinity does not count either.
+    // Backends from before affinity was set do not count either.
     let before: Vec<_> = (30..130).map(|host| dial(scene, SYN, host, 1000..1001)).collect();
     service(scene, 0, SYN, &backends);
     let after: Vec<_> = (30..130).map(|host| dial(scene, SYN, host, 1001..1002)).collect();
     assert_ne!(before, after, "a hundred clients got what they had had");
 }
 
-/// At the time-out itself it is over.
+/// At the time-out itself affinity has ended.
 fn affinity_ends_with_its_last_second(scene: &mut Scene<'_>) {
     let backends = backends(scene.net);
     service(scene, 0, SYN, &backends);
@@ -147,7 +146,7 @@ fn affinity_ends_with_its_last_second(scene: &mut Scene<'_>) {
     assert!(chosen.len() > 1, "64 draws out of eight are all the same");
 }
 
-/// SA-01: a client's backend at one Service says nothing of another, even of the same backends.
+/// SA-01: a client's backend at one Service does not affect another Service, even one with the same backends.
 fn services_remember_apart(scene: &mut Scene<'_>) {
     let backends = backends(scene.net);
     service(scene, 0, SYN, &backends);
@@ -163,7 +162,7 @@ fn services_remember_apart(scene: &mut Scene<'_>) {
     assert_ne!(first, second, "a hundred clients have the same backend at both");
 }
 
-/// The next packet may be of a Service without affinity.
+/// The next packet may be for a Service without affinity.
 fn a_kept_client_leaves_no_trace_for_others(scene: &mut Scene<'_>) {
     let backends = backends(scene.net);
     service(scene, 0, SYN, &backends);

@@ -1,4 +1,5 @@
-//! A pod that dials an endpoint itself, before, after and while it talks to it through a frontend: the two never meet.
+//! A pod that dials an endpoint directly, before, after and while it has a flow to it through a frontend: the two never
+//! collide.
 
 use lb_common::table::Counter;
 
@@ -16,7 +17,7 @@ pub const CASES: &[Case] = &[
     ("icmp_error_about_a_direct_connection", icmp_error_about_a_direct_connection),
 ];
 
-/// What the first packet and its answer look like.
+/// The first packet, its answer, and the next packet.
 const PAIRS: [(Transport, Transport, Transport); 2] = [(SYN, SYN_ACK, ACK), (UDP, UDP, UDP)];
 
 fn direct_connection_first(scene: &mut Scene<'_>) {
@@ -36,7 +37,7 @@ fn direct_connection_first(scene: &mut Scene<'_>) {
     }
     let counted = scene.counters();
     assert_eq!((counted[&Counter::DirectNoted], counted[&Counter::FlowCreated]), (2, 2));
-    // Two answers each; those of the direct connections are nobody's.
+    // Two answers each. Those of the direct connections are not counted.
     assert_eq!(counted[&Counter::ReplyTranslated], 4);
 }
 
@@ -58,7 +59,7 @@ fn direct_connection_second(scene: &mut Scene<'_>) {
     }
 }
 
-/// Its tuple is free again.
+/// The tuple of a direct connection that has ended is free again.
 fn direct_connection_that_has_ended(scene: &mut Scene<'_>) {
     let (client, backend) = (scene.net.client(), scene.net.backend());
     scene.service(SYN, &[backend]);
@@ -74,7 +75,8 @@ fn direct_connection_that_has_ended(scene: &mut Scene<'_>) {
     }
 }
 
-/// Only what a frontend may lead to is worth a flow, and only pods share their tuples with frontends here.
+/// Only connections to endpoints need a flow entry, and here only those of pods, which share their tuples with
+/// frontends.
 fn direct_connections_to_others_are_not_noted(scene: &mut Scene<'_>) {
     let (client, backend) = (scene.net.client(), scene.net.backend());
     scene.service(SYN, &[backend]);
@@ -87,7 +89,7 @@ fn direct_connections_to_others_are_not_noted(scene: &mut Scene<'_>) {
     assert!(scene.machine().flows().is_empty());
 }
 
-/// A changed port would need a new CRC32c, so nothing can be done for it; nothing is dropped.
+/// A changed port would need a new CRC32c, so the port stays. Nothing is dropped.
 fn sctp_keeps_its_port_when_all_is_taken(scene: &mut Scene<'_>) {
     let (client, vip) = (scene.net.client(), scene.net.vip());
     let backend = (scene.net.backend().0, vip.1);

@@ -1,4 +1,4 @@
-//! The life of a flow: made, followed, honoured, left.
+//! The life of a flow: its creation, its states, its time-outs and its end.
 
 use std::collections::BTreeSet;
 
@@ -60,7 +60,7 @@ fn request_and_reply(scene: &mut Scene<'_>) {
     assert_eq!(counted, expected);
 }
 
-/// A reply is seen at several hooks; touching it elsewhere would show conntrack a reply without a request.
+/// A reply is seen at several hooks. If another hook rewrote it, conntrack would see a reply without a request.
 fn only_the_client_edge_translates(scene: &mut Scene<'_>) {
     scene.service(SYN, &[scene.net.backend()]);
     scene.request(SYN);
@@ -70,7 +70,7 @@ fn only_the_client_edge_translates(scene: &mut Scene<'_>) {
     assert_eq!(scene.reply(SYN_ACK, scene.net.backend()).0, scene.net.vip());
 }
 
-/// IPM-60, IPM-64: VIP becomes Proxy, or the Service goes.
+/// IPM-60, IPM-64: VIP becomes Proxy, or the Service is deleted.
 fn flow_outlives_its_frontend(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     for transport in [SYN, UDP] {
@@ -85,7 +85,7 @@ fn flow_outlives_its_frontend(scene: &mut Scene<'_>) {
     }
 }
 
-/// IPM-60: a new one leaves the node, also from a source port whose old connection nobody has closed.
+/// IPM-60: a new connection leaves the node, also from a source port whose old connection was never closed.
 fn new_connection_follows_the_flip(scene: &mut Scene<'_>) {
     let (client, vip) = (scene.net.client(), scene.net.vip());
     scene.service(SYN, &[scene.net.backend()]);
@@ -129,8 +129,8 @@ fn udp_leaves_a_dead_backend(scene: &mut Scene<'_>) {
     assert_eq!(scene.reply(UDP, other).0, scene.net.vip());
 }
 
-/// CT-01 after a rolling update: the flow stays while its backend terminates, and leaves when that is gone, though the
-/// pool is the same before and after.
+/// CT-01 after a rolling update: the flow keeps its backend while that terminates, and moves when the backend is
+/// removed, although the pool is the same before and after.
 fn udp_leaves_a_backend_that_has_terminated(scene: &mut Scene<'_>) {
     let (client, backend, other) = (scene.net.client(), scene.net.backend(), scene.net.other_backend());
     scene.service(UDP, &[backend]);
@@ -197,7 +197,7 @@ fn closed_tuple_is_free(scene: &mut Scene<'_>) {
     }
 }
 
-/// The same client port dials the backend itself when the flow through the frontend has ended.
+/// The same client port dials the backend directly after the flow through the frontend has ended.
 fn direct_connection_over_a_closed_flow(scene: &mut Scene<'_>) {
     let (client, backend) = (scene.net.client(), scene.net.backend());
     scene.service(SYN, &[backend]);
@@ -225,7 +225,7 @@ fn two_frontends_one_backend(scene: &mut Scene<'_>) {
     assert_eq!(scene.through(Program::WorkloadEgress, SYN_ACK, backend, second), (other_vip, client));
 }
 
-/// A one-way flow keeps both halves: one packet after a quiet while touches both, and restores one that was evicted.
+/// A one-way flow keeps both halves: one packet after an idle time refreshes both, and restores an evicted one.
 fn lost_half_is_restored(scene: &mut Scene<'_>) {
     let backend = scene.net.backend();
     for half in [Direction::Request, Direction::Reply] {
@@ -249,8 +249,8 @@ fn lost_half_is_restored(scene: &mut Scene<'_>) {
     }
 }
 
-/// Half a flow is no flow: its reply tuple is free, and a connection that comes again keeps its source port. Unless it is
-/// new: then its other half is about to come.
+/// If the request entry of a flow is missing, its reply tuple is free, and a connection that dials again keeps its
+/// source port. A new flow is an exception: its other half may be about to be written.
 fn half_a_flow_is_in_nobodys_way(scene: &mut Scene<'_>) {
     let (client, backend) = (scene.net.client(), scene.net.backend());
     scene.service(SYN, &[backend]);
@@ -274,7 +274,8 @@ fn half_a_flow_is_in_nobodys_way(scene: &mut Scene<'_>) {
     }
 }
 
-/// The reply tuple of a flow was evicted and given to another flow: the first one neither changes nor removes it.
+/// The reply entry of a flow was evicted, and another flow has its tuple: the first flow neither changes nor removes
+/// that entry.
 fn lost_half_is_not_taken_from_its_new_owner(scene: &mut Scene<'_>) {
     let (client, backend) = (scene.net.client(), scene.net.backend());
     let (vip, other_vip) = (scene.net.vip(), scene.net.other_vip());
@@ -284,7 +285,7 @@ fn lost_half_is_not_taken_from_its_new_owner(scene: &mut Scene<'_>) {
     scene.request(SYN);
     scene.machine().evict(Direction::Reply);
     scene.through(Program::WorkloadIngress, SYN, client, other_vip);
-    // A reset ends the first flow, and a new connection on its tuple forgets it.
+    // A reset ends the first flow, and a new connection on its tuple deletes it.
     for transport in [RST, SYN] {
         scene.through(Program::WorkloadIngress, transport, client, vip);
         assert_eq!(scene.reply(SYN_ACK, backend), (other_vip, client), "after {transport:?}");
@@ -295,7 +296,7 @@ fn lost_half_is_not_taken_from_its_new_owner(scene: &mut Scene<'_>) {
     assert!(!closed, "the reset was the other flow's: {flows:?}");
 }
 
-/// A packet every two seconds, in one direction only: the other half is neither lost nor too old.
+/// A packet every two seconds, in one direction only: the other half is neither evicted nor stale.
 fn stream_one_way_keeps_both_halves(scene: &mut Scene<'_>) {
     let (client, backend) = (scene.net.client(), scene.net.backend());
     scene.service(UDP, &[backend]);
@@ -317,7 +318,7 @@ fn stream_one_way_keeps_both_halves(scene: &mut Scene<'_>) {
     assert_eq!(scene.machine().flows().len(), flows);
 }
 
-/// The reply tuple of a flow that has ended is free for another frontend: no source port need change.
+/// The reply tuple of a flow that has ended is free for another frontend, and the source port does not change.
 fn closed_flow_is_in_nobodys_way(scene: &mut Scene<'_>) {
     let (client, backend) = (scene.net.client(), scene.net.backend());
     scene.service(SYN, &[backend]);
@@ -331,7 +332,7 @@ fn closed_flow_is_in_nobodys_way(scene: &mut Scene<'_>) {
     assert_eq!(scene.machine().flows().len(), 2);
 }
 
-/// A flow notes the pool that its backend was found in again, so that the next packet need not look.
+/// A flow records the pool in which its backend was found, which saves the next packet a lookup.
 fn member_is_looked_up_once(scene: &mut Scene<'_>) {
     let backend = scene.net.backend();
     scene.service(UDP, &[backend]);
@@ -345,8 +346,8 @@ fn member_is_looked_up_once(scene: &mut Scene<'_>) {
     assert_eq!(pools.collect::<Vec<_>>(), [2]);
 }
 
-/// RFC 9293 section 3.5: both ends' SYNs cross, each answers the other's, and none of the four is the first packet of a
-/// flow but the client's. So it is where the backend's comes first by a hair, and where one is repeated.
+/// RFC 9293 section 3.5: the SYNs of both ends cross, and each end answers the other's. Only the client's SYN is the
+/// first packet of a flow. The same holds if the backend's SYN comes just before the client's, or is repeated.
 fn both_ends_open(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     for order in [
@@ -370,15 +371,16 @@ fn both_ends_open(scene: &mut Scene<'_>) {
         let Flows { v4, v6 } = scene.machine().flows();
         let states: Vec<_> = v4.values().map(|flow| flow.state).chain(v6.values().map(|flow| flow.state)).collect();
         assert_eq!(states, [FlowState::Established; 2], "{order:?}");
-        // A SYN of the backend to a client whose flow is open is still the flow's: the client's stack judges it.
+        // If the flow is established, a SYN of the backend to the client still belongs to the flow: the client's stack
+        // judges it.
         assert_eq!(scene.reply(SYN, backend), (vip, client), "{order:?}");
         scene.request(RST);
-        // The next connection is another one: nothing of the closed flow is in its way.
+        // The next connection is another one, and the closed flow does not affect it.
         scene.untouched(Program::WorkloadEgress, &Described::new(SYN, backend, client));
     }
 }
 
-/// A SYN that nobody answers holds its reply tuple for a minute, however long open connections hold theirs.
+/// A SYN without an answer holds its reply tuple for a minute, however long established connections hold theirs.
 fn half_open_flow_gives_its_tuple_back(scene: &mut Scene<'_>) {
     let (client, backend) = (scene.net.client(), scene.net.backend());
     scene.service(SYN, &[backend]);
@@ -393,8 +395,8 @@ fn half_open_flow_gives_its_tuple_back(scene: &mut Scene<'_>) {
     }
 }
 
-/// A reset may be forged, or ignored for its sequence number: both ends that go on are translated, and nobody else gets
-/// their tuple but by a SYN.
+/// A reset may be spoofed, or ignored for its sequence number. If both ends continue, both are translated, and only a
+/// SYN can give their tuple to another connection.
 fn a_reset_flow_stays_while_it_is_busy(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(SYN, &[backend]);
@@ -409,13 +411,13 @@ fn a_reset_flow_stays_while_it_is_busy(scene: &mut Scene<'_>) {
     }
 }
 
-/// The states of both entries of the only flow, and of all others.
+/// The states of all flow entries.
 fn states(scene: &mut Scene<'_>) -> Vec<FlowState> {
     let Flows { v4, v6 } = scene.machine().flows();
     v4.values().map(|flow| flow.state).chain(v6.values().map(|flow| flow.state)).collect()
 }
 
-/// A connection that is open, with the numbers that segments have unless they say another.
+/// An established connection, with the default sequence numbers.
 fn open(scene: &mut Scene<'_>) {
     scene.service(SYN, &[scene.net.backend()]);
     scene.request(SYN);
@@ -424,7 +426,7 @@ fn open(scene: &mut Scene<'_>) {
     assert_eq!(states(scene), [FlowState::Established; 2]);
 }
 
-/// A segment with a number of its own; either way it is translated.
+/// A segment with the given sequence number. It is translated in any case.
 fn numbered(scene: &mut Scene<'_>, program: Program, transport: Transport, seq: u32) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     let ((from, to), expected) = match program {
@@ -438,8 +440,8 @@ fn numbered(scene: &mut Scene<'_>, program: Program, transport: Transport, seq: 
 
 const BOTH: [Program; 2] = [Program::WorkloadIngress, Program::WorkloadEgress];
 
-/// A receiver that does not believe a reset, as RFC 5961 wants, says so, and the flow is what it was; also where one end
-/// had closed.
+/// RFC 5961: a receiver that does not accept a reset sends an ACK, and the flow returns to its former state, also if
+/// one end had sent a FIN.
 fn who_goes_on_after_a_reset_keeps_the_flow(scene: &mut Scene<'_>) {
     open(scene);
     let ends = [(ACK, FlowState::Established, FlowState::ResetEstablished)];
@@ -458,8 +460,8 @@ fn who_goes_on_after_a_reset_keeps_the_flow(scene: &mut Scene<'_>) {
     }
 }
 
-/// Whoever guesses a sequence number neither resets a connection nor closes it, in whoever's name, how often he may try,
-/// and whatever he sends before.
+/// A guessed sequence number neither resets nor closes a connection, from either side, however often it is tried and
+/// whatever is sent before.
 fn a_guessed_end_ends_nothing(scene: &mut Scene<'_>) {
     const RST_ACK: Transport = Transport::Tcp(0x14);
     open(scene);
@@ -471,13 +473,14 @@ fn a_guessed_end_ends_nothing(scene: &mut Scene<'_>) {
             }
         }
     }
-    // Their own ends are believed as before.
+    // The FINs of the real ends still close it.
     numbered(scene, Program::WorkloadEgress, FIN, SEQ);
     numbered(scene, Program::WorkloadIngress, FIN, SEQ);
     assert_eq!(states(scene), [FlowState::Closed; 2]);
 }
 
-/// A connection that has come far, over the end of the numbers, and has lost packets: its own end is believed.
+/// A connection that has sent much, past the wrap of its sequence numbers, and has lost packets: its own FIN is
+/// accepted.
 fn numbers_are_followed(scene: &mut Scene<'_>) {
     open(scene);
     let mut seq = SEQ;
@@ -490,7 +493,7 @@ fn numbers_are_followed(scene: &mut Scene<'_>) {
     assert_eq!(states(scene), [FlowState::Established; 2], "a number of long ago");
     numbered(scene, Program::WorkloadEgress, RST, seq.wrapping_add(1_400));
     assert_eq!(states(scene), [FlowState::ResetEstablished; 2]);
-    // Of a half that was lost nothing is known, until something goes that way.
+    // The sequence number of a half that was evicted is unknown until a packet goes that way.
     numbered(scene, Program::WorkloadIngress, ACK, SEQ);
     scene.machine().evict(Direction::Reply);
     scene.machine().age_flows(6);
@@ -500,7 +503,7 @@ fn numbers_are_followed(scene: &mut Scene<'_>) {
     assert_eq!(states(scene), [FlowState::Established; 2]);
 }
 
-/// A reset in the backend's name, which may be a true one, overtakes its answer.
+/// A reset from the backend's address, spoofed or genuine, overtakes the backend's answer.
 fn a_forged_reset_breaks_no_handshake(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(SYN, &[backend]);
@@ -512,8 +515,8 @@ fn a_forged_reset_breaks_no_handshake(scene: &mut Scene<'_>) {
     assert_eq!(states(scene), [FlowState::Established; 2]);
 }
 
-/// Who has not heard an answer cannot open its flow, nor close it: its address may be another's. Before the backend has
-/// answered nothing counts, then an acknowledgment does.
+/// A client that has not received the answer can neither establish its flow nor close it: its address may be spoofed.
+/// Before the backend answers, no packet counts; after that, only one that acknowledges the answer.
 fn only_who_hears_an_answer_opens_a_flow(scene: &mut Scene<'_>) {
     const SYN_FIN: Transport = Transport::Tcp(0x03);
     const FIN_ALONE: Transport = Transport::Tcp(0x01);
@@ -538,7 +541,8 @@ fn only_who_hears_an_answer_opens_a_flow(scene: &mut Scene<'_>) {
 /// More than the machines' rings of half-open flows hold: 2,048 on each of two CPUs.
 const MANY: u16 = 4_500;
 
-/// As many new flows as there are places push nobody out while they open; half-open ones push out half-open ones.
+/// While new flows are established, as many as there are places evict no other flow. Half-open flows evict half-open
+/// flows.
 fn half_open_flows_go_first(scene: &mut Scene<'_>) {
     let (net, vip, backend) = (scene.net, scene.net.vip(), scene.net.backend());
     scene.service(SYN, &[backend]);
@@ -552,7 +556,7 @@ fn half_open_flows_go_first(scene: &mut Scene<'_>) {
     // Its answer takes long.
     assert!(send(request, SYN, 2, 1));
     for port in 1..=MANY {
-        // The first half has nothing to say: also a client that closes at once has shown that it is there.
+        // The first half are closed at once: a FIN that acknowledges the answer establishes a flow as well.
         let last = if port <= MANY / 2 { FIN } else { ACK };
         assert!(send(request, SYN, 3, port) && send(reply, SYN_ACK, 3, port) && send(request, last, 3, port));
     }

@@ -1,4 +1,4 @@
-//! Fragments: in order, out of order, of others, and for nobody (PR-01).
+//! Fragments: in order, out of order, of unrelated datagrams, and parked too long (PR-01).
 
 use std::net::IpAddr;
 
@@ -38,7 +38,7 @@ pub const CASES: &[Case] = &[
     ("an_ipv6_datagram_is_one_whatever_it_carries", an_ipv6_datagram_is_one_whatever_it_carries),
 ];
 
-/// What the fragment says with other addresses, and with the header checksum that belongs to them.
+/// The fragment with other addresses, and with the header checksum for them.
 fn readdressed(fragment: &Described, from: IpAddr, to: IpAddr) -> Vec<u8> {
     let mut bytes = fragment.bytes();
     match (from, to) {
@@ -58,7 +58,7 @@ fn readdressed(fragment: &Described, from: IpAddr, to: IpAddr) -> Vec<u8> {
     bytes
 }
 
-/// PR-01: the first fragment has the ports, the others follow it; both ways.
+/// PR-01: the first fragment has the ports, and the others follow it, in both directions.
 fn fragments_follow_their_first(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(UDP, &[backend]);
@@ -85,7 +85,7 @@ fn fragments_follow_their_first(scene: &mut Scene<'_>) {
     assert_eq!((counters[&Counter::FragmentTranslated], counters[&Counter::PassedFragment]), (3, 2));
 }
 
-/// What was rejected must not go on in parts, and what was left alone is left alone.
+/// If the first fragment is rejected, so are the others; if it passes, the others pass.
 fn fragments_share_the_fate_of_their_first(scene: &mut Scene<'_>) {
     let (client, vip) = (scene.net.client(), scene.net.vip());
     let [first, last] = [(0, true), (100, false)].map(|(at, more)| Described::new(UDP, client, vip).fragment(at, more));
@@ -101,7 +101,7 @@ fn fragments_share_the_fate_of_their_first(scene: &mut Scene<'_>) {
     scene.untouched(Program::WorkloadIngress, &last);
 }
 
-/// A pod that reaches itself.
+/// A hairpin datagram.
 fn fragments_come_back(scene: &mut Scene<'_>) {
     let (client, vip) = (scene.net.client(), scene.net.vip());
     scene.service(UDP, &[(client.0, 8080)]);
@@ -112,7 +112,7 @@ fn fragments_come_back(scene: &mut Scene<'_>) {
     assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()), (Action::SendBack, expected));
 }
 
-/// And its answer, of which the other hook of the same interface would know.
+/// The answer of a hairpin datagram, for which the other hook of the same interface keeps the record.
 fn fragments_of_an_answer_to_itself_come_back(scene: &mut Scene<'_>) {
     let (client, vip) = (scene.net.client(), scene.net.vip());
     let pod = (client.0, 8080);
@@ -127,7 +127,8 @@ fn fragments_of_an_answer_to_itself_come_back(scene: &mut Scene<'_>) {
     assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()), (Action::SendBack, expected));
 }
 
-/// A datagram to nobody, whose identification an earlier one to a frontend had; other packets come between.
+/// A datagram to no frontend that reuses the identification of an earlier one to a frontend. Other packets come
+/// between.
 fn fragments_of_a_stranger_pass(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(UDP, &[backend]);
@@ -142,12 +143,12 @@ fn fragments_of_a_stranger_pass(scene: &mut Scene<'_>) {
 
 fn fragment(from: End, to: End, offset: u16, more: bool) -> Described {
     let mut fragment = Described::new(UDP, from, to).fragment(offset, more);
-    // Each says which it is.
+    // Each payload identifies its fragment.
     fragment.payload = format!("payload at {offset:>6}").into_bytes();
     fragment
 }
 
-/// Runs fragments that must wait.
+/// Runs fragments that must be parked.
 fn wait(scene: &mut Scene<'_>, program: Program, fragments: &[Described]) {
     for fragment in fragments {
         let (action, _) = scene.machine().run(program, &fragment.bytes());
@@ -155,7 +156,7 @@ fn wait(scene: &mut Scene<'_>, program: Program, fragments: &[Described]) {
     }
 }
 
-/// Three fragments behind a first one that ends last, and what the two ends must become.
+/// Sends fragments before the first one, which arrives last. All must get the new source and destination.
 fn overtake(scene: &mut Scene<'_>, program: Program, (from, to): (End, End), (new_from, new_to): (End, End)) {
     let before = scene.counters();
     let rest = [(300, false), (100, true), (200, true), (100, true)].map(|(at, more)| fragment(from, to, at, more));
@@ -166,11 +167,11 @@ fn overtake(scene: &mut Scene<'_>, program: Program, (from, to): (End, End), (ne
         panic!("it has ports")
     };
     assert_eq!((source, destination), (new_from, new_to));
-    // The latest first; one that came twice goes on twice.
+    // The latest first; one that was sent twice is re-injected twice.
     let expected: Vec<_> =
         rest.iter().rev().map(|fragment| (Action::Next, readdressed(fragment, new_from.0, new_to.0))).collect();
     assert_eq!(scene.machine().replayed(), expected);
-    // Later ones need not wait, and nothing is replayed twice.
+    // Later fragments are not parked, and nothing is re-injected twice.
     let last = fragment(from, to, 400, true);
     let expected = (Action::Next, readdressed(&last, new_from.0, new_to.0));
     assert_eq!(scene.machine().run(program, &last.bytes()), expected);
@@ -190,7 +191,7 @@ fn fragments_wait_for_their_first(scene: &mut Scene<'_>) {
     scene.service(UDP, &[backend]);
     overtake(scene, Program::WorkloadIngress, (client, vip), (client, backend));
     overtake(scene, Program::UplinkIngress, (client, vip), (client, backend));
-    // Two scenes, two first fragments each; one that others wait for is decided once as well.
+    // Two scenes with two first fragments each. A first fragment for which others are parked is also decided only once.
     assert_eq!(scene.counters()[&Counter::RequestTranslated], 4);
     assert_eq!(scene.counters()[&Counter::FlowCreated], 2);
 }
@@ -204,7 +205,7 @@ fn fragments_of_replies_wait(scene: &mut Scene<'_>) {
     overtake(scene, Program::UplinkEgress, (backend, client), (vip, client));
 }
 
-/// What is left alone goes on as it came; what is dropped or rejected takes those that wait with it.
+/// If the first fragment passes, the parked ones pass unchanged; if it is dropped or rejected, they are dropped.
 fn fragments_that_wait_share_every_fate(scene: &mut Scene<'_>) {
     let (client, vip) = (scene.net.client(), scene.net.vip());
     let [first, rest @ ..] = [(0, true), (200, false), (100, true)].map(|(at, more)| fragment(client, vip, at, more));
@@ -214,7 +215,7 @@ fn fragments_that_wait_share_every_fate(scene: &mut Scene<'_>) {
     scene.untouched(program, &first);
     let as_they_came: Vec<_> = rest.iter().rev().map(|fragment| (Action::Next, fragment.bytes())).collect();
     assert_eq!(scene.machine().replayed(), as_they_came);
-    // Those that come in order pass, too, and none is kept back.
+    // Fragments in order pass as well, and none is parked.
     for fragment in &rest {
         scene.untouched(program, fragment);
     }
@@ -234,7 +235,7 @@ fn fragments_that_wait_share_every_fate(scene: &mut Scene<'_>) {
     assert_eq!([Counter::Rejected, Counter::DropNoLocalEndpoint].map(|counter| scene.counters()[&counter]), [1, 1]);
 }
 
-/// A pod that reaches itself, and answers itself.
+/// A hairpin datagram, and its answer.
 fn fragments_that_wait_come_back(scene: &mut Scene<'_>) {
     let (client, vip) = (scene.net.client(), scene.net.vip());
     let backend = (client.0, 8080);
@@ -250,7 +251,7 @@ fn fragments_that_wait_come_back(scene: &mut Scene<'_>) {
     }
 }
 
-/// Whose addresses play no such role passes as it came, and so does what is too long to be kept.
+/// Fragments between other addresses pass unchanged and unparked, and so do those that are too long to be parked.
 fn only_what_may_be_ours_waits(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(UDP, &[backend]);
@@ -277,7 +278,7 @@ fn only_what_may_be_ours_waits(scene: &mut Scene<'_>) {
     assert_eq!(scene.machine().replayed(), [expected], "as long as may be");
 }
 
-/// An address that plays no role, but has the bit of one that does.
+/// An address that is neither a frontend's nor an endpoint's, but shares its bit with one.
 fn twin(net: Net, of: IpAddr, role: Role) -> IpAddr {
     let bit = |addr| match addr {
         IpAddr::V4(addr) => AddressBit::of(&addr.octets(), role, ADDRESS_WORDS),
@@ -290,8 +291,8 @@ fn twin(net: Net, of: IpAddr, role: Role) -> IpAddr {
     others.find(|other| bit(*other) == bit(of)).expect("there are more addresses than bits")
 }
 
-/// Nothing becomes of it but what becomes of one of our addresses on a port that is not ours: whatever the order, all goes
-/// on as it came, the first fragment before the others.
+/// Fragments of such an address are treated like those of a Service's address on another port: in any order, all pass
+/// unchanged, the first fragment before the others.
 fn who_has_the_bit_of_ours_goes_on_as_it_came(scene: &mut Scene<'_>) {
     let (net, client, vip, backend) = (scene.net, scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(UDP, &[backend]);
@@ -327,7 +328,7 @@ fn who_has_the_bit_of_ours_goes_on_as_it_came(scene: &mut Scene<'_>) {
     assert!(scene.machine().flows().is_empty());
 }
 
-/// What waits at one edge, or one way, is not let loose at another.
+/// What is parked at one edge, or in one direction, is not re-injected at another.
 fn hooks_do_not_share_what_waits(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(UDP, &[backend]);
@@ -339,7 +340,7 @@ fn hooks_do_not_share_what_waits(scene: &mut Scene<'_>) {
     assert_eq!(scene.machine().replayed(), [(Action::Next, readdressed(&last, client.0, backend.0))]);
 }
 
-/// Identifications are used again: what waited for another datagram must not get into this one.
+/// Identifications are reused: a fragment that is parked for an earlier datagram must not get into a later one.
 fn nobody_waits_for_long(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(UDP, &[backend]);
@@ -349,13 +350,13 @@ fn nobody_waits_for_long(scene: &mut Scene<'_>) {
     scene.onward(Program::WorkloadIngress, &first.bytes());
     assert_eq!(scene.machine().replayed(), []);
     scene.machine().age_flows(FRAGMENT_SECS);
-    // One that is waited for anew does not bring the old one along.
+    // A newly parked fragment does not bring the stale one along.
     wait(scene, Program::WorkloadIngress, std::slice::from_ref(&young));
     scene.onward(Program::WorkloadIngress, &first.bytes());
     assert_eq!(scene.machine().replayed(), [(Action::Next, readdressed(&young, client.0, backend.0))]);
 }
 
-/// Nor must a fragment follow the first one of a datagram that had its identification before.
+/// A fragment must not follow the first fragment of an earlier datagram with the same identification.
 fn notes_grow_old(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(UDP, &[backend]);
@@ -363,7 +364,7 @@ fn notes_grow_old(scene: &mut Scene<'_>) {
     scene.onward(Program::WorkloadIngress, &first.bytes());
     let follows = (Action::Next, readdressed(&last, client.0, backend.0));
     for _ in 0..3 {
-        // Each that follows keeps the note young.
+        // Each later fragment refreshes the record.
         scene.machine().age_flows(FRAGMENT_SECS - 1);
         assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()), follows);
     }
@@ -371,7 +372,7 @@ fn notes_grow_old(scene: &mut Scene<'_>) {
     wait(scene, Program::WorkloadIngress, &[last]);
 }
 
-/// Not more wait than there are places; who has waited longest is lost, and counted.
+/// No more fragments are parked than there are places. The oldest is dropped and counted.
 fn the_oldest_makes_room(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(UDP, &[backend]);
@@ -383,11 +384,11 @@ fn the_oldest_makes_room(scene: &mut Scene<'_>) {
     let expected: Vec<_> =
         rest[3..].iter().rev().map(|fragment| (Action::Next, readdressed(fragment, client.0, backend.0))).collect();
     assert_eq!(scene.machine().replayed(), expected);
-    // Others may have been left over from before.
+    // Parked fragments may be left over from earlier cases.
     assert!(scene.counters()[&Counter::DropParked] >= before + 3);
 }
 
-/// RFC 1858: a first fragment that ends before the ports or flags do passes, and so do the others, in any order.
+/// RFC 1858: a first fragment that ends before the ports or the flags passes, and so do the others, in any order.
 fn a_first_fragment_without_ports_takes_the_others_along(scene: &mut Scene<'_>) {
     let (net, program) = (scene.net, Program::WorkloadIngress);
     scene.service(SYN, &[net.backend()]);
@@ -410,15 +411,15 @@ fn a_first_fragment_without_ports_takes_the_others_along(scene: &mut Scene<'_>) 
     let counters = scene.counters();
     assert_eq!(counters[&Counter::FragmentParked], 3);
     assert_eq!(counters[&Counter::PassedFragment], (5 + 3) + (3 + 2), "all that passed, the first ones among them");
-    // Nobody waits for those of a stranger.
+    // Fragments to an address of no Service are not parked.
     let stranger = Described::new(SYN, net.client(), (net.host(77), 80)).bytes();
     for fragment in cut(&stranger, l4, 3, 8).iter().rev() {
         assert_eq!(scene.machine().run(program, fragment), (Action::Next, fragment.clone()));
     }
 }
 
-/// RFC 8200 section 4.5: what stands behind the fragment header is cut as well. The others name an extension header, not
-/// what is behind that.
+/// RFC 8200 section 4.5: the headers behind the fragment header are fragmented as well. Later fragments name the
+/// extension header, not the transport behind it.
 fn an_extension_header_may_follow_the_fragment_header(scene: &mut Scene<'_>) {
     if scene.net == Net::V4 {
         return;
@@ -446,7 +447,7 @@ fn an_extension_header_may_follow_the_fragment_header(scene: &mut Scene<'_>) {
     }
 }
 
-/// What is behind such an extension header may have no ports, as ESP has none: all of it goes on as it came.
+/// The protocol behind such an extension header may have no ports, such as ESP: all of its fragments pass unchanged.
 fn a_protocol_without_ports_may_follow_an_extension_header(scene: &mut Scene<'_>) {
     if scene.net == Net::V4 {
         return;
@@ -458,7 +459,7 @@ fn a_protocol_without_ports_may_follow_an_extension_header(scene: &mut Scene<'_>
             let fragment = fragment(from, to, at, more).options_len(6).extension(60);
             Described { is_extension_cut: true, ..fragment }.bytes()
         });
-        // What follows the extension header, which is behind those of Ethernet, IPv6 and the fragment: ESP.
+        // The next header of the extension header, which follows those of Ethernet, IPv6 and the fragment: ESP.
         first[14 + 40 + 8] = 50;
         for order in [[&first, &last], [&last, &first]] {
             let mut went_on = Vec::new();
@@ -473,7 +474,7 @@ fn a_protocol_without_ports_may_follow_an_extension_header(scene: &mut Scene<'_>
     }
 }
 
-/// The identification of an IPv6 datagram is one for all protocols, that of IPv4 one for each (RFC 791).
+/// An IPv6 identification is shared by all protocols; IPv4 has one for each protocol (RFC 791).
 fn an_ipv6_datagram_is_one_whatever_it_carries(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(UDP, &[backend]);

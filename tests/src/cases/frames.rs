@@ -1,4 +1,4 @@
-//! Frames that the node's stack would not get: for another MAC, for a group, for everybody.
+//! Frames that the node's stack would not receive: for another MAC, for a group, and broadcast.
 
 use lb_common::table::{Counter, Port, Scope};
 use lb_common::verdict::Action;
@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[
 const GROUPS: [[u8; 6]; 2] = [BROADCAST_MAC, MULTICAST_MAC];
 const INGRESS: [Program; 2] = [Program::WorkloadIngress, Program::UplinkIngress];
 
-/// Of a link that is no port, and of a port, whom frames may be for that are nobody's, or not the node's.
+/// Runs `look` at a link that is no port and at a bridge port, with each MAC that is not the node's there.
 fn at_others(scene: &mut Scene<'_>, look: impl Fn(&mut Scene<'_>, [u8; 6])) {
     for (port, macs) in [(UNBRIDGED, [BRIDGE_MAC, NEIGHBOUR_MAC].as_slice()), (BRIDGED, [NEIGHBOUR_MAC].as_slice())] {
         scene.machine().set_port(port);
@@ -67,7 +67,7 @@ fn frames_for_others_are_of_no_flow(scene: &mut Scene<'_>) {
         error[..6].copy_from_slice(&mac);
         assert_eq!(scene.machine().run(Program::WorkloadIngress, &error), (Action::Next, error));
     });
-    // What is for the node goes on.
+    // A packet for the node is translated.
     assert_eq!(scene.request(ACK).1, net.backend());
 }
 
@@ -83,12 +83,12 @@ fn fragments_for_others_are_left_alone(scene: &mut Scene<'_>) {
     scene.service(UDP, &[net.backend()]);
     let fragment = |offset, more| Described::new(UDP, client, net.vip()).fragment(offset, more);
     at_others(scene, |scene, mac| {
-        // Neither waits, nor is the first one noted.
+        // The later fragment is not parked, and the first one is not recorded.
         scene.untouched(Program::WorkloadIngress, &fragment(100, false).to_mac(mac));
         scene.untouched(Program::WorkloadIngress, &fragment(0, true).to_mac(mac));
     });
     assert_eq!(scene.counters(), [].into());
-    // The datagram of the same identification that is for the node.
+    // A datagram for the node with the same identification.
     for fragment in [fragment(0, true), fragment(100, false)] {
         let (action, bytes) = scene.machine().run(Program::WorkloadIngress, &fragment.bytes());
         assert!(action == Action::Next && bytes != fragment.bytes());
@@ -98,8 +98,8 @@ fn fragments_for_others_are_left_alone(scene: &mut Scene<'_>) {
     });
 }
 
-/// The MAC of the port is the loopback's here; frames for that of the bridge reach the node as well. Where the agent does
-/// not know which do, any may.
+/// The MAC of the port is the loopback's here. Frames for the bridge's MAC reach the node as well. If the agent does
+/// not know the MACs, any MAC may be the node's.
 fn frames_for_a_bridge_are_for_the_node(scene: &mut Scene<'_>) {
     let (net, client) = (scene.net, scene.net.client());
     scene.service(UDP, &[net.backend()]);
@@ -123,7 +123,7 @@ fn goes_to(answer: &crate::packet::Answer) -> End {
     }
 }
 
-/// A pod dials an endpoint behind the same bridge from the port that its flow to a frontend has there.
+/// A pod dials an endpoint behind the same bridge from the port that its flow through a frontend uses there.
 fn frames_for_a_neighbour_keep_their_own_tuple(scene: &mut Scene<'_>) {
     let (net, client) = (scene.net, scene.net.client());
     scene.service(UDP, &[net.backend()]);
@@ -137,7 +137,7 @@ fn frames_for_a_neighbour_keep_their_own_tuple(scene: &mut Scene<'_>) {
     let crate::packet::Answer::Transport { from, .. } = after.answer else { panic!("it has ports") };
     assert!(from.0 == client.0 && from.1 != client.1, "another source port: {from:?}");
     assert_eq!(scene.through(Program::WorkloadEgress, UDP, net.backend(), from), (net.backend(), client));
-    // No port of a bridge: the stack drops the frame, and nothing is noted.
+    // At an interface that is no bridge port, the stack drops the frame, and no flow is recorded.
     scene.machine().set_port(UNBRIDGED);
     let before = scene.machine().flows().len();
     let other = (client.0, 40_009);
@@ -145,7 +145,7 @@ fn frames_for_a_neighbour_keep_their_own_tuple(scene: &mut Scene<'_>) {
     assert_eq!(scene.machine().flows().len(), before);
 }
 
-/// A pod that reaches itself: its answer is for the node as well.
+/// A hairpin flow: its answer is for the node as well.
 fn no_answer_to_itself(scene: &mut Scene<'_>) {
     let (net, client) = (scene.net, scene.net.client());
     let itself = (client.0, 8080);

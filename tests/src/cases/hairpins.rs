@@ -1,4 +1,4 @@
-//! A pod that reaches itself, from the address that it is an endpoint by and from another.
+//! A pod that reaches itself, from its endpoint address and from another address.
 
 use lb_common::verdict::Action;
 
@@ -14,7 +14,7 @@ pub const CASES: &[Case] = &[
     ("only_an_unanswered_request_comes_home", only_an_unanswered_request_comes_home),
 ];
 
-/// HP-01 and the like, without masquerading: the pod sees the frontend's address as its peer.
+/// HP-01 and similar, without masquerading: the pod sees the frontend's address as its peer.
 fn pod_reaches_itself(scene: &mut Scene<'_>) {
     let (client, vip) = (scene.net.client(), scene.net.vip());
     let itself = (client.0, 8080);
@@ -35,7 +35,8 @@ fn pod_reaches_itself(scene: &mut Scene<'_>) {
     }
 }
 
-/// The backend is another address of the client's pod: the node delivers the request to where it came from.
+/// The backend is another address of the client's pod: the node delivers the request to the interface from which it
+/// came.
 fn pod_reaches_itself_from_another_address(scene: &mut Scene<'_>) {
     comes_home(scene, EDGE);
 }
@@ -62,14 +63,14 @@ fn comes_home(scene: &mut Scene<'_>, came_by: u32) {
         };
         assert_eq!(reflected(scene, answer, backend, home.0), (Action::SendBack, (vip, client)));
         if transport == UDP {
-            // An unbound socket answers from the address that an unbound client dials from.
+            // An unbound socket answers from the address from which an unbound client dials.
             let answered = reflected(scene, answer, (client.0, backend.1), home.0);
             assert_eq!(answered, (Action::SendBack, (vip, client)));
         }
-        // From now on as any pod that reaches itself.
+        // From now on like any hairpin flow.
         let next = if transport == SYN { ACK } else { UDP };
         assert_eq!(reflected(scene, next, client, vip), (Action::SendBack, home));
-        // Another of its addresses has the same port, which is not free any more.
+        // Another address of the pod dials from the same port, which is taken now.
         let twin = (other_client, backend);
         assert_eq!(scene.through(Program::WorkloadIngress, transport, other_client, vip), twin);
         let (from, to) = scene.through(Program::WorkloadEgress, transport, other_client, backend);
@@ -86,7 +87,7 @@ fn only_an_unanswered_request_comes_home(scene: &mut Scene<'_>) {
         scene.service(transport, &[backend]);
         scene.request(transport);
         let home = Described::new(transport, client, backend);
-        // Of the node itself, of the network, and of another pod.
+        // From the node itself or the network, and from another pod.
         for came_by in [0, 7] {
             scene.machine().set_came_by(came_by);
             scene.untouched(Program::WorkloadEgress, &home);
@@ -96,7 +97,7 @@ fn only_an_unanswered_request_comes_home(scene: &mut Scene<'_>) {
         scene.untouched(Program::WorkloadEgress, &Described::new(transport, (client.0, client.1 + 1), backend));
         scene.reply(answer, backend);
         scene.untouched(Program::WorkloadEgress, &home);
-        // A direct one keeps what it has.
+        // A direct connection keeps its tuple.
         let direct = (client.0, client.1 + 2);
         scene.through(Program::WorkloadIngress, transport, direct, backend);
         scene.untouched(Program::WorkloadEgress, &Described::new(transport, direct, backend));

@@ -1,4 +1,4 @@
-//! ICMP errors about translated flows, from all sides (PR-02, PR-03).
+//! ICMP errors about translated flows, from every sender (PR-02, PR-03).
 
 use lb_common::table::Counter;
 use lb_common::verdict::Action;
@@ -20,10 +20,10 @@ pub const CASES: &[Case] = &[
     ("icmp_of_strangers_passes", icmp_of_strangers_passes),
 ];
 
-/// An MTU of 1280, as both families write it in the second word.
+/// An MTU of 1280, in the second word as in both families.
 const MTU: [u8; 4] = [0, 0, 5, 0];
 
-/// Fragmentation needed, packet too big.
+/// Fragmentation needed; packet too big.
 const fn too_big(net: Net) -> (u8, u8) {
     match net {
         Net::V4 => (3, 4),
@@ -38,7 +38,7 @@ const fn port_unreachable(net: Net) -> (u8, u8) {
     }
 }
 
-/// PR-02: the socket hears about the address that it dialled, with the router's own address and MTU.
+/// PR-02: the socket receives an error about the address that it dialled, with the router's own address and MTU.
 fn router_complains_of_a_request(scene: &mut Scene<'_>) {
     let (net, router) = (scene.net, scene.net.host(250));
     for transport in [SYN, UDP, Transport::Sctp] {
@@ -100,7 +100,7 @@ fn client_complains_of_a_reply(scene: &mut Scene<'_>) {
     }
 }
 
-/// A small MTU on the client's side of an uplink: the backend must hear of it.
+/// A small MTU on the client's side of an uplink: the backend must receive the error.
 fn router_beyond_the_client_complains(scene: &mut Scene<'_>) {
     let (net, router) = (scene.net, scene.net.host(250));
     scene.service(SYN, &[net.backend()]);
@@ -127,7 +127,7 @@ fn error_about_a_flow_with_its_own_port(scene: &mut Scene<'_>) {
     assert_eq!(scene.onward(Program::WorkloadEgress, &error), expected);
 }
 
-/// A pod that dials itself on a closed UDP port gets its own error back.
+/// A pod that dials itself on a closed UDP port receives its own error.
 fn pod_complains_of_itself(scene: &mut Scene<'_>) {
     let (net, client) = (scene.net, scene.net.client());
     let itself = (client.0, 8080);
@@ -152,7 +152,7 @@ fn redirect_of_a_translated_flow_is_dropped(scene: &mut Scene<'_>) {
     let [ours, other] = [to, (net.host(99), 1)].map(|to| Described::new(SYN, from, to));
     let messages = |about: &Described| match net {
         Net::V4 => vec![about.icmp((5, 1), [10, 180, 0, 20], router, from.0)],
-        // The quoted packet is an option, behind the target's link-layer address where that is known.
+        // The quoted packet is an option, after the target's link-layer address if that is known.
         Net::V6 => [0, 1, 3].map(|units| about.redirect6(router, to.0, from.0, units)).to_vec(),
     };
     for redirect in messages(&ours) {

@@ -1,4 +1,4 @@
-//! Which packets are somebody's business, and what each action does to a new flow.
+//! Which packets match a frontend, and what each action does to a new flow.
 
 use lb_common::addr::Proto;
 use lb_common::table::{Counter, POOL_ELEMENTS_MAX, Scope, ScopeFlags};
@@ -47,7 +47,7 @@ fn other_port_and_protocol_pass(scene: &mut Scene<'_>) {
     scene.untouched(Program::WorkloadIngress, &Described::new(Transport::Sctp, client, vip));
 }
 
-/// IPM-03: an explicit Proxy entry leaves the packet alone.
+/// IPM-03: an explicit Proxy entry leaves the packet unchanged.
 fn proxy_passes_and_is_counted(scene: &mut Scene<'_>) {
     scene.frontend(1, scene.net.vip(), Proto::TCP, Scope::PASS);
     for program in [Program::WorkloadIngress, Program::UplinkIngress] {
@@ -57,7 +57,7 @@ fn proxy_passes_and_is_counted(scene: &mut Scene<'_>) {
     assert!(scene.machine().flows().is_empty());
 }
 
-/// IPM-61: a connection that is older than its frontend's VIP mode goes on to the balancer.
+/// IPM-61: a connection that is older than its frontend's VIP mode stays with the balancer.
 fn mid_flow_segment_passes(scene: &mut Scene<'_>) {
     scene.service(SYN, &[scene.net.backend()]);
     for transport in [ACK, RST, SYN_ACK, Transport::Tcp(0x11)] {
@@ -98,7 +98,7 @@ fn expect_unreachable(scene: &mut Scene<'_>, packet: &Described) {
     assert_eq!(answer.answer, expected);
 }
 
-/// IPM-32: local traffic policy, endpoints elsewhere only.
+/// IPM-32: local traffic policy with remote endpoints only.
 fn drop_is_silent(scene: &mut Scene<'_>) {
     scene.frontend(1, scene.net.vip(), Proto::TCP, Scope::DROP);
     let (action, _) = scene.run(Program::UplinkIngress, &Described::new(SYN, scene.net.client(), scene.net.vip()));
@@ -110,7 +110,7 @@ fn empty_slot_drops(scene: &mut Scene<'_>) {
     finds_no_backend(scene, Scope::balance(77, 1));
 }
 
-/// Where another pool begins, which has another id.
+/// The slot is the start of another pool, which has another ID.
 fn slot_of_another_pool_drops(scene: &mut Scene<'_>) {
     let there = scene.pool(1, &[scene.net.backend()]);
     finds_no_backend(scene, Scope::balance(there.pool + POOL_ELEMENTS_MAX, 1));
@@ -124,7 +124,7 @@ fn finds_no_backend(scene: &mut Scene<'_>, scope: Scope) {
     assert!(scene.machine().flows().is_empty());
 }
 
-/// `Split`: Proxy for what starts here, VIP for what the network delivers here.
+/// `Split`: Proxy for connections from this node, VIP for those that the network delivers.
 fn scope_is_that_of_the_client(scene: &mut Scene<'_>) {
     let balance = scene.pool(1, &[scene.net.backend()]);
     scene.frontend_scopes(1, scene.net.vip(), Proto::TCP, [Scope::PASS, Scope::PASS, balance]);
@@ -145,17 +145,17 @@ fn all_backends_are_chosen(scene: &mut Scene<'_>) {
         assert_eq!(from, client);
         chosen.insert(to);
     }
-    // A backend that 200 even draws out of four leave out: less likely than 1e-24.
+    // 200 even draws out of four miss one with a probability below 1e-24.
     assert_eq!(chosen, backends.into_iter().collect());
 }
 
-/// Packets that are dropped for their source.
+/// Expects that a packet is dropped for its source address.
 fn dropped(scene: &mut Scene<'_>, program: Program, transport: Transport, from: End) {
     let (action, _) = scene.run(program, &Described::new(transport, from, scene.net.vip()));
     assert_eq!(action, Action::Drop, "{transport:?} of {from:?}");
 }
 
-/// SR-01, SR-02: everybody is asked, pods as well; what is let in is balanced as ever.
+/// SR-01, SR-02: the ranges apply to all clients, pods included. Admitted connections are balanced as usual.
 fn source_ranges_let_their_clients_in(scene: &mut Scene<'_>) {
     for transport in [SYN, UDP, Transport::Sctp] {
         // Hosts 0 to 7 and host 9.
@@ -177,7 +177,7 @@ fn source_ranges_let_their_clients_in(scene: &mut Scene<'_>) {
     assert_eq!(scene.counters()[&Counter::DropSourceRange], 3 * 2 * 3);
 }
 
-/// As netfilter does: who is not let in learns nothing.
+/// As with netfilter, a client outside the ranges gets no answer.
 fn source_ranges_come_before_reject(scene: &mut Scene<'_>) {
     for scope in [Scope::REJECT, Scope::DROP] {
         scene.frontend(1, scene.net.vip(), Proto::TCP, scope.with_flags(ScopeFlags::SOURCE_RANGES));
@@ -187,7 +187,8 @@ fn source_ranges_come_before_reject(scene: &mut Scene<'_>) {
     assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::DropSourceRange, 2)]);
 }
 
-/// NEW only: a range that goes leaves open connections alone, in both directions.
+/// The ranges apply to new connections only: when a range is removed, established connections continue in both
+/// directions.
 fn known_flows_are_not_asked_for_their_source(scene: &mut Scene<'_>) {
     let backend = scene.net.backend();
     scene.service(SYN, &[backend]);
@@ -199,7 +200,7 @@ fn known_flows_are_not_asked_for_their_source(scene: &mut Scene<'_>) {
     dropped(scene, Program::WorkloadIngress, SYN, other);
 }
 
-/// One frontend's ranges say nothing about another's.
+/// The ranges of one frontend do not affect another.
 fn source_ranges_are_those_of_the_frontend(scene: &mut Scene<'_>) {
     let balance = scene.pool(1, &[scene.net.backend()]);
     let (vip, other) = (scene.net.vip(), scene.net.other_vip());

@@ -1,4 +1,4 @@
-//! Selection by the hash of the flow: the same backend each time, whatever is remembered.
+//! Selection by the hash of the flow: the same backend each time, without any state.
 
 use std::collections::BTreeMap;
 
@@ -23,12 +23,12 @@ fn backends(net: Net) -> Vec<End> {
     (20..28).map(|host| (net.host(host), 8080)).collect()
 }
 
-/// A table with many slots for each backend; which ones is the agent's concern.
+/// A table with many slots for each backend. Their order is the agent's task and does not matter here.
 pub fn table(backends: &[End]) -> Vec<End> {
     (0..61).map(|slot| backends[slot * 7 % backends.len()]).collect()
 }
 
-/// A frontend of this transport that chooses by the hash.
+/// A frontend of this transport that uses Maglev.
 fn service(scene: &mut Scene<'_>, transport: Transport, slots: &[End]) {
     let scope = scene.pool(1, slots).with_flags(ScopeFlags::MAGLEV);
     scene.frontend(1, scene.net.vip(), proto(transport), scope);
@@ -65,7 +65,8 @@ fn a_forgotten_flow_finds_its_backend_again(scene: &mut Scene<'_>) {
     assert_eq!(first, second);
 }
 
-/// Two frontends over the same backends: the same client port must not meet itself, and both keep to their tables.
+/// Two frontends with the same backends: the same client port must not collide with itself, and both follow their
+/// tables.
 fn a_taken_tuple_costs_the_port_and_not_the_backend(scene: &mut Scene<'_>) {
     let slots = [scene.net.backend(); 61];
     let scope = scene.pool(1, &slots).with_flags(ScopeFlags::MAGLEV);
@@ -81,8 +82,8 @@ fn a_taken_tuple_costs_the_port_and_not_the_backend(scene: &mut Scene<'_>) {
     assert_eq!(ports[&client.1], vips[0], "who came first keeps its port");
 }
 
-/// SCTP cannot get another port: where its tuple is taken at the backend of its hash, it goes to another backend. One that
-/// affinity remembers has no other.
+/// SCTP cannot change its port. If its tuple at the backend of the hash is taken, it moves to another backend. With
+/// affinity it has no other.
 fn sctp_leaves_the_backend_of_its_hash_where_it_must(scene: &mut Scene<'_>) {
     let (client, vips) = (scene.net.client(), [scene.net.vip(), scene.net.other_vip()]);
     let (backend, other) = ((scene.net.backend().0, 80), (scene.net.other_backend().0, 80));
@@ -104,7 +105,7 @@ fn sctp_leaves_the_backend_of_its_hash_where_it_must(scene: &mut Scene<'_>) {
             assert_eq!(after.ends(), Some((client, other)), "round {round}");
             moved += 1;
         }
-        // The next round is a new flow again.
+        // The next round begins with a new flow.
         scene.machine().age_flows(60);
         scene.through(Program::WorkloadIngress, Transport::Sctp, client, vips[0]);
         scene.machine().age_flows(61);
@@ -113,7 +114,7 @@ fn sctp_leaves_the_backend_of_its_hash_where_it_must(scene: &mut Scene<'_>) {
     assert!(moved > 30, "{moved} of 40 found the other backend, which has half of the slots, in six draws");
 }
 
-/// A torn view of the tables: dropped and counted, as with random selection.
+/// A torn view of the tables: the packet is dropped and counted, as with random selection.
 fn an_empty_slot_is_told(scene: &mut Scene<'_>) {
     let scope = scene.pool(1, &[scene.net.backend()]);
     let missing = lb_common::table::Scope { pool: scope.pool + 1, ..scope }.with_flags(ScopeFlags::MAGLEV);

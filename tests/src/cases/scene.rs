@@ -1,4 +1,4 @@
-//! What every case starts from: addresses of one family, tables that a Service would make, and a machine.
+//! The common start of all cases: addresses of one family, the tables of a Service, and a machine.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ pub enum Net {
 }
 
 impl Net {
-    /// The address of host `host` in the network of the tests.
+    /// The address of host `host` in the tests' network.
     pub fn host(self, host: u8) -> IpAddr {
         match self {
             Self::V4 => IpAddr::from([10, 180, 0, host]),
@@ -71,7 +71,7 @@ pub struct Scene<'a> {
     pub net: Net,
     machine: &'a mut dyn Machine,
     tables: Tables,
-    /// Where the next pool begins.
+    /// The first slot of the next pool.
     next_pool: u32,
 }
 
@@ -80,12 +80,12 @@ impl<'a> Scene<'a> {
         Self { net, machine, tables: Tables::default(), next_pool: 1 }
     }
 
-    /// A frontend with the same scope for everybody; its id is also its Service port.
+    /// Adds a frontend with the same scope for all clients. Its ID is also its Service port.
     pub fn frontend(&mut self, id: u32, end: End, proto: Proto, scope: Scope) {
         self.frontend_scopes(id, end, proto, [scope; 3]);
     }
 
-    /// A frontend with the scopes of workloads, host and the outside.
+    /// Adds a frontend with scopes for workloads, the host and the network.
     pub fn frontend_scopes(&mut self, id: u32, end: End, proto: Proto, [workload, host, external]: [Scope; 3]) {
         let frontend = Frontend {
             id,
@@ -104,7 +104,8 @@ impl<'a> Scene<'a> {
         self.machine.set_tables(&self.tables);
     }
 
-    /// A new pool of these backends, which become the members of a Service port; the scope that balances over it.
+    /// Adds a pool of these backends, which become the members of a Service port; returns the scope that balances over
+    /// it.
     pub fn pool(&mut self, service_port: u32, backends: &[End]) -> Scope {
         let count = u16::try_from(backends.len()).expect("a small pool");
         let pool = self.next_pool;
@@ -117,7 +118,7 @@ impl<'a> Scene<'a> {
         Scope::balance(pool, count)
     }
 
-    /// A second pool of a Service port, with members of its own in these sets.
+    /// Adds a second pool to a Service port, with members of its own in these sets.
     pub fn more_pool(&mut self, service_port: u32, backends: &[End], sets: u8) -> Scope {
         let (v4, v6) = (self.tables.v4.members.clone(), self.tables.v6.members.clone());
         let scope = self.pool(service_port, backends);
@@ -129,19 +130,19 @@ impl<'a> Scene<'a> {
         scope
     }
 
-    /// The clients of a frontend are remembered for so long.
+    /// Sets the affinity time-out of a frontend.
     pub fn keep_clients(&mut self, frontend: u32, secs: u32) {
         self.tables.scopes.get_mut(&frontend).expect("the frontend was written").affinity_secs = secs;
         self.machine.set_tables(&self.tables);
     }
 
-    /// A TCP frontend at the usual address that balances over these backends.
+    /// Adds a frontend of this transport at the usual address that balances over these backends.
     pub fn service(&mut self, transport: Transport, backends: &[End]) {
         let scope = self.pool(1, backends);
         self.frontend(1, self.net.vip(), proto(transport), scope);
     }
 
-    /// Only these ranges may dial a frontend from now on.
+    /// Sets the source ranges of a frontend.
     pub fn restrict(&mut self, frontend: u32, ranges: &[(IpAddr, u8)]) {
         let scopes = self.tables.scopes.get_mut(&frontend).expect("the frontend was written");
         for scope in [&mut scopes.workload, &mut scopes.host, &mut scopes.external] {
@@ -182,13 +183,13 @@ impl<'a> Scene<'a> {
         self.machine.counters()
     }
 
-    /// Runs a packet and reads what became of it.
+    /// Runs a packet; returns the action and the packet afterwards.
     pub fn run(&mut self, program: Program, packet: &Described) -> (Action, Read) {
         let (action, bytes) = self.machine.run(program, &packet.bytes());
         (action, read(&bytes))
     }
 
-    /// Runs a packet that must go on; the ends that it has then.
+    /// Runs a packet that must pass; returns its ends afterwards.
     pub fn through(&mut self, program: Program, transport: Transport, from: End, to: End) -> (End, End) {
         let packet = Described::new(transport, from, to);
         let (action, after) = self.run(program, &packet);
@@ -203,24 +204,24 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// A request from the usual client to the usual frontend; where it goes.
+    /// A request from the usual client to the usual frontend; returns its ends afterwards.
     pub fn request(&mut self, transport: Transport) -> (End, End) {
         self.through(Program::WorkloadIngress, transport, self.net.client(), self.net.vip())
     }
 
-    /// The answer of a backend to the usual client; who it seems to come from.
+    /// An answer of a backend to the usual client; returns its ends afterwards.
     pub fn reply(&mut self, transport: Transport, backend: End) -> (End, End) {
         self.through(Program::WorkloadEgress, transport, backend, self.net.client())
     }
 
-    /// Runs bytes that must go on; what they say then.
+    /// Runs a packet that must pass; returns it as read afterwards.
     pub fn onward(&mut self, program: Program, bytes: &[u8]) -> Answer {
         let (action, bytes) = self.machine.run(program, bytes);
         assert_eq!(action, Action::Next);
         read(&bytes).answer
     }
 
-    /// Runs a packet that must not be touched.
+    /// Runs a packet that must pass unchanged.
     pub fn untouched(&mut self, program: Program, packet: &Described) {
         let bytes = packet.bytes();
         assert_eq!(self.machine.run(program, &bytes), (Action::Next, bytes), "{packet:?}");

@@ -1,4 +1,4 @@
-//! What packets look like: options, extension headers, broken ones, checksums.
+//! The forms of packets: options, extension headers, malformed packets, checksums.
 
 use lb_common::verdict::Action;
 
@@ -36,7 +36,7 @@ fn options_and_extension_headers(scene: &mut Scene<'_>) {
     }
 }
 
-/// RFC 768: zero is "no checksum" and stays so.
+/// RFC 768: zero means "no checksum" and stays zero.
 fn udp_without_checksum(scene: &mut Scene<'_>) {
     scene.service(UDP, &[scene.net.backend()]);
     assert_eq!(scene.request(Transport::UdpUnsummed), (scene.net.client(), scene.net.backend()));
@@ -58,7 +58,7 @@ fn other_ethertypes_pass(scene: &mut Scene<'_>) {
     assert_eq!(scene.machine().run(Program::WorkloadIngress, &packet), (Action::Next, packet));
 }
 
-/// Every prefix of a packet that is shorter than its headers say is left alone.
+/// Every prefix of a packet that is shorter than its headers say passes unchanged.
 fn cut_packets_pass(scene: &mut Scene<'_>) {
     scene.service(SYN, &[scene.net.backend()]);
     let packet = Described::new(SYN, scene.net.client(), scene.net.vip()).bytes();

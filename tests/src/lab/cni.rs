@@ -1,14 +1,14 @@
-//! How pods are connected to their node: the two shapes that nearly all CNIs have.
+//! How pods are connected to their node: the two shapes of nearly all CNIs.
 
 use crate::address::{FAMILIES, Family, PODS, add_address, flag, host_prefix};
 use crate::netns::Netns;
 
-/// The bridge that pods are ports of.
+/// The bridge whose ports are the pods' veths.
 pub const BRIDGE_NAME: &str = "cni0";
 
 const BRIDGE_MAC: &str = "02:00:00:00:00:01";
 
-/// The gateway of a point-to-point pod; nobody has it, the node answers for it.
+/// The gateway of a point-to-point pod. No interface has this address; the node answers for it.
 const GATEWAY4: &str = "169.254.1.1";
 const GATEWAY6: &str = "fe80::1";
 
@@ -25,13 +25,13 @@ pub enum Cni {
 }
 
 impl Cni {
-    /// What the node needs before its first pod.
+    /// Prepares the node for its first pod.
     pub(super) fn prepare(self, node: &Netns) {
         if self == Self::PointToPoint {
             return;
         }
-        // An address of its own, as CNIs give it: otherwise it takes that of a port, and pods lose their gateway when
-        // that port goes.
+        // A MAC of its own, as CNIs set it. Otherwise the bridge has the MAC of a port, and pods lose their gateway
+        // when that port is removed.
         let mut lines = vec![
             format!("link add {BRIDGE_NAME} address {BRIDGE_MAC} type bridge"),
             format!("link set {BRIDGE_NAME} up"),
@@ -40,7 +40,7 @@ impl Cni {
             lines.push(add_address(family, &PODS.interface(family, BRIDGE_NUMBER), BRIDGE_NAME));
         }
         node.ip(&lines);
-        // As every distribution of Kubernetes sets it: bridged packets pass the node's rules.
+        // As every distribution of Kubernetes sets it: bridged packets traverse the node's rules.
         node.sysctl(&[("net.bridge.bridge-nf-call-iptables", "1"), ("net.bridge.bridge-nf-call-ip6tables", "1")]);
     }
 

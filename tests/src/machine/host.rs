@@ -17,9 +17,10 @@ use lb_common::verdict::Action;
 use super::{EDGE, Flows, Machine, Program, UNBRIDGED};
 use crate::packet::NODE_MAC;
 
-/// Flows that may be half open: as many as on a [`KernelMachine`](super::KernelMachine) of two CPUs, as seen from one.
+/// The limit of half-open flows: as many as one CPU may make on a [`KernelMachine`](super::KernelMachine) with two
+/// CPUs.
 const EMBRYOS_MAX: usize = 2_048;
-/// Fragments that may wait, as on a [`KernelMachine`](super::KernelMachine).
+/// How many fragments may be parked, as on a [`KernelMachine`](super::KernelMachine).
 pub const PARKED_MAX: u32 = 16;
 /// Elements of a table of addresses, as on a [`KernelMachine`](super::KernelMachine).
 pub const ADDRESS_WORDS: u32 = 1 << 11;
@@ -27,13 +28,13 @@ pub const ADDRESS_WORDS: u32 = 1 << 11;
 /// The packet path on the host.
 pub struct HostMachine {
     pub host: Host,
-    /// Packets come from local sockets whose device finishes the L4 checksum.
+    /// Packets come from local sockets whose device completes the L4 checksum.
     offload: bool,
     /// Links have no header.
     is_bare: bool,
-    /// What became of what came to the hook again, but for the first.
+    /// The outcomes of re-injected packets, except the first.
     replayed: Vec<(Action, Vec<u8>)>,
-    /// What became of the packet that another CPU ran meanwhile.
+    /// The outcome of the packet that another CPU ran in between.
     outcome_meanwhile: Rc<Cell<Option<Action>>>,
 }
 
@@ -53,7 +54,7 @@ impl Default for HostMachine {
     }
 }
 
-/// The agent's, in ticks of the host.
+/// The agent's time-outs, in ticks of the host.
 fn timeouts() -> Timeouts {
     let timeouts = lb_agent::dataplane::Timeouts::default();
     let ticks = |secs: u32| u64::from(secs) * TICKS_PER_SEC;
@@ -67,31 +68,32 @@ fn timeouts() -> Timeouts {
 }
 
 impl HostMachine {
-    /// Packets come from local sockets whose device finishes the L4 checksum; here it does so after the path.
+    /// A machine whose packets come from local sockets. The device completes the L4 checksum; here that happens after
+    /// the path.
     pub fn with_checksum_offload() -> Self {
         Self { offload: true, ..Self::default() }
     }
 
-    /// Packets come and go without their Ethernet header, as on tun or WireGuard.
+    /// A machine whose packets have no Ethernet header, as on tun or WireGuard.
     pub fn without_link_headers() -> Self {
         Self { is_bare: true, ..Self::default() }
     }
 
-    /// The flow tables hold so many entries, of which a pod may have half of what others leave.
+    /// A machine whose flow tables hold so many entries. A pod may have half of what others leave.
     pub fn with_flow_entries(entries: u64) -> Self {
         let mut machine = Self::default();
         machine.host.settings.flow_entries = Some(entries);
         machine
     }
 
-    /// So many flows may be half open.
+    /// A machine with this limit of half-open flows.
     pub fn with_embryos(embryos_max: usize) -> Self {
         let mut machine = Self::default();
         machine.host.settings.embryos_max = embryos_max;
         machine
     }
 
-    /// Another CPU runs this packet between the two inserts of the next new flow.
+    /// Lets another CPU run this packet between the two inserts of the next new flow.
     pub fn meanwhile(&mut self, program: Program, packet: &[u8]) {
         let (is_bare, packet, outcome) = (self.is_bare, packet.to_vec(), Rc::clone(&self.outcome_meanwhile));
         self.host.meanwhile(move |host| {
@@ -100,17 +102,17 @@ impl HostMachine {
         });
     }
 
-    /// What became of it.
+    /// The outcome of that packet.
     pub fn outcome_meanwhile(&mut self) -> Option<Action> {
         self.outcome_meanwhile.take()
     }
 
-    /// The next packets are another CPU's, whose clock is behind by so many ticks.
+    /// Runs the next packets on another CPU, whose clock is so many ticks behind.
     pub fn fall_behind(&mut self, jiffies: u64) {
         self.host.set_now_jiffies(self.host.now_jiffies() - jiffies);
     }
 
-    /// How many flows got a source port of their own, which is drawn at random.
+    /// How many flows have a source port that was drawn at random.
     pub fn drawn_ports(&self) -> usize {
         fn drawn<A: Addr + HostFamily>(host: &Host) -> usize {
             let flows = host.flows::<A>();
@@ -121,7 +123,7 @@ impl HostMachine {
     }
 }
 
-/// Runs a frame, without its header where links have none.
+/// Runs a frame, without its header if links have none.
 fn run_frame(
     host: &Host,
     is_bare: bool,
@@ -147,7 +149,7 @@ fn run_packet<const LINK_LEN: usize>(host: &Host, program: Program, packet: &mut
         Program::UplinkEgress => (uplink, Direction::Reply),
     };
     match host.run(packet, edge, direction) {
-        // The port's bridge passes netfilter.
+        // The port's bridge traverses netfilter.
         Action::ToBackend => Action::Next,
         action => action,
     }

@@ -28,7 +28,7 @@ use super::{Flows, Machine, Program, UNBRIDGED};
 /// The edge of a test run at a workload: the loopback device, always the first of a network namespace.
 pub const EDGE: u32 = 1;
 
-/// The programs and maps of a dataplane of its own.
+/// A dataplane of its own, with its programs and maps.
 pub struct KernelMachine {
     dataplane: BpfDataplane,
     baseline: BTreeMap<Counter, u64>,
@@ -38,19 +38,20 @@ pub struct KernelMachine {
 }
 
 impl KernelMachine {
-    /// Loads the programs. The pins are removed at once: descriptors keep everything alive until this value goes.
+    /// Loads the programs. The pins are removed at once: file descriptors keep programs and maps alive until this value
+    /// is dropped.
     pub fn load(name: &str) -> Self {
         Self::load_with(name, |_| ())
     }
 
-    /// The same, where each CPU may make so many half-open flows.
+    /// As [`Self::load`], with a limit of half-open flows for each CPU.
     pub fn load_with_embryos(name: &str, of_a_cpu: usize) -> Self {
         let cpus = aya::util::nr_cpus().expect("the number of possible CPUs");
         let embryos_max = u32::try_from(of_a_cpu * cpus).expect("few");
         Self::load_with(name, |settings| settings.sizes.embryos_max = embryos_max)
     }
 
-    /// The same, with other settings.
+    /// As [`Self::load`], with changed settings.
     pub fn load_with(name: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let pin_path = format!("/sys/fs/bpf/lb-test-{name}-{}", std::process::id()).into();
         let sizes = Sizes {
@@ -77,7 +78,7 @@ impl KernelMachine {
         Self { dataplane, baseline: BTreeMap::new(), replays: Replays::open(), replayed: Vec::new(), came_by: 0 }
     }
 
-    /// Empties all tables and forgets what was counted.
+    /// Empties all tables and resets the counters.
     pub fn reset(&mut self) {
         self.set_tables(&Tables::default());
         self.set_port(UNBRIDGED);
@@ -87,14 +88,14 @@ impl KernelMachine {
         self.baseline = self.counted();
     }
 
-    /// Keeps the caller on one CPU: what is counted by CPU is then counted once.
+    /// Pins the calling thread to one CPU, so that limits and counters of a CPU apply once.
     pub fn stay_on_one_cpu() {
         let mut cpus = CpuSet::new();
         cpus.set(0).expect("a CPU");
         sched_setaffinity(Pid::from_raw(0), &cpus).expect("choosing a CPU");
     }
 
-    /// Changes the budgets of half-open flows: their tokens, when they were refilled, and the flows noted so far.
+    /// Changes the budgets of half-open flows: tokens, time of the last refill, and flows recorded so far.
     fn change_embryos(&mut self, change: impl Fn(&mut [u64; 3])) {
         for name in [PRIVATE4.embryos, PRIVATE6.embryos] {
             let map = self.dataplane.ebpf().map_mut(name).expect("a map of the object");
@@ -118,7 +119,7 @@ impl KernelMachine {
         forget(&maps.v6.fragments);
     }
 
-    /// The dataplane, for what only the kernel has.
+    /// The dataplane, for tests of what only the kernel has.
     pub fn dataplane(&mut self) -> &mut BpfDataplane {
         &mut self.dataplane
     }
@@ -155,13 +156,13 @@ impl KernelMachine {
     }
 }
 
-/// The context of a packet that came to the node by an interface: the first words of `struct __sk_buff`
-/// (include/uapi/linux/bpf.h), of which that is the tenth.
+/// The context of a packet that came to the node by an interface: the first ten words of `struct __sk_buff`
+/// (include/uapi/linux/bpf.h). The tenth is `ingress_ifindex`.
 fn context(came_by: u32) -> Vec<u8> {
     [[0; 9].as_slice(), &[came_by]].concat().into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
-/// Whether the packet is a fragment, as far as the tests make them.
+/// Whether the packet is a fragment, for the packets that the tests build.
 fn is_fragment(packet: &[u8]) -> bool {
     match packet.get(14).map(|byte| byte >> 4) {
         Some(4) => packet.get(20..22).is_some_and(|bits| bits[0] & 0x3f != 0 || bits[1] != 0),

@@ -1,6 +1,6 @@
-//! Where packets go that a program sends to its hook again: in a test run, to the loopback device.
+//! Captures packets that a program re-injects at its hook; in a test run they go to the loopback device.
 //!
-//! They are caught there, in a network namespace that nothing else is in, and never reach a hook.
+//! They are captured in a network namespace of their own, and never reach a hook.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -15,10 +15,10 @@ use nix::sys::time::TimeVal;
 
 use crate::netns::run;
 
-/// `PACKET_OUTGOING` of `linux/if_packet.h`: what the loopback device sends, it gets as well.
+/// `PACKET_OUTGOING` of `linux/if_packet.h`: the loopback device receives every packet that it sends.
 const OUTGOING: u8 = 4;
 
-/// A network namespace that a thread can be in.
+/// A network namespace that a thread can enter.
 pub struct Home(File);
 
 impl Home {
@@ -28,7 +28,7 @@ impl Home {
     }
 }
 
-/// The namespace, and a socket that hears its loopback device.
+/// The namespace, and a socket that captures from its loopback device.
 pub struct Replays {
     home: Home,
     socket: OwnedFd,
@@ -48,17 +48,17 @@ impl Replays {
         opened.join().expect("it says itself why not")
     }
 
-    /// Where the calling thread is.
+    /// The network namespace of the calling thread.
     pub fn home() -> Home {
         Home(File::open("/proc/thread-self/ns/net").expect("every thread is in one"))
     }
 
-    /// Moves the calling thread to where packets are caught.
+    /// Moves the calling thread to the namespace that captures.
     pub fn enter(&self) {
         self.home.enter();
     }
 
-    /// The next so many packets.
+    /// The next `count` packets.
     pub fn take(&self, count: u64) -> Vec<Vec<u8>> {
         (0..count).map(|_| self.next()).collect()
     }
