@@ -1,6 +1,6 @@
 //! The position of one direction of a TCP connection, in steps of 64 KiB, so that most packets cause no write.
 //!
-//! It tells the FIN or RST of a real end from a guessed one.
+//! It distinguishes the FIN or RST of a real end from a guessed one.
 
 /// The upper half of a sequence number, or none. One word, because the packet path compares it for each packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

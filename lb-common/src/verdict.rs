@@ -1,4 +1,4 @@
-//! The outcome of a decision ([`Verdict`]), and what the program tells the kernel to do ([`Action`]).
+//! The outcome of a decision ([`Verdict`]), and what the program returns to the kernel ([`Action`]).
 
 use crate::table::Counter;
 #[cfg(doc)]

@@ -1,6 +1,6 @@
-//! `cargo xtask fuzz`: the fuzz targets of the packet path, each for a while, guided by coverage.
+//! `cargo xtask fuzz`: runs each fuzz target of the packet path for a while, guided by coverage.
 //!
-//! The instrumentation is LLVM's own pass, which stable compilers have; no nightly and no `cargo fuzz` is needed.
+//! The instrumentation is LLVM's own pass, which stable compilers have. Neither nightly nor `cargo fuzz` is needed.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::workspace;
 
 const TARGETS: [&str; 3] = ["parse", "decide", "rewrite"];
 
-/// Edge counters and compares, as libFuzzer wants them (Clang's SanitizerCoverage documentation).
+/// Edge counters and comparisons, as libFuzzer needs them (Clang's SanitizerCoverage documentation).
 const COVERAGE: [&str; 7] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
         let program = format!("fuzz-{name}");
         let built = workspace::cargo()
             .args(["build", "--release", "--package", "lb-tests", "--features", "fuzz", "--bin", &program])
-            // A target of its own: build scripts and macros must not be instrumented.
+            // An explicit target keeps build scripts and macros free of instrumentation.
             .args(["--target", &host, "--target-dir"])
             .arg(&target_dir)
             .env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\x1f"))
@@ -71,7 +71,7 @@ fn fuzz(name: &str, program: &Path, secs: u32) -> Result<()> {
     Ok(())
 }
 
-/// The compiler's own target.
+/// The compiler's host target.
 fn host() -> Result<String> {
     let output = workspace::program("rustc").args(["--print", "host-tuple"]).output()?;
     let host = String::from_utf8(output.stdout)?.trim().to_owned();

@@ -1,5 +1,5 @@
-//! Tasks that are programs of the tests package: the machine is prepared, the program built, and run with what was
-//! given on the command line.
+//! Tasks that are programs of the tests package: prepares the machine, builds the program, and runs it with the rest
+//! of the command line.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,7 +19,7 @@ pub struct Args {
     arguments: Vec<String>,
 }
 
-/// Runs the program `name` with the rest of the command line; its failure is ours.
+/// Runs the program `name` with the rest of the command line, and fails if the program fails.
 pub fn run(name: &str, profile: Profile, args: &Args) -> Result<()> {
     let program = prepare(name, profile)?;
     let done = command(&program).args(&args.arguments).status()?;
@@ -29,17 +29,17 @@ pub fn run(name: &str, profile: Profile, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// How the programs of the host are compiled; those of the kernel are always optimised.
+/// How the host's programs are compiled. The kernel's programs are always optimised.
 #[derive(Clone, Copy)]
 pub enum Profile {
-    /// Shared with the tests: no second build where speed is not what is shown.
+    /// Shared with the tests, to save a second build if speed is not measured.
     Debug,
     /// As it is shipped.
     Release,
 }
 
 impl Profile {
-    /// The name for cargo, and the folder below the target folder.
+    /// The profile's name for cargo, and its folder below the target folder.
     const fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Debug => ("dev", "debug"),
@@ -59,7 +59,7 @@ pub fn prepare(name: &str, profile: Profile) -> Result<PathBuf> {
     setup::ensure()?;
     let (profile, folder) = profile.names();
     let built = workspace::cargo()
-        // The whole workspace, as the tests are built: other packages would be another set of features.
+        // The whole workspace, as for the tests: a part of it would have another set of features.
         .args(["build", "--profile", profile, "--workspace", "--exclude", "lb-ebpf"])
         .args(["--bin", "lb-agent", "--bin", name])
         .status()?;
@@ -69,7 +69,7 @@ pub fn prepare(name: &str, profile: Profile) -> Result<PathBuf> {
     Ok(workspace::target().join(folder).join(name))
 }
 
-/// A program that was built, started where the tasks are.
+/// A program that was built, started at the top of the source tree.
 pub fn command(program: &std::path::Path) -> Command {
     workspace::program(&program.to_string_lossy())
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask image`: the agent as a static program, in an image with nothing else, started once to see that it can be.
+//! `cargo xtask image`: builds the agent as a static program, in an image with nothing else, and starts it there once.
 //!
 //! Everything stays below `target/image`: buildah gets a store of its own.
 
@@ -12,10 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::setup;
 use crate::workspace;
 
-/// Mebibytes that the archive of the image may have.
+/// The largest archive of the image, in mebibytes.
 const SIZE_MAX_MIB: u64 = 20;
 
-/// Builds the program and the image, starts it, and says how large it is.
+/// Builds the program and the image, starts the program there, and prints the size of the archive.
 pub fn run() -> Result<()> {
     setup::ensure()?;
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
@@ -29,7 +29,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// The agent without any library that it would need to find.
+/// Builds the agent as a static program.
 fn build(target: &str) -> Result<PathBuf> {
     let arguments = ["build", "--package", "lb-agent", "--bin", "lb-agent", "--profile", "dist", "--target", target];
     if !workspace::cargo().args(arguments).status()?.success() {
@@ -61,7 +61,7 @@ impl Image {
         Ok(image)
     }
 
-    /// Whether the program runs in the image: it says its version, and looks at the machine.
+    /// Checks that the program runs in the image: it prints its version and checks the machine.
     fn starts(&self) -> Result<()> {
         let container = self.buildah(["from", &self.name])?;
         let container = container.trim().to_owned();
@@ -80,7 +80,7 @@ impl Image {
         let text = String::from_utf8_lossy(&version.stdout);
         let wanted = concat!("lb-agent ", env!("CARGO_PKG_VERSION"));
         ensure!(text.starts_with(wanted), "the image said {text:?}: {}", String::from_utf8_lossy(&version.stderr));
-        // Exit code 1 is an answer as well: a container without privileges lacks what the agent needs.
+        // Exit code 1 is an answer too: a container without privileges lacks what the agent needs.
         let check = run("check")?;
         let text = String::from_utf8_lossy(&check.stdout);
         let is_answered = matches!(check.status.code(), Some(0 | 1)) && text.contains("kernel");
@@ -96,7 +96,7 @@ impl Image {
     /// Writes the image as one file. Returns its size.
     fn archive(&self) -> Result<u64> {
         let path = self.archive_path();
-        let _ = fs::remove_file(&path); // There may be none; an archive is never added to.
+        let _ = fs::remove_file(&path); // It may not exist. An archive is never extended.
         self.buildah(["push", &self.name, &format!("oci-archive:{}", path.display())])?;
         Ok(fs::metadata(&path)?.len())
     }

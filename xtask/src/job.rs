@@ -1,4 +1,4 @@
-//! A command that runs with visible progress: quiet while all is well, its last words when it fails.
+//! A command that runs with visible progress: quiet while it succeeds, its last lines if it fails.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -14,19 +14,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::workspace;
 
-/// Lines of a failed command that are shown.
+/// Lines of a failed command that are printed.
 const LAST_WORDS: usize = 30;
 
-/// How far a command has come, as one line of its output tells.
+/// The progress of a command, read from one line of its output.
 pub struct Progress {
     pub text: String,
     pub percent: Option<f32>,
 }
 
-/// What a line of output says about progress, if anything.
+/// Reads the progress from a line of output. None if the line shows none.
 pub type Reader = fn(&str) -> Option<Progress>;
 
-/// Every line that is not empty is a step.
+/// Takes each line that is not empty as a step.
 pub fn each_line(line: &str) -> Option<Progress> {
     let text = line.trim();
     (!text.is_empty()).then(|| Progress { text: text.into(), percent: None })
@@ -85,7 +85,7 @@ fn log(title: &str) -> Result<(PathBuf, File)> {
     Ok((path, file))
 }
 
-/// Where both outputs of a command meet.
+/// Collects both outputs of a command.
 struct Sink<'a> {
     bar: &'a ProgressBar,
     log: File,
@@ -95,7 +95,7 @@ struct Sink<'a> {
 
 impl Sink<'_> {
     fn take(&mut self, line: &str) {
-        // A full disk must not end the command; its exit code is what counts.
+        // A full disk must not end the command; only its exit code counts.
         let _ = writeln!(self.log, "{line}");
         match (self.reader)(line) {
             Some(Progress { text, percent: Some(percent) }) => self.bar.set_message(format!("{percent:.0} % {text}")),

@@ -1,4 +1,4 @@
-//! What kind of machine this is: system, user, kernel.
+//! The machine: system, user and kernel.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crate::workspace;
 
-/// The first kernel with tcx, which the programs attach by.
+/// The first kernel with tcx, by which the programs attach.
 pub const KERNEL_MIN: (u32, u32) = (6, 6);
 
-/// The system as it calls itself: `("debian", "12")`.
+/// The ID and version of the system: `("debian", "12")`.
 pub fn system() -> (String, String) {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let field = |name: &str| {
@@ -28,12 +28,12 @@ pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-/// The program of this name on the search path.
+/// The program with this name on the search path.
 pub fn which(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&workspace::search_path()).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-/// Why the programs cannot be loaded on this kernel, if so.
+/// Why this kernel cannot load the programs. None if it can.
 pub fn kernel_lacks() -> Option<String> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let (major, minor) = KERNEL_MIN;

@@ -1,6 +1,6 @@
-//! Makes a fresh Debian 12 able to build, test and show the project; changes nothing where nothing is missing.
+//! Makes a fresh Debian 12 able to build, test and show the project. Changes nothing if nothing is missing.
 //!
-//! On another system it installs nothing and says precisely what is missing.
+//! On another system it installs nothing and lists what is missing.
 
 mod linker;
 mod packages;
@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::machine;
 
-/// Prepares the machine and says so.
+/// Prepares the machine and prints what it can do.
 pub fn run() -> Result<()> {
     ensure()?;
     println!("ready: this machine can build, test and run the demo");
@@ -22,7 +22,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Prepares the machine; prints only what it does.
+/// Prepares the machine and prints only what it changes.
 pub fn ensure() -> Result<()> {
     let missing = packages::missing();
     if !missing.is_empty() {
@@ -37,7 +37,7 @@ pub fn ensure() -> Result<()> {
     linker::ensure()
 }
 
-/// Fails with the whole list where packages cannot be installed by us.
+/// Fails with the whole list if this task cannot install packages here.
 fn refuse_elsewhere(missing: &[packages::Need]) -> Result<()> {
     let names = missing.iter().map(|need| need.package).collect::<Vec<_>>().join(" ");
     let list = packages::list(missing);

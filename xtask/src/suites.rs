@@ -1,4 +1,4 @@
-//! The test programs of the workspace: which there are, at which level of the pyramid, and one run of one of them.
+//! The test programs of the workspace: their list, their levels in the test pyramid, and the run of each.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use crate::workspace;
 
-/// The longest that one test program may take; what runs longer hangs.
+/// The longest that one test program may run; a longer run hangs.
 const LIMIT: Duration = Duration::from_mins(15);
 
-/// How often a running test program is looked at.
+/// How often a running test program is polled.
 const POLL: Duration = Duration::from_millis(50);
 
 /// A level of the test pyramid, in the order in which they run.
@@ -53,7 +53,7 @@ const LEVELS: &[(&str, Level)] = &[
 ];
 
 impl Level {
-    /// All of them, in the order in which they run.
+    /// All levels, in the order in which they run.
     pub const ALL: [Self; 8] = [
         Self::Unit,
         Self::Property,
@@ -86,7 +86,7 @@ impl Level {
         }
     }
 
-    /// How many tests run at once where that is not one per core: these mostly wait for the network.
+    /// How many tests run at once, if not one per core: these tests mostly wait for the network.
     const fn threads(self) -> Option<u32> {
         match self {
             Self::Netns => Some(4),
@@ -107,7 +107,7 @@ impl Level {
     }
 }
 
-/// A test program that was built.
+/// A built test program.
 pub struct Suite {
     pub name: String,
     pub level: Level,
@@ -115,7 +115,7 @@ pub struct Suite {
     folder: PathBuf,
 }
 
-/// What happened to the tests of a program.
+/// The results of a program's tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub passed: u32,
@@ -128,7 +128,7 @@ impl Count {
         self.passed + self.failed
     }
 
-    /// Whether nothing ran and nothing was skipped: a program that lists its tests at run time may have listed none.
+    /// Whether nothing ran and nothing was skipped. A program that lists its tests at run time may have listed none.
     pub const fn is_empty(self) -> bool {
         self.ran() + self.skipped == 0
     }
@@ -142,8 +142,8 @@ impl Count {
     }
 }
 
-/// Builds every test program, in one go so that all share one set of features, and lists them by level. The agent and
-/// the demo are built beside them: tests run both.
+/// Builds all test programs in one go, so that they share one set of features, and lists them by level. Also builds
+/// the agent and the demo, because tests run both.
 pub fn build() -> Result<Vec<Suite>> {
     if !workspace::cargo().args(["build", "--workspace", "--exclude", "lb-ebpf", "--bins"]).status()?.success() {
         bail!("the programs do not build");
@@ -174,7 +174,7 @@ pub fn build() -> Result<Vec<Suite>> {
     Ok(suites)
 }
 
-/// The test program that one report of cargo's is about.
+/// The test program that a report of cargo describes, if any.
 fn suite(report: &Value) -> Result<Option<Suite>> {
     if report["reason"] != "compiler-artifact" || report["profile"]["test"] != true {
         return Ok(None);
@@ -207,17 +207,17 @@ pub fn run_doc_tests() -> Result<Count> {
     count(workspace::cargo().args(["test", "--quiet", "--workspace", "--exclude", "lb-ebpf", "--doc"]))
 }
 
-/// Runs a command that prints as the standard test runner does; shows the output and counts.
+/// Runs a command that prints like the standard test runner. Shows the output and counts the results.
 fn count(command: &mut Command) -> Result<Count> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let output = BufReader::new(child.stdout.take().expect("piped above"));
     let (sender, counts) = mpsc::channel();
-    // Not joined: a process that a killed test left behind would hold the output open.
+    // Not joined: a process that a killed test left behind would keep the output open.
     thread::spawn(move || {
         for line in output.lines().map_while(Result::ok) {
             println!("{line}");
             if let Some(count) = result_line(&line) {
-                let _ = sender.send(count); // Nobody listens any more: the run is over.
+                let _ = sender.send(count); // The receiver is gone: the run is over.
             }
         }
     });

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every check and every test, in order; this is what CI runs.
 //!
-//! Nothing is skipped in silence: a privileged level that ran no test has failed, and without root the run fails
-//! unless that was asked for.
+//! Nothing is skipped silently. A privileged level that ran no test has failed. Without root the run fails, unless
+//! `--unprivileged` was given.
 
 use std::process::Command;
 use std::time::Instant;
@@ -20,7 +20,7 @@ pub struct Args {
     unprivileged: bool,
 }
 
-/// One line of the table at the end.
+/// A row of the table at the end.
 struct Row {
     level: &'static str,
     count: Count,
@@ -28,11 +28,11 @@ struct Row {
     note: &'static str,
 }
 
-/// What is wrong with the sources as they stand.
+/// Checks of the sources.
 const LINTS: &[(&str, Check)] =
     &[("format", format), ("tidy", tidy::run), ("clippy", clippy), ("clippy for BPF", clippy_bpf)];
 
-/// What the kernel says of the programs.
+/// Checks of the programs by the kernel.
 const BUDGETS: &[(&str, Check)] = &[("budget of the BPF programs", || verify::run(&verify::Args::default()))];
 
 type Check = fn() -> Result<()>;
@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<()> {
     finish(&rows, privileged, args)
 }
 
-/// Why the levels that need root cannot run, if so.
+/// An error says why the levels that need root cannot run.
 fn privilege(args: &Args) -> Result<(), String> {
     if args.unprivileged {
         return Err("--unprivileged was given".into());
@@ -67,7 +67,7 @@ fn privilege(args: &Args) -> Result<(), String> {
     machine::kernel_lacks().map_or(Ok(()), Err)
 }
 
-/// Runs checks that are no tests; all of them, so that one run shows all there is to mend.
+/// Runs all checks that are no tests, so that one run shows everything to fix.
 fn checks(level: &'static str, checks: &[(&str, Check)]) -> Row {
     let started = Instant::now();
     let mut count = Count::default();
@@ -94,7 +94,7 @@ fn clippy() -> Result<()> {
     succeed(&mut cargo, "mend what clippy says above")
 }
 
-/// The lints over the code that the kernel runs, compiled as it is for the kernel.
+/// The lints over the code for the kernel, compiled for the BPF target.
 fn clippy_bpf() -> Result<()> {
     let Some(toolchain) = toolchain::bpf() else { bail!("no compiler for BPF: run cargo xtask setup") };
     let arch = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
@@ -104,7 +104,7 @@ fn clippy_bpf() -> Result<()> {
         .args(["clippy", "--quiet", "--release", "--package", "lb-ebpf", "--bin", "lb", "-Zbuild-std=core"])
         .args(["--target", "bpfel-unknown-none", "--target-dir"])
         .arg(workspace::target().join("clippy-bpf"))
-        // Stable compilers refuse -Z otherwise; confined to the BPF target.
+        // Without it, stable compilers refuse -Z. Confined to the BPF target.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags);
     succeed(&mut cargo, "mend what clippy says above")
@@ -130,13 +130,13 @@ fn run_level(level: Level, suites: &[suites::Suite]) -> Result<Row> {
     }
     let note = if count.ran() == 0 { "RAN NOTHING" } else { "" };
     if count.ran() == 0 {
-        // An empty level is a broken level: a suite that was renamed away would pass for ever.
+        // An empty level is broken: otherwise a renamed suite would pass forever.
         count.failed += 1;
     }
     Ok(Row { level: level.name(), count, secs: started.elapsed().as_secs_f32(), note })
 }
 
-/// What a program counts as. Programs without a test are usual at the level of units only.
+/// The result of a program. A program without a test has failed, except at the level of units.
 fn judged(level: Level, name: &str, count: Count) -> Count {
     if level == Level::Unit || !count.is_empty() {
         return count;
@@ -145,7 +145,7 @@ fn judged(level: Level, name: &str, count: Count) -> Count {
     Count { failed: 1, ..count }
 }
 
-/// Prints the table and judges.
+/// Prints the table and returns the overall result.
 fn finish(rows: &[Row], privileged: Result<(), String>, args: &Args) -> Result<()> {
     println!("\n{:<22} {:>7} {:>7} {:>7} {:>8}", "level", "passed", "failed", "skipped", "seconds");
     for Row { level, count, secs, note } in rows {
@@ -157,7 +157,7 @@ fn finish(rows: &[Row], privileged: Result<(), String>, args: &Args) -> Result<(
         println!("\nNOT RUN, because {reason}: every level that loads BPF programs or makes network namespaces");
     }
     if sum.skipped > 0 {
-        // Only those are ever skipped (tidy knows no #[ignore]).
+        // No other tests are ever skipped (tidy forbids #[ignore]).
         let remedy = "KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd";
         println!("\nSKIPPED: {} tests against a real API server, because {remedy}", sum.skipped);
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: the rules of this code base that no linter knows, each one shown to be noticed when broken.
+//! `cargo xtask tidy`: the rules of this code base that no linter knows. A test for each rule breaks it.
 
 mod circles;
 mod cited;
@@ -61,7 +61,7 @@ fn is_rust(path: &str) -> bool {
     Path::new(path).extension().is_some_and(|extension| extension == "rs")
 }
 
-/// What a file says; nothing if it is not text.
+/// The text of a file; empty if it is not UTF-8.
 fn text(path: &str) -> Result<String> {
     let bytes = fs::read(workspace::root().join(path)).with_context(|| format!("cannot read {path}"))?;
     Ok(String::from_utf8(bytes).unwrap_or_default())

@@ -1,4 +1,4 @@
-//! `cargo xtask verify`: what the verifier makes of each program, against a budget that is part of the source.
+//! `cargo xtask verify`: compares the verifier's figures of each program with a budget that is part of the source.
 //!
 //! A program that grows by more than a tenth needs a new budget in the same change, where a reviewer sees it.
 
@@ -12,12 +12,12 @@ use anyhow::{Context, Result, bail};
 use crate::handover::{self, Profile};
 use crate::workspace;
 
-/// Growth up to this is noise of the compiler's.
+/// Growth up to this is noise of the compiler.
 const GROWTH_PERCENT: u64 = 10;
 
-/// Figures of a program, by name: `verified_instructions`, `stack_bytes` and so on.
+/// The figures of a program, by name: `verified_instructions`, `stack_bytes` and so on.
 type Figures = BTreeMap<String, u64>;
-/// Figures of all programs, by program.
+/// The figures of all programs, by program.
 type Programs = BTreeMap<String, Figures>;
 
 #[derive(clap::Args, Default)]
@@ -73,7 +73,7 @@ fn table(measured: &Programs, budget: &Programs) -> String {
     text
 }
 
-/// What is over its budget, or has none, or is in the budget alone.
+/// Figures over their budget or without one, and programs that only the budget names.
 fn over(measured: &Programs, budget: &Programs) -> Vec<String> {
     let mut found = Vec::new();
     for (program, figures) in measured {

@@ -6,14 +6,14 @@ use crate::job::{self, Progress};
 use crate::machine;
 use crate::workspace;
 
-/// What is installed; later ones of the same major version serve as well.
+/// The version that is installed. Later versions are accepted.
 const VERSION: &str = "0.13.0";
 
-/// Debian's LLVM 22, the one of rustc 1.95 to 1.97. Without this hint the build of bpf-linker does not find the
-/// shared library.
+/// Debian's LLVM 22, which rustc 1.95 to 1.97 use. Without this hint the build of bpf-linker does not find the shared
+/// library.
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
-/// Installs bpf-linker where it is missing or too old.
+/// Installs bpf-linker if it is missing or too old.
 pub fn ensure() -> Result<()> {
     if is_recent(installed().as_deref()) {
         return Ok(());
@@ -30,7 +30,7 @@ pub fn ensure() -> Result<()> {
     )
 }
 
-/// What the one on the search path prints of its version.
+/// The version that the bpf-linker on the search path prints.
 fn installed() -> Option<String> {
     let output = workspace::program("bpf-linker").arg("--version").output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -41,7 +41,7 @@ fn is_recent(printed: Option<&str>) -> bool {
     printed.and_then(machine::version).is_some_and(|version| Some(version) >= wanted)
 }
 
-/// The crate that cargo compiles now.
+/// The crate that cargo is compiling.
 fn compiling(line: &str) -> Option<Progress> {
     let text = line.trim();
     let verbs = ["Downloading", "Downloaded", "Compiling", "Building", "Installing", "Installed"];

@@ -1,6 +1,6 @@
-//! Debian packages: which are missing, judged by what they provide, and their installation without side effects.
+//! Debian packages: finds which are missing, by what they provide, and installs them without side effects.
 //!
-//! Installing never starts a service and leaves none enabled that was not there before.
+//! Installing never starts a service, and enables none.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::job::{self, Progress};
 use crate::machine;
 
-/// How a need is recognised as met, on any system.
+/// How to recognise that a need is met, on any system.
 #[derive(Clone, Copy)]
 enum Probe {
     Program(&'static str),
@@ -34,7 +34,7 @@ const fn file(path: &'static str, package: &'static str, purpose: &'static str) 
     Need { probe: Probe::File(path), package, purpose }
 }
 
-/// Everything that is needed, by what provides it.
+/// Everything that is needed, with the package that provides it.
 const NEEDS: &[Need] = &[
     program("cc", "gcc", "links Rust programs"),
     program("c++", "g++", "links bpf-linker with LLVM"),
@@ -60,11 +60,11 @@ const NEEDS: &[Need] = &[
     program("iperf3", "iperf3", "bulk traffic of the measurements"),
 ];
 
-/// Daemons that come with the packages above; Debian would start them at the next boot.
+/// Daemons of the packages above. Debian would start them at the next boot.
 const DAEMONS: &[&str] = &["nginx", "haproxy"];
 
-/// Installs "$@" while nothing may be started. Debian's tools ask `policy-rc.d` before they start a service; a shell
-/// owns the file, because its trap runs however the installation ends.
+/// Installs "$@" while no service may start. Debian's tools ask `policy-rc.d` before they start a service. A shell
+/// owns that file, because its trap runs however the installation ends.
 const INSTALL: &str = r#"
 policy=/usr/sbin/policy-rc.d
 saved=$policy.before-xtask-setup
@@ -86,7 +86,7 @@ apt-get -y -o APT::Status-Fd=1 -o DPkg::Lock::Timeout=300 \
     install --no-install-recommends -- "$@"
 "#;
 
-/// What is not there.
+/// The needs that are not met.
 pub fn missing() -> Vec<Need> {
     NEEDS.iter().copied().filter(|need| !need.is_met()).collect()
 }
@@ -111,7 +111,7 @@ impl Need {
     }
 }
 
-/// Installs packages of Debian. No service is started or left enabled by it.
+/// Installs Debian packages. Starts and enables no service.
 pub fn install(packages: &[&str]) -> Result<()> {
     println!("installing Debian packages: {}", packages.join(" "));
     let new_daemons: Vec<_> = DAEMONS.iter().copied().filter(|name| machine::which(name).is_none()).collect();
@@ -122,7 +122,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
     }
     let mut done = install_quietly(packages);
     if done.is_err() && !updated {
-        // The lists may be older than the archive, and name files that are gone from it.
+        // The lists may be older than the archive and name files that no longer exist there.
         println!("  trying once more with fresh package lists");
         update()?;
         done = install_quietly(packages);
@@ -167,7 +167,7 @@ fn keep_off(daemon: &str) -> Result<()> {
     let (tool, args) = match (machine::which("systemctl"), machine::which("update-rc.d")) {
         (Some(tool), _) => (tool, ["disable", daemon]),
         (None, Some(tool)) => (tool, [daemon, "disable"]),
-        // Neither: nothing on this system starts services.
+        // If both are missing, nothing on this system starts services.
         (None, None) => return Ok(()),
     };
     job::run(&format!("keep {daemon} off at boot"), Command::new(tool).args(args), job::each_line)

@@ -1,6 +1,6 @@
-//! The compiler of the BPF programs: any stable one whose own library source lies beside it.
+//! The compiler of the BPF programs: any stable one that has its own library source beside it.
 //!
-//! `core` is built from source for the BPF target, and source and compiler must be of the same version.
+//! `core` is built from source for the BPF target. Source and compiler must have the same version.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -12,20 +12,20 @@ use crate::job;
 use crate::machine;
 use crate::workspace;
 
-/// The name under which Debian's compiler is linked into rustup; the build looks for it.
+/// The name under which Debian's compiler is linked into rustup. The build looks for it.
 const DEBIAN: &str = "deb";
 
-/// Debian's compiler, its library source, and what the checks need of it.
+/// Debian's compiler, its library source, and the linter.
 const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "rust-web-clippy"];
 
-/// A toolchain by its name in rustup, or the one that is active anyway.
+/// A toolchain by its name in rustup, or the active one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Toolchain {
     Active,
     Named(String),
 }
 
-/// Makes sure that there is a compiler for BPF, a formatter and a linter.
+/// Makes sure that a compiler for BPF, a formatter and a linter exist.
 pub fn ensure() -> Result<()> {
     if machine::which("rustup").is_some() && rustup_manages_cargo() {
         add_components(&["rustfmt", "clippy"])
@@ -42,7 +42,7 @@ pub fn ensure() -> Result<()> {
     }
 }
 
-/// Makes sure that the active compiler can build for a target of the host's.
+/// Makes sure that the active compiler can build for this target of the host.
 pub fn ensure_target(target: &str) -> Result<()> {
     let library = Toolchain::Active.sysroot().map(|root| root.join("lib/rustlib").join(target));
     if library.is_some_and(|library| library.exists()) {
@@ -55,7 +55,7 @@ pub fn ensure_target(target: &str) -> Result<()> {
     job::run("rustup target add", add.args(["target", "add", target]), job::each_line)
 }
 
-/// The toolchain that builds the BPF programs, asked for in the order of `lb-agent/build.rs`.
+/// The toolchain that builds the BPF programs. The candidates have the order of `lb-agent/build.rs`.
 pub fn bpf() -> Option<Toolchain> {
     let named = |name: &str| Toolchain::Named(name.to_owned());
     let candidates = match std::env::var("LB_BPF_TOOLCHAIN") {
@@ -66,7 +66,7 @@ pub fn bpf() -> Option<Toolchain> {
 }
 
 impl Toolchain {
-    /// One of its tools, without the settings of the toolchain that runs this task.
+    /// A tool of the toolchain, without the settings of the toolchain that runs this task.
     pub fn tool(&self, name: &str) -> Command {
         let Self::Named(toolchain) = self else {
             let mut command = workspace::program(name);
@@ -91,7 +91,7 @@ impl Toolchain {
     }
 }
 
-/// Whether the active compiler is one of rustup's.
+/// Whether the active compiler belongs to rustup.
 fn rustup_manages_cargo() -> bool {
     Toolchain::Active.sysroot().is_some_and(|root| root.components().any(|part| part.as_os_str() == "toolchains"))
 }
@@ -110,7 +110,7 @@ fn add_components(names: &[&str]) -> Result<()> {
     )
 }
 
-/// Debian's compiler as a second toolchain of rustup's.
+/// Links Debian's compiler as another toolchain of rustup.
 fn link_debian() -> Result<()> {
     println!("rustup has no rust-src for this toolchain: taking Debian's compiler for the BPF programs");
     complete_debian()?;
@@ -118,7 +118,7 @@ fn link_debian() -> Result<()> {
     job::run("rustup toolchain link", link.args(["toolchain", "link", DEBIAN, "/usr"]), job::each_line)
 }
 
-/// Debian's compiler with its source.
+/// Installs Debian's compiler with its source.
 fn complete_debian() -> Result<()> {
     let packages = [DEBIAN_PACKAGES, &["rustfmt-web"]].concat();
     if !machine::is_debian_12() || !machine::is_root() {

@@ -1,8 +1,8 @@
-//! No circles: files of a crate that import each other can only be read together. The same holds for the rooms of a crate: the
-//! files at its top, each with the folder of its name.
+//! No circles: files of a crate that import each other can only be read together. The same holds for the rooms of a
+//! crate: each file at its top together with the folder of the same name.
 //!
-//! An import is a path that product code names, followed through re-exports to the file that defines the name. A re-export
-//! itself is a signpost, no import; test modules may import what they like.
+//! An import is a path that product code names, followed through re-exports to the file that defines the name. A
+//! re-export itself is no import, and test modules may import anything.
 
 mod modules;
 
@@ -15,7 +15,7 @@ use modules::Modules;
 /// The crates whose files may not import each other in a circle.
 const CRATES: &[&str] = &["lb-common/src/", "lb-ebpf/src/", "lb-agent/src/", "xtask/src/"];
 
-/// The imports that are parts of circles, of files or of rooms, one for each pair of files.
+/// The imports that belong to circles of files or of rooms, one for each pair of files.
 pub fn circular(sources: &[Source<'_>]) -> Vec<Import> {
     let mut found = BTreeMap::new();
     for folder in CRATES {
@@ -30,14 +30,14 @@ pub fn circular(sources: &[Source<'_>]) -> Vec<Import> {
     found.into_values().collect()
 }
 
-/// A file or a folder at the top of a crate, a folder together with the file of its name.
+/// The room of a file: its name at the top of the crate, the same for a file and the folder of its name.
 fn room<'a>(folder: &str, file: &'a str) -> &'a str {
     let inside = file.strip_prefix(folder).unwrap_or(file);
     let name = inside.split('/').next().unwrap_or(inside);
     name.strip_suffix(".rs").unwrap_or(name)
 }
 
-/// The imports that lead out of what `place` makes of a file, and back to it.
+/// The imports from one place to another that leads back. `place` gives the place of a file.
 fn circular_by(imports: &[Import], place: impl Fn(&str) -> String) -> Vec<&Import> {
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let places = |import: &Import| (place(&import.from), place(&import.to));
@@ -52,7 +52,7 @@ fn circular_by(imports: &[Import], place: impl Fn(&str) -> String) -> Vec<&Impor
     imports.iter().filter(is_circular).collect()
 }
 
-/// Every place to which imports lead from `from`.
+/// All places that imports reach from `from`.
 fn reached<'a>(graph: &'a BTreeMap<String, BTreeSet<String>>, from: &'a str) -> BTreeSet<&'a str> {
     let (mut found, mut open) = (BTreeSet::new(), vec![from]);
     while let Some(next) = open.pop() {
@@ -94,7 +94,7 @@ mod tests {
         let other = ("lb-agent/src/a/other.rs", "pub struct Other;");
         let parent = |text| ("lb-agent/src/a.rs", text);
         assert_eq!(circles(&[child, other, parent("pub use child::Child; pub use other::Other;")]), [""; 0]);
-        // The parent that uses a child, which uses what the parent defines.
+        // The parent uses a child, which uses what the parent defines.
         let found = circles(&[child, parent("use child::Child; pub struct Other(Child);")]);
         assert_eq!(
             found,

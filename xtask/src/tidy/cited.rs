@@ -1,4 +1,4 @@
-//! Rules about what the repository cites of itself: each ID of the contract, document and path that a file names exists.
+//! Rules about citations within the repository: each ID of the contract, document and path that a file names exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -6,29 +6,29 @@ use std::path::{Component, Path, PathBuf};
 use super::rules::at;
 use super::violation::Violation;
 
-/// Where the rules with an ID are.
+/// The document that defines the rules with an ID.
 pub const CONTRACT: &str = "docs/contract.md";
 
-/// Kinds of files that cite.
+/// Kinds of files whose citations are checked.
 const CITING: &[&str] = &["rs", "md", "yaml", "txtar", "toml"];
 
 /// The tests of these rules, which break them on purpose.
 const EXAMPLES: &[&str] = &["xtask/src/tidy/cited/", "xtask/src/tidy/rules/"];
 
-/// A folder at the top whose paths are checked where a document names them in code spans.
+/// Folders at the top. Paths below them are checked in the code spans of documents.
 const SOURCES: &[&str] = &["deploy/", "docs/", "lb-agent/", "lb-common/", "lb-ebpf/", "tests/", "xtask/"];
 
-/// What can be cited.
+/// Everything that can be cited.
 pub struct Citable<'a> {
     ids: BTreeSet<&'a str>,
-    /// The two-letter to five-letter words that IDs begin with.
+    /// The words that IDs begin with, of two to five letters.
     families: BTreeSet<&'a str>,
-    /// All files, and the anchors of those that have headings.
+    /// All files, with the anchors of their headings.
     files: BTreeMap<&'a str, BTreeSet<String>>,
 }
 
 impl<'a> Citable<'a> {
-    /// Of these files; the text of documents is given, that of others empty.
+    /// Collects what these files, given with their texts, define.
     pub fn of(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut all = Self { ids: BTreeSet::new(), families: BTreeSet::new(), files: BTreeMap::new() };
         for (path, text) in files {
@@ -41,7 +41,7 @@ impl<'a> Citable<'a> {
         all
     }
 
-    /// What one file cites that does not exist.
+    /// The citations in one file whose target does not exist.
     pub fn check(&self, path: &str, text: &str) -> Vec<Violation> {
         let kind = Path::new(path).extension().unwrap_or_default().to_string_lossy();
         if !CITING.contains(&&*kind) || EXAMPLES.iter().any(|place| path.starts_with(place)) {
@@ -59,8 +59,9 @@ impl<'a> Citable<'a> {
         found
     }
 
-    /// IDs in a line that the contract does not have. `IPM-60` counts with any letters in front; `ipm_60`, as in the names
-    /// of tests and files, if the contract knows the letters, together with the numbers that follow (`ipm_60_61`).
+    /// IDs in a line that the contract does not define. `IPM-60` counts with any letters in front. `ipm_60`, as in
+    /// names of tests and files, counts if the contract knows the letters, and so do the numbers that follow
+    /// (`ipm_60_61`).
     fn unknown_ids(&self, line: &str) -> Vec<String> {
         let mut unknown = Vec::new();
         for word in line.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_')) {
@@ -85,7 +86,7 @@ impl<'a> Citable<'a> {
         unknown
     }
 
-    /// Links and paths in code spans of a document that lead nowhere.
+    /// Links of a document, and paths in its code spans, whose target does not exist.
     fn dead_links<'t>(&self, from: &str, line: &'t str) -> Vec<&'t str> {
         let links = line.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
         let is_ours = |target: &&str| !target.contains("://") && !target.starts_with("mailto:");
@@ -97,7 +98,7 @@ impl<'a> Citable<'a> {
         dead.chain(spans.filter(is_path).filter(|span| !self.exists(span))).collect()
     }
 
-    /// Documents that a source names and that are neither below its own folder nor below the top.
+    /// Documents that a source names and that exist neither relative to its folder nor relative to the top.
     fn dead_documents<'t>(&self, from: &str, line: &'t str) -> Vec<&'t str> {
         let is_of_path = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '#');
         line.split(|c: char| !is_of_path(c))
@@ -110,7 +111,7 @@ impl<'a> Citable<'a> {
             .collect()
     }
 
-    /// Whether a link in the file `from` leads to a file or folder, and to a heading if it names one.
+    /// Whether a link in the file `from` has a target: a file or folder, and a heading if the link names one.
     fn leads_from(&self, from: &str, target: &str) -> bool {
         let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
         let folder = Path::new(from).parent().unwrap_or(Path::new(""));
@@ -153,7 +154,7 @@ fn looks_like_id(word: &str) -> bool {
         && number.bytes().all(|c| c.is_ascii_digit())
 }
 
-/// Whether a line cites a section of a specification that is not here: the word, then a number.
+/// Whether a line cites a section of an outside specification: the word, then a number.
 fn names_a_section(line: &str) -> bool {
     let words: Vec<&str> = line.split_whitespace().collect();
     words.windows(2).any(|pair| {
@@ -162,7 +163,7 @@ fn names_a_section(line: &str) -> bool {
     })
 }
 
-/// The anchors of the headings of a document, as GitHub makes them.
+/// The anchors of a document's headings, as GitHub makes them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut is_code = false;
     let mut found = BTreeSet::new();
@@ -177,7 +178,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// A path without `.` and `..`; `None` if it leads out of the tree.
+/// A path without `.` and `..`. None if it leaves the tree.
 fn normal(path: &Path) -> Option<PathBuf> {
     let mut normal = PathBuf::new();
     for component in path.components() {

@@ -1,4 +1,4 @@
-//! The rules themselves. Each is a table or a few lines, and a seeded violation in the tests shows that it bites.
+//! The rules themselves. Each is a table or a few lines, and a test seeds a violation of it.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use super::violation::Violation;
 /// The most lines that a file may have.
 const LINES_MAX: usize = 600;
 
-/// The only places where `unsafe` may stand: the kernel's side, and the agent's door to the kernel. A list this
-/// short is read.
+/// The only places where `unsafe` is allowed: the programs, the agent's door to the kernel, and the host's read of a
+/// header. A list this short is read.
 const UNSAFE: &[&str] = &[
     "lb-common/src/packet.rs",
     "lb-ebpf/src/",
@@ -22,14 +22,14 @@ const UNSAFE: &[&str] = &[
 const EMPTY_WORDS: &[&str] =
     &["util", "utils", "helper", "helpers", "common", "misc", "manager", "handler", "handlers", "data", "info"];
 
-/// What may stand at the top, beside names that begin with a dot: whatever else is there was left behind.
+/// The names allowed at the top, beside names that begin with a dot. Anything else was left behind.
 const TOP: &[&str] =
     &["Cargo.lock", "Cargo.toml", "README.md", "deploy", "docs", "lb-agent", "lb-common", "lb-ebpf", "tests", "xtask"];
 
-/// What `lb-common` may depend on: it is compiled for the kernel.
+/// The dependencies allowed for `lb-common`, which is compiled for the kernel.
 const LEAN: &[&str] = &["network-types", "zerocopy"];
 
-/// Paths that must not be named in some part of the tree.
+/// Paths that some part of the tree must not name.
 struct Ban {
     within: &'static [&'static str],
     except: &'static [&'static str],
@@ -189,7 +189,7 @@ fn words(source: &Source) -> Vec<Violation> {
     found
 }
 
-/// Bans that a source breaks; one per line and ban, because a `use` tree names its branches as well.
+/// Violations of bans, one per line and ban, because a `use` tree also names its branches.
 fn banned(source: &Source) -> Vec<Violation> {
     let bans: Vec<&Ban> = BANS.iter().filter(|ban| ban.holds_for(source.path)).collect();
     let mut found: Vec<(usize, &str, String)> = Vec::new();
@@ -205,7 +205,7 @@ fn banned(source: &Source) -> Vec<Violation> {
 
 impl Ban {
     fn holds_for(&self, file: &str) -> bool {
-        // A test module in a file of its own is no product code.
+        // A test module in a file of its own is not product code.
         if file.ends_with("/tests.rs") || file.contains("/tests/") {
             return false;
         }

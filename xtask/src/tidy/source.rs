@@ -1,4 +1,4 @@
-//! A Rust source as tidy sees it: tokens without comments and strings, and the paths it names.
+//! A Rust source as tidy sees it: tokens without comments and strings, and the paths that the source names.
 
 use anyhow::{Result, anyhow};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
@@ -11,7 +11,7 @@ pub enum Build {
     Test,
 }
 
-/// One word or sign of a source. Literals are left out, brackets stand as signs.
+/// A word or sign of a source. Literals are left out; brackets are signs.
 #[derive(Clone, Debug)]
 pub struct Token {
     pub text: String,
@@ -31,7 +31,7 @@ pub struct Named {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Used {
     pub named: Named,
-    /// Whether others see it as well (`pub use`).
+    /// Whether the `use` is public (`pub use`).
     pub is_shown: bool,
 }
 
@@ -52,13 +52,13 @@ impl<'a> Source<'a> {
         Ok(Self { path, text, tokens })
     }
 
-    /// Whether `texts` stand at `index`, one after the other.
+    /// Whether the tokens at `index` are `texts`, in this order.
     pub fn has_at(&self, index: usize, texts: &[&str]) -> bool {
         let found = self.tokens.get(index..index + texts.len());
         found.is_some_and(|found| found.iter().zip(texts).all(|(token, text)| token.text == *text))
     }
 
-    /// Every path that is named.
+    /// Every path that the source names.
     pub fn paths(&self) -> Vec<Named> {
         let mut found = Vec::new();
         let mut index = 0;
@@ -72,7 +72,7 @@ impl<'a> Source<'a> {
         found
     }
 
-    /// Every whole path that a `use` names.
+    /// Every full path that a `use` names, without its prefixes.
     pub fn uses(&self) -> Vec<Used> {
         let mut uses = Vec::new();
         for index in (0..self.tokens.len()).filter(|index| self.is_use(*index)) {
@@ -89,7 +89,7 @@ impl<'a> Source<'a> {
         uses
     }
 
-    /// Every path of two words or more in the middle of the code.
+    /// Every path of two or more words outside a `use`.
     pub fn inline_paths(&self) -> Vec<Named> {
         let mut found = Vec::new();
         let mut index = 0;
@@ -107,7 +107,7 @@ impl<'a> Source<'a> {
         self.tokens[index].text == "use" && !self.has_at(index, &["use", "<"])
     }
 
-    /// Reads one branch of a `use` from `index`, below `prefix`; returns where it ends.
+    /// Reads one branch of a `use` from `index`, below `prefix`. Returns the index of its end.
     fn use_tree(&self, mut index: usize, prefix: &mut Vec<String>, found: &mut Vec<Named>) -> usize {
         let depth = prefix.len();
         while let Some(token) = self.tokens.get(index) {
@@ -133,7 +133,7 @@ impl<'a> Source<'a> {
         index
     }
 
-    /// Reads a path such as `std::fs::read` that starts at `index`, if one does; returns where to go on.
+    /// Reads a path such as `std::fs::read`, if one starts at `index`. Returns the next index to read.
     fn inline_path(&self, index: usize, found: &mut Vec<Named>) -> usize {
         let first = &self.tokens[index];
         let mut path = vec![first.text.clone()];
@@ -181,7 +181,7 @@ fn flatten(stream: TokenStream, build: Build, tokens: &mut Vec<Token>) {
     }
 }
 
-/// Whether what stands before a body is `#[cfg(test)] mod name`.
+/// Whether the tokens before a body are `#[cfg(test)] mod name`.
 fn is_test_module(before: &[TokenTree]) -> bool {
     let [.., attribute, keyword, _name] = before else { return false };
     keyword.to_string() == "mod" && attribute.to_string().replace(' ', "") == "[cfg(test)]"

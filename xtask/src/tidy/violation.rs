@@ -1,6 +1,6 @@
-//! What tidy reports.
+//! A violation that tidy reports.
 
-/// A rule broken at a place.
+/// A broken rule, and where it is broken.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Violation {
     pub line: usize,

@@ -1,13 +1,13 @@
-//! The modules of a crate, and in which of them a name is defined.
+//! The modules of a crate, and the module that defines a name.
 
 use std::collections::BTreeMap;
 
 use super::super::source::{Build, Source};
 
-/// Re-exports that lead to re-exports, at most.
+/// Most re-exports that are followed for one name.
 const STEPS_MAX: usize = 8;
 
-/// An import: the file, the line, and the file that defines what is named.
+/// An import: the file, the line, and the file that defines the name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Import {
     pub from: String,
@@ -23,7 +23,7 @@ struct Module<'a> {
     file: &'a str,
     /// What `use` brings into scope: the last word, and the whole path.
     scope: BTreeMap<String, Path>,
-    /// What product code names, with the line; not what it only re-exports.
+    /// Paths that product code names, with their lines, without those that it only re-exports.
     named: Vec<(Path, usize)>,
 }
 
@@ -31,7 +31,7 @@ struct Module<'a> {
 pub struct Modules<'a>(BTreeMap<Path, Module<'a>>);
 
 impl<'a> Modules<'a> {
-    /// Those of the sources in `folder`, `lb-agent/src/` for example.
+    /// The modules of the sources in `folder`, for example `lb-agent/src/`.
     pub fn of(folder: &str, sources: &[Source<'a>]) -> Self {
         let modules = sources.iter().filter_map(|source| {
             let path = module_path(source.path.strip_prefix(folder)?)?;
@@ -40,7 +40,7 @@ impl<'a> Modules<'a> {
         Self(modules.collect())
     }
 
-    /// What product code of each file imports from others.
+    /// All imports of product code from one file to another.
     pub fn imports(&self) -> Vec<Import> {
         let of_module = |(at, module): (&Path, &Module)| -> Vec<Import> {
             let import = |(path, line): &(Path, usize)| {
@@ -54,7 +54,8 @@ impl<'a> Modules<'a> {
         self.0.iter().flat_map(of_module).collect()
     }
 
-    /// The module that defines what `path` names in the module `at`; none for what is of another crate or a local name.
+    /// The module that defines `path` as named in the module `at`. None if the name is local or belongs to another
+    /// crate.
     fn defined_in(&self, path: &[String], at: &Path, steps: usize) -> Option<&Module<'a>> {
         let steps = steps.checked_sub(1)?;
         let (first, mut rest) = path.split_first()?;
@@ -79,7 +80,7 @@ impl<'a> Modules<'a> {
                 current.pop()?;
             } else if !matches!(word.as_str(), "self" | "*") && !self.enter(&mut current, word) {
                 let module = self.0.get(&current)?;
-                // A name that the module itself defines, or only shows.
+                // The module either defines the name or re-exports it.
                 return match module.scope.get(word) {
                     Some(shown) => self.defined_in(&[shown, after].concat(), &current, steps).or(Some(module)),
                     None => Some(module),
@@ -90,7 +91,7 @@ impl<'a> Modules<'a> {
         self.0.get(&current)
     }
 
-    /// Goes from a module into its child of that name, if there is one.
+    /// Steps from a module into its child of that name. False if it has none.
     fn enter(&self, current: &mut Path, word: &str) -> bool {
         current.push(word.to_owned());
         let is_there = self.0.contains_key(current);
@@ -101,7 +102,7 @@ impl<'a> Modules<'a> {
     }
 }
 
-/// `a/b.rs` is `a::b`. None for tests and for programs.
+/// The module path of a file: `a/b.rs` is `a::b`. None for tests and for programs.
 fn module_path(file: &str) -> Option<Path> {
     let words: Path = file.strip_suffix(".rs")?.split('/').map(str::to_owned).collect();
     let is_left_out = |word: &String| matches!(word.as_str(), "tests" | "main" | "bin");

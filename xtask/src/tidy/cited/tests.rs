@@ -1,4 +1,4 @@
-//! Each rule is shown to notice what does not exist, and to leave alone what does.
+//! Shows that each rule notices a missing target and accepts an existing one.
 
 use super::*;
 

@@ -1,8 +1,8 @@
-//! Each rule is shown to notice a seeded violation, and to leave alone what it must.
+//! Shows that each rule notices a seeded violation and accepts what is allowed.
 
 use super::*;
 
-/// What is wrong with this text at this place, beyond its first line.
+/// The violations in this text at this path, without the first line.
 fn wrong(path: &str, text: &str) -> Vec<String> {
     let text = format!("//! Guarantees something.\n{text}");
     let source = Source::parse(path, &text).expect("valid Rust");
