@@ -1,4 +1,4 @@
-//! The agent under test: the program itself, run on the node of a lab, with pins of its own.
+//! The agent under test: the real program on the node of a lab, with pins of its own.
 
 use std::env;
 use std::net::SocketAddr;
@@ -14,13 +14,13 @@ use crate::leftovers;
 use crate::netns::Netns;
 use crate::process::{Finished, Process, finish};
 
-/// The port that agents serve HTTP on: each namespace has a loopback of its own.
+/// The agents' HTTP port: each namespace has a loopback interface of its own.
 const HTTP_PORT: u16 = 10356;
 
-/// How long any subcommand may take.
+/// The time limit of a subcommand.
 const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
-/// Tables small enough to be made at once, where a test does not ask for others.
+/// Small tables, which are quickly made, unless a test sets other sizes.
 const SIZES: [(&str, &str); 3] = [("--frontends-max", "1024"), ("--backends-max", "4096"), ("--flows-max", "8192")];
 
 /// The program: `$LB_AGENT_BIN`, or what cargo built beside this program.
@@ -37,19 +37,19 @@ pub fn program() -> PathBuf {
     }
 }
 
-/// Whose the pins of an agent are.
+/// The owner of the pins that an agent uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     Own,
     Another,
 }
 
-/// An agent's settings; it can be started, ended and started again with the same ones.
+/// An agent's settings. It can be started, ended, and started again with the same settings.
 pub struct Agent {
     netns: Netns,
     folder: PathBuf,
     source: PathBuf,
-    /// Where there is one, the API is the source instead.
+    /// If given, the API is the source instead.
     kubeconfig: Option<PathBuf>,
     pin_path: PathBuf,
     owner: Owner,
@@ -60,7 +60,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that does not run yet. `folder` takes its log, `source` holds its manifests.
+    /// An agent that is not started yet. `folder` gets its log, `source` holds its manifests.
     pub fn new(netns: &Netns, folder: &Path, source: &Path) -> Self {
         let pin_path = Path::new(leftovers::PINS).join(netns.name());
         let (folder, source) = (folder.to_owned(), source.to_owned());
@@ -92,12 +92,12 @@ impl Agent {
         self
     }
 
-    /// Another program starts it, and becomes it: `prlimit --nofile=256 lb-agent run ...`.
+    /// Starts the agent by another program, which becomes the agent: `prlimit --nofile=256 lb-agent run ...`.
     pub fn launch_by(&mut self, launcher: &[&str]) {
         self.launcher = launcher.iter().map(ToString::to_string).collect();
     }
 
-    /// Uses the pins of another agent, which stays responsible for them.
+    /// Uses the pins of another agent, which still removes them.
     #[must_use]
     pub fn pins(mut self, path: &Path) -> Self {
         path.clone_into(&mut self.pin_path);
@@ -110,19 +110,19 @@ impl Agent {
         self.flags = flags.iter().map(ToString::to_string).collect();
     }
 
-    /// Serves HTTP on another port, as a second agent in one namespace must.
+    /// Serves HTTP on another port: two agents in one namespace need different ports.
     #[must_use]
     pub fn http_port(mut self, port: u16) -> Self {
         self.http = http_address(port);
         self
     }
 
-    /// Where its maps and links are pinned.
+    /// The folder of its pins.
     pub fn pin_path(&self) -> &Path {
         &self.pin_path
     }
 
-    /// Where its maps are pinned, each under its name.
+    /// The folder of its pinned maps, each under its name.
     pub fn maps(&self) -> PathBuf {
         self.pin_path.join("maps")
     }
@@ -191,7 +191,7 @@ impl Agent {
         self.process = None;
     }
 
-    /// Waits until it ends by itself: its exit code and what it said.
+    /// Waits until the agent ends by itself; returns its exit code and output.
     #[track_caller]
     pub fn refused(&mut self) -> (Option<i32>, String) {
         let process = self.process_mut();
@@ -201,13 +201,13 @@ impl Agent {
         (status.code(), output)
     }
 
-    /// The process id, to look at from outside.
+    /// The process ID.
     #[track_caller]
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("the agent runs").pid()
     }
 
-    /// What it logged since its first start.
+    /// Its log since the first start.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default()
     }
@@ -223,7 +223,7 @@ impl Agent {
         finish(&self.netns, &mut self.command(arguments), COMMAND_LIMIT)
     }
 
-    /// What a subcommand prints. Panics when it fails.
+    /// The output of a subcommand. Panics if it fails.
     #[track_caller]
     pub fn says(&self, arguments: &[&str]) -> String {
         let finished = self.ask(arguments);
@@ -253,7 +253,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.process = None;
         if self.owner == Owner::Own && self.pin_path.exists() {
-            // While a test unwinds there is nobody to tell; what is left is removed by force below.
+            // While a test unwinds, an error cannot be reported. The lines below remove what is left.
             let _ = self.netns.inside(|| self.command(&["unload"]).output());
             let _ = std::fs::remove_dir_all(&self.pin_path);
         }

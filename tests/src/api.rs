@@ -1,7 +1,8 @@
-//! What tests need of a Kubernetes API, whoever serves it: objects go in, come out again, and the agent may follow.
+//! The API of a Kubernetes server that tests use, for either server: they write and read objects, and the agent can
+//! follow it.
 //!
-//! [`ApiServer`](crate::apiserver::ApiServer) is ours and misbehaves on demand; [`Kubernetes`](crate::kubernetes) is
-//! the real one.
+//! [`ApiServer`](crate::apiserver::ApiServer) is the tests' own and misbehaves on demand;
+//! [`Kubernetes`](crate::kubernetes) is the real one.
 
 mod client;
 
@@ -15,21 +16,21 @@ pub use client::{Answer, Client, Method};
 
 /// A server of the Kubernetes API.
 pub trait Api: Send + Sync {
-    /// What the agent reads to find the server, and to be somebody there.
+    /// The kubeconfig with which the agent finds the server and authenticates.
     fn kubeconfig(&self) -> PathBuf;
 
-    /// Creates the object or replaces it, its status included where it has one.
+    /// Creates or replaces the object, and its status if it has one.
     fn put(&self, object: Value);
 
-    /// Deletes the object. Says whether it was there.
+    /// Deletes the object. Returns whether it existed.
     fn delete(&self, resource: Resource, namespace: &str, name: &str) -> bool;
 
-    /// All objects as they are now, with kind and apiVersion.
+    /// All current objects, with kind and apiVersion.
     fn objects(&self) -> Vec<Value>;
 
-    /// Goes away: connections break, new ones are refused.
+    /// Stops the server: connections break, new ones are refused.
     fn stop(&mut self);
 
-    /// Comes back on the same address, with the same objects. To be called in the network namespace of the start.
+    /// Starts it again on the same address, with the same objects. Call this in the network namespace of the start.
     fn resume(&mut self);
 }

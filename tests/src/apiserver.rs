@@ -1,6 +1,6 @@
-//! A small Kubernetes API server: lists and watches over TLS as the real one does them, and misbehaves when told to.
+//! A small Kubernetes API server: lists and watches over TLS as the real one does, and misbehaves on demand.
 //!
-//! Objects are put in by calls, not by requests. Its answers are compared with a real server's in `apiserver_shape`.
+//! Calls, not requests, write its objects. `apiserver_shape` compares its answers with a real server's.
 
 mod answer;
 mod continuation;
@@ -28,10 +28,10 @@ pub use listener::Identity;
 use crate::api::Api;
 use listener::TlsListener;
 
-/// How long the old listener may take to go away when the server starts again on its address.
+/// How long the old listener may take to close when the server starts again on its address.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The server. It goes away with its guard.
+/// The server. It ends when this guard is dropped.
 pub struct ApiServer {
     shared: Arc<Shared>,
     identity: Identity,
@@ -40,7 +40,7 @@ pub struct ApiServer {
     runtime: Option<Runtime>,
 }
 
-/// A request that was made.
+/// A request that a client made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     pub resource: Resource,
@@ -49,10 +49,10 @@ pub struct Asked {
     pub query: Vec<(String, String)>,
 }
 
-/// What requests and calls share.
+/// The state that requests and calls share.
 struct Shared {
     state: Mutex<State>,
-    /// Told after each change of the state.
+    /// Notified after each change of the state.
     changed: tokio::sync::watch::Sender<u64>,
 }
 
@@ -61,7 +61,7 @@ struct State {
     faults: Faults,
     asked: Vec<Asked>,
     token: String,
-    /// Watches that were started, and which of them are cut or stalled by their number.
+    /// Number of watches started. Watches that are cut or stalled are identified by their number.
     watches: u64,
 }
 
@@ -128,12 +128,12 @@ impl ApiServer {
         self.shared.change(|state| state.store.put(object));
     }
 
-    /// Deletes the object. Says whether it was there.
+    /// Deletes the object. Returns whether it existed.
     pub fn delete(&self, resource: Resource, namespace: &str, name: &str) -> bool {
         self.shared.change(|state| state.store.delete(resource, namespace, name))
     }
 
-    /// All objects as they are now, with kind and apiVersion.
+    /// All current objects, with kind and apiVersion.
     pub fn objects(&self) -> Vec<Value> {
         self.shared.state().store.objects()
     }
@@ -143,17 +143,17 @@ impl ApiServer {
         self.shared.state().store.version()
     }
 
-    /// Forgets how it came to the present state: positions and continue tokens from before are too old.
+    /// Compacts the history: earlier positions and continue tokens are too old.
     pub fn compact(&self) {
         self.shared.change(|state| state.store.compact());
     }
 
-    /// Changes how it misbehaves.
+    /// Changes how the server misbehaves.
     pub fn misbehave(&self, change: impl FnOnce(&mut Faults)) {
         self.shared.change(|state| change(&mut state.faults));
     }
 
-    /// Does this to all watches that stand now.
+    /// Applies this fault to all watches that are open now.
     pub fn afflict_watches(&self, fault: WatchFault) {
         self.shared.change(|state| {
             let started = state.watches;
@@ -161,26 +161,26 @@ impl ApiServer {
         });
     }
 
-    /// From now on another token is accepted, and the kubeconfig has it.
+    /// Changes the accepted token, also in the kubeconfig.
     #[track_caller]
     pub fn renew_token(&self) {
         self.shared.change(|state| state.token.push_str("-renewed"));
         self.write_kubeconfig();
     }
 
-    /// Requests so far.
+    /// All requests so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.shared.state().asked.clone()
     }
 
-    /// Goes away: connections break, new ones are refused.
+    /// Stops the server: connections break, new ones are refused.
     pub fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(STOP_PATIENCE);
         }
     }
 
-    /// Comes back on the same address, with the objects as they are then.
+    /// Starts the server again on the same address, with its current objects.
     #[track_caller]
     pub fn resume(&mut self) {
         if self.runtime.is_some() {
@@ -246,7 +246,7 @@ impl Drop for ApiServer {
     }
 }
 
-/// A kubeconfig as text; without a token, of nobody. JSON is YAML.
+/// A kubeconfig as text; without a token, its user is anonymous. JSON is YAML.
 pub fn kubeconfig(url: &str, authority: &str, token: Option<&str>) -> String {
     use base64::Engine as _;
     let authority = base64::engine::general_purpose::STANDARD.encode(authority);
@@ -260,7 +260,7 @@ pub fn kubeconfig(url: &str, authority: &str, token: Option<&str>) -> String {
     .to_string()
 }
 
-/// Where recorded answers of a real server stand.
+/// The path of a recorded answer of a real server.
 pub fn recorded(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("recorded").join(name)
 }

@@ -1,7 +1,7 @@
-//! A real Kubernetes API server and its etcd, on free ports of the loopback interface, with objects in them.
+//! A real Kubernetes API server and its etcd, on free ports of the loopback interface, with the tests' objects.
 //!
 //! The agent that follows it is the service account of `deploy/`, with its rights and no others. Objects are written as
-//! controllers write them, the status by itself; what the server makes of them is read back.
+//! controllers write them, with the status in a request of its own. The server's version of an object is read back.
 
 mod assets;
 mod files;
@@ -23,24 +23,24 @@ use crate::{deadline, leftovers, manifest};
 pub use assets::Assets;
 pub use write::apply;
 
-/// How long either program may take to come up: seconds, on a machine that does nothing else.
+/// How long either program may take to start: seconds on an idle machine.
 const START_PATIENCE: Duration = Duration::from_secs(90);
 
-/// Cluster addresses: those of the tests are within, and not the first, which the server's own Service takes.
+/// Cluster addresses: the tests' addresses are within, but not the first, which the server's own Service has.
 const CLUSTER_RANGES: &str = "10.96.0.0/16,fd00:10:96::/112";
 
-/// The first port that the kernel gives to connections (`ip_local_port_range`, unless somebody changed it).
+/// The first port that the kernel gives to connections (the default of `ip_local_port_range`).
 const EPHEMERAL_MIN: u16 = 32_768;
 
 /// The account of `deploy/rbac.yaml`.
 const ACCOUNT: &str = "/api/v1/namespaces/kube-system/serviceaccounts/lb-agent";
 
-/// The server. It goes away with its guard.
+/// The server. It ends when this guard is dropped.
 pub struct Kubernetes {
     // In the order in which they must end.
     apiserver: Option<Process>,
     etcd: Process,
-    /// Who may do everything.
+    /// A user with all rights.
     pub admin: Client,
     etcd_client: Client,
     assets: Assets,
@@ -103,7 +103,7 @@ impl Kubernetes {
         Client::of_kubeconfig(&std::fs::read_to_string(self.kubeconfig()).expect("it was written"))
     }
 
-    /// As it was after the start: nothing but the server's own Service, the rights of `deploy/`, no further flags.
+    /// Restores the state after the start: only the server's own Service, the rights of `deploy/`, no further flags.
     #[track_caller]
     pub fn clean(&mut self) {
         if !self.flags.is_empty() {
@@ -124,7 +124,7 @@ impl Kubernetes {
         self.free_addresses();
     }
 
-    /// A Service that was deleted in etcd still owns its cluster addresses: nobody else would get them for minutes.
+    /// A Service that was deleted in etcd still owns its cluster addresses. They would not be free for minutes.
     #[track_caller]
     fn free_addresses(&self) {
         const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
@@ -133,13 +133,13 @@ impl Kubernetes {
             if address["spec"]["parentRef"]["name"] != "kubernetes" {
                 let path = format!("{ADDRESSES}/{}", address["metadata"]["name"].as_str().unwrap_or_default());
                 let answer = self.admin.ask(&Method::DELETE, &path, None).expect("an answer");
-                // It may go by itself, with its Service.
+                // The server may delete it, together with its Service.
                 assert!(answer.is_good() || answer.status == 404, "{path}: {}", answer.body);
             }
         }
     }
 
-    /// Comes back with further flags.
+    /// Starts the API server again, with further flags.
     #[track_caller]
     pub fn resume_with(&mut self, flags: &[&str]) {
         assert!(self.apiserver.is_none(), "it runs with other flags");
@@ -147,7 +147,7 @@ impl Kubernetes {
         self.resume();
     }
 
-    /// Deletes an object behind the API server's back: what another server of the cluster does while this one is away.
+    /// Deletes an object in etcd, as another API server of the cluster may while this one is stopped.
     #[track_caller]
     pub fn delete_in_etcd(&self, resource: Resource, namespace: &str, name: &str) {
         let folder = match resource {
@@ -161,10 +161,10 @@ impl Kubernetes {
         assert_eq!(done["deleted"], "1", "{key}: {done}");
     }
 
-    /// Makes etcd forget how it came to the present state.
+    /// Compacts etcd: its history before the present state is gone.
     #[track_caller]
     pub fn compact(&self) {
-        // A write of nothing: positions that are as new as the last real write are too old as well.
+        // An unrelated write: so even the position of the last real write is too old.
         let written = self.etcd("put", &json!({"key": base64("/lb-tests"), "value": base64("")}));
         self.etcd("compaction", &json!({"revision": written["header"]["revision"], "physical": true}));
     }
@@ -174,7 +174,7 @@ impl Kubernetes {
         self.etcd_client.send(&Method::POST, &format!("/v3/kv/{what}"), request).good()
     }
 
-    /// The rights of `deploy/`, and a kubeconfig of who has them.
+    /// Applies the rights of `deploy/`, and writes a kubeconfig of the service account.
     #[track_caller]
     pub fn grant(&self) {
         for object in manifest::deployed("rbac.yaml") {
@@ -232,7 +232,7 @@ impl Api for Kubernetes {
         Resource::ALL.into_iter().flat_map(|resource| write::list(&self.admin, resource)).collect()
     }
 
-    /// By a crash.
+    /// Ends the API server as a crash would.
     fn stop(&mut self) {
         if let Some(mut apiserver) = self.apiserver.take() {
             apiserver.crash();
@@ -246,7 +246,7 @@ impl Api for Kubernetes {
         }
         let program = self.assets.apiserver();
         let mut apiserver = Process::spawn_bound("kube-apiserver", self.folder.path(), &program, &self.arguments());
-        // Only then are there rights and the namespace of the objects.
+        // Only then do the rights and the namespace of the objects exist.
         apiserver.wait_until_up_for(START_PATIENCE, || {
             let is_good = |path| self.admin.ask(&Method::GET, path, None).is_ok_and(|answer| answer.is_good());
             is_good("/readyz") && is_good("/api/v1/namespaces/default")
@@ -269,11 +269,11 @@ fn start_etcd(assets: &Assets, folder: &Path, url: &str, peer_url: &str) -> Proc
     Process::spawn_bound("etcd", folder, &assets.etcd(), &arguments)
 }
 
-/// Ports that nobody has; somebody may take one before it is used, and then the start fails. They are below those that
-/// the kernel gives to connections: one that is made while the server is away could else be its own peer, and keep
-/// the server from coming back.
+/// Free ports. If another program takes one before its use, the start fails. They are below the ports that the kernel
+/// gives to connections: otherwise a connection attempted while the server is stopped could connect to itself, and the
+/// server could not start again.
 fn free_ports() -> [u16; 3] {
-    // Processes that start together begin at different ones.
+    // Processes that start together begin at different ports.
     let first = 10_000 + (std::process::id() % 1_000) as u16 * 20;
     let mut free = (first..EPHEMERAL_MIN).filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
     let listeners = [(); 3].map(|()| free.next().expect("ports are left"));

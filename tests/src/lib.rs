@@ -1,8 +1,8 @@
-//! Harness of the tests: packets and machines to run them through; and, for real sockets, network namespaces shaped
-//! like a node, its pods and the world outside, real programs in them, and eyes on their wires.
+//! Harness of the tests: packets and machines that run them; and, for real sockets, network namespaces shaped like a
+//! node, its pods and the networks outside, real programs in them, and captures of their traffic.
 //!
-//! Everything made here is removed when its guard is dropped, also when a test panics. The harness itself panics when
-//! the machine refuses something: a test that cannot be set up has failed.
+//! Everything that the harness makes is removed when its guard is dropped, also if a test panics. The harness panics if
+//! the system refuses something: a test that cannot be set up has failed.
 
 pub mod address;
 pub mod agent;

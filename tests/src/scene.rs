@@ -1,7 +1,7 @@
-//! A lab with an agent and somebody behind every door: what most tests of the agent start from.
+//! A lab with an agent and a server at every address: the start of most tests of the agent.
 //!
-//! Pods `client`, `a` and `b`; the pods answer on [`TARGET`] and [`OTHER_TARGET`], the balancer on its ports, all with
-//! their names. What is written with [`Scene::apply`] is in force when it returns.
+//! Its pods are `client`, `a` and `b`. Pods answer on [`TARGET`] and [`OTHER_TARGET`], the balancer on its ports, all
+//! with their names. Objects that [`Scene::apply`] writes are in force when it returns.
 
 mod probe;
 
@@ -27,21 +27,21 @@ use crate::serve::Server;
 pub const TARGET: u16 = 8080;
 /// A second port that every pod serves.
 pub const OTHER_TARGET: u16 = 8000;
-/// What the balancer answers on, TCP and UDP.
+/// The balancer's ports, TCP and UDP.
 const BALANCER_PORTS: [u16; 5] = [53, 80, 443, 8080, 9999];
-/// What the balancer is called in answers.
+/// The balancer's name in answers.
 pub const BALANCER: &str = "balancer";
 
-/// Which address of [`LAST`] marks generations; nobody outside answers on it.
+/// The address of [`LAST`] that marks generations; no server outside answers on it.
 const MARKER_ADDRESS: u8 = 250;
 /// The first generation's port.
 const MARKER_PORT: u16 = 20_000;
 
-/// Fields are dropped in this order: programs before the namespaces that they run in.
+/// Fields are dropped in this order: programs before the namespaces in which they run.
 pub struct Scene {
     pub agent: Agent,
     pub manifests: Folder,
-    /// Where there is one, it is the source, and the folder is nobody's.
+    /// The source, if there is one; the folder is then unused.
     api: Option<Box<dyn Api>>,
     generation: AtomicU16,
     servers: Vec<Server>,
@@ -49,7 +49,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// The usual pods, and an agent that runs.
+    /// The usual pods and a running agent.
     #[track_caller]
     pub fn start(setup: Setup) -> Self {
         Self::with_flags(setup, &[])
@@ -63,13 +63,13 @@ impl Scene {
         scene
     }
 
-    /// As [`Scene::with_flags`], and the agent follows an API server of ours on the node.
+    /// As [`Scene::with_flags`], with the tests' own API server on the node as the agent's source.
     #[track_caller]
     pub fn on_api(setup: Setup, flags: &[&str]) -> Self {
         Self::following(setup, flags, || Box::new(ApiServer::start()))
     }
 
-    /// As [`Scene::with_flags`], and the agent follows a real API server on the node, with the rights of `deploy/`.
+    /// As [`Scene::with_flags`], with a real API server on the node as the agent's source, and the rights of `deploy/`.
     #[track_caller]
     pub fn on_kubernetes(setup: Setup, flags: &[&str], assets: &Assets) -> Self {
         Self::following(setup, flags, || Box::new(Kubernetes::start(assets)))
@@ -93,20 +93,20 @@ impl Scene {
         &**self.api.as_ref().expect("the scene has one")
     }
 
-    /// The API server goes away by a crash.
+    /// Ends the API server as a crash would.
     #[track_caller]
     pub fn stop_api(&mut self) {
         self.api.as_mut().expect("the scene has one").stop();
     }
 
-    /// It comes back.
+    /// Starts the API server again.
     #[track_caller]
     pub fn resume_api(&mut self) {
         let server = self.api.as_mut().expect("the scene has one");
         self.lab.node.inside(|| server.resume());
     }
 
-    /// As [`Scene::with_flags`]; the agent is still to be started.
+    /// As [`Scene::with_flags`], but the agent is not started yet.
     #[track_caller]
     pub fn without_agent(setup: Setup, flags: &[&str]) -> Self {
         let lab = setup.pods(&["client", "a", "b"]).build();
@@ -130,14 +130,14 @@ impl Scene {
     /// Replaces the objects of one file (on an API server: creates or replaces them), and returns when new connections
     /// see them.
     ///
-    /// The file carries a marker as well, a Service that pod `a` answers on a port of this generation only. Its frontend of
-    /// IPv6 is the last that an apply adds: once it is answered, what was written with it is in force. Rows that nobody
-    /// wants any more go a moment later.
+    /// The file also contains a marker: a Service with a port of this generation only, which pod `a` answers. Its IPv6
+    /// frontend is the last that an apply adds: once the marker is answered, the objects written with it are in force.
+    /// Rows that are no longer wanted are deleted a moment later.
     #[track_caller]
     pub fn apply(&self, file: &str, objects: &[Value]) {
         let marker = self.generation.fetch_add(1, Ordering::SeqCst);
         let mut all = objects.to_vec();
-        // Kinds arrive apart from each other on an API server: a marker of a new name needs the last of both.
+        // An API server delivers each kind separately: a marker with a new name needs the last object of both kinds.
         let name = if self.api.is_some() { format!("{file}-{marker}") } else { file.to_owned() };
         all.extend(self.marker(&name, marker));
         match &self.api {
@@ -159,7 +159,7 @@ impl Scene {
 
     fn marker(&self, file: &str, port: u16) -> [Value; 3] {
         let [high, low] = port.to_be_bytes();
-        // Of its own: an API server refuses addresses that others have.
+        // Cluster addresses of its own: an API server refuses addresses that are taken.
         let own = [[10, 96, high, low].into(), [0xfd00, 0x10, 0x96, 0, 0, 0, 0, port].into()];
         let entries = FAMILIES.map(|family| ingress(LAST.host(family, MARKER_ADDRESS), "VIP"));
         let service = Service::new(&format!("marker-{file}")).cluster_ips(&own).port("marker", "TCP", port, TARGET);
@@ -206,8 +206,8 @@ impl Scene {
         Dial::from(&self.lab.pod("client").netns)
     }
 
-    /// Who answers the client pod, dialled until `wanted` have all answered or many times. Panics when anybody else
-    /// answers, or somebody never does.
+    /// Dials from the client pod until all of `wanted` have answered, or very often. Panics if another server answers,
+    /// or one of `wanted` never does.
     #[track_caller]
     pub fn expect_all(&self, to: SocketAddr, wanted: &[&str]) {
         let mut heard = BTreeSet::new();
@@ -223,7 +223,7 @@ impl Scene {
         panic!("{to} is to be answered by {wanted:?}, but only {heard:?} did");
     }
 
-    /// Says what became of packets, for whoever has to find out why a test failed.
+    /// Prints counters and captures of a failed test.
     fn tell(&self) {
         let counters = self.agent.ask(&["show", "counters"]);
         eprintln!("--- counters of the agent:\n{}{}", counters.stdout, counters.stderr);
@@ -232,7 +232,7 @@ impl Scene {
         }
     }
 
-    /// An address of the client pod, of the family of another address.
+    /// The client pod's address of the same family as `like`.
     pub fn client_address(&self, like: IpAddr) -> IpAddr {
         self.lab.pod_address("client", family(like))
     }
@@ -252,7 +252,7 @@ pub fn empty_slice(service: &Service, family: Family) -> Slice {
     service.slice(suffix(family)).address_type(family).port("web", "TCP", TARGET).port("dns", "UDP", TARGET)
 }
 
-/// What the name of a slice of one family ends in.
+/// The suffix of the name of a slice of one family.
 const fn suffix(family: Family) -> &'static str {
     match family {
         Family::V4 => "v4",

@@ -1,6 +1,6 @@
-//! Requests to a server, one after the other, and its answers as they came.
+//! Sequential requests to a server, and its answers unchanged.
 //!
-//! They are made on a thread of the client's own, which is in the network namespace that the client was made in.
+//! They run on a thread of the client's own, in the network namespace in which the client was made.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 pub use axum::http::Method;
 
-/// How long an answer may take: a server that has just started is slow.
+/// The time limit of an answer: a server that has just started is slow.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A user of a server.
@@ -23,7 +23,7 @@ pub struct Client {
     client: kube::Client,
 }
 
-/// An answer, whatever it says.
+/// An answer, whether good or an error.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -42,7 +42,7 @@ impl Client {
         })
     }
 
-    /// Nobody, at a server that speaks plain HTTP.
+    /// An anonymous user of a server with plain HTTP.
     #[track_caller]
     pub fn of_url(url: &str) -> Self {
         let url = url.parse().expect("a URL");
@@ -61,7 +61,7 @@ impl Client {
         Self { runtime: Some(runtime), client }
     }
 
-    /// Asks. `Err` where no answer came.
+    /// Sends a request. `Err` if no answer arrives.
     pub fn ask(&self, method: &Method, path: &str, body: Option<(&str, &Value)>) -> Result<Answer, String> {
         let mut request =
             Request::new(body.map_or_else(Body::empty, |(_, value)| Body::from(value.to_string().into_bytes())));
@@ -78,7 +78,7 @@ impl Client {
         })
     }
 
-    /// Gets what stands there.
+    /// Gets the object at a path.
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
         self.ask(&Method::GET, path, None).unwrap_or_else(|error| panic!("GET {path}: {error}"))
@@ -105,7 +105,7 @@ impl Answer {
         self.status / 100 == 2
     }
 
-    /// The body, of an answer that must be good.
+    /// The body of an answer, which must be good.
     #[track_caller]
     pub fn good(&self) -> Value {
         assert!(self.is_good(), "{}: {}", self.status, self.body);
@@ -132,11 +132,11 @@ async fn answer(client: &kube::Client, request: Request<Body>) -> Result<Answer,
     Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
-/// What a task gives that runs on the runtime's own thread.
+/// The result of a task that runs on the runtime's own thread.
 fn on_thread_of<T: Send + 'static>(runtime: &Runtime, task: impl Future<Output = T> + Send + 'static) -> T {
     let (sender, result) = std::sync::mpsc::channel();
     runtime.spawn(async move {
-        // Whoever asked waits for it below.
+        // The caller waits for the result below.
         let _ = sender.send(task.await);
     });
     result.recv().expect("the task does not panic")

@@ -1,4 +1,4 @@
-//! Answers to requests: who may ask, lists with their pages, and refusals in the server's words.
+//! Answers to requests: authentication, lists with their pages, and refusals in the server's words.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::{Asked, Shared, State, watch};
 /// Names and values of a query.
 pub type Parameters = BTreeMap<String, String>;
 
-/// An answer that is no list: its code and its Status object.
+/// An answer that is not a list: its code and its Status object.
 pub struct Refusal {
     code: u16,
     status: Value,
@@ -71,10 +71,10 @@ async fn answer(shared: Arc<Shared>, resource: Resource, headers: HeaderMap, que
     list(&shared.state(), resource, &query).unwrap_or_else(|refusal| refusal.response())
 }
 
-/// So many bytes of an answer without end are sent at once.
+/// Bytes of an endless answer that are sent at once.
 pub const ENDLESS_PIECE: usize = 1 << 16;
 
-/// A list that begins well, with an object whose name has no end.
+/// A list that starts correctly, with an object whose name never ends.
 fn endless() -> Response {
     let start = Bytes::from_static(br#"{"metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":""#);
     let rest = Bytes::from(vec![b'x'; ENDLESS_PIECE]);
@@ -82,7 +82,7 @@ fn endless() -> Response {
     with_headers(200, Body::from_stream(pieces.map(Ok::<_, std::io::Error>)))
 }
 
-/// Notes who asked what, and refuses those who may not.
+/// Records the request, and refuses it without the right token.
 fn admit(
     shared: &Shared,
     resource: Resource,
@@ -101,7 +101,7 @@ fn admit(
     }
     let fields = query.iter().find(|(name, _)| name == "fieldSelector").map_or("", |(_, value)| value);
     if let Some(field) = state.faults.unknown_fields.iter().find(|field| fields.contains(**field)) {
-        // In the words of a server that selects by metadata alone.
+        // In the words of a server that can only select by metadata.
         let known = "only \"metadata.name\", \"metadata.namespace\"";
         let message = format!("\"{field}\" is not a known field selector: {known}");
         return Err(refusal(400, "BadRequest", &message, None));
@@ -157,10 +157,10 @@ fn list(state: &State, resource: Resource, query: &Parameters) -> Result<Respons
         }
     }
     let mut metadata = json!({"resourceVersion": version.to_string()});
-    // Whether the selectors let through any of them is not known yet: the last page may be empty.
+    // It is not known yet whether the selectors admit any of them: the last page may be empty.
     if rest.next().is_some() {
         metadata["continue"] = json!(Continuation::after(last, version).token());
-        // The real server does not count where it would have to read.
+        // The real server does not count if it would have to read the objects.
         if selector.is_empty() {
             metadata["remainingItemCount"] = json!(1 + rest.count());
         }
@@ -170,7 +170,7 @@ fn list(state: &State, resource: Resource, query: &Parameters) -> Result<Respons
     Ok(response(200, &list))
 }
 
-/// A refusal as the server words it.
+/// A refusal in the server's words.
 pub fn refusal(code: u16, reason: &str, message: &str, details: Option<Value>) -> Refusal {
     Refusal { code, status: status(code, reason, message, details) }
 }

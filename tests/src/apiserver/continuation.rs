@@ -1,16 +1,16 @@
-//! Continue tokens: a version and the key to go on at, in the real server's own encoding.
+//! Continue tokens: a version and the first key of the next page, in the real server's own encoding.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-/// Where the next page starts.
+/// The start of the next page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Continuation {
     v: String,
     /// The version of the whole list.
     pub rv: u64,
-    /// The first key that may be on the page: the last one of the page before, and a zero byte.
+    /// The first key that may be on the page: the last key of the page before, and a zero byte.
     pub start: String,
 }
 

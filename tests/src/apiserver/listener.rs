@@ -1,4 +1,4 @@
-//! TLS, with certificates that are made at start.
+//! TLS, with certificates that are generated at the start.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,10 +13,10 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto};
 use tokio_rustls::server::TlsStream;
 
-/// A client that does not finish its handshake keeps others waiting no longer.
+/// How long a client that does not finish its handshake can delay others.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Who the server is.
+/// The server's certificates and key.
 pub struct Identity {
     authority: String,
     certificate: String,
@@ -46,7 +46,7 @@ impl Identity {
         Self { authority: authority.pem(), certificate: certificate.pem(), key: key_text, config: Arc::new(config) }
     }
 
-    /// The certificate of who vouches for the server, as PEM.
+    /// The certificate of the authority, as PEM.
     pub fn authority(&self) -> &str {
         &self.authority
     }

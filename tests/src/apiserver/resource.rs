@@ -1,4 +1,4 @@
-//! The resources that are served, and what the API calls them.
+//! The resources that are served, and their names in the API.
 
 use serde_json::{Value, json};
 
@@ -8,14 +8,14 @@ pub enum Resource {
     Services,
     EndpointSlices,
     Nodes,
-    /// What kube-proxy follows besides; the agent does not.
+    /// Followed by kube-proxy, but not by the agent.
     ServiceCidrs,
 }
 
 impl Resource {
-    /// What the agent follows.
+    /// The resources that the agent follows.
     pub const ALL: [Self; 3] = [Self::Services, Self::EndpointSlices, Self::Nodes];
-    /// All that is served.
+    /// All resources that the server serves.
     pub const SERVED: [Self; 4] = [Self::Services, Self::EndpointSlices, Self::Nodes, Self::ServiceCidrs];
 
     pub const fn kind(self) -> &'static str {
@@ -45,7 +45,7 @@ impl Resource {
         }
     }
 
-    /// The resource of an object. Panics where there is none: the test is wrong.
+    /// The resource of an object. Panics if no resource has this kind: the test is wrong.
     #[track_caller]
     pub fn of(object: &Value) -> Self {
         let kind = object["kind"].as_str().unwrap_or_default();
@@ -58,12 +58,12 @@ impl Resource {
         matches!(self, Self::Services | Self::EndpointSlices)
     }
 
-    /// The key within the resource, as etcd orders them.
+    /// The key within the resource, in the order of etcd.
     pub fn key(self, namespace: &str, name: &str) -> String {
         if self.is_namespaced() { format!("{namespace}/{name}") } else { name.to_owned() }
     }
 
-    /// A field that can be selected by; empty where the object has none. `None`: the server refuses it.
+    /// A field for field selectors; empty if the object does not have it. `None`: the server refuses the field.
     pub fn field<'a>(self, name: &str, object: &'a Value) -> Option<&'a str> {
         let value = match (self, name) {
             (_, "metadata.name") => &object["metadata"]["name"],

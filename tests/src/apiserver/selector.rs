@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::resource::Resource;
 
-/// What a request wants to see.
+/// The objects that a request wants.
 #[derive(Clone, Debug, Default)]
 pub struct Selector {
     labels: Vec<Requirement>,
@@ -42,7 +42,7 @@ impl Selector {
         Ok(Self { labels: requirements(labels), fields })
     }
 
-    /// Whether nothing is left out.
+    /// Whether every object is selected.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }

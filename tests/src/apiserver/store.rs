@@ -1,5 +1,5 @@
-//! Objects and how they came about, as etcd keeps them: every write has a version, and old ones can be read until the
-//! history is compacted.
+//! Objects and their history, as etcd keeps them: every write has a version, and old versions can be read until they
+//! are compacted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::resource::Resource;
 
-/// An object without kind and apiVersion, as it stands in lists.
+/// An object without kind and apiVersion, as in lists.
 type Object = Arc<Value>;
 
 /// Versions of one object, oldest first; `None` is its deletion.
@@ -20,7 +20,7 @@ pub struct Store {
     version: u64,
     compacted: u64,
     objects: BTreeMap<(Resource, String), History>,
-    /// What each version wrote, oldest first: a watch looks at what is new, not at everything.
+    /// The writes by version, oldest first, so that a watch reads only new ones.
     log: Vec<(u64, Resource, String)>,
 }
 
@@ -43,18 +43,18 @@ impl Store {
         last.map_or(0, |(version, _, _)| *version)
     }
 
-    /// The next write has this version: to repeat a history that was recorded.
+    /// Gives the next write this version, to repeat a recorded history.
     pub fn continue_at(&mut self, version: u64) {
         self.skip_to(version - 1);
     }
 
-    /// The newest version is this one: something else was written.
+    /// Raises the newest version, as writes to other resources do.
     pub fn skip_to(&mut self, version: u64) {
         assert!(version >= self.version, "versions only grow");
         self.version = version;
     }
 
-    /// Creates or replaces an object; what the server would add is added.
+    /// Creates or replaces an object, with the fields that the server would add.
     pub fn put(&mut self, mut object: Value) {
         let resource = Resource::of(&object);
         let fields = object.as_object_mut().expect("an object is a map");
@@ -83,7 +83,7 @@ impl Store {
         history.push((version, Some(Arc::new(object))));
     }
 
-    /// Deletes an object. Says whether it was there.
+    /// Deletes an object. Returns whether it existed.
     pub fn delete(&mut self, resource: Resource, namespace: &str, name: &str) -> bool {
         let key = resource.key(namespace, name);
         let Some(history) = self.objects.get_mut(&(resource, key.clone())) else { return false };
@@ -96,9 +96,9 @@ impl Store {
         true
     }
 
-    /// Forgets the past.
+    /// Discards the history.
     pub fn compact(&mut self) {
-        // A write of nothing: positions that are as new as the last real write are too old as well.
+        // An unrelated write: so even the position of the last real write is too old.
         self.version += 1;
         self.compacted = self.version;
     }
@@ -108,7 +108,7 @@ impl Store {
         self.compacted
     }
 
-    /// Objects of the resource as they were at a version, by key, from this key on.
+    /// Objects of the resource as they were at a version, by key, beginning at this key.
     pub fn list(&self, resource: Resource, version: u64, from: &str) -> impl Iterator<Item = (&str, &Object)> {
         let rest = self.objects.range((resource, from.to_owned())..);
         rest.take_while(move |((of, _), _)| *of == resource).filter_map(move |((_, key), history)| {
@@ -132,7 +132,7 @@ impl Store {
         Some(Write { version, before, after: object(index) })
     }
 
-    /// All objects as they are, with kind and apiVersion.
+    /// All current objects, with kind and apiVersion.
     pub fn objects(&self) -> Vec<Value> {
         let of = |resource: Resource| {
             self.list(resource, self.version, "").map(move |(_, object)| with_kind(resource, object))
@@ -141,7 +141,7 @@ impl Store {
     }
 }
 
-/// The object as it stands alone: with kind and apiVersion.
+/// The object outside a list: with kind and apiVersion.
 pub fn with_kind(resource: Resource, object: &Value) -> Value {
     let mut object = object.clone();
     object["kind"] = json!(resource.kind());

@@ -1,4 +1,4 @@
-//! Watches: one event a line, from a position on, until their time is over.
+//! Watches: one event a line, from a position until the time-out.
 
 use std::io;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use super::selector::Selector;
 use super::store::{Write, with_kind};
 use super::{Shared, State};
 
-/// The life of a watch that names none: the real one's is between 30 and 60 minutes.
+/// The time-out of a watch that names none; the real server's is between 30 and 60 minutes.
 const TIMEOUT: Duration = Duration::from_mins(30);
 
-/// A watch that stands.
+/// An open watch.
 struct Watch {
     shared: Arc<Shared>,
     changed: tokio::sync::watch::Receiver<u64>,
@@ -31,7 +31,7 @@ struct Watch {
     position: u64,
     wants_bookmarks: bool,
     repeats: bool,
-    /// Events that it may still tell.
+    /// How many more events it may send.
     events_left: usize,
     end: Instant,
     is_over: bool,
@@ -45,7 +45,7 @@ struct Event<'a> {
     object: &'a Value,
 }
 
-/// What a watch does next.
+/// The next step of a watch.
 enum Next {
     Send(Vec<u8>),
     Last(Vec<u8>),
@@ -85,7 +85,7 @@ pub fn answer(shared: &Arc<Shared>, resource: Resource, query: &Parameters) -> R
     Ok(answer::with_headers(200, lines))
 }
 
-/// Why the watch ends before it begins: told as an event.
+/// The error event of a watch that ends before it begins.
 fn unsuitable(state: &State, wants_initial_events: bool, position: u64) -> Option<Value> {
     let (store, compacted) = (&state.store, state.store.compacted());
     if wants_initial_events {
@@ -119,7 +119,7 @@ impl Watch {
                 }
                 Next::Stall => std::future::pending::<()>().await,
                 Next::Wait => {
-                    // Over, or changed: look.
+                    // Timed out or notified: look again.
                     let _ = tokio::time::timeout_at(self.end, self.changed.changed()).await;
                 }
             }
@@ -161,14 +161,14 @@ impl Watch {
         }
     }
 
-    /// The end, with a bookmark for whoever wants to go on.
+    /// The end, with a bookmark if the client wants bookmarks.
     fn last(&self, state: &State) -> Next {
         let version = state.store.version_of(self.resource).max(self.position);
         let bookmark = self.wants_bookmarks.then(|| line("BOOKMARK", &self.resource.bookmark(version)));
         Next::Last(bookmark.unwrap_or_default())
     }
 
-    /// What the write is to somebody who sees only what the selectors let through.
+    /// The event that a client sees, given that its selectors may hide the object before or after the write.
     fn event(&self, write: Write) -> Option<Vec<u8>> {
         let seen = |object: Option<Arc<Value>>| object.filter(|object| self.selector.holds_for(self.resource, object));
         let (sort, object) = match (seen(write.before), seen(write.after)) {

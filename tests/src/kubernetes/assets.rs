@@ -1,4 +1,4 @@
-//! The programs of a real control plane, where somebody has them.
+//! The programs of a real control plane, if they are installed.
 
 use std::path::PathBuf;
 
@@ -7,14 +7,15 @@ use anyhow::{Result, bail};
 /// Names a folder with `kube-apiserver` and `etcd`: the convention of envtest.
 pub const VARIABLE: &str = "KUBEBUILDER_ASSETS";
 
-/// A folder with both programs in it.
+/// A folder that contains both programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assets {
     folder: PathBuf,
 }
 
 impl Assets {
-    /// Those that the environment names; `None` where it names none, an error where a program is missing.
+    /// The programs in the folder that the environment names; `None` if it names none, an error if a program is
+    /// missing.
     pub fn find() -> Result<Option<Self>> {
         match std::env::var_os(VARIABLE) {
             Some(folder) if !folder.is_empty() => Self::within(folder.into()).map(Some),

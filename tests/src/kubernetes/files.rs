@@ -1,4 +1,4 @@
-//! The files that an API server wants: certificates, the key of its service accounts, and who may do everything.
+//! The files of an API server: certificates, the key of its service accounts, and the token of the administrator.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use rcgen::KeyPair;
 
 use crate::apiserver::Identity;
 
-/// The token of the one who may do everything.
+/// The token of the administrator.
 pub const ADMIN_TOKEN: &str = "lb-tests";
 
 /// The files of one server.
@@ -17,12 +17,12 @@ pub struct Files {
 }
 
 impl Files {
-    /// Makes them anew.
+    /// Makes new files.
     #[track_caller]
     pub fn write(folder: &Path) -> Self {
         let identity = Identity::generate();
         let accounts = KeyPair::generate().expect("random numbers");
-        // The server finds no public key in a private one of this form (PKCS #8).
+        // With a private key of this form (PKCS #8) the server does not find the public key.
         let (accounts, accounts_public) = (accounts.serialize_pem(), accounts.public_key_pem());
         let tokens = format!("{ADMIN_TOKEN},admin,admin,system:masters\n");
         let texts = [
@@ -38,12 +38,12 @@ impl Files {
         Self { authority: identity.authority().to_owned(), folder: folder.to_owned() }
     }
 
-    /// Who vouches for the server, as PEM.
+    /// The certificate of the authority, as PEM.
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// The flags that name them.
+    /// The flags that name the files.
     pub fn flags(&self) -> Vec<String> {
         let flags = [
             ("tls-cert-file", "server.crt"),

@@ -1,4 +1,4 @@
-//! Tests that need the programs of a real control plane: run where somebody has them, counted as skipped elsewhere.
+//! Tests that need the programs of a real control plane; without the programs they are counted as skipped.
 
 use std::process::ExitCode;
 
@@ -6,10 +6,10 @@ use libtest_mimic::{Arguments, Trial};
 
 use super::assets::{Assets, VARIABLE};
 
-/// A test that is given the programs.
+/// A test that uses the programs.
 pub type Test = Box<dyn FnOnce(&Assets) + Send>;
 
-/// What the `main` of a test program does with its tests.
+/// The `main` of a test program with such tests.
 pub fn run(tests: Vec<(String, Test)>) -> ExitCode {
     let arguments = Arguments::from_args();
     let assets = match Assets::find() {

@@ -1,14 +1,14 @@
-//! Objects into an API server by requests, as controllers make them.
+//! Writes objects to an API server by requests, as controllers do.
 
 use serde_json::{Value, json};
 
 use crate::api::{Answer, Client, Method};
 use crate::apiserver::Resource;
 
-/// Writes that somebody else's came in between of, at most.
+/// How often a write is tried if other writes conflict with it.
 const TRIES: usize = 5;
 
-/// Creates the object or replaces it, then its status where it has one.
+/// Creates or replaces the object, then its status if it has one.
 #[track_caller]
 pub fn put(client: &Client, object: &Value) {
     let mut written = None;
@@ -44,7 +44,7 @@ pub fn apply(client: &Client, object: &Value, more: &str) -> Answer {
     client.ask(&Method::PATCH, &path, body).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Deletes the object. Says whether it was there.
+/// Deletes the object. Returns whether it existed.
 #[track_caller]
 pub fn delete(client: &Client, resource: Resource, namespace: &str, name: &str) -> bool {
     let (kind, version) = (resource.kind(), resource.api_version());
@@ -74,18 +74,18 @@ pub fn list(client: &Client, resource: Resource) -> Vec<Value> {
     items
 }
 
-/// Where the object stands.
+/// The path of the object.
 pub fn path(object: &Value) -> String {
     format!("{}/{}", collection(object), object["metadata"]["name"].as_str().unwrap_or_default())
 }
 
-/// Where objects of its kind and namespace stand.
+/// The path of the collection of its kind and namespace.
 pub fn collection(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let version = text(&object["apiVersion"]);
     let root = if version.contains('/') { "apis" } else { "api" };
     let namespace = object["metadata"]["namespace"].as_str().map(|name| format!("namespaces/{name}/"));
-    // Good for the kinds that are written here.
+    // Correct for the kinds that the tests write.
     let plural = format!("{}s", text(&object["kind"]).to_lowercase());
     format!("/{root}/{version}/{}{plural}", namespace.unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Probes of which `explain` says first how they end.
+//! Probes whose outcome `explain` predicts first.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,11 +9,11 @@ use super::{BALANCER, Scene};
 use crate::address::family;
 use crate::dial::{Dial, Outcome};
 
-/// The usual pods, by whose names they answer.
+/// The usual pods, by the names with which they answer.
 const PODS: [&str; 3] = ["client", "a", "b"];
 
 impl Scene {
-    /// Dials from a pod what `explain` has been asked about, by TCP or UDP. Panics where something else comes of it.
+    /// Asks `explain` about a connection, then dials it from a pod, by TCP or UDP. Panics if the outcome differs.
     #[track_caller]
     pub fn probe(&self, pod: &str, proto: Proto, to: SocketAddr) -> Outcome {
         let client = self.lab.pod_address(pod, family(to.ip())).to_string();
@@ -35,7 +35,7 @@ impl Scene {
         outcome
     }
 
-    /// Whether the one who answered is among the backends of an explanation.
+    /// Whether the server that answered is among the backends of an explanation.
     fn is_backend(&self, backends: &Value, who: Option<&str>, like: IpAddr) -> bool {
         let Some(pod) = PODS.into_iter().find(|pod| who == Some(pod)) else { return false };
         let addr = self.lab.pod_address(pod, family(like));
