@@ -107,9 +107,9 @@ pub trait Tables<A: Addr> {
     fn attached_jiffies(&self, edge: u32) -> u64;
     /// [`FrontendAge::balanced_jiffies`](crate::table::FrontendAge).
     fn balanced_jiffies(&self, frontend: u32) -> u64;
-    /// Copies the note of a client. False if none exists.
+    /// Copies the affinity of a client. False if the client is unknown.
     fn read_affinity(&self, key: &AffinityKey<A>, to: &mut Affinity<A>) -> bool;
-    /// Changes the note in place if the client is known. If the table refuses an element, the client is not
+    /// Changes the affinity in place if the client is known. If the table refuses an element, the client is not
     /// remembered.
     fn write_affinity(&self, key: &AffinityKey<A>, affinity: &Affinity<A>);
     /// Whether the source ranges of a frontend allow this client.
