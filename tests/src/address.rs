@@ -1,4 +1,4 @@
-//! The address plan of the labs, the same in both families: who has which address, by a small number.
+//! The address plan of the labs, the same in both families: addresses by small numbers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,7 +7,7 @@ pub use lb_common::addr::Family;
 /// Both families, for tests that run once in each.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// A network of the plan: the third octet (IPv4) or hextet (IPv6) apart, all alike.
+/// A network of the plan. The networks differ only in the third octet (IPv4) or hextet (IPv6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Net {
     v4: [u8; 3],
@@ -16,11 +16,11 @@ pub struct Net {
 
 /// Pods of the node.
 pub const PODS: Net = Net { v4: [10, 244, 1], v6: [0xfd00, 0x10, 0x244, 1] };
-/// Pods of another node; their addresses live in the external namespace.
+/// Pods of another node; their addresses are local in the external namespace.
 pub const REMOTE_PODS: Net = Net { v4: [10, 244, 2], v6: [0xfd00, 0x10, 0x244, 2] };
-/// Between the node (2) and the external namespace (1), where the balancer is.
+/// Between the node (2) and the external namespace (1) with the balancer.
 pub const UPLINK: Net = Net { v4: [192, 0, 2], v6: [0x2001, 0xdb8, 2, 0] };
-/// Between the node (2) and the far namespace (1), where clients from the network are.
+/// Between the node (2) and the far namespace (1) with the clients in the network.
 pub const FAR_LINK: Net = Net { v4: [192, 0, 3], v6: [0x2001, 0xdb8, 3, 0] };
 /// Between a router that a test adds (1) and a client behind it (2).
 pub const DEEP_LINK: Net = Net { v4: [192, 0, 4], v6: [0x2001, 0xdb8, 4, 0] };
@@ -28,9 +28,9 @@ pub const DEEP_LINK: Net = Net { v4: [192, 0, 4], v6: [0x2001, 0xdb8, 4, 0] };
 pub const FAR: Net = Net { v4: [203, 0, 113], v6: [0x2001, 0xdb8, 0x113, 0] };
 /// Addresses of load balancers; all of them are local in the external namespace.
 pub const BALANCERS: Net = Net { v4: [198, 51, 100], v6: [0x2001, 0xdb8, 0x51, 0] };
-/// Addresses of load balancers that come after all others of their family in the order of addresses.
+/// Addresses of load balancers that sort after all others of their family.
 pub const LAST: Net = Net { v4: [223, 255, 255], v6: [0xfdff, 0xffff, 0, 0] };
-/// Cluster addresses. An API server gives the very first of its range, 10.96.0.1, to itself.
+/// Cluster addresses. An API server takes the first of its range, 10.96.0.1, for its own Service.
 pub const CLUSTER: Net = Net { v4: [10, 96, 1], v6: [0xfd00, 0x10, 0x96, 0] };
 
 impl Net {
@@ -45,12 +45,12 @@ impl Net {
         }
     }
 
-    /// The network as a route names it.
+    /// The network, as in a route.
     pub fn prefix(self, family: Family) -> String {
         format!("{}/{}", self.host(family, 0), Self::length(family))
     }
 
-    /// A host with the length of its network, as an interface address names it.
+    /// A host with the prefix length of its network, as in an interface address.
     pub fn interface(self, family: Family, number: u8) -> String {
         format!("{}/{}", self.host(family, number), Self::length(family))
     }
@@ -76,21 +76,21 @@ pub fn vip(family: Family, number: u8, port: u16) -> SocketAddr {
     SocketAddr::new(BALANCERS.host(family, number), port)
 }
 
-/// The line of `ip` that gives an address to an interface, usable at once.
+/// The line of `ip` that adds an address to an interface, usable at once.
 pub fn add_address(family: Family, address: &str, interface: &str) -> String {
     match family {
         Family::V4 => format!("addr add {address} dev {interface}"),
-        // Without this it is tentative until a worker of the kernel comes round to it.
+        // Without `nodad` the address is tentative until a worker of the kernel has handled it.
         Family::V6 => format!("addr add {address} dev {interface} nodad"),
     }
 }
 
-/// A host alone, as an interface address names it.
+/// A single host, as in an interface address.
 pub fn host_prefix(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 
-/// `-4` or `-6`, as `ip` wants it.
+/// `-4` or `-6`, the option of `ip`.
 pub const fn flag(family: Family) -> &'static str {
     match family {
         Family::V4 => "-4",

@@ -1,9 +1,9 @@
-//! What the servers of the harness say first, so that a client knows who answered and as whom it was seen.
+//! The first line of each server of the harness. It names the server and the client's address as the server sees it.
 
 use std::fmt;
 use std::net::SocketAddr;
 
-/// The first words of a server: its name, and the client's address as the server sees it.
+/// A server's first line: its name, and the client's address as the server sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub who: String,
@@ -11,7 +11,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Reads what [`fmt::Display`] prints.
+    /// Parses the output of [`fmt::Display`].
     pub fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
         let (who, client) = (words.next()?, words.next()?);

@@ -1,6 +1,6 @@
-//! Eyes on the wires of a namespace: every packet of every interface, as it stands there.
+//! Captures every packet of every interface of a namespace.
 //!
-//! What goes out is seen after the traffic-control hooks, what comes in before them.
+//! Egress packets are captured after the traffic-control hooks, ingress packets before them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -29,14 +29,14 @@ const TCP_ACK: u8 = 0x10;
 /// `PACKET_OUTGOING` of `linux/if_packet.h`.
 const OUTGOING: u8 = 4;
 
-/// Which way a packet went, from the namespace's view.
+/// The direction of a packet, from the namespace's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     In,
     Out,
 }
 
-/// What a packet carries.
+/// The content of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carries {
     Syn,
@@ -49,7 +49,7 @@ pub enum Carries {
     Other(u8),
 }
 
-/// One packet on one interface. Ports are zero where there are none.
+/// One packet on one interface. Ports are zero if the packet has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Index of the interface in the namespace.
@@ -76,7 +76,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Watches all interfaces but the loopback. What is sent after this returns is seen.
+    /// Captures on all interfaces except the loopback. Packets sent after this returns are captured.
     pub fn start(netns: &Netns) -> Self {
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let tap = netns.inside(open);
@@ -85,7 +85,7 @@ impl Capture {
         Self { netns: netns.clone(), stop, seen, thread: Some(thread) }
     }
 
-    /// What has been seen so far.
+    /// The packets captured so far.
     pub fn seen(&self) -> Vec<Packet> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -100,14 +100,14 @@ impl Capture {
         }
     }
 
-    /// Everything that was seen before this call, and certainly all of it: a packet of `from` to the balancer's side
-    /// of the uplink is sent after it and waited for.
+    /// All packets captured before this call. A marker packet from `from` to the balancer's side of the uplink follows
+    /// them; its capture proves that none is missing.
     #[track_caller]
     pub fn all_until_now(&self, from: &Netns) -> Vec<Packet> {
         let family = crate::address::Family::V4;
         let marker = from.inside(|| {
             let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("any port");
-            // Port 9 is discard; nobody needs to listen.
+            // Port 9 is discard; no server needs to listen.
             socket.send_to(b"marker", (UPLINK.host(family, 1), 9)).expect("there is a route to the balancer");
             socket.local_addr().expect("it is bound").port()
         });
@@ -125,7 +125,7 @@ impl Drop for Capture {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
-            // It reports its own panic.
+            // The thread reports its own panic.
             let _ = thread.join();
         }
     }
@@ -153,7 +153,7 @@ fn listen(tap: &OwnedFd, told: &AtomicBool, sink: &Mutex<Vec<Packet>>) {
     }
 }
 
-/// Reads an IP packet without options or extension headers in front of its ports.
+/// Parses an IP packet without options or extension headers.
 fn parse(bytes: &[u8], interface: usize, direction: Direction) -> Option<Packet> {
     let (source, destination, protocol, rest) = match bytes.first()? >> 4 {
         4 => {

@@ -1,15 +1,15 @@
-//! Waiting for something to become true, with an end: nothing here sleeps a fixed time and hopes.
+//! Waits for conditions, with a time limit. The harness never sleeps for a fixed time.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Long enough for anything that a loaded two-core machine does on its own.
+/// Long enough for any step on a loaded two-core machine.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// How often a condition is looked at.
+/// The interval between two checks of a condition.
 const POLL: Duration = Duration::from_millis(5);
 
-/// The first value that `look` finds, or `None` when the deadline has passed.
+/// The first value that `look` finds, or `None` after the time limit.
 pub fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
@@ -23,7 +23,7 @@ pub fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option
     }
 }
 
-/// The first value that `look` finds. Panics with `what` when [`PATIENCE`] is over.
+/// The first value that `look` finds. Panics with `what` after [`PATIENCE`].
 #[track_caller]
 pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     match within(PATIENCE, look) {
@@ -32,7 +32,7 @@ pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Waits until `is_so`. Panics with `what` when [`PATIENCE`] is over.
+/// Waits until `is_so`. Panics with `what` after [`PATIENCE`].
 #[track_caller]
 pub fn until_true(what: &str, mut is_so: impl FnMut() -> bool) {
     until(what, || is_so().then_some(()));

@@ -1,4 +1,4 @@
-//! The demo: what users report about load balancers that speak PROXY protocol, and what cures it.
+//! The demo: the failure that users report with balancers that speak PROXY protocol, and its cure.
 //!
 //! Verdicts come from curl's exit code, haproxy's statistics and nginx's log, never from counters of the agent.
 
@@ -30,7 +30,7 @@ pub enum Step {
     E,
 }
 
-/// Says what is missing on this machine, if anything is.
+/// Fails with the requirement that this machine does not meet.
 pub fn requirements() -> anyhow::Result<()> {
     if !Uid::effective().is_root() {
         anyhow::bail!("the demo makes network namespaces and loads BPF programs: run it as root");
@@ -44,7 +44,7 @@ pub fn requirements() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Plays all steps, the sabotaged one included, and tells how it went.
+/// Runs all steps, a sabotaged one included, and reports the result.
 pub fn run(sabotage: Option<Step>) -> Verdict {
     let started = Instant::now();
     let mut report = Report::new(sabotage);

@@ -1,4 +1,4 @@
-//! Clients for namespaces: one connection, a connection that is held, a datagram, and a dialler that counts failures.
+//! Clients in namespaces: one connection, a connection that is held, a datagram, and a dialler that counts failures.
 
 mod asking;
 mod dialler;
@@ -17,27 +17,27 @@ pub use asking::Asking;
 pub use dialler::{Dialler, Tally};
 pub use held::{Held, Transfer};
 
-/// How long a client waits; a dropped SYN is repeated after one second and would hide a loss behind a delay.
+/// The time limit of a client. A lost SYN is retransmitted after one second, which would hide the loss behind a delay.
 pub const LIMIT: Duration = Duration::from_millis(800);
 
-/// How long a patient client waits. Linux loses an ICMPv6 error that comes back before `connect` has returned, which
-/// it always does between namespaces; only the one that answers the second SYN counts.
+/// The time limit of a patient client. Linux loses an ICMPv6 error that arrives before `connect` has returned. Between
+/// namespaces that is always so, and only the error in answer to the second SYN counts.
 const PATIENT_LIMIT: Duration = Duration::from_secs(3);
 
-/// What came of dialling.
+/// The result of dialling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Answered(Answer),
     /// "Connection refused": a reset, or an ICMP port unreachable.
     Refused,
-    /// Nothing came back in time.
+    /// No answer within the time limit.
     Silence,
-    /// Anything else, in the words of the operating system.
+    /// Any other error, in the words of the operating system.
     Failed(String),
 }
 
 impl Outcome {
-    /// Who answered, if somebody did.
+    /// The name of the server that answered, if one did.
     pub fn who(&self) -> Option<&str> {
         match self {
             Self::Answered(answer) => Some(&answer.who),
@@ -54,7 +54,7 @@ impl Outcome {
     }
 }
 
-/// Where a client dials from.
+/// A client's namespace and source address.
 #[derive(Clone, Copy)]
 pub struct Dial<'a> {
     netns: &'a Netns,
@@ -63,7 +63,7 @@ pub struct Dial<'a> {
 }
 
 impl<'a> Dial<'a> {
-    /// From whatever address the namespace's routes choose.
+    /// From the address that the namespace's routes choose.
     pub const fn from(netns: &'a Netns) -> Self {
         Self { netns, source: None, limit: LIMIT }
     }
@@ -80,13 +80,13 @@ impl<'a> Dial<'a> {
         Self { source: Some(source), ..self }
     }
 
-    /// Waits for longer than a repeated SYN takes: for those who expect a refusal.
+    /// Waits longer than a retransmitted SYN takes, for tests that expect a refusal.
     #[must_use]
     pub const fn patient(self) -> Self {
         Self { limit: PATIENT_LIMIT, ..self }
     }
 
-    /// Connects, reads who answered, and closes.
+    /// Connects, reads the server's answer, and closes.
     pub fn tcp(self, to: SocketAddr) -> Outcome {
         match self.hold(to) {
             Ok(held) => Outcome::Answered(held.answer),
@@ -100,7 +100,7 @@ impl<'a> Dial<'a> {
         connected.map_err(|error| Outcome::of(&error))
     }
 
-    /// As [`Dial::hold`], where it must be answered.
+    /// As [`Dial::hold`]; panics without an answer.
     #[track_caller]
     pub fn held(self, to: SocketAddr) -> Held {
         self.hold(to).unwrap_or_else(|outcome| panic!("{to} is to be answered: {outcome:?}"))
@@ -114,13 +114,13 @@ impl<'a> Dial<'a> {
         }
     }
 
-    /// A UDP socket that keeps its port from one question to the next.
+    /// A UDP socket that keeps its port for several questions.
     #[track_caller]
     pub fn asking(self, to: SocketAddr) -> Asking {
         self.netns.inside(|| Asking::open(self.source, to)).expect("a datagram socket connects at once")
     }
 
-    /// Dials again and again in the background.
+    /// Dials repeatedly in the background.
     pub fn repeatedly(self, to: SocketAddr) -> Dialler {
         Dialler::start(self.netns, self.source, to)
     }

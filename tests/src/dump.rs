@@ -1,4 +1,4 @@
-//! What `bpftool map dump` prints of the pinned maps: the way in which people without our tools look at them.
+//! The pinned maps as `bpftool map dump` prints them, for operators without the agent's tools.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ impl Dump {
         self.map(of_family("frontends", at.ip())).into_iter().find(is_it)
     }
 
-    /// The backends that pods of the node get at a frontend, slot by slot.
+    /// The backends of a frontend for pods of the node, slot by slot.
     #[track_caller]
     pub fn slots(&self, at: SocketAddr, proto: &str) -> Vec<(String, u64)> {
         let frontend = self.frontend(at, proto).unwrap_or_else(|| panic!("no frontend at {at}/{proto}"));

@@ -1,5 +1,5 @@
-//! What the fuzz targets do with their bytes; `cargo xtask fuzz` drives them, and `tests/corpus.rs` repeats every input
-//! that is kept in `tests/corpus`. A property that does not hold panics.
+//! The fuzz targets. `cargo xtask fuzz` runs them, and `tests/corpus.rs` repeats every input in `tests/corpus`. A
+//! property that does not hold panics.
 
 use etherparse::IpNumber;
 use lb_common::verdict::Action;
@@ -13,10 +13,10 @@ use crate::reference::{Clock, FEW_EMBRYOS, Start, Wire, history_of, internet_sum
 /// A fuzz target by name.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 3] = [("parse", parse), ("decide", decide), ("rewrite", rewrite)];
 
-/// Any bytes as a packet: nothing is read or written past its end, and only an answer has another length.
+/// Any bytes as a packet: nothing is read or written past its end, and only an ICMP answer has another length.
 pub fn parse(data: &[u8]) {
     let [first, packet @ ..] = data else { return };
     if packet.len() < 14 {
@@ -32,7 +32,7 @@ pub fn parse(data: &[u8]) {
     }
 }
 
-/// Bytes as a history: the packet path does what the reference says.
+/// Bytes as a history: the packet path agrees with the reference.
 pub fn decide(data: &[u8]) {
     let [first, rest @ ..] = data else { return };
     let net = if first & 1 == 0 { Net::V4 } else { Net::V6 };
@@ -43,8 +43,8 @@ pub fn decide(data: &[u8]) {
     }
 }
 
-/// Bytes as payload and checksum: a packet there and its answer back leave every byte as it was, and a checksum as wrong
-/// as it was.
+/// Bytes as payload and checksum: after a packet is translated and its answer is translated back, every byte is
+/// unchanged, and a wrong checksum is as wrong as before.
 pub fn rewrite(data: &[u8]) {
     let [first, sum0, sum1, sport0, sport1, payload @ ..] = data else { return };
     let net = if first & 1 == 0 { Net::V4 } else { Net::V6 };
@@ -75,7 +75,7 @@ pub fn rewrite(data: &[u8]) {
     assert!(differences.len() <= 2 && differences.iter().all(is_zero), "bytes {differences:?} changed");
 }
 
-/// The packet on its way back: addresses and ports exchanged, which no checksum notices.
+/// The packet on its way back: addresses and ports are swapped, which leaves checksums valid.
 fn turned(bytes: &[u8]) -> Vec<u8> {
     let wire = Wire::read(bytes);
     let mut turned = bytes.to_vec();
@@ -86,7 +86,7 @@ fn turned(bytes: &[u8]) -> Vec<u8> {
     turned
 }
 
-/// Panics where a checksum was right before and is wrong after, or the other way round.
+/// Panics if a checksum was right before and is wrong after, or the other way round.
 fn assert_same_sums(before: &[u8], after: &[u8]) {
     let sums = |bytes: &[u8]| {
         let wire = Wire::read(bytes);

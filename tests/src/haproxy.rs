@@ -1,4 +1,4 @@
-//! haproxy in the external namespace: the cloud's load balancer, which announces clients by PROXY protocol.
+//! haproxy in the external namespace: the cloud's load balancer, which sends clients' addresses by PROXY protocol.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::netns::Netns;
 use crate::process::Process;
 
-/// Whether the balancer announces its clients to the backends.
+/// Whether the balancer sends a PROXY header to the backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announce {
     ProxyHeader,
@@ -34,7 +34,7 @@ pub struct Haproxy {
 }
 
 impl Haproxy {
-    /// Starts it and waits until its statistics can be asked for.
+    /// Starts haproxy and waits until it answers on its statistics socket.
     #[track_caller]
     pub fn start(netns: &Netns, folder: &Path, listeners: &[Listener]) -> Self {
         let (socket, settings) = (folder.join("haproxy.sock"), folder.join("haproxy.cfg"));

@@ -8,7 +8,7 @@ use crate::netns::Netns;
 
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Gets a page: status and body, or nothing where nobody answers.
+/// Gets a page: status and body, or `None` without an answer.
 pub fn get(netns: &Netns, from: SocketAddr, path: &str) -> Option<(u16, String)> {
     netns.inside(|| {
         let mut stream = TcpStream::connect_timeout(&from, LIMIT).ok()?;

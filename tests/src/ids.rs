@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Why no test names an id. A line whose id has a test is out of date, and fails.
+/// Why no test names an ID. A line whose ID has a test is stale, and fails.
 const UNTESTED: &[(&str, &str)] = &[
     ("IPM-23", "the health check node port is not there yet"),
     ("LB-04", "the node's own sockets are not translated yet"),
@@ -21,7 +21,7 @@ fn ids() -> Vec<String> {
     cells.filter(|cell| cell.split_once('-').is_some_and(|(_, number)| number.len() == 2)).map(String::from).collect()
 }
 
-/// What tests say, in lower case and with dashes: script cases by name and comment, Rust tests as a whole.
+/// The text of all tests, in lower case and with dashes: script cases by name and comment, Rust tests as a whole.
 fn tests_text() -> String {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = tests.parent().expect("the package is in a workspace");
@@ -55,7 +55,7 @@ fn files(folder: &Path, visit: &mut impl FnMut(&Path)) {
     }
 }
 
-/// Whether the text names this id, and not a longer word around it.
+/// Whether the text contains this ID, but not as part of a longer word.
 fn names(text: &str, id: &str) -> bool {
     let id = id.to_lowercase();
     text.match_indices(&id).any(|(at, _)| {

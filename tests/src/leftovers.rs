@@ -1,6 +1,7 @@
-//! What a test leaves behind when it is killed: namespaces, pins and folders, all named `lb-<test>-<pid>-<part>`.
+//! Namespaces, pins and folders that a killed test leaves behind, all named `lb-<test>-<pid>-<part>`, and their
+//! removal.
 //!
-//! Guards remove what they made; this is for the ends that no guard sees. Nothing of another name is ever touched.
+//! Guards remove what they made. This module covers the ends that no guard sees. It never touches other names.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,28 +16,28 @@ use signal_hook::iterator::Signals;
 
 use crate::deadline;
 
-/// Where named namespaces are mounted.
+/// The folder of named namespaces.
 pub const NAMESPACES: &str = "/run/netns";
 
-/// Where maps are pinned.
+/// The folder of pinned maps.
 pub const PINS: &str = "/sys/fs/bpf";
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process was told to end: then nobody asks why something failed.
+/// Whether this process was interrupted. Then failures need no report.
 pub fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
-/// Does not return when the process was interrupted: whoever failed because its programs were taken away must not end
-/// the process before everything is removed, nor choose its exit code.
+/// Does not return if the process was interrupted. A test that fails because its programs were killed must not end the
+/// process before everything is removed, nor choose its exit code.
 pub fn leave_the_end_to_the_interrupt() {
     while is_interrupted() {
         std::thread::park();
     }
 }
 
-/// The name of a thing that this process makes.
+/// The name of an object that this process makes.
 #[track_caller]
 pub fn name(test: &str, part: &str) -> String {
     let name = format!("lb-{test}-{}-{part}", std::process::id());
@@ -44,19 +45,19 @@ pub fn name(test: &str, part: &str) -> String {
     name
 }
 
-/// Removes what dead processes left, once per process.
+/// Removes the leftovers of dead processes, once per process.
 pub fn sweep() {
     static SWEPT: Once = Once::new();
     SWEPT.call_once(|| remove_if(|pid| !Path::new("/proc").join(pid.to_string()).exists()));
 }
 
-/// From now on, removes everything of this process when it is interrupted (SIGINT, SIGTERM), and ends it.
+/// Removes everything of this process when it is interrupted (SIGINT, SIGTERM), and ends it.
 pub fn remove_on_interrupt() {
     let mut signals = Signals::new([SIGINT, SIGTERM]).expect("these signals can be caught");
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             eprintln!("\ninterrupted: removing what was made");
-            // What loses its programs under its hands panics; the reason is known.
+            // Tests whose programs are killed panic, for a known reason.
             INTERRUPTED.store(true, Ordering::SeqCst);
             std::panic::set_hook(Box::new(|_| {}));
             remove_if(|pid| pid == std::process::id());
@@ -65,7 +66,7 @@ pub fn remove_on_interrupt() {
     });
 }
 
-/// Removes a namespace, after ending whatever runs in it. Never panics: it runs while a test unwinds.
+/// Removes a namespace, after killing the processes in it. Never panics: it runs while a test unwinds.
 pub fn remove_namespace(name: &str) {
     let gone = deadline::within(deadline::PATIENCE, || {
         let pids = pids(name);
@@ -85,7 +86,8 @@ pub fn remove_namespace(name: &str) {
     }
 }
 
-/// Removes everything of the processes that `is_meant`: namespaces first, so that nothing runs any more.
+/// Removes everything of the processes that `is_meant` selects: namespaces first, so that none of their programs runs
+/// any more.
 fn remove_if(is_meant: impl Fn(u32) -> bool) {
     let meant = |folder: &Path| -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
@@ -106,7 +108,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Processes whose network is the namespace; the test itself is not among them, whatever its threads do.
+/// Processes in the network namespace, except the test itself, whose threads may be in it.
 fn pids(name: &str) -> Vec<i32> {
     let Ok(output) = Command::new("ip").args(["netns", "pids", name]).output() else { return Vec::new() };
     let own = std::process::id().cast_signed();

@@ -1,6 +1,6 @@
-//! Kubernetes objects as YAML in a folder: what `--source=dir:PATH` reads.
+//! Kubernetes objects as YAML in a folder, the source of `--source=dir:PATH`.
 //!
-//! Files are written beside and renamed over, so that a reader sees the old or the new text and nothing between.
+//! Files are written under another name and renamed, so that a reader sees either the old or the new text.
 
 use std::fs;
 use std::net::IpAddr;
@@ -35,13 +35,13 @@ impl Folder {
         &self.path
     }
 
-    /// Puts objects into the file `<name>.yaml`, in place of what it held.
+    /// Writes objects to the file `<name>.yaml`, in place of its old content.
     #[track_caller]
     pub fn write(&self, name: &str, objects: &[Value]) {
         self.write_text(name, &yaml(objects));
     }
 
-    /// Puts text into the file `<name>.yaml`.
+    /// Writes text to the file `<name>.yaml`.
     #[track_caller]
     pub fn write_text(&self, name: &str, text: &str) {
         let hidden = self.path.join(format!(".{name}.new"));
@@ -83,7 +83,7 @@ pub fn ingress(address: IpAddr, mode: &str) -> Value {
     json!({"ip": address.to_string(), "ipMode": mode})
 }
 
-/// A Service of type `LoadBalancer`, put together step by step.
+/// A Service of type `LoadBalancer`, built step by step.
 #[derive(Clone, Debug)]
 pub struct Service {
     name: String,
@@ -91,7 +91,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// A Service without ports; in both families, as far as it gets cluster addresses.
+    /// A Service without ports. It is of both families if it gets cluster addresses of both.
     pub fn new(name: &str) -> Self {
         let object = json!({
             "apiVersion": "v1", "kind": "Service",
@@ -102,21 +102,21 @@ impl Service {
         Self { name: name.into(), object }
     }
 
-    /// Cluster addresses; the families of the Service follow from them.
+    /// Cluster addresses, which determine the families of the Service.
     #[must_use]
     pub fn cluster_ips(mut self, addresses: &[IpAddr]) -> Self {
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         let families: Vec<&str> = addresses.iter().map(|a| if a.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
         self.object["spec"]["clusterIP"] = json!(texts.first());
         self.object["spec"]["ipFamilies"] = json!(families);
-        // Otherwise the API server takes one of them only.
+        // Otherwise the API server takes only one of them.
         self.object["spec"]["ipFamilyPolicy"] =
             json!(if addresses.len() > 1 { "RequireDualStack" } else { "SingleStack" });
         self.object["spec"]["clusterIPs"] = json!(texts);
         self
     }
 
-    /// A port of the Service; `target` is informative only, endpoints bring their own numbers.
+    /// A port of the Service. `target` is informative only; endpoints have their own port numbers.
     #[must_use]
     pub fn port(mut self, name: &str, protocol: &str, port: u16, target: u16) -> Self {
         let port = json!({"name": name, "protocol": protocol, "port": port, "targetPort": target});
@@ -180,7 +180,7 @@ impl Slice {
         self
     }
 
-    /// The family of the endpoints, where there are none to tell.
+    /// The family of the endpoints, for a slice without endpoints.
     #[must_use]
     pub fn address_type(mut self, family: Family) -> Self {
         self.object["addressType"] = match family {

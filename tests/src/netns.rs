@@ -1,7 +1,7 @@
 //! A network namespace of a test: named `lb-<test>-<pid>-<part>`, emptied and removed when its last handle is dropped.
 //!
-//! Only the network changes for what runs inside: mounts stay those of the machine, so that pinned maps are seen
-//! (`ip netns exec` would hide them).
+//! Only the network of a program inside changes. It keeps the machine's mounts, so that it sees pinned maps (`ip netns
+//! exec` would hide them).
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::{deadline, leftovers};
 
-/// Parts of the names of the kernel's counters of lost packets.
+/// Parts of the names of kernel counters of lost packets.
 const LOSSES: [&str; 8] = ["Drop", "Discard", "Err", "Fail", "Filter", "NoRoutes", "Retrans", "Timeout"];
 
 /// A handle of a network namespace, with its loopback up.
@@ -39,18 +39,18 @@ impl Netns {
         run(Command::new("ip").args(["netns", "add", &name]));
         let file = File::open(Path::new(leftovers::NAMESPACES).join(&name)).expect("the namespace was just made");
         let netns = Self { mounted: Arc::new(Mounted { name, file }) };
-        // Addresses are usable at once, on every interface that comes.
+        // Addresses are usable at once, on every later interface.
         netns.sysctl(&[("net.ipv6.conf.default.accept_dad", "0"), ("net.ipv6.conf.all.accept_dad", "0")]);
         netns.ip(&["link set lo up"]);
         netns
     }
 
-    /// The name by which `ip netns` and `nsenter --net=/run/netns/NAME` know it.
+    /// The name of the namespace for `ip netns` and `nsenter --net=/run/netns/NAME`.
     pub fn name(&self) -> &str {
         &self.mounted.name
     }
 
-    /// Runs `work` on a thread that is in the namespace, and waits for it. A panic in there goes on here.
+    /// Runs `work` on a thread in the namespace, and waits for it. A panic of `work` is resumed here.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let entered = || {
             self.enter();
@@ -62,7 +62,7 @@ impl Netns {
         }
     }
 
-    /// Starts a thread in the namespace. It must end by itself when it is told to: it keeps the namespace alive.
+    /// Starts a thread in the namespace. It keeps the namespace alive, so it must end when its owner stops it.
     pub fn thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         let file = self.mounted.file.try_clone().expect("descriptors are left");
         thread::spawn(move || {
@@ -71,7 +71,7 @@ impl Netns {
         })
     }
 
-    /// Runs a command in the namespace and returns what it printed. Panics with its error output when it fails.
+    /// Runs a command in the namespace and returns its output. Panics with its error output if it fails.
     #[track_caller]
     pub fn run(&self, program: &str, arguments: &[&str]) -> String {
         let mut command = Command::new(program);
@@ -79,7 +79,7 @@ impl Netns {
         self.run_command(&mut command)
     }
 
-    /// As [`Netns::run`], for a command that is already put together.
+    /// As [`Netns::run`], for a prepared command.
     #[track_caller]
     pub fn run_command(&self, command: &mut Command) -> String {
         let output = self.inside(|| command.stdin(Stdio::null()).output());
@@ -96,8 +96,8 @@ impl Netns {
         self.feed("ip", &["-batch", "-"], &script);
     }
 
-    /// Waits until the neighbours can find all of its IPv6 addresses: until the kernel's worker has joined the group
-    /// of an address, solicitations for it are lost, and the next one is sent a second later.
+    /// Waits until the neighbours can resolve all of its IPv6 addresses. Until a worker of the kernel has joined the
+    /// multicast group of an address, solicitations for that address are lost, and the next one is sent a second later.
     #[track_caller]
     pub fn settle(&self) {
         let is_settled = || {
@@ -107,7 +107,7 @@ impl Netns {
         deadline::until_true("the kernel has joined the groups of all IPv6 addresses", is_settled);
     }
 
-    /// What the kernel counted that may be a loss, and whom the namespace knows: for whoever reads why a test failed.
+    /// The kernel's counters of possible losses, and the neighbour table, to explain a failed test.
     pub fn losses(&self) -> String {
         let say =
             |program: &str, arguments: &[&str]| match self.inside(|| Command::new(program).args(arguments).output()) {
@@ -115,7 +115,7 @@ impl Netns {
                 Err(error) => format!("{program}: {error}\n"),
             };
         let mut text = say("ip", &["neigh"]);
-        // Absolute, and without a history that others would see.
+        // Absolute values, and without the history file, which other users share.
         for line in say("nstat", &["-a", "-s"]).lines().filter(|line| LOSSES.iter().any(|word| line.contains(word))) {
             writeln!(text, "{line}").expect("a string takes all");
         }
@@ -128,7 +128,7 @@ impl Netns {
         self.feed("nft", &["-f", "-"], ruleset);
     }
 
-    /// Sets kernel parameters of the namespace, named as `sysctl` does with dots (names of interfaces hold none).
+    /// Sets kernel parameters of the namespace, named with dots as in `sysctl` (names of interfaces contain none).
     #[track_caller]
     pub fn sysctl(&self, settings: &[(impl AsRef<str> + Sync, impl AsRef<str> + Sync)]) {
         self.inside(|| {
@@ -148,7 +148,7 @@ impl Netns {
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let output = self.inside(|| {
             let mut child = command.spawn()?;
-            // A program that ends before it has read all says why itself.
+            // A program that ends before it has read its input reports the reason itself.
             let _ = child.stdin.take().expect("piped above").write_all(input.as_bytes());
             child.wait_with_output()
         });
@@ -181,7 +181,7 @@ fn groups_are_joined(addresses: &str, groups: &str) -> bool {
     addresses.lines().all(|line| has_group(line).is_some())
 }
 
-/// Runs a command outside any namespace of the tests. Panics with its error output when it fails.
+/// Runs a command outside the tests' namespaces. Panics with its error output if it fails.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output();

@@ -1,4 +1,5 @@
-//! nginx in a pod: one port that insists on a PROXY header, one that takes plain HTTP, and a log that says who came.
+//! nginx in a pod: one port that requires a PROXY header, one that takes plain HTTP, and a log with both client
+//! addresses.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -9,9 +10,9 @@ use crate::http;
 use crate::netns::Netns;
 use crate::process::Process;
 
-/// Expects the balancer's PROXY header in front of each request.
+/// The port that requires the balancer's PROXY header at the start of each connection.
 pub const PROXY_PORT: u16 = 8080;
-/// Takes plain HTTP.
+/// The port that takes plain HTTP.
 pub const PLAIN_PORT: u16 = 8081;
 
 /// Bytes of the page `/slow`.
@@ -29,7 +30,7 @@ pub struct Request {
     pub port: u16,
     /// The client that the PROXY header names.
     pub announced: Option<IpAddr>,
-    /// Whoever opened the connection.
+    /// The address that opened the connection.
     pub peer: IpAddr,
     pub path: String,
 }

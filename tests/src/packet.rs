@@ -1,4 +1,4 @@
-//! Packets of the tests: described, built and read back by etherparse, every checksum made and checked in full.
+//! Packets of the tests, described, built and read back by etherparse. Every checksum is computed and checked in full.
 
 mod build;
 mod read;
@@ -8,15 +8,15 @@ use std::net::IpAddr;
 pub use build::{ATOMIC_ID, Described, FIRST_LEN, SEQ, cut, icmp_about, lengthened};
 pub use read::{Answer, Read, read};
 
-/// Hardware addresses of the two ends of every test link. The node's is that of the loopback device, which packets of a
-/// test run come in by.
+/// MACs of the two ends of every test link. The node's is that of the loopback device, by which packets of a test run
+/// arrive.
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const NODE_MAC: [u8; 6] = [0; 6];
-/// That of the bridge, where the test link is a port of one.
+/// The MAC of the bridge, if the test link is a port of one.
 pub const BRIDGE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
-/// That of somebody behind another port.
+/// The MAC of a host behind another port.
 pub const NEIGHBOUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
-/// Those of everybody, and of a group.
+/// The MACs of broadcast and of a multicast group.
 pub const BROADCAST_MAC: [u8; 6] = [0xff; 6];
 pub const MULTICAST_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
@@ -31,5 +31,5 @@ pub enum Transport {
     Sctp,
 }
 
-/// A socket address in words of the tests.
+/// Address and port.
 pub type End = (IpAddr, u16);

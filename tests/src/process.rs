@@ -1,4 +1,4 @@
-//! A program that runs in a namespace until its guard is dropped; what it printed is kept for the failure message.
+//! A program that runs in a namespace until its guard is dropped. Its output is kept for failure messages.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -20,12 +20,12 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
-    /// The thread that started it waits for the other end of this.
+    /// The thread that started it waits until this is dropped.
     starter: Option<mpsc::Sender<()>>,
 }
 
 impl Process {
-    /// Starts `command` in `netns`, both outputs going to `<folder>/<name>.log`.
+    /// Starts `command` in `netns`, with both outputs in `<folder>/<name>.log`.
     #[track_caller]
     pub fn start(netns: &Netns, name: &str, folder: &Path, command: &mut Command) -> Self {
         netns.inside(|| Self::spawn(name, folder, command))
@@ -43,8 +43,8 @@ impl Process {
         Self { name: name.into(), child, log, starter: None }
     }
 
-    /// As [`Process::spawn`], for a program in no namespace of a test, where nobody would find it: the kernel kills it
-    /// also when this process ends without dropping the guard.
+    /// As [`Process::spawn`], for a program outside the tests' namespaces, where no sweep would find it: the kernel
+    /// kills it also if this process ends without dropping the guard.
     #[track_caller]
     pub fn spawn_bound(name: &str, folder: &Path, program: &Path, arguments: &[String]) -> Self {
         let mut command = Command::new("setpriv");
@@ -52,12 +52,12 @@ impl Process {
         let (name, folder) = (name.to_owned(), folder.to_owned());
         let (result, started) = mpsc::channel();
         let (starter, end) = mpsc::channel();
-        // The end of the thread that starts it counts, not that of the process (prctl(2), PR_SET_PDEATHSIG): threads of
-        // tests end too early.
+        // The kernel kills it when the thread that started it ends, not the process (prctl(2), PR_SET_PDEATHSIG).
+        // Threads of tests end too early.
         thread::spawn(move || {
-            // Whoever asked waits for it below.
+            // The caller waits for the result below.
             let _ = result.send(Self::spawn(&name, &folder, &mut command));
-            // Nothing is ever sent: it ends with the guard.
+            // Nothing is ever sent: this returns when the guard is dropped.
             let _ = end.recv();
         });
         let mut process = started.recv().expect("it starts");
@@ -69,12 +69,12 @@ impl Process {
         self.child.id()
     }
 
-    /// Everything printed so far.
+    /// The output so far.
     pub fn output(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
@@ -83,7 +83,7 @@ impl Process {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the process has not been waited for");
     }
 
-    /// Waits for the end. Panics when it does not come.
+    /// Waits for the end. Panics after the time limit.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         match deadline::within(deadline::PATIENCE, || self.ended()) {
@@ -92,20 +92,20 @@ impl Process {
         }
     }
 
-    /// Kills it as a crash would (kill -9), and waits until it is gone.
+    /// Kills it as a crash would (kill -9), and waits for its end.
     pub fn crash(&mut self) {
         self.signal(Signal::SIGKILL);
         let status = self.wait();
         assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{} ended by itself: {status}", self.name);
     }
 
-    /// Waits until `is_up`. Panics with what it printed when it ends before that, or takes too long.
+    /// Waits until `is_up`. Panics with its output if it ends before that, or takes too long.
     #[track_caller]
     pub fn wait_until_up(&mut self, is_up: impl FnMut() -> bool) {
         self.wait_until_up_for(deadline::PATIENCE, is_up);
     }
 
-    /// As [`Process::wait_until_up`], for a program that takes its time.
+    /// As [`Process::wait_until_up`], with another time limit.
     #[track_caller]
     pub fn wait_until_up_for(&mut self, limit: Duration, mut is_up: impl FnMut() -> bool) {
         let up = deadline::within(limit, || {
@@ -120,7 +120,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only where it has ended already.
+        // Both fail only if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() && !leftovers::is_interrupted() {
@@ -134,16 +134,16 @@ fn last_lines(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// What a command that was run to its end said.
+/// The result of a command that was run to its end.
 #[derive(Debug)]
 pub struct Finished {
-    /// The exit code; a signal counts as none.
+    /// The exit code; `None` after a signal.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// Runs a command in a namespace to its end, however it ends. Panics when it takes longer than `limit`.
+/// Runs a command in a namespace to its end, and accepts any exit code. Panics if it takes longer than `limit`.
 #[track_caller]
 pub fn finish(netns: &Netns, command: &mut Command, limit: Duration) -> Finished {
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
@@ -156,7 +156,7 @@ pub fn finish(netns: &Netns, command: &mut Command, limit: Duration) -> Finished
     };
     let status = deadline::within(limit, || child.try_wait().expect("a child can be waited for"));
     let Some(status) = status else {
-        // It may end in this very moment.
+        // It may have ended just now.
         let _ = child.kill();
         let _ = child.wait();
         panic!("{command:?} took longer than {} s", limit.as_secs());

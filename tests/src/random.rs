@@ -1,4 +1,4 @@
-//! Random packets of a small world, in which everything meets: frontends, flows, and each other.
+//! Random packets of a small world, in which packets meet frontends, flows and each other.
 
 use lb_common::addr::Proto;
 use lb_common::table::Scope;
@@ -10,7 +10,7 @@ use crate::cases::{Net, Scene};
 use crate::machine::Program;
 use crate::packet::{Described, End, Transport};
 
-/// As many cases, the same in each run; `PROPTEST_RNG_SEED` draws others.
+/// A number of cases, the same in each run; `PROPTEST_RNG_SEED` draws others.
 pub fn config(cases: u32) -> Config {
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     match config.rng_seed {
@@ -74,13 +74,13 @@ fn packet(net: Net) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Packets in the order in which they arrive, and where.
+/// Packets in order of arrival, with their hooks.
 pub fn steps(net: Net) -> impl Strategy<Value = Vec<(Program, Vec<u8>)>> {
     vec((prop::sample::select(PROGRAMS.to_vec()), packet(net)), 1..24)
 }
 
-/// Two Services on one backend, one that rejects, one that passes: every pool has one backend, so that chance decides
-/// nothing but a source port.
+/// Two Services with one backend, one that rejects, one that passes. Every pool has one backend, so only source ports
+/// are random.
 pub fn small_world(scene: &mut Scene<'_>) {
     let net = scene.net;
     for (index, proto) in [Proto::TCP, Proto::UDP, Proto::SCTP].into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Datagrams in fragments that a test makes itself and sends in the order it wants.
+//! Packets that a test builds itself, fragments of datagrams among them, and sends in any order.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,10 +7,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::netns::Netns;
 
-/// Bytes of a datagram that each fragment carries: less than a link of 1,500 bytes takes, and a multiple of eight.
+/// Bytes of a datagram in each fragment: a multiple of eight, and less than a link with an MTU of 1,500 takes.
 const PART_LEN: usize = 1_400;
 
-/// A UDP datagram, as the fragments that carry it, the first one first; from the network header on.
+/// The fragments of a UDP datagram, in order, from the network header on.
 pub fn datagram(from: SocketAddr, to: SocketAddr, id: u16, payload: &[u8]) -> Vec<Vec<u8>> {
     let whole = match (from.ip(), to.ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -31,7 +31,7 @@ pub fn datagram(from: SocketAddr, to: SocketAddr, id: u16, payload: &[u8]) -> Ve
     parts.map(|(index, part)| fragment((from.ip(), to.ip()), id, (index, index + 1 < count), part)).collect()
 }
 
-/// A TCP segment without data, from the network header on: whoever it may say it comes from.
+/// A TCP segment without data, from the network header on. Its source may be spoofed.
 pub fn segment(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32) -> Vec<u8> {
     let mut tcp = TcpHeader::new(from.port(), to.port(), seq, 1024);
     (tcp.fin, tcp.syn, tcp.rst, tcp.ack) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 16 != 0);
@@ -92,10 +92,10 @@ fn fragment(ends: (IpAddr, IpAddr), id: u16, (index, more): (usize, bool), part:
     }
 }
 
-/// Sends packets as they are, in this order, by whatever route leads to `to`.
+/// Sends packets unchanged, in this order, by the route to `to`.
 pub fn send(netns: &Netns, to: IpAddr, packets: &[Vec<u8>]) {
     netns.inside(|| {
-        // IPPROTO_RAW: the headers are in what is written.
+        // IPPROTO_RAW: the written bytes include the headers.
         let socket = Socket::new(
             Domain::for_address(SocketAddr::new(to, 0)),
             Type::RAW,

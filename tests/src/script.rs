@@ -1,4 +1,4 @@
-//! Script cases: Kubernetes YAML in, tables out, written as text that is read like a specification.
+//! Script cases: from Kubernetes YAML to tables, as text that reads like a specification.
 //!
 //! A case is a txtar file: a comment, then sections. Each section is one step, in order: it changes the folder, or
 //! compares the tables. Every case runs on a dataplane that works and on ones that fail a tenth of their calls.
@@ -16,10 +16,10 @@ use lb_agent::dataplane::fake::Faults;
 use stage::Stage;
 use txtar::Archive;
 
-/// Set to rewrite what the cases expect with what they get.
+/// If set, the expectations of the cases are rewritten with the results.
 pub const REWRITE_VARIABLE: &str = "LB_SCRIPT_REWRITE";
 
-/// How the dataplane behaves in the runs of a case.
+/// The faults of the dataplane in the runs of a case.
 const RUNS: [Faults; 4] = [
     Faults::Never,
     Faults::Random { percent: 10, seed: 1 },
@@ -27,16 +27,16 @@ const RUNS: [Faults; 4] = [
     Faults::Random { percent: 10, seed: 3 },
 ];
 
-/// What to do where a table is not as expected.
+/// What to do if a table is not as expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expectation {
     /// Fail.
     Holds,
-    /// Write down what is there.
+    /// Write down the result.
     Rewritten,
 }
 
-/// Runs one case file. With [`REWRITE_VARIABLE`] set, the file is rewritten first.
+/// Runs one case file. If [`REWRITE_VARIABLE`] is set, the file is rewritten first.
 pub fn run_file(path: &Path) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut archive = Archive::parse(&text);
@@ -98,7 +98,7 @@ fn perform(stage: &mut Stage, name: &str, body: &str) -> Result<Option<String>> 
     Ok(None)
 }
 
-/// Blanks at the ends of lines and empty lines around are layout, not content.
+/// Trailing blanks and empty lines at the ends are layout, not content.
 fn lines(text: &str) -> Vec<&str> {
     text.trim().lines().map(str::trim_end).collect()
 }

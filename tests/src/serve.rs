@@ -1,4 +1,4 @@
-//! Small servers for namespaces: they name themselves, say how they see the client, and then echo.
+//! Small servers in namespaces: they send their name and the client's address as they see it, and then echo.
 
 mod datagram;
 
@@ -15,7 +15,7 @@ use crate::address::{FAMILIES, Family};
 use crate::answer::Answer;
 use crate::netns::Netns;
 
-/// How soon a server notices that it is to stop.
+/// How soon a server notices its stop.
 const NOTICE: Duration = Duration::from_millis(50);
 
 /// A server on one port of both families, on all addresses of its namespace. Dropping it stops it.
@@ -26,7 +26,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers TCP connections: first an [`Answer`], then whatever the client sends.
+    /// Answers TCP connections: first an [`Answer`], then an echo of the client's bytes.
     #[track_caller]
     pub fn tcp(netns: &Netns, name: &str, port: u16) -> Self {
         let listeners = FAMILIES.map(|family| TcpListener::from(netns.inside(|| listen(family, port))));
@@ -40,12 +40,12 @@ impl Server {
         Self::start(netns, name, sockets, |socket, task| reply(&socket, task))
     }
 
-    /// Tells it to stop, without waiting; dropping waits. Saves time where many are dropped.
+    /// Tells it to stop without waiting for that; dropping waits. This saves time if many are dropped.
     pub fn tell_to_stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    /// Connections or datagrams that it has answered.
+    /// Connections or datagrams answered so far.
     pub fn served(&self) -> u64 {
         self.served.load(Ordering::SeqCst)
     }
@@ -66,13 +66,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.tell_to_stop();
         for thread in self.threads.drain(..) {
-            // It reports its own panic; there is nothing to add while a test unwinds.
+            // The thread reports its own panic.
             let _ = thread.join();
         }
     }
 }
 
-/// What the thread of a server knows.
+/// The data of a server's thread.
 #[derive(Clone)]
 struct Task {
     name: String,
@@ -120,7 +120,7 @@ fn bind(family: Family, kind: Type, protocol: Protocol, port: u16) -> Socket {
 fn accept(listener: &TcpListener, task: &Task) {
     let mut conversations = Vec::new();
     while task.goes_on() {
-        // The time-out of the socket holds for accept, too.
+        // The time-out of the socket applies to accept as well.
         let Ok((stream, client)) = listener.accept() else { continue };
         task.served.fetch_add(1, Ordering::SeqCst);
         let task = task.clone();
@@ -128,7 +128,7 @@ fn accept(listener: &TcpListener, task: &Task) {
         conversations.push(thread::spawn(move || converse(stream, client, &task)));
     }
     for conversation in conversations {
-        // A client that went away is the client's business.
+        // An error because the client went away does not matter.
         let _ = conversation.join();
     }
 }
@@ -156,7 +156,7 @@ fn converse(mut stream: TcpStream, client: SocketAddr, task: &Task) {
 fn reply(socket: &UdpSocket, task: &Task) {
     let mut bytes = vec![0; 64 * 1024];
     while task.goes_on() {
-        // Nobody asked in time, or a client of before is gone.
+        // No datagram in time, or an error from an earlier client that is gone.
         let Ok(received) = datagram::receive(socket, &mut bytes) else { continue };
         let answer = Answer { who: task.name.clone(), client: received.client };
         let mut datagram = format!("{answer}\n").into_bytes();

@@ -1,4 +1,4 @@
-//! The acts of the demo, one per step: each does what its title says and checks what came of it.
+//! The acts of the demo, one for each step: each does what its title says and checks the result.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::process::Finished;
 const CURL_EMPTY_REPLY: i32 = 52;
 const CURL_RECEIVE_FAILED: i32 = 56;
 
-/// How long an edit of the status may take to be seen on the wire; it is milliseconds.
+/// The time limit for the effect of a status edit, which takes milliseconds.
 const EDIT_LIMIT: Duration = Duration::from_secs(3);
 
-/// (a) The shortcut: the backend misses its PROXY header and hangs up.
+/// (a) The shortcut: the backend gets no PROXY header and closes the connection.
 pub fn shortcut(stage: &Stage, report: &mut Report) {
     report.step(Step::A, "ipMode: VIP. The connection takes the shortcut to nginx, which misses the PROXY header");
     let before = stage.haproxy.connections(SHOP.name);
@@ -33,7 +33,7 @@ pub fn shortcut(stage: &Stage, report: &mut Report) {
     counted(stage, report, Step::A, &SHOP, before, 0);
 }
 
-/// (b) The cure: the status says Proxy, and the balancer is passed again. What was open stays open.
+/// (b) The cure: the status says Proxy, and connections go through the balancer again. Established ones stay.
 pub fn cure(stage: &Stage, report: &mut Report, sabotage: Option<Step>) {
     report.step(Step::B, "status edited to ipMode: Proxy. The same connection goes out to the balancer");
     // It is VIP already, unless the step before was sabotaged.
@@ -60,13 +60,13 @@ pub fn cure(stage: &Stage, report: &mut Report, sabotage: Option<Step>) {
     finish_download(&mut download, report);
 }
 
-/// (c) A plain Service: the shortcut is right, and the balancer is not bothered.
+/// (c) A plain Service: the shortcut is right, and the balancer gets no connection.
 pub fn plain(stage: &Stage, report: &mut Report) {
     report.step(Step::C, "a plain Service in VIP mode. Answered directly; the balancer is not bothered");
     direct(stage, report, Step::C, &PLAIN);
 }
 
-/// (d) One address, three ports, three fates.
+/// (d) One address with three ports: VIP, Proxy, and no Service.
 pub fn neighbours(stage: &Stage, report: &mut Report) {
     report.step(Step::D, "two Services on one address: :80 is VIP, :8443 is Proxy; :9999 is nobody's and passes");
     direct(stage, report, Step::D, &WEB);
@@ -74,10 +74,10 @@ pub fn neighbours(stage: &Stage, report: &mut Report) {
     by_way_of_the_balancer(stage, report, &UNSERVED, Came::FromBalancer);
 }
 
-/// (e) What an operator sees.
+/// (e) The operator's view.
 pub fn tools(stage: &Stage, report: &mut Report, sabotage: Option<Step>) {
     report.step(Step::E, "what the tools show");
-    // The mode is Proxy already, unless a step was sabotaged: this one, or the one that should have edited it.
+    // The mode is Proxy already, unless this step was sabotaged, or the one that should have edited it.
     let (mode, code) = if sabotage == Some(Step::E) { ("VIP", CURL_EMPTY_REPLY) } else { ("Proxy", 0) };
     stage.publish(&SHOP, mode);
     deadline::within(EDIT_LIMIT, || (stage.curl(&SHOP).code == Some(code)).then_some(()));
@@ -145,18 +145,18 @@ fn dumped(stage: &Stage, report: &mut Report) {
     );
 }
 
-/// How a connection is to have reached nginx.
+/// The expected way of a connection to nginx.
 #[derive(Clone, Copy)]
 enum Came {
-    /// Straight from the client.
+    /// Directly from the client.
     Directly,
-    /// From the balancer, which announced the client.
+    /// From the balancer, with the client in a PROXY header.
     Announced,
-    /// From the balancer, which said nothing.
+    /// From the balancer, without a PROXY header.
     FromBalancer,
 }
 
-/// A Service that is answered without the balancer.
+/// Checks that a Service is answered without the balancer.
 fn direct(stage: &Stage, report: &mut Report, step: Step, shop: &Shop) {
     let (before, logged) = (stage.haproxy.connections(shop.name), stage.logged());
     succeeds(stage, report, step, shop);
@@ -164,7 +164,7 @@ fn direct(stage: &Stage, report: &mut Report, step: Step, shop: &Shop) {
     logged_by_nginx(stage, report, step, logged, Came::Directly);
 }
 
-/// An address that the balancer answers.
+/// Checks that the balancer answers an address.
 fn by_way_of_the_balancer(stage: &Stage, report: &mut Report, shop: &Shop, came: Came) {
     let (before, logged) = (stage.haproxy.connections(shop.name), stage.logged());
     succeeds(stage, report, Step::D, shop);
@@ -178,7 +178,7 @@ fn succeeds(stage: &Stage, report: &mut Report, step: Step, shop: &Shop) {
     report.check(step, &Check { at: "curl in the pod", expected, happened: told(&curl), holds: curl.code == Some(0) });
 }
 
-/// Compares what haproxy has counted since `before`.
+/// Checks haproxy's count since `before`.
 fn counted(stage: &Stage, report: &mut Report, step: Step, shop: &Shop, before: u64, wanted: u64) {
     let count = stage.haproxy.connections(shop.name) - before;
     let plural = |count| if count == 1 { "1 connection".to_owned() } else { format!("{count} connections") };
@@ -188,7 +188,7 @@ fn counted(stage: &Stage, report: &mut Report, step: Step, shop: &Shop, before: 
     );
 }
 
-/// Looks at the one request that nginx has logged since it had logged `before`.
+/// Checks the one request that nginx has logged since `before`.
 fn logged_by_nginx(stage: &Stage, report: &mut Report, step: Step, before: [usize; 2], came: Came) {
     let (client, balancer) = (stage.client(), Stage::balancer());
     let (peer, announced) = match came {
@@ -215,7 +215,7 @@ fn logged_by_nginx(stage: &Stage, report: &mut Report, step: Step, before: [usiz
     );
 }
 
-/// Starts a download over the shortcut and waits until it is under way.
+/// Starts a download over the shortcut and waits for its first bytes.
 fn open_download(stage: &Stage) -> Download {
     let mut download = stage.download(&SHOP);
     deadline::within(EDIT_LIMIT, || (download.bytes() > 0 || download.process.ended().is_some()).then_some(()));

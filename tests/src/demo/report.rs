@@ -1,18 +1,18 @@
-//! What the demo prints: per step what is expected and what happened, and in the end whether all was well.
+//! The demo's output: the expected and the actual result of each step, and the overall verdict.
 
 use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
 use super::Step;
 
-/// How the demo went.
+/// The result of the demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     AsExpected,
     Wrong,
 }
 
-/// What was looked at, what should have been seen there, and what was.
+/// A check: its subject, the expected and the actual result.
 pub struct Check {
     pub at: &'static str,
     pub expected: String,
@@ -20,7 +20,7 @@ pub struct Check {
     pub holds: bool,
 }
 
-/// The running account.
+/// The report so far.
 pub struct Report {
     sabotage: Option<Step>,
     colours: bool,
@@ -52,14 +52,14 @@ A node with three pods, and the cloud's load balancer outside; the backends insi
         println!("\n{}", self.paint(BOLD, &format!("({}) {title}", letter(step))));
     }
 
-    /// Prints text that belongs to the step, indented.
+    /// Prints text of a step, indented.
     pub fn quote(text: &str) {
         for line in text.lines() {
             println!("      {line}");
         }
     }
 
-    /// Prints a check and remembers when it does not hold.
+    /// Prints a check, and remembers whether it failed.
     pub fn check(&mut self, step: Step, check: &Check) {
         let Check { at, expected, happened, holds } = check;
         let verdict = if *holds { self.paint(GREEN, "ok") } else { self.paint(RED, "WRONG") };

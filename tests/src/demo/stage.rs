@@ -1,4 +1,4 @@
-//! Where the demo plays: the lab, nginx in two pods, haproxy outside, the agent, and the manifests that it reads.
+//! The setting of the demo: the lab, nginx in two pods, haproxy outside, the agent, and its manifests.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -17,27 +17,27 @@ use crate::process::{Finished, Process, finish};
 
 const FAMILY: Family = Family::V4;
 
-/// How long curl tries before it gives up.
+/// curl's time limit.
 const CURL_SECS: &str = "5";
 
-/// A Service of the story.
+/// A Service of the demo.
 #[derive(Clone, Copy)]
 pub struct Shop {
-    /// Its name, and that of its listener at the balancer.
+    /// Its name, also of its listener at the balancer.
     pub name: &'static str,
     pub address: u8,
     pub port: u16,
     pub backend_port: u16,
 }
 
-/// Its backends insist on a PROXY header.
+/// Its backends require a PROXY header.
 pub const SHOP: Shop = Shop { name: "shop", address: 10, port: 80, backend_port: PROXY_PORT };
 /// Its backends take plain HTTP.
 pub const PLAIN: Shop = Shop { name: "plain", address: 20, port: 80, backend_port: PLAIN_PORT };
-/// Two that share an address.
+/// Two Services that share an address.
 pub const WEB: Shop = Shop { name: "web", address: 30, port: 80, backend_port: PLAIN_PORT };
 pub const LOGIN: Shop = Shop { name: "login", address: 30, port: 8443, backend_port: PROXY_PORT };
-/// Known to the balancer only; there is no such Service.
+/// Only the balancer has this listener; no such Service exists.
 pub const UNSERVED: Shop = Shop { name: "unserved", address: 30, port: 9999, backend_port: PLAIN_PORT };
 
 const ALL: [Shop; 5] = [SHOP, PLAIN, WEB, LOGIN, UNSERVED];
@@ -48,7 +48,7 @@ impl Shop {
     }
 }
 
-/// Everything that plays. Fields are dropped in this order: programs before the namespaces that they run in.
+/// All programs and the lab. Fields are dropped in this order: programs before the namespaces in which they run.
 pub struct Stage {
     pub agent: Agent,
     pub haproxy: Haproxy,
@@ -58,7 +58,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Builds the lab and starts all programs; the agent has programmed its first state when this returns.
+    /// Builds the lab and starts all programs. When this returns, the agent has programmed its first state.
     pub fn set(sabotage: Option<Step>) -> Self {
         let lab = Setup::new("demo").pods(&["client", "a", "b"]).build();
         let nginx = ["a", "b"].map(|name| Nginx::start(&lab.pod(name).netns, &format!("nginx-{name}"), lab.folder()));
@@ -77,7 +77,7 @@ impl Stage {
         stage
     }
 
-    /// Writes the manifest of a Service with its status, over the one that was there.
+    /// Writes the manifest of a Service with its status, in place of the old one.
     pub fn publish(&self, shop: &Shop, mode: &str) {
         let cluster = CLUSTER.host(FAMILY, shop.address + u8::from(shop.port != 80));
         let service = Service::new(shop.name)
@@ -112,7 +112,7 @@ impl Stage {
         finish(&self.lab.pod("client").netns, &mut curl(shop, "/"), Duration::from_secs(10))
     }
 
-    /// Starts a slow download in the client pod that brings the PROXY header itself, as a balancer would.
+    /// Starts a slow download in the client pod that sends the PROXY header itself, as a balancer would.
     pub fn download(&self, shop: &Shop) -> Download {
         let file = self.lab.folder().join("download");
         let mut command = curl(shop, "/slow");
@@ -127,7 +127,7 @@ impl Stage {
         self.nginx.each_ref().map(|nginx| nginx.requests().len())
     }
 
-    /// The requests logged since [`Stage::logged`] was asked.
+    /// The requests logged since the counts of [`Stage::logged`].
     pub fn logged_since(&self, before: [usize; 2]) -> Vec<Request> {
         let both = self.nginx.iter().zip(before);
         both.flat_map(|(nginx, before)| nginx.requests().split_off(before)).collect()

@@ -1,4 +1,4 @@
-//! A UDP socket that keeps its port from one question to the next.
+//! A UDP socket that keeps its port for several questions.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{Outcome, PATIENT_LIMIT};
 use crate::answer::Answer;
 
-/// A connected UDP socket: it only hears answers that come from the address it asked.
+/// A connected UDP socket: it receives only answers from the address that it asked.
 pub struct Asking {
     socket: UdpSocket,
 }
@@ -19,13 +19,13 @@ impl Asking {
         if let Some(source) = source {
             socket.bind(&source.into())?;
         }
-        // Nobody repeats a datagram: patience hides no loss, and outlasts a busy machine.
+        // A datagram is not retransmitted, so a long time limit hides no loss, and outlasts a busy machine.
         socket.set_read_timeout(Some(PATIENT_LIMIT))?;
         socket.connect(&to.into())?;
         Ok(Self { socket: socket.into() })
     }
 
-    /// Sends a datagram and waits for the answer to it.
+    /// Sends a datagram and waits for its answer.
     pub fn ask(&self, words: &str) -> Outcome {
         match self.exchange(words) {
             Ok(answer) => Outcome::Answered(answer),
@@ -33,7 +33,7 @@ impl Asking {
         }
     }
 
-    /// Waits for one more answer to the same words.
+    /// Waits for another answer to the same words.
     pub fn another(&self, words: &str) -> Outcome {
         match self.listen(words) {
             Ok(answer) => Outcome::Answered(answer),
@@ -58,7 +58,7 @@ impl Asking {
                 Some((answer, echoed)) if echoed == words => {
                     return Answer::parse(answer).ok_or_else(|| io::Error::other(format!("not our server: {text}")));
                 }
-                // The late answer to an earlier question.
+                // A late answer to an earlier question.
                 Some(_) => {}
                 None => return Err(io::Error::other(format!("not our server: {text}"))),
             }

@@ -1,4 +1,4 @@
-//! A client that dials again and again and counts what comes of it.
+//! A client that dials repeatedly and counts the results.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,10 +12,10 @@ use super::{Held, LIMIT, Outcome, connect};
 use crate::answer::Answer;
 use crate::netns::Netns;
 
-/// What a [`Dialler`] has seen.
+/// The results of a [`Dialler`].
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Answers, by who gave them.
+    /// Answers by server name.
     pub answered: BTreeMap<String, u64>,
     pub failures: Vec<Outcome>,
 }
@@ -27,7 +27,7 @@ impl Tally {
     }
 }
 
-/// A client that dials without end until it is stopped.
+/// A client that dials until it is stopped.
 pub struct Dialler {
     stop: Arc<AtomicBool>,
     dialled: Arc<AtomicU64>,
@@ -57,7 +57,7 @@ impl Dialler {
         self.dialled.load(Ordering::SeqCst)
     }
 
-    /// Stops it and says what it saw.
+    /// Stops it and returns the results.
     pub fn stop(mut self) -> Tally {
         self.stop.store(true, Ordering::SeqCst);
         let thread = self.thread.take().expect("stopped once");
@@ -72,13 +72,13 @@ impl Drop for Dialler {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
-            // Dropped without being asked: only while a test unwinds.
+            // Dropped without `stop` only while a test unwinds.
             let _ = thread.join();
         }
     }
 }
 
-/// One connection that is reset at its end, so that its port can be used again at once.
+/// One connection that is reset at its end, so that its port is free at once.
 fn dial_once(source: Option<SocketAddr>, to: SocketAddr) -> io::Result<Answer> {
     let stream = connect(source, to, LIMIT)?;
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;

@@ -1,4 +1,4 @@
-//! A TCP connection that stays open, and a transfer over it that does not end by itself.
+//! A TCP connection that stays open, and an endless transfer over it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -36,17 +36,17 @@ impl Held {
         self.stream.get_ref().local_addr()
     }
 
-    /// Breaks the connection off: a reset instead of an end.
+    /// Aborts the connection: a reset instead of a FIN.
     pub fn abort(self) -> io::Result<()> {
         SockRef::from(self.stream.get_ref()).set_linger(Some(Duration::ZERO))
     }
 
-    /// Sends words and reads them back. Says what went wrong.
+    /// Sends words and reads them back.
     pub fn echo(&mut self, words: &str) -> Result<(), String> {
         self.exchange(words.as_bytes()).map_err(|error| error.to_string())
     }
 
-    /// Sends `bytes` bytes in pieces and reads each back, so that a long transfer is under way.
+    /// Sends `bytes` bytes in pieces and reads each back, as a long transfer.
     pub fn transfer(&mut self, bytes: usize) -> Result<(), String> {
         let piece: Vec<u8> = (0..=250).cycle().take(PIECE).collect();
         for _ in 0..bytes.div_ceil(piece.len()) {
@@ -71,7 +71,7 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// Keeps sending over a connection, and reading back.
+    /// Sends over a connection, and reads back, until it is stopped.
     pub fn over(mut held: Held) -> Self {
         let (stop, bytes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, count) = (Arc::clone(&stop), Arc::clone(&bytes));
@@ -85,12 +85,12 @@ impl Transfer {
         Self { stop, bytes, thread: Some(thread) }
     }
 
-    /// Bytes that have gone out and come back.
+    /// Bytes that were sent and read back.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::SeqCst)
     }
 
-    /// Ends it; says what broke it, if anything did.
+    /// Stops the transfer; returns the error that ended it before, if any.
     pub fn stop(mut self) -> Result<(), String> {
         self.stop.store(true, Ordering::SeqCst);
         let thread = self.thread.take().expect("stopped once");
@@ -102,7 +102,7 @@ impl Drop for Transfer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
-            // Dropped without being asked: only while a test unwinds.
+            // Dropped without `stop` only while a test unwinds.
             let _ = thread.join();
         }
     }

@@ -17,7 +17,7 @@ const AUTHENTICATION: u8 = 51;
 /// The identification in the fragment header of a described packet.
 pub const ATOMIC_ID: u32 = 7;
 
-/// The sequence number of a described TCP segment, unless it says another.
+/// The default sequence number of a described TCP segment.
 pub const SEQ: u32 = 1000;
 
 /// A packet from one end to another.
@@ -27,17 +27,17 @@ pub struct Described {
     pub to: End,
     pub transport: Transport,
     pub payload: Vec<u8>,
-    /// The sequence number, if that is of TCP.
+    /// The sequence number of a TCP segment.
     pub seq: u32,
-    /// Bytes of IPv4 options, or of an IPv6 extension header behind its first two; a multiple of 4, in IPv6 8 n + 6.
+    /// Bytes of IPv4 options, or of an IPv6 extension header after its first two; a multiple of 4, for IPv6 8 n + 6.
     pub options_len: usize,
     /// The IP protocol number of that extension header.
     pub extension: u8,
     /// Fragment offset in 8-byte units and "more fragments".
     pub fragment: Option<(u16, bool)>,
-    /// The extension header stands behind the fragment header, and so in the first fragment only.
+    /// The extension header follows the fragment header, so only the first fragment has it.
     pub is_extension_cut: bool,
-    /// Whom the frame is for.
+    /// The destination MAC.
     pub to_mac: [u8; 6],
 }
 
@@ -87,7 +87,7 @@ impl Described {
         self
     }
 
-    /// The bytes on the wire, with right checksums.
+    /// The bytes on the wire, with correct checksums.
     pub fn bytes(&self) -> Vec<u8> {
         let ether_type = if self.from.0.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 };
         let ethernet = Ethernet2Header { source: CLIENT_MAC, destination: self.to_mac, ether_type };
@@ -100,13 +100,13 @@ impl Described {
         bytes
     }
 
-    /// An ICMP message of this type and code that quotes this packet, from a host to another.
+    /// An ICMP message of this type and code that quotes this packet, from one host to another.
     pub fn icmp(&self, kind: (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr) -> Vec<u8> {
         icmp_about(&self.bytes()[14..], kind, word, from, to)
     }
 
-    /// A redirect of ICMPv6 that quotes this packet (RFC 4861 section 4.5), from a router: `better` is the next hop to
-    /// take. Its link-layer address stands in an option of `units` times eight bytes in front; 0: in none.
+    /// An ICMPv6 redirect that quotes this packet (RFC 4861 section 4.5), from a router: `better` is the better next
+    /// hop. Its link-layer address is in an option of `units` times eight bytes before the quote; 0: no such option.
     pub fn redirect6(&self, router: IpAddr, better: IpAddr, to: IpAddr, units: u8) -> Vec<u8> {
         let (IpAddr::V6(better), IpAddr::V6(destination)) = (better, self.to.0) else { panic!("not of IPv6") };
         let mut body = [better.octets(), destination.octets()].concat();
@@ -191,7 +191,7 @@ impl Described {
         bytes.extend(transport);
     }
 
-    /// Puts a fragment header before these extension headers, if there is to be one.
+    /// Prepends a fragment header to these extension headers, if the packet has one.
     fn prepend_fragment(&self, next: &mut IpNumber, extensions: &mut Vec<u8>) {
         let Some((offset, more)) = self.fragment else { return };
         let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
@@ -214,14 +214,14 @@ impl Described {
         tcp
     }
 
-    /// The common header of RFC 9260 with a made-up CRC32c, which nobody may touch.
+    /// The common header of RFC 9260 with an arbitrary CRC32c, which must stay unchanged.
     fn sctp(&self) -> Vec<u8> {
         let ports = [self.from.1.to_be_bytes(), self.to.1.to_be_bytes()].concat();
         [ports, vec![0, 0, 0, 1, 0xde, 0xad, 0xbe, 0xef], self.payload.clone()].concat()
     }
 }
 
-/// An ICMPv6 message: behind its first eight bytes stands `body`.
+/// An ICMPv6 message; `body` follows its first eight bytes.
 fn icmpv6((kind, code): (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr, body: &[u8]) -> Vec<u8> {
     let (IpAddr::V6(from), IpAddr::V6(to)) = (from, to) else { panic!("{from} or {to} is not of IPv6") };
     let ethernet = Ethernet2Header { source: CLIENT_MAC, destination: NODE_MAC, ether_type: EtherType::IPV6 };
@@ -238,7 +238,7 @@ fn icmpv6((kind, code): (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr, body:
     [&ethernet.to_bytes()[..], &header.to_bytes(), &icmp.to_bytes(), body].concat()
 }
 
-/// An ICMP message of this type and code from a host to another; it quotes a packet from its network header on.
+/// An ICMP message of this type and code from one host to another. It quotes a packet from its network header on.
 pub fn icmp_about(quoted: &[u8], (kind, code): (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr) -> Vec<u8> {
     let ether_type = if from.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 };
     let ethernet = Ethernet2Header { source: CLIENT_MAC, destination: NODE_MAC, ether_type };
@@ -260,8 +260,8 @@ pub fn icmp_about(quoted: &[u8], (kind, code): (u8, u8), word: [u8; 4], from: Ip
     bytes
 }
 
-/// The fragments of a packet whose transport header starts at `l4`, in order. The first holds so many bytes from there on,
-/// a multiple of eight.
+/// The fragments of a packet whose transport header starts at `l4`, in order. The first holds so many bytes from there
+/// on, a multiple of eight.
 pub fn cut(whole: &[u8], l4: usize, id: u32, first_len: usize) -> Vec<Vec<u8>> {
     let transport = &whole[l4..];
     let (first, rest) = transport.split_at(first_len.min(transport.len()));
@@ -277,7 +277,7 @@ pub fn cut(whole: &[u8], l4: usize, id: u32, first_len: usize) -> Vec<Vec<u8>> {
     fragments
 }
 
-/// A later fragment with so much more behind it that it is too long to wait, or to fit an ordinary link.
+/// A later fragment with so many bytes added that it is too long to be parked, and for an ordinary link.
 pub fn lengthened(fragment: &[u8]) -> Vec<u8> {
     let mut bytes = fragment.to_vec();
     bytes.resize(14 + PARKED_LEN_MAX + 8, 0);
@@ -294,7 +294,7 @@ pub fn lengthened(fragment: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Bytes that hold any transport header, for a first fragment, and those of the others: multiples of eight.
+/// Bytes of a first fragment, enough for any transport header, and of the later ones: multiples of eight.
 pub const FIRST_LEN: usize = 24;
 const LATER_LEN: usize = 16;
 
@@ -311,7 +311,7 @@ fn fragment(headers: &[u8], part: &[u8], (offset, has_more, id): (u16, bool, u32
         header.header_checksum = header.calc_header_checksum();
         bytes[14..].copy_from_slice(&header.to_bytes());
     } else {
-        // The one extension header that there may be names what follows it.
+        // The next header is named by the extension header, if the packet has one.
         let names = if headers.len() > 14 + 40 { 14 + 40 } else { 14 + 6 };
         let protocol = std::mem::replace(&mut bytes[names], IpNumber::IPV6_FRAGMENTATION_HEADER.0);
         let [high, low] = (offset << 3 | u16::from(has_more)).to_be_bytes();

@@ -1,4 +1,4 @@
-//! Reading a packet back: what it says, with every checksum verified over all bytes.
+//! Reads a packet back: its fields, with every checksum verified over all bytes.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use etherparse::{Icmpv4Slice, Icmpv6Slice, IpNumber, NetSlice, SlicedPacket, Tcp
 
 use super::End;
 
-/// A packet as its bytes say.
+/// The fields of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
     pub source_mac: [u8; 6],
@@ -14,18 +14,18 @@ pub struct Read {
     pub answer: Answer,
 }
 
-/// What the network header carries.
+/// The content after the network header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Ports, and whatever follows the ports.
+    /// Ports, and the bytes after the ports.
     Transport { from: End, to: End, rest: Vec<u8> },
-    /// An ICMP error of this type and code from `from` to `to`, with the second word of its header (the MTU, where it
-    /// has one), about a packet whose ends it quotes.
+    /// An ICMP error of this type and code from `from` to `to`, with the second word of its header (the MTU, if it has
+    /// one), and the ends of the packet that it quotes.
     Icmp { kind: (u8, u8), word: [u8; 4], from: IpAddr, to: IpAddr, about: (End, End) },
 }
 
 impl Read {
-    /// Source and destination, where there are ports.
+    /// Source and destination, if the packet has ports.
     pub const fn ends(&self) -> Option<(End, End)> {
         match self.answer {
             Answer::Transport { from, to, .. } => Some((from, to)),
@@ -34,7 +34,7 @@ impl Read {
     }
 }
 
-/// Reads a packet; panics with the reason where a length or checksum is wrong.
+/// Reads a packet; panics with the reason if a length or checksum is wrong.
 pub fn read(bytes: &[u8]) -> Read {
     let packet = SlicedPacket::from_ethernet(bytes).expect("a packet that parses");
     let ethernet = packet.link.as_ref().and_then(|link| link.to_header().and_then(etherparse::LinkHeader::ethernet2));

@@ -1,4 +1,4 @@
-//! Tables with ids that depend on their content alone: numbered in the order in which a reader meets them.
+//! Tables with IDs that depend on their content alone: numbered in the order in which a reader meets them.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::Addr;
 use lb_common::table::{FrontendKey, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey};
 
-/// New numbers for old ones, handed out in the order of asking.
+/// New numbers for old ones, in the order of the lookups.
 #[derive(Default)]
 struct Numbers(BTreeMap<u32, u32>);
 
 impl Numbers {
-    /// 0 is "none" and stays so.
+    /// 0 means "none" and stays 0.
     fn of(&mut self, old: u32) -> u32 {
         let next = self.0.len() as u32 + 1;
         if old == 0 { 0 } else { *self.0.entry(old).or_insert(next) }
@@ -60,7 +60,7 @@ fn frontends<A: Addr>(
     rows
 }
 
-/// Pools and members; those that no frontend leads to come last.
+/// Pools and members; those of no frontend come last.
 fn rest<A: Addr>(family: &FamilyTables<A>, normal: &mut FamilyTables<A>, ids: &mut Ids) {
     for (key, backend) in &family.pools {
         normal.pools.insert(PoolKey { pool: ids.pools.of(key.pool), ..*key }, *backend);

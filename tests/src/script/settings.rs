@@ -6,7 +6,7 @@ use lb_agent::desired::{Algorithm, ExternalIps, Limits, Policy, Selection, Servi
 use lb_agent::source::address::parse_prefix;
 use lb_common::table::Mode;
 
-/// The node that cases run on, unless they say otherwise.
+/// The default node of the cases.
 const NODE: &str = "node-1";
 
 pub struct Settings {

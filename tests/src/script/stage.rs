@@ -1,4 +1,4 @@
-//! The stage of a case: a folder, a controller, and a dataplane in memory that insists on its invariants.
+//! The stage of a case: a folder, a controller, and a dataplane in memory that asserts its invariants.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -17,7 +17,7 @@ use lb_agent::source::dir::Folder;
 use super::normal::normal;
 use super::settings::Settings;
 
-/// Steps that a dataplane with faults may need. At a tenth of the calls failing, a few do.
+/// The most steps that a dataplane with faults may need. If a tenth of the calls fail, a few suffice.
 const STEPS_MAX: usize = 1_000;
 
 pub struct Stage {
@@ -28,7 +28,7 @@ pub struct Stage {
     dataplane: FakeDataplane,
     guard: FakeTable,
     controller: Controller,
-    /// The agent is away: nobody looks at the folder.
+    /// The agent is stopped, and changes of the folder have no effect.
     is_stopped: bool,
 }
 
@@ -59,17 +59,17 @@ impl Stage {
         self.converge(Reclaim::Later)
     }
 
-    /// The settings that the agent has from its next start.
+    /// The agent's settings from its next start.
     pub fn set(&mut self, settings: Settings) {
         self.settings = settings;
     }
 
-    /// The agent goes away until the next restart.
+    /// Stops the agent until the next restart.
     pub const fn stop(&mut self) {
         self.is_stopped = true;
     }
 
-    /// The agent goes away without a word, and comes back to the maps that it left.
+    /// Restarts the agent as after a crash: it adopts the maps that it left.
     pub fn restart(&mut self) -> Result<()> {
         self.is_stopped = false;
         self.dataplane.fail(Faults::Never);
@@ -79,7 +79,7 @@ impl Stage {
         self.converge(Reclaim::Later)
     }
 
-    /// From now on flows refer to these frontends (`1.2.3.4:80`, a line each), and to no others.
+    /// Sets the frontends to which flows refer (`1.2.3.4:80`, a line each).
     pub fn set_flows(&mut self, text: &str) -> Result<()> {
         let mut in_use = BTreeSet::new();
         for line in text.lines() {
@@ -92,18 +92,18 @@ impl Stage {
         Ok(())
     }
 
-    /// What nobody claims has stayed for long enough.
+    /// Drops frontends that no object claims, as after their grace period.
     pub fn drop_unclaimed(&mut self) -> Result<()> {
         self.controller.drop_unclaimed();
         self.converge(Reclaim::Later)
     }
 
-    /// Draining frontends that no flow refers to go.
+    /// Deletes draining frontends without flows.
     pub fn reclaim(&mut self) -> Result<()> {
         self.converge(Reclaim::Now)
     }
 
-    /// What the dataplane holds, with ids that do not depend on history.
+    /// The dataplane's table, with IDs that do not depend on history.
     pub fn table(&mut self, name: &str) -> String {
         let tables: Tables = normal(&self.dataplane.tables);
         match name {
@@ -123,7 +123,7 @@ impl Stage {
         }
     }
 
-    /// Looks at the folder, and steps until the tables say what they should.
+    /// Reads the folder, and steps until the tables are as desired.
     fn converge(&mut self, reclaim: Reclaim) -> Result<()> {
         if self.is_stopped {
             return Ok(());
@@ -140,7 +140,7 @@ impl Stage {
         bail!("not in step after {STEPS_MAX} steps")
     }
 
-    /// What the controller believes is what the dataplane holds.
+    /// Checks that the controller's view equals the dataplane's tables.
     fn check_belief(&self) -> Result<()> {
         if *self.controller.realised() != self.dataplane.tables {
             bail!("believed:\n{:#?}\nheld:\n{:#?}", self.controller.realised(), self.dataplane.tables);

@@ -1,4 +1,4 @@
-//! Datagram sockets that answer from the address at which they were asked, however many addresses are local.
+//! Datagram sockets that answer from the address to which the question was sent, among many local addresses.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -14,14 +14,14 @@ use crate::address::Family;
 /// Room for the packet information of either family.
 const CONTROL_BYTES: usize = 128;
 
-/// A datagram, who sent it, and to which of our addresses.
+/// A datagram, its sender, and its local destination address.
 pub struct Received {
     pub count: usize,
     pub client: SocketAddr,
     asked: IpAddr,
 }
 
-/// Asks the kernel to tell the destination of each datagram.
+/// Makes the kernel report the destination of each datagram.
 pub fn tell_destinations(socket: &Socket, family: Family) {
     let told = match family {
         Family::V4 => setsockopt(socket, sockopt::Ipv4PacketInfo, &true),
@@ -30,7 +30,7 @@ pub fn tell_destinations(socket: &Socket, family: Family) {
     told.expect("an option that all datagram sockets have");
 }
 
-/// Receives a datagram; an error when none has come in time.
+/// Receives a datagram; an error if none arrives in time.
 pub fn receive(socket: &UdpSocket, bytes: &mut [u8]) -> io::Result<Received> {
     let mut control = vec![0; CONTROL_BYTES];
     let mut parts = [IoSliceMut::new(bytes)];
