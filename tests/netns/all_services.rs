@@ -16,7 +16,7 @@ const ALL: [&str; 2] = ["--services", "all"];
 /// Added to a Service's number: its node port.
 const NODE_PORTS: u16 = 30_000;
 
-/// Pods that answer, by node.
+/// The pods that answer, here and on the other node.
 #[derive(Clone, Copy, Debug)]
 struct Endpoints {
     here: &'static [&'static str],
@@ -27,7 +27,8 @@ const NOWHERE: Endpoints = Endpoints { here: &[], elsewhere: false };
 const HERE: Endpoints = Endpoints { here: &["a"], elsewhere: false };
 const ELSEWHERE: Endpoints = Endpoints { here: &[], elsewhere: true };
 
-/// Writes a Service with a node port and an externalIP (both named by the number), and a balancer in Proxy mode.
+/// Writes a Service with a node port and an externalIP (both derived from the number), and a balancer entry in Proxy
+/// mode.
 fn publish(scene: &Scene, number: u8, policies: &Value, endpoints: Endpoints) {
     let name = format!("s{number}");
     let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, number), "Proxy"));
@@ -52,7 +53,7 @@ fn slice(scene: &Scene, service: &Service, family: Family, endpoints: Endpoints)
     elsewhere.into_iter().fold(slice, |slice, remote| slice.endpoint(remote, OTHER_NODE)).object()
 }
 
-/// An address that nobody has: whoever is not shortcut hears nothing.
+/// An address that no host has: without the shortcut a client gets no answer.
 fn external(family: Family, number: u8) -> IpAddr {
     CLUSTER.host(family, number + 100)
 }
@@ -65,7 +66,7 @@ fn node_port(family: Family, number: u8) -> SocketAddr {
     (UPLINK.host(family, 2), NODE_PORTS + u16::from(number)).into()
 }
 
-/// Each kind of address of a Service, apart from the balancer's.
+/// Each kind of address of a Service, except the balancer's.
 fn addresses(family: Family, number: u8) -> [SocketAddr; 3] {
     [cluster(family, number), (external(family, number), 80).into(), node_port(family, number)]
 }
@@ -94,7 +95,7 @@ fn cip_01_xip_01_np_01_pods_and_the_network_reach_every_kind_of_address() {
             }
             assert_eq!(scene.probe("client", Proto::UDP, to).who(), Some("a"), "UDP to {to}");
         }
-        // IPM-24: beside a Proxy entry, which goes on leaving the node.
+        // IPM-24: together with a Proxy entry, whose packets still leave the node.
         assert_eq!(scene.dial().tcp(vip(family, 10, 80)).who(), Some(BALANCER));
         // The node's own address is served on the node port only.
         let other_port = SocketAddr::new(UPLINK.host(family, 2), 80);
@@ -102,7 +103,7 @@ fn cip_01_xip_01_np_01_pods_and_the_network_reach_every_kind_of_address() {
     }
 }
 
-/// `show` and `explain` say for each address what decided, with origins that have no mode.
+/// `show` and `explain` name the rule for each address, also for addresses that have no mode.
 #[test]
 fn every_address_says_what_decided() {
     let scene = Scene::with_flags(Setup::new("alldecided"), &ALL);
@@ -141,7 +142,7 @@ fn cip_09_a_pod_reaches_itself_at_its_cluster_address() {
     }
 }
 
-/// Each policy says nothing about the addresses of the other.
+/// Neither policy affects the addresses of the other.
 #[test]
 fn cip_11_np_03_policies_hold_for_their_own_addresses() {
     let scene = Scene::with_flags(Setup::new("allpolicy"), &ALL);
@@ -153,7 +154,8 @@ fn cip_11_np_03_policies_hold_for_their_own_addresses() {
         for to in addresses(family, 12).into_iter().skip(1).chain(addresses(family, 13)) {
             let outcome = scene.dial().tcp(to);
             let Outcome::Answered(answer) = outcome else { panic!("{to}: {outcome:?}") };
-            // The other node's pods live where the balancer does. LB-02, LB-03: they see the pod, whatever the policy.
+            // The other node's pods are in the balancer's namespace. LB-02, LB-03: they see the pod's address under
+            // either policy.
             let seen = (answer.who.as_str(), answer.client.ip());
             assert_eq!(seen, (BALANCER, scene.client_address(to.ip())), "{to}");
         }
@@ -166,14 +168,14 @@ fn cip_11_np_03_policies_hold_for_their_own_addresses() {
     }
 }
 
-/// A pod of this node is what comes in by its interface; a pod of another node is a client in the network, whatever
-/// its address. LB-06 is what kube-proxy does where it goes by a cluster CIDR: on purpose not so here. NP-02: an
-/// endpoint here is reached from outside, and sees who asks.
+/// A pod of this node is recognised by its interface. A pod of another node is a client in the network, whatever its
+/// address. LB-06 is kube-proxy's behaviour with a cluster CIDR, deliberately not implemented here. NP-02: an endpoint
+/// here is reached from outside, and sees the client's address.
 #[test]
 fn lb_06_lb_07_pods_of_other_nodes_are_subject_to_the_external_policy() {
     let scene = Scene::with_flags(Setup::new("allforeign"), &ALL);
     let local = json!({"externalTrafficPolicy": "Local"});
-    // With kube-proxy's rule half of the connections would go to an endpoint that knows no way back.
+    // With kube-proxy's rule half of the connections would go to an endpoint that has no route back.
     let both = Endpoints { here: &["a"], elsewhere: true };
     publish(&scene, 15, &local, both);
     publish(&scene, 16, &local, ELSEWHERE);
@@ -185,7 +187,8 @@ fn lb_06_lb_07_pods_of_other_nodes_are_subject_to_the_external_policy() {
         scene.apply(&format!("s{number}"), &[vec![service.object()], slices].concat());
     }
     for family in FAMILIES {
-        // One beside the balancer; one beyond the far link, whose packets to the balancer's address pass the node.
+        // One in the balancer's namespace; one behind the far link, whose packets to the balancer's address pass the
+        // node.
         let (near, far) = (REMOTE_PODS.host(family, 7), REMOTE_PODS.host(family, 8));
         let (far_prefix, via) = (host_prefix(far), FAR_LINK.host(family, 1).to_string());
         scene.lab.far.ip(&[add_address(family, &far_prefix, "eth0")]);
@@ -204,8 +207,8 @@ fn lb_06_lb_07_pods_of_other_nodes_are_subject_to_the_external_policy() {
     }
 }
 
-/// ETP-01, ETP-02: the policy of a live Service changes without its being made anew; connections go on, and new ones
-/// follow the policy of the moment.
+/// ETP-01, ETP-02: the policy of a live Service changes without a new Service. Established connections continue, and
+/// new ones follow the current policy.
 #[test]
 fn etp_01_etp_02_the_external_policy_changes_on_a_live_service() {
     let scene = Scene::with_flags(Setup::new("alletp"), &ALL);
@@ -239,8 +242,9 @@ fn etp_01_etp_02_the_external_policy_changes_on_a_live_service() {
     }
 }
 
-/// CVE-2020-8554: whoever may edit an old Service names what others have, and gets nothing of it. Connections of the others go on
-/// to be theirs, also after a restart and where everything is allowed; who is told is the one that names it.
+/// CVE-2020-8554: an old Service is edited to name the addresses of others, and gets none of them. Connections still
+/// reach the owners, also after a restart and with every externalIP allowed. The warning names the Service that claims
+/// the address.
 #[test]
 fn xip_05_an_old_service_takes_nothing_from_others() {
     let mut scene = Scene::with_flags(Setup::new("allsteal"), &ALL);
@@ -287,7 +291,7 @@ fn xip_05_an_old_service_takes_nothing_from_others() {
     }
 }
 
-/// An address of a node is nobody's externalIP.
+/// An externalIP that is a node's address is refused.
 #[test]
 fn an_external_ip_on_a_node_is_refused() {
     let scene = Scene::with_flags(Setup::new("allnodeip"), &ALL);
@@ -305,7 +309,8 @@ fn an_external_ip_on_a_node_is_refused() {
     assert!(scene.agent.says(&["show", "warnings"]).contains("is an address of a node"));
 }
 
-/// IPM-53: a Service whose balancer is Proxy has no claim on its address, however old it is; whoever serves it does.
+/// IPM-53: a Service whose balancer is Proxy has no claim on its address, however old it is. A Service that serves the
+/// address does.
 #[test]
 fn ipm_53_a_proxy_entry_takes_no_address_from_who_serves_it() {
     let scene = Scene::with_flags(Setup::new("allproxyclaim"), &ALL);

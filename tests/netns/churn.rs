@@ -1,4 +1,4 @@
-//! Edits without end: nobody who dials notices that the folder is read again.
+//! Continuous edits: no client notices that the folder is read again.
 
 use lb_tests::address::{FAMILIES, Family, vip};
 use lb_tests::lab::Setup;
@@ -9,7 +9,7 @@ const RELOADS: usize = 1000;
 
 #[test]
 fn a_dialler_sees_no_failure_during_a_thousand_reloads() {
-    // Room for all that the diallers leave behind, so that no open flow is pushed out.
+    // Room for all flows that the diallers leave behind, so that no established flow is evicted.
     let scene = Scene::with_flags(Setup::new("reload"), &["--flows-max", "262144", "--frontends-max", "8192"]);
     scene.publish("shop", 110, "VIP", &["a"]);
     let mut held = scene.dial().held(vip(Family::V4, 110, 80));

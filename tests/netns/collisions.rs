@@ -1,4 +1,4 @@
-//! One client port, one backend, several ways to it: each connection hears its own peer, and nobody else's.
+//! One client port and one backend, dialled in several ways: each connection gets the answers of its own peer only.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Barrier;
@@ -11,12 +11,12 @@ use lb_tests::lab::Setup;
 use lb_tests::netns::Netns;
 use lb_tests::scene::{Scene, TARGET};
 
-/// The port that the client binds for all sockets of one part of a test.
+/// The port of all the client's sockets in one part of a test.
 const PORT: u16 = 33_333;
-/// Another one: what was closed rests in TIME_WAIT at the client.
+/// Another port: closed connections are still in TIME_WAIT at the client.
 const OTHER_PORT: u16 = 33_334;
 
-/// Opens a connection from a port; `what` says which, where it fails.
+/// Opens a connection from a port; `what` describes it in a failure.
 fn open(scene: &Scene, family: Family, port: u16, to: SocketAddr, what: &str) -> Held {
     let source = SocketAddr::new(scene.lab.pod_address("client", family), port);
     match Dial::from(&scene.lab.pod("client").netns).bound_to(source).hold(to) {
@@ -25,7 +25,7 @@ fn open(scene: &Scene, family: Family, port: u16, to: SocketAddr, what: &str) ->
     }
 }
 
-/// All of them carry data, in turns.
+/// Checks that all of them carry data, in turns.
 fn all_live(connections: &mut [Held]) {
     for turn in 0..3 {
         for (index, held) in connections.iter_mut().enumerate() {
@@ -66,7 +66,7 @@ fn two_frontends_of_one_backend_from_one_port() {
     }
 }
 
-/// The same for datagrams, of which no state tells whether the first talk is over.
+/// The same for datagrams, which have no state that shows whether the first exchange is over.
 #[test]
 fn datagrams_to_a_frontend_and_its_backend_from_one_port() {
     let scene = Scene::start(Setup::new("oneportudp"));
@@ -83,12 +83,13 @@ fn datagrams_to_a_frontend_and_its_backend_from_one_port() {
     }
 }
 
-/// Ports that both frontends are dialled from at the same moment, and how many pairs are under way at once.
+/// Ports from which both frontends are dialled at the same moment, and how many pairs are open at once.
 const PAIRS: u16 = 96;
 const PAIRS_AT_ONCE: u16 = 8;
 
-/// CT-08: from each port both frontends are dialled in the same moment. The backend sees two source ports, of which one
-/// is the client's own, both carry data at once, and no SYN is lost: a repeated one would come too late for the client.
+/// CT-08: from each port both frontends are dialled at the same moment. The backend sees two source ports, one of which
+/// is the client's own. Both connections carry data at once, and no SYN is lost: a retransmission would come too late
+/// for the client.
 fn pairs_of_one_port(netns: &Netns, family: Family, source: IpAddr, first_port: u16) {
     let pair = |port: u16| {
         let together = Barrier::new(2);
@@ -136,7 +137,7 @@ fn ct_08_pairs_of_one_port_at_once_from_pods() {
     }
 }
 
-/// All uplinks are one edge: there are reply tuples for each client, and for each of its ports.
+/// All uplinks are one edge, with reply tuples for each client and port.
 #[test]
 fn ct_08_pairs_of_one_port_at_once_from_the_network() {
     let scene = Scene::with_flags(Setup::new("pairsfar"), &["--uplink-interfaces", "up0,up1"]);
@@ -152,11 +153,11 @@ fn ct_08_pairs_of_one_port_at_once_from_the_network() {
     }
 }
 
-/// Connections in all, and how long they may take.
+/// The number of connections, and their time limit.
 const CONNECTIONS: u64 = 100_000;
 const BUDGET: Duration = Duration::from_mins(4);
 
-/// Two frontends of one backend port: each of the client's 28,000 ports is used again and again, for both of them.
+/// Two frontends of one backend port: each of the client's 28,000 ports is reused many times, for both of them.
 #[test]
 fn a_hundred_thousand_short_connections_over_two_frontends() {
     let scene = Scene::start(Setup::new("shortconns"));

@@ -1,5 +1,5 @@
-//! What conntrack of kube-proxy is known to get wrong, with sockets that keep their port: flows that must move do, at
-//! once, and flows of others are left alone. CT-06 is in `window.rs`, CT-08 in `collisions.rs`.
+//! Known conntrack bugs of kube-proxy, with sockets that keep their port: flows that must move do so at once, and flows
+//! of others are unchanged. CT-06 is in `window.rs`, CT-08 in `collisions.rs`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,7 +16,7 @@ const ALL: [&str; 2] = ["--services", "all"];
 const NUMBER: u8 = 40;
 const NODE_PORT: u16 = 30_040;
 
-/// A Service on every kind of address, with endpoints on a port of theirs.
+/// A Service on every kind of address, with endpoints on ports of their own.
 fn objects(scene: &Scene, policies: &Value, endpoints: &[(&str, u16)]) -> Vec<Value> {
     let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, NUMBER), "VIP"));
     let port = |name, protocol| json!({"name": name, "protocol": protocol, "port": 80, "nodePort": NODE_PORT});
@@ -49,12 +49,12 @@ fn addresses(family: Family) -> [SocketAddr; 3] {
     [vip(family, NUMBER, 80), (CLUSTER.host(family, NUMBER), 80).into(), (UPLINK.host(family, 2), NODE_PORT).into()]
 }
 
-/// A socket to each address of the Service in each family; each keeps its port for all of the test.
+/// A socket for each address of the Service in each family; each keeps its port throughout the test.
 fn sockets(scene: &Scene) -> Vec<(SocketAddr, Asking)> {
     FAMILIES.iter().flat_map(|family| addresses(*family)).map(|to| (to, scene.dial().asking(to))).collect()
 }
 
-/// Every socket is answered by this pod, and by no other once it has been.
+/// Checks that this pod answers every socket, and then no other.
 fn all_move_to(sockets: &[(SocketAddr, Asking)], pod: &str, what: &str) {
     for (to, asking) in sockets {
         // Members are deleted last in an apply, a moment after the new pool is in force.
@@ -128,7 +128,7 @@ fn ct_04_datagrams_of_one_port_outlive_a_time_without_endpoints() {
     }
 }
 
-/// CT-05: whatever the address was.
+/// CT-05: with each kind of address.
 #[test]
 fn ct_05_open_connections_outlive_their_endpoint() {
     let scene = Scene::with_flags(Setup::new("ctremoved"), &ALL);
@@ -146,11 +146,11 @@ fn ct_05_open_connections_outlive_their_endpoint() {
     }
 }
 
-/// CT-07: a flow to somebody else's port of the same number is nobody's business, whatever becomes of the node port.
+/// CT-07: a flow to the same port number of another address is unaffected by changes of the node port.
 #[test]
 fn ct_07_datagrams_to_the_node_port_of_a_stranger_are_left_alone() {
     let scene = Scene::with_flags(Setup::new("ctstranger"), &ALL);
-    // A resolver in the network that happens to answer on the number of the node port.
+    // A resolver in the network that happens to use the number of the node port.
     let _resolver = Server::udp(&scene.lab.external, "resolver", NODE_PORT);
     let stranger = |family: Family| -> IpAddr { BALANCERS.host(family, 8) };
     publish(&scene, &json!({}), &[("a", TARGET)]);

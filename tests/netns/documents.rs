@@ -1,4 +1,4 @@
-//! Documents that are wrong: they hurt themselves, are named to whoever looks, and nothing else changes.
+//! Malformed documents: they affect only themselves, are named in warnings, and nothing else changes.
 
 use lb_tests::address::{FAMILIES, Family, vip};
 use lb_tests::deadline::{until, until_true};
@@ -25,7 +25,7 @@ fn a_document_that_does_not_parse_takes_nothing_away() {
     let mut held = scene.dial().held(vip(FAMILIES[0], 120, 80));
     scene.manifests.write_text("shop", "kind: Service\nmetadata: {name: [unfinished\n");
     is_warned_of(&scene, &["shop.yaml"]);
-    // Another file is read as ever, and what the broken one held still holds.
+    // Another file is read as usual, and the broken one's former objects stay.
     scene.publish("other", 121, "VIP", &["b"]);
     for family in FAMILIES {
         assert_eq!(scene.dial().tcp(vip(family, 120, 80)).who(), Some("a"));
@@ -62,7 +62,7 @@ fn a_bad_object_hurts_only_itself() {
     }
 }
 
-/// A Service whose later ports, entries and endpoints come from merge keys: UDP and Proxy come with them.
+/// A Service whose later ports, entries and endpoints come from merge keys, with UDP and Proxy.
 #[test]
 fn merge_keys_decide_who_is_served() {
     let scene = Scene::start(Setup::new("mergekeys"));
@@ -91,7 +91,7 @@ fn merge_keys_decide_who_is_served() {
     }
 }
 
-/// A legacy Endpoints object is what the API server would make of it, as it changes and goes.
+/// A legacy Endpoints object has the effect of the API server's mirror, when it changes and when it is deleted.
 #[test]
 fn legacy_endpoints_are_mirrored() {
     let scene = Scene::start(Setup::new("endpoints1"));
@@ -116,7 +116,7 @@ fn legacy_endpoints_are_mirrored() {
     }
 }
 
-/// Files that would take for ever, and what is no file at all, are left out at once: others are read, probes answer.
+/// Endless files, and special files, are skipped at once: others are read, and probes are answered.
 #[test]
 fn files_without_an_end_stop_nothing() {
     let scene = Scene::start(Setup::new("endless"));

@@ -1,4 +1,4 @@
-//! EndpointSlices: which endpoints are used, with which port.
+//! EndpointSlices: which endpoints are used, and on which port.
 
 use lb_tests::address::{BALANCERS, CLUSTER, FAMILIES, FAR, Family, vip};
 use lb_tests::deadline::until_true;
@@ -19,7 +19,7 @@ fn vip_service(scene: &Scene, number: u8) -> Service {
 #[test]
 fn eps_01_each_slice_brings_its_own_port_number() {
     let scene = Scene::start(Setup::new("epsport"));
-    // Answers under another name: a dial shows which port was chosen.
+    // This server has another name: the answer shows which port was chosen.
     let port = 8001;
     let _server = Server::tcp(&scene.lab.pod("b").netns, "b:8001", port);
     let service = vip_service(&scene, 1);
@@ -55,7 +55,7 @@ fn eps_02_03_absent_conditions_and_second_addresses() {
     }
 }
 
-/// What the API server refuses, and reserved addresses: no dial of a pod is sent there.
+/// Addresses that the API server refuses, and reserved ones: a pod's connections are never sent there.
 #[test]
 fn what_nobody_can_be_is_no_endpoint() {
     let scene = Scene::start(Setup::new("epsnobody"));
@@ -80,7 +80,7 @@ fn what_nobody_can_be_is_no_endpoint() {
     assert_eq!(warnings.len(), 8, "{warnings:?}");
 }
 
-/// As kubelet registers it: with capitals it would be the name of no node, and policy Local would drop everything.
+/// As kubelet registers it, in lower case: in capitals it would match no node, and policy Local would drop everything.
 #[test]
 fn the_name_of_the_node_counts_in_any_case() {
     let name = NODE.to_uppercase();
@@ -133,7 +133,7 @@ fn eps_05_an_endpoint_in_two_slices_is_one_backend_and_not_terminating() {
 fn eps_06_a_pod_that_moves_between_slices_is_never_missed() {
     let scene = Scene::start(Setup::new("epsmove"));
     let service = vip_service(&scene, 6);
-    // The only endpoint is now in one slice, now in the other.
+    // The only endpoint alternates between two slices.
     let objects = |turn: usize| -> Vec<Value> {
         let mut objects = vec![service.object()];
         for family in FAMILIES {

@@ -1,4 +1,4 @@
-//! Edits of the mode under open connections: what is open goes its way, what is new goes the new one.
+//! Edits of the mode during connections: established ones stay, new ones follow the new mode.
 
 use lb_tests::address::{BALANCERS, FAMILIES, vip};
 use lb_tests::deadline::until_true;

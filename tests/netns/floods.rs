@@ -13,18 +13,18 @@ use lb_tests::scene::Scene;
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that nobody completes: many times what fits in the table of the agent (`--flows-max 8192`).
+/// Connections that are never completed: many times more than the agent's table holds (`--flows-max 8192`).
 const TUPLES: u32 = 60_000;
 
-/// Connections that are open and idle through the floods.
+/// Connections that are open and idle during the floods.
 const IDLE: usize = 1_000;
-/// Turns, each without a flood and in one.
+/// Turns, each without a flood and with one.
 const TURNS: usize = 5;
-/// New connections in each half of a turn, and what the flood sends before each of them.
+/// New connections in each half of a turn, and SYNs of the flood before each of them.
 const NEW: u32 = 100;
 const SWARM: u32 = 150;
 
-/// A socket that sends SYNs of clients that do not exist, each of another.
+/// A socket that sends SYNs from spoofed addresses, each from another.
 struct Flood {
     socket: Socket,
     to: SocketAddr,
@@ -53,7 +53,7 @@ impl Flood {
             );
             let mut bytes = Vec::new();
             packet.syn().write(&mut bytes, &[]).expect("memory takes all");
-            // A full queue drops some; there are enough.
+            // A full queue drops some; enough are sent.
             let _ = self.socket.send_to(&bytes, &self.to.into());
         }
         self.next += count;
@@ -71,7 +71,7 @@ fn idle_connections_withstand_a_syn_flood() {
     for held in &mut open {
         held.echo("still here").expect("an idle connection withstands the flood");
     }
-    // In the middle of another one.
+    // During another flood.
     let mut flood = Flood::new(&scene.lab.pod("b").netns, to);
     let flooder = std::thread::spawn(move || flood.send(TUPLES));
     let mut answered = 0;
@@ -85,7 +85,7 @@ fn idle_connections_withstand_a_syn_flood() {
     assert!(answered > 10, "{answered} connections");
 }
 
-/// A pod that floods an address without endpoints is not answered; the others are at once, as is the network.
+/// A pod that floods an address without endpoints gets no answers. Other pods and the network get theirs at once.
 #[test]
 fn who_floods_a_rejecting_address_silences_itself_only() {
     const PER_SEC: u32 = 20;
@@ -118,8 +118,9 @@ fn who_floods_a_rejecting_address_silences_itself_only() {
     assert!(counted(&scene, "drop_reject_limit") > u64::from(PER_SEC), "the flood was hardly noticed");
 }
 
-/// A pod completes as many connections as it can and keeps them, in a table of 2,048 flows: idle connections of another pod
-/// stay, and it gets new ones. So they do while a pod asks by datagram from thousands of ports, and is answered each time.
+/// A pod completes as many connections as it can and keeps them, in a table of 2,048 flows: idle connections of another
+/// pod stay, and that pod gets new ones. The same holds while a pod sends datagrams from thousands of ports and gets an
+/// answer to each.
 #[test]
 fn a_pod_that_opens_many_connections_harms_itself_only() {
     let scene = Scene::with_flags(Setup::new("manyflows"), &["--flows-max", "4096", "--gc-secs", "1"]);
@@ -139,7 +140,8 @@ fn a_pod_that_opens_many_connections_harms_itself_only() {
             Err(other) => panic!("{number}: {other:?}"),
         }
     }
-    // Walks take quiet flows of its own from it, so it may go on for long; it never has more than half of what others leave.
+    // Walks of the agent delete this pod's idle flows, so it may open many in the end; it never has more than half of
+    // what others leave.
     assert!(kept.len() >= 500, "{} connections", kept.len());
     for family in FAMILIES {
         assert_eq!(scene.dial().tcp(vip(family, 1, 80)).who(), Some("a"), "others are served");
@@ -167,7 +169,7 @@ fn a_pod_that_opens_many_connections_harms_itself_only() {
 /// Half of what 100 flows of another pod leave of 7/8 of a table of 4,096 entries, two a flow.
 const SHARE_FLOWS: usize = (4_096 * 7 / 8 - 200) / 2 / 2;
 
-/// How many flows a pod has in the table of a family.
+/// A pod's flows in the table of a family.
 fn flows_of(scene: &Scene, pod: &str, family: Family) -> usize {
     let rows: Value = serde_json::from_str(&scene.agent.says(&["show", "flows", "-o", "json"])).expect("JSON");
     let address = scene.lab.pod(pod).address(family);
@@ -185,8 +187,8 @@ fn counted(scene: &Scene, counter: &str) -> u64 {
     row.and_then(|row| row["packets"].as_u64()).unwrap_or(0)
 }
 
-/// Opens new connections, one after the other, each behind a swarm of the flood's and with data both ways; how many there
-/// were in a second, the time of the swarms left out.
+/// Opens new connections, one after the other, each after a swarm of the flood's SYNs and with data both ways. Returns
+/// how many there were in a second, without the time of the swarms.
 ///
 /// The swarms are shorter than the kernel's queue of received packets, which all tests of a machine share.
 fn rate(scene: &Scene, to: SocketAddr, mut flood: Option<&mut Flood>) -> f64 {
@@ -203,8 +205,8 @@ fn rate(scene: &Scene, to: SocketAddr, mut flood: Option<&mut Flood>) -> f64 {
     f64::from(NEW) / spent.as_secs_f64()
 }
 
-/// Distinct SYNs without end beside new connections, and beside a thousand idle ones. The rate of new ones is told, not
-/// judged.
+/// Distinct SYNs without end beside new connections, and beside a thousand idle ones. The rate of new connections is
+/// printed, not checked.
 #[test]
 fn new_connections_succeed_in_the_midst_of_a_flood() {
     // A thousand flows are 2,000 entries.

@@ -1,4 +1,4 @@
-//! Datagrams that are longer than the links are wide.
+//! Datagrams that are longer than the MTU.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -13,7 +13,7 @@ use lb_tests::{deadline, raw};
 
 use crate::netfilter::DROP_INVALID;
 
-/// Asks with datagrams of both sizes; who answers them all.
+/// Sends datagrams of both sizes, and checks which server answers them.
 fn ask(scene: &Scene, number: u8, who: &str) {
     for family in FAMILIES {
         let asking = scene.dial().asking(vip(family, number, 80));
@@ -43,7 +43,7 @@ fn pr_01_fragments_go_where_the_first_one_goes() {
     ask(&scene, 2, BALANCER);
 }
 
-/// Checksums that the senders make themselves, and a node that puts fragments together on the way, as conntrack does.
+/// Senders compute the checksums themselves, and the node reassembles the fragments on the way, as conntrack does.
 #[test]
 fn pr_01_fragments_with_full_checksums_and_conntrack() {
     let scene = Scene::start(Setup::new("fragmentsum"));
@@ -55,10 +55,10 @@ fn pr_01_fragments_with_full_checksums_and_conntrack() {
     ask(&scene, 1, "a");
 }
 
-/// Orders in which the fragments of a datagram may come: from the end, and all over the place.
+/// Orders of the fragments of a datagram: from the end, and mixed.
 const ORDERS: [fn(usize, usize) -> usize; 2] = [|index, count| count - index, |index, count| (index * 7 + 3) % count];
 
-/// A pod, or somebody in the network, with an address of each family.
+/// A pod or a host in the network, with an address of each family.
 struct Party<'a> {
     netns: &'a Netns,
     addresses: [IpAddr; 2],
@@ -70,7 +70,7 @@ impl<'a> Party<'a> {
         Self { netns: &pod.netns, addresses: FAMILIES.map(|family| pod.address(family)) }
     }
 
-    /// A socket that hears whole datagrams only.
+    /// A socket that receives whole datagrams only.
     fn socket(&self, index: usize, port: u16) -> UdpSocket {
         let bind = || UdpSocket::bind((self.addresses[index], port)).ok();
         // A process that another test has just forked may hold the last socket of the port for a moment.
@@ -90,7 +90,7 @@ impl<'a> Party<'a> {
     }
 }
 
-/// The port on which a test itself answers in a pod.
+/// The port on which the test itself answers in a pod.
 const OWN_TARGET: u16 = 7_777;
 
 /// Writes a Service whose endpoint is [`OWN_TARGET`] of a pod.
@@ -119,7 +119,8 @@ fn receive(socket: &UdpSocket, what: &str) -> (Vec<u8>, SocketAddr) {
     (bytes, from)
 }
 
-/// Asks and answers with datagrams of both sizes, in both families and all orders. As whom the server sees the client.
+/// Sends requests and answers of both sizes, in both families and all orders. Returns the client's addresses as the
+/// server sees them.
 fn exchange(client: &Party<'_>, server: &Party<'_>, number: u8) -> Vec<SocketAddr> {
     let mut seen = Vec::new();
     let cases = (0..2).flat_map(|index| [2_000, 60_000].map(|len| (index, len)));
@@ -130,7 +131,7 @@ fn exchange(client: &Party<'_>, server: &Party<'_>, number: u8) -> Vec<SocketAdd
             let (asking, answering) = (client.socket(index, 0), server.socket(index, OWN_TARGET));
             let port = asking.local_addr().expect("it is bound").port();
             let id = 1_000 + u16::try_from(2 * id + turn).expect("few cases");
-            // No two parts of it are alike.
+            // No two parts of it are equal.
             let words: Vec<u8> = (0..len).map(|at: u32| (at % 251 + at / 1_400) as u8).collect();
             client.send(SocketAddr::new(client.addresses[index], port), vip, id, &words, order);
             let (request, from) = receive(&answering, &format!("the request, {what}"));
@@ -146,8 +147,8 @@ fn exchange(client: &Party<'_>, server: &Party<'_>, number: u8) -> Vec<SocketAdd
     seen
 }
 
-/// Nobody puts datagrams together on the way, then the node does, as conntrack does; with and without checksums that the
-/// device is to finish.
+/// First no node reassembles the datagrams on the way, then the node does, as conntrack does; with and without checksum
+/// offload.
 #[test]
 fn pr_01_fragments_out_of_order() {
     let scene = Scene::start(Setup::new("disorder"));
@@ -167,7 +168,7 @@ fn pr_01_fragments_out_of_order() {
     assert!(seen.iter().all(|from| client.addresses.contains(&from.ip())), "{seen:?}");
 }
 
-/// A client in the network: what overtakes is parked at the uplink, both ways.
+/// A client in the network: overtaking fragments are parked at the uplink, in both directions.
 #[test]
 fn pr_01_fragments_out_of_order_at_an_uplink() {
     let scene = Scene::with_flags(Setup::new("disorderup"), &["--uplink-interfaces", "up0,up1"]);
@@ -177,7 +178,7 @@ fn pr_01_fragments_out_of_order_at_an_uplink() {
     assert!(seen.iter().all(|from| client.addresses.contains(&from.ip())), "{seen:?}");
 }
 
-/// A pod that reaches itself: its own answers come back by the interface that it sent the request by.
+/// A hairpin flow: the pod's own answers return by the interface from which it sent the request.
 #[test]
 fn pr_01_fragments_out_of_order_to_oneself() {
     let scene = Scene::start(Setup::new("disorderself"));
@@ -188,7 +189,7 @@ fn pr_01_fragments_out_of_order_to_oneself() {
     assert!(seen.iter().all(|from| vips.contains(&from.ip())), "{seen:?}");
 }
 
-/// What is left to the balancer reaches it whole, in whatever order it comes.
+/// Datagrams that are left to the balancer arrive whole, in any order of their fragments.
 #[test]
 fn pr_01_fragments_out_of_order_that_are_left_alone() {
     let scene = Scene::start(Setup::new("disorderpass"));

@@ -1,4 +1,4 @@
-//! Frames that are not for the node: a packet in one is no packet to a frontend, whatever its addresses say.
+//! Frames that are not for the node: their packets are not for a frontend, whatever the addresses.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,10 +14,10 @@ use serde_json::Value;
 
 use crate::tap::{ETHERNET_LEN, Frame, Tap};
 
-/// Nobody's, everybody's, and a group's.
+/// An unknown MAC, broadcast and a group.
 const OTHERS: [[u8; 6]; 3] = [[2, 0, 0, 0, 9, 9], [0xff; 6], [0x33, 0x33, 0, 0, 0, 1]];
 
-/// Whom a packet is for.
+/// The destination address of a packet.
 fn destination(frame: &[u8], family: Family) -> Option<IpAddr> {
     let ip = frame.get(ETHERNET_LEN..)?;
     match family {
@@ -26,15 +26,15 @@ fn destination(frame: &[u8], family: Family) -> Option<IpAddr> {
     }
 }
 
-/// What the programs counted.
+/// The programs' counters.
 fn counters(scene: &Scene) -> BTreeMap<String, u64> {
     let rows: Vec<Value> = serde_json::from_str(&scene.agent.says(&["show", "counters", "-o", "json"])).expect("JSON");
     let counter = |row: &Value| Some((row["counter"].as_str()?.to_owned(), row["packets"].as_u64()?));
-    // A bridge's node redirects what pods of one bridge say to each other through it.
+    // A bridge's node sends redirects about packets between pods of one bridge that pass through it.
     rows.iter().filter_map(counter).filter(|(name, _)| name != "drop_redirect").collect()
 }
 
-/// The frame that the client's datagram to a frontend goes out in.
+/// The frame of the client's datagram to a frontend.
 fn frame_to(scene: &Scene, tap: &Tap, family: Family, number: u8) -> Frame {
     let to = vip(family, number, 80);
     scene.dial().udp(to);
@@ -60,7 +60,7 @@ fn frames_for_others_are_left_alone(setup: Setup) {
                 tap.send(&bytes, frame);
             }
         }
-        // Behind them on the same wire.
+        // After them on the same link.
         let answered = scene.dial().udp(vip(family, 106, 80));
         assert_eq!(answered.who(), Some("a"));
         let mut expected = before.clone();
@@ -81,7 +81,7 @@ fn frames_for_others_are_left_alone_on_a_port_of_a_bridge() {
     frames_for_others_are_left_alone(Setup::new("framesbr").cni(Cni::Bridge));
 }
 
-/// Of a bridge's port, what the tables say of the bridge's MAC.
+/// The bridge's MAC in the tables, for a bridge port.
 fn known_mac(scene: &Scene, interface: &str) -> String {
     let shown = scene.agent.says(&["show", "interfaces", "-o", "json"]);
     let rows: Vec<Value> = serde_json::from_str(&shown).expect("JSON");
@@ -95,7 +95,7 @@ fn known_mac(scene: &Scene, interface: &str) -> String {
     bytes.join(":")
 }
 
-/// A bridge that takes another MAC: its pods are served as soon as they know it.
+/// A bridge that gets another MAC: its pods are served as soon as they know it.
 #[test]
 fn pods_follow_their_bridge_to_another_mac() {
     let scene = Scene::start(Setup::new("bridgemac").cni(Cni::Bridge));

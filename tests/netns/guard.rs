@@ -1,4 +1,5 @@
-//! The guard: a decision of ours to leave an address alone holds beside a kube-proxy that would claim it.
+//! The guard: a mode that leaves an address to the balancer also holds against a kube-proxy that would claim the
+//! address.
 
 use lb_tests::address::{FAMILIES, Family, UPLINK, vip};
 use lb_tests::deadline;
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use crate::kube_proxy::KubeProxy;
 
-/// What a CNI does for pods that talk to the network.
+/// The masquerading of a CNI for pods that talk to the network.
 const CNI_MASQUERADE: &str = "
     table inet cni {
         chain postrouting { type nat hook postrouting priority srcnat; iifname { cali-client, cni0 } oifname up0 masquerade; }
@@ -20,7 +21,7 @@ const CNI_MASQUERADE: &str = "
 /// The last part of the balancer's address in each test.
 const NUMBER: u8 = 85;
 
-/// Writes a Service whose status says VIP, annotated for another mode.
+/// Writes a Service whose status says VIP, annotated with another mode.
 fn publish(scene: &Scene, mode: &str, pods: &[&str]) {
     let entries = FAMILIES.map(|family| ingress(vip(family, NUMBER, 80).ip(), "VIP"));
     let service = scene.service("shop", NUMBER, &entries).metadata("annotations", json!({"lb-agent.io/ip-mode": mode}));
@@ -29,7 +30,7 @@ fn publish(scene: &Scene, mode: &str, pods: &[&str]) {
     scene.apply("shop", &objects);
 }
 
-/// Who answers, over TCP and UDP, and whom they see.
+/// The answers over TCP and UDP.
 fn answers(dial: Dial<'_>, family: Family) -> [Outcome; 2] {
     [dial.tcp(vip(family, NUMBER, 80)), dial.udp(vip(family, NUMBER, 80))]
 }
@@ -55,7 +56,7 @@ fn rules(scene: &Scene) -> String {
     scene.lab.node.run("nft", &["list", "ruleset"])
 }
 
-/// An override holds for pods and the host; it does not without the guard, and nothing of it stays.
+/// An override holds for pods and the host. Without the guard it does not, and nothing of the guard stays.
 fn override_holds(setup: Setup, kube_proxy: KubeProxy) {
     let mut scene = Scene::without_agent(setup, &[]);
     kube_proxy.claim(&scene.lab, NUMBER, "b");
@@ -75,7 +76,7 @@ fn override_holds(setup: Setup, kube_proxy: KubeProxy) {
     assert!(frontends.contains("\"deciding_key\": \"lb-agent.io/ip-mode\""), "{frontends}");
     assert!(scene.agent.says(&["show", "guard"]).contains("workload, host, external"));
 
-    // Whoever deletes it, it comes back.
+    // If it is deleted, it comes back.
     let table = rules(&scene)
         .lines()
         .find_map(|line| line.strip_prefix("table inet lb-agent-guard-"))
@@ -85,7 +86,7 @@ fn override_holds(setup: Setup, kube_proxy: KubeProxy) {
     deadline::until_true("the table is restored", || rules(&scene).contains(&table));
     expect(&scene, BALANCER, "the override holds again");
 
-    // It outlives the agent as the dataplane does, and a restart leaves it alone.
+    // It outlives the agent as the dataplane does, and a restart leaves it unchanged.
     let listed = |scene: &Scene| scene.lab.node.run("nft", &["-a", "list", "table", "inet", &table]);
     let before = listed(&scene);
     scene.agent.crash();
@@ -125,7 +126,8 @@ fn an_override_holds_for_bridged_pods() {
     override_holds(Setup::new("guardbr").cni(Cni::Bridge), KubeProxy::Nftables);
 }
 
-/// Split is about what starts here: what the network brings is still kube-proxy's where no uplink of ours serves it.
+/// Split concerns connections from this node: kube-proxy still serves those from the network if no uplink of the agent
+/// does.
 fn split_holds(setup: Setup, kube_proxy: KubeProxy) {
     let scene = Scene::start(setup);
     kube_proxy.claim(&scene.lab, NUMBER, "b");
@@ -155,15 +157,15 @@ fn nothing_is_guarded_that_the_status_leaves_alone() {
     scene.publish("shop", NUMBER + 1, "VIP", &["b"]);
     assert!(!rules(&scene).contains("lb-agent-guard"), "{}", rules(&scene));
     publish(&scene, "Proxy", &["b"]);
-    // Beside the status that says Proxy there is now one that says VIP, for the same address: the older one counts.
+    // Beside the status that says Proxy a second Service now says VIP for the same address: the older one counts.
     scene.manifests.write("proxy", &[json!({"kind": "Secret", "apiVersion": "v1"})]);
     deadline::until_true("the table is there", || rules(&scene).contains("lb-agent-guard"));
     scene.publish("shop", NUMBER, "Proxy", &["b"]);
     deadline::until_true("the table is gone", || !rules(&scene).contains("lb-agent-guard"));
 }
 
-/// IPM-30 holds only where the status says Proxy: what kube-proxy rejects for want of endpoints stands in its filter
-/// chains, which a translation to itself passes as any other packet does. Documented in the README.
+/// IPM-30 holds only if the status says Proxy: kube-proxy rejects addresses without endpoints in its filter chains, and
+/// a translation of an address to itself does not bypass these. Documented in the README.
 fn a_reject_is_not_overcome(setup: Setup, kube_proxy: KubeProxy) {
     let scene = Scene::start(setup);
     publish(&scene, "Proxy", &[]);
@@ -183,7 +185,7 @@ fn a_reject_of_iptables_rules_is_not_overcome() {
     a_reject_is_not_overcome(Setup::new("guardrejipt"), KubeProxy::Iptables);
 }
 
-/// A hostPort as the portmap plug-in of CNI writes it: at every address of the node, for whatever comes from anywhere.
+/// A hostPort as the portmap plug-in of CNI writes it: at every address of the node, for packets from everywhere.
 fn host_port(scene: &Scene, pod: &str) {
     for (family, restore) in FAMILIES.into_iter().zip(["iptables-nft-restore", "ip6tables-nft-restore"]) {
         let to = std::net::SocketAddr::new(scene.lab.pod_address(pod, family), TARGET);
@@ -195,7 +197,8 @@ fn host_port(scene: &Scene, pod: &str) {
     }
 }
 
-/// Where the address is the node's own, a hostPort is the balancer (k3s, portmap): nothing of ours takes its translation.
+/// If the address is the node's own, a hostPort is the balancer (k3s, portmap): the guard does not override its
+/// translation.
 #[test]
 fn a_host_port_at_an_address_of_the_node_is_not_guarded() {
     for (name, flags, annotation) in [
@@ -228,7 +231,7 @@ fn a_host_port_at_an_address_of_the_node_is_not_guarded() {
     }
 }
 
-/// The guard's table reads as a person wants it: interfaces by their names.
+/// The guard's table is readable: it lists interfaces by their names.
 #[test]
 fn the_interfaces_of_the_guard_are_listed_by_name() {
     let scene = Scene::start(Setup::new("guardnames"));

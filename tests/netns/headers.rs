@@ -1,5 +1,5 @@
-//! How packets lie in memory, and what a link or a sender puts around and between their headers, is their affair: all
-//! headers are found.
+//! All headers are found, however a packet is laid out in memory, and whatever a link or a sender puts around and
+//! between them.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -19,8 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::tap::{ETHERNET_LEN, Tap};
 
-/// Longer than a page: then the kernel keeps no more than the Ethernet header of a packet socket's frame in the linear
-/// part.
+/// Longer than a page: of a packet socket's frame the kernel then keeps only the Ethernet header in the linear part.
 const PAYLOAD_LEN: usize = 6_000;
 
 sockopt_impl!(
@@ -67,7 +66,7 @@ fn headers_behind_the_linear_part_are_found() {
         scene.lab.pod(pod).netns.ip(&["link set eth0 mtu 9000"]);
         scene.lab.node.ip(&[format!("link set {} mtu 9000", scene.lab.pod(pod).interface)]);
     }
-    // The frame is sent again as it was seen: with its checksum.
+    // The captured frame is sent again, with its checksum.
     client.run("ethtool", &["-K", "eth0", "tx", "off"]);
     scene.publish("large", 1, "VIP", &["a"]);
     for family in FAMILIES {
@@ -82,10 +81,10 @@ fn headers_behind_the_linear_part_are_found() {
     }
 }
 
-/// What a sender may put between the network header and the ports.
+/// Options and headers that a sender may put between the network header and the ports.
 #[derive(Clone, Copy, Debug)]
 enum Between {
-    /// No operation, to fill up.
+    /// No operation, as padding.
     NoOperation,
     /// Room for the addresses of two routers.
     RecordRoute,
@@ -107,8 +106,8 @@ impl Between {
         // RFC 791: no operation is 1; record route is 7, with its length and the place of the next address.
         let no_operation = || OsString::from_vec(vec![1; 8]);
         let record_route = || OsString::from_vec(vec![7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        // RFC 8200: the next header (the kernel's to fill in), the length in further units of eight, and PadN; or, as
-        // Linux takes no more than seven bytes of padding, an option of RFC 4727 that who does not know it skips.
+        // RFC 8200: the next header (which the kernel fills in), the length in further units of eight, and PadN. Linux
+        // accepts at most seven bytes of padding; the longer one is an option of RFC 4727 that is skipped if unknown.
         let short = || OsString::from_vec(vec![0, 0, 1, 4, 0, 0, 0, 0]);
         let long = || OsString::from_vec(vec![0, 1, 0x1e, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         let set = match self {
@@ -139,7 +138,7 @@ impl Between {
     }
 }
 
-/// A socket of the client pod that sends these.
+/// A socket of the client pod that sends these options or headers.
 fn socket(scene: &Scene, family: Family, kind: Type, between: Between) -> Socket {
     scene.lab.pod("client").netns.inside(|| {
         let (domain, protocol) = match (family, kind == Type::STREAM) {
@@ -155,7 +154,7 @@ fn socket(scene: &Scene, family: Family, kind: Type, between: Between) -> Socket
     })
 }
 
-/// A connection whose every packet carries them, both ways where the server's stack echoes them.
+/// A connection whose every packet carries them, in both directions if the server's stack echoes them.
 fn stream(scene: &Scene, between: Between, to: SocketAddr) {
     let family = lb_tests::address::family(to.ip());
     let socket = socket(scene, family, Type::STREAM, between);
@@ -165,8 +164,8 @@ fn stream(scene: &Scene, between: Between, to: SocketAddr) {
     stream.read_line(&mut line).unwrap_or_else(|error| panic!("{between:?} to {to}: {error}"));
     let answer = Answer::parse(&line).expect("our server");
     assert_eq!((answer.who.as_str(), answer.client.ip()), ("a", scene.client_address(to.ip())), "{between:?}");
-    // Of segments that the kernel is to cut behind two extension headers it loses some, also between the endpoints
-    // themselves, and sends them again one by one: it takes a second of patience.
+    // If the kernel cuts segments behind two extension headers, it loses some, also between the endpoints themselves,
+    // and retransmits them one by one: that takes about a second.
     stream.get_mut().set_read_timeout(Some(deadline::PATIENCE)).expect("an option that all sockets have");
     let words: Vec<u8> = (0..=250).cycle().take(16 << 10).collect();
     for _ in 0..16 {
@@ -215,7 +214,7 @@ fn options_and_extension_headers_of_real_sockets_are_found_on_a_bridge() {
     options_are_found(Setup::new("optionsbr").cni(Cni::Bridge));
 }
 
-/// RFC 768: zero is "no checksum". The datagram arrives, and with a zero.
+/// RFC 768: zero means "no checksum". The datagram arrives, still with zero.
 #[test]
 fn a_datagram_without_a_checksum_stays_without() {
     let scene = Scene::start(Setup::new("nochecksum"));
@@ -237,7 +236,7 @@ fn a_datagram_without_a_checksum_stays_without() {
     assert!(bytes[..len].ends_with(b"\nunsummed"));
 }
 
-/// The sender hands over one large piece, which the kernel, or a device, cuts into datagrams.
+/// The sender passes one large piece to the kernel, which cuts it into datagrams, or lets a device do so.
 #[test]
 fn datagrams_that_are_segmented_late_all_arrive() {
     const LEN: usize = 1_000;
@@ -271,14 +270,15 @@ fn datagrams_that_are_segmented_late_all_arrive() {
     }
 }
 
-/// A frame with a VLAN tag in front of its network header (IEEE 802.1Q). The hook sees none: the kernel takes the tag
-/// off before it. With number 0 it is a priority, and the frame is the interface's own; any other is another network's.
+/// A frame with a VLAN tag before its network header (IEEE 802.1Q). The hook never sees the tag, because the kernel
+/// removes it earlier. Number 0 is a priority tag, and the frame belongs to the interface itself; any other number is
+/// another network's.
 #[test]
 fn a_tag_is_no_part_of_the_headers() {
     let scene = Scene::start(Setup::new("tagged"));
     scene.publish("s1", 1, "VIP", &["a"]);
     let client = &scene.lab.pod("client").netns;
-    // The frame is sent again as it was seen: with its checksum.
+    // The captured frame is sent again, with its checksum.
     client.run("ethtool", &["-K", "eth0", "tx", "off"]);
     for family in FAMILIES {
         let asking = scene.dial().asking(vip(family, 1, 80));

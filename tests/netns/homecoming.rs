@@ -1,4 +1,4 @@
-//! A pod that reaches itself from another of its addresses than the one that it is an endpoint by.
+//! A pod that reaches itself from an address other than its endpoint address.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::{self, JoinHandle};
@@ -14,10 +14,10 @@ use lb_tests::scene::Scene;
 
 use crate::netfilter::DROP_INVALID;
 
-/// An IPv6 address of a pod that is nearer to the balancers' than its other one: the kernel dials from it unasked.
+/// An IPv6 address of a pod that is closer to the balancers' than its other one: the kernel selects it as source.
 const NEAR: &str = "2001:db8:50::a";
 
-/// Gives pod `a` a second address, to which the node has a route by an interface.
+/// Adds a second address to pod `a`, and a route on the node to it by an interface.
 fn add_second(scene: &Scene, family: Family, route_by: &str) -> IpAddr {
     let second = match family {
         Family::V4 => PODS.host(Family::V4, 200),
@@ -28,10 +28,10 @@ fn add_second(scene: &Scene, family: Family, route_by: &str) -> IpAddr {
     second
 }
 
-/// Where a server of the pod is bound to no address, and leaves it to the kernel what its answers come from.
+/// The port of a server in the pod that is bound to no address: the kernel chooses the source of its answers.
 const UNBOUND: u16 = 7_000;
 
-/// Echoes as the usual servers do, but for the address that it answers from, until the answer to `stop`.
+/// Echoes as the usual servers do, except for the source of its answers, until the answer to `stop`.
 fn serve_unbound(pod: &Netns, family: Family) -> JoinHandle<()> {
     let any = match family {
         Family::V4 => IpAddr::from([0; 4]),
@@ -103,7 +103,7 @@ fn reaches_itself(setup: Setup, route_by: &str) {
             assert!(matches!(who.who(), Some("a" | "b")), "{who:?}");
             assert!(matches!(asked.udp(both).who(), Some("a" | "b")));
         }
-        // Its first address as well, with the same port.
+        // From its first address as well, with the same port.
         let first = SocketAddr::new(scene.lab.pod_address("a", family), 45_000);
         let mut held = [first, SocketAddr::new(second, 45_000)].map(|source| pod.bound_to(source).held(own));
         for held in &mut held {

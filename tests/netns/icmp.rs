@@ -1,4 +1,4 @@
-//! What the network complains of on the way between a client and a backend, heard by the right socket.
+//! ICMP errors from the path between a client and a backend reach the right socket.
 
 use std::net::IpAddr;
 
@@ -11,15 +11,15 @@ use lb_tests::scene::Scene;
 
 /// Narrower than any other link here, and wide enough for IPv6.
 const NARROW: &str = "1300";
-/// What fits a link of 1,500 bytes in both families.
+/// The segment size for an MTU of 1,500 in both families.
 const WIDE_SEGMENT: &str = "1440";
-/// Bytes that are sent and come back: many full segments.
+/// Bytes that are sent and echoed: many full segments.
 const TRANSFER: usize = 1 << 20;
 /// A port that no pod serves.
 const CLOSED: u16 = 9;
 
-/// Narrows both ends of a pod's link, as what is too long for the receiving end is dropped and nobody complains. The
-/// pod goes on asking for segments of the old width (MSS): else the client would send none that is too long for it.
+/// Narrows both ends of a pod's link, because the receiving end drops packets that are too long without an error. The
+/// pod still announces the old segment size (MSS); otherwise the client would send no segment that is too long for it.
 fn narrow(scene: &Scene, name: &str) {
     let pod = scene.lab.pod(name);
     for family in FAMILIES {
@@ -49,10 +49,11 @@ fn pr_02_the_client_learns_of_a_narrow_link_before_the_backend() {
     }
 }
 
-/// Where the narrow link is, behind an edge of the node: its router complains to the frontend, whose packet it has.
+/// The edge of the node behind which the narrow link is. Its router sends the error to the frontend, whose packet it
+/// received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Behind {
-    /// A pod that routes for another namespace, as one with containers or virtual machines of its own does.
+    /// A pod that routes for another namespace, like a pod with containers or virtual machines of its own.
     Pod,
     /// A router in the network.
     Uplink,
@@ -66,7 +67,7 @@ impl Behind {
         }
     }
 
-    /// The way from the node to the router: its address, and the node's interface.
+    /// The route from the node to the router: its address, and the node's interface.
     fn way(self, scene: &Scene, family: Family) -> [String; 2] {
         match self {
             Self::Pod => {
@@ -78,8 +79,8 @@ impl Behind {
     }
 }
 
-/// A client behind a router, which alone knows that the way there is narrow: what the client says of its own width
-/// (MSS) is no help to the backend.
+/// A client behind a router. Only the router knows that the path is narrow: the client's own segment size (MSS) does
+/// not tell the backend.
 fn narrow_behind(scene: &Scene, behind: Behind) -> Netns {
     let (router, deep) = (behind.router(scene), Netns::create(scene.lab.test, "deep"));
     router.sysctl(&[("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")]);
@@ -100,7 +101,7 @@ fn narrow_behind(scene: &Scene, behind: Behind) -> Netns {
     deep
 }
 
-/// The width of the path from a pod to an address, as the pod's stack has learned it.
+/// The path MTU from a pod to an address, as the pod's stack has learned it.
 fn learned_by(scene: &Scene, pod: &str, to: IpAddr) -> Option<String> {
     let (to, like) = (to.to_string(), family(to));
     let route = scene.lab.pod(pod).netns.run("ip", &[flag(like), "route", "get", &to]);
@@ -108,7 +109,7 @@ fn learned_by(scene: &Scene, pod: &str, to: IpAddr) -> Option<String> {
     words.nth(1).map(ToOwned::to_owned)
 }
 
-/// The complaint is addressed to the frontend and quotes its packet; the backend hears of its own.
+/// The error is addressed to the frontend and quotes its packet; the backend receives it with its own.
 fn the_backend_learns(setup: Setup, behind: Behind) {
     let scene = Scene::with_flags(setup, &["--uplink-interfaces", "up0,up1"]);
     scene.publish("s1", 1, "VIP", &["a"]);
@@ -135,7 +136,7 @@ fn pr_02_the_backend_learns_of_a_narrow_link_in_the_network() {
     the_backend_learns(Setup::new("pmtufar"), Behind::Uplink);
 }
 
-/// The socket is connected to the frontend, and hears of no other address.
+/// The socket is connected to the frontend, and accepts errors from no other address.
 #[test]
 fn pr_03_a_closed_port_refuses_the_datagram() {
     let scene = Scene::start(Setup::new("closedport"));

@@ -1,4 +1,4 @@
-//! The maps as `bpftool map dump` prints them: a person reads names, addresses and ports.
+//! The maps as `bpftool map dump` prints them, with readable names, addresses and ports.
 
 use lb_tests::address::{FAMILIES, Family, vip};
 use lb_tests::dump::{Dump, octets};

@@ -1,4 +1,4 @@
-//! Interfaces that come and go while the agent runs.
+//! Interfaces that are added and removed while the agent runs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,14 +12,14 @@ use lb_tests::netns::{Netns, run};
 use lb_tests::scene::{BALANCER, Scene};
 use serde_json::Value;
 
-/// A pod that starts after the agent takes the shortcut at once, and so does one that comes in its place.
+/// A pod that starts after the agent takes the shortcut at once, and so does a pod that replaces it.
 fn late_pods_are_served(setup: Setup) {
     let mut scene = Scene::start(setup);
     scene.publish("shop", 100, "VIP", &["a"]);
     for round in 0..3 {
         scene.add_pod("late");
         let dial = Dial::from(&scene.lab.pod("late").netns);
-        // Long before the next audit, which would find it, too.
+        // Long before the next audit, which would find it as well.
         until_true("the new interface is served", || dial.tcp(vip(FAMILIES[0], 100, 80)).who() == Some("a"));
         for family in FAMILIES {
             assert_eq!(dial.tcp(vip(family, 100, 80)).who(), Some("a"), "round {round}");
@@ -40,7 +40,8 @@ fn a_late_bridged_pod_is_served() {
     late_pods_are_served(Setup::new("latebr").cni(Cni::Bridge));
 }
 
-/// Otherwise a connection in the moment between the two gets its answer from a stranger, and resets it.
+/// Otherwise a connection that starts between the two gets its answer from an unknown address, and the client resets
+/// it.
 #[test]
 fn replies_are_translated_before_requests_are() {
     let mut scene = Scene::start(Setup::new("order"));
@@ -49,7 +50,7 @@ fn replies_are_translated_before_requests_are() {
     let both = || {
         let ids = link_ids(&links);
         let halves = ids.values().flatten().count();
-        // Four pods; no uplink was asked for.
+        // Four pods; no uplinks were given.
         (ids.len() == 4 && halves == 8).then_some(ids)
     };
     for (interface, [egress, ingress]) in until("every interface has both programs", both) {
@@ -57,7 +58,7 @@ fn replies_are_translated_before_requests_are() {
     }
 }
 
-/// The ids of the pinned links at egress and at ingress of each interface.
+/// The IDs of the pinned links at egress and at ingress of each interface.
 fn link_ids(links: &Path) -> BTreeMap<String, [Option<u64>; 2]> {
     let mut ids = BTreeMap::<_, [_; 2]>::new();
     for entry in links.read_dir().expect("the agent made it") {
@@ -85,8 +86,8 @@ fn only_interfaces_that_match_are_served() {
     }
 }
 
-/// A network beside that of the cluster, on a veth: the second card of a node that is a container itself. Nothing names
-/// its address, and no default route leaves by it.
+/// A network beside the cluster's, on a veth: the second network card of a node that is itself a container. No object
+/// names its address, and it has no default route.
 struct SecondCard {
     client: Netns,
     prefixes: [&'static str; 2],
@@ -132,7 +133,8 @@ pub fn shown(scene: &Scene, name: &str) -> Option<(String, String)> {
     Some((text("class"), text("why")))
 }
 
-/// Its clients are strangers, whose packets are left to the routes and to kube-proxy, with endpoints here or elsewhere.
+/// Its clients are unknown hosts, whose packets are left to the routes and to kube-proxy, with endpoints here or
+/// elsewhere.
 #[test]
 fn a_veth_with_a_prefix_of_its_own_leads_to_no_pod() {
     let scene = Scene::start(Setup::new("lannic"));
@@ -148,7 +150,7 @@ fn a_veth_with_a_prefix_of_its_own_leads_to_no_pod() {
         assert_eq!(lan.tcp(vip(family, 102, 80)).who(), Some(BALANCER), "the packet goes where routes lead");
         assert_eq!(scene.dial().tcp(vip(family, 102, 80)).who(), Some("a"), "pods are served");
     }
-    // Addresses decide from then on as well, while the agent runs. A connection of a pod does not notice.
+    // Addresses still decide while the agent runs. A connection of a pod is unaffected.
     let mut held = scene.dial().held(vip(FAMILIES[0], 102, 80));
     card.address(&scene, "del");
     until("the veth is a pod's", || shown(&scene, SecondCard::NAME).filter(|(class, _)| class == "workload"));
@@ -177,10 +179,10 @@ fn an_interface_without_an_ethernet_header_is_served_and_told() {
     let to = format!("{}/tcp", vip(FAMILIES[0], 109, 80));
     let explained = scene.agent.says(&["explain", "--from", "external", "--to", &to]);
     assert!(!explained.contains("left alone"), "{explained}");
-    // One that nobody wants is left alone, and no trouble.
+    // An interface that no glob names is left alone, without a warning.
     scene.lab.node.run("ip", &["tuntap", "add", "dev", "other0", "mode", "tun"]);
     until("it is listed", || shown(&scene, "other0").filter(|(_, why)| why == "neither a veth nor a tap"));
-    // One that comes while the agent runs; it may have the index and the name of a veth before it.
+    // One that is added while the agent runs. It may have the index and the name of an earlier veth.
     scene.lab.node.run("ip", &["tuntap", "add", "dev", "tun10", "mode", "tun"]);
     until("it is attached", || shown(&scene, "tun10").filter(|(class, _)| class == "uplink"));
     let pins = scene.agent.pin_path().join("links").read_dir().expect("the agent made it");

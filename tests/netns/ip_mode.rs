@@ -1,4 +1,4 @@
-//! ipMode: what is shortcut and what is left to the balancer, per entry, family, port and protocol.
+//! ipMode: the shortcut or the balancer, for each entry, family, port and protocol.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use lb_tests::manifest::{Service, ingress};
 use lb_tests::scene::{BALANCER, Scene, TARGET};
 use serde_json::{Value, json};
 
-/// Who is to answer.
+/// The server that must answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
     /// A pod: the connection was shortcut.
@@ -20,7 +20,7 @@ enum Who {
     Balancer,
 }
 
-/// A Service and what its ports do: (family, port, protocol, who answers).
+/// A Service and the expected answers of its ports: (family, port, protocol, server).
 struct Case {
     id: &'static str,
     /// The last part of its balancer address, in both families.
@@ -51,7 +51,7 @@ fn entries(number: u8, mode: &str) -> Vec<Value> {
     FAMILIES.map(|family| ingress(BALANCERS.host(family, number), mode)).to_vec()
 }
 
-/// Entries with other fields than the address changed.
+/// Entries with these fields changed, apart from the address.
 fn entries_with(number: u8, fields: &Value) -> Vec<Value> {
     let mut entries = FAMILIES.map(|family| json!({"ip": BALANCERS.host(family, number).to_string()}));
     for entry in &mut entries {
@@ -150,7 +150,7 @@ fn ipm_01_to_14_every_entry_is_decided_by_itself() {
     let cases = cases(&scene);
     let mut objects = Vec::new();
     for Case { service, .. } in &cases {
-        // Two cases may look at one Service.
+        // Two cases may use one Service.
         if !objects.contains(&service.object()) {
             objects.push(service.object());
             objects.extend(scene.slices(service, &["a", "b"]));

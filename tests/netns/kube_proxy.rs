@@ -1,4 +1,4 @@
-//! Rules in the shape of kube-proxy's, in both of its netfilter modes, with its masquerading.
+//! Rules in the shape of kube-proxy's, in both of its netfilter modes, with masquerading.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use lb_tests::scene::TARGET;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KubeProxy {
     Nftables,
-    /// Debian's iptables, which are made of nftables as well.
+    /// Debian's iptables, which is based on nftables as well.
     Iptables,
 }
 
@@ -36,7 +36,8 @@ impl KubeProxy {
         }
     }
 
-    /// Sends a node port of the node's first addresses, TCP alone, to an endpoint. Beside [`KubeProxy::claim_port`] only.
+    /// Sends a node port of the node's first addresses, TCP only, to an endpoint. Only together with
+    /// [`KubeProxy::claim_port`].
     #[track_caller]
     pub fn serve_node_port(self, lab: &Lab, port: u16, endpoint: SocketAddr) {
         let family = family(endpoint.ip());
@@ -49,7 +50,7 @@ impl KubeProxy {
         }
     }
 
-    /// Rejects port 80 of a balancer's address: a Service without endpoints.
+    /// Rejects port 80 of a balancer's address, as for a Service without endpoints.
     #[track_caller]
     pub fn reject(self, lab: &Lab, number: u8) {
         for family in FAMILIES {
@@ -72,7 +73,7 @@ impl KubeProxy {
     }
 }
 
-/// The program that takes a family's iptables rules.
+/// The program that loads a family's iptables rules.
 const fn restore(family: Family) -> &'static str {
     match family {
         Family::V4 => "iptables-nft-restore",

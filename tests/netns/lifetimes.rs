@@ -1,4 +1,4 @@
-//! How long flows are remembered.
+//! The time-outs of flows.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use lb_tests::raw;
 use lb_tests::scene::{Scene, TARGET};
 use serde_json::Value;
 
-/// Flows of the client that `show flows` knows, by protocol.
+/// Flows of the client in `show flows`, by protocol.
 fn known(scene: &Scene, proto: &str, port: u16) -> usize {
     let rows: Value = serde_json::from_str(&scene.agent.says(&["show", "flows", "-o", "json"])).expect("JSON");
     let rows = rows.as_array().expect("a list");
@@ -22,7 +22,7 @@ fn known(scene: &Scene, proto: &str, port: u16) -> usize {
     rows.iter().filter(is_it).count()
 }
 
-/// What is quiet for too long goes by itself; what is open stays.
+/// Idle flows time out by themselves; established ones stay.
 #[test]
 fn flows_go_when_their_time_is_over() {
     let flags = ["--gc-secs", "1", "--udp-secs", "1", "--tcp-closing-secs", "1"];
@@ -46,8 +46,8 @@ fn flows_go_when_their_time_is_over() {
     assert!(collected.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 4), "{collected:?}");
 }
 
-/// Another pod resets idle connections in the backend's name, with numbers that it has guessed: they go on, however short a
-/// reset connection is remembered. Who breaks his own connection off is believed.
+/// Another pod sends spoofed resets with guessed sequence numbers to idle connections: they continue, however short the
+/// time-out after a reset is. A reset from the real end counts.
 #[test]
 fn a_guessed_reset_costs_an_idle_connection_nothing() {
     let flags = ["--gc-secs", "1", "--tcp-closing-secs", "1"];

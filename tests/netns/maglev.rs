@@ -1,4 +1,4 @@
-//! Selection by the hash of a flow, with real sockets: every node, and a node that has lost all it knew, chooses alike.
+//! Selection by the hash of a flow, with real sockets: every node chooses alike, also one that has lost its state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use lb_tests::address::{FAMILIES, vip};
 use lb_tests::lab::Setup;
 use lb_tests::scene::Scene;
 
-/// Source ports that nobody is given by chance.
+/// Source ports outside the ephemeral range.
 const PORTS: std::ops::Range<u16> = 20_000..20_024;
 const NUMBER: u8 = 88;
 const FLAGS: [&str; 4] = ["--lb-algorithm", "maglev", "--maglev-table-size", "251"];
@@ -18,7 +18,7 @@ fn start(test: &'static str) -> Scene {
     scene
 }
 
-/// Who answers each of the client's ports.
+/// The server that answers each of the client's ports.
 fn answers(
     scene: &Scene,
     dials: impl Fn(&Scene, SocketAddr, SocketAddr) -> Option<String>,
@@ -45,7 +45,7 @@ fn udp(scene: &Scene, client: SocketAddr, to: SocketAddr) -> Option<String> {
     scene.dial().bound_to(client).udp(to).who().map(str::to_owned)
 }
 
-/// Two nodes whose pods have the same addresses: as if one connection could arrive at either.
+/// Two nodes whose pods have the same addresses, as if one connection could arrive at either.
 #[test]
 fn two_agents_choose_alike() {
     let (one, other) = (start("maglevone"), start("maglevtwo"));
@@ -53,7 +53,7 @@ fn two_agents_choose_alike() {
     assert_eq!(answers(&one, udp), answers(&other, udp));
 }
 
-/// `unload` forgets every flow; whoever asks again from the same port is answered by the same pod.
+/// `unload` deletes every flow. A client that asks again from the same port reaches the same pod.
 #[test]
 fn what_is_forgotten_is_chosen_again() {
     let mut scene = start("maglevagain");

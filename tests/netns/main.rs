@@ -1,4 +1,4 @@
-//! Real sockets through namespaces shaped like a node: who answers whom, and what is on the wires.
+//! Real sockets through namespaces shaped like a node: which server answers, and which packets are on the links.
 
 mod affinity;
 mod all_services;

@@ -1,4 +1,4 @@
-//! Nodes with rules and settings of others: what is translated stays invisible to them, in both shapes of pod network.
+//! Nodes with other software's rules and settings: translation stays invisible to them, in both shapes of pod network.
 
 use std::fs;
 
@@ -10,14 +10,14 @@ use lb_tests::scene::{BALANCER, Scene};
 
 use crate::kube_proxy::KubeProxy;
 
-/// Drops what conntrack cannot place, as kube-proxy in iptables mode does in its FORWARD chain.
+/// Drops packets that conntrack calls invalid, as kube-proxy in iptables mode does in its FORWARD chain.
 pub const DROP_INVALID: &str = "
     table inet strict {
         chain forward { type filter hook forward priority filter; ct state invalid drop; }
     }
 ";
 
-/// The same at each hook that a forwarded packet passes.
+/// The same at each hook of a forwarded packet.
 const INVALID: &str = "
     table inet strict {
         chain prerouting { type filter hook prerouting priority filter; ct state invalid drop; }
@@ -26,7 +26,7 @@ const INVALID: &str = "
     }
 ";
 
-/// Everything that pods of the node do with a balancer's address.
+/// All uses of a balancer's address by pods of the node.
 fn pods_are_served(scene: &Scene) {
     scene.publish("shop", 80, "VIP", &["a", "b"]);
     scene.publish("self", 81, "VIP", &["a"]);
@@ -58,7 +58,7 @@ fn hairpin(scene: &Scene, family: Family) {
     assert_eq!(own.udp(to).who(), Some("a"), "UDP of a pod to its own Service {to}");
 }
 
-/// What conntrack of the node has seen.
+/// The node's conntrack table.
 fn conntrack(node: &Netns) -> String {
     node.inside(|| fs::read_to_string("/proc/thread-self/net/nf_conntrack").expect("conntrack can be read"))
 }
@@ -73,7 +73,7 @@ fn bridged_pods_are_served() {
     pods_are_served(&Scene::start(Setup::new("servedbr").cni(Cni::Bridge)));
 }
 
-/// The rules see client and backend, in both directions, and nothing else.
+/// The rules see only client and backend, in both directions.
 fn served_beside_strict_rules(setup: Setup) {
     let scene = Scene::start(setup.reverse_path(ReversePath::Strict));
     scene.lab.node.nft(INVALID);
@@ -109,7 +109,7 @@ fn bridged_pods_are_served_beside_strict_rules() {
     served_beside_strict_rules(Setup::new("strictbr").cni(Cni::Bridge));
 }
 
-/// Before the agent runs the rules claim the address; then the agent does, and nothing is translated twice.
+/// Before the agent runs, the rules claim the address. Then the agent does, and nothing is translated twice.
 fn served_beside_kube_proxy(setup: Setup) {
     let mut scene = Scene::without_agent(setup, &[]);
     KubeProxy::Nftables.claim(&scene.lab, 84, "b");
@@ -143,7 +143,7 @@ fn bridged_pods_are_served_beside_kube_proxy() {
     served_beside_kube_proxy(Setup::new("kubebr").cni(Cni::Bridge));
 }
 
-/// Checksums are made by the sender where the device does not offload them: a wrong one is seen by the receiver.
+/// Without offload the sender computes checksums, and the receiver detects a wrong one.
 fn served_without_offload(setup: Setup) {
     let scene = Scene::start(setup);
     for pod in ["client", "a", "b"] {

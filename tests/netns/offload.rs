@@ -1,5 +1,5 @@
-//! Large transfers, whatever the devices on the way take off the stack's hands: checksums, and cutting and joining of
-//! segments. A wrong checksum of a segment that some device finishes is seen by the receiver only.
+//! Large transfers with every offload of the devices: checksums, segmentation and reassembly. Only the receiver detects
+//! a wrong checksum in a segment that a device completes.
 
 use lb_tests::address::{FAMILIES, FAR, vip};
 use lb_tests::dial::Dial;
@@ -9,7 +9,7 @@ use lb_tests::scene::Scene;
 /// Bytes each way, in every setting.
 const TRANSFER: usize = 4 << 20;
 
-/// Settings as `ethtool -K` takes them. Without `tx` there is no `tso` either.
+/// Settings as `ethtool -K` takes them. `tso` depends on `tx`.
 const SETTINGS: [&[&str]; 6] = [
     &["tx", "on", "tso", "on", "gso", "on", "gro", "on"],
     &["tx", "on", "tso", "on", "gso", "on", "gro", "off"],
@@ -19,11 +19,11 @@ const SETTINGS: [&[&str]; 6] = [
     &["tx", "off", "gso", "off", "gro", "off"],
 ];
 
-/// Where a setting holds.
+/// The namespaces of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Where {
     Everywhere,
-    /// In the pods and the network, and not in the node: the two ends of a link differ.
+    /// The pods and the network, but not the node: the two ends of a link differ.
     Ends,
 }
 

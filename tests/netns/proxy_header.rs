@@ -1,6 +1,6 @@
-//! The whole round of the problem beside kube-proxy: a pod dials an address that its rules would claim, the guard keeps
-//! them off, haproxy outside takes the connection and announces the client to a node port, which the same rules send to
-//! a backend that insists on the announcement.
+//! The whole problem and its cure beside kube-proxy: a pod dials an address that kube-proxy's rules would claim. The
+//! guard prevents that, and haproxy outside takes the connection and sends the client's address in a PROXY header to a
+//! node port. The same rules send that connection to a backend that requires the header.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ use crate::kube_proxy::KubeProxy;
 const NUMBER: u8 = 89;
 const NODE_PORT: u16 = 30_089;
 
-/// What an HTTP client of the client pod gets from the balancer's address.
+/// The client pod's HTTP answer from the balancer's address.
 fn page(scene: &Scene, from: SocketAddr) -> Option<(u16, String)> {
     http::get(&scene.lab.pod("client").netns, from, "/")
 }
@@ -43,14 +43,14 @@ fn the_backend_hears_of_the_client(setup: Setup, kube_proxy: KubeProxy) {
         let endpoint = SocketAddr::new(scene.lab.pod_address("shop", family), PROXY_PORT);
         kube_proxy.claim_port(&scene.lab, vip(family, NUMBER, 81), endpoint);
         kube_proxy.serve_node_port(&scene.lab, NODE_PORT, endpoint);
-        // The problem: the rules send the pod to the backend, which misses its header.
+        // The problem: the rules send the pod to the backend, which gets no header.
         let got = page(&scene, vip(family, NUMBER, 81));
         assert_ne!(got.as_ref().map(|(code, _)| *code), Some(200), "{family:?}: {got:?}");
     }
     assert!(nginx.requests().iter().all(|request| request.announced.is_none()), "{:?}", nginx.requests());
 
     scene.agent.start();
-    // The status says VIP, as an old cloud controller's does; the annotation is the cluster's own word.
+    // The status says VIP, as from an old cloud controller; the annotation is the cluster's choice.
     let entries = FAMILIES.map(|family| ingress(vip(family, NUMBER, 81).ip(), "VIP"));
     let port = json!([{"name": "http", "protocol": "TCP", "port": 81, "nodePort": NODE_PORT}]);
     let service = scene
@@ -73,7 +73,7 @@ fn the_backend_hears_of_the_client(setup: Setup, kube_proxy: KubeProxy) {
         let request = nginx.requests().pop().expect("there is one");
         let client = scene.lab.pod_address("client", family);
         assert_eq!((request.port, request.announced), (PROXY_PORT, Some(client)), "{request:?}");
-        // The rules masquerade what comes by a node port: the peer is neither the client nor the balancer.
+        // The rules masquerade connections to a node port: the peer is neither the client nor the balancer.
         assert!(request.peer != client && request.peer != UPLINK.host(family, 1), "{request:?}");
     }
 }

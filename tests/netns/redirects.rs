@@ -1,5 +1,6 @@
-//! ICMP redirects: a node whose way to the backend leads back to where the client is tells the client of a shorter one.
-//! For a translated flow that names an address which the client never dialled, as netfilter knows as well.
+//! ICMP redirects: if the node's route to the backend uses the interface of the client, the node tells the client of a
+//! shorter route. For a translated flow the redirect names an address that the client never dialled. netfilter drops
+//! such redirects as well.
 
 use std::net::SocketAddr;
 
@@ -18,14 +19,14 @@ fn is_redirect(packet: &Packet) -> bool {
     packet.direction == Direction::In && matches!(packet.carries, Carries::Icmp(REDIRECT4 | REDIRECT6))
 }
 
-/// Redirects that were dropped so far.
+/// Redirects dropped so far.
 fn dropped(scene: &Scene) -> u64 {
     let (_, metrics) = scene.agent.page("/metrics").expect("it answers");
     let line = metrics.lines().find_map(|line| line.strip_prefix("lb_agent_drops_total{reason=\"redirect\"} "));
     line.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// Pods of a bridge: what is translated goes in and out by the same interface of the node.
+/// Pods of a bridge: translated packets enter and leave the node by the same interface.
 #[test]
 fn redirects_of_translated_flows_are_dropped_and_others_are_not() {
     let scene = Scene::start(Setup::new("redirects").cni(Cni::Bridge));
@@ -43,7 +44,7 @@ fn redirects_of_translated_flows_are_dropped_and_others_are_not() {
         let seen = capture.all_until_now(client);
         let leaked: Vec<String> = seen.iter().filter(|packet| is_redirect(packet)).map(ToString::to_string).collect();
         assert!(leaked.is_empty(), "{family:?}: {leaked:?}");
-        // A client that dials a neighbour by way of the node has something to learn.
+        // A client that dials a neighbour through the node does get a redirect.
         let other = scene.lab.pod_address("b", family);
         let gateway = gateway(&scene, family);
         client.run("ip", &[flag(family), "route", "add", &other.to_string(), "via", &gateway]);

@@ -1,4 +1,4 @@
-//! Connections whose flows are lost while the flow table is full, with real sockets.
+//! Connections whose flows are evicted while the flow table is full, with real sockets.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use lb_tests::scene::Scene;
 use serde_json::Value;
 
 const NUMBER: u8 = 89;
-/// Entries; a flow takes two. Of a smaller table the free elements that each CPU holds are more than an eighth.
+/// Entries; a flow takes two. In a smaller table the free elements that CPUs hold are more than an eighth of it.
 const FLOWS_MAX: &str = "4096";
-/// The time-out of a quiet connection.
+/// The time-out of an idle connection.
 const ESTABLISHED: Duration = Duration::from_secs(3);
-/// Flows that fill the table: 7/8 of it, and some.
+/// Flows that fill the table: 7/8 of it, and some more.
 const FLOOD: usize = 2_400;
 
 fn start(test: &'static str, repair: &str) -> Scene {
@@ -26,7 +26,7 @@ fn start(test: &'static str, repair: &str) -> Scene {
         ["--flows-max", FLOWS_MAX],
         ["--tcp-established-secs", "3"],
         ["--gc-secs", "1"],
-        // One pod is to fill the table.
+        // One pod must be able to fill the table.
         ["--pod-flows-percent", "100"],
     ];
     let scene = Scene::with_flags(Setup::new(test), &flags.concat());
@@ -34,7 +34,7 @@ fn start(test: &'static str, repair: &str) -> Scene {
     scene
 }
 
-/// Connections of the client that the tables know.
+/// The client's connections in the flow tables.
 fn known(scene: &Scene) -> usize {
     let rows: Value = serde_json::from_str(&scene.agent.says(&["show", "flows", "-o", "json"])).expect("JSON");
     let rows = rows.as_array().expect("a list");
@@ -47,8 +47,8 @@ fn is_evicting(scene: &Scene) -> bool {
     Dump::of(&scene.agent).map("evictions")[0]["value"]["until_jiffies"].as_u64() > Some(0)
 }
 
-/// Opens connections, fills the table with others, and returns when all flows of the first are lost, and frontend and
-/// interface are older than the time-out of a quiet connection.
+/// Opens connections, fills the table with others, and returns when all flows of the first are evicted, and frontend
+/// and interface are older than the time-out of an idle connection.
 fn lose(scene: &Scene) -> Vec<Held> {
     let started = Instant::now();
     let to = vip(Family::V4, NUMBER, 80);
@@ -56,8 +56,8 @@ fn lose(scene: &Scene) -> Vec<Held> {
     assert!(["a", "b"].iter().all(|pod| open.iter().any(|held| held.answer.who == *pod)), "both have connections");
     let from = &scene.lab.pod("b").netns;
     for _ in 0..FLOOD {
-        // In so small a table a CPU that has no free element may take that of a reply which is to come: then this client
-        // would have to ask again.
+        // In so small a table a CPU without a free element may evict a reply entry that is still needed: then this
+        // client would have to ask again.
         let _ = Dial::from(from).udp(to).who();
     }
     until_true("the agent sees that the table is full", || is_evicting(scene));
@@ -79,7 +79,7 @@ fn connections_go_on_after_their_flows_were_lost() {
     assert!(counted.and_then(|count| count.parse::<usize>().ok()).is_some_and(|count| count >= lost), "{counted:?}");
 }
 
-/// What the other test is about: without the option they break.
+/// The counterpart of the other test: without the option they break.
 #[test]
 fn without_the_option_they_break() {
     let scene = start("norepair", "off");

@@ -1,5 +1,5 @@
-//! What a Service is, changed while it is served: its proxy, its type. Every address follows at once, and what is open
-//! goes on.
+//! A Service's proxy and type change while it is served. Every address follows at once, and established connections
+//! continue.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -40,7 +40,8 @@ fn node_port(family: Family) -> SocketAddr {
     (UPLINK.host(family, 2), NODE_PORT).into()
 }
 
-/// Who answers a new connection and a datagram, to each kind of address, from a pod and from the network.
+/// Checks which server answers a new connection and a datagram, to each kind of address, from a pod and from the
+/// network.
 #[track_caller]
 fn expect(scene: &Scene, what: &str, to_balancer: Option<&str>, to_cluster: Option<&str>, to_node: Option<&str>) {
     for family in FAMILIES {
@@ -57,7 +58,7 @@ fn expect(scene: &Scene, what: &str, to_balancer: Option<&str>, to_cluster: Opti
     }
 }
 
-/// FLT-01, FLT-02: the label of another proxy, from the first moment or later, and gone again.
+/// FLT-01, FLT-02: the label of another proxy, from the start or added later, and removed again.
 #[test]
 fn flt_01_flt_02_a_service_of_another_proxy_is_left_alone() {
     let scene = Scene::with_flags(Setup::new("proxyname"), &ALL);
@@ -102,7 +103,7 @@ fn ipm_65_a_service_that_is_no_balancer_any_more_keeps_its_cluster_address() {
     expect(&scene, "LoadBalancer again", Some("a"), Some("a"), Some("a"));
 }
 
-/// IPM-52, where node ports are on the node's own addresses: a balancer's address that is local to the node is none of
+/// IPM-52, if node ports are on the node's own addresses: a balancer's address that is local to the node is none of
 /// them, and its ports are the host's. kube-proxy in iptables mode serves the node port there (kubernetes#111863).
 #[test]
 fn ipm_52_the_node_port_at_a_local_balancers_address_is_the_hosts() {
@@ -113,7 +114,7 @@ fn ipm_52_the_node_port_at_a_local_balancers_address_is_the_hosts() {
         let address: IpAddr = balancer(family).ip();
         scene.lab.node.ip(&[add_address(family, &host_prefix(address), "lo")]);
         let to = SocketAddr::new(address, NODE_PORT);
-        // The kernel's worker adds the route a moment after the address.
+        // A worker of the kernel adds the route a moment after the address.
         lb_tests::deadline::until_true("the node reaches itself", || {
             Dial::from(&scene.lab.node).tcp(to).who() == Some("host")
         });

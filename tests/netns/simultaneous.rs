@@ -16,31 +16,31 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// The client's port. The backend dials it, so it must not be one that a pod serves: that would be an endpoint.
 const CLIENT_PORT: u16 = 33_400;
-/// The port that the backend dials from; nobody listens there.
+/// The port from which the backend dials; no server listens there.
 const BACKEND_PORT: u16 = 9_000;
-/// How long either end tries: a lost SYN is repeated after a second.
+/// How long either end tries: a lost SYN is retransmitted after a second.
 const LIMIT: Duration = Duration::from_secs(8);
 
-/// Bits per second of the ends' links. A full bucket lets one large datagram through; the second one waits for about
-/// half a second, and the SYN behind it. The client's goes first, so that there is a flow when the backend's comes.
+/// Bits per second of the ends' links. A full bucket lets one large datagram pass; the second one waits about half a
+/// second, and the SYN behind it. The client's SYN goes first, so that a flow exists when the backend's arrives.
 const CLIENT_RATE: &str = "24kbit";
 const BACKEND_RATE: &str = "14kbit";
 /// Just less than the bucket holds.
 const FILLER_LEN: usize = 1_400;
 
-/// Lets what `netns` sends next wait on its link.
+/// Makes the next packets from `netns` wait on its link.
 fn delay(netns: &Netns, rate: &str) {
     netns.run("tc", &["qdisc", "add", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "1540", "latency", "60s"]);
     netns.inside(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("any port");
         for _ in 0..2 {
-            // Port 9 is discard; nobody needs to listen.
+            // Port 9 is discard; no server needs to listen.
             socket.send_to(&[0; FILLER_LEN], (UPLINK.host(Family::V4, 1), 9)).expect("it is queued");
         }
     });
 }
 
-/// Opens a connection from a port of its own while the other end does the same.
+/// Opens a connection from a given port while the other end does the same.
 fn open(netns: &Netns, from: SocketAddr, to: SocketAddr, together: &Barrier) -> TcpStream {
     netns.inside(|| {
         let socket = Socket::new(Domain::for_address(from), Type::STREAM, Some(Protocol::TCP)).expect("a socket");
@@ -82,7 +82,7 @@ fn two_syns_that_cross_are_one_connection() {
         let frontend = vip(family, 1, 80);
         let [client_end, backend_end] = [("client", CLIENT_PORT), ("a", BACKEND_PORT)]
             .map(|(pod, port)| SocketAddr::new(scene.lab.pod_address(pod, family), port));
-        // Neighbours know each other before anything has to wait.
+        // Neighbours are resolved before packets have to wait.
         let warm = SocketAddr::new(backend_end.ip(), TARGET);
         assert_eq!(scene.dial().udp(warm).who(), Some("a"));
         delay(client, CLIENT_RATE);
@@ -93,7 +93,7 @@ fn two_syns_that_cross_are_one_connection() {
             let here = open(client, client_end, frontend, &together);
             (here, there.join().expect("the backend connects"))
         });
-        // Each end has got a SYN while it waited for the answer to its own.
+        // Each end received a SYN while it waited for the answer to its own.
         let is_syn = |capture: &Capture, from: SocketAddr, to: SocketAddr| {
             capture.wait_for("the other end's SYN", |packet| {
                 (packet.carries, packet.direction) == (Carries::Syn, Direction::In)
@@ -114,7 +114,7 @@ fn two_syns_that_cross_are_one_connection() {
         let is_it = |line: &&str| line.contains(&client_end.to_string()) && line.contains(&frontend.to_string());
         let flow = flows.lines().find(is_it).unwrap_or_else(|| panic!("the flow of {client_end} in\n{flows}"));
         assert!(flow.contains("Established"), "{flow}");
-        // The server's half closes first, the client still talks.
+        // The server sends its FIN first, and the client still sends data.
         there.shutdown(std::net::Shutdown::Write).expect("it is open");
         assert_eq!(here.read(&mut [0; 8]).expect("the end of the stream"), 0);
         says(&mut here, &mut there, b"still talking");

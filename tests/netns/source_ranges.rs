@@ -1,4 +1,5 @@
-//! `loadBalancerSourceRanges` with real sockets: who is let in, pods included, and what becomes of those who are inside.
+//! `loadBalancerSourceRanges` with real sockets: which clients are admitted, pods included, and what happens to
+//! established connections.
 
 use lb_common::addr::Proto;
 use lb_tests::address::{BALANCERS, FAMILIES, FAR, vip};
@@ -11,7 +12,7 @@ use serde_json::json;
 /// The last part of the balancer's address.
 const NUMBER: u8 = 86;
 
-/// Writes the Service with these ranges. Under policy Local clients of the network keep their address.
+/// Writes the Service with these ranges. Under policy Local, clients in the network keep their address.
 fn publish(scene: &Scene, ranges: &[String]) {
     let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, NUMBER), "VIP"));
     let service = scene
@@ -23,7 +24,7 @@ fn publish(scene: &Scene, ranges: &[String]) {
     scene.apply("shop", &objects);
 }
 
-/// The ranges that hold these pods and far hosts, each alone.
+/// Ranges that contain exactly these pods and far hosts.
 fn only(scene: &Scene, pods: &[&str], far: &[u8]) -> Vec<String> {
     FAMILIES
         .into_iter()
@@ -35,7 +36,7 @@ fn only(scene: &Scene, pods: &[&str], far: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// SR-01, SR-02: a pod that no range names gets no answer, as any other client.
+/// SR-01, SR-02: a pod outside the ranges gets no answer, like any other client.
 #[test]
 fn sr_02_pods_are_let_in_by_the_ranges_alone() {
     let scene = Scene::start(Setup::new("rangepod"));
@@ -55,7 +56,7 @@ fn sr_02_pods_are_let_in_by_the_ranges_alone() {
     }
 }
 
-/// SR-01, SR-11: what arrives from the network is asked for the address that it has, which a local endpoint sees.
+/// SR-01, SR-11: for connections from the network the ranges apply to the source address, which a local endpoint sees.
 #[test]
 fn sr_01_clients_in_the_network_are_let_in_by_the_ranges() {
     let scene = Scene::with_flags(Setup::new("rangefar"), &["--uplink-interfaces", "up0,up1"]);
@@ -70,7 +71,8 @@ fn sr_01_clients_in_the_network_are_let_in_by_the_ranges() {
     }
 }
 
-/// SR-09: whoever is inside stays when the range goes, and a restart of the agent keeps the rest out.
+/// SR-09: established connections continue when their range is removed, and a restart of the agent still refuses other
+/// clients.
 #[test]
 fn sr_09_open_connections_outlive_their_range() {
     let mut scene = Scene::start(Setup::new("rangeopen"));
@@ -88,7 +90,7 @@ fn sr_09_open_connections_outlive_their_range() {
     for family in FAMILIES {
         assert_eq!(scene.dial().tcp(vip(family, NUMBER, 80)).who(), Some("a"), "no range: everybody");
     }
-    // They are deleted last, after those who are let in.
+    // The ranges are deleted last, after new clients are admitted.
     lb_tests::deadline::until_true("the ranges are gone", || {
         scene.agent.says(&["show", "source-ranges"]).lines().count() == 1
     });

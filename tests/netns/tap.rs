@@ -1,4 +1,4 @@
-//! Whole frames on an interface of a namespace, as its packet sockets see and send them.
+//! Whole frames on an interface of a namespace, captured and sent by packet sockets.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Instant;
@@ -16,13 +16,13 @@ const FRAME_MAX: usize = 70_000;
 /// An Ethernet header without a tag.
 pub const ETHERNET_LEN: usize = 14;
 
-/// A frame, and the interface that it was seen on.
+/// A frame, and the interface on which it was captured.
 pub struct Frame {
     pub bytes: Vec<u8>,
     link: LinkAddr,
 }
 
-/// A packet socket. What is sent after it was opened is seen.
+/// A packet socket. It captures frames sent after it was opened.
 pub struct Tap {
     socket: OwnedFd,
 }
@@ -44,7 +44,7 @@ impl Tap {
         let end = Instant::now() + PATIENCE;
         let mut bytes = vec![0; FRAME_MAX];
         while Instant::now() < end {
-            // Nothing came in time.
+            // No frame in time.
             let Ok((len, link)) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut bytes) else { continue };
             if is_it(&bytes[..len]) {
                 bytes.truncate(len);
@@ -54,7 +54,7 @@ impl Tap {
         panic!("no such frame: {what}");
     }
 
-    /// Sends a frame on the interface that another was seen on.
+    /// Sends a frame on the interface on which another was captured.
     pub fn send(&self, bytes: &[u8], like: &Frame) {
         sendto(self.socket.as_raw_fd(), bytes, &like.link, MsgFlags::empty()).expect("the interface takes it");
     }

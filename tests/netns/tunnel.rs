@@ -1,5 +1,5 @@
-//! A tunnel between two namespaces whose packets begin with the network header, as those of WireGuard do: a tun device at
-//! either end, and threads that carry packets from one to the other.
+//! A tunnel between two namespaces whose packets begin with the network header, as those of WireGuard do: a tun device
+//! at either end, and threads that carry packets from one to the other.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ const FAR_NAME: &str = "tun0";
 /// Longer than any packet here.
 const PACKET_MAX: usize = 70_000;
 
-/// In which order fragments arrive.
+/// The order in which fragments arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragments {
     AsSent,
-    /// The one behind the first fragment of a datagram overtakes it.
+    /// The fragment after the first one of a datagram overtakes it.
     FirstOvertaken,
 }
 
@@ -32,7 +32,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Makes the tunnel from `name` in `near` to a namespace of its own, which has these addresses and sends everything
-    /// through it. Routes lead there.
+    /// through the tunnel. `near` has routes to them.
     pub fn new(test: &str, (near, name): (&Netns, &'static str), addresses: [IpAddr; 2], order: Fragments) -> Self {
         let far = Netns::create(test, name);
         let open = |netns: &Netns, name: &str| {
@@ -60,17 +60,17 @@ impl Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        // A device that is gone ends the thread that reads from it.
+        // Deleting the device ends the thread that reads from it.
         self.near.ip(&[format!("link delete {}", self.name)]);
         self.far.ip(&[format!("link delete {FAR_NAME}")]);
         for carrier in self.carriers.drain(..) {
-            // It has said itself why it failed.
+            // The thread reports its own panic.
             let _ = carrier.join();
         }
     }
 }
 
-/// Carries packets until a device is gone.
+/// Carries packets until a device is deleted.
 fn carry(from: &Iface, to: &Iface, order: Fragments) {
     let mut packet = vec![0; PACKET_MAX];
     let mut overtaken: Option<Vec<u8>> = None;
@@ -88,7 +88,7 @@ fn carry(from: &Iface, to: &Iface, order: Fragments) {
     }
 }
 
-/// Whether others follow this one: in the IPv4 header, or in a fragment header that follows that of IPv6.
+/// Whether this is a first fragment: by the IPv4 header, or by a fragment header directly after the IPv6 header.
 fn is_first_fragment(packet: &[u8]) -> bool {
     let bits = |offset: usize| packet.get(offset..offset + 2).map(|bits| u16::from_be_bytes([bits[0], bits[1]]));
     match packet.first().map(|byte| byte >> 4) {

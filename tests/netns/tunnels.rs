@@ -26,7 +26,8 @@ fn scene(
     (tunnel, scene)
 }
 
-/// TCP with bulk, UDP of one packet and of fragments; who answers, and the client's address as it is seen.
+/// Checks TCP with bulk data, and UDP of one packet and of fragments: the server that answers, and the client's address
+/// as it sees it.
 #[track_caller]
 fn served(dial: Dial<'_>, number: u8, who: &str, clients: [IpAddr; 2]) {
     for (family, client) in FAMILIES.into_iter().zip(clients) {
@@ -42,7 +43,7 @@ fn served(dial: Dial<'_>, number: u8, who: &str, clients: [IpAddr; 2]) {
     }
 }
 
-/// Nobody serves it: told at once.
+/// Checks that no endpoint serves it, and that the client gets an error at once.
 #[track_caller]
 fn refused(dial: Dial<'_>, number: u8) {
     for family in FAMILIES {
@@ -52,7 +53,7 @@ fn refused(dial: Dial<'_>, number: u8) {
     }
 }
 
-/// A Service whose endpoint is a port of a pod that nobody listens on.
+/// A Service whose endpoint is a port of a pod on which no server listens.
 fn publish_closed(scene: &Scene, number: u8, pod: &str) {
     const CLOSED: u16 = 9;
     let service = Service::new("closed").cluster_ips(&both(CLUSTER, number)).port("own", "UDP", 80, CLOSED);
@@ -128,14 +129,14 @@ fn a_pod_behind_a_tunnel_is_served_and_serves() {
     refused(dial, 114);
     let client = FAMILIES.map(|family| scene.lab.pod_address("client", family));
     served(scene.dial(), 115, "own", client);
-    // Back out of the interface that it came in by, and the answer likewise.
+    // Back by the interface on which it arrived, and the answer likewise.
     served(dial, 115, "own", both(BALANCERS, 115));
     for family in FAMILIES {
         assert_eq!(dial.udp(vip(family, 116, 80)), Outcome::Refused, "the pod's own answer, translated: {family:?}");
     }
 }
 
-/// The default route of a node that reaches the world through a VPN.
+/// The default route of a node that uses a VPN for all outside traffic.
 #[test]
 fn a_tunnel_with_the_default_route_is_an_uplink() {
     let clients = both(DEEP_LINK, 2);

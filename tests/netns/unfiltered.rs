@@ -1,5 +1,5 @@
-//! Pods on a bridge between whose ports frames do not traverse netfilter: the node's conntrack never sees the replies of a
-//! backend to a client beside it.
+//! Pods on a bridge whose frames between ports do not traverse netfilter: the node's conntrack never sees the replies
+//! of a backend to a client on the same bridge.
 
 use lb_tests::address::{FAMILIES, Family, add_address, vip};
 use lb_tests::deadline;
@@ -10,7 +10,7 @@ use lb_tests::scene::Scene;
 
 use crate::netfilter::DROP_INVALID;
 
-/// Counts what the stack forwards between the bridge's ports.
+/// Counts packets that the stack forwards between the bridge's ports.
 const FORWARDED: &str = "
     table inet forwarded {
         chain forward {
@@ -33,7 +33,7 @@ fn switch(scene: &Scene, value: &str) {
     scene.lab.node.sysctl(&SWITCHES.map(|name| (name, value)));
 }
 
-/// Connections and datagrams of each length, to an endpoint on the client's own bridge.
+/// Checks connections and datagrams of each length to an endpoint on the client's own bridge.
 fn is_served(scene: &Scene) {
     for family in FAMILIES {
         let vip = vip(family, 1, 80);
@@ -78,7 +78,7 @@ fn the_switch_is_followed() {
     assert!(warned(&scene));
     let checked = scene.agent.says(&["check"]);
     assert!(checked.contains("IPv4 and IPv6 between ports of cni0 passes no netfilter"), "{checked}");
-    // A bridge may ask for it by itself.
+    // A bridge may enable it by itself.
     scene.lab.node.run("ip", &["link", "set", BRIDGE_NAME, "type", "bridge", "nf_call_iptables", "1"]);
     until(&scene, "; IPv6 between ports of cni0: past netfilter");
     switch(&scene, "1");
@@ -86,7 +86,8 @@ fn the_switch_is_followed() {
     is_served(&scene);
 }
 
-/// A client of another prefix of the same bridge: the backend answers by its gateway, so that conntrack sees both halves.
+/// A client of another prefix of the same bridge: the backend answers by its gateway, so conntrack sees both
+/// directions.
 #[test]
 fn clients_of_another_prefix_go_by_the_node() {
     let mut scene = setup("unfilteredfar");

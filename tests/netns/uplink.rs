@@ -1,4 +1,4 @@
-//! Clients in the network whose packets reach the node with a balancer's address: what `--uplink-interfaces` adds.
+//! Clients in the network whose packets to a balancer's address reach the node: what `--uplink-interfaces` adds.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ use crate::netfilter::DROP_INVALID;
 /// Both of the node's interfaces towards the network.
 const UPLINKS: [&str; 2] = ["--uplink-interfaces", "up0,up1"];
 
-/// Where a Service's endpoints are.
+/// The place of a Service's endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Endpoints {
     Here,
@@ -113,7 +113,7 @@ fn ipm_51_a_proxy_address_of_the_node_itself_reaches_the_node() {
     for family in FAMILIES {
         let to = vip(family, 98, 80);
         scene.lab.node.ip(&[add_address(family, &host_prefix(to.ip()), "lo")]);
-        // The kernel's worker adds the route a moment after the address.
+        // A worker of the kernel adds the route a moment after the address.
         until_true("the node reaches itself", || Dial::from(&scene.lab.node).tcp(to).who() == Some("host"));
         for (from, dial) in [("the network", dial(&scene, family)), ("a pod", scene.dial())] {
             let outcome = dial.tcp(to);

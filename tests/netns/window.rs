@@ -1,5 +1,5 @@
-//! CT-06: segments outside the window. What netfilter calls invalid it does not translate back, and the client resets a
-//! connection that it never opened; here every packet of a known flow is translated, whatever its window.
+//! CT-06: segments outside the window. netfilter calls them invalid and does not translate them back, so the client
+//! resets a connection that it never opened. Here every packet of a known flow is translated, whatever its window.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,7 +17,7 @@ const NUMBER: u8 = 88;
 /// Segments, evenly over all sequence numbers: at most one of them is inside the window.
 const SEGMENTS: u32 = 8;
 
-/// Sends segments of a connection that its owner never sent: Kubernetes' e2e test calls this the boom server.
+/// Sends spoofed segments of a connection: the "boom server" of Kubernetes' e2e test.
 fn boom(backend: &Netns, from: SocketAddr, to: SocketAddr) {
     backend.inside(|| {
         let raw = Protocol::from(libc::IPPROTO_RAW);
@@ -38,7 +38,7 @@ fn boom(backend: &Netns, from: SocketAddr, to: SocketAddr) {
     });
 }
 
-/// A connection to the frontend, and what the client's wire sees of a boom in the midst of it.
+/// A connection to the frontend, and the packets on the client's link during a boom.
 fn boomed(scene: &Scene, family: Family, backend: IpAddr, pod: &str) -> (Held, Vec<Packet>) {
     let to = vip(family, NUMBER, 80);
     let mut held = scene.dial().held(to);
@@ -60,7 +60,7 @@ fn is_tcp(packet: &Packet) -> bool {
     matches!(packet.carries, Carries::Tcp | Carries::Reset | Carries::Syn)
 }
 
-/// The client sees nothing but its frontend, nobody resets anything, and the connection goes on.
+/// The client sees only its frontend, no packet is a reset, and the connection continues.
 fn is_translated(setup: Setup) {
     let scene = Scene::start(setup);
     scene.publish("s1", NUMBER, "VIP", &["a"]);
@@ -87,7 +87,7 @@ fn ct_06_segments_out_of_window_are_translated_on_a_bridge() {
     is_translated(Setup::new("windowbr").cni(Cni::Bridge).reverse_path(ReversePath::Strict));
 }
 
-/// What it is about: with kube-proxy's rules alone the client gets segments from nowhere, and says so.
+/// The bug itself: with only kube-proxy's rules the client gets segments from an unknown address, and resets them.
 #[test]
 fn ct_06_is_what_rules_of_netfilter_do_not_do() {
     let scene = Scene::without_agent(Setup::new("windownft"), &[]);

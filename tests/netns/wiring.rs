@@ -1,4 +1,4 @@
-//! The lab itself, without an agent: what every other test takes for granted.
+//! The lab itself, without an agent: the assumptions of every other test.
 
 use lb_tests::address::{BALANCERS, FAMILIES, FAR, Family, REMOTE_PODS, vip};
 use lb_tests::capture::{Capture, Carries};
