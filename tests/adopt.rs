@@ -1,5 +1,5 @@
-//! Restarts as the dataplane sees them: same shape adopted, another shape replaced with the flows kept, pins of others
-//! refused, nothing left by unload. Needs root; attaches nothing.
+//! Restarts at the dataplane: maps of the same shape are adopted, another shape is replaced with its flows kept, pins
+//! of others are refused, and unload leaves nothing. Needs root; attaches nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use lb_common::table::{
 use lb_common::table::{Frontend, FrontendKey, FrontendState, Mode, Origin, Rule};
 use lb_tests::packet::{Answer, Described, End, Transport, read};
 
-/// A pin directory that goes with its guard.
+/// A pin directory that is removed with its guard.
 struct Pinned(PathBuf);
 
 impl Pinned {
@@ -107,14 +107,14 @@ fn a_pool_past_the_end_is_refused_and_no_other() {
     let pinned = Pinned::new("end");
     let mut dataplane = pinned.open(1024, 64);
     let row = |pool, slot| (PoolKey { pool, slot }, Backend { addr: [10, 0, 0, 1], port: 8080 });
-    // Twice 1024 for both families, and the first, which is nobody's.
+    // Twice 1024 for both families, and the first element, which is unused.
     let fits = vec![row(POOL_ELEMENTS_MAX + 1, 0), row(2046, 0), row(2046, 1), row(2046, 2)];
     dataplane.perform(&Op::V4(FamilyOp::UpsertPools(fits.clone()))).expect("there is room");
     let error = dataplane.perform(&Op::V4(FamilyOp::UpsertPools(vec![row(2047, 2)]))).expect_err("there is none");
     assert!(matches!(error, Error::Full { map: "pools4", max: 2049, setting: "--backends-max" }), "{error}");
     let pools = |dataplane: &mut BpfDataplane| dataplane.dump().expect("dumping the tables").v4.pools;
     assert_eq!(pools(&mut dataplane), fits.iter().copied().collect());
-    // And one that would stand where the first one does, which stays.
+    // Also one whose element is now the first pool's, which stays.
     let gone = fits[1..].iter().map(|(key, _)| *key).chain([PoolKey { pool: 1, slot: 0 }]).collect();
     dataplane.perform(&Op::V4(FamilyOp::DeletePools(gone))).expect("they may be deleted");
     assert_eq!(pools(&mut dataplane), fits[..1].iter().copied().collect());
@@ -137,7 +137,7 @@ fn tables_of_another_size_are_replaced_and_keep_the_flows() {
     assert_eq!(before.scopes.len(), 1, "what is attached goes on with the old tables");
     fill(&mut second);
     second.activate().expect("activating");
-    // Ids of pools are those of other tables.
+    // IDs of pools belong to the old tables.
     let (key, flow) = row;
     let row = (key, Flow { pool: 0, ..flow });
     assert_eq!(second.maps().v4.flows.dump().expect("dumping flows"), [row]);
@@ -160,7 +160,7 @@ fn run(dataplane: &mut BpfDataplane, program: &str, packet: &[u8]) -> (i32, Vec<
     (result.return_value.cast_signed(), out)
 }
 
-/// Where a later packet of the flow goes.
+/// The destination of the flow's next packet.
 fn destination_of_next(dataplane: &mut BpfDataplane) -> End {
     let Tuple { src, dst, sport, dport } = flow(dataplane).0.tuple;
     let packet = Described::new(Transport::Tcp(TcpFlags::ACK), (src.into(), sport), (dst.into(), dport)).bytes();
@@ -170,12 +170,12 @@ fn destination_of_next(dataplane: &mut BpfDataplane) -> End {
     }
 }
 
-/// Whether fragments to it wait for their first one.
+/// Whether fragments to this address are parked.
 fn is_dialled(dataplane: &mut BpfDataplane, addr: [u8; 4]) -> bool {
     waits(dataplane, "uplink_ingress", [192, 0, 2, 9], addr)
 }
 
-/// Whether fragments from it do.
+/// Whether fragments from this address are parked.
 fn is_endpoint(dataplane: &mut BpfDataplane, addr: [u8; 4]) -> bool {
     waits(dataplane, "uplink_egress", addr, [192, 0, 2, 9])
 }
@@ -195,7 +195,7 @@ fn member(number: u32) -> (MemberKey<[u8; 4]>, Member) {
     (key, Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] })
 }
 
-/// An address is noted with its row, and forgotten by the agent that looks through all of them, not before.
+/// An address is recorded with its row. Only the agent's sweep, which reads all rows, removes it.
 #[test]
 fn addresses_stay_until_they_are_swept() {
     let pinned = Pinned::new("addresses");
@@ -223,7 +223,7 @@ fn addresses_stay_until_they_are_swept() {
     assert_eq!(seen(&mut second), (false, [true, false], false, false));
 }
 
-/// Endpoints that have gone take room until they are swept; who is written next is noted all the same.
+/// Deleted endpoints take room until they are swept; a newly written one is recorded all the same.
 #[test]
 fn a_sweep_for_room_forgets_nobody_new() {
     let pinned = Pinned::new("room");
@@ -259,7 +259,8 @@ fn unload_leaves_nothing() {
     assert_eq!(pins::unload(&pinned.0).expect("unloading again"), pins::Unloaded::default());
 }
 
-/// Another version's, which had more of them: none stays when ours are in use, stops us, or outlives `unload`.
+/// Tables of another version, which had more of them: none stays when the new ones are in use, prevents the start, or
+/// outlives `unload`.
 #[test]
 fn tables_of_unknown_names_are_removed() {
     let pinned = Pinned::new("names");
@@ -269,7 +270,7 @@ fn tables_of_unknown_names_are_removed() {
     };
     pinned.open(1024, 64).activate().expect("activating");
     pin(&maps);
-    // Of an agent that ended before its tables were in use.
+    // From an agent that ended before its tables were in use.
     std::fs::create_dir(&next).expect("a directory for pins");
     pin(&next);
     pinned.open(4096, 64).activate().expect("activating");

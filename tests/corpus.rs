@@ -1,4 +1,4 @@
-//! Every input that the fuzz targets have kept: what once crashed, and what reaches far. No privilege.
+//! Replays every kept input of the fuzz targets: former crashes, and inputs with much coverage. No privilege.
 
 use std::path::Path;
 

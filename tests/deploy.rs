@@ -1,4 +1,4 @@
-//! The manifests of `deploy/` are what the API takes, give no more than what is needed, and fit the agent's command line.
+//! The manifests of `deploy/` are valid for the API, grant no more than needed, and fit the agent's command line.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// The object of this kind. A field that the API does not know would be lost on the way through its type.
+/// The object of this kind. The round trip through its type would lose an unknown field.
 #[track_caller]
 fn strict<T: DeserializeOwned + Serialize>(value: &Value) -> T {
     let object: T = serde_json::from_value(value.clone()).expect("the fields have the API's types");
@@ -100,7 +100,7 @@ fn the_container_has_few_privileges() {
     assert_eq!(seccomp.type_, "RuntimeDefault");
 }
 
-/// The patch changes the profile and nothing else, and the profile it names is there.
+/// The patch changes only the profile, and the profile that it names exists.
 #[test]
 fn the_patch_names_the_profile() {
     let mut daemon_set = documents("daemonset.yaml").remove(0);
@@ -119,7 +119,7 @@ fn the_patch_names_the_profile() {
         || profile["syscalls"].as_array().into_iter().flatten().filter_map(|rule| rule["names"].as_array().cloned());
     let names: BTreeSet<String> = names().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect();
     assert!(names.contains("bpf") && names.contains("execve"), "{names:?}");
-    // What leads out of a container, or into other processes.
+    // Calls that lead out of a container, or into other processes.
     for call in [
         "mount",
         "setns",
@@ -153,7 +153,8 @@ fn pods_run_on_linux_nodes_with_memory_to_live_on() {
         unit_mib * number.parse::<u32>().expect("a whole number")
     };
     let (requests, limits) = (mib(resources.requests), mib(resources.limits));
-    // Measured with 10,000 Services on 2 processors, where each further one has counters of its own; see the README there.
+    // Measured with 10,000 Services on 2 processors; each further processor has counters of its own. See the README
+    // there.
     let (peak, per_processor) = (220, 6);
     assert!(requests >= peak && limits >= peak + per_processor * 126, "{requests} and {limits}");
 }
@@ -172,7 +173,7 @@ fn the_command_line_is_the_agents() {
     let config = Config::try_from(*run).expect("the settings make sense");
     let Source::Kube(source) = &config.source else { panic!("{:?}", config.source) };
     assert_eq!(source.kubeconfig, None, "the service account is used");
-    // What the probes ask is where the agent listens.
+    // The agent listens where the probes ask.
     for probe in [&container.startup_probe, &container.liveness_probe, &container.readiness_probe] {
         let asked = address(probe.as_ref().expect("there is one"));
         assert_eq!(asked, config.http.to_string());
@@ -186,7 +187,7 @@ fn the_command_line_is_the_agents() {
     assert_eq!(Path::new(pin_path), config.dataplane.pin_path);
 }
 
-/// The folder of the default pin path and nothing else of the node; no other part of its file systems.
+/// The pod sees the folder of the default pin path, and nothing else of the node's file systems.
 #[test]
 fn the_pod_sees_its_own_folder_only() {
     let daemon_set: DaemonSet = one("daemonset.yaml", "DaemonSet");
@@ -195,7 +196,7 @@ fn the_pod_sees_its_own_folder_only() {
     assert_eq!(volumes.len(), 1);
     let folder = volumes[0].host_path.as_ref().expect("a folder of the node");
     let line = ["lb-agent", "unload"];
-    // What `lb-agent unload` on the node looks at, without any argument.
+    // The default folder of `lb-agent unload` on the node.
     let Command::Unload(unload) = CommandLine::try_parse_from(line).expect("the agent takes it").command else {
         panic!("{line:?} is something else");
     };

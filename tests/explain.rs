@@ -1,4 +1,4 @@
-//! What `explain` says of random questions over random tables is what the packet path does. No privilege.
+//! `explain` agrees with the packet path about random questions over random tables. No privilege.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ use proptest::test_runner::{TestCaseError, TestRunner};
 /// Connections of a client to one destination: enough to meet every slot of a small pool.
 const CONNECTIONS: u16 = 150;
 
-/// What the first connections of a client showed.
+/// The results of a client's first connections.
 #[derive(Debug, Default)]
 struct Shown {
     backends: BTreeSet<SocketAddr>,
@@ -33,13 +33,13 @@ struct Shown {
     is_hairpin: bool,
 }
 
-/// A backend, or an empty slot: hosts 2, 20 and 21, of which two may be the client.
+/// A backend, or an empty slot: hosts 2, 20 and 21; 2 and 20 may be the client.
 fn slot() -> impl Strategy<Value = Option<(u8, u16)>> {
     let backend = (prop::sample::select(vec![2_u8, 20, 21]), prop::sample::select(vec![80_u16, 8080]));
     prop_oneof![9 => backend.prop_map(Some), 1 => Just(None)]
 }
 
-/// What a kind of client gets: the action, the slots of its pool, and flags.
+/// The scope of a kind of client: the action, the slots of its pool, and flags.
 type Gets = (u8, Vec<Option<(u8, u16)>>, u8);
 
 fn gets() -> impl Strategy<Value = Gets> {
@@ -48,14 +48,14 @@ fn gets() -> impl Strategy<Value = Gets> {
     (prop_oneof![3 => Just(1_u8), 1 => Just(0), 1 => Just(2), 1 => Just(3)], vec(slot(), 1..5), flags)
 }
 
-/// A frontend at host 100 or 101, the mode and origin of its row, what the three kinds of clients get, and its source ranges
-/// by their first host and their length.
+/// A frontend at host 100 or 101, the mode and origin of its row, the scopes of the three kinds of clients, and its
+/// source ranges by first host and length.
 type Row = (Dialled, (Mode, Origin), [Gets; 3], Vec<(u8, u8)>);
 
 /// A host, a port and a protocol.
 type Dialled = (u8, u16, Proto);
 
-/// The client's host, whether it is a pod, and whether the question names it; what it dials.
+/// The client's host, whether it is a pod, and whether the question names it; the address that it dials.
 type Question = ((u8, bool, bool), Dialled);
 
 fn question() -> impl Strategy<Value = Question> {
@@ -93,7 +93,7 @@ impl<A: TableAddr> Writer<A> {
         A::tables_mut(&mut self.tables).frontends.insert(key, frontend);
         let [workload, host, external] = gets.each_ref().map(|gets| self.scope(id, gets));
         for (first, length) in ranges {
-            // The network of the tests has its hosts in the last eight bits.
+            // The tests' network has its hosts in the last eight bits.
             let length = self.net.bits() - length;
             let addr = (self.octets)(self.net, *first);
             A::tables_mut(&mut self.tables)
@@ -167,7 +167,7 @@ fn packet(proto: Proto, tcp: Transport, from: End, to: End) -> Vec<u8> {
     Described::new(transport, from, to).bytes()
 }
 
-/// Opens a connection from one port, and compares what becomes of it with the explanation.
+/// Opens a connection from one port, and compares the result with the explanation.
 fn dial(
     machine: &mut HostMachine,
     (from, to): (&Caller, &Destination),
@@ -212,7 +212,7 @@ fn compare(net: Net, frontends: &[Row], question: Question) -> Result<Explanatio
         frontends.iter().any(|(.., ranges)| !ranges.is_empty()),
         frontends.iter().any(|(_, _, gets, _)| gets.iter().any(|(.., flags)| flags & ScopeFlags::AFFINITY != 0)),
     );
-    // A client that the question leaves open is neither a backend nor, as far as there are any, in a source range.
+    // A client that the question leaves open is neither a backend nor, if there are any, in a source range.
     let is_named = is_named || has_ranges;
     let client = net.host(if is_named { host } else { 3 });
     let named = is_named.then_some(client);
@@ -228,7 +228,7 @@ fn compare(net: Net, frontends: &[Row], question: Question) -> Result<Explanatio
     }
     let listed: BTreeSet<SocketAddr> = explanation.backends.iter().copied().collect();
     prop_assert!(listed.is_superset(&shown.backends), "{:?} of {:?}", shown, explanation);
-    // Whom the first connection gave a backend, the others have it by affinity.
+    // With affinity, later connections get the backend of the first.
     prop_assert!(has_affinity || listed == shown.backends, "{:?} of {:?}", shown, explanation);
     let says = |words: &str| explanation.notes.iter().any(|note| note.contains(words));
     prop_assert!(!shown.is_dropped || says("empty slot"), "{:?}", explanation);

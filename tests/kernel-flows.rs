@@ -1,4 +1,4 @@
-//! What becomes of flows in the kernel's own tables as time passes. Needs root.
+//! Flows in the kernel's own tables as time passes. Needs root.
 
 use lb_agent::dataplane::garbage::Garbage;
 use lb_common::addr::Proto;
@@ -19,7 +19,7 @@ fn walk(machine: &mut KernelMachine) -> Garbage {
     }
 }
 
-/// A flow of each kind, from a client port of its own.
+/// A flow of each kind, each from its own client port.
 fn one_of_each(scene: &mut Scene<'_>) {
     let (net, backend) = (scene.net, scene.net.backend());
     let mut flow = |port: u16, packets: &[(Program, Transport)]| {
@@ -48,7 +48,8 @@ fn flows_are_deleted_when_their_time_is_over() {
         }
         one_of_each(&mut scene);
         let mut left = 5;
-        // Seconds from one look to the next, and how many are over then: closed after 10, half open 60, UDP 120, open 1 day.
+        // Seconds between two walks, and how many flows have timed out by then: closed after 10, half-open 60, UDP 120,
+        // established 1 day.
         for (secs, over) in [(0, 0), (9, 0), (2, 2), (48, 0), (2, 1), (58, 0), (2, 1), (86_000, 0), (300, 1)] {
             machine.age_flows(secs);
             let garbage = walk(&mut machine);
@@ -60,7 +61,7 @@ fn flows_are_deleted_when_their_time_is_over() {
     }
 }
 
-/// What the agent read may be old: the kernel looks at the time stamps as they are then.
+/// The agent's copy may be stale: the kernel checks the current time stamps.
 #[test]
 fn a_flow_that_was_touched_since_is_kept() {
     let mut machine = KernelMachine::load("touched");
@@ -71,7 +72,7 @@ fn a_flow_that_was_touched_since_is_kept() {
     assert_eq!(keys.len(), 2);
     assert_eq!(machine.dataplane().collect_keys(Due::TimedOut, &keys).expect("asking"), 0);
     machine.age_flows(121);
-    // One packet, one way: its own half only is fresh.
+    // One packet in one direction: it refreshes its own half only.
     let packet = Described::new(UDP, Net::V4.backend(), Net::V4.client());
     machine.run(Program::WorkloadEgress, &packet.bytes());
     assert_eq!(machine.dataplane().collect_keys(Due::TimedOut, &keys).expect("asking"), 0);
@@ -85,8 +86,8 @@ fn a_flow_that_was_touched_since_is_kept() {
     assert!(machine.flows().is_empty());
 }
 
-/// CT-08: an edge that has too many flows loses those that a copy of the table shows. A client that has closed its connection
-/// may have opened another one on the same ports since.
+/// CT-08: flows of an edge that has too many are deleted according to a copy of the table. Since then a client that
+/// closed its connection may have opened another one from the same port.
 #[test]
 fn a_tuple_that_was_used_again_since_is_kept() {
     let mut machine = KernelMachine::load("reused");
@@ -115,7 +116,7 @@ fn a_tuple_that_was_used_again_since_is_kept() {
     }
 }
 
-/// More flows than one run of the program takes, and than one step of a walk looks at.
+/// More flows than one run of the program deletes, and than one step of a walk reads.
 #[test]
 fn many_flows_are_deleted() {
     let mut machine = KernelMachine::load("many");
@@ -130,26 +131,26 @@ fn many_flows_are_deleted() {
     machine.age_flows(121);
     let garbage = walk(&mut machine);
     assert_eq!((garbage.flows4, garbage.collected), (0, 10_000));
-    // The walk comes to either half of a flow first, and then to the other only if it has copied both before.
+    // The walk reaches either half of a flow first. It then deletes the other only if it has copied both before.
     assert!((10_000..=20_000).contains(&garbage.entries4), "{garbage:?}");
     assert!(machine.flows().is_empty());
 }
 
-/// How a flood goes on after its SYNs.
+/// The packets of a flood after its SYNs.
 #[derive(Clone, Copy, Debug)]
 enum Flood {
-    /// Nobody answers.
+    /// The backend does not answer.
     Silence,
-    /// The backend does, which nobody hears.
+    /// The backend answers, but no client receives the answer.
     SynAck,
-    /// It resets.
+    /// The backend answers with a reset.
     Reset,
-    /// Nobody answers, and who sends the SYNs closes as well.
+    /// The backend does not answer, and the attacker also sends FINs.
     SynFin,
 }
 
 impl Flood {
-    /// The packets of one client that does not exist.
+    /// The packets of one spoofed client.
     fn packets(self, net: Net) -> Vec<(Program, Vec<u8>)> {
         let nobody = (net.host(250), 1);
         let request = |transport| (Program::WorkloadIngress, Described::new(transport, nobody, net.vip()).bytes());
@@ -163,8 +164,8 @@ impl Flood {
     }
 }
 
-/// Gives the packets another client: another port for each of 60,000 numbers, then another host. Nobody looks at checksums
-/// on the way.
+/// Gives the packets another client: another port for each of 60,000 numbers, then another host. No one checks the
+/// checksums on the way.
 fn renumber(packets: &mut [(Program, Vec<u8>)], net: Net, number: u32) {
     let (host, port) = ((number / 60_000) as u8, (1 + number % 60_000) as u16);
     let (source, destination, ports) = match net {
@@ -192,14 +193,14 @@ fn connect(scene: &mut Scene<'_>, port: u16) {
     }
 }
 
-/// Both directions of an open connection are translated.
+/// Whether both directions of an established connection are translated.
 fn is_open(scene: &mut Scene<'_>, port: u16) -> bool {
     let (client, vip, backend) = ((scene.net.client().0, port), scene.net.vip(), scene.net.backend());
     scene.through(Program::WorkloadIngress, ACK, client, vip) == (client, backend)
         && scene.through(Program::WorkloadEgress, ACK, backend, client) == (vip, client)
 }
 
-/// A thousand idle connections, a flood, and as many new ones in the middle of it.
+/// A thousand idle connections, a flood, and as many new connections during the flood.
 fn withstand(machine: &mut KernelMachine, net: Net, flood: Flood, tuples: u32) {
     machine.reset();
     let mut scene = Scene::new(net, machine);
@@ -224,7 +225,7 @@ fn withstand(machine: &mut KernelMachine, net: Net, flood: Flood, tuples: u32) {
     assert!(flows < 2_000 + 2 * 4_096 + 100, "{net:?} {flood:?}: {flows} flows");
 }
 
-/// A million clients that do not exist, in a table of 32,768 flows.
+/// A million spoofed clients, in a table of 32,768 flows.
 #[test]
 fn open_connections_withstand_a_syn_flood() {
     let mut machine = KernelMachine::load("flood");
@@ -232,7 +233,7 @@ fn open_connections_withstand_a_syn_flood() {
     withstand(&mut machine, Net::V6, Flood::Silence, 200_000);
 }
 
-/// Who never hears anything may say that it closes.
+/// A client that has received no answer may still send a FIN.
 #[test]
 fn open_connections_withstand_a_flood_that_closes() {
     let mut machine = KernelMachine::load("closing");
@@ -240,7 +241,7 @@ fn open_connections_withstand_a_flood_that_closes() {
     withstand(&mut machine, Net::V6, Flood::SynFin, 50_000);
 }
 
-/// The backend answers each of them; that is no reason to believe in the client.
+/// The backend answers each of them; that proves nothing about the client.
 #[test]
 fn open_connections_withstand_a_flood_that_is_answered() {
     let mut machine = KernelMachine::load("answered");
@@ -248,8 +249,8 @@ fn open_connections_withstand_a_flood_that_is_answered() {
     withstand(&mut machine, Net::V4, Flood::Reset, 200_000);
 }
 
-/// A reset with a number that was guessed costs a connection nothing, however quiet it is then; one that fits shortens its
-/// life only while both ends are quiet.
+/// A reset with a guessed sequence number does not affect a connection, however idle it is afterwards. A reset with a
+/// plausible one shortens the time-out only while both ends are idle.
 #[test]
 fn a_reset_counts_while_both_ends_are_quiet() {
     let mut machine = KernelMachine::load("reset");
@@ -276,7 +277,7 @@ fn a_reset_counts_while_both_ends_are_quiet() {
         open(1003, &[by_backend(RST, 1003), by_client(ACK, 1003)]);
         open(1004, &[by_client(RST, 1004)]);
         open(1005, &[by_backend(RST, 1005)]);
-        // What was on its way when the client left, and its answer.
+        // A packet in flight when the client left, and the answer to it.
         open(1006, &[by_client(RST, 1006), by_backend(ACK, 1006), by_client(RST, 1006)]);
         machine.age_flows(11);
         assert_eq!(walk(&mut machine).collected, 3, "{net:?}");
@@ -290,7 +291,7 @@ fn a_reset_counts_while_both_ends_are_quiet() {
     }
 }
 
-/// Who has no token left is not answered; whoever is behind another edge is, in both families.
+/// An edge without tokens gets no answers; another edge does, in both families.
 #[test]
 fn each_edge_has_its_own_right_to_be_answered() {
     const PER_SEC: u32 = 50;
@@ -309,12 +310,12 @@ fn each_edge_has_its_own_right_to_be_answered() {
     }
 }
 
-/// Opens connections by `open` until one is dropped; how many there were.
+/// Opens connections by `open` until one is dropped; returns how many there were.
 fn fill(scene: &mut Scene<'_>, most: u16, open: impl Fn(&mut Scene<'_>, u16) -> bool) -> u16 {
     (1..=most).find(|port| !open(scene, *port)).map_or(most, |port| port - 1)
 }
 
-/// Whether a pod's connection is open; the SYN of one that is not was dropped.
+/// Whether a pod's connection can be opened, or its SYN is dropped.
 fn opens(scene: &mut Scene<'_>, port: u16) -> bool {
     let syn = Described::new(SYN, (scene.net.client().0, port), scene.net.vip());
     let is_taken = scene.run(Program::WorkloadIngress, &syn).0 == Action::Next;
@@ -324,13 +325,13 @@ fn opens(scene: &mut Scene<'_>, port: u16) -> bool {
     is_taken
 }
 
-/// A client in the network opens a connection, or goes on with one: whether it is translated.
+/// A client in the network opens or continues a connection. Returns whether it is translated.
 fn from_network(scene: &mut Scene<'_>, transport: Transport, port: u16) -> bool {
     let (client, backend) = ((scene.net.host(200), port), scene.net.backend());
     scene.through(Program::UplinkIngress, transport, client, scene.net.vip()) == (client, backend)
 }
 
-/// A table of 3,584 entries that are sure. Whatever a pod does, the flows of others stay, and they get new ones.
+/// A table with 3,584 guaranteed entries. Whatever a pod does, the flows of others stay, and they get new ones.
 #[test]
 fn a_pod_gets_its_share_of_the_flow_table() {
     const IDLE: u16 = 100;
@@ -349,7 +350,7 @@ fn a_pod_gets_its_share_of_the_flow_table() {
         assert!(scene.counters()[&Counter::DropEdgeFlows] > 0);
         assert!((1..=IDLE).all(|port| from_network(&mut scene, ACK, port)), "{net:?}: flows of others stay");
         assert!(from_network(&mut scene, SYN, IDLE + 1), "{net:?}: and there is room for more");
-        // What the pod closes makes room for what it opens, many times over.
+        // Flows that the pod closes make room for new ones, many times over.
         for (port, new) in (1..=fits).zip(10_000..) {
             let client = (net.client().0, port);
             for (program, from, to) in
@@ -360,7 +361,7 @@ fn a_pod_gets_its_share_of_the_flow_table() {
             assert!(opens(&mut scene, new), "{net:?}: {port} was closed, {new} is new");
         }
         assert!(!opens(&mut scene, 60_000), "{net:?}");
-        // The walk makes room by what was quiet for longest, of the pod's own.
+        // The walk makes room by deleting the pod's own longest idle flows.
         machine.age_flows(5);
         let mut scene = Scene::new(net, &mut machine);
         assert!((10_000..10_010).all(|port| is_open(&mut scene, port)));
@@ -375,8 +376,8 @@ fn a_pod_gets_its_share_of_the_flow_table() {
     }
 }
 
-/// A client that uses its ports for two frontends of one backend port leaves notes of flows that are gone. As many of them as
-/// there are, what has ended makes room for what is new.
+/// A client that uses its ports for two frontends of one backend port leaves stale ring entries of deleted flows.
+/// However many there are, ended flows make room for new ones.
 #[test]
 fn short_connections_are_never_refused() {
     let mut machine = KernelMachine::load_with("short", |settings| {
@@ -404,7 +405,7 @@ fn short_connections_are_never_refused() {
     }
 }
 
-/// A pod that asks a name server from one port after the other is never refused: its own oldest flows go.
+/// A pod that queries a name server from changing ports is never refused: its own oldest flows are deleted.
 #[test]
 fn answered_datagrams_make_room_for_others() {
     let mut machine = KernelMachine::load_with("datagrams", |settings| {

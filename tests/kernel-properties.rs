@@ -1,4 +1,4 @@
-//! The kernel does with random packets, byte for byte, what the host does. Needs root.
+//! The kernel and the host treat random packets alike, byte for byte. Needs root.
 
 use lb_common::table::Direction;
 use lb_common::verdict::Action;
@@ -38,7 +38,7 @@ fn kernel_does_what_the_host_does() {
     assert!(compared > 10_000, "only {compared} packets were compared");
 }
 
-/// That a pod has reached itself is remembered for as long as the interface lives: both machines begin with it.
+/// An interface is marked for ever once its pod has reached itself: both machines begin with that mark.
 fn remember_hairpins(net: Net, machine: &mut dyn Machine) {
     let packet = Described::new(Transport::Udp, (net.client().0, 1), net.other_vip()).bytes();
     assert_eq!(machine.run(Program::WorkloadIngress, &packet).0, Action::SendBack);
@@ -46,7 +46,7 @@ fn remember_hairpins(net: Net, machine: &mut dyn Machine) {
     machine.evict(Direction::Reply);
 }
 
-/// Whether a source port was chosen at random: from then on the two may rightly differ.
+/// Whether a source port was drawn at random: from then on the two may differ.
 fn is_a_matter_of_chance(host: &HostMachine) -> bool {
     host.drawn_ports() > 0
 }

@@ -1,9 +1,9 @@
-//! Updates are never seen half: while the tables are rewritten on one core, packets on the other get a backend of the
-//! old or of the new set of the Service that was asked, and of no other. Needs root; attaches nothing.
+//! Updates are never seen half-applied: while one core rewrites the tables, packets on the other get a backend of the
+//! old or the new set of the dialled Service, and of no other. Needs root; attaches nothing.
 //!
-//! Between the moment when a packet reads which pool it has to choose from, and that when it reads a backend of it, there is
-//! next to no time: that the pool stands for so long would be shown by chance only. So there is a *crowd* as well: packets
-//! that try all they may in vain, each of them for as long as a delete takes, over a pool that every update replaces.
+//! Between the packet's lookup of its pool and that of a backend in it almost no time passes. That the pool stays valid
+//! for so long would rarely be tested. So there is a *crowd* as well: packets that try all allowed ports in vain, each
+//! for as long as a delete takes, over a pool that every update replaces.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,44 +21,43 @@ use lb_common::table::{
 };
 use lb_tests::packet::{Answer, Described, Transport, read};
 
-/// Services that are asked. Each has its own backends in each version: `10.service.version.n`.
+/// Services that are dialled. Each has its own backends in each version: `10.service.version.n`.
 const SERVICES: usize = 8;
-/// The last ones come and go: they are there in even versions only.
+/// The last ones exist in even versions only.
 const BLINKING: std::ops::Range<usize> = 5..SERVICES;
-/// Versions that can be told apart by a backend's address.
+/// Versions that a backend's address can distinguish.
 const VERSIONS: u32 = 250;
 const PORT: u16 = 80;
 const UPDATES: u32 = 200;
-/// The longest that they may take, on a machine that has other work.
+/// The time limit, on a machine with other work.
 const LIMIT: Duration = Duration::from_mins(4);
 const SYN: Transport = Transport::Tcp(2);
 
-/// What the crowd dials, and what stands in its way: another frontend over the same backend, at which the client has the
-/// same ports. SCTP cannot get another one.
+/// The crowd's destination, and the frontend that blocks it: another frontend with the same backend, where the client's
+/// ports are in use. SCTP cannot use another port.
 const CROWDED: ([u8; 4], u32) = ([198, 51, 100, 200], 1001);
 const IN_THE_WAY: ([u8; 4], u32) = ([198, 51, 100, 201], 1002);
 const CROWD: ([u8; 4], u16) = ([10, 200, 0, 2], 40_000);
 const CROWD_BACKEND: Backend<[u8; 4]> = Backend { addr: [10, 201, 0, 1], port: PORT };
-/// The first pool of the crowd; no other Service gets so far.
-/// Where the pools of the crowd begin, behind those of the Services.
+/// The first pool element of the crowd, beyond those of the Services.
 const CROWD_ELEMENT: u32 = 6000;
-/// Pools of each kind that have a place of their own: many more than there are at once.
+/// Pools of each kind with elements of their own: many more than exist at once.
 const POOLS: u32 = 1000;
 /// Backends of a pool.
 const BACKENDS_MAX: u32 = 5;
 /// Packets of the crowd in one system call, of some microseconds each.
 const CROWD_SIZE: u32 = 128;
-/// How often it gets another pool between two updates of the others.
+/// How often the crowd gets another pool between two updates of the Services.
 const CROWD_MOVES: u32 = 2;
 
-/// The versions of one Service that a packet may meet now.
+/// The versions of one Service that a packet may see now.
 #[derive(Default)]
 struct Window {
     oldest: AtomicU32,
     newest: AtomicU32,
 }
 
-/// One Service as it should be.
+/// The desired state of one Service.
 #[derive(Clone, Copy, Default)]
 struct Service {
     version: u32,
@@ -117,7 +116,7 @@ fn answers_belong_to_the_old_or_the_new_set() {
 struct Updates<'a> {
     windows: &'a [Window; SERVICES],
     services: [Service; SERVICES],
-    /// Counts up with each update.
+    /// Incremented with each update.
     crowd_pool: u32,
     realised: Tables,
     pools: u32,
@@ -143,7 +142,7 @@ impl<'a> Updates<'a> {
         }
     }
 
-    /// The next version of some Services: one, two or all of them.
+    /// Advances some Services to their next version: one, two or all of them.
     fn advance(&mut self) {
         self.crowd_pool += 1;
         let first = self.published as usize % SERVICES;
@@ -154,7 +153,7 @@ impl<'a> Updates<'a> {
             self.pools += 1;
             service.pool = id(self.pools, 1, BACKENDS_MAX);
             if BLINKING.contains(&index) && service.version.is_multiple_of(2) {
-                // Ids rest before they are used again.
+                // IDs are quarantined before reuse.
                 service.frontend = self.frontends;
                 self.frontends = if self.frontends > 1000 { 9 } else { self.frontends + 1 };
             }
@@ -162,7 +161,7 @@ impl<'a> Updates<'a> {
         }
     }
 
-    /// Gives the crowd another pool and changes nothing else: the delete of the old one follows the switch at once.
+    /// Gives the crowd another pool and changes nothing else: the delete of the old pool follows the switch at once.
     fn move_crowd(&mut self, dataplane: &mut BpfDataplane) {
         for _ in 0..CROWD_MOVES {
             self.crowd_pool += 1;
@@ -175,11 +174,12 @@ impl<'a> Updates<'a> {
         }
     }
 
-    /// Brings the tables to what they should be, by the plan that the agent makes.
+    /// Writes the desired tables by the agent's plan.
     fn publish(&mut self, dataplane: &mut BpfDataplane) {
         let mut wanted = tables(&self.services);
         insert_crowd(&mut wanted, self.crowd_pool);
-        // The first drains what goes, the second deletes it: no flow is asked for, the asker opens new ones only.
+        // The first plan drains frontends, the second deletes them: flows do not matter, because the reader only opens
+        // new ones.
         for drained in [Drained::Unknown, Drained::Unless(&BTreeSet::new())] {
             for op in plan(&self.realised, &wanted, drained) {
                 dataplane.perform(&op).expect("writing the tables");
@@ -198,7 +198,8 @@ fn is_present(index: usize, version: u32) -> bool {
     !BLINKING.contains(&index) || version.is_multiple_of(2)
 }
 
-/// The id of a pool by its number: never used twice, though a thousand pools later another one begins at the same element.
+/// The ID of a pool by its number. It is never reused, though a thousand pools later another one begins at the same
+/// element.
 const fn id(number: u32, first_element: u32, rows_max: u32) -> u32 {
     number / POOLS * POOL_ELEMENTS_MAX + first_element + number % POOLS * rows_max
 }
@@ -237,7 +238,7 @@ const fn frontend(id: u32) -> Frontend {
     }
 }
 
-/// Two frontends over the same backend, one of which has another pool each time.
+/// Two frontends with the same backend; one gets another pool each time.
 fn insert_crowd(tables: &mut Tables, crowd_pool: u32) {
     for ((addr, id), pool) in [(CROWDED, id(crowd_pool, CROWD_ELEMENT + 1, 1)), (IN_THE_WAY, CROWD_ELEMENT)] {
         tables.v4.frontends.insert(FrontendKey { addr, port: PORT, proto: Proto::SCTP, pad: 0 }, frontend(id));
@@ -258,11 +259,11 @@ fn insert(tables: &mut FamilyTables<[u8; 4]>, index: usize, service: &Service) {
     }
 }
 
-/// What was asked.
+/// The reader's results.
 #[derive(Default)]
 struct Asked {
     packets: u64,
-    /// Packets in whose life a Service had two versions.
+    /// Packets during which a Service had two versions.
     during_update: u64,
 }
 
@@ -296,8 +297,8 @@ fn ask(program: &SchedClassifier, windows: &[Window; SERVICES], is_over: &Atomic
     asked
 }
 
-/// Packets that are dropped, because the client's ports are taken at the only backend: by the first one, at another
-/// frontend.
+/// Packets that are dropped, because the client's ports at the only backend are taken by the first packet's flow,
+/// through another frontend.
 fn crowd(program: &SchedClassifier) {
     let client = (IpAddr::from(CROWD.0), CROWD.1);
     // TCX_NEXT, TCX_DROP.

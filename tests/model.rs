@@ -22,14 +22,14 @@ use proptest::prelude::*;
 
 use universe::{Edit, edits};
 
-/// Steps after which a loop on a dataplane that fails some calls must have come through.
+/// The number of steps after which a loop on a dataplane with faults must have converged.
 const STEPS_MAX: usize = 2_000;
 
 /// More than the addresses of the universe.
 const IDS_MAX: u32 = 64;
 
 type Address = (IpAddr, u16, Proto);
-/// What one scope of a frontend does, without ids.
+/// The behaviour of one scope of a frontend, without IDs.
 type View = (u8, Vec<(IpAddr, u16)>);
 
 fn policy() -> Policy {
@@ -41,7 +41,7 @@ fn policy() -> Policy {
         vendor_annotations: VendorAnnotations::Ignored,
         external_ips: ExternalIps::Guarded,
         cluster_ranges: Vec::new(),
-        // As small as it may be: the tables are looked at after each row.
+        // As small as possible: the tables are checked after each row.
         selection: Selection { algorithm: Algorithm::Maglev, maglev_table_size: TableSize::new(7).expect("a prime") },
     }
 }
@@ -62,7 +62,7 @@ fn controller_within(limits: Limits, dataplane: &mut FakeDataplane) -> Controlle
 /// Limits that the universe hits, one or several at once.
 fn tight_limits() -> impl Strategy<Value = Limits> {
     let max = |most: u32| prop_oneof![2 => 0..most, 1 => Just(u32::MAX)];
-    // Beside tables three of them are kept free: two find room, or a few backends where there is none.
+    // Besides full tables, three rows are kept free: two Services find room, or a few backends if there is none.
     let pool_rows_max = prop_oneof![max(10), 21u32..40];
     let namespace_percent = prop::sample::select(vec![100u32, 100, 75, 50]);
     (max(16), pool_rows_max, max(24), max(6), namespace_percent).prop_map(
@@ -82,7 +82,7 @@ fn texts(controller: &Controller) -> Vec<String> {
     controller.warnings().map(ToString::to_string).collect()
 }
 
-/// The active frontends and what each of their scopes does.
+/// The active frontends and the behaviour of each of their scopes.
 fn views(tables: &Tables) -> BTreeMap<Address, [View; 3]> {
     fn family<A: Addr>(family: &FamilyTables<A>, tables: &Tables, all: &mut BTreeMap<Address, [View; 3]>) {
         for (key, frontend) in &family.frontends {
@@ -99,7 +99,7 @@ fn views(tables: &Tables) -> BTreeMap<Address, [View; 3]> {
     all
 }
 
-/// Whose the addresses should be.
+/// The desired owners of the addresses.
 fn wanted_owners(world: &World, incumbents: &Incumbents<'_>) -> BTreeMap<Address, u32> {
     let desired = desired(world, &policy(), &limits(), incumbents);
     let tag = |index: usize| desired.service_ports[index].service.tag();
@@ -114,7 +114,7 @@ fn view<A: Addr>(family: &FamilyTables<A>, scope: Scope) -> View {
     (scope.action as u8, backends.map(|Backend { addr, port }| ((*addr).into(), *port)).collect())
 }
 
-/// The tags of the Services that have the addresses.
+/// The tags of the Services that own the addresses.
 fn owners(tables: &Tables) -> BTreeMap<Address, u32> {
     let owner = |id: u32| tables.scopes.get(&id).map(|scopes| scopes.owner);
     ids(tables).into_iter().filter_map(|(address, id)| Some((address, owner(id)?))).collect()
@@ -126,7 +126,7 @@ fn ids(tables: &Tables) -> BTreeMap<Address, u32> {
     v4.chain(v6).collect()
 }
 
-/// What the tables should say of a world where Services have what they have.
+/// The desired tables of a world in which Services keep the addresses that they own.
 fn wanted(world: &World, incumbents: &Incumbents<'_>) -> BTreeMap<Address, [View; 3]> {
     fn family<A: TableAddr>(rows: &FamilyDesired<A>, all: &mut BTreeMap<Address, [View; 3]>) {
         for (key, frontend) in &rows.frontends {
@@ -150,13 +150,13 @@ fn wanted(world: &World, incumbents: &Incumbents<'_>) -> BTreeMap<Address, [View
     all
 }
 
-/// What packets may meet at each address while the loop is on its way from one world to another.
+/// The behaviour that packets may see at each address while the loop moves from one world to another.
 #[derive(Default)]
 struct Allowed {
     views: BTreeMap<Address, [BTreeSet<View>; 3]>,
-    /// Wanted before, now and in between: must be there after each row.
+    /// Wanted before, now and in between: must exist after each row.
     kept: BTreeSet<Address>,
-    /// Not wanted at some time since: may pass, on its way out.
+    /// Not wanted at some time since: may pass while it is removed.
     left: BTreeSet<Address>,
 }
 
@@ -172,7 +172,7 @@ impl Allowed {
         self.kept.retain(|address| wanted.contains_key(address));
     }
 
-    /// The loop has arrived: what was wanted before no longer counts.
+    /// The loop has converged: earlier worlds no longer count.
     fn arrived(&mut self, wanted: &BTreeMap<Address, [View; 3]>) {
         *self = Self { kept: wanted.keys().copied().collect(), ..Self::default() };
         self.allow(wanted);
@@ -187,7 +187,7 @@ impl Allowed {
             let pass = (0, Vec::new());
             for (scope, view) in views.iter().enumerate() {
                 let allowed = self.views.get(&address).is_some_and(|allowed| allowed[scope].contains(view));
-                // On its way out it passes before it is marked as draining.
+                // A frontend that is removed passes before it is marked as draining.
                 let is_leaving = *view == pass && self.left.contains(&address);
                 assert!(allowed || is_leaving, "{address:?} scope {scope}: nobody asked for {view:?}");
             }
@@ -195,7 +195,7 @@ impl Allowed {
     }
 }
 
-/// A controller on a dataplane that watches over every row.
+/// A controller on a dataplane that checks every row.
 struct Lab {
     dataplane: FakeDataplane,
     controller: Controller,
@@ -233,7 +233,7 @@ impl Lab {
     }
 
     fn step(&mut self, reclaim: Reclaim) -> Step {
-        // A step that failed has changed who has what.
+        // A step that failed may have changed owners.
         let wanted = self.wanted();
         self.allowed().allow(&wanted);
         self.controller.step(&mut self.dataplane, reclaim)
@@ -248,7 +248,7 @@ impl Lab {
         self.allowed().arrived(&wanted);
     }
 
-    /// The agent is killed, and starts again with the same world.
+    /// Kills the agent, and starts it again with the same world.
     fn restart(&mut self, faults: Faults) {
         self.dataplane.fail(Faults::Never);
         self.controller = controller(&mut self.dataplane);
@@ -261,8 +261,8 @@ impl Lab {
 proptest! {
     #![proptest_config(lb_tests::random::config(192))]
 
-    /// Whatever fails and whenever the agent is killed, the tables come to say what a fresh start would make of them,
-    /// and on the way no packet meets anything but what was asked for before or is now.
+    /// Whatever fails, and whenever the agent is killed, the tables converge to those of a fresh start. On the way a
+    /// packet sees only behaviour that was wanted before or is wanted now.
     #[test]
     fn plans_converge_and_no_half_applied_plan_harms(
         rounds in prop::collection::vec((prop::collection::vec(edits(), 1..4), prop::collection::vec(any::<bool>(), 0..4), prop::bool::weighted(0.2)), 1..10),
@@ -281,12 +281,12 @@ proptest! {
             }
         }
         lab.converge();
-        // And then there is nothing to do.
+        // Then nothing is left to write.
         lab.dataplane.fail(Faults::Never);
         prop_assert_eq!(lab.step(Reclaim::Later).rows, 0);
     }
 
-    /// One call fails, each in turn: the step after it repairs all of it.
+    /// Each call fails once, in turn: the next step repairs all of it.
     #[test]
     fn any_single_failure_is_repaired_by_the_next_step(
         before in prop::collection::vec(edits(), 1..8),
@@ -304,8 +304,8 @@ proptest! {
         lab.converge();
     }
 
-    /// A step that computes only the Services that changed ends in the very tables and warnings of one that computes
-    /// all of them, ids included, also where some calls fail and frontends drain.
+    /// A step that computes only the changed Services gives exactly the tables and warnings of a step that computes all
+    /// of them, IDs included, also if some calls fail and frontends drain.
     #[test]
     fn a_part_says_what_the_whole_says(
         rounds in prop::collection::vec((prop::collection::vec(edits(), 1..4), 0u8..10, prop::option::of(0usize..12)), 1..16),
@@ -324,7 +324,7 @@ proptest! {
             let step = by_part.step(&mut few, reclaim);
             few.fail(Faults::Never);
             if step.outcome != Outcome::InStep {
-                // What a failure left behind has ids that others then cannot get.
+                // Rows that a failure left behind keep IDs that new rows then cannot get.
                 is_exact = false;
                 prop_assert_eq!(by_part.step(&mut few, Reclaim::Later).outcome, Outcome::InStep);
             }
@@ -340,7 +340,7 @@ proptest! {
         }
     }
 
-    /// The same where the tables are full, and what is left out changes.
+    /// The same with full tables, in which the rows that are left out change.
     #[test]
     fn a_part_says_what_the_whole_says_of_full_tables(
         limits in tight_limits(),
@@ -364,7 +364,7 @@ proptest! {
         }
     }
 
-    /// What a Service has, and still wants, is not left out for what others want, however old these are.
+    /// Rows that a Service has and still wants are not left out for wishes of other Services, however old those are.
     #[test]
     fn what_works_goes_on_in_full_tables(
         limits in tight_limits(),
@@ -377,7 +377,7 @@ proptest! {
             let (before, owners) = (views(&dataplane.tables), owners(&dataplane.tables));
             let Some(changed) = edit.services() else { continue };
             controller.change(vec![edit.change()]);
-            // What others may have as well is another question.
+            // Which further rows others get is not checked here.
             let (wanted, wanted_owners) = (
                 wanted(controller.world(), &controller.incumbents()),
                 wanted_owners(controller.world(), &controller.incumbents()),
@@ -396,7 +396,7 @@ proptest! {
         }
     }
 
-    /// A restart writes nothing, and every id stays.
+    /// A restart writes nothing, and every ID stays.
     #[test]
     fn a_restart_changes_nothing(batch in prop::collection::vec(edits(), 1..12), more in prop::collection::vec(edits(), 0..6)) {
         let mut lab = Lab::new();
@@ -410,8 +410,8 @@ proptest! {
         prop_assert_eq!(&lab.dataplane.tables, &tables);
     }
 
-    /// An address keeps its id while it is wanted, and while it drains and comes back; no two have the same; a frontend
-    /// that flows refer to is never deleted.
+    /// An address keeps its ID while it is wanted, and also if it drains and returns. IDs are unique. A frontend with
+    /// flows is never deleted.
     #[test]
     fn ids_are_stable_and_unique(
         rounds in prop::collection::vec((prop::collection::vec(edits(), 1..4), prop::collection::btree_set(1u32..IDS_MAX, 0..10)), 1..12),
@@ -439,7 +439,7 @@ proptest! {
         }
     }
 
-    /// When everything is gone and no flow is left, the tables are empty.
+    /// When all objects and flows are gone, the tables are empty.
     #[test]
     fn nothing_is_left_behind(batch in prop::collection::vec(edits(), 1..12)) {
         let mut lab = Lab::new();

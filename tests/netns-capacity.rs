@@ -1,5 +1,5 @@
-//! Tables that are too small, with real maps and real sockets: what worked goes on, what found no room is named
-//! everywhere, and is served as soon as there is some. Needs root.
+//! Tables that are too small, with real maps and real sockets: working Services continue, rows without room are named
+//! everywhere, and are served as soon as there is room. Needs root.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,7 +19,7 @@ fn service(name: &str, number: u8) -> Service {
         .ingress(ingress(BALANCERS.host(Family::V4, number), "VIP"))
 }
 
-/// Its slice with one of the pods' ports, and so many endpoints that nobody answers at.
+/// Its slice with one of the pods' ports, and so many endpoints that do not answer.
 fn slice(scene: &Scene, service: &Service, pod: &str, port: u16, silent: u8) -> Value {
     let slice = service.slice(&port.to_string()).port("web", "TCP", port);
     let slice = slice.endpoint(scene.lab.pod_address(pod, Family::V4), NODE);
@@ -44,7 +44,8 @@ fn metric(agent: &Agent, name: &str) -> u64 {
     line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is missing in\n{text}"))
 }
 
-/// Each table in its turn: the Service that does not fit is left out whole, and named with the flag to raise.
+/// Each table in turn: a Service that does not fit is left out completely, and the warning names it and the flag to
+/// raise.
 #[test]
 fn what_does_not_fit_is_named_and_everything_else_is_served() {
     for (flags, ranges, reason) in [
@@ -57,7 +58,7 @@ fn what_does_not_fit_is_named_and_everything_else_is_served() {
         let works = service("works", 1);
         scene.manifests.write("works", &[works.object(), slice(&scene, &works, "a", TARGET, 0)]);
         until_true("the first Service to be served", || is_answered_by(&scene, 1, "a"));
-        // Too many of everything: three frontends, 21 backends, and as many source ranges as it takes.
+        // Too many of everything: three frontends, 21 backends, and as many source ranges as needed.
         let ranges: Vec<String> = (0..ranges).map(|third| format!("10.{third}.0.0/16")).collect();
         let large = service("zz-large", 2).port("more", "TCP", 81, TARGET).port("yet-more", "TCP", 82, TARGET);
         let large = large.spec("loadBalancerSourceRanges", ranges.into());
@@ -73,7 +74,7 @@ fn what_does_not_fit_is_named_and_everything_else_is_served() {
         let (code, text) = scene.agent.page("/readyz").expect("the agent listens");
         assert!(code == 200 && text.starts_with("ok\n") && named(&text), "{code}: {text}");
         assert_eq!((metric(&scene.agent, "lb_agent_ready"), metric(&scene.agent, "lb_agent_pending_ops")), (1, 0));
-        // Nobody takes its address; what worked works, and follows its objects.
+        // Its address stays with the balancer; the working Service works, and follows its objects.
         assert!(is_answered_by(&scene, 2, BALANCER) && is_answered_by(&scene, 1, "a"));
         scene.manifests.write("works", &[works.object(), slice(&scene, &works, "b", TARGET, 0)]);
         until_true("the first Service to follow", || is_answered_by(&scene, 1, "b"));
@@ -88,11 +89,12 @@ fn what_does_not_fit_is_named_and_everything_else_is_served() {
     }
 }
 
-/// All of it would fit, but not the new endpoints beside the old ones: the kernel refuses, and the last good state goes on.
+/// All of it would fit, but not the new endpoints beside the old ones: the kernel refuses, and the last good state
+/// stays.
 #[test]
 fn what_the_kernel_has_no_room_for_waits_and_takes_nothing_from_others() {
     let scene = Scene::with_flags(Setup::new("capwait"), &["--backends-max", "16", "--namespace-share", "100"]);
-    // Endpoints that drain are known, and nobody is sent to them.
+    // Draining endpoints stay members, but get no new flows.
     let serve = |name: &str, number: u8, pod: &str, first: u8| {
         let service = service(name, number);
         let slice = service.slice("1").port("web", "TCP", TARGET);
@@ -126,11 +128,12 @@ fn what_the_kernel_has_no_room_for_waits_and_takes_nothing_from_others() {
     open.echo("still here").expect("the open connection goes on");
 }
 
-/// A set of source ranges is replaced by another one beside it, however full the table is; who needs no other one follows.
+/// A set of source ranges is replaced by another set beside it, however full the table is. A Service whose set does not
+/// change follows its objects.
 #[test]
 fn source_ranges_are_replaced_also_where_their_table_is_full() {
     let scene = Scene::with_flags(Setup::new("caprange"), &["--source-ranges-max", "4", "--namespace-share", "100"]);
-    // A range that the pods are in, and one that nobody here is in.
+    // A range that contains the pods, and one that contains no address here.
     let from = |length: u8, last: u8| vec![format!("0.0.0.0/{length}"), format!("198.18.{last}.0/{}", 24 + length)];
     let serve = |name: &str, number: u8, pod: &str, length: u8| {
         let service = service(name, number).spec("loadBalancerSourceRanges", from(length, number).into());
@@ -149,7 +152,7 @@ fn source_ranges_are_replaced_also_where_their_table_is_full() {
     open.echo("still here").expect("the open connection goes on");
 }
 
-/// A list of source ranges is there once, however many ports and addresses have it.
+/// A list of source ranges is stored once, however many ports and addresses use it.
 #[test]
 fn a_list_of_source_ranges_is_there_once() {
     let scene = Scene::with_flags(Setup::new("caponce"), &["--source-ranges-max", "2048"]);
@@ -172,8 +175,8 @@ fn a_list_of_source_ranges_is_there_once() {
     assert_eq!(metric(&scene.agent, "lb_agent_map_entries{map=\"source_ranges4\"}"), 1_001);
 }
 
-/// An old Service that grows to more than there is room for takes none of a younger one's, in each table; who is named is the one
-/// that has grown. What both have goes on, with a restart in between.
+/// An old Service that outgrows a table takes nothing from a younger one, in each table, and the warning names the
+/// Service that grew. Existing rows of both stay, also across a restart.
 #[test]
 fn growth_is_refused_before_what_works_is_left_out() {
     for (flags, ports, silent) in
@@ -190,7 +193,7 @@ fn growth_is_refused_before_what_works_is_left_out() {
             }
             service.spec("loadBalancerSourceRanges", json!(ranges))
         };
-        // All pods are in the first one.
+        // The first range contains all pods.
         let young = restricted(aged(service("young", 1), 2024), &["10.0.0.0/8", "198.18.0.0/24"]);
         scene.manifests.write("young", &[young.object(), slice(&scene, &young, "a", TARGET, 0)]);
         let old = restricted(aged(service("zz-old", 2), 2001), &["10.0.0.0/8"]);

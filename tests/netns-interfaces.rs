@@ -1,4 +1,4 @@
-//! Interfaces as netlink tells them: a node's links come, change, and go, and what is known follows. Needs root.
+//! Interfaces by netlink: a node's links are added, changed and deleted, and the watch follows. Needs root.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use lb_agent::interfaces::watch::{Watch, list_once};
 use lb_agent::interfaces::{Event, Globs, InterfaceRules, Interfaces};
 use lb_tests::netns::Netns;
 
-/// The longest that a change may take to be told; it takes milliseconds.
+/// The time limit for the report of a change, which takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A watch inside the namespace of the calling thread, and what it told so far. Nothing is read while no method runs.
+/// A watch in the namespace of the calling thread, and its events so far. It reads only while a method runs.
 struct Watched {
     runtime: tokio::runtime::Runtime,
     watch: Watch,
     interfaces: Interfaces,
-    /// How often everything was told.
+    /// The number of complete lists.
     lists: usize,
 }
 
@@ -30,7 +30,7 @@ impl Watched {
         watched
     }
 
-    /// Takes in events until it is so.
+    /// Takes events until `is_so`.
     #[track_caller]
     fn follow(&mut self, what: &str, is_so: impl Fn(&Interfaces) -> bool) {
         let Self { runtime, watch, interfaces, lists } = self;
@@ -46,7 +46,7 @@ impl Watched {
         assert!(ended.is_ok(), "waited for {what} in vain: {:#?}", self.interfaces);
     }
 
-    /// Waits until interfaces of these names, and no others, belong to the class.
+    /// Waits until exactly the interfaces of these names belong to the class.
     #[track_caller]
     fn follow_class(&mut self, class: Class, names: &[&str]) {
         let wanted: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -74,14 +74,14 @@ fn pods_come_and_go() {
         watched.follow_class(Class::Workload, &["veth1"]);
         node.ip(&["link set veth1 name caliabc"]);
         watched.follow_class(Class::Workload, &["caliabc"]);
-        // The peer is made here and moved: it becomes a pod's then.
+        // The peer is created here and then moved: it becomes a pod's.
         node.ip(&["link add veth2 type veth peer name moving"]);
         watched.follow("the new pair", |interfaces| interfaces.links().values().any(|link| link.name == "moving"));
         assert_eq!(of_class(&watched.interfaces, Class::Workload), ["caliabc".to_owned()].into());
         node.ip(&[format!("link set moving netns {}", pod.name()), "link set veth2 up".into()]);
         pod.ip(&["link set moving up"]);
         watched.follow_class(Class::Workload, &["caliabc", "veth2"]);
-        // A veth goes with its peer.
+        // A veth is deleted with its peer.
         pod.ip(&["link del eth0"]);
         watched.follow_class(Class::Workload, &["veth2"]);
     });
@@ -105,7 +105,7 @@ fn a_port_that_leaves_its_bridge_is_still_there() {
         node.ip(&["link set veth1 nomaster"]);
         watched.follow("veth1 to be none", |interfaces| !has_controller(interfaces));
         assert_eq!(of_class(&watched.interfaces, Class::Workload), ["veth1".to_owned()].into());
-        // With the default route, the bridge and its ports are the network's.
+        // With the default route, the bridge and its ports are an uplink.
         node.ip(&["link set veth1 master cni0", "route add default via 10.1.0.254 dev cni0"]);
         watched.follow_class(Class::Uplink, &["cni0", "veth1"]);
     });
@@ -113,7 +113,7 @@ fn a_port_that_leaves_its_bridge_is_still_there() {
 
 #[test]
 fn the_default_route_makes_an_uplink_in_both_families() {
-    // A prefix of its own would make it one without a default route.
+    // With a prefix of its own it would be an uplink without a default route.
     for (family, address, gateway) in [("v4", "192.0.2.1/32", "192.0.2.254"), ("v6", "2001:db8::1/128", "2001:db8::ff")]
     {
         with_node(&format!("ifroute{family}"), |node, outside, mut watched| {
@@ -138,7 +138,7 @@ fn lost_events_lead_to_a_new_list() {
         node.ip(&["link add churn type bridge"]);
         watched.follow("churn", |interfaces| interfaces.links().values().any(|link| link.name == "churn"));
         assert_eq!(watched.lists, 1);
-        // More than the socket holds, while nobody reads.
+        // More than the socket buffers, while it is not read.
         let toggles: Vec<_> = (0..5_000).map(|round| format!("link set churn mtu {}", 1400 + round % 2)).collect();
         node.ip(&toggles);
         node.ip(&[
@@ -151,7 +151,7 @@ fn lost_events_lead_to_a_new_list() {
     });
 }
 
-/// After any storm, what events told is what a list tells.
+/// After any storm the events give the same state as a list.
 #[test]
 fn events_converge_to_the_list() {
     with_node("ifstorm", |node, pod, mut watched| {

@@ -1,4 +1,4 @@
-//! Changes of policy through the Kubernetes API, under real connections: endpoints, traffic policies, verdicts, flips.
+//! Changes of policy through the Kubernetes API, during real connections: endpoints, traffic policies, verdicts, flips.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,10 +18,10 @@ pub type Start<'a> = &'a dyn Fn(Setup, &[&str]) -> Scene;
 
 pub type Test = fn(Start<'_>);
 
-/// Lists the tests by name, and makes each one on our server.
+/// Lists the tests by name, and makes each one on the tests' own server.
 macro_rules! on_any_server {
     ($($name:ident,)*) => {
-        /// All of them.
+        /// All tests.
         #[allow(dead_code, reason = "listed where a real server runs them")]
         pub const ALL: &[(&str, Test)] = &[$((stringify!($name), $name)),*];
 
@@ -51,7 +51,7 @@ fn served(scene: &Scene, number: u8) -> Service {
     scene.service(&format!("s{number}"), number, &entries)
 }
 
-/// Slices whose endpoint runs on another node, at an address that nobody has.
+/// Slices whose endpoint is on another node, at an address that no host has.
 fn remote(service: &Service) -> Vec<Value> {
     let address = |family| match family {
         Family::V4 => IpAddr::from([10, 99, 0, 9]),
@@ -60,7 +60,7 @@ fn remote(service: &Service) -> Vec<Value> {
     FAMILIES.map(|family| empty_slice(service, family).endpoint(address(family), OTHER_NODE).object()).to_vec()
 }
 
-/// A client beyond an uplink of the node.
+/// A client behind an uplink of the node.
 fn outside(scene: &Scene, to: SocketAddr, family: Family) -> Outcome {
     Dial::from(&scene.lab.far).bound(FAR.host(family, 7)).tcp(to)
 }
@@ -69,7 +69,7 @@ fn apply(scene: &Scene, service: &Service, slices: Vec<Value>) {
     scene.apply("objects", &[vec![service.object()], slices].concat());
 }
 
-/// IPM-32, IPM-33: externalTrafficPolicy Local binds who comes from outside, and nobody else.
+/// IPM-32, IPM-33: externalTrafficPolicy Local applies to clients from outside only.
 fn local_and_cluster_endpoints_follow_the_policy(start: Start<'_>) {
     let uplinks = format!("{UPLINK_NAME},{FAR_NAME}");
     let scene = start(Setup::new("apilocal"), &["--uplink-interfaces", &uplinks]);
@@ -83,7 +83,7 @@ fn local_and_cluster_endpoints_follow_the_policy(start: Start<'_>) {
             assert_eq!(scene.dial().tcp(to).who(), Some("a"));
         }
     }
-    // The endpoint is elsewhere now: Local drops what comes from outside.
+    // The endpoint is remote now: Local drops connections from outside.
     apply(&scene, &local, remote(&local));
     for family in FAMILIES {
         assert_eq!(outside(&scene, vip(family, 1, 80), family), Outcome::Silence, "dropped");
@@ -94,7 +94,7 @@ fn local_and_cluster_endpoints_follow_the_policy(start: Start<'_>) {
     }
 }
 
-/// IPM-31: no endpoint at all is a refusal, for everybody, until there is one.
+/// IPM-31: without endpoints all connections are refused, until there is one.
 fn without_endpoints_connections_are_refused(start: Start<'_>) {
     let scene = start(Setup::new("apireject"), &[]);
     let service = served(&scene, 2);
@@ -129,7 +129,8 @@ fn open_connections_survive_flips_of_the_mode(start: Start<'_>) {
     }
 }
 
-/// An endpoint goes: new connections find the other one, open ones to it live on (TCP); and the Service goes.
+/// An endpoint is removed: new connections get the other one, established ones to it continue (TCP). Then the Service
+/// is deleted.
 fn an_endpoint_and_then_the_service_are_removed(start: Start<'_>) {
     let scene = start(Setup::new("apiremove"), &[]);
     let service = served(&scene, 4);
@@ -150,7 +151,7 @@ fn an_endpoint_and_then_the_service_are_removed(start: Start<'_>) {
     }
 }
 
-/// Where a pod is between its start and its end, as its slice says.
+/// The stage of a pod's life according to its slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Age {
     Starting,
@@ -173,7 +174,7 @@ fn aged(scene: &Scene, service: &Service, pods: &[(&str, Age)]) -> Vec<Value> {
     FAMILIES.map(slice).to_vec()
 }
 
-/// Tells clients to stop, also where the test panics.
+/// Stops the clients when dropped, also if the test panics.
 struct Bell<'a>(&'a AtomicBool);
 
 impl Drop for Bell<'_> {
@@ -182,8 +183,8 @@ impl Drop for Bell<'_> {
     }
 }
 
-/// ETP-03: pods of a Local Service roll, drained before they go, and no connection fails, from here or from outside.
-/// TERM-02: while only a draining one is left, it serves. TERM-06: what is open at a draining pod goes on.
+/// ETP-03: pods of a Local Service are replaced, drained before they are removed, and no connection fails, from here or
+/// from outside. TERM-02: if only a draining one is left, it serves. TERM-06: connections to a draining pod continue.
 fn pods_roll_while_clients_go_on_dialling(start: Start<'_>) {
     use Age::{Draining, Ready, Starting};
     let uplinks = format!("{UPLINK_NAME},{FAR_NAME}");

@@ -1,4 +1,5 @@
-//! The agent itself on the API: what an operator sees while the API server comes, goes and forgets. Needs root.
+//! The agent itself on the API: an operator's view while the API server stops, restarts and loses its history. Needs
+//! root.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -45,7 +46,7 @@ fn the_api_server_comes_and_goes() {
     assert_eq!(page(&agent, "/readyz"), "ok\n");
     assert!(page(&agent, "/metrics").contains("lb_agent_source_watching{kind=\"Service\"} 1"));
 
-    // The server goes away: the agent stays ready with what it has, and says what is wrong.
+    // The server stops: the agent stays ready with its state, and reports the problem.
     server.stop();
     deadline::until_true("the trouble is told", || page(&agent, "/readyz").contains("API: Service: not followed for"));
     assert!(page(&agent, "/metrics").contains("lb_agent_source_watching{kind=\"Service\"} 0"));
@@ -53,7 +54,7 @@ fn the_api_server_comes_and_goes() {
     assert!(warnings.contains("what was told before is kept"), "{warnings}");
     assert!(balances(&agent, "192.0.2.1") && balances(&agent, "192.0.2.2"));
 
-    // While it is away, things change and the history is lost.
+    // Meanwhile objects change and the history is lost.
     server.delete(Resource::Services, "default", "new");
     serve(&server, "newer", 3);
     server.compact();
@@ -62,7 +63,7 @@ fn the_api_server_comes_and_goes() {
     deadline::until_true("the trouble is over", || page(&agent, "/readyz") == "ok\n");
     assert!(balances(&agent, "192.0.2.1"));
 
-    // A crash, a deletion, and a list of slices that is late: nothing is lost before all is known (FLT-06).
+    // A crash, a deletion, and a slow list of slices: nothing is deleted before all lists are complete (FLT-06).
     agent.crash();
     server.delete(Resource::Services, "default", "newer");
     server.misbehave(|faults| faults.held_lists = [Resource::EndpointSlices].into());
@@ -79,14 +80,14 @@ fn the_api_server_comes_and_goes() {
     agent.unload();
 }
 
-/// What the process holds in memory, in MiB.
+/// The process's resident memory, in MiB.
 fn resident_mib(agent: &Agent) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells");
     line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") >> 10
 }
 
-/// What nobody reads is not kept, and what is read is kept as far as it means anything.
+/// Unread annotations are not kept, and values that are read are kept only as far as they have a meaning.
 #[test]
 fn annotations_cost_little_memory() {
     const SERVICES: u8 = 200;
@@ -123,7 +124,7 @@ fn failures(agent: &Agent, kind: &str) -> u64 {
     metrics.lines().find_map(|line| line.strip_prefix(&start)).and_then(|count| count.parse().ok()).expect("a number")
 }
 
-/// A few pages of memory, whatever the server sends. The last good state forwards.
+/// A few pages of memory, whatever the server sends. The last good state keeps forwarding.
 #[test]
 fn an_answer_without_end_costs_little_memory() {
     const FLAT_MIB: u64 = 160;
@@ -137,7 +138,7 @@ fn an_answer_without_end_costs_little_memory() {
     let mut most = before;
     server.misbehave(|faults| faults.endless_lists = [Resource::Services].into());
     for fault in [WatchFault::Endless, WatchFault::Expired] {
-        // The event that tells 410, and the list after it.
+        // The event with 410, and the list after it.
         let wanted = failures(&agent, "Service") + if fault == WatchFault::Expired { 2 } else { 1 };
         server.afflict_watches(fault);
         let given_up = deadline::within(GIGABYTES_PATIENCE, || {
@@ -146,7 +147,7 @@ fn an_answer_without_end_costs_little_memory() {
         });
         assert!(given_up.is_some(), "it is read for ever: {most} MiB");
         let watches = "lb_agent_source_watching{kind=\"Service\"} 1";
-        // A list that has no end is tried again and again.
+        // An endless list is tried repeatedly.
         if fault == WatchFault::Endless {
             deadline::until_true("it is watched again", || page(&agent, "/metrics").contains(watches));
         }
@@ -161,7 +162,7 @@ fn an_answer_without_end_costs_little_memory() {
     agent.unload();
 }
 
-/// What an operator sees of a server that cannot answer: at once, and with the reason.
+/// A server that cannot answer is reported at once, and with the reason.
 #[test]
 fn a_refused_list_is_told() {
     let node = Netns::create("kube503", "node");
@@ -186,11 +187,11 @@ fn a_refused_list_is_told() {
     let metrics = page(&agent, "/metrics");
     let line = metrics.lines().find(|line| line.contains("source_failures{kind=\"EndpointSlice\"}"));
     let failures = line.and_then(|line| line.rsplit(' ').next()).and_then(|count| count.parse::<usize>().ok());
-    // Of those that were asked then, none was hidden; the last may be under way.
+    // No earlier refusal was hidden; the last request may still be open.
     assert!(failures.is_some_and(|failures| failures > 0 && failures + 1 >= before), "{before}: {line:?}");
     assert!(page(&agent, "/warnings").contains("answered 503"));
     assert!(agent.log().contains("the API is not followed"), "{}", agent.log());
-    // Nobody else's lines are between ours.
+    // The log has no lines of other libraries.
     assert!(!agent.log().contains("ERROR"), "{}", agent.log());
     server.misbehave(|faults| faults.refused_lists.clear());
     deadline::until_true("it is served", || agent.page("/readyz").is_some_and(|(_, text)| text == "ok\n"));

@@ -1,4 +1,4 @@
-//! The agent as an operator meets it: show, explain, check, metrics, probes, refusals, audits. Needs root.
+//! The agent from an operator's view: show, explain, check, metrics, probes, refusals, audits. Needs root.
 
 #[path = "netns-operate/attached.rs"]
 mod attached;
@@ -43,7 +43,7 @@ fn rows(agent: &Agent, subject: &str) -> Vec<Value> {
     serde_json::from_str(&agent.says(&["show", subject, "-o", "json"])).expect("an array of objects")
 }
 
-/// The frontend of TCP port 80 at a balancer's number.
+/// The frontend at TCP port 80 of a balancer's number.
 #[track_caller]
 fn frontend(agent: &Agent, number: u8) -> Value {
     let address = BALANCERS.host(Family::V4, number).to_string();
@@ -58,7 +58,7 @@ fn show_tells_the_same_with_and_without_an_agent() {
     assert!(dial(&scene, vip(Family::V4, 1, 80)).is_some());
     assert_eq!(dial(&scene, vip(Family::V4, 2, 80)).as_deref(), Some("balancer"));
     let interfaces: BTreeMap<_, _> = ["client", "a", "b"].map(|pod| (pod, scene.lab.pod(pod).interface.clone())).into();
-    // The Service's are of IPv4 only; the marker of the scene has one of each family.
+    // The Services have IPv4 only; the marker of the scene has one of each family.
     let backends = [("a", Family::V4), ("b", Family::V4), ("a", Family::V6)];
     let wanted: BTreeSet<_> =
         backends.map(|(pod, family)| Value::from(scene.lab.pod_address(pod, family).to_string()).to_string()).into();
@@ -89,7 +89,7 @@ fn show_tells_the_same_with_and_without_an_agent() {
         }
     };
     check(&scene.agent);
-    // Names of Services are the agent's own knowledge.
+    // Only the running agent knows the names of Services.
     assert_eq!(frontend(&scene.agent, 1)["service"], "default/short:web");
     assert_eq!(rows(&scene.agent, "warnings"), Vec::<Value>::new());
     scene.agent.terminate();
@@ -104,7 +104,7 @@ fn show_tells_the_same_with_and_without_an_agent() {
     assert!(refused.stderr.contains("lb-agent run"), "{}", refused.stderr);
 }
 
-/// What `explain` says is what a dial shows.
+/// `explain` predicts the result of dialling.
 #[test]
 fn explain_agrees_with_the_wire() {
     let scene = Scene::start(Setup::new("opexplain"));
@@ -151,7 +151,7 @@ fn metrics_and_probes() {
     assert_eq!((&warnings[0]["file"], &warnings[0]["field"]), (&"broken.yaml".into(), &"metadata.name".into()));
 }
 
-/// Whatever the folder holds, no output moves a cursor, rings, or begins a line that is not ours.
+/// Whatever the folder holds, no output moves a cursor, rings the bell, or has a forged line.
 #[test]
 fn hostile_text_reaches_no_output() {
     const HOSTILE: &str = "\u{1b}[31m\u{7}\u{9b}2J\u{202e}\u{2028}\u{7f}\nERROR forged";
@@ -218,7 +218,7 @@ fn interfaces_are_served_as_they_come() {
     deadline::until_true("the pins of the gone interface to go", || pinned() == before);
 }
 
-/// Somebody takes a row and a program away: the audit puts both back.
+/// A row and a program are removed from outside: the audit restores both.
 #[test]
 fn an_audit_repairs_what_others_broke() {
     let scene = Scene::with_flags(Setup::new("opaudit"), &["--audit-secs", "1"]);
@@ -302,7 +302,7 @@ fn exit_codes_are_a_contract() {
     }
 }
 
-/// `check` finds who else is here, and leaves everything as it was.
+/// `check` finds other software, and changes nothing.
 #[test]
 fn check_looks_and_changes_nothing() {
     let scene = Scene::start(Setup::new("opcheck"));

@@ -1,5 +1,5 @@
-//! The packet path compiled for the host, where a test decides what the kernel does not let it: two CPUs at once, a clock
-//! that is behind, a full table, flows that are old. No privilege.
+//! The packet path compiled for the host, for conditions that the kernel does not let a test set: two CPUs at once, a
+//! clock that is behind, a full table, old flows. No privilege.
 
 use lb_common::addr::Proto;
 use lb_common::host::Repairs;
@@ -9,8 +9,8 @@ use lb_tests::cases::{ACK, FIN, Net, RST, SYN, SYN_ACK, Scene};
 use lb_tests::machine::{Flows, HostMachine, Machine as _, Program};
 use lb_tests::packet::{Described, End, Transport, read};
 
-/// A pod that has its share loses a connection that it has closed for a new one, and is refused without; where nobody looks
-/// after the table for long, nobody is.
+/// A pod at its share loses a connection that it has closed in favour of a new one; without a closed one the new one is
+/// refused. If the agent has not checked the tables for long, none is refused.
 #[test]
 fn a_pod_keeps_to_its_share_while_somebody_looks() {
     for net in [Net::V4, Net::V6] {
@@ -27,7 +27,7 @@ fn a_pod_keeps_to_its_share_while_somebody_looks() {
         let opened = |send: &mut dyn FnMut(_, _, _) -> _, port| {
             [(request, SYN), (reply, SYN_ACK), (request, ACK)].map(|(program, flags)| send(program, flags, port))[0]
         };
-        // The network has ten entries; the pod gets half of thirty.
+        // The network has ten entries; the pod gets half of the other thirty.
         (1..=5).for_each(|port| assert_eq!(send(Program::UplinkIngress, SYN, port), Action::Next));
         for port in 1..=7 {
             assert_eq!(opened(&mut send, port), Action::Next, "{net:?} {port}");
@@ -45,7 +45,8 @@ fn a_pod_keeps_to_its_share_while_somebody_looks() {
     }
 }
 
-/// Two CPUs make flows that want the same reply tuple, one between the two inserts of the other: each gets a whole flow.
+/// Two CPUs make flows that want the same reply tuple, one between the two inserts of the other: each gets a complete
+/// flow.
 #[test]
 fn a_reservation_of_another_cpu_is_left_alone() {
     for net in [Net::V4, Net::V6] {
@@ -64,7 +65,7 @@ fn a_reservation_of_another_cpu_is_left_alone() {
     }
 }
 
-/// The same SYN on two CPUs, as one that is sent again may be: one flow, which both packets take.
+/// The same SYN on two CPUs, as with a retransmission: one flow, which both packets use.
 #[test]
 fn the_same_packet_on_two_cpus_makes_one_flow() {
     for net in [Net::V4, Net::V6] {
@@ -80,7 +81,7 @@ fn the_same_packet_on_two_cpus_makes_one_flow() {
     }
 }
 
-/// How many entries there are, all of which have their other half.
+/// The number of entries; each must have its other half.
 fn whole_entries(machine: &mut HostMachine) -> usize {
     let Flows { v4, v6 } = machine.flows();
     for (key, flow) in &v4 {
@@ -92,7 +93,7 @@ fn whole_entries(machine: &mut HostMachine) -> usize {
     v4.len() + v6.len()
 }
 
-/// Affinity is counted in whole seconds of a clock that another CPU may have read later.
+/// Affinity is measured in whole seconds of a clock that another CPU may have read later.
 #[test]
 fn a_clock_that_is_behind_forgets_nobody() {
     let net = Net::V4;
@@ -131,7 +132,7 @@ fn two_backends(net: Net) -> [End; 7] {
     [one, other, one, other, one, one, other]
 }
 
-/// A segment of the client that no flow is known of; where it goes, if it does not stay as it is.
+/// A segment of the client without a flow; returns its ends afterwards, if they changed.
 fn segment(scene: &mut Scene<'_>, transport: Transport, client: End) -> Option<(End, End)> {
     let vip = scene.net.vip();
     let ends = scene.through(Program::WorkloadIngress, transport, client, vip);
@@ -153,7 +154,7 @@ fn an_evicted_flow_is_repaired_where_its_hash_leads() {
                     scene.machine().evict(*direction);
                 }
                 assert_eq!(segment(&mut scene, ACK, client), Some(opened), "{net:?}, lost {lost:?}");
-                // The backend knows the connection: one answer opens the flow.
+                // The backend knows the connection: one answer establishes the flow.
                 assert_eq!(scene.through(Program::WorkloadEgress, ACK, opened.1, client), (net.vip(), client));
                 let flows = scene.machine().flows();
                 let states: Vec<_> = flows.v4.values().map(|flow| flow.state).collect();
@@ -205,14 +206,14 @@ fn what_may_never_have_had_a_flow_is_not_repaired() {
     assert!(segment(&mut scene, ACK, client).is_some());
 }
 
-/// Opens a connection whose flow is evicted then.
+/// Opens a connection, and evicts its flow.
 fn lose_a_flow(scene: &mut Scene<'_>, client: End) {
     scene.through(Program::WorkloadIngress, SYN, client, scene.net.vip());
     scene.machine().evict(Direction::Request);
     scene.machine().evict(Direction::Reply);
 }
 
-/// The tuple went to another connection since: this one cannot have had it.
+/// Another connection has had the tuple since: this one cannot have had it.
 #[test]
 fn a_repair_takes_no_other_port() {
     let net = Net::V4;

@@ -8,7 +8,7 @@ use libtest_mimic::Arguments;
 /// A link's name, and a machine with one.
 type Link = (&'static str, fn() -> HostMachine);
 
-/// Kinds of links. Tunnels have none: all is as on a link with one, but nothing is in front of the network header.
+/// Kinds of links. On tunnels the packet begins with the network header; otherwise the cases are the same.
 const LINKS: [Link; 3] = [
     ("plain", HostMachine::default),
     ("checksum-offload", HostMachine::with_checksum_offload),

@@ -9,11 +9,11 @@ use lb_tests::machine::KernelMachine;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
-    // One for all, from the first case that runs: loading the programs takes seconds.
+    // One machine for all cases, from the first that runs: loading the programs takes seconds.
     let machine: Arc<Mutex<Option<KernelMachine>>> = Arc::default();
     let shared = Arc::clone(&machine);
     let trials = cases::trials("kernel", move |case, net| {
-        // A case that failed leaves nothing that emptying the tables does not mend.
+        // If a case failed, emptying the tables restores the machine.
         let mut machine = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let machine = machine.get_or_insert_with(|| KernelMachine::load("cases"));
         machine.reset();

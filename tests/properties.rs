@@ -1,5 +1,5 @@
-//! Properties of the packet path: it never panics and never reads past the end, a reply undoes its request, checksums
-//! are right. No privilege.
+//! Properties of the packet path: it never panics and never reads past the end, a reply undoes its request, and
+//! checksums are right. No privilege.
 
 use std::cell::{Cell, RefCell};
 
@@ -20,7 +20,7 @@ fn random_bytes_never_panic() {
     let strategy = (vec(any::<u8>(), 0..200), prop::sample::select(PROGRAMS.to_vec()), any::<bool>());
     let result = runner.run(&strategy, |(mut bytes, program, is_v6)| {
         if bytes.len() > 14 {
-            // Let most get past the EtherType and the version.
+            // Most packets pass the checks of EtherType and version.
             bytes[12..14].copy_from_slice(if is_v6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
             bytes[14] = if is_v6 { 0x60 } else { 0x40 | (bytes[14] & 0x0f) };
         }
@@ -69,7 +69,7 @@ fn incremental_checksum_equals_full() {
     result.expect("RFC 1624");
 }
 
-/// Histories of each family; `HISTORIES` asks for more.
+/// Histories of each family; `HISTORIES` changes the number.
 fn histories() -> u32 {
     std::env::var("HISTORIES").map_or(400, |count| count.parse().expect("HISTORIES is a number"))
 }

@@ -1,4 +1,4 @@
-//! The kernel does with random histories what the reference says, byte for byte and flow for flow. Needs root.
+//! The kernel agrees with the reference about random histories, byte for byte and flow for flow. Needs root.
 
 use std::cell::RefCell;
 
@@ -13,7 +13,7 @@ use proptest::test_runner::{TestCaseError, TestRunner};
 /// More half-open flows than a history makes.
 const MANY_EMBRYOS: usize = 1_024;
 
-/// Histories of each family; `HISTORIES` asks for more.
+/// Histories of each family; `HISTORIES` changes the number.
 fn histories() -> u32 {
     std::env::var("HISTORIES").map_or(400, |count| count.parse().expect("HISTORIES is a number"))
 }
@@ -26,7 +26,7 @@ fn kernel_does_what_the_reference_says() {
         let kernel = RefCell::new(KernelMachine::load_with_embryos("reference", embryos_max));
         let start = Start { has_hairpins: true, embryos_max, clock: Clock::Runs };
         for net in [Net::V4, Net::V6] {
-            // That a pod has reached itself is remembered for as long as the interface lives.
+            // An interface is marked for ever once its pod has reached itself.
             kernel.borrow_mut().reset();
             small_world(&mut Scene::new(net, &mut *kernel.borrow_mut()));
             let packet = Described::new(Transport::Udp, (net.client().0, 1), net.other_vip()).bytes();

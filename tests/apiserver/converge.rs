@@ -1,5 +1,5 @@
-//! Property: whatever happens to objects, watches, server and agent, in any order, the tables become what the final
-//! objects ask for, and a Service that nobody touches works all the time.
+//! Property: after any changes of objects, watches, server and agent, in any order, the tables equal those of the final
+//! objects, and a Service that does not change always works.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::stage::{Stage, put, slice, vip, web};
 /// Services that change, by the last number of their addresses: `s2` to `s6`.
 const NUMBERS: std::ops::Range<u8> = 2..7;
 
-/// Something that happens.
+/// A step of a history.
 #[derive(Clone, Debug)]
 enum Step {
-    /// The Service is there, in this mode.
+    /// The Service exists, in this mode.
     Serve {
         number: u8,
         mode: &'static str,
@@ -24,29 +24,29 @@ enum Step {
     Withdraw {
         number: u8,
     },
-    /// One of its two slices has these endpoints; none of them: the slice is gone.
+    /// One of its two slices has these endpoints; without endpoints the slice is deleted.
     Endpoints {
         number: u8,
         suffix: &'static str,
         endpoints: Vec<u8>,
     },
-    /// These happen while nobody can look, and the server forgets how: only a list can tell.
+    /// These happen without a watch, and are compacted: only a list shows them.
     Unseen(Vec<Step>),
     Watches(WatchFault),
     Compact,
     Duplicates(bool),
-    /// Watches end after so many events, or live on.
+    /// Watches end after so many events, or do not.
     ShortWatches(Option<usize>),
-    /// Watches are refused, so that nobody looks.
+    /// Watches are refused, so that changes are not seen.
     Blind(bool),
-    /// Lists show what was so many versions ago, or what is.
+    /// Lists show the state of so many versions ago, or the current one.
     Lag(Option<u64>),
     HeldLists(Vec<Resource>),
     ServerStops,
     ServerResumes,
     AgentRestarts,
-    /// The agent gets so many milliseconds to see what happened: without any it would see only the end of all. Then it
-    /// programs what has arrived.
+    /// The agent waits so many milliseconds for changes, and then programs those that have arrived. Without waiting it
+    /// would see only the end of all.
     Turn(u64),
 }
 
@@ -117,7 +117,7 @@ fn perform(step: &Step, server: &mut ApiServer, stage: &mut Stage, steady_since:
             faults.refused_watches = if *on { all.into() } else { [].into() };
         }),
         Step::Lag(by) => {
-            // To an agent that has just started, a list from before the steady Service says that there is none.
+            // For an agent that has just started, a list from before the steady Service would delete it.
             let version = by.map(|by| server.version().saturating_sub(by).max(steady_since));
             server.misbehave(|faults| faults.outdated = version);
         }
@@ -134,7 +134,7 @@ fn perform(step: &Step, server: &mut ApiServer, stage: &mut Stage, steady_since:
     }
 }
 
-/// The server behaves from now on. What happened to the watches that stand is not undone.
+/// Ends all faults. Faults of open watches stay.
 fn behave(server: &mut ApiServer) {
     server.resume();
     server.misbehave(|faults| {

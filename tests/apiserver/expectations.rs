@@ -1,4 +1,5 @@
-//! What holds on every API server, ours and a real one: objects become tables, whatever the server adds to them.
+//! Expectations of every API server, the tests' own and a real one: objects become tables, whatever fields the server
+//! adds.
 
 use std::net::IpAddr;
 
@@ -14,13 +15,13 @@ use serde_json::{Value, json};
 
 use crate::stage::{Stage, put, service, settings, slice, vip, web};
 
-/// An expectation of a server that holds no objects of tests.
+/// An expectation of a server without objects of other tests.
 pub type Expectation = fn(&mut dyn Api);
 
-/// Lists the expectations by name, and makes each a test on our server.
+/// Lists the expectations by name, and makes each a test on the tests' own server.
 macro_rules! expectations {
     ($($name:ident,)*) => {
-        /// All of them.
+        /// All expectations.
         #[allow(dead_code, reason = "listed where a real server runs them")]
         pub const ALL: &[(&str, $crate::expectations::Expectation)] = &[$((stringify!($name), $name)),*];
 
@@ -189,7 +190,7 @@ fn with_node_port(node_port: u16, fields: &[(&str, Value)]) -> Value {
     fields.iter().fold(service, |service, (field, value)| service.spec(field, value.clone())).object()
 }
 
-/// Every kind of Service address: the same tables as a folder of the same objects makes.
+/// Every kind of Service address: the same tables as from a folder with the same objects.
 fn every_kind_of_address_follows_its_objects(server: &mut dyn Api) {
     let node = |texts: &[&str]| manifest::node(NODE, &texts.iter().map(|text| ip(text)).collect::<Vec<_>>());
     put(server, [node(&["172.18.0.2", "fc00:18::2"]), with_node_port(30080, &[]), slice("a", "1", &[1, 2]).object()]);
@@ -218,16 +219,16 @@ fn every_kind_of_address_follows_its_objects(server: &mut dyn Api) {
     assert!(warnings.iter().any(|text| text.contains("no IPv6 address of this node")), "{warnings:?}");
 }
 
-/// Something that a server does not notice.
+/// An edit, which causes no error in the server.
 #[derive(Clone, Debug)]
 enum Edit {
-    /// The Service is there, in this mode, with these endpoints.
+    /// The Service exists, in this mode, with these endpoints.
     Serve(u8, &'static str, Vec<u8>),
     Withdraw(u8),
-    /// Its slice goes.
+    /// Its slice is deleted.
     Empty(u8),
     AgentRestarts,
-    /// What has arrived is programmed.
+    /// The changes so far are programmed.
     Turn,
 }
 
@@ -244,7 +245,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-/// Property: after any edits the tables are what the objects ask for, and a Service that nobody touches always worked.
+/// Property: after any edits the tables equal those of the objects, and a Service that does not change always works.
 fn any_edits_end_in_what_the_objects_ask_for(server: &mut dyn Api) {
     let name = |number: u8| format!("s{number}");
     put(server, service("steady", 1));
@@ -252,14 +253,14 @@ fn any_edits_end_in_what_the_objects_ask_for(server: &mut dyn Api) {
     stage.until_in_step_with(server);
     stage.keep(&["192.0.2.1:80"]);
     let config = Config { max_shrink_iters: 16, ..lb_tests::random::config(6) };
-    // The server and the agent go on from one history to the next: together they are one long history.
+    // Server and agent continue from one history to the next: together these are one long history.
     let state = std::cell::RefCell::new((server, stage));
     let result = TestRunner::new(config).run(&proptest::collection::vec(edit(), 1..16), |edits| {
         let (server, stage) = &mut *state.borrow_mut();
         for edit in edits {
             match edit {
                 Edit::Serve(number, mode, mut endpoints) => {
-                    // An address twice in one slice is refused by nobody, and means nothing.
+                    // No server refuses an address that is twice in one slice, and the duplicate has no effect.
                     endpoints.dedup();
                     server.put(web(&name(number), number).ingress(manifest::ingress(vip(number), mode)).object());
                     server.put(slice(&name(number), "1", &endpoints).object());

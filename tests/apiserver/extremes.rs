@@ -1,4 +1,4 @@
-//! What real clusters put into an API server, on ours and on a real one: large, doubled, moved and odd objects.
+//! Extreme objects of real clusters, on the tests' server and on a real one: large, duplicated, moved and unusual ones.
 
 use std::net::IpAddr;
 
@@ -25,19 +25,19 @@ expectations! {
     a_mode_that_flips_alone,
 }
 
-/// What pods get of each frontend on this address, by its port.
+/// The scope of each frontend on this address for pods, by port.
 fn actions(stage: &Stage, address: &str) -> Vec<(u16, String, usize)> {
     let rows = render::frontends(&stage.dataplane.tables).into_iter();
     let rows = rows.filter(|row| row.address.to_string() == address);
     rows.map(|row| (row.port, row.workload.action, row.workload.backends)).collect()
 }
 
-/// Whether pods that dial port 80 of this address get one of so many endpoints.
+/// Whether port 80 of this address balances over so many endpoints for pods.
 fn balances_over(stage: &Stage, address: &str, backends: usize) -> bool {
     actions(stage, address).contains(&(80, "Balance".to_owned(), backends))
 }
 
-/// Also one number in two protocols.
+/// Also one port number with two protocols.
 fn a_service_of_a_hundred_ports(server: &mut dyn Api) {
     let ports: Vec<Value> = (0..50)
         .flat_map(|number| {
@@ -50,7 +50,7 @@ fn a_service_of_a_hundred_ports(server: &mut dyn Api) {
     let object = web("a", 1).ingress(manifest::ingress(vip(1), "VIP"));
     let object = object.spec("allocateLoadBalancerNodePorts", json!(false)).spec("ports", json!(ports)).object();
     let mut endpoints = slice("a", "1", &[2]).object();
-    // Each to a number of its own: mixed up, it would be seen.
+    // Each port has a target of its own, so that a mix-up would show.
     endpoints["ports"] = ports
         .iter()
         .zip(2000..)
@@ -60,7 +60,7 @@ fn a_service_of_a_hundred_ports(server: &mut dyn Api) {
     let mut stage = Stage::follow(server);
     stage.until_in_step_with(server);
     assert_eq!(actions(&stage, "192.0.2.1").len(), 100, "{}", stage.text());
-    // One goes, in the middle.
+    // One in the middle is removed.
     let mut fewer = object;
     fewer["spec"]["ports"].as_array_mut().expect("a list").remove(41);
     server.put(fewer);
@@ -99,7 +99,7 @@ fn endpoints_without_conditions_are_ready(server: &mut dyn Api) {
     }
 }
 
-/// EPS-05: it stays until the last of them is gone.
+/// EPS-05: it stays until it is removed from the last slice.
 fn an_endpoint_in_two_slices_is_one(server: &mut dyn Api) {
     put(server, service("a", 1));
     server.put(slice("a", "2", &[1, 3]).object());
@@ -115,7 +115,7 @@ fn an_endpoint_in_two_slices_is_one(server: &mut dyn Api) {
     stage.until_in_step_with(server);
 }
 
-/// A label decides whose a slice is; without it, it is nobody's.
+/// A label names the Service of a slice. A slice without the label belongs to none.
 fn a_slice_that_changes_its_service(server: &mut dyn Api) {
     put(server, service("a", 1));
     put(server, service("b", 2));
@@ -131,7 +131,7 @@ fn a_slice_that_changes_its_service(server: &mut dyn Api) {
     }
 }
 
-/// The same name, another object: between two looks, and before the eyes.
+/// Another object with the same name: once between two lists, and once seen by a watch.
 fn a_service_that_is_made_anew(server: &mut dyn Api) {
     put(server, service("steady", 9));
     put(server, service("a", 1));
@@ -151,12 +151,12 @@ fn a_service_that_is_made_anew(server: &mut dyn Api) {
     }
 }
 
-/// A quarter of a MiB is what the API allows for all annotations of an object.
+/// The API allows at most a quarter of a MiB for all annotations of an object.
 fn an_object_with_large_annotations(server: &mut dyn Api) {
     with_annotations_of(server, 250 << 10);
 }
 
-/// A Service whose annotations have so many bytes is served, and a small one among them is obeyed.
+/// A Service with annotations of so many bytes is served, and a small one among them takes effect.
 pub fn with_annotations_of(server: &dyn Api, bytes: usize) {
     let large = "x".repeat(bytes);
     let object = web("a", 1).ingress(manifest::ingress(vip(1), "VIP"));
@@ -183,7 +183,7 @@ fn an_address_beside_a_hostname(server: &mut dyn Api) {
     stage.until_in_step_with(server);
 }
 
-/// One address, whatever its spelling: the second Service that wants it gets it when the first goes.
+/// One address in different notations: when the first Service is deleted, the second gets the address.
 fn an_address_in_another_notation(server: &mut dyn Api) {
     let dual = |name: &str, last: u8, address: &str| {
         let cluster = [IpAddr::from([10, 96, 1, last]), format!("fd00:10:96::{last}").parse().expect("an address")];
@@ -231,7 +231,7 @@ fn slices_of_both_families(server: &mut dyn Api) {
     assert_eq!(actions(&stage, "2001:db8::1"), [(80, "Reject".to_owned(), 0)]);
 }
 
-/// IPM-60, IPM-61, IPM-63: nothing but the mode in the status changes, again and again.
+/// IPM-60, IPM-61, IPM-63: only the mode in the status changes, repeatedly.
 fn a_mode_that_flips_alone(server: &mut dyn Api) {
     put(server, service("a", 1));
     let mut stage = Stage::follow(server);
@@ -241,7 +241,7 @@ fn a_mode_that_flips_alone(server: &mut dyn Api) {
         stage.until(mode, |stage| balances_over(stage, "192.0.2.1", 1) == balances);
         stage.until_in_step_with(server);
     }
-    // There and back before anybody looks.
+    // There and back before the agent reads either.
     for mode in ["VIP", "Proxy"] {
         server.put(web("a", 1).ingress(manifest::ingress(vip(1), mode)).object());
     }

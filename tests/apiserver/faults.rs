@@ -1,4 +1,4 @@
-//! What an API server and the network in between do to watches and lists.
+//! Faults of an API server and of the network, in watches and lists.
 
 use lb_agent::model::Kind;
 use lb_agent::source::connection::Phase;
@@ -37,7 +37,7 @@ fn nothing_is_touched_while_a_first_list_is_slow() {
     }
 }
 
-/// T2: a list that is read half is no list.
+/// T2: an incomplete list changes nothing.
 #[test]
 fn nothing_is_touched_between_the_pages_of_a_first_list() {
     let (server, mut stage) = pair();
@@ -57,8 +57,8 @@ fn nothing_is_touched_between_the_pages_of_a_first_list() {
     stage.until_in_step_with(&server);
 }
 
-/// T1, T2: a first list that is so slow that its version is compacted away before its last page is begun anew, and what
-/// the first attempt had read and is gone by then is not kept.
+/// T1, T2: a first list is so slow that its version is compacted before its last page. It is started again, and objects
+/// from the first attempt that were deleted since are not kept.
 #[test]
 fn a_first_list_whose_pages_expire_is_begun_anew() {
     let (server, mut stage) = pair();
@@ -80,7 +80,7 @@ fn a_first_list_whose_pages_expire_is_begun_anew() {
     assert_eq!(connection.lists, 1);
 }
 
-/// T1: deletions that happen while nobody looks are found by the list after 410.
+/// T1: deletions without a watch are found by the list after 410.
 #[test]
 fn a_list_after_410_finds_lost_deletions() {
     for how in [Lost::EventExpired, Lost::PositionTooOld, Lost::AnswerGone] {
@@ -95,7 +95,7 @@ fn a_list_after_410_finds_lost_deletions() {
         stage.until_in_step_with(&server);
         assert!(!stage.text().contains("192.0.2.2"), "{how:?}: {}", stage.text());
         server.misbehave(|faults| faults.refused_watches.clear());
-        // And it goes on from there.
+        // The watch continues from there.
         put(&server, service("newer", 4));
         stage.until_in_step_with(&server);
     }
@@ -105,9 +105,9 @@ fn a_list_after_410_finds_lost_deletions() {
 enum Lost {
     /// An ERROR event with 410 on a watch.
     EventExpired,
-    /// The same at the start of a watch, as the position was compacted away.
+    /// The same at the start of a watch, because its position was compacted.
     PositionTooOld,
-    /// The answer to the watch is 410 itself.
+    /// The answer to the watch request is 410 itself.
     AnswerGone,
 }
 
@@ -183,7 +183,7 @@ fn events_that_are_told_twice_change_nothing() {
     }
 }
 
-/// A server that lags behind its sisters, as one of several behind a balancer may.
+/// A server that lags behind the others, as one of several behind a balancer may.
 #[test]
 fn an_outdated_list_takes_nothing_away() {
     let (server, mut stage) = pair();
@@ -202,7 +202,7 @@ fn an_outdated_list_takes_nothing_away() {
     stage.until_in_step_with(&server);
 }
 
-/// `etcd` was restored from a backup: older for good.
+/// `etcd` was restored from a backup: its versions stay older.
 #[test]
 fn a_history_that_went_back_is_believed_after_a_while() {
     let (server, mut stage) = pair();
@@ -214,7 +214,7 @@ fn a_history_that_went_back_is_believed_after_a_while() {
     stage.until("the old list is believed", |stage| stage.connection(Kind::Service).lists >= 2);
 }
 
-/// T2: the agent restarts while the server is away, and the server comes back with less.
+/// T2: the agent restarts while the server is stopped, and the server returns with fewer objects.
 #[test]
 fn a_restart_without_a_server_keeps_everything() {
     let (mut server, mut stage) = pair();
@@ -252,8 +252,7 @@ fn missing_rights_are_told_with_the_remedy() {
     stage.until_in_step_with(&server);
 }
 
-/// A refusal is told when it happens: nothing tries again in silence. 429, 503 and 504 are what HTTP clients like to
-/// hide.
+/// A refusal is reported at once: no client library retries silently. HTTP clients often hide 429, 503 and 504.
 #[test]
 fn each_refusal_is_told() {
     for code in [429, 500, 503, 504] {
@@ -273,7 +272,7 @@ fn each_refusal_is_told() {
                 let asked = asked_since(&server, before, Resource::Services);
                 asked.into_iter().filter(|asked_to_watch| *asked_to_watch == is_watch).count() >= 3
             });
-            // The last of them may be under way.
+            // The last request may still be open.
             let told = stage.connection(Kind::Service);
             assert!(told.failures >= failures + 2, "{code}: {told:?}");
             assert_eq!(told.phase, Phase::Retrying, "{code}");
@@ -291,7 +290,7 @@ fn each_refusal_is_told() {
     }
 }
 
-/// The pages of a list are all of one version: who goes and comes again in between is found by the watch.
+/// The pages of a list are all of one version: the watch reports a Service that was deleted and created in between.
 #[test]
 fn a_service_that_is_made_anew_between_two_pages() {
     let (server, mut stage) = pair();
@@ -314,7 +313,7 @@ fn a_service_that_is_made_anew_between_two_pages() {
     }
 }
 
-/// EPS-06: a pod moves between slices while nobody looks; the list brings both halves at once.
+/// EPS-06: a pod moves between slices without a watch; the list brings both slices at once.
 #[test]
 fn a_pod_that_moved_between_slices_is_never_absent() {
     let server = ApiServer::start();
@@ -339,7 +338,7 @@ fn a_pod_that_moved_between_slices_is_never_absent() {
     }
 }
 
-/// What has no end is given up, told, and takes nothing away; nobody waits for it for ever.
+/// An endless answer is given up and reported, and changes nothing; the agent does not wait for its end.
 #[test]
 fn an_answer_without_end_takes_nothing_away() {
     let (server, mut stage) = pair();
@@ -359,7 +358,7 @@ fn an_answer_without_end_takes_nothing_away() {
     stage.until_in_step_with(&server);
 }
 
-/// An object that cannot be read hurts only itself, and its last good form stays.
+/// An object that cannot be read affects only itself, and its last good version stays.
 #[test]
 fn an_unreadable_object_hurts_only_itself() {
     let (server, mut stage) = pair();
@@ -371,7 +370,7 @@ fn an_unreadable_object_hurts_only_itself() {
     stage.until("the next object is programmed", |stage| stage.text().contains("192.0.2.3"));
     assert_eq!(stage.warnings().len(), 1, "{:?}", stage.warnings());
     assert!(stage.warnings()[0].contains("Service default/other"), "{:?}", stage.warnings());
-    // Also when it is listed anew.
+    // Also when it is listed again.
     server.afflict_watches(WatchFault::Expired);
     stage.until("it is listed again", |stage| stage.connection(Kind::Service).lists == 2);
     stage.turn();

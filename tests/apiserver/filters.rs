@@ -1,5 +1,5 @@
-//! Which objects count (docs/contract.md#which-objects-count), through the API: what is asked for, and what becomes of
-//! objects that cross the filters.
+//! Which objects count (docs/contract.md#which-objects-count), through the API: the selectors of requests, and objects
+//! that cross the filters.
 
 use lb_tests::apiserver::{ApiServer, Resource};
 use lb_tests::manifest::{self, NODE};
@@ -32,7 +32,7 @@ fn only_what_is_needed_is_asked_for() {
     assert_eq!(value(Resource::Services, true, "allowWatchBookmarks"), "true");
 }
 
-/// FLT-03, also where a server lets it have a balancer.
+/// FLT-03, also if a server allows it a balancer.
 #[test]
 fn a_headless_service_is_not_served() {
     let server = ApiServer::start();
@@ -46,7 +46,8 @@ fn a_headless_service_is_not_served() {
     assert!(!stage.text().contains("192.0.2.2"), "{}", stage.text());
 }
 
-/// FLT-03, on a server that knows no field selector for the cluster IP: all is read, and sorted out here.
+/// FLT-03, on a server without a field selector for the cluster IP: the agent reads all Services, and filters them
+/// itself.
 #[test]
 fn a_server_that_cannot_select_by_cluster_ip_is_read_whole() {
     let server = ApiServer::start();
@@ -63,7 +64,7 @@ fn a_server_that_cannot_select_by_cluster_ip_is_read_whole() {
     put(&server, service("d", 4));
     stage.until("changes are followed", |stage| stage.text().contains("192.0.2.4"));
     assert!(!stage.text().contains("192.0.2.2") && !stage.text().contains("192.0.2.3"), "{}", stage.text());
-    // It was tried once, and the list that followed is no failure that is shown for long.
+    // It was tried once, and the list that followed does not show as a failure for long.
     server.compact();
     server.afflict_watches(lb_tests::apiserver::WatchFault::Expired);
     put(&server, service("e", 5));
@@ -75,13 +76,13 @@ fn a_server_that_cannot_select_by_cluster_ip_is_read_whole() {
     assert_eq!(stage.connection(lb_agent::model::Kind::Service).lists, 2);
 }
 
-/// Four times what the API allows, as etcd would hold it: it costs memory, and nothing else.
+/// Four times what the API allows, as etcd could hold it: it costs memory, but has no other effect.
 #[test]
 fn an_object_of_a_mebibyte_is_read() {
     with_annotations_of(&ApiServer::start(), 1 << 20);
 }
 
-/// The API refuses a mode without an address; where it is there all the same, there is nothing to serve.
+/// The API refuses a mode without an address. If such an entry exists all the same, it is not served.
 #[test]
 fn a_mode_without_an_address_means_nothing() {
     let server = ApiServer::start();

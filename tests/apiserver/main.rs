@@ -1,4 +1,5 @@
-//! `--source=kube` against an API server that misbehaves: what the tables become, and what they never lose on the way.
+//! `--source=kube` against an API server that misbehaves: the resulting tables, and the rows that must survive on the
+//! way.
 
 mod converge;
 #[macro_use]

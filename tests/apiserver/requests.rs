@@ -1,4 +1,4 @@
-//! What is asked of the server, and how often: lists only where they are needed.
+//! The agent's requests, and their number: it lists only if it must.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ use serde_json::json;
 
 use crate::stage::{PACE, Stage, put, service, settings};
 
-/// Requests for a kind since there were `before` of all kinds: whether each was a watch.
+/// Requests for a kind, after the first `before` requests of all kinds: whether each was a watch.
 pub fn asked_since(server: &ApiServer, before: usize, resource: Resource) -> Vec<bool> {
     let asked = server.asked();
     asked[before..].iter().filter(|asked| asked.resource == resource).map(|asked| asked.is_watch).collect()
 }
 
-/// Whether the second page of Services was asked for since then.
+/// Whether the second page of Services was requested since then.
 pub fn asked_for_a_second_page(server: &ApiServer, before: usize) -> bool {
     let asked = server.asked();
     let mut lists = asked[before..].iter().filter(|asked| asked.resource == Resource::Services);
@@ -33,12 +33,12 @@ fn followed() -> (ApiServer, Stage) {
     (server, stage)
 }
 
-/// What others write moves our position on by bookmarks: history that is forgotten up to there costs no list.
+/// Bookmarks advance the position past other writes: history that is compacted up to there costs no list.
 #[test]
 fn a_bookmark_spares_a_list() {
     let (server, mut stage) = followed();
     server.compact();
-    // Another proxy's: we are not told.
+    // Another proxy's Service, which the agent's selector hides.
     let [mut hidden, _] = service("hidden", 9);
     hidden["metadata"]["labels"] = json!({"service.kubernetes.io/service-proxy-name": "other"});
     server.put(hidden);
@@ -50,7 +50,7 @@ fn a_bookmark_spares_a_list() {
     assert_eq!(stage.connection(Kind::Service).lists, 1, "{:?}", stage.connection(Kind::Service));
 }
 
-/// Nothing but a list helps after 410, so nothing else is tried.
+/// Only a list helps after 410, so nothing else is tried.
 #[test]
 fn a_list_follows_410_at_once() {
     let (server, mut stage) = followed();
@@ -60,7 +60,7 @@ fn a_list_follows_410_at_once() {
     assert!(!asked_since(&server, before, Resource::Services)[0], "a watch came first");
 }
 
-/// The list brings a position that is new enough: it is watched from there, and not listed again.
+/// The list's position is new enough: the watch starts from there, without another list.
 #[test]
 fn one_list_is_enough_after_410() {
     let (server, mut stage) = followed();
@@ -75,7 +75,7 @@ fn one_list_is_enough_after_410() {
     assert_eq!(stage.connection(Kind::Service).failures, 1);
 }
 
-/// A watch that always ends before it has told anything, as behind a proxy that allows no long answers.
+/// A watch that always ends before its first event, as behind a proxy that allows no long answers.
 #[test]
 fn watches_that_never_tell_anything_are_replaced_by_a_list() {
     let (server, mut stage) = followed();
@@ -87,7 +87,7 @@ fn watches_that_never_tell_anything_are_replaced_by_a_list() {
     assert!(stage.connection(Kind::Service).failures > 3, "each is a failure, which backs off");
 }
 
-/// A list that follows another tells nothing before its last page: half of it may be the half of a move.
+/// A later list takes effect only after its last page: a part of it may be half of a move.
 #[test]
 fn a_later_list_is_told_whole() {
     let (server, mut stage) = followed();
@@ -100,7 +100,7 @@ fn a_later_list_is_told_whole() {
     let before = server.asked().len();
     server.afflict_watches(WatchFault::Cut);
     stage.until("it is listed again", |_| asked_since(&server, before, Resource::Services).contains(&false));
-    // The first of the first page.
+    // The first on the first page.
     put(&server, service("a", 9));
     server.misbehave(|faults| {
         faults.held_pages = [Resource::Services].into();
@@ -117,7 +117,7 @@ fn a_later_list_is_told_whole() {
     assert!(stage.text().contains("192.0.2.9"), "{}", stage.text());
 }
 
-/// A server that refuses lists, or watches, is asked no more often than the schedule allows in the time that it took.
+/// A server that refuses lists or watches gets no more requests than the retry schedule allows in the elapsed time.
 #[test]
 fn a_server_in_trouble_is_not_hammered() {
     const PATIENT: Pace = Pace { retry_min: Duration::from_millis(40), retry_max: Duration::from_millis(320), ..PACE };

@@ -1,5 +1,5 @@
-//! The server of these tests answers as a real one did: the recorded history is repeated in it, and the same requests
-//! give the same status, headers and bodies.
+//! The tests' API server answers as a real one did: with the recorded history replayed, the same requests give the same
+//! status, headers and bodies.
 
 use std::fs;
 
@@ -90,7 +90,7 @@ fn ask(server: &ApiServer, request: &str, who: &Who<'_>) -> Answer {
     Client::of_kubeconfig(&kubeconfig(&server.url(), server.authority(), token)).get(request)
 }
 
-/// Status and recorded headers are the same. How a body is framed is the business of HTTP.
+/// Compares status and recorded headers, except the framing of the body, which HTTP may choose.
 #[track_caller]
 fn assert_same_head(answer: &Answer, recorded: &Recorded) {
     assert_eq!(answer.status, recorded.status);
@@ -148,7 +148,7 @@ fn a_streaming_list_is_refused_as_on_that_server() {
     compare(&["services-watch-sendinitialevents"]);
 }
 
-/// From a position that the server still knows, everything since is told; the recorded watch was cut off at its end.
+/// From a position that the server still has, every later write is an event; the recorded watch was cut off at its end.
 #[test]
 fn a_watch_from_the_beginning() {
     let server = server();

@@ -1,4 +1,4 @@
-//! The stage: the source in a runtime of its own, a controller, and tables in memory that insist on their invariants.
+//! The stage: the source in a runtime of its own, a controller, and tables in memory that assert their invariants.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ use lb_tests::script::normal::normal;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-/// Fast enough for tests; the shape of the real one.
+/// Fast enough for tests; otherwise like the agent's.
 pub const PACE: Pace = Pace {
     page_size: 3,
     patience: Duration::from_secs(20),
@@ -31,17 +31,17 @@ pub const PACE: Pace = Pace {
     retry_max: Duration::from_millis(50),
 };
 
-/// An agent that follows the server, without its shell.
+/// An agent that follows the server: source and controller without the process around them.
 pub struct Stage {
     pub dataplane: FakeDataplane,
     controller: Controller,
     source: Running,
     pub settings: Settings,
-    /// Frontends that must not be lost any more (`192.0.2.1:80`).
+    /// Frontends that must not be lost (`192.0.2.1:80`).
     steady: Arc<Mutex<Vec<String>>>,
 }
 
-/// The source while it runs; it ends with its guard.
+/// The running source; it ends with this guard.
 struct Running {
     batches: mpsc::Receiver<Vec<Change>>,
     connections: Connections,
@@ -102,32 +102,32 @@ impl Stage {
         Self { dataplane, controller, source, settings, steady }
     }
 
-    /// The agent is killed, and comes back to its tables.
+    /// Kills the agent, and starts it again on its tables.
     #[track_caller]
     pub fn restart(&mut self) {
         self.controller = adopt(&mut self.dataplane);
         self.source = Running::start(&self.settings);
     }
 
-    /// From now on it is a failure if one of these loses its backends, even for a row.
+    /// From now on it is a failure if one of these loses its backends, even between two rows.
     pub fn keep(&self, frontends: &[&str]) {
         let mut steady = self.steady.lock().expect("no panic holds it");
         steady.extend(frontends.iter().map(|text| (*text).to_owned()));
     }
 
-    /// From now on these may go.
+    /// From now on these may be deleted.
     #[allow(dead_code, reason = "where a real server is followed")]
     pub fn forget(&self, frontends: &[&str]) {
         let mut steady = self.steady.lock().expect("no panic holds it");
         steady.retain(|name| !frontends.contains(&name.as_str()));
     }
 
-    /// Takes in what has arrived, and programs it. Says whether the first lists are complete.
+    /// Takes the changes that have arrived, and programs them. Returns whether the first lists are complete.
     pub fn turn(&mut self) -> bool {
         while let Ok(batch) = self.source.batches.try_recv() {
             self.controller.change(batch);
         }
-        // As the agent does: a part where that is enough. What drains goes at once.
+        // As the agent does: only the changed part if that suffices. Draining frontends are deleted at once.
         let mut step = self.controller.step(&mut self.dataplane, Reclaim::Later);
         assert!(step.errors.is_empty(), "{:?}", step.errors);
         if step.draining > 0 {
@@ -137,7 +137,7 @@ impl Stage {
         step.outcome != Outcome::NotListed
     }
 
-    /// Turns until it is so.
+    /// Turns until `is_so`.
     #[track_caller]
     pub fn until(&mut self, what: &str, mut is_so: impl FnMut(&mut Self) -> bool) {
         let found = deadline::within(deadline::PATIENCE, || {
@@ -147,11 +147,11 @@ impl Stage {
         assert!(found.is_some(), "in vain: {what}; {}\n{:#?}", self.text(), self.connections());
     }
 
-    /// Turns until the tables are what the server's objects ask for.
+    /// Turns until the tables equal those of the server's objects.
     #[track_caller]
     pub fn until_in_step_with(&mut self, server: &dyn Api) {
         let expected = of_objects(&server.objects());
-        // The text shows no members: those of a Proxy frontend may come later than all that it shows.
+        // The text shows no members: those of a Proxy frontend may be written after everything that it shows.
         let wanted = normal(&expected);
         let found = deadline::within(deadline::PATIENCE, || {
             (self.turn() && normal(&self.dataplane.tables) == wanted).then_some(())
@@ -164,7 +164,7 @@ impl Stage {
         );
     }
 
-    /// Turns until the server is missed.
+    /// Turns until the connection to the server has failed.
     #[track_caller]
     pub fn until_away(&mut self) {
         self.until("all kinds are tried again", |stage| {
@@ -172,7 +172,7 @@ impl Stage {
         });
     }
 
-    /// The tables, for people.
+    /// The tables as readable text.
     pub fn text(&self) -> String {
         text_of(&self.dataplane.tables)
     }
@@ -212,7 +212,7 @@ fn adopt(dataplane: &mut FakeDataplane) -> Controller {
     Controller::adopt(dataplane, policy(), Limits::from(&Sizes::default())).expect("it does not fail")
 }
 
-/// What `--source=dir` makes of these objects.
+/// The tables that `--source=dir` makes of these objects.
 #[track_caller]
 pub fn of_objects(objects: &[Value]) -> Tables {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -231,7 +231,7 @@ fn text_of(tables: &Tables) -> String {
     format!("{}\n{}", render::text(&render::frontends(&tables)), render::text(&render::pools(&tables)))
 }
 
-/// Panics where a frontend that must work would not.
+/// Panics if a frontend that must work would not.
 fn assert_steady(tables: &Tables, steady: &[String]) {
     if steady.is_empty() {
         return;
@@ -268,7 +268,7 @@ pub fn vip(last: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, last])
 }
 
-/// Puts objects in.
+/// Writes objects to the server.
 pub fn put(server: &dyn Api, objects: impl IntoIterator<Item = Value>) {
     for object in objects {
         server.put(object);

@@ -1,4 +1,4 @@
-//! The demo as a test: it is satisfied when nothing is wrong, and notices each step that is sabotaged.
+//! The demo as a test: it succeeds unless a step is sabotaged, and reports each sabotaged step.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use lb_tests::leftovers::{NAMESPACES, PINS};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Runs the demo: its exit code, and the steps that it calls wrong.
+/// Runs the demo; returns its exit code, and the steps that it calls wrong.
 fn demo(arguments: &[&str]) -> (Option<i32>, Vec<char>) {
     let output = Command::new(env!("CARGO_BIN_EXE_demo")).args(arguments).output().expect("the demo starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -63,7 +63,7 @@ fn tools_that_show_another_mode_are_noticed() {
     is_noticed('e');
 }
 
-/// What a process has made: its namespaces, pins and folders.
+/// The namespaces, pins and folders of a process.
 fn traces(pid: u32) -> Vec<String> {
     let temporary = std::env::temp_dir();
     let folders = [NAMESPACES.as_ref(), PINS.as_ref(), temporary.as_path()];

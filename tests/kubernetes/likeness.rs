@@ -1,4 +1,5 @@
-//! Our server answers as the real one: the same requests about the same objects give the same answers, but for versions.
+//! The tests' server answers as the real one: the same requests about the same objects give the same answers, except
+//! versions.
 
 use lb_tests::api::{Answer, Api, Client};
 use lb_tests::apiserver::{ApiServer, Resource, kubeconfig};
@@ -17,7 +18,7 @@ pub const ALL: &[(&str, Test)] = &[
     ("likeness::refusals", refusals),
 ];
 
-/// Ours, with the objects of the real one.
+/// The tests' server, with the objects of the real one.
 fn twin(server: &Kubernetes) -> (ApiServer, Client) {
     let ours = ApiServer::start();
     put(&ours, server.objects());
@@ -32,7 +33,7 @@ fn furnish(server: &Kubernetes) {
     put(server, [labelled(object, PROXY_NAME, "other"), slice("theirs", "1", &[2, 3]).object()]);
 }
 
-/// What differs by nature is blanked.
+/// Blanks fields that always differ.
 fn normal(mut value: Value) -> Value {
     match &mut value {
         Value::Object(fields) => {
@@ -53,7 +54,7 @@ fn lines(answer: &Answer) -> Vec<Value> {
     answer.body.lines().map(|line| normal(serde_json::from_str(line).expect("JSON"))).collect()
 }
 
-/// Bookmarks apart from the rest: the real server sends one each second before the end, or none.
+/// Separates bookmarks from the rest: the real server sends one each second before the end, or none.
 fn apart(lines: Vec<Value>) -> (Vec<Value>, Option<Value>) {
     let (bookmarks, rest): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line["type"] == "BOOKMARK");
     (rest, bookmarks.into_iter().next())
@@ -116,7 +117,7 @@ fn watches(server: &mut Kubernetes) {
         list["metadata"]["resourceVersion"].as_str().expect("a version").to_owned()
     };
     let positions = Resource::ALL.map(|resource| (position(&client, resource), position(&server.admin, resource)));
-    // An object that crosses the agent's selector, one that changes, one that goes, one that comes.
+    // An object that crosses the agent's selector, one that changes, one that is deleted, one that is created.
     let [object, _] = service("s1", 1);
     put(server, [labelled(object, PROXY_NAME, "other"), slice("s2", "1", &[4, 6]).object()]);
     mirror(server, &ours, &[(Resource::Services, "s1"), (Resource::EndpointSlices, "s2-1")]);
@@ -142,7 +143,7 @@ fn watches(server: &mut Kubernetes) {
     }
 }
 
-/// Puts into ours what the real one made of these.
+/// Writes to the tests' server the objects as the real one holds them.
 fn mirror(server: &Kubernetes, ours: &ApiServer, names: &[(Resource, &str)]) {
     let objects = server.objects();
     for (resource, name) in names {
@@ -152,7 +153,7 @@ fn mirror(server: &Kubernetes, ours: &ApiServer, names: &[(Resource, &str)]) {
     }
 }
 
-/// The wording names versions; what an agent goes by is compared.
+/// The messages name versions; only the fields that an agent uses are compared.
 fn what_is_too_old(server: &mut Kubernetes) {
     server.stop();
     server.resume_with(&["--watch-cache=false"]);
@@ -160,7 +161,7 @@ fn what_is_too_old(server: &mut Kubernetes) {
     let (ours, client) = twin(server);
     let page = |client: &Client| client.get("/api/v1/services?limit=2").json()["metadata"].clone();
     let (before, real_before) = (page(&client), page(&server.admin));
-    // What is compacted away must be newer than the position.
+    // The compacted version must be newer than the position.
     for last in [2, 4] {
         let object = slice("s1", "1", &[last]).object();
         server.put(object.clone());

@@ -1,4 +1,4 @@
-//! What a real cluster loses and forgets: the API server crashes, others go on, and etcd compacts the history away.
+//! State that a real cluster loses: the API server crashes, others continue to write, and etcd compacts its history.
 
 use lb_agent::model::Kind;
 use lb_tests::api::Api;
@@ -27,7 +27,7 @@ fn with_short_watches(server: &Kubernetes) -> Stage {
     stage
 }
 
-/// T1. A server that starts knows nothing of before: a watch from there gets 410.
+/// T1. A server that starts has no earlier history: a watch from there gets 410.
 fn deletions_while_the_server_is_away_are_found(server: &mut Kubernetes) {
     for flags in [&[][..], &["--watch-cache=false"]] {
         server.clean();
@@ -46,7 +46,7 @@ fn deletions_while_the_server_is_away_are_found(server: &mut Kubernetes) {
         stage.until_in_step_with(server);
         assert!(!stage.text().contains("192.0.2.2"), "{flags:?}: {}", stage.text());
         assert_eq!(stage.connection(Kind::Service).lists, 2, "{flags:?}: 410 makes it list anew");
-        // And it goes on from there.
+        // The watch continues from there.
         for last in 4..7 {
             put(server, service(&format!("newer{last}"), last));
             stage.until_in_step_with(server);
@@ -55,7 +55,7 @@ fn deletions_while_the_server_is_away_are_found(server: &mut Kubernetes) {
     }
 }
 
-/// Without a cache the server asks etcd for each watch, and says what etcd says.
+/// Without a cache the server forwards each watch to etcd, and returns etcd's answer.
 fn a_position_that_was_compacted_away_is_listed_anew(server: &mut Kubernetes) {
     server.stop();
     server.resume_with(&["--watch-cache=false"]);
@@ -70,12 +70,12 @@ fn a_position_that_was_compacted_away_is_listed_anew(server: &mut Kubernetes) {
     stage.until_in_step_with(server);
 }
 
-/// Nothing but a list helps after 410, so no other watch is tried before it.
+/// Only a list helps after 410, so no other watch is tried before it.
 fn one_410_is_enough_to_list_anew(server: &mut Kubernetes) {
     server.stop();
     server.resume_with(&["--watch-cache=false"]);
     let mut stage = with_short_watches(server);
-    // What others write and nobody tells: positions fall behind, and the next watch is from too far back.
+    // Other writes, without bookmarks: positions fall behind, and the next watch starts too far back.
     stage.until("all is listed anew", |stage| {
         server.compact();
         stage.connections().iter().all(|connection| connection.lists >= 2)
@@ -87,7 +87,7 @@ fn one_410_is_enough_to_list_anew(server: &mut Kubernetes) {
     stage.until_in_step_with(server);
 }
 
-/// T2: the agent restarts while the server is away, and the server comes back with less.
+/// T2: the agent restarts while the server is stopped, and the server returns with fewer objects.
 fn a_restart_of_the_agent_without_a_server(server: &mut Kubernetes) {
     let mut stage = Stage::with_two(server);
     stage.keep(&["192.0.2.2:80"]);
@@ -104,7 +104,7 @@ fn a_restart_of_the_agent_without_a_server(server: &mut Kubernetes) {
     assert!(!stage.text().contains("192.0.2.2"), "{}", stage.text());
 }
 
-/// A bookmark at the end of each watch carries the position on: nothing is listed again.
+/// A bookmark at the end of each watch advances the position: nothing is listed again.
 fn a_watch_that_ends_in_time_goes_on(server: &mut Kubernetes) {
     let mut stage = with_short_watches(server);
     let watches = |server: &Kubernetes| {
@@ -115,7 +115,7 @@ fn a_watch_that_ends_in_time_goes_on(server: &mut Kubernetes) {
         watches.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
     };
     let before = watches(server);
-    // The server counts a watch when it is over.
+    // The server counts a watch at its end.
     stage.until("watches ended", |_| watches(server) >= before + 2.0);
     put(server, service("new", 3));
     stage.until_in_step_with(server);

@@ -1,7 +1,7 @@
-//! `--source=kube` against a real API server, where `KUBEBUILDER_ASSETS` names a folder with `kube-apiserver` and `etcd`.
+//! `--source=kube` against a real API server, if `KUBEBUILDER_ASSETS` names a folder with `kube-apiserver` and `etcd`.
 //!
-//! One server for all: one test at a time has it for itself, and finds no objects of others. Without the programs
-//! every test is skipped, and is counted so.
+//! All tests share one server, one at a time, and each finds it without objects of others. Without the programs every
+//! test is counted as skipped.
 
 #[macro_use]
 #[path = "../apiserver/expectations.rs"]
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lb_tests::kubernetes::{Assets, Kubernetes, trials};
 
-/// A test of the real server alone.
+/// A test that needs the real server.
 type Test = fn(&mut Kubernetes);
 
 /// The server, from the first test that runs.
@@ -38,16 +38,16 @@ fn main() -> ExitCode {
         tests.push((name.to_owned(), alone(&server, test)));
     }
     let code = trials::run(tests);
-    // The processes end with it.
+    // Dropping the server ends its processes.
     drop(server.lock().unwrap_or_else(PoisonError::into_inner).take());
     code
 }
 
-/// The test, with the server for itself.
+/// The test, with exclusive use of the server.
 fn alone(server: &Shared, test: impl Fn(&mut Kubernetes) + Send + 'static) -> trials::Test {
     let server = Arc::clone(server);
     Box::new(move |assets| {
-        // A test that failed while it had the server leaves nothing that cleaning does not mend.
+        // If a test failed while it used the server, cleaning restores the server.
         let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
         let server = server.get_or_insert_with(|| start(assets));
         server.clean();

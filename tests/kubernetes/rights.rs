@@ -1,4 +1,4 @@
-//! `deploy/` on a real server: it is accepted, its rights are enough for the agent, and for nothing else.
+//! `deploy/` on a real server: it is accepted, and its rights are exactly those that the agent needs.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ fn manifests_are_accepted(server: &mut Kubernetes) {
             assert_eq!(kept["metadata"]["name"], object["metadata"]["name"], "{name}");
         }
     }
-    // It would be noticed.
+    // An unknown field is refused.
     let mut wrong = deployed("daemonset.yaml").remove(0);
     wrong["spec"]["template"]["spec"]["hostNetworks"] = json!(true);
     let answer = apply(&server.admin, &wrong, "&dryRun=All");
@@ -76,7 +76,7 @@ fn reading_three_kinds_is_all(server: &mut Kubernetes) {
     forbidden(&Method::PATCH, "/api/v1/nodes/node-1", merge);
 }
 
-/// What the server says that this user may do to resources, apart from asking about itself.
+/// The rights of this user to resources according to the server, except reviews of its own rights.
 fn rules(user: &Client) -> BTreeSet<String> {
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": "default"},
@@ -87,7 +87,7 @@ fn rules(user: &Client) -> BTreeSet<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let rules = review["status"]["resourceRules"].as_array().expect("rules").iter();
-    // Everybody who is known may ask who they are and what they may do.
+    // Every authenticated user may ask for its own identity and rights.
     let of_everybody = ["authorization.k8s.io", "authentication.k8s.io"];
     let rules = rules.filter(|rule| !texts(&rule["apiGroups"]).iter().any(|group| of_everybody.contains(&&**group)));
     let each = rules.flat_map(|rule| {
@@ -116,7 +116,7 @@ fn missing_rights_are_told_with_the_remedy(server: &mut Kubernetes) {
     stage.until_in_step_with(server);
 }
 
-/// FLT-06: two kinds of three are listed, and that is not enough.
+/// FLT-06: two of three kinds are listed, which is not enough.
 fn nothing_is_touched_while_slices_may_not_be_read(server: &mut Kubernetes) {
     let mut stage = Stage::with_two(server);
     stage.keep(&["192.0.2.2:80"]);

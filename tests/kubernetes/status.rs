@@ -1,4 +1,4 @@
-//! What a real server makes of a Service's status, and which modes an agent can ever see
+//! A real server's treatment of a Service's status, and the modes that an agent can see
 //! (docs/contract.md#what-an-api-server-lets-through).
 
 use lb_tests::api::{Answer, Api, Method};
@@ -41,7 +41,7 @@ fn a_mode_that_is_not_said_is_vip(server: &mut Kubernetes) {
     let row =
         |stage: &Stage| stage.text().lines().find(|line| line.contains("192.0.2.1")).unwrap_or_default().to_owned();
     assert!(row(&stage).contains("Balance pool"), "{}", stage.text());
-    // IPM-66: a controller that does not know the field writes the list, and Proxy is forgotten.
+    // IPM-66: a controller that does not know the field writes the list, and Proxy is lost.
     server.put(web("a", 1).ingress(manifest::ingress(vip(1), "Proxy")).object());
     stage.until("it is left alone", |stage| !row(stage).contains("Balance pool"));
     server.put(web("a", 1).ingress(json!({"ip": vip(1)})).object());
@@ -49,16 +49,16 @@ fn a_mode_that_is_not_said_is_vip(server: &mut Kubernetes) {
     stage.until_in_step_with(server);
 }
 
-/// Nothing that the server refuses reaches the agent: the last good state stays.
+/// A status that the server refuses never reaches the agent: the last good state stays.
 fn a_bad_status_is_refused(server: &mut Kubernetes) {
-    // The server gives node ports: without an address of the node there would be a warning.
+    // The server allocates node ports: without an address of the node there would be a warning.
     server.put(manifest::node(NODE, &["172.18.0.2".parse().expect("an address")]));
     put(server, service("a", 1));
     let mut stage = Stage::follow(server);
     stage.until_in_step_with(server);
     stage.keep(&["192.0.2.1:80"]);
     let text = std::fs::read_to_string(recorded("status-patch-unknown-ipmode.json")).expect("part of the sources");
-    // The recorded one names another Service.
+    // The recorded answer names another Service.
     let text = text.replace(r#"\"s\""#, r#"\"a\""#).replace(r#""name":"s""#, r#""name":"a""#);
     let wanted: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(patch_status(server, &json!([{"ip": vip(1), "ipMode": "Router"}])).json(), wanted);

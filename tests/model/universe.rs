@@ -32,15 +32,15 @@ pub enum Edit {
         endpoints: Vec<(u8, u8)>,
     },
     NoSlice(u8),
-    /// Our own, with one of two sets of addresses for node ports.
+    /// The agent's own node, with one of two sets of addresses for node ports.
     Node(u8),
     NoNode,
-    /// Another one, with one of two addresses.
+    /// Another node, with one of two addresses.
     OtherNode(u8),
     NoOtherNode,
 }
 
-/// What else a Service says.
+/// Further fields of a Service.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
     has_node_ports: bool,
@@ -48,14 +48,14 @@ pub struct Fields {
     external_policy: TrafficPolicy,
     internal_policy: TrafficPolicy,
     algorithm: Option<&'static str>,
-    /// Which of some lists of source ranges.
+    /// One of several lists of source ranges.
     ranges: u8,
 }
 
 fn fields() -> impl Strategy<Value = Fields> {
-    // A Service that asks for nothing gets Maglev as well: that is the policy of these tests.
+    // A Service without an annotation gets Maglev as well: that is the policy of these tests.
     let algorithm = prop::sample::select(vec![None, Some("maglev"), Some("random"), Some("random")]);
-    // Of a balancer of others, of a Service's cluster address, of another node: the last two are refused.
+    // Addresses of a balancer, of a Service's cluster address, and of another node: the last two are refused.
     let external_ip = prop::option::of(prop::sample::select(vec![1u8, 1, 2, 10, 11, 20]));
     (any::<[bool; 3]>(), external_ip, algorithm, 0u8..8).prop_map(|(switches, external_ip, algorithm, ranges)| {
         let [has_node_ports, is_external_local, is_internal_local] = switches;
@@ -109,7 +109,7 @@ pub fn nothing() -> Vec<Edit> {
 }
 
 impl Edit {
-    /// The Services that it may be about; `None` where these are all.
+    /// The Services that it may affect; `None` if that is all of them.
     pub fn services(&self) -> Option<Vec<ObjectName>> {
         match self {
             Self::Service { number, .. } | Self::NoService(number) => Some(vec![service_name(*number)]),
@@ -148,10 +148,10 @@ fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u
     };
     let entry = |index: usize, (address, mode): (u8, u8)| IngressEntry {
         index: index as u32,
-        // Shared by all Services: they quarrel.
+        // Shared by all Services, which compete for it.
         ip: match address {
             3 => IpAddr::from([0xfd01, 0, 0, 0, 0, 0, 0, 3]),
-            // The cluster address of another, if that one is there.
+            // The cluster address of another Service, if that exists.
             4 => IpAddr::from([10, 0, 0, 0]),
             _ => IpAddr::from([1, 2, 3, address]),
         },
@@ -185,7 +185,7 @@ fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u
     }
 }
 
-/// None, or some of both families; the last one lets nobody in.
+/// `None`, or ranges of both families; the last list admits no client.
 fn source_ranges(list: u8) -> Vec<SourceRange> {
     let v4 = |third| Prefix::new(IpAddr::from([10, 9, third, 0]), 24).map(SourceRange::Prefix);
     let v6 = Prefix::new(IpAddr::from([0xfd09, 0, 0, 0, 0, 0, 0, 0]), 16).map(SourceRange::Prefix);
@@ -208,7 +208,7 @@ fn slice_name(number: u8) -> ObjectName {
     ObjectName::new(if number < SLICES / 2 { "t" } else { "u" }, &format!("e{number}"))
 }
 
-/// Whose a slice is: a Service of its namespace.
+/// The Service of a slice: one in its namespace.
 pub fn owner(slice: u8, service: u8) -> ObjectName {
     let first = if slice < SLICES / 2 { 0 } else { SERVICES / 2 };
     service_name(first + service % (SERVICES / 2))
@@ -227,7 +227,7 @@ const fn policy(is_local: bool) -> TrafficPolicy {
 }
 
 fn node(last: u8) -> Node {
-    // One of them is also what a balancer has.
+    // One of them is also a balancer's address.
     let addresses = vec![IpAddr::from([1, 2, 3, last]), IpAddr::from([0xfd03, 0, 0, 0, 0, 0, 0, 2])];
     Node { name: "n1".into(), zone: None, addresses }
 }

@@ -1,5 +1,5 @@
-//! The agent itself beside a real API server, where `KUBEBUILDER_ASSETS` names a folder with `kube-apiserver` and `etcd`:
-//! real connections while the server comes and goes. Needs root; without the programs every test is skipped.
+//! The agent itself beside a real API server, if `KUBEBUILDER_ASSETS` names a folder with `kube-apiserver` and `etcd`:
+//! real connections while the server stops and restarts. Needs root; without the programs every test is skipped.
 
 #[path = "../netns-kube-policy.rs"]
 mod policy;
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     trials::run(tests.into_iter().map(|(name, test)| (name.to_owned(), on_kubernetes(test))).collect())
 }
 
-/// What forwards goes on forwarding while nobody answers, and what changed is found afterwards.
+/// Forwarding continues while the server is stopped, and changes are found afterwards.
 fn the_api_server_crashes_and_comes_back(start: policy::Start<'_>) {
     let mut scene = start(Setup::new("k8scrash"), &[]);
     scene.publish("s1", 1, "VIP", &["a"]);

@@ -1,4 +1,4 @@
-//! What is attached where: globs without an interface, and programs of others in front of ours.
+//! Attachment: globs without an interface, and programs of others before the agent's.
 
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{TcAttachOptions, TcAttachType};
@@ -10,7 +10,7 @@ use lb_tests::deadline;
 use lb_tests::lab::Setup;
 use lb_tests::scene::Scene;
 
-/// A program of somebody else's, attached first at both hooks of an interface for as long as `work` runs.
+/// A foreign program, attached first at both hooks of an interface while `work` runs.
 fn with_program_in_front(scene: &Scene, interface: &str, work: impl FnOnce() + Send) {
     let settings = Settings {
         pin_path: scene.agent.pin_path().with_file_name(format!("{}-other", scene.lab.node.name())),
@@ -26,7 +26,7 @@ fn with_program_in_front(scene: &Scene, interface: &str, work: impl FnOnce() + S
             let options = TcAttachOptions::TcxOrder(LinkOrder::first());
             program.attach_with_options(interface, hook, options).expect("root may");
         }
-        // Only programs are wanted of it; they go with `other`.
+        // Only its programs are needed; they are removed with `other`.
         pins::remove_pins(&settings.pin_path).expect("they are ours");
         work();
     });
@@ -75,7 +75,7 @@ fn globs_that_match_nothing_are_not_ready() {
     deadline::until_true("it is ready", || scene.agent.page("/readyz").is_some_and(|(code, _)| code == 200));
     let entry = lb_tests::manifest::ingress(vip(Family::V4, 56, 0).ip(), "VIP");
     let service = scene.service("shop", 56, &[entry]);
-    // The usual client is behind none of the globs: only the new pod can see what is in force.
+    // The usual client is behind none of the globs: only the new pod can show the effect.
     scene.manifests.write("shop", &[vec![service.object()], scene.slices(&service, &["a"])].concat());
     let late = lb_tests::dial::Dial::from(&scene.lab.pod("late").netns);
     deadline::until_true("the pod is served", || late.tcp(vip(Family::V4, 56, 80)).who() == Some("a"));

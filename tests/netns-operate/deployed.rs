@@ -1,4 +1,4 @@
-//! The agent as `deploy/` runs it: three capabilities, the seccomp profile, and a folder of the BPF file system and no more.
+//! The agent as `deploy/` runs it: three capabilities, the seccomp profile, and one folder of the BPF file system.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -14,10 +14,11 @@ use serde_json::json;
 
 const PROFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/seccomp/lb-agent.json");
 
-/// Starts what follows in a mount namespace in which the folder `$1` is seen at `$2`, as kubelet and the runtime do.
+/// Starts the following command in a mount namespace in which the folder `$1` is mounted at `$2`, as kubelet and the
+/// runtime do.
 const START: &str = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
 
-/// The words that lead to the agent.
+/// The command line before the agent's own.
 fn launcher(pins: &Path, seen_at: &Path) -> Vec<String> {
     let capabilities = "--bounding-set=-all,+bpf,+net_admin,+perfmon";
     let shown = |path: &Path| path.display().to_string();
@@ -28,7 +29,7 @@ fn launcher(pins: &Path, seen_at: &Path) -> Vec<String> {
     words
 }
 
-/// A scene whose agent is still to be started, and where it sees its pins.
+/// A scene whose agent is not started yet, and the path of its pins as the agent sees it.
 fn deployed(test: &'static str, flags: &[&str]) -> (Scene, PathBuf) {
     let mut scene = Scene::without_agent(Setup::new(test), &[]);
     let (pins, seen_at) = (scene.agent.pin_path().to_owned(), scene.lab.folder().join("pins"));
@@ -62,7 +63,7 @@ fn a_node_is_served_with_three_capabilities_and_the_profile() {
     for page in ["/livez", "/readyz", "/healthz", "/metrics", "/warnings", "/services"] {
         assert_eq!(scene.agent.page(page).map(|(code, _)| code), Some(200), "{page}");
     }
-    // From the node, by the path that it has there: one dataplane, with names from the agent.
+    // From the node, by the path that the folder has there: one dataplane, with names from the agent.
     let frontends = super::rows(&scene.agent, "frontends");
     assert!(frontends.iter().any(|row| row["service"] == "default/shop:web"), "{frontends:?}");
     let seen = |path: &str| seen_at.join(path).exists();

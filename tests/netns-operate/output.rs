@@ -1,4 +1,4 @@
-//! Standard output and error as pipes whose readers go away, and as a device that is full.
+//! Standard output and error as pipes whose readers close them, and as a device that is full.
 
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, pipe};
@@ -10,7 +10,7 @@ use lb_tests::deadline;
 use lb_tests::lab::Setup;
 use lb_tests::scene::Scene;
 
-/// A pipe that nobody reads any more.
+/// A pipe whose reader is closed.
 fn unread() -> PipeWriter {
     let (reader, writer): (PipeReader, PipeWriter) = pipe().expect("descriptors are left");
     drop(reader);
@@ -47,12 +47,12 @@ fn readers_may_stop_reading() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), &*said), (Some(0), ""), "{words:?}");
     }
-    // Nobody reads the reason either.
+    // The reason has no reader either.
     let output = run(&scene, &["unload"], |command| {
         command.stdout(unread()).stderr(unread());
     });
     assert_eq!(output.status.code(), Some(1), "an agent runs");
-    // What is lost is an error.
+    // Lost output is an error.
     let full = File::options().write(true).open("/dev/full").expect("Linux has it");
     let output = run(&scene, &["show", "frontends"], |command| {
         command.stdout(full);
@@ -70,7 +70,7 @@ fn readers_may_stop_reading() {
 fn an_agent_outlives_the_reader_of_its_log() {
     let mut scene = Scene::start(Setup::new("oplogpipe"));
     scene.agent.terminate();
-    // `exec` closes what the shell has of the pipe: the reader, which ends at once.
+    // `exec` closes the shell's end of the pipe, whose reader ends at once.
     scene.agent.launch_by(&["bash", "-c", "exec \"$0\" \"$@\" 2> >(exit 0)"]);
     scene.agent.start();
     for pods in [["a"], ["b"]] {

@@ -1,4 +1,4 @@
-//! The pin folder when others were there before us, or put something into it.
+//! The pin folder if it existed before, or contains foreign files.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
@@ -9,7 +9,7 @@ use lb_tests::address::{FAMILIES, Family, vip};
 use lb_tests::lab::Setup;
 use lb_tests::scene::{BALANCER, Scene};
 
-/// The agent is refused, and `check` says so as well; what it said.
+/// Checks that the agent and `check` refuse the folder; returns the agent's output.
 #[track_caller]
 fn refused(scene: &mut Scene) -> String {
     scene.agent.spawn();
@@ -55,7 +55,7 @@ fn a_folder_that_others_made_is_refused() {
         assert!(refused(&mut scene).contains("others can write"), "{inner}");
         clear(&pins);
     }
-    // What kubelet makes is only open to readers: they are kept out.
+    // kubelet makes the folder readable by others: the agent removes that right.
     fs::create_dir_all(&pins).expect("root may");
     set_mode(&pins, 0o755);
     scene.agent.start();
@@ -103,10 +103,10 @@ fn what_is_not_ours_stays_and_is_named() {
             _ => make_map(&path),
         }
     }
-    // In the place of a link of ours, for an interface that is not there.
+    // In the place of an agent's link, for an interface that does not exist.
     make_map(&pins.join("links/workload-99999-ingress"));
     scene.agent.terminate();
-    // Neither a restart nor tables of other sizes take it away.
+    // Neither a restart nor tables of other sizes remove it.
     scene.agent.set_flags(&["--flows-max", "16384"]);
     scene.agent.start();
     scene.expect_all(vip(Family::V4, 54, 80), &["a"]);
@@ -126,7 +126,7 @@ fn what_is_not_ours_stays_and_is_named() {
     for family in FAMILIES {
         assert_eq!(scene.dial().tcp(vip(family, 54, 80)).who(), Some(BALANCER));
     }
-    // In the place of a map of ours, it is in the way.
+    // In the place of one of the agent's maps, it prevents the start.
     make_map(&pins.join("maps/frontends4"));
     assert!(refused(&mut scene).contains("is no map of ours"));
     assert_eq!(scene.agent.ask(&["unload"]).code, Some(0));

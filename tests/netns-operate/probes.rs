@@ -1,4 +1,4 @@
-//! The HTTP server under clients that do not behave: nothing that they take is missing elsewhere.
+//! The HTTP server with misbehaving clients: the resources that they hold are not missing elsewhere.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -11,15 +11,15 @@ use lb_tests::lab::Setup;
 use lb_tests::scene::Scene;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// More than any agent of this test may have descriptors.
+/// More than any agent of this test may have file descriptors.
 const CLIENTS: usize = 1_100;
 
-/// Connections to the agent that have said this, and go on to exist.
+/// Connections to the agent that have sent this text, and stay open.
 fn clients(scene: &Scene, count: usize, text: &str) -> Vec<TcpStream> {
     let http = SocketAddr::from((Ipv4Addr::LOCALHOST, 10356));
     let open = || {
         let mut stream = TcpStream::connect_timeout(&http, deadline::PATIENCE).expect("it listens");
-        // It may be ended while it speaks.
+        // The agent may close it meanwhile.
         let _ = stream.write_all(text.as_bytes());
         stream
     };

@@ -22,7 +22,7 @@ fn ipm_73_also_between_ports_of_a_bridge() {
 }
 
 fn transfers_survive(setup: Setup) {
-    // Room for all that the diallers leave behind, so that no idle flow is pushed out.
+    // Room for all flows that the diallers leave behind, so that no idle flow is evicted.
     let mut scene = Scene::with_flags(setup, &["--flows-max", "262144"]);
     scene.publish("shop", 10, "VIP", &["a", "b"]);
     let mut idle = FAMILIES.map(|family| scene.dial().held(vip(family, 10, 80)));
@@ -37,7 +37,7 @@ fn transfers_survive(setup: Setup) {
             transfers.iter().zip(&before).all(|(transfer, before)| transfer.bytes() > before + (1 << 20))
         });
         scene.agent.start();
-        // It is in charge again: an edit is carried out.
+        // The agent works again: it applies an edit.
         scene.publish("other", 11, "VIP", &["b"]);
         scene.expect_all(vip(Family::V4, 11, 80), &["b"]);
     }
@@ -94,7 +94,7 @@ fn killed_in_the_middle_of_edits_it_ends_where_the_folder_is() {
     let diallers = FAMILIES.map(|family| dial.repeatedly(vip(family, 14, 80)));
     let memberships: [&[&str]; 3] = [&["b"], &["a", "b"], &["a"]];
     for round in 0..9_u64 {
-        // Edits rain in while it is killed, each time at another moment of its work.
+        // Edits continue while it is killed, each time at another moment of its work.
         let last = memberships[round as usize % memberships.len()];
         let objects = |pods: &[&str]| {
             let entries = FAMILIES.map(|family| lb_tests::manifest::ingress(vip(family, 14, 0).ip(), "VIP"));

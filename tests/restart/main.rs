@@ -1,4 +1,4 @@
-//! The life of an agent: it is killed, ended, started, replaced and removed, and traffic does not notice.
+//! The life of an agent: it is killed, stopped, started, replaced and removed, without an effect on traffic.
 
 mod crash;
 mod owners;

@@ -1,4 +1,4 @@
-//! Agents that are asked to end (SIGTERM), and what they find when they come back.
+//! Agents that are stopped (SIGTERM), and the state that they find after a restart.
 
 use lb_tests::address::{FAMILIES, Family, vip};
 use lb_tests::deadline::until_true;
@@ -77,7 +77,7 @@ fn files_that_are_no_objects_keep_nothing_alive() {
     assert!(scene.agent.says(&["show", "warnings"]).contains("kustomization.yaml"));
 }
 
-/// Whoever dials without end, in either family, notices nothing of tables that grow and shrink.
+/// Continuous dialling, in either family, shows no failure while tables grow and shrink.
 #[test]
 fn no_dial_fails_while_tables_change_their_size() {
     let mut scene = Scene::start(Setup::new("resizing"));

@@ -1,4 +1,4 @@
-//! `lb-agent unload`: nothing of us is left, and traffic goes where it would have gone.
+//! `lb-agent unload`: nothing of the agent is left, and traffic flows as without it.
 
 use std::path::Path;
 

@@ -1,7 +1,8 @@
-//! `TestClusterIPGeneral` and `TestNodePorts`, as far as policy decides them: which address, port and protocol leads where.
+//! `TestClusterIPGeneral` and `TestNodePorts`, as far as policy decides them: the endpoints of each address, port and
+//! protocol.
 //!
-//! Left out: what names no policy of ours (hairpin, ServiceCIDRs, `--nodeport-addresses`, node ports on localhost, which
-//! are never served). A flow to nobody is left alone, where kube-proxy's nftables mode rejects.
+//! Left out: cases that name no policy of the agent (hairpin, ServiceCIDRs, `--nodeport-addresses`, node ports on
+//! localhost, which are never served). A flow to no frontend passes, whereas kube-proxy's nftables mode rejects it.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! The packet flows of kube-proxy's tests, up to the set of endpoints or the verdict. No source is replaced here (the
-//! table in `masquerade` says why), so "masqueraded" in a name of upstream's is not looked at.
+//! The packet flows of kube-proxy's tests, up to the set of endpoints or the verdict. The agent replaces no source (the
+//! table in `masquerade` says why), so "masqueraded" in upstream's names is not checked.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const BOTH: &str = "10.180.0.1:80, 10.180.1.1:80";
 const LOCAL_ONLY: &str = "10.180.0.1:80";
 const REMOTE_ONLY: &str = "10.180.1.1:80";
 
-/// A flow: upstream's name, who dials what, and what comes of it.
+/// A flow: upstream's name, the client, the address, and the result.
 type Flow = (&'static str, Client, &'static str, &'static str);
 
 #[track_caller]
@@ -83,8 +83,8 @@ fn test_external_traffic_policy_local() {
     );
 }
 
-/// XIP-03, LB-02: upstream replaces the source here; ours keeps the pod's.
-/// Where upstream's client in the network reaches both, ours reaches the one on this node: nothing is forwarded yet.
+/// XIP-03, LB-02: upstream replaces the source here; the agent keeps the pod's. For clients in the network upstream
+/// uses both endpoints, the agent only the one on this node: it does not forward yet.
 #[test]
 fn test_external_traffic_policy_cluster() {
     expect(
@@ -164,7 +164,7 @@ fn test_terminating_endpoints_traffic_policy_local() {
     }
 }
 
-/// From outside, "all" means those on this node here, and none of them means the stack.
+/// From outside, "all" means the endpoints on this node. Without one the packet passes to the stack.
 #[test]
 fn test_terminating_endpoints_traffic_policy_cluster() {
     let all_ready = [LOCAL, LOCAL_LEAVING, LOCAL_GONE, REMOTE, REMOTE_LEAVING];
@@ -191,7 +191,7 @@ fn test_terminating_endpoints_traffic_policy_cluster() {
     }
 }
 
-/// TERM-02, TERM-03: the sets are chosen apart. One Service, one ready endpoint elsewhere, one terminating here.
+/// TERM-02, TERM-03: the sets are chosen separately. One Service, one ready endpoint elsewhere, one terminating here.
 #[test]
 fn term_02_term_03_local_and_cluster_fall_back_apart() {
     let desired = service("externalTrafficPolicy: Local", "", &[LOCAL_LEAVING, REMOTE]);
@@ -202,7 +202,8 @@ fn term_02_term_03_local_and_cluster_fall_back_apart() {
             ("TERM-02", External, "192.168.0.2:3001", "10.180.0.3:80"),
             ("TERM-03", Pod, "172.30.0.41:80", REMOTE_ONLY),
             ("TERM-03", Pod, "1.2.3.4:80", REMOTE_ONLY),
-            // The cluster address knows no external policy: a ready endpoint is elsewhere, and nothing is forwarded.
+            // The external policy does not apply to the cluster address: a ready endpoint is elsewhere, and the agent
+            // does not forward.
             ("routed to the cluster address", External, "172.30.0.41:80", "PASS"),
         ],
     );
@@ -221,7 +222,7 @@ fn test_load_balancer() {
         &desired,
         &[
             ("pod to cluster IP", Pod, "172.30.0.41:80", REMOTE_ONLY),
-            // As the endpoint is on another node, the stack's.
+            // The endpoint is on another node, so the packet passes to the stack.
             ("external to nodePort", External, "192.168.0.2:3001", "PASS"),
             ("pod to nodePort", Pod, "192.168.0.2:3001", REMOTE_ONLY),
         ],
@@ -256,7 +257,7 @@ fn admits(access: &Access<[u8; 4]>, client: [u8; 4]) -> bool {
     }
 }
 
-/// IPM-42, SR-10: the ranges hold for each address that is served, and for none that is the balancer's.
+/// IPM-42, SR-10: the ranges apply to each address that is served, and to none that is left to the balancer.
 #[test]
 fn ipm_42_ranges_hold_for_the_vips_among_the_entries() {
     let desired =
@@ -274,8 +275,8 @@ fn ipm_42_ranges_hold_for_the_vips_among_the_entries() {
     expect(&desired, &[("IPM-42", Pod, "1.2.3.5:80", "PASS")]);
 }
 
-/// IPM-52 in kube-proxy's nftables mode: node ports are on the node's primary address, so an address that is the
-/// balancer's and on `lo` has none.
+/// IPM-52 in kube-proxy's nftables mode: node ports are on the node's primary address, so a balancer's address on `lo`
+/// has none.
 #[test]
 fn ipm_52_a_node_port_at_the_balancers_address_is_nobodys() {
     let desired = service("", ", ipMode: Proxy", &[LOCAL]);
@@ -289,7 +290,7 @@ fn ipm_52_a_node_port_at_the_balancers_address_is_nobodys() {
     );
 }
 
-/// SA-03, SA-06: the parameter holds for every address and protocol of the Service, and follows it live.
+/// SA-03, SA-06: the parameter applies to every address and protocol of the Service, and follows its changes.
 #[test]
 fn sa_03_sa_06_affinity_is_on_every_frontend_while_it_is_asked_for() {
     let secs = |affinity: &str| -> Vec<Option<u32>> {
@@ -306,7 +307,7 @@ fn sa_03_sa_06_affinity_is_on_every_frontend_while_it_is_asked_for() {
     assert_eq!(secs(five), [Some(5); 8]);
 }
 
-/// Old spellings mean what they always meant, in every field.
+/// Old notations keep their meaning, in every field.
 #[test]
 fn test_bad_ips() {
     let desired =

@@ -1,7 +1,7 @@
-//! The tables by which kube-proxy's own tests pin its semantics, as cases of ours under their names
-//! (docs/contract.md#upstreams-own-tests): YAML in, wanted tables out.
+//! The tables by which kube-proxy's own tests pin its semantics, as tests under the same names
+//! (docs/contract.md#upstreams-own-tests): from YAML to desired tables.
 //!
-//! Where we differ on purpose, the test says so. `TestCategorizeEndpoints` looks at the sets behind the tables, and is
+//! Deliberate differences are stated in the test. `TestCategorizeEndpoints` concerns the sets behind the tables, and is
 //! with them in `lb-agent/src/desired/tests/categorize.rs`.
 
 mod addresses;
@@ -24,7 +24,7 @@ use lb_agent::source::dir::Folder;
 use lb_common::addr::Proto;
 use lb_common::table::{Backend, FrontendKey, Mode};
 
-/// The node that we are: addresses and pods as in upstream's fixtures.
+/// The agent's node: addresses and pods as in upstream's fixtures.
 const NODE: &str = "kind: Node
 metadata: {name: node-1}
 status:
@@ -40,7 +40,7 @@ const NODE_IP: &str = "192.168.0.2";
 const LOCAL: &str = "{addresses: [10.180.0.1], nodeName: node-1}";
 const REMOTE: &str = "{addresses: [10.180.1.1], nodeName: node-2}";
 
-/// Where a packet comes from.
+/// The origin of a packet.
 #[derive(Clone, Copy, Debug)]
 enum Client {
     Pod,
@@ -48,7 +48,7 @@ enum Client {
     External,
 }
 
-/// The objects of a file, read as they always are.
+/// The objects of a file, read as by the agent.
 fn world(yaml: &str) -> World {
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
     std::fs::write(folder.path().join("a.yaml"), yaml).expect("the temporary folder is writable");
@@ -60,7 +60,7 @@ fn world(yaml: &str) -> World {
     world
 }
 
-/// What all tables say on [`NODE`], with every kind of address served.
+/// The desired tables on [`NODE`], with every kind of address served.
 fn all(yaml: &str) -> Desired {
     let policy = Policy {
         node_name: "node-1".to_owned(),
@@ -84,7 +84,7 @@ fn slice(service: &str, port: &str, endpoints: &[&str]) -> String {
     )
 }
 
-/// What a new connection gets: `-` where the address is nobody's, a verdict, or the endpoints.
+/// The result of a new connection: `-` if the address has no frontend, a verdict, or the endpoints.
 fn flow(desired: &Desired, client: Client, to: &str) -> String {
     let (to, proto) = to.split_once('/').map_or((to, Proto::TCP), |(to, _)| (to, Proto::UDP));
     let (addr, port) = to.rsplit_once(':').expect("ADDRESS:PORT");

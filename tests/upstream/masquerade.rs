@@ -1,9 +1,9 @@
-//! `TestInternalExternalMasquerade`, LB-01: 30 flows, by where they come from and which policy holds.
+//! `TestInternalExternalMasquerade`, LB-01: 30 flows, by origin and policy.
 
 use super::*;
 
-/// Upstream's table: from a pod, the node, its localhost, and outside. `C` is both endpoints, `L` the local one,
-/// `m` means that the source is replaced, `.` that upstream has no such flow.
+/// Upstream's table: from a pod, the node, its localhost, and outside. `C` is both endpoints, `L` the local one, `m`
+/// means that the source is replaced, `.` that upstream has no such flow.
 #[rustfmt::skip]
 const UPSTREAM: [(&str, &str, [&str; 4]); 9] = [
     ("ClusterIP",             "172.30.0.41:80",   ["C",  "Cm", ".",  "Cm"]),
@@ -17,17 +17,18 @@ const UPSTREAM: [(&str, &str, [&str; 4]); 9] = [
     ("LB VIP, iTP: Local",    "1.2.3.6:80",       ["Cm", "Cm", ".",  "Cm"]),
 ];
 
-/// Where we differ, and why. Upstream's other configurations (`masqueradeAll`, no detector of local pods) do not exist
-/// here: a pod is what comes in by a pod's interface.
+/// The agent's differences, with reasons. Upstream's other configurations (`masqueradeAll`, no detector of local pods)
+/// do not exist here: pods are recognised by their interfaces.
 fn ours(upstream: &str, client: usize) -> String {
     let [.., localhost, external] = [0, 1, 2, 3];
     if client == localhost {
         // As in kube-proxy's nftables mode: node ports are on the node's own addresses, not on 127.0.0.1.
         return "-".to_owned();
     }
-    // No source is replaced: on purpose for pods, whose answers pass this node anyway (LB-02 keeps the pod's address).
+    // No source is replaced. For pods that is deliberate: their answers pass this node anyway (LB-02 keeps the pod's
+    // address).
     let endpoints = upstream.trim_end_matches('m');
-    // Nothing is forwarded to other nodes yet: what comes from outside gets the endpoints of this one.
+    // Nothing is forwarded to other nodes yet: clients from outside get the endpoints of this node.
     if client == external { "L".to_owned() } else { endpoints.to_owned() }
 }
 

@@ -1,8 +1,8 @@
-//! `TestServiceToServiceMap`: which addresses a Service has, by family.
+//! `TestServiceToServiceMap`: the addresses of a Service, by family.
 
 use super::*;
 
-/// What one family has: `ADDRESS:PORT/proto origin`, with `Proxy` where it is left to the balancer.
+/// The frontends of one family: `ADDRESS:PORT/proto origin`, with `Proxy` if it is left to the balancer.
 fn frontends<A: TableAddr>(rows: &FamilyDesired<A>) -> Vec<String> {
     let line = |(key, row): (&FrontendKey<A>, &DesiredFrontend<A>)| {
         let addr = std::net::SocketAddr::new(key.addr.into(), key.port);
@@ -12,7 +12,7 @@ fn frontends<A: TableAddr>(rows: &FamilyDesired<A>) -> Vec<String> {
     rows.frontends.iter().map(line).collect()
 }
 
-/// Case, spec, ingress, and what IPv4 and IPv6 have.
+/// Case, spec, ingress, and the frontends of IPv4 and IPv6.
 type Case = (&'static str, &'static str, &'static str, &'static [&'static str], &'static [&'static str]);
 
 const BOTH: &str = "type: NodePort, clusterIPs: [1.2.3.4, '2001:db8::1'], externalIPs: [4.3.2.1, '2001:db8::4'], \
@@ -41,7 +41,7 @@ const CASES: &[Case] = &[
         "type: LoadBalancer, clusterIP: 172.30.0.41, ports: [{name: p1, protocol: UDP, port: 8675}]",
         "{ip: 10.1.2.4, ipMode: VIP}",
         &["10.1.2.4:8675/udp LoadBalancer", "172.30.0.41:8675/udp ClusterIP"], &[]),
-    // Upstream has no such address in its map; ours is there to be seen, and left alone.
+    // Upstream has no such address in its map; the agent shows it, and passes it.
     ("load balancer service ipMode Proxy",
         "type: LoadBalancer, clusterIP: 172.30.0.41, ports: [{name: p1, protocol: UDP, port: 8675}]",
         "{ip: 10.1.2.4, ipMode: Proxy}",
