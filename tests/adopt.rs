@@ -114,7 +114,7 @@ fn a_pool_past_the_end_is_refused_and_no_other() {
     assert!(matches!(error, Error::Full { map: "pools4", max: 2049, setting: "--backends-max" }), "{error}");
     let pools = |dataplane: &mut BpfDataplane| dataplane.dump().expect("dumping the tables").v4.pools;
     assert_eq!(pools(&mut dataplane), fits.iter().copied().collect());
-    // Also one whose element is now the first pool's, which stays.
+    // The last key has the element of the first pool, which stays.
     let gone = fits[1..].iter().map(|(key, _)| *key).chain([PoolKey { pool: 1, slot: 0 }]).collect();
     dataplane.perform(&Op::V4(FamilyOp::DeletePools(gone))).expect("they may be deleted");
     assert_eq!(pools(&mut dataplane), fits[..1].iter().copied().collect());

@@ -62,7 +62,7 @@ fn controller_within(limits: Limits, dataplane: &mut FakeDataplane) -> Controlle
 /// Limits that the universe hits, one or several at once.
 fn tight_limits() -> impl Strategy<Value = Limits> {
     let max = |most: u32| prop_oneof![2 => 0..most, 1 => Just(u32::MAX)];
-    // Besides full tables, three rows are kept free: two Services find room, or a few backends if there is none.
+    // Beside Maglev tables the rows of three more are kept free: the second range leaves room for two tables at most.
     let pool_rows_max = prop_oneof![max(10), 21u32..40];
     let namespace_percent = prop::sample::select(vec![100u32, 100, 75, 50]);
     (max(16), pool_rows_max, max(24), max(6), namespace_percent).prop_map(

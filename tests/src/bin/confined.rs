@@ -1,7 +1,8 @@
-//! `confined PROFILE PROGRAM ARGUMENT...`: runs a program as a container runtime would under a seccomp profile of the OCI's form.
+//! `confined PROFILE PROGRAM ARGUMENT...`: runs a program as a container runtime would under a seccomp profile of the
+//! OCI's form.
 //!
-//! One thing differs: a call that the profile does not allow kills the program, where the runtime lets it fail. What a program
-//! could live without is found that way, too.
+//! One thing differs: a call that the profile does not allow kills the program, whereas the runtime lets the call fail.
+//! So calls that the program could do without are found as well.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -14,7 +15,7 @@ use seccompiler::{BpfProgram, TargetArch, apply_filter, compile_from_json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The part of a profile that ours uses; anything else is an error.
+/// The fields of a profile that the agent's profile uses; any other field is an error.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Profile {
@@ -50,7 +51,7 @@ fn filter(profile: &Profile) -> Result<BpfProgram> {
         ensure!(rule.action == "SCMP_ACT_ALLOW", "a rule with the action {}", rule.action);
         names.extend(rule.names.iter().map(String::as_str));
     }
-    // Runtimes leave out names of other architectures, and so do we.
+    // Runtimes leave out names of other architectures, and so does this program.
     let known: Vec<Value> = names
         .iter()
         .map(|name| json!({"syscall": name}))

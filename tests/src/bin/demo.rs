@@ -1,4 +1,4 @@
-//! The demo as a program: exit code 0 when every step happened as expected, 1 otherwise.
+//! The demo as a program: exit code 0 if every step went as expected, 1 otherwise.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
 //! `cargo xtask bench control-plane`: the agent on the Kubernetes API, from objects to the kernel's tables.
 //!
-//! The agent is the release build with its real maps, in a network namespace of its own; the API server is the one of
-//! the tests, over TLS, in this process. A change counts as done when the switch of the frontend's scope is seen in the
-//! mapped table `scopes`: from then on packets follow it.
+//! The agent is the release build with its real maps, in a network namespace of its own. The API server is that of the
+//! tests, over TLS, in this process. A change counts as done when the mapped table `scopes` shows the frontend's new
+//! scope: from then on packets follow it.
 
 mod cluster;
 mod observed;
@@ -34,17 +34,18 @@ pub struct Args {
     turns: u16,
 }
 
-/// The size that the targets are about.
+/// The size to which the targets apply.
 const TARGET_SIZE: u32 = 10_000;
 /// How long the agent may take to become ready.
 const START_PATIENCE: Duration = Duration::from_mins(2);
 /// How long a change may take.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(30);
-/// Between single changes: the agent is idle again, its grace periods included.
+/// The pause between single changes: afterwards the agent is idle again, its grace periods included.
 const PAUSE: Duration = Duration::from_millis(150);
-/// How often the tables are looked at: short beside what is measured, and it leaves the processor to the agent.
+/// The interval of looking at the tables: short compared with the measured times, and it leaves the processor to the
+/// agent.
 const LOOK: Duration = Duration::from_micros(50);
-/// Draining, audits and whatever else follows the work; afterwards memory is what it stays.
+/// Time for draining, audits and other later work; afterwards memory use is stable.
 const REST: Duration = Duration::from_secs(2);
 
 /// All figures, size by size.
@@ -134,7 +135,7 @@ fn at_size(size: u32, changes: u32, name: &str) -> Result<Vec<Figure>> {
     ])
 }
 
-/// Another endpoint in one slice: from the write to the API until packets follow it.
+/// Replaces an endpoint in one slice: from the write to the API until packets follow it.
 fn one_change(cluster: &mut Cluster, tables: &Tables<'_>, service: u32) -> Result<Duration> {
     let before = tables.pool(service);
     cluster.replace_endpoint(service);
@@ -145,8 +146,8 @@ fn one_change(cluster: &mut Cluster, tables: &Tables<'_>, service: u32) -> Resul
     Ok(started.elapsed())
 }
 
-/// One endpoint in each of a tenth of the Services is replaced, as by a rollout: first the old one terminates, then the
-/// new one is ready. All as fast as the API takes it.
+/// Replaces one endpoint in each of a tenth of the Services, as a rollout does: first the old one terminates, then the
+/// new one is ready. All writes are as fast as the API takes them.
 fn rolling_restart(cluster: &mut Cluster, tables: &mut Tables<'_>, size: u32) -> Result<Duration> {
     let services: Vec<u32> = (0..size).step_by(100 / ENDPOINTS as usize).collect();
     let before: Vec<u32> = services.iter().map(|service| tables.pool(*service).0).collect();
@@ -174,7 +175,7 @@ fn rolling_restart(cluster: &mut Cluster, tables: &mut Tables<'_>, size: u32) ->
 /// The frontends of the Services, in the kernel.
 struct Tables<'a> {
     maps: &'a Maps,
-    /// Ids, by number of the Service.
+    /// IDs, by number of the Service.
     ids: Vec<u32>,
 }
 
@@ -189,13 +190,13 @@ impl<'a> Tables<'a> {
         Ok(Self { maps, ids })
     }
 
-    /// The pool that pods get at the Service, and its size.
+    /// The pool of the Service for pods, and its size.
     fn pool(&self, service: u32) -> (u32, u16) {
         let scopes = self.maps.scopes.get(self.ids[service as usize]);
         scopes.map_or((0, 0), |scopes| (scopes.workload.pool, scopes.workload.count))
     }
 
-    /// Whether the pools hold the endpoints that they should.
+    /// Checks that the pools hold the desired endpoints.
     fn verify(&self, cluster: &Cluster, services: &[u32]) -> Result<()> {
         let mut rows = self.maps.v4.pools.dump()?;
         rows.sort_unstable_by_key(|(key, _)| *key);

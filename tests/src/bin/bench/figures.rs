@@ -1,8 +1,8 @@
-//! What was measured, beside what was aimed at: the rows of the table and of the plot.
+//! The measured figures and their targets: the rows of the table and of the plot.
 
 use std::fmt;
 
-/// What a figure should be (`README.md`, section Measurements).
+/// The target of a figure (`README.md`, section Measurements).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target {
     AtMost(f64),
@@ -19,14 +19,14 @@ pub enum Unit {
     ConnectionsPerSec,
     FlowsPerSec,
     GigabitsPerSec,
-    /// Of two figures of one round.
+    /// The ratio of two figures of one round.
     Ratio,
     Millis,
     Mebibytes,
     Count,
 }
 
-/// Several measurements of one thing, from interleaved rounds.
+/// Several measurements of one quantity, from interleaved rounds.
 #[derive(Clone, Debug)]
 pub struct Figure {
     pub what: String,
@@ -42,7 +42,7 @@ impl Figure {
         Self { what: what.into(), unit, target, rounds }
     }
 
-    /// The same thing, measured more often.
+    /// The same figure with further rounds.
     #[must_use]
     pub fn with(mut self, more: Self) -> Self {
         assert_eq!(self.what, more.what, "rounds of one figure");
@@ -50,7 +50,7 @@ impl Figure {
         self
     }
 
-    /// This over that, round by round: what both shared of the machine's mood cancels out.
+    /// This figure divided by that one, round by round: disturbances that both shared cancel out.
     pub fn ratio(what: impl Into<String>, target: Target, this: &Self, that: &Self) -> Self {
         let rounds = this.rounds.iter().zip(&that.rounds).map(|(this, that)| this / that).collect();
         Self::new(what, Unit::Ratio, target, rounds)
@@ -75,7 +75,7 @@ impl Figure {
         sorted
     }
 
-    /// Whether the median is what it should be; `None` where nothing was aimed at.
+    /// Whether the median meets the target; `None` without a target.
     pub fn is_met(&self) -> Option<bool> {
         match self.target {
             Target::AtMost(bound) => Some(self.median() <= bound),

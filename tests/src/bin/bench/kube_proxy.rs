@@ -1,4 +1,5 @@
-//! A real kube-proxy in nftables mode on a node of the measurements. It follows the API server of the tests there.
+//! A real kube-proxy in nftables mode on a node of the measurements. It follows an API server of the tests on that
+//! node.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -15,20 +16,20 @@ use serde_json::{Value, json};
 
 use crate::rules::{CLUSTER_CIDR, SERVICE_CIDR, Service, TABLE};
 
-/// How long it may take to write its rules: it is given many Services.
+/// How long kube-proxy may take to write its rules for many Services.
 const START_PATIENCE: Duration = Duration::from_mins(3);
 
 /// How long a listing of its rules may take.
 const LIST_PATIENCE: Duration = Duration::from_mins(1);
 
-/// It, and whom it follows; both end with their guard, and the rules go with the node's namespace.
+/// kube-proxy and its API server. Both end with this guard; the rules are removed with the node's namespace.
 pub struct KubeProxy {
     _process: Process,
     _server: ApiServer,
 }
 
 impl KubeProxy {
-    /// Starts it, and returns when its rules for all Services stand.
+    /// Starts kube-proxy, and returns when its rules for all Services exist.
     #[track_caller]
     pub fn start(program: &Path, lab: &Lab, services: &[Service]) -> Self {
         let mut store = Store::default();
@@ -40,7 +41,7 @@ impl KubeProxy {
         command.arg("--kubeconfig").arg(server.kubeconfig());
         command.arg(format!("--hostname-override={NODE}")).arg(format!("--cluster-cidr={CLUSTER_CIDR}"));
         command.args(["--proxy-mode=nftables", "--detect-local-mode=ClusterCIDR", "--nodeport-addresses=primary"]);
-        // Parameters of the whole machine stay as they are.
+        // Parameters of the whole machine stay unchanged.
         command.args(["--conntrack-max-per-core=0", "--conntrack-min=0", "--oom-score-adj=0"]);
         command.args(["--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s"]);
         command.args(["--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249"]);
@@ -50,7 +51,7 @@ impl KubeProxy {
     }
 }
 
-/// For how many Services the verdict map has a chain.
+/// The number of Services that have a chain in the verdict map.
 fn dispatched(lab: &Lab) -> usize {
     list(lab, &["map", "ip", "kube-proxy", "service-ips"]).matches(": goto ").count()
 }
@@ -61,12 +62,12 @@ pub fn listing(lab: &Lab) -> String {
     list(lab, &table)
 }
 
-/// Empty where it does not exist yet.
+/// A listing; empty if the object does not exist yet.
 fn list(lab: &Lab, what: &[&str]) -> String {
     finish(&lab.node, Command::new("nft").args(["--numeric-priority", "list"]).args(what), LIST_PATIENCE).stdout
 }
 
-/// Services of type ClusterIP, as a cluster has most.
+/// Services of type ClusterIP, the most common type.
 fn objects(services: &[Service]) -> Vec<Value> {
     let mut objects = vec![
         manifest::node(NODE, &[UPLINK.host(Family::V4, 2)]),

@@ -1,8 +1,8 @@
 //! Load between namespaces: connections that carry one byte each way, and one bulk stream.
 //!
-//! Rates are per second of processor time that this process used, clients, servers and the kernel's work for their
-//! packets together: on a processor that they have for themselves that is the time on the clock, and on a busy
-//! machine it does not count what others did meanwhile. Every loop is bounded in time; every socket has a time-out.
+//! Rates are per second of this process's processor time: clients, servers and the kernel's work for their packets
+//! together. On a processor of their own that equals the wall clock. On a busy machine it excludes the work of other
+//! processes. Every loop is bounded in time; every socket has a time-out.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Socket, Type};
 
-/// How long a peer may be silent; only a broken path is.
+/// How long a peer may be silent; only on a broken path it is.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// How long a server waits for a client before it looks whether it shall end.
+/// How long a server waits for a client before it checks whether it must stop.
 const LOOK_UP: Duration = Duration::from_millis(100);
 
 /// Clients that may wait for a server.
@@ -25,11 +25,11 @@ const BACKLOG: i32 = 1024;
 /// One write of the bulk stream.
 const CHUNK_BYTES: usize = 128 * 1024;
 
-/// What a client asks for with its first byte.
+/// The first byte of a client: the kind of exchange that it requests.
 const ECHO: u8 = b'e';
 const BULK: u8 = b'b';
 
-/// A listener of the namespace that this thread is in. It looks up from waiting now and then.
+/// A listener in the network namespace of the calling thread. Its `accept` times out now and then.
 pub fn listen(port: u16) -> Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -51,10 +51,10 @@ pub fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
             client.set_read_timeout(Some(SILENCE))?;
             let mut wish = [0];
             match client.read_exact(&mut wish) {
-                // The server closes first: the client's port is free again at once.
+                // The server closes first, so that the client's port is free again at once.
                 Ok(()) if wish == [ECHO] => drop(client.write_all(&wish)),
                 Ok(()) => drop(scope.spawn(move || swallow(client))),
-                // A client that went away in between says so itself.
+                // A client that went away reports that itself.
                 Err(_) => {}
             }
         }
@@ -62,13 +62,13 @@ pub fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
     })
 }
 
-/// Reads a bulk stream to its end and tells the sender how much came.
+/// Reads a bulk stream to its end and sends the number of bytes back.
 fn swallow(mut client: TcpStream) {
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut total: u64 = 0;
     while let Ok(count) = client.read(&mut buffer) {
         if count == 0 {
-            // The sender notices when the number does not come.
+            // The sender notices if the number does not arrive.
             let _ = client.write_all(&total.to_be_bytes());
             return;
         }
@@ -76,7 +76,7 @@ fn swallow(mut client: TcpStream) {
     }
 }
 
-/// Connections per second of processor time, one byte each way, from `clients` threads that take `targets` in turn.
+/// Connections per second of processor time, one byte each way, from `clients` threads that dial `targets` in turn.
 pub fn connection_rate(targets: &[SocketAddr], clients: usize, time: Duration) -> Result<f64> {
     let (started, cpu) = (Instant::now(), cpu_secs()?);
     let count = std::thread::scope(|scope| {
@@ -113,7 +113,7 @@ fn exchange(target: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Gigabits per second of processor time of one stream to `target`, counted where they arrive.
+/// Gigabits per second of processor time of one stream to `target`, counted by the receiver.
 pub fn bulk_rate(target: SocketAddr, time: Duration) -> Result<f64> {
     let mut stream = TcpStream::connect_timeout(&target, SILENCE)?;
     stream.set_read_timeout(Some(SILENCE))?;

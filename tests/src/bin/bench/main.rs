@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: what the dataplane costs, beside plain routing and beside kube-proxy's rules.
+//! `cargo xtask bench`: the cost of the dataplane, compared with plain routing and with kube-proxy's rules.
 //!
-//! Everything that is compared is taken in the same run, in turns, several times; medians and ranges are printed.
-//! All of it shares one processor, so that a rate tells what work costs and not where the scheduler put it.
+//! Figures that are compared come from the same run, in turns, several times; medians and ranges are printed.
+//! Everything shares one processor, so that a rate shows the cost of the work and not the scheduler's placement.
 
 #![allow(clippy::cast_precision_loss, reason = "counts and nanoseconds are far below 2^52")]
 
@@ -94,7 +94,8 @@ fn dataplane(args: &Args) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Keeps this thread, and all that it starts, on one processor: the last, as the first serves most interrupts.
+/// Keeps this thread, and all threads and processes that it starts, on one processor: the last, because the first
+/// serves most interrupts.
 fn stay_on_last_processor() -> Result<()> {
     let own = Pid::from_raw(0);
     let allowed = sched_getaffinity(own)?;

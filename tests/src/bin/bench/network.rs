@@ -1,7 +1,8 @@
-//! Connections and bulk traffic between pods of one node: plain routing, kube-proxy's rules, kube-proxy itself where it
-//! is given, and us, in turns.
+//! Connections and bulk traffic between pods of one node, in turns: plain routing, kube-proxy's rules, kube-proxy
+//! itself if it is given, and the agent.
 //!
-//! Each way has namespaces of its own, alike but for what translates; only one of them carries traffic at a time.
+//! Each way has namespaces of its own, which differ only in the translation. Only one of them carries traffic at a
+//! time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
@@ -32,7 +33,7 @@ use crate::rules::{self, Service};
 /// How long each way carries each kind of traffic in a round: short, so that the turns are close together.
 const TURN: Duration = Duration::from_millis(250);
 
-/// Rounds here for each that was asked for: real traffic is noisier than a test-run.
+/// Rounds here for each requested round: real traffic is noisier than a test run.
 const ROUNDS: u16 = 5;
 
 /// Threads that connect, and threads of each server that answer: none waits for another.
@@ -42,14 +43,14 @@ const BACKENDS: [&str; 2] = ["a", "b"];
 const PORT: u16 = 8080;
 const SERVICE_PORT: u16 = 80;
 
-/// What translates, and between how many Services it finds the one that is dialled.
+/// The translation of a way, and the number of Services among which it finds the dialled one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Plain,
-    /// A program that does nothing at every hook that we use: what no program there can do without.
+    /// An empty program at every hook that the agent uses: the least cost of any program there.
     Hooks,
     Nftables(Count),
-    /// A real one.
+    /// A real kube-proxy.
     KubeProxy(Count),
     Us(Count),
 }
@@ -99,7 +100,7 @@ const WAYS: [(&str, Way); 6] = [
     ("benchus10k", Way::Us(Count::Many)),
 ];
 
-/// The ways of a kube-proxy that is given.
+/// The ways of a kube-proxy, if one is given.
 const KUBE_PROXY_WAYS: [(&str, Way); 2] =
     [("benchkp1", Way::KubeProxy(Count::One)), ("benchkp10k", Way::KubeProxy(Count::Many))];
 
@@ -118,7 +119,7 @@ pub fn measure(rounds: u16, kube_proxy: Option<&Path>) -> Result<Vec<Figure>> {
         if round % usize::from(ROUNDS) == 0 {
             println!("  network: round {} of {rounds}", round + 1);
         }
-        // Another way begins each time: what the machine does for itself hits all alike.
+        // Another way begins each time, so that disturbances of the machine affect all alike.
         let turn = |step| (round + step) % ways.len();
         for index in (0..ways.len()).map(turn) {
             rates[index].push(ways[index].client(|targets| load::connection_rate(targets, CLIENTS, TURN))?);
@@ -142,12 +143,12 @@ pub fn measure(rounds: u16, kube_proxy: Option<&Path>) -> Result<Vec<Figure>> {
     Ok([live, rates, bulks, ratios].concat())
 }
 
-/// What the programs take under live traffic, and nothing else.
+/// Only the figures of the programs under live traffic.
 pub fn live(rounds: u16) -> Result<Vec<Figure>> {
     Node::start("benchlive", Way::Us(Count::One), None)?.program_time(usize::from(rounds * ROUNDS))
 }
 
-/// Us beside every other way, as far as it is there.
+/// The agent's ratios to every other way that was measured.
 fn ratios(ways: &[Way], rates: &[Figure], bulks: &[Figure]) -> Vec<Figure> {
     let mut ratios = Vec::new();
     let mut push = |kind: &str, figures: &[Figure], other: fn(Count) -> Way, name: &str, least: fn(Count) -> Target| {
@@ -173,7 +174,7 @@ fn ratios(ways: &[Way], rates: &[Figure], bulks: &[Figure]) -> Vec<Figure> {
     ratios
 }
 
-/// Says whether the rules that stand for kube-proxy's are those of the one that is given.
+/// Compares the rules that imitate kube-proxy's with those of the given one, and prints the result.
 fn compare_rules(nodes: &[Node]) -> Result<()> {
     let listing = |way| nodes.iter().find(|node| node.way == way).map(|node| kube_proxy::listing(&node.lab));
     let real = listing(Way::KubeProxy(Count::One)).unwrap_or_default();
@@ -191,7 +192,7 @@ fn compare_rules(nodes: &[Node]) -> Result<()> {
     Ok(())
 }
 
-/// A node with a client pod, two backend pods with servers in them, and what translates between them.
+/// A node with a client pod, two backend pods with servers, and the translation between them.
 struct Node {
     way: Way,
     targets: Vec<SocketAddr>,
@@ -227,7 +228,7 @@ impl Node {
         Ok(Self { way, targets, _servers: servers, _kube_proxy: real, dataplane, lab })
     }
 
-    /// What the programs take under live traffic, as the kernel clocks it: one reading of the clock a run included.
+    /// The time of the programs under live traffic by the kernel's clock, including one clock reading for each run.
     fn program_time(&mut self, rounds: usize) -> Result<Vec<Figure>> {
         let _clock = enable_stats(Stats::RunTime)?;
         let (mut ingress, mut egress, mut connection, mut bulk) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -255,7 +256,7 @@ impl Node {
         ])
     }
 
-    /// What the kernel has clocked so far.
+    /// The kernel's times so far.
     fn clocked(&mut self) -> Result<Clocked> {
         let (dataplane, _) = self.dataplane.as_mut().context("this way has programs")?;
         let flows = dataplane.maps().counters()?.get(&Counter::FlowCreated).map_or(0, |value| value.packets);
@@ -271,7 +272,7 @@ impl Node {
         Ok(Clocked { programs: [program("workload_ingress")?, program("workload_egress")?], flows: flows as f64 })
     }
 
-    /// Does something in the client pod with the addresses to dial.
+    /// Runs `work` in the client pod with the addresses to dial.
     fn client<T: Send>(&self, work: impl FnOnce(&[SocketAddr]) -> T + Send) -> T {
         let targets = &self.targets;
         self.lab.pod("client").netns.inside(|| work(targets))
@@ -284,7 +285,7 @@ struct Runs {
     runs: f64,
 }
 
-/// The two programs of a pod's interface, and how many flows they made.
+/// The two programs of a pod's interface, and the number of their new flows.
 struct Clocked {
     programs: [Runs; 2],
     flows: f64,
@@ -309,7 +310,7 @@ fn vip(number: u32) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::from(<[u8; 4]>::frontend(number)), SERVICE_PORT)
 }
 
-/// Services that all have the same endpoints; the first is the one that is dialled.
+/// Services that all have the same endpoints. The first is the one that is dialled.
 fn service_list(count: u32, endpoints: &[SocketAddrV4]) -> Vec<Service> {
     (0..count).map(|number| Service { vip: vip(number), endpoints: endpoints.to_vec() }).collect()
 }
@@ -326,7 +327,7 @@ fn open(test: &str, services: u32) -> Result<(BpfDataplane, PinFolder)> {
     Ok((pins.open(sizes)?, pins))
 }
 
-/// The program that does nothing, at both hooks of every pod's interface.
+/// The empty program, at both hooks of every pod's interface.
 fn hooked(test: &str, lab: &Lab) -> Result<(BpfDataplane, PinFolder)> {
     lab.node.inside(|| {
         let (mut dataplane, pins) = open(test, 0)?;
@@ -341,7 +342,7 @@ fn hooked(test: &str, lab: &Lab) -> Result<(BpfDataplane, PinFolder)> {
     })
 }
 
-/// Our programs on every pod's interface, over tables with so many Services.
+/// The agent's programs on every pod's interface, over tables with so many Services.
 fn attached(test: &str, lab: &Lab, services: u32, endpoints: &[SocketAddrV4]) -> Result<(BpfDataplane, PinFolder)> {
     lab.node.inside(|| {
         let (mut dataplane, pins) = open(test, services)?;

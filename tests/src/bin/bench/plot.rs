@@ -1,4 +1,5 @@
-//! The figures as a picture: one panel for each unit, a bar for each figure, the middle half of its rounds, and its target.
+//! The figures as a picture: one panel for each unit, a bar for each figure, the middle half of its rounds, and its
+//! target.
 
 use std::path::Path;
 

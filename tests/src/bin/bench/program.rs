@@ -1,4 +1,4 @@
-//! What a packet costs in the programs themselves: `BPF_PROG_TEST_RUN`, minus the program that does nothing.
+//! The cost of a packet in the programs themselves: `BPF_PROG_TEST_RUN`, minus the empty program.
 //!
 //! Each measurement is checked against the programs' own counters: one that measured something else is an error.
 
@@ -18,23 +18,23 @@ use crate::ring::{FLOWS_MAX, Numbered, Ring, port};
 pub const INGRESS: &str = "workload_ingress";
 const EGRESS: &str = "workload_egress";
 
-/// Repeats of one test-run, where the ring does not set them.
+/// Repeats of one test run, if the ring does not set them.
 pub const REPEATS: u32 = 300_000;
 
 /// Source port of the first round; each round has its own.
 const SPORT: u16 = 40_000;
 
-/// Short runs of a round, where tables of few Services are compared with tables of many, and the new flows of each.
+/// Short runs of a round, which compare tables of few Services with tables of many, and the new flows of each.
 const SHORT_RUNS: u16 = 200;
 const RUN_LEN: u32 = 10;
 
 /// Source port of the first of those runs: above all of [`SPORT`]'s rounds.
 const SHORT_RUNS_SPORT: u16 = 41_000;
 
-/// Entries of a flow table in which every new flow pushes out an old one.
+/// Entries of a flow table in which every new flow evicts an old one.
 const FULL_ENTRIES: u32 = 1 << 12;
 
-/// How many Services the tables hold, in the rings that are compared.
+/// The numbers of Services in the tables that are compared.
 const SERVICES: [u32; 3] = [10, 10_000, 100_000];
 
 /// The figures of one round, in nanoseconds per packet over the empty program.
@@ -66,7 +66,7 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
         [open(few)?, open(middle)?, open(many)?]
     };
     let mut full = Ring::open("full", FULL_ENTRIES, FULL_ENTRIES)?;
-    // Rings of their own: as many flows in each, whatever the Services.
+    // Rings of their own: the same number of flows in each, whatever the number of Services.
     let mut short = SERVICES.iter().map(|len| Ring::open("short", *len, FLOWS_MAX)).collect::<Result<Vec<_>>>()?;
     let (mut any, mut one) = (vec![Vec::new(); short.len()], vec![Vec::new(); short.len()]);
     let (mut few4, mut middle4, mut middle6, mut many4) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -111,18 +111,18 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
 fn evicting(ring: &mut Ring, index: u16) -> Result<f64> {
     let of = |sport: u16| packet((<[u8; 4]>::CLIENT, sport), (<[u8; 4]>::frontend(0), port(0)), Segment::Syn);
     let empty = ring.run(EMPTY_PROGRAM, &of(SPORT), REPEATS)?;
-    // Two turns around the ring: the first has filled the table before the second is looked at.
+    // Twice around the ring: the first round has filled the table before the second is measured.
     let [before, sport] = [2 * index, 2 * index + 1].map(|step| SPORT + step);
     ring.run(INGRESS, &of(before), ring.len)?;
     Ok(ring.counted(Counter::FlowCreated, INGRESS, &of(sport), ring.len)? - empty)
 }
 
-/// Which Services the new flows of short runs go to.
+/// The Services of the new flows of short runs.
 #[derive(Clone, Copy)]
 enum Services {
-    /// As many as there are: what each needs of the tables is seldom in the caches.
+    /// All Services: their rows are seldom in the caches.
     All,
-    /// Those of the small ring.
+    /// The two of the small ring.
     Two,
 }
 
@@ -213,7 +213,7 @@ pub fn run(dataplane: &mut BpfDataplane, program: &'static str, packet: &[u8], r
     Ok(run.duration.as_secs_f64() * 1e9)
 }
 
-/// The same, for a packet that moves this counter each time.
+/// As [`run`], for a packet that increments this counter each time.
 pub fn counted(
     dataplane: &mut BpfDataplane,
     counter: Counter,

@@ -1,8 +1,7 @@
-//! Tables for measuring a program by test-run, where each repeat sees the packet that the last one left behind.
+//! Tables that measure a program by test run, in which each repeat gets the packet that the last one left.
 //!
-//! The only backend of each frontend is the next frontend, in a ring: every repeat finds its packet addressed to a
-//! frontend again, with another address and another port. A ring of two is a hot flow; once around a ring of n are n
-//! new flows.
+//! The only backend of each frontend is the next frontend, in a ring. So every repeat has a packet to a frontend again,
+//! with another address and another port. A ring of two is a hot flow; once around a ring of n are n new flows.
 
 use std::path::PathBuf;
 
@@ -25,7 +24,7 @@ pub trait Numbered: Addr {
     /// The client, and an address that is no frontend's.
     const CLIENT: Self;
     const STRANGER: Self;
-    /// The step that is meant for this family.
+    /// The operation for this family.
     fn op(op: FamilyOp<Self>) -> Op;
 }
 
@@ -67,8 +66,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Loads the programs, and fills the tables with `len` frontends of each family (an even number). The flow table has
-    /// `flows_max` entries. No two of one name are open at once.
+    /// Loads the programs, and fills the tables with `len` frontends of each family (an even number). The flow table
+    /// has `flows_max` entries. Two rings of one name must not be open at once.
     pub fn open(name: &str, len: u32, flows_max: u32) -> Result<Self> {
         assert!(len.is_multiple_of(2), "ports alternate around the ring");
         let pins = PinFolder::new(&format!("{name}{len}"));
@@ -76,7 +75,7 @@ impl Ring {
             frontends_max: 2 * len + 4,
             backends_max: len + 2,
             flows_max,
-            // The table is to be full, and all flows are of one edge.
+            // The table must become full, and all flows belong to one edge.
             pod_flows_percent: 100,
             embryos_max: FLOWS_MAX,
             ..Sizes::default()
@@ -98,7 +97,7 @@ pub const fn port(number: u32) -> u16 {
     80 + (number % 2) as u16
 }
 
-/// Writes both rings of a family; `first_id` is that of frontend 0, its pool's and its Service port's.
+/// Writes both rings of a family; `first_id` is the ID of frontend 0, of its pool and of its Service port.
 fn fill<A: Numbered>(dataplane: &mut BpfDataplane, len: u32, first_id: u32) -> Result<()> {
     let (mut pools, mut frontends, mut scopes) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..len + 2 {
@@ -132,7 +131,7 @@ pub fn frontend(id: u32) -> Frontend {
     }
 }
 
-/// The pins of a measurement, removed when it ends, however it ends.
+/// The pins of a measurement, removed when it ends in any way.
 pub struct PinFolder(PathBuf);
 
 impl PinFolder {

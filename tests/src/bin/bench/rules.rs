@@ -1,27 +1,27 @@
-//! nftables rules as kube-proxy's nftables mode writes them: what the measurements compare with.
+//! nftables rules as kube-proxy's nftables mode writes them, for comparison.
 //!
-//! The shape is that of `pkg/proxy/nftables/proxier.go` of Kubernetes 1.36: a verdict map finds the Service's chain, and
-//! one rule there draws the endpoint by `numgen` and does the DNAT. Where the measurements are given a kube-proxy, what
-//! it writes is compared with this, rule by rule.
+//! The shape is that of `pkg/proxy/nftables/proxier.go` of Kubernetes 1.36: a verdict map finds the Service's chain,
+//! and one rule there draws the endpoint by `numgen` and does the DNAT. If the measurements are given a kube-proxy, its
+//! rules are compared with these, one by one.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-/// A Service of one TCP port, as the rules see it.
+/// A Service of one TCP port, as the rules need it.
 pub struct Service {
     pub vip: SocketAddrV4,
     pub endpoints: Vec<SocketAddrV4>,
 }
 
-/// Pods' addresses: who dials a Service from elsewhere is masqueraded.
+/// Pods' addresses: clients from elsewhere that dial a Service are masqueraded.
 pub const CLUSTER_CIDR: &str = "10.244.0.0/16";
 /// Addresses of the Services.
 pub const SERVICE_CIDR: &str = "100.64.0.0/16";
 /// The table.
 pub const TABLE: &str = "ip kube-proxy";
 
-/// What stands around the Services in every cluster.
+/// The rules of every cluster, whatever its Services.
 const BASE: &str = r"
 table ip kube-proxy {
     set cluster-ips { type ipv4_addr; }
@@ -118,8 +118,8 @@ fn write_service(text: &mut String, number: usize, Service { endpoints, .. }: &S
     )
 }
 
-/// What one listing of the table has and the other has not, each with who has it. Names that are hashed, comments and
-/// the order of chains mean nothing.
+/// The differences between two listings of the table, each with the side that has the line. Hashed names, comments and
+/// the order of chains do not count.
 pub fn differences(real: &str, ours: &str) -> Vec<String> {
     let (real, ours) = (lines(real), lines(ours));
     let only = |this: &BTreeSet<String>, that: &BTreeSet<String>, who: &str| -> Vec<String> {
@@ -128,7 +128,7 @@ pub fn differences(real: &str, ours: &str) -> Vec<String> {
     [only(&real, &ours, "kube-proxy"), only(&ours, &real, "the measurements")].concat()
 }
 
-/// Lines of a listing, each behind the name of the chain, set or map that it stands in.
+/// Lines of a listing, each after the name of its chain, set or map.
 fn lines(listing: &str) -> BTreeSet<String> {
     let mut place = String::new();
     let mut position = 0;

@@ -1,8 +1,8 @@
-//! What a packet of an established flow costs as the flow table grows: one flow again and again, which stays in the
-//! caches, and another flow for each packet, which does not.
+//! The cost of a packet of an established flow as the flow table grows: with one flow, which stays in the caches, and
+//! with another flow for each packet, which does not.
 //!
-//! As in [`ring`](crate::ring) a packet is left addressed to the next flow of a ring. The flows stand in the ring in an
-//! order of chance, so that neighbours there are none in memory.
+//! As in [`ring`](crate::ring) a run leaves the packet addressed to the next flow of a ring. The order of the ring is
+//! random, so that neighbours in it are not neighbours in memory.
 
 use anyhow::Result;
 use lb_agent::dataplane::Sizes;
@@ -22,7 +22,7 @@ const SIZES_LOG2: [u32; 4] = [10, 14, 17, 20];
 /// Source port of the flows.
 const SPORT: u16 = 40_000;
 
-/// Every packet of a measurement is younger than this, so that none is the first after a second of quiet.
+/// Every packet of a measurement is younger than this, so that none is the first after an idle second.
 const NEVER_QUIET: u64 = u64::MAX / 2;
 
 /// Figures of each size of the table.
@@ -55,7 +55,7 @@ fn thousands(number: u32) -> String {
     groups.join(",")
 }
 
-/// The programs over a table that is half full of flows. Dropping it removes the pins.
+/// The programs with a table that is half full of flows. Dropping it removes the pins.
 struct FlowRing {
     dataplane: BpfDataplane,
     /// Numbers of the flows' addresses, in the order of the ring.
@@ -78,9 +78,9 @@ impl FlowRing {
                 rows.extend(flow((ring[place], place), (ring[next], next)));
             }
         }
-        // In the order of the numbers: the table's elements are handed out as they are asked for.
+        // In the order of the numbers: the table's elements are allocated in the order of the inserts.
         rows.sort_unstable();
-        // Nobody has opened these flows at their edge.
+        // These flows were not opened at their edge, which must be counted all the same.
         if let Some((key, _)) = rows.first() {
             dataplane.maps().expect_flows(key.edge)?;
         }
@@ -104,8 +104,8 @@ impl FlowRing {
 /// An entry of the flow table.
 type Entry = (FlowKey<[u8; 4]>, Flow<[u8; 4]>);
 
-/// Both entries of the flow at a place of the ring, whose packets become those of the next. Places alternate in their
-/// port, so that each packet gets another one.
+/// Both entries of the flow at a place of the ring. Its packets become those of the next flow. Ports alternate around
+/// the ring, so that each packet gets another port.
 fn flow((number, place): (u32, usize), (next, next_place): (u32, usize)) -> [Entry; 2] {
     let tuple = |number, place: usize| Tuple {
         src: <[u8; 4]>::CLIENT,

@@ -1,6 +1,6 @@
-//! Loads every BPF program and prints what the verifier and the compiler made of it, as JSON by program name.
+//! Loads every BPF program and prints the figures of verifier and compiler, as JSON by program name.
 //!
-//! `cargo xtask verify` compares that with its budget. Nothing is attached, and the pins are removed again.
+//! `cargo xtask verify` compares them with the budget. Nothing is attached, and the pins are removed again.
 
 mod stack;
 
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 fn main() -> Result<()> {
     let pin_path = PathBuf::from(format!("/sys/fs/bpf/lb-programs-{}", std::process::id()));
     let loaded = load(&pin_path);
-    // In both cases: what was pinned before a failure must go as well.
+    // In both cases: pins made before a failure must be removed as well.
     pins::unload(&pin_path)?;
     println!("{}", serde_json::to_string_pretty(&loaded?)?);
     Ok(())

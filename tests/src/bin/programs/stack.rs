@@ -1,5 +1,5 @@
-//! How deep the stack of a BPF program gets, read from its instructions: each function's deepest access, along the
-//! deepest chain of calls. The kernel gives all functions of a chain 512 bytes together.
+//! The stack depth of a BPF program, read from its instructions: each function's deepest access, summed along the
+//! deepest chain of calls. The kernel allows 512 bytes for all functions of a chain together.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,17 +22,17 @@ const LOAD: u8 = 0x01;
 const STORE_IMMEDIATE: u8 = 0x02;
 const STORE: u8 = 0x03;
 
-/// A function of the object: where it stands.
+/// The place of a function in the object.
 type Place = (object::SectionIndex, u64);
 
-/// What one function does with the stack.
+/// A function's own use of the stack, and its calls.
 struct Function {
     name: String,
     own_bytes: u32,
     calls: Vec<Place>,
 }
 
-/// Bytes of stack that each global function (each program) needs, with all that it calls.
+/// Bytes of stack that each global function (each program) needs, with all functions that it calls.
 pub fn depths(elf: &[u8]) -> Result<BTreeMap<String, u32>> {
     let file = object::File::parse(elf).context("the BPF object is no ELF file")?;
     let mut functions = HashMap::new();
@@ -48,7 +48,7 @@ pub fn depths(elf: &[u8]) -> Result<BTreeMap<String, u32>> {
     programs.iter().map(|place| Ok((functions[place].name.clone(), depth(&functions, *place, 0)?))).collect()
 }
 
-/// Stack of a function and the deepest of what it calls.
+/// Stack of a function and of the deepest function that it calls.
 fn depth(functions: &HashMap<Place, Function>, place: Place, nesting: u32) -> Result<u32> {
     if nesting > 8 {
         bail!("calls nest deeper than the kernel allows");
@@ -67,7 +67,7 @@ fn function(file: &object::File, symbol: &object::Symbol) -> Result<Function> {
     let (start, end) = (symbol.address() as usize, (symbol.address() + symbol.size()) as usize);
     let mut own_bytes = 0;
     let mut calls = Vec::new();
-    // Bytes below the frame pointer that each register points to, where it does.
+    // For each register that points into the stack: how many bytes below the frame pointer.
     let mut below: [Option<i32>; 16] = [None; 16];
     for offset in (start..end).step_by(INSTRUCTION_BYTES) {
         let instruction = code.get(offset..offset + INSTRUCTION_BYTES).context("a function ends within its section")?;
@@ -99,7 +99,8 @@ fn function(file: &object::File, symbol: &object::Symbol) -> Result<Function> {
     Ok(Function { name: symbol.name()?.to_owned(), own_bytes, calls })
 }
 
-/// Where a call goes: its relocation names a symbol or the section, or there is none and the distance says it.
+/// The target of a call: its relocation names a symbol or the section. Without a relocation the distance gives the
+/// target.
 fn callee(file: &object::File, section: &object::Section, offset: u64, immediate: i32) -> Result<Place> {
     let distance = (i64::from(immediate) + 1) * INSTRUCTION_BYTES.cast_signed() as i64;
     let relocation = section.relocations().find(|(at, _)| *at == offset);

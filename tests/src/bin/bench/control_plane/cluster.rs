@@ -26,7 +26,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Puts so many Services into an API server that listens in the namespace.
+    /// Writes so many Services to an API server that listens in the namespace.
     pub fn serve(size: u32, netns: &Netns) -> Self {
         let mut store = Store::default();
         store.put(manifest::node(NODE, &[IpAddr::from([192, 168, 0, 1])]));
@@ -48,7 +48,7 @@ impl Cluster {
         self.server.put(object);
     }
 
-    /// The first endpoint of a Service goes, a new one comes.
+    /// Removes the first endpoint of a Service, and adds a new one.
     pub fn replace_endpoint(&mut self, service: u32) {
         let endpoints = &mut self.endpoints[service as usize];
         endpoints.remove(0);
@@ -61,7 +61,7 @@ impl Cluster {
         slice(service, &self.endpoints[service as usize], None)
     }
 
-    /// The slice of a Service while its first endpoint terminates and serves no more.
+    /// The slice of a Service while its first endpoint terminates and no longer serves.
     pub fn slice_without_one(&self, service: u32) -> Value {
         let endpoints = &self.endpoints[service as usize];
         slice(service, endpoints, endpoints.first().copied())

@@ -1,4 +1,4 @@
-//! What the agent's process and its log tell.
+//! Observations of the agent's process and its log.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -12,7 +12,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 const SECS_PER_DAY: f64 = 86_400.0;
 
-/// The log, read as it is.
+/// The log as text.
 pub struct Log(String);
 
 impl Log {
@@ -20,7 +20,7 @@ impl Log {
         Self(agent.log())
     }
 
-    /// From the completion of the last of the first lists until the tables stand.
+    /// From the last of the first lists until the tables are applied.
     pub fn first_apply(&self) -> Option<Duration> {
         let lines = || self.0.lines();
         let listed = lines().filter(|line| line.contains(" listed ")).nth(2)?;
@@ -42,7 +42,7 @@ fn time_of_day(line: &str) -> Option<f64> {
     time.split(':').try_fold(0.0, |sum, part| Some(sum * 60.0 + part.parse::<f64>().ok()?))
 }
 
-/// What a process has used.
+/// The resources that a process has used.
 pub struct Usage {
     pub cpu_secs: f64,
     pub rss_mib: f64,
@@ -57,7 +57,7 @@ impl Usage {
             Ok(line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
         };
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The name of the program stands in parentheses and may hold anything; the two times are fields 14 and 15.
+        // The name of the program is in parentheses and may contain anything; the two times are fields 14 and 15.
         let (_, fields) = stat.rsplit_once(')').context("a name in parentheses")?;
         let ticks: f64 =
             fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<f64>().unwrap_or(0.0)).sum();
