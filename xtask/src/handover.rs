@@ -1,5 +1,5 @@
-//! Tasks that are programs of the tests package: prepares the machine, builds the program, and runs it with the rest
-//! of the command line.
+//! Tasks that are programs of the tests package: prepares the machine, builds the program, and passes the rest of the
+//! command line to it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -32,9 +32,9 @@ pub fn run(name: &str, profile: Profile, args: &Args) -> Result<()> {
 /// How the host's programs are compiled. The kernel's programs are always optimised.
 #[derive(Clone, Copy)]
 pub enum Profile {
-    /// Shared with the tests, to save a second build if speed is not measured.
+    /// Shared with the tests, which saves a second build when speed is not measured.
     Debug,
-    /// As it is shipped.
+    /// As released.
     Release,
 }
 
@@ -59,7 +59,7 @@ pub fn prepare(name: &str, profile: Profile) -> Result<PathBuf> {
     setup::ensure()?;
     let (profile, folder) = profile.names();
     let built = workspace::cargo()
-        // The whole workspace, as for the tests: a part of it would have another set of features.
+        // The whole workspace, as for the tests: a part of it would select other features.
         .args(["build", "--profile", profile, "--workspace", "--exclude", "lb-ebpf"])
         .args(["--bin", "lb-agent", "--bin", name])
         .status()?;

@@ -1,4 +1,4 @@
-//! `cargo xtask`: everything about this project that `cargo build` does not do.
+//! `cargo xtask`: every task of this project beyond `cargo build`.
 //!
 //! Depends on no crate of the project, so it runs before the machine can build one.
 

@@ -212,7 +212,7 @@ fn count(command: &mut Command) -> Result<Count> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let output = BufReader::new(child.stdout.take().expect("piped above"));
     let (sender, counts) = mpsc::channel();
-    // Not joined: a process that a killed test left behind would keep the output open.
+    // Not joined: a process that outlives a killed test would keep the output open.
     thread::spawn(move || {
         for line in output.lines().map_while(Result::ok) {
             println!("{line}");

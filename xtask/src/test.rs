@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every check and every test, in order; this is what CI runs.
+//! `cargo xtask test`: runs every check and every test, in order, as CI does.
 //!
 //! Nothing is skipped silently. A privileged level that ran no test has failed. Without root the run fails, unless
 //! `--unprivileged` was given.
@@ -67,7 +67,7 @@ fn privilege(args: &Args) -> Result<(), String> {
     machine::kernel_lacks().map_or(Ok(()), Err)
 }
 
-/// Runs all checks that are no tests, so that one run shows everything to fix.
+/// Runs all checks, also after a failure, so that one run shows everything to fix.
 fn checks(level: &'static str, checks: &[(&str, Check)]) -> Row {
     let started = Instant::now();
     let mut count = Count::default();
@@ -130,7 +130,7 @@ fn run_level(level: Level, suites: &[suites::Suite]) -> Result<Row> {
     }
     let note = if count.ran() == 0 { "RAN NOTHING" } else { "" };
     if count.ran() == 0 {
-        // An empty level is broken: otherwise a renamed suite would pass forever.
+        // An empty level is a failure: otherwise a renamed suite would pass forever.
         count.failed += 1;
     }
     Ok(Row { level: level.name(), count, secs: started.elapsed().as_secs_f32(), note })

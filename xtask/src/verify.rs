@@ -1,6 +1,6 @@
 //! `cargo xtask verify`: compares the verifier's figures of each program with a budget that is part of the source.
 //!
-//! A program that grows by more than a tenth needs a new budget in the same change, where a reviewer sees it.
+//! A program that grows by more than a tenth needs a new budget in the same change, which a reviewer then sees.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

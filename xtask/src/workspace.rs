@@ -22,8 +22,8 @@ pub fn cargo_bin() -> PathBuf {
     home.unwrap_or_else(|| PathBuf::from("/root/.cargo")).join("bin")
 }
 
-/// The search path of programs, completed by cargo's own folder and the folders of administration, which some systems
-/// leave out. A path that has them all stays unchanged, because build scripts run again if it changes.
+/// The search path of programs, extended by cargo's own folder and the folders of administration, which some systems
+/// leave out. A path that contains them all stays unchanged, because build scripts run again if it changes.
 pub fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();

@@ -139,7 +139,7 @@ rules! {
     FirstPassed,
     /// It does not hold its transport header.
     FirstTooShort,
-    /// Its later fragments need no record.
+    /// No later fragment can be parked for it.
     FirstOfNobody,
     /// A first fragment for which others are parked.
     AwaitedPassed,

@@ -8,8 +8,8 @@ use super::violation::Violation;
 /// The most lines that a file may have.
 const LINES_MAX: usize = 600;
 
-/// The only places where `unsafe` is allowed: the programs, the agent's door to the kernel, and the host's read of a
-/// header. A list this short is read.
+/// The only places where `unsafe` is allowed: the programs, the agent's calls into the kernel, and the host's read of a
+/// header. The list is short so that reviewers read it.
 const UNSAFE: &[&str] = &[
     "lb-common/src/packet.rs",
     "lb-ebpf/src/",
@@ -18,11 +18,11 @@ const UNSAFE: &[&str] = &[
     "lb-agent/src/dataplane/sys.rs",
 ];
 
-/// Words that say nothing about what a file holds.
+/// Words that say nothing about the content of a file.
 const EMPTY_WORDS: &[&str] =
     &["util", "utils", "helper", "helpers", "common", "misc", "manager", "handler", "handlers", "data", "info"];
 
-/// The names allowed at the top, beside names that begin with a dot. Anything else was left behind.
+/// The names allowed at the top, beside names that begin with a dot. Any other file is a leftover.
 const TOP: &[&str] =
     &["Cargo.lock", "Cargo.toml", "README.md", "deploy", "docs", "lb-agent", "lb-common", "lb-ebpf", "tests", "xtask"];
 
