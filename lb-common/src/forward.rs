@@ -18,7 +18,7 @@ use crate::flow::{self};
 use crate::parse::TcpFlags;
 use crate::sequence::Sequence;
 use crate::table::{Action, Counter, DIRECT, Direction, EdgeState, FlowKey, FlowState, Scope, ScopeFlags};
-use crate::verdict::Verdict;
+use crate::verdict::{DropReason, Verdict};
 use crate::work::Pin;
 pub use crate::work::Work;
 pub(crate) use frame::{is_heard, whose};
@@ -81,10 +81,10 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         self.set_key(Direction::Request);
         let is_known = self.apart(Part::FollowDirect);
         let frontend = self.work.frontend;
-        self.work.pin = Pin::NONE;
+        self.work.pin = Pin::Nothing;
         // Passes unchanged if no tuple is free, or if a frontend's flow has the tuple and the frame is for a
         // neighbour.
-        if is_known || (frontend == DIRECT && self.place(DIRECT, 0, 1).is_none()) {
+        if is_known || (frontend == DIRECT && self.place(DIRECT, 0, 1).is_ok()) {
             self.translated(frontend)
         } else {
             Verdict::Pass
@@ -287,7 +287,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let tables = self.tables;
         let scope = tables.scope(frontend, self.edge.client);
         if scope.has(ScopeFlags::SOURCE_RANGES) && !self.is_source_allowed(frontend) {
-            return Verdict::Drop(Counter::DropSourceRange);
+            return Verdict::Drop(DropReason::SourceRange);
         }
         match scope.action {
             Action::Pass => {
@@ -296,13 +296,13 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
                 Verdict::Pass
             }
             Action::Reject => Verdict::Reject,
-            Action::Drop => Verdict::Drop(Counter::DropNoLocalEndpoint),
+            Action::Drop => Verdict::Drop(DropReason::NoLocalEndpoint),
             Action::Balance => {
-                self.work.pin = Pin::NONE;
+                self.work.pin = Pin::Nothing;
                 if scope.has(ScopeFlags::AFFINITY | ScopeFlags::MAGLEV) && !self.pin(frontend, scope) {
-                    return Verdict::Drop(Counter::DropNoBackend);
+                    return Verdict::Drop(DropReason::NoBackend);
                 }
-                if let Some(reason) = self.place(frontend, scope.pool, scope.count) {
+                if let Err(reason) = self.place(frontend, scope.pool, scope.count) {
                     return Verdict::Drop(reason);
                 }
                 if scope.has(ScopeFlags::AFFINITY) {

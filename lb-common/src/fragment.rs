@@ -108,22 +108,31 @@ impl Datagram {
     }
 }
 
-/// Fills in the keys. If later fragments are parked, re-injects this first fragment followed by them and returns true.
-/// The caller then drops the original.
+/// What happened to a first fragment.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// No fragment waits for it: its way is decided now.
+    Kept,
+    /// It was re-injected, followed by the fragments that waited for it: the caller drops the original.
+    Reinjected,
+}
+
+/// Fills in the keys. If later fragments are parked, re-injects this first fragment followed by them.
 #[inline(always)]
-pub fn goes_round<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
+pub fn reinject_awaited<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     packet: &mut impl PacketMut,
     datagram: Datagram,
     tables: &T,
     env: &E,
     work: &mut Work<A>,
-) -> bool {
+) -> First {
     datagram.set_keys(work);
-    go_round(packet, tables, env, work)
+    reinject(packet, tables, env, work)
 }
 
-/// Notes the fate of the datagram whose first fragment `work` describes. True if another CPU has parked fragments in
-/// the meantime: then this first fragment was re-injected, to be decided again, and the caller drops the original.
+/// Notes the fate of the datagram whose first fragment `work` describes. If another CPU has
+/// parked fragments in the meantime, re-injects this first fragment, so that its way is decided again.
 #[inline(always)]
 pub fn remember<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     packet: &mut impl PacketMut,
@@ -131,7 +140,7 @@ pub fn remember<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     tables: &T,
     env: &E,
     work: &mut Work<A>,
-) -> bool {
+) -> First {
     let fate = match verdict {
         Verdict::Pass => Fate::Passed,
         Verdict::Translate => Fate::Translated,
@@ -148,34 +157,34 @@ fn write<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     tables: &T,
     env: &E,
     work: &mut Work<A>,
-) -> bool {
+) -> First {
     if fate == Fate::Passed && !may_be_ours(tables, &work.fragment_key) {
         // No fragment of this datagram is ever parked, and the later ones pass without a note.
         tables.forget_note(&work.fragment_key);
-        return false;
+        return First::Kept;
     }
     if awaited(tables, env, work).is_some_and(|note| note.parked() != 0) {
         send_again(packet, work.fragment_key.direction, tables);
-        return true;
+        return First::Reinjected;
     }
     set_note(fate, 0, env, work);
     tables.write_note(&work.fragment_key, &work.fragment);
-    false
+    First::Kept
 }
 
 #[inline(never)]
-fn go_round<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
+fn reinject<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     packet: &mut impl PacketMut,
     tables: &T,
     env: &E,
     work: &Work<A>,
-) -> bool {
+) -> First {
     let ticket = awaited(tables, env, work).map_or(0, |note| note.swap_parked(0));
     if ticket == 0 {
-        return false;
+        return First::Kept;
     }
     replay(packet, ticket, tables, work);
-    true
+    First::Reinjected
 }
 
 /// Whether the datagram may be a Service's, judged by its addresses alone.
@@ -215,7 +224,7 @@ pub fn leave<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     env: &E,
     work: &mut Work<A>,
 ) -> Action {
-    if write(packet, Fate::Passed, tables, env, work) {
+    if write(packet, Fate::Passed, tables, env, work) == First::Reinjected {
         return Action::Drop;
     }
     tables.count(Counter::PassedFragment);

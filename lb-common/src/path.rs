@@ -3,7 +3,7 @@
 
 use crate::addr::Family;
 use crate::forward::{Edge, Env, Path, Tables, Whose, Work, whose};
-use crate::fragment::{self, Datagram, Fragments};
+use crate::fragment::{self, Datagram, First, Fragments};
 use crate::icmp::message;
 use crate::packet::{Addressee, Packet, PacketMut};
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FirstOf, Headers, Parse, Parsed};
@@ -100,7 +100,7 @@ fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
     }
     if let Some(id) = headers.first_of.id() {
         let datagram = Datagram::new(headers.proto, id, (edge, direction));
-        if fragment::goes_round(packet, datagram, tables, env, work) {
+        if fragment::reinject_awaited(packet, datagram, tables, env, work) == First::Reinjected {
             return Action::Drop;
         }
         if headers.first_of.is_stub() {
@@ -113,7 +113,8 @@ fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
         Direction::Request => path.request(),
         Direction::Reply => path.leave(),
     };
-    if headers.first_of != FirstOf::NONE && fragment::remember(packet, verdict, tables, env, work) {
+    let is_first = headers.first_of != FirstOf::NONE;
+    if is_first && fragment::remember(packet, verdict, tables, env, work) == First::Reinjected {
         return Action::Drop;
     }
     perform(packet, &headers, verdict, tables, env, work)
@@ -154,7 +155,7 @@ fn perform<A: Unreachable, T: Tables<A>, E: Env + Limits>(
             (port_unreachable(packet, headers, work), Action::SendBack)
         }
         Verdict::Drop(reason) => {
-            tables.count(reason);
+            tables.count(reason.counter());
             return Action::Drop;
         }
     };

@@ -16,7 +16,39 @@ pub enum Verdict {
     /// Answer ICMP port unreachable.
     Reject,
     /// Drop the packet silently and count the reason.
-    Drop(Counter),
+    Drop(DropReason),
+}
+
+/// Why a decision drops a packet. Each reason has a counter of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DropReason {
+    /// No source range of the frontend contains the client.
+    SourceRange = Counter::DropSourceRange as u8,
+    /// Policy Local, and no endpoint on this node.
+    NoLocalEndpoint = Counter::DropNoLocalEndpoint as u8,
+    /// The slot of the pool is empty.
+    NoBackend = Counter::DropNoBackend as u8,
+    /// No source port is free at the backends that were tried.
+    NoPort = Counter::DropNoPort as u8,
+    /// The flow table refused the entry.
+    FlowTable = Counter::DropFlowTable as u8,
+    /// The interface has used up its share of the flow table.
+    EdgeFlows = Counter::DropEdgeFlows as u8,
+}
+
+impl DropReason {
+    #[inline(always)]
+    pub const fn counter(self) -> Counter {
+        match self {
+            Self::SourceRange => Counter::DropSourceRange,
+            Self::NoLocalEndpoint => Counter::DropNoLocalEndpoint,
+            Self::NoBackend => Counter::DropNoBackend,
+            Self::NoPort => Counter::DropNoPort,
+            Self::FlowTable => Counter::DropFlowTable,
+            Self::EdgeFlows => Counter::DropEdgeFlows,
+        }
+    }
 }
 
 /// What the kernel does with the packet as it is now.

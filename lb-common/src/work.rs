@@ -3,22 +3,22 @@
 use crate::addr::{Addr, Proto};
 use crate::parse::TcpFlags;
 use crate::table::{
-    Affinity, AffinityKey, Counter, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment,
-    FragmentKey, FrontendKey, Heard, MemberKey, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment, FragmentKey,
+    FrontendKey, Heard, MemberKey, SourceRangeKey, Tuple,
 };
-use crate::verdict::Action;
+use crate::verdict::{Action, DropReason};
 
 /// What is fixed of a new flow before its tuple is chosen.
-pub(crate) struct Pin;
-
-impl Pin {
-    pub(crate) const NONE: u32 = 0;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Pin {
+    Nothing = 0,
     /// The backend that the client used last.
-    pub(crate) const BACKEND: u32 = 1;
+    LastBackend = 1,
     /// The backend of the flow's hash.
-    pub(crate) const HASH: u32 = 2;
+    Hash = 2,
     /// The backend of the flow's hash, and the source port, by which the backend knows the connection.
-    pub(crate) const TUPLE: u32 = 3;
+    Tuple = 3,
 }
 
 /// The records that a decision works on. In the kernel they are in a per-CPU map, because all of a program shares 512
@@ -49,12 +49,11 @@ pub struct Work<A> {
     pub(crate) stray: u32,
     /// Flows deleted for the new one. In a local variable, the verifier would walk each possible number separately.
     pub(crate) given_up: u32,
-    /// [`Pin`].
-    pub(crate) pin: u32,
+    pub(crate) pin: Pin,
     /// Slots of the pool to choose from.
     pub(crate) count: u16,
     /// Why no flow was created.
-    pub(crate) refused: Counter,
+    pub(crate) refused: DropReason,
     /// The frontend whose flow takes the packet.
     pub(crate) frontend: u32,
     /// The packet's flags, for parts of the decision that are functions of their own.
@@ -97,9 +96,9 @@ impl<A: Addr> Work<A> {
             member_key,
             stray: 0,
             given_up: 0,
-            pin: Pin::NONE,
+            pin: Pin::Nothing,
             count: 0,
-            refused: Counter::DropFlowTable,
+            refused: DropReason::FlowTable,
             frontend: DIRECT,
             tcp: TcpFlags::default(),
             fragment_key,

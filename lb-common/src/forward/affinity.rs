@@ -25,7 +25,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             let idle_secs = now_secs.saturating_sub(work.affinity.last_seen_secs);
             let is_fresh = idle_secs < tables.affinity_secs(frontend);
             if is_fresh && tables.member_sets(&work.member_key) & scope.set() != 0 {
-                work.pin = Pin::BACKEND;
+                work.pin = Pin::LastBackend;
             }
         }
         work.affinity.last_seen_secs = now_secs;

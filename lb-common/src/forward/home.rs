@@ -6,8 +6,8 @@ use super::place::{PLACE_ATTEMPTS, PORT_BASE};
 use super::run::{Client, Env, InsertError, Path, Tables};
 use crate::addr::{Addr, Proto};
 use crate::sequence::Sequence;
-use crate::table::{Counter, DIRECT, Direction, EdgeState, FlowState};
-use crate::verdict::Verdict;
+use crate::table::{DIRECT, Direction, EdgeState, FlowState};
+use crate::verdict::{DropReason, Verdict};
 
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// Decides a packet that leaves the node.
@@ -55,26 +55,26 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let from = &work.key.tuple;
         (work.to.dst, work.to.sport, work.to.dport) = (from.dst, from.sport, from.dport);
         match self.move_flow() {
-            None => Verdict::Translate,
-            Some(reason) => Verdict::Drop(reason),
+            Ok(()) => Verdict::Translate,
+            Err(reason) => Verdict::Drop(reason),
         }
     }
 
     /// Moves the flow of `partner_key` and `other_key`, so that its packets become `to`. As with a new flow, the reply
     /// entry goes first. Returns the reason if this fails.
     #[inline(never)]
-    fn move_flow(&mut self) -> Option<Counter> {
+    fn move_flow(&mut self) -> Result<(), DropReason> {
         let tables = self.tables;
         let reserved = self.reserve_home();
         let work = &mut *self.work;
-        if reserved.is_none() {
+        if reserved.is_ok() {
             tables.note_hairpin(self.edge.id);
             tables.remove_flow(&work.partner_key);
             work.flow.to.set(&work.to);
             work.flow.set_sequence(self.transport.tcp.sequence());
             if tables.insert_flow(&work.partner_key, &work.flow).is_err() {
                 tables.remove_flow(&work.key);
-                return Some(Counter::DropFlowTable);
+                return Err(DropReason::FlowTable);
             }
             tables.remove_flow(&work.other_key);
             self.reserve_alias();
@@ -99,7 +99,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
 
     /// Inserts the reply entry and leaves its key in `key`.
     #[inline(always)]
-    fn reserve_home(&mut self) -> Option<Counter> {
+    fn reserve_home(&mut self) -> Result<(), DropReason> {
         let (tables, work) = (self.tables, &mut *self.work);
         work.flow.to.set_reversed(&work.partner_key.tuple);
         for _ in 0..PLACE_ATTEMPTS {
@@ -109,12 +109,12 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             }
             work.key.set_partner(&work.partner_key, &work.to);
             match tables.insert_flow(&work.key, &work.flow) {
-                Ok(()) => return None,
-                Err(InsertError::Refused) => return Some(Counter::DropFlowTable),
+                Ok(()) => return Ok(()),
+                Err(InsertError::Refused) => return Err(DropReason::FlowTable),
                 Err(InsertError::Exists) if self.transport.proto == Proto::SCTP => break,
                 Err(InsertError::Exists) => work.to.sport = PORT_BASE | self.env.random() as u16,
             }
         }
-        Some(Counter::DropNoPort)
+        Err(DropReason::NoPort)
     }
 }

@@ -20,14 +20,14 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             spread = Spread::Clients;
         }
         let work = &mut *self.work;
-        if work.pin != Pin::NONE || !scope.has(ScopeFlags::MAGLEV) {
+        if work.pin != Pin::Nothing || !scope.has(ScopeFlags::MAGLEV) {
             return true;
         }
         let hash = selection::flow_hash(&work.key.tuple, self.transport.proto, spread);
         let key = PoolKey { pool: scope.pool, slot: selection::slot(hash, scope.count) };
         let Some(port) = self.tables.read_backend(&key, &mut work.affinity.addr) else { return false };
         work.affinity.port = port;
-        work.pin = Pin::HASH;
+        work.pin = Pin::Hash;
         true
     }
 
@@ -64,14 +64,14 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if scope.has(ScopeFlags::SOURCE_RANGES) && !self.is_source_allowed(frontend) {
             return Verdict::Pass;
         }
-        self.work.pin = Pin::NONE;
+        self.work.pin = Pin::Nothing;
         if !self.pin(frontend, scope) {
             return Verdict::Pass;
         }
-        self.work.pin = Pin::TUPLE;
+        self.work.pin = Pin::Tuple;
         // If another flow has the tuple by now, the connection was translated differently, and its translation is
         // lost.
-        if self.place(frontend, scope.pool, scope.count).is_some() {
+        if self.place(frontend, scope.pool, scope.count).is_err() {
             return Verdict::Pass;
         }
         tables.count(Counter::FlowRepaired);

@@ -32,8 +32,8 @@ impl<'a, A: Addr, T: Tables<A>, E: Env> Path<'a, A, T, E> {
     pub fn run(&mut self, part: Part) -> bool {
         match part {
             Part::Place => match self.place_flow() {
-                None => true,
-                Some(reason) => {
+                Ok(()) => true,
+                Err(reason) => {
                     self.work.refused = reason;
                     false
                 }

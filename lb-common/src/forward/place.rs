@@ -5,6 +5,7 @@ use crate::addr::{Addr, Proto};
 use crate::flow;
 use crate::sequence::Sequence;
 use crate::table::{Counter, DIRECT, EdgeState, FlowState, PoolKey};
+use crate::verdict::DropReason;
 use crate::work::{Pin, Work};
 
 /// Attempts of a new flow to find a backend and source port whose reply tuple is free.
@@ -29,18 +30,18 @@ enum Reservation {
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// Creates a flow to one of the `count` backends of a pool. Returns the reason if this fails.
     #[inline(always)]
-    pub(super) fn place(&mut self, frontend: u32, pool: u32, count: u16) -> Option<Counter> {
+    pub(super) fn place(&mut self, frontend: u32, pool: u32, count: u16) -> Result<(), DropReason> {
         let work = &mut *self.work;
         (work.flow.frontend, work.flow.pool, work.count) = (frontend, pool, count);
-        if self.apart(Part::Place) { None } else { Some(self.work.refused) }
+        if self.apart(Part::Place) { Ok(()) } else { Err(self.work.refused) }
     }
 
     /// Chooses a backend whose reply tuple is free at this edge and inserts both entries or none. The reply entry goes
     /// first: its insert is the reservation. Returns the reason if this fails.
     #[inline(always)]
-    pub(super) fn place_flow(&mut self) -> Option<Counter> {
+    pub(super) fn place_flow(&mut self) -> Result<(), DropReason> {
         if !self.may_have_flow() {
-            return Some(Counter::DropEdgeFlows);
+            return Err(DropReason::EdgeFlows);
         }
         let flow = &mut self.work.flow;
         flow.state = FlowState::New;
@@ -49,20 +50,20 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         for attempt in 0..PLACE_ATTEMPTS {
             match self.reserve(attempt) {
                 Reservation::Made => return self.complete(),
-                Reservation::NoBackend => return Some(Counter::DropNoBackend),
-                Reservation::Refused => return Some(Counter::DropFlowTable),
+                Reservation::NoBackend => return Err(DropReason::NoBackend),
+                Reservation::Refused => return Err(DropReason::FlowTable),
                 Reservation::Taken => self.make_room(),
             }
         }
-        Some(Counter::DropNoPort)
+        Err(DropReason::NoPort)
     }
 
     /// Chooses a backend and inserts the reply entry. It is a function of its own; inlined, the compiler keeps the
     /// address of every field on the stack during the loop.
     #[inline(never)]
     fn reserve(&mut self, attempt: u32) -> Reservation {
-        if attempt == PORT_ATTEMPT && self.work.pin == Pin::HASH && self.work.key.proto == Proto::SCTP {
-            self.work.pin = Pin::NONE;
+        if attempt == PORT_ATTEMPT && self.work.pin == Pin::Hash && self.work.key.proto == Proto::SCTP {
+            self.work.pin = Pin::Nothing;
         }
         if !self.choose(attempt) {
             return Reservation::NoBackend;
@@ -89,7 +90,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let keeps_ports = self.transport.proto == Proto::SCTP;
         (to.dst, to.dport) = (from.dst, from.dport);
         if flow.frontend != DIRECT {
-            let port = if *pin == Pin::NONE {
+            let port = if *pin == Pin::Nothing {
                 let key = PoolKey { pool: flow.pool, slot };
                 let Some(port) = self.tables.read_backend(&key, &mut to.dst) else { return false };
                 port
@@ -103,7 +104,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         let is_hairpin = matches!(self.edge.client, Client::Workload) && to.dst == from.src;
         to.src = if is_hairpin { from.dst } else { from.src };
-        let keeps_source = keeps_ports || *pin == Pin::TUPLE;
+        let keeps_source = keeps_ports || *pin == Pin::Tuple;
         to.sport = if attempt < PORT_ATTEMPT || keeps_source { from.sport } else { PORT_BASE | random as u16 };
         true
     }
@@ -120,7 +121,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
 
     /// Inserts the request entry of a flow whose reply tuple is reserved. If that fails, removes the reservation.
     #[inline(always)]
-    fn complete(&mut self) -> Option<Counter> {
+    fn complete(&mut self) -> Result<(), DropReason> {
         let (tables, work) = (self.tables, &mut *self.work);
         if work.to.src != work.key.tuple.src {
             tables.note_hairpin(self.edge.id);
@@ -135,16 +136,16 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
                 tables.count_frontend(work.flow.frontend, Event::FlowCreated);
             }
             self.bound_embryos();
-            return None;
+            return Ok(());
         };
         tables.remove_flow(&work.partner_key);
         match tables.flow(&work.key) {
             // Another CPU created the same flow first: its entry is used.
             Some(entry) if error == InsertError::Exists => {
                 entry.read_to(&mut work.to);
-                None
+                Ok(())
             }
-            _ => Some(Counter::DropFlowTable),
+            _ => Err(DropReason::FlowTable),
         }
     }
 
