@@ -82,16 +82,16 @@ pub struct RunArgs {
     pub sizes: SizeArgs,
     #[command(flatten)]
     pub timeouts: TimeoutArgs,
-    /// ICMP answers to rejected packets, a second, for each pod and for all of the network together; more are dropped. Who
-    /// floods spends its own only.
+    /// ICMP answers to rejected packets, a second, for each pod and for all of the network together; more are dropped. A
+    /// flood uses up only the sender's own.
     #[arg(long, value_name = "PACKETS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub rejects_per_sec: u32,
-    /// Give a TCP connection whose flow was evicted from a full flow table its flow back when its client speaks next, at
-    /// frontends with --lb-algorithm=maglev: to the backend that its hash names. Only for --tcp-established-secs after the
-    /// table was last seen nearly full (7/8, or less by 128 entries for each possible CPU, looked at every --gc-secs), and
-    /// where interface and frontend have been served for longer than that. A connection older than that, busy ever
-    /// since, that went through the balancer before would be led astray: do not use it where addresses change from Proxy
-    /// to VIP.
+    /// Create the flow of a TCP connection again if it was evicted from a full flow table, when the client sends its next
+    /// segment. At frontends with --lb-algorithm=maglev only: the hash of the connection names its backend. Only for
+    /// --tcp-established-secs after the table was last seen nearly full (7/8, or less by 128 entries for each possible CPU,
+    /// checked every --gc-secs), and only if interface and frontend have been served for longer than that. A connection
+    /// through the balancer that is older and has been busy ever since would be sent to a backend: leave this off if
+    /// addresses change from Proxy to VIP.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
     pub repair_evicted_flows: Switch,
     #[command(flatten)]
@@ -130,11 +130,11 @@ pub struct PolicyArgs {
     #[arg(long, value_enum, ignore_case = true, default_value_t = Services::Lb)]
     pub services: Services,
 
-    /// Which externalIPs of Services are served with --services=all. Whoever may edit a Service writes there what they like,
-    /// and gets what is sent to it (CVE-2020-8554). guarded: those that are no cluster address of another Service, in no
-    /// range of --cluster-cidrs, and no address of a Node that is known (kube: this one; dir:PATH: all of the folder). any: all, as
-    /// kube-proxy does. off: none. In any case a cluster address and a balancer's win over an externalIP, and nobody takes
-    /// an address that is served already. No effect with --services=lb: externalIPs are kube-proxy's then.
+    /// Which externalIPs of Services are served with --services=all. Everyone who may edit a Service can name
+    /// any address there, and gets what is sent to that address (CVE-2020-8554). guarded: those that are no cluster address
+    /// of another Service, in no range of --cluster-cidrs, and no address of a Node that is known (kube: this one;
+    /// dir:PATH: all of the folder). any: all, as kube-proxy does. off: none. In any case a cluster address and a balancer's win over an externalIP, and no
+    /// externalIP takes an address that is served already. No effect with --services=lb: externalIPs are kube-proxy's then.
     #[arg(long, value_enum, default_value_t = ExternalIps::Guarded)]
     pub external_ips: ExternalIps,
 
@@ -209,12 +209,12 @@ pub struct SizeArgs {
     #[arg(long, value_name = "ENTRIES", default_value_t = Sizes::default().flows_max, value_parser = size())]
     pub flows_max: u32,
 
-    /// What the flows of one pod may take of what all others leave of the flow table, in percent; of an eighth of the table
-    /// (or of 128 entries for each possible CPU, if that is more) nobody does. A pod that has its share loses its own flows
-    /// for new ones: connections that have ended, and datagrams that were answered. Where it has none, a new flow is dropped
-    /// and counted (drop_edge_flows); of those that it keeps, the next walk (--gc-secs) deletes the ones that were quiet for
-    /// longest. Clients in the network may take 90 % together. 100: no bound, and a full table forgets whoever was quiet for
-    /// longest, of whatever pod.
+    /// The share of one pod in the flow table, in percent of what all others leave. An eighth of the table (or 128 entries
+    /// for each possible CPU, if that is more) is shared out to none. A pod that has used up its share loses its own flows
+    /// to new ones: connections that have ended, and datagrams that were answered. If it has none of these, the new flow is
+    /// dropped and counted (drop_edge_flows), and the next walk (--gc-secs) deletes those of its flows that were quiet for
+    /// longest. Clients in the network may take 90 % together. 100: no bound; a full table evicts the flow that was quiet
+    /// for longest, whichever pod it belongs to.
     #[arg(long, value_name = "PERCENT", default_value_t = Sizes::default().pod_flows_percent, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub pod_flows_percent: u32,
 
@@ -242,11 +242,11 @@ pub struct SizeArgs {
     pub source_ranges_max: u32,
 
     /// The share of each of these tables (frontends, backends, source ranges) that the Services of one namespace may have, in
-    /// per cent; the rest is for other namespaces. Growth beyond it is left out and told; what is there already stays.
+    /// per cent; the rest is for other namespaces. Growth beyond it is left out, with a warning; existing rows stay.
     #[arg(long, value_name = "PER CENT", default_value_t = 75, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub namespace_share: u32,
 
-    /// Clients that are remembered for session affinity; beyond that, whoever has not connected for longest is forgotten.
+    /// Clients that are remembered for session affinity; beyond that, the client that has not connected for longest is forgotten.
     /// Allocated at start: about 90 B each for IPv4 and 120 B for IPv6 (default: 6 MiB and 8 MiB).
     #[arg(long, value_name = "CLIENTS", default_value_t = Sizes::default().affinity_max, value_parser = size())]
     pub affinity_max: u32,
@@ -288,8 +288,8 @@ pub struct TimeoutArgs {
     pub audit_secs: u32,
 
     /// Seconds after a start for which frontends stay that no object claims (or none has endpoints for) while a part of the
-    /// input cannot be read: what they belonged to may stand there, and a restart must not lose what worked. Each is a
-    /// warning meanwhile. 0: none stays.
+    /// input cannot be read: the unread part may hold their objects, and a restart must not lose what worked. Each such
+    /// frontend is a warning meanwhile. 0: none stays.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(0..=31_536_000))]
     pub keep_unclaimed_secs: u32,
 
@@ -483,7 +483,7 @@ fn label_value(text: &str) -> Result<String, String> {
     Err("write the value of a label: 1 to 63 letters, digits, -, _ and .".to_owned())
 }
 
-/// A level for the agent itself, or directives for whoever wants the libraries as well. A word that is no level would
+/// A level for the agent itself, or directives that name the libraries as well. A word that is no level would
 /// silently be taken for the name of a module. A directive concerns every module whose name starts as its own.
 fn log_filter(text: &str) -> Result<EnvFilter, String> {
     if text.contains(['=', ',']) {

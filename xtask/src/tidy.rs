@@ -2,6 +2,7 @@
 
 mod circles;
 mod cited;
+mod english;
 mod rules;
 mod source;
 mod violation;
@@ -47,6 +48,7 @@ pub fn run() -> Result<()> {
 
 fn check(path: &str, text: &str) -> Result<Vec<Violation>> {
     let mut violations = rules::name(path);
+    violations.extend(english::check(path, text));
     if is_rust(path) {
         violations.extend(rules::source(&Source::parse(path, text)?));
     } else if path == "lb-common/Cargo.toml" {

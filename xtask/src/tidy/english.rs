@@ -1,0 +1,70 @@
+//! Words that comments and documents avoid: each hides its subject or says nothing a network engineer would say.
+
+use super::violation::Violation;
+
+/// The word or phrase, and what to write instead.
+const REFUSED: &[(&str, &str)] = &[
+    ("stands", "is, or the verb that says what it does"),
+    ("nobody", "no, and the thing's name"),
+    ("somebody", "the thing's name"),
+    ("anybody", "any, and the thing's name"),
+    ("whoever", "the thing's name"),
+    ("goes on", "continues"),
+    ("is told", "the verb: is warned, is logged, is passed"),
+    ("are told", "the verb: are warned, are logged, are passed"),
+    ("led astray", "what goes wrong"),
+];
+
+/// Looks at comments of Rust sources, and at every line of Markdown.
+pub fn check(path: &str, text: &str) -> Vec<Violation> {
+    let is_read = |line: &str| match path.rsplit_once('.') {
+        Some((_, "rs")) => line.trim_start().starts_with("//"),
+        Some((_, "md")) => true,
+        _ => false,
+    };
+    let lines = text.lines().enumerate().filter(|(_, line)| is_read(line));
+    lines.flat_map(|(index, line)| of_line(index + 1, &line.to_lowercase())).collect()
+}
+
+fn of_line(number: usize, line: &str) -> Vec<Violation> {
+    let refused = REFUSED.iter().filter(|(phrase, _)| has_phrase(line, phrase));
+    let violation =
+        |(phrase, instead): &(&str, &str)| Violation { line: number, what: format!("\"{phrase}\": write {instead}") };
+    refused.map(violation).collect()
+}
+
+/// Whether whole words of the line are the phrase.
+fn has_phrase(line: &str, phrase: &str) -> bool {
+    let is_word = |character: char| character.is_alphanumeric() || matches!(character, '_' | '-');
+    line.match_indices(phrase).any(|(start, _)| {
+        let (before, after) = (&line[..start], &line[start + phrase.len()..]);
+        !before.ends_with(is_word) && !after.starts_with(is_word)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_words_are_noticed_in_comments_and_documents() {
+        for (path, text) in [
+            ("a.rs", "/// Nobody reads it.\n"),
+            ("a.rs", "fn f() {}\n    // The packet goes on.\n"),
+            ("README.md", "It stands in the table.\n"),
+        ] {
+            assert_eq!(check(path, text).len(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn code_strings_and_longer_words_are_left_alone() {
+        for (path, text) in [
+            ("a.rs", "let text = \"nobody\";\n"),
+            ("a.rs", "// understands, `goes_on`, nobody-else\n"),
+            ("a.yaml", "# nobody\n"),
+        ] {
+            assert_eq!(check(path, text), [], "{text}");
+        }
+    }
+}
