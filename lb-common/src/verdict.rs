@@ -21,20 +21,19 @@ pub enum Verdict {
 
 /// Why a decision drops a packet. Each reason has a counter of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum DropReason {
     /// No source range of the frontend contains the client.
-    SourceRange = Counter::DropSourceRange as u8,
+    SourceRange,
     /// Policy Local, and no endpoint on this node.
-    NoLocalEndpoint = Counter::DropNoLocalEndpoint as u8,
+    NoLocalEndpoint,
     /// The slot of the pool is empty.
-    NoBackend = Counter::DropNoBackend as u8,
+    NoBackend,
     /// No source port is free at the backends that were tried.
-    NoPort = Counter::DropNoPort as u8,
+    NoPort,
     /// The flow table refused the entry.
-    FlowTable = Counter::DropFlowTable as u8,
+    FlowTable,
     /// The interface has used up its share of the flow table.
-    EdgeFlows = Counter::DropEdgeFlows as u8,
+    EdgeFlows,
 }
 
 impl DropReason {
