@@ -1,12 +1,14 @@
 //! Pods on a bridge whose frames between ports do not traverse netfilter: the node's conntrack never sees the replies
 //! of a backend to a client on the same bridge.
 
+use std::net::{IpAddr, SocketAddr};
+
 use lb_tests::address::{FAMILIES, Family, add_address, vip};
 use lb_tests::deadline;
-use lb_tests::dial::Outcome;
+use lb_tests::dial::{Dial, Outcome};
 use lb_tests::lab::cni::BRIDGE_NAME;
 use lb_tests::lab::{Cni, Setup};
-use lb_tests::scene::Scene;
+use lb_tests::scene::{Scene, TARGET};
 
 use crate::netfilter::DROP_INVALID;
 
@@ -99,8 +101,14 @@ fn clients_of_another_prefix_go_by_the_node() {
     {
         scene.lab.node.ip(&[add_address(family, node, BRIDGE_NAME)]);
         scene.lab.pod("client").netns.ip(&[add_address(family, client, "eth0")]);
-        let source = client.split('/').next().expect("an address").parse().expect("an address");
+        let source: IpAddr = client.split('/').next().expect("an address").parse().expect("an address");
+        // A lost packet of neighbour discovery delays the first answer by a second.
+        deadline::until_true("the node reaches the client's new address", || {
+            Dial::from(&scene.lab.node).tcp(SocketAddr::new(source, TARGET)).who() == Some("client")
+        });
         let mut held = scene.dial().bound(source).held(vip(family, 1, 80));
         held.transfer(1 << 20).expect("bulk goes both ways");
+        // The backend has heard the node's redirects by now.
+        scene.dial().bound(source).held(vip(family, 1, 80)).transfer(1 << 20).expect("bulk goes both ways again");
     }
 }
