@@ -18,6 +18,18 @@ pub enum Family {
     V6,
 }
 
+impl Family {
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// `IPv4` or `IPv6`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
+
 /// An IPv4 or IPv6 address as octets in network order: `[u8; 4]` or `[u8; 16]`.
 ///
 /// The packet path and the tables are generic over it, so nothing is written once per family.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub use lb_common::addr::Family;
 
 /// Both families, for tests that run once in each.
-pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+pub const FAMILIES: [Family; 2] = Family::ALL;
 
 /// A network of the plan. The networks differ only in the third octet (IPv4) or hextet (IPv6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

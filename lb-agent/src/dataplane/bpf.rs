@@ -9,6 +9,7 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use lb_common::addr::{Addr, Family};
 use lb_common::flow::{Timeouts as Ticks, is_expired, quiet_jiffies};
 use lb_common::garbage::Due;
+use lb_common::table::maps::PINNED;
 use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner, Port, Scopes};
 
 use super::ages::{begins_to_balance, is_evicting};
@@ -107,7 +108,7 @@ impl BpfDataplane {
             self.replaced = None;
         }
         if next.exists() {
-            let names: Vec<_> = object::map_names().collect();
+            let names: Vec<_> = PINNED.iter().map(|map| map.name).collect();
             for name in &names {
                 let kernel = |source| Error::Kernel { what: format!("moving the pin of map {name}"), source };
                 fs::rename(next.join(name), current.join(name)).map_err(kernel)?;

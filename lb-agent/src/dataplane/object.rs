@@ -80,11 +80,6 @@ pub fn wanted(sizes: &Sizes) -> impl Iterator<Item = (&'static str, MapShape)> {
     PINNED.iter().map(|map| (map.name, shape(map, sizes)))
 }
 
-/// The names of all pinned maps.
-pub fn map_names() -> impl Iterator<Item = &'static str> {
-    PINNED.iter().map(|map| map.name)
-}
-
 /// Half-open flows that each CPU may make.
 fn embryos_per_cpu(sizes: &Sizes) -> Result<u32, Error> {
     Ok((sizes.embryos_max / u32::try_from(possible_cpus()?).unwrap_or(u32::MAX)).max(1))

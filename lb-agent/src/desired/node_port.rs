@@ -7,21 +7,19 @@ use super::claim::Claim;
 use super::endpoint::Here;
 use crate::model::{Service, Warning, WarningKind};
 
-const FAMILIES: [(Family, &str); 2] = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];
-
 /// One address for each family that the node has.
 pub fn claims(service: &Service, here: &Here<'_>) -> impl Iterator<Item = Claim> {
     let has_any = service.ports.iter().any(|port| port.node_port.is_some());
-    let families = FAMILIES.into_iter().filter(move |_| has_any);
-    families.filter_map(|(family, _)| here.primary(family)).map(|ip| Claim::of_cluster(ip, Origin::NodePort))
+    let families = Family::ALL.into_iter().filter(move |_| has_any);
+    families.filter_map(|family| here.primary(family)).map(|ip| Claim::of_cluster(ip, Origin::NodePort))
 }
 
 /// Warns, once for each family with node ports, if the Node has no address of that family.
 pub fn without_address(claimants: &[(&Service, Vec<Claim>)], here: &Here<'_>) -> impl Iterator<Item = Warning> {
-    FAMILIES.into_iter().filter(|(family, _)| here.primary(*family).is_none()).filter_map(|(family, name)| {
+    Family::ALL.into_iter().filter(|family| here.primary(*family).is_none()).filter_map(|family| {
         let has_any = |service: &Service| service.ports.iter().any(|port| port.node_port.is_some());
         let is_missed = claimants.iter().any(|(service, _)| service.has_family(family) && has_any(service));
-        is_missed.then(|| no_address(here.node, name))
+        is_missed.then(|| no_address(here.node, family.name()))
     })
 }
 

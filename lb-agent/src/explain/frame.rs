@@ -1,7 +1,7 @@
-//! The packets of a question, as an interface would receive them.
+//! The packets of a question, as an interface would receive them, apart from their checksums: the packet path adjusts
+//! checksums and never verifies them.
 
 use lb_common::addr::{Family, Proto};
-use lb_common::checksum;
 use lb_common::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Parse, TcpFlags};
 use lb_common::table::Tuple;
 
@@ -15,15 +15,8 @@ const HOP_LIMIT: u8 = 64;
 /// A packet without payload. `tcp` are the flags of a TCP segment.
 pub fn frame<A: Parse>(proto: Proto, tcp: u8, tuple: &Tuple<A>) -> Vec<u8> {
     let addresses = [tuple.src.as_bytes(), tuple.dst.as_bytes()].concat();
-    let mut transport = transport(proto, tcp, tuple);
+    let transport = transport(proto, tcp, tuple);
     let len = transport.len() as u16;
-    let pseudo_header = [&addresses[..], &[0, proto as u8], &len.to_be_bytes()].concat();
-    if let Some(check) = checksum_offset(proto) {
-        let sum = !checksum::fold(sum(&pseudo_header) + sum(&transport));
-        // A checksum of 0 would mean that there is none (RFC 768).
-        let sum = if sum == 0 { 0xffff } else { sum };
-        transport[check..check + 2].copy_from_slice(&sum.to_ne_bytes());
-    }
     let (ethertype, network) = match A::FAMILY {
         Family::V4 => (ETHERTYPE_IPV4, ipv4(proto, len, &addresses)),
         Family::V6 => (ETHERTYPE_IPV6, ipv6(proto, len, &addresses)),
@@ -33,11 +26,8 @@ pub fn frame<A: Parse>(proto: Proto, tcp: u8, tuple: &Tuple<A>) -> Vec<u8> {
 
 fn ipv4(proto: Proto, payload_len: u16, addresses: &[u8]) -> Vec<u8> {
     let [len0, len1] = (20 + payload_len).to_be_bytes();
-    // Don't Fragment is set. The checksum is written below.
-    let mut header = [&[0x45, 0, len0, len1, 0, 0, 0x40, 0, HOP_LIMIT, proto as u8, 0, 0], addresses].concat();
-    let check = !checksum::fold(sum(&header));
-    header[10..12].copy_from_slice(&check.to_ne_bytes());
-    header
+    // Don't Fragment is set.
+    [&[0x45, 0, len0, len1, 0, 0, 0x40, 0, HOP_LIMIT, proto as u8, 0xff, 0xff], addresses].concat()
 }
 
 fn ipv6(proto: Proto, payload_len: u16, addresses: &[u8]) -> Vec<u8> {
@@ -45,32 +35,18 @@ fn ipv6(proto: Proto, payload_len: u16, addresses: &[u8]) -> Vec<u8> {
     [&[0x60, 0, 0, 0, len0, len1, proto as u8, HOP_LIMIT], addresses].concat()
 }
 
-/// The transport header without its checksum.
 fn transport<A>(proto: Proto, tcp: u8, tuple: &Tuple<A>) -> Vec<u8> {
     let ports = [tuple.sport.to_be_bytes(), tuple.dport.to_be_bytes()].concat();
     let rest: &[u8] = match proto {
         // Sequence number, acknowledgement number, data offset of five words, flags, window, checksum, urgent pointer
         // (RFC 9293 section 3.1).
-        Proto::TCP => &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, tcp, 0xff, 0xff, 0, 0, 0, 0],
-        // Length and checksum.
-        Proto::UDP => &[0, 8, 0, 0],
-        // Verification tag and CRC32c, which the packet path neither reads nor changes.
+        Proto::TCP => &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, tcp, 0xff, 0xff, 0xff, 0xff, 0, 0],
+        // Length and checksum; a checksum of 0 would mean that there is none (RFC 768).
+        Proto::UDP => &[0, 8, 0xff, 0xff],
+        // Verification tag and CRC32c.
         Proto::SCTP => &[0, 0, 0, 1, 0, 0, 0, 0],
     };
     [&ports, rest].concat()
-}
-
-const fn checksum_offset(proto: Proto) -> Option<usize> {
-    match proto {
-        Proto::TCP => Some(16),
-        Proto::UDP => Some(6),
-        Proto::SCTP => None,
-    }
-}
-
-/// The unfolded ones' complement sum of an even number of bytes.
-fn sum(bytes: &[u8]) -> u32 {
-    bytes.as_chunks::<2>().0.iter().map(|pair| u32::from(u16::from_ne_bytes(*pair))).sum()
 }
 
 /// The flags of a segment that opens a connection, of one that accepts it, and of one in an established connection.

@@ -9,8 +9,6 @@ use lb_common::table::Port;
 use super::{BridgeNetfilter, InterfaceAddress, Interfaces, Judgement, Kind, LinkFacts};
 use crate::dataplane::links::Class;
 
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-
 /// A bridge with pods whose frames between ports do not traverse netfilter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfiltered {
@@ -59,11 +57,7 @@ impl fmt::Display for Unfiltered {
 }
 
 fn names(families: &[Family]) -> String {
-    let names = families.iter().map(|family| match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
-    });
-    names.collect::<Vec<_>>().join(" and ")
+    families.iter().map(|family| family.name()).collect::<Vec<_>>().join(" and ")
 }
 
 impl Interfaces {
@@ -78,7 +72,7 @@ impl Interfaces {
                 Some(LinkFacts { kind: Kind::Bridge, mac: Some(mac), netfilter, .. }) => {
                     let bits =
                         |family| if link.is_isolated { 0 } else { self.unfiltered_bits(bridge, *netfilter, family) };
-                    let [unfiltered_bits4, unfiltered_bits6] = FAMILIES.map(bits);
+                    let [unfiltered_bits4, unfiltered_bits6] = Family::ALL.map(bits);
                     Port { bridge, mac: *mac, unfiltered_bits4, unfiltered_bits6, ..unbridged }
                 }
                 Some(LinkFacts { kind: Kind::Hardware, mac: Some(mac), .. }) => Port { bridge, mac: *mac, ..unbridged },
@@ -100,7 +94,7 @@ impl Interfaces {
 
     /// The remark that requests bypass netfilter at this link, as the replies do.
     pub fn remark(&self, port: &Port) -> Option<String> {
-        let families: Vec<_> = FAMILIES.into_iter().filter(|family| port.unfiltered_bits(*family) != 0).collect();
+        let families: Vec<_> = Family::ALL.into_iter().filter(|family| port.unfiltered_bits(*family) != 0).collect();
         let bridge = &self.links.get(&port.bridge)?.name;
         (!families.is_empty()).then(|| format!("{} between ports of {bridge}: past netfilter", names(&families)))
     }
@@ -117,7 +111,7 @@ impl Interfaces {
         let bridges = self.links.values().filter(|link| link.kind == Kind::Bridge && has_pods(link.ifindex));
         let of_bridge = |link: &LinkFacts| {
             [Way::Across, Way::ByTheNode].map(|way| {
-                let families = FAMILIES.into_iter().filter(|family| self.unfiltered_way(link, *family) == Some(way));
+                let families = Family::ALL.into_iter().filter(|family| self.unfiltered_way(link, *family) == Some(way));
                 Unfiltered { bridge: link.name.clone(), families: families.collect(), way }
             })
         };

@@ -60,16 +60,9 @@ impl<'a> Source<'a> {
 
     /// Every path that the source names.
     pub fn paths(&self) -> Vec<Named> {
-        let mut found = Vec::new();
-        let mut index = 0;
-        while index < self.tokens.len() {
-            if self.is_use(index) {
-                index = self.use_tree(index + 1, &mut Vec::new(), &mut found);
-            } else {
-                index = self.inline_path(index, &mut found);
-            }
-        }
-        found
+        let mut used = Vec::new();
+        let inline = self.inline_paths(&mut used);
+        [used, inline].concat()
     }
 
     /// Every full path that a `use` names, without its prefixes.
@@ -89,13 +82,13 @@ impl<'a> Source<'a> {
         uses
     }
 
-    /// Every path of two or more words outside a `use`.
-    pub fn inline_paths(&self) -> Vec<Named> {
+    /// Every path of two or more words outside a `use`. `used` gets the paths of the `use` trees and their prefixes.
+    pub fn inline_paths(&self, used: &mut Vec<Named>) -> Vec<Named> {
         let mut found = Vec::new();
         let mut index = 0;
         while index < self.tokens.len() {
             if self.is_use(index) {
-                index = self.use_tree(index + 1, &mut Vec::new(), &mut Vec::new());
+                index = self.use_tree(index + 1, &mut Vec::new(), used);
             } else {
                 index = self.inline_path(index, &mut found);
             }

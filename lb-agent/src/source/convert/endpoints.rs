@@ -44,7 +44,7 @@ pub fn convert(
             }
             let raw = discovery::EndpointSlice {
                 metadata: metadata.clone(),
-                address_type: if family == Family::V4 { "IPv4" } else { "IPv6" }.to_owned(),
+                address_type: family.name().to_owned(),
                 ports: Some(ports.clone()),
                 endpoints: of_family.iter().map(|address| address.raw.clone()).collect(),
             };

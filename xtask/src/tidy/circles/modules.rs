@@ -123,7 +123,7 @@ fn module<'a>(source: &Source<'a>) -> Module<'a> {
             module.named.push((named.path, named.line));
         }
     }
-    let inline = source.inline_paths().into_iter().filter(|named| named.build == Build::Product);
+    let inline = source.inline_paths(&mut Vec::new()).into_iter().filter(|named| named.build == Build::Product);
     module.named.extend(inline.map(|named| (named.path, named.line)));
     module
 }
