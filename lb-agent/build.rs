@@ -1,4 +1,7 @@
 //! Builds the BPF object of `lb-ebpf` with whatever toolchain on this machine can, so that `cargo build` just works.
+//!
+//! The same build makes the object of the floors, whose path it passes to the packages that depend on this one. It is
+//! no part of the agent.
 
 use std::env;
 use std::ffi::OsString;
@@ -35,16 +38,18 @@ fn main() {
         println!("cargo:rerun-if-changed={}", workspace.join(input).display());
     }
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let object = match env::var_os("LB_BPF_OBJECT") {
-        Some(object) => PathBuf::from(object),
-        None => build(&workspace, &out_dir),
-    };
+    let given = env::var_os("LB_BPF_OBJECT").map(PathBuf::from);
+    let object = given.unwrap_or_else(|| {
+        let built = build(&workspace, &out_dir);
+        println!("cargo::metadata=floors={}", built.join("floors").display());
+        built.join("lb")
+    });
     if let Err(error) = fs::copy(&object, out_dir.join("lb.bpf.o")) {
         fail(&format!("cannot copy the BPF object {}: {error}", object.display()));
     }
 }
 
-/// Builds the object and returns where it lies.
+/// Builds the objects and returns their folder.
 fn build(workspace: &Path, out_dir: &Path) -> PathBuf {
     let wanted = env::var("LB_BPF_TOOLCHAIN").ok();
     // The active toolchain first (its own proxies or a plain rustc), then Debian's linked pair.
@@ -69,7 +74,7 @@ fn build(workspace: &Path, out_dir: &Path) -> PathBuf {
         "-Clink-arg=--btf".into(),
     ];
     let status = tool(toolchain, "cargo")
-        .args(["build", "--package", "lb-ebpf", "--bin", "lb", "--release", "--locked"])
+        .args(["build", "--package", "lb-ebpf", "--bins", "--release", "--locked"])
         .args(["-Z", "build-std=core", "--target", target, "--target-dir"])
         .arg(&target_dir)
         .current_dir(workspace)
@@ -77,7 +82,7 @@ fn build(workspace: &Path, out_dir: &Path) -> PathBuf {
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .status();
     match status {
-        Ok(status) if status.success() => target_dir.join(target).join("release/lb"),
+        Ok(status) if status.success() => target_dir.join(target).join("release"),
         Ok(status) => fail(&format!("building lb-ebpf failed ({status}); its own messages stand above")),
         Err(error) => fail(&format!("cargo did not start: {error}")),
     }

@@ -101,7 +101,7 @@ fn clippy_bpf() -> Result<()> {
     let flags = ["-Ctarget-cpu=v3", &arch, "-Dwarnings"].join("\x1f");
     let mut cargo = toolchain.tool("cargo");
     cargo
-        .args(["clippy", "--quiet", "--release", "--package", "lb-ebpf", "--bin", "lb", "-Zbuild-std=core"])
+        .args(["clippy", "--quiet", "--release", "--package", "lb-ebpf", "--bins", "-Zbuild-std=core"])
         .args(["--target", "bpfel-unknown-none", "--target-dir"])
         .arg(workspace::target().join("clippy-bpf"))
         // Without it, stable compilers refuse -Z. Confined to the BPF target.

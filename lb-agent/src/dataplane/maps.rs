@@ -104,7 +104,7 @@ pub struct FamilyMaps<A> {
     pub pools: PoolArray<A>,
     pub members: Table<MemberKey<A>, Member>,
     /// An index over `members`, kept up to date by [`FamilyMaps::perform`] and [`FamilyMaps::refresh_indexes`].
-    endpoints: Table<EndpointKey<A>, Endpoint>,
+    pub endpoints: Table<EndpointKey<A>, Endpoint>,
     /// An index over `members` and `frontends`, kept up to date in the same way.
     addresses: AddressSet,
     source_ranges: Table<SourceRangeKey<A>, SourceRange>,

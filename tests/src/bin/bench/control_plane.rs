@@ -5,12 +5,14 @@
 //! scope: from then on packets follow it.
 
 mod cluster;
+mod floor;
 mod observed;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use lb_agent::dataplane::Sizes;
 use lb_agent::dataplane::maps::Maps;
 use lb_tests::agent::Agent;
 use lb_tests::netns::Netns;
@@ -72,8 +74,9 @@ fn at_size(size: u32, changes: u32, name: &str) -> Result<Vec<Figure>> {
     let node = Netns::create(&format!("bench{size}"), "node");
     let folder = tempfile::tempdir()?;
     let mut cluster = Cluster::serve(size, &node);
-    let backends = (size * ENDPOINTS).max(1 << 15).next_power_of_two() * 2;
-    let (frontends, backends) = ((size * 2).max(1024).to_string(), backends.to_string());
+    let backends_max = (size * ENDPOINTS).max(1 << 15).next_power_of_two() * 2;
+    let sizes = Sizes { frontends_max: (size * 2).max(1024), backends_max, ..Sizes::default() };
+    let (frontends, backends) = (sizes.frontends_max.to_string(), sizes.backends_max.to_string());
     let flags = ["--frontends-max", &frontends, "--backends-max", &backends];
     let mut agent = Agent::new(&node, folder.path(), folder.path()).following(cluster.kubeconfig()).flags(&flags);
 
@@ -87,6 +90,7 @@ fn at_size(size: u32, changes: u32, name: &str) -> Result<Vec<Figure>> {
     let maps = Maps::open(&agent.maps())?;
     let mut tables = Tables::find(&maps, size)?;
     let usage_ready = Usage::of(agent.pid())?;
+    let floor = floor::write_again(&maps, sizes)?;
 
     println!("{name}: {changes} single changes");
     let mut single = Vec::new();
@@ -122,6 +126,8 @@ fn at_size(size: u32, changes: u32, name: &str) -> Result<Vec<Figure>> {
     let cpu_change = (usage_changed.cpu_secs - usage_ready.cpu_secs) * 1e3 / f64::from(changes);
     Ok(vec![
         one("first list complete -> programmed", Unit::Millis, at_target(300.0), ms(first)),
+        one("floor of that: the same rows written again", Unit::Millis, Target::None, ms(floor)),
+        one("first list / floor", Unit::Ratio, at_target(1.3), ms(first) / ms(floor)),
         one("start of the process -> ready", Unit::Millis, Target::None, ms(ready)),
         Figure::new(format!("{size} Services: one slice changes -> maps, p50"), Unit::Millis, Target::None, single),
         one("one slice changes -> maps, p99", Unit::Millis, at_target(20.0), p99),

@@ -7,9 +7,11 @@
 
 mod control_plane;
 mod figures;
+mod floor;
 mod kube_proxy;
 mod load;
 mod network;
+mod packet;
 mod plot;
 mod program;
 mod ring;

@@ -2,27 +2,30 @@
 //!
 //! Each measurement is checked against the programs' own counters: one that measured something else is an error.
 
-use std::net::IpAddr;
-
 use anyhow::{Context, Result, ensure};
+use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use etherparse::PacketBuilder;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::object::EMPTY_PROGRAM;
 use lb_common::table::Counter;
-use lb_tests::packet::{CLIENT_MAC, NODE_MAC};
 
 use crate::figures::{Figure, Target, Unit};
+use crate::floor::{self, Floors};
+use crate::packet::{Segment, datagram, packet};
 use crate::ring::{FLOWS_MAX, Numbered, Ring, port};
 
 pub const INGRESS: &str = "workload_ingress";
-const EGRESS: &str = "workload_egress";
+pub const EGRESS: &str = "workload_egress";
 
 /// Repeats of one test run, if the ring does not set them.
 pub const REPEATS: u32 = 300_000;
 
 /// Source port of the first round; each round has its own.
-const SPORT: u16 = 40_000;
+pub const SPORT: u16 = 40_000;
+
+/// Source port of a client without flows, far from those of all flows: the programs know by this port alone that a
+/// segment belongs to no flow.
+pub const QUIET_SPORT: u16 = 20_000;
 
 /// Short runs of a round, which compare tables of few Services with tables of many, and the new flows of each.
 const SHORT_RUNS: u16 = 200;
@@ -39,24 +42,25 @@ const SERVICES: [u32; 3] = [10, 10_000, 100_000];
 
 /// The figures of one round, in nanoseconds per packet over the empty program.
 #[derive(Clone, Copy)]
-struct Round {
-    stranger_request: f64,
-    stranger_reply: f64,
-    established_request: f64,
-    established_reply: f64,
-    new_flow: f64,
+pub struct Round {
+    /// The empty program itself.
+    pub empty: f64,
+    pub stranger_request: f64,
+    pub stranger_reply: f64,
+    /// The same from [`QUIET_SPORT`].
+    pub quiet_request: f64,
+    pub quiet_reply: f64,
+    /// A SYN to an address that is no frontend's.
+    pub stranger_syn: f64,
+    pub established_request: f64,
+    pub established_reply: f64,
+    pub datagram_request: f64,
+    pub datagram_reply: f64,
+    pub new_flow: f64,
 }
 
 /// One figure of a round.
 type Pick = fn(&Round) -> f64;
-
-/// TCP flags of a packet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Segment {
-    Syn,
-    SynAck,
-    Ack,
-}
 
 /// All figures of the programs.
 pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
@@ -71,10 +75,14 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
     let (mut any, mut one) = (vec![Vec::new(); short.len()], vec![Vec::new(); short.len()]);
     let (mut few4, mut middle4, mut middle6, mut many4) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut full4 = Vec::new();
+    let mut floors = Floors::open(&middle)?;
+    let (mut floors4, mut floors6) = (Vec::new(), Vec::new());
     for index in 0..rounds {
         few4.push(round::<[u8; 4]>(&mut few, index)?);
         middle4.push(round::<[u8; 4]>(&mut middle, index)?);
+        floors4.push(floors.round::<[u8; 4]>(&mut middle, index)?);
         middle6.push(round::<[u8; 16]>(&mut middle, index)?);
+        floors6.push(floors.round::<[u8; 16]>(&mut middle, index)?);
         many4.push(round::<[u8; 4]>(&mut many, index)?);
         full4.push(evicting(&mut full, index)?);
         for (ring, (any, one)) in short.iter_mut().zip(any.iter_mut().zip(&mut one)) {
@@ -87,6 +95,8 @@ pub fn measure(rounds: u16) -> Result<Vec<Figure>> {
     let most = Target::AtMost;
     let mut figures = of_family("IPv4", &middle4, [most(30.0), most(50.0), most(110.0), Target::None, most(800.0)]);
     figures.extend(of_family("IPv6", &middle6, [Target::None; 5]));
+    figures.extend(floor::figures("IPv4", &middle4, &floors4));
+    figures.extend(floor::figures("IPv6", &middle6, &floors6));
     let growth = |what: &str, pick: Pick| {
         let rounds = few4.iter().zip(&many4).map(|(few, many)| pick(many) / pick(few)).collect();
         Figure::new(format!("{what}, 100,000 Services / 10"), Unit::Ratio, most(1.2), rounds)
@@ -174,6 +184,10 @@ fn round<A: Numbered>(ring: &mut Ring, index: u16) -> Result<Round> {
 
     let stranger_request = ring.run(INGRESS, &packet(client, stranger, Segment::Ack), REPEATS)?;
     let stranger_reply = ring.run(EGRESS, &packet(stranger, client, Segment::Ack), REPEATS)?;
+    let quiet = (A::CLIENT, QUIET_SPORT);
+    let quiet_request = ring.run(INGRESS, &packet(quiet, stranger, Segment::Ack), REPEATS)?;
+    let quiet_reply = ring.run(EGRESS, &packet(stranger, quiet, Segment::Ack), REPEATS)?;
+    let stranger_syn = ring.run(INGRESS, &packet(client, stranger, Segment::Syn), REPEATS)?;
 
     // Both flows of the small ring, established.
     ring.run(INGRESS, &packet(client, hot, Segment::Syn), 2)?;
@@ -183,12 +197,24 @@ fn round<A: Numbered>(ring: &mut Ring, index: u16) -> Result<Round> {
     let established_request = ring.counted(Counter::RequestTranslated, INGRESS, &request, REPEATS)?;
     let established_reply = ring.counted(Counter::ReplyTranslated, EGRESS, &reply, REPEATS)?;
 
+    let (request, reply) = (datagram(client, hot), datagram(back, client));
+    ring.run(INGRESS, &request, 2)?;
+    ring.run(EGRESS, &reply, 2)?;
+    let datagram_request = ring.counted(Counter::RequestTranslated, INGRESS, &request, REPEATS)?;
+    let datagram_reply = ring.counted(Counter::ReplyTranslated, EGRESS, &reply, REPEATS)?;
+
     let new_flow = ring.counted(Counter::FlowCreated, INGRESS, &packet(client, large, Segment::Syn), ring.len)?;
     Ok(Round {
+        empty,
         stranger_request: stranger_request - empty,
         stranger_reply: stranger_reply - empty,
+        quiet_request: quiet_request - empty,
+        quiet_reply: quiet_reply - empty,
+        stranger_syn: stranger_syn - empty,
         established_request: established_request - empty,
         established_reply: established_reply - empty,
+        datagram_request: datagram_request - empty,
+        datagram_reply: datagram_reply - empty,
         new_flow: new_flow - empty,
     })
 }
@@ -198,6 +224,10 @@ impl Ring {
         run(&mut self.dataplane, program, packet, repeats)
     }
 
+    pub fn test_run(&mut self, program: &str, packet: &[u8], repeats: u32) -> Result<Run> {
+        test_run(self.dataplane.ebpf(), program, packet, repeats)
+    }
+
     fn counted(&mut self, counter: Counter, program: &'static str, packet: &[u8], repeats: u32) -> Result<f64> {
         counted(&mut self.dataplane, counter, program, packet, repeats)
     }
@@ -205,12 +235,28 @@ impl Ring {
 
 /// Nanoseconds that a program takes for a packet.
 pub fn run(dataplane: &mut BpfDataplane, program: &'static str, packet: &[u8], repeats: u32) -> Result<f64> {
+    Ok(test_run(dataplane.ebpf(), program, packet, repeats)?.ns)
+}
+
+/// The result of a test run.
+pub struct Run {
+    /// Nanoseconds for each packet.
+    pub ns: f64,
+    /// What the program returned last.
+    pub action: i32,
+    /// The packet that the last repeat left.
+    pub packet: Vec<u8>,
+}
+
+/// Runs a program on a packet, again and again.
+pub fn test_run(ebpf: &mut Ebpf, program: &str, packet: &[u8], repeats: u32) -> Result<Run> {
     let program: &mut SchedClassifier =
-        dataplane.ebpf().program_mut(program).with_context(|| format!("there is no program {program}"))?.try_into()?;
+        ebpf.program_mut(program).with_context(|| format!("there is no program {program}"))?.try_into()?;
+    let mut left = vec![0; packet.len()];
     let mut options = TestRunOptions::default();
-    (options.data_in, options.repeat) = (Some(packet), repeats);
+    (options.data_in, options.data_out, options.repeat) = (Some(packet), Some(left.as_mut_slice()), repeats);
     let run = program.test_run(options)?;
-    Ok(run.duration.as_secs_f64() * 1e9)
+    Ok(Run { ns: run.duration.as_secs_f64() * 1e9, action: run.return_value.cast_signed(), packet: left })
 }
 
 /// As [`run`], for a packet that increments this counter each time.
@@ -234,24 +280,4 @@ pub fn counted(
 
 fn packets(dataplane: &mut BpfDataplane, counter: Counter) -> Result<u64> {
     Ok(dataplane.maps().counters()?.get(&counter).map_or(0, |value| value.packets))
-}
-
-/// A TCP segment without payload.
-pub fn packet<A: Numbered>(from: (A, u16), to: (A, u16), segment: Segment) -> Vec<u8> {
-    let ethernet = PacketBuilder::ethernet2(CLIENT_MAC, NODE_MAC);
-    let ip = match (from.0.into(), to.0.into()) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),
-        (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), 64),
-        _ => unreachable!("both ends are of one family"),
-    };
-    let mut tcp = ip.tcp(from.1, to.1, 1000, 0xffff);
-    if segment != Segment::Ack {
-        tcp = tcp.syn();
-    }
-    if segment != Segment::Syn {
-        tcp = tcp.ack(1);
-    }
-    let mut bytes = Vec::with_capacity(tcp.size(0));
-    tcp.write(&mut bytes, &[]).expect("writing to a vector does not fail");
-    bytes
 }

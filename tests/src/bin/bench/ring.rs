@@ -62,7 +62,7 @@ pub struct Ring {
     pub dataplane: BpfDataplane,
     /// Frontends in the large ring, of each family: numbers `0..len`. The small ring is `len` and `len + 1`.
     pub len: u32,
-    _pins: PinFolder,
+    pins: PinFolder,
 }
 
 impl Ring {
@@ -83,7 +83,12 @@ impl Ring {
         let mut dataplane = pins.open(sizes)?;
         fill::<[u8; 4]>(&mut dataplane, len, 1)?;
         fill::<[u8; 16]>(&mut dataplane, len, len + 3)?;
-        Ok(Self { dataplane, len, _pins: pins })
+        Ok(Self { dataplane, len, pins })
+    }
+
+    /// The folder of the pinned maps.
+    pub fn maps(&self) -> PathBuf {
+        self.pins.maps()
     }
 
     /// The two frontends of the small ring.
@@ -97,7 +102,8 @@ pub const fn port(number: u32) -> u16 {
     80 + (number % 2) as u16
 }
 
-/// Writes both rings of a family; `first_id` is the ID of frontend 0, of its pool and of its Service port.
+/// Writes both rings of a family; `first_id` is the ID of frontend 0, of its pool and of its Service port. The small
+/// ring is dialled by UDP as well.
 fn fill<A: Numbered>(dataplane: &mut BpfDataplane, len: u32, first_id: u32) -> Result<()> {
     let (mut pools, mut frontends, mut scopes) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..len + 2 {
@@ -112,6 +118,9 @@ fn fill<A: Numbered>(dataplane: &mut BpfDataplane, len: u32, first_id: u32) -> R
         scopes.push((id, Scopes { workload: scope, external: scope, service_port: id, ..Scopes::PASS }));
         let key = FrontendKey { addr: A::frontend(number), port: port(number), proto: Proto::TCP, pad: 0 };
         frontends.push((key, frontend(id)));
+        if number >= len {
+            frontends.push((FrontendKey { proto: Proto::UDP, ..key }, frontend(id)));
+        }
     }
     dataplane.perform(&A::op(FamilyOp::UpsertPools(pools)))?;
     dataplane.perform(&Op::StoreScopes(scopes))?;
@@ -137,6 +146,11 @@ pub struct PinFolder(PathBuf);
 impl PinFolder {
     pub fn new(name: &str) -> Self {
         Self(format!("/sys/fs/bpf/lb-bench-{}-{name}", std::process::id()).into())
+    }
+
+    /// The folder of the pinned maps.
+    pub fn maps(&self) -> PathBuf {
+        self.0.join("maps")
     }
 
     /// Loads the programs over tables of these sizes, pinned here.

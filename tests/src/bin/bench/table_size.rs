@@ -13,7 +13,8 @@ use lb_common::table::{Counter, Direction, Flow, FlowKey, FlowState, Heard, Tupl
 use lb_tests::machine::EDGE;
 
 use crate::figures::{Figure, Target, Unit};
-use crate::program::{INGRESS, REPEATS, Segment, counted, packet, run};
+use crate::packet::{Segment, packet};
+use crate::program::{INGRESS, REPEATS, counted, run};
 use crate::ring::{Numbered as _, PinFolder, port};
 
 /// Sizes of the table, in entries, as powers of two.
