@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 #![allow(non_upper_case_globals, reason = "maps are named as bpftool shows them")]
+#![allow(clippy::needless_borrows_for_generic_args, reason = "a key that is passed by value is copied once more")]
 
 use core::mem::offset_of;
 use core::ptr::{addr_of, addr_of_mut};
