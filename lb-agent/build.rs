@@ -83,7 +83,7 @@ fn build(workspace: &Path, out_dir: &Path) -> PathBuf {
         .status();
     match status {
         Ok(status) if status.success() => target_dir.join(target).join("release"),
-        Ok(status) => fail(&format!("building lb-ebpf failed ({status}); its own messages stand above")),
+        Ok(status) => fail(&format!("building lb-ebpf failed ({status}); see its messages above")),
         Err(error) => fail(&format!("cargo did not start: {error}")),
     }
 }

@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use lb_agent::ask::Services;
 use lb_agent::dataplane::Tables;
 use lb_agent::explain::{Caller, Decision, Destination, Explanation, Facts, explain};
 use lb_agent::family::TableAddr;
@@ -144,17 +143,7 @@ fn tables_of(net: Net, frontends: &[Row]) -> Tables {
 }
 
 fn facts(tables: Tables) -> Facts {
-    Facts {
-        tables,
-        services: Services::default(),
-        flows4: Vec::new(),
-        flows6: Vec::new(),
-        is_local: false,
-        warnings: Vec::new(),
-        refused: Vec::new(),
-        has_workloads: true,
-        has_uplinks: true,
-    }
+    Facts { tables, has_workloads: true, has_uplinks: true, ..Facts::default() }
 }
 
 /// A packet from one end to the other.
@@ -232,7 +221,7 @@ fn compare(net: Net, frontends: &[Row], question: Question) -> Result<Explanatio
     prop_assert!(has_affinity || listed == shown.backends, "{:?} of {:?}", shown, explanation);
     let says = |words: &str| explanation.notes.iter().any(|note| note.contains(words));
     prop_assert!(!shown.is_dropped || says("empty slot"), "{:?}", explanation);
-    prop_assert!(!shown.is_hairpin || says("chosen itself"), "{:?}", explanation);
+    prop_assert!(!shown.is_hairpin || says("itself is chosen"), "{:?}", explanation);
     let is_known = frontends.iter().any(|(end, ..)| *end == (to_host, to_port, proto));
     prop_assert_eq!(is_known, explanation.decision != Decision::NotOurs);
     Ok(explanation)

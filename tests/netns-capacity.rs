@@ -84,7 +84,7 @@ fn what_does_not_fit_is_named_and_everything_else_is_served() {
         scene.manifests.write("large", &[small.object(), slice(&scene, &small, "b", TARGET, 0)]);
         until_true("the second one to be served", || is_answered_by(&scene, 2, "b"));
         until_true("nothing to be wrong", || scene.agent.page("/readyz") == Some((200, "ok\n".into())));
-        assert!(warnings(&scene.agent).is_empty() && scene.agent.log().contains("warnings are over"));
+        assert!(warnings(&scene.agent).is_empty() && scene.agent.log().contains("warnings no longer apply"));
         assert_eq!(metric(&scene.agent, "lb_agent_warnings{kind=\"capacity\"}"), 0);
     }
 }

@@ -48,10 +48,10 @@ fn the_api_server_comes_and_goes() {
 
     // The server stops: the agent stays ready with its state, and reports the problem.
     server.stop();
-    deadline::until_true("the trouble is told", || page(&agent, "/readyz").contains("API: Service: not followed for"));
+    deadline::until_true("the trouble is told", || page(&agent, "/readyz").contains("API: Service: not watched for"));
     assert!(page(&agent, "/metrics").contains("lb_agent_source_watching{kind=\"Service\"} 0"));
     let warnings = page(&agent, "/warnings");
-    assert!(warnings.contains("what was told before is kept"), "{warnings}");
+    assert!(warnings.contains("the objects known before are kept"), "{warnings}");
     assert!(balances(&agent, "192.0.2.1") && balances(&agent, "192.0.2.2"));
 
     // Meanwhile objects change and the history is lost.
@@ -174,7 +174,7 @@ fn a_refused_list_is_told() {
     agent.spawn();
     deadline::until_true("the probe tells", || {
         agent.page("/readyz").is_some_and(|(code, text)| {
-            code == 503 && text.contains("first list") && text.contains("API: EndpointSlice: not followed for")
+            code == 503 && text.contains("first list") && text.contains("API: EndpointSlice: not watched for")
         })
     });
     let lists = || {
@@ -183,14 +183,14 @@ fn a_refused_list_is_told() {
     };
     let before = lists();
     let (_, text) = agent.page("/readyz").expect("it listens");
-    assert!(text.contains("nothing was told yet: the API server answered 503"), "{text}");
+    assert!(text.contains("no object is known yet: the API server answered 503"), "{text}");
     let metrics = page(&agent, "/metrics");
     let line = metrics.lines().find(|line| line.contains("source_failures{kind=\"EndpointSlice\"}"));
     let failures = line.and_then(|line| line.rsplit(' ').next()).and_then(|count| count.parse::<usize>().ok());
     // No earlier refusal was hidden; the last request may still be open.
     assert!(failures.is_some_and(|failures| failures > 0 && failures + 1 >= before), "{before}: {line:?}");
     assert!(page(&agent, "/warnings").contains("answered 503"));
-    assert!(agent.log().contains("the API is not followed"), "{}", agent.log());
+    assert!(agent.log().contains("cannot watch the API"), "{}", agent.log());
     // The log has no lines of other libraries.
     assert!(!agent.log().contains("ERROR"), "{}", agent.log());
     server.misbehave(|faults| faults.refused_lists.clear());

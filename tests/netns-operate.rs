@@ -242,7 +242,7 @@ fn an_audit_repairs_what_others_broke() {
     deadline::until_true("the programs to be back", || {
         dial(&scene, vip(Family::V4, 1, 80)).is_some_and(|who| who != "balancer")
     });
-    assert!(scene.agent.log().contains("audit: the tables are not as written"), "{}", scene.agent.log());
+    assert!(scene.agent.log().contains("audit: the tables differ from what was written"), "{}", scene.agent.log());
 }
 
 #[track_caller]

@@ -37,7 +37,7 @@ pub enum Command {
     Show(ShowArgs),
     /// Say what would happen to a packet, and which rule decided.
     Explain(ExplainArgs),
-    /// Does this machine have what is needed? Changes nothing.
+    /// Check whether this machine has what lb-agent needs. Changes nothing.
     Check(CheckArgs),
     /// Remove programs, links and pins.
     Unload(UnloadArgs),
@@ -46,24 +46,26 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Dataplane")]
 pub struct PinArgs {
-    /// Folder on a BPF file system for maps and links; created when absent (mode 0700), bpffs is mounted when needed. It must
-    /// belong to root, and neither it nor a folder above it may be a link or writable by others.
+    /// Folder on a BPF file system for maps and links. The agent makes the folder if it is absent (mode 0700), and
+    /// mounts bpffs if necessary. The folder must belong to root. Neither this folder nor one above it may be a link or
+    /// writable by others.
     #[arg(long, value_name = "PATH", env = "LB_AGENT_PIN_PATH", default_value = "/sys/fs/bpf/lb-agent")]
     pub pin_path: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub struct HttpArgs {
-    /// Address that serves /metrics, /healthz, /livez, /readyz, /warnings and /services. At most 64 connections of one
-    /// request each; one that has not asked within 5 s is ended, and the oldest of them for one more.
+    /// Address that serves /metrics, /healthz, /livez, /readyz, /warnings and /services. Takes at most 64 connections
+    /// of one request each. A connection without a request is closed after 5 s, or earlier if a new connection needs
+    /// its place.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10356")]
     pub http: SocketAddr,
 }
 
 #[derive(Debug, Args)]
 pub struct AskArgs {
-    /// Where the running agent listens. It is asked for warnings and for names of Services; everything else is read from
-    /// the pins.
+    /// Where the running agent listens. Warnings and names of Services come from the agent; everything else is read
+    /// from the pins.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10356")]
     pub http: SocketAddr,
 }
@@ -82,16 +84,16 @@ pub struct RunArgs {
     pub sizes: SizeArgs,
     #[command(flatten)]
     pub timeouts: TimeoutArgs,
-    /// ICMP answers to rejected packets, a second, for each pod and for all of the network together; more are dropped. A
-    /// flood uses up only the sender's own.
+    /// ICMP answers to rejected packets per second, for each pod and for the whole network together. Further rejected
+    /// packets are dropped. A flood uses up only the answers of its own sender.
     #[arg(long, value_name = "PACKETS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub rejects_per_sec: u32,
-    /// Create the flow of a TCP connection again if it was evicted from a full flow table, when the client sends its next
-    /// segment. At frontends with --lb-algorithm=maglev only: the hash of the connection names its backend. Only for
-    /// --tcp-established-secs after the table was last seen nearly full (7/8, or less by 128 entries for each possible CPU,
-    /// checked every --gc-secs), and only if interface and frontend have been served for longer than that. A connection
-    /// through the balancer that is older and has been busy ever since would be sent to a backend: leave this off if
-    /// addresses change from Proxy to VIP.
+    /// Make the flow of a TCP connection again if a full flow table evicted it and the client sends another segment.
+    /// Works only at frontends with --lb-algorithm=maglev, where the hash of the connection names its backend. Works
+    /// only for --tcp-established-secs after the table was last seen nearly full (7/8, or less by 128 entries for each
+    /// possible CPU, checked every --gc-secs), and only if interface and frontend have been served for longer than
+    /// that. A connection through the balancer that is older and has been busy ever since would be sent to a backend:
+    /// leave this off if addresses change from Proxy to VIP.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
     pub repair_evicted_flows: Switch,
     #[command(flatten)]
@@ -110,8 +112,8 @@ pub struct SourceArgs {
     #[arg(long, value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Serve the Services that carry the label service.kubernetes.io/service-proxy-name with this value, and no others.
-    /// Without it, those that do not carry the label, as kube-proxy does.
+    /// Serve only Services whose label service.kubernetes.io/service-proxy-name has this value. Without this flag,
+    /// serve only Services without the label, as kube-proxy does.
     #[arg(long, value_name = "NAME", value_parser = label_value)]
     pub service_proxy_name: Option<String>,
 
@@ -124,23 +126,25 @@ pub struct SourceArgs {
 #[command(next_help_heading = "Policy")]
 pub struct PolicyArgs {
     /// lb: load-balancer addresses only, beside kube-proxy. all: cluster addresses, externalIPs and node ports as well,
-    /// in place of kube-proxy; node ports on the node's first InternalIP (else ExternalIP) of each family. Not there yet
-    /// with all: connections of the node's own processes, clients in the network whose endpoints are on other nodes only,
-    /// masquerading, node ports at further addresses of the node, and health check node ports.
+    /// in place of kube-proxy; node ports on the node's first InternalIP (else ExternalIP) of each family. With all,
+    /// this version does not serve connections of the node's own processes, clients in the network whose endpoints are
+    /// on other nodes only, node ports at further addresses of the node, or health check node ports, and does not
+    /// masquerade.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Services::Lb)]
     pub services: Services,
 
-    /// Which externalIPs of Services are served with --services=all. Everyone who may edit a Service can name
-    /// any address there, and gets what is sent to that address (CVE-2020-8554). guarded: those that are no cluster address
-    /// of another Service, in no range of --cluster-cidrs, and no address of a Node that is known (kube: this one;
-    /// dir:PATH: all of the folder). any: all, as kube-proxy does. off: none. In any case a cluster address and a balancer's win over an externalIP, and no
-    /// externalIP takes an address that is served already. No effect with --services=lb: externalIPs are kube-proxy's then.
+    /// Which externalIPs of Services are served with --services=all. Everyone who may edit a Service can name any
+    /// address there, and gets what is sent to that address (CVE-2020-8554). guarded: all but cluster addresses of
+    /// other Services, addresses in --cluster-cidrs, and addresses of known Nodes (kube: this Node; dir:PATH: all Nodes
+    /// of the folder). any: all, as kube-proxy does. off: none. With each value, cluster addresses and balancers'
+    /// addresses win over externalIPs, and no externalIP takes an address that is served already. No effect with
+    /// --services=lb: kube-proxy serves externalIPs then.
     #[arg(long, value_enum, default_value_t = ExternalIps::Guarded)]
     pub external_ips: ExternalIps,
 
-    /// Ranges that are the cluster's own, separated by commas: of cluster addresses (--service-cluster-ip-range of the API
-    /// server) and of pods. No externalIP that is guarded, and no load balancer's status, gets an address in them.
-    /// Cluster addresses of Services are kept from others without it as well; those that are free are not [default: none].
+    /// The cluster's own ranges, separated by commas: those of cluster addresses (--service-cluster-ip-range of the API
+    /// server) and of pods. A guarded externalIP and a load balancer's status get no address in these ranges. Without
+    /// this flag, only the cluster addresses that Services have are protected [default: none].
     #[arg(long, value_name = "CIDRS", value_delimiter = ',', value_parser = cidr)]
     pub cluster_cidrs: Vec<Prefix>,
 
@@ -149,33 +153,34 @@ pub struct PolicyArgs {
     pub default_ip_mode: IpMode,
 
     /// Services with this annotation (and value, if given) are Proxy; repeatable. lb-agent.io/ip-mode on the Service
-    /// wins over it.
+    /// wins over this flag.
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub proxy_annotation: Vec<String>,
 
-    /// Honour the annotations by which known vendors ask for Proxy or VIP. --proxy-annotation wins over it, the ipMode of
-    /// the entry does not.
+    /// Honour the annotations by which known vendors ask for Proxy or VIP. --proxy-annotation wins over these
+    /// annotations, and these annotations win over the ipMode of the entry.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
     pub vendor_annotations: Switch,
 
-    /// How a backend is chosen for a new flow. random: each is as likely as the others. maglev: by the hash of the client's
-    /// address and port and of what it dials (with session affinity of its address alone), over a table that all nodes make
-    /// alike: every node chooses the same backend, and few flows change theirs when backends come and go. A client that
-    /// knows the hash can choose its backend. lb-agent.io/lb-algorithm on a Service wins over it.
+    /// How a backend is chosen for a new flow. random: all backends are equally likely. maglev: by the hash of the
+    /// client's address and port and of the frontend (with session affinity, of the client's address alone), over a
+    /// table that is the same on all nodes. Every node chooses the same backend, and few flows change their backend
+    /// when backends come and go. A client that knows the hash can choose its backend. lb-agent.io/lb-algorithm on a
+    /// Service wins over this flag.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Algorithm::Random)]
     pub lb_algorithm: Algorithm,
 
-    /// Slots of the Maglev table of a set of backends, the same on all nodes: 251, 509, 1021, 2039, 4093, 8191, 16381, 32749
-    /// or 65521. With a hundred times as many slots as
-    /// backends their shares differ by at most 1 %, and few flows move beyond those of a backend that goes. Each table takes
-    /// about 40 B a slot (default: 40 KiB) and as many entries of --backends-max; there are up to three for each
-    /// port of a Service and family (endpoints of the cluster, and those on this node), none for a single endpoint, and equal
-    /// sets share one.
+    /// Slots of the Maglev table of a set of backends, the same on all nodes: 251, 509, 1021, 2039, 4093, 8191, 16381,
+    /// 32749 or 65521. With a hundred times as many slots as backends, the shares of the backends differ by at most 1
+    /// %, and few flows move except those of a removed backend. Each table takes about 40 B a slot (default: 40 KiB)
+    /// and as many entries of --backends-max; there are up to three for each port of a Service and family (endpoints of
+    /// the cluster, and those on this node), none for a single endpoint, and equal sets share one.
     #[arg(long, value_name = "SLOTS", default_value_t = TableSize::DEFAULT.slots(), value_parser = table_size)]
     pub maglev_table_size: u16,
 
-    /// Keep kube-proxy's nat rules (iptables and nftables mode) off addresses that an annotation or a flag leaves to the
-    /// balancer while the status says VIP or nothing: by an nftables table of our own that holds these addresses only.
+    /// Keep kube-proxy's nat rules (iptables and nftables mode) off addresses that an annotation or a flag leaves to
+    /// the balancer while the status says VIP or nothing. The guard is an nftables table of its own that holds only
+    /// these addresses.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::On)]
     pub guard: Switch,
 
@@ -191,7 +196,7 @@ pub struct InterfaceArgs {
     /// Interfaces of pods: shell globs separated by commas (not ready until there is an interface that one of them
     /// matches), or auto: veths whose peer is in another network namespace, and taps, that hold no node address and,
     /// unless they are ports of a bridge, no prefix of their own (an address shorter than /32 or /128 makes a network
-    /// card of them). `lb-agent show interfaces` says why each is what it is.
+    /// card of them). `lb-agent show interfaces` prints the reason for each interface.
     #[arg(long, value_name = "GLOBS|auto", default_value = "auto")]
     pub workload_interfaces: Globs,
 
@@ -209,18 +214,18 @@ pub struct SizeArgs {
     #[arg(long, value_name = "ENTRIES", default_value_t = Sizes::default().flows_max, value_parser = size())]
     pub flows_max: u32,
 
-    /// The share of one pod in the flow table, in percent of what all others leave. An eighth of the table (or 128 entries
-    /// for each possible CPU, if that is more) is shared out to none. A pod that has used up its share loses its own flows
-    /// to new ones: connections that have ended, and datagrams that were answered. If it has none of these, the new flow is
-    /// dropped and counted (drop_edge_flows), and the next walk (--gc-secs) deletes those of its flows that were quiet for
-    /// longest. Clients in the network may take 90 % together. 100: no bound; a full table evicts the flow that was quiet
-    /// for longest, whichever pod it belongs to.
+    /// The share of one pod in the flow table, in percent of the entries that all others leave free. An eighth of the
+    /// table (or 128 entries for each possible CPU, if that is more) belongs to no share. If a pod has used up its
+    /// share, its new flows replace its own ended connections and answered datagrams. If it has none of these, the new
+    /// flow is dropped and counted (drop_edge_flows), and the next walk (--gc-secs) deletes the flows of the pod that
+    /// were quiet for longest. Clients in the network may take 90 % together. 100: no bound; a full table evicts the
+    /// flow that was quiet for longest, of any pod.
     #[arg(long, value_name = "PERCENT", default_value_t = Sizes::default().pod_flows_percent, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub pod_flows_percent: u32,
 
-    /// Flows that may be half open: without an answer yet, or without a packet of the client after it. A flood of them
-    /// gets no more of the flow table; at most a sixteenth of --flows-max counts. Allocated at start: 20 B each for IPv4 and
-    /// 44 B for IPv6 (default: 0.3 MiB and 0.7 MiB).
+    /// Half-open flows: without an answer, or without a packet of the client after the answer. A flood of half-open
+    /// flows gets no more of the flow table. At most a sixteenth of --flows-max counts. Allocated at start: 20 B each
+    /// for IPv4 and 44 B for IPv6 (default: 0.3 MiB and 0.7 MiB).
     #[arg(long, value_name = "FLOWS", default_value_t = Sizes::default().embryos_max, value_parser = size())]
     pub embryos_max: u32,
 
@@ -236,24 +241,24 @@ pub struct SizeArgs {
     #[arg(long, value_name = "BACKENDS", default_value_t = Sizes::default().backends_max, value_parser = backends())]
     pub backends_max: u32,
 
-    /// Prefixes of loadBalancerSourceRanges; frontends with the same list share it. About 100 B each when in use, nothing
-    /// at start.
+    /// Prefixes of loadBalancerSourceRanges. Frontends with equal lists share one. About 100 B each when in use,
+    /// nothing at start.
     #[arg(long, value_name = "PREFIXES", default_value_t = Sizes::default().source_ranges_max, value_parser = size())]
     pub source_ranges_max: u32,
 
-    /// The share of each of these tables (frontends, backends, source ranges) that the Services of one namespace may have, in
-    /// per cent; the rest is for other namespaces. Growth beyond it is left out, with a warning; existing rows stay.
+    /// The share of each of these tables (frontends, backends, source ranges) that the Services of one namespace may
+    /// have, in per cent. Growth beyond the share is left out, with a warning; existing rows stay.
     #[arg(long, value_name = "PER CENT", default_value_t = 75, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub namespace_share: u32,
 
-    /// Clients that are remembered for session affinity; beyond that, the client that has not connected for longest is forgotten.
-    /// Allocated at start: about 90 B each for IPv4 and 120 B for IPv6 (default: 6 MiB and 8 MiB).
+    /// Clients that are remembered for session affinity. A further client replaces the client that has not connected
+    /// for longest. Allocated at start: about 90 B each for IPv4 and 120 B for IPv6 (default: 6 MiB and 8 MiB).
     #[arg(long, value_name = "CLIENTS", default_value_t = Sizes::default().affinity_max, value_parser = size())]
     pub affinity_max: u32,
 
-    /// IP fragments that wait, for up to two seconds, for the first one of their datagram, which alone has ports; beyond
-    /// that, the one that has waited for longest is lost. Longer ones than 2,048 B pass untranslated. Allocated at start:
-    /// 2.1 kB each (default: 2 MiB).
+    /// IP fragments that wait up to two seconds for the first fragment of their datagram, which alone has ports. A
+    /// further fragment replaces the one that has waited for longest. Fragments longer than 2,048 B pass untranslated.
+    /// Allocated at start: 2.1 kB each (default: 2 MiB).
     #[arg(long, value_name = "FRAGMENTS", default_value_t = Sizes::default().parked_max, value_parser = size())]
     pub parked_max: u32,
 }
@@ -278,23 +283,23 @@ pub struct TimeoutArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = Timeouts::default().udp_secs, value_parser = seconds())]
     pub udp_secs: u32,
 
-    /// Seconds between two walks over the flow tables, which delete the flows whose time is over. A walk takes about
-    /// 0.3 us for each entry that is in use.
+    /// Seconds between two walks over the flow tables, which delete expired flows. A walk takes about 0.3 us for each
+    /// entry that is in use.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = seconds())]
     pub gc_secs: u32,
 
-    /// Seconds between two audits: the tables and interfaces are compared with what they should be, and repaired.
+    /// Seconds between two audits, which compare the tables and interfaces with the desired state and repair them.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = seconds())]
     pub audit_secs: u32,
 
-    /// Seconds after a start for which frontends stay that no object claims (or none has endpoints for) while a part of the
-    /// input cannot be read: the unread part may hold their objects, and a restart must not lose what worked. Each such
-    /// frontend is a warning meanwhile. 0: none stays.
+    /// Seconds after a start for which frontends stay although no object claims them (or none has endpoints for them),
+    /// while part of the input cannot be read. The unread part may hold their objects, and a restart must not lose
+    /// working frontends. Each such frontend has a warning meanwhile. 0: none stays.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(0..=31_536_000))]
     pub keep_unclaimed_secs: u32,
 
-    /// Milliseconds between two applies. A change that finds the agent idle is applied at once; a storm is applied this
-    /// often.
+    /// Milliseconds between two applies. An idle agent applies a change at once; many changes are applied together,
+    /// this often.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub apply_interval_ms: u32,
 }
@@ -330,11 +335,11 @@ pub struct ShowArgs {
 
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// Who sends: the IP of a pod on this node (or just `pod`), `host`, or `external[:IP]`.
+    /// The client: the IP of a pod on this node (or just `pod`), `host`, or `external[:IP]`.
     #[arg(long, value_name = "pod-ip|host|external[:IP]")]
     pub from: Caller,
 
-    /// What it dials: 192.0.2.1:80/tcp, [2001:db8::1]:53/udp.
+    /// The destination: 192.0.2.1:80/tcp, [2001:db8::1]:53/udp.
     #[arg(long, value_name = "IP:PORT/tcp|udp|sctp")]
     pub to: Destination,
 
@@ -384,14 +389,14 @@ pub enum ExternalIps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum IpMode {
-    /// Shortcut it to an endpoint.
+    /// Shortcut connections to an endpoint.
     #[value(name = "VIP")]
     VIP,
-    /// Leave it to the external balancer.
+    /// Leave connections to the external balancer.
     Proxy,
     /// Proxy for traffic that starts on this node, VIP for traffic that the network delivers here.
     Split,
-    /// VIP while there are endpoints, else leave it to the balancer.
+    /// VIP while there are endpoints, else Proxy.
     Router,
 }
 
@@ -422,21 +427,21 @@ pub enum Switch {
 /// A subject of `show`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Subject {
-    /// What clients dial, the mode and who decided it, what each kind of client gets, and traffic so far.
+    /// What clients dial, the mode and the rule that decided it, what each kind of client gets, and traffic so far.
     Frontends,
     /// The backends behind the frontends.
     Pools,
-    /// From where frontends may be dialled, where that is restricted.
+    /// The source ranges from which clients may dial frontends.
     SourceRanges,
     /// Connections that are being translated.
     Flows,
-    /// Packets and bytes by what was done with them.
+    /// Packets and bytes by outcome.
     Counters,
-    /// Where programs are attached, and why there; asks the running agent for its reasons.
+    /// Where programs are attached; asks the running agent for the reasons.
     Interfaces,
-    /// What the nftables table of ours keeps kube-proxy off, and for which clients.
+    /// The addresses that the guard's nftables table keeps kube-proxy off, and for which clients.
     Guard,
-    /// Objects of the source that are wrong, and what to do; asks the running agent.
+    /// Warnings about objects and this node, with remedies; asks the running agent.
     Warnings,
 }
 

@@ -43,7 +43,7 @@ pub struct Judgements {
 pub fn warnings(agent: SocketAddr) -> anyhow::Result<Vec<Warning>> {
     get(agent, "warnings").with_context(|| {
         format!(
-            "warnings are known to a running agent only, and none answers at {agent}: start one, or name its --http"
+            "only a running agent knows the warnings, and no agent answers at {agent}: start one, or name its --http"
         )
     })
 }
@@ -64,7 +64,12 @@ pub fn judgements(agent: SocketAddr, pin_path: &Path) -> Option<Judgements> {
 fn get<T: DeserializeOwned>(agent: SocketAddr, page: &str) -> anyhow::Result<T> {
     let client = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).build().new_agent();
     let mut response = client.get(format!("http://{agent}/{page}")).call()?;
-    response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_json().context("what answers is not lb-agent")
+    response
+        .body_mut()
+        .with_config()
+        .limit(ANSWER_BYTES_MAX)
+        .read_json()
+        .context("the server that answers is not lb-agent")
 }
 
 #[cfg(test)]

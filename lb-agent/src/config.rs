@@ -125,10 +125,10 @@ fn source_of(args: SourceArgs, node_name: &str) -> Result<Source, Error> {
         return Ok(Source::Kube(KubeSettings { kubeconfig, node_name, claim, pace: Pace::default() }));
     }
     match args.source.strip_prefix("dir:") {
-        Some("") => Err(Error::Invalid { flag, problem: "dir: names no folder, write dir:PATH".into() }),
+        Some("") => Err(Error::Invalid { flag, problem: "dir: without a folder, write dir:PATH".into() }),
         Some(path) => Ok(Source::Directory { path: path.into(), claim }),
         None => {
-            let problem = format!("{:?} is no source, write dir:PATH or kube", args.source);
+            let problem = format!("{:?} is not a source, write dir:PATH or kube", args.source);
             Err(Error::Invalid { flag, problem })
         }
     }
@@ -140,7 +140,7 @@ fn node_name(given: Option<&str>) -> Result<String, Error> {
     let name = match given {
         Some(name) => name.to_owned(),
         None => std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .map_err(|error| invalid(format!("the host name cannot be read ({error}), give one")))?,
+            .map_err(|error| invalid(format!("the host name cannot be read ({error}), name the Node")))?,
     };
     let name = name.trim().to_lowercase();
     if name.is_empty() {
@@ -148,7 +148,7 @@ fn node_name(given: Option<&str>) -> Result<String, Error> {
     }
     // A host may have any name. If no Node has the host's name, a warning says so once the Nodes are known.
     if given.is_some() && !names::SUBDOMAIN.holds_for(&name) {
-        return Err(invalid(format!("{name:?} is no name of a Node, write {}", names::SUBDOMAIN.spelling)));
+        return Err(invalid(format!("{name:?} is not a Node name, write {}", names::SUBDOMAIN.spelling)));
     }
     Ok(name)
 }
@@ -181,7 +181,7 @@ fn policy(args: &PolicyArgs, node_name: String) -> Result<Policy, Error> {
 
 fn selection(args: &PolicyArgs) -> Result<Selection, Error> {
     let (flag, slots) = ("--maglev-table-size", args.maglev_table_size);
-    let no_prime = || Error::Invalid { flag, problem: format!("{slots} is no prime") };
+    let no_prime = || Error::Invalid { flag, problem: format!("{slots} is not a prime") };
     Ok(Selection {
         algorithm: match args.lb_algorithm {
             args::Algorithm::Random => desired::Algorithm::Random,

@@ -72,7 +72,7 @@ pub async fn serve(listener: TcpListener, sources: Sources, limits: Limits) -> s
 
 /// Binds the address. An error names the setting. Needs a runtime, but the listener may be used with any other.
 pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    listen(address).with_context(|| format!("--http: {address} cannot be listened at, choose another address or port"))
+    listen(address).with_context(|| format!("--http: cannot listen at {address}, choose another address or port"))
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {

@@ -41,8 +41,8 @@ impl Metrics {
         let duration = Histogram::new(exponential_buckets(0.0001, 2.0, 16));
         let metrics = Self { errors: Family::default(), duration, repairs: Counter::default() };
         registry.register("apply_errors", "Rows that could not be written, by table", metrics.errors.clone());
-        registry.register("apply_duration_seconds", "Time that one apply took", metrics.duration.clone());
-        let help = "Rows that an audit found not as written, and repaired";
+        registry.register("apply_duration_seconds", "Duration of an apply", metrics.duration.clone());
+        let help = "Rows that an audit found changed, and repaired";
         registry.register("audit_repairs", help, metrics.repairs.clone());
         metrics
     }

@@ -11,6 +11,6 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     let printed = output.write_all(text.as_bytes()).and_then(|()| output.flush());
     match printed {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        printed => printed.context("standard output cannot be written to"),
+        printed => printed.context("cannot write to standard output"),
     }
 }

@@ -41,7 +41,7 @@ impl FromStr for Caller {
             },
         };
         known.ok_or_else(|| {
-            format!("{text:?} is no sender: write the IP of a pod, pod, host, external or external:203.0.113.2")
+            format!("{text:?} is not a sender: write the IP of a pod, pod, host, external or external:203.0.113.2")
         })
     }
 }
@@ -71,7 +71,7 @@ impl FromStr for Destination {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let problem =
-            || format!("{text:?} is no destination: write IP:PORT/tcp, udp or sctp (an IPv6 address in brackets)");
+            || format!("{text:?} is not a destination: write IP:PORT/tcp, udp or sctp (an IPv6 address in brackets)");
         let (address, proto) = text.split_once('/').ok_or_else(problem)?;
         let proto =
             [Proto::TCP, Proto::UDP, Proto::SCTP].into_iter().find(|known| known.name().eq_ignore_ascii_case(proto));

@@ -40,9 +40,9 @@ use attach::Attach;
 /// Batches queued for the loop. A faster source waits.
 const BATCHES_MAX: usize = 64;
 /// The warning for operators who turn kube-proxy off; `--help` and the README say the same.
-const NOT_THERE_YET: &str = "--services=all: not there yet are connections of the node's own processes, clients in the \
-                             network whose endpoints are on other nodes only, masquerading, node ports at further \
-                             addresses of the node, and health check node ports";
+const NOT_THERE_YET: &str = "--services=all: this version does not serve connections of the node's own processes, \
+    clients in the network whose endpoints are on other nodes only, node ports at further addresses of the node, or \
+    health check node ports, and does not masquerade";
 /// The pause before subscribing to the interfaces again after an error.
 const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -193,7 +193,7 @@ async fn start_source(source: &Source, annotations: AnnotationKeys) -> anyhow::R
 async fn follow_interfaces(sender: mpsc::Sender<Vec<Event>>) {
     while !sender.is_closed() {
         let Err(error) = follow_once(&sender).await else { return };
-        tracing::warn!(%error, "interfaces are not followed, subscribing again");
+        tracing::warn!(%error, "interface events have stopped, subscribing again");
         tokio::time::sleep(SUBSCRIBE_INTERVAL).await;
     }
 }

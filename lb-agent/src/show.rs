@@ -34,7 +34,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
             Found::Rows(rows) => print_rows(&render::guard(&rows), output)?,
             Found::Absent => print_rows::<GuardRow>(&[], output)?,
             Found::Foreign => {
-                anyhow::bail!("the guard's table is not as this version writes it: the agent restores it")
+                anyhow::bail!("the guard's table differs from what this version writes: the agent restores the table")
             }
         },
         Subject::Warnings => print_rows(&ask::warnings(args.http.http)?, output)?,

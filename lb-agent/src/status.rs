@@ -207,7 +207,7 @@ mod tests {
         connections.change(Kind::Service, Phase::Retrying, |service| service.last_error = Some("refused".into()));
         status = status.with_connections(connections.now());
         let reason = status.ready().expect_err("nothing was listed");
-        assert!(reason.contains("first list") && reason.contains("API: Service: not followed"), "{reason}");
+        assert!(reason.contains("first list") && reason.contains("API: Service: not watched"), "{reason}");
         status.readiness = Readiness::Ready;
         assert_eq!(status.ready(), Ok(()));
         let trouble = status.source_troubles().next().expect("one fails");

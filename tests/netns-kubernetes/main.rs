@@ -31,9 +31,9 @@ fn the_api_server_crashes_and_comes_back(start: policy::Start<'_>) {
     assert_eq!(page(&scene, "/readyz"), "ok\n");
 
     scene.stop_api();
-    until_true("the trouble is told", || page(&scene, "/readyz").contains("API: Service: not followed for"));
+    until_true("the trouble is told", || page(&scene, "/readyz").contains("API: Service: not watched for"));
     assert_eq!(scene.agent.page("/readyz").map(|(code, _)| code), Some(200), "it serves what it knows");
-    assert!(page(&scene, "/warnings").contains("what was told before is kept"), "{}", page(&scene, "/warnings"));
+    assert!(page(&scene, "/warnings").contains("the objects known before are kept"), "{}", page(&scene, "/warnings"));
     for restarts in [false, true] {
         if restarts {
             scene.agent.crash();

@@ -80,7 +80,7 @@ fn cip_01_xip_01_np_01_pods_and_the_network_reach_every_kind_of_address() {
     let scene = Scene::with_flags(Setup::new("allserve"), &ALL);
     publish(&scene, 10, &json!({}), HERE);
     let log = scene.agent.log();
-    assert!(log.contains("--services=all: not there yet are"), "who turns kube-proxy off is told: {log}");
+    assert!(log.contains("--services=all: this version does not serve"), "who turns kube-proxy off is told: {log}");
     for family in FAMILIES {
         for to in addresses(family, 10) {
             for (client, dial) in

@@ -163,7 +163,7 @@ fn a_pod_that_opens_many_connections_harms_itself_only() {
     }
     let interface = &scene.lab.pod("b").interface;
     let log = scene.agent.log();
-    assert!(log.contains(&format!("interface {interface} has its share")), "{log}");
+    assert!(log.contains(&format!("interface {interface} has used up its share")), "{log}");
 }
 
 /// Half of what 100 flows of another pod leave of 7/8 of a table of 4,096 entries, two a flow.

@@ -69,22 +69,22 @@ fn the_switch_is_followed() {
     is_served(&scene);
     let shown = |scene: &Scene| scene.agent.says(&["show", "interfaces"]);
     let warned =
-        |scene: &Scene| scene.agent.says(&["show", "warnings"]).contains("between ports of cni0 passes no netfilter");
+        |scene: &Scene| scene.agent.says(&["show", "warnings"]).contains("between ports of cni0 bypasses netfilter");
     assert!(!warned(&scene));
     let until = |scene: &Scene, told: &str| {
         deadline::until_true(told, || shown(scene).contains(told));
         is_served(scene);
     };
     switch(&scene, "0");
-    until(&scene, "IPv4 and IPv6 between ports of cni0: past netfilter");
+    until(&scene, "IPv4 and IPv6 between ports of cni0: bypasses netfilter");
     assert!(warned(&scene));
     let checked = scene.agent.says(&["check"]);
-    assert!(checked.contains("IPv4 and IPv6 between ports of cni0 passes no netfilter"), "{checked}");
+    assert!(checked.contains("IPv4 and IPv6 between ports of cni0 bypasses netfilter"), "{checked}");
     // A bridge may enable it by itself.
     scene.lab.node.run("ip", &["link", "set", BRIDGE_NAME, "type", "bridge", "nf_call_iptables", "1"]);
-    until(&scene, "; IPv6 between ports of cni0: past netfilter");
+    until(&scene, "; IPv6 between ports of cni0: bypasses netfilter");
     switch(&scene, "1");
-    deadline::until_true("all is filtered", || !shown(&scene).contains("past netfilter") && !warned(&scene));
+    deadline::until_true("all is filtered", || !shown(&scene).contains("bypasses netfilter") && !warned(&scene));
     is_served(&scene);
 }
 

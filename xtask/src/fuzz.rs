@@ -66,7 +66,7 @@ fn fuzz(name: &str, program: &Path, secs: u32) -> Result<()> {
         .args([&found, &kept])
         .status()?;
     if !done.success() {
-        bail!("{name} found something: copy the input named above to {}, then mend the cause", kept.display());
+        bail!("{name} found something: copy the input named above to {}, then fix the cause", kept.display());
     }
     Ok(())
 }
@@ -76,7 +76,7 @@ fn host() -> Result<String> {
     let output = workspace::program("rustc").args(["--print", "host-tuple"]).output()?;
     let host = String::from_utf8(output.stdout)?.trim().to_owned();
     if host.is_empty() {
-        bail!("rustc --print host-tuple said nothing: is this Rust older than 1.84?");
+        bail!("rustc --print host-tuple printed nothing: is this Rust older than 1.84?");
     }
     Ok(host)
 }

@@ -29,7 +29,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what building, testing and the demo need (Debian 12, root); says what is missing elsewhere
+    /// Install what building, testing and the demo need (Debian 12, root); elsewhere, list what is missing
     Setup,
     /// Run every check and test, as CI does; installs what is missing first
     Test(test::Args),
@@ -37,9 +37,9 @@ enum Task {
     Demo(handover::Args),
     /// Measure the programs, connections and bulk traffic beside plain routing and kube-proxy's rules
     Bench(handover::Args),
-    /// Load every BPF program and compare what the verifier says with the budget
+    /// Load every BPF program and compare the verifier's figures with the budget
     Verify(verify::Args),
-    /// Feed the packet path with inputs that reach ever further; what once crashed is kept in tests/corpus
+    /// Fuzz the packet path; inputs that crashed it are kept in tests/corpus
     Fuzz(fuzz::Args),
     /// Build the static agent and its image, and start it there
     Image,

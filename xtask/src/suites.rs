@@ -164,7 +164,7 @@ pub fn build() -> Result<Vec<Suite>> {
     let reports = BufReader::new(child.stdout.take().expect("piped above"));
     let mut suites = Vec::new();
     for line in reports.lines() {
-        let report: Value = serde_json::from_str(&line?).context("cargo reported something that is no JSON")?;
+        let report: Value = serde_json::from_str(&line?).context("cargo reported a line that is not JSON")?;
         suites.extend(suite(&report)?);
     }
     if !child.wait()?.success() {
@@ -184,7 +184,7 @@ fn suite(report: &Value) -> Result<Option<Suite>> {
     };
     let target = &report["target"];
     let (kind, name) = (target["kind"][0].as_str().unwrap_or_default(), target["name"].as_str().unwrap_or_default());
-    let folder = PathBuf::from(manifest).parent().context("a manifest stands in a folder")?.to_owned();
+    let folder = PathBuf::from(manifest).parent().context("a manifest is in a folder")?.to_owned();
     let level = Level::of(kind, name)?;
     Ok(Some(Suite { name: format!("{name} ({kind})"), level, program: program.into(), folder }))
 }

@@ -91,7 +91,7 @@ fn format() -> Result<()> {
 fn clippy() -> Result<()> {
     let mut cargo = workspace::cargo();
     cargo.args(["clippy", "--quiet", "--workspace", "--exclude", "lb-ebpf", "--all-targets", "--", "-Dwarnings"]);
-    succeed(&mut cargo, "mend what clippy says above")
+    succeed(&mut cargo, "fix what clippy reports above")
 }
 
 /// The lints over the code for the kernel, compiled for the BPF target.
@@ -107,7 +107,7 @@ fn clippy_bpf() -> Result<()> {
         // Without it, stable compilers refuse -Z. Confined to the BPF target.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags);
-    succeed(&mut cargo, "mend what clippy says above")
+    succeed(&mut cargo, "fix what clippy reports above")
 }
 
 fn succeed(command: &mut Command, remedy: &str) -> Result<()> {
@@ -167,7 +167,7 @@ fn finish(rows: &[Row], privileged: Result<(), String>, args: &Args) -> Result<(
     }
     match privileged {
         Err(reason) if !args.unprivileged => {
-            bail!("{reason}, so the levels above did not run; run this as root, or say --unprivileged")
+            bail!("{reason}, so the levels above did not run; run this as root, or give --unprivileged")
         }
         _ => Ok(()),
     }

@@ -8,7 +8,7 @@ use crate::dataplane::memory::Memory;
 pub fn findings() -> Vec<Finding> {
     vec![match Memory::of(&Sizes::default()) {
         Ok(memory) => fits(&memory),
-        Err(error) => Finding::warn("memory", error.to_string(), "see that /sys is mounted"),
+        Err(error) => Finding::warn("memory", error.to_string(), "mount /sys"),
     }]
 }
 

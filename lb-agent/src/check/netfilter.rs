@@ -8,9 +8,9 @@ use netlink_bindings::nftables::Request;
 use super::finding::Finding;
 use crate::nftables;
 
-const REMEDY: &str = "lb-agent acts first on VIPs, and its guard keeps kube-proxy off what an annotation or a flag leaves \
-                      to the balancer, save addresses of this node; these, and what kube-proxy rejects for want of \
-                      endpoints or drops for its source ranges, need ipMode: Proxy in the status";
+const REMEDY: &str = "lb-agent acts on VIPs before kube-proxy, and its guard keeps kube-proxy off addresses that an \
+    annotation or a flag leaves to the balancer; addresses of this node, Services without endpoints and Services with \
+    source ranges need ipMode: Proxy in the status";
 
 pub fn findings() -> Vec<Finding> {
     let legacy = std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
@@ -28,7 +28,7 @@ pub fn findings() -> Vec<Finding> {
         }
     };
     if legacy.lines().any(|table| table == "nat") {
-        let found = "the legacy iptables nat table is in use, its rules were not looked at";
+        let found = "the legacy iptables nat table is in use, its rules were not read";
         findings.push(Finding::warn("iptables", found, REMEDY));
     }
     findings

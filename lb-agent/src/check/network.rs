@@ -81,7 +81,7 @@ fn classes(interfaces: &Interfaces) -> Finding {
     let refused = interfaces.links().values().filter(|link| judged[&link.ifindex].why.is_refusal());
     let refused: Vec<_> = refused.map(|link| format!("{}: {}", link.name, judged[&link.ifindex].why)).collect();
     if !refused.is_empty() {
-        let remedy = "nothing is attached there: let kube-proxy serve who comes by it";
+        let remedy = "no program is attached there: let kube-proxy serve the clients behind it";
         return Finding::warn("interfaces", format!("{found}; {}", refused.join("; ")), remedy);
     }
     Finding::ok("interfaces", found)
@@ -128,7 +128,7 @@ fn reverse_path(strict: &[String]) -> Finding {
         return Finding::ok("rp_filter", "no interface is strict");
     }
     let found = format!(
-        "strict on {}: fine where requests and replies of a client use one interface, which is what we translate for",
+        "strict on {}: works if requests and replies of a client use one interface; lb-agent translates no others",
         strict.join(" ")
     );
     Finding::ok("rp_filter", found)
@@ -136,7 +136,7 @@ fn reverse_path(strict: &[String]) -> Finding {
 
 fn bridges(unfiltered: &[Unfiltered]) -> Vec<Finding> {
     if unfiltered.is_empty() {
-        return vec![Finding::ok(BRIDGES, "what goes between pods of one bridge passes the rules of the node")];
+        return vec![Finding::ok(BRIDGES, "packets between pods of one bridge traverse the rules of the node")];
     }
     unfiltered.iter().map(|found| Finding::warn(BRIDGES, found.to_string(), found.remedy())).collect()
 }
@@ -161,8 +161,8 @@ fn cilium(is_there: bool) -> Finding {
     }
     Finding::warn(
         "cni",
-        "Cilium is here: with host routing in eBPF, replies to pods bypass the egress hook, and translated connections \
-         of pods hang",
+        "Cilium runs here: with host routing in eBPF, replies to pods bypass the egress hook, and translated \
+         connections of pods hang",
         "set bpf.hostLegacyRouting=true in Cilium, or leave its pods out by --workload-interfaces",
     )
 }
@@ -182,9 +182,10 @@ fn foreign(link: &LinkFacts, ours: &BTreeSet<u32>) -> Option<Finding> {
         }
     }
     let remedy = if is_before_ours {
-        "those before ours must let packets go on (TCX_NEXT), or be attached behind ours: what they end, we never see"
+        "programs before ours must pass packets on (TCX_NEXT), or be attached behind ours: we never see the packets \
+         that they drop"
     } else {
-        "ours run first at ingress and last at egress; see that the others let packets go on (TCX_NEXT)"
+        "ours run first at ingress and last at egress; the others must pass packets on (TCX_NEXT)"
     };
     (!names.is_empty()).then(|| {
         let found = format!("{} has tcx programs of others: {}", link.name, names.join(", "));

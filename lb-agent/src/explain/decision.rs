@@ -19,6 +19,7 @@ use crate::render::{ScopeRow, mode, rule};
 const WARNINGS_MAX: usize = 5;
 
 /// The input of an answer.
+#[derive(Default)]
 pub struct Facts {
     pub tables: Tables,
     /// The running agent's names of Services, by their ID in the tables; empty without an agent.
@@ -62,7 +63,7 @@ fn explain_in<A: TableAddr>(
             let choices = trial.choices(client, &first);
             let mut explanation = with_frontend((from, to), frontend, &trial, &first, &choices);
             if known_client.is_some() && choices.has_hairpin {
-                let note = "where the client is chosen itself, it sees the connection come from the frontend's address";
+                let note = "if the client itself is chosen, the connection seems to come from the frontend's address";
                 explanation.notes.push(note.into());
             }
             explanation.notes.extend(ranges_note::<A>(first.trace.source_ranges, &facts.tables));
@@ -81,7 +82,7 @@ fn explain_in<A: TableAddr>(
     let service = explanation.frontend.as_ref().and_then(|frontend| frontend.service.clone());
     explanation.notes.extend(warning_notes(service.as_deref(), &facts.warnings));
     if explanation.decision == Decision::Balance {
-        let unless = |refused: &String| format!("unless it comes by an interface that is left alone, {refused}");
+        let unless = |refused: &String| format!("unless the packet comes by an interface without programs: {refused}");
         explanation.notes.extend(facts.refused.iter().map(unless));
     }
     explanation
@@ -107,7 +108,7 @@ fn leave_alone_where_unseen(explanation: &mut Explanation, from: &Caller, facts:
     if matches!(explanation.decision, Decision::NotOurs | Decision::Pass) {
         return;
     }
-    explanation.notes.insert(0, format!("with a hook there it would be: {}", explanation.sentence));
+    explanation.notes.insert(0, format!("with a program there: {}", explanation.sentence));
     explanation.sentence = format!("the packet is left alone, because {unseen}");
     explanation.decision = Decision::NotOurs;
     explanation.backends.clear();
@@ -119,8 +120,8 @@ fn local_note(decision: Decision, frontend: &Frontend, facts: &Facts) -> Option<
     let is_left = decision == Decision::Pass && matches!(frontend.mode, Mode::Proxy | Mode::Split);
     let is_left = is_left && frontend.origin == Origin::LoadBalancer && facts.is_local;
     is_left.then(|| {
-        "the address is this node's own: a hostPort or a socket of the node has it, and the guard does not keep a \
-         kube-proxy off it (have the status say ipMode: Proxy)"
+        "the address is this node's own: a hostPort or a socket of the node gets the packet, and the guard does not \
+         keep a kube-proxy off the address (have the status say ipMode: Proxy)"
             .into()
     })
 }
@@ -139,7 +140,7 @@ fn warning_notes(service: Option<&str>, warnings: &[Warning]) -> Vec<String> {
 fn ranges_note<A: TableAddr>(set: u32, tables: &Tables) -> Option<String> {
     let ranges = A::tables(tables).source_ranges_of(set).map(|(key, _)| key);
     let texts: Vec<String> = ranges.map(|range| format!("{}/{}", range.addr.into(), range.length())).collect();
-    (set != 0).then(|| format!("only clients of these ranges are let in: {}", texts.join(", ")))
+    (set != 0).then(|| format!("only clients of these ranges are allowed: {}", texts.join(", ")))
 }
 
 /// The other frontends at the same address, as text.

@@ -11,7 +11,7 @@ use crate::printable::printable;
 use crate::render::algorithm;
 
 pub const WITHOUT_FRONTEND: &str =
-    "no frontend has this address, port and protocol: the packet is left alone and goes where routing leads";
+    "no frontend has this address, port and protocol: the packet is left alone and routed to its destination";
 
 /// In one sentence: what happens to a packet that meets a frontend.
 pub fn sentence<A>(
@@ -79,24 +79,24 @@ const fn passed(from: &Caller, frontend: &Frontend) -> &'static str {
     let is_external = matches!(from, Caller::External(_));
     match (frontend.state, frontend.mode) {
         (FrontendState::Draining, _) => {
-            "its Service is gone: known connections go on, a new one is left alone and goes where routing leads"
+            "its Service is gone: known connections continue, a new one is left alone and routed to its destination"
         }
         (FrontendState::Active, Mode::Proxy) => {
             "the packet is left alone: it leaves the node for the external balancer, destination untouched"
         }
         (FrontendState::Active, Mode::Split) if !is_external => {
-            "mode Split: what starts on this node is left to the external balancer, destination untouched"
+            "mode Split: a connection that starts on this node is left to the external balancer, destination untouched"
         }
         (FrontendState::Active, Mode::Router) => {
             "mode Router and nothing here can answer: the packet is left alone and follows its route"
         }
         (FrontendState::Active, Mode::VIP | Mode::Split) if is_external => {
-            "no endpoint is on this node, and forwarding to other nodes is not available in this version: the packet is \
-             left to the stack (and kube-proxy, where it runs)"
+            "no endpoint is on this node, and forwarding to other nodes is not available in this version: the packet \
+             is left to the stack (and kube-proxy, where it runs)"
         }
         (FrontendState::Active, Mode::VIP | Mode::Split) => {
-            "the Service asks for what this version does not enforce (`lb-agent show warnings`): the packet is left to the \
-             stack (and kube-proxy, where it runs)"
+            "the Service asks for a feature that this version does not enforce (`lb-agent show warnings`): the packet \
+             is left to the stack (and kube-proxy, where it runs)"
         }
     }
 }

@@ -177,9 +177,9 @@ impl Keeper {
 fn trouble(error: &io::Error) -> Warning {
     let problem = format!(
         "the nftables table that keeps kube-proxy off addresses left to the balancer cannot be written ({error}); \
-         all else is in force, and it is tried again"
+         everything else is in force, and the agent tries again"
     );
-    let remedy = "load nf_tables, nft_chain_nat and nft_nat into the kernel and grant CAP_NET_ADMIN; or have the status \
-                  say ipMode: Proxy; or give --guard=off where no kube-proxy runs";
+    let remedy = "load nf_tables, nft_chain_nat and nft_nat into the kernel and grant CAP_NET_ADMIN; or have the \
+        status say ipMode: Proxy; or give --guard=off where no kube-proxy runs";
     Warning::new(WarningKind::Guard, problem, remedy)
 }

@@ -82,7 +82,7 @@ pub async fn serve(listener: TcpListener, router: &Router, limits: Limits) -> io
                 accepted = accepted => match accepted {
                     Ok((stream, _)) => break stream,
                     Err(error) => {
-                        tracing::warn!(%error, "HTTP: a connection was not taken");
+                        tracing::warn!(%error, "HTTP: a connection could not be accepted");
                         pause = Some(PAUSE);
                     }
                 }
@@ -129,7 +129,7 @@ async fn serve_one(stream: TcpStream, router: Router, has_asked: Arc<AtomicBool>
     match tokio::time::timeout(limits.connection_timeout, connection).await {
         Ok(Ok(())) => {}
         // An incomplete request, or none. The client is gone, so this is not an error of ours.
-        Ok(Err(error)) => tracing::trace!(%error, "HTTP: a connection was ended"),
+        Ok(Err(error)) => tracing::trace!(%error, "HTTP: closed a connection for another"),
         Err(_) => tracing::trace!("HTTP: a connection took too long"),
     }
 }

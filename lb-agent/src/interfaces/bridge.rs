@@ -36,7 +36,7 @@ impl Unfiltered {
         });
         let cure = format!("modprobe br_netfilter; sysctl{}", settings.collect::<String>());
         match self.way {
-            Way::Across => format!("where policies are to hold between pods of this bridge: {cure}"),
+            Way::Across => format!("if policies must apply between pods of this bridge: {cure}"),
             Way::ByTheNode => format!("{cure}; or give the bridge an address with the pods' prefix"),
         }
     }
@@ -45,12 +45,14 @@ impl Unfiltered {
 impl fmt::Display for Unfiltered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let families = names(&self.families);
-        write!(f, "{families} between ports of {} passes no netfilter", self.bridge)?;
+        write!(f, "{families} between ports of {} bypasses netfilter", self.bridge)?;
         f.write_str(match self.way {
-            Way::Across => ": requests to endpoints on the client's own bridge go past the rules of the node, as answers do",
+            Way::Across => {
+                ": requests to endpoints on the client's own bridge bypass the rules of the node, as replies do"
+            }
             Way::ByTheNode => {
-                ", and the bridge has no prefix: connections to endpoints on the client's own bridge hang beside rules that \
-                 drop what conntrack calls invalid"
+                ", and the bridge has no prefix: connections to endpoints on the client's own bridge hang if rules \
+                 drop packets that conntrack calls invalid"
             }
         })
     }
@@ -70,8 +72,10 @@ impl Interfaces {
             match self.links.get(&bridge) {
                 Some(LinkFacts { kind: Kind::Vrf, .. }) => unbridged,
                 Some(LinkFacts { kind: Kind::Bridge, mac: Some(mac), netfilter, .. }) => {
-                    let bits =
-                        |family| if link.is_isolated { 0 } else { self.unfiltered_bits(bridge, *netfilter, family) };
+                    let bits = |family| match self.unfiltered_bits(bridge, *netfilter, family) {
+                        Some(bits) if !link.is_isolated => bits,
+                        Some(_) | None => 0,
+                    };
                     let [unfiltered_bits4, unfiltered_bits6] = Family::ALL.map(bits);
                     Port { bridge, mac: *mac, unfiltered_bits4, unfiltered_bits6, ..unbridged }
                 }
@@ -82,21 +86,20 @@ impl Interfaces {
         self.links.values().map(port).collect()
     }
 
-    /// The length of the bridge's longest prefix, if frames of the family between its ports do not traverse netfilter;
-    /// else 0.
-    fn unfiltered_bits(&self, bridge: u32, own: BridgeNetfilter, family: Family) -> u8 {
+    /// The length of the bridge's longest prefix (0: none), if frames of the family between its ports do not traverse
+    /// netfilter. None if they do, or if the bridge has no address of the family.
+    fn unfiltered_bits(&self, bridge: u32, own: BridgeNetfilter, family: Family) -> Option<u8> {
         if self.netfilter.or(own).has(family) {
-            return 0;
+            return None;
         }
-        let prefixes = self.addresses_of(bridge, family).filter(|address| address.has_prefix());
-        prefixes.map(|address| address.prefix_len).max().unwrap_or(0)
+        self.addresses_of(bridge, family).map(|address| if address.has_prefix() { address.prefix_len } else { 0 }).max()
     }
 
     /// The remark that requests bypass netfilter at this link, as the replies do.
     pub fn remark(&self, port: &Port) -> Option<String> {
         let families: Vec<_> = Family::ALL.into_iter().filter(|family| port.unfiltered_bits(*family) != 0).collect();
         let bridge = &self.links.get(&port.bridge)?.name;
-        (!families.is_empty()).then(|| format!("{} between ports of {bridge}: past netfilter", names(&families)))
+        (!families.is_empty()).then(|| format!("{} between ports of {bridge}: bypasses netfilter", names(&families)))
     }
 
     /// The bridges with pods whose frames between ports do not traverse netfilter. A bridge without an address of a
@@ -110,21 +113,16 @@ impl Interfaces {
         };
         let bridges = self.links.values().filter(|link| link.kind == Kind::Bridge && has_pods(link.ifindex));
         let of_bridge = |link: &LinkFacts| {
-            [Way::Across, Way::ByTheNode].map(|way| {
-                let families = Family::ALL.into_iter().filter(|family| self.unfiltered_way(link, *family) == Some(way));
-                Unfiltered { bridge: link.name.clone(), families: families.collect(), way }
+            let way = |family| match self.unfiltered_bits(link.ifindex, link.netfilter, family)? {
+                0 => Some(Way::ByTheNode),
+                _ => Some(Way::Across),
+            };
+            [Way::Across, Way::ByTheNode].map(|of| {
+                let families = Family::ALL.into_iter().filter(|family| way(*family) == Some(of));
+                Unfiltered { bridge: link.name.clone(), families: families.collect(), way: of }
             })
         };
         bridges.flat_map(of_bridge).filter(|unfiltered| !unfiltered.families.is_empty()).collect()
-    }
-
-    fn unfiltered_way(&self, bridge: &LinkFacts, family: Family) -> Option<Way> {
-        if self.netfilter.or(bridge.netfilter).has(family) || self.addresses_of(bridge.ifindex, family).next().is_none()
-        {
-            return None;
-        }
-        let bits = self.unfiltered_bits(bridge.ifindex, bridge.netfilter, family);
-        Some(if bits == 0 { Way::ByTheNode } else { Way::Across })
     }
 
     fn addresses_of(&self, ifindex: u32, family: Family) -> impl Iterator<Item = &InterfaceAddress> {

@@ -45,15 +45,20 @@ impl Collector for SnapshotCollector {
         let pending = status.behind.as_ref().map_or(0, |behind| behind.rows);
         gauges.one("pending_ops", "Rows that are still to be written", pending as u64)?;
         let ready = u64::from(status.readiness == Readiness::Ready);
-        gauges.one("ready", "1 when the first full state was programmed", ready)?;
+        gauges.one("ready", "1 once the first full state is programmed", ready)?;
         gauges.one("frontends_draining", "Frontends that wait for their flows to end", status.draining as u64)?;
         let warnings = WarningKind::ALL.map(|kind| {
             let count = status.warnings.iter().filter(|warning| warning.kind == kind).count();
             (kind.name(), count as u64)
         });
-        gauges.many("warnings", "Objects of the source that are wrong, by kind", "kind", &warnings)?;
+        gauges.many(
+            "warnings",
+            "Warnings about objects of the source and about this node, by kind",
+            "kind",
+            &warnings,
+        )?;
         gauges.connections(&status.connections)?;
-        let help = "Seconds that the source has been reading, or trying to, without telling changes; 0 while it waits for some";
+        let help = "Seconds that the source has been reading without reporting changes; 0 while it waits for changes";
         gauges.one("source_stalled_seconds", help, status.source_stalled().as_secs())?;
         let rows: Vec<_> =
             status.rows.iter().chain(&status.flow_entries).map(|(map, rows)| (*map, *rows as u64)).collect();
@@ -62,7 +67,7 @@ impl Collector for SnapshotCollector {
         if let Some((entries, repairs)) = status.guard {
             let help = "Addresses, by kind of client, that the guard keeps kube-proxy off";
             gauges.one("guard_entries", help, entries as u64)?;
-            let help = "How often somebody else had changed the guard's table, and it was restored";
+            let help = "Times that another program had changed the guard's table and the agent restored it";
             gauges.one("guard_repairs", help, repairs)?;
         }
         let attached = [Class::Workload, Class::Uplink].map(|class| {
@@ -73,7 +78,7 @@ impl Collector for SnapshotCollector {
         let Some(since) = status.in_step.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()) else {
             return Ok(());
         };
-        let help = "When the tables last said what they should, in seconds since 1970";
+        let help = "When the tables last held the desired state, in seconds since 1970";
         let metric = ConstGauge::new(since.as_secs_f64());
         let encoder =
             encoder.encode_descriptor("last_sync_timestamp", help, Some(&Unit::Seconds), metric.metric_type())?;
@@ -96,8 +101,8 @@ impl Gauges<'_, '_> {
             connections.iter().map(|connection| (connection.kind.name(), value(connection))).collect()
         };
         let watching = by_kind(|connection| u64::from(connection.phase == Phase::Watching));
-        self.many("source_watching", "1 while changes of the kind arrive as they happen", "kind", &watching)?;
-        let help = "Seconds since changes of the kind last arrived as they happen; 0 while they do";
+        self.many("source_watching", "1 while the watch of the kind is open", "kind", &watching)?;
+        let help = "Seconds since the watch of the kind ended; 0 while it is open";
         let away = by_kind(|connection| connection.away().as_secs());
         self.many("source_away_seconds", help, "kind", &away)?;
         self.many(

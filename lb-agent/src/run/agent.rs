@@ -141,7 +141,7 @@ impl<D: Attach> Agent<D> {
             }
             Some(Due::Unclaimed) => {
                 if self.controller.drop_unclaimed() {
-                    tracing::warn!("--keep-unclaimed-secs are over: frontends that no object claims go");
+                    tracing::warn!("--keep-unclaimed-secs have passed: removing the frontends that no object claims");
                     self.timetable.changed(now);
                 }
                 self.timetable.unclaimed_dropped();
@@ -239,7 +239,7 @@ impl<D: Attach> Agent<D> {
                     self.follow_links(Trust::Verify, now);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the programs could not be activated, tried again later");
+                    tracing::error!(%error, "the programs could not be activated, trying again later");
                     let reason = format!("the programs could not be activated: {error}");
                     self.status.readiness = Readiness::NotReady(reason);
                     self.timetable.failed(now);
@@ -278,7 +278,7 @@ impl<D: Attach> Agent<D> {
             if self.gone.contains(&ifindex) {
                 match self.dataplane.detach(ifindex) {
                     Ok(()) => tracing::info!(ifindex, "detached: the interface is gone"),
-                    Err(error) => tracing::warn!(ifindex, %error, "the pin of a gone interface was not removed"),
+                    Err(error) => tracing::warn!(ifindex, %error, "the pin of a removed interface stays"),
                 }
             }
         }
@@ -324,7 +324,7 @@ impl<D: Attach> Agent<D> {
         match self.dataplane.set_ports(&ports) {
             Ok(()) => self.ports = ports,
             Err(error) => {
-                tracing::warn!(%error, "which interfaces are ports of a bridge was not written, tried again later");
+                tracing::warn!(%error, "the bridges of the interfaces could not be written, trying again later");
                 return false;
             }
         }
@@ -382,7 +382,7 @@ impl<D: Attach> Agent<D> {
         let before = guard.repairs();
         guard.verify();
         if guard.repairs() > before {
-            tracing::warn!("the guard's nftables table was changed by somebody else, restored");
+            tracing::warn!("another program had changed the guard's nftables table: restored");
         }
         self.tell_warnings();
     }
@@ -398,7 +398,7 @@ impl<D: Attach> Agent<D> {
             Ok(None) => {}
             Ok(Some(Garbage { flows4, flows6, collected, crowded, trimmed, entries4, entries6 })) => {
                 if collected > 0 {
-                    tracing::debug!(flows4, flows6, collected, "deleted flows that were over");
+                    tracing::debug!(flows4, flows6, collected, "deleted expired flows");
                 }
                 self.crowding = self.crowding_of(
                     &crowded,
@@ -410,7 +410,7 @@ impl<D: Attach> Agent<D> {
                 self.timetable.collected(now);
             }
             Err(error) => {
-                tracing::warn!(%error, "flows that are over were not deleted, tried again later");
+                tracing::warn!(%error, "expired flows could not be deleted, trying again later");
                 self.timetable.collected(now);
             }
         }
@@ -419,38 +419,39 @@ impl<D: Attach> Agent<D> {
     /// Warnings about edges that have nearly used up their share (by element), and about flow tables that are nearly
     /// full.
     fn crowding_of(&self, crowded: &BTreeSet<u32>, trimmed: u64, entries: [(&str, usize); 2]) -> Vec<Warning> {
-        let remedy = "see what opens so many connections, or raise --flows-max or --pod-flows-percent";
+        let remedy = "find what opens so many connections, or raise --flows-max or --pod-flows-percent";
         let links = self.interfaces.links();
         let of_edges = crowded.iter().map(|edge| {
             let link = links.values().find(|link| edge_index(link.ifindex) == *edge);
             let whose = match link {
                 Some(link) => format!("interface {}", link.name),
                 None if *edge == EDGE_UPLINK => "the network".into(),
-                None => format!("an interface that is gone ({edge})"),
+                None => format!("a removed interface ({edge})"),
             };
-            let problem = format!("{whose} has its share of the flow table: flows of its own go for new ones");
+            let problem =
+                format!("{whose} has used up its share of the flow table: its new flows replace its old ones");
             Warning::new(WarningKind::Capacity, problem, remedy)
         });
         let of_tables =
             entries.into_iter().filter(|(_, entries)| *entries * 8 >= self.flows_max * 7).map(|(table, _)| {
                 let problem =
-                    format!("{table} is more than 7/8 full: whoever is quiet for longest may lose its connection");
+                    format!("{table} is more than 7/8 full: a new flow may evict the flow that was quiet for longest");
                 Warning::new(WarningKind::Capacity, problem, remedy)
             });
         if trimmed > 0 {
-            tracing::debug!(trimmed, "deleted flows of interfaces that have too many");
+            tracing::debug!(trimmed, "deleted flows of interfaces with too many flows");
         }
         of_edges.chain(of_tables).collect()
     }
 
     fn audit(&mut self) {
         if let Err(error) = self.dataplane.refresh_indexes() {
-            tracing::warn!(%error, "audit: the indexes of endpoints and addresses were not brought up to date");
+            tracing::warn!(%error, "audit: the indexes of endpoints and addresses could not be rebuilt");
         }
         match self.controller.audit(&mut self.dataplane) {
             Ok(0) => tracing::debug!("audit: the tables are as written"),
             Ok(rows) => {
-                tracing::warn!(rows, "audit: the tables are not as written, repairing");
+                tracing::warn!(rows, "audit: the tables differ from what was written, repairing");
                 self.metrics.repaired(rows);
             }
             Err(error) => tracing::warn!(%error, "audit: the tables could not be read"),
@@ -473,7 +474,7 @@ impl<D: Attach> Agent<D> {
         }
         let over = self.logged.difference(&current).count();
         if over > 0 {
-            tracing::info!(over, left = current.len(), "warnings are over");
+            tracing::info!(over, left = current.len(), "warnings no longer apply");
         }
         self.logged = current;
         self.status.warnings = warnings.into();
@@ -488,7 +489,7 @@ impl<D: Attach> Agent<D> {
         self.metrics.applied(took, errors);
         let ms = took.as_millis();
         if *failed_rows > 0 {
-            tracing::warn!(ops, rows, failed_rows, draining, ms, "applied in part, tried again later");
+            tracing::warn!(ops, rows, failed_rows, draining, ms, "applied in part, trying again later");
         } else if *ops > 0 {
             let services = *services;
             tracing::info!(services, ops, rows, draining, ms, "applied");

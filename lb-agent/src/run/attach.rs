@@ -92,7 +92,7 @@ pub fn reconcile(dataplane: &mut impl Attach, wanted: &BTreeMap<u32, Link>, trus
         match dataplane.detach(ifindex) {
             Ok(()) => tracing::info!(ifindex, class = class.name(), "detached"),
             Err(error) => {
-                tracing::warn!(ifindex, class = class.name(), %error, "not detached, tried again later");
+                tracing::warn!(ifindex, class = class.name(), %error, "could not detach, trying again later");
                 failures += 1;
             }
         }
@@ -109,10 +109,11 @@ pub fn reconcile(dataplane: &mut impl Attach, wanted: &BTreeMap<u32, Link>, trus
             }
             // Netlink will report its removal in a moment.
             Err(error) if is_gone(&error) => {
-                tracing::debug!(interface = link.name, %error, "gone before it was attached");
+                tracing::debug!(interface = link.name, %error, "removed before the programs were attached");
             }
             Err(error) => {
-                tracing::warn!(interface = link.name, ifindex = link.ifindex, %error, "not attached, tried again later");
+                tracing::warn!(interface = link.name, ifindex = link.ifindex, %error, "could not attach, trying again \
+                    later");
                 failures += 1;
             }
         }

@@ -70,12 +70,12 @@ impl Outlook {
             let interface = links.get(&ifindex).map_or_else(|| ifindex.to_string(), |link| link.name.clone());
             let programs: Vec<_> = ahead.programs.iter().map(ToString::to_string).collect();
             let problem = format!(
-                "at {}, tcx programs of others run before ours: {}; what they do not pass on (TCX_NEXT) is not balanced, or \
-                 its reply is not translated back",
+                "at {}, other tcx programs run before those of lb-agent: {}; packets that they do not pass on \
+                 (TCX_NEXT) are not balanced, or their replies are not translated back",
                 ahead.attachment.hook.name(),
                 programs.join(", ")
             );
-            let remedy = "see that they return TCX_NEXT, or attach them behind ours";
+            let remedy = "let them return TCX_NEXT, or attach them behind those of lb-agent";
             Warning::new(WarningKind::Hazard, problem, remedy).of(format!("interface {interface}"))
         });
         let warnings: Vec<_> = warnings.collect();
@@ -88,9 +88,10 @@ impl Outlook {
     pub fn look_at_judgements(&mut self, judged: &BTreeMap<u32, Judgement>, links: &BTreeMap<u32, LinkFacts>) -> bool {
         let refused = judged.iter().filter(|(_, judgement)| judgement.why.is_refusal());
         let warnings = refused.filter_map(|(ifindex, judgement)| {
-            let problem = format!("nothing is attached: {}; what comes by it is left to the stack", judgement.why);
-            let remedy = "let clients come by an interface with Ethernet frames or bare IP packets (vxlan, gretap, WireGuard, \
-                          GRE with a remote address), or let kube-proxy serve them and leave it out of the flag";
+            let problem =
+                format!("no program is attached: {}; packets of the interface are left to the stack", judgement.why);
+            let remedy = "use an interface with Ethernet frames or bare IP packets (vxlan, gretap, WireGuard, GRE with \
+                a remote address), or let kube-proxy serve its clients and leave the interface out of the flag";
             let interface = links.get(ifindex)?;
             Some(Warning::new(WarningKind::Unsupported, problem, remedy).of(format!("interface {}", interface.name)))
         });
@@ -131,7 +132,7 @@ impl Outlook {
 
 fn warning(flag: &str, glob: &str, listed: &str) -> Warning {
     let problem = format!("no interface matches {glob}; there are {listed}");
-    Warning::new(WarningKind::Hazard, problem, "name interfaces that are there, or write auto").at(flag)
+    Warning::new(WarningKind::Hazard, problem, "name interfaces that exist, or write auto").at(flag)
 }
 
 /// Some names, and the number of the others.

@@ -53,17 +53,17 @@ impl Connection {
             Phase::Watching => return None,
             Phase::Listing if self.away() < LISTING_MAX => return None,
             Phase::Listing => {
-                let problem = format!("has been listed for {secs} s without an end; what was told before is kept");
-                let warning = Warning::new(WarningKind::Source, problem, "see to the API server");
+                let problem = format!("a list has not ended for {secs} s; the objects known before are kept");
+                let warning = Warning::new(WarningKind::Source, problem, "check the API server");
                 return Some(warning.of(format!("API: {}", self.kind.name())));
             }
             Phase::Retrying => {}
         }
         let reason = self.last_error.as_deref().unwrap_or("no reason is known");
-        let kept = if self.is_listed { "what was told before is kept" } else { "nothing was told yet" };
-        let problem = format!("not followed for {secs} s, {kept}: {reason}");
+        let kept = if self.is_listed { "the objects known before are kept" } else { "no object is known yet" };
+        let problem = format!("not watched for {secs} s, {kept}: {reason}");
         Some(
-            Warning::new(WarningKind::Source, problem, "see to the API server and to the access to it")
+            Warning::new(WarningKind::Source, problem, "check the API server and the agent's access to the server")
                 .of(format!("API: {}", self.kind.name())),
         )
     }

@@ -85,7 +85,7 @@ fn namespaced(metadata: &ObjectMeta, kind: Kind) -> Result<ObjectName, Box<Warni
 }
 
 fn no_name(text: &str, rule: names::Rule) -> Warning {
-    let problem = format!("{} is no name that the API server lets in; the object is left out", quoted(text));
+    let problem = format!("{} is not a name that the API server accepts; the object is left out", quoted(text));
     Warning::new(WarningKind::BadDocument, problem, format!("write {}", rule.spelling))
 }
 

@@ -128,7 +128,7 @@ impl Watch {
         let (sender, events) = mpsc::channel();
         let watcher = notify::recommended_watcher(sender.clone());
         if let Err(error) = &watcher {
-            tracing::warn!(%error, "inotify is not available: the folder is looked at every second instead");
+            tracing::warn!(%error, "inotify is not available: the agent reads the folder every second instead");
         }
         Self { watcher: watcher.ok(), events, _sender: sender, followed: BTreeSet::new() }
     }
@@ -146,7 +146,7 @@ impl Watch {
         for new in wanted.difference(&self.followed) {
             match watcher.watch(&new.path, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(followed.insert(new.clone())),
-                Err(error) => tracing::debug!(%error, path = %new.path.display(), "not watched, tried again"),
+                Err(error) => tracing::debug!(%error, path = %new.path.display(), "cannot watch it, trying again"),
             }
         }
         self.followed = followed;

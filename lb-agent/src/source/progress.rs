@@ -63,7 +63,7 @@ impl Progress {
         works.into_iter().find_map(|(work, done, remedy)| {
             let Work { since, what } = work.filter(|work| work.since.elapsed() > READING_MAX)?;
             let secs = since.elapsed().as_secs();
-            let problem = format!("has been {done} for {secs} s without an end; what was told before is kept");
+            let problem = format!("has been {done} for {secs} s without an end; the objects known before are kept");
             Some(Warning::new(WarningKind::Source, problem, remedy).in_file(what))
         })
     }

@@ -62,13 +62,16 @@ pub fn cure(stage: &Stage, report: &mut Report, sabotage: Option<Step>) {
 
 /// (c) A plain Service: the shortcut is right, and the balancer gets no connection.
 pub fn plain(stage: &Stage, report: &mut Report) {
-    report.step(Step::C, "a plain Service in VIP mode. Answered directly; the balancer is not bothered");
+    report.step(Step::C, "a plain Service in VIP mode. The node answers directly; the balancer sees no packet");
     direct(stage, report, Step::C, &PLAIN);
 }
 
 /// (d) One address with three ports: VIP, Proxy, and no Service.
 pub fn neighbours(stage: &Stage, report: &mut Report) {
-    report.step(Step::D, "two Services on one address: :80 is VIP, :8443 is Proxy; :9999 is nobody's and passes");
+    report.step(
+        Step::D,
+        "two Services on one address: :80 is VIP, :8443 is Proxy; :9999 belongs to no Service and passes",
+    );
     direct(stage, report, Step::D, &WEB);
     by_way_of_the_balancer(stage, report, &LOGIN, Came::Announced);
     by_way_of_the_balancer(stage, report, &UNSERVED, Came::FromBalancer);
@@ -232,7 +235,7 @@ fn finish_download(download: &mut Download, report: &mut Report) {
         Step::B,
         &Check {
             at: "an open download",
-            expected: format!("goes on over the edit: {SLOW_BYTES} bytes, exit code 0"),
+            expected: format!("continues over the edit: {SLOW_BYTES} bytes, exit code 0"),
             happened: format!(
                 "{state}; {bytes} bytes, exit code {}",
                 code.map_or("none".into(), |code| code.to_string())

@@ -175,7 +175,7 @@ fn words(source: &Source) -> Vec<Violation> {
     for (index, token) in source.tokens.iter().enumerate() {
         match token.text.as_str() {
             "unsafe" if !may_be_unsafe => {
-                found.push(at(token.line, "unsafe code stands in a few listed files only (xtask/src/tidy)".into()));
+                found.push(at(token.line, "unsafe code is in a few listed files only (xtask/src/tidy)".into()));
             }
             word @ ("todo" | "unimplemented" | "dbg") if source.has_at(index + 1, &["!"]) => {
                 found.push(at(token.line, format!("{word}! is not for code that lands")));

@@ -30,17 +30,7 @@ fn facts(mode: Mode, scopes: Scopes) -> Facts {
     }
     tables.scopes.insert(1, Scopes { service_port: 1, ..scopes });
     let services = Services { names: [(1, "shop/web:http".to_owned())].into(), ..Services::default() };
-    Facts {
-        tables,
-        services,
-        flows4: Vec::new(),
-        flows6: Vec::new(),
-        is_local: false,
-        warnings: Vec::new(),
-        refused: Vec::new(),
-        has_workloads: true,
-        has_uplinks: true,
-    }
+    Facts { tables, services, has_workloads: true, has_uplinks: true, ..Facts::default() }
 }
 
 fn ask(from: &str, to: &str, facts: &Facts) -> Explanation {
@@ -243,7 +233,7 @@ fn source_ranges_are_asked() {
     {
         let explanation = ask(from, "192.0.2.10:80/tcp", &facts);
         assert_eq!(explanation.decision, decision, "{from}");
-        assert_eq!(explanation.notes, ["only clients of these ranges are let in: 10.9.0.0/16"], "{from}");
+        assert_eq!(explanation.notes, ["only clients of these ranges are allowed: 10.9.0.0/16"], "{from}");
         assert_eq!(explanation.sentence.contains("loadBalancerSourceRanges"), decision == Decision::Drop, "{from}");
     }
 }

@@ -341,9 +341,9 @@ fn netfilter_between_ports_of_a_bridge_is_looked_at_again() {
     };
     assert_eq!(bits(&agent), 24);
     let shown = |agent: &Agent<FakeNode>| agent.status(now).judgements.why[&2].clone();
-    assert!(shown(&agent).ends_with("; IPv4 between ports of cni0: past netfilter"), "{}", shown(&agent));
+    assert!(shown(&agent).ends_with("; IPv4 between ports of cni0: bypasses netfilter"), "{}", shown(&agent));
     let told = warnings(&agent, now);
-    assert!(told.len() == 1 && told[0].starts_with("interface cni0: IPv4 between ports of cni0 passes no"), "{told:?}");
+    assert!(told.len() == 1 && told[0].starts_with("interface cni0: IPv4 between ports of cni0 bypasses"), "{told:?}");
     agent.dataplane.bridge_netfilter = BridgeNetfilter { v4: true, v6: true };
     let now = now + LOOK_INTERVAL;
     let _ = agent.turn(now);

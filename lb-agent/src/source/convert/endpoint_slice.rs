@@ -37,7 +37,7 @@ pub fn convert(
     let labels = raw.metadata.labels.unwrap_or_default();
     let Some(service) = labels.get(SERVICE_NAME).filter(|service| !service.is_empty()) else { return Ok(None) };
     if !names::LABEL.holds_for(service) {
-        let problem = format!("{} is no name of a Service; the slice is left out", quoted(service));
+        let problem = format!("{} is not a name of a Service; the slice is left out", quoted(service));
         let warning = Warning::new(WarningKind::BadField, problem, format!("write {}", names::LABEL.spelling));
         return Err(warning.at(format!("metadata.labels[{SERVICE_NAME}]")).into());
     }
@@ -95,7 +95,7 @@ fn endpoint(
     let addr = fields.ip(field, text)?;
     if addr.is_ipv4() != (family == Family::V4) {
         let problem = format!("{addr} is not of the slice's addressType; the endpoint is left out");
-        fields.warn(WarningKind::BadField, field(), problem, "put it into a slice of its own family");
+        fields.warn(WarningKind::BadField, field(), problem, "put the address into a slice of its own family");
         return None;
     }
     let what = "an endpoint; the endpoint is left out";

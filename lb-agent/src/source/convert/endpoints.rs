@@ -93,7 +93,7 @@ fn parts(
         }
     }
     if count > ADDRESSES_MAX {
-        let problem = format!("has {count} addresses, of which {ADDRESSES_MAX} count, as for the API server");
+        let problem = format!("has {count} addresses; only {ADDRESSES_MAX} are read, as by the API server");
         fields.warn(WarningKind::BadField, format!("subsets[{number}]"), problem, "write EndpointSlices instead");
     }
     (addresses, ports.collect())

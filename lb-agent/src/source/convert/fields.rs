@@ -76,7 +76,7 @@ impl Fields {
         if text.is_empty() || rule.holds_for(text) {
             return Some(text);
         }
-        let problem = format!("{} is no name that the API server lets in; {what}", quoted(text));
+        let problem = format!("{} is not a name that the API server accepts; {what}", quoted(text));
         self.warn(WarningKind::BadField, field(), problem, &format!("write {}", rule.spelling));
         None
     }

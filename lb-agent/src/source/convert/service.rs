@@ -57,7 +57,12 @@ fn annotations(
     let Kept { annotations, cut } = keys.keep(&raw.unwrap_or_default());
     for key in cut {
         let field = format!("metadata.annotations[{key}]");
-        fields.warn(WarningKind::BadField, field, "is too long: only its start is read", "write what its reader knows");
+        fields.warn(
+            WarningKind::BadField,
+            field,
+            "is too long: only its start is read",
+            "write a value that the key has",
+        );
     }
     annotations
 }
@@ -132,7 +137,7 @@ fn ports(converter: &mut Converter, raw: &[core::ServicePort], fields: &mut Fiel
     for (index, entry) in raw.iter().enumerate() {
         let Some(port) = service_port(converter, index, entry, fields) else { continue };
         if ports.iter().any(|known| known.port == port.port && known.proto == port.proto) {
-            let problem = format!("{}/{} stands twice; the second is left out", port.port, port.proto.name());
+            let problem = format!("{}/{} appears twice; the second is left out", port.port, port.proto.name());
             fields.warn(WarningKind::BadField, format!("spec.ports[{index}]"), problem, "keep one of them");
         } else {
             ports.push(port);
@@ -226,7 +231,7 @@ fn source_ranges(spec: &core::ServiceSpec, fields: &mut Fields) -> Vec<SourceRan
 fn source_range(index: usize, text: &str, fields: &mut Fields) -> SourceRange {
     address::parse_prefix(text).map_or_else(
         || {
-            let problem = format!("{} is not a range of addresses; it lets nobody in", quoted(text));
+            let problem = format!("{} is not a range of addresses; the entry allows no client", quoted(text));
             let field = format!("spec.loadBalancerSourceRanges[{index}]");
             fields.warn(WarningKind::BadField, field, problem, "write ADDRESS/LENGTH, such as 203.0.113.0/24");
             SourceRange::Unreadable(if text.contains(':') { Family::V6 } else { Family::V4 })

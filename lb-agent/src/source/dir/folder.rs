@@ -294,7 +294,7 @@ impl Folder {
     fn unreadable(&mut self, error: &io::Error) -> Vec<Change> {
         let warning = Warning::new(
             WarningKind::Source,
-            format!("cannot be listed ({error}); everything stays as it was"),
+            format!("cannot be listed ({error}); the objects known before are kept"),
             "restore the folder or its permissions",
         )
         .in_file(self.path.display().to_string());
@@ -333,11 +333,12 @@ fn unreadable_file(name: &str, error: &io::Error) -> Warning {
         None if error.kind() == io::ErrorKind::InvalidInput => (WarningKind::Ignored, "put a file there, or remove it"),
         None => (WarningKind::Source, "correct the file or its permissions, or remove it"),
     };
-    Warning::new(kind, format!("cannot be read ({error}); what it held before is kept"), remedy).in_file(name)
+    Warning::new(kind, format!("cannot be read ({error}); the objects that it held before are kept"), remedy)
+        .in_file(name)
 }
 
 fn too_many(files: usize) -> Warning {
-    let problem = format!("holds {files} files, of which {FILES_MAX} are read, those first that were read before");
+    let problem = format!("holds {files} files; {FILES_MAX} are read, first of all those that were read before");
     Warning::new(WarningKind::Source, problem, "write several objects into one file").in_file("the folder")
 }
 

@@ -29,7 +29,9 @@ pub struct Connector {
 pub enum Error {
     #[error("--kubeconfig {path}: {problem}; name a readable kubeconfig with a current context")]
     Kubeconfig { path: String, problem: String },
-    #[error("no --kubeconfig is given, and this is no pod with a service account ({problem}); give --kubeconfig PATH")]
+    #[error(
+        "no --kubeconfig is given, and this is not a pod with a service account ({problem}); give --kubeconfig PATH"
+    )]
     InCluster { problem: String },
     #[error("the credentials make no client: {problem}; correct certificates, keys and tokens of the configuration")]
     Client { problem: String },

@@ -36,7 +36,7 @@ impl Failure {
     /// The reason, for logs and warnings.
     pub fn reason(&self) -> Cow<'_, str> {
         match self {
-            Self::Closed => "nobody receives".into(),
+            Self::Closed => "the receiver is gone".into(),
             Self::Expired(reason)
             | Self::Misunderstood(reason)
             | Self::Refused(reason)
@@ -44,8 +44,11 @@ impl Failure {
             | Self::Broken(reason) => bounded(reason, REASON_MAX),
             Self::TooLong(what) => {
                 let max = ANSWER_MAX >> 20;
-                format!("{what} is longer than {max} MiB and was not read; see who writes such objects, or sends such answers")
-                    .into()
+                format!(
+                    "{what} is longer than {max} MiB and was not read; find the client that writes such objects, \
+                    or the proxy that sends such answers"
+                )
+                .into()
             }
         }
     }

@@ -172,7 +172,7 @@ impl<'a, C: Connect> Follower<'a, C> {
             }
             match metadata.continue_.filter(|token| !token.is_empty()) {
                 token if token.is_some() && token == parameters.continue_token => {
-                    return Err(Failure::Refused("the list goes round in a circle: a page leads to itself".into()));
+                    return Err(Failure::Refused("the list does not end: a page continues with itself".into()));
                 }
                 Some(token) => parameters.continue_token = Some(token),
                 None => break version,
@@ -212,7 +212,7 @@ impl<'a, C: Connect> Follower<'a, C> {
             self.outdated += 1;
             let (old, known) = (version.as_str(), position.as_str());
             return Err(Failure::Refused(format!(
-                "the list is of version {old}, older than {known} that was told already"
+                "the list has version {old}, older than version {known}, which was read before"
             )));
         }
         self.outdated = 0;
@@ -342,7 +342,7 @@ impl<'a, C: Connect> Follower<'a, C> {
             kind,
             fields,
             reason,
-            "the API server cannot select by this field: all are read and sorted here"
+            "the API server cannot select by this field: the agent reads all objects and filters them"
         );
         true
     }
@@ -371,9 +371,14 @@ impl<'a, C: Connect> Follower<'a, C> {
         let before = self.shared.failed(self.resource.kind, failure);
         let (kind, reason) = (self.resource.kind.name(), &*failure.reason());
         if before == Some(Phase::Retrying) {
-            tracing::debug!(kind, ?delay, reason, "the API is not followed, trying again");
+            tracing::debug!(kind, ?delay, reason, "cannot watch the API, trying again");
         } else {
-            tracing::warn!(kind, ?delay, reason, "the API is not followed, trying again; what was told stays");
+            tracing::warn!(
+                kind,
+                ?delay,
+                reason,
+                "cannot watch the API, trying again; the objects known before are kept"
+            );
         }
         sleep(delay).await;
     }

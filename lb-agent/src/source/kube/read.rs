@@ -95,7 +95,7 @@ pub fn read_line(kind: Kind, line: &str, converter: &mut Converter) -> serde_jso
         "DELETED" => read_name(kind, object).map_or(Event::Nameless, |(name, version)| Event::Gone(name, version)),
         "BOOKMARK" => Event::Position(serde_json::from_str::<Bookmark>(object.get())?.version()),
         "ERROR" => Event::Error(serde_json::from_str(object.get())?),
-        _ => return Err(serde::de::Error::custom(format!("{} is no type of an event", quoted(sort)))),
+        _ => return Err(serde::de::Error::custom(format!("{} is not a type of an event", quoted(sort)))),
     })
 }
 

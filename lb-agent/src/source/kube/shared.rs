@@ -54,7 +54,7 @@ impl Shared {
     pub fn watching(&self, kind: Kind) {
         let before = self.connections.change(kind, Phase::Watching, |_| {});
         if before == Some(Phase::Retrying) {
-            tracing::info!(kind = kind.name(), "the API is followed again");
+            tracing::info!(kind = kind.name(), "watching the API again");
         }
     }
 

@@ -38,7 +38,7 @@ pub fn depths(elf: &[u8]) -> Result<BTreeMap<String, u32>> {
     let mut functions = HashMap::new();
     let mut programs = Vec::new();
     for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0) {
-        let section = symbol.section_index().context("a function stands in a section")?;
+        let section = symbol.section_index().context("a function is in a section")?;
         let place = (section, symbol.address());
         functions.insert(place, function(&file, &symbol)?);
         if symbol.is_global() {
@@ -62,7 +62,7 @@ fn depth(functions: &HashMap<Place, Function>, place: Place, nesting: u32) -> Re
 }
 
 fn function(file: &object::File, symbol: &object::Symbol) -> Result<Function> {
-    let section = file.section_by_index(symbol.section_index().context("a function stands in a section")?)?;
+    let section = file.section_by_index(symbol.section_index().context("a function is in a section")?)?;
     let code = section.data()?;
     let (start, end) = (symbol.address() as usize, (symbol.address() + symbol.size()) as usize);
     let mut own_bytes = 0;
@@ -109,7 +109,7 @@ fn callee(file: &object::File, section: &object::Section, offset: u64, immediate
     };
     let RelocationTarget::Symbol(index) = relocation.target() else { bail!("a call is relocated to no symbol") };
     let symbol = file.symbol_by_index(index)?;
-    let into = symbol.section_index().context("a called function stands in a section")?;
+    let into = symbol.section_index().context("a called function is in a section")?;
     let start = if symbol.kind() == SymbolKind::Section { distance } else { symbol.address().cast_signed() };
     Ok((into, start.try_into().context("a call before its section")?))
 }

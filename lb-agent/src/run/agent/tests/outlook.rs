@@ -63,7 +63,7 @@ fn an_interface_with_another_link_header_is_told() {
     let attached = [(2, Class::Workload, LinkHeader::Ethernet), (4, Class::Uplink, LinkHeader::Nothing)];
     assert_eq!(agent.dataplane.attached, attached.into());
     let told = warnings(&agent, now);
-    assert!(told.len() == 1 && told[0].starts_with("interface ib0: nothing is attached"), "{told:?}");
+    assert!(told.len() == 1 && told[0].starts_with("interface ib0: no program is attached"), "{told:?}");
     assert!(told[0].contains("INFINIBAND") && told[0].contains("a default route leaves by it"), "{told:?}");
     // The link header of the same interface changes.
     let link = link(4, "wg0", Framing::ETHERNET);

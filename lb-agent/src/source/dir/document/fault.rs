@@ -43,8 +43,10 @@ impl Fault {
     /// The warning that the document is left out.
     pub fn warning(self) -> Warning {
         let line = self.line.map_or_else(String::new, |line| format!(" (line {line} of the file)"));
-        let problem =
-            format!("{}{line}; the document is left out, and what the file held before is kept", self.problem);
+        let problem = format!(
+            "{}{line}; the document is left out, and the objects that the file held before are kept",
+            self.problem
+        );
         let warning = Warning::new(WarningKind::BadDocument, problem, self.remedy);
         match self.field {
             Some(field) => warning.at(field),

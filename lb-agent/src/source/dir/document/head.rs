@@ -86,7 +86,7 @@ fn meant(version: &str, kind: &str) -> Option<Warning> {
     let warning = if *name == kind {
         Fault::new(format!("{version} has no {kind}; {wanted} has")).at(|| "apiVersion".into())
     } else {
-        Fault::new(format!("{kind:?} is no kind")).at(|| "kind".into())
+        Fault::new(format!("{kind:?} is not a kind")).at(|| "kind".into())
     };
     let mut warning = warning.warning();
     warning.remedy = format!("write apiVersion: {wanted} and kind: {name}");
@@ -94,7 +94,7 @@ fn meant(version: &str, kind: &str) -> Option<Warning> {
 }
 
 fn kindless() -> Warning {
-    let problem = "is missing: this is no object of Kubernetes, and is ignored";
+    let problem = "is missing: the document is not a Kubernetes object and is ignored";
     Warning::new(WarningKind::Ignored, problem, "name the kind, or keep other files elsewhere").at("kind")
 }
 
@@ -162,7 +162,7 @@ fn at_line_starts(document: Document<'_>) -> Result<Option<Head>, Box<Warning>> 
     match kinds {
         0 | 1 => Ok(head.kind.is_some().then_some(head)),
         _ => {
-            let fault = Fault::new("stands more than once: two documents without --- between them");
+            let fault = Fault::new("appears more than once: two documents without --- between them");
             Err(fault.with_remedy("put a line --- between the documents").at(|| "kind".into()).warning().into())
         }
     }

@@ -80,7 +80,7 @@ impl Reader<'_> {
                         }
                     }
                     Some(_) => {
-                        let fault = Fault::new("is no sequence of objects").at(|| "items".to_owned());
+                        let fault = Fault::new("is not a sequence of objects").at(|| "items".to_owned());
                         return Err(fault.warning().into());
                     }
                     None => {}

@@ -55,8 +55,8 @@ pub fn warnings(object: &ObjectRef, unknown: &[Unknown]) -> Vec<Warning> {
     let mut warnings: Vec<Warning> =
         unknown.iter().take(TOLD_MAX).map(|unknown| warning(object, unknown).of(object)).collect();
     if unknown.len() > TOLD_MAX {
-        let problem = format!("has {} further keys that its kind does not have", unknown.len() - TOLD_MAX);
-        warnings.push(Warning::new(WarningKind::Ignored, problem, "correct those that are named first").of(object));
+        let problem = format!("has {} further keys that are not fields of its kind", unknown.len() - TOLD_MAX);
+        warnings.push(Warning::new(WarningKind::Ignored, problem, "correct the keys of the other warnings").of(object));
     }
     warnings
 }
@@ -70,15 +70,15 @@ fn warning(object: &ObjectRef, unknown: &Unknown) -> Warning {
     let (kind, problem, remedy) = match (meant, elsewhere) {
         (_, Some((other, _))) => (
             WarningKind::BadField,
-            "is no field of this place and is ignored",
+            "is not a field at this place and is ignored",
             format!("write it as {}", dotted(other, key)),
         ),
-        (Some(meant), None) => (WarningKind::BadField, "is no field and is ignored", format!("write {meant}")),
+        (Some(meant), None) => (WarningKind::BadField, "is not a field and is ignored", format!("write {meant}")),
         // The field may belong to a newer API.
         (None, None) => (
             WarningKind::Ignored,
-            "is no field that this version knows, and is ignored",
-            "see whether the spelling is right".to_owned(),
+            "is not a field that this version knows, and is ignored",
+            "check the spelling".to_owned(),
         ),
     };
     Warning::new(kind, format!("{problem}{line}"), remedy).at(dotted(place, key))

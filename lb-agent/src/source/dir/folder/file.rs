@@ -32,7 +32,7 @@ pub enum Excess {
     Bytes,
     #[error("it holds more than {OBJECTS_MAX} documents or objects")]
     Objects,
-    #[error("it holds more than {BAD_MAX} documents that are no objects")]
+    #[error("it holds more than {BAD_MAX} documents that are not objects")]
     Bad,
 }
 
@@ -277,7 +277,7 @@ impl Contents {
     fn not_text(piece: Piece<'_>, text: u64, error: std::str::Utf8Error) -> Self {
         let warning = Warning::new(
             WarningKind::BadDocument,
-            format!("is not UTF-8 text ({error}); what the file held before is kept"),
+            format!("is not UTF-8 text ({error}); the objects that the file held before are kept"),
             "write YAML or JSON in UTF-8",
         );
         Self {

@@ -56,6 +56,6 @@ impl Holding {
 }
 
 fn duplicate(object: &ObjectRef, winner: &str) -> Warning {
-    let problem = format!("stands in {winner} already, which counts; this copy is ignored");
+    let problem = format!("is already in {winner}, which counts; this copy is ignored");
     Warning::new(WarningKind::Duplicate, problem, "keep one of them").of(object)
 }

@@ -162,10 +162,7 @@ fn of_two_copies_the_first_file_wins_and_the_other_takes_over() {
     lab.write("b.yaml", &(service("other", 1) + &service("s", 2)));
     let changes = lab.look();
     assert_eq!(&changes[1..], ["+ Service default/other", "+ Service default/s", "listed"]);
-    assert!(
-        changes[0].starts_with("! Service default/s (b.yaml, document 2): stands in a.yaml already"),
-        "{changes:?}"
-    );
+    assert!(changes[0].starts_with("! Service default/s (b.yaml, document 2): is already in a.yaml"), "{changes:?}");
     assert_eq!(lab.look(), [] as [&str; 0]);
     fs::remove_file(lab.temp.path().join("a.yaml")).expect("it is there");
     assert_eq!(lab.look(), ["+ Service default/s", "b.yaml is fine"]);
@@ -300,10 +297,11 @@ fn what_is_too_large_or_no_file_is_told_and_hurts_no_other() {
     assert!(told("+ Service default/z"), "{changes:#?}");
     assert!(!changes.iter().any(|change| change.starts_with('-')), "{changes:#?}");
     for start in [
-        "! a.yaml: cannot be read (it is larger than 64 MiB); what it held before is kept; write several files",
+        "! a.yaml: cannot be read (it is larger than 64 MiB); the objects that it held before are kept; write several \
+         files",
         "! deep.json, document 1: is nested deeper than 128 levels (line 1 of the file)",
         "! deep.yaml, document 1: is nested deeper than 128 levels (line 1 of the file)",
-        "! many.yaml: cannot be read (it holds more than 1000 documents that are no objects)",
+        "! many.yaml: cannot be read (it holds more than 1000 documents that are not objects)",
         "! pipe.yaml: cannot be read (not a regular file)",
         "! socket.yaml: cannot be read (not a regular file)",
         "! device.yaml: cannot be read (not a regular file)",
@@ -326,7 +324,7 @@ fn of_too_many_files_those_that_were_read_before_count() {
     }
     let changes = lab.look();
     assert_eq!(changes.len(), 1, "{changes:?}");
-    let wanted = "! the folder: holds 10001 files, of which 10000 are read, those first that were read before;";
+    let wanted = "! the folder: holds 10001 files; 10000 are read, first of all those that were read before;";
     assert!(changes[0].starts_with(wanted), "{changes:?}");
 }
 

@@ -122,7 +122,7 @@ async fn reason_after(failures: u64, answer: Answer) -> String {
     let mut news = connections.subscribe();
     let enough = news.wait_for(|all| all[0].failures >= failures);
     tokio::select! {
-        () = Follower::new(resource, Pace::default(), &memory, &shared, &sender).follow() => panic!("somebody receives"),
+        () = Follower::new(resource, Pace::default(), &memory, &shared, &sender).follow() => panic!("the receiver lives"),
         enough = enough => enough.expect("the source lives")[0].last_error.clone().expect("a reason"),
     }
 }
@@ -181,7 +181,7 @@ async fn an_event_that_drips_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn pages_that_lead_to_themselves_are_given_up() {
     let answer: Answer = |_, _| r#"{"metadata":{"resourceVersion":"5","continue":"again"},"items":[]}"#.into_response();
-    assert!(reason_after(2, answer).await.contains("goes round in a circle"));
+    assert!(reason_after(2, answer).await.contains("a page continues with itself"));
 }
 
 /// A server that respects the requested page size and has large valid objects.

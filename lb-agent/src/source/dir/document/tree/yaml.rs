@@ -27,7 +27,7 @@ impl Note {
         Self {
             line,
             key: Some(key.to_owned()),
-            problem: "stands twice in one mapping; the last one counts, as for kubectl".to_owned(),
+            problem: "appears twice in one mapping; the last value counts, as in kubectl".to_owned(),
             remedy: "keep one of them",
         }
     }
@@ -48,7 +48,7 @@ pub fn compose_list(document: Document<'_>, each: &mut Each<'_>) -> Result<(), F
     let event = composer.first_event()?;
     match event.data {
         EventData::MappingStart { .. } => composer.list(each)?,
-        _ => return Err(Fault::new("is no list object").on_line(composer.line(&event))),
+        _ => return Err(Fault::new("is not a list object").on_line(composer.line(&event))),
     }
     composer.end()
 }
@@ -189,7 +189,7 @@ impl<'t> Composer<'t> {
                     }
                 }
                 (MapKey::Name(_), _) if is_items && !node.is_null() => {
-                    return Err(Fault::new("is no sequence of objects").at(|| "items".to_owned()).on_line(line));
+                    return Err(Fault::new("is not a sequence of objects").at(|| "items".to_owned()).on_line(line));
                 }
                 (MapKey::Name(_), _) => {}
             }
@@ -232,7 +232,7 @@ impl<'t> Composer<'t> {
                 Plain::Float(_) | Plain::Text(_) => (**text).into(),
             },
             Value::Sequence(_) | Value::Mapping(_) => {
-                return Err(Fault::new("a key is no text").with_remedy("write the key as text").on_line(line));
+                return Err(Fault::new("a key is not text").with_remedy("write the key as text").on_line(line));
             }
         };
         Ok(Some(MapKey::Name(Key { line, name })))
@@ -291,7 +291,11 @@ impl<'t> Composer<'t> {
                 return Ok(Value::Text(text));
             }
         };
-        if fits { Ok(Value::Plain(text)) } else { Err(Fault::new(format!("{text:?} is no !!{short}")).on_line(line)) }
+        if fits {
+            Ok(Value::Plain(text))
+        } else {
+            Err(Fault::new(format!("{text:?} is not a !!{short}")).on_line(line))
+        }
     }
 
     fn ignore_tag(&mut self, tag: &str, line: usize) {
