@@ -1,11 +1,17 @@
 //! Restarts at the dataplane: maps of the same shape are adopted, another shape is replaced with its flows kept, pins
 //! of others are refused, and unload leaves nothing. Needs root; attaches nothing.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use aya::programs::{TestRun as _, TestRunOptions};
+use lb_agent::apply::apply;
 use lb_agent::dataplane::bpf::BpfDataplane;
-use lb_agent::dataplane::{Dataplane as _, Error, FamilyOp, Op, Repair, Settings, Sizes, Timeouts, object, pins};
+use lb_agent::dataplane::{
+    Dataplane as _, Error, FamilyOp, Op, Repair, Settings, Sizes, Tables, Timeouts, Write, object, pins,
+};
+use lb_agent::plan::{Drained, plan};
+use lb_agent::realised::Realised;
 use lb_common::addr::Proto;
 use lb_common::parse::TcpFlags;
 use lb_common::table::{
@@ -61,9 +67,9 @@ fn fill(dataplane: &mut BpfDataplane) {
     let scopes = Scopes { workload: Scope::balance(1, 1), service_port: 1, ..Scopes::PASS };
     let backend = Backend { addr: [10, 0, 0, 1], port: 8080 };
     for op in [
-        Op::V4(FamilyOp::UpsertPools(vec![(PoolKey { pool: 1, slot: 0 }, backend)])),
-        Op::StoreScopes(vec![(1, scopes)]),
-        Op::V4(FamilyOp::UpsertFrontends(vec![(key, frontend)])),
+        Op::V4(FamilyOp::Pools(Write::Upsert(vec![(PoolKey { pool: 1, slot: 0 }, backend)]))),
+        Op::Scopes(Write::Upsert(vec![(1, scopes)])),
+        Op::V4(FamilyOp::Frontends(Write::Upsert(vec![(key, frontend)]))),
         Op::Settle,
     ] {
         dataplane.perform(&op).expect("writing the tables");
@@ -109,14 +115,15 @@ fn a_pool_past_the_end_is_refused_and_no_other() {
     let row = |pool, slot| (PoolKey { pool, slot }, Backend { addr: [10, 0, 0, 1], port: 8080 });
     // Twice 1024 for both families, and the first element, which is unused.
     let fits = vec![row(POOL_ELEMENTS_MAX + 1, 0), row(2046, 0), row(2046, 1), row(2046, 2)];
-    dataplane.perform(&Op::V4(FamilyOp::UpsertPools(fits.clone()))).expect("there is room");
-    let error = dataplane.perform(&Op::V4(FamilyOp::UpsertPools(vec![row(2047, 2)]))).expect_err("there is none");
+    dataplane.perform(&Op::V4(FamilyOp::Pools(Write::Upsert(fits.clone())))).expect("there is room");
+    let error =
+        dataplane.perform(&Op::V4(FamilyOp::Pools(Write::Upsert(vec![row(2047, 2)])))).expect_err("there is none");
     assert!(matches!(error, Error::Full { map: "pools4", max: 2049, setting: "--backends-max" }), "{error}");
     let pools = |dataplane: &mut BpfDataplane| dataplane.dump().expect("dumping the tables").v4.pools;
     assert_eq!(pools(&mut dataplane), fits.iter().copied().collect());
     // The last key has the element of the first pool, which stays.
     let gone = fits[1..].iter().map(|(key, _)| *key).chain([PoolKey { pool: 1, slot: 0 }]).collect();
-    dataplane.perform(&Op::V4(FamilyOp::DeletePools(gone))).expect("they may be deleted");
+    dataplane.perform(&Op::V4(FamilyOp::Pools(Write::Delete(gone)))).expect("they may be deleted");
     assert_eq!(pools(&mut dataplane), fits[..1].iter().copied().collect());
 }
 
@@ -195,17 +202,37 @@ fn member(number: u32) -> (MemberKey<[u8; 4]>, Member) {
     (key, Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] })
 }
 
-/// An address is recorded with its row. Only the agent's sweep, which reads all rows, removes it.
+/// Brings the tables to the wanted ones by a plan, and deletes frontends that are not wanted.
+fn bring(dataplane: &mut BpfDataplane, wanted: &Tables) {
+    let mut realised = Realised::new(dataplane.dump().expect("dumping the tables"), dataplane.address_words());
+    for drained in [Drained::Unknown, Drained::Unless(&BTreeSet::new())] {
+        let ops = plan(&realised, &realised, wanted, drained);
+        let report = apply(dataplane, &mut realised, ops);
+        assert!(report.is_complete(), "{:?}", report.errors);
+    }
+    assert_eq!(dataplane.dump().expect("dumping the tables"), wanted.clone().derived(dataplane.address_words()));
+}
+
+/// The frontend of [`fill`], and these members.
+fn with_members(dataplane: &mut BpfDataplane, members: &[(MemberKey<[u8; 4]>, Member)]) -> Tables {
+    let mut tables = dataplane.dump().expect("dumping the tables");
+    tables.v4.members = members.iter().copied().collect();
+    tables
+}
+
+/// An address comes and goes with its rows. What an agent that was killed left behind goes with the next plan.
 #[test]
-fn addresses_stay_until_they_are_swept() {
+fn addresses_follow_their_rows() {
     let pinned = Pinned::new("addresses");
     let mut first = pinned.open(1024, 64);
     first.activate().expect("activating");
     let [stays, goes] = [member(1), member(2)];
     assert!(!is_dialled(&mut first, VIP) && !is_endpoint(&mut first, stays.0.addr));
     fill(&mut first);
-    first.perform(&Op::V4(FamilyOp::UpsertMembers(vec![stays, goes]))).expect("writing members");
-    first.perform(&Op::V4(FamilyOp::DeleteMembers(vec![goes.0]))).expect("deleting a member");
+    let wanted = with_members(&mut first, &[stays, goes]);
+    bring(&mut first, &wanted);
+    // Killed between the steps of a plan.
+    first.perform(&Op::V4(FamilyOp::Members(Write::Delete(vec![goes.0])))).expect("deleting a member");
     drop(first);
 
     let mut second = pinned.open(1024, 64);
@@ -214,27 +241,30 @@ fn addresses_stay_until_they_are_swept() {
         (is_dialled(dataplane, VIP), endpoints, is_endpoint(dataplane, VIP), is_dialled(dataplane, stays.0.addr))
     };
     assert_eq!(seen(&mut second), (true, [true, true], false, false), "as the first agent left them");
+    let wanted = with_members(&mut second, &[stays]);
+    bring(&mut second, &wanted);
     second.activate().expect("activating");
     assert_eq!(seen(&mut second), (true, [true, false], false, false), "as the rows are");
-    let frontends = second.dump().expect("dumping the tables").v4.frontends.into_keys().collect();
-    second.perform(&Op::V4(FamilyOp::DeleteFrontends(frontends))).expect("deleting the frontend");
-    assert_eq!(seen(&mut second), (true, [true, false], false, false), "until the next sweep");
-    second.refresh_indexes().expect("writing the indexes");
+    let mut wanted = Tables::default();
+    wanted.v4.members.extend([stays]);
+    bring(&mut second, &wanted);
     assert_eq!(seen(&mut second), (false, [true, false], false, false));
+    bring(&mut second, &Tables::default());
+    assert_eq!(seen(&mut second), (false, [false, false], false, false));
 }
 
-/// Deleted endpoints take room until they are swept; a newly written one is recorded all the same.
+/// Endpoints that are deleted give their room to new ones.
 #[test]
-fn a_sweep_for_room_forgets_nobody_new() {
+fn a_table_full_of_endpoints_is_filled_anew() {
     let pinned = Pinned::new("room");
     let mut dataplane = pinned.open(1024, 64);
     let old: Vec<_> = (1..=1024).map(member).collect();
-    let keys = old.iter().map(|(key, _)| *key).collect();
     let new = member(5_000);
-    for op in [FamilyOp::UpsertMembers(old), FamilyOp::DeleteMembers(keys), FamilyOp::UpsertMembers(vec![new])] {
-        dataplane.perform(&Op::V4(op)).expect("writing the tables");
+    for members in [&old[..], &[], &[new]] {
+        let wanted = with_members(&mut dataplane, members);
+        bring(&mut dataplane, &wanted);
     }
-    assert!(!is_endpoint(&mut dataplane, member(1).0.addr), "they were swept");
+    assert!(!is_endpoint(&mut dataplane, member(1).0.addr), "they are deleted");
     assert!(is_endpoint(&mut dataplane, new.0.addr));
 }
 

@@ -14,6 +14,7 @@ use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::{Dataplane as _, FamilyTables, Repair, Settings, Sizes, Tables, Timeouts, object, pins};
 use lb_agent::plan::{Drained, plan};
+use lb_agent::realised::Realised;
 use lb_common::addr::Proto;
 use lb_common::table::{
     Backend, Counter, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
@@ -84,7 +85,7 @@ fn answers_belong_to_the_old_or_the_new_set() {
 
     let windows: [Window; SERVICES] = Default::default();
     let is_over = AtomicBool::new(false);
-    let mut updates = Updates::new(&windows);
+    let mut updates = Updates::new(&windows, dataplane.address_words());
     updates.publish(&mut dataplane);
     let (asked, updated) = std::thread::scope(|threads| {
         let asker = threads.spawn(|| {
@@ -118,14 +119,14 @@ struct Updates<'a> {
     services: [Service; SERVICES],
     /// Incremented with each update.
     crowd_pool: u32,
-    realised: Tables,
+    realised: Realised,
     pools: u32,
     frontends: u32,
     published: u32,
 }
 
 impl<'a> Updates<'a> {
-    fn new(windows: &'a [Window; SERVICES]) -> Self {
+    fn new(windows: &'a [Window; SERVICES], address_words: u32) -> Self {
         let services = std::array::from_fn(|index| {
             let id = u32::try_from(index).expect("few") + 1;
             Service { version: 0, pool: self::id(id, 1, BACKENDS_MAX), frontend: id }
@@ -135,7 +136,7 @@ impl<'a> Updates<'a> {
             windows,
             services,
             crowd_pool: 1,
-            realised: Tables::default(),
+            realised: Realised::new(Tables::default(), address_words),
             pools: first_free,
             frontends: first_free,
             published: 0,
@@ -167,10 +168,10 @@ impl<'a> Updates<'a> {
             self.crowd_pool += 1;
             let mut wanted = tables(&self.services);
             insert_crowd(&mut wanted, self.crowd_pool);
-            for op in plan(&self.realised, &wanted, Drained::Unknown) {
+            for op in plan(&self.realised, &self.realised, &wanted, Drained::Unknown) {
                 dataplane.perform(&op).expect("writing the tables");
+                self.realised.record(op);
             }
-            self.realised = wanted;
         }
     }
 
@@ -181,12 +182,12 @@ impl<'a> Updates<'a> {
         // The first plan drains frontends, the second deletes them: flows do not matter, because the reader only opens
         // new ones.
         for drained in [Drained::Unknown, Drained::Unless(&BTreeSet::new())] {
-            for op in plan(&self.realised, &wanted, drained) {
+            for op in plan(&self.realised, &self.realised, &wanted, drained) {
                 dataplane.perform(&op).expect("writing the tables");
             }
-            self.realised = dataplane.dump().expect("dumping the tables");
+            self.realised.renew(dataplane.dump().expect("dumping the tables"));
         }
-        assert_eq!(self.realised, wanted);
+        assert_eq!(*self.realised.tables(), wanted.derived(dataplane.address_words()));
         for (window, service) in self.windows.iter().zip(&self.services) {
             window.oldest.store(service.version, Ordering::SeqCst);
         }

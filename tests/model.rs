@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use lb_agent::controller::{Controller, Outcome, Reclaim, Step};
 use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
-use lb_agent::dataplane::{FamilyTables, Tables};
+use lb_agent::dataplane::{Dataplane as _, FamilyTables, Tables};
 use lb_agent::desired::{
     Algorithm, Choice, Choices, ExternalIps, FamilyDesired, Incumbents, Limits, Policy, PoolIndex, Selection,
     ServicePortIndex, Services, TableSize, VendorAnnotations, desired,
@@ -243,6 +243,8 @@ impl Lab {
         let in_step = (0..STEPS_MAX).any(|_| self.step(Reclaim::Later).outcome == Outcome::InStep);
         assert!(in_step, "not in step after {STEPS_MAX} steps");
         assert_eq!(*self.controller.realised(), self.dataplane.tables);
+        let derived = self.dataplane.tables.clone().derived(self.dataplane.address_words());
+        assert_eq!(self.dataplane.tables, derived, "exactly the endpoints and address bits that rows need");
         let wanted = self.wanted();
         assert_eq!(views(&self.dataplane.tables), wanted);
         self.allowed().arrived(&wanted);

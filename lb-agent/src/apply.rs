@@ -8,10 +8,11 @@ mod rows;
 
 use std::collections::BTreeSet;
 
-use lb_common::table::{Backend, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey};
+use lb_common::table::{AddressBits, Scope, Scopes};
 
-use crate::dataplane::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables};
+use crate::dataplane::{Dataplane, Error, FamilyOp, Op, Write};
 use crate::family::TableAddr;
+use crate::realised::{Named, Realised};
 use rows::{Outcome, perform_rows};
 
 /// The result of a plan.
@@ -33,7 +34,7 @@ impl Report {
         self.failed_rows == 0
     }
 
-    fn take<R>(&mut self, outcome: Outcome<R>) -> Vec<R> {
+    fn take<K>(&mut self, outcome: Outcome<K>) -> Vec<K> {
         self.rows += outcome.done;
         self.failed_rows += outcome.failed.len();
         let room = ERRORS_MAX.saturating_sub(self.errors.len());
@@ -43,15 +44,11 @@ impl Report {
 }
 
 /// Performs `ops` in order. `realised` is what the tables hold.
-pub fn apply(dataplane: &mut dyn Dataplane, realised: &mut Tables, ops: Vec<Op>) -> Report {
+pub fn apply(dataplane: &mut dyn Dataplane, realised: &mut Realised, ops: Vec<Op>) -> Report {
     let mut run = Run { dataplane, realised, report: Report::default(), held: Held::default() };
-    for op in ops {
-        match op {
-            Op::V4(op) => run.family(op),
-            Op::V6(op) => run.family(op),
-            Op::StoreScopes(rows) => run.store_scopes(rows),
-            Op::Settle => run.settle(),
-        }
+    run.perform(ops);
+    if run.report.is_complete() {
+        run.realised.set_right();
     }
     run.report
 }
@@ -59,6 +56,8 @@ pub fn apply(dataplane: &mut dyn Dataplane, realised: &mut Tables, ops: Vec<Op>)
 /// What later steps must not touch because an earlier one failed.
 #[derive(Default)]
 struct Held {
+    /// An endpoint or address bit may be missing: no row may name it.
+    lacks_derived: bool,
     /// Pools with a missing row: no scope may name them.
     pools: BTreeSet<u32>,
     /// Sets with a missing source range: no scopes may refer to them, or they would drop allowed clients.
@@ -73,117 +72,115 @@ struct Held {
 
 struct Run<'a> {
     dataplane: &'a mut dyn Dataplane,
-    realised: &'a mut Tables,
+    realised: &'a mut Realised,
     report: Report,
     held: Held,
 }
 
 impl Run<'_> {
+    fn perform(&mut self, ops: Vec<Op>) {
+        for op in ops {
+            match op {
+                Op::V4(op) => self.family(op),
+                Op::V6(op) => self.family(op),
+                Op::Scopes(write) => self.scopes(write),
+                Op::Settle => self.settle(),
+            }
+        }
+    }
+
     fn family<A: TableAddr>(&mut self, op: FamilyOp<A>) {
         match op {
-            FamilyOp::UpsertPools(rows) => self.upsert_pools(rows),
-            FamilyOp::UpsertMembers(rows) => {
-                self.rows(rows, FamilyOp::UpsertMembers, |tables: &mut FamilyTables<A>, rows| {
-                    tables.members.extend(rows);
+            FamilyOp::Endpoints(write) => {
+                let is_named = |run: &Self, key: &_| A::uses(run.realised.uses()).names_endpoint(key);
+                let failed =
+                    self.write(write, FamilyOp::<A>::Endpoints, |run, key, row| row.is_none() && is_named(run, key));
+                self.held.lacks_derived |= !failed.is_empty();
+            }
+            FamilyOp::Addresses(write) => {
+                let failed =
+                    self.write(write, FamilyOp::<A>::Addresses, |run, word, row| run.clears_needed::<A>(*word, row));
+                self.held.lacks_derived |= !failed.is_empty();
+            }
+            FamilyOp::Pools(write) => {
+                let referred = self.referred(&write, |key| key.pool, pools_of);
+                let failed = self.write(write, FamilyOp::<A>::Pools, |_, key, _| referred.contains(&key.pool));
+                self.held.pools.extend(failed.iter().map(|key| key.pool));
+            }
+            FamilyOp::Members(write) => {
+                self.write(write, FamilyOp::<A>::Members, |run, key, row| match row {
+                    Some(_) => run.lacks_derived::<A>(Named::Member(key)),
+                    None => run.held.service_ports.contains(&key.service_port),
                 });
             }
-            FamilyOp::UpsertSourceRanges(rows) => {
-                let failed = self.rows(rows, FamilyOp::UpsertSourceRanges, |tables: &mut FamilyTables<A>, rows| {
-                    tables.source_ranges.extend(rows);
-                });
-                self.held.source_sets.extend(failed.iter().map(|(key, _)| key.set));
+            FamilyOp::SourceRanges(write) => {
+                let referred = self.referred(&write, |key| key.set, |scopes| std::iter::once(scopes.source_ranges));
+                let failed = self.write(write, FamilyOp::<A>::SourceRanges, |_, key, _| referred.contains(&key.set));
+                self.held.source_sets.extend(failed.iter().map(|key| key.set));
             }
-            FamilyOp::UpsertFrontends(mut rows) => {
-                let held = &self.held.frontends;
-                self.report.failed_rows += hold_back(&mut rows, |(_, frontend)| held.contains(&frontend.id));
-                self.rows(rows, FamilyOp::UpsertFrontends, |tables: &mut FamilyTables<A>, rows| {
-                    tables.frontends.extend(rows);
-                });
-            }
-            FamilyOp::DeleteFrontends(keys) => {
-                self.delete(
-                    keys,
-                    |_, _| false,
-                    FamilyOp::DeleteFrontends,
-                    |tables: &mut FamilyTables<A>, key| {
-                        tables.frontends.remove(key);
-                    },
-                );
-            }
-            FamilyOp::DeleteMembers(keys) => {
-                let must_wait = |run: &Self, key: &MemberKey<A>| run.held.service_ports.contains(&key.service_port);
-                self.delete(keys, must_wait, FamilyOp::DeleteMembers, |tables: &mut FamilyTables<A>, key| {
-                    tables.members.remove(key);
-                });
-            }
-            FamilyOp::DeleteSourceRanges(keys) => {
-                let leaving: BTreeSet<u32> = keys.iter().map(|key| key.set).collect();
-                let asked = self.realised.scopes.values().map(|scopes| scopes.source_ranges);
-                let referred: BTreeSet<u32> = asked.filter(|set| leaving.contains(set)).collect();
-                let must_wait = |_: &Self, key: &SourceRangeKey<A>| referred.contains(&key.set);
-                self.delete(keys, must_wait, FamilyOp::DeleteSourceRanges, |tables: &mut FamilyTables<A>, key| {
-                    tables.source_ranges.remove(key);
-                });
-            }
-            FamilyOp::DeletePools(keys) => {
-                let leaving: BTreeSet<u32> = keys.iter().map(|key| key.pool).collect();
-                let referred = referred_pools(self.realised.scopes.values(), &leaving);
-                let must_wait = |_: &Self, key: &PoolKey| referred.contains(&key.pool);
-                self.delete(keys, must_wait, FamilyOp::DeletePools, |tables: &mut FamilyTables<A>, key| {
-                    tables.pools.remove(key);
+            FamilyOp::Frontends(write) => {
+                self.write(write, FamilyOp::<A>::Frontends, |run, key, row| {
+                    row.is_some_and(|frontend| run.held.frontends.contains(&frontend.id))
+                        || (row.is_some() && run.lacks_derived::<A>(Named::Frontend(key)))
                 });
             }
         }
     }
 
-    /// A pool with a failed row holds back the scopes that refer to it.
-    fn upsert_pools<A: TableAddr>(&mut self, rows: Vec<(PoolKey, Backend<A>)>) {
-        let failed =
-            self.rows(rows, FamilyOp::UpsertPools, |tables: &mut FamilyTables<A>, rows| tables.pools.extend(rows));
-        self.held.pools.extend(failed.iter().map(|(key, _)| key.pool));
-    }
-
-    /// Performs a step on these rows, records the successes and returns the rows that failed.
-    fn rows<A: TableAddr, R: Clone>(
+    /// Performs a step, less the rows that must wait, and records what succeeded. Returns the keys that failed.
+    fn write<A: TableAddr, K: Clone, V: Clone>(
         &mut self,
-        rows: Vec<R>,
-        op: impl Fn(Vec<R>) -> FamilyOp<A>,
-        record: impl Fn(&mut FamilyTables<A>, Vec<R>),
-    ) -> Vec<R> {
-        let tables = A::tables_mut(self.realised);
-        let outcome = perform_rows(self.dataplane, rows, |rows| A::op(op(rows)), |rows| record(tables, rows));
+        mut write: Write<K, V>,
+        op: impl Fn(Write<K, V>) -> FamilyOp<A>,
+        must_wait: impl Fn(&Self, &K, Option<&V>) -> bool,
+    ) -> Vec<K> {
+        let is_held = matches!(write, Write::Delete(_)) && self.held.deletes;
+        let before = write.len();
+        write.retain(|key, row| !is_held && !must_wait(self, key, row));
+        self.report.failed_rows += before - write.len();
+        let Self { dataplane, realised, .. } = self;
+        let outcome = perform_rows(*dataplane, write, |write| A::op(op(write)), |op| realised.record(op));
         self.report.take(outcome)
     }
 
-    fn delete<A: TableAddr, K: Clone>(
-        &mut self,
-        mut keys: Vec<K>,
-        must_wait: impl Fn(&Self, &K) -> bool,
-        op: impl Fn(Vec<K>) -> FamilyOp<A>,
-        forget: impl Fn(&mut FamilyTables<A>, &K),
-    ) {
-        self.report.failed_rows += hold_back(&mut keys, |key| self.held.deletes || must_wait(self, key));
-        self.rows(keys, op, |tables, keys| keys.iter().for_each(|key| forget(tables, key)));
+    /// The IDs of rows to delete that scopes refer to.
+    fn referred<K, V, I: Iterator<Item = u32>>(
+        &self,
+        write: &Write<K, V>,
+        id: impl Fn(&K) -> u32,
+        of: impl Fn(&Scopes) -> I,
+    ) -> BTreeSet<u32> {
+        let Write::Delete(keys) = write else { return BTreeSet::new() };
+        let leaving: BTreeSet<u32> = keys.iter().map(id).collect();
+        self.realised.scopes.values().flat_map(of).filter(|id| leaving.contains(id)).collect()
     }
 
-    fn store_scopes(&mut self, rows: Vec<(u32, Scopes)>) {
+    /// Whether an endpoint or address bit is missing that a row to write names.
+    fn lacks_derived<A: TableAddr>(&self, named: Named<'_, A>) -> bool {
+        self.held.lacks_derived && !A::uses(self.realised.uses()).has_derived(A::tables(self.realised), named)
+    }
+
+    /// Whether a store clears a bit that a row needs: a row that was to be deleted is still there.
+    fn clears_needed<A: TableAddr>(&self, word: u32, row: Option<&AddressBits>) -> bool {
+        let before = A::tables(self.realised).addresses.get(&word).map_or(0, |row| row.bits);
+        let cleared = before & !row.map_or(0, |row| row.bits);
+        cleared != 0 && (self.held.deletes || A::uses(self.realised.uses()).names_bits(word, cleared))
+    }
+
+    fn scopes(&mut self, mut write: Write<u32, Scopes>) {
         let Self { dataplane, realised, report, held } = self;
-        let (blocked, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, scopes)| {
+        let is_blocked = |scopes: &Scopes| {
             held.source_sets.contains(&scopes.source_ranges) || pools_of(scopes).any(|pool| held.pools.contains(&pool))
-        });
+        };
+        let mut blocked = BTreeSet::new();
+        if let Write::Upsert(rows) = &write {
+            blocked.extend(rows.iter().filter(|(_, scopes)| is_blocked(scopes)).map(|(id, _)| *id));
+        }
+        write.retain(|id, _| !blocked.contains(id));
         report.failed_rows += blocked.len();
-        let known = &mut realised.scopes;
-        let outcome = perform_rows(*dataplane, rows, Op::StoreScopes, |rows| {
-            for (id, scopes) in rows {
-                if scopes == Scopes::PASS {
-                    known.remove(&id)
-                } else {
-                    known.insert(id, scopes)
-                };
-            }
-        });
+        let outcome = perform_rows(*dataplane, write, Op::Scopes, |op| realised.record(op));
         let failed = report.take(outcome);
-        for (id, _) in blocked.iter().chain(&failed) {
+        for id in blocked.iter().chain(&failed) {
             held.frontends.insert(*id);
             held.service_ports.extend(realised.scopes.get(id).map(|scopes| scopes.service_port));
         }
@@ -198,20 +195,8 @@ impl Run<'_> {
     }
 }
 
-/// Removes the rows that must wait and returns their number.
-fn hold_back<R>(rows: &mut Vec<R>, must_wait: impl Fn(&R) -> bool) -> usize {
-    let before = rows.len();
-    rows.retain(|row| !must_wait(row));
-    before - rows.len()
-}
-
-/// The pools of this set that scopes refer to.
-fn referred_pools<'a>(scopes: impl Iterator<Item = &'a Scopes>, pools: &BTreeSet<u32>) -> BTreeSet<u32> {
-    scopes.flat_map(pools_of).filter(|pool| pools.contains(pool)).collect()
-}
-
 /// The pools that these scopes refer to.
-pub fn pools_of(scopes: &Scopes) -> impl Iterator<Item = u32> {
+pub fn pools_of(scopes: &Scopes) -> impl Iterator<Item = u32> + use<> {
     [scopes.workload, scopes.host, scopes.external].into_iter().map(|Scope { pool, .. }| pool).filter(|pool| *pool != 0)
 }
 

@@ -376,6 +376,7 @@ impl FamilyAssign<'_> {
             pools: pool_rows.collect(),
             members: members.collect(),
             source_ranges,
+            ..FamilyTables::default()
         }
     }
 

@@ -23,6 +23,7 @@ use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
 use crate::model::{Change, ObjectName, Warning, WarningKind, World};
 use crate::plan::{Drained, plan};
+use crate::realised::Realised;
 use company::{Company, Room};
 use inherited::Inherited;
 use partial::{Index, Touched};
@@ -52,7 +53,7 @@ pub struct Controller {
     limits: Limits,
     world: World,
     assignment: Assignment,
-    realised: Tables,
+    realised: Realised,
     inherited: Inherited,
     /// Whether unclaimed frontends stay while a part of the input cannot be read.
     unclaimed: Unclaimed,
@@ -130,7 +131,7 @@ impl Controller {
     pub fn adopt(dataplane: &mut dyn Dataplane, policy: Policy, limits: Limits) -> Result<Self, Error> {
         // An earlier run may have been killed between a delete and its grace period.
         dataplane.perform(&Op::Settle)?;
-        let realised = dataplane.dump()?;
+        let realised = Realised::new(dataplane.dump()?, dataplane.address_words());
         Ok(Self {
             policy,
             limits,
@@ -191,7 +192,7 @@ impl Controller {
 
     /// What the tables hold, as far as known.
     pub const fn realised(&self) -> &Tables {
-        &self.realised
+        self.realised.tables()
     }
 
     /// All problems of the input, and everything that does not fit.
@@ -215,7 +216,7 @@ impl Controller {
 
     /// What Services have now.
     pub const fn incumbents(&self) -> Incumbents<'_> {
-        self.assignment.incumbents(&self.realised)
+        self.assignment.incumbents(self.realised.tables())
     }
 
     /// The ID of every Service port.
@@ -283,7 +284,7 @@ impl Controller {
             },
         };
         let drained = in_use.as_ref().map_or(Drained::Unknown, Drained::Unless);
-        let ops = plan(&self.realised, &assigned.tables, drained);
+        let ops = plan(&self.realised, &self.realised, &assigned.tables, drained);
         drop(assigned);
         let count = ops.len();
         let report = apply::apply(dataplane, &mut self.realised, ops);
@@ -321,7 +322,7 @@ impl Controller {
         let replaced = old.clone();
         let gone_sets = partial::gone_sets(&index, &replaced, &wanted);
         partial::share(&index, &self.realised, &mut old, &mut wanted);
-        let ops = plan(&old, &wanted, Drained::Unknown);
+        let ops = plan(&self.realised, &old, &wanted, Drained::Unknown);
         let count = ops.len();
         let report = apply::apply(dataplane, &mut self.realised, ops);
         if report.is_complete() {
@@ -410,7 +411,7 @@ impl Controller {
         let found = dataplane.dump()?;
         let differences = difference(&self.realised, &found);
         if self.certainty == Certainty::Certain {
-            self.realised = found;
+            self.realised.renew(found);
         }
         self.recompute();
         Ok(differences)
@@ -432,7 +433,7 @@ impl Controller {
         if self.certainty == Certainty::Stale {
             // The grace period after the last deletes may be among the failed operations.
             dataplane.perform(&Op::Settle)?;
-            self.realised = dataplane.dump()?;
+            self.realised.renew(dataplane.dump()?);
             self.assignment.forget(&self.realised);
             self.certainty = Certainty::Certain;
         }
@@ -491,6 +492,10 @@ fn difference(believed: &Tables, found: &Tables) -> usize {
         + count(&believed.v6.frontends, &found.v6.frontends)
         + count(&believed.v6.pools, &found.v6.pools)
         + count(&believed.v6.members, &found.v6.members)
+        + count(&believed.v4.endpoints, &found.v4.endpoints)
+        + count(&believed.v6.endpoints, &found.v6.endpoints)
+        + count(&believed.v4.addresses, &found.v4.addresses)
+        + count(&believed.v6.addresses, &found.v6.addresses)
         + count(&believed.scopes, &found.scopes)
 }
 

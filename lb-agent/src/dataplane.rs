@@ -1,4 +1,4 @@
-//! The only access to the kernel's tables: policy makes [`Op`]s, and a [`Dataplane`] performs them.
+//! The only access to the kernel's tables: a plan is a list of [`Op`]s, and a [`Dataplane`] performs them.
 //!
 //! [`fake::FakeDataplane`] replaces the kernel in tests and can fail on purpose.
 
@@ -14,6 +14,7 @@ pub mod maps;
 pub mod memory;
 pub mod mounts;
 pub mod object;
+mod op;
 mod pinned;
 pub mod pins;
 mod pools;
@@ -27,11 +28,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use lb_common::table::maps::Rows;
-use lb_common::table::{
-    Backend, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes, SourceRange, SourceRangeKey,
-};
 
 pub use lb_common::host::{FamilyTables, Tables};
+pub use op::{FamilyOp, Op, Write};
 pub use sys::{Hook, give_back_memory};
 
 /// How to set up the kernel side.
@@ -117,32 +116,6 @@ impl Default for Timeouts {
     }
 }
 
-/// Writes to one table of one family. Rows are independent of each other. If an error is returned, any part of the rows
-/// may have been written, and all of them may be written again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FamilyOp<A> {
-    UpsertPools(Vec<(PoolKey, Backend<A>)>),
-    UpsertMembers(Vec<(MemberKey<A>, Member)>),
-    UpsertSourceRanges(Vec<(SourceRangeKey<A>, SourceRange)>),
-    /// Inserts new keys and changes existing rows in place. The `id` of an existing row must not change.
-    UpsertFrontends(Vec<(FrontendKey<A>, Frontend)>),
-    DeleteFrontends(Vec<FrontendKey<A>>),
-    DeleteMembers(Vec<MemberKey<A>>),
-    DeletePools(Vec<PoolKey>),
-    DeleteSourceRanges(Vec<SourceRangeKey<A>>),
-}
-
-/// One step of a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
-    V4(FamilyOp<[u8; 4]>),
-    V6(FamilyOp<[u8; 16]>),
-    /// One store switches one scope of one element.
-    StoreScopes(Vec<(u32, Scopes)>),
-    /// Waits one RCU grace period. Afterwards no program run sees the state from before the earlier writes.
-    Settle,
-}
-
 /// Why the kernel refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -161,10 +134,13 @@ pub enum Error {
 
 /// Access to the tables.
 pub trait Dataplane {
+    /// The number of words of `addresses4`, and likewise of `addresses6`.
+    fn address_words(&self) -> u32;
+
     /// Reads the configuration tables.
     fn dump(&mut self) -> Result<Tables, Error>;
 
-    /// Performs one step. Deleting a missing row succeeds. On an error any part of the step may have been done;
+    /// Performs one step. On an error any part of the step may have been done;
     /// performing the step again is safe.
     fn perform(&mut self, op: &Op) -> Result<(), Error>;
 

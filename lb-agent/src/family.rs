@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use lb_common::host::HostFamily;
 
 use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables};
+use crate::realised::{FamilyUses, Uses};
 
 /// An address family with tables.
 pub trait TableAddr: HostFamily {
@@ -12,6 +13,8 @@ pub trait TableAddr: HostFamily {
     fn from_ip(ip: IpAddr) -> Option<Self>;
     fn tables_mut(tables: &mut Tables) -> &mut FamilyTables<Self>;
     fn op(op: FamilyOp<Self>) -> Op;
+    fn uses(uses: &Uses) -> &FamilyUses<Self>;
+    fn uses_mut(uses: &mut Uses) -> &mut FamilyUses<Self>;
 }
 
 impl TableAddr for [u8; 4] {
@@ -29,6 +32,14 @@ impl TableAddr for [u8; 4] {
     fn op(op: FamilyOp<Self>) -> Op {
         Op::V4(op)
     }
+
+    fn uses(uses: &Uses) -> &FamilyUses<Self> {
+        &uses.v4
+    }
+
+    fn uses_mut(uses: &mut Uses) -> &mut FamilyUses<Self> {
+        &mut uses.v4
+    }
 }
 
 impl TableAddr for [u8; 16] {
@@ -45,5 +56,13 @@ impl TableAddr for [u8; 16] {
 
     fn op(op: FamilyOp<Self>) -> Op {
         Op::V6(op)
+    }
+
+    fn uses(uses: &Uses) -> &FamilyUses<Self> {
+        &uses.v6
+    }
+
+    fn uses_mut(uses: &mut Uses) -> &mut FamilyUses<Self> {
+        &mut uses.v6
     }
 }

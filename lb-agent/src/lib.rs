@@ -21,6 +21,7 @@ pub mod plan;
 pub mod print;
 pub mod printable;
 pub mod question;
+pub mod realised;
 pub mod render;
 pub mod run;
 pub mod show;

@@ -1,16 +1,17 @@
 //! Computes the steps from the realised to the wanted tables, in an order that is safe after every single row.
 //!
-//! Referents are written before their referrers: pools, members, source ranges, scopes, frontends. After a grace period
-//! the deletes follow in reverse order. Members that leave are deleted before the scopes switch: a flow that meets the
-//! new pool checks its membership once and never again. A frontend is never deleted outright: it drains first and is
-//! deleted when no flow refers to it.
+//! Referents are written before their referrers: endpoints, address bits, pools, members, source ranges, scopes,
+//! frontends. After a grace period the deletes follow in reverse order. Members that leave are deleted before the scopes
+//! switch: a flow that meets the new pool checks its membership once and never again. A frontend is never deleted
+//! outright: it drains first and is deleted when no flow refers to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::table::{Frontend, FrontendState, Scopes};
+use lb_common::table::{Frontend, FrontendState};
 
-use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables};
+use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables, Write};
 use crate::family::TableAddr;
+use crate::realised::{Named, Realised};
 
 /// Which draining frontends may be deleted.
 #[derive(Clone, Copy, Debug)]
@@ -23,14 +24,16 @@ pub enum Drained<'a> {
 }
 
 /// Computes the steps. Returns an empty list if the tables are already as wanted.
-pub fn plan(realised: &Tables, wanted: &Tables, drained: Drained<'_>) -> Vec<Op> {
+///
+/// `old` are the realised rows that the wanted ones replace: all of them, or those of some Services. Endpoints and
+/// address bits follow from the other rows: `old` and `wanted` may lack them.
+pub fn plan(realised: &Realised, old: &Tables, wanted: &Tables, drained: Drained<'_>) -> Vec<Op> {
     let mut steps = Steps::default();
-    steps.add_family(&realised.v4, &wanted.v4, drained);
-    steps.add_family(&realised.v6, &wanted.v6, drained);
-    let scopes = changed_scopes(&realised.scopes, &wanted.scopes);
-    if !scopes.is_empty() {
-        steps.scopes.push(Op::StoreScopes(scopes));
-    }
+    steps.add_family::<[u8; 4]>(realised, (&old.v4, &wanted.v4), drained);
+    steps.add_family::<[u8; 16]>(realised, (&old.v6, &wanted.v6), drained);
+    let scopes = Difference::of(&old.scopes, &wanted.scopes);
+    push(&mut steps.scopes, Op::Scopes, Write::Upsert(scopes.upserts));
+    push(&mut steps.scopes, Op::Scopes, Write::Delete(scopes.gone));
     steps.in_order()
 }
 
@@ -43,30 +46,46 @@ struct Steps {
     frontends: Vec<Op>,
     frontend_deletes: Vec<Op>,
     referent_deletes: Vec<Op>,
+    /// Stores that no packet depends on.
+    cleared: Vec<Op>,
 }
 
 impl Steps {
-    fn add_family<A: TableAddr>(&mut self, realised: &FamilyTables<A>, wanted: &FamilyTables<A>, drained: Drained<'_>) {
-        let pools = Difference::of(&realised.pools, &wanted.pools);
-        let members = Difference::of(&realised.members, &wanted.members);
-        let ranges = Difference::of(&realised.source_ranges, &wanted.source_ranges);
-        let frontends = Difference::of(&realised.frontends, &wanted.frontends);
-        let (drain, delete) = retire(&realised.frontends, frontends.gone, drained);
+    fn add_family<A: TableAddr>(
+        &mut self,
+        realised: &Realised,
+        (old, wanted): (&FamilyTables<A>, &FamilyTables<A>),
+        drained: Drained<'_>,
+    ) {
+        let pools = Difference::of(&old.pools, &wanted.pools);
+        let members = Difference::of(&old.members, &wanted.members);
+        let ranges = Difference::of(&old.source_ranges, &wanted.source_ranges);
+        let frontends = Difference::of(&old.frontends, &wanted.frontends);
+        let (drain, deleted) = retire(&old.frontends, frontends.gone, drained);
+
+        let new_members = members.upserts.iter().filter(|(key, _)| !old.members.contains_key(key));
+        let new_frontends = frontends.upserts.iter().filter(|(key, _)| !old.frontends.contains_key(key));
+        let added = new_members.map(|(key, _)| Named::Member(key));
+        let added = added.chain(new_frontends.map(|(key, _)| Named::Frontend(key)));
+        let removed = members.gone.iter().map(Named::Member).chain(deleted.iter().map(Named::Frontend));
+        let derived = A::uses(realised.uses()).derived(A::tables(realised), added, removed);
+
         let mut upserts = frontends.upserts;
         upserts.extend(drain);
-        let push = |phase: &mut Vec<Op>, is_empty: bool, op: FamilyOp<A>| {
-            if !is_empty {
-                phase.push(A::op(op));
-            }
-        };
-        push(&mut self.referents, pools.upserts.is_empty(), FamilyOp::UpsertPools(pools.upserts));
-        push(&mut self.referents, members.upserts.is_empty(), FamilyOp::UpsertMembers(members.upserts));
-        push(&mut self.referents, ranges.upserts.is_empty(), FamilyOp::UpsertSourceRanges(ranges.upserts));
-        push(&mut self.frontends, upserts.is_empty(), FamilyOp::UpsertFrontends(upserts));
-        push(&mut self.frontend_deletes, delete.is_empty(), FamilyOp::DeleteFrontends(delete));
-        push(&mut self.member_deletes, members.gone.is_empty(), FamilyOp::DeleteMembers(members.gone));
-        push(&mut self.referent_deletes, ranges.gone.is_empty(), FamilyOp::DeleteSourceRanges(ranges.gone));
-        push(&mut self.referent_deletes, pools.gone.is_empty(), FamilyOp::DeletePools(pools.gone));
+        let op = A::op;
+        push(&mut self.referents, |write| op(FamilyOp::Endpoints(write)), Write::Upsert(derived.endpoints));
+        push(&mut self.referents, |write| op(FamilyOp::Addresses(write)), Write::Upsert(derived.words));
+        push(&mut self.referents, |write| op(FamilyOp::Pools(write)), Write::Upsert(pools.upserts));
+        push(&mut self.referents, |write| op(FamilyOp::Members(write)), Write::Upsert(members.upserts));
+        push(&mut self.referents, |write| op(FamilyOp::SourceRanges(write)), Write::Upsert(ranges.upserts));
+        push(&mut self.frontends, |write| op(FamilyOp::Frontends(write)), Write::Upsert(upserts));
+        push(&mut self.frontend_deletes, |write| op(FamilyOp::Frontends(write)), Write::Delete(deleted));
+        push(&mut self.member_deletes, |write| op(FamilyOp::Members(write)), Write::Delete(members.gone));
+        push(&mut self.referent_deletes, |write| op(FamilyOp::SourceRanges(write)), Write::Delete(ranges.gone));
+        push(&mut self.referent_deletes, |write| op(FamilyOp::Pools(write)), Write::Delete(pools.gone));
+        push(&mut self.referent_deletes, |write| op(FamilyOp::Endpoints(write)), Write::Delete(derived.gone_endpoints));
+        push(&mut self.cleared, |write| op(FamilyOp::Addresses(write)), Write::Upsert(derived.cleared_words));
+        push(&mut self.cleared, |write| op(FamilyOp::Addresses(write)), Write::Delete(derived.gone_words));
     }
 
     fn in_order(self) -> Vec<Op> {
@@ -83,12 +102,20 @@ impl Steps {
         }
         ops.extend(self.frontend_deletes);
         ops.extend(self.referent_deletes);
+        ops.extend(self.cleared);
         if is_deleting {
             // The kernel recycles deleted hash elements at once. No row is inserted until no packet can hold a deleted
             // one.
             ops.push(Op::Settle);
         }
         ops
+    }
+}
+
+/// Adds a step, unless it has no rows.
+fn push<K, V>(phase: &mut Vec<Op>, op: impl Fn(Write<K, V>) -> Op, write: Write<K, V>) {
+    if !write.is_empty() {
+        phase.push(op(write));
     }
 }
 
@@ -151,15 +178,6 @@ fn retire<K: Copy + Ord>(
         }
     }
     (drain, delete)
-}
-
-/// Scopes to store. Scopes that are no longer wanted become `PASS`.
-fn changed_scopes(realised: &BTreeMap<u32, Scopes>, wanted: &BTreeMap<u32, Scopes>) -> Vec<(u32, Scopes)> {
-    let difference = Difference::of(realised, wanted);
-    let mut scopes = difference.upserts;
-    scopes.extend(difference.gone.into_iter().map(|id| (id, Scopes::PASS)));
-    scopes.sort_unstable_by_key(|(id, _)| *id);
-    scopes
 }
 
 #[cfg(test)]

@@ -85,6 +85,7 @@ type Meanwhile = Box<dyn FnOnce(&Host)>;
 /// The packet path on the host.
 pub struct Host {
     pub settings: Settings,
+    /// With their derived rows, for [`Settings::address_words`].
     pub tables: Tables,
     /// The row of the interface in `ports`.
     pub port: Port,

@@ -1,11 +1,12 @@
 //! Performs one step with many rows: all at once, halved on failure, until each bad row has failed alone.
 
-use crate::dataplane::{Dataplane, Error, Op};
+use crate::dataplane::{Dataplane, Error, Op, Write};
 
 /// The result for the rows of one step.
-pub struct Outcome<R> {
+pub struct Outcome<K> {
     pub done: usize,
-    pub failed: Vec<R>,
+    /// The keys of the rows that failed.
+    pub failed: Vec<K>,
     pub errors: Vec<Error>,
 }
 
@@ -16,36 +17,33 @@ const LONE_FAILURES_MAX: usize = 256;
 const ROWS_MAX: usize = 4_096;
 
 /// Performs the rows and records those that succeeded.
-pub fn perform_rows<R: Clone>(
+pub fn perform_rows<K: Clone, V: Clone>(
     dataplane: &mut dyn Dataplane,
-    rows: Vec<R>,
-    op: impl Fn(Vec<R>) -> Op,
-    mut record: impl FnMut(Vec<R>),
-) -> Outcome<R> {
+    write: Write<K, V>,
+    op: impl Fn(Write<K, V>) -> Op,
+    mut record: impl FnMut(Op),
+) -> Outcome<K> {
     let mut outcome = Outcome { done: 0, failed: Vec::new(), errors: Vec::new() };
     // A stack of the rows left to try, next on top.
-    let mut left: Vec<Vec<R>> = rows.chunks(ROWS_MAX).rev().map(<[R]>::to_vec).collect();
-    drop(rows);
-    while let Some(rows) = left.pop() {
+    let mut left = write.into_parts(ROWS_MAX);
+    left.reverse();
+    while let Some(write) = left.pop() {
         if outcome.errors.len() >= LONE_FAILURES_MAX {
-            outcome.failed.extend(rows);
+            outcome.failed.extend(write.keys().cloned());
             continue;
         }
-        match dataplane.perform(&op(rows.clone())) {
+        let (rows, step) = (write.len(), op(write.clone()));
+        match dataplane.perform(&step) {
             Ok(()) => {
-                outcome.done += rows.len();
-                record(rows);
+                outcome.done += rows;
+                record(step);
             }
-            Err(error) if rows.len() == 1 => {
-                outcome.failed.extend(rows);
+            Err(error) if rows == 1 => {
+                outcome.failed.extend(write.keys().cloned());
                 outcome.errors.push(error);
             }
-            Err(_) => {
-                // Rows are independent of each other and may be written again, so halving isolates the bad ones.
-                let (first, second) = rows.split_at(rows.len() / 2);
-                left.push(second.to_vec());
-                left.push(first.to_vec());
-            }
+            // Rows are independent of each other and may be written again, so halving isolates the bad ones.
+            Err(_) => left.extend(write.into_parts(rows.div_ceil(2)).into_iter().rev()),
         }
     }
     outcome

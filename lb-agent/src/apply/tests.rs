@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use lb_common::addr::Proto;
 use lb_common::table::{
-    Backend, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
+    Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin, PoolKey,
+    Rule, Scope, Scopes, bpf_spin_lock,
 };
 
 use super::*;
-use crate::dataplane::fake::{FakeDataplane, Faults};
+use crate::dataplane::Tables;
+use crate::dataplane::fake::{ADDRESS_WORDS, FakeDataplane, Faults};
 use crate::plan::{Drained, plan};
 
 /// A dataplane that always refuses one pool.
@@ -19,6 +21,10 @@ struct Refusing {
 }
 
 impl Dataplane for Refusing {
+    fn address_words(&self) -> u32 {
+        self.fake.address_words()
+    }
+
     fn dump(&mut self) -> Result<Tables, Error> {
         self.fake.dump()
     }
@@ -26,7 +32,7 @@ impl Dataplane for Refusing {
     fn perform(&mut self, op: &Op) -> Result<(), Error> {
         self.calls += 1;
         match op {
-            Op::V4(FamilyOp::UpsertPools(rows)) if rows.iter().any(|(key, _)| key.pool == self.pool) => {
+            Op::V4(FamilyOp::Pools(Write::Upsert(rows))) if rows.iter().any(|(key, _)| key.pool == self.pool) => {
                 Err(Error::Full { map: "pools4", max: 1, setting: "--backends-max" })
             }
             op => self.fake.perform(op),
@@ -51,19 +57,29 @@ fn tables(count: u32) -> Tables {
         tables.v4.pools.insert(PoolKey { pool: id, slot: 0 }, Backend { addr: id.to_be_bytes(), port: 8080 });
         tables.scopes.insert(id, Scopes { workload: Scope::balance(id, 1), service_port: id, ..Scopes::PASS });
     }
-    tables
+    tables.derived(ADDRESS_WORDS)
+}
+
+fn realised(tables: Tables) -> Realised {
+    Realised::new(tables, ADDRESS_WORDS)
+}
+
+/// The steps from empty tables.
+fn first_plan(wanted: &Tables) -> Vec<Op> {
+    plan(&realised(Tables::default()), &Tables::default(), wanted, Drained::Unknown)
 }
 
 #[test]
 fn a_row_that_is_refused_holds_back_only_its_own() {
     let wanted = tables(1_000);
     let mut dataplane = Refusing { fake: FakeDataplane::default(), pool: 500, calls: 0 };
-    let mut realised = Tables::default();
-    let report = apply(&mut dataplane, &mut realised, plan(&Tables::default(), &wanted, Drained::Unknown));
+    let mut realised = realised(Tables::default());
+    let report = apply(&mut dataplane, &mut realised, first_plan(&wanted));
     // Held back: the pool, its scopes and its frontend.
-    assert_eq!((report.rows, report.failed_rows), (3 * 999, 3));
+    let words = ADDRESS_WORDS as usize;
+    assert_eq!((report.rows, report.failed_rows), (words + 3 * 999, 3));
     assert_eq!(report.errors.len(), 1);
-    assert_eq!(realised, dataplane.fake.tables);
+    assert_eq!(*realised.tables(), dataplane.fake.tables);
     assert_eq!(realised.v4.frontends.len(), 999);
     assert!(!realised.scopes.contains_key(&500));
     // Found by halving, not row by row.
@@ -75,22 +91,82 @@ fn a_dead_dataplane_is_given_up_soon() {
     let wanted = tables(10_000);
     let mut dataplane = FakeDataplane::default();
     dataplane.fail(Faults::Always);
-    let mut realised = Tables::default();
-    let report = apply(&mut dataplane, &mut realised, plan(&Tables::default(), &wanted, Drained::Unknown));
-    assert_eq!((report.rows, report.failed_rows), (0, 30_000));
+    let mut realised = realised(Tables::default());
+    let report = apply(&mut dataplane, &mut realised, first_plan(&wanted));
+    assert_eq!((report.rows, report.failed_rows), (0, ADDRESS_WORDS as usize + 30_000));
     assert_eq!(report.errors.len(), ERRORS_MAX);
-    assert_eq!(realised, Tables::default());
+    assert_eq!(*realised.tables(), Tables::default());
 }
 
 #[test]
 fn nothing_is_deleted_without_a_grace_period() {
     let mut dataplane = FakeDataplane::holding(tables(2));
-    let mut realised = tables(2);
-    let ops = plan(&realised, &tables(1), Drained::Unknown);
+    let mut realised = realised(tables(2));
+    let ops = plan(&realised, &realised, &tables(1), Drained::Unknown);
     let settle = ops.iter().position(|op| *op == Op::Settle).expect("the plan deletes");
     dataplane.fail(Faults::Nth(settle));
     let report = apply(&mut dataplane, &mut realised, ops);
     assert_eq!(report.failed_rows, 2, "the grace period, and the pool that had to wait for it");
     assert_eq!(dataplane.tables.v4.pools.len(), 2);
-    assert_eq!(realised, dataplane.tables);
+    assert_eq!(*realised.tables(), dataplane.tables);
+}
+
+/// As [`tables`], and each frontend has a member. The members of odd frontends share one endpoint.
+fn with_members(count: u32) -> Tables {
+    let mut tables = tables(count);
+    for id in 1..=count {
+        let addr = if id % 2 == 1 { [10, 0, 0, 1] } else { (0x0a01_0000 + id).to_be_bytes() };
+        let key = MemberKey { service_port: id, addr, port: 8080, pad: 0 };
+        tables.v4.members.insert(key, Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] });
+    }
+    tables.derived(ADDRESS_WORDS)
+}
+
+/// Performs the plan with each of its calls failing once, and again after the tables were read. The fake panics if a
+/// derived row comes too late or goes too early.
+#[test]
+fn derived_rows_follow_whatever_fails() {
+    let (three, five) = (with_members(3), with_members(5));
+    for (before, after) in [(&Tables::default(), &five), (&three, &five), (&five, &three), (&five, &tables(2))] {
+        let steps = plan(&realised(before.clone()), before, after, Drained::Unknown).len();
+        for failed in 0..steps + 4 {
+            let mut dataplane = FakeDataplane::holding(before.clone());
+            let mut known = realised(before.clone());
+            dataplane.fail(Faults::Nth(failed));
+            let ops = plan(&known, &known, after, Drained::Unknown);
+            apply(&mut dataplane, &mut known, ops);
+            dataplane.fail(Faults::Never);
+            dataplane.perform(&Op::Settle).expect("it does not fail any more");
+            known.renew(dataplane.tables.clone());
+            let ops = plan(&known, &known, after, Drained::Unknown);
+            assert!(apply(&mut dataplane, &mut known, ops).is_complete());
+            let ops = plan(&known, &known, after, Drained::Unless(&BTreeSet::new()));
+            assert!(apply(&mut dataplane, &mut known, ops).is_complete());
+            assert_eq!(dataplane.tables, *after, "after call {failed} failed");
+            assert_eq!(*known.tables(), *after);
+        }
+    }
+}
+
+/// An endpoint that is refused holds back its member; a word that is refused holds back the rows that need its bits.
+#[test]
+fn no_row_is_written_before_its_derived_rows() {
+    let wanted = with_members(5);
+    let ops = first_plan(&wanted);
+    for refused in 0..2 {
+        let mut dataplane = FakeDataplane::default();
+        let mut known = realised(Tables::default());
+        assert!(matches!(&ops[refused], Op::V4(FamilyOp::Endpoints(_) | FamilyOp::Addresses(_))));
+        // All rows of this step are missing, as if each had been refused.
+        let left = ops.iter().filter(|op| **op != ops[refused]).cloned().collect();
+        let mut run = Run {
+            dataplane: &mut dataplane,
+            realised: &mut known,
+            report: Report::default(),
+            held: Held { lacks_derived: true, ..Held::default() },
+        };
+        run.perform(left);
+        assert!(dataplane.tables.v4.members.is_empty());
+        assert_eq!(dataplane.tables.v4.frontends.len(), if refused == 0 { 5 } else { 0 });
+    }
 }

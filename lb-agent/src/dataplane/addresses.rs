@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use lb_common::addr::Addr;
 use lb_common::table::maps::Map;
-use lb_common::table::{AddressBit, AddressBits, Role};
+use lb_common::table::{AddressBit, AddressBits};
 
 use super::mapped::Array;
-use super::{Error, Sizes};
+use super::{Error, Sizes, Write};
 
 /// Bits per possible row. In a full table one address in sixteen shares the bit of another.
 const BITS_PER_ROW: u64 = 16;
@@ -28,35 +27,30 @@ impl AddressSet {
         Array::open(directory, map).map(Self)
     }
 
-    /// Sets the bits of addresses before any row names them. Bits of removed addresses stay until
-    /// [`AddressSet::refresh`].
-    pub fn note<A: Addr>(&self, addresses: impl Iterator<Item = (A, Role)>) -> Result<(), Error> {
-        let set = self.0.all()?;
-        for (addr, role) in addresses {
-            let AddressBit { word, mask } = AddressBit::of(&addr, role, self.0.len());
-            if let Some(bits) = set.word(word) {
-                bits.fetch_or(mask, Ordering::Release);
-            }
-        }
-        Ok(())
+    /// The number of words.
+    pub const fn len(&self) -> u32 {
+        self.0.len()
     }
 
-    /// Sets the bits of exactly these addresses. Each word is changed by one store, so the bit of an address that stays
-    /// is never cleared.
-    pub fn refresh<A: Addr>(&self, addresses: impl Iterator<Item = (A, Role)>) -> Result<(), Error> {
+    /// Stores words. A program sees each word as it was before or after its store.
+    pub fn write(&self, write: &Write<u32, AddressBits>) -> Result<(), Error> {
         let set = self.0.all()?;
-        let mut wanted = vec![0; self.0.len() as usize];
-        for (addr, role) in addresses {
-            let AddressBit { word, mask } = AddressBit::of(&addr, role, self.0.len());
-            wanted[word as usize] |= mask;
+        let store = |index, value: u64| {
+            let word = set.word(index);
+            let max = self.0.len();
+            let word = word.ok_or(Error::Full { map: self.0.name(), max, setting: "--backends-max" })?;
+            word.store(value, Ordering::Release);
+            Ok(())
+        };
+        match write {
+            Write::Upsert(rows) => rows.iter().try_for_each(|(index, value)| store(*index, value.bits)),
+            Write::Delete(indexes) => indexes.iter().try_for_each(|index| store(*index, 0)),
         }
-        for (index, wanted) in (0..).zip(wanted) {
-            let Some(bits) = set.word(index) else { break };
-            if bits.load(Ordering::Relaxed) != wanted {
-                bits.store(wanted, Ordering::Release);
-            }
-        }
-        Ok(())
+    }
+
+    /// The words that have a bit.
+    pub fn dump(&self) -> Result<Vec<(u32, AddressBits)>, Error> {
+        Ok(self.0.all()?.used())
     }
 }
 

@@ -20,7 +20,7 @@ use super::memory::Memory;
 use super::pins::{self, PinPath, dump};
 use super::shares::{Bound, EdgeCounts};
 use super::sys::{self, Hook};
-use super::{Dataplane, Error, Op, Settings, Sizes, Tables, object};
+use super::{Dataplane, Error, Op, Settings, Sizes, Tables, Write, object};
 
 /// The kernel's tables and programs.
 ///
@@ -33,8 +33,6 @@ pub struct BpfDataplane {
     /// Maps of another shape, used by the attached programs until [`BpfDataplane::activate`]. Until then the new
     /// programs look flows up in these maps as well.
     replaced: Option<Maps>,
-    /// Whether an earlier agent has written the maps.
-    are_adopted: bool,
     links: Links,
     jiffies_per_sec: u32,
     /// The position of the walk that deletes expired flows.
@@ -74,9 +72,8 @@ impl BpfDataplane {
         maps.set_owner(&Owner { netns_cookie, layout_version: LAYOUT_VERSION, jiffies_per_sec })?;
         let links = Links::adopt(path.links())?;
         let settings = settings.clone();
-        let are_adopted = is_adoptable && !is_first;
         let walk = Walk::default();
-        Ok(Self { path, settings, ebpf, maps, replaced, are_adopted, links, jiffies_per_sec, walk, _lock: lock })
+        Ok(Self { path, settings, ebpf, maps, replaced, links, jiffies_per_sec, walk, _lock: lock })
     }
 
     /// Gives every attached hook the program of this version, over the maps of this version. Called once, after the
@@ -86,9 +83,6 @@ impl BpfDataplane {
     /// replaced maps, where old programs that are still attached keep making flows. When every hook has a new program,
     /// the flows are copied, and programs without the second lookup are attached.
     pub fn activate(&mut self) -> Result<(), Error> {
-        if self.are_adopted {
-            self.refresh_indexes()?;
-        }
         if self.replaced.is_some() {
             let edges = self.links.attached().into_iter().map(|attachment| attachment.ifindex);
             for edge in edges.chain([EDGE_UPLINK]) {
@@ -182,13 +176,6 @@ impl BpfDataplane {
         &mut self.ebpf
     }
 
-    /// Rebuilds the indexes from members and frontends: an earlier agent may have left them incomplete, and they still
-    /// hold removed rows.
-    pub fn refresh_indexes(&self) -> Result<(), Error> {
-        self.maps.v4.refresh_indexes()?;
-        self.maps.v6.refresh_indexes()
-    }
-
     /// Looks at some flows and deletes the expired ones. Returns the totals once all flows have been looked at.
     pub fn collect(&mut self) -> Result<Option<Garbage>, Error> {
         let (now_jiffies, ticks) = (self.now_jiffies()?, self.ticks());
@@ -241,6 +228,24 @@ impl BpfDataplane {
         if self.links.attach(attachment, program)? == Attached::Anew {
             let now_jiffies = self.now_jiffies()?;
             self.maps.ages.attached(attachment, now_jiffies)?;
+        }
+        Ok(())
+    }
+
+    /// Stores elements of `scopes`. Frontends that begin to balance are stamped first.
+    fn store_scopes(&mut self, rows: impl Iterator<Item = (u32, Scopes)> + Clone) -> Result<(), Error> {
+        let before = |id| self.maps.scopes.get(id).unwrap_or(Scopes::PASS);
+        let young = rows.clone().filter(|(id, scopes)| begins_to_balance(&before(*id), scopes));
+        let young: Vec<u32> = young.map(|(id, _)| id).filter(|id| *id < self.maps.scopes.len()).collect();
+        if !young.is_empty() {
+            let now_jiffies = self.now_jiffies()?;
+            self.maps.ages.balanced(&young, now_jiffies)?;
+        }
+        for (id, scopes) in rows {
+            if !self.maps.scopes.store(id, &scopes) {
+                let max = self.maps.scopes.len();
+                return Err(Error::Full { map: "scopes", max, setting: "--frontends-max" });
+            }
         }
         Ok(())
     }
@@ -298,6 +303,10 @@ fn copy_flows(to: &Maps, from: &Maps, bound: Bound) -> Result<EdgeCounts, Error>
 }
 
 impl Dataplane for BpfDataplane {
+    fn address_words(&self) -> u32 {
+        self.maps.v4.addresses.len()
+    }
+
     fn dump(&mut self) -> Result<Tables, Error> {
         dump(&self.maps)
     }
@@ -306,22 +315,8 @@ impl Dataplane for BpfDataplane {
         match op {
             Op::V4(op) => self.maps.v4.perform(op),
             Op::V6(op) => self.maps.v6.perform(op),
-            Op::StoreScopes(rows) => {
-                let before = |id| self.maps.scopes.get(id).unwrap_or(Scopes::PASS);
-                let young = rows.iter().filter(|(id, scopes)| begins_to_balance(&before(*id), scopes));
-                let young: Vec<u32> = young.map(|(id, _)| *id).filter(|id| *id < self.maps.scopes.len()).collect();
-                if !young.is_empty() {
-                    let now_jiffies = self.now_jiffies()?;
-                    self.maps.ages.balanced(&young, now_jiffies)?;
-                }
-                for (id, scopes) in rows {
-                    if !self.maps.scopes.store(*id, scopes) {
-                        let max = self.maps.scopes.len();
-                        return Err(Error::Full { map: "scopes", max, setting: "--frontends-max" });
-                    }
-                }
-                Ok(())
-            }
+            Op::Scopes(Write::Upsert(rows)) => self.store_scopes(rows.iter().copied()),
+            Op::Scopes(Write::Delete(ids)) => self.store_scopes(ids.iter().map(|id| (*id, Scopes::PASS))),
             Op::Settle => sys::synchronize_rcu()
                 .map_err(|source| Error::Kernel { what: "waiting for a grace period".into(), source }),
         }

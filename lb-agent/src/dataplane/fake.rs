@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::table::{Action, Backend, PoolKey, Scopes};
+use lb_common::addr::Addr;
+use lb_common::host::HostFamily;
+use lb_common::table::{Action, AddressBits, PoolKey};
 
-use super::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables};
+use super::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables, Write};
 
 /// Which calls fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,9 @@ struct Unsettled {
 
 /// Checks the tables after each row, and panics if an invariant is broken.
 pub type Observer = Box<dyn FnMut(&Tables) + Send>;
+
+/// The length of the tables of address bits in memory: short, so that many addresses share a bit.
+pub const ADDRESS_WORDS: u32 = 4;
 
 /// Tables in memory.
 pub struct FakeDataplane {
@@ -108,134 +113,129 @@ impl FakeDataplane {
     }
 
     /// Writes row by row. A step that must fail first writes some of the rows, possibly all.
-    fn write<R>(
-        &mut self,
-        name: &str,
-        rows: &[R],
-        mut write: impl FnMut(&mut Tables, &R) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn write(&mut self, op: &Op) -> Result<(), Error> {
+        let rows = op.clone().into_parts(1);
         let must_fail = self.must_fail();
         let count = if must_fail { self.random.below(rows.len() as u64 + 1) as usize } else { rows.len() };
-        for row in &rows[..count] {
-            write(&mut self.tables, row)?;
+        for row in rows.into_iter().take(count) {
+            match &row {
+                Op::V4(op) => self.check_row(op)?,
+                Op::V6(op) => self.check_row(op)?,
+                Op::Scopes(_) => self.unsettled.scopes = true,
+                Op::Settle => {}
+            }
+            row.record(&mut self.tables);
             if let Some(observer) = &mut self.observer {
                 observer(&self.tables);
             }
         }
-        if must_fail { Err(injected(name)) } else { Ok(()) }
+        if must_fail { Err(injected("write")) } else { Ok(()) }
     }
 
-    /// Panics if two pools, of either family, share an element.
-    fn upsert_pools<A: Ord + Copy>(
-        &mut self,
-        rows: &[(PoolKey, Backend<A>)],
-        of: fn(&mut Tables) -> &mut FamilyTables<A>,
-    ) -> Result<(), Error> {
-        let (max, mut elements) = (self.pool_elements, std::mem::take(&mut self.elements));
-        let result = self.write("pools", rows, |tables, (key, backend)| {
-            if key.element() >= max {
-                return Err(Error::Full { map: "pools", max, setting: "--backends-max" });
-            }
-            let before = elements.insert(key.element(), *key).filter(|before| before != key);
-            let is_there = |key| tables.v4.pools.contains_key(key) || tables.v6.pools.contains_key(key);
-            assert!(!before.as_ref().is_some_and(is_there), "{before:?} and {key:?} have the same element");
-            of(tables).pools.insert(*key, *backend);
-            Ok(())
-        });
-        self.elements = elements;
-        result
-    }
-
-    fn family<A: Ord + Copy>(
-        &mut self,
-        op: &FamilyOp<A>,
-        of: fn(&mut Tables) -> &mut FamilyTables<A>,
-    ) -> Result<(), Error> {
+    /// Refuses a pool past the end. Panics if the caller breaks the contract.
+    fn check_row<A: HostFamily>(&mut self, op: &FamilyOp<A>) -> Result<(), Error> {
+        let tables = A::tables(&self.tables);
         match op {
-            FamilyOp::UpsertPools(rows) => self.upsert_pools(rows, of),
-            FamilyOp::UpsertMembers(rows) => self.write("members", rows, |tables, (key, member)| {
-                of(tables).members.insert(*key, *member);
-                Ok(())
-            }),
-            FamilyOp::UpsertSourceRanges(rows) => self.write("source_ranges", rows, |tables, (key, range)| {
-                of(tables).source_ranges.insert(*key, *range);
-                Ok(())
-            }),
-            FamilyOp::UpsertFrontends(rows) => {
-                let is_settled = !self.unsettled.deletes;
-                self.write("frontends", rows, |tables, (key, frontend)| {
-                    let old = of(tables).frontends.insert(*key, *frontend);
+            FamilyOp::Pools(Write::Upsert(rows)) => {
+                return rows.iter().try_for_each(|(key, _)| self.take_element(*key));
+            }
+            FamilyOp::Members(Write::Upsert(rows)) => {
+                for (key, _) in rows {
+                    let bit = key.address_bit(ADDRESS_WORDS);
+                    let is_noted = tables.endpoints.contains_key(&key.endpoint()) && is_set(tables, bit.word, bit.mask);
+                    assert!(is_noted, "{key:?} was written before its endpoint or address");
+                }
+            }
+            FamilyOp::Frontends(Write::Upsert(rows)) => {
+                for (key, frontend) in rows {
+                    let old = tables.frontends.get(key);
                     assert!(old.is_none_or(|old| old.id == frontend.id), "the id of a frontend changed in place");
-                    assert!(
-                        old.is_some() || is_settled,
-                        "a frontend was inserted after a delete without a grace period"
-                    );
-                    Ok(())
-                })
+                    let is_reusing = old.is_none() && self.unsettled.deletes;
+                    assert!(!is_reusing, "a frontend was inserted after a delete without a grace period");
+                    let bit = key.address_bit(ADDRESS_WORDS);
+                    assert!(is_set(tables, bit.word, bit.mask), "{key:?} was written before its address");
+                }
             }
-            FamilyOp::DeleteFrontends(keys) => {
-                self.unsettled.deletes = true;
-                self.write("frontends", keys, |tables, key| {
-                    of(tables).frontends.remove(key);
-                    Ok(())
-                })
+            FamilyOp::Frontends(Write::Delete(_)) => self.unsettled.deletes = true,
+            FamilyOp::Pools(Write::Delete(keys)) => self.check_delete(keys),
+            FamilyOp::SourceRanges(Write::Delete(keys)) => self.check_delete(keys),
+            FamilyOp::Endpoints(Write::Delete(keys)) => {
+                self.check_delete(keys);
+                let is_named = tables.members.keys().any(|member| keys.contains(&member.endpoint()));
+                assert!(!is_named, "{keys:?} were deleted while members have them");
             }
-            FamilyOp::DeleteMembers(keys) => self.write("members", keys, |tables, key| {
-                of(tables).members.remove(key);
-                Ok(())
-            }),
-            FamilyOp::DeleteSourceRanges(keys) => {
-                assert!(!self.unsettled.scopes, "a source range was deleted after a switch without a grace period");
-                self.write("source_ranges", keys, |tables, key| {
-                    of(tables).source_ranges.remove(key);
-                    Ok(())
-                })
+            FamilyOp::Addresses(Write::Upsert(rows)) => {
+                rows.iter().for_each(|(word, value)| check_cleared(tables, *word, *value));
             }
-            FamilyOp::DeletePools(keys) => {
-                assert!(!self.unsettled.scopes, "a pool was deleted after a switch without a grace period");
-                self.write("pools", keys, |tables, key| {
-                    of(tables).pools.remove(key);
-                    Ok(())
-                })
+            FamilyOp::Addresses(Write::Delete(words)) => {
+                words.iter().for_each(|word| check_cleared(tables, *word, AddressBits { bits: 0 }));
             }
+            FamilyOp::Members(Write::Delete(_))
+            | FamilyOp::SourceRanges(Write::Upsert(_))
+            | FamilyOp::Endpoints(Write::Upsert(_)) => {}
         }
+        Ok(())
+    }
+
+    fn check_delete<K: std::fmt::Debug>(&self, keys: &[K]) {
+        assert!(!self.unsettled.scopes, "{keys:?} were deleted after a switch without a grace period");
+    }
+
+    /// Takes the element of a pool row. Panics if another pool, of either family, has it.
+    fn take_element(&mut self, key: PoolKey) -> Result<(), Error> {
+        let (max, element) = (self.pool_elements, key.element());
+        if element >= max {
+            return Err(Error::Full { map: "pools", max, setting: "--backends-max" });
+        }
+        let before = self.elements.insert(element, key).filter(|before| *before != key);
+        let is_there = |key| self.tables.v4.pools.contains_key(key) || self.tables.v6.pools.contains_key(key);
+        assert!(!before.as_ref().is_some_and(is_there), "{before:?} and {key:?} have the same element");
+        Ok(())
     }
 }
 
 impl Dataplane for FakeDataplane {
+    fn address_words(&self) -> u32 {
+        ADDRESS_WORDS
+    }
+
     fn dump(&mut self) -> Result<Tables, Error> {
         self.check("dump")?;
         Ok(self.tables.clone())
     }
 
     fn perform(&mut self, op: &Op) -> Result<(), Error> {
-        match op {
-            Op::V4(op) => self.family(op, |tables| &mut tables.v4),
-            Op::V6(op) => self.family(op, |tables| &mut tables.v6),
-            Op::StoreScopes(rows) => {
-                self.unsettled.scopes = true;
-                self.write("scopes", rows, |tables, (id, scopes)| {
-                    if *scopes == Scopes::PASS {
-                        tables.scopes.remove(id);
-                    } else {
-                        tables.scopes.insert(*id, *scopes);
-                    }
-                    Ok(())
-                })
-            }
-            Op::Settle => {
-                self.check("settle")?;
-                self.settled += 1;
-                self.unsettled = Unsettled::default();
-                Ok(())
-            }
+        if *op == Op::Settle {
+            self.check("settle")?;
+            self.settled += 1;
+            self.unsettled = Unsettled::default();
+            return Ok(());
         }
+        self.write(op)
     }
 
     fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {
         self.check("flows")?;
         Ok(self.in_use.clone())
     }
+}
+
+fn is_set<A>(tables: &FamilyTables<A>, word: u32, mask: u64) -> bool {
+    tables.addresses.get(&word).is_some_and(|found| found.bits & mask != 0)
+}
+
+/// Panics if a store clears the bit of an address that a row has.
+fn check_cleared<A: Addr>(tables: &FamilyTables<A>, word: u32, value: AddressBits) {
+    let cleared = tables.addresses.get(&word).map_or(0, |found| found.bits) & !value.bits;
+    if cleared == 0 {
+        return;
+    }
+    let dialled = tables.frontends.keys().map(|key| key.address_bit(ADDRESS_WORDS));
+    let mut needed = dialled.chain(tables.members.keys().map(|key| key.address_bit(ADDRESS_WORDS)));
+    assert!(
+        !needed.any(|bit| bit.word == word && bit.mask & cleared != 0),
+        "a bit of word {word} was cleared while a row needs it"
+    );
 }
 
 fn elements(tables: &Tables) -> BTreeMap<u32, PoolKey> {

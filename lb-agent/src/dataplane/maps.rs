@@ -13,8 +13,8 @@ use lb_common::sequence::Sequence;
 use lb_common::table::maps::{self, Map};
 use lb_common::table::{
     Affinity, AffinityKey, Counter, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Port, Role, SourceRange,
-    SourceRangeKey, TableType, edge_index,
+    FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Port, SourceRange, SourceRangeKey,
+    TableType, edge_index,
 };
 use zerocopy::FromBytes;
 
@@ -26,7 +26,7 @@ use super::scopes::ScopeArray;
 use super::shares::{Bound, EdgeCounts, Shares, surplus};
 use super::sys::{self, BPF_F_LOCK, BatchError, Cursor};
 use super::threads::{self, THREADS};
-use super::{Error, FamilyOp, FamilyTables};
+use super::{Error, FamilyOp, FamilyTables, Write};
 
 /// Fewer rows are not worth another thread.
 const ROWS_PER_WRITER_MIN: usize = 512;
@@ -56,6 +56,14 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
         threads::share(keys.chunks(part_rows).zip(values.chunks(part_rows)), |(keys, values)| {
             sys::update_batch(self.fd.as_fd(), keys, values, flags).map_err(|error| self.error("update", keys, error))
         })
+    }
+
+    /// Writes or removes rows.
+    pub fn write(&self, write: &Write<K, V>, flags: u64) -> Result<(), Error> {
+        match write {
+            Write::Upsert(rows) => self.upsert(rows, flags),
+            Write::Delete(keys) => self.delete(keys),
+        }
     }
 
     /// Removes rows. Missing rows are no error.
@@ -103,10 +111,8 @@ pub struct FamilyMaps<A> {
     pub frontends: Table<FrontendKey<A>, Frontend>,
     pub pools: PoolArray<A>,
     pub members: Table<MemberKey<A>, Member>,
-    /// An index over `members`, kept up to date by [`FamilyMaps::perform`] and [`FamilyMaps::refresh_indexes`].
     pub endpoints: Table<EndpointKey<A>, Endpoint>,
-    /// An index over `members` and `frontends`, kept up to date in the same way.
-    addresses: AddressSet,
+    pub addresses: AddressSet,
     source_ranges: Table<SourceRangeKey<A>, SourceRange>,
     pub affinity: Table<AffinityKey<A>, Affinity<A>>,
     pub flows: Table<FlowKey<A>, Flow<A>>,
@@ -135,64 +141,21 @@ impl<A: Addr> FamilyMaps<A> {
             pools: self.pools.dump()?.into_iter().collect(),
             members: self.members.dump()?.into_iter().collect(),
             source_ranges: self.source_ranges.dump()?.into_iter().collect(),
+            endpoints: self.endpoints.dump()?.into_iter().collect(),
+            addresses: self.addresses.dump()?.into_iter().collect(),
         })
     }
 
     pub fn perform(&self, op: &FamilyOp<A>) -> Result<(), Error> {
         match op {
-            FamilyOp::UpsertPools(rows) => self.pools.upsert(rows),
-            FamilyOp::UpsertMembers(rows) => {
-                self.note_endpoints(rows.iter().map(|(key, _)| endpoint(key)))?;
-                // After `note_endpoints`, which may rebuild the indexes from rows that are already in the tables.
-                self.addresses.note(rows.iter().map(|(key, _)| answering(key)))?;
-                self.members.upsert(rows, 0)
-            }
-            FamilyOp::UpsertSourceRanges(rows) => self.source_ranges.upsert(rows, 0),
-            FamilyOp::UpsertFrontends(rows) => {
-                self.addresses.note(rows.iter().map(|(key, _)| dialled(key)))?;
-                self.frontends.upsert(rows, BPF_F_LOCK)
-            }
-            FamilyOp::DeleteFrontends(keys) => self.frontends.delete(keys),
-            FamilyOp::DeleteMembers(keys) => self.members.delete(keys),
-            FamilyOp::DeletePools(keys) => self.pools.delete(keys),
-            FamilyOp::DeleteSourceRanges(keys) => self.source_ranges.delete(keys),
+            FamilyOp::Pools(Write::Upsert(rows)) => self.pools.upsert(rows),
+            FamilyOp::Pools(Write::Delete(keys)) => self.pools.delete(keys),
+            FamilyOp::Members(write) => self.members.write(write, 0),
+            FamilyOp::SourceRanges(write) => self.source_ranges.write(write, 0),
+            FamilyOp::Frontends(write) => self.frontends.write(write, BPF_F_LOCK),
+            FamilyOp::Endpoints(write) => self.endpoints.write(write, 0),
+            FamilyOp::Addresses(write) => self.addresses.write(write),
         }
-    }
-
-    /// Notes endpoints before any member names them. Removed endpoints stay until [`FamilyMaps::refresh_indexes`];
-    /// until then a direct connection to one costs a flow.
-    fn note_endpoints(&self, keys: impl Iterator<Item = EndpointKey<A>>) -> Result<(), Error> {
-        let mut keys: Vec<_> = keys.collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let rows: Vec<_> = keys.into_iter().map(|key| (key, Endpoint { flags: 0 })).collect();
-        match self.endpoints.upsert(&rows, 0) {
-            Err(Error::Full { .. }) => {
-                self.refresh_indexes()?;
-                self.endpoints.upsert(&rows, 0)
-            }
-            result => result,
-        }
-    }
-
-    /// Rebuilds the indexes from `members` and `frontends`.
-    pub fn refresh_indexes(&self) -> Result<(), Error> {
-        let (members, frontends) = (self.members.dump()?, self.frontends.dump()?);
-        let answering = members.iter().map(|(key, _)| answering(key));
-        self.addresses.refresh(answering.chain(frontends.iter().map(|(key, _)| dialled(key))))?;
-        self.refresh_endpoints(members.iter().map(|(key, _)| endpoint(key)).collect())
-    }
-
-    fn refresh_endpoints(&self, mut wanted: Vec<EndpointKey<A>>) -> Result<(), Error> {
-        wanted.sort_unstable();
-        wanted.dedup();
-        let mut found: Vec<_> = self.endpoints.dump()?.into_iter().map(|(key, _)| key).collect();
-        found.sort_unstable();
-        let gone: Vec<_> = found.iter().filter(|key| wanted.binary_search(key).is_err()).copied().collect();
-        self.endpoints.delete(&gone)?;
-        wanted.retain(|key| found.binary_search(key).is_err());
-        let new: Vec<_> = wanted.into_iter().map(|key| (key, Endpoint { flags: 0 })).collect();
-        self.endpoints.upsert(&new, 0)
     }
 
     /// The keys of surplus flows. `crowded` holds the number of entries to remove, by element of `edge_flows`.
@@ -226,21 +189,6 @@ impl<A: Addr> FamilyMaps<A> {
         }
         self.flows.upsert(&rows, 0)
     }
-}
-
-/// The endpoint of a member.
-const fn endpoint<A: Addr>(member: &MemberKey<A>) -> EndpointKey<A> {
-    EndpointKey { addr: member.addr, port: member.port, pad: 0 }
-}
-
-/// The address and role of a member in the address index.
-const fn answering<A: Addr>(member: &MemberKey<A>) -> (A, Role) {
-    (member.addr, Role::Endpoint)
-}
-
-/// The address and role of a frontend in the address index.
-const fn dialled<A: Addr>(frontend: &FrontendKey<A>) -> (A, Role) {
-    (frontend.addr, Role::Frontend)
 }
 
 /// All maps of a dataplane, opened from their pins.

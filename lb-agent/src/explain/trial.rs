@@ -79,7 +79,9 @@ impl<A: TableAddr> Trial<A> {
             Caller::Host => Edge { id: EDGE, client: Client::Host },
             Caller::External(_) => Edge { id: EDGE_UPLINK, client: Client::External },
         };
-        Self { host: Host::new(tables.clone(), settings()), edge, proto: to.proto, to: (addr, to.port) }
+        let settings = settings();
+        let host = Host::new(tables.clone().derived(settings.address_words), settings);
+        Self { host, edge, proto: to.proto, to: (addr, to.port) }
     }
 
     /// Runs the first packet of a connection, and returns its client as well. If the question names no client and the

@@ -2,8 +2,8 @@
 
 use lb_common::addr::Proto;
 use lb_common::table::{
-    Backend, FrontendKey, Member, MemberKey, MemberSets, MemberState, Mode, Origin, PoolKey, Rule, Scope, ScopeFlags,
-    SourceRange, SourceRangeKey, bpf_spin_lock,
+    AddressBits, Backend, Endpoint, EndpointKey, FrontendKey, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
+    PoolKey, Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
 };
 
 use super::*;
@@ -21,22 +21,32 @@ fn tables(id: u32, pool: u32) -> Tables {
     tables.v4.frontends.insert(KEY, frontend(id, FrontendState::Active));
     tables.v4.pools.insert(PoolKey { pool, slot: 0 }, Backend { addr: [10, 0, 0, pool as u8], port: 8080 });
     tables.scopes.insert(id, Scopes { workload: Scope::balance(pool, 1), service_port: 1, ..Scopes::PASS });
-    tables
+    tables.derived(1)
+}
+
+/// The steps from `realised` to `wanted`.
+fn steps(realised: &Tables, wanted: &Tables, drained: Drained<'_>) -> Vec<Op> {
+    plan(&Realised::new(realised.clone(), 1), realised, wanted, drained)
+}
+
+const fn sign<K, V>(write: &Write<K, V>, upsert: &'static str, delete: &'static str) -> &'static str {
+    match write {
+        Write::Upsert(_) => upsert,
+        Write::Delete(_) => delete,
+    }
 }
 
 fn names(ops: &[Op]) -> Vec<&'static str> {
     ops.iter()
         .map(|op| match op {
-            Op::V4(FamilyOp::UpsertPools(_)) => "+pools",
-            Op::V4(FamilyOp::UpsertMembers(_)) => "+members",
-            Op::V4(FamilyOp::UpsertSourceRanges(_)) => "+ranges",
-            Op::V4(FamilyOp::DeleteSourceRanges(_)) => "-ranges",
-            Op::V4(FamilyOp::UpsertFrontends(_)) => "+frontends",
-            Op::V4(FamilyOp::DeleteFrontends(_)) => "-frontends",
-            Op::V4(FamilyOp::DeleteMembers(_)) => "-members",
-            Op::V4(FamilyOp::DeletePools(_)) => "-pools",
+            Op::V4(FamilyOp::Pools(write)) => sign(write, "+pools", "-pools"),
+            Op::V4(FamilyOp::Members(write)) => sign(write, "+members", "-members"),
+            Op::V4(FamilyOp::SourceRanges(write)) => sign(write, "+ranges", "-ranges"),
+            Op::V4(FamilyOp::Frontends(write)) => sign(write, "+frontends", "-frontends"),
+            Op::V4(FamilyOp::Endpoints(write)) => sign(write, "+endpoints", "-endpoints"),
+            Op::V4(FamilyOp::Addresses(write)) => sign(write, "addresses", "-addresses"),
             Op::V6(_) => "other family",
-            Op::StoreScopes(_) => "scopes",
+            Op::Scopes(_) => "scopes",
             Op::Settle => "settle",
         })
         .collect()
@@ -44,13 +54,13 @@ fn names(ops: &[Op]) -> Vec<&'static str> {
 
 #[test]
 fn equal_tables_need_nothing() {
-    assert_eq!(plan(&tables(1, 1), &tables(1, 1), Drained::Unknown), []);
+    assert_eq!(steps(&tables(1, 1), &tables(1, 1), Drained::Unknown), []);
 }
 
 #[test]
 fn what_is_referred_to_comes_first() {
-    let ops = plan(&Tables::default(), &tables(1, 1), Drained::Unknown);
-    assert_eq!(names(&ops), ["+pools", "scopes", "+frontends"]);
+    let ops = steps(&Tables::default(), &tables(1, 1), Drained::Unknown);
+    assert_eq!(names(&ops), ["addresses", "+pools", "scopes", "+frontends"]);
 }
 
 /// If the scope switched before its ranges were written, it would drop allowed clients. If the ranges were deleted
@@ -64,8 +74,8 @@ fn ranges_come_before_the_scope_that_asks_and_go_after_it() {
     let scopes = restricted.scopes.get_mut(&1).expect("the frontend's");
     scopes.workload = scopes.workload.with_flags(ScopeFlags::SOURCE_RANGES);
     scopes.source_ranges = 1;
-    assert_eq!(names(&plan(&open, &restricted, Drained::Unknown)), ["+ranges", "scopes"]);
-    assert_eq!(names(&plan(&restricted, &open, Drained::Unknown)), ["scopes", "settle", "-ranges", "settle"]);
+    assert_eq!(names(&steps(&open, &restricted, Drained::Unknown)), ["+ranges", "scopes"]);
+    assert_eq!(names(&steps(&restricted, &open, Drained::Unknown)), ["scopes", "settle", "-ranges", "settle"]);
 }
 
 #[test]
@@ -77,13 +87,13 @@ fn a_set_of_source_ranges_is_replaced_not_changed() {
         tables.scopes.get_mut(&1).expect("the frontend's").source_ranges = set;
         tables
     };
-    let ops = plan(&with_set(1), &with_set(2), Drained::Unknown);
+    let ops = steps(&with_set(1), &with_set(2), Drained::Unknown);
     assert_eq!(names(&ops), ["+ranges", "scopes", "settle", "-ranges", "settle"]);
 }
 
 #[test]
 fn a_pool_is_replaced_not_changed() {
-    let ops = plan(&tables(1, 1), &tables(1, 2), Drained::Unknown);
+    let ops = steps(&tables(1, 1), &tables(1, 2), Drained::Unknown);
     assert_eq!(names(&ops), ["+pools", "scopes", "settle", "-pools", "settle"]);
 }
 
@@ -94,41 +104,108 @@ fn members_come_and_go_before_the_pool_is_switched() {
         let mut tables = tables(1, pool);
         let key = MemberKey { service_port: 1, addr: [10, 0, 0, pool as u8], port: 8080, pad: 0 };
         tables.v4.members.insert(key, Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] });
-        tables
+        tables.derived(1)
     };
-    let ops = plan(&with_member(1), &with_member(2), Drained::Unknown);
-    assert_eq!(names(&ops), ["+pools", "+members", "-members", "scopes", "settle", "-pools", "settle"]);
+    let ops = steps(&with_member(1), &with_member(2), Drained::Unknown);
+    assert_eq!(
+        names(&ops),
+        [
+            "+endpoints",
+            "addresses",
+            "+pools",
+            "+members",
+            "-members",
+            "scopes",
+            "settle",
+            "-pools",
+            "-endpoints",
+            "addresses",
+            "settle",
+        ]
+    );
     // Deleted elements are quarantined even if nothing else is deleted.
     let mut without = with_member(1);
     without.v4.members.clear();
-    assert_eq!(names(&plan(&with_member(1), &without, Drained::Unknown)), ["-members", "settle", "settle"]);
+    assert_eq!(
+        names(&steps(&with_member(1), &without, Drained::Unknown)),
+        ["-members", "settle", "-endpoints", "addresses", "settle"]
+    );
 }
 
 #[test]
 fn a_frontend_drains_before_it_goes() {
     let realised = tables(1, 1);
-    let ops = plan(&realised, &Tables::default(), Drained::Unless(&BTreeSet::new()));
+    let ops = steps(&realised, &Tables::default(), Drained::Unless(&BTreeSet::new()));
     assert_eq!(names(&ops), ["scopes", "+frontends", "settle", "-pools", "settle"]);
-    assert_eq!(ops[0], Op::StoreScopes(vec![(1, Scopes::PASS)]));
-    assert_eq!(ops[1], Op::V4(FamilyOp::UpsertFrontends(vec![(KEY, frontend(1, FrontendState::Draining))])));
+    assert_eq!(ops[0], Op::Scopes(Write::Delete(vec![1])));
+    assert_eq!(ops[1], Op::V4(FamilyOp::Frontends(Write::Upsert(vec![(KEY, frontend(1, FrontendState::Draining))]))));
 }
 
 #[test]
 fn a_draining_frontend_goes_when_no_flow_is_left() {
     let mut realised = Tables::default();
     realised.v4.frontends.insert(KEY, frontend(1, FrontendState::Draining));
+    let realised = realised.derived(1);
     let wanted = Tables::default();
-    assert_eq!(plan(&realised, &wanted, Drained::Unknown), []);
-    assert_eq!(plan(&realised, &wanted, Drained::Unless(&BTreeSet::from([1]))), []);
-    let ops = plan(&realised, &wanted, Drained::Unless(&BTreeSet::from([2])));
-    assert_eq!(ops, [Op::Settle, Op::V4(FamilyOp::DeleteFrontends(vec![KEY])), Op::Settle]);
+    assert_eq!(steps(&realised, &wanted, Drained::Unknown), []);
+    assert_eq!(steps(&realised, &wanted, Drained::Unless(&BTreeSet::from([1]))), []);
+    let ops = steps(&realised, &wanted, Drained::Unless(&BTreeSet::from([2])));
+    assert_eq!(
+        ops,
+        [
+            Op::Settle,
+            Op::V4(FamilyOp::Frontends(Write::Delete(vec![KEY]))),
+            Op::V4(FamilyOp::Addresses(Write::Delete(vec![0]))),
+            Op::Settle
+        ]
+    );
 }
 
 #[test]
 fn a_draining_frontend_that_is_wanted_again_is_revived_in_place() {
     let mut realised = Tables::default();
     realised.v4.frontends.insert(KEY, frontend(1, FrontendState::Draining));
-    let ops = plan(&realised, &tables(1, 1), Drained::Unless(&BTreeSet::new()));
+    let realised = realised.derived(1);
+    let ops = steps(&realised, &tables(1, 1), Drained::Unless(&BTreeSet::new()));
     assert_eq!(names(&ops), ["+pools", "scopes", "+frontends"]);
-    assert_eq!(ops[2], Op::V4(FamilyOp::UpsertFrontends(vec![(KEY, frontend(1, FrontendState::Active))])));
+    assert_eq!(ops[2], Op::V4(FamilyOp::Frontends(Write::Upsert(vec![(KEY, frontend(1, FrontendState::Active))]))));
+}
+
+/// One Service's change names an endpoint that another Service has too.
+#[test]
+fn an_endpoint_of_another_service_stays() {
+    let with_members = |ports: &[u32]| {
+        let mut tables = Tables::default();
+        for service_port in ports {
+            let key = MemberKey { service_port: *service_port, addr: [10, 0, 0, 9], port: 8080, pad: 0 };
+            let member = Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] };
+            tables.v4.members.insert(key, member);
+        }
+        tables
+    };
+    let both = Realised::new(with_members(&[1, 2]).derived(1), 1);
+    let ops = plan(&both, &with_members(&[1]), &Tables::default(), Drained::Unknown);
+    assert_eq!(names(&ops), ["-members", "settle", "settle"]);
+    let ops = plan(&both, &both, &Tables::default(), Drained::Unknown);
+    assert_eq!(names(&ops), ["-members", "settle", "-endpoints", "-addresses", "settle"]);
+    // A Service that joins them needs no further rows.
+    let ops = plan(&both, &Tables::default(), &with_members(&[3]), Drained::Unknown);
+    assert_eq!(names(&ops), ["+members"]);
+}
+
+/// What an earlier agent, or anyone else, left in the derived tables.
+#[test]
+fn wrong_derived_rows_are_corrected() {
+    let right = tables(1, 1);
+    assert_eq!(steps(&right, &right, Drained::Unknown), []);
+    let mut stray = right.clone();
+    stray.v4.endpoints.insert(EndpointKey { addr: [10, 9, 9, 9], port: 1, pad: 0 }, Endpoint { flags: 0 });
+    stray.v4.addresses.insert(0, AddressBits { bits: u64::MAX });
+    let ops = steps(&stray, &right, Drained::Unknown);
+    assert_eq!(names(&ops), ["settle", "-endpoints", "addresses", "settle"]);
+    let needed = right.v4.addresses[&0];
+    assert!(ops.contains(&Op::V4(FamilyOp::Addresses(Write::Upsert(vec![(0, needed)])))), "{ops:?}");
+    let mut lost = right.clone();
+    lost.v4.addresses.clear();
+    assert_eq!(steps(&lost, &right, Drained::Unknown), [Op::V4(FamilyOp::Addresses(Write::Upsert(vec![(0, needed)])))]);
 }

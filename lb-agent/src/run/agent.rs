@@ -445,9 +445,6 @@ impl<D: Attach> Agent<D> {
     }
 
     fn audit(&mut self) {
-        if let Err(error) = self.dataplane.refresh_indexes() {
-            tracing::warn!(%error, "audit: the indexes of endpoints and addresses could not be rebuilt");
-        }
         match self.controller.audit(&mut self.dataplane) {
             Ok(0) => tracing::debug!("audit: the tables are as written"),
             Ok(rows) => {

@@ -27,8 +27,6 @@ pub trait Attach: Dataplane {
     fn bridge_netfilter(&self) -> BridgeNetfilter;
     /// Looks at some flows and deletes the expired ones. Returns the totals once all flows have been looked at.
     fn collect(&mut self) -> Result<Option<Garbage>, Error>;
-    /// Rebuilds the indexes of endpoints and addresses from members and frontends.
-    fn refresh_indexes(&mut self) -> Result<(), Error>;
 }
 
 impl Attach for BpfDataplane {
@@ -63,10 +61,6 @@ impl Attach for BpfDataplane {
 
     fn collect(&mut self) -> Result<Option<Garbage>, Error> {
         Self::collect(self)
-    }
-
-    fn refresh_indexes(&mut self) -> Result<(), Error> {
-        Self::refresh_indexes(self)
     }
 }
 

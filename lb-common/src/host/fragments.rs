@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::{FamilyTables, Host, HostFamily};
+use super::{Host, HostFamily};
 use crate::addr::Addr;
 use crate::fragment::{Fragments, Note, Parked};
 use crate::table::{AddressBit, Fate, Fragment, FragmentKey, Role, Tuple};
@@ -43,11 +43,8 @@ impl<A: HostFamily> Fragments<A> for Host {
     type Note = HostNote<A>;
 
     fn may_be_ours(&self, addr: &A, role: Role) -> bool {
-        let FamilyTables { frontends, members, .. } = A::tables(&self.tables);
-        let bit = |addr: &A, role| AddressBit::of(addr, role, self.settings.address_words);
-        let dialled = frontends.keys().map(|frontend| bit(&frontend.addr, Role::Frontend));
-        let mut noted = dialled.chain(members.keys().map(|member| bit(&member.addr, Role::Endpoint)));
-        noted.any(|noted| noted == bit(addr, role))
+        let AddressBit { word, mask } = AddressBit::of(addr, role, self.settings.address_words);
+        A::tables(&self.tables).addresses.get(&word).is_some_and(|found| found.bits & mask != 0)
     }
     fn note(&self, key: &FragmentKey<A>) -> Option<HostNote<A>> {
         A::state(self).fragments.borrow().get(key).map(|note| HostNote(note))

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::addr::Addr;
-use crate::table::{Backend, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes, SourceRange, SourceRangeKey};
+use crate::table::{
+    AddressBits, Backend, Endpoint, EndpointKey, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes,
+    SourceRange, SourceRangeKey,
+};
 
 /// The configuration tables of one family, as typed rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +15,10 @@ pub struct FamilyTables<A> {
     pub pools: BTreeMap<PoolKey, Backend<A>>,
     pub members: BTreeMap<MemberKey<A>, Member>,
     pub source_ranges: BTreeMap<SourceRangeKey<A>, SourceRange>,
+    /// Derived from `members`: [`FamilyTables::derive`].
+    pub endpoints: BTreeMap<EndpointKey<A>, Endpoint>,
+    /// Derived from `members` and `frontends`, by the index of the word. Words without a bit are left out.
+    pub addresses: BTreeMap<u32, AddressBits>,
 }
 
 impl<A> Default for FamilyTables<A> {
@@ -21,11 +28,23 @@ impl<A> Default for FamilyTables<A> {
             pools: BTreeMap::new(),
             members: BTreeMap::new(),
             source_ranges: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            addresses: BTreeMap::new(),
         }
     }
 }
 
 impl<A: Addr> FamilyTables<A> {
+    /// Replaces `endpoints` and `addresses` by exactly the rows that `members` and `frontends` need.
+    pub fn derive(&mut self, address_words: u32) {
+        self.endpoints = self.members.keys().map(|member| (member.endpoint(), Endpoint { flags: 0 })).collect();
+        self.addresses.clear();
+        let dialled = self.frontends.keys().map(|frontend| frontend.address_bit(address_words));
+        for bit in dialled.chain(self.members.keys().map(|member| member.address_bit(address_words))) {
+            self.addresses.entry(bit.word).or_insert(AddressBits { bits: 0 }).bits |= bit.mask;
+        }
+    }
+
     /// The ranges of a set.
     pub fn source_ranges_of(&self, set: u32) -> impl Iterator<Item = (&SourceRangeKey<A>, &SourceRange)> {
         // The kernel's keys begin with the length, so each length is looked up separately.
@@ -44,4 +63,14 @@ pub struct Tables {
     pub v6: FamilyTables<[u8; 16]>,
     /// By frontend ID, without elements that pass for all clients.
     pub scopes: BTreeMap<u32, Scopes>,
+}
+
+impl Tables {
+    /// The tables with the derived rows that the others need.
+    #[must_use]
+    pub fn derived(mut self, address_words: u32) -> Self {
+        self.v4.derive(address_words);
+        self.v6.derive(address_words);
+        self
+    }
 }

@@ -71,8 +71,7 @@ impl<A: HostFamily> Tables<A> for Host {
         ranges.any(|(range, _)| range.contains(&client.addr))
     }
     fn is_endpoint(&self, key: &EndpointKey<A>) -> bool {
-        let members = &A::tables(&self.tables).members;
-        members.keys().any(|member| (member.addr, member.port) == (key.addr, key.port))
+        A::tables(&self.tables).endpoints.contains_key(key)
     }
     fn flow(&self, key: &FlowKey<A>) -> Option<Entry<A>> {
         A::state(self).flows.borrow().get(key).map(|entry| Entry(entry))

@@ -2,9 +2,10 @@
 
 use zerocopy::{Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
+use super::addresses::{AddressBit, Role};
 use super::pool::MemberSets;
 use super::row::{table_enum, table_type};
-use crate::addr::Proto;
+use crate::addr::{Addr, Proto};
 
 /// The lock of a map value that is changed in place (`BPF_F_LOCK`); the kernel finds it by this name in BTF.
 #[allow(non_camel_case_types, reason = "the kernel looks the type up by this name (kernel/bpf/btf.c)")]
@@ -165,6 +166,13 @@ impl Scopes {
         source_ranges: 0,
         owner: 0,
     };
+}
+
+impl<A: Addr> FrontendKey<A> {
+    /// The bit of `addresses4` or `addresses6` that the frontend needs, in a table of `words` words.
+    pub fn address_bit(&self, words: u32) -> AddressBit {
+        AddressBit::of(&self.addr, Role::Frontend, words)
+    }
 }
 
 table_enum! {

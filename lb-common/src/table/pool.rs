@@ -1,8 +1,10 @@
 //! Pools: the backends that a scope chooses from. Members and endpoints: the backends of one Service port, and of all
 //! Services.
 
+use super::addresses::{AddressBit, Role};
 use super::row::table_enum;
 use super::row::table_type;
+use crate::addr::Addr;
 
 /// Most elements of `pools4` and `pools6`: what the lower bits of a pool ID can name.
 pub const POOL_ELEMENTS_MAX: u32 = 1 << 22;
@@ -80,6 +82,18 @@ table_type! {
         /// [`MemberSets`] from which new flows choose it.
         pub sets: u8,
         pub pad: [u8; 2],
+    }
+}
+
+impl<A: Addr> MemberKey<A> {
+    /// The row of `endpoints4` or `endpoints6` that the member needs.
+    pub const fn endpoint(&self) -> EndpointKey<A> {
+        EndpointKey { addr: self.addr, port: self.port, pad: 0 }
+    }
+
+    /// The bit of `addresses4` or `addresses6` that the member needs, in a table of `words` words.
+    pub fn address_bit(&self, words: u32) -> AddressBit {
+        AddressBit::of(&self.addr, Role::Endpoint, words)
     }
 }
 

@@ -157,7 +157,7 @@ fn run_packet<const LINK_LEN: usize>(host: &Host, program: Program, packet: &mut
 
 impl Machine for HostMachine {
     fn set_tables(&mut self, tables: &Tables) {
-        self.host.tables = tables.clone();
+        self.host.tables = tables.clone().derived(ADDRESS_WORDS);
     }
 
     fn set_port(&mut self, port: Port) {

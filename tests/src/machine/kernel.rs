@@ -11,12 +11,12 @@ use lb_agent::dataplane::addresses::address_words;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::maps::Table;
 use lb_agent::dataplane::{
-    Dataplane as _, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, Tables, Timeouts, object, pins,
+    Dataplane as _, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, Tables, Timeouts, Write, object, pins,
 };
 use lb_common::addr::Addr;
 use lb_common::packet::PARKED_LEN_MAX;
 use lb_common::table::maps::{PRIVATE4, PRIVATE6};
-use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Fragment, FragmentKey, Port, Scopes, TableType};
+use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Fragment, FragmentKey, Port, TableType};
 use lb_common::verdict::Action;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -172,38 +172,49 @@ fn is_fragment(packet: &[u8]) -> bool {
     }
 }
 
-fn deletes<A: Copy>(tables: &FamilyTables<A>) -> [FamilyOp<A>; 4] {
+fn deletes<A: Copy>(tables: &FamilyTables<A>) -> [FamilyOp<A>; 6] {
+    fn all<K: Copy, V>(rows: &BTreeMap<K, V>) -> Write<K, V> {
+        Write::Delete(rows.keys().copied().collect())
+    }
     [
-        FamilyOp::DeleteSourceRanges(tables.source_ranges.keys().copied().collect()),
-        FamilyOp::DeleteFrontends(tables.frontends.keys().copied().collect()),
-        FamilyOp::DeleteMembers(tables.members.keys().copied().collect()),
-        FamilyOp::DeletePools(tables.pools.keys().copied().collect()),
+        FamilyOp::SourceRanges(all(&tables.source_ranges)),
+        FamilyOp::Frontends(all(&tables.frontends)),
+        FamilyOp::Members(all(&tables.members)),
+        FamilyOp::Pools(all(&tables.pools)),
+        FamilyOp::Endpoints(all(&tables.endpoints)),
+        FamilyOp::Addresses(all(&tables.addresses)),
     ]
 }
 
-fn inserts<A: Copy>(tables: &FamilyTables<A>) -> [FamilyOp<A>; 4] {
+fn inserts<A: Copy>(tables: &FamilyTables<A>) -> [FamilyOp<A>; 6] {
     [
-        FamilyOp::UpsertSourceRanges(tables.source_ranges.iter().map(|(key, value)| (*key, *value)).collect()),
-        FamilyOp::UpsertPools(tables.pools.iter().map(|(key, value)| (*key, *value)).collect()),
-        FamilyOp::UpsertMembers(tables.members.iter().map(|(key, value)| (*key, *value)).collect()),
-        FamilyOp::UpsertFrontends(tables.frontends.iter().map(|(key, value)| (*key, *value)).collect()),
+        FamilyOp::Addresses(all(&tables.addresses)),
+        FamilyOp::Endpoints(all(&tables.endpoints)),
+        FamilyOp::SourceRanges(all(&tables.source_ranges)),
+        FamilyOp::Pools(all(&tables.pools)),
+        FamilyOp::Members(all(&tables.members)),
+        FamilyOp::Frontends(all(&tables.frontends)),
     ]
+}
+
+/// A step that writes all rows.
+fn all<K: Copy, V: Copy>(rows: &BTreeMap<K, V>) -> Write<K, V> {
+    Write::Upsert(rows.iter().map(|(key, value)| (*key, *value)).collect())
 }
 
 impl Machine for KernelMachine {
     fn set_tables(&mut self, tables: &Tables) {
-        let old = self.dataplane.dump().expect("dumping the tables");
+        let (old, tables) = (self.dataplane.dump().expect("dumping the tables"), tables.clone().derived(ADDRESS_WORDS));
         let mut ops: Vec<Op> = deletes(&old.v4).map(Op::V4).into_iter().collect();
         ops.extend(deletes(&old.v6).map(Op::V6));
-        ops.push(Op::StoreScopes(old.scopes.keys().map(|id| (*id, Scopes::PASS)).collect()));
-        ops.push(Op::StoreScopes(tables.scopes.iter().map(|(id, scopes)| (*id, *scopes)).collect()));
+        ops.push(Op::Scopes(Write::Delete(old.scopes.into_keys().collect())));
+        ops.push(Op::Scopes(all(&tables.scopes)));
         ops.extend(inserts(&tables.v4).map(Op::V4));
         ops.extend(inserts(&tables.v6).map(Op::V6));
         for op in ops {
             self.dataplane.perform(&op).expect("writing the tables");
         }
-        self.dataplane.refresh_indexes().expect("writing the indexes");
-        assert_eq!(&self.dataplane.dump().expect("dumping the tables"), tables, "the tables read back");
+        assert_eq!(self.dataplane.dump().expect("dumping the tables"), tables, "the tables read back");
     }
 
     fn set_port(&mut self, port: Port) {

@@ -53,6 +53,10 @@ impl FakeNode {
 }
 
 impl Dataplane for FakeNode {
+    fn address_words(&self) -> u32 {
+        self.tables.address_words()
+    }
+
     fn dump(&mut self) -> Result<Tables, Error> {
         self.tables.dump()
     }
@@ -121,10 +125,6 @@ impl Attach for FakeNode {
         self.walks += 1;
         // A walk of three steps.
         Ok(self.walks.is_multiple_of(3).then_some(Garbage { flows4: 7, flows6: 1, collected: 2, ..Garbage::default() }))
-    }
-
-    fn refresh_indexes(&mut self) -> Result<(), Error> {
-        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use aya::sys::{Stats, enable_stats};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::links::{Class, Link, LinkHeader};
 use lb_agent::dataplane::object::EMPTY_PROGRAM;
-use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Sizes};
+use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Sizes, Write};
 use lb_common::addr::{Family, Proto};
 use lb_common::table::{Backend, Counter, FrontendKey, PoolKey, Scope, Scopes};
 use lb_tests::address::UPLINK;
@@ -371,9 +371,9 @@ fn fill(dataplane: &mut BpfDataplane, services: u32, endpoints: &[SocketAddrV4])
         let (addr, port) = (vip(number).ip().octets(), SERVICE_PORT);
         frontends.push((FrontendKey { addr, port, proto: Proto::TCP, pad: 0 }, frontend(id)));
     }
-    dataplane.perform(&Op::V4(FamilyOp::UpsertPools(pools)))?;
-    dataplane.perform(&Op::StoreScopes(scopes))?;
-    dataplane.perform(&Op::V4(FamilyOp::UpsertFrontends(frontends)))?;
+    dataplane.perform(&Op::V4(FamilyOp::Pools(Write::Upsert(pools))))?;
+    dataplane.perform(&Op::Scopes(Write::Upsert(scopes)))?;
+    dataplane.perform(&Op::V4(FamilyOp::Frontends(Write::Upsert(frontends))))?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::pins;
-use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Repair, Settings, Sizes, Timeouts};
+use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Repair, Settings, Sizes, Timeouts, Write};
 use lb_common::addr::{Addr, Proto};
 use lb_common::table::{
     Backend, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
@@ -122,9 +122,9 @@ fn fill<A: Numbered>(dataplane: &mut BpfDataplane, len: u32, first_id: u32) -> R
             frontends.push((FrontendKey { proto: Proto::UDP, ..key }, frontend(id)));
         }
     }
-    dataplane.perform(&A::op(FamilyOp::UpsertPools(pools)))?;
-    dataplane.perform(&Op::StoreScopes(scopes))?;
-    dataplane.perform(&A::op(FamilyOp::UpsertFrontends(frontends)))?;
+    dataplane.perform(&A::op(FamilyOp::Pools(Write::Upsert(pools))))?;
+    dataplane.perform(&Op::Scopes(Write::Upsert(scopes)))?;
+    dataplane.perform(&A::op(FamilyOp::Frontends(Write::Upsert(frontends))))?;
     Ok(())
 }
 
