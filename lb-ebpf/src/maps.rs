@@ -50,7 +50,13 @@ impl<A> TrieKey for SourceRangeKey<A> {
     type Data = Source<A>;
 }
 
+/// The type of a declared map, with `$addr` in place of `A`.
 macro_rules! map_type {
+    ($addr:ty, [$kind:ident, $key:ident $(<$key_a:ident>)? => $value:ident $(<$value_a:ident>)?, $rows:expr]) => {
+        map_type!(
+            $kind, $key $(<family_address!($key_a, $addr)>)?, $value $(<family_address!($value_a, $addr)>)?, $rows
+        )
+    };
     (Sparse, $key:ty, $value:ty, $rows:expr) => {
         HashMap<$key, $value, { rows_in_object($rows) }, { BPF_F_NO_PREALLOC as usize }>
     };
@@ -72,6 +78,9 @@ macro_rules! map_type {
 }
 
 macro_rules! new_map {
+    ([$kind:ident, $($rest:tt)*]) => {
+        new_map!($kind)
+    };
     (Sparse) => {
         HashMap::new()
     };
@@ -92,68 +101,42 @@ macro_rules! new_map {
 /// Statics for all maps, and accessors for those of a family.
 macro_rules! declare {
     (
-        family { $( $(#[doc = $holds:literal])+ $name:ident($v4:ident, $v6:ident):
-            $kind:ident, $key:ident $(<$key_a:ident>)? => $value:ident $(<$value_a:ident>)?, $rows:expr, $writer:ident; )* }
-        shared { $( $(#[doc = $shared_holds:literal])+ $shared:ident:
-            $shared_kind:ident, $shared_key:ident => $shared_value:ident, $shared_rows:expr, $shared_writer:ident; )* }
-        family_private { $( $(#[doc = $own_holds:literal])+ $own:ident($own4:ident, $own6:ident):
-            $own_kind:ident, $own_key:ident $(<$own_key_a:ident>)? => $own_value:ident $(<$own_value_a:ident>)?, $own_rows:expr; )* }
-        private { $( $(#[doc = $private_holds:literal])+ $private:ident:
-            $private_kind:ident, $private_key:ident => $private_value:ident, $private_rows:expr; )* }
+        family { $( $(#[doc = $holds:literal])+ $name:ident($v4:ident, $v6:ident): $map:tt, $writer:ident; )* }
+        shared { $( $(#[doc = $shared_holds:literal])+ $shared:ident: $shared_map:tt, $shared_writer:ident; )* }
+        family_private { $( $(#[doc = $own_holds:literal])+ $own:ident($own4:ident, $own6:ident): $own_map:tt; )* }
+        private { $( $(#[doc = $private_holds:literal])+ $private:ident: $private_map:tt; )* }
     ) => {
-        declare! { families
-            $( $(#[doc = $holds])+ $name($v4, $v6): $kind, $key $(<$key_a>)? => $value $(<$value_a>)?, $rows; )*
-            $( $(#[doc = $own_holds])+ $own($own4, $own6): $own_kind, $own_key $(<$own_key_a>)? => $own_value $(<$own_value_a>)?, $own_rows; )*
+        declare! { statics
+            $( $(#[doc = $shared_holds])+ pub $shared: (), $shared_map; )*
+            $( $(#[doc = $private_holds])+ pub $private: (), $private_map; )*
+            $( $(#[doc = $holds])+ $v4: [u8; 4], $map; )*
+            $( $(#[doc = $holds])+ $v6: [u8; 16], $map; )*
+            $( $(#[doc = $own_holds])+ $own4: [u8; 4], $own_map; )*
+            $( $(#[doc = $own_holds])+ $own6: [u8; 16], $own_map; )*
         }
-        $(
-            $(#[doc = $shared_holds])+
-            #[btf_map]
-            pub static $shared: map_type!($shared_kind, $shared_key, $shared_value, $shared_rows) = new_map!($shared_kind);
-        )*
-        $(
-            $(#[doc = $private_holds])+
-            #[btf_map]
-            pub static $private: map_type!($private_kind, $private_key, $private_value, $private_rows) =
-                new_map!($private_kind);
-        )*
-    };
-    (families $( $(#[doc = $holds:literal])+ $name:ident($v4:ident, $v6:ident):
-        $kind:ident, $key:ident $(<$key_a:ident>)? => $value:ident $(<$value_a:ident>)?, $rows:expr; )* ) => {
-        $(
-            $(#[doc = $holds])+
-            #[btf_map]
-            static $v4: map_type!(
-                $kind, $key $(<family_address!($key_a, [u8; 4])>)?, $value $(<family_address!($value_a, [u8; 4])>)?, $rows
-            ) = new_map!($kind);
-            $(#[doc = $holds])+
-            #[btf_map]
-            static $v6: map_type!(
-                $kind, $key $(<family_address!($key_a, [u8; 16])>)?, $value $(<family_address!($value_a, [u8; 16])>)?, $rows
-            ) = new_map!($kind);
-        )*
 
         /// The maps of one family.
         pub trait FamilyMaps: Unreachable {
-            $(
-                $(#[doc = $holds])+
-                fn $name() -> &'static map_type!(
-                    $kind, $key $(<family_address!($key_a, Self)>)?, $value $(<family_address!($value_a, Self)>)?, $rows
-                );
-            )*
+            $( $(#[doc = $holds])+ fn $name() -> &'static map_type!(Self, $map); )*
+            $( $(#[doc = $own_holds])+ fn $own() -> &'static map_type!(Self, $own_map); )*
         }
 
-        declare! { accessors [u8; 4] $( $name $v4: $kind, $key $(<$key_a>)? => $value $(<$value_a>)?, $rows; )* }
-        declare! { accessors [u8; 16] $( $name $v6: $kind, $key $(<$key_a>)? => $value $(<$value_a>)?, $rows; )* }
+        declare! { accessors [u8; 4] $( $name $v4 $map )* $( $own $own4 $own_map )* }
+        declare! { accessors [u8; 16] $( $name $v6 $map )* $( $own $own6 $own_map )* }
     };
-    (accessors $addr:tt $( $name:ident $map:ident:
-        $kind:ident, $key:ident $(<$key_a:ident>)? => $value:ident $(<$value_a:ident>)?, $rows:expr; )* ) => {
+    (statics $( $(#[doc = $holds:literal])+ $visible:vis $name:ident: $addr:ty, $map:tt; )* ) => {
+        $(
+            $(#[doc = $holds])+
+            #[btf_map]
+            $visible static $name: map_type!($addr, $map) = new_map!($map);
+        )*
+    };
+    (accessors $addr:tt $( $name:ident $static:ident $map:tt )* ) => {
         impl FamilyMaps for $addr {
             $(
                 #[inline(always)]
-                fn $name() -> &'static map_type!(
-                    $kind, $key $(<family_address!($key_a, $addr)>)?, $value $(<family_address!($value_a, $addr)>)?, $rows
-                ) {
-                    &$map
+                fn $name() -> &'static map_type!($addr, $map) {
+                    &$static
                 }
             )*
         }

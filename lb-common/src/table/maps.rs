@@ -138,77 +138,78 @@ impl<K, V> Map<K, V> {
 /// Declares every BPF map, in the order of README.md. Expands to `$callback! { family {..} shared {..} family_private {..}
 /// private {..} }`.
 ///
-/// `family` maps exist twice, as `name(v4, v6)`, and `A` in their types is the address of the family. Maps of the first two
-/// groups are pinned and survive a restart of the agent; private maps belong to one load of the programs.
+/// A map is `[kind, key => value, rows]`, one token tree for the callback. `family` maps exist twice, as `name(v4, v6)`,
+/// and `A` in their types is the address of the family. Maps of the first two groups are pinned and survive a restart
+/// of the agent; private maps belong to one load of the programs.
 #[macro_export]
 macro_rules! each_map {
     ($callback:ident) => {
         $callback! {
             family {
                 /// The ID of the frontend at an address, port and protocol; its mode; the rule that decided the mode.
-                frontends(frontends4, frontends6): Sparse, FrontendKey<A> => Frontend, Rows::Frontends, Agent;
+                frontends(frontends4, frontends6): [Sparse, FrontendKey<A> => Frontend, Rows::Frontends], Agent;
                 /// Backends. The slots of a pool are consecutive; with Maglev a backend has many slots. A pool never changes: a new membership is a new pool.
-                pools(pools4, pools6): Mapped, u32 => PoolElement<A>, Rows::PoolElements, Agent;
+                pools(pools4, pools6): [Mapped, u32 => PoolElement<A>, Rows::PoolElements], Agent;
                 /// The backends of a Service port.
-                members(members4, members6): Sparse, MemberKey<A> => Member, Rows::Backends, Agent;
+                members(members4, members6): [Sparse, MemberKey<A> => Member, Rows::Backends], Agent;
                 /// The endpoints of all Services. If a pod dials one directly, the flow is noted, and no other flow takes its tuple.
-                endpoints(endpoints4, endpoints6): Sparse, EndpointKey<A> => Endpoint, Rows::Backends, Agent;
+                endpoints(endpoints4, endpoints6): [Sparse, EndpointKey<A> => Endpoint, Rows::Backends], Agent;
                 /// Bits, by hash, of the addresses of frontends and endpoints. Fragments, which have no ports, are looked up here.
-                addresses(addresses4, addresses6): Mapped, u32 => AddressBits, Rows::AddressWords, Agent;
+                addresses(addresses4, addresses6): [Mapped, u32 => AddressBits, Rows::AddressWords], Agent;
                 /// The prefixes from which frontends may be dialled. Frontends with equal ranges share a set. New flows are looked up.
-                source_ranges(source_ranges4, source_ranges6): Trie, SourceRangeKey<A> => SourceRange, Rows::SourceRanges, Agent;
+                source_ranges(source_ranges4, source_ranges6): [Trie, SourceRangeKey<A> => SourceRange, Rows::SourceRanges], Agent;
                 /// The backend that a client used last, by Service port.
-                affinity(affinity4, affinity6): Lru, AffinityKey<A> => Affinity<A>, Rows::AffinityClients, Programs;
+                affinity(affinity4, affinity6): [Lru, AffinityKey<A> => Affinity<A>, Rows::AffinityClients], Programs;
                 /// How to rewrite a packet, by client interface, tuple and direction. Half-open flows get a small part of the table.
-                flows(flows4, flows6): Lru, FlowKey<A> => Flow<A>, Rows::Flows, Both;
+                flows(flows4, flows6): [Lru, FlowKey<A> => Flow<A>, Rows::Flows], Both;
                 /// Where the first fragment of a datagram went, or which fragments wait for it.
-                fragments(fragments4, fragments6): Lru, FragmentKey<A> => Fragment<A>, Rows::Fixed(1 << 13), Programs;
+                fragments(fragments4, fragments6): [Lru, FragmentKey<A> => Fragment<A>, Rows::Fixed(1 << 13)], Programs;
                 /// Rings of flows that ended or were answered. They are deleted first if their interface has used up its share.
-                spent(spent4, spent6): Array, u32 => FlowKey<A>, Rows::Fixed(SPENT_RINGS * SPENT_RING_LEN), Programs;
+                spent(spent4, spent6): [Array, u32 => FlowKey<A>, Rows::Fixed(SPENT_RINGS * SPENT_RING_LEN)], Programs;
             }
             shared {
                 /// By frontend ID, for pods of this node, sockets of the node, and the network: Balance, Pass, Reject or Drop, and the pool.
-                scopes: Mapped, u32 => Scopes, Rows::FrontendIds, Agent;
+                scopes: [Mapped, u32 => Scopes, Rows::FrontendIds], Agent;
                 /// Packets and bytes by reason.
-                counters: PerCpu, u32 => CounterValue, Rows::Fixed(COUNTERS_MAX), Programs;
+                counters: [PerCpu, u32 => CounterValue, Rows::Fixed(COUNTERS_MAX)], Programs;
                 /// Flows, packets and bytes by frontend ID, and what was left to the balancer.
-                frontend_stats: PerCpu, u32 => FrontendStats, Rows::FrontendIds, Programs;
+                frontend_stats: [PerCpu, u32 => FrontendStats, Rows::FrontendIds], Programs;
                 /// By interface: whether it may have hairpin flows, and which client ports its flows use.
-                edges: Array, u32 => EdgeState, Rows::Fixed(EDGES_MAX), Both;
+                edges: [Array, u32 => EdgeState, Rows::Fixed(EDGES_MAX)], Both;
                 /// By interface: the bridge that it is a port of, and the MAC of the bridge.
-                ports: Array, u32 => Port, Rows::Fixed(EDGES_MAX), Agent;
+                ports: [Array, u32 => Port, Rows::Fixed(EDGES_MAX)], Agent;
                 /// By interface: its entries in the flow tables.
-                edge_flows: Mapped, u32 => EdgeFlows, Rows::Fixed(EDGES_MAX), Both;
+                edge_flows: [Mapped, u32 => EdgeFlows, Rows::Fixed(EDGES_MAX)], Both;
                 /// All entries in the flow tables.
-                flow_totals: Mapped, u32 => FlowTotals, Rows::Fixed(1), Both;
+                flow_totals: [Mapped, u32 => FlowTotals, Rows::Fixed(1)], Both;
                 /// By ring: where `spent4` and `spent6` are written next.
-                spent_rings: Array, u32 => SpentRing, Rows::Fixed(SPENT_RINGS), Programs;
+                spent_rings: [Array, u32 => SpentRing, Rows::Fixed(SPENT_RINGS)], Programs;
                 /// By interface: since when it is attached, in jiffies.
-                edge_ages: Array, u32 => EdgeAge, Rows::Fixed(EDGES_MAX), Agent;
+                edge_ages: [Array, u32 => EdgeAge, Rows::Fixed(EDGES_MAX)], Agent;
                 /// By frontend ID: since when it balances, in jiffies.
-                frontend_ages: Array, u32 => FrontendAge, Rows::FrontendIds, Agent;
+                frontend_ages: [Array, u32 => FrontendAge, Rows::FrontendIds], Agent;
                 /// By family: until when flows may be missing because the kernel evicted them, in jiffies.
-                evictions: Array, u32 => Evictions, Rows::Fixed(2), Agent;
+                evictions: [Array, u32 => Evictions, Rows::Fixed(2)], Agent;
                 /// By interface: the ICMP answers that are left in this second.
-                reject_buckets: Array, u32 => RejectBucket, Rows::Fixed(EDGES_MAX), Programs;
+                reject_buckets: [Array, u32 => RejectBucket, Rows::Fixed(EDGES_MAX)], Programs;
                 /// The network namespace and the layout version that the maps belong to.
-                owner: Array, u32 => Owner, Rows::Fixed(1), Agent;
+                owner: [Array, u32 => Owner, Rows::Fixed(1)], Agent;
             }
             family_private {
                 /// The flow tables of another size that are being replaced.
-                previous(previous4, previous6): Lru, FlowKey<A> => Flow<A>, Rows::Previous;
+                previous(previous4, previous6): [Lru, FlowKey<A> => Flow<A>, Rows::Previous];
                 /// The half-open flows that a CPU may still make.
-                embryos(embryos4, embryos6): PerCpu, u32 => EmbryoBudget, Rows::Fixed(1);
+                embryos(embryos4, embryos6): [PerCpu, u32 => EmbryoBudget, Rows::Fixed(1)];
                 /// Ring of the latest new flows of a CPU.
-                embryo_ring(embryo_ring4, embryo_ring6): PerCpu, u32 => FlowKey<A>, Rows::EmbryosOfCpu;
+                embryo_ring(embryo_ring4, embryo_ring6): [PerCpu, u32 => FlowKey<A>, Rows::EmbryosOfCpu];
                 /// The records of a program run. No run interrupts another on the same CPU: bottom halves are off.
-                work(work4, work6): PerCpu, u32 => Work<A>, Rows::Fixed(1);
+                work(work4, work6): [PerCpu, u32 => Work<A>, Rows::Fixed(1)];
             }
             private {
                 /// Ring of fragments that overtook the first one of their datagram, kept for two seconds at most.
-                parked: Array, u32 => Parked, Rows::Parked;
+                parked: [Array, u32 => Parked, Rows::Parked];
                 /// Tickets drawn for `parked`.
-                parked_tickets: Array, u32 => u32, Rows::Fixed(1);
+                parked_tickets: [Array, u32 => u32, Rows::Fixed(1)];
             }
         }
     };
@@ -222,40 +223,47 @@ macro_rules! family_address {
     };
 }
 
+/// A part of a declared map.
+macro_rules! part {
+    (type [$kind:ident, $key:ty => $value:ty, $rows:expr]) => {
+        Map<$key, $value>
+    };
+    (kind [$kind:ident, $key:ty => $value:ty, $rows:expr]) => {
+        Kind::$kind
+    };
+    (rows [$kind:ident, $key:ty => $value:ty, $rows:expr]) => {
+        $rows
+    };
+}
+
 macro_rules! declare {
     (
-        family { $( $(#[doc = $holds:literal])+ $name:ident($v4:ident, $v6:ident):
-            $kind:ident, $key:ident $(<$key_a:ident>)? => $value:ident $(<$value_a:ident>)?, $rows:expr, $writer:ident; )* }
-        shared { $( $(#[doc = $shared_holds:literal])+ $shared:ident:
-            $shared_kind:ident, $shared_key:ident => $shared_value:ident, $shared_rows:expr, $shared_writer:ident; )* }
-        family_private { $( $(#[doc = $own_holds:literal])+ $own:ident($own4:ident, $own6:ident):
-            $own_kind:ident, $own_key:ident $(<$own_key_a:ident>)? => $own_value:ident $(<$own_value_a:ident>)?, $own_rows:expr; )* }
-        private { $( $(#[doc = $private_holds:literal])+ $private:ident:
-            $private_kind:ident, $private_key:ident => $private_value:ident, $private_rows:expr; )* }
+        family { $( $(#[doc = $holds:literal])+ $name:ident($v4:ident, $v6:ident): $map:tt, $writer:ident; )* }
+        shared { $( $(#[doc = $shared_holds:literal])+ $shared:ident: $shared_map:tt, $shared_writer:ident; )* }
+        family_private { $( $(#[doc = $own_holds:literal])+ $own:ident($own4:ident, $own6:ident): $own_map:tt; )* }
+        private { $( $(#[doc = $private_holds:literal])+ $private:ident: $private_map:tt; )* }
     ) => {
         /// The pinned maps of one family.
-        #[derive(Clone, Copy)]
         pub struct FamilyMaps<A> {
-            $( $(#[doc = $holds])+ pub $name: Map<$key $(<$key_a>)?, $value $(<$value_a>)?>, )*
+            $( $(#[doc = $holds])+ pub $name: part!(type $map), )*
         }
 
         /// The pinned maps that both families share.
-        #[derive(Clone, Copy)]
         pub struct SharedMaps {
-            $( $(#[doc = $shared_holds])+ pub $shared: Map<$shared_key, $shared_value>, )*
+            $( $(#[doc = $shared_holds])+ pub $shared: part!(type $shared_map), )*
         }
 
         pub const FAMILY4: FamilyMaps<[u8; 4]> = FamilyMaps {
-            $( $name: Map::declare(stringify!($v4), Kind::$kind, $rows, Writer::$writer, concat!($($holds),+)), )*
+            $( $name: Map::declare(stringify!($v4), part!(kind $map), part!(rows $map), Writer::$writer, concat!($($holds),+)), )*
         };
 
         pub const FAMILY6: FamilyMaps<[u8; 16]> = FamilyMaps {
-            $( $name: Map::declare(stringify!($v6), Kind::$kind, $rows, Writer::$writer, concat!($($holds),+)), )*
+            $( $name: Map::declare(stringify!($v6), part!(kind $map), part!(rows $map), Writer::$writer, concat!($($holds),+)), )*
         };
 
         pub const SHARED: SharedMaps = SharedMaps {
             $( $shared: Map::declare(
-                stringify!($shared), Kind::$shared_kind, $shared_rows, Writer::$shared_writer, concat!($($shared_holds),+),
+                stringify!($shared), part!(kind $shared_map), part!(rows $shared_map), Writer::$shared_writer, concat!($($shared_holds),+),
             ), )*
         };
 
@@ -276,9 +284,9 @@ macro_rules! declare {
 
         /// Every private map.
         pub const PRIVATE: &[Private] = &[
-            $( Private { name: PRIVATE4.$own, kind: Kind::$own_kind, rows: $own_rows, holds: concat!($($own_holds),+) },
-               Private { name: PRIVATE6.$own, kind: Kind::$own_kind, rows: $own_rows, holds: concat!($($own_holds),+) }, )*
-            $( Private { name: stringify!($private), kind: Kind::$private_kind, rows: $private_rows, holds: concat!($($private_holds),+) }, )*
+            $( Private { name: PRIVATE4.$own, kind: part!(kind $own_map), rows: part!(rows $own_map), holds: concat!($($own_holds),+) },
+               Private { name: PRIVATE6.$own, kind: part!(kind $own_map), rows: part!(rows $own_map), holds: concat!($($own_holds),+) }, )*
+            $( Private { name: stringify!($private), kind: part!(kind $private_map), rows: part!(rows $private_map), holds: concat!($($private_holds),+) }, )*
         ];
     };
 }
