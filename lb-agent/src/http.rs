@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::ask::Services;
 use crate::printable::{printable, printable_json};
 use crate::status::Status;
-pub use connections::Limits;
+pub use connections::ConnectionLimits;
 use page::Room;
 use turn::Turn;
 
@@ -57,7 +57,7 @@ impl Sources {
 }
 
 /// Serves requests for as long as the future is polled.
-pub async fn serve(listener: TcpListener, sources: Sources, limits: Limits) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, sources: Sources, limits: ConnectionLimits) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/healthz", get(healthz))
@@ -180,7 +180,7 @@ mod tests {
         let runtime = runtime.expect("a runtime");
         let listener = runtime.block_on(async { bind(([127, 0, 0, 1], 0).into()) }).expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        runtime.spawn(serve(listener, sources, Limits::within(1024)));
+        runtime.spawn(serve(listener, sources, ConnectionLimits::within(1024)));
         Server { url, questions, status, _runtime: runtime }
     }
 

@@ -88,7 +88,7 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     );
     let (question_sender, questions) = mpsc::channel(1);
     let sources = Sources { status: receiver, registry: Arc::new(registry), services: question_sender };
-    start_http(listener, sources, http::Limits::within(descriptors))?;
+    start_http(listener, sources, http::ConnectionLimits::within(descriptors))?;
     let (link_sender, links) = mpsc::channel(BATCHES_MAX);
     tokio::spawn(follow_interfaces(link_sender));
     let inputs = Inputs { batches, connections, progress, links, questions, signals };
@@ -153,7 +153,7 @@ async fn turn_until_stopped<D: Attach>(
 }
 
 /// Starts the HTTP server on a thread with a runtime of its own, so that many requests do not delay the loop.
-fn start_http(listener: TcpListener, sources: Sources, limits: http::Limits) -> anyhow::Result<()> {
+fn start_http(listener: TcpListener, sources: Sources, limits: http::ConnectionLimits) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = move || match runtime.block_on(http::serve(listener, sources, limits)) {
         Ok(()) => {}

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::table::{Frontend, Mode, Origin, Scope};
 
 use super::answer::{Decision, Explanation, FrontendFacts};
-use super::trial::{Choices, Outcome, Trial};
+use super::trial::{Outcome, Outcomes, Trial};
 use super::words::{WITHOUT_FRONTEND, origin_text, sentence};
 use super::{Caller, Destination};
 use crate::ask::Services;
@@ -60,9 +60,9 @@ fn explain_in<A: TableAddr>(
     let mut explanation = match found {
         None => without_frontend(from, to, &neighbours(addr, &facts.tables)),
         Some(frontend) => {
-            let choices = trial.choices(client, &first);
-            let mut explanation = with_frontend((from, to), frontend, &trial, &first, &choices);
-            if known_client.is_some() && choices.has_hairpin {
+            let outcomes = trial.outcomes(client, &first);
+            let mut explanation = with_frontend((from, to), frontend, &trial, &first, &outcomes);
+            if known_client.is_some() && outcomes.has_hairpin {
                 let note = "if the client itself is chosen, the connection seems to come from the frontend's address";
                 explanation.notes.push(note.into());
             }
@@ -176,18 +176,18 @@ fn with_frontend<A: TableAddr>(
     frontend: &Frontend,
     trial: &Trial<A>,
     first: &Outcome<A>,
-    choices: &Choices<A>,
+    outcomes: &Outcomes<A>,
 ) -> Explanation {
     // While a pool is being replaced, one connection may meet an empty slot and the next one a backend.
-    let decided = choices.opened.as_ref().unwrap_or(first);
+    let decided = outcomes.opened.as_ref().unwrap_or(first);
     let scope = decided.trace.scope.unwrap_or(Scope::PASS);
-    let is_torn = decided.decision == Decision::Balance && choices.has_gap;
+    let is_torn = decided.decision == Decision::Balance && outcomes.has_gap;
     let torn = "the pool is being replaced: a packet that meets an empty slot of it is dropped and counted";
     Explanation {
         from: from.to_string(),
         to: to.to_string(),
         decision: decided.decision,
-        sentence: sentence(from, frontend, scope, (decided.decision, decided.reason), choices),
+        sentence: sentence(from, frontend, scope, (decided.decision, decided.reason), outcomes),
         frontend: Some(FrontendFacts {
             id: frontend.id,
             service: None,
@@ -202,8 +202,8 @@ fn with_frontend<A: TableAddr>(
                 Caller::External(_) => format!("external: {}", ScopeRow::of(scope, trial.pool(scope).len())),
             },
         }),
-        backends: choices.backends.iter().copied().collect(),
-        reply: choices.reply,
+        backends: outcomes.backends.iter().copied().collect(),
+        reply: outcomes.reply,
         notes: is_torn.then(|| torn.into()).into_iter().collect(),
     }
 }

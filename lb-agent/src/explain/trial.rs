@@ -45,7 +45,7 @@ pub struct Outcome<A> {
 
 /// The possible results for new connections of a client.
 #[derive(Debug)]
-pub struct Choices<A> {
+pub struct Outcomes<A> {
     /// The first packet of the first connection that gets a backend.
     pub opened: Option<Outcome<A>>,
     /// The source of the reply to that packet when it reaches the client; `None` if the reply is not translated.
@@ -57,7 +57,7 @@ pub struct Choices<A> {
     pub has_gap: bool,
 }
 
-impl<A> Default for Choices<A> {
+impl<A> Default for Outcomes<A> {
     fn default() -> Self {
         let backends = BTreeSet::new();
         Self { opened: None, reply: None, backends, has_hairpin: false, has_gap: false }
@@ -152,48 +152,48 @@ impl<A: TableAddr> Trial<A> {
     }
 
     /// The possible results for new connections of a client, after the first one met a frontend.
-    pub fn choices(&self, client: A, first: &Outcome<A>) -> Choices<A> {
-        let mut choices = Choices::default();
-        let (Some(frontend), Some(scope)) = (first.trace.frontend, first.trace.scope) else { return choices };
+    pub fn outcomes(&self, client: A, first: &Outcome<A>) -> Outcomes<A> {
+        let mut outcomes = Outcomes::default();
+        let (Some(frontend), Some(scope)) = (first.trace.frontend, first.trace.scope) else { return outcomes };
         let may_balance = first.decision == Decision::Balance || first.reason == Some(Counter::DropNoBackend);
         if !may_balance {
-            return choices;
+            return outcomes;
         }
         let pool = self.pool(scope);
         if scope.has(ScopeFlags::AFFINITY) {
             for backend in &pool {
                 let outcome = self.open_from(client, CLIENT_PORT, Some((frontend, backend)));
-                self.add(&mut choices, client, outcome);
+                self.add(&mut outcomes, client, outcome);
             }
         }
         if scope.has(ScopeFlags::MAGLEV) {
             // The hash includes the client's port, so ports are tried until all backends have been found.
             let has_gap = self.slots(scope).any(|slot| slot.is_none());
             for sport in 1..=u16::MAX {
-                if choices.backends.len() == pool.len() && choices.has_gap == has_gap {
+                if outcomes.backends.len() == pool.len() && outcomes.has_gap == has_gap {
                     break;
                 }
-                self.add(&mut choices, client, self.open_from(client, sport, None));
+                self.add(&mut outcomes, client, self.open_from(client, sport, None));
             }
         } else {
             for slot in 0..scope.count {
                 self.host.set_chance(Chance::Always(number_of_slot(slot, scope.count)));
-                self.add(&mut choices, client, self.open_from(client, CLIENT_PORT, None));
+                self.add(&mut outcomes, client, self.open_from(client, CLIENT_PORT, None));
             }
         }
-        choices
+        outcomes
     }
 
-    fn add(&self, choices: &mut Choices<A>, client: A, outcome: Outcome<A>) {
-        choices.has_gap |= outcome.reason == Some(Counter::DropNoBackend);
+    fn add(&self, outcomes: &mut Outcomes<A>, client: A, outcome: Outcome<A>) {
+        outcomes.has_gap |= outcome.reason == Some(Counter::DropNoBackend);
         if outcome.decision != Decision::Balance {
             return;
         }
-        choices.backends.insert(SocketAddr::new(outcome.to.dst.into(), outcome.to.dport));
-        choices.has_hairpin |= outcome.to.src != client;
-        if choices.opened.is_none() {
-            choices.reply = self.reply(&outcome);
-            choices.opened = Some(outcome);
+        outcomes.backends.insert(SocketAddr::new(outcome.to.dst.into(), outcome.to.dport));
+        outcomes.has_hairpin |= outcome.to.src != client;
+        if outcomes.opened.is_none() {
+            outcomes.reply = self.reply(&outcome);
+            outcomes.opened = Some(outcome);
         }
     }
 

@@ -6,7 +6,7 @@ use lb_common::table::{Counter, Frontend, FrontendState, Mode, Origin, Scope, Sc
 
 use super::Caller;
 use super::answer::{Decision, Explanation, FrontendFacts};
-use super::trial::Choices;
+use super::trial::Outcomes;
 use crate::printable::printable;
 use crate::render::algorithm;
 
@@ -19,7 +19,7 @@ pub fn sentence<A>(
     frontend: &Frontend,
     scope: Scope,
     (decision, reason): (Decision, Option<Counter>),
-    choices: &Choices<A>,
+    outcomes: &Outcomes<A>,
 ) -> String {
     match decision {
         Decision::Balance => {
@@ -30,11 +30,11 @@ pub fn sentence<A>(
                 Caller::Host => "that hook",
                 Caller::External(_) => "the uplink",
             };
-            let reply = match choices.reply {
+            let reply = match outcomes.reply {
                 Some(source) => format!("; replies get the source {source} back at {place}"),
                 None => "; replies are not translated back".into(),
             };
-            format!("the packet is DNATed to {} here{unseen}{reply}", choice(scope, choices.backends.len()))
+            format!("the packet is DNATed to {} here{unseen}{reply}", choice(scope, outcomes.backends.len()))
         }
         Decision::Reject => "there is no endpoint anywhere: the packet is answered with ICMP port unreachable".into(),
         Decision::Drop => dropped(frontend, reason),

@@ -22,7 +22,7 @@ use tower::ServiceExt as _;
 
 /// The limits of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Connections at one time. A further connection replaces another one.
     pub connections_max: usize,
     /// The time until the last line of the request's header.
@@ -31,7 +31,7 @@ pub struct Limits {
     pub connection_timeout: Duration,
 }
 
-impl Limits {
+impl ConnectionLimits {
     /// The limits for a process with this limit of descriptors, most of which the rest of the agent needs.
     pub fn within(descriptors: u64) -> Self {
         let part = usize::try_from(descriptors / DESCRIPTORS_PART).unwrap_or(usize::MAX);
@@ -64,7 +64,7 @@ struct Open {
 }
 
 /// Serves connections for as long as the future is polled.
-pub async fn serve(listener: TcpListener, router: &Router, limits: Limits) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, router: &Router, limits: ConnectionLimits) -> io::Result<()> {
     let mut connections = FuturesUnordered::new();
     let mut open = VecDeque::<Open>::new();
     let mut pause = None;
@@ -112,7 +112,7 @@ fn make_room(open: &mut VecDeque<Open>) {
 }
 
 /// Serves one request.
-async fn serve_one(stream: TcpStream, router: Router, has_asked: Arc<AtomicBool>, limits: Limits) {
+async fn serve_one(stream: TcpStream, router: Router, has_asked: Arc<AtomicBool>, limits: ConnectionLimits) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         has_asked.store(true, Ordering::Relaxed);
         router.clone().oneshot(request.map(Body::new))

@@ -8,7 +8,7 @@ use axum::routing::get;
 use super::*;
 
 /// Timeouts short enough for a test.
-const LIMITS: Limits = Limits {
+const LIMITS: ConnectionLimits = ConnectionLimits {
     connections_max: 4,
     header_timeout: Duration::from_millis(300),
     connection_timeout: Duration::from_secs(2),
@@ -21,7 +21,7 @@ struct Server {
     _runtime: tokio::runtime::Runtime,
 }
 
-fn server(limits: Limits) -> Server {
+fn server(limits: ConnectionLimits) -> Server {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
@@ -33,7 +33,7 @@ fn server(limits: Limits) -> Server {
 }
 
 fn patient() -> Server {
-    server(Limits { header_timeout: PATIENCE, connection_timeout: PATIENCE, ..LIMITS })
+    server(ConnectionLimits { header_timeout: PATIENCE, connection_timeout: PATIENCE, ..LIMITS })
 }
 
 /// A connection that has sent this text.
@@ -63,9 +63,9 @@ const LIVEZ: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[test]
 fn the_limit_is_a_part_of_all_descriptors() {
-    assert_eq!(Limits::within(1 << 20).connections_max, 64);
-    assert_eq!(Limits::within(256).connections_max, 32);
-    assert_eq!(Limits::within(0).connections_max, 1);
+    assert_eq!(ConnectionLimits::within(1 << 20).connections_max, 64);
+    assert_eq!(ConnectionLimits::within(256).connections_max, 32);
+    assert_eq!(ConnectionLimits::within(0).connections_max, 1);
 }
 
 #[test]
