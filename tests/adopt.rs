@@ -272,9 +272,10 @@ fn a_table_full_of_endpoints_is_filled_anew() {
 fn a_second_agent_is_refused() {
     let pinned = Pinned::new("lock");
     let _first = pinned.open(1024, 64);
-    let Err(Error::Refused(text)) = BpfDataplane::open(&pinned.settings(1024, 64)) else {
+    let Err(Error::Refused(refusal)) = BpfDataplane::open(&pinned.settings(1024, 64)) else {
         panic!("two agents on the same pins");
     };
+    let text = refusal.to_string();
     assert!(text.contains("another agent") && text.contains("--pin-path"), "{text}");
     assert!(matches!(pins::unload(&pinned.0), Err(Error::Refused(_))), "unload under a running agent");
 }
@@ -314,7 +315,8 @@ fn tables_of_unknown_names_are_removed() {
 fn a_path_that_is_no_bpffs_is_refused() {
     let mut settings = Pinned::new("elsewhere").settings(1024, 64);
     settings.pin_path = Path::new("/tmp/lb-test-adopt-no-bpffs").into();
-    let Err(Error::Refused(text)) = BpfDataplane::open(&settings) else { panic!("pins in an ordinary folder") };
+    let Err(Error::Refused(refusal)) = BpfDataplane::open(&settings) else { panic!("pins in an ordinary folder") };
+    let text = refusal.to_string();
     assert!(text.contains("no BPF file system"), "{text}");
     assert!(!settings.pin_path.exists());
 }

@@ -5,6 +5,7 @@
 pub mod addresses;
 mod ages;
 pub mod bpf;
+mod error;
 pub mod fake;
 mod folder;
 pub mod garbage;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 
 use lb_common::table::maps::Rows;
 
+pub use error::{Distrust, Error, Refusal};
 pub use lb_common::host::{FamilyTables, Tables};
 pub use op::{FamilyOp, Op, Write};
 pub use sys::{Hook, give_back_memory};
@@ -114,22 +116,6 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self { tcp_syn_secs: 60, tcp_established_secs: 86_400, tcp_closing_secs: 10, udp_secs: 120 }
     }
-}
-
-/// Why the kernel refused.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("table {map} is full ({max} entries): raise {setting}")]
-    Full { map: &'static str, max: u32, setting: &'static str },
-    #[error("{op} on {map} failed for {key}: {source}")]
-    Row { op: &'static str, map: &'static str, key: String, source: std::io::Error },
-    #[error("{what}: {source}")]
-    Kernel { what: String, source: std::io::Error },
-    #[error("{0}")]
-    Refused(String),
-    /// An object in the pin folder was not made by us, or others can change the folder.
-    #[error("{0}")]
-    Untrusted(String),
 }
 
 /// Access to the tables.

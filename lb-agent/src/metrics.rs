@@ -53,7 +53,14 @@ impl Metrics {
         for error in errors {
             let map = match error {
                 Error::Full { map, .. } | Error::Row { map, .. } => map,
-                Error::Kernel { .. } | Error::Refused(_) | Error::Untrusted(_) => "-",
+                Error::Table { .. }
+                | Error::Element { .. }
+                | Error::Path { .. }
+                | Error::Attach { .. }
+                | Error::Hook { .. }
+                | Error::Kernel { .. }
+                | Error::Refused(_)
+                | Error::Untrusted(_) => "-",
             };
             self.errors.get_or_create(&MapLabel { map }).inc();
         }

@@ -55,7 +55,7 @@ fn setting(path: &str) -> String {
 fn tcx(answer: Result<Vec<AttachedProgram>, Error>) -> Finding {
     match answer {
         Ok(_) => Finding::ok("tcx", "the hook is there"),
-        Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => Finding::fail(
+        Err(Error::Hook { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => Finding::fail(
             "tcx",
             "the kernel does not tell",
             "run as root, or grant CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF",
@@ -210,7 +210,7 @@ mod tests {
     fn tcx_by_the_kernels_answer() {
         let refused = |code| {
             let source = std::io::Error::from_raw_os_error(code);
-            tcx(Err(Error::Kernel { what: "asking".into(), source }))
+            tcx(Err(Error::Hook { ifindex: 1, hook: Hook::Ingress, source }))
         };
         assert_eq!(tcx(Ok(Vec::new())).verdict, Verdict::Ok);
         assert!(refused(libc::EINVAL).remedy.contains("Linux 6.6"));

@@ -34,7 +34,9 @@ fn pins(path: &Path) -> Finding {
     let pins = PinPath::new(path);
     let owner = match pins.inspect() {
         Ok(owner) => owner,
-        Err(Error::Untrusted(text)) => return Finding::fail(check, text, "look at its contents before `run` uses it"),
+        Err(Error::Untrusted(distrust)) => {
+            return Finding::fail(check, distrust.to_string(), "look at its contents before `run` uses it");
+        }
         Err(error) => return Finding::fail(check, error.to_string(), "run as the user that runs the agent"),
     };
     let Some(owner) = owner else {

@@ -10,10 +10,10 @@ use lb_common::table::maps::SHARED;
 use lb_common::table::{Action, EDGE_UPLINK, EdgeAge, Evictions, FrontendAge, Scopes, edge_index};
 use zerocopy::TryFromBytes as _;
 
-use super::Error;
 use super::links::{Attachment, Class};
 use super::pinned::open_pin;
 use super::sys;
+use super::{Error, Refusal};
 
 /// The maps with the time stamps.
 pub struct Ages {
@@ -40,8 +40,8 @@ impl Ages {
     /// Stamps an interface that was attached before this agent started, unless an earlier agent has stamped it.
     pub fn adopted(&self, attachment: Attachment, now_jiffies: u64) -> Result<(), Error> {
         let bytes = sys::lookup_array(self.edges.as_fd(), index(attachment), size_of::<EdgeAge>())
-            .map_err(|source| Error::Kernel { what: "reading table edge_ages".into(), source })?;
-        let age = EdgeAge::try_read_from_bytes(&bytes).map_err(|_| Error::Refused("table edge_ages is torn".into()))?;
+            .map_err(|source| Error::Table { op: "reading", map: "edge_ages", source })?;
+        let age = EdgeAge::try_read_from_bytes(&bytes).map_err(|_| Refusal::Torn { map: "edge_ages" })?;
         if age.attached_jiffies == 0 { self.attached(attachment, now_jiffies) } else { Ok(()) }
     }
 
@@ -68,8 +68,8 @@ const fn index(attachment: Attachment) -> u32 {
     })
 }
 
-fn writing(table: &'static str) -> impl Fn(std::io::Error) -> Error {
-    move |source| Error::Kernel { what: format!("writing table {table}"), source }
+fn writing(map: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::Table { op: "writing", map, source }
 }
 
 /// Whether a scope balances in `new` that did not in `old`. Its clients may have connections that never had a flow.

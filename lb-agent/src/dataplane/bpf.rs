@@ -20,7 +20,7 @@ use super::memory::Memory;
 use super::pins::{self, PinPath, dump};
 use super::shares::{Bound, EdgeCounts};
 use super::sys::{self, Hook};
-use super::{Dataplane, Error, Op, Settings, Sizes, Tables, Write, object};
+use super::{Dataplane, Error, Op, Refusal, Settings, Sizes, Tables, Write, object};
 
 /// The kernel's tables and programs.
 ///
@@ -48,8 +48,8 @@ impl BpfDataplane {
         path.prepare()?;
         let lock = path.lock()?;
         let netns_cookie = path.check_owner()?;
-        let jiffies_per_sec = sys::jiffies_per_sec()
-            .map_err(|source| Error::Kernel { what: "asking for the kernel's tick".into(), source })?;
+        let jiffies_per_sec =
+            sys::jiffies_per_sec().map_err(|source| Error::Kernel { op: "asking for the kernel's tick", source })?;
         tell_left(&pins::remove_maps(&path.maps_next())?);
         let owner = path.owner()?;
         let is_same_layout = owner.is_none_or(|owner| owner.layout_version == LAYOUT_VERSION);
@@ -63,7 +63,7 @@ impl BpfDataplane {
         if is_first || !is_adoptable {
             tell_shortage(&settings.sizes)?;
         }
-        let create = |source| Error::Kernel { what: format!("creating {}", directory.display()), source };
+        let create = |source| Error::Path { op: "creating", path: directory.clone(), source };
         fs::create_dir_all(&directory).map_err(create)?;
         let replaced = if !is_adoptable && is_same_layout { Some(Maps::open(&path.maps())?) } else { None };
         let previous = replaced.as_ref().map(|_| path.maps());
@@ -95,7 +95,7 @@ impl BpfDataplane {
             let bound = Bound::of(&self.settings.sizes, self.maps.cpus);
             let counts = copy_flows(&self.maps, replaced, bound)?;
             let walked_jiffies = sys::estimate_jiffies(self.jiffies_per_sec)
-                .map_err(|source| Error::Kernel { what: "asking for the time".into(), source })?;
+                .map_err(|source| Error::Kernel { op: "asking for the time", source })?;
             self.maps.shares.recount(&counts, walked_jiffies)?;
             self.ebpf = object::load(&next, &self.settings, self.jiffies_per_sec, None)?;
             self.give_programs()?;
@@ -104,7 +104,7 @@ impl BpfDataplane {
         if next.exists() {
             let names: Vec<_> = PINNED.iter().map(|map| map.name).collect();
             for name in &names {
-                let kernel = |source| Error::Kernel { what: format!("moving the pin of map {name}"), source };
+                let kernel = |source| Error::Path { op: "moving the pin", path: next.join(name), source };
                 fs::rename(next.join(name), current.join(name)).map_err(kernel)?;
             }
             tell_left(&pins::remove_maps_but(&current, &names)?);
@@ -207,7 +207,7 @@ impl BpfDataplane {
 
     /// jiffies64 now, as the packet path reads it.
     pub fn now_jiffies(&mut self) -> Result<u64, Error> {
-        let kernel = |source| Error::Kernel { what: "asking for the time".into(), source };
+        let kernel = |source| Error::Kernel { op: "asking for the time", source };
         let estimate = sys::estimate_jiffies(self.jiffies_per_sec).map_err(kernel)?;
         let program = object::program_mut(&mut self.ebpf, object::TICK_PROGRAM)?;
         let packet = [0_u8; 64];
@@ -223,7 +223,7 @@ impl BpfDataplane {
         let program = object::program_mut(&mut self.ebpf, attachment.program())?;
         let program: BorrowedFd<'_> = program
             .fd()
-            .map_err(|error| Error::Refused(format!("program {} is not loaded: {error}", attachment.program())))?
+            .map_err(|error| Refusal::NotLoaded { program: attachment.program(), reason: error.to_string() })?
             .as_fd();
         if self.links.attach(attachment, program)? == Attached::Anew {
             let now_jiffies = self.now_jiffies()?;
@@ -317,8 +317,9 @@ impl Dataplane for BpfDataplane {
             Op::V6(op) => self.maps.v6.perform(op),
             Op::Scopes(Write::Upsert(rows)) => self.store_scopes(rows.iter().copied()),
             Op::Scopes(Write::Delete(ids)) => self.store_scopes(ids.iter().map(|id| (*id, Scopes::PASS))),
-            Op::Settle => sys::synchronize_rcu()
-                .map_err(|source| Error::Kernel { what: "waiting for a grace period".into(), source }),
+            Op::Settle => {
+                sys::synchronize_rcu().map_err(|source| Error::Kernel { op: "waiting for a grace period", source })
+            }
         }
     }
 

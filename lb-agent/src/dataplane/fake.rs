@@ -108,8 +108,8 @@ impl FakeDataplane {
         }
     }
 
-    fn check(&mut self, what: &str) -> Result<(), Error> {
-        if self.must_fail() { Err(injected(what)) } else { Ok(()) }
+    fn check(&mut self, op: &'static str) -> Result<(), Error> {
+        if self.must_fail() { Err(injected(op)) } else { Ok(()) }
     }
 
     /// Writes row by row. A step that must fail first writes some of the rows, possibly all.
@@ -242,8 +242,8 @@ fn elements(tables: &Tables) -> BTreeMap<u32, PoolKey> {
     tables.v4.pools.keys().chain(tables.v6.pools.keys()).map(|key| (key.element(), *key)).collect()
 }
 
-fn injected(what: &str) -> Error {
-    Error::Kernel { what: what.to_owned(), source: std::io::Error::other("injected fault") }
+fn injected(op: &'static str) -> Error {
+    Error::Kernel { op, source: std::io::Error::other("injected fault") }
 }
 
 /// SplitMix64: reproducible, and random enough to choose which calls fail.

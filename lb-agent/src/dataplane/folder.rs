@@ -15,10 +15,8 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::geteuid;
 
-use super::{Error, sys};
-
-/// Where systems mount the BPF file system, and where we mount one if it is missing.
-const USUAL_BPFFS: &str = "/sys/fs/bpf";
+use super::mounts::USUAL_BPFFS;
+use super::{Distrust, Error, Refusal, sys};
 
 /// A folder that only this user and root can change.
 pub struct Folder {
@@ -46,7 +44,7 @@ impl Folder {
         if !place.is_bpffs()? {
             place.require_usual(path)?;
             sys::mount_bpffs(Path::new(USUAL_BPFFS))
-                .map_err(|source| kernel(format!("mounting a BPF file system on {USUAL_BPFFS}"), source))?;
+                .map_err(|source| failed("mounting a BPF file system on", Path::new(USUAL_BPFFS), source))?;
             place = Place::find(path)?;
         }
         for name in std::mem::take(&mut place.missing) {
@@ -61,7 +59,7 @@ impl Folder {
     pub fn make_inner(&self, name: &str) -> Result<(), Error> {
         match mkdirat(&self.fd, name, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => self.inner(name).map(drop),
-            Err(error) => Err(kernel(format!("creating {}", self.path.join(name).display()), error)),
+            Err(error) => Err(failed("creating", &self.path.join(name), error)),
         }
     }
 
@@ -83,10 +81,9 @@ impl Folder {
 
     /// Removes the rights of others: a descriptor for reading would be enough to hold the lock.
     fn shut(&self) -> Result<(), Error> {
-        let stat = fstat(&self.fd).map_err(|error| kernel(format!("looking at {}", self.path.display()), error))?;
+        let stat = fstat(&self.fd).map_err(|error| failed("looking at", &self.path, error))?;
         if permissions(&stat) & 0o077 != 0 {
-            fchmod(&self.fd, Mode::S_IRWXU)
-                .map_err(|error| kernel(format!("changing the mode of {}", self.path.display()), error))?;
+            fchmod(&self.fd, Mode::S_IRWXU).map_err(|error| failed("changing the mode of", &self.path, error))?;
         }
         Ok(())
     }
@@ -109,7 +106,7 @@ pub fn look(path: &Path) -> Result<Found, Error> {
     use std::os::unix::fs::MetadataExt as _;
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        found => found.map_err(|source| kernel(format!("looking at {}", path.display()), source))?,
+        found => found.map_err(|source| failed("looking at", &path, source))?,
     };
     let is_ours = found.uid() == 0 || found.uid() == geteuid().as_raw();
     Ok(match found.file_type() {
@@ -133,8 +130,7 @@ impl Place {
     /// Opens the path as far as its folders exist.
     fn find(path: &Path) -> Result<Self, Error> {
         let root = Path::new("/");
-        let fd = nix::fcntl::open(root, walking(), Mode::empty())
-            .map_err(|error| kernel("opening the root folder".into(), error))?;
+        let fd = nix::fcntl::open(root, walking(), Mode::empty()).map_err(|error| failed("opening", root, error))?;
         let mut place = Self { path: root.to_owned(), fd, missing: Vec::new() };
         let mut names = plain_names(path)?.into_iter();
         while let Some(name) = names.next() {
@@ -157,17 +153,9 @@ impl Place {
             Err(Errno::ENOTDIR | Errno::ELOOP) => {
                 let stat = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW);
                 let is_link = stat.is_ok_and(|stat| kind(&stat) == SFlag::S_IFLNK);
-                let shown = path.display();
-                Err(Error::Untrusted(if is_link {
-                    format!(
-                        "{shown} is a symbolic link, which whoever made it can turn elsewhere: remove it, or name the folder \
-                         itself by --pin-path"
-                    )
-                } else {
-                    format!("{shown} is no folder: remove it, or choose another --pin-path")
-                }))
+                Err(if is_link { Distrust::Link { path } } else { Distrust::NoFolder { path } }.into())
             }
-            Err(error) => Err(kernel(format!("opening {}", path.display()), error)),
+            Err(error) => Err(failed("opening", &path, error)),
         }
     }
 
@@ -175,10 +163,10 @@ impl Place {
         let path = self.path.join(name);
         match mkdirat(&self.fd, name.as_os_str(), Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
-            Err(error) => return Err(kernel(format!("creating {}", path.display()), error)),
+            Err(error) => return Err(failed("creating", &path, error)),
         }
         let made = self.enter(name)?;
-        made.ok_or_else(|| kernel(format!("opening {}", path.display()), Errno::ENOENT))
+        made.ok_or_else(|| failed("opening", &path, Errno::ENOENT))
     }
 
     fn into_folder(self) -> Result<Folder, Error> {
@@ -187,13 +175,12 @@ impl Place {
             return Err(no_bpffs(&self.path));
         }
         let fd = openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-            .map_err(|error| kernel(format!("opening {}", self.path.display()), error))?;
+            .map_err(|error| failed("opening", &self.path, error))?;
         Ok(Folder { path: self.path, fd })
     }
 
     fn is_bpffs(&self) -> Result<bool, Error> {
-        sys::is_bpffs(self.fd.as_fd())
-            .map_err(|source| kernel(format!("asking for the file system of {}", self.path.display()), source))
+        sys::is_bpffs(self.fd.as_fd()).map_err(|source| failed("asking for the file system of", &self.path, source))
     }
 
     /// Refuses a path on another file system, if it is not below the usual mount point of a BPF file system.
@@ -208,11 +195,7 @@ impl Place {
         let mode = permissions(&stat);
         let others = if stat.st_gid == 0 { 0o002 } else { 0o022 };
         if mode & others != 0 && mode & 0o1000 == 0 {
-            let shown = self.path.display();
-            return Err(Error::Untrusted(format!(
-                "others can replace what lies in {shown} (mode {mode:04o}): `chmod go-w {shown}`, or choose another \
-                 --pin-path"
-            )));
+            return Err(Distrust::Replaceable { path: self.path.clone(), mode }.into());
         }
         Ok(())
     }
@@ -221,24 +204,16 @@ impl Place {
     fn require_private(&self) -> Result<(), Error> {
         let mode = permissions(&self.owned_stat()?);
         if mode & 0o022 != 0 {
-            let shown = self.path.display();
-            return Err(Error::Untrusted(format!(
-                "others can write to {shown} (mode {mode:04o}): look for what they left there, then `chmod 0700 {shown}`, or \
-                 choose another --pin-path"
-            )));
+            return Err(Distrust::Writable { path: self.path.clone(), mode }.into());
         }
         Ok(())
     }
 
     fn owned_stat(&self) -> Result<FileStat, Error> {
-        let shown = self.path.display();
-        let stat = fstat(&self.fd).map_err(|error| kernel(format!("looking at {shown}"), error))?;
+        let stat = fstat(&self.fd).map_err(|error| failed("looking at", &self.path, error))?;
         let (uid, ours) = (stat.st_uid, geteuid().as_raw());
         if uid != 0 && uid != ours {
-            return Err(Error::Untrusted(format!(
-                "{shown} belongs to user {uid}, not to root: move it away (`mv {shown} {shown}.user-{uid}`), or choose \
-                 another --pin-path"
-            )));
+            return Err(Distrust::Owner { path: self.path.clone(), uid }.into());
         }
         Ok(stat)
     }
@@ -249,13 +224,12 @@ const fn walking() -> OFlag {
 }
 
 fn duplicate(fd: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
-    fd.try_clone().map_err(|source| kernel(format!("opening {}", path.display()), source))
+    fd.try_clone().map_err(|source| failed("opening", &path, source))
 }
 
 /// The components of the absolute path. `..` is resolved textually, which is right because no component may be a link.
 fn plain_names(path: &Path) -> Result<Vec<OsString>, Error> {
-    let path =
-        std::path::absolute(path).map_err(|source| kernel(format!("reading the path {}", path.display()), source))?;
+    let path = std::path::absolute(path).map_err(|source| failed("reading the path", &path, source))?;
     let mut names = Vec::new();
     for component in path.components() {
         match component {
@@ -276,19 +250,16 @@ const fn permissions(stat: &FileStat) -> u32 {
 }
 
 fn no_bpffs(path: &Path) -> Error {
-    Error::Refused(format!(
-        "{} is on no BPF file system: mount one (`mount -t bpf bpf DIR`) or choose --pin-path below {USUAL_BPFFS}",
-        path.display(),
-    ))
+    Refusal::NoBpffs { path: path.to_owned() }.into()
 }
 
-fn kernel(what: String, source: impl Into<io::Error>) -> Error {
-    Error::Kernel { what, source: source.into() }
+fn failed(op: &'static str, path: &Path, source: impl Into<io::Error>) -> Error {
+    Error::Path { op, path: path.to_owned(), source: source.into() }
 }
 
 /// The paths in a directory; empty if the directory does not exist.
 pub fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let reading = |source| Error::Kernel { what: format!("reading {}", directory.display()), source };
+    let reading = |source| failed("reading", directory, source);
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(reading)?,

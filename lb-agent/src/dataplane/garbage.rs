@@ -124,7 +124,7 @@ pub fn collect<A: Addr>(ebpf: &mut Ebpf, due: Due, keys: &[FlowKey<A>]) -> Resul
         let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::default() };
         let run = program
             .test_run(options)
-            .map_err(|error| Error::Kernel { what: "deleting flows".into(), source: std::io::Error::other(error) })?;
+            .map_err(|error| Error::Kernel { op: "deleting flows", source: std::io::Error::other(error) })?;
         collected += u64::from(run.return_value);
     }
     Ok(collected)

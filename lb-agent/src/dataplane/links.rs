@@ -192,7 +192,7 @@ fn tcx_pin(path: &Path) -> Result<Option<(OwnedFd, TcxLink)>, Error> {
     if folder::look(path)? != Found::Pin {
         return Ok(None);
     }
-    let opening = |source| Error::Kernel { what: format!("opening the pinned link {}", path.display()), source };
+    let opening = |source| Error::Path { op: "opening the pinned link", path: path.to_owned(), source };
     let link = sys::obj_get(path).map_err(opening)?;
     if sys::object_kind(link.as_fd()).map_err(opening)? != ObjectKind::Link {
         return Ok(None);
@@ -225,7 +225,7 @@ impl Links {
 
     /// Gives a hook its program: swaps a program of ours, else attaches and pins a new link.
     pub fn attach(&mut self, attachment: Attachment, program: BorrowedFd<'_>) -> Result<Attached, Error> {
-        let kernel = |source| Error::Kernel { what: format!("attaching {attachment}"), source };
+        let kernel = |source| Error::Attach { pin: attachment.to_string(), source };
         if let Some(link) = self.attached.get(&attachment) {
             match sys::link_update(link.as_fd(), program) {
                 Ok(()) => return Ok(Attached::Before),
@@ -251,9 +251,7 @@ impl Links {
 pub fn remove_pin(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => {
-            result.map_err(|source| Error::Kernel { what: format!("removing the pin {}", path.display()), source })
-        }
+        result => result.map_err(|source| Error::Path { op: "removing the pin", path: path.to_owned(), source }),
     }
 }
 

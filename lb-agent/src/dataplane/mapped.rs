@@ -32,7 +32,7 @@ impl<T> Array<T> {
     pub fn open(directory: &Path, map: Map<u32, T>) -> Result<Self, Error> {
         let name = map.name();
         let map = open_pin(directory, name)?;
-        let opening = |source| Error::Kernel { what: format!("asking for table {name}"), source };
+        let opening = |source| Error::Table { op: "asking for", map: name, source };
         let shape = sys::map_shape(map.as_fd()).map_err(opening)?;
         if shape.value_size as usize != size_of::<T>() {
             let found = format!("elements of {} bytes instead of {}", shape.value_size, size_of::<T>());
@@ -76,8 +76,8 @@ impl<T> Mapped<T> {
     /// Bytes from one element to the next, as the kernel lays them out (`array_map_alloc` in kernel/bpf/arraymap.c).
     const STRIDE_BYTES: usize = size_of::<T>().next_multiple_of(8);
 
-    fn map(map: BorrowedFd<'_>, name: &str, indexes: Range<u32>) -> Result<Self, Error> {
-        let mapping = |source| Error::Kernel { what: format!("mapping table {name}"), source };
+    fn map(map: BorrowedFd<'_>, name: &'static str, indexes: Range<u32>) -> Result<Self, Error> {
+        let mapping = |source| Error::Table { op: "mapping", map: name, source };
         let offset = Self::bytes(indexes.start).try_into().map_err(|_| mapping(io::ErrorKind::FileTooLarge.into()))?;
         // SAFETY: this makes a new mapping of a part of the map, shared with the kernel.
         let address = unsafe {

@@ -26,7 +26,7 @@ use super::scopes::ScopeArray;
 use super::shares::{Bound, EdgeCounts, Shares, surplus};
 use super::sys::{self, BPF_F_LOCK, BatchError, Cursor};
 use super::threads::{self, THREADS};
-use super::{Error, FamilyOp, FamilyTables, Write};
+use super::{Error, FamilyOp, FamilyTables, Refusal, Write};
 
 /// Fewer rows are not worth another thread.
 const ROWS_PER_WRITER_MIN: usize = 512;
@@ -73,8 +73,8 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
 
     /// All rows, in no particular order.
     pub fn dump(&self) -> Result<Vec<(K, V)>, Error> {
-        let (rows, invalid) = sys::dump(self.fd.as_fd())
-            .map_err(|source| Error::Kernel { what: format!("reading table {}", self.name), source })?;
+        let (rows, invalid) =
+            sys::dump(self.fd.as_fd()).map_err(|source| Error::Table { op: "reading", map: self.name, source })?;
         if invalid > 0 {
             tracing::warn!(map = self.name, rows = invalid, "rows with bytes of another layout were left out");
         }
@@ -84,16 +84,17 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
     /// Some of the rows, from the cursor on.
     pub fn walk(&self, cursor: &mut Cursor) -> Result<Vec<(K, V)>, Error> {
         let mut rows = Vec::new();
-        sys::walk(self.fd.as_fd(), cursor, &mut rows)
-            .map_err(|source| Error::Kernel { what: format!("reading table {}", self.name), source })?;
+        sys::walk(self.fd.as_fd(), cursor, &mut rows).map_err(|source| Error::Table {
+            op: "reading",
+            map: self.name,
+            source,
+        })?;
         Ok(rows)
     }
 
     pub fn max_entries(&self) -> Result<u32, Error> {
         let shape = sys::map_shape(self.fd.as_fd());
-        Ok(shape
-            .map_err(|source| Error::Kernel { what: format!("asking for table {}", self.name), source })?
-            .max_entries)
+        Ok(shape.map_err(|source| Error::Table { op: "asking for", map: self.name, source })?.max_entries)
     }
 
     fn error(&self, op: &'static str, keys: &[K], BatchError { index, source }: BatchError) -> Error {
@@ -210,7 +211,7 @@ pub struct Maps {
 impl Maps {
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let cpus =
-            aya::util::nr_cpus().map_err(|(file, source)| Error::Kernel { what: format!("reading {file}"), source })?;
+            aya::util::nr_cpus().map_err(|(file, source)| Error::Path { op: "reading", path: file.into(), source })?;
         Ok(Self {
             v4: FamilyMaps::open(directory, &maps::FAMILY4)?,
             v6: FamilyMaps::open(directory, &maps::FAMILY6)?,
@@ -232,7 +233,7 @@ impl Maps {
             .iter()
             .map(|counter| {
                 let mut sum = CounterValue { packets: 0, bytes: 0 };
-                for value in self.per_cpu::<2>(self.counters.as_fd(), *counter as u32)? {
+                for value in self.per_cpu::<2>("counters", self.counters.as_fd(), *counter as u32)? {
                     sum.packets += value[0];
                     sum.bytes += value[1];
                 }
@@ -244,7 +245,7 @@ impl Maps {
     /// The statistics of a frontend, summed over all CPUs.
     pub fn frontend_stats(&self, id: u32) -> Result<FrontendStats, Error> {
         let mut sum = [0_u64; 5];
-        for value in self.per_cpu::<5>(self.frontend_stats.as_fd(), id)? {
+        for value in self.per_cpu::<5>("frontend_stats", self.frontend_stats.as_fd(), id)? {
             for (total, part) in sum.iter_mut().zip(value) {
                 *total += part;
             }
@@ -256,15 +257,21 @@ impl Maps {
     /// Notes that an edge may have flows of any kind, because nothing is known about adopted flows.
     pub fn expect_flows(&self, edge: u32) -> Result<(), Error> {
         let any = EdgeState { hairpins: 1, client_ports: u64::MAX };
-        sys::update_array(self.edges.as_fd(), edge_index(edge), &any)
-            .map_err(|source| Error::Kernel { what: format!("writing element {edge} of table edges"), source })
+        sys::update_array(self.edges.as_fd(), edge_index(edge), &any).map_err(|source| Error::Element {
+            op: "writing",
+            map: "edges",
+            index: edge,
+            source,
+        })
     }
 
     /// Writes which bridges interfaces are ports of.
     pub fn set_ports(&self, ports: &[Port]) -> Result<(), Error> {
         for port in ports {
-            sys::update_array(self.ports.as_fd(), edge_index(port.ifindex), port).map_err(|source| Error::Kernel {
-                what: format!("writing element {} of table ports", port.ifindex),
+            sys::update_array(self.ports.as_fd(), edge_index(port.ifindex), port).map_err(|source| Error::Element {
+                op: "writing",
+                map: "ports",
+                index: port.ifindex,
                 source,
             })?;
         }
@@ -277,22 +284,36 @@ impl Maps {
     }
 
     pub fn set_owner(&self, owner: &Owner) -> Result<(), Error> {
-        sys::update_array(self.owner.as_fd(), 0, owner)
-            .map_err(|source| Error::Kernel { what: "writing table owner".into(), source })
+        sys::update_array(self.owner.as_fd(), 0, owner).map_err(|source| Error::Table {
+            op: "writing",
+            map: "owner",
+            source,
+        })
     }
 
     /// All CPUs' copies of an element of `WORDS` 64-bit words.
-    fn per_cpu<const WORDS: usize>(&self, map: BorrowedFd<'_>, index: u32) -> Result<Vec<[u64; WORDS]>, Error> {
-        let bytes = sys::lookup_array(map, index, self.cpus * WORDS * 8)
-            .map_err(|source| Error::Kernel { what: format!("reading element {index} of a counter table"), source })?;
+    fn per_cpu<const WORDS: usize>(
+        &self,
+        map: &'static str,
+        fd: BorrowedFd<'_>,
+        index: u32,
+    ) -> Result<Vec<[u64; WORDS]>, Error> {
+        let bytes = sys::lookup_array(fd, index, self.cpus * WORDS * 8).map_err(|source| Error::Element {
+            op: "reading",
+            map,
+            index,
+            source,
+        })?;
         Ok(bytes.chunks_exact(WORDS * 8).filter_map(|value| <[u64; WORDS]>::read_from_bytes(value).ok()).collect())
     }
 }
 
 /// Reads the table `owner`.
 pub fn read_owner(map: BorrowedFd<'_>) -> Result<Owner, Error> {
-    let bytes = sys::lookup_array(map, 0, size_of::<Owner>())
-        .map_err(|source| Error::Kernel { what: "reading table owner".into(), source })?;
-    zerocopy::TryFromBytes::try_read_from_bytes(&bytes)
-        .map_err(|_| Error::Refused("table owner has another layout: run `lb-agent unload`".into()))
+    let bytes = sys::lookup_array(map, 0, size_of::<Owner>()).map_err(|source| Error::Table {
+        op: "reading",
+        map: "owner",
+        source,
+    })?;
+    zerocopy::TryFromBytes::try_read_from_bytes(&bytes).map_err(|_| Refusal::Torn { map: "owner" }.into())
 }

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// Where nodes mount their BPF file system.
-const USUAL_BPFFS: &str = "/sys/fs/bpf";
+/// Where systems mount the BPF file system, and where we mount one if it is missing.
+pub const USUAL_BPFFS: &str = "/sys/fs/bpf";
 
 /// The path of the pins as seen on the node. For example, a container may have `/sys/fs/bpf/lb-agent` mounted on
 /// `/pins`.

@@ -17,7 +17,7 @@ use lb_common::table::maps::{Declaration, FAMILY4, FAMILY6, Kind, PINNED, PRIVAT
 use super::addresses::address_words;
 use super::shares::Bound;
 use super::sys::{self, MapShape};
-use super::{Error, Repair, Settings, Sizes, threads};
+use super::{Error, Refusal, Repair, Settings, Sizes, threads};
 
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf.o"));
 
@@ -86,7 +86,7 @@ fn embryos_per_cpu(sizes: &Sizes) -> Result<u32, Error> {
 }
 
 pub fn possible_cpus() -> Result<usize, Error> {
-    aya::util::nr_cpus().map_err(|(file, source)| Error::Kernel { what: format!("reading {file}"), source })
+    aya::util::nr_cpus().map_err(|(file, source)| Error::Path { op: "reading", path: file.into(), source })
 }
 
 /// Whether all maps pinned in `directory` have the shape that this version needs.
@@ -98,8 +98,7 @@ pub fn is_adoptable(directory: &Path, sizes: &Sizes) -> Result<bool, Error> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => Err(error),
         };
-        let found =
-            found.map_err(|source| Error::Kernel { what: format!("asking for the pin {}", path.display()), source })?;
+        let found = found.map_err(|source| Error::Path { op: "asking for the pin", path, source })?;
         if found != shape {
             tracing::info!(map = name, ?found, wanted = ?shape, "pinned map has another shape");
             return Ok(false);
@@ -149,7 +148,7 @@ pub fn load(
     }
     let (embryos, parked) = (u64::from(embryos_max), u64::from(settings.sizes.parked_max));
     loader.override_global("EMBRYOS_MAX", &embryos, true).override_global("PARKED_MAX", &parked, true);
-    let mut ebpf = loader.load(OBJECT).map_err(|error| load_error("the BPF object", &error))?;
+    let mut ebpf = loader.load(OBJECT).map_err(|error| load_error("the BPF object".into(), &error))?;
     let names: Vec<_> = PROGRAMS.into_iter().chain([EMPTY_PROGRAM, TICK_PROGRAM, COLLECT_PROGRAM]).collect();
     load_programs(&mut ebpf, &names)?;
     Ok(ebpf)
@@ -161,10 +160,10 @@ pub fn load(
 pub fn load_programs(ebpf: &mut Ebpf, names: &[&'static str]) -> Result<(), Error> {
     let mut programs: BTreeMap<&str, &mut Program> = ebpf.programs_mut().collect();
     let found = names.iter().map(|name| Ok((*name, classifier(name, programs.remove(name))?)));
-    let mut found = found.collect::<Result<Vec<_>, _>>()?;
+    let mut found = found.collect::<Result<Vec<_>, Error>>()?;
     found.retain(|(_, program)| program.fd().is_err());
     threads::share(found.into_iter(), |(name, program)| {
-        program.load().map_err(|error| load_error(&format!("program {name}"), &error))
+        program.load().map_err(|error| load_error(format!("program {name}"), &error))
     })
 }
 
@@ -174,16 +173,16 @@ pub fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedCl
 }
 
 fn classifier<'a>(name: &str, program: Option<&'a mut Program>) -> Result<&'a mut SchedClassifier, Error> {
-    let program = program.ok_or_else(|| Error::Refused(format!("the BPF object has no program {name}")))?;
-    program.try_into().map_err(|error| load_error(&format!("program {name}"), &error))
+    let program = program.ok_or_else(|| Refusal::NoProgram { program: name.to_owned() })?;
+    program.try_into().map_err(|error| load_error(format!("program {name}"), &error))
 }
 
-fn load_error(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-    let mut text = error.to_string();
+fn load_error(what: String, error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut reason = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        reason = format!("{reason}: {cause}");
         source = cause.source();
     }
-    Error::Refused(format!("the kernel did not load {what}: {text}; `lb-agent check` says what this machine lacks"))
+    Refusal::Load { what, reason }.into()
 }

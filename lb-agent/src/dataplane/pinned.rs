@@ -8,6 +8,5 @@ use super::{Error, sys};
 /// Opens the map that is pinned under this name in `directory`.
 pub fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
     let path = directory.join(name);
-    sys::obj_get(&path)
-        .map_err(|source| Error::Kernel { what: format!("opening the pinned map {}", path.display()), source })
+    sys::obj_get(&path).map_err(|source| Error::Path { op: "opening the pinned map", path, source })
 }

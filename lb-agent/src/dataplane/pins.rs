@@ -12,7 +12,7 @@ use super::folder::{self, Folder, Found, entries};
 use super::links::{self, Ahead, Attachment, Pinned};
 use super::maps::{Maps, read_owner};
 use super::sys::{self, ObjectKind};
-use super::{Error, Tables};
+use super::{Distrust, Error, Refusal, Tables};
 
 /// The names in a pin directory.
 const MAPS: &str = "maps";
@@ -62,15 +62,12 @@ impl PinPath {
 
     /// Locks the directory for this process, for as long as the descriptor lives.
     pub fn lock(&self) -> Result<OwnedFd, Error> {
-        let gone = || Error::Refused(format!("{} is not there any more", self.0.display()));
+        let gone = || Refusal::Gone { path: self.0.clone() };
         Folder::open(&self.0)?.ok_or_else(gone)?.lock().map_err(|source| {
             if source.kind() == std::io::ErrorKind::WouldBlock {
-                let path = self.0.display();
-                return Error::Refused(format!(
-                    "another agent runs on the pins in {path}: stop it, or choose another --pin-path"
-                ));
+                return Refusal::Locked { path: self.0.clone() }.into();
             }
-            Error::Kernel { what: format!("locking {}", self.0.display()), source }
+            Error::Path { op: "locking", path: self.0.clone(), source }
         })
     }
 
@@ -100,23 +97,19 @@ impl PinPath {
         match sys::obj_get(&path) {
             Ok(map) => read_owner(map.as_fd()).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::Kernel { what: format!("opening the pinned map {}", path.display()), source }),
+            Err(source) => Err(Error::Path { op: "opening the pinned map", path, source }),
         }
     }
 
     /// Refuses pins that belong to another network namespace. Returns the cookie of this one.
     pub fn check_owner(&self) -> Result<u64, Error> {
-        let cookie = sys::netns_cookie().map_err(|source| Error::Kernel {
-            what: "asking for the cookie of the network namespace".into(),
-            source,
-        })?;
+        let cookie = sys::netns_cookie()
+            .map_err(|source| Error::Kernel { op: "asking for the cookie of the network namespace", source })?;
         match self.owner()? {
-            Some(owner) if owner.netns_cookie != 0 && owner.netns_cookie != cookie => Err(Error::Refused(format!(
-                "the pins in {path} belong to another network namespace (cookie {}, this one has {cookie}): choose another \
-                 --pin-path, or remove them with `lb-agent unload --pin-path {path}`",
-                owner.netns_cookie,
-                path = self.0.display(),
-            ))),
+            Some(owner) if owner.netns_cookie != 0 && owner.netns_cookie != cookie => {
+                let (path, theirs) = (self.0.clone(), owner.netns_cookie);
+                Err(Refusal::Namespace { path, theirs, ours: cookie }.into())
+            }
             _ => Ok(cookie),
         }
     }
@@ -136,17 +129,10 @@ impl Pins {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let path = PinPath::new(path);
         let Some(owner) = path.inspect()? else {
-            return Err(Error::Refused(format!(
-                "no dataplane is pinned in {}: start `lb-agent run`, or name its --pin-path",
-                path.root().display()
-            )));
+            return Err(Refusal::NotPinned { path: path.root().to_owned() }.into());
         };
         if owner.layout_version != LAYOUT_VERSION {
-            return Err(Error::Refused(format!(
-                "the tables in {} have layout {}, this program reads {LAYOUT_VERSION}: use the lb-agent that made them",
-                path.root().display(),
-                owner.layout_version
-            )));
+            return Err(Refusal::Layout { path: path.root().to_owned(), layout: owner.layout_version }.into());
         }
         let maps = Maps::open(&path.maps())?;
         Ok(Self { path, maps })
@@ -179,7 +165,7 @@ impl Pins {
     /// jiffies64 now, except for the drift between clock and tick; compared with the time stamps of flows.
     pub fn now_jiffies(&self) -> Result<u64, Error> {
         sys::estimate_jiffies(self.owner()?.jiffies_per_sec)
-            .map_err(|source| Error::Kernel { what: "asking for the time".into(), source })
+            .map_err(|source| Error::Kernel { op: "asking for the time", source })
     }
 
     /// The IDs of the attached programs.
@@ -222,13 +208,12 @@ fn require_map(directory: &Path, name: &str) -> Result<(), Error> {
     if is_right {
         return Ok(());
     }
-    let shown = path.display();
-    Err(Error::Untrusted(format!("{shown} is no map of ours: move it away, or choose another --pin-path")))
+    Err(Distrust::NoMap { path }.into())
 }
 
 /// The name that a map was made with; `None` if the pin is no map.
 fn kernel_name(path: &Path) -> Result<Option<String>, Error> {
-    let asking = |source| Error::Kernel { what: format!("asking for the pin {}", path.display()), source };
+    let asking = |source| Error::Path { op: "asking for the pin", path: path.to_owned(), source };
     let object = sys::obj_get(path).map_err(asking)?;
     match sys::object_kind(object.as_fd()).map_err(asking)? {
         ObjectKind::Map => sys::map_name(object.as_fd()).map(Some).map_err(asking),
@@ -323,6 +308,6 @@ fn remove_directory(directory: &Path) -> Result<(), Error> {
     use std::io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
     match fs::remove_dir(directory) {
         Err(error) if matches!(error.kind(), DirectoryNotEmpty | NotFound | ResourceBusy) => Ok(()),
-        result => result.map_err(|source| Error::Kernel { what: format!("removing {}", directory.display()), source }),
+        result => result.map_err(|source| Error::Path { op: "removing", path: directory.to_owned(), source }),
     }
 }

@@ -39,7 +39,6 @@ impl std::fmt::Display for AttachedProgram {
 
 /// The programs on a tcx hook, in the order in which they run. Fails if the kernel has no tcx.
 pub fn programs(ifindex: u32, hook: Hook) -> Result<Vec<AttachedProgram>, Error> {
-    let what = || format!("asking for the tcx programs at {} of interface {ifindex}", hook.name());
-    let ids = sys::tcx_programs(ifindex, hook).map_err(|source| Error::Kernel { what: what(), source })?;
+    let ids = sys::tcx_programs(ifindex, hook).map_err(|source| Error::Hook { ifindex, hook, source })?;
     Ok(ids.into_iter().map(AttachedProgram::of_id).collect())
 }

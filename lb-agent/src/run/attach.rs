@@ -116,5 +116,5 @@ pub fn reconcile(dataplane: &mut impl Attach, wanted: &BTreeMap<u32, Link>, trus
 }
 
 fn is_gone(error: &Error) -> bool {
-    matches!(error, Error::Kernel { source, .. } if source.raw_os_error() == Some(libc::ENODEV))
+    matches!(error, Error::Attach { source, .. } if source.raw_os_error() == Some(libc::ENODEV))
 }

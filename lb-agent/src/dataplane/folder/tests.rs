@@ -8,7 +8,7 @@ use super::*;
 fn refusal(path: &Path) -> String {
     match Folder::make(path) {
         Ok(_) => panic!("{} was taken", path.display()),
-        Err(Error::Untrusted(text) | Error::Refused(text)) => text,
+        Err(error @ (Error::Untrusted(_) | Error::Refused(_))) => error.to_string(),
         Err(other) => panic!("{other}"),
     }
 }

@@ -73,7 +73,7 @@ impl Dataplane for FakeNode {
 impl Attach for FakeNode {
     fn activate(&mut self) -> Result<(), Error> {
         if self.fails_to_activate {
-            return Err(Error::Refused("not today".into()));
+            return Err(Error::Kernel { op: "not today", source: std::io::Error::other("refused") });
         }
         let is_described = |(ifindex, ..): &(u32, Class, LinkHeader)| self.bridge(*ifindex).is_some();
         assert!(
@@ -86,7 +86,7 @@ impl Attach for FakeNode {
 
     fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error> {
         if self.refuses_ports {
-            return Err(Error::Refused("not today".into()));
+            return Err(Error::Kernel { op: "not today", source: std::io::Error::other("refused") });
         }
         ports.clone_into(&mut self.ports);
         Ok(())
@@ -96,7 +96,7 @@ impl Attach for FakeNode {
         assert!(self.refuses_ports || self.bridge(link.ifindex).is_some(), "attached before it was described");
         assert_eq!(self.activations, 1, "attached before the tables were full");
         if self.refusing.contains(&link.ifindex) {
-            return Err(Error::Refused("not this one".into()));
+            return Err(Error::Kernel { op: "not this one", source: std::io::Error::other("refused") });
         }
         self.calls.push(format!("attach {}", link.ifindex));
         self.attached.insert((link.ifindex, link.class, link.header));
