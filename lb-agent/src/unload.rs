@@ -29,11 +29,11 @@ pub fn run(args: &UnloadArgs) -> anyhow::Result<()> {
     if let Ok(pins::Unloaded { links, maps, left }) = &removed {
         let shown = path.display();
         let _ = match (links, maps) {
-            (0, 0) => writeln!(text, "nothing of ours is pinned in {shown}"),
+            (0, 0) => writeln!(text, "lb-agent has pinned nothing in {shown}"),
             _ => writeln!(text, "removed {links} links and {maps} maps from {shown}"),
         };
         for path in left {
-            let _ = writeln!(text, "left alone, as it is not ours: {}", path.display());
+            let _ = writeln!(text, "not made by lb-agent, left in place: {}", path.display());
         }
     }
     print(&text)?;

@@ -52,7 +52,7 @@ fn a_folder_that_others_made_is_refused() {
     for inner in ["", "maps"] {
         fs::create_dir_all(pins.join(inner)).expect("root may");
         set_mode(&pins.join(inner), 0o1777);
-        assert!(refused(&mut scene).contains("others can write"), "{inner}");
+        assert!(refused(&mut scene).contains("other users can write"), "{inner}");
         clear(&pins);
     }
     // kubelet makes the folder readable by others: the agent removes that right.
@@ -75,7 +75,7 @@ fn links_are_not_followed() {
         fs::rename(&place, &other).expect("root may");
         symlink(&other, &place).expect("root may");
         let said = refused(&mut scene);
-        assert!(said.contains("symbolic link") || said.contains("is no map of ours"), "{inner}: {said}");
+        assert!(said.contains("symbolic link") || said.contains("is not a map of lb-agent"), "{inner}: {said}");
         fs::remove_file(&place).expect("root may");
         fs::rename(&other, &place).expect("root may");
     }
@@ -118,17 +118,17 @@ fn what_is_not_ours_stays_and_is_named() {
     let left: Vec<_> = foreign.into_iter().chain(["links/workload-99999-ingress"]).collect();
     for name in &left {
         assert!(fs::symlink_metadata(pins.join(name)).is_ok(), "{name} was removed");
-        let line = format!("left alone, as it is not ours: {}\n", pins.join(name).display());
+        let line = format!("not made by lb-agent, left in place: {}\n", pins.join(name).display());
         assert!(finished.stdout.contains(&line), "{name}: {}", finished.stdout);
     }
-    assert_eq!(finished.stdout.matches("left alone").count(), left.len(), "{}", finished.stdout);
+    assert_eq!(finished.stdout.matches("left in place").count(), left.len(), "{}", finished.stdout);
     assert!(finished.stdout.contains(&format!("links and {ours} maps")), "{}", finished.stdout);
     for family in FAMILIES {
         assert_eq!(scene.dial().tcp(vip(family, 54, 80)).who(), Some(BALANCER));
     }
     // In the place of one of the agent's maps, it prevents the start.
     make_map(&pins.join("maps/frontends4"));
-    assert!(refused(&mut scene).contains("is no map of ours"));
+    assert!(refused(&mut scene).contains("is not a map of lb-agent"));
     assert_eq!(scene.agent.ask(&["unload"]).code, Some(0));
     assert!(pins.join("maps/frontends4").exists());
 }

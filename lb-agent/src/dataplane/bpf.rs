@@ -291,7 +291,7 @@ fn tell_shortage(sizes: &Sizes) -> Result<(), Error> {
 /// Logs the paths that are not ours and were left in place.
 fn tell_left(removed: &pins::Removed) {
     for path in &removed.left {
-        tracing::warn!(path = %path.display(), "no map of ours: left alone");
+        tracing::warn!(path = %path.display(), "not a map of lb-agent: left in place");
     }
 }
 

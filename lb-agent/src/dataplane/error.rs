@@ -81,21 +81,22 @@ pub enum Refusal {
 #[derive(Debug, thiserror::Error)]
 pub enum Distrust {
     #[error(
-        "{} is a symbolic link, which whoever made it can turn elsewhere: remove it, or name the folder itself by \
+        "{} is a symbolic link, which its owner can point elsewhere: remove it, or name the folder itself by \
          --pin-path",
         path.display()
     )]
     Link { path: PathBuf },
-    #[error("{} is no folder: remove it, or choose another --pin-path", path.display())]
+    #[error("{} is not a folder: remove it, or choose another --pin-path", path.display())]
     NoFolder { path: PathBuf },
     #[error(
-        "others can replace what lies in {path} (mode {mode:04o}): `chmod go-w {path}`, or choose another --pin-path",
+        "other users can replace the contents of {path} (mode {mode:04o}): `chmod go-w {path}`, or choose another \
+         --pin-path",
         path = path.display()
     )]
     Replaceable { path: PathBuf, mode: u32 },
     #[error(
-        "others can write to {path} (mode {mode:04o}): look for what they left there, then `chmod 0700 {path}`, or \
-         choose another --pin-path",
+        "other users can write to {path} (mode {mode:04o}): check its contents, then `chmod 0700 {path}`, or choose \
+         another --pin-path",
         path = path.display()
     )]
     Writable { path: PathBuf, mode: u32 },
@@ -105,6 +106,6 @@ pub enum Distrust {
         path = path.display()
     )]
     Owner { path: PathBuf, uid: u32 },
-    #[error("{} is no map of ours: move it away, or choose another --pin-path", path.display())]
+    #[error("{} is not a map of lb-agent: move it away, or choose another --pin-path", path.display())]
     NoMap { path: PathBuf },
 }

@@ -209,7 +209,7 @@ impl Links {
             remove_pin(&path)?;
         }
         for path in foreign {
-            tracing::warn!(path = %path.display(), "no link of ours: left alone");
+            tracing::warn!(path = %path.display(), "not a link of lb-agent: left in place");
         }
         Ok(Self { directory, attached: live })
     }

@@ -36,8 +36,8 @@ impl Memory {
         let (needed, limit) = (self.tables_bytes + START_BYTES, self.limit_bytes?);
         (needed > limit).then(|| {
             let found = format!(
-                "new tables and their start take about {} MiB with {} possible CPUs, and the memory limit is {} MiB: the \
-                 kernel kills the agent before it has them",
+                "new tables and their start take about {} MiB with {} possible CPUs, and the memory limit is {} MiB: \
+                 the kernel kills the agent during the start",
                 needed / MIB,
                 self.cpus,
                 limit / MIB

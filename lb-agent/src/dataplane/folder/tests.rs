@@ -31,7 +31,7 @@ fn links_are_not_followed() {
     assert!(Folder::open(&top.join("link")).is_err(), "nor to read");
     fs::write(top.join("file"), "").expect("it is ours");
     for path in ["file", "file/", "file/x"] {
-        assert!(refusal(&top.join(path)).contains("is no folder"), "{path}");
+        assert!(refusal(&top.join(path)).contains("is not a folder"), "{path}");
     }
     for path in ["real", "real/", "real/./x/..", "absent"] {
         assert!(refusal(&top.join(path)).contains("no BPF file system"), "{path}");
@@ -46,13 +46,15 @@ fn folders_that_others_can_change_are_refused() {
     let (shared, inner) = (top.join("shared"), top.join("shared/inner"));
     fs::create_dir_all(&inner).expect("it is ours");
     set_mode(&inner, 0o755);
-    for (mode, word) in [(0o777, "others can replace"), (0o1777, "no BPF file system"), (0o755, "no BPF file system")] {
+    for (mode, word) in
+        [(0o777, "other users can replace"), (0o1777, "no BPF file system"), (0o755, "no BPF file system")]
+    {
         set_mode(&shared, mode);
         assert!(refusal(&inner).contains(word), "{mode:o}: {}", refusal(&inner));
     }
     for mode in [0o777, 0o1777, 0o770] {
         set_mode(&inner, mode);
-        assert!(refusal(&inner).contains("others can write"), "{mode:o}: {}", refusal(&inner));
+        assert!(refusal(&inner).contains("other users can write"), "{mode:o}: {}", refusal(&inner));
     }
 }
 
