@@ -153,12 +153,12 @@ fn derived_rows_follow_whatever_fails() {
 fn no_row_is_written_before_its_derived_rows() {
     let wanted = with_members(5);
     let ops = first_plan(&wanted);
-    for refused in 0..2 {
+    for (refused, step) in ops.iter().enumerate().take(2) {
         let mut dataplane = FakeDataplane::default();
         let mut known = realised(Tables::default());
-        assert!(matches!(&ops[refused], Op::V4(FamilyOp::Endpoints(_) | FamilyOp::Addresses(_))));
+        assert!(matches!(step, Op::V4(FamilyOp::Endpoints(_) | FamilyOp::Addresses(_))));
         // All rows of this step are missing, as if each had been refused.
-        let left = ops.iter().filter(|op| **op != ops[refused]).cloned().collect();
+        let left = ops.iter().filter(|op| *op != step).cloned().collect();
         let mut run = Run {
             dataplane: &mut dataplane,
             realised: &mut known,

@@ -28,7 +28,7 @@ impl AddressSet {
     }
 
     /// The number of words.
-    pub const fn len(&self) -> u32 {
+    pub const fn words(&self) -> u32 {
         self.0.len()
     }
 

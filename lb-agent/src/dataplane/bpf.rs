@@ -304,7 +304,7 @@ fn copy_flows(to: &Maps, from: &Maps, bound: Bound) -> Result<EdgeCounts, Error>
 
 impl Dataplane for BpfDataplane {
     fn address_words(&self) -> u32 {
-        self.maps.v4.addresses.len()
+        self.maps.v4.addresses.words()
     }
 
     fn dump(&mut self) -> Result<Tables, Error> {

@@ -165,10 +165,14 @@ impl FakeDataplane {
                 assert!(!is_named, "{keys:?} were deleted while members have them");
             }
             FamilyOp::Addresses(Write::Upsert(rows)) => {
-                rows.iter().for_each(|(word, value)| check_cleared(tables, *word, *value));
+                for (word, value) in rows {
+                    check_cleared(tables, *word, *value);
+                }
             }
             FamilyOp::Addresses(Write::Delete(words)) => {
-                words.iter().for_each(|word| check_cleared(tables, *word, AddressBits { bits: 0 }));
+                for word in words {
+                    check_cleared(tables, *word, AddressBits { bits: 0 });
+                }
             }
             FamilyOp::Members(Write::Delete(_))
             | FamilyOp::SourceRanges(Write::Upsert(_))

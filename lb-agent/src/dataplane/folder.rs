@@ -106,7 +106,7 @@ pub fn look(path: &Path) -> Result<Found, Error> {
     use std::os::unix::fs::MetadataExt as _;
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        found => found.map_err(|source| failed("looking at", &path, source))?,
+        found => found.map_err(|source| failed("looking at", path, source))?,
     };
     let is_ours = found.uid() == 0 || found.uid() == geteuid().as_raw();
     Ok(match found.file_type() {
@@ -224,12 +224,12 @@ const fn walking() -> OFlag {
 }
 
 fn duplicate(fd: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
-    fd.try_clone().map_err(|source| failed("opening", &path, source))
+    fd.try_clone().map_err(|source| failed("opening", path, source))
 }
 
 /// The components of the absolute path. `..` is resolved textually, which is right because no component may be a link.
 fn plain_names(path: &Path) -> Result<Vec<OsString>, Error> {
-    let path = std::path::absolute(path).map_err(|source| failed("reading the path", &path, source))?;
+    let path = std::path::absolute(path).map_err(|source| failed("reading the path", path, source))?;
     let mut names = Vec::new();
     for component in path.components() {
         match component {
