@@ -306,8 +306,8 @@ proptest! {
         lab.converge();
     }
 
-    /// A step that computes only the changed Services gives exactly the tables and warnings of a step that computes all
-    /// of them, IDs included, also if some calls fail and frontends drain.
+    /// A step that computes and compares only what has changed gives exactly the tables and warnings of a step that
+    /// computes and compares everything, IDs included, also if some calls fail and frontends drain.
     #[test]
     fn a_part_says_what_the_whole_says(
         rounds in prop::collection::vec((prop::collection::vec(edits(), 1..4), 0u8..10, prop::option::of(0usize..12)), 1..16),
@@ -363,6 +363,31 @@ proptest! {
             prop_assert_eq!(whole.step(&mut all, reclaim).services, None);
             prop_assert_eq!(texts(&by_part), texts(&whole));
             prop_assert_eq!(&few.tables, &all.tables);
+        }
+    }
+
+    /// After each step, an agent that starts on its tables with the same world finds nothing to write and has the same
+    /// warnings.
+    #[test]
+    fn a_step_says_what_a_fresh_start_says(
+        rounds in prop::collection::vec((prop::collection::vec(edits(), 1..4), 0u8..5), 1..8),
+    ) {
+        let mut dataplane = FakeDataplane::default();
+        let mut controller = controller(&mut dataplane);
+        controller.change(vec![Change::Listed]);
+        let mut world = Vec::new();
+        for (batch, kind) in rounds {
+            world.extend(batch.iter().map(Edit::change));
+            controller.change(batch.iter().map(Edit::change).collect());
+            let reclaim = if kind == 0 { Reclaim::Now } else { Reclaim::Later };
+            prop_assert_eq!(controller.step(&mut dataplane, reclaim).outcome, Outcome::InStep);
+            let mut found = FakeDataplane::default();
+            found.tables.clone_from(&dataplane.tables);
+            let mut fresh = self::controller(&mut found);
+            fresh.change(world.clone());
+            fresh.change(vec![Change::Listed]);
+            prop_assert_eq!(fresh.step(&mut found, Reclaim::Later).rows, 0);
+            prop_assert_eq!(texts(&controller), texts(&fresh));
         }
     }
 

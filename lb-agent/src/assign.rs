@@ -14,9 +14,9 @@ use lb_common::table::{
     SourceRangeKey, bpf_spin_lock,
 };
 
-use crate::dataplane::{FamilyTables, Tables};
+use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables, Write};
 use crate::desired::{
-    Access, Algorithm, Choice, Choices, Desired, DesiredFrontend, FamilyDesired, Incumbents, ServicePortName,
+    Access, Algorithm, Choice, Choices, Desired, DesiredFrontend, Extent, FamilyDesired, Incumbents, ServicePortName,
     SourcePrefix, ports_of,
 };
 use crate::family::TableAddr;
@@ -30,7 +30,7 @@ pub struct Assignment {
     v4: FamilyIds<[u8; 4]>,
     v6: FamilyIds<[u8; 16]>,
     service_ports: BTreeMap<ServicePortName, u32>,
-    /// IDs in use at the last full assignment, plus those assigned since.
+    /// IDs in use when all rows were last assigned, plus those assigned since.
     live: Live,
     frontend_counter: Counter,
     pool_ids: PoolIds,
@@ -50,6 +50,32 @@ struct FamilyIds<A> {
 pub struct Assigned {
     pub tables: Tables,
     pub warnings: Vec<Warning>,
+}
+
+/// The rows that a plan deletes.
+#[derive(Debug, Default)]
+pub struct Deleted {
+    v4: Vec<FrontendKey<[u8; 4]>>,
+    v6: Vec<FrontendKey<[u8; 16]>>,
+    /// IDs of pools of both families.
+    pools: BTreeSet<u32>,
+}
+
+impl Deleted {
+    pub fn of(ops: &[Op]) -> Self {
+        let mut deleted = Self::default();
+        for op in ops {
+            match op {
+                Op::V4(FamilyOp::Frontends(Write::Delete(keys))) => deleted.v4.extend(keys),
+                Op::V6(FamilyOp::Frontends(Write::Delete(keys))) => deleted.v6.extend(keys),
+                Op::V4(FamilyOp::Pools(Write::Delete(keys))) | Op::V6(FamilyOp::Pools(Write::Delete(keys))) => {
+                    deleted.pools.extend(keys.iter().map(|key| key.pool));
+                }
+                Op::V4(_) | Op::V6(_) | Op::Scopes(_) | Op::Settle => {}
+            }
+        }
+        deleted
+    }
 }
 
 impl Assignment {
@@ -74,36 +100,41 @@ impl Assignment {
         self.service_ports.iter().map(|(name, id)| (name, *id))
     }
 
-    /// Assigns an ID to every desired row. `realised` says which IDs the maps still use, so these are not reused.
-    pub fn assign(&mut self, desired: &Desired, realised: &Tables) -> Assigned {
+    /// Assigns an ID to every row of `desired`, which covers the Services of `extent`. `realised` says which IDs the maps
+    /// still use, so these are not reused.
+    pub fn assign(&mut self, desired: &Desired, extent: &Extent, realised: &Tables) -> Assigned {
+        let mut adoptable: Vec<Option<u32>> = vec![None; desired.service_ports.len()];
+        if self.service_ports.is_empty() {
+            adoptable_service_ports(&desired.v6, realised, &mut adoptable);
+            adoptable_service_ports(&desired.v4, realised, &mut adoptable);
+        }
+        let known = match extent {
+            Extent::Everything => {
+                self.count(realised);
+                std::mem::take(&mut self.service_ports)
+            }
+            Extent::Services(services) => self.take_ports_of(services),
+        };
+        self.rows(desired, known, &adoptable)
+    }
+
+    /// Counts the IDs in use anew.
+    fn count(&mut self, realised: &Tables) {
         self.live = Live::of(realised, self.live.pools.count());
         self.live.frontends.extend(self.v4.frontends.values().chain(self.v6.frontends.values()));
         self.v4.add_pools_to(&mut self.live.pools);
         self.v6.add_pools_to(&mut self.live.pools);
         self.live.service_ports.extend(self.service_ports.values());
         self.live.source_sets.extend(self.v4.source_sets.values().chain(self.v6.source_sets.values()));
-        let mut adoptable: Vec<Option<u32>> = vec![None; desired.service_ports.len()];
-        if self.service_ports.is_empty() {
-            adoptable_service_ports(&desired.v6, realised, &mut adoptable);
-            adoptable_service_ports(&desired.v4, realised, &mut adoptable);
-        }
-        let known = std::mem::take(&mut self.service_ports);
-        self.rows(desired, known, &adoptable)
     }
 
-    /// As [`Self::assign`], if only these Services changed since and `desired` covers only them.
-    pub fn assign_part(&mut self, desired: &Desired, services: &BTreeSet<ObjectName>) -> Assigned {
-        let known: BTreeMap<ServicePortName, u32> =
-            services.iter().flat_map(|service| self.ports_of(service)).map(|(name, id)| (name.clone(), id)).collect();
-        for name in known.keys() {
+    fn take_ports_of(&mut self, services: &BTreeSet<ObjectName>) -> BTreeMap<ServicePortName, u32> {
+        let ports = services.iter().flat_map(|service| ports_of(&self.service_ports, service));
+        let ports: BTreeMap<ServicePortName, u32> = ports.map(|(name, id)| (name.clone(), id)).collect();
+        for name in ports.keys() {
             self.service_ports.remove(name);
         }
-        self.rows(desired, known, &vec![None; desired.service_ports.len()])
-    }
-
-    /// The ports of a Service and their IDs.
-    pub fn ports_of(&self, service: &ObjectName) -> impl Iterator<Item = (&ServicePortName, u32)> {
-        ports_of(&self.service_ports, service)
+        ports
     }
 
     /// What each Service has now, if the tables hold `realised`.
@@ -120,12 +151,15 @@ impl Assignment {
         self.pool_ids.forget_waiting();
     }
 
-    /// Forgets the IDs of deleted pools and sets of source ranges.
-    pub fn forget_gone(&mut self, gone: &Tables, source_sets: &BTreeSet<u32>) {
-        self.v4.forget_pools(&gone.v4, &mut self.live.pools);
-        self.v6.forget_pools(&gone.v6, &mut self.live.pools);
-        self.v4.source_sets.retain(|_, id| !source_sets.contains(id));
-        self.v6.source_sets.retain(|_, id| !source_sets.contains(id));
+    /// Forgets the IDs of deleted rows, and of sets of source ranges that no scope refers to.
+    pub fn forget_deleted(&mut self, deleted: &Deleted, realised: &Tables) {
+        self.v4.forget_deleted(&deleted.v4, &deleted.pools, &mut self.live);
+        self.v6.forget_deleted(&deleted.v6, &deleted.pools, &mut self.live);
+        if !(self.v4.source_sets.is_empty() && self.v6.source_sets.is_empty()) {
+            let asked: BTreeSet<u32> = realised.scopes.values().map(|scopes| scopes.source_ranges).collect();
+            self.v4.source_sets.retain(|_, set| asked.contains(set));
+            self.v6.source_sets.retain(|_, set| asked.contains(set));
+        }
     }
 
     fn rows(
@@ -271,15 +305,20 @@ impl<A: TableAddr> FamilyIds<A> {
         self.pools.iter().for_each(|(content, pool)| elements.add(*pool, content.len() as u32));
     }
 
-    fn forget_pools(&mut self, gone: &FamilyTables<A>, elements: &mut Elements) {
-        let mut rows = gone.pools.iter().peekable();
-        while let Some((first, backend)) = rows.next() {
-            let mut content = vec![*backend];
-            content.extend(std::iter::from_fn(|| rows.next_if(|(key, _)| key.pool == first.pool)).map(|(_, row)| *row));
-            if self.pools.get(content.as_slice()) == Some(&first.pool) {
-                self.pools.remove(content.as_slice());
-                elements.remove(first.pool);
+    fn forget_deleted(&mut self, frontends: &[FrontendKey<A>], pools: &BTreeSet<u32>, live: &mut Live) {
+        for key in frontends {
+            if let Some(id) = self.frontends.remove(key) {
+                live.frontends.remove(&id);
             }
+        }
+        if !pools.is_empty() {
+            self.pools.retain(|_, pool| {
+                let is_deleted = pools.contains(pool);
+                if is_deleted {
+                    live.pools.remove(*pool);
+                }
+                !is_deleted
+            });
         }
     }
 }

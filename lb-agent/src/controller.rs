@@ -2,31 +2,29 @@
 //!
 //! The driver decides when to step. A step does nothing until the first list of every kind is complete.
 
-mod company;
+mod affected;
 mod inherited;
-mod partial;
+mod stale;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use lb_common::table::FrontendState;
 
 use crate::apply::{self, Report};
-use crate::assign::Assignment;
+use crate::assign::{Assigned, Assignment, Deleted};
 use crate::dataplane::object::{pool_elements, scopes_max};
 use crate::dataplane::{Dataplane, Error, Op, Sizes, Tables};
 use crate::desired::{
-    Desired, FamilyDesired, Incumbents, Limits, Policy, ServicePortName, deciding_key, desired, desired_beside,
-    unknown_node,
+    Catalogue, Desired, Extent, Incumbents, Limits, Policy, ServicePortName, deciding_key, unknown_node,
 };
-use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
-use crate::model::{Change, ObjectName, Warning, WarningKind, World};
+use crate::model::{Change, Warning, WarningKind, World};
 use crate::plan::{Drained, plan};
 use crate::realised::Realised;
-use company::{Company, Room};
 use inherited::Inherited;
-use partial::{Index, Touched};
+use stale::Stale;
 
 /// The part of `pools` that is kept free, as a divisor: a changed pool is written beside the one that it replaces.
 const POOL_ROWS_SPARE: u32 = 8;
@@ -60,12 +58,11 @@ pub struct Controller {
     certainty: Certainty,
     /// Keeps kube-proxy away from addresses that are left to the balancer. `None` if no kube-proxy runs.
     guard: Option<Keeper>,
-    /// What has changed since the last step.
-    touched: Touched,
-    /// Index of `realised`. Present only while `realised` is as desired.
-    index: Option<Index>,
-    /// Whether there was room for the last change of a few Services.
-    room: Room,
+    /// Whose rows must be computed again.
+    stale: Stale,
+    /// The rows of every Service.
+    catalogue: Catalogue,
+    comparison: Comparison,
     /// What the last step could not do as written, in order.
     warnings: Vec<Warning>,
     /// A warning if neither a Node nor an endpoint has the name of this node.
@@ -78,6 +75,14 @@ enum Certainty {
     Certain,
     /// A row whose write failed may have been written: the next step must read the tables first.
     Stale,
+}
+
+/// Which rows the next step compares with the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    /// Those of the Services whose resolved rows have changed: the tables hold all others.
+    Changes,
+    Everything,
 }
 
 /// What happens to frontends of an earlier run that no object claims, while some objects cannot be read.
@@ -142,9 +147,9 @@ impl Controller {
             realised,
             certainty: Certainty::Certain,
             guard: None,
-            touched: Touched::Everything,
-            index: None,
-            room: Room::Plenty,
+            stale: Stale::Everything,
+            catalogue: Catalogue::default(),
+            comparison: Comparison::Everything,
             warnings: Vec::new(),
             unknown_node: None,
         })
@@ -170,7 +175,7 @@ impl Controller {
     /// Takes in a whole batch of changes.
     pub fn change(&mut self, batch: Vec<Change>) {
         for change in batch {
-            self.touched.add(&change, &self.world, &self.policy.node_name);
+            self.stale.add(&change, &self.world, &self.policy.node_name);
             self.world.apply(change);
         }
     }
@@ -185,7 +190,7 @@ impl Controller {
         if addresses == *self.world.local_addresses() {
             return false;
         }
-        self.touched.add_addresses(self.world.local_addresses(), &addresses);
+        self.stale.add_addresses(self.world.local_addresses(), &addresses);
         self.world.set_local_addresses(addresses);
         true
     }
@@ -224,20 +229,13 @@ impl Controller {
         self.assignment.service_ports()
     }
 
-    /// Brings the tables to the desired state. If only a few Services changed, computes only their part.
+    /// Brings the tables to the desired state. Computes and writes only what has changed.
     pub fn step(&mut self, dataplane: &mut dyn Dataplane, reclaim: Reclaim) -> Step {
         if !self.world.is_listed() {
             return Step::default();
         }
         self.unknown_node = unknown_node(&self.world, &self.policy);
-        let touched = std::mem::replace(&mut self.touched, Touched::Everything);
-        let index = self.index.take();
-        if let (Some(services), Some(index), Reclaim::Later) = (touched.few(&self.world), index, reclaim)
-            && let Some(step) = self.step_part(dataplane, &services, index)
-        {
-            return step;
-        }
-        self.step_whole(dataplane, reclaim)
+        self.advance(dataplane, reclaim).unwrap_or_else(|error| self.behind(error))
     }
 
     /// From the next step on, unclaimed frontends are dropped. Returns whether that may make a difference.
@@ -252,158 +250,93 @@ impl Controller {
         self.unclaimed == Unclaimed::Kept && !self.world.is_readable()
     }
 
-    /// Makes the next step compute everything.
+    /// Makes the next step compute and compare everything.
     pub fn recompute(&mut self) {
-        self.touched = Touched::Everything;
+        self.stale = Stale::Everything;
+        self.comparison = Comparison::Everything;
     }
 
-    fn step_whole(&mut self, dataplane: &mut dyn Dataplane, reclaim: Reclaim) -> Step {
-        if let Err(error) = self.look(dataplane) {
-            return self.behind(error);
+    fn advance(&mut self, dataplane: &mut dyn Dataplane, reclaim: Reclaim) -> Result<Step, Error> {
+        self.look(dataplane)?;
+        let keeps_unclaimed = self.keeps_unclaimed();
+        // If this step ends early, the next one compares everything.
+        let comparison = match std::mem::replace(&mut self.comparison, Comparison::Everything) {
+            Comparison::Changes if !keeps_unclaimed => Comparison::Changes,
+            Comparison::Changes | Comparison::Everything => Comparison::Everything,
+        };
+        let services = self.compute(comparison);
+        let extent = match comparison {
+            Comparison::Changes => Extent::Services(self.catalogue.unsettled()),
+            Comparison::Everything => Extent::Everything,
+        };
+        let Planned { ops, has_all_ids } = self.planned(&extent, keeps_unclaimed, dataplane, reclaim)?;
+        let (count, deleted) = (ops.len(), Deleted::of(&ops));
+        let report = apply::apply(dataplane, &mut self.realised, ops);
+        if report.is_complete() {
+            self.assignment.forget_deleted(&deleted, &self.realised);
+            self.catalogue.settle();
+            // Inherited rows depend on more than their Services.
+            if has_all_ids && !keeps_unclaimed {
+                self.comparison = Comparison::Changes;
+            }
         }
-        let mut desired = desired(&self.world, &self.policy, &self.limits_now(), &self.incumbents());
-        let mut assigned = self.assignment.assign(&desired, &self.realised);
-        if self.keeps_unclaimed() {
-            self.inherited.keep(&self.realised, &mut assigned.tables);
+        Ok(Step { services, ..self.finish(count, report) })
+    }
+
+    /// Computes the stale rows and resolves all. Returns the number of Services that were computed, or `None` for all.
+    fn compute(&mut self, comparison: Comparison) -> Option<usize> {
+        if comparison == Comparison::Everything {
+            self.catalogue.unsettle();
+        }
+        let stale = std::mem::replace(&mut self.stale, Stale::NOTHING).extent(&self.world);
+        let services = self.catalogue.refresh(&stale, &self.world, &self.policy);
+        let incumbents = self.assignment.incumbents(&self.realised);
+        self.catalogue.resolve(&self.limits_now(), &incumbents);
+        (stale != Extent::Everything).then_some(services)
+    }
+
+    /// Assigns IDs to the resolved rows of these Services and plans what the tables lack.
+    fn planned(
+        &mut self,
+        extent: &Extent,
+        keeps_unclaimed: bool,
+        dataplane: &mut dyn Dataplane,
+        reclaim: Reclaim,
+    ) -> Result<Planned, Error> {
+        let desired = self.catalogue.tables(extent);
+        let Assigned { tables: mut wanted, warnings } = self.assignment.assign(&desired, extent, &self.realised);
+        if keeps_unclaimed {
+            self.inherited.keep(&self.realised, &mut wanted);
         } else {
             self.inherited = Inherited::default();
         }
-        self.warnings = std::mem::take(&mut desired.warnings);
-        self.warnings.extend(self.inherited.warnings());
-        self.warnings.append(&mut assigned.warnings);
+        let has_all_ids = warnings.is_empty();
+        self.warnings = self.catalogue.warnings(&self.policy).collect();
+        self.warnings.extend(self.inherited.warnings().into_iter().chain(warnings));
         self.warnings.sort_unstable();
-        self.widen_guard(&desired);
-        let company = Company::of(&mut desired, std::mem::replace(&mut self.room, Room::Plenty));
+        let before = match extent {
+            Extent::Everything => Cow::Borrowed(self.realised.tables()),
+            Extent::Services(names) => {
+                let settled = names.iter().filter_map(|name| self.catalogue.settled(name));
+                let mut rows = affected::rows(&self.realised, settled, &wanted);
+                if reclaim == Reclaim::Now {
+                    affected::add_draining(&self.realised, &mut rows);
+                }
+                Cow::Owned(rows)
+            }
+        };
+        if let Some(guard) = &mut self.guard {
+            widen(guard, &desired, &before, extent, &self.catalogue, keeps_unclaimed);
+        }
         // Each form of the tables is large, so each is freed as soon as the next one is computed.
         drop(desired);
-        let in_use = match (reclaim, self.draining()) {
+        let in_use = match (reclaim, draining(&self.realised)) {
             (Reclaim::Later, _) | (Reclaim::Now, 0) => None,
-            (Reclaim::Now, _) => match in_use(dataplane) {
-                Ok(in_use) => Some(in_use),
-                Err(error) => return self.behind(error),
-            },
+            (Reclaim::Now, _) => Some(in_use(dataplane)?),
         };
         let drained = in_use.as_ref().map_or(Drained::Unknown, Drained::Unless);
-        let ops = plan(&self.realised, &self.realised, &assigned.tables, drained);
-        drop(assigned);
-        let count = ops.len();
-        let report = apply::apply(dataplane, &mut self.realised, ops);
-        if report.is_complete() {
-            self.assignment.forget(&self.realised);
-            // Inherited rows depend on more than their Services.
-            self.index = self.inherited.is_empty().then(|| Index::of(&self.realised, company));
-            self.touched = Touched::NOTHING;
-        }
-        self.finish(count, report)
-    }
-
-    /// A step for these Services only. Returns `None`, without having written anything, if a full step is needed.
-    fn step_part(
-        &mut self,
-        dataplane: &mut dyn Dataplane,
-        touched: &BTreeSet<ObjectName>,
-        mut index: Index,
-    ) -> Option<Step> {
-        if self.certainty == Certainty::Stale {
-            return None;
-        }
-        let (services, mut desired) = self.desired_part(touched, &index)?;
-        let ports = self.ports_of(&services);
-        let mut old = partial::rows_of(&index, &self.realised, &ports, &desired)?;
-        if self.guard.as_ref().is_some_and(|guard| guard.is_concerned_by(&desired, &old)) {
-            return None;
-        }
-        partial::renew(&mut self.warnings, &services, std::mem::take(&mut desired.warnings))?;
-        let assigned = self.assignment.assign_part(&desired, &services);
-        if !assigned.warnings.is_empty() {
-            return None;
-        }
-        let mut wanted = assigned.tables;
-        let replaced = old.clone();
-        let gone_sets = partial::gone_sets(&index, &replaced, &wanted);
-        partial::share(&index, &self.realised, &mut old, &mut wanted);
-        let ops = plan(&self.realised, &old, &wanted, Drained::Unknown);
-        let count = ops.len();
-        let report = apply::apply(dataplane, &mut self.realised, ops);
-        if report.is_complete() {
-            self.assignment.forget_gone(&partial::gone_pools(&old, &wanted), &gone_sets);
-            index.replace(&replaced, &wanted);
-            index.company.replace(&services, &mut desired);
-            self.index = Some(index);
-            self.touched = Touched::NOTHING;
-        }
-        Some(Step { services: Some(services.len()), ..self.finish(count, report) })
-    }
-
-    /// Computes these Services and all whose rows depend on theirs. Returns `None` if these are too many.
-    fn desired_part(
-        &mut self,
-        touched: &BTreeSet<ObjectName>,
-        index: &Index,
-    ) -> Option<(BTreeSet<ObjectName>, Desired)> {
-        let mut services = index.company.around(touched.iter().cloned());
-        loop {
-            if !partial::are_few(services.len(), &self.world) {
-                return None;
-            }
-            let world = self.world.part(&services);
-            let desired = match index.company.takes() {
-                Some(takes) => {
-                    let others = takes.iter().filter(|other| !services.contains(&other.name));
-                    desired_beside(others, &world, &self.policy, &self.limits_now(), &self.incumbents())?
-                }
-                None => desired(&world, &self.policy, &Limits::UNLIMITED, &self.incumbents()),
-            };
-            let others = self.owners(&desired, &services)?;
-            if others.is_empty() {
-                if index.company.takes().is_none() && !self.has_room_for(&desired) {
-                    self.room = Room::Scarce;
-                    return None;
-                }
-                return Some((services, desired));
-            }
-            services.extend(index.company.around(others));
-        }
-    }
-
-    fn ports_of(&self, services: &BTreeSet<ObjectName>) -> BTreeSet<u32> {
-        services.iter().flat_map(|service| self.assignment.ports_of(service)).map(|(_, id)| id).collect()
-    }
-
-    /// Other Services that hold addresses which `desired` wants. Returns `None` if the name of one is unknown.
-    fn owners(&self, desired: &Desired, services: &BTreeSet<ObjectName>) -> Option<BTreeSet<ObjectName>> {
-        let owners = &partial::owners(&self.realised, desired) - &self.ports_of(services);
-        if owners.is_empty() {
-            return Some(BTreeSet::new());
-        }
-        let named = self.assignment.service_ports().filter(|(_, id)| owners.contains(id));
-        let names: Vec<&ServicePortName> = named.map(|(name, _)| name).collect();
-        (names.len() == owners.len()).then(|| names.into_iter().map(|name| (*name.service).clone()).collect())
-    }
-
-    /// Whether these rows fit beside all existing rows.
-    fn has_room_for(&self, desired: &Desired) -> bool {
-        fn fits<A: TableAddr>(realised: &Tables, desired: &FamilyDesired<A>, limits: &Limits) -> bool {
-            let there = A::tables(realised);
-            let pool_rows: usize = desired.pools.iter().map(|pool| pool.len()).sum();
-            let sets: BTreeSet<_> = desired.frontends.values().map(|frontend| frontend.access.prefixes()).collect();
-            let ranges: usize = sets.into_iter().map(<[_]>::len).sum();
-            there.frontends.len() + desired.frontends.len() <= limits.frontends_max as usize
-                && there.pools.len() + pool_rows <= limits.pool_rows_max as usize
-                && there.members.len() + desired.members.len() <= limits.members_max as usize
-                && there.source_ranges.len() + ranges <= limits.source_ranges_max as usize
-        }
-        let frontends = |tables: &Tables| tables.v4.frontends.len() + tables.v6.frontends.len();
-        let wanted = desired.v4.frontends.len() + desired.v6.frontends.len();
-        // Draining frontends take IDs of both families. Rows that fit within one namespace's share need no further
-        // check.
-        let limits = self.limits_now().of_namespace();
-        // Assumes Maglev tables, because only the full computation knows whether there are any.
-        let table_slots = self.policy.selection.maglev_table_size.slots();
-        let limits = Limits { pool_rows_max: limits.pool_rows_beside_tables(table_slots), ..limits };
-        fits(&self.realised, &desired.v4, &limits)
-            && fits(&self.realised, &desired.v6, &limits)
-            && frontends(&self.realised) + wanted <= limits.frontend_ids_max as usize
+        let ops = plan(&self.realised, &before, &wanted, drained);
+        Ok(Planned { ops, has_all_ids })
     }
 
     /// Reads the tables again and returns how many rows differ from `realised`. The next step repairs them.
@@ -415,18 +348,6 @@ impl Controller {
         }
         self.recompute();
         Ok(differences)
-    }
-
-    /// Guards the addresses that will be left to the balancer, before the tables change.
-    fn widen_guard(&mut self, desired: &Desired) {
-        let keeps_unclaimed = self.keeps_unclaimed();
-        let Some(guard) = &mut self.guard else { return };
-        let mut rows = guard::rows(desired);
-        if keeps_unclaimed {
-            // The object that asks for this guard may be among those that cannot be read.
-            rows = rows.with(&guard.realised().unknown_to(desired));
-        }
-        guard.widen(rows);
     }
 
     fn look(&mut self, dataplane: &mut dyn Dataplane) -> Result<(), Error> {
@@ -442,14 +363,8 @@ impl Controller {
 
     /// The limits, less the IDs that draining frontends still hold.
     fn limits_now(&self) -> Limits {
-        let draining = self.draining() as u32;
+        let draining = draining(&self.realised) as u32;
         Limits { frontend_ids_max: self.limits.frontend_ids_max.saturating_sub(draining), ..self.limits }
-    }
-
-    fn draining(&self) -> usize {
-        let v4 = self.realised.v4.frontends.values();
-        let v6 = self.realised.v6.frontends.values();
-        v4.chain(v6).filter(|frontend| frontend.state == FrontendState::Draining).count()
     }
 
     fn finish(&mut self, ops: usize, report: Report) -> Step {
@@ -460,13 +375,50 @@ impl Controller {
             (Outcome::InStep | Outcome::NotListed, _) => {}
         }
         let Report { rows, failed_rows, errors } = report;
-        Step { outcome, services: None, ops, rows, failed_rows, errors, draining: self.draining() }
+        Step { outcome, services: None, ops, rows, failed_rows, errors, draining: draining(&self.realised) }
     }
 
     fn behind(&self, error: Error) -> Step {
-        let draining = self.draining();
+        let draining = draining(&self.realised);
         Step { outcome: Outcome::Behind, failed_rows: 1, errors: vec![error], draining, ..Step::default() }
     }
+}
+
+/// The operations of a step, and whether every row that they should write has an ID.
+struct Planned {
+    ops: Vec<Op>,
+    has_all_ids: bool,
+}
+
+/// Guards the addresses that will be left to the balancer, before the tables change.
+fn widen(
+    guard: &mut Keeper,
+    desired: &Desired,
+    before: &Tables,
+    extent: &Extent,
+    catalogue: &Catalogue,
+    keeps_unclaimed: bool,
+) {
+    let everything;
+    let all = match extent {
+        Extent::Everything => desired,
+        Extent::Services(_) if guard.is_concerned_by(desired, before) => {
+            everything = catalogue.tables(&Extent::Everything);
+            &everything
+        }
+        Extent::Services(_) => return,
+    };
+    let mut rows = guard::rows(all);
+    if keeps_unclaimed {
+        // The object that asks for this guard may be among those that cannot be read.
+        rows = rows.with(&guard.realised().unknown_to(all));
+    }
+    guard.widen(rows);
+}
+
+fn draining(tables: &Tables) -> usize {
+    let (v4, v6) = (tables.v4.frontends.values(), tables.v6.frontends.values());
+    v4.chain(v6).filter(|frontend| frontend.state == FrontendState::Draining).count()
 }
 
 /// Frontends that flows refer to, read after a grace period: no packet can still create a flow for a draining frontend.

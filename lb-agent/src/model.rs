@@ -14,7 +14,6 @@ mod warning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 pub use annotation::{AnnotationKeys, Kept};
 pub use change::{Change, Kind, Object, ObjectRef};
@@ -35,10 +34,9 @@ pub struct World {
     /// Pairs of a Service name and the name of one of its slices.
     slices_of: BTreeSet<(ObjectName, ObjectName)>,
     endpoints: BTreeMap<ObjectName, Endpoints>,
-    /// Shared with parts of this world, like the next two fields.
-    nodes: Arc<BTreeMap<ObjectName, Node>>,
-    cluster_addresses: Arc<ClusterAddresses>,
-    local_addresses: Arc<BTreeSet<IpAddr>>,
+    nodes: BTreeMap<ObjectName, Node>,
+    cluster_addresses: ClusterAddresses,
+    local_addresses: BTreeSet<IpAddr>,
     object_warnings: BTreeMap<ObjectRef, Vec<Warning>>,
     place_warnings: BTreeMap<String, Vec<Warning>>,
     listed: bool,
@@ -59,7 +57,7 @@ impl World {
                     Object::Service(service) => self.insert_service(service),
                     Object::EndpointSlice(slice) => self.insert_slice(slice),
                     Object::Endpoints(endpoints) => drop(self.endpoints.insert(reference.name, endpoints)),
-                    Object::Node(node) => drop(Arc::make_mut(&mut self.nodes).insert(reference.name, node)),
+                    Object::Node(node) => drop(self.nodes.insert(reference.name, node)),
                 }
             }
             Change::Remove(reference) => {
@@ -68,7 +66,7 @@ impl World {
                     Kind::Service => self.remove_service(&reference.name),
                     Kind::EndpointSlice => self.remove_slice(&reference.name),
                     Kind::Endpoints => drop(self.endpoints.remove(&reference.name)),
-                    Kind::Node => drop(Arc::make_mut(&mut self.nodes).remove(&reference.name)),
+                    Kind::Node => drop(self.nodes.remove(&reference.name)),
                 }
             }
             Change::Place { place, warnings } if warnings.is_empty() => drop(self.place_warnings.remove(&place)),
@@ -78,22 +76,21 @@ impl World {
     }
 
     fn insert_service(&mut self, service: Service) {
-        let addresses = Arc::make_mut(&mut self.cluster_addresses);
-        addresses.add(&service.cluster_ips);
+        self.cluster_addresses.add(&service.cluster_ips);
         if let Some(before) = self.services.insert(service.name.clone(), service) {
-            addresses.remove(&before.cluster_ips);
+            self.cluster_addresses.remove(&before.cluster_ips);
         }
     }
 
     fn remove_service(&mut self, name: &ObjectName) {
         if let Some(service) = self.services.remove(name) {
-            Arc::make_mut(&mut self.cluster_addresses).remove(&service.cluster_ips);
+            self.cluster_addresses.remove(&service.cluster_ips);
         }
     }
 
     /// Sets the addresses of this node's interfaces.
     pub fn set_local_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
-        self.local_addresses = Arc::new(addresses);
+        self.local_addresses = addresses;
     }
 
     fn insert_slice(&mut self, slice: EndpointSlice) {
@@ -106,27 +103,6 @@ impl World {
         if let Some(slice) = self.slices.remove(name) {
             self.slices_of.remove(&(slice.service_name(), slice.name));
         }
-    }
-
-    /// A world of only these Services, their slices and the slices of the API servers. It still knows which addresses
-    /// belong to the cluster.
-    #[must_use]
-    pub fn part(&self, services: &BTreeSet<ObjectName>) -> Self {
-        let mut part = Self {
-            listed: self.listed,
-            nodes: Arc::clone(&self.nodes),
-            cluster_addresses: Arc::clone(&self.cluster_addresses),
-            local_addresses: Arc::clone(&self.local_addresses),
-            ..Self::default()
-        };
-        for name in services {
-            part.services.extend(self.services.get(name).map(|service| (name.clone(), service.clone())));
-            part.endpoints.extend(self.endpoints.get(name).map(|endpoints| (name.clone(), endpoints.clone())));
-        }
-        for name in services.iter().chain([&api_server()]) {
-            self.slices_of(name).for_each(|slice| part.insert_slice(slice.clone()));
-        }
-        part
     }
 
     /// The slices of a Service.
@@ -160,7 +136,7 @@ impl World {
         self.nodes.values()
     }
 
-    /// Whether this is a cluster address of another Service, including Services outside this part of the world.
+    /// Whether this is a cluster address of another Service.
     pub fn is_cluster_address_of_others(&self, addr: IpAddr, service: &Service) -> bool {
         self.cluster_addresses.count(addr) > service.cluster_ips.iter().filter(|own| **own == addr).count()
     }
@@ -178,10 +154,22 @@ impl World {
     /// The slices in effect. Includes the slices that the API server would make of Endpoints, and excludes those that
     /// it made of them earlier.
     pub fn live_slices(&self) -> impl Iterator<Item = &EndpointSlice> {
-        let written = self.slices.values();
+        self.live(self.slices.values(), self.endpoints.values())
+    }
+
+    /// The slices of a Service that are in effect.
+    pub fn live_slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
+        self.live(self.slices_of(service), self.endpoints.get(service).into_iter())
+    }
+
+    fn live<'a>(
+        &'a self,
+        written: impl Iterator<Item = &'a EndpointSlice>,
+        endpoints: impl Iterator<Item = &'a Endpoints>,
+    ) -> impl Iterator<Item = &'a EndpointSlice> {
         let written = written.filter(|slice| !slice.is_mirror || !self.endpoints.contains_key(&slice.service_name()));
         let has_no_selector = |name: &ObjectName| self.services.get(name).is_some_and(|service| !service.has_selector);
-        let mirrored = self.endpoints.values().filter(move |endpoints| has_no_selector(&endpoints.name));
+        let mirrored = endpoints.filter(move |endpoints| has_no_selector(&endpoints.name));
         written.chain(mirrored.flat_map(|endpoints| &endpoints.slices)).filter(|slice| !slice.headless)
     }
 
@@ -224,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_has_the_slices_that_belong_to_it_now() {
+    fn a_service_has_the_slices_that_belong_to_it_now() {
         let slice = |name: &str, service: &str| EndpointSlice {
             name: ObjectName::new("a", name),
             service: service.into(),
@@ -239,8 +227,9 @@ mod tests {
             world.apply(Change::Apply { object: Object::EndpointSlice(slice), warnings: Vec::new() });
         }
         let names = |world: &World, service: &str| -> Vec<String> {
-            let part = world.part(&BTreeSet::from([ObjectName::new("a", service)]));
-            part.slices().keys().map(ToString::to_string).collect()
+            let service = ObjectName::new("a", service);
+            let slices = world.live_slices_of(&service);
+            slices.map(|slice| slice.name.to_string()).collect()
         };
         assert_eq!(names(&world, "x"), ["a/1"]);
         assert_eq!(names(&world, "y"), ["a/2"]);

@@ -69,8 +69,8 @@ fn workload(tables: &Tables, last: u8) -> Scope {
 #[test]
 fn what_stays_keeps_its_ids() {
     let mut assignment = new();
-    let first = assignment.assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &Tables::default()).tables;
-    let second = assignment.assign(&desired(&[(0, &[9]), (2, &[2, 3]), (3, &[4])]), &first).tables;
+    let first = assignment.assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &Extent::Everything, &Tables::default()).tables;
+    let second = assignment.assign(&desired(&[(0, &[9]), (2, &[2, 3]), (3, &[4])]), &Extent::Everything, &first).tables;
     assert_eq!(id(&first, 2), id(&second, 2));
     assert_eq!(workload(&first, 2), workload(&second, 2));
     assert_eq!(first.scopes[&id(&first, 2)], second.scopes[&id(&second, 2)]);
@@ -81,10 +81,10 @@ fn what_stays_keeps_its_ids() {
 
 #[test]
 fn a_restart_adopts_ids_and_hands_out_new_ones() {
-    let tables = new().assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &Tables::default()).tables;
+    let tables = new().assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &Extent::Everything, &Tables::default()).tables;
     let mut adopted = adopt(&tables);
-    assert_eq!(adopted.assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &tables).tables, tables);
-    let more = adopted.assign(&desired(&[(1, &[1]), (2, &[2]), (3, &[3])]), &tables).tables;
+    assert_eq!(adopted.assign(&desired(&[(1, &[1]), (2, &[2, 3])]), &Extent::Everything, &tables).tables, tables);
+    let more = adopted.assign(&desired(&[(1, &[1]), (2, &[2]), (3, &[3])]), &Extent::Everything, &tables).tables;
     assert_eq!((id(&more, 1), id(&more, 2), id(&more, 3)), (1, 2, 3));
     assert_eq!(workload(&more, 1).pool, 1);
     let new = [2, 3].map(|last| PoolKey { pool: workload(&more, last).pool, slot: 0 }.element());
@@ -94,24 +94,24 @@ fn a_restart_adopts_ids_and_hands_out_new_ones() {
 
 #[test]
 fn a_restart_prefers_the_whole_pool_to_the_rest_of_another() {
-    let mut tables = new().assign(&desired(&[(1, &[5])]), &Tables::default()).tables;
+    let mut tables = new().assign(&desired(&[(1, &[5])]), &Extent::Everything, &Tables::default()).tables;
     let pool = workload(&tables, 1).pool;
     let row = tables.v4.pools.remove(&PoolKey { pool, slot: 0 }).expect("the pool has a row");
     tables.v4.pools.insert(PoolKey { pool: 9, slot: 0 }, row);
     tables.scopes.get_mut(&1).expect("the frontend has scopes").workload.pool = 9;
     // Pool 2 was being deleted when the agent was killed: its slot 1 is left.
     tables.v4.pools.insert(PoolKey { pool: 2, slot: 1 }, row);
-    let adopted = adopt(&tables).assign(&desired(&[(1, &[5])]), &tables).tables;
+    let adopted = adopt(&tables).assign(&desired(&[(1, &[5])]), &Extent::Everything, &tables).tables;
     assert_eq!(workload(&adopted, 1).pool, 9);
 }
 
 #[test]
 fn two_service_ports_never_adopt_the_same_id() {
-    let tables = new().assign(&desired(&[(1, &[1]), (2, &[2])]), &Tables::default()).tables;
+    let tables = new().assign(&desired(&[(1, &[1]), (2, &[2])]), &Extent::Everything, &Tables::default()).tables;
     let mut torn = tables.clone();
     let copied = torn.scopes[&1].service_port;
     torn.scopes.get_mut(&2).expect("the frontend has scopes").service_port = copied;
-    let adopted = adopt(&torn).assign(&desired(&[(1, &[1]), (2, &[2])]), &torn).tables;
+    let adopted = adopt(&torn).assign(&desired(&[(1, &[1]), (2, &[2])]), &Extent::Everything, &torn).tables;
     assert_eq!(adopted.scopes[&1].service_port, copied);
     assert_ne!(adopted.scopes[&2].service_port, copied);
 }
@@ -119,7 +119,7 @@ fn two_service_ports_never_adopt_the_same_id() {
 #[test]
 fn without_a_free_id_the_frontend_is_left_out_and_told() {
     let mut assignment = Assignment::adopt(&Tables::default(), 1, 100);
-    let assigned = assignment.assign(&desired(&[(1, &[1]), (2, &[2])]), &Tables::default());
+    let assigned = assignment.assign(&desired(&[(1, &[1]), (2, &[2])]), &Extent::Everything, &Tables::default());
     assert_eq!(assigned.tables.v4.frontends.len(), 1);
     assert_eq!(assigned.warnings.len(), 1);
     assert!(assigned.warnings[0].to_string().contains("no frontend id is free for 1.2.3.2 port 80/tcp"));
@@ -131,7 +131,7 @@ fn without_a_free_id_the_frontend_is_left_out_and_told() {
 fn pools_without_room_stand_past_the_end_and_look_again() {
     let mut assignment = Assignment::adopt(&Tables::default(), 100, 6);
     let wanted = desired(&[(1, &[1, 2, 3, 4]), (2, &[5]), (3, &[6, 7])]);
-    let first = assignment.assign(&wanted, &Tables::default()).tables;
+    let first = assignment.assign(&wanted, &Extent::Everything, &Tables::default()).tables;
     let element = |tables: &Tables, last| PoolKey { pool: workload(tables, last).pool, slot: 0 }.element();
     assert_eq!([1, 2, 3].map(|last| element(&first, last)), [6, 1, 2]);
     // The other pools are deleted. Their elements are reused once the maps no longer hold them.
@@ -140,9 +140,9 @@ fn pools_without_room_stand_past_the_end_and_look_again() {
     realised.v4.pools.retain(|key, _| key.element() < 6);
     realised.scopes.clear();
     assignment.forget(&realised);
-    assert!(element(&assignment.assign(&wanted, &realised).tables, 1) >= 6);
+    assert!(element(&assignment.assign(&wanted, &Extent::Everything, &realised).tables, 1) >= 6);
     assignment.forget(&Tables::default());
-    assert_eq!(element(&assignment.assign(&wanted, &Tables::default()).tables, 1), 1);
+    assert_eq!(element(&assignment.assign(&wanted, &Extent::Everything, &Tables::default()).tables, 1), 1);
 }
 
 /// The elements of a pool that was being deleted, or that a scope still refers to, are not reused.
@@ -152,7 +152,8 @@ fn a_restart_writes_over_nothing_that_is_there() {
     tables.v4.pools.insert(PoolKey { pool: 2, slot: 1 }, backend(9));
     let workload = Scope::balance(5, 2);
     tables.scopes.insert(1, Scopes { workload, service_port: 1, ..Scopes::PASS });
-    let assigned = adopt(&tables).assign(&desired(&[(1, &[1]), (2, &[2]), (3, &[3, 4])]), &tables).tables;
+    let assigned =
+        adopt(&tables).assign(&desired(&[(1, &[1]), (2, &[2]), (3, &[3, 4])]), &Extent::Everything, &tables).tables;
     let element = |last| PoolKey { pool: self::workload(&assigned, last).pool, slot: 0 }.element();
     assert_eq!([1, 2, 3].map(element), [1, 4, 7]);
 }
@@ -173,17 +174,17 @@ fn equal_lists_of_source_ranges_share_a_set() {
     };
     let set = |tables: &Tables, last| tables.scopes[&id(tables, last)].source_ranges;
     let mut assignment = new();
-    let first = assignment.assign(&restricted([&[1, 2], &[1, 2], &[]]), &Tables::default()).tables;
+    let first = assignment.assign(&restricted([&[1, 2], &[1, 2], &[]]), &Extent::Everything, &Tables::default()).tables;
     assert_eq!([1, 2, 3].map(|last| set(&first, last)), [1, 1, 2]);
     assert_eq!(first.v4.source_ranges.len(), 2);
     assert!(workload(&first, 3).has(ScopeFlags::SOURCE_RANGES), "a set without ranges lets nobody in");
-    let second = assignment.assign(&restricted([&[1, 2], &[1, 3], &[]]), &first).tables;
+    let second = assignment.assign(&restricted([&[1, 2], &[1, 3], &[]]), &Extent::Everything, &first).tables;
     assert_eq!([1, 2, 3].map(|last| set(&second, last)), [1, 3, 2]);
     assert_eq!(second.v4.source_ranges.len(), 4);
     // A set that was being written when the agent was killed belongs to no frontend.
     let mut torn = second.clone();
     torn.v4.source_ranges.insert(SourceRangeKey::of_prefix(9, [10, 0, 9, 0], 24), SourceRange { flags: 0 });
     let mut adopted = adopt(&torn);
-    assert_eq!(adopted.assign(&restricted([&[1, 2], &[1, 3], &[]]), &torn).tables, second);
-    assert_eq!(set(&adopted.assign(&restricted([&[9], &[1, 3], &[]]), &torn).tables, 1), 10);
+    assert_eq!(adopted.assign(&restricted([&[1, 2], &[1, 3], &[]]), &Extent::Everything, &torn).tables, second);
+    assert_eq!(set(&adopted.assign(&restricted([&[9], &[1, 3], &[]]), &Extent::Everything, &torn).tables, 1), 10);
 }

@@ -181,18 +181,17 @@ fn a_change_of_endpoints_is_computed_for_its_service_alone() {
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, None);
     controller.change(services(&[2]).drain(1..2).collect());
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(1));
-    // A Service wants an address that another one has: both are computed.
+    // A Service wants an address that another one has: only its own rows are computed.
     let mut rival = services(&[2]);
     let Change::Apply { object: Object::Service(service), .. } = &mut rival[0] else { panic!("a Service comes first") };
     service.name = ObjectName::new("default", "rival");
     rival.truncate(1);
     controller.change(rival);
-    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(2));
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(1));
     assert_eq!(controller.warnings().count(), 1);
-    // While the warning lasts, a change of either Service computes both. A change of another Service computes only that
-    // one.
+    // So it is while the warning lasts.
     controller.change(services(&[2]).drain(1..2).collect());
-    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(2));
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(1));
     controller.change(services(&[3]).drain(1..2).collect());
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(1));
     assert_eq!(controller.warnings().count(), 1);
@@ -205,9 +204,9 @@ fn a_change_of_endpoints_is_computed_for_its_service_alone() {
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(0));
 }
 
-/// Capacity: a change computes its Service and the Services that wait for room.
+/// Capacity: a change computes its Service only, and decides anew which Services get room.
 #[test]
-fn who_waits_for_room_is_computed_along() {
+fn a_service_gets_room_as_soon_as_there_is_some() {
     let mut dataplane = FakeDataplane::default();
     let limits = Limits { frontends_max: 20, ..Limits::UNLIMITED };
     let mut controller = Controller::adopt(&mut dataplane, policy(), limits).expect("the dataplane works");
@@ -218,7 +217,7 @@ fn who_waits_for_room_is_computed_along() {
     let left_out = |controller: &Controller| controller.warnings().map(ToString::to_string).collect::<Vec<_>>();
     assert!(matches!(&left_out(&controller)[..], [text] if text.starts_with("Service default/s9: ")));
     controller.change(services(&[3]).drain(1..2).collect());
-    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(2));
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(1));
     assert_eq!(left_out(&controller).len(), 1);
     // An older Service arrives. It waits too: no working Service is left out for it.
     let mut older = services(&[30]);
@@ -226,7 +225,7 @@ fn who_waits_for_room_is_computed_along() {
     service.created_secs = Some(1);
     assert_eq!(older.pop(), Some(Change::Listed));
     controller.change(older);
-    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(2));
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(1));
     assert_eq!(left_out(&controller).len(), 2);
     assert!(left_out(&controller)[0].starts_with("Service default/s30: "));
     // A Service is removed. Its draining frontend still takes the room; once deleted, the oldest waiting Service gets

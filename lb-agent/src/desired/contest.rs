@@ -5,76 +5,127 @@
 //! (status), the author of the Service (externalIPs), then node ports. Next, the current holder wins; last, the oldest
 //! Service. So an author of a Service, however old, cannot take over an address that works for another.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use lb_common::addr::{Family, Proto};
-
-use super::claim::{Claim, Rank};
+use super::claim::Rank;
+use super::contender::{Contender, Key};
 use super::incumbent::Incumbents;
-use crate::model::{ObjectName, Service};
+use super::port_rows::PortRows;
+use super::service_rows::{FamilyRows, ServiceRows};
+use super::warnings;
+use crate::family::TableAddr;
+use crate::model::{ObjectName, Warning};
 
-type Key = (IpAddr, u16, Proto);
-
-/// The winners, only for addresses that several claims name.
-pub struct Contests<'a>(HashMap<Key, Contender<'a>>);
-
-/// A claim to a key.
-#[derive(Clone, Copy)]
-struct Contender<'a> {
-    service: &'a ObjectName,
-    serves: bool,
+/// A claim that another one beats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    key: Key,
     rank: Rank,
+    /// May be the Service itself, with a claim of another rank.
+    winner: Arc<ObjectName>,
 }
 
-impl<'a> Contests<'a> {
-    /// `claimants` are sorted by age, oldest first.
-    pub fn of(claimants: &[(&'a Service, Vec<Claim>)], incumbents: &Incumbents<'_>) -> Self {
-        let mut names = HashMap::<IpAddr, u32>::new();
-        for ip in claimants.iter().flat_map(claims_of).map(|(_, claim)| claim.ip) {
-            *names.entry(ip).or_default() += 1;
+/// The losses of Services that have any.
+pub type Losses = BTreeMap<Arc<ObjectName>, Vec<Loss>>;
+
+/// The claims of all Services.
+#[derive(Debug)]
+pub struct Contests {
+    claims: BTreeSet<Contender>,
+    /// Keys with more than one claim.
+    contested: BTreeSet<Key>,
+    /// Sorts before all names.
+    no_name: Arc<ObjectName>,
+}
+
+impl Default for Contests {
+    fn default() -> Self {
+        Self { claims: BTreeSet::new(), contested: BTreeSet::new(), no_name: Arc::new(ObjectName::new("", "")) }
+    }
+}
+
+impl Contests {
+    /// Replaces the claims of a Service.
+    pub fn replace(&mut self, old: &ServiceRows, new: &ServiceRows) {
+        if !old.contenders().eq(new.contenders()) {
+            self.remove(old);
+            self.add(new);
         }
-        names.retain(|_, count| *count > 1);
-        let mut winners = HashMap::<Key, Contender<'a>>::new();
-        for (service, claim) in claimants.iter().flat_map(claims_of).filter(|(_, claim)| names.contains_key(&claim.ip))
-        {
-            let contender = Contender { service: &service.name, serves: claim.is_served(), rank: claim.rank };
-            for port in &service.ports {
-                let Some(number) = claim.port(port) else { continue };
-                let key = (claim.ip, number, port.proto);
-                let winner = winners.entry(key).or_insert(contender);
-                if contender.beats(winner, key, incumbents) {
-                    *winner = contender;
-                }
+    }
+
+    fn add(&mut self, rows: &ServiceRows) {
+        for claim in rows.contenders() {
+            let key = claim.key;
+            if self.claims.insert(claim) && self.claims_to(key).nth(1).is_some() {
+                self.contested.insert(key);
             }
         }
-        Self(winners)
     }
 
-    /// The Service that holds a key of this claim, if another claim won it.
-    pub fn winner_over(&self, service: &Service, claim: &Claim, key: Key) -> Option<&'a ObjectName> {
-        let winner = self.0.get(&key)?;
-        let is_own = *winner.service == service.name && winner.rank == claim.rank;
-        (!is_own).then_some(winner.service)
-    }
-}
-
-/// The claims of a Service in the families that it has.
-fn claims_of<'a, 'b>(
-    (service, claims): &'b (&'a Service, Vec<Claim>),
-) -> impl Iterator<Item = (&'a Service, &'b Claim)> {
-    let has_family = |ip: IpAddr| service.has_family(if ip.is_ipv4() { Family::V4 } else { Family::V6 });
-    claims.iter().filter(move |claim| has_family(claim.ip)).map(|claim| (*service, claim))
-}
-
-impl Contender<'_> {
-    /// Whether this contender takes the key from an older one.
-    fn beats(&self, older: &Self, key: Key, incumbents: &Incumbents<'_>) -> bool {
-        let has = |contender: &Self| incumbents.has(key, contender.service);
-        match (!self.serves, self.rank).cmp(&(!older.serves, older.rank)) {
-            std::cmp::Ordering::Less => true,
-            std::cmp::Ordering::Greater => false,
-            std::cmp::Ordering::Equal => self.service != older.service && has(self) && !has(older),
+    fn remove(&mut self, rows: &ServiceRows) {
+        for claim in rows.contenders() {
+            self.claims.remove(&claim);
+            if self.contested.contains(&claim.key) && self.claims_to(claim.key).nth(1).is_none() {
+                self.contested.remove(&claim.key);
+            }
         }
     }
+
+    /// Decides every contest.
+    pub fn losses(&self, incumbents: &Incumbents<'_>) -> Losses {
+        let mut losses = Losses::new();
+        for key in &self.contested {
+            let Some(winner) = self.winner(*key, incumbents) else { continue };
+            let beaten =
+                self.claims_to(*key).filter(|claim| (&claim.service, claim.rank) != (&winner.service, winner.rank));
+            for Contender { key, rank, service, .. } in beaten {
+                let loss = Loss { key: *key, rank: *rank, winner: Arc::clone(&winner.service) };
+                losses.entry(Arc::clone(service)).or_default().push(loss);
+            }
+        }
+        losses
+    }
+
+    fn winner(&self, key: Key, incumbents: &Incumbents<'_>) -> Option<&Contender> {
+        let best = self.claims_to(key).next()?;
+        let mut level = self.claims_to(key).take_while(|claim| claim.is_level_with(best));
+        level.find(|claim| incumbents.has(key, &claim.service)).or(Some(best))
+    }
+
+    fn claims_to(&self, key: Key) -> impl Iterator<Item = &Contender> {
+        let service = Arc::clone(&self.no_name);
+        let first = Contender { key, is_left: false, rank: Rank::Cluster, created_secs: i64::MIN, service };
+        self.claims.range(first..).take_while(move |claim| claim.key == key)
+    }
+}
+
+/// The rows of a Service without the addresses that it has lost, and with a warning for each of these.
+pub fn without(rows: &ServiceRows, losses: &[Loss]) -> ServiceRows {
+    let mut warnings = rows.warnings.clone();
+    let lost: BTreeMap<(Key, Rank), &ObjectName> =
+        losses.iter().map(|loss| ((loss.key, loss.rank), &*loss.winner)).collect();
+    let v4 = left(&rows.name, &rows.v4, &lost, &mut warnings);
+    let v6 = left(&rows.name, &rows.v6, &lost, &mut warnings);
+    ServiceRows { v4, v6, warnings, ..rows.clone() }
+}
+
+fn left<A: TableAddr>(
+    service: &ObjectName,
+    rows: &FamilyRows<A>,
+    lost: &BTreeMap<(Key, Rank), &ObjectName>,
+    warnings: &mut Vec<Warning>,
+) -> FamilyRows<A> {
+    let left_of = |port: &PortRows<A>| {
+        let mut port = port.clone();
+        port.frontends.retain(|row| {
+            let winner = lost.get(&(row.named(), row.claim.rank));
+            // A claim that leaves all clients to the balancer has lost nothing.
+            let told = winner.filter(|winner| ***winner != *service && row.claim.is_served());
+            warnings.extend(told.map(|winner| warnings::duplicate(service, &row.key, &row.claim, winner)));
+            winner.is_none()
+        });
+        (!port.frontends.is_empty()).then_some(port)
+    };
+    FamilyRows::of(rows.ports.iter().filter_map(left_of).collect())
 }

@@ -5,14 +5,18 @@
 //! wishes of each Service are granted as a whole, oldest Service first, while there is room and the namespace has not
 //! used up its share. So no working Service is left out because an older one grows.
 
+use std::borrow::Cow;
+
+use super::demand::Demand;
 use super::incumbent::Incumbents;
 use super::keep::{is_held, kept};
-use super::ledger::{Book, Ledger, Shortage};
-use super::of_service::{Notes, OfService};
+use super::ledger::{Book, Ledger, Shortage, TABLE_SLOTS, Take};
 use super::policy::Limits;
-use super::prepare::{PortRows, demand, prepare};
-use super::room::{Demand, Neighbour};
-use crate::family::TableAddr;
+use super::service_rows::{FamilyRows, ServiceRows};
+use crate::model::{ObjectName, Warning, WarningKind};
+
+const SMALLER_TABLES: &str =
+    "raise --backends-max, lower --maglev-table-size, or annotate Services with lb-agent.io/lb-algorithm: random";
 
 /// How much of its demand a Service gets in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,70 +34,110 @@ pub struct Grants {
     pub v6: Grant,
 }
 
-/// Decides for these Services, sorted by age, beside neighbours that keep what they have. Returns `None` if the
-/// neighbours alone do not fit.
-pub fn grants<'a>(
-    services: &[OfService<'_>],
-    neighbours: impl Iterator<Item = &'a Neighbour>,
-    limits: &Limits,
-    incumbents: &Incumbents<'_>,
-) -> Option<Vec<Grants>> {
-    let mut ledger = Ledger::new(limits, incumbents);
-    for neighbour in neighbours {
-        ledger.take(&neighbour.name.namespace, &neighbour.v4);
-        ledger.take(&neighbour.name.namespace, &neighbour.v6);
-    }
-    if ledger.shortage::<[u8; 4]>().is_some() || ledger.shortage::<[u8; 16]>().is_some() {
-        return None;
-    }
-    let (v4, v6) = (keep::<[u8; 4]>(services, incumbents), keep::<[u8; 16]>(services, incumbents));
-    let (v4, v6) = (reserve(services, v4, &mut ledger), reserve(services, v6, &mut ledger));
-    let grown = services.iter().zip(v4.iter().zip(&v6));
-    let grants = grown.map(|(of, (v4, v6))| Grants {
-        v4: grow(of, v4.as_ref(), &mut ledger, incumbents),
-        v6: grow(of, v6.as_ref(), &mut ledger, incumbents),
-    });
-    Some(grants.collect())
+/// A Service that asks for room.
+#[derive(Clone, Copy, Debug)]
+pub struct Applicant<'a> {
+    /// What it wants.
+    pub rows: &'a ServiceRows,
+    /// The tables are known to hold exactly that.
+    pub is_settled: bool,
 }
 
-/// The part of a Service's wanted rows that was granted in this family.
-pub fn granted<'a, A: TableAddr>(
-    of: &OfService<'a>,
-    grant: &Grant,
-    incumbents: &Incumbents<'_>,
-    notes: &mut Notes,
-) -> Vec<PortRows<'a, A>> {
-    match grant {
-        Grant::All => prepare(of, notes),
-        Grant::Kept(_) => kept(of, prepare(of, notes), incumbents),
-        Grant::Nothing(_) => {
-            prepare::<A>(of, notes);
-            Vec::new()
-        }
+impl Grants {
+    pub const ALL: Self = Self { v4: Grant::All, v6: Grant::All };
+
+    /// The part of the wanted rows that is granted.
+    pub fn of(&self, rows: &ServiceRows, incumbents: &Incumbents<'_>) -> ServiceRows {
+        let (v4, v6) = (granted(rows, &self.v4, incumbents), granted(rows, &self.v6, incumbents));
+        ServiceRows { v4, v6, ..rows.clone() }
     }
+
+    /// A warning for each family that is not granted as a whole.
+    pub fn warnings(&self, service: &ObjectName) -> impl Iterator<Item = Warning> {
+        [&self.v4, &self.v6].into_iter().filter_map(move |grant| match grant {
+            Grant::All => None,
+            Grant::Kept(shortage) => Some(no_room(service, shortage, true)),
+            Grant::Nothing(shortage) => Some(no_room(service, shortage, false)),
+        })
+    }
+}
+
+fn granted<A: Book>(rows: &ServiceRows, grant: &Grant, incumbents: &Incumbents<'_>) -> FamilyRows<A> {
+    match grant {
+        Grant::All => A::rows(rows).clone(),
+        Grant::Kept(_) => kept(rows, incumbents),
+        Grant::Nothing(_) => FamilyRows::default(),
+    }
+}
+
+/// The grants of these Services, which are sorted by age.
+pub fn grants(applicants: &[Applicant<'_>], limits: &Limits, incumbents: &Incumbents<'_>) -> Vec<Grants> {
+    if all_fit(applicants, limits, incumbents) {
+        return vec![Grants::ALL; applicants.len()];
+    }
+    let mut ledger = Ledger::new(limits, incumbents);
+    let (v4, v6) = (keep::<[u8; 4]>(applicants, incumbents), keep::<[u8; 16]>(applicants, incumbents));
+    let (v4, v6) = (reserve(applicants, v4, &mut ledger), reserve(applicants, v6, &mut ledger));
+    let grown = applicants.iter().zip(v4.iter().zip(&v6));
+    let grants = grown.map(|(of, (v4, v6))| Grants {
+        v4: grow(*of, v4.as_deref(), &mut ledger, incumbents),
+        v6: grow(*of, v6.as_deref(), &mut ledger, incumbents),
+    });
+    grants.collect()
+}
+
+/// Whether everything fits, even in the share of a single namespace.
+fn all_fit(applicants: &[Applicant<'_>], limits: &Limits, incumbents: &Incumbents<'_>) -> bool {
+    let mut ledger = Ledger::new(&limits.of_namespace(), incumbents);
+    applicants.iter().all(|of| {
+        let namespace = &of.rows.name.namespace;
+        ledger.keep(namespace, wish::<[u8; 4]>(*of, incumbents))
+            && ledger.keep(namespace, wish::<[u8; 16]>(*of, incumbents))
+    })
+}
+
+/// All that the Service wants.
+fn wish<'a, A: Book>(of: Applicant<'a>, incumbents: &Incumbents<'_>) -> Take<'a, A> {
+    let rows = A::rows(of.rows);
+    let is_new = |key: &&_| !incumbents.has_row(*key);
+    let new_frontends = if of.is_settled { 0 } else { rows.keys().filter(is_new).count() };
+    Take { demand: &rows.demand, new_frontends }
+}
+
+/// What the Service has needs no new frontend.
+const fn known<A>(demand: &Demand<A>) -> Take<'_, A> {
+    Take { demand, new_frontends: 0 }
 }
 
 /// What a Service has and still wants, and whether the tables hold exactly that.
-struct Keep<A> {
-    demand: Demand<A>,
+struct Keep<'a, A: Clone> {
+    demand: Cow<'a, Demand<A>>,
     is_held: bool,
 }
 
-fn keep<A: TableAddr>(services: &[OfService<'_>], incumbents: &Incumbents<'_>) -> Vec<Keep<A>> {
-    let keep = |of| {
-        let ports = kept(of, prepare::<A>(of, &mut Notes::default()), incumbents);
-        Keep { demand: demand(&ports, incumbents), is_held: ports.iter().all(|rows| is_held(of, rows, incumbents)) }
+fn keep<'a, A: Book>(applicants: &[Applicant<'a>], incumbents: &Incumbents<'_>) -> Vec<Keep<'a, A>> {
+    let keep = |of: &Applicant<'a>| {
+        if of.is_settled {
+            return Keep { demand: Cow::Borrowed(&A::rows(of.rows).demand), is_held: true };
+        }
+        let FamilyRows { ports, demand } = kept::<A>(of.rows, incumbents);
+        let is_held = ports.iter().all(|rows| is_held(&of.rows.name, rows, incumbents));
+        Keep { demand: Cow::Owned(demand), is_held }
     };
-    services.iter().map(keep).collect()
+    applicants.iter().map(keep).collect()
 }
 
 /// Reserves the room for what Services keep.
-fn reserve<A: Book>(services: &[OfService<'_>], keeps: Vec<Keep<A>>, ledger: &mut Ledger) -> Vec<Option<Demand<A>>> {
+fn reserve<'a, A: Book>(
+    applicants: &[Applicant<'_>],
+    keeps: Vec<Keep<'a, A>>,
+    ledger: &mut Ledger,
+) -> Vec<Option<Cow<'a, Demand<A>>>> {
     let mut is_there = vec![false; keeps.len()];
     for is_held in [true, false] {
-        let turn = keeps.iter().zip(services).zip(&mut is_there);
+        let turn = keeps.iter().zip(applicants).zip(&mut is_there);
         for ((keep, of), is_there) in turn.filter(|((keep, _), _)| keep.is_held == is_held) {
-            *is_there = keep.demand.frontends > 0 && ledger.keep(&of.name.namespace, &keep.demand);
+            *is_there = keep.demand.frontends > 0 && ledger.keep(&of.rows.name.namespace, known(&keep.demand));
         }
     }
     keeps.into_iter().zip(is_there).map(|(keep, is_there)| is_there.then_some(keep.demand)).collect()
@@ -101,25 +145,46 @@ fn reserve<A: Book>(services: &[OfService<'_>], keeps: Vec<Keep<A>>, ledger: &mu
 
 /// Reserves the room for all that the Service wants. If there is none, the Service keeps what it has.
 fn grow<A: Book>(
-    of: &OfService<'_>,
+    of: Applicant<'_>,
     kept: Option<&Demand<A>>,
     ledger: &mut Ledger,
     incumbents: &Incumbents<'_>,
 ) -> Grant {
-    let wanted = demand(&prepare::<A>(of, &mut Notes::default()), incumbents);
-    if wanted.frontends == 0 || kept == Some(&wanted) {
+    let wanted = wish::<A>(of, incumbents);
+    if wanted.demand.frontends == 0 || kept == Some(wanted.demand) {
         return Grant::All;
     }
-    let namespace = &of.name.namespace;
+    let namespace = &of.rows.name.namespace;
     if let Some(kept) = kept {
-        ledger.release(namespace, kept);
+        ledger.release(namespace, known(kept));
     }
-    match (ledger.admit(namespace, &wanted), kept) {
+    match (ledger.admit(namespace, wanted), kept) {
         (Ok(()), _) => Grant::All,
         (Err(shortage), Some(kept)) => {
-            ledger.take(namespace, kept);
+            ledger.take(namespace, known(kept));
             Grant::Kept(shortage)
         }
         (Err(shortage), None) => Grant::Nothing(shortage),
     }
+}
+
+/// A Service, or its growth, is left out.
+fn no_room(service: &ObjectName, shortage: &Shortage, is_known: bool) -> Warning {
+    let Shortage { what, wanted, max, setting, namespace } = shortage;
+    let what_happens = if is_known {
+        "has grown by more than fits: what it had goes on, as far as it is still wanted, and the rest is left out"
+    } else {
+        "does not fit and is left out"
+    };
+    let (problem, remedy) = match namespace {
+        Some(namespace) => (
+            format!("{what_happens}: {wanted} {what} of namespace {namespace}, its share is {max}"),
+            format!("raise --namespace-share or {setting}, or remove Services of the namespace"),
+        ),
+        None => (
+            format!("{what_happens}: {wanted} {what}, the limit is {max}"),
+            if *what == TABLE_SLOTS { SMALLER_TABLES.into() } else { format!("raise {setting}, or remove Services") },
+        ),
+    };
+    Warning::new(WarningKind::Capacity, problem, remedy).of(format_args!("Service {service}"))
 }

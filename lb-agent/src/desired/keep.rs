@@ -9,54 +9,58 @@ use lb_common::table::{Backend, FrontendKey, MemberState, Scope, ScopeFlags, Sco
 
 use super::access::{Access, SourcePrefix};
 use super::incumbent::Incumbents;
-use super::of_service::OfService;
-use super::prepare::PortRows;
-use super::scope::{self, Target, Targets};
+use super::ledger::Book;
+use super::port_rows::PortRows;
+use super::scope::{self, Policies, Target, Targets};
 use super::selection::{Algorithm, Selection};
-use super::usable::Usable;
+use super::service_rows::{FamilyRows, ServiceRows};
+use super::usable::{Usable, shared};
 use crate::family::TableAddr;
+use crate::model::ObjectName;
 
-/// The part of `ports` that the tables hold.
-pub fn kept<'a, A: TableAddr>(
-    of: &OfService<'a>,
-    ports: Vec<PortRows<'a, A>>,
-    incumbents: &Incumbents<'_>,
-) -> Vec<PortRows<'a, A>> {
-    ports.into_iter().filter_map(|rows| kept_port(of, rows, incumbents)).collect()
+/// The part of a Service's rows that the tables hold.
+pub fn kept<A: Book>(rows: &ServiceRows, incumbents: &Incumbents<'_>) -> FamilyRows<A> {
+    let ports = A::rows(rows).ports.iter().cloned();
+    FamilyRows::of(ports.filter_map(|port| kept_port(&rows.name, rows.policies, port, incumbents)).collect())
 }
 
-fn kept_port<'a, A: TableAddr>(
-    of: &OfService<'a>,
-    mut rows: PortRows<'a, A>,
+fn kept_port<A: TableAddr>(
+    service: &ObjectName,
+    policies: Policies,
+    mut rows: PortRows<A>,
     incumbents: &Incumbents<'_>,
-) -> Option<PortRows<'a, A>> {
-    let row = |key: &FrontendKey<A>| incumbents.row(key, &of.service.name);
+) -> Option<PortRows<A>> {
+    let row = |key: &FrontendKey<A>| incumbents.row(key, service);
     rows.frontends.retain(|frontend| row(&frontend.key).is_some());
     let scopes = row(&rows.frontends.first()?.key)?;
     rows.usable = kept_endpoints(rows.usable, scopes, incumbents)?;
-    let is_maglev = [scopes.workload, scopes.host, scopes.external].iter().any(|scope| scope.has(ScopeFlags::MAGLEV));
-    if !is_maglev {
+    let is_maglev = |scopes: &Scopes| {
+        [scopes.workload, scopes.host, scopes.external].iter().any(|scope| scope.has(ScopeFlags::MAGLEV))
+    };
+    // An address that is left to the balancer has no pool, whatever the others have.
+    if !rows.frontends.iter().filter_map(|frontend| row(&frontend.key)).any(is_maglev) {
         rows.selection = Selection { algorithm: Algorithm::Random, ..rows.selection };
     }
     let mut known = None;
     for frontend in &mut rows.frontends {
         if let Access::Only(wanted) = &frontend.access {
+            let scopes = row(&frontend.key)?;
             let set = match &known {
-                Some((of, set)) if Arc::ptr_eq(of, wanted) => Arc::clone(set),
+                Some((of, id, set)) if Arc::ptr_eq(of, wanted) && *id == scopes.source_ranges => Arc::clone(set),
                 _ => kept_ranges(wanted, scopes, incumbents)?,
             };
-            known = Some((Arc::clone(wanted), Arc::clone(&set)));
+            known = Some((Arc::clone(wanted), scopes.source_ranges, Arc::clone(&set)));
             frontend.access = Access::Only(set);
         }
-        frontend.targets = scope::targets(&frontend.claim, of.service, rows.usable.supply());
+        frontend.targets = scope::targets(&frontend.claim, policies, rows.usable.supply());
     }
     Some(rows)
 }
 
 /// Whether the tables hold exactly these rows, including pools and source ranges.
-pub fn is_held<A: TableAddr>(of: &OfService<'_>, rows: &PortRows<'_, A>, incumbents: &Incumbents<'_>) -> bool {
+pub fn is_held<A: TableAddr>(service: &ObjectName, rows: &PortRows<A>, incumbents: &Incumbents<'_>) -> bool {
     rows.frontends.iter().all(|frontend| {
-        let Some(scopes) = incumbents.row(&frontend.key, &of.service.name) else { return false };
+        let Some(scopes) = incumbents.row(&frontend.key, service) else { return false };
         let has_pool = |target: Target, scope: Scope| {
             let set = match target {
                 Target::Cluster => &rows.usable.cluster,
@@ -65,7 +69,7 @@ pub fn is_held<A: TableAddr>(of: &OfService<'_>, rows: &PortRows<'_, A>, incumbe
                 Target::Pass | Target::Reject | Target::Drop => return true,
             };
             let has_table = scope.has(ScopeFlags::MAGLEV) && rows.selection.has_table(set.len());
-            has_table == rows.selection.has_table(set.len()) && incumbents.backends(scope) == *set
+            has_table == rows.selection.has_table(set.len()) && *incumbents.backends(scope) == **set
         };
         let has_ranges = match &frontend.access {
             Access::Open => true,
@@ -81,32 +85,28 @@ pub fn is_held<A: TableAddr>(of: &OfService<'_>, rows: &PortRows<'_, A>, incumbe
 
 /// As many endpoints as now: first those that get new flows, and of these the known ones. Returns `None` if that would
 /// empty a set: rejecting would be worse than leaving the flow to the stack.
-fn kept_endpoints<A: TableAddr>(
-    mut usable: Usable<A>,
-    scopes: &Scopes,
-    incumbents: &Incumbents<'_>,
-) -> Option<Usable<A>> {
+fn kept_endpoints<A: TableAddr>(usable: Usable<A>, scopes: &Scopes, incumbents: &Incumbents<'_>) -> Option<Usable<A>> {
     let count = incumbents.members::<A>(scopes.service_port);
     if usable.members.len() <= count {
         return Some(usable);
     }
-    let Usable { cluster, near, local, members } = &mut usable;
+    let Usable { cluster, near, local, members } = usable;
     let is_chosen =
         |backend: &Backend<A>| cluster.binary_search(backend).is_ok() || local.binary_search(backend).is_ok();
     let is_known = |backend: &Backend<A>| incumbents.is_member(scopes.service_port, backend);
+    let mut members = members.into_vec();
     members.sort_by_key(|(backend, state)| {
         (!is_chosen(backend), *state != MemberState::Active, !is_known(backend), *backend)
     });
     members.truncate(count);
     members.sort_by_key(|(backend, _)| *backend);
-    let is_kept = |backend: &Backend<A>| members.binary_search_by_key(backend, |(known, _)| *known).is_ok();
-    near.retain(is_kept);
-    let is_served = [cluster, local].into_iter().all(|set| {
-        let was_empty = set.is_empty();
-        set.retain(is_kept);
-        was_empty || !set.is_empty()
-    });
-    (is_served && count > 0).then_some(usable)
+    let is_kept = |backend: &&Backend<A>| members.binary_search_by_key(*backend, |(known, _)| *known).is_ok();
+    let left_of = |set: &[Backend<A>]| shared(set.iter().filter(is_kept).copied().collect());
+    let left =
+        Usable { cluster: left_of(&cluster), near: left_of(&near), local: left_of(&local), members: Box::default() };
+    let is_served = [(&cluster, &left.cluster), (&local, &left.local)];
+    let is_served = is_served.into_iter().all(|(before, now)| before.is_empty() || !now.is_empty());
+    (is_served && count > 0).then(|| Usable { members: members.into(), ..left })
 }
 
 /// As many source ranges as now, known ones first. No client outside the wanted ranges is allowed. Returns `None` if

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use lb_common::table::Backend;
 
 use super::access::SourcePrefix;
+use super::demand::{Bound, Demand};
 use super::incumbent::Incumbents;
 use super::policy::Limits;
-use super::room::Demand;
+use super::service_rows::{FamilyRows, ServiceRows};
 use crate::family::TableAddr;
 
 /// A table that is too small: it would have to hold `wanted` rows.
@@ -77,20 +78,37 @@ impl<A> Accounts<A> {
     }
 }
 
-/// Selects the accounts of a family.
+/// Selects the accounts and rows of a family.
 pub trait Book: TableAddr {
     fn accounts(ledger: &mut Ledger) -> &mut Accounts<Self>;
+    fn rows(rows: &ServiceRows) -> &FamilyRows<Self>;
+}
+
+/// What a Service takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Take<'a, A> {
+    pub demand: &'a Demand<A>,
+    /// The frontends for which the tables hold no row of any Service: only these need a further row.
+    pub new_frontends: usize,
 }
 
 impl Book for [u8; 4] {
     fn accounts(ledger: &mut Ledger) -> &mut Accounts<Self> {
         &mut ledger.v4
     }
+
+    fn rows(rows: &ServiceRows) -> &FamilyRows<Self> {
+        &rows.v4
+    }
 }
 
 impl Book for [u8; 16] {
     fn accounts(ledger: &mut Ledger) -> &mut Accounts<Self> {
         &mut ledger.v6
+    }
+
+    fn rows(rows: &ServiceRows) -> &FamilyRows<Self> {
+        &rows.v6
     }
 }
 
@@ -106,39 +124,39 @@ impl Ledger {
     }
 
     /// Takes the room if the tables have it.
-    pub fn keep<A: Book>(&mut self, namespace: &Arc<str>, demand: &Demand<A>) -> bool {
-        self.take(namespace, demand);
+    pub fn keep<A: Book>(&mut self, namespace: &Arc<str>, take: Take<'_, A>) -> bool {
+        self.take(namespace, take);
         let is_kept = self.shortage::<A>().is_none();
         if !is_kept {
-            self.release(namespace, demand);
+            self.release(namespace, take);
         }
         is_kept
     }
 
     /// Takes the room if the tables have it and the namespace stays within its share.
-    pub fn admit<A: Book>(&mut self, namespace: &Arc<str>, demand: &Demand<A>) -> Result<(), Shortage> {
-        self.take(namespace, demand);
+    pub fn admit<A: Book>(&mut self, namespace: &Arc<str>, take: Take<'_, A>) -> Result<(), Shortage> {
+        self.take(namespace, take);
         let shortage = self.shortage::<A>().or_else(|| self.shortage_of::<A>(namespace));
         if shortage.is_some() {
-            self.release(namespace, demand);
+            self.release(namespace, take);
         }
         shortage.map_or(Ok(()), Err)
     }
 
     /// Takes the room without a check.
-    pub fn take<A: Book>(&mut self, namespace: &Arc<str>, demand: &Demand<A>) {
-        self.frontend_ids += demand.frontends;
+    pub fn take<A: Book>(&mut self, namespace: &Arc<str>, take: Take<'_, A>) {
+        self.frontend_ids += take.demand.frontends;
         let accounts = A::accounts(self);
-        accounts.all.take(demand);
-        accounts.namespaces.entry(Arc::clone(namespace)).or_default().take(demand);
+        accounts.all.take(take);
+        accounts.namespaces.entry(Arc::clone(namespace)).or_default().take(take);
     }
 
-    pub fn release<A: Book>(&mut self, namespace: &Arc<str>, demand: &Demand<A>) {
-        self.frontend_ids -= demand.frontends;
+    pub fn release<A: Book>(&mut self, namespace: &Arc<str>, take: Take<'_, A>) {
+        self.frontend_ids -= take.demand.frontends;
         let accounts = A::accounts(self);
-        accounts.all.release(demand);
+        accounts.all.release(take);
         if let Some(account) = accounts.namespaces.get_mut(namespace) {
-            account.release(demand);
+            account.release(take);
         }
     }
 
@@ -156,11 +174,11 @@ impl Ledger {
 }
 
 impl<A: TableAddr> Account<A> {
-    fn take(&mut self, demand: &Demand<A>) {
+    fn take(&mut self, Take { demand, new_frontends }: Take<'_, A>) {
         self.frontends += demand.frontends;
-        self.frontend_rows += demand.new_frontends;
+        self.frontend_rows += new_frontends;
         self.members += demand.members;
-        for pool in &demand.pools {
+        for pool in &*demand.pools {
             let uses = self.known(pool.table_slots).entry(Arc::clone(&pool.backends)).or_default();
             *uses += 1;
             if *uses == 1 {
@@ -168,7 +186,7 @@ impl<A: TableAddr> Account<A> {
             }
             self.table_slots = self.table_slots.max(pool.table_slots.unwrap_or(0));
         }
-        for set in &demand.source_sets {
+        for set in &*demand.source_sets {
             let uses = self.source_sets.entry(Arc::clone(set)).or_default();
             *uses += 1;
             if *uses == 1 {
@@ -177,16 +195,16 @@ impl<A: TableAddr> Account<A> {
         }
     }
 
-    fn release(&mut self, demand: &Demand<A>) {
+    fn release(&mut self, Take { demand, new_frontends }: Take<'_, A>) {
         self.frontends -= demand.frontends;
-        self.frontend_rows -= demand.new_frontends;
+        self.frontend_rows -= new_frontends;
         self.members -= demand.members;
-        for pool in &demand.pools {
+        for pool in &*demand.pools {
             if forget(self.known(pool.table_slots), &pool.backends) {
                 self.in_pools -= pool.rows();
             }
         }
-        for set in &demand.source_sets {
+        for set in &*demand.source_sets {
             if forget(&mut self.source_sets, set) {
                 self.source_ranges -= set.len();
             }
@@ -198,22 +216,43 @@ impl<A: TableAddr> Account<A> {
     }
 
     fn shortage(&self, limits: &Limits, ids: usize, namespace: Option<&Arc<str>>) -> Option<Shortage> {
-        let (what_pools_hold, pool_rows_max) = if self.tables.is_empty() {
-            ("backends in pools", limits.pool_rows_max)
-        } else {
-            (TABLE_SLOTS, limits.pool_rows_beside_tables(self.table_slots))
+        let taken = Bound {
+            frontends: self.frontends,
+            members: self.members,
+            pool_rows: self.in_pools,
+            table_slots: if self.tables.is_empty() { 0 } else { self.table_slots },
+            source_ranges: self.source_ranges,
         };
-        [
-            ("frontend ids", ids, limits.frontend_ids_max, "--frontends-max"),
-            ("frontends", self.frontends.max(self.frontend_rows), limits.frontends_max, "--frontends-max"),
-            (what_pools_hold, self.in_pools, pool_rows_max, "--backends-max"),
-            ("members", self.members, limits.members_max, "--backends-max"),
-            ("source ranges", self.source_ranges, limits.source_ranges_max, "--source-ranges-max"),
-        ]
-        .into_iter()
-        .map(|(what, wanted, max, setting)| Shortage { what, wanted, max, setting, namespace: namespace.cloned() })
-        .find(|shortage| shortage.wanted > shortage.max as usize)
+        shortage(&taken, self.frontend_rows, limits, ids, namespace)
     }
+}
+
+/// Whether this fits in the tables of a family, which then have `frontend_rows`, beside `ids` of both families.
+pub fn fits(taken: &Bound, frontend_rows: usize, limits: &Limits, ids: usize) -> bool {
+    shortage(taken, frontend_rows, limits, ids, None).is_none()
+}
+
+fn shortage(
+    taken: &Bound,
+    frontend_rows: usize,
+    limits: &Limits,
+    ids: usize,
+    namespace: Option<&Arc<str>>,
+) -> Option<Shortage> {
+    let (what_pools_hold, pool_rows_max) = match taken.table_slots {
+        0 => ("backends in pools", limits.pool_rows_max),
+        slots => (TABLE_SLOTS, limits.pool_rows_beside_tables(slots)),
+    };
+    [
+        ("frontend ids", ids, limits.frontend_ids_max, "--frontends-max"),
+        ("frontends", taken.frontends.max(frontend_rows), limits.frontends_max, "--frontends-max"),
+        (what_pools_hold, taken.pool_rows, pool_rows_max, "--backends-max"),
+        ("members", taken.members, limits.members_max, "--backends-max"),
+        ("source ranges", taken.source_ranges, limits.source_ranges_max, "--source-ranges-max"),
+    ]
+    .into_iter()
+    .map(|(what, wanted, max, setting)| Shortage { what, wanted, max, setting, namespace: namespace.cloned() })
+    .find(|shortage| shortage.wanted > shortage.max as usize)
 }
 
 /// Decrements a use count. Returns `true` for the last use.

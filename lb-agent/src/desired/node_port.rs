@@ -14,16 +14,9 @@ pub fn claims(service: &Service, here: &Here<'_>) -> impl Iterator<Item = Claim>
     families.filter_map(|family| here.primary(family)).map(|ip| Claim::of_cluster(ip, Origin::NodePort))
 }
 
-/// Warns, once for each family with node ports, if the Node has no address of that family.
-pub fn without_address(claimants: &[(&Service, Vec<Claim>)], here: &Here<'_>) -> impl Iterator<Item = Warning> {
-    Family::ALL.into_iter().filter(|family| here.primary(*family).is_none()).filter_map(|family| {
-        let has_any = |service: &Service| service.ports.iter().any(|port| port.node_port.is_some());
-        let is_missed = claimants.iter().any(|(service, _)| service.has_family(family) && has_any(service));
-        is_missed.then(|| no_address(here.node, family.name()))
-    })
-}
-
-fn no_address(node: &str, family: &str) -> Warning {
+/// Warns that no node port of this family is served on this node.
+pub fn no_address(node: &str, family: Family) -> Warning {
+    let family = family.name();
     Warning::new(
         WarningKind::BadField,
         format!("no {family} address of this node is known, so no node port of the family is served"),

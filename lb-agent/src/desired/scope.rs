@@ -72,12 +72,27 @@ impl Targets {
     }
 }
 
+/// The traffic policies of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policies {
+    pub internal: TrafficPolicy,
+    pub external: TrafficPolicy,
+}
+
+impl Policies {
+    pub const CLUSTER: Self = Self { internal: TrafficPolicy::Cluster, external: TrafficPolicy::Cluster };
+
+    pub const fn of(service: &Service) -> Self {
+        Self { internal: service.internal_policy, external: service.external_policy }
+    }
+}
+
 /// The targets of an address of a Service.
-pub const fn targets(claim: &Claim, service: &Service, supply: Supply) -> Targets {
+pub const fn targets(claim: &Claim, policies: Policies, supply: Supply) -> Targets {
     match claim.origin {
-        Origin::ClusterIP => cluster_ip(service.internal_policy, supply),
-        Origin::NodePort | Origin::ExternalIP => external(service.external_policy, supply),
-        Origin::LoadBalancer => load_balancer(claim.mode, service.external_policy, supply),
+        Origin::ClusterIP => cluster_ip(policies.internal, supply),
+        Origin::NodePort | Origin::ExternalIP => external(policies.external, supply),
+        Origin::LoadBalancer => load_balancer(claim.mode, policies.external, supply),
     }
 }
 

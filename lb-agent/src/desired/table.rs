@@ -1,6 +1,6 @@
 //! The result: rows without IDs. Pools and Service ports are identified by their position in this result.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use lb_common::addr::Proto;
 use lb_common::table::{Backend, FrontendKey, MemberState, Mode, Origin, Rule};
 
 use super::access::Access;
-use super::room::Neighbours;
 use super::selection::Algorithm;
 use crate::model::{ObjectName, Warning};
 
@@ -22,14 +21,6 @@ pub struct Desired {
     pub service_ports: Vec<ServicePortName>,
     /// What could not be done as written.
     pub warnings: Vec<Warning>,
-    /// Pairs of Services: the first wants an address that the second has.
-    pub contests: Vec<(ObjectName, ObjectName)>,
-    /// Services with something that did not fit.
-    pub left_out: BTreeSet<ObjectName>,
-    /// Whether the demand exceeds the tables or a namespace's share.
-    pub is_scarce: bool,
-    /// How much of the tables each Service takes.
-    pub takes: Neighbours,
 }
 
 /// The tables of one family.
@@ -41,13 +32,11 @@ pub struct FamilyDesired<A> {
     pub pools: Vec<Arc<[Backend<A>]>>,
     /// Each (Service port, address, port) once.
     pub members: Vec<DesiredMember<A>>,
-    /// Frontends that found no room.
-    pub left_out: Vec<FrontendKey<A>>,
 }
 
 impl<A> Default for FamilyDesired<A> {
     fn default() -> Self {
-        Self { frontends: BTreeMap::new(), pools: Vec::new(), members: Vec::new(), left_out: Vec::new() }
+        Self { frontends: BTreeMap::new(), pools: Vec::new(), members: Vec::new() }
     }
 }
 

@@ -10,7 +10,8 @@ use lb_common::table::Mode;
 
 use super::*;
 use crate::model::{
-    Change, Conditions, Endpoint, IngressEntry, Object, ObjectName, ServicePort, SlicePort, TrafficPolicy,
+    Change, Conditions, Endpoint, EndpointSlice, IngressEntry, Object, ObjectName, ServicePort, ServiceType, SlicePort,
+    TrafficPolicy,
 };
 
 pub fn policy() -> Policy {
@@ -48,11 +49,11 @@ pub fn service(name: &str, ip: [u8; 4]) -> Service {
     }
 }
 
-fn published(name: &str, ip: [u8; 4]) -> Change {
+pub fn published(name: &str, ip: [u8; 4]) -> Change {
     Change::Apply { object: Object::Service(service(name, ip)), warnings: Vec::new() }
 }
 
-fn slice(service: &str, endpoints: u32) -> Change {
+pub fn slice(service: &str, endpoints: u32) -> Change {
     let endpoint = |number: u32| Endpoint {
         addr: IpAddr::from((0x0a80_0000 + number).to_be_bytes()),
         conditions: Conditions::READY,
@@ -71,7 +72,7 @@ fn slice(service: &str, endpoints: u32) -> Change {
     Change::Apply { object: Object::EndpointSlice(slice), warnings: Vec::new() }
 }
 
-fn world(changes: impl IntoIterator<Item = Change>) -> World {
+pub fn world(changes: impl IntoIterator<Item = Change>) -> World {
     let mut world = World::default();
     changes.into_iter().for_each(|change| world.apply(change));
     world

@@ -1,5 +1,7 @@
 //! Which endpoints get new flows: kube-proxy's `CategorizeEndpoints` (docs/contract.md#usable-endpoints).
 
+use std::sync::Arc;
+
 use lb_common::addr::{Addr, Family};
 use lb_common::table::{Backend, MemberState};
 
@@ -39,21 +41,21 @@ impl Uses {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usable<A> {
     /// For traffic policy Cluster, after topology hints.
-    pub cluster: Vec<Backend<A>>,
+    pub cluster: Arc<[Backend<A>]>,
     /// The endpoints of `cluster` on this node. A client in the network gets these, because nothing is forwarded to
     /// other nodes.
-    pub near: Vec<Backend<A>>,
+    pub near: Arc<[Backend<A>]>,
     /// For traffic policy Local: endpoints on this node, chosen independently of the others, with their own fallback to
     /// terminating ones (TERM-02).
-    pub local: Vec<Backend<A>>,
+    pub local: Arc<[Backend<A>]>,
     /// Every backend whose established flows continue.
-    pub members: Vec<(Backend<A>, MemberState)>,
+    pub members: Box<[(Backend<A>, MemberState)]>,
 }
 
 impl<A> Usable<A> {
     /// The sets that pools are made of.
     pub fn sets(&self) -> impl Iterator<Item = &[Backend<A>]> {
-        [&self.cluster, &self.near, &self.local].into_iter().map(Vec::as_slice)
+        [&*self.cluster, &*self.near, &*self.local].into_iter()
     }
 
     /// Which of the sets are not empty.
@@ -91,7 +93,13 @@ pub fn usable<A: Addr>(candidates: &[Candidate<'_, A>], here: &Here<'_>, uses: U
         let chosen = cluster.binary_search(&c.backend).is_ok() || local.binary_search(&c.backend).is_ok();
         (c.backend, if chosen { MemberState::Active } else { MemberState::Draining })
     }));
-    Usable { cluster, near, local, members }
+    let [cluster, near, local] = [cluster, near, local].map(shared);
+    Usable { cluster, near, local, members: members.into() }
+}
+
+/// The set as a shared slice. Empty sets take no memory.
+pub fn shared<A: Addr>(set: Vec<Backend<A>>) -> Arc<[Backend<A>]> {
+    if set.is_empty() { Arc::default() } else { set.into() }
 }
 
 fn backends<'a, A: Addr>(candidates: impl Iterator<Item = &'a Candidate<'a, A>>) -> Vec<Backend<A>> {
@@ -111,7 +119,7 @@ fn preferred<A: Addr>(ready: &[&Candidate<'_, A>], here: &Here<'_>) -> Vec<Backe
 }
 
 /// Whether the hints name this node or zone. `None` if there are no hints of this sort.
-fn is_hinted(hinted: &[std::sync::Arc<str>], own: Option<&str>) -> Option<bool> {
+fn is_hinted(hinted: &[Arc<str>], own: Option<&str>) -> Option<bool> {
     (!hinted.is_empty()).then(|| own.is_some_and(|own| hinted.iter().any(|name| **name == *own)))
 }
 

@@ -5,10 +5,13 @@
 
 use lb_common::table::Backend;
 
+use super::super::claim::Claim;
 use super::super::claims::claims;
-use super::super::endpoint::ByPort;
+use super::super::endpoint::{ByPort, Here};
+use super::super::protected::Protected;
 use super::super::usable::{Uses, usable};
 use super::*;
+use crate::family::TableAddr;
 use crate::model::{ServicePort, TrafficPolicy};
 use crate::source::written::world;
 
