@@ -441,7 +441,7 @@ impl FamilyAssign<'_> {
         }
         let Some(id) = self.frontend_counter.take(&mut self.live.frontends) else {
             let addr: std::net::IpAddr = key.addr.into();
-            let problem = format!("no frontend id is free for {addr} port {}/{}", key.port, key.proto.name());
+            let problem = format!("no frontend ID is free for {addr} port {}/{}", key.port, key.proto.name());
             self.warnings.push(Warning::new(WarningKind::Capacity, problem, "raise --frontends-max"));
             return None;
         };

@@ -122,7 +122,7 @@ fn without_a_free_id_the_frontend_is_left_out_and_told() {
     let assigned = assignment.assign(&desired(&[(1, &[1]), (2, &[2])]), &Extent::Everything, &Tables::default());
     assert_eq!(assigned.tables.v4.frontends.len(), 1);
     assert_eq!(assigned.warnings.len(), 1);
-    assert!(assigned.warnings[0].to_string().contains("no frontend id is free for 1.2.3.2 port 80/tcp"));
+    assert!(assigned.warnings[0].to_string().contains("no frontend ID is free for 1.2.3.2 port 80/tcp"));
 }
 
 /// A pool without room still gets an ID, so that the scopes that refer to it wait. The smallest pools get the remaining

@@ -53,9 +53,9 @@ impl Inherited {
 }
 
 fn kept() -> Warning {
-    let problem = "is served as before the start: no object that can be read claims it or has endpoints for it, and part \
-                   of the input cannot be read; it goes --keep-unclaimed-secs after the start";
-    Warning::new(WarningKind::Source, problem, "correct what cannot be read, as other warnings tell")
+    let problem = "is served as before the start, because part of the input cannot be read and no readable object \
+        claims it or has endpoints for it; it is removed --keep-unclaimed-secs after the start";
+    Warning::new(WarningKind::Source, problem, "correct the input that other warnings name")
 }
 
 /// `203.0.113.7:443/tcp`.

@@ -105,7 +105,7 @@ fn kube_proxy(service: &Service, entry: &IngressEntry) -> KubeProxy {
 fn contradiction(service: &Service, index: u32, ip: IpAddr) -> Warning {
     Warning::new(
         WarningKind::Duplicate,
-        format!("{ip} stands twice with different modes; VIP counts"),
+        format!("{ip} appears twice with different modes; VIP counts"),
         "keep one entry",
     )
     .of(format_args!("Service {}", service.name))

@@ -172,7 +172,7 @@ fn grow<A: Book>(
 fn no_room(service: &ObjectName, shortage: &Shortage, is_known: bool) -> Warning {
     let Shortage { what, wanted, max, setting, namespace } = shortage;
     let what_happens = if is_known {
-        "has grown by more than fits: what it had goes on, as far as it is still wanted, and the rest is left out"
+        "has grown by more than fits: its rows so far stay while they are wanted, and the rest is left out"
     } else {
         "does not fit and is left out"
     };

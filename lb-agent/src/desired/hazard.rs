@@ -82,9 +82,9 @@ pub fn filters(service: &Service, claims: &[Claim], slices: &[&EndpointSlice], h
             }
         }
     }
-    let refuses = "has no endpoint, so a kube-proxy on this node refuses it at once";
-    let drops =
-        "has no endpoint on this node and the policy is Local, so a kube-proxy here drops it, and clients time out";
+    let refuses = "has no endpoint, so a kube-proxy on this node rejects connections to it at once";
+    let drops = "has no endpoint on this node and the policy is Local, so a kube-proxy on this node drops connections to it, \
+         and clients time out";
     let told = [(refused, refuses), (dropped, drops)].into_iter().filter(|(ports, _)| !ports.is_empty());
     told.map(|(ports, what)| unsupplied(service, &ports, what)).collect()
 }
@@ -110,8 +110,8 @@ fn unsupplied(service: &Service, ports: &BTreeSet<(u16, &str)>, what: &str) -> W
 fn preserved(service: &Service, key: &str) -> Warning {
     Warning::new(
         WarningKind::Hazard,
-        "says that the balancer keeps the client's address, and the mode is Proxy: where it sends a connection of a pod \
-         back to the pod's own node, the answer goes past the balancer, and the client times out",
+        "says that the balancer keeps the client's address, and the mode is Proxy: if the balancer sends a pod's \
+         connection back to the pod's own node, the reply bypasses the balancer, and the client times out",
         "annotate lb-agent.io/ip-mode: VIP, or have the balancer use its own address",
     )
     .of(format_args!("Service {}", service.name))
@@ -121,9 +121,10 @@ fn preserved(service: &Service, key: &str) -> Warning {
 fn local(service: &Service) -> Warning {
     Warning::new(
         WarningKind::Hazard,
-        "is Local, and the status does not say Proxy: upstream leaves open what Proxy means then (kubernetes #123714), and \
-         a balancer that keeps its clients' addresses does not answer pods of the node that it chooses",
-        "make sure that the balancer uses its own address (PROXY protocol, full NAT), or annotate lb-agent.io/ip-mode: VIP",
+        "is Local, and the status does not say Proxy: upstream leaves open what Proxy means then (kubernetes #123714), \
+         and if the balancer keeps client addresses, pods of the node that it chooses get no reply",
+        "make sure that the balancer uses its own address (PROXY protocol, full NAT), or annotate lb-agent.io/ip-mode: \
+         VIP",
     )
     .of(format_args!("Service {}", service.name))
     .at("spec.externalTrafficPolicy")
@@ -132,8 +133,8 @@ fn local(service: &Service) -> Warning {
 fn filtered(service: &Service) -> Warning {
     Warning::new(
         WarningKind::Hazard,
-        "is enforced by a kube-proxy on this node also on what is left to the balancer, as the status does not say Proxy: in \
-         iptables mode it drops all of it, in nftables mode what the ranges do not name",
+        "is enforced by a kube-proxy on this node also for connections left to the balancer, as the status does not \
+         say Proxy: iptables mode drops all of them, nftables mode those from outside the ranges",
         "have the status say ipMode: Proxy, or leave the ranges to the balancer's own settings",
     )
     .of(format_args!("Service {}", service.name))

@@ -28,8 +28,8 @@ pub fn warnings(service: &Service, claims: &[Claim], policy: &Policy, here: &Her
 
 fn exposed(service: &Service, ip: IpAddr) -> Warning {
     let problem = format!(
-        "{ip} is an address of this node: what the node itself does there (hostPorts, its own sockets) is not touched, and \
-         so a kube-proxy here serves it as well, as the status does not say Proxy"
+        "{ip} is an address of this node: its hostPorts and sockets there are left alone, and so a kube-proxy on this \
+         node serves the address as well, as the status does not say Proxy"
     );
     Warning::new(WarningKind::Hazard, problem, "have the status say ipMode: Proxy")
         .of(format_args!("Service {}", service.name))

@@ -19,12 +19,11 @@ pub fn unknown_node(world: &World, policy: &Policy) -> Option<Warning> {
         return None;
     }
     let problem = format!(
-        "no Node and no endpoint has this name, so no endpoint counts as local and traffic policy Local drops everything; \
-         there are {}",
+        "no Node and no endpoint has this name, so no endpoint counts as local and traffic policy Local drops \
+         everything; there are {}",
         listed(names, ours)
     );
-    let warning =
-        Warning::new(WarningKind::Hazard, problem, "start with --node-name (or $NODE_NAME) as the Node has it");
+    let warning = Warning::new(WarningKind::Hazard, problem, "set --node-name (or $NODE_NAME) to the name of the Node");
     Some(warning.of(format_args!("Node {ours}")).at("--node-name"))
 }
 

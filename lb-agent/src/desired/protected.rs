@@ -53,7 +53,7 @@ impl<'a> Protected<'a> {
             })?,
         };
         let remedy = "name an address that is routed to the nodes and is none of the cluster's own, or give \
-                      --external-ips=any where whoever may edit Services is trusted with all traffic";
+            --external-ips=any if everyone who may edit Services is trusted with all traffic";
         Some(refusal(service, ip, owner, remedy).at("spec.externalIPs"))
     }
 
@@ -68,7 +68,7 @@ impl<'a> Protected<'a> {
             return None;
         }
         let (ip, port, proto) = key;
-        let problem = format!("{ip} port {port}/{} is where an API server listens; it is not served", proto.name());
+        let problem = format!("an API server listens at {ip} port {port}/{}; the port is not served", proto.name());
         let warning = Warning::new(WarningKind::Refused, problem, "use another address or port");
         Some(warning.of(format_args!("Service {}", service.name)).at(field))
     }
@@ -88,7 +88,7 @@ impl<'a> Protected<'a> {
 const BALANCER_REMEDY: &str = "have the balancer publish an address of its own";
 
 fn refusal(service: &Service, ip: IpAddr, owner: &str, remedy: &str) -> Warning {
-    let problem = format!("{ip} {owner} and is not served for this one");
+    let problem = format!("{ip} {owner} and is not served for this Service");
     Warning::new(WarningKind::Refused, problem, remedy).of(format_args!("Service {}", service.name))
 }
 

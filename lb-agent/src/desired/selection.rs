@@ -64,7 +64,7 @@ pub fn of_service(service: &Service, by_default: Selection) -> Selection {
 /// A warning about our annotation if its value is not an algorithm.
 pub fn warning(service: &Service) -> Option<Warning> {
     let value = service.annotations.get(ANNOTATION).filter(|value| parse(value).is_none())?;
-    let problem = format!("{} is no algorithm and is ignored; --lb-algorithm decides", quoted(value));
+    let problem = format!("{} is not an algorithm and is ignored; --lb-algorithm decides", quoted(value));
     let warning = Warning::new(WarningKind::BadField, problem, "write random or maglev");
     Some(warning.of(format_args!("Service {}", service.name)).at(format!("metadata.annotations[{ANNOTATION}]")))
 }

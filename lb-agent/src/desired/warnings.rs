@@ -11,7 +11,7 @@ use crate::model::{ObjectName, Service, ServicePort, Warning, WarningKind, World
 pub fn no_cluster_ip(service: &Service) -> Warning {
     let warning = Warning::new(
         WarningKind::BadField,
-        "names no address, so no family of the Service is served (kube-proxy skips it as well)",
+        "names no address, so the Service is not served; kube-proxy skips the Service as well",
         "add a cluster IP of each family to serve",
     );
     warning.of(format_args!("Service {}", service.name)).at("spec.clusterIP")
@@ -23,8 +23,9 @@ pub fn unmirrored(service: &Service, world: &World) -> Option<Warning> {
     if !service.has_selector || !world.endpoints().contains_key(&service.name) {
         return None;
     }
-    let problem = "makes its Endpoints object count for nothing, as for the API server, and there is no EndpointSlice";
-    let warning = Warning::new(WarningKind::Ignored, problem, "add the EndpointSlices, or remove the selector");
+    let problem = "is set, so the Endpoints object of the Service is ignored, as by the API server, and no \
+        EndpointSlice exists";
+    let warning = Warning::new(WarningKind::Ignored, problem, "add EndpointSlices, or remove the selector");
     Some(warning.of(format_args!("Service {}", service.name)).at("spec.selector"))
 }
 
