@@ -31,6 +31,7 @@ pub fn run() -> Result<()> {
         if is_rust(path) {
             let source = Source::parse(path, text)?;
             violations.extend(rules::source(&source));
+            violations.extend(english::check_texts(&source));
             sources.push(source);
         }
         for Violation { line, what } in violations {

@@ -1,6 +1,13 @@
-//! Words that comments and documents avoid: each hides its subject or says nothing a network engineer would say.
+//! Words that comments, documents and texts for users avoid: each hides its subject or says nothing a network engineer
+//! would say.
 
+use super::source::{Build, Source};
 use super::violation::Violation;
+
+/// Programs whose texts users read.
+const SPEAKERS: &[&str] = &["lb-agent/src/", "xtask/src/", "tests/src/demo", "tests/src/bin/"];
+/// The list of refused words itself.
+const LIST: &str = "xtask/src/tidy/english.rs";
 
 /// The word or phrase, and what to write instead.
 const REFUSED: &[(&str, &str)] = &[
@@ -24,6 +31,14 @@ pub fn check(path: &str, text: &str) -> Vec<Violation> {
     };
     let lines = text.lines().enumerate().filter(|(_, line)| is_read(line));
     lines.flat_map(|(index, line)| of_line(index + 1, &line.to_lowercase())).collect()
+}
+
+/// Looks at the string literals of programs that users run.
+pub fn check_texts(source: &Source) -> Vec<Violation> {
+    let is_read = SPEAKERS.iter().any(|place| source.path.starts_with(place)) && source.path != LIST;
+    let texts = source.texts.iter().filter(|text| is_read && text.build == Build::Product);
+    let texts = texts.filter(|_| !source.path.ends_with("/tests.rs") && !source.path.contains("/tests/"));
+    texts.flat_map(|text| of_line(text.line, &text.text.to_lowercase())).collect()
 }
 
 fn of_line(number: usize, line: &str) -> Vec<Violation> {
@@ -55,6 +70,16 @@ mod tests {
         ] {
             assert_eq!(check(path, text).len(), 1, "{text}");
         }
+    }
+
+    #[test]
+    fn refused_words_are_noticed_in_texts_for_users() {
+        let found = |path: &str, text: &str| check_texts(&Source::parse(path, text).expect("valid Rust")).len();
+        let text = "fn f() { warn!(\"changed by \\\n somebody else\") }\n";
+        assert_eq!(found("lb-agent/src/run.rs", text), 1);
+        assert_eq!(found("tests/src/netns.rs", text), 0);
+        assert_eq!(found("lb-agent/src/run/tests.rs", text), 0);
+        assert_eq!(found("lb-agent/src/run.rs", &format!("#[cfg(test)] mod tests {{ {text} }}")), 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A Rust source as tidy sees it: tokens without comments and strings, and the paths that the source names.
+//! A Rust source as tidy sees it: tokens without comments, its texts, and the paths that it names.
 
 use anyhow::{Result, anyhow};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
@@ -41,15 +41,17 @@ pub struct Source<'a> {
     pub path: &'a str,
     pub text: &'a str,
     pub tokens: Vec<Token>,
+    /// The string literals, each on one line, without documentation.
+    pub texts: Vec<Token>,
 }
 
 impl<'a> Source<'a> {
     /// Splits a source into tokens.
     pub fn parse(path: &'a str, text: &'a str) -> Result<Self> {
         let stream: TokenStream = text.parse().map_err(|error| anyhow!("{path} is not Rust: {error}"))?;
-        let mut tokens = Vec::new();
-        flatten(stream, Build::Product, &mut tokens);
-        Ok(Self { path, text, tokens })
+        let (mut tokens, mut texts) = (Vec::new(), Vec::new());
+        flatten(stream, Build::Product, &mut tokens, &mut texts);
+        Ok(Self { path, text, tokens, texts })
     }
 
     /// Whether the tokens at `index` are `texts`, in this order.
@@ -149,7 +151,7 @@ impl Token {
     }
 }
 
-fn flatten(stream: TokenStream, build: Build, tokens: &mut Vec<Token>) {
+fn flatten(stream: TokenStream, build: Build, tokens: &mut Vec<Token>, texts: &mut Vec<Token>) {
     let trees: Vec<TokenTree> = stream.into_iter().collect();
     for (index, tree) in trees.iter().enumerate() {
         let line = tree.span().start().line;
@@ -157,6 +159,13 @@ fn flatten(stream: TokenStream, build: Build, tokens: &mut Vec<Token>) {
         match tree {
             TokenTree::Ident(word) => push(word.to_string(), line),
             TokenTree::Punct(sign) => push(sign.as_char().to_string(), line),
+            TokenTree::Literal(literal) if !is_documentation(&trees[..index]) => {
+                let text = literal.to_string().replace("\\\n", "");
+                if text.contains('"') {
+                    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+                    texts.push(Token { text, line, build });
+                }
+            }
             TokenTree::Literal(_) => {}
             TokenTree::Group(group) => {
                 let (open, close) = match group.delimiter() {
@@ -167,11 +176,17 @@ fn flatten(stream: TokenStream, build: Build, tokens: &mut Vec<Token>) {
                 };
                 push(open.into(), line);
                 let inner = if is_test_module(&trees[..index]) { Build::Test } else { build };
-                flatten(group.stream(), inner, tokens);
+                flatten(group.stream(), inner, tokens, texts);
                 tokens.push(Token { text: close.into(), line: group.span().end().line, build });
             }
         }
     }
+}
+
+/// Whether the tokens before a literal are `doc =`, which a doc comment becomes.
+fn is_documentation(before: &[TokenTree]) -> bool {
+    let [.., name, sign] = before else { return false };
+    name.to_string() == "doc" && sign.to_string() == "="
 }
 
 /// Whether the tokens before a body are `#[cfg(test)] mod name`.
@@ -187,6 +202,14 @@ mod tests {
     fn paths(text: &str) -> Vec<String> {
         let source = Source::parse("a.rs", text).expect("valid Rust");
         source.paths().iter().map(|named| named.path.join("::")).collect()
+    }
+
+    #[test]
+    fn texts_are_string_literals_without_documentation() {
+        let text = "//! No.\n/// No.\nfn f() { g(1, 'c', \"a \\\n    b\", format!(\"c {d}\")) }\n";
+        let source = Source::parse("a.rs", text).expect("valid Rust");
+        let texts: Vec<_> = source.texts.iter().map(|token| (token.line, token.text.as_str())).collect();
+        assert_eq!(texts, [(3, "\"a b\""), (4, "\"c {d}\"")]);
     }
 
     #[test]
