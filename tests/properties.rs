@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 
 use lb_common::checksum;
+use lb_common::host::Stages;
 use lb_common::verdict::Action;
 use lb_tests::cases::{Net, Scene};
 use lb_tests::machine::{HostMachine, Machine as _, Program};
@@ -67,6 +68,33 @@ fn incremental_checksum_equals_full() {
             Ok(())
         });
     result.expect("RFC 1624");
+}
+
+/// The second stage alone leaves the same packets, flows and counters as both stages together.
+#[test]
+fn the_straight_way_changes_nothing() {
+    let (straight, detours) = (Cell::new(0_u64), Cell::new(0_u64));
+    for net in [Net::V4, Net::V6] {
+        let result = TestRunner::new(config(histories() / 2)).run(&history(net), |history| {
+            let (mut both, mut second) = (HostMachine::default(), HostMachine::default());
+            second.host.stages = Stages::Second;
+            for machine in [&mut both, &mut second] {
+                let start = Start { has_hairpins: false, embryos_max: 1_000, clock: Clock::Told };
+                play(net, machine, start, &history).map_err(TestCaseError::fail)?;
+            }
+            prop_assert_eq!(both.host.flows::<[u8; 4]>(), second.host.flows::<[u8; 4]>());
+            prop_assert_eq!(both.host.flows::<[u8; 16]>(), second.host.flows::<[u8; 16]>());
+            prop_assert_eq!(both.host.counters(), second.host.counters());
+            prop_assert_eq!(second.host.straight.get(), 0);
+            straight.set(straight.get() + both.host.straight.get());
+            detours.set(detours.get() + both.host.detours.get());
+            Ok(())
+        });
+        result.unwrap_or_else(|error| panic!("{net:?}: {error}"));
+    }
+    let (straight, detours) = (straight.get(), detours.get());
+    println!("{straight} packets went straight, {detours} did not");
+    assert!(straight > 1_000 && detours > 1_000, "{straight} went straight, {detours} did not");
 }
 
 /// Histories of each family; `HISTORIES` changes the number.

@@ -56,6 +56,10 @@ pub trait Addr:
 
     /// Mixes the address into a hash ([`crate::selection`]).
     fn mix_into(&self, hash: u32) -> u32;
+
+    /// Whether both are the same address. In words: the compiler turns `==` of 16 bytes into a call that compares byte
+    /// by byte.
+    fn is(&self, other: &Self) -> bool;
 }
 
 /// Two 16-bit words of memory, as RFC 1071 sums them (the sum does not depend on the byte order).
@@ -77,6 +81,11 @@ impl Addr for [u8; 4] {
     fn mix_into(&self, hash: u32) -> u32 {
         mix(hash, u32::from_le_bytes(*self))
     }
+
+    #[inline(always)]
+    fn is(&self, other: &Self) -> bool {
+        u32::from_ne_bytes(*self) == u32::from_ne_bytes(*other)
+    }
 }
 
 impl Addr for [u8; 16] {
@@ -95,6 +104,18 @@ impl Addr for [u8; 16] {
         let hash = mix(hash, u32::from_le_bytes([b0, b1, b2, b3]));
         let hash = mix(hash, u32::from_le_bytes([c0, c1, c2, c3]));
         mix(hash, u32::from_le_bytes([d0, d1, d2, d3]))
+    }
+
+    #[inline(always)]
+    fn is(&self, other: &Self) -> bool {
+        let words = |octets: &Self| {
+            let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = *octets;
+            let (a, b) = (u32::from_ne_bytes([a0, a1, a2, a3]), u32::from_ne_bytes([b0, b1, b2, b3]));
+            let (c, d) = (u32::from_ne_bytes([c0, c1, c2, c3]), u32::from_ne_bytes([d0, d1, d2, d3]));
+            [a, b, c, d]
+        };
+        let (one, other) = (words(self), words(other));
+        (one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3]) == 0
     }
 }
 

@@ -17,7 +17,7 @@ use crate::addr::{Addr, Proto};
 use crate::flow::{self};
 use crate::parse::TcpFlags;
 use crate::sequence::Sequence;
-use crate::table::{Action, Counter, DIRECT, Direction, EdgeState, FlowKey, FlowState, Scope, ScopeFlags};
+use crate::table::{Action, Counter, DIRECT, Direction, FlowKey, FlowState, Scope, ScopeFlags};
 use crate::verdict::{DropReason, Verdict};
 use crate::work::Pin;
 pub use crate::work::Work;
@@ -30,7 +30,10 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     #[inline(always)]
     pub fn request(&mut self) -> Verdict {
         let (transport, tables) = (self.transport, self.tables);
-        if matches!(self.edge.client, Client::Workload) && tables.has_hairpins(self.edge.id) && self.is_own_reply() {
+        if matches!(self.edge.client, Client::Workload)
+            && tables.edge_state(self.edge.id).has_hairpins()
+            && self.is_own_reply()
+        {
             return Verdict::Hairpin;
         }
         if !transport.opens() {
@@ -148,7 +151,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// flow, such as those of servers in pods. A lookup in the flow table would cost ten times as much.
     #[inline(always)]
     fn may_be_of_flow(&self, client_port: u16) -> bool {
-        self.tables.client_ports(self.edge.id) & EdgeState::client_port_bit(client_port) != 0
+        self.tables.edge_state(self.edge.id).may_have_client_port(client_port)
     }
 
     /// Completes the flow key of the packet. The parser has already written the tuple.
@@ -169,7 +172,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         self.tables.count(Counter::RequestTranslated);
         self.tables.count_frontend(frontend, Event::Translated);
-        if self.work.to.src == self.work.key.tuple.src { Verdict::Translate } else { Verdict::Hairpin }
+        if self.work.to.src.is(&self.work.key.tuple.src) { Verdict::Translate } else { Verdict::Hairpin }
     }
 
     /// Whether a packet that may open a flow (a TCP SYN, any UDP or SCTP packet) continues this known one.

@@ -22,6 +22,7 @@ use crate::fragment::Parked;
 use crate::path::{self, Limits};
 use crate::reject::Unreachable;
 use crate::share::UNBOUNDED_PERCENT;
+use crate::straight;
 use crate::table::{Affinity, AffinityKey, Counter, Direction, EdgeState, Flow, FlowKey, Port, Scope};
 use crate::verdict::Action;
 
@@ -82,9 +83,23 @@ pub struct Trace {
 /// Runs between the two inserts of a new flow, in place of another CPU.
 type Meanwhile = Box<dyn FnOnce(&Host)>;
 
+/// The stages of the path that a packet runs through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stages {
+    /// [`straight`], and [`path`] for the packets that need it, as in the kernel.
+    Both,
+    /// [`path`] alone.
+    Second,
+}
+
 /// The packet path on the host.
 pub struct Host {
     pub settings: Settings,
+    pub stages: Stages,
+    /// Packets that the first stage decided.
+    pub straight: Cell<u64>,
+    /// Packets that the second stage decided.
+    pub detours: Cell<u64>,
     /// With their derived rows, for [`Settings::address_words`].
     pub tables: Tables,
     /// The row of the interface in `ports`.
@@ -114,6 +129,9 @@ impl Host {
     pub fn new(tables: Tables, settings: Settings) -> Self {
         Self {
             settings,
+            stages: Stages::Both,
+            straight: Cell::new(0),
+            detours: Cell::new(0),
             tables,
             port: Port::unbridged(0),
             v4: FamilyState::default(),
@@ -155,6 +173,22 @@ impl Host {
         direction: Direction,
     ) -> Action {
         self.frame_mac.set(packet.mac());
+        let first = match (self.stages, direction) {
+            (Stages::Second, _) => None,
+            (Stages::Both, Direction::Request) => straight::ingress::<A, _, _>(packet, edge, self, self),
+            (Stages::Both, Direction::Reply) => straight::egress::<A, _, _>(packet, edge, self, self),
+        };
+        let count = if first.is_some() { &self.straight } else { &self.detours };
+        count.set(count.get() + 1);
+        first.unwrap_or_else(|| self.run_second::<A, LINK_LEN>(packet, edge, direction))
+    }
+
+    fn run_second<A: HostFamily, const LINK_LEN: usize>(
+        &self,
+        packet: &mut InMemory<LINK_LEN>,
+        edge: Edge,
+        direction: Direction,
+    ) -> Action {
         let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
         let action = match direction {
             Direction::Request => path::ingress(packet, edge, self, self, &mut work),

@@ -132,7 +132,7 @@ fn look_up<A: Addr, T: Tables<A>>(
         return if is_translated { Some(false) } else { None };
     }
     let may_be_own = direction == Direction::Request && matches!(edge.client, Client::Workload);
-    if !may_be_own || !tables.has_hairpins(edge.id) || whose(tables, work) != Whose::Node {
+    if !may_be_own || !tables.edge_state(edge.id).has_hairpins() || whose(tables, work) != Whose::Node {
         return None;
     }
     work.key.direction = Direction::Reply;

@@ -24,6 +24,7 @@ pub mod rewrite;
 pub mod selection;
 pub mod sequence;
 pub mod share;
+pub mod straight;
 pub mod table;
 pub mod verdict;
 mod work;

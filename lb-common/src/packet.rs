@@ -77,6 +77,9 @@ pub trait Packet {
     /// words.
     fn read_addresses<A: Addr>(&self, offset: usize, tuple: &mut Tuple<A>) -> Option<()>;
 
+    /// Source and destination at `offset`, for code that has room for them.
+    fn addresses<A: Addr>(&self, offset: usize) -> Option<[A; 2]>;
+
     /// Copies everything from `offset` on and returns its length. None if it is too long.
     fn save(&self, offset: usize, to: &Cell<[u8; PARKED_LEN_MAX]>) -> Option<u32>;
 }

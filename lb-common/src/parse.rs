@@ -194,6 +194,10 @@ pub trait Parse: Addr {
     /// Reads the network header at `l3` and copies its addresses to `tuple`.
     fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network;
 
+    /// The IP protocol number of a whole packet whose network header, at `l3`, has neither options nor extension
+    /// headers, and the offset of its transport header.
+    fn plain_network(packet: &impl Packet, l3: usize) -> Option<(u8, usize)>;
+
     /// Overwrites the addresses in the network header at `l3` and adjusts the header's own checksum, if it has one.
     fn write_addresses(
         packet: &mut impl PacketMut,
@@ -211,7 +215,11 @@ pub trait Parse: Addr {
                 if number == Self::ICMP && first_of == FirstOf::NONE {
                     return Parsed::Icmp(l4);
                 }
-                transport(packet, (number, l4, first_of), tuple)
+                let Some(proto) = Proto::from_number(number) else { return another(first_of, Self::FAMILY) };
+                let Some(found) = transport(packet, proto, l4) else { return Parsed::Short(proto, first_of) };
+                let Plain { transport: Transport { proto, tcp }, l4, sport, dport } = found;
+                (tuple.sport, tuple.dport) = (sport, dport);
+                Parsed::Transport(Headers { proto, tcp, l4, first_of })
             }
             Network::Fragment { number, id } => {
                 Self::proto_of_fragment(number).map_or(Parsed::Other, |proto| Parsed::Fragment(proto, id))
@@ -220,6 +228,33 @@ pub trait Parse: Addr {
             Network::Other => Parsed::Other,
         }
     }
+
+    /// As [`Parse::parse`], for a whole TCP or UDP packet without options of IPv4 and without extension headers. Returns
+    /// `None` for all others, and if the linear part of the skb is too short.
+    #[inline(always)]
+    fn parse_plain(packet: &impl Packet) -> Option<Plain> {
+        let (number, l4) = Self::plain_network(packet, packet.l3())?;
+        match Proto::from_number(number) {
+            Some(proto @ (Proto::TCP | Proto::UDP)) => transport(packet, proto, l4),
+            Some(Proto::SCTP) | None => None,
+        }
+    }
+
+    /// Source and destination of a packet with a network header.
+    #[inline(always)]
+    fn source_and_destination(packet: &impl Packet) -> Option<[Self; 2]> {
+        packet.addresses(packet.l3() + addresses_offset(Self::FAMILY))
+    }
+}
+
+/// The transport header of a packet, as far as the path reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    pub transport: Transport,
+    /// Offset of the transport header.
+    pub l4: usize,
+    pub sport: u16,
+    pub dport: u16,
 }
 
 /// The protocol under which IPv6 fragments are noted: they may not name it, and the identification does not depend on
@@ -274,6 +309,16 @@ impl Parse for [u8; 4] {
             return Network::Fragment { number, id };
         }
         Network::Carries { number, l4, first_of: FirstOf::datagram(id) }
+    }
+
+    #[inline(always)]
+    fn plain_network(packet: &impl Packet, l3: usize) -> Option<(u8, usize)> {
+        const VERSION_4_LEN_20: u8 = 0x45;
+        let ip = packet.header::<Ipv4Hdr>(l3)?;
+        if ip.vihl != VERSION_4_LEN_20 || u16::from_be_bytes(ip.frags) & IPV4_FRAGMENT_BITS != 0 {
+            return None;
+        }
+        Some((ip.proto, l3 + Ipv4Hdr::LEN))
     }
 
     #[inline(always)]
@@ -340,6 +385,15 @@ impl Parse for [u8; 16] {
     }
 
     #[inline(always)]
+    fn plain_network(packet: &impl Packet, l3: usize) -> Option<(u8, usize)> {
+        let ip = packet.header::<[u8; IPV6_ADDRESSES]>(l3)?;
+        if ip[0] >> 4 != 6 {
+            return None;
+        }
+        Some((ip[core::mem::offset_of!(Ipv6Hdr, next_hdr)], l3 + size_of::<Ipv6Hdr>()))
+    }
+
+    #[inline(always)]
     fn write_addresses(
         packet: &mut impl PacketMut,
         l3: usize,
@@ -371,28 +425,20 @@ fn another(first_of: FirstOf, family: Family) -> Parsed {
     }
 }
 
-/// The ports at `l4`, for the protocols that a Service can have.
+/// The transport header at `l4`. None if the packet ends before that.
 #[inline(always)]
-fn transport<A: Addr>(
-    packet: &impl Packet,
-    (number, l4, first_of): (u8, usize, FirstOf),
-    tuple: &mut Tuple<A>,
-) -> Parsed {
-    let Some(proto) = Proto::from_number(number) else { return another(first_of, A::FAMILY) };
+fn transport(packet: &impl Packet, proto: Proto, l4: usize) -> Option<Plain> {
     let mut tcp = TcpFlags::default();
     // The transport protocols of Services begin with source port and destination port.
-    let ports = if proto == Proto::TCP {
-        let Some(header) = packet.header::<[u8; TcpHdr::LEN]>(l4) else { return Parsed::Short(proto, first_of) };
+    let [s0, s1, d0, d1] = if proto == Proto::TCP {
+        let header = packet.header::<[u8; TcpHdr::LEN]>(l4)?;
         let high = u16::from_be_bytes([header[TCP_SEQUENCE], header[TCP_SEQUENCE + 1]]);
         tcp = TcpFlags::new(header[TCP_FLAGS]).at(Sequence::of(high));
         [header[0], header[1], header[2], header[3]]
     } else {
-        let Some([s0, s1, d0, d1, ..]) = packet.header::<[u8; UdpHdr::LEN]>(l4) else {
-            return Parsed::Short(proto, first_of);
-        };
+        let [s0, s1, d0, d1, ..] = packet.header::<[u8; UdpHdr::LEN]>(l4)?;
         [s0, s1, d0, d1]
     };
-    tuple.sport = u16::from_be_bytes([ports[0], ports[1]]);
-    tuple.dport = u16::from_be_bytes([ports[2], ports[3]]);
-    Parsed::Transport(Headers { proto, tcp, l4, first_of })
+    let (sport, dport) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
+    Some(Plain { transport: Transport { proto, tcp }, l4, sport, dport })
 }

@@ -1,8 +1,9 @@
 //! The outcome of a decision ([`Verdict`]), and what the program returns to the kernel ([`Action`]).
 
-use crate::table::Counter;
+use crate::addr::Addr;
 #[cfg(doc)]
 use crate::table::Port;
+use crate::table::{Counter, Direction, Tuple};
 
 /// The decision about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,4 +62,31 @@ pub enum Action {
     SendBack,
     /// Drop it (`TCX_DROP`).
     Drop,
+}
+
+impl Action {
+    /// What the hook does with a translated packet. Direct flows keep their destination, so their packets go to the
+    /// stack.
+    #[inline(always)]
+    pub fn of_translated<A: Addr>(direction: Direction, from: &Tuple<A>, to: &Tuple<A>) -> Self {
+        let is_to_backend = matches!(direction, Direction::Request) && !to.dst.is(&from.dst);
+        if is_to_backend { Self::ToBackend } else { Self::Next }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only a request with a new destination may bypass the stack. Direct flows and all replies take the way that they
+    /// had before.
+    #[test]
+    fn only_requests_to_frontends_go_to_backends() {
+        let from = Tuple { src: [10, 0, 0, 9], dst: [192, 0, 2, 1], sport: 4_000, dport: 80 };
+        let to = Tuple { dst: [10, 0, 0, 8], dport: 8_080, ..from };
+        assert_eq!(Action::of_translated(Direction::Request, &from, &to), Action::ToBackend);
+        assert_eq!(Action::of_translated(Direction::Reply, &from, &to), Action::Next);
+        let to = Tuple { sport: 40_000, ..from };
+        assert_eq!(Action::of_translated(Direction::Request, &from, &to), Action::Next);
+    }
 }

@@ -106,19 +106,16 @@ impl<A: Addr> Work<A> {
         }
     }
 
-    /// What the hook does with a translated packet. Direct flows keep their destination, so their packets go to the
-    /// stack.
+    /// What the hook does with the translated packet.
     #[inline(always)]
     pub(crate) fn translated(&self, direction: Direction) -> Action {
-        let is_to_backend = matches!(direction, Direction::Request) && self.to.dst != self.key.tuple.dst;
-        if is_to_backend { Action::ToBackend } else { Action::Next }
+        Action::of_translated(direction, &self.key.tuple, &self.to)
     }
 
     /// Whether the packet keeps its tuple. Most packets of direct flows do.
     #[inline(always)]
     pub(crate) const fn is_untouched(&self, frontend: u32) -> bool {
-        let (from, to) = (&self.key.tuple, &self.to);
-        frontend == DIRECT && from.sport == to.sport && from.dport == to.dport
+        frontend == DIRECT && self.key.tuple.has_ports_of(&self.to)
     }
 
     /// The packet's new tuple, after a verdict to translate.
@@ -131,23 +128,5 @@ impl<A: Addr> Work<A> {
 impl<A: Addr> Default for Work<A> {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Only a request with a new destination may bypass the stack. Direct flows and all replies take the way that they
-    /// had before.
-    #[test]
-    fn only_requests_to_frontends_go_to_backends() {
-        let mut work = Work::<[u8; 4]>::new();
-        work.key.tuple = Tuple { src: [10, 0, 0, 9], dst: [192, 0, 2, 1], sport: 4_000, dport: 80 };
-        work.to = Tuple { dst: [10, 0, 0, 8], dport: 8_080, ..work.key.tuple };
-        assert_eq!(work.translated(Direction::Request), Action::ToBackend);
-        assert_eq!(work.translated(Direction::Reply), Action::Next);
-        work.to = Tuple { sport: 40_000, ..work.key.tuple };
-        assert_eq!(work.translated(Direction::Request), Action::Next);
     }
 }

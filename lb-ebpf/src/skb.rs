@@ -5,6 +5,7 @@
 
 use core::arch::asm;
 use core::cell::Cell;
+use core::mem::MaybeUninit;
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::bindings::{
@@ -220,6 +221,17 @@ impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
         // SAFETY: `at` proved the bytes to be in the packet; a tuple begins with its two addresses.
         unsafe { copy_words::<[A; 2]>(addresses.cast(), addr_of_mut!(*tuple).cast()) };
         Some(())
+    }
+
+    #[inline(always)]
+    fn addresses<A: Addr>(&self, offset: usize) -> Option<[A; 2]> {
+        let from = self.at::<[A; 2]>(offset)?;
+        let mut addresses = MaybeUninit::<Wide<[A; 2]>>::uninit();
+        // SAFETY: `at` proved the bytes to be in the packet; all of `addresses` is written.
+        Some(unsafe {
+            copy_words::<[A; 2]>(from.cast(), addresses.as_mut_ptr().cast());
+            addresses.assume_init().0
+        })
     }
 
     #[inline(always)]

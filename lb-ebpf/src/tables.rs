@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 use core::intrinsics::{self, AtomicOrdering};
+use core::mem::MaybeUninit;
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -9,9 +10,9 @@ use lb_common::forward::{Client, Env, Event, FlowRef, InsertError, Part, Path, T
 use lb_common::sequence::Sequence;
 use lb_common::share::Occupancy;
 use lb_common::table::{
-    Affinity, AffinityKey, Counter, CounterValue, EdgeFlows, EndpointKey, Flow, FlowKey, FlowState, FrontendKey,
-    FrontendStats, Heard, MemberKey, PoolKey, SPENT_RING_LEN, Scope, Scopes, SourceRangeKey, Tuple, edge_index,
-    spent_ring,
+    Affinity, AffinityKey, Counter, CounterValue, EdgeFlows, EdgeState, EndpointKey, Flow, FlowKey, FlowState,
+    FrontendKey, FrontendStats, Heard, MemberKey, PoolKey, SPENT_RING_LEN, Scope, Scopes, SourceRangeKey, Tuple,
+    edge_index, spent_ring,
 };
 
 use crate::env::{Kernel, embryos_max, looks_back};
@@ -58,6 +59,16 @@ impl<A: Copy> FlowRef<A> for FlowElement<A> {
         // SAFETY: as in `field`; `to` never changes during the element's life, so it may be read piecewise. Both are a
         // `Tuple`.
         unsafe { copy_words::<Tuple<A>>(addr_of!((*self.0).to).cast(), addr_of_mut!(*to).cast()) };
+    }
+
+    #[inline(always)]
+    fn to(self) -> Tuple<A> {
+        let mut to = MaybeUninit::<Tuple<A>>::uninit();
+        // SAFETY: as above. All of `to` is written.
+        unsafe {
+            copy_words::<Tuple<A>>(addr_of!((*self.0).to).cast(), to.as_mut_ptr().cast());
+            to.assume_init()
+        }
     }
 
     #[inline(always)]
@@ -377,11 +388,6 @@ impl<A: FamilyTables> Tables<A> for Maps {
     }
 
     #[inline(always)]
-    fn has_hairpins(&self, edge: u32) -> bool {
-        maps::edges.get(edge_index(edge)).is_some_and(|state| state.hairpins != 0)
-    }
-
-    #[inline(always)]
     fn note_hairpin(&self, edge: u32) {
         if let Some(state) = maps::edges.get_ptr_mut(edge_index(edge)) {
             // SAFETY: array elements live as long as the map. A lost increment does no harm: only zero or not zero
@@ -391,11 +397,17 @@ impl<A: FamilyTables> Tables<A> for Maps {
     }
 
     #[inline(always)]
-    fn client_ports(&self, edge: u32) -> u64 {
-        // SAFETY: array elements live as long as the map; one aligned word is read.
-        maps::edges
-            .get_ptr(edge_index(edge))
-            .map_or(0, |state| unsafe { addr_of!((*state).client_ports).read_volatile() })
+    fn edge_state(&self, edge: u32) -> EdgeState {
+        let Some(state) = maps::edges.get_ptr(edge_index(edge)) else {
+            return EdgeState { hairpins: 0, client_ports: 0 };
+        };
+        // SAFETY: array elements live as long as the map; two aligned words are read.
+        unsafe {
+            EdgeState {
+                hairpins: addr_of!((*state).hairpins).read(),
+                client_ports: addr_of!((*state).client_ports).read(),
+            }
+        }
     }
 
     #[inline(always)]

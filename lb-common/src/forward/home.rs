@@ -41,7 +41,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             return Verdict::Pass;
         }
         entry.read_to(&mut work.to);
-        if work.to.src == work.key.tuple.src {
+        if work.to.src.is(&work.key.tuple.src) {
             // The source is the frontend's address already: the request was sent back at ingress.
             return Verdict::Pass;
         }
@@ -104,7 +104,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         work.flow.to.set_reversed(&work.partner_key.tuple);
         for _ in 0..PLACE_ATTEMPTS {
             let bit = EdgeState::client_port_bit(work.to.sport);
-            if tables.client_ports(self.edge.id) & bit == 0 {
+            if tables.edge_state(self.edge.id).client_ports & bit == 0 {
                 tables.note_client_ports(self.edge.id, bit);
             }
             work.key.set_partner(&work.partner_key, &work.to);

@@ -102,7 +102,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
                 to.dport = port;
             }
         }
-        let is_hairpin = matches!(self.edge.client, Client::Workload) && to.dst == from.src;
+        let is_hairpin = matches!(self.edge.client, Client::Workload) && to.dst.is(&from.src);
         to.src = if is_hairpin { from.dst } else { from.src };
         let keeps_source = keeps_ports || *pin == Pin::Tuple;
         to.sport = if attempt < PORT_ATTEMPT || keeps_source { from.sport } else { PORT_BASE | random as u16 };
@@ -114,7 +114,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     fn note_client_ports(&mut self) {
         let (from, to) = (&self.work.key.tuple, &self.work.to);
         let bits = EdgeState::client_port_bit(from.sport) | EdgeState::client_port_bit(to.sport);
-        if self.tables.client_ports(self.edge.id) & bits != bits {
+        if self.tables.edge_state(self.edge.id).client_ports & bits != bits {
             self.tables.note_client_ports(self.edge.id, bits);
         }
     }
@@ -123,7 +123,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     #[inline(always)]
     fn complete(&mut self) -> Result<(), DropReason> {
         let (tables, work) = (self.tables, &mut *self.work);
-        if work.to.src != work.key.tuple.src {
+        if !work.to.src.is(&work.key.tuple.src) {
             tables.note_hairpin(self.edge.id);
         }
         work.flow.to.set(&work.to);

@@ -6,8 +6,8 @@ use crate::parse::Transport;
 use crate::sequence::Sequence;
 use crate::share::Occupancy;
 use crate::table::{
-    Affinity, AffinityKey, Counter, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, MemberKey, PoolKey, Scope,
-    SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Counter, EdgeState, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, MemberKey, PoolKey,
+    Scope, SourceRangeKey, Tuple,
 };
 use crate::work::Work;
 
@@ -41,6 +41,8 @@ pub enum InsertError {
 pub trait FlowRef<A>: Copy {
     /// Copies [`Flow::to`].
     fn read_to(self, to: &mut Tuple<A>);
+    /// [`Flow::to`], for code that has room for it.
+    fn to(self) -> Tuple<A>;
     fn frontend(self) -> u32;
     fn pool(self) -> u32;
     fn state(self) -> FlowState;
@@ -136,10 +138,8 @@ pub trait Tables<A: Addr> {
     /// Notes a new flow in a ring, in place of the oldest note, whose key goes to `oldest`. False if there was no such
     /// note.
     fn note_embryo(&self, key: &FlowKey<A>, oldest: &mut FlowKey<A>) -> bool;
-    /// Whether this edge has ever had a hairpin flow: only then can a reply arrive at ingress.
-    fn has_hairpins(&self, edge: u32) -> bool;
-    /// [`EdgeState::client_ports`](crate::table::EdgeState::client_ports) of an edge.
-    fn client_ports(&self, edge: u32) -> u64;
+    /// What the flows of this edge have in common.
+    fn edge_state(&self, edge: u32) -> EdgeState;
     /// Sets these bits of the edge's client ports, before a flow with such a port is inserted.
     fn note_client_ports(&self, edge: u32, bits: u64);
     fn note_hairpin(&self, edge: u32);

@@ -22,6 +22,9 @@ impl<A: Addr> FlowRef<A> for Entry<A> {
     fn read_to(self, to: &mut Tuple<A>) {
         *to = self.0.borrow().to;
     }
+    fn to(self) -> Tuple<A> {
+        self.0.borrow().to
+    }
     fn frontend(self) -> u32 {
         self.0.borrow().frontend
     }

@@ -156,6 +156,13 @@ impl<const LINK_LEN: usize> Packet for InMemory<LINK_LEN> {
         Some(())
     }
 
+    fn addresses<A: Addr>(&self, offset: usize) -> Option<[A; 2]> {
+        let addr = A::new_zeroed();
+        let mut tuple = Tuple { src: addr, dst: addr, sport: 0, dport: 0 };
+        self.read_addresses(offset, &mut tuple)?;
+        Some([tuple.src, tuple.dst])
+    }
+
     fn save(&self, offset: usize, to: &Cell<[u8; PARKED_LEN_MAX]>) -> Option<u32> {
         let bytes = self.bytes.get(offset..)?;
         let mut saved = [0; PARKED_LEN_MAX];

@@ -7,8 +7,8 @@ use super::{Host, HostFamily};
 use crate::forward::{Client, Event, InsertError, Tables, Whose};
 use crate::share::Occupancy;
 use crate::table::{
-    Affinity, AffinityKey, Counter, Direction, EndpointKey, Flow, FlowKey, FrontendKey, MemberKey, PoolKey, Port,
-    Scope, SourceRangeKey,
+    Affinity, AffinityKey, Counter, Direction, EdgeState, EndpointKey, Flow, FlowKey, FrontendKey, MemberKey, PoolKey,
+    Port, Scope, SourceRangeKey,
 };
 
 impl<A: HostFamily> Tables<A> for Host {
@@ -129,14 +129,12 @@ impl<A: HostFamily> Tables<A> for Host {
         }
         is_full
     }
-    fn has_hairpins(&self, _: u32) -> bool {
-        self.hairpins.get()
-    }
     fn note_hairpin(&self, _: u32) {
         self.hairpins.set(true);
     }
-    fn client_ports(&self, edge: u32) -> u64 {
-        self.client_ports.borrow().get(&edge).copied().unwrap_or(0)
+    fn edge_state(&self, edge: u32) -> EdgeState {
+        let client_ports = self.client_ports.borrow().get(&edge).copied().unwrap_or(0);
+        EdgeState { hairpins: self.hairpins.get().into(), client_ports }
     }
     fn note_client_ports(&self, edge: u32, bits: u64) {
         *self.client_ports.borrow_mut().entry(edge).or_default() |= bits;

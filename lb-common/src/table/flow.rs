@@ -2,7 +2,7 @@
 
 use super::row::table_enum;
 use super::row::table_type;
-use crate::addr::Proto;
+use crate::addr::{Addr, Proto};
 use crate::sequence::Sequence;
 
 /// The edge of all uplinks. At a workload, [`FlowKey::edge`] is the interface index, which is never 0.
@@ -277,11 +277,19 @@ impl<A: Copy> Tuple<A> {
     }
 }
 
-impl<A: PartialEq> Tuple<A> {
+impl<A> Tuple<A> {
+    /// Whether both ports are those of `other`.
+    #[inline(always)]
+    pub const fn has_ports_of(&self, other: &Self) -> bool {
+        self.sport == other.sport && self.dport == other.dport
+    }
+}
+
+impl<A: Addr> Tuple<A> {
     /// Whether this is the tuple of the answer to `of`.
     #[inline(always)]
     pub fn is_reversed(&self, of: &Self) -> bool {
-        self.sport == of.dport && self.dport == of.sport && self.src == of.dst && self.dst == of.src
+        self.sport == of.dport && self.dport == of.sport && self.src.is(&of.dst) && self.dst.is(&of.src)
     }
 }
 

@@ -132,6 +132,18 @@ impl EdgeState {
     pub const fn client_port_bit(port: u16) -> u64 {
         1 << (port >> 10)
     }
+
+    /// Whether a flow of the edge may have this client port.
+    #[inline(always)]
+    pub const fn may_have_client_port(&self, port: u16) -> bool {
+        self.client_ports & Self::client_port_bit(port) != 0
+    }
+
+    /// Whether the edge has ever had a hairpin flow. Only then can a reply arrive at its ingress.
+    #[inline(always)]
+    pub const fn has_hairpins(&self) -> bool {
+        self.hairpins != 0
+    }
 }
 
 /// Declares [`Counter`]: number, name and meaning in one table. Numbers are stable; new ones are appended.
