@@ -43,19 +43,20 @@ pub struct ServiceRows {
 /// The rows of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FamilyRows<A> {
-    pub ports: Vec<PortRows<A>>,
+    /// Boxed: a vector of one port would have room for four.
+    pub ports: Box<[PortRows<A>]>,
     pub demand: Demand<A>,
 }
 
 impl<A> Default for FamilyRows<A> {
     fn default() -> Self {
-        Self { ports: Vec::new(), demand: Demand::default() }
+        Self { ports: Box::default(), demand: Demand::default() }
     }
 }
 
 impl<A: TableAddr> FamilyRows<A> {
     pub fn of(ports: Vec<PortRows<A>>) -> Self {
-        Self { demand: Demand::of(&ports), ports }
+        Self { demand: Demand::of(&ports), ports: ports.into() }
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &FrontendKey<A>> {
