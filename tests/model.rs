@@ -381,6 +381,8 @@ proptest! {
             controller.change(batch.iter().map(Edit::change).collect());
             let reclaim = if kind == 0 { Reclaim::Now } else { Reclaim::Later };
             prop_assert_eq!(controller.step(&mut dataplane, reclaim).outcome, Outcome::InStep);
+            // A Service that has stopped serving an address is its holder until the next step.
+            controller.step(&mut dataplane, Reclaim::Later);
             let mut found = FakeDataplane::default();
             found.tables.clone_from(&dataplane.tables);
             let mut fresh = self::controller(&mut found);
