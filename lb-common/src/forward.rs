@@ -214,6 +214,16 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         flow::is_over(self.transport.proto, entry.state(), quiet_jiffies, &self.env.timeouts())
     }
 
+    /// Lets the packet of a known flow change the flow's state. False if the flow is gone.
+    #[inline(always)]
+    fn settle(&mut self) -> bool {
+        let entry = self.tables.flow(&self.work.key);
+        if let Some(entry) = entry {
+            self.follow(entry);
+        }
+        entry.is_some()
+    }
+
     /// Takes the packet's new tuple from a flow. Writes the flow's state and time stamp only if a second has passed or
     /// the state changes. Notes the sequence number every 64 KiB.
     #[inline(always)]

@@ -9,7 +9,7 @@ use crate::flow;
 use crate::forward::{Client, Edge, Env, Event, FlowRef, Tables};
 use crate::fragment::Fragments;
 use crate::packet::{Addressee, PacketMut, Refused};
-use crate::parse::{FirstOf, Headers, Parse, Plain, Transport};
+use crate::parse::{FirstOf, Headers, Parse, Plain, TcpFlags, Transport};
 use crate::rewrite::translate;
 use crate::table::{Action as Decided, Counter, DIRECT, Direction, EdgeState, FlowKey, Role, Tuple};
 use crate::verdict::Action;
@@ -63,15 +63,17 @@ fn at_hook<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     let flow = if likeness == Likeness::Flow { tables.flow(&key) } else { None };
     match flow {
         Some(entry) => {
+            // Read first: a flow that has ended may be deleted at once.
+            let frontend = entry.frontend();
             let to = hook.follow(&key, entry, tables, env)?;
-            if entry.frontend() == DIRECT && key.tuple.has_ports_of(&to) {
+            if frontend == DIRECT && key.tuple.has_ports_of(&to) {
                 return Some(Action::Next);
             }
             tables.count(match direction {
                 Direction::Request => Counter::RequestTranslated,
                 Direction::Reply => Counter::ReplyTranslated,
             });
-            tables.count_frontend(entry.frontend(), Event::Translated);
+            tables.count_frontend(frontend, Event::Translated);
             if perform(packet, &plain, &key.tuple, &to).is_err() {
                 tables.count(Counter::DropRewrite);
                 return Some(Action::Drop);
@@ -164,29 +166,34 @@ impl Hook {
         }
     }
 
-    /// The new tuple of a packet of a known flow. `None` if the packet changes the flow, or its hairpin is to be sent
-    /// back.
+    /// The new tuple of a packet of a known flow. `None` if the packet may be of another flow, or its hairpin is to be
+    /// sent back.
     #[inline(always)]
-    fn follow<A: Addr, T: Tables<A>>(
+    fn follow<A: Addr, T: Tables<A>, E: Env>(
         &self,
         key: &FlowKey<A>,
         entry: T::Flow,
         tables: &T,
-        env: &impl Env,
+        env: &E,
     ) -> Option<Tuple<A>> {
         let tcp = self.transport.tcp;
         let (state, noted) = (entry.state(), entry.sequence());
         let quiet_jiffies = flow::quiet_jiffies(entry.last_seen_jiffies(), env.now_jiffies());
-        if !flow::is_steady(state, tcp) || quiet_jiffies >= env.second_jiffies() {
-            return None;
-        }
         let is_request = matches!(self.direction, Direction::Request);
-        if is_request && self.transport.proto == Proto::UDP && !self.is_served(entry, tables) {
+        let is_of_flow = match self.transport.proto {
+            Proto::TCP => is_request || !(tcp.has(TcpFlags::SYN) && state.has_ended()),
+            Proto::UDP | Proto::SCTP => !is_request || self.is_served(entry, tables),
+        };
+        let to = entry.to();
+        if !is_of_flow || (is_request && !to.src.is(&key.tuple.src)) {
             return None;
         }
-        let to = entry.to();
-        if is_request && !to.src.is(&key.tuple.src) {
-            return None;
+        if !flow::is_steady(state, tcp) || quiet_jiffies >= env.second_jiffies() {
+            let is_over = || flow::is_over(key.proto, state, quiet_jiffies, &env.timeouts());
+            if self.transport.proto == Proto::UDP && is_request && is_over() {
+                return None;
+            }
+            return if tables.settle(env, key, tcp) { Some(to) } else { None };
         }
         if tcp.sequence() != noted && flow::is_noted(state, tcp, noted) {
             entry.set_sequence(tcp.sequence());

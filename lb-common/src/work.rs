@@ -106,6 +106,13 @@ impl<A: Addr> Work<A> {
         }
     }
 
+    /// Takes over a packet whose key is complete.
+    #[inline(always)]
+    pub const fn begin(&mut self, key: &FlowKey<A>, tcp: TcpFlags) {
+        self.key.set(key);
+        self.tcp = tcp;
+    }
+
     /// What the hook does with the translated packet.
     #[inline(always)]
     pub(crate) fn translated(&self, direction: Direction) -> Action {

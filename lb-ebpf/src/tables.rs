@@ -7,6 +7,7 @@ use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::forward::{Client, Env, Event, FlowRef, InsertError, Part, Path, Tables, Whose, Work};
+use lb_common::parse::TcpFlags;
 use lb_common::sequence::Sequence;
 use lb_common::share::Occupancy;
 use lb_common::table::{
@@ -25,8 +26,8 @@ const EEXIST: i32 = 17;
 /// The records of this program run.
 #[inline(always)]
 pub fn work<A: FamilyTables>() -> Option<&'static mut Work<A>> {
-    // SAFETY: the element of this CPU. Each program run asks once, and no run interrupts another on the same CPU
-    // (bottom halves are off at both hooks).
+    // SAFETY: the element of this CPU. A program run has one such reference at a time, and no run interrupts another on
+    // the same CPU (bottom halves are off at both hooks).
     A::work().get_ptr_mut(0).map(|work| unsafe { &mut *work })
 }
 
@@ -458,6 +459,13 @@ impl<A: FamilyTables> Tables<A> for Maps {
                 }
             }
         }
+    }
+
+    #[inline(always)]
+    fn settle<E: Env>(&self, _: &E, key: &FlowKey<A>, tcp: TcpFlags) -> bool {
+        let Some(work) = work::<A>() else { return false };
+        work.begin(key, tcp);
+        A::run_apart(self.skb, work, Part::Settle)
     }
 
     #[inline(always)]

@@ -43,6 +43,7 @@ impl<'a, A: Addr, T: Tables<A>, E: Env> Path<'a, A, T, E> {
                 true
             }
             Part::FollowDirect => self.follow_direct(),
+            Part::Settle => self.settle(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::addr::Addr;
 use crate::flow::Timeouts;
-use crate::parse::Transport;
+use crate::parse::{TcpFlags, Transport};
 use crate::sequence::Sequence;
 use crate::share::Occupancy;
 use crate::table::{
@@ -83,6 +83,8 @@ pub enum Part {
     RefreshPartner,
     /// Lets a known flow take a packet to an endpoint.
     FollowDirect,
+    /// Lets a packet of a known flow change the flow's state.
+    Settle,
 }
 
 /// The maps as the path uses them.
@@ -150,6 +152,16 @@ pub trait Tables<A: Addr> {
     /// Counts the packet. The implementation knows its length.
     fn count(&self, counter: Counter);
     fn count_frontend(&self, frontend: u32, event: Event);
+
+    /// Runs [`Part::Settle`] for a packet that has no records yet. False if the flow is gone.
+    fn settle<E: Env>(&self, env: &E, key: &FlowKey<A>, tcp: TcpFlags) -> bool
+    where
+        Self: Sized,
+    {
+        let mut work = Work::new();
+        work.begin(key, tcp);
+        Path::resumed(self, env, &mut work).run(Part::Settle)
+    }
 
     /// Does [`Path::run`] with nothing but the records. In the kernel this is a function of its own.
     #[inline(always)]

@@ -317,6 +317,13 @@ impl<A: Copy> FlowKey<A> {
         Self::new(self.edge, self.direction.opposite(), self.proto, to.reversed())
     }
 
+    /// Copies `of` field by field: see [`Tuple::set`].
+    #[inline(always)]
+    pub const fn set(&mut self, of: &Self) {
+        (self.edge, self.proto, self.direction, self.pad) = (of.edge, of.proto, of.direction, 0);
+        self.tuple.set(&of.tuple);
+    }
+
     /// Becomes the partner of `key`, field by field: the packet path has no stack for a copy.
     #[inline(always)]
     pub const fn set_partner(&mut self, key: &Self, to: &Tuple<A>) {

@@ -57,5 +57,5 @@ macro_rules! parts {
         }
     };
 }
-parts!([u8; 4]: Place = place4, RefreshPartner = refresh_partner4, FollowDirect = follow_direct4);
-parts!([u8; 16]: Place = place6, RefreshPartner = refresh_partner6, FollowDirect = follow_direct6);
+parts!([u8; 4]: Place = place4, RefreshPartner = refresh_partner4, FollowDirect = follow_direct4, Settle = settle4);
+parts!([u8; 16]: Place = place6, RefreshPartner = refresh_partner6, FollowDirect = follow_direct6, Settle = settle6);
