@@ -27,7 +27,7 @@ use lb_tests::netns::Netns;
 use crate::figures::{Figure, Target, Unit};
 use crate::kube_proxy::{self, KubeProxy};
 use crate::load;
-use crate::ring::{Numbered, PinFolder, frontend};
+use crate::ring::{Numbered, PinFolder, address_bits, frontend};
 use crate::rules::{self, Service};
 
 /// How long each way carries each kind of traffic in a round: short, so that the turns are close together.
@@ -371,6 +371,7 @@ fn fill(dataplane: &mut BpfDataplane, services: u32, endpoints: &[SocketAddrV4])
         let (addr, port) = (vip(number).ip().octets(), SERVICE_PORT);
         frontends.push((FrontendKey { addr, port, proto: Proto::TCP, pad: 0 }, frontend(id)));
     }
+    dataplane.perform(&Op::V4(address_bits(&frontends, dataplane.address_words())))?;
     dataplane.perform(&Op::V4(FamilyOp::Pools(Write::Upsert(pools))))?;
     dataplane.perform(&Op::Scopes(Write::Upsert(scopes)))?;
     dataplane.perform(&Op::V4(FamilyOp::Frontends(Write::Upsert(frontends))))?;

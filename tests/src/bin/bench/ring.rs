@@ -3,6 +3,7 @@
 //! The only backend of each frontend is the next frontend, in a ring. So every repeat has a packet to a frontend again,
 //! with another address and another port. A ring of two is a hot flow; once around a ring of n are n new flows.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -11,7 +12,8 @@ use lb_agent::dataplane::pins;
 use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Repair, Settings, Sizes, Timeouts, Write};
 use lb_common::addr::{Addr, Proto};
 use lb_common::table::{
-    Backend, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
+    AddressBit, AddressBits, Backend, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Role, Rule, Scope,
+    Scopes, bpf_spin_lock,
 };
 
 /// Entries of the flow table: room for every new flow of a measurement, so that nothing is evicted.
@@ -122,10 +124,21 @@ fn fill<A: Numbered>(dataplane: &mut BpfDataplane, len: u32, first_id: u32) -> R
             frontends.push((FrontendKey { proto: Proto::UDP, ..key }, frontend(id)));
         }
     }
+    dataplane.perform(&A::op(address_bits(&frontends, dataplane.address_words())))?;
     dataplane.perform(&A::op(FamilyOp::Pools(Write::Upsert(pools))))?;
     dataplane.perform(&Op::Scopes(Write::Upsert(scopes)))?;
     dataplane.perform(&A::op(FamilyOp::Frontends(Write::Upsert(frontends))))?;
     Ok(())
+}
+
+/// Sets the address bits of frontends. Without them, packets to the frontends pass.
+pub fn address_bits<A: Addr>(frontends: &[(FrontendKey<A>, Frontend)], words: u32) -> FamilyOp<A> {
+    let mut bits = BTreeMap::new();
+    for (FrontendKey { addr, .. }, _) in frontends {
+        let AddressBit { word, mask } = AddressBit::of(addr, Role::Frontend, words);
+        bits.entry(word).or_insert(AddressBits { bits: 0 }).bits |= mask;
+    }
+    FamilyOp::Addresses(Write::Upsert(bits.into_iter().collect()))
 }
 
 /// A frontend in the ordinary state.
