@@ -32,13 +32,19 @@ pub enum Extent {
 /// All Services, by name.
 #[derive(Debug, Default)]
 pub struct Catalogue {
-    entries: BTreeMap<ObjectName, Entry>,
+    entries: BTreeMap<Arc<ObjectName>, Entry>,
     contests: Contests,
     losses: Losses,
     /// Services whose rows, losses or grants differ from those of the last resolution.
-    concerned: BTreeSet<ObjectName>,
+    concerned: BTreeSet<Arc<ObjectName>>,
+    /// All Services whose won or resolved rows may differ from those that the tables hold.
+    changed: BTreeSet<Arc<ObjectName>>,
+    /// What all Services take if every one gets the rows that it has won, by family.
+    bounds: [Bound; 2],
+    /// Some Services do not get all that they have won.
+    is_scarce: bool,
     /// The warnings about Services that have any.
-    warnings: BTreeMap<ObjectName, Vec<Warning>>,
+    warnings: BTreeMap<Arc<ObjectName>, Vec<Warning>>,
     /// Number of Services with node ports for which this node has no address, by family.
     unaddressed: BTreeMap<Family, usize>,
 }
@@ -50,8 +56,6 @@ struct Entry {
     rows: Arc<ServiceRows>,
     /// The rows at addresses that no other Service has.
     won: Arc<ServiceRows>,
-    /// What `won` takes, by family.
-    bounds: [Bound; 2],
     /// `None`: everything.
     grants: Option<Box<Grants>>,
     /// The rows to write.
@@ -67,7 +71,6 @@ impl Entry {
         Self {
             rows: Arc::clone(rows),
             won: Arc::clone(rows),
-            bounds: rows.bounds(),
             grants: None,
             granted: Arc::clone(rows),
             settled: None,
@@ -93,26 +96,30 @@ impl Catalogue {
                 names.len()
             }
             Extent::Everything => {
-                let gone = self.entries.keys().filter(|name| !world.services().contains_key(*name));
-                let names: Vec<ObjectName> = gone.chain(world.services().keys()).cloned().collect();
-                for name in &names {
-                    self.renew(name, &facts);
-                }
-                names.len()
+                let gone = self.entries.keys().filter(|name| !world.services().contains_key(&***name));
+                let gone: Vec<Arc<ObjectName>> = gone.cloned().collect();
+                let names = gone.iter().map(|name| &**name).chain(world.services().keys());
+                names.map(|name| self.renew(name, &facts)).count()
             }
         }
     }
 
     fn renew(&mut self, name: &ObjectName, facts: &Facts<'_>) {
         let service = facts.world.services().get(name);
-        if service.is_none() && !self.entries.contains_key(name) {
+        let known = self.entries.get_key_value(name).map(|(name, _)| Arc::clone(name));
+        if service.is_none() && known.is_none() {
             return;
         }
-        let nothing = || ServiceRows::nothing(Arc::new(name.clone()));
-        let slices: Vec<_> = facts.world.live_slices_of(name).collect();
-        let rows = Arc::new(service.map_or_else(nothing, |service| ServiceRows::of(service, &slices, facts)));
-        let entry = self.entries.entry(name.clone()).or_insert_with(|| Entry::new(&Arc::new(nothing())));
+        let name = known.unwrap_or_else(|| Arc::new(name.clone()));
+        let slices: Vec<_> = facts.world.live_slices_of(&name).collect();
+        let rows = Arc::new(match service {
+            Some(service) => ServiceRows::of(Arc::clone(&name), service, &slices, facts),
+            None => ServiceRows::nothing(Arc::clone(&name)),
+        });
+        let nothing = || Entry::new(&Arc::new(ServiceRows::nothing(Arc::clone(&name))));
+        let entry = self.entries.entry(Arc::clone(&name)).or_insert_with(nothing);
         entry.is_gone = service.is_none();
+        self.changed.insert(Arc::clone(&name));
         if *entry.rows == *rows {
             return;
         }
@@ -124,7 +131,7 @@ impl Catalogue {
             *self.unaddressed.entry(*family).or_default() += 1;
         }
         entry.rows = rows;
-        self.concerned.insert(name.clone());
+        self.concerned.insert(name);
     }
 
     /// Decides who gets contested addresses and who gets room.
@@ -151,45 +158,51 @@ impl Catalogue {
         let losses = self.contests.losses(incumbents);
         let losers = losses.keys().chain(self.losses.keys());
         let differing = losers.filter(|name| losses.get(*name) != self.losses.get(*name));
-        self.concerned.extend(differing.map(|name| (**name).clone()));
+        self.concerned.extend(differing.cloned());
         for name in &self.concerned {
             let Some(entry) = self.entries.get_mut(name) else { continue };
-            entry.won = match losses.get(name) {
+            let won = match losses.get(name) {
                 None => Arc::clone(&entry.rows),
                 Some(losses) => same_or_new(&entry.won, contest::without(&entry.rows, losses)),
             };
-            entry.bounds = entry.won.bounds();
+            for (all, (old, new)) in self.bounds.iter_mut().zip(entry.won.bounds().iter().zip(won.bounds())) {
+                all.subtract(old);
+                all.add(&new);
+            }
+            entry.won = won;
         }
+        self.changed.extend(self.concerned.iter().cloned());
         self.losses = losses;
     }
 
     /// Whether everything fits for certain: even if no pools were shared, and in the share of a single namespace.
     fn fits(&self, limits: &Limits, incumbents: &Incumbents<'_>) -> bool {
         let limits = limits.of_namespace();
-        let (mut all, mut unsettled) = ([Bound::default(); 2], [Bound::default(); 2]);
-        for entry in self.entries.values() {
-            let is_settled = entry.holds(&entry.won);
-            for (family, bound) in entry.bounds.iter().enumerate() {
-                all[family].add(bound);
-                if !is_settled {
-                    unsettled[family].add(bound);
-                }
-            }
+        let mut unsettled = [0; 2];
+        let changed = self.changed.iter().filter_map(|name| self.entries.get(name));
+        for entry in changed.filter(|entry| !entry.holds(&entry.won)) {
+            unsettled[0] += entry.won.v4.demand.frontends;
+            unsettled[1] += entry.won.v6.demand.frontends;
         }
-        let ids = all[0].frontends + all[1].frontends;
+        let ids = self.bounds[0].frontends + self.bounds[1].frontends;
         let there = [incumbents.frontends::<[u8; 4]>(), incumbents.frontends::<[u8; 16]>()];
-        let mut families = all.iter().zip(unsettled.iter().zip(there));
-        families.all(|(all, (unsettled, there))| ledger::fits(all, there + unsettled.frontends, &limits, ids))
+        let mut families = self.bounds.iter().zip(unsettled.iter().zip(there));
+        families.all(|(bound, (unsettled, there))| ledger::fits(bound, there + unsettled, &limits, ids))
     }
 
     fn grant_everything(&mut self) {
-        for (name, entry) in &mut self.entries {
-            if entry.grants.take().is_some() {
-                self.concerned.insert(name.clone());
+        if std::mem::take(&mut self.is_scarce) {
+            for (name, entry) in &self.entries {
+                if entry.grants.is_some() {
+                    self.concerned.insert(Arc::clone(name));
+                }
             }
-            if !Arc::ptr_eq(&entry.granted, &entry.won) {
-                entry.granted = Arc::clone(&entry.won);
-            }
+            self.changed.extend(self.concerned.iter().cloned());
+        }
+        for name in &self.concerned {
+            let Some(entry) = self.entries.get_mut(name) else { continue };
+            entry.grants = None;
+            entry.granted = Arc::clone(&entry.won);
         }
     }
 
@@ -200,23 +213,31 @@ impl Catalogue {
         let applicants: Vec<Applicant<'_>> =
             entries.iter().map(|entry| Applicant { rows: &entry.won, is_settled: entry.holds(&entry.won) }).collect();
         let grants = grant::grants(&applicants, limits, incumbents);
+        self.is_scarce = true;
         for (entry, grants) in entries.into_iter().zip(grants) {
             let grants = (grants != Grants::ALL).then(|| Box::new(grants));
-            entry.granted = match &grants {
+            let granted = match &grants {
                 None => Arc::clone(&entry.won),
                 Some(grants) => same_or_new(&entry.granted, grants.of(&entry.won, incumbents)),
             };
             if entry.grants != grants {
-                self.concerned.insert((*entry.rows.name).clone());
+                self.concerned.insert(Arc::clone(&entry.rows.name));
                 entry.grants = grants;
+            }
+            if !Arc::ptr_eq(&entry.granted, &granted) {
+                self.changed.insert(Arc::clone(&entry.rows.name));
+                entry.granted = granted;
             }
         }
     }
 
     /// The Services whose resolved rows are not those that the tables hold.
     pub fn unsettled(&self) -> BTreeSet<ObjectName> {
-        let unsettled = self.entries.iter().filter(|(_, entry)| !entry.holds(&entry.granted));
-        unsettled.map(|(name, _)| name.clone()).collect()
+        let differs = |name: &&Arc<ObjectName>| {
+            let entry = self.entries.get(*name);
+            entry.is_some_and(|entry| !entry.holds(&entry.granted))
+        };
+        self.changed.iter().filter(differs).map(|name| (**name).clone()).collect()
     }
 
     /// The rows of a Service that the tables hold, as far as known.
@@ -226,17 +247,22 @@ impl Catalogue {
 
     /// The tables now hold the resolved rows of every Service.
     pub fn settle(&mut self) {
-        self.entries.retain(|_, entry| {
-            if !entry.holds(&entry.granted) {
-                entry.settled = Some(Arc::clone(&entry.granted));
+        let Self { entries, changed, .. } = self;
+        changed.retain(|name| {
+            let Some(entry) = entries.get_mut(name) else { return false };
+            if entry.is_gone {
+                entries.remove(name);
+                return false;
             }
-            !entry.is_gone
+            entry.settled = Some(Arc::clone(&entry.granted));
+            !entry.holds(&entry.won)
         });
     }
 
     /// It is unknown what the tables hold.
     pub fn unsettle(&mut self) {
         self.entries.values_mut().for_each(|entry| entry.settled = None);
+        self.changed = self.entries.keys().cloned().collect();
     }
 
     /// The resolved rows of these Services as tables, the oldest Service first.

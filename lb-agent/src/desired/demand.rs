@@ -105,6 +105,14 @@ impl Bound {
         }
     }
 
+    /// The reverse of `add`, apart from `table_slots`, which stays an upper bound.
+    pub const fn subtract(&mut self, other: &Self) {
+        self.frontends -= other.frontends;
+        self.members -= other.members;
+        self.pool_rows -= other.pool_rows;
+        self.source_ranges -= other.source_ranges;
+    }
+
     pub fn add(&mut self, other: &Self) {
         self.frontends += other.frontends;
         self.members += other.members;

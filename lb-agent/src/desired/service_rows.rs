@@ -88,14 +88,14 @@ impl ServiceRows {
         }
     }
 
-    /// The rows of a Service with these slices.
-    pub fn of(service: &Service, slices: &[&EndpointSlice], facts: &Facts<'_>) -> Self {
+    /// The rows of a Service with these slices. `name` is the name of the Service.
+    pub fn of(name: Arc<ObjectName>, service: &Service, slices: &[&EndpointSlice], facts: &Facts<'_>) -> Self {
         let mut rows = Self {
             // An object without a time stamp counts as the youngest.
             created_secs: service.created_secs.unwrap_or(i64::MAX),
             policies: Policies::of(service),
             affinity_secs: service.affinity_secs,
-            ..Self::nothing(Arc::new(service.name.clone()))
+            ..Self::nothing(name)
         };
         if !is_ours(service) {
             return rows;
