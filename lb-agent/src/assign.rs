@@ -15,6 +15,7 @@ use lb_common::table::{
 };
 
 use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables, Write};
+use crate::dense;
 use crate::desired::{
     Access, Algorithm, Choice, Choices, Desired, DesiredFrontend, Extent, FamilyDesired, Incumbents, ServicePortName,
     SourcePrefix, ports_of,
@@ -160,6 +161,17 @@ impl Assignment {
             self.v4.source_sets.retain(|_, set| asked.contains(set));
             self.v6.source_sets.retain(|_, set| asked.contains(set));
         }
+    }
+
+    /// Frees unused room, which assigning all IDs leaves.
+    pub fn condense(&mut self) {
+        dense::fill(&mut self.v4.frontends);
+        dense::fill(&mut self.v4.pools);
+        dense::fill(&mut self.v6.frontends);
+        dense::fill(&mut self.v6.pools);
+        dense::fill(&mut self.service_ports);
+        dense::fill_set(&mut self.live.frontends);
+        dense::fill_set(&mut self.live.service_ports);
     }
 
     fn rows(

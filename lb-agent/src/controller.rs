@@ -250,6 +250,14 @@ impl Controller {
         self.unclaimed == Unclaimed::Kept && !self.world.is_readable()
     }
 
+    /// Frees memory that only the first full step needed.
+    pub fn condense(&mut self) {
+        self.world.condense();
+        self.catalogue.condense();
+        self.assignment.condense();
+        self.realised.condense();
+    }
+
     /// Makes the next step compute and compare everything.
     pub fn recompute(&mut self) {
         self.stale = Stale::Everything;

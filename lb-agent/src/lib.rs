@@ -8,6 +8,7 @@ pub mod check;
 pub mod config;
 pub mod controller;
 pub mod dataplane;
+pub mod dense;
 pub mod desired;
 pub mod explain;
 pub mod family;

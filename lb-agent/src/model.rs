@@ -24,6 +24,7 @@ pub use prefix::Prefix;
 pub use service::{IngressEntry, IpMode, LABELS, Service, ServicePort, ServiceType, SourceRange, TrafficPolicy};
 pub use warning::{Warning, WarningKind};
 
+use crate::dense;
 use cluster_addresses::ClusterAddresses;
 
 /// Everything that the source has reported so far.
@@ -103,6 +104,14 @@ impl World {
         if let Some(slice) = self.slices.remove(name) {
             self.slices_of.remove(&(slice.service_name(), slice.name));
         }
+    }
+
+    /// Frees unused room, which the first list leaves.
+    pub fn condense(&mut self) {
+        dense::fill(&mut self.services);
+        dense::fill(&mut self.slices);
+        dense::fill_set(&mut self.slices_of);
+        self.cluster_addresses.condense();
     }
 
     /// The slices of a Service.

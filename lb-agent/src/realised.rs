@@ -9,7 +9,8 @@ use std::ops::Deref;
 
 pub use uses::{Derived, FamilyUses, Named};
 
-use crate::dataplane::{Op, Tables};
+use crate::dataplane::{FamilyTables, Op, Tables};
+use crate::dense;
 
 /// What the tables hold.
 #[derive(Clone, Debug)]
@@ -44,6 +45,19 @@ impl Realised {
 
     pub const fn uses(&self) -> &Uses {
         &self.uses
+    }
+
+    /// Frees unused room in the tables, which a full write leaves.
+    pub fn condense(&mut self) {
+        fn family<A: Ord>(tables: &mut FamilyTables<A>) {
+            dense::fill(&mut tables.frontends);
+            dense::fill(&mut tables.pools);
+            dense::fill(&mut tables.members);
+            dense::fill(&mut tables.endpoints);
+        }
+        family(&mut self.tables.v4);
+        family(&mut self.tables.v6);
+        dense::fill(&mut self.tables.scopes);
     }
 
     /// Takes in a step that was done.

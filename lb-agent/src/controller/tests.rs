@@ -72,6 +72,24 @@ fn an_empty_list_is_a_full_state() {
     assert_eq!((step.outcome, step.ops), (Outcome::InStep, 0));
 }
 
+/// What is condensed is still known: a full step afterwards writes nothing, and a Service can still change.
+#[test]
+fn condensing_loses_nothing() {
+    let mut dataplane = FakeDataplane::default();
+    let mut controller = controller(&mut dataplane);
+    controller.change(services(&[1, 2, 3]));
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).outcome, Outcome::InStep);
+    let written = dataplane.tables.clone();
+    controller.condense();
+    assert_eq!(*controller.realised(), written);
+    controller.recompute();
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).ops, 0);
+    let gone = ObjectRef { kind: Kind::Service, name: ObjectName::new("default", "s2") };
+    controller.change(vec![Change::Remove(gone)]);
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(1));
+    assert_ne!(dataplane.tables, written);
+}
+
 #[test]
 fn a_dead_dataplane_is_told_and_recovered_from() {
     let mut dataplane = FakeDataplane::default();

@@ -20,6 +20,7 @@ use super::node_port;
 use super::policy::{Limits, Policy};
 use super::service_rows::ServiceRows;
 use super::table::Desired;
+use crate::dense;
 use crate::model::{ObjectName, Warning, World};
 
 /// All Services or some.
@@ -263,6 +264,12 @@ impl Catalogue {
     pub fn unsettle(&mut self) {
         self.entries.values_mut().for_each(|entry| entry.settled = None);
         self.changed = self.entries.keys().cloned().collect();
+    }
+
+    /// Frees unused room, which computing everything leaves.
+    pub fn condense(&mut self) {
+        dense::fill(&mut self.entries);
+        self.contests.condense();
     }
 
     /// The resolved rows of these Services as tables, the oldest Service first.

@@ -14,6 +14,7 @@ use super::incumbent::Incumbents;
 use super::port_rows::PortRows;
 use super::service_rows::{FamilyRows, ServiceRows};
 use super::warnings;
+use crate::dense;
 use crate::family::TableAddr;
 use crate::model::{ObjectName, Warning};
 
@@ -70,6 +71,10 @@ impl Contests {
                 self.contested.remove(&claim.key);
             }
         }
+    }
+
+    pub fn condense(&mut self) {
+        dense::fill_set(&mut self.claims);
     }
 
     /// Decides every contest.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::dense;
+
 /// Number of Services by cluster address. Above 1 only if objects are written by hand.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterAddresses(BTreeMap<IpAddr, u32>);
@@ -22,6 +24,10 @@ impl ClusterAddresses {
                 self.0.remove(addr);
             }
         }
+    }
+
+    pub fn condense(&mut self) {
+        dense::fill(&mut self.0);
     }
 
     pub fn count(&self, addr: IpAddr) -> usize {

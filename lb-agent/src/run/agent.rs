@@ -259,6 +259,7 @@ impl<D: Attach> Agent<D> {
 
     fn tell_ready(&mut self) {
         self.status.readiness = Readiness::Ready;
+        self.controller.condense();
         give_back_memory();
         let tables = self.controller.realised();
         tracing::info!(
