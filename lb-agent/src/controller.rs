@@ -338,9 +338,9 @@ impl Controller {
         }
         // Each form of the tables is large, so each is freed as soon as the next one is computed.
         drop(desired);
-        let in_use = match (reclaim, draining(&self.realised)) {
-            (Reclaim::Later, _) | (Reclaim::Now, 0) => None,
-            (Reclaim::Now, _) => Some(in_use(dataplane)?),
+        let in_use = match reclaim {
+            Reclaim::Now if draining(&self.realised) > 0 => Some(in_use(dataplane)?),
+            Reclaim::Now | Reclaim::Later => None,
         };
         let drained = in_use.as_ref().map_or(Drained::Unknown, Drained::Unless);
         let ops = plan(&self.realised, &before, &wanted, drained);

@@ -184,6 +184,10 @@ fn draining_frontends_count_against_the_limit() {
     controller.change(services(&[3]));
     controller.step(&mut dataplane, Reclaim::Now);
     assert_eq!(controller.warnings().count(), 1);
+    // The next step leaves the Service out too.
+    controller.step(&mut dataplane, Reclaim::Later);
+    assert_eq!(controller.warnings().count(), 1);
+    assert!(!dataplane.tables.v4.frontends.contains_key(&key(3)));
     dataplane.in_use.clear();
     controller.step(&mut dataplane, Reclaim::Now);
     controller.step(&mut dataplane, Reclaim::Later);
