@@ -1,5 +1,5 @@
 //! Address bits: whether an address may have a role for any Service, on any port. A fragment without ports has nothing
-//! else to look up, and the first packet of a flow is told from a stranger's by one word instead of two hash tables.
+//! else to look up. One word, in place of two hash tables, distinguishes the first packet of a flow from a stranger's.
 //!
 //! The tables are sets of bits. A hash gives each address and role one bit, and addresses may share a bit. Then a
 //! foreign fragment that overtakes its first one waits for it, and a foreign first fragment leaves a note, as
