@@ -8,6 +8,7 @@ mod embryo;
 mod frame;
 mod home;
 mod maglev;
+mod pair;
 mod part;
 mod place;
 mod run;
@@ -22,6 +23,7 @@ use crate::verdict::{DropReason, Verdict};
 use crate::work::Pin;
 pub use crate::work::Work;
 pub(crate) use frame::{is_heard, whose};
+pub(crate) use pair::Partner;
 pub use run::{Client, Edge, Env, Event, FlowRef, InsertError, Part, Path, Tables, Whose};
 
 // Rare cases are functions of their own (`inline(never)`), so that the verifier walks them apart from the hot path.
@@ -288,7 +290,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     fn forget(&mut self, entry: T::Flow) {
         let (tables, work) = (self.tables, &mut *self.work);
         entry.read_to(&mut work.to);
-        if let Partner::Own(_) = Partner::of_packet(tables, work) {
+        if Partner::of_packet(tables, work).is_own() {
             tables.remove_flow(&work.partner_key);
         }
         tables.remove_flow(&work.key);
@@ -338,29 +340,5 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let Work { key, source_key, .. } = &mut *self.work;
         source_key.set_client(set, key.tuple.src);
         self.tables.is_source_allowed(source_key)
-    }
-}
-
-/// The other entry of a packet's flow.
-enum Partner<F> {
-    Own(F),
-    /// Another flow has its tuple.
-    Another,
-    /// Evicted.
-    Lost,
-}
-
-impl<F> Partner<F> {
-    /// Looks up the other entry of the packet's flow. Sets [`Work::partner_key`] to its key and overwrites the tuple
-    /// of [`Work::flow`].
-    #[inline(always)]
-    fn of_packet<A: Addr, T: Tables<A, Flow = F>>(tables: &T, work: &mut Work<A>) -> Self
-    where
-        F: FlowRef<A>,
-    {
-        work.partner_key.set_partner(&work.key, &work.to);
-        let Some(partner) = tables.flow(&work.partner_key) else { return Self::Lost };
-        partner.read_to(&mut work.flow.to);
-        if work.flow.to.is_reversed(&work.key.tuple) { Self::Own(partner) } else { Self::Another }
     }
 }

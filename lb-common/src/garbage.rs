@@ -5,7 +5,7 @@
 
 use crate::addr::{Addr, Proto};
 use crate::flow;
-use crate::forward::{Env, FlowRef, Tables, Work};
+use crate::forward::{Env, FlowRef, Partner, Tables, Work};
 use crate::table::Counter;
 
 /// Which flows are due.
@@ -58,15 +58,10 @@ pub fn collect<A: Addr, T: Tables<A>, E: Env>(due: Due, tables: &T, env: &E, wor
     let proto = work.key.proto;
     let Some(entry) = tables.flow(&work.key) else { return false };
     entry.read_to(&mut work.to);
-    work.partner_key.set_partner(&work.key, &work.to);
     if !due.is(proto, entry, env) {
         return false;
     }
-    let partner = tables.flow(&work.partner_key).filter(|partner| {
-        partner.read_to(&mut work.flow.to);
-        work.flow.to.is_reversed(&work.key.tuple)
-    });
-    if let Some(partner) = partner {
+    if let Partner::Own(partner) = Partner::of_packet(tables, work) {
         if !due.is(proto, partner, env) {
             return false;
         }

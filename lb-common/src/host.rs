@@ -19,7 +19,7 @@ use crate::addr::Family;
 use crate::flow::Timeouts;
 use crate::forward::{Edge, Env, Work};
 use crate::fragment::Parked;
-use crate::path::{self, Limits};
+use crate::path::{self, RejectLimit};
 use crate::reject::Unreachable;
 use crate::share::UNBOUNDED_PERCENT;
 use crate::straight;
@@ -322,7 +322,7 @@ impl Env for Host {
     }
 }
 
-impl Limits for Host {
+impl RejectLimit for Host {
     fn may_reject(&self, _: u32) -> bool {
         true
     }

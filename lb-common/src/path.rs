@@ -23,14 +23,14 @@ pub fn family(packet: &impl Packet) -> Option<Family> {
 }
 
 /// The rate limit of ICMP answers.
-pub trait Limits {
+pub trait RejectLimit {
     /// Takes a token from the edge's bucket for ICMP answers. False if none is left.
     fn may_reject(&self, edge: u32) -> bool;
 }
 
 /// Handles a packet that comes in at `edge`.
 #[inline(always)]
-pub fn ingress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
+pub fn ingress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + RejectLimit>(
     packet: &mut impl PacketMut,
     edge: Edge,
     tables: &T,
@@ -48,7 +48,7 @@ pub fn ingress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
 
 /// Handles a packet that goes out at `edge`.
 #[inline(always)]
-pub fn egress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
+pub fn egress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + RejectLimit>(
     packet: &mut impl PacketMut,
     edge: Edge,
     tables: &T,
@@ -60,7 +60,7 @@ pub fn egress<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
 }
 
 #[inline(always)]
-fn at_hook<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
+fn at_hook<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + RejectLimit>(
     packet: &mut impl PacketMut,
     hook: (Edge, Direction),
     tables: &T,
@@ -83,7 +83,7 @@ fn at_hook<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
 /// re-injected, the first fragment ahead; it is decided on that second pass, and the others find its note. A first
 /// fragment without ports (too short, RFC 1858, or of another protocol) passes, and so does the rest of its datagram.
 #[inline(always)]
-fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + Limits>(
+fn transport<A: Unreachable, T: Tables<A> + Fragments<A>, E: Env + RejectLimit>(
     packet: &mut impl PacketMut,
     mut headers: Headers,
     (edge, direction): (Edge, Direction),
@@ -131,7 +131,7 @@ fn parse<A: Parse>(packet: &mut impl PacketMut, tuple: &mut Tuple<A>) -> Parsed 
 }
 
 #[inline(always)]
-fn perform<A: Unreachable, T: Tables<A>, E: Env + Limits>(
+fn perform<A: Unreachable, T: Tables<A>, E: Env + RejectLimit>(
     packet: &mut impl PacketMut,
     headers: &Headers,
     verdict: Verdict,

@@ -4,7 +4,7 @@ use aya_ebpf::Global;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_jiffies64};
 use lb_common::flow::Timeouts;
 use lb_common::forward::Env;
-use lb_common::path::Limits;
+use lb_common::path::RejectLimit;
 use lb_common::table::edge_index;
 
 use crate::maps;
@@ -123,7 +123,7 @@ impl Env for Kernel {
     }
 }
 
-impl Limits for Kernel {
+impl RejectLimit for Kernel {
     #[inline(always)]
     fn may_reject(&self, edge: u32) -> bool {
         let Some(bucket) = maps::reject_buckets.get_ptr_mut(edge_index(edge)) else { return false };

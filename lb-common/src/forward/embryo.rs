@@ -32,14 +32,6 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             return;
         }
         // The packet's own tuples are still needed; the entry that was inserted is not.
-        entry.read_to(&mut work.flow.to);
-        work.partner_key.set_partner(&work.other_key, &work.flow.to);
-        self.tables.remove_flow(&work.other_key);
-        self.tables.count(Counter::EmbryoEvicted);
-        let Some(partner) = self.tables.flow(&work.partner_key) else { return };
-        partner.read_to(&mut work.flow.to);
-        if work.flow.to.is_reversed(&work.other_key.tuple) {
-            self.tables.remove_flow(&work.partner_key);
-        }
+        self.give_up(entry, Counter::EmbryoEvicted);
     }
 }

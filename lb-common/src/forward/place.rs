@@ -1,5 +1,6 @@
 //! A new flow gets a backend and a tuple that no other flow has: the insert of its reply entry is the reservation.
 
+use super::pair::Partner;
 use super::run::{Client, Env, Event, FlowRef, InsertError, Part, Path, Tables};
 use crate::addr::{Addr, Proto};
 use crate::flow;
@@ -158,11 +159,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let Some(entry) = tables.flow(&work.partner_key) else { return };
         entry.read_to(&mut work.flow.to);
         work.other_key.set_partner(&work.partner_key, &work.flow.to);
-        let is_whole = tables.flow(&work.other_key).is_some_and(|other| {
-            other.read_to(&mut work.flow.to);
-            work.flow.to.is_reversed(&work.partner_key.tuple)
-        });
-        if is_whole {
+        let partner = Partner::find(tables, &work.partner_key, &work.other_key, &mut work.flow.to);
+        if partner.is_own() {
             if !self.is_over(entry) {
                 return;
             }

@@ -60,16 +60,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if work.other_key.proto == Proto::TCP && !entry.state().has_ended() {
             return false;
         }
-        entry.read_to(&mut work.flow.to);
-        work.partner_key.set_partner(&work.other_key, &work.flow.to);
-        tables.remove_flow(&work.other_key);
-        tables.count(Counter::EdgeFlowEvicted);
-        if let Some(partner) = tables.flow(&work.partner_key) {
-            partner.read_to(&mut work.flow.to);
-            if work.flow.to.is_reversed(&work.other_key.tuple) {
-                tables.remove_flow(&work.partner_key);
-            }
-        }
+        self.give_up(entry, Counter::EdgeFlowEvicted);
         true
     }
 

@@ -1,0 +1,66 @@
+//! The two entries of a flow. The table may evict one alone, and its tuple may then go to another flow. So what changes
+//! or deletes both first proves that the other one is of the same flow.
+
+use super::run::{Env, FlowRef, Path, Tables};
+use crate::addr::Addr;
+use crate::table::{Counter, FlowKey, Tuple};
+use crate::work::Work;
+
+/// The other entry of a flow.
+pub(crate) enum Partner<F> {
+    Own(F),
+    /// Another flow has its tuple.
+    Another,
+    /// Evicted.
+    Lost,
+}
+
+impl<F> Partner<F> {
+    /// Looks up the other entry of the flow with this key. Overwrites `scratch`.
+    #[inline(always)]
+    pub(crate) fn find<A: Addr, T: Tables<A, Flow = F>>(
+        tables: &T,
+        key: &FlowKey<A>,
+        partner_key: &FlowKey<A>,
+        scratch: &mut Tuple<A>,
+    ) -> Self
+    where
+        F: FlowRef<A>,
+    {
+        let Some(partner) = tables.flow(partner_key) else { return Self::Lost };
+        partner.read_to(scratch);
+        if scratch.is_reversed(&key.tuple) { Self::Own(partner) } else { Self::Another }
+    }
+
+    /// Looks up the other entry of the packet's flow, which turns its packets into [`Work::to`]. Sets
+    /// [`Work::partner_key`] to its key and overwrites the tuple of [`Work::flow`].
+    #[inline(always)]
+    pub(crate) fn of_packet<A: Addr, T: Tables<A, Flow = F>>(tables: &T, work: &mut Work<A>) -> Self
+    where
+        F: FlowRef<A>,
+    {
+        work.partner_key.set_partner(&work.key, &work.to);
+        Self::find(tables, &work.key, &work.partner_key, &mut work.flow.to)
+    }
+
+    /// Whether the other entry exists and is of the same flow.
+    #[inline(always)]
+    pub(crate) const fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+}
+
+impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
+    /// Deletes both entries of a flow that is not the packet's, whose key is [`Work::other_key`], and counts it.
+    #[inline(always)]
+    pub(super) fn give_up(&mut self, entry: T::Flow, counter: Counter) {
+        let (tables, work) = (self.tables, &mut *self.work);
+        entry.read_to(&mut work.flow.to);
+        work.partner_key.set_partner(&work.other_key, &work.flow.to);
+        tables.remove_flow(&work.other_key);
+        tables.count(counter);
+        if Partner::find(tables, &work.other_key, &work.partner_key, &mut work.flow.to).is_own() {
+            tables.remove_flow(&work.partner_key);
+        }
+    }
+}
