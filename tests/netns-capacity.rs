@@ -113,9 +113,10 @@ fn what_the_kernel_has_no_room_for_waits_and_takes_nothing_from_others() {
 
     serve("waits", 1, "a", 101);
     until_true("the kernel to refuse", || metric(&scene.agent, "lb_agent_pending_ops") > 0);
-    let full = "table members4 is full (16 entries): raise --backends-max";
+    // Endpoints are written before the members that name them.
+    let full = "table endpoints4 is full (16 entries): raise --backends-max";
     assert!(scene.agent.log().contains(full), "{}", scene.agent.log());
-    assert!(metric(&scene.agent, "lb_agent_apply_errors_total{map=\"members4\"}") > 0);
+    assert!(metric(&scene.agent, "lb_agent_apply_errors_total{map=\"endpoints4\"}") > 0);
     let (code, text) = scene.agent.page("/readyz").expect("the agent listens");
     assert!(code == 200 && text.starts_with("ok\n") && text.contains(full), "{code}: {text}");
     assert!(is_answered_by(&scene, 1, "a"), "the last good state goes on");
