@@ -127,13 +127,11 @@ impl Hook {
         };
         let opens = self.transport.opens();
         if !state.may_have_client_port(client_port) {
-            // A request of the pod that is about to receive it may open a flow as well.
-            let may_come_home = || self.is_workload() && state.may_have_client_port(plain.sport);
-            let may_be_first = match self.direction {
-                Direction::Request => opens,
-                Direction::Reply => (opens || self.repairs) && may_come_home(),
+            return match self.direction {
+                Direction::Request if opens => Some(Likeness::First),
+                Direction::Reply if self.may_come_home(plain.sport, state) => None,
+                Direction::Request | Direction::Reply => Some(Likeness::Stranger),
             };
-            return Some(if may_be_first { Likeness::First } else { Likeness::Stranger });
         }
         // A SYN to a known flow ends it or repeats the first one.
         let is_syn = opens && self.transport.proto == Proto::TCP;
@@ -160,10 +158,14 @@ impl Hook {
                 !(may_be(Role::Frontend) || (self.is_workload() && may_be(Role::Endpoint)))
             }
             Direction::Request => !self.repairs,
-            Direction::Reply => {
-                !((opens || self.repairs) && self.is_workload() && state.may_have_client_port(key.tuple.sport))
-            }
+            Direction::Reply => !self.may_come_home(key.tuple.sport, state),
         }
+    }
+
+    /// Whether a packet to a pod may be a request of that same pod.
+    #[inline(always)]
+    fn may_come_home(&self, sport: u16, state: &EdgeState) -> bool {
+        (self.transport.opens() || self.repairs) && self.is_workload() && state.may_have_client_port(sport)
     }
 
     /// The new tuple of a packet of a known flow. `None` if the packet may be of another flow, or its hairpin is to be
