@@ -14,10 +14,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use aya::sys::{Stats, enable_stats};
+use lb_agent::dataplane::Sizes;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::links::{Class, Link, LinkHeader};
 use lb_agent::dataplane::object::EMPTY_PROGRAM;
-use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Sizes, Write};
 use lb_common::addr::{Family, Proto};
 use lb_common::table::{Backend, Counter, FrontendKey, PoolKey, Scope, Scopes};
 use lb_tests::address::UPLINK;
@@ -27,7 +27,7 @@ use lb_tests::netns::Netns;
 use crate::figures::{Figure, Target, Unit};
 use crate::kube_proxy::{self, KubeProxy};
 use crate::load;
-use crate::ring::{Numbered, PinFolder, address_bits, frontend};
+use crate::ring::{Numbered, PinFolder, frontend, write};
 use crate::rules::{self, Service};
 
 /// How long each way carries each kind of traffic in a round: short, so that the turns are close together.
@@ -371,11 +371,7 @@ fn fill(dataplane: &mut BpfDataplane, services: u32, endpoints: &[SocketAddrV4])
         let (addr, port) = (vip(number).ip().octets(), SERVICE_PORT);
         frontends.push((FrontendKey { addr, port, proto: Proto::TCP, pad: 0 }, frontend(id)));
     }
-    dataplane.perform(&Op::V4(address_bits(&frontends, dataplane.address_words())))?;
-    dataplane.perform(&Op::V4(FamilyOp::Pools(Write::Upsert(pools))))?;
-    dataplane.perform(&Op::Scopes(Write::Upsert(scopes)))?;
-    dataplane.perform(&Op::V4(FamilyOp::Frontends(Write::Upsert(frontends))))?;
-    Ok(())
+    write(dataplane, pools, scopes, frontends)
 }
 
 /// A server in a pod; dropping it ends its threads.

@@ -3,17 +3,15 @@
 //! The only backend of each frontend is the next frontend, in a ring. So every repeat has a packet to a frontend again,
 //! with another address and another port. A ring of two is a hot flow; once around a ring of n are n new flows.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::pins;
-use lb_agent::dataplane::{Dataplane, FamilyOp, Op, Repair, Settings, Sizes, Timeouts, Write};
+use lb_agent::dataplane::{Dataplane, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, Timeouts, Write};
 use lb_common::addr::{Addr, Proto};
 use lb_common::table::{
-    AddressBit, AddressBits, Backend, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Role, Rule, Scope,
-    Scopes, bpf_spin_lock,
+    Backend, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
 };
 
 /// Entries of the flow table: room for every new flow of a measurement, so that nothing is evicted.
@@ -124,21 +122,24 @@ fn fill<A: Numbered>(dataplane: &mut BpfDataplane, len: u32, first_id: u32) -> R
             frontends.push((FrontendKey { proto: Proto::UDP, ..key }, frontend(id)));
         }
     }
-    dataplane.perform(&A::op(address_bits(&frontends, dataplane.address_words())))?;
+    write(dataplane, pools, scopes, frontends)
+}
+
+/// Writes rows of one family, and the address bits that the frontends need: without them, packets to the frontends pass.
+pub fn write<A: Numbered>(
+    dataplane: &mut BpfDataplane,
+    pools: Vec<(PoolKey, Backend<A>)>,
+    scopes: Vec<(u32, Scopes)>,
+    frontends: Vec<(FrontendKey<A>, Frontend)>,
+) -> Result<()> {
+    let mut needed = FamilyTables { frontends: frontends.iter().copied().collect(), ..FamilyTables::default() };
+    needed.derive(dataplane.address_words());
+    let addresses = needed.addresses.into_iter().collect();
+    dataplane.perform(&A::op(FamilyOp::Addresses(Write::Upsert(addresses))))?;
     dataplane.perform(&A::op(FamilyOp::Pools(Write::Upsert(pools))))?;
     dataplane.perform(&Op::Scopes(Write::Upsert(scopes)))?;
     dataplane.perform(&A::op(FamilyOp::Frontends(Write::Upsert(frontends))))?;
     Ok(())
-}
-
-/// Sets the address bits of frontends. Without them, packets to the frontends pass.
-pub fn address_bits<A: Addr>(frontends: &[(FrontendKey<A>, Frontend)], words: u32) -> FamilyOp<A> {
-    let mut bits = BTreeMap::new();
-    for (FrontendKey { addr, .. }, _) in frontends {
-        let AddressBit { word, mask } = AddressBit::of(addr, Role::Frontend, words);
-        bits.entry(word).or_insert(AddressBits { bits: 0 }).bits |= mask;
-    }
-    FamilyOp::Addresses(Write::Upsert(bits.into_iter().collect()))
 }
 
 /// A frontend in the ordinary state.

@@ -1,4 +1,4 @@
-//! The floor of the first list: the rows that the agent wrote, written again to empty tables with nothing else.
+//! The floor of the first list: the rows that the agent wrote, written again to empty tables.
 
 use std::time::{Duration, Instant};
 
