@@ -15,10 +15,11 @@ use lb_common::table::FrontendState;
 use crate::apply::{self, Report};
 use crate::assign::{Assigned, Assignment, Deleted};
 use crate::dataplane::object::{pool_elements, scopes_max};
-use crate::dataplane::{Dataplane, Error, Op, Sizes, Tables};
+use crate::dataplane::{Dataplane, Error, FamilyTables, Op, Sizes, Tables};
 use crate::desired::{
     Catalogue, Desired, Extent, Incumbents, Limits, Policy, ServicePortName, deciding_key, unknown_node,
 };
+use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
 use crate::model::{Change, Warning, WarningKind, World};
 use crate::plan::{Drained, plan};
@@ -444,19 +445,15 @@ fn difference(believed: &Tables, found: &Tables) -> usize {
         let changed = a.iter().filter(|(key, value)| b.get(key) != Some(value)).count();
         changed + b.keys().filter(|key| !a.contains_key(key)).count()
     }
-    count(&believed.v4.frontends, &found.v4.frontends)
-        + count(&believed.v4.pools, &found.v4.pools)
-        + count(&believed.v4.members, &found.v4.members)
-        + count(&believed.v4.source_ranges, &found.v4.source_ranges)
-        + count(&believed.v6.source_ranges, &found.v6.source_ranges)
-        + count(&believed.v6.frontends, &found.v6.frontends)
-        + count(&believed.v6.pools, &found.v6.pools)
-        + count(&believed.v6.members, &found.v6.members)
-        + count(&believed.v4.endpoints, &found.v4.endpoints)
-        + count(&believed.v6.endpoints, &found.v6.endpoints)
-        + count(&believed.v4.addresses, &found.v4.addresses)
-        + count(&believed.v6.addresses, &found.v6.addresses)
-        + count(&believed.scopes, &found.scopes)
+    fn family<A: TableAddr>(believed: &FamilyTables<A>, found: &FamilyTables<A>) -> usize {
+        count(&believed.frontends, &found.frontends)
+            + count(&believed.pools, &found.pools)
+            + count(&believed.members, &found.members)
+            + count(&believed.source_ranges, &found.source_ranges)
+            + count(&believed.endpoints, &found.endpoints)
+            + count(&believed.addresses, &found.addresses)
+    }
+    family(&believed.v4, &found.v4) + family(&believed.v6, &found.v6) + count(&believed.scopes, &found.scopes)
 }
 
 #[cfg(test)]
