@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use lb_agent::dataplane::Tables;
-use lb_agent::explain::{Caller, Decision, Destination, Explanation, Facts, explain};
+use lb_agent::explain::{Decision, Destination, Explanation, Facts, Sender, explain};
 use lb_agent::family::TableAddr;
 use lb_common::addr::Proto;
 use lb_common::table::{
@@ -159,14 +159,14 @@ fn packet(proto: Proto, tcp: Transport, from: End, to: End) -> Vec<u8> {
 /// Opens a connection from one port, and compares the result with the explanation.
 fn dial(
     machine: &mut HostMachine,
-    (from, to): (&Caller, &Destination),
+    (from, to): (&Sender, &Destination),
     client: End,
     explanation: &Explanation,
     shown: &mut Shown,
 ) -> Result<(), TestCaseError> {
     let (ingress, egress) = match from {
-        Caller::External(_) => (Program::UplinkIngress, Program::UplinkEgress),
-        Caller::Pod(_) | Caller::Host => (Program::WorkloadIngress, Program::WorkloadEgress),
+        Sender::External(_) => (Program::UplinkIngress, Program::UplinkEgress),
+        Sender::Pod(_) | Sender::Host => (Program::WorkloadIngress, Program::WorkloadEgress),
     };
     let first = packet(to.proto, SYN, client, (to.addr, to.port));
     let (action, after) = machine.run(ingress, &first);
@@ -205,7 +205,7 @@ fn compare(net: Net, frontends: &[Row], question: Question) -> Result<Explanatio
     let is_named = is_named || has_ranges;
     let client = net.host(if is_named { host } else { 3 });
     let named = is_named.then_some(client);
-    let from = if is_pod { Caller::Pod(named) } else { Caller::External(named) };
+    let from = if is_pod { Sender::Pod(named) } else { Sender::External(named) };
     let to = Destination { addr: net.host(to_host), port: to_port, proto };
     let facts = facts(tables);
     let explanation = explain(&from, &to, &facts);

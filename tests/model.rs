@@ -11,12 +11,13 @@ use lb_agent::controller::{Controller, Outcome, Reclaim, Step};
 use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
 use lb_agent::dataplane::{Dataplane as _, FamilyTables, Tables};
 use lb_agent::desired::{
-    Algorithm, Choice, Choices, ExternalIps, FamilyDesired, Incumbents, Limits, Policy, PoolIndex, Selection,
-    ServicePortIndex, Services, TableSize, VendorAnnotations, desired,
+    Algorithm, DesiredScope, ExternalIps, FamilyDesired, Incumbents, Policy, PoolIndex, Selection, ServicePortIndex,
+    Services, TableLimits, TableSize, VendorAnnotations, desired,
 };
 use lb_agent::family::TableAddr;
 use lb_agent::model::{Change, World};
 use lb_common::addr::{Addr, Proto};
+use lb_common::client::PerClient;
 use lb_common::table::{Action, Backend, FrontendState, Mode, PoolKey, Scope, Scopes};
 use proptest::prelude::*;
 
@@ -46,27 +47,27 @@ fn policy() -> Policy {
     }
 }
 
-fn limits() -> Limits {
-    Limits { frontend_ids_max: IDS_MAX, ..Limits::UNLIMITED }
+fn limits() -> TableLimits {
+    TableLimits { frontend_ids_max: IDS_MAX, ..TableLimits::UNLIMITED }
 }
 
 fn controller(dataplane: &mut FakeDataplane) -> Controller {
     controller_within(limits(), dataplane)
 }
 
-fn controller_within(limits: Limits, dataplane: &mut FakeDataplane) -> Controller {
+fn controller_within(limits: TableLimits, dataplane: &mut FakeDataplane) -> Controller {
     dataplane.pool_elements = limits.pool_elements;
     Controller::adopt(dataplane, policy(), limits).expect("the dataplane works while it is adopted")
 }
 
 /// Limits that the universe hits, one or several at once.
-fn tight_limits() -> impl Strategy<Value = Limits> {
+fn tight_limits() -> impl Strategy<Value = TableLimits> {
     let max = |most: u32| prop_oneof![2 => 0..most, 1 => Just(u32::MAX)];
     // Beside Maglev tables the rows of three more are kept free: the second range leaves room for two tables at most.
     let pool_rows_max = prop_oneof![max(10), 21u32..40];
     let namespace_percent = prop::sample::select(vec![100u32, 100, 75, 50]);
     (max(16), pool_rows_max, max(24), max(6), namespace_percent).prop_map(
-        |(frontends_max, pool_rows_max, members_max, source_ranges_max, namespace_percent)| Limits {
+        |(frontends_max, pool_rows_max, members_max, source_ranges_max, namespace_percent)| TableLimits {
             frontends_max,
             pool_rows_max,
             pool_elements: 1024,
@@ -130,12 +131,12 @@ fn ids(tables: &Tables) -> BTreeMap<Address, u32> {
 fn wanted(world: &World, incumbents: &Incumbents<'_>) -> BTreeMap<Address, [View; 3]> {
     fn family<A: TableAddr>(rows: &FamilyDesired<A>, all: &mut BTreeMap<Address, [View; 3]>) {
         for (key, frontend) in &rows.frontends {
-            let Choices { workload, host, external } = frontend.choices;
+            let PerClient { workload, host, external } = frontend.scopes;
             let view = [workload, host, external].map(|choice| match choice {
-                Choice::Pass => (Action::Pass as u8, Vec::new()),
-                Choice::Reject => (Action::Reject as u8, Vec::new()),
-                Choice::Drop => (Action::Drop as u8, Vec::new()),
-                Choice::Balance(PoolIndex(pool)) => {
+                DesiredScope::Pass => (Action::Pass as u8, Vec::new()),
+                DesiredScope::Reject => (Action::Reject as u8, Vec::new()),
+                DesiredScope::Drop => (Action::Drop as u8, Vec::new()),
+                DesiredScope::Balance(PoolIndex(pool)) => {
                     let backends = rows.pools[pool].iter().map(|Backend { addr, port }| ((*addr).into(), *port));
                     (Action::Balance as u8, backends.collect())
                 }

@@ -197,7 +197,7 @@ impl Run<'_> {
 
 /// The pools that these scopes refer to.
 pub fn pools_of(scopes: &Scopes) -> impl Iterator<Item = u32> + use<> {
-    [scopes.workload, scopes.host, scopes.external].into_iter().map(|Scope { pool, .. }| pool).filter(|pool| *pool != 0)
+    scopes.per_client().into_array().into_iter().map(|Scope { pool, .. }| pool).filter(|pool| *pool != 0)
 }
 
 #[cfg(test)]

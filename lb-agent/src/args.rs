@@ -15,7 +15,7 @@ use crate::dataplane::{Sizes, Timeouts};
 use crate::desired::TableSize;
 use crate::interfaces::Globs;
 use crate::model::Prefix;
-use crate::question::{Caller, Destination};
+use crate::question::{Destination, Sender};
 use crate::source::address::parse_prefix;
 
 /// Service load balancing for Kubernetes nodes in eBPF: decides per address, port and protocol whether a
@@ -337,7 +337,7 @@ pub struct ShowArgs {
 pub struct ExplainArgs {
     /// The client: the IP of a pod on this node (or just `pod`), `host`, or `external[:IP]`.
     #[arg(long, value_name = "pod-ip|host|external[:IP]")]
-    pub from: Caller,
+    pub from: Sender,
 
     /// The destination: 192.0.2.1:80/tcp, [2001:db8::1]:53/udp.
     #[arg(long, value_name = "IP:PORT/tcp|udp|sctp")]

@@ -9,6 +9,7 @@ mod elements;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use lb_common::client::PerClient;
 use lb_common::table::{
     Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, PoolKey, Scope, ScopeFlags, Scopes, SourceRange,
     SourceRangeKey, bpf_spin_lock,
@@ -17,7 +18,7 @@ use lb_common::table::{
 use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables, Write};
 use crate::dense;
 use crate::desired::{
-    Access, Algorithm, Choice, Choices, Desired, DesiredFrontend, Extent, FamilyDesired, Incumbents, ServicePortName,
+    Access, Algorithm, Desired, DesiredFrontend, DesiredScope, Extent, FamilyDesired, Incumbents, ServicePortName,
     SourcePrefix, ports_of,
 };
 use crate::family::TableAddr;
@@ -242,7 +243,7 @@ impl Live {
             live.frontends.insert(*id);
             live.service_ports.insert(scopes.service_port);
             live.source_sets.insert(scopes.source_ranges);
-            for scope in [scopes.workload, scopes.host, scopes.external].iter().filter(|scope| scope.pool != 0) {
+            for scope in scopes.per_client().into_array().iter().filter(|scope| scope.pool != 0) {
                 live.pools.add(scope.pool, scope.count.into());
             }
         }
@@ -410,7 +411,7 @@ impl FamilyAssign<'_> {
                 affinity_secs,
                 owner,
                 source_ranges: set,
-                ..scopes(service_port, &frontend.choices, flags, pool)
+                ..scopes(service_port, frontend.scopes.zip(flags), pool)
             };
             self.scopes.insert(id, scopes);
         }
@@ -475,25 +476,19 @@ const fn row<A>(id: u32, frontend: &DesiredFrontend<A>) -> Frontend {
 
 /// A frontend that passes keeps its Service port: its flows from before it passed are still checked against the
 /// members.
-fn scopes(service_port: u32, choices: &Choices, flags: [u8; 3], pool: impl Fn(usize) -> (u32, usize)) -> Scopes {
-    let scope = |choice, flags: u8| match choice {
-        Choice::Pass => Scope::PASS,
-        Choice::Reject => Scope::REJECT.with_flags(flags & ScopeFlags::SOURCE_RANGES),
-        Choice::Drop => Scope::DROP.with_flags(flags & ScopeFlags::SOURCE_RANGES),
-        Choice::Balance(index) => {
+fn scopes(service_port: u32, desired: PerClient<(DesiredScope, u8)>, pool: impl Fn(usize) -> (u32, usize)) -> Scopes {
+    let PerClient { workload, host, external } = desired.map(|(scope, flags)| match scope {
+        DesiredScope::Pass => Scope::PASS,
+        DesiredScope::Reject => Scope::REJECT.with_flags(flags & ScopeFlags::SOURCE_RANGES),
+        DesiredScope::Drop => Scope::DROP.with_flags(flags & ScopeFlags::SOURCE_RANGES),
+        DesiredScope::Balance(index) => {
             let crate::desired::PoolIndex(index) = index;
             let (id, count) = pool(index);
             // `desired` makes no pool that is larger than this type allows.
             Scope::balance(id, count as u16).with_flags(flags)
         }
-    };
-    Scopes {
-        workload: scope(choices.workload, flags[0]),
-        host: scope(choices.host, flags[1]),
-        external: scope(choices.external, flags[2]),
-        service_port,
-        ..Scopes::PASS
-    }
+    });
+    Scopes { workload, host, external, service_port, ..Scopes::PASS }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::args::{self, PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch, TimeoutArgs};
 use crate::dataplane::{Repair, Settings, Sizes, Timeouts};
-use crate::desired::{self, AnnotationMatch, Limits, Policy, Selection, TableSize, VendorAnnotations};
+use crate::desired::{self, AnnotationMatch, Policy, Selection, TableLimits, TableSize, VendorAnnotations};
 use crate::guard::Guarding;
 use crate::interfaces::{Globs, InterfaceRules};
 use crate::source::claim::Claim;
@@ -18,7 +18,7 @@ use crate::source::names;
 pub struct Config {
     pub source: Source,
     pub policy: Policy,
-    pub limits: Limits,
+    pub limits: TableLimits,
     pub interfaces: InterfaceRules,
     pub dataplane: Settings,
     pub times: Times,
@@ -89,7 +89,7 @@ impl TryFrom<RunArgs> for Config {
         Ok(Self {
             source: source_of(source, &node_name)?,
             policy: self::policy(&policy, node_name)?,
-            limits: Limits { namespace_percent, ..Limits::from(&sizes) },
+            limits: TableLimits { namespace_percent, ..TableLimits::from(&sizes) },
             interfaces: InterfaceRules {
                 workload: interfaces.workload_interfaces,
                 uplink: interfaces.uplink_interfaces.unwrap_or(uplink_default),

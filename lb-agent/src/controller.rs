@@ -17,7 +17,7 @@ use crate::assign::{Assigned, Assignment, Deleted};
 use crate::dataplane::object::{pool_elements, scopes_max};
 use crate::dataplane::{Dataplane, Error, FamilyTables, Op, Sizes, Tables};
 use crate::desired::{
-    Catalogue, Desired, Extent, Incumbents, Limits, Policy, ServicePortName, deciding_key, unknown_node,
+    Catalogue, Desired, Extent, Incumbents, Policy, ServicePortName, TableLimits, deciding_key, unknown_node,
 };
 use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
@@ -30,7 +30,7 @@ use stale::Stale;
 /// The part of `pools` that is kept free, as a divisor: a changed pool is written beside the one that it replaces.
 const POOL_ROWS_SPARE: u32 = 8;
 
-impl From<&Sizes> for Limits {
+impl From<&Sizes> for TableLimits {
     fn from(sizes: &Sizes) -> Self {
         Self {
             // An ID is an index.
@@ -49,7 +49,7 @@ impl From<&Sizes> for Limits {
 /// The world, the IDs and what the tables hold.
 pub struct Controller {
     policy: Policy,
-    limits: Limits,
+    limits: TableLimits,
     world: World,
     assignment: Assignment,
     realised: Realised,
@@ -134,7 +134,7 @@ pub enum Outcome {
 
 impl Controller {
     /// Starts from what the tables hold. A restart changes no row that is still wanted.
-    pub fn adopt(dataplane: &mut dyn Dataplane, policy: Policy, limits: Limits) -> Result<Self, Error> {
+    pub fn adopt(dataplane: &mut dyn Dataplane, policy: Policy, limits: TableLimits) -> Result<Self, Error> {
         // An earlier run may have been killed between a delete and its grace period.
         dataplane.perform(&Op::Settle)?;
         let realised = Realised::new(dataplane.dump()?, dataplane.address_words());
@@ -371,9 +371,9 @@ impl Controller {
     }
 
     /// The limits, less the IDs that draining frontends still hold.
-    fn limits_now(&self) -> Limits {
+    fn limits_now(&self) -> TableLimits {
         let draining = draining(&self.realised) as u32;
-        Limits { frontend_ids_max: self.limits.frontend_ids_max.saturating_sub(draining), ..self.limits }
+        TableLimits { frontend_ids_max: self.limits.frontend_ids_max.saturating_sub(draining), ..self.limits }
     }
 
     fn finish(&mut self, ops: usize, report: Report) -> Step {

@@ -41,11 +41,11 @@ pub use catalogue::{Catalogue, Extent};
 pub use incumbent::{Incumbents, ports_of};
 pub use maglev::TableSize;
 pub use node_name::unknown_node;
-pub use policy::{AnnotationMatch, ExternalIps, Limits, Policy, Services, VendorAnnotations};
+pub use policy::{AnnotationMatch, ExternalIps, Policy, Services, TableLimits, VendorAnnotations};
 pub use selection::{Algorithm, Selection};
 pub use service_rows::ServiceRows;
 pub use table::{
-    Choice, Choices, Desired, DesiredFrontend, DesiredMember, FamilyDesired, KubeProxy, PoolIndex, ServicePortIndex,
+    Desired, DesiredFrontend, DesiredMember, DesiredScope, FamilyDesired, KubeProxy, PoolIndex, ServicePortIndex,
     ServicePortName,
 };
 pub use usable::POOL_MAX;
@@ -53,7 +53,7 @@ pub use usable::POOL_MAX;
 use crate::model::{Service, World};
 
 /// The tables of a world, computed from nothing.
-pub fn desired(world: &World, policy: &Policy, limits: &Limits, incumbents: &Incumbents<'_>) -> Desired {
+pub fn desired(world: &World, policy: &Policy, limits: &TableLimits, incumbents: &Incumbents<'_>) -> Desired {
     let mut catalogue = Catalogue::default();
     catalogue.refresh(&Extent::Everything, world, policy);
     catalogue.resolve(limits, incumbents);

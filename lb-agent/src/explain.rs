@@ -8,7 +8,7 @@ mod frame;
 mod trial;
 mod words;
 
-pub use crate::question::{Caller, Destination};
+pub use crate::question::{Destination, Sender};
 pub use answer::{Decision, Explanation};
 pub use decision::{Facts, explain};
 

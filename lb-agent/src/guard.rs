@@ -13,10 +13,11 @@ mod table;
 
 use std::collections::BTreeSet;
 
+use lb_common::client::{Client, PerClient};
 use lb_common::table::{FrontendKey, Mode};
 
 use crate::dataplane::Tables;
-use crate::desired::{Choice, Desired, DesiredFrontend, FamilyDesired, KubeProxy};
+use crate::desired::{Desired, DesiredFrontend, DesiredScope, FamilyDesired, KubeProxy};
 
 pub use door::{Change, Door, Found};
 pub use keeper::Keeper;
@@ -41,14 +42,14 @@ pub struct GuardRows {
 /// The sets of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FamilyRows<A> {
-    pub workload: BTreeSet<FrontendKey<A>>,
-    pub host: BTreeSet<FrontendKey<A>>,
-    pub external: BTreeSet<FrontendKey<A>>,
+    pub sets: PerClient<Keys<A>>,
 }
+
+type Keys<A> = BTreeSet<FrontendKey<A>>;
 
 impl<A> Default for FamilyRows<A> {
     fn default() -> Self {
-        Self { workload: BTreeSet::new(), host: BTreeSet::new(), external: BTreeSet::new() }
+        Self { sets: PerClient { workload: Keys::new(), host: Keys::new(), external: Keys::new() } }
     }
 }
 
@@ -61,7 +62,7 @@ impl<A: Copy + Ord> FamilyRows<A> {
     fn of(desired: &FamilyDesired<A>) -> Self {
         let mut rows = Self::default();
         for (key, frontend) in &desired.frontends {
-            let DesiredFrontend { mode, kube_proxy, choices, .. } = frontend;
+            let DesiredFrontend { mode, kube_proxy, scopes, .. } = frontend;
             // VIP: kube-proxy may serve the clients that we do not. Router: if we pass, kube-proxy has no endpoint
             // either, so its nat rules do not match.
             let (inside, outside) = match (kube_proxy, mode) {
@@ -69,14 +70,12 @@ impl<A: Copy + Ord> FamilyRows<A> {
                 (KubeProxy::Claims, Mode::Proxy) => (true, true),
                 (KubeProxy::Claims, Mode::Split) => (true, false),
             };
-            let mut add = |set: fn(&mut Self) -> &mut BTreeSet<FrontendKey<A>>, is_meant, choice| {
-                if is_meant && choice == Choice::Pass {
-                    set(&mut rows).insert(*key);
+            let is_meant = PerClient { workload: inside, host: inside, external: outside };
+            for client in Client::ALL {
+                if *is_meant.get(client) && *scopes.get(client) == DesiredScope::Pass {
+                    rows.sets.get_mut(client).insert(*key);
                 }
-            };
-            add(|rows| &mut rows.workload, inside, choices.workload);
-            add(|rows| &mut rows.host, inside, choices.host);
-            add(|rows| &mut rows.external, outside, choices.external);
+            }
         }
         rows
     }
@@ -86,27 +85,18 @@ impl<A: Copy + Ord> FamilyRows<A> {
     where
         A: 'a,
     {
-        keys.all(|key| self.sets().into_iter().zip(other.sets()).all(|(a, b)| a.contains(key) == b.contains(key)))
+        let pairs = self.sets.as_ref().zip(other.sets.as_ref()).into_array();
+        keys.all(|key| pairs.iter().all(|(a, b)| a.contains(key) == b.contains(key)))
     }
 
-    fn sets(&self) -> [&BTreeSet<FrontendKey<A>>; 3] {
-        [&self.workload, &self.host, &self.external]
+    fn len(&self) -> usize {
+        self.sets.as_ref().into_array().into_iter().map(BTreeSet::len).sum()
     }
 
-    fn combine(
-        &self,
-        other: &Self,
-        how: impl Fn(&BTreeSet<FrontendKey<A>>, &BTreeSet<FrontendKey<A>>) -> Keys<A>,
-    ) -> Self {
-        Self {
-            workload: how(&self.workload, &other.workload),
-            host: how(&self.host, &other.host),
-            external: how(&self.external, &other.external),
-        }
+    fn combine(&self, other: &Self, how: impl Fn(&Keys<A>, &Keys<A>) -> Keys<A>) -> Self {
+        Self { sets: self.sets.as_ref().zip(other.sets.as_ref()).map(|(a, b)| how(a, b)) }
     }
 }
-
-type Keys<A> = BTreeSet<FrontendKey<A>>;
 
 impl GuardRows {
     /// Whether no address is guarded. Interfaces alone do not count.
@@ -116,8 +106,7 @@ impl GuardRows {
 
     /// The number of elements in all address sets.
     pub fn len(&self) -> usize {
-        let v4 = self.v4.sets().into_iter().map(BTreeSet::len).sum::<usize>();
-        v4 + self.v6.sets().into_iter().map(BTreeSet::len).sum::<usize>()
+        self.v4.len() + self.v6.len()
     }
 
     /// Whether both guard the frontends of `tables` and of `desired` for the same clients.
@@ -153,7 +142,7 @@ impl GuardRows {
         fn unknown<A: Copy + Ord>(rows: &FamilyRows<A>, desired: &FamilyDesired<A>) -> FamilyRows<A> {
             let pick =
                 |keys: &Keys<A>| keys.iter().filter(|key| !desired.frontends.contains_key(*key)).copied().collect();
-            FamilyRows { workload: pick(&rows.workload), host: pick(&rows.host), external: pick(&rows.external) }
+            FamilyRows { sets: rows.sets.as_ref().map(pick) }
         }
         Self { v4: unknown(&self.v4, &desired.v4), v6: unknown(&self.v6, &desired.v6), links: BTreeSet::new() }
     }

@@ -8,7 +8,7 @@ use lb_common::addr::Proto;
 
 /// The sender of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Caller {
+pub enum Sender {
     /// A pod on this node.
     Pod(Option<IpAddr>),
     /// A process of the node itself, or a hostNetwork pod.
@@ -17,7 +17,7 @@ pub enum Caller {
     External(Option<IpAddr>),
 }
 
-impl Caller {
+impl Sender {
     pub const fn addr(&self) -> Option<IpAddr> {
         match self {
             Self::Pod(addr) | Self::External(addr) => *addr,
@@ -26,7 +26,7 @@ impl Caller {
     }
 }
 
-impl FromStr for Caller {
+impl FromStr for Sender {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -46,7 +46,7 @@ impl FromStr for Caller {
     }
 }
 
-impl fmt::Display for Caller {
+impl fmt::Display for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pod(Some(addr)) => write!(f, "pod {addr} on this node"),
@@ -94,17 +94,17 @@ mod tests {
     fn callers() {
         let addr = Some("10.0.0.1".parse().expect("an address"));
         for (text, expected) in [
-            ("pod", Caller::Pod(None)),
-            ("pod-ip", Caller::Pod(None)),
-            ("10.0.0.1", Caller::Pod(addr)),
-            ("host", Caller::Host),
-            ("external", Caller::External(None)),
-            ("external:10.0.0.1", Caller::External(addr)),
+            ("pod", Sender::Pod(None)),
+            ("pod-ip", Sender::Pod(None)),
+            ("10.0.0.1", Sender::Pod(addr)),
+            ("host", Sender::Host),
+            ("external", Sender::External(None)),
+            ("external:10.0.0.1", Sender::External(addr)),
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
         }
         for text in ["", "Host", "external:", "external:x", "10.0.0", "host:10.0.0.1"] {
-            assert!(text.parse::<Caller>().is_err(), "{text}");
+            assert!(text.parse::<Sender>().is_err(), "{text}");
         }
     }
 

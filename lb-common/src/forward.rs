@@ -15,6 +15,7 @@ mod run;
 mod share;
 
 use crate::addr::{Addr, Proto};
+use crate::client::Client;
 use crate::flow::{self};
 use crate::parse::TcpFlags;
 use crate::sequence::Sequence;
@@ -24,7 +25,7 @@ use crate::work::Pin;
 pub use crate::work::Work;
 pub(crate) use frame::{is_heard, whose};
 pub(crate) use pair::Partner;
-pub use run::{Client, Edge, Env, Event, FlowRef, InsertError, Part, Path, Tables, Whose};
+pub use run::{Edge, Env, Event, FlowRef, InsertError, Part, Path, Tables, Whose};
 
 // Rare cases are functions of their own (`inline(never)`), so that the verifier walks them apart from the hot path.
 impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {

@@ -9,7 +9,8 @@ use network_types::icmp::Icmpv4Hdr;
 
 use crate::addr::{Addr, Family, Proto};
 use crate::checksum;
-use crate::forward::{Client, Edge, FlowRef as _, Tables, Whose, Work, is_heard, whose};
+use crate::client::Client;
+use crate::forward::{Edge, FlowRef as _, Tables, Whose, Work, is_heard, whose};
 use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
 use crate::parse::{Network, Parse};
 use crate::rewrite::turn_round;

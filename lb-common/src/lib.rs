@@ -8,6 +8,7 @@
 
 pub mod addr;
 pub mod checksum;
+pub mod client;
 pub mod flow;
 pub mod forward;
 pub mod fragment;

@@ -5,8 +5,9 @@
 //! alike.
 
 use crate::addr::{Addr, Proto};
+use crate::client::Client;
 use crate::flow;
-use crate::forward::{Client, Edge, Env, Event, FlowRef, Tables};
+use crate::forward::{Edge, Env, Event, FlowRef, Tables};
 use crate::fragment::Fragments;
 use crate::packet::{Addressee, PacketMut, Refused};
 use crate::parse::{FirstOf, Headers, Parse, Plain, TcpFlags, Transport};

@@ -6,7 +6,8 @@ use core::mem::MaybeUninit;
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use lb_common::forward::{Client, Env, Event, FlowRef, InsertError, Part, Path, Tables, Whose, Work};
+use lb_common::client::Client;
+use lb_common::forward::{Env, Event, FlowRef, InsertError, Part, Path, Tables, Whose, Work};
 use lb_common::parse::TcpFlags;
 use lb_common::sequence::Sequence;
 use lb_common::share::Occupancy;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lb_agent::controller::{Controller, Outcome, Reclaim};
 use lb_agent::dataplane::fake::{FakeDataplane, assert_no_dangling_pool};
 use lb_agent::dataplane::{Sizes, Tables};
-use lb_agent::desired::{ExternalIps, Limits, Policy, Selection, Services, VendorAnnotations, annotation_keys};
+use lb_agent::desired::{ExternalIps, Policy, Selection, Services, TableLimits, VendorAnnotations, annotation_keys};
 use lb_agent::model::{Change, Kind};
 use lb_agent::render;
 use lb_agent::source::claim::Claim;
@@ -209,7 +209,7 @@ fn policy() -> Policy {
 }
 
 fn adopt(dataplane: &mut FakeDataplane) -> Controller {
-    Controller::adopt(dataplane, policy(), Limits::from(&Sizes::default())).expect("it does not fail")
+    Controller::adopt(dataplane, policy(), TableLimits::from(&Sizes::default())).expect("it does not fail")
 }
 
 /// The tables that `--source=dir` makes of these objects.

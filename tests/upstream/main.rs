@@ -14,8 +14,8 @@ use std::net::IpAddr;
 
 use Client::{External, Node, Pod};
 use lb_agent::desired::{
-    Access, Choice, Desired, DesiredFrontend, ExternalIps, FamilyDesired, Incumbents, Limits, Policy, PoolIndex,
-    Selection, Services, SourcePrefix, VendorAnnotations, desired,
+    Access, Desired, DesiredFrontend, DesiredScope, ExternalIps, FamilyDesired, Incumbents, Policy, PoolIndex,
+    Selection, Services, SourcePrefix, TableLimits, VendorAnnotations, desired,
 };
 use lb_agent::family::TableAddr;
 use lb_agent::model::World;
@@ -72,7 +72,7 @@ fn all(yaml: &str) -> Desired {
         cluster_ranges: Vec::new(),
         selection: Selection::default(),
     };
-    desired(&world(&format!("{NODE}---\n{yaml}")), &policy, &Limits::UNLIMITED, &Incumbents::NONE)
+    desired(&world(&format!("{NODE}---\n{yaml}")), &policy, &TableLimits::UNLIMITED, &Incumbents::NONE)
 }
 
 /// The slice of a Service whose port is `port`, with these endpoints.
@@ -98,15 +98,15 @@ fn flow(desired: &Desired, client: Client, to: &str) -> String {
 fn family_flow<A: TableAddr>(rows: &FamilyDesired<A>, client: Client, key: &FrontendKey<A>) -> String {
     let Some(frontend) = rows.frontends.get(key) else { return "-".to_owned() };
     let choice = match client {
-        Client::Pod => frontend.choices.workload,
-        Client::Node => frontend.choices.host,
-        Client::External => frontend.choices.external,
+        Client::Pod => frontend.scopes.workload,
+        Client::Node => frontend.scopes.host,
+        Client::External => frontend.scopes.external,
     };
     match choice {
-        Choice::Pass => "PASS".to_owned(),
-        Choice::Reject => "REJECT".to_owned(),
-        Choice::Drop => "DROP".to_owned(),
-        Choice::Balance(PoolIndex(index)) => rows.pools[index].iter().map(backend).collect::<Vec<_>>().join(", "),
+        DesiredScope::Pass => "PASS".to_owned(),
+        DesiredScope::Reject => "REJECT".to_owned(),
+        DesiredScope::Drop => "DROP".to_owned(),
+        DesiredScope::Balance(PoolIndex(index)) => rows.pools[index].iter().map(backend).collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -19,8 +19,8 @@ fn key(last: u8) -> FrontendKey<[u8; 4]> {
 fn desired(frontends: &[(u8, &[u8])]) -> Desired {
     let mut desired = Desired::default();
     for (index, (last, backends)) in frontends.iter().enumerate() {
-        let (pool, service_port) = (Choice::Balance(PoolIndex(index)), ServicePortIndex(index));
-        let choices = Choices { workload: pool, host: Choice::Pass, external: Choice::Pass };
+        let (pool, service_port) = (DesiredScope::Balance(PoolIndex(index)), ServicePortIndex(index));
+        let scopes = PerClient { workload: pool, host: DesiredScope::Pass, external: DesiredScope::Pass };
         let (mode, decided_by, origin) = (Mode::VIP, Rule::IpMode, Origin::LoadBalancer);
         let (access, affinity_secs, kube_proxy) = (Access::Open, None, KubeProxy::Claims);
         let frontend = DesiredFrontend {
@@ -29,8 +29,8 @@ fn desired(frontends: &[(u8, &[u8])]) -> Desired {
             decided_by,
             origin,
             kube_proxy,
-            choices,
-            pool_flags: [0; 3],
+            scopes,
+            pool_flags: PerClient::same(0),
             algorithm: Algorithm::Random,
             access,
             affinity_secs,

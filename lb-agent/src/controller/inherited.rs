@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use lb_common::table::{Action, FrontendKey, FrontendState, MemberKey, PoolKey, Scopes};
+use lb_common::table::{Action, FrontendKey, FrontendState, MemberKey, PoolKey, Scope, Scopes};
 
 use crate::dataplane::{FamilyTables, Tables};
 use crate::family::TableAddr;
@@ -96,7 +96,7 @@ fn is_accounted_for<A: TableAddr>(key: &FrontendKey<A>, realised: &Tables, wante
 
 /// A live pool ID is never given to other content, so equal IDs mean equal rows.
 fn keep_pools<A: TableAddr>(scopes: &Scopes, realised: &FamilyTables<A>, wanted: &mut FamilyTables<A>) {
-    for pool in [scopes.workload.pool, scopes.host.pool, scopes.external.pool] {
+    for Scope { pool, .. } in scopes.per_client().into_array() {
         let rows = realised.pools.range(PoolKey { pool, slot: 0 }..=PoolKey { pool, slot: u32::MAX });
         wanted.pools.extend(rows.map(|(key, backend)| (*key, *backend)));
     }

@@ -23,7 +23,7 @@ fn policy() -> Policy {
 }
 
 fn controller(dataplane: &mut FakeDataplane) -> Controller {
-    Controller::adopt(dataplane, policy(), Limits::UNLIMITED).expect("the dataplane works")
+    Controller::adopt(dataplane, policy(), TableLimits::UNLIMITED).expect("the dataplane works")
 }
 
 /// The changes that a folder with these Services, each on one address, yields.
@@ -133,7 +133,7 @@ fn reference(change: &Change) -> crate::model::ObjectRef {
 #[test]
 fn a_full_table_costs_only_what_does_not_fit() {
     // Element 0 is unused.
-    let limits = Limits { pool_elements: 3, ..Limits::UNLIMITED };
+    let limits = TableLimits { pool_elements: 3, ..TableLimits::UNLIMITED };
     let mut dataplane = FakeDataplane::default();
     dataplane.pool_elements = limits.pool_elements;
     let mut controller = Controller::adopt(&mut dataplane, policy(), limits).expect("the dataplane works");
@@ -174,7 +174,7 @@ fn an_audit_finds_what_somebody_else_did_and_the_next_step_repairs_it() {
 #[test]
 fn draining_frontends_count_against_the_limit() {
     let mut dataplane = FakeDataplane::default();
-    let limits = Limits { frontends_max: 2, ..Limits::UNLIMITED };
+    let limits = TableLimits { frontends_max: 2, ..TableLimits::UNLIMITED };
     let mut controller = Controller::adopt(&mut dataplane, policy(), limits).expect("the dataplane works");
     controller.change(services(&[1, 2]));
     controller.step(&mut dataplane, Reclaim::Later);
@@ -230,7 +230,7 @@ fn a_change_of_endpoints_is_computed_for_its_service_alone() {
 #[test]
 fn a_service_gets_room_as_soon_as_there_is_some() {
     let mut dataplane = FakeDataplane::default();
-    let limits = Limits { frontends_max: 20, ..Limits::UNLIMITED };
+    let limits = TableLimits { frontends_max: 20, ..TableLimits::UNLIMITED };
     let mut controller = Controller::adopt(&mut dataplane, policy(), limits).expect("the dataplane works");
     let all: Vec<u8> = (1..=21).collect();
     controller.change(services(&all));

@@ -268,7 +268,7 @@ pub fn assert_no_dangling_pool(tables: &Tables) {
     fn family<A: lb_common::addr::Addr>(family: &FamilyTables<A>, tables: &Tables) {
         for (key, frontend) in &family.frontends {
             let Some(scopes) = tables.scopes.get(&frontend.id) else { continue };
-            for scope in [scopes.workload, scopes.host, scopes.external] {
+            for scope in scopes.per_client().into_array() {
                 if scope.action != Action::Balance {
                     continue;
                 }

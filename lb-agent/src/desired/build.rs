@@ -8,12 +8,11 @@ use lb_common::table::{Backend, MemberSets};
 
 use super::claim::Claim;
 use super::port_rows::{FrontendRow, PortRows};
-use super::scope::Target;
+use super::scope::Treatment;
 use super::selection::Selection;
 use super::service_rows::ServiceRows;
 use super::table::{
-    Choice, Choices, Desired, DesiredFrontend, DesiredMember, FamilyDesired, PoolIndex, ServicePortIndex,
-    ServicePortName,
+    Desired, DesiredFrontend, DesiredMember, DesiredScope, FamilyDesired, PoolIndex, ServicePortIndex, ServicePortName,
 };
 use super::usable::Usable;
 use crate::family::TableAddr;
@@ -74,12 +73,8 @@ impl<A: TableAddr> FamilyBuilder<A> {
     fn insert(&mut self, of: &ServiceRows, rows: &PortRows<A>, service_ports: &mut ServicePorts) {
         let PortRows { port, usable, selection, frontends, .. } = rows;
         let service_port = service_ports.index(&of.name, port);
-        for FrontendRow { key, claim, targets, access } in frontends {
-            let choices = Choices {
-                workload: self.choice(targets.workload, *selection, usable),
-                host: self.choice(targets.host, *selection, usable),
-                external: self.choice(targets.external, *selection, usable),
-            };
+        for FrontendRow { key, claim, treatments, access } in frontends {
+            let scopes = treatments.map(|treatment| self.scope(treatment, *selection, usable));
             let Claim { mode, decided_by, origin, kube_proxy, .. } = *claim;
             let row = DesiredFrontend {
                 service_port,
@@ -87,8 +82,8 @@ impl<A: TableAddr> FamilyBuilder<A> {
                 decided_by,
                 origin,
                 kube_proxy,
-                choices,
-                pool_flags: [targets.workload, targets.host, targets.external].map(Target::pool_flag),
+                scopes,
+                pool_flags: treatments.map(Treatment::pool_flag),
                 algorithm: selection.algorithm,
                 access: access.clone(),
                 affinity_secs: of.affinity_secs,
@@ -110,14 +105,14 @@ impl<A: TableAddr> FamilyBuilder<A> {
         }
     }
 
-    fn choice(&mut self, target: Target, selection: Selection, usable: &Usable<A>) -> Choice {
-        match target {
-            Target::Pass => Choice::Pass,
-            Target::Reject => Choice::Reject,
-            Target::Drop => Choice::Drop,
-            Target::Cluster => Choice::Balance(self.pool(selection, &usable.cluster)),
-            Target::Near => Choice::Balance(self.pool(selection, &usable.near)),
-            Target::Local => Choice::Balance(self.pool(selection, &usable.local)),
+    fn scope(&mut self, treatment: Treatment, selection: Selection, usable: &Usable<A>) -> DesiredScope {
+        match treatment {
+            Treatment::Pass => DesiredScope::Pass,
+            Treatment::Reject => DesiredScope::Reject,
+            Treatment::Drop => DesiredScope::Drop,
+            Treatment::Cluster => DesiredScope::Balance(self.pool(selection, &usable.cluster)),
+            Treatment::Near => DesiredScope::Balance(self.pool(selection, &usable.near)),
+            Treatment::Local => DesiredScope::Balance(self.pool(selection, &usable.local)),
         }
     }
 

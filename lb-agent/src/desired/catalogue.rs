@@ -17,7 +17,7 @@ use super::grant::{self, Applicant, Grants};
 use super::incumbent::Incumbents;
 use super::ledger;
 use super::node_port;
-use super::policy::{Limits, Policy};
+use super::policy::{Policy, TableLimits};
 use super::service_rows::ServiceRows;
 use super::table::Desired;
 use crate::dense;
@@ -136,7 +136,7 @@ impl Catalogue {
     }
 
     /// Decides who gets contested addresses and who gets room.
-    pub fn resolve(&mut self, limits: &Limits, incumbents: &Incumbents<'_>) {
+    pub fn resolve(&mut self, limits: &TableLimits, incumbents: &Incumbents<'_>) {
         self.decide_contests(incumbents);
         if self.fits(limits, incumbents) {
             self.grant_everything();
@@ -177,7 +177,7 @@ impl Catalogue {
     }
 
     /// Whether everything fits for certain: even if no pools were shared, and in the share of a single namespace.
-    fn fits(&self, limits: &Limits, incumbents: &Incumbents<'_>) -> bool {
+    fn fits(&self, limits: &TableLimits, incumbents: &Incumbents<'_>) -> bool {
         let limits = limits.of_namespace();
         let mut unsettled = [0; 2];
         let changed = self.changed.iter().filter_map(|name| self.entries.get(name));
@@ -207,7 +207,7 @@ impl Catalogue {
         }
     }
 
-    fn grant_what_fits(&mut self, limits: &Limits, incumbents: &Incumbents<'_>) {
+    fn grant_what_fits(&mut self, limits: &TableLimits, incumbents: &Incumbents<'_>) {
         let mut entries: Vec<&mut Entry> = self.entries.values_mut().collect();
         // The sort is stable, and the map is sorted by name.
         entries.sort_by_key(|entry| entry.rows.created_secs);

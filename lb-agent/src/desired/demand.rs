@@ -7,7 +7,7 @@ use lb_common::table::Backend;
 
 use super::access::{Access, SourcePrefix};
 use super::port_rows::PortRows;
-use super::scope::Target;
+use super::scope::Treatment;
 use super::usable::Usable;
 use crate::family::TableAddr;
 
@@ -71,11 +71,12 @@ fn asked_for<A: TableAddr>(ports: &[PortRows<A>]) -> Box<[PoolDemand<A>]> {
     let mut known = HashSet::with_capacity(ports.len());
     let mut pools = Vec::with_capacity(ports.len());
     for rows in ports {
-        let is_asked_for = |target| rows.frontends.iter().any(|row| row.targets.contains(target));
+        let is_asked_for =
+            |treatment| rows.frontends.iter().any(|row| row.treatments.into_array().contains(&treatment));
         let Usable { cluster, near, local, .. } = &rows.usable;
-        for (target, set) in [(Target::Cluster, cluster), (Target::Near, near), (Target::Local, local)] {
+        for (treatment, set) in [(Treatment::Cluster, cluster), (Treatment::Near, near), (Treatment::Local, local)] {
             let table_slots = rows.selection.table_slots(set.len());
-            if is_asked_for(target) && known.insert((set, table_slots)) {
+            if is_asked_for(treatment) && known.insert((set, table_slots)) {
                 pools.push(PoolDemand { backends: Arc::clone(set), table_slots });
             }
         }

@@ -11,7 +11,7 @@ use super::demand::Demand;
 use super::incumbent::Incumbents;
 use super::keep::{is_held, kept};
 use super::ledger::{Book, Ledger, Shortage, TABLE_SLOTS, Take};
-use super::policy::Limits;
+use super::policy::TableLimits;
 use super::service_rows::{FamilyRows, ServiceRows};
 use crate::model::{ObjectName, Warning, WarningKind};
 
@@ -71,7 +71,7 @@ fn granted<A: Book>(rows: &ServiceRows, grant: &Grant, incumbents: &Incumbents<'
 }
 
 /// The grants of these Services, which are sorted by age.
-pub fn grants(applicants: &[Applicant<'_>], limits: &Limits, incumbents: &Incumbents<'_>) -> Vec<Grants> {
+pub fn grants(applicants: &[Applicant<'_>], limits: &TableLimits, incumbents: &Incumbents<'_>) -> Vec<Grants> {
     if all_fit(applicants, limits, incumbents) {
         return vec![Grants::ALL; applicants.len()];
     }
@@ -87,7 +87,7 @@ pub fn grants(applicants: &[Applicant<'_>], limits: &Limits, incumbents: &Incumb
 }
 
 /// Whether everything fits, even in the share of a single namespace.
-fn all_fit(applicants: &[Applicant<'_>], limits: &Limits, incumbents: &Incumbents<'_>) -> bool {
+fn all_fit(applicants: &[Applicant<'_>], limits: &TableLimits, incumbents: &Incumbents<'_>) -> bool {
     let mut ledger = Ledger::new(&limits.of_namespace(), incumbents);
     applicants.iter().all(|of| {
         let namespace = &of.rows.name.namespace;

@@ -86,8 +86,7 @@ impl<'a> Incumbents<'a> {
     /// The scopes at an address, if any client is served there.
     fn scopes<A: TableAddr>(&self, key: &FrontendKey<A>) -> Option<&'a Scopes> {
         let scopes = self.element(key)?;
-        let is_served =
-            [scopes.workload, scopes.host, scopes.external].iter().any(|scope| scope.action != Action::Pass);
+        let is_served = scopes.per_client().into_array().iter().any(|scope| scope.action != Action::Pass);
         is_served.then_some(scopes)
     }
 

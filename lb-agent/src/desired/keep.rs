@@ -11,7 +11,7 @@ use super::access::{Access, SourcePrefix};
 use super::incumbent::Incumbents;
 use super::ledger::Book;
 use super::port_rows::PortRows;
-use super::scope::{self, Policies, Target, Targets};
+use super::scope::{self, Policies, Treatment};
 use super::selection::{Algorithm, Selection};
 use super::service_rows::{FamilyRows, ServiceRows};
 use super::usable::{Usable, shared};
@@ -34,9 +34,8 @@ fn kept_port<A: TableAddr>(
     rows.frontends.retain(|frontend| row(&frontend.key).is_some());
     let scopes = row(&rows.frontends.first()?.key)?;
     rows.usable = kept_endpoints(rows.usable, scopes, incumbents)?;
-    let is_maglev = |scopes: &Scopes| {
-        [scopes.workload, scopes.host, scopes.external].iter().any(|scope| scope.has(ScopeFlags::MAGLEV))
-    };
+    let is_maglev =
+        |scopes: &Scopes| scopes.per_client().into_array().iter().any(|scope| scope.has(ScopeFlags::MAGLEV));
     // An address that is left to the balancer has no pool, whatever the others have.
     if !rows.frontends.iter().filter_map(|frontend| row(&frontend.key)).any(is_maglev) {
         rows.selection = Selection { algorithm: Algorithm::Random, ..rows.selection };
@@ -52,7 +51,7 @@ fn kept_port<A: TableAddr>(
             known = Some((Arc::clone(wanted), scopes.source_ranges, Arc::clone(&set)));
             frontend.access = Access::Only(set);
         }
-        frontend.targets = scope::targets(&frontend.claim, policies, rows.usable.supply());
+        frontend.treatments = scope::treatments(&frontend.claim, policies, rows.usable.supply());
     }
     Some(rows)
 }
@@ -61,12 +60,12 @@ fn kept_port<A: TableAddr>(
 pub fn is_held<A: TableAddr>(service: &ObjectName, rows: &PortRows<A>, incumbents: &Incumbents<'_>) -> bool {
     rows.frontends.iter().all(|frontend| {
         let Some(scopes) = incumbents.row(&frontend.key, service) else { return false };
-        let has_pool = |target: Target, scope: Scope| {
-            let set = match target {
-                Target::Cluster => &rows.usable.cluster,
-                Target::Near => &rows.usable.near,
-                Target::Local => &rows.usable.local,
-                Target::Pass | Target::Reject | Target::Drop => return true,
+        let has_pool = |treatment: Treatment, scope: Scope| {
+            let set = match treatment {
+                Treatment::Cluster => &rows.usable.cluster,
+                Treatment::Near => &rows.usable.near,
+                Treatment::Local => &rows.usable.local,
+                Treatment::Pass | Treatment::Reject | Treatment::Drop => return true,
             };
             let has_table = scope.has(ScopeFlags::MAGLEV) && rows.selection.has_table(set.len());
             has_table == rows.selection.has_table(set.len()) && *incumbents.backends(scope) == **set
@@ -75,11 +74,8 @@ pub fn is_held<A: TableAddr>(service: &ObjectName, rows: &PortRows<A>, incumbent
             Access::Open => true,
             Access::Only(set) => incumbents.source_ranges::<A>(scopes).is_some_and(|known| *known == **set),
         };
-        let Targets { workload, host, external } = frontend.targets;
-        has_ranges
-            && has_pool(workload, scopes.workload)
-            && has_pool(host, scopes.host)
-            && has_pool(external, scopes.external)
+        let by_client = frontend.treatments.zip(scopes.per_client()).into_array();
+        has_ranges && by_client.into_iter().all(|(treatment, scope)| has_pool(treatment, scope))
     })
 }
 

@@ -8,7 +8,7 @@ use lb_common::table::Backend;
 use super::access::SourcePrefix;
 use super::demand::{Bound, Demand};
 use super::incumbent::Incumbents;
-use super::policy::Limits;
+use super::policy::TableLimits;
 use super::service_rows::{FamilyRows, ServiceRows};
 use crate::family::TableAddr;
 
@@ -29,7 +29,7 @@ pub const TABLE_SLOTS: &str = "slots of pools";
 
 /// The tables of both families.
 pub struct Ledger {
-    limits: Limits,
+    limits: TableLimits,
     frontend_ids: usize,
     pub v4: Accounts<[u8; 4]>,
     pub v6: Accounts<[u8; 16]>,
@@ -114,7 +114,7 @@ impl Book for [u8; 16] {
 
 impl Ledger {
     /// Existing frontends keep their rows until no flow refers to them, even if they are no longer wanted.
-    pub fn new(limits: &Limits, incumbents: &Incumbents<'_>) -> Self {
+    pub fn new(limits: &TableLimits, incumbents: &Incumbents<'_>) -> Self {
         Self {
             limits: *limits,
             frontend_ids: 0,
@@ -215,7 +215,7 @@ impl<A: TableAddr> Account<A> {
         if table_slots.is_some() { &mut self.tables } else { &mut self.pools }
     }
 
-    fn shortage(&self, limits: &Limits, ids: usize, namespace: Option<&Arc<str>>) -> Option<Shortage> {
+    fn shortage(&self, limits: &TableLimits, ids: usize, namespace: Option<&Arc<str>>) -> Option<Shortage> {
         let taken = Bound {
             frontends: self.frontends,
             members: self.members,
@@ -228,14 +228,14 @@ impl<A: TableAddr> Account<A> {
 }
 
 /// Whether this fits in the tables of a family, which then have `frontend_rows`, beside `ids` of both families.
-pub fn fits(taken: &Bound, frontend_rows: usize, limits: &Limits, ids: usize) -> bool {
+pub fn fits(taken: &Bound, frontend_rows: usize, limits: &TableLimits, ids: usize) -> bool {
     shortage(taken, frontend_rows, limits, ids, None).is_none()
 }
 
 fn shortage(
     taken: &Bound,
     frontend_rows: usize,
-    limits: &Limits,
+    limits: &TableLimits,
     ids: usize,
     namespace: Option<&Arc<str>>,
 ) -> Option<Shortage> {

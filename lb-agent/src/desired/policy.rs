@@ -77,7 +77,7 @@ impl std::str::FromStr for AnnotationMatch {
 
 /// How much fits in the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct TableLimits {
     /// The largest frontend ID. Both families share the IDs, because IDs index `scopes`.
     pub frontend_ids_max: u32,
     /// Rows of `frontends4`, and likewise of `frontends6`.
@@ -99,7 +99,7 @@ pub struct Limits {
 /// The most pools that one Service port has in a family: cluster, near and local.
 const PORT_POOLS: u32 = 3;
 
-impl Limits {
+impl TableLimits {
     /// The limit of pool rows if some pools are Maglev tables with this many slots: all pools of a port must fit beside
     /// those that they replace.
     pub fn pool_rows_beside_tables(&self, slots: u16) -> u32 {

@@ -1,11 +1,12 @@
 //! The rows of one Service port in one family.
 
+use lb_common::client::PerClient;
 use lb_common::table::FrontendKey;
 
 use super::access::Access;
 use super::claim::Claim;
 use super::contender::Key;
-use super::scope::Targets;
+use super::scope::Treatment;
 use super::selection::Selection;
 use super::usable::Usable;
 use crate::family::TableAddr;
@@ -30,7 +31,7 @@ pub struct PortRows<A> {
 pub struct FrontendRow<A> {
     pub key: FrontendKey<A>,
     pub claim: Claim,
-    pub targets: Targets,
+    pub treatments: PerClient<Treatment>,
     pub access: Access<A>,
 }
 

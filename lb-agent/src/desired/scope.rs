@@ -4,6 +4,7 @@
 //! the network is not forwarded to another node. So for such packets policy Cluster means the endpoints on this node,
 //! or else the stack.
 
+use lb_common::client::PerClient;
 use lb_common::table::{Mode, Origin, ScopeFlags};
 
 use super::claim::Claim;
@@ -20,9 +21,9 @@ pub struct Supply {
     pub local: bool,
 }
 
-/// What a kind of client gets.
+/// What happens to the packets of one kind of client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum Treatment {
     Pass,
     Reject,
     Drop,
@@ -34,7 +35,7 @@ pub enum Target {
     Local,
 }
 
-impl Target {
+impl Treatment {
     /// The scope flag that says which set its pool is.
     pub const fn pool_flag(self) -> u8 {
         match self {
@@ -45,31 +46,9 @@ impl Target {
     }
 }
 
-/// The targets of one frontend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Targets {
-    pub workload: Target,
-    pub host: Target,
-    pub external: Target,
-}
-
-impl Targets {
-    pub const PASS: Self = Self::same(Target::Pass);
-
-    /// The same target for all clients.
-    const fn same(target: Target) -> Self {
-        Self { workload: target, host: target, external: target }
-    }
-
-    /// One target for pods of this node and the node itself, and one for packets from the network.
-    const fn by_side(inside: Target, outside: Target) -> Self {
-        Self { workload: inside, host: inside, external: outside }
-    }
-
-    /// Whether any kind of client gets this target.
-    pub fn contains(self, target: Target) -> bool {
-        [self.workload, self.host, self.external].contains(&target)
-    }
+/// One treatment for pods of this node and the node itself, and one for packets from the network.
+const fn by_side(inside: Treatment, outside: Treatment) -> PerClient<Treatment> {
+    PerClient { workload: inside, host: inside, external: outside }
 }
 
 /// The traffic policies of a Service.
@@ -87,8 +66,10 @@ impl Policies {
     }
 }
 
-/// The targets of an address of a Service.
-pub const fn targets(claim: &Claim, policies: Policies, supply: Supply) -> Targets {
+const PASS: PerClient<Treatment> = PerClient::same(Treatment::Pass);
+
+/// The treatments of an address of a Service.
+pub const fn treatments(claim: &Claim, policies: Policies, supply: Supply) -> PerClient<Treatment> {
     match claim.origin {
         Origin::ClusterIP => cluster_ip(policies.internal, supply),
         Origin::NodePort | Origin::ExternalIP => external(policies.external, supply),
@@ -97,60 +78,60 @@ pub const fn targets(claim: &Claim, policies: Policies, supply: Supply) -> Targe
 }
 
 /// The internal policy has no exemption: even a pod or the node gets nothing without a local endpoint (CIP-11).
-pub const fn cluster_ip(internal: TrafficPolicy, supply: Supply) -> Targets {
+pub const fn cluster_ip(internal: TrafficPolicy, supply: Supply) -> PerClient<Treatment> {
     match internal {
-        TrafficPolicy::Local => Targets::same(local(supply)),
-        TrafficPolicy::Cluster => Targets::by_side(cluster(supply), near(supply)),
+        TrafficPolicy::Local => PerClient::same(local(supply)),
+        TrafficPolicy::Cluster => by_side(cluster(supply), near(supply)),
     }
 }
 
 /// Node ports, externalIPs and served load-balancer addresses. No traffic policy applies to pods and the node itself,
 /// as if they had gone up to the balancer and come back in (IPM-33).
-pub const fn external(external: TrafficPolicy, supply: Supply) -> Targets {
+pub const fn external(external: TrafficPolicy, supply: Supply) -> PerClient<Treatment> {
     let outside = match external {
         TrafficPolicy::Local => local(supply),
         TrafficPolicy::Cluster => near(supply),
     };
-    Targets::by_side(cluster(supply), outside)
+    by_side(cluster(supply), outside)
 }
 
 /// The balancer's mode decides which clients are served at all (docs/contract.md#ipmode).
-pub const fn load_balancer(mode: Mode, policy: TrafficPolicy, supply: Supply) -> Targets {
-    let Targets { workload, host, external } = self::external(policy, supply);
+pub const fn load_balancer(mode: Mode, policy: TrafficPolicy, supply: Supply) -> PerClient<Treatment> {
+    let PerClient { workload, host, external } = self::external(policy, supply);
     match mode {
-        Mode::Proxy => Targets::PASS,
-        Mode::VIP => Targets { workload, host, external },
-        Mode::Split => Targets { external, ..Targets::PASS },
-        Mode::Router => Targets { workload: or_pass(workload), host: or_pass(host), external: or_pass(external) },
+        Mode::Proxy => PASS,
+        Mode::VIP => PerClient { workload, host, external },
+        Mode::Split => PerClient { external, ..PASS },
+        Mode::Router => PerClient { workload: or_pass(workload), host: or_pass(host), external: or_pass(external) },
     }
 }
 
-const fn cluster(supply: Supply) -> Target {
-    if supply.anywhere { Target::Cluster } else { Target::Reject }
+const fn cluster(supply: Supply) -> Treatment {
+    if supply.anywhere { Treatment::Cluster } else { Treatment::Reject }
 }
 
 /// Only an endpoint on this node preserves the client's address. Forwarding to another node is left to the stack.
-const fn near(supply: Supply) -> Target {
+const fn near(supply: Supply) -> Treatment {
     match supply {
-        Supply { anywhere: false, .. } => Target::Reject,
-        Supply { near: true, .. } => Target::Near,
-        Supply { near: false, .. } => Target::Pass,
+        Supply { anywhere: false, .. } => Treatment::Reject,
+        Supply { near: true, .. } => Treatment::Near,
+        Supply { near: false, .. } => Treatment::Pass,
     }
 }
 
 /// Drops if another node could answer (IPM-32), and rejects if no endpoint exists (IPM-31).
-const fn local(supply: Supply) -> Target {
+const fn local(supply: Supply) -> Treatment {
     match supply {
-        Supply { anywhere: false, .. } => Target::Reject,
-        Supply { local: true, .. } => Target::Local,
-        Supply { local: false, .. } => Target::Drop,
+        Supply { anywhere: false, .. } => Treatment::Reject,
+        Supply { local: true, .. } => Treatment::Local,
+        Supply { local: false, .. } => Treatment::Drop,
     }
 }
 
 /// KEP-6272: follow the route instead of rejecting or dropping.
-const fn or_pass(target: Target) -> Target {
-    match target {
-        Target::Reject | Target::Drop => Target::Pass,
+const fn or_pass(treatment: Treatment) -> Treatment {
+    match treatment {
+        Treatment::Reject | Treatment::Drop => Treatment::Pass,
         other => other,
     }
 }

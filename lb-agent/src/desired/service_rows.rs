@@ -216,8 +216,8 @@ impl OfService<'_> {
             }
             // IPM-41: source ranges do not apply to addresses that are left to the balancer.
             let access = if claim.is_vip() { access.clone() } else { Access::Open };
-            let targets = scope::targets(claim, Policies::of(service), usable.supply());
-            frontends.push(FrontendRow { key, claim: *claim, targets, access });
+            let treatments = scope::treatments(claim, Policies::of(service), usable.supply());
+            frontends.push(FrontendRow { key, claim: *claim, treatments, access });
         }
         if frontends.is_empty() {
             return None;

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use lb_common::addr::Proto;
+use lb_common::client::PerClient;
 use lb_common::table::{Backend, FrontendKey, MemberState, Mode, Origin, Rule};
 
 use super::access::Access;
@@ -48,13 +49,12 @@ pub struct DesiredFrontend<A> {
     pub decided_by: Rule,
     pub origin: Origin,
     pub kube_proxy: KubeProxy,
-    pub choices: Choices,
-    /// The [`ScopeFlags`](lb_common::table::ScopeFlags) that say which set the pool of each choice is: workload, host,
-    /// external.
-    pub pool_flags: [u8; 3],
+    pub scopes: PerClient<DesiredScope>,
+    /// The [`ScopeFlags`](lb_common::table::ScopeFlags) that say which set the pool of each scope is.
+    pub pool_flags: PerClient<u8>,
     /// How a backend is chosen.
     pub algorithm: Algorithm,
-    /// Which clients may open a flow, in addition to `choices`.
+    /// Which clients may open a flow, in addition to `scopes`.
     pub access: Access<A>,
     /// Seconds that a client keeps its backend, across all addresses of the Service port. `None`: no affinity.
     pub affinity_secs: Option<NonZeroU32>,
@@ -69,17 +69,9 @@ pub enum KubeProxy {
     LeavesAlone,
 }
 
-/// What each kind of client gets.
+/// A scope whose pool has no ID yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choices {
-    pub workload: Choice,
-    pub host: Choice,
-    pub external: Choice,
-}
-
-/// A scope without an ID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
+pub enum DesiredScope {
     Pass,
     Reject,
     Drop,

@@ -81,12 +81,12 @@ pub fn world(changes: impl IntoIterator<Item = Change>) -> World {
 #[test]
 fn a_pool_of_more_than_65535_is_refused_loudly() {
     let fits = world([published("a", [1, 2, 3, 4]), slice("a", 65_535)]);
-    let result = desired(&fits, &policy(), &Limits::UNLIMITED, &Incumbents::NONE);
+    let result = desired(&fits, &policy(), &TableLimits::UNLIMITED, &Incumbents::NONE);
     assert_eq!(result.v4.pools[0].len(), 65_535);
     assert_eq!(result.warnings, []);
 
     let large = world([published("a", [1, 2, 3, 4]), slice("a", 65_536), published("b", [1, 2, 3, 5])]);
-    let result = desired(&large, &policy(), &Limits::UNLIMITED, &Incumbents::NONE);
+    let result = desired(&large, &policy(), &TableLimits::UNLIMITED, &Incumbents::NONE);
     assert_eq!(result.v4.frontends.len(), 1);
     assert_eq!(result.warnings.len(), 1);
     assert_eq!(
@@ -101,14 +101,14 @@ fn each_limit_is_kept() {
         let name = format!("s{n}");
         [published(&name, [1, 2, 3, n]), slice(&name, u32::from(n))]
     }));
-    let frontends = |limits: Limits| {
+    let frontends = |limits: TableLimits| {
         let result = desired(&world, &policy(), &limits, &Incumbents::NONE);
         (result.v4.frontends.len(), result.warnings.len())
     };
-    let all = Limits::UNLIMITED;
+    let all = TableLimits::UNLIMITED;
     assert_eq!(frontends(all), (4, 0));
-    assert_eq!(frontends(Limits { frontends_max: 3, ..all }), (3, 1));
-    assert_eq!(frontends(Limits { frontend_ids_max: 2, ..all }), (2, 2));
-    assert_eq!(frontends(Limits { members_max: 9, ..all }), (3, 1));
-    assert_eq!(frontends(Limits { pool_rows_max: 3, ..all }), (2, 2));
+    assert_eq!(frontends(TableLimits { frontends_max: 3, ..all }), (3, 1));
+    assert_eq!(frontends(TableLimits { frontend_ids_max: 2, ..all }), (2, 2));
+    assert_eq!(frontends(TableLimits { members_max: 9, ..all }), (3, 1));
+    assert_eq!(frontends(TableLimits { pool_rows_max: 3, ..all }), (2, 2));
 }

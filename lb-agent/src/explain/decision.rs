@@ -7,7 +7,7 @@ use lb_common::table::{Frontend, Mode, Origin, Scope};
 use super::answer::{Decision, Explanation, FrontendFacts};
 use super::trial::{Outcome, Outcomes, Trial};
 use super::words::{WITHOUT_FRONTEND, origin_text, sentence};
-use super::{Caller, Destination};
+use super::{Destination, Sender};
 use crate::ask::Services;
 use crate::dataplane::Tables;
 use crate::dataplane::pins::FlowRows;
@@ -39,7 +39,7 @@ pub struct Facts {
 }
 
 /// Answers a question about the first packet of a connection.
-pub fn explain(from: &Caller, to: &Destination, facts: &Facts) -> Explanation {
+pub fn explain(from: &Sender, to: &Destination, facts: &Facts) -> Explanation {
     match to.addr {
         IpAddr::V4(addr) => explain_in(from, to, addr.octets(), facts, &facts.flows4),
         IpAddr::V6(addr) => explain_in(from, to, addr.octets(), facts, &facts.flows6),
@@ -47,7 +47,7 @@ pub fn explain(from: &Caller, to: &Destination, facts: &Facts) -> Explanation {
 }
 
 fn explain_in<A: TableAddr>(
-    from: &Caller,
+    from: &Sender,
     to: &Destination,
     addr: A,
     facts: &Facts,
@@ -94,16 +94,16 @@ fn row<A: TableAddr>(id: u32, tables: &Tables) -> Option<&Frontend> {
 }
 
 /// Without an attached program the packet path decides nothing, so the packet is left alone.
-fn leave_alone_where_unseen(explanation: &mut Explanation, from: &Caller, facts: &Facts) {
+fn leave_alone_where_unseen(explanation: &mut Explanation, from: &Sender, facts: &Facts) {
     let unseen = match from {
-        Caller::Pod(_) if !facts.has_workloads => {
+        Sender::Pod(_) if !facts.has_workloads => {
             "no interface of a pod is attached (--workload-interfaces, `lb-agent show interfaces`)"
         }
-        Caller::External(_) if !facts.has_uplinks => {
+        Sender::External(_) if !facts.has_uplinks => {
             "no interface towards the network is attached (--uplink-interfaces, `lb-agent show interfaces`)"
         }
-        Caller::Host => "sockets of the node itself are not translated by this version",
-        Caller::Pod(_) | Caller::External(_) => return,
+        Sender::Host => "sockets of the node itself are not translated by this version",
+        Sender::Pod(_) | Sender::External(_) => return,
     };
     if matches!(explanation.decision, Decision::NotOurs | Decision::Pass) {
         return;
@@ -153,7 +153,7 @@ fn neighbours<A: TableAddr>(addr: A, tables: &Tables) -> Vec<String> {
     ports.collect()
 }
 
-fn without_frontend(from: &Caller, to: &Destination, neighbours: &[String]) -> Explanation {
+fn without_frontend(from: &Sender, to: &Destination, neighbours: &[String]) -> Explanation {
     let note = if neighbours.is_empty() {
         "no Service of the source is served at this address".to_owned()
     } else {
@@ -172,7 +172,7 @@ fn without_frontend(from: &Caller, to: &Destination, neighbours: &[String]) -> E
 }
 
 fn with_frontend<A: TableAddr>(
-    (from, to): (&Caller, &Destination),
+    (from, to): (&Sender, &Destination),
     frontend: &Frontend,
     trial: &Trial<A>,
     first: &Outcome<A>,
@@ -197,9 +197,9 @@ fn with_frontend<A: TableAddr>(
             origin: origin_text(frontend.origin),
             state: format!("{:?}", frontend.state),
             scope: match from {
-                Caller::Pod(_) => format!("workload: {}", ScopeRow::of(scope, trial.pool(scope).len())),
-                Caller::Host => "host: not served".into(),
-                Caller::External(_) => format!("external: {}", ScopeRow::of(scope, trial.pool(scope).len())),
+                Sender::Pod(_) => format!("workload: {}", ScopeRow::of(scope, trial.pool(scope).len())),
+                Sender::Host => "host: not served".into(),
+                Sender::External(_) => format!("external: {}", ScopeRow::of(scope, trial.pool(scope).len())),
             },
         }),
         backends: outcomes.backends.iter().copied().collect(),

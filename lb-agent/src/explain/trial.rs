@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::addr::Proto;
+use lb_common::client::Client;
 use lb_common::flow::Timeouts;
-use lb_common::forward::{Client, Edge};
+use lb_common::forward::Edge;
 use lb_common::host::{Chance, Host, InMemory, Settings, TICKS_PER_SEC, Trace};
 use lb_common::parse::Parsed;
 use lb_common::table::{
@@ -15,7 +16,7 @@ use lb_common::verdict::Action;
 
 use super::answer::Decision;
 use super::frame::{ACK, INTERFACE_MAC, SYN, SYN_ACK, frame};
-use super::{Caller, Destination};
+use super::{Destination, Sender};
 use crate::dataplane::Tables;
 use crate::dataplane::pins::FlowRows;
 use crate::family::TableAddr;
@@ -73,11 +74,11 @@ pub struct Trial<A> {
 }
 
 impl<A: TableAddr> Trial<A> {
-    pub fn new(from: &Caller, to: &Destination, addr: A, tables: &Tables) -> Self {
+    pub fn new(from: &Sender, to: &Destination, addr: A, tables: &Tables) -> Self {
         let edge = match from {
-            Caller::Pod(_) => Edge { id: EDGE, client: Client::Workload },
-            Caller::Host => Edge { id: EDGE, client: Client::Host },
-            Caller::External(_) => Edge { id: EDGE_UPLINK, client: Client::External },
+            Sender::Pod(_) => Edge { id: EDGE, client: Client::Workload },
+            Sender::Host => Edge { id: EDGE, client: Client::Host },
+            Sender::External(_) => Edge { id: EDGE_UPLINK, client: Client::External },
         };
         let settings = settings();
         let host = Host::new(tables.clone().derived(settings.address_words), settings);

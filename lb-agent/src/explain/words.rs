@@ -4,7 +4,7 @@ use std::fmt;
 
 use lb_common::table::{Counter, Frontend, FrontendState, Mode, Origin, Scope, ScopeFlags};
 
-use super::Caller;
+use super::Sender;
 use super::answer::{Decision, Explanation, FrontendFacts};
 use super::trial::Outcomes;
 use crate::printable::printable;
@@ -15,7 +15,7 @@ pub const WITHOUT_FRONTEND: &str =
 
 /// In one sentence: what happens to a packet that meets a frontend.
 pub fn sentence<A>(
-    from: &Caller,
+    from: &Sender,
     frontend: &Frontend,
     scope: Scope,
     (decision, reason): (Decision, Option<Counter>),
@@ -26,9 +26,9 @@ pub fn sentence<A>(
             let is_balancers = frontend.origin == Origin::LoadBalancer;
             let unseen = if is_balancers { "; the balancer never sees it" } else { "" };
             let place = match from {
-                Caller::Pod(_) => "the pod's interface",
-                Caller::Host => "that hook",
-                Caller::External(_) => "the uplink",
+                Sender::Pod(_) => "the pod's interface",
+                Sender::Host => "that hook",
+                Sender::External(_) => "the uplink",
             };
             let reply = match outcomes.reply {
                 Some(source) => format!("; replies get the source {source} back at {place}"),
@@ -75,8 +75,8 @@ fn dropped(frontend: &Frontend, reason: Option<Counter>) -> String {
     }
 }
 
-const fn passed(from: &Caller, frontend: &Frontend) -> &'static str {
-    let is_external = matches!(from, Caller::External(_));
+const fn passed(from: &Sender, frontend: &Frontend) -> &'static str {
+    let is_external = matches!(from, Sender::External(_));
     match (frontend.state, frontend.mode) {
         (FrontendState::Draining, _) => {
             "its Service is gone: known connections continue, a new one is left alone and routed to its destination"

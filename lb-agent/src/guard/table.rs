@@ -19,6 +19,7 @@ use std::io;
 use std::path::Path;
 
 use lb_common::addr::{Addr, Family};
+use lb_common::client::{Client, PerClient};
 use lb_common::table::FrontendKey;
 use netlink_bindings::nftables::{Chained, IterableDataAttrs, Request};
 
@@ -26,7 +27,7 @@ use super::door::{Change, Door, Found};
 use super::{FamilyRows, GuardRows};
 use crate::dataplane::mounts::host_path;
 use crate::nftables::{self, FIRST_SEQ, NFPROTO_INET, of_batch, of_family};
-use rule::{Chain, Client};
+use rule::Chain;
 
 /// Must be raised with every change of what this module writes, except elements.
 const REVISION: u32 = 2;
@@ -83,7 +84,7 @@ impl Table {
         set(batch, key::LINKS, key::TYPE_IFACE_INDEX, 4);
         for family in [Family::V4, Family::V6] {
             for client in Client::ALL {
-                set(batch, client.set(family), key::type_of(family), key::length(family));
+                set(batch, rule::set(client, family), key::type_of(family), key::length(family));
             }
         }
         for chain in Chain::ALL {
@@ -100,7 +101,7 @@ impl Table {
         for (chain, client, family) in rule::all() {
             let mut new = batch.request().set_create().set_append().op_newrule_do(&of_family(NFPROTO_INET));
             let encoder = new.encode().push_table(&self.name).push_chain(chain.name());
-            rule::expressions(encoder, client, family).push_userdata(&key::comment(&client.comment(family)));
+            rule::expressions(encoder, client, family).push_userdata(&key::comment(&rule::comment(client, family)));
         }
     }
 
@@ -113,8 +114,8 @@ impl Table {
 
     fn family_elements<A: Addr>(&self, batch: &mut Chained<'_>, rows: &FamilyRows<A>, verb: Verb) {
         for client in Client::ALL {
-            let keys: Vec<Vec<u8>> = client.rows(rows).iter().map(key::bytes).collect();
-            self.set_elements(batch, client.set(A::FAMILY), &keys, verb);
+            let keys: Vec<Vec<u8>> = rows.sets.get(client).iter().map(key::bytes).collect();
+            self.set_elements(batch, rule::set(client, A::FAMILY), &keys, verb);
         }
     }
 
@@ -156,8 +157,9 @@ impl Table {
             let chain = rule.get_chain().map(|chain| chain.to_bytes().to_vec()).unwrap_or_default();
             found.push((chain, rule.get_userdata().map(<[u8]>::to_vec).unwrap_or_default()));
         })?;
-        let wanted = rule::all()
-            .map(|(chain, client, family)| (chain.name().to_bytes().to_vec(), key::comment(&client.comment(family))));
+        let wanted = rule::all().map(|(chain, client, family)| {
+            (chain.name().to_bytes().to_vec(), key::comment(&rule::comment(client, family)))
+        });
         let is_whole = is_ours && found.into_iter().eq(wanted);
         Ok(Some(if is_whole { Structure::Whole } else { Structure::Other }))
     }
@@ -176,13 +178,10 @@ impl Table {
 
     fn family_rows<A: Addr>(&self) -> io::Result<FamilyRows<A>> {
         let read = |client: Client| -> io::Result<BTreeSet<FrontendKey<A>>> {
-            Ok(self.keys(client.set(A::FAMILY))?.iter().filter_map(|bytes| key::read(bytes)).collect())
+            Ok(self.keys(rule::set(client, A::FAMILY))?.iter().filter_map(|bytes| key::read(bytes)).collect())
         };
-        Ok(FamilyRows {
-            workload: read(Client::Workload)?,
-            host: read(Client::Host)?,
-            external: read(Client::External)?,
-        })
+        let (workload, host, external) = (read(Client::Workload)?, read(Client::Host)?, read(Client::External)?);
+        Ok(FamilyRows { sets: PerClient { workload, host, external } })
     }
 
     fn batch<'a>() -> Chained<'a> {

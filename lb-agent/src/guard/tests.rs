@@ -7,24 +7,24 @@ use lb_common::table::{Mode, Origin, Rule};
 
 use super::fake::FakeTable;
 use super::*;
-use crate::desired::{Access, Algorithm, Choices, PoolIndex, ServicePortIndex};
+use crate::desired::{Access, Algorithm, DesiredScope, PoolIndex, ServicePortIndex};
 use crate::guard::Guarding;
 
 fn key(last: u8) -> FrontendKey<[u8; 4]> {
     FrontendKey { addr: [192, 0, 2, last], port: 80, proto: Proto::TCP, pad: 0 }
 }
 
-fn desired(frontends: &[(u8, Mode, KubeProxy, Choices)]) -> Desired {
+fn desired(frontends: &[(u8, Mode, KubeProxy, PerClient<DesiredScope>)]) -> Desired {
     let mut desired = Desired::default();
-    for (last, mode, kube_proxy, choices) in frontends {
+    for (last, mode, kube_proxy, scopes) in frontends {
         let frontend = DesiredFrontend {
             service_port: ServicePortIndex(0),
             mode: *mode,
             decided_by: Rule::Annotation,
             origin: Origin::LoadBalancer,
             kube_proxy: *kube_proxy,
-            choices: *choices,
-            pool_flags: [0; 3],
+            scopes: *scopes,
+            pool_flags: PerClient::same(0),
             algorithm: Algorithm::Random,
             access: Access::Open,
             affinity_secs: None,
@@ -35,12 +35,12 @@ fn desired(frontends: &[(u8, Mode, KubeProxy, Choices)]) -> Desired {
     desired
 }
 
-const fn choices(workload: Choice, host: Choice, external: Choice) -> Choices {
-    Choices { workload, host, external }
+const fn scopes(workload: DesiredScope, host: DesiredScope, external: DesiredScope) -> PerClient<DesiredScope> {
+    PerClient { workload, host, external }
 }
 
-const PASS: Choices = choices(Choice::Pass, Choice::Pass, Choice::Pass);
-const SERVED: Choice = Choice::Balance(PoolIndex(0));
+const PASS: PerClient<DesiredScope> = scopes(DesiredScope::Pass, DesiredScope::Pass, DesiredScope::Pass);
+const SERVED: DesiredScope = DesiredScope::Balance(PoolIndex(0));
 
 /// Rows for Proxy mode at these addresses, for all clients.
 fn guarded(lasts: &[u8]) -> GuardRows {
@@ -52,16 +52,16 @@ fn what_kube_proxy_claims_and_we_leave_alone_is_guarded() {
     let rows = rows(&desired(&[
         (1, Mode::Proxy, KubeProxy::Claims, PASS),
         (2, Mode::Proxy, KubeProxy::LeavesAlone, PASS),
-        (3, Mode::VIP, KubeProxy::Claims, choices(SERVED, SERVED, Choice::Pass)),
-        (4, Mode::Split, KubeProxy::Claims, choices(Choice::Pass, Choice::Pass, SERVED)),
+        (3, Mode::VIP, KubeProxy::Claims, scopes(SERVED, SERVED, DesiredScope::Pass)),
+        (4, Mode::Split, KubeProxy::Claims, scopes(DesiredScope::Pass, DesiredScope::Pass, SERVED)),
         // No endpoint on this node: the stack, and with it kube-proxy, forwards to another node.
         (5, Mode::Split, KubeProxy::Claims, PASS),
         (6, Mode::Router, KubeProxy::Claims, PASS),
         (7, Mode::VIP, KubeProxy::Claims, PASS),
     ]));
-    assert_eq!(rows.v4.workload, [key(1), key(4), key(5)].into());
-    assert_eq!(rows.v4.host, [key(1), key(4), key(5)].into());
-    assert_eq!(rows.v4.external, [key(1)].into());
+    assert_eq!(rows.v4.sets.workload, [key(1), key(4), key(5)].into());
+    assert_eq!(rows.v4.sets.host, [key(1), key(4), key(5)].into());
+    assert_eq!(rows.v4.sets.external, [key(1)].into());
     assert_eq!((rows.v6, rows.links), (FamilyRows::default(), BTreeSet::new()));
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use lb_common::addr::Addr;
+use lb_common::client::Client;
 use serde::Serialize;
 
 use super::{Row, socket};
@@ -26,7 +27,7 @@ pub fn guard(rows: &GuardRows) -> Vec<GuardRow> {
 }
 
 fn family<A: Addr>(rows: &FamilyRows<A>) -> Vec<GuardRow> {
-    let sets = [("workload", &rows.workload), ("host", &rows.host), ("external", &rows.external)];
+    let sets = Client::ALL.map(|client| (client.name(), rows.sets.get(client)));
     let keys: std::collections::BTreeSet<_> = sets.iter().flat_map(|(_, keys)| keys.iter()).collect();
     let row = |key: &lb_common::table::FrontendKey<A>| GuardRow {
         address: key.addr.into(),

@@ -3,8 +3,9 @@
 
 use super::FlowRef as _;
 use super::place::{PLACE_ATTEMPTS, PORT_BASE};
-use super::run::{Client, Env, InsertError, Path, Tables};
+use super::run::{Env, InsertError, Path, Tables};
 use crate::addr::{Addr, Proto};
+use crate::client::Client;
 use crate::sequence::Sequence;
 use crate::table::{DIRECT, Direction, EdgeState, FlowState};
 use crate::verdict::{DropReason, Verdict};

@@ -4,8 +4,9 @@
 //! walks a global function once, with unknown arguments (`do_check_subprogs()` in kernel/bpf/verifier.c). So a part
 //! reads its input from [`Work`] and leaves its results there.
 
-use super::run::{Client, Edge, Env, Part, Path, Tables};
+use super::run::{Edge, Env, Part, Path, Tables};
 use crate::addr::Addr;
+use crate::client::Client;
 use crate::parse::Transport;
 use crate::table::EDGE_UPLINK;
 use crate::work::Work;

@@ -1,8 +1,9 @@
 //! A new flow gets a backend and a tuple that no other flow has: the insert of its reply entry is the reservation.
 
 use super::pair::Partner;
-use super::run::{Client, Env, Event, FlowRef, InsertError, Part, Path, Tables};
+use super::run::{Env, Event, FlowRef, InsertError, Part, Path, Tables};
 use crate::addr::{Addr, Proto};
+use crate::client::Client;
 use crate::flow;
 use crate::sequence::Sequence;
 use crate::table::{Counter, DIRECT, EdgeState, FlowState, PoolKey};

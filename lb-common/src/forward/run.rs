@@ -1,6 +1,7 @@
 //! The inputs of one decision: the packet and its edge, the tables, time and chance.
 
 use crate::addr::Addr;
+use crate::client::Client;
 use crate::flow::Timeouts;
 use crate::parse::{TcpFlags, Transport};
 use crate::sequence::Sequence;
@@ -10,14 +11,6 @@ use crate::table::{
     Scope, SourceRangeKey, Tuple,
 };
 use crate::work::Work;
-
-/// Where a client is. It selects one of a frontend's three scopes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Client {
-    Workload,
-    Host,
-    External,
-}
 
 /// The edge where a packet is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

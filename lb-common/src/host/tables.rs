@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use super::entry::Entry;
 use super::{Host, HostFamily};
-use crate::forward::{Client, Event, InsertError, Tables, Whose};
+use crate::client::Client;
+use crate::forward::{Event, InsertError, Tables, Whose};
 use crate::share::Occupancy;
 use crate::table::{
     Affinity, AffinityKey, Counter, Direction, EdgeState, EndpointKey, Flow, FlowKey, FrontendKey, MemberKey, PoolKey,

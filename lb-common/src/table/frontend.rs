@@ -6,6 +6,7 @@ use super::addresses::{AddressBit, Role};
 use super::pool::MemberSets;
 use super::row::{table_enum, table_type};
 use crate::addr::{Addr, Proto};
+use crate::client::PerClient;
 
 /// The lock of a map value that is changed in place (`BPF_F_LOCK`); the kernel finds it by this name in BTF.
 #[allow(non_camel_case_types, reason = "the kernel looks the type up by this name (kernel/bpf/btf.c)")]
@@ -156,6 +157,10 @@ impl Scope {
 }
 
 impl Scopes {
+    pub const fn per_client(&self) -> PerClient<Scope> {
+        PerClient { workload: self.workload, host: self.host, external: self.external }
+    }
+
     /// Pass for all clients: the content of an unused element.
     pub const PASS: Self = Self {
         workload: Scope::PASS,

@@ -6,8 +6,9 @@ use std::rc::Rc;
 
 use lb_agent::dataplane::Tables;
 use lb_common::addr::Addr;
+use lb_common::client::Client;
 use lb_common::flow::Timeouts;
-use lb_common::forward::{Client, Edge};
+use lb_common::forward::Edge;
 use lb_common::host::{Host, HostFamily, InMemory, Settings, TICKS_PER_SEC};
 use lb_common::packet::ETHERNET_LEN;
 use lb_common::path;

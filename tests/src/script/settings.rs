@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 use lb_agent::dataplane::Sizes;
-use lb_agent::desired::{Algorithm, ExternalIps, Limits, Policy, Selection, Services, TableSize, VendorAnnotations};
+use lb_agent::desired::{
+    Algorithm, ExternalIps, Policy, Selection, Services, TableLimits, TableSize, VendorAnnotations,
+};
 use lb_agent::source::address::parse_prefix;
 use lb_common::table::Mode;
 
@@ -11,7 +13,7 @@ const NODE: &str = "node-1";
 
 pub struct Settings {
     pub policy: Policy,
-    pub limits: Limits,
+    pub limits: TableLimits,
 }
 
 pub fn parse(text: &str) -> Result<Settings> {
@@ -46,7 +48,7 @@ pub fn parse(text: &str) -> Result<Settings> {
             _ => bail!("no setting {name:?}"),
         }
     }
-    Ok(Settings { policy, limits: Limits { namespace_percent, ..Limits::from(&sizes) } })
+    Ok(Settings { policy, limits: TableLimits { namespace_percent, ..TableLimits::from(&sizes) } })
 }
 
 fn mode(text: &str) -> Result<Mode> {

@@ -12,7 +12,7 @@ fn some(services: &[&str]) -> Extent {
     Extent::Services(services.iter().map(|service| name(service)).collect())
 }
 
-fn resolved(catalogue: &mut Catalogue, stale: &Extent, world: &World, limits: &Limits) -> Vec<String> {
+fn resolved(catalogue: &mut Catalogue, stale: &Extent, world: &World, limits: &TableLimits) -> Vec<String> {
     catalogue.refresh(stale, world, &policy());
     catalogue.resolve(limits, &Incumbents::NONE);
     let unsettled = catalogue.unsettled().iter().map(|name| name.name.to_string()).collect();
@@ -32,7 +32,7 @@ fn gone(service: &str) -> Change {
 fn only_what_differs_is_unsettled() {
     let mut world = world([published("a", [1, 2, 3, 1]), published("b", [1, 2, 3, 2]), slice("a", 1), slice("b", 1)]);
     let mut catalogue = Catalogue::default();
-    let all = &Limits::UNLIMITED;
+    let all = &TableLimits::UNLIMITED;
     assert_eq!(resolved(&mut catalogue, &Extent::Everything, &world, all), ["a", "b"]);
     assert_eq!(resolved(&mut catalogue, &some(&[]), &world, all), [""; 0]);
     // Computed again and found equal.
@@ -50,7 +50,7 @@ fn only_what_differs_is_unsettled() {
 fn the_loser_of_a_contest_gets_the_address_when_the_winner_leaves() {
     let mut world = world([published("a", [1, 2, 3, 1]), published("b", [1, 2, 3, 1])]);
     let mut catalogue = Catalogue::default();
-    let all = &Limits::UNLIMITED;
+    let all = &TableLimits::UNLIMITED;
     assert_eq!(resolved(&mut catalogue, &Extent::Everything, &world, all), ["a", "b"]);
     assert_eq!((addresses(&catalogue, "a"), addresses(&catalogue, "b")), (vec![1], vec![]));
     assert_eq!(catalogue.warnings(&policy()).count(), 1);
@@ -65,7 +65,7 @@ fn the_loser_of_a_contest_gets_the_address_when_the_winner_leaves() {
 fn what_found_no_room_gets_it_when_there_is_some() {
     let mut world = world([published("a", [1, 2, 3, 1]), published("b", [1, 2, 3, 2])]);
     let mut catalogue = Catalogue::default();
-    let one = &Limits { frontends_max: 1, ..Limits::UNLIMITED };
+    let one = &TableLimits { frontends_max: 1, ..TableLimits::UNLIMITED };
     resolved(&mut catalogue, &Extent::Everything, &world, one);
     assert_eq!((addresses(&catalogue, "a"), addresses(&catalogue, "b")), (vec![1], vec![]));
     assert_eq!(resolved(&mut catalogue, &some(&[]), &world, one), [""; 0]);
@@ -81,7 +81,7 @@ fn what_found_no_room_gets_it_when_there_is_some() {
 fn a_shared_pool_counts_once() {
     let world = world([published("a", [1, 2, 3, 1]), published("b", [1, 2, 3, 2]), slice("a", 3), slice("b", 3)]);
     let mut catalogue = Catalogue::default();
-    let three = &Limits { pool_rows_max: 3, ..Limits::UNLIMITED };
+    let three = &TableLimits { pool_rows_max: 3, ..TableLimits::UNLIMITED };
     resolved(&mut catalogue, &Extent::Everything, &world, three);
     assert_eq!((addresses(&catalogue, "a"), addresses(&catalogue, "b")), (vec![1], vec![2]));
     assert_eq!(catalogue.warnings(&policy()).count(), 0);

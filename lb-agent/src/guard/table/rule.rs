@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use lb_common::addr::Family;
-use lb_common::table::FrontendKey;
+use lb_common::client::Client;
 use netlink_bindings::nftables::{
     CmpOps, FibFlags, LookupFlags, MetaKeys, PayloadBase, PushExprListAttrs, PushRuleAttrs, Registers,
 };
@@ -11,7 +11,6 @@ use netlink_bindings::traits::Pusher;
 use netlink_bindings::utils::push_header;
 
 use super::key;
-use crate::guard::FamilyRows;
 
 /// Just before kube-proxy, whose chains use NF_IP_PRI_NAT_DST (-100) in both hooks, with iptables and with nftables.
 pub const PRIORITY: i32 = -101;
@@ -52,42 +51,21 @@ impl Chain {
     }
 }
 
-/// A kind of client, as in `scopes`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Client {
-    Workload,
-    Host,
-    External,
+/// The name of the set of addresses that are guarded for a kind of client.
+pub const fn set(client: Client, family: Family) -> &'static str {
+    match (client, family) {
+        (Client::Workload, Family::V4) => "workload4",
+        (Client::Workload, Family::V6) => "workload6",
+        (Client::Host, Family::V4) => "host4",
+        (Client::Host, Family::V6) => "host6",
+        (Client::External, Family::V4) => "external4",
+        (Client::External, Family::V6) => "external6",
+    }
 }
 
-impl Client {
-    pub const ALL: [Self; 3] = [Self::Workload, Self::Host, Self::External];
-
-    /// The name of the client's set.
-    pub const fn set(self, family: Family) -> &'static str {
-        match (self, family) {
-            (Self::Workload, Family::V4) => "workload4",
-            (Self::Workload, Family::V6) => "workload6",
-            (Self::Host, Family::V4) => "host4",
-            (Self::Host, Family::V6) => "host6",
-            (Self::External, Family::V4) => "external4",
-            (Self::External, Family::V6) => "external6",
-        }
-    }
-
-    /// The guarded addresses for this client.
-    pub const fn rows<A>(self, rows: &FamilyRows<A>) -> &std::collections::BTreeSet<FrontendKey<A>> {
-        match self {
-            Self::Workload => &rows.workload,
-            Self::Host => &rows.host,
-            Self::External => &rows.external,
-        }
-    }
-
-    /// The comment by which the client's rule is recognised.
-    pub fn comment(self, family: Family) -> String {
-        format!("leave {} to the balancer", self.set(family))
-    }
+/// The comment that identifies the rule of a kind of client.
+pub fn comment(client: Client, family: Family) -> String {
+    format!("leave {} to the balancer", set(client, family))
 }
 
 /// All rules, in the order in which the kernel lists them.
@@ -120,7 +98,7 @@ pub fn expressions<P: Pusher>(rule: PushRuleAttrs<P>, client: Client, family: Fa
     let list = meta(list, MetaKeys::L4Proto, after_addr);
     // The destination port has the same offset in TCP, UDP and SCTP.
     let list = payload(list, PayloadBase::TransportHeader, 2, 2, after_addr + 1);
-    let list = lookup(list, client.set(family), first, 0);
+    let list = lookup(list, set(client, family), first, 0);
     let list = list
         .nested_elem()
         .nested_data_fib()

@@ -17,7 +17,7 @@ use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Ahead, Attachment, Class, Link, LinkHeader};
 use crate::dataplane::probe::AttachedProgram;
 use crate::dataplane::{Dataplane, Op, Repair, Settings, Sizes, Tables, Timeouts};
-use crate::desired::{ExternalIps, Limits, Policy, Selection, Services, VendorAnnotations};
+use crate::desired::{ExternalIps, Policy, Selection, Services, TableLimits, VendorAnnotations};
 use crate::guard::Guarding;
 use crate::interfaces::{BridgeNetfilter, Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
 use crate::model::{Kind, Object, WarningKind};
@@ -141,7 +141,7 @@ fn config() -> Config {
             cluster_ranges: Vec::new(),
             selection: Selection::default(),
         },
-        limits: Limits::UNLIMITED,
+        limits: TableLimits::UNLIMITED,
         interfaces: InterfaceRules { workload: Globs::Auto, uplink: Globs::None },
         dataplane: Settings {
             pin_path: "/nowhere".into(),
@@ -468,7 +468,7 @@ fn flows_are_walked_over_once_in_a_while() {
 #[test]
 fn room_that_a_reclaim_makes_is_used() {
     let now = Instant::now();
-    let config = Config { limits: Limits { frontends_max: 1, ..Limits::UNLIMITED }, ..config() };
+    let config = Config { limits: TableLimits { frontends_max: 1, ..TableLimits::UNLIMITED }, ..config() };
     let metrics = Metrics::register(&mut Registry::default());
     let mut agent = Agent::adopt(FakeNode::default(), &config, metrics, now).unwrap_or_else(|error| panic!("{error}"));
     agent.link_events(everything(&[]), now);
