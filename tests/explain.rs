@@ -12,7 +12,7 @@ use lb_common::table::{
     Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin, PoolKey,
     Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
 };
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 use lb_tests::cases::{Net, SYN, SYN_ACK};
 use lb_tests::machine::{HostMachine, Machine as _, Program};
 use lb_tests::packet::{Answer, Described, End, Transport, read};
@@ -171,17 +171,17 @@ fn dial(
     let first = packet(to.proto, SYN, client, (to.addr, to.port));
     let (action, after) = machine.run(ingress, &first);
     match explanation.decision {
-        Decision::NotOurs | Decision::Pass => prop_assert_eq!((action, after), (Action::Next, first)),
-        Decision::Drop => prop_assert_eq!(action, Action::Drop),
+        Decision::NotOurs | Decision::Pass => prop_assert_eq!((action, after), (HookAction::Next, first)),
+        Decision::Drop => prop_assert_eq!(action, HookAction::Drop),
         Decision::Reject => {
-            prop_assert_eq!(action, Action::SendBack);
+            prop_assert_eq!(action, HookAction::SendBack);
             prop_assert!(matches!(read(&after).answer, Answer::Icmp { .. }), "{:?}", read(&after));
         }
-        Decision::Balance if action == Action::Drop => shown.is_dropped = true,
+        Decision::Balance if action == HookAction::Drop => shown.is_dropped = true,
         Decision::Balance => {
             let (source, target) = read(&after).ends().ok_or_else(|| TestCaseError::fail("it has no ports"))?;
             shown.backends.insert(SocketAddr::new(target.0, target.1));
-            let is_hairpin = action == Action::SendBack;
+            let is_hairpin = action == HookAction::SendBack;
             prop_assert_eq!(is_hairpin, source.0 != client.0);
             shown.is_hairpin |= is_hairpin;
             let reply = packet(to.proto, SYN_ACK, target, source);

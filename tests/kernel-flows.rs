@@ -5,7 +5,7 @@ use lb_common::addr::Proto;
 use lb_common::garbage::Due;
 use lb_common::share;
 use lb_common::table::{Counter, Scope};
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 use lb_tests::cases::{ACK, FIN, Net, RST, SYN, SYN_ACK, Scene, UDP};
 use lb_tests::machine::{EDGE, KernelMachine, Machine as _, Program};
 use lb_tests::packet::{Described, Transport};
@@ -302,7 +302,7 @@ fn each_edge_has_its_own_right_to_be_answered() {
         scene.frontend(1, net.vip(), Proto::UDP, Scope::REJECT);
         let packet = Described::new(UDP, net.client(), net.vip());
         let mut answered = |program, count: u32| -> Vec<bool> {
-            (0..count).map(|_| scene.run(program, &packet).0 == Action::SendBack).collect()
+            (0..count).map(|_| scene.run(program, &packet).0 == HookAction::SendBack).collect()
         };
         let flood = answered(Program::WorkloadIngress, 20 * PER_SEC);
         assert!(flood.iter().any(|is_answered| !is_answered), "{net:?}: there is no limit");
@@ -318,7 +318,7 @@ fn fill(scene: &mut Scene<'_>, most: u16, open: impl Fn(&mut Scene<'_>, u16) -> 
 /// Whether a pod's connection can be opened, or its SYN is dropped.
 fn opens(scene: &mut Scene<'_>, port: u16) -> bool {
     let syn = Described::new(SYN, (scene.net.client().0, port), scene.net.vip());
-    let is_taken = scene.run(Program::WorkloadIngress, &syn).0 == Action::Next;
+    let is_taken = scene.run(Program::WorkloadIngress, &syn).0 == HookAction::Next;
     if is_taken {
         connect(scene, port);
     }

@@ -1,7 +1,7 @@
 //! The kernel and the host treat random packets alike, byte for byte. Needs root.
 
 use lb_common::table::Direction;
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 use lb_tests::cases::{Net, Scene};
 use lb_tests::machine::{HostMachine, KernelMachine, Machine, Program};
 use lb_tests::packet::{Described, Transport};
@@ -41,7 +41,7 @@ fn kernel_does_what_the_host_does() {
 /// An interface is marked for ever once its pod has reached itself: both machines begin with that mark.
 fn remember_hairpins(net: Net, machine: &mut dyn Machine) {
     let packet = Described::new(Transport::Udp, (net.client().0, 1), net.other_vip()).bytes();
-    assert_eq!(machine.run(Program::WorkloadIngress, &packet).0, Action::SendBack);
+    assert_eq!(machine.run(Program::WorkloadIngress, &packet).0, HookAction::SendBack);
     machine.evict(Direction::Request);
     machine.evict(Direction::Reply);
 }

@@ -4,7 +4,7 @@
 use lb_common::addr::Proto;
 use lb_common::host::Repairs;
 use lb_common::table::{Counter, Direction, FlowState, ScopeFlags};
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 use lb_tests::cases::{ACK, FIN, Net, RST, SYN, SYN_ACK, Scene};
 use lb_tests::machine::{Flows, HostMachine, Machine as _, Program};
 use lb_tests::packet::{Described, End, Transport, read};
@@ -28,20 +28,20 @@ fn a_pod_keeps_to_its_share_while_somebody_looks() {
             [(request, SYN), (reply, SYN_ACK), (request, ACK)].map(|(program, flags)| send(program, flags, port))[0]
         };
         // The network has ten entries; the pod gets half of the other thirty.
-        (1..=5).for_each(|port| assert_eq!(send(Program::UplinkIngress, SYN, port), Action::Next));
+        (1..=5).for_each(|port| assert_eq!(send(Program::UplinkIngress, SYN, port), HookAction::Next));
         for port in 1..=7 {
-            assert_eq!(opened(&mut send, port), Action::Next, "{net:?} {port}");
+            assert_eq!(opened(&mut send, port), HookAction::Next, "{net:?} {port}");
         }
-        assert_eq!(send(request, SYN, 8), Action::Drop, "{net:?}");
-        assert_eq!(send(Program::UplinkIngress, SYN, 6), Action::Next, "{net:?}");
-        assert_eq!([send(request, FIN, 3), send(reply, FIN, 3)], [Action::Next; 2]);
-        assert_eq!(opened(&mut send, 9), Action::Next, "{net:?}: one was closed");
-        assert_eq!(send(request, SYN, 10), Action::Drop, "{net:?}");
+        assert_eq!(send(request, SYN, 8), HookAction::Drop, "{net:?}");
+        assert_eq!(send(Program::UplinkIngress, SYN, 6), HookAction::Next, "{net:?}");
+        assert_eq!([send(request, FIN, 3), send(reply, FIN, 3)], [HookAction::Next; 2]);
+        assert_eq!(opened(&mut send, 9), HookAction::Next, "{net:?}: one was closed");
+        assert_eq!(send(request, SYN, 10), HookAction::Drop, "{net:?}");
         assert_eq!(machine.counters()[&Counter::EdgeFlowEvicted], 1, "{net:?}");
         assert_eq!(machine.flows().len(), 2 * (6 + 7), "{net:?}");
         machine.age_flows(601);
         let syn = Described::new(SYN, (net.client().0, 11), net.vip()).bytes();
-        assert_eq!(machine.run(request, &syn).0, Action::Next, "{net:?}: nobody looks after the table");
+        assert_eq!(machine.run(request, &syn).0, HookAction::Next, "{net:?}: nobody looks after the table");
     }
 }
 
@@ -59,7 +59,7 @@ fn a_reservation_of_another_cpu_is_left_alone() {
         }
         machine.meanwhile(Program::WorkloadIngress, &Described::new(SYN, client, vips[1]).bytes());
         let (action, bytes) = machine.run(Program::WorkloadIngress, &Described::new(SYN, client, vips[0]).bytes());
-        assert_eq!((action, machine.outcome_meanwhile()), (Action::Next, Some(Action::Next)));
+        assert_eq!((action, machine.outcome_meanwhile()), (HookAction::Next, Some(HookAction::Next)));
         assert_eq!(read(&bytes).ends(), Some((client, backend)));
         assert_eq!(whole_entries(&mut machine), 4, "{net:?}");
     }
@@ -75,7 +75,7 @@ fn the_same_packet_on_two_cpus_makes_one_flow() {
         let syn = Described::new(SYN, net.client(), net.vip()).bytes();
         machine.meanwhile(Program::WorkloadIngress, &syn);
         let first = machine.run(Program::WorkloadIngress, &syn);
-        assert_eq!((first.0, machine.outcome_meanwhile()), (Action::Next, Some(Action::Next)));
+        assert_eq!((first.0, machine.outcome_meanwhile()), (HookAction::Next, Some(HookAction::Next)));
         assert_eq!(whole_entries(&mut machine), 2, "{net:?}");
         assert_eq!(machine.run(Program::WorkloadIngress, &syn), first, "the next one goes the same way");
     }

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 
 use lb_common::checksum;
 use lb_common::host::Stages;
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 use lb_tests::cases::{Net, Scene};
 use lb_tests::machine::{HostMachine, Machine as _, Program};
 use lb_tests::packet::Transport;
@@ -29,7 +29,7 @@ fn random_bytes_never_panic() {
         let net = if is_v6 { Net::V6 } else { Net::V4 };
         small_world(&mut Scene::new(net, &mut machine));
         let (action, after) = machine.run(program, &bytes);
-        prop_assert_eq!((action, after), (Action::Next, bytes));
+        prop_assert_eq!((action, after), (HookAction::Next, bytes));
         Ok(())
     });
     result.expect("random bytes meet no frontend, pass, and stay as they are");

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 use lb_tests::cases::{Net, Scene};
 use lb_tests::machine::{KernelMachine, Machine as _, Program};
 use lb_tests::packet::{Described, Transport};
@@ -30,7 +30,7 @@ fn kernel_does_what_the_reference_says() {
             kernel.borrow_mut().reset();
             small_world(&mut Scene::new(net, &mut *kernel.borrow_mut()));
             let packet = Described::new(Transport::Udp, (net.client().0, 1), net.other_vip()).bytes();
-            assert_eq!(kernel.borrow_mut().run(Program::WorkloadIngress, &packet).0, Action::SendBack);
+            assert_eq!(kernel.borrow_mut().run(Program::WorkloadIngress, &packet).0, HookAction::SendBack);
             let result = TestRunner::new(config(histories() / 2)).run(&history(net), |history| {
                 let mut kernel = kernel.borrow_mut();
                 kernel.reset();

@@ -25,16 +25,16 @@ use crate::work::Pin;
 pub use crate::work::Work;
 pub(crate) use frame::{is_heard, whose};
 pub(crate) use pair::Partner;
-pub use run::{Edge, Env, Event, FlowRef, InsertError, Part, Path, Tables, Whose};
+pub use run::{Edge, Env, Event, FlowRef, Hook, InsertError, Maps, Part, Path, Whose};
 
 // Rare cases are functions of their own (`inline(never)`), so that the verifier walks them apart from the hot path.
-impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
+impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// Decides a packet that enters the node.
     #[inline(always)]
     pub fn request(&mut self) -> Verdict {
-        let (transport, tables) = (self.transport, self.tables);
+        let (transport, kernel) = (self.transport, self.kernel);
         if matches!(self.edge.client, Client::Workload)
-            && tables.edge_state(self.edge.id).has_hairpins()
+            && kernel.edge_state(self.edge.id).has_hairpins()
             && self.is_own_reply()
         {
             return Verdict::Hairpin;
@@ -46,7 +46,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             // A segment in mid-flow needs one lookup. Known flows continue, whatever happened to their frontend. An
             // unknown segment may belong to a connection that is older than the agent.
             self.set_key(Direction::Request);
-            let Some(entry) = tables.flow(&self.work.key) else { return self.unknown_segment() };
+            let Some(entry) = kernel.flow(&self.work.key) else { return self.unknown_segment() };
             if !self.is_heard(entry.frontend()) {
                 return Verdict::Pass;
             }
@@ -56,12 +56,12 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let Work { key: FlowKey { tuple, .. }, frontend_key, .. } = &mut *self.work;
         (frontend_key.addr, frontend_key.port) = (tuple.dst, tuple.dport);
         (frontend_key.proto, frontend_key.pad) = (transport.proto, 0);
-        let Some(frontend) = tables.frontend(frontend_key) else { return self.request_without_frontend() };
+        let Some(frontend) = kernel.frontend(frontend_key) else { return self.request_without_frontend() };
         if !self.is_heard(frontend) {
             return Verdict::Pass;
         }
         self.set_key(Direction::Request);
-        if let Some(entry) = tables.flow(&self.work.key) {
+        if let Some(entry) = kernel.flow(&self.work.key) {
             if self.is_wanted(frontend, entry) {
                 self.follow(entry);
                 return self.translated(frontend);
@@ -81,7 +81,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         let Work { key: FlowKey { tuple, .. }, endpoint_key, .. } = &mut *self.work;
         (endpoint_key.addr, endpoint_key.port, endpoint_key.pad) = (tuple.dst, tuple.dport, 0);
-        if !self.tables.is_endpoint(endpoint_key) || !self.is_heard(DIRECT) {
+        if !self.kernel.is_endpoint(endpoint_key) || !self.is_heard(DIRECT) {
             return Verdict::Pass;
         }
         self.set_key(Direction::Request);
@@ -102,7 +102,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     #[inline(always)]
     fn follow_direct(&mut self) -> bool {
         self.work.frontend = DIRECT;
-        let Some(entry) = self.tables.flow(&self.work.key) else { return false };
+        let Some(entry) = self.kernel.flow(&self.work.key) else { return false };
         if self.is_over(entry) {
             self.forget(entry);
             return false;
@@ -128,7 +128,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             return Verdict::Pass;
         }
         self.set_key(Direction::Reply);
-        let Some(entry) = self.tables.flow(&self.work.key) else { return Verdict::Pass };
+        let Some(entry) = self.kernel.flow(&self.work.key) else { return Verdict::Pass };
         if self.transport.tcp.has(TcpFlags::SYN) && self.is_of_another(entry.state()) {
             self.forget(entry);
             return Verdict::Pass;
@@ -137,8 +137,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if self.work.is_untouched(entry.frontend()) {
             return Verdict::Pass;
         }
-        self.tables.count(Counter::ReplyTranslated);
-        self.tables.count_frontend(entry.frontend(), Event::Translated);
+        self.kernel.count(Counter::ReplyTranslated);
+        self.kernel.count_frontend(entry.frontend(), Event::Translated);
         Verdict::Translate
     }
 
@@ -154,7 +154,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// flow, such as those of servers in pods. A lookup in the flow table would cost ten times as much.
     #[inline(always)]
     fn may_be_of_flow(&self, client_port: u16) -> bool {
-        self.tables.edge_state(self.edge.id).may_have_client_port(client_port)
+        self.kernel.edge_state(self.edge.id).may_have_client_port(client_port)
     }
 
     /// Completes the flow key of the packet. The parser has already written the tuple.
@@ -173,18 +173,18 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if self.work.is_untouched(frontend) {
             return Verdict::Pass;
         }
-        self.tables.count(Counter::RequestTranslated);
-        self.tables.count_frontend(frontend, Event::Translated);
+        self.kernel.count(Counter::RequestTranslated);
+        self.kernel.count_frontend(frontend, Event::Translated);
         if self.work.to.src.is(&self.work.key.tuple.src) { Verdict::Translate } else { Verdict::Hairpin }
     }
 
     /// Whether a packet that may open a flow (a TCP SYN, any UDP or SCTP packet) continues this known one.
     #[inline(always)]
-    fn is_wanted(&mut self, frontend: u32, entry: T::Flow) -> bool {
+    fn is_wanted(&mut self, frontend: u32, entry: K::Flow) -> bool {
         if self.is_over(entry) {
             return false;
         }
-        let scope = self.tables.scope(frontend, self.edge.client);
+        let scope = self.kernel.scope(frontend, self.edge.client);
         match scope.action {
             Action::Balance if scope.pool == entry.pool() && entry.frontend() == frontend => true,
             Action::Balance => self.is_still_member(frontend, scope, entry),
@@ -198,29 +198,29 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// scope's set, the flow notes the new pool. A terminating backend is in no pool, and may be removed while the
     /// pool stays, so each packet asks again.
     #[inline(never)]
-    fn is_still_member(&mut self, frontend: u32, scope: Scope, entry: T::Flow) -> bool {
-        let (tables, work) = (self.tables, &mut *self.work);
+    fn is_still_member(&mut self, frontend: u32, scope: Scope, entry: K::Flow) -> bool {
+        let (kernel, work) = (self.kernel, &mut *self.work);
         entry.read_to(&mut work.to);
-        work.member_key.service_port = tables.service_port(frontend);
+        work.member_key.service_port = kernel.service_port(frontend);
         (work.member_key.addr, work.member_key.port, work.member_key.pad) = (work.to.dst, work.to.dport, 0);
-        if tables.member_sets(&work.member_key) & scope.set() != 0 {
+        if kernel.member_sets(&work.member_key) & scope.set() != 0 {
             entry.set_pool(scope.pool);
             return true;
         }
-        tables.is_member(&work.member_key)
+        kernel.is_member(&work.member_key)
     }
 
     /// Whether a flow has ended, or has been quiet for longer than its timeout.
     #[inline(always)]
-    fn is_over(&self, entry: T::Flow) -> bool {
-        let quiet_jiffies = flow::quiet_jiffies(entry.last_seen_jiffies(), self.env.now_jiffies());
-        flow::is_over(self.transport.proto, entry.state(), quiet_jiffies, &self.env.timeouts())
+    fn is_over(&self, entry: K::Flow) -> bool {
+        let quiet_jiffies = flow::quiet_jiffies(entry.last_seen_jiffies(), self.kernel.now_jiffies());
+        flow::is_over(self.transport.proto, entry.state(), quiet_jiffies, &self.kernel.timeouts())
     }
 
     /// Lets the packet of a known flow change the flow's state. False if the flow is gone.
     #[inline(always)]
     fn settle(&mut self) -> bool {
-        let entry = self.tables.flow(&self.work.key);
+        let entry = self.kernel.flow(&self.work.key);
         if let Some(entry) = entry {
             self.follow(entry);
         }
@@ -230,23 +230,23 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// Takes the packet's new tuple from a flow. Writes the flow's state and time stamp only if a second has passed or
     /// the state changes. Notes the sequence number every 64 KiB.
     #[inline(always)]
-    fn follow(&mut self, entry: T::Flow) {
+    fn follow(&mut self, entry: K::Flow) {
         entry.read_to(&mut self.work.to);
-        let now_jiffies = self.env.now_jiffies();
+        let now_jiffies = self.kernel.now_jiffies();
         let (before, noted) = (entry.state(), entry.sequence());
         let state = flow::follow(before, self.work.key.direction, self.transport.tcp, noted);
         if self.transport.tcp.sequence() != noted && flow::is_noted(before, self.transport.tcp, noted) {
             entry.set_sequence(self.transport.tcp.sequence());
         }
         let last_seen_jiffies = entry.last_seen_jiffies();
-        let second_jiffies = self.env.second_jiffies();
+        let second_jiffies = self.kernel.second_jiffies();
         if state == before && flow::quiet_jiffies(last_seen_jiffies, now_jiffies) < second_jiffies {
             return;
         }
         entry.touch(now_jiffies);
         entry.set_state(state);
         if flow::is_proved(before, state) {
-            self.tables.give_embryo();
+            self.kernel.give_embryo();
         }
         // The other entry is refreshed as often as this one. Waiting for a longer quiet would leave a busy flow
         // without it.
@@ -257,7 +257,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
 
     /// Makes the other entry of a flow agree with this one, and restores the other entry if it was evicted.
     #[inline(always)]
-    fn refresh_partner(&mut self, entry: T::Flow) {
+    fn refresh_partner(&mut self, entry: K::Flow) {
         let flow = &mut self.work.flow;
         flow.frontend = entry.frontend();
         flow.pool = entry.pool();
@@ -269,8 +269,8 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// Makes the other entry of the packet's flow agree with `work.flow`, except for its tuple.
     #[inline(always)]
     fn write_partner(&mut self) {
-        let (tables, work) = (self.tables, &mut *self.work);
-        match Partner::of_packet(tables, work) {
+        let (kernel, work) = (self.kernel, &mut *self.work);
+        match Partner::of_packet(kernel, work) {
             Partner::Own(partner) => {
                 partner.touch(work.flow.last_seen_jiffies);
                 partner.set_state(work.flow.state);
@@ -281,34 +281,34 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
                 work.flow.to.set_reversed(&work.key.tuple);
                 work.flow.set_sequence(Sequence::NONE);
                 // Refused: the next refresh tries again.
-                let _ = tables.insert_flow(&work.partner_key, &work.flow);
+                let _ = kernel.insert_flow(&work.partner_key, &work.flow);
             }
         }
     }
 
     /// Removes both entries of the packet's flow.
     #[inline(never)]
-    fn forget(&mut self, entry: T::Flow) {
-        let (tables, work) = (self.tables, &mut *self.work);
+    fn forget(&mut self, entry: K::Flow) {
+        let (kernel, work) = (self.kernel, &mut *self.work);
         entry.read_to(&mut work.to);
-        if Partner::of_packet(tables, work).is_own() {
-            tables.remove_flow(&work.partner_key);
+        if Partner::of_packet(kernel, work).is_own() {
+            kernel.remove_flow(&work.partner_key);
         }
-        tables.remove_flow(&work.key);
+        kernel.remove_flow(&work.key);
     }
 
     /// Decides the first packet of a flow to a frontend.
     #[inline(always)]
     fn first_packet(&mut self, frontend: u32) -> Verdict {
-        let tables = self.tables;
-        let scope = tables.scope(frontend, self.edge.client);
+        let kernel = self.kernel;
+        let scope = kernel.scope(frontend, self.edge.client);
         if scope.has(ScopeFlags::SOURCE_RANGES) && !self.is_source_allowed(frontend) {
             return Verdict::Drop(DropReason::SourceRange);
         }
         match scope.action {
             Action::Pass => {
-                tables.count(Counter::PassedProxy);
-                tables.count_frontend(frontend, Event::Passed);
+                kernel.count(Counter::PassedProxy);
+                kernel.count_frontend(frontend, Event::Passed);
                 Verdict::Pass
             }
             Action::Reject => Verdict::Reject,
@@ -333,13 +333,13 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// address, before the packet is balanced, rejected or dropped. Known flows are not asked again.
     #[inline(never)]
     fn is_source_allowed(&mut self, frontend: u32) -> bool {
-        let set = self.tables.source_ranges(frontend);
+        let set = self.kernel.source_ranges(frontend);
         if set == 0 {
             // The restriction was lifted after the scope was read.
             return true;
         }
         let Work { key, source_key, .. } = &mut *self.work;
         source_key.set_client(set, key.tuple.src);
-        self.tables.is_source_allowed(source_key)
+        self.kernel.is_source_allowed(source_key)
     }
 }

@@ -8,12 +8,12 @@ use core::cell::Cell;
 
 use crate::addr::{Addr, Family, Proto};
 use crate::flow::quiet_jiffies;
-use crate::forward::{Edge, Env, Tables, Whose, Work, whose};
+use crate::forward::{Env, Hook, Maps, Whose, Work, whose};
 use crate::packet::{PARKED_LEN_MAX, PacketMut};
 use crate::parse::{ANY_PROTO, Parse};
 use crate::rewrite::turn_round;
 use crate::table::{Counter, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
-use crate::verdict::{Action, Verdict};
+use crate::verdict::{HookAction, Verdict};
 
 /// How long fragments wait for their first one, and how long a quiet datagram is remembered. Short, because a busy
 /// client reuses an identification after 65,536 datagrams (RFC 6864), and nothing of the earlier datagram may be left
@@ -55,7 +55,7 @@ pub trait Note<A>: Copy {
 }
 
 /// The maps as fragments use them.
-pub trait Fragments<A: Addr> {
+pub trait Fragments<A: Addr>: Maps<A> {
     type Note: Note<A>;
 
     /// Whether the address may have this role for any Service. Addresses with the same
@@ -88,7 +88,7 @@ pub struct Datagram {
 
 impl Datagram {
     #[inline(always)]
-    pub const fn new(proto: Proto, id: u32, (edge, direction): (Edge, Direction)) -> Self {
+    pub const fn new(proto: Proto, id: u32, Hook { edge, direction }: Hook) -> Self {
         Self { edge: edge.id, direction, proto, id }
     }
 
@@ -120,25 +120,23 @@ pub enum First {
 
 /// Fills in the keys. If later fragments are parked, re-injects this first fragment followed by them.
 #[inline(always)]
-pub fn reinject_awaited<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
+pub fn reinject_awaited<A: Parse, K: Fragments<A>>(
     packet: &mut impl PacketMut,
     datagram: Datagram,
-    tables: &T,
-    env: &E,
+    kernel: &K,
     work: &mut Work<A>,
 ) -> First {
     datagram.set_keys(work);
-    reinject(packet, tables, env, work)
+    reinject(packet, kernel, work)
 }
 
 /// Notes the fate of the datagram whose first fragment `work` describes. If another CPU has
 /// parked fragments in the meantime, re-injects this first fragment, so that its way is decided again.
 #[inline(always)]
-pub fn remember<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
+pub fn remember<A: Parse, K: Fragments<A>>(
     packet: &mut impl PacketMut,
     verdict: Verdict,
-    tables: &T,
-    env: &E,
+    kernel: &K,
     work: &mut Work<A>,
 ) -> First {
     let fate = match verdict {
@@ -147,64 +145,53 @@ pub fn remember<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
         Verdict::Hairpin => Fate::SentBack,
         Verdict::Reject | Verdict::Drop(_) => Fate::Dropped,
     };
-    write(packet, fate, tables, env, work)
+    write(packet, fate, kernel, work)
 }
 
 #[inline(never)]
-fn write<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
-    packet: &mut impl PacketMut,
-    fate: Fate,
-    tables: &T,
-    env: &E,
-    work: &mut Work<A>,
-) -> First {
-    if fate == Fate::Passed && !may_be_ours(tables, &work.fragment_key) {
+fn write<A: Parse, K: Fragments<A>>(packet: &mut impl PacketMut, fate: Fate, kernel: &K, work: &mut Work<A>) -> First {
+    if fate == Fate::Passed && !may_be_ours(kernel, &work.fragment_key) {
         // No fragment of this datagram is ever parked, and the later ones pass without a note.
-        tables.forget_note(&work.fragment_key);
+        kernel.forget_note(&work.fragment_key);
         return First::Kept;
     }
-    if awaited(tables, env, work).is_some_and(|note| note.parked() != 0) {
-        send_again(packet, work.fragment_key.direction, tables);
+    if awaited(kernel, work).is_some_and(|note| note.parked() != 0) {
+        send_again(packet, work.fragment_key.direction, kernel);
         return First::Reinjected;
     }
-    set_note(fate, 0, env, work);
-    tables.write_note(&work.fragment_key, &work.fragment);
+    set_note(fate, 0, kernel, work);
+    kernel.write_note(&work.fragment_key, &work.fragment);
     First::Kept
 }
 
 #[inline(never)]
-fn reinject<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
-    packet: &mut impl PacketMut,
-    tables: &T,
-    env: &E,
-    work: &Work<A>,
-) -> First {
-    let ticket = awaited(tables, env, work).map_or(0, |note| note.swap_parked(0));
+fn reinject<A: Parse, K: Fragments<A>>(packet: &mut impl PacketMut, kernel: &K, work: &Work<A>) -> First {
+    let ticket = awaited(kernel, work).map_or(0, |note| note.swap_parked(0));
     if ticket == 0 {
         return First::Kept;
     }
-    replay(packet, ticket, tables, work);
+    replay(packet, ticket, kernel, work);
     First::Reinjected
 }
 
 /// Whether the datagram may be a Service's, judged by its addresses alone.
 #[inline(never)]
-fn may_be_ours<A: Addr, T: Fragments<A>>(tables: &T, key: &FragmentKey<A>) -> bool {
+fn may_be_ours<A: Addr, K: Fragments<A>>(kernel: &K, key: &FragmentKey<A>) -> bool {
     let (addr, role) = match key.direction {
         Direction::Request => (&key.dst, Role::Frontend),
         Direction::Reply => (&key.src, Role::Endpoint),
     };
-    tables.may_be_ours(addr, role)
+    kernel.may_be_ours(addr, role)
 }
 
 /// The note of a datagram whose first fragment has not been decided yet.
 #[inline(always)]
-fn awaited<A: Parse, T: Fragments<A>, E: Env>(tables: &T, env: &E, work: &Work<A>) -> Option<T::Note> {
-    tables.note(&work.fragment_key).filter(|note| note.fate() == Fate::Awaited && is_fresh(*note, env))
+fn awaited<A: Parse, K: Fragments<A>>(kernel: &K, work: &Work<A>) -> Option<K::Note> {
+    kernel.note(&work.fragment_key).filter(|note| note.fate() == Fate::Awaited && is_fresh(*note, kernel))
 }
 
 #[inline(always)]
-fn set_note<A: Addr, E: Env>(fate: Fate, parked: u32, env: &E, work: &mut Work<A>) {
+fn set_note<A: Addr>(fate: Fate, parked: u32, env: &impl Env, work: &mut Work<A>) {
     let Work { fragment, to, .. } = work;
     (fragment.src, fragment.dst) = (to.src, to.dst);
     (fragment.fate, fragment.pad, fragment.parked) = (fate, [0; 3], parked);
@@ -212,109 +199,98 @@ fn set_note<A: Addr, E: Env>(fate: Fate, parked: u32, env: &E, work: &mut Work<A
 }
 
 #[inline(always)]
-fn is_fresh<A, N: Note<A>, E: Env>(note: N, env: &E) -> bool {
+fn is_fresh<A>(note: impl Note<A>, env: &impl Env) -> bool {
     quiet_jiffies(note.since_jiffies(), env.now_jiffies()) < FRAGMENT_SECS * env.second_jiffies()
 }
 
 /// A first fragment without ports, for which none are parked, passes. So do the later ones.
 #[inline(always)]
-pub fn leave<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
-    packet: &mut impl PacketMut,
-    tables: &T,
-    env: &E,
-    work: &mut Work<A>,
-) -> Action {
-    if write(packet, Fate::Passed, tables, env, work) == First::Reinjected {
-        return Action::Drop;
+pub fn leave<A: Parse, K: Fragments<A>>(packet: &mut impl PacketMut, kernel: &K, work: &mut Work<A>) -> HookAction {
+    if write(packet, Fate::Passed, kernel, work) == First::Reinjected {
+        return HookAction::Drop;
     }
-    tables.count(Counter::PassedFragment);
-    Action::Next
+    kernel.count(Counter::PassedFragment);
+    HookAction::Next
 }
 
 /// Decides a fragment without ports. `work` holds its addresses.
 #[inline(never)]
-pub fn follow<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
+pub fn follow<A: Parse, K: Fragments<A>>(
     packet: &mut impl PacketMut,
     datagram: Datagram,
-    tables: &T,
-    env: &E,
+    kernel: &K,
     work: &mut Work<A>,
-) -> Action {
-    if whose(tables, work) != Whose::Node {
-        return Action::Next;
+) -> HookAction {
+    if whose(kernel, work) != Whose::Node {
+        return HookAction::Next;
     }
     datagram.set_keys(work);
-    let mut fate = known_fate(tables, env, work);
+    let mut fate = known_fate(kernel, work);
     if fate == Fate::Awaited {
-        if !park(packet, tables, env, work) {
-            tables.count(Counter::PassedFragment);
-            return Action::Next;
+        if !park(packet, kernel, work) {
+            kernel.count(Counter::PassedFragment);
+            return HookAction::Next;
         }
         // The first fragment may have arrived on another CPU in the meantime and found nothing parked.
-        fate = known_fate(tables, env, work);
+        fate = known_fate(kernel, work);
     }
-    readdress(packet, fate, tables, work)
+    readdress(packet, fate, kernel, work)
 }
 
 /// The fate of a datagram's fragments. Their new addresses go to `work.to`.
 #[inline(never)]
-fn known_fate<A: Parse, T: Fragments<A>, E: Env>(tables: &T, env: &E, work: &mut Work<A>) -> Fate {
-    let Some(note) = tables.note(&work.fragment_key) else { return Fate::Awaited };
+fn known_fate<A: Parse, K: Fragments<A>>(kernel: &K, work: &mut Work<A>) -> Fate {
+    let Some(note) = kernel.note(&work.fragment_key) else { return Fate::Awaited };
     let fate = note.fate();
-    if fate == Fate::Awaited || !is_fresh(note, env) {
+    if fate == Fate::Awaited || !is_fresh(note, kernel) {
         return Fate::Awaited;
     }
-    note.touch(env.now_jiffies());
+    note.touch(kernel.now_jiffies());
     note.read_to(&mut work.to);
     fate
 }
 
 #[inline(never)]
-fn readdress<A: Parse, T: Tables<A>>(packet: &mut impl PacketMut, fate: Fate, tables: &T, work: &Work<A>) -> Action {
+fn readdress<A: Parse, K: Maps<A>>(packet: &mut impl PacketMut, fate: Fate, kernel: &K, work: &Work<A>) -> HookAction {
     match fate {
         Fate::Translated | Fate::SentBack => {}
         Fate::Passed => {
-            tables.count(Counter::PassedFragment);
-            return Action::Next;
+            kernel.count(Counter::PassedFragment);
+            return HookAction::Next;
         }
         Fate::Dropped => {
-            tables.count(Counter::DropFragment);
-            return Action::Drop;
+            kernel.count(Counter::DropFragment);
+            return HookAction::Drop;
         }
         Fate::Awaited => {
-            tables.count(Counter::FragmentParked);
-            return Action::Drop;
+            kernel.count(Counter::FragmentParked);
+            return HookAction::Drop;
         }
     }
     let turned = if fate == Fate::SentBack { turn_round(packet) } else { Ok(()) };
     let l3 = packet.l3();
     if turned.and_then(|()| A::write_addresses(packet, l3, &work.key.tuple, &work.to)).is_err() {
-        tables.count(Counter::DropRewrite);
-        return Action::Drop;
+        kernel.count(Counter::DropRewrite);
+        return HookAction::Drop;
     }
-    tables.count(Counter::FragmentTranslated);
-    if fate == Fate::SentBack { Action::SendBack } else { work.translated(work.fragment_key.direction) }
+    kernel.count(Counter::FragmentTranslated);
+    if fate == Fate::SentBack { HookAction::SendBack } else { work.translated(work.fragment_key.direction) }
 }
 
 /// Parks a fragment whose first one is unknown, if it may be a Service's. False if the fragment is to pass.
 #[inline(never)]
-fn park<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
-    packet: &impl PacketMut,
-    tables: &T,
-    env: &E,
-    work: &mut Work<A>,
-) -> bool {
-    if !may_be_ours(tables, &work.fragment_key) {
+fn park<A: Parse, K: Fragments<A>>(packet: &impl PacketMut, kernel: &K, work: &mut Work<A>) -> bool {
+    if !may_be_ours(kernel, &work.fragment_key) {
         return false;
     }
-    let ticket = tables.next_ticket();
+    let ticket = kernel.next_ticket();
     if ticket == 0 {
         return false;
     }
-    let Some(place) = tables.place(ticket) else { return false };
+    let Some(place) = kernel.place(ticket) else { return false };
     // The ticket first: a CPU that is copying the old bytes then sees that the place has changed.
-    if tables.swap(&place.ticket, ticket) != 0 {
-        tables.count(Counter::DropParked);
+    if kernel.swap(&place.ticket, ticket) != 0 {
+        kernel.count(Counter::DropParked);
     }
     let Some(len) = packet.save(packet.l3(), &place.bytes) else {
         place.ticket.set(0);
@@ -326,13 +302,13 @@ fn park<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
     place.edge.set(key.edge);
     place.id.set(key.id);
     place.direction.set(key.direction);
-    set_note(Fate::Awaited, ticket, env, work);
+    set_note(Fate::Awaited, ticket, kernel, work);
     let key = &work.fragment_key;
-    if tables.note(key).is_some_and(|note| !is_fresh(note, env)) {
-        tables.forget_note(key);
+    if kernel.note(key).is_some_and(|note| !is_fresh(note, kernel)) {
+        kernel.forget_note(key);
     }
-    if !tables.add_note(key, &work.fragment)
-        && let Some(note) = tables.note(key)
+    if !kernel.add_note(key, &work.fragment)
+        && let Some(note) = kernel.note(key)
         && note.fate() == Fate::Awaited
     {
         place.previous.set(note.swap_parked(ticket));
@@ -346,36 +322,36 @@ fn park<A: Parse, T: Tables<A> + Fragments<A>, E: Env>(
 /// If the kernel runs the hook at once, that nested run overwrites `work`. So `work` is not read after the first
 /// re-injection.
 #[inline(never)]
-fn replay<A: Addr, T: Tables<A> + Fragments<A>>(packet: &mut impl PacketMut, ticket: u32, tables: &T, work: &Work<A>) {
+fn replay<A: Addr, K: Fragments<A>>(packet: &mut impl PacketMut, ticket: u32, kernel: &K, work: &Work<A>) {
     let FragmentKey { edge, id, direction, .. } = work.fragment_key;
     let mut ticket = ticket;
-    send_again(packet, direction, tables);
+    send_again(packet, direction, kernel);
     for _ in 0..REPLAYED_MAX {
-        let Some(place) = tables.place(ticket) else { break };
+        let Some(place) = kernel.place(ticket) else { break };
         let is_its = place.edge.get() == edge && place.id.get() == id && place.direction.get() == direction;
         if ticket == 0 || place.ticket.get() != ticket || !is_its {
             break;
         }
         let previous = place.previous.get();
         let restored = packet.restore(packet.l3(), &place.bytes, place.len.get());
-        if !tables.swap_if(&place.ticket, ticket, 0) {
+        if !kernel.swap_if(&place.ticket, ticket, 0) {
             // Another fragment was parked here during the copy.
             break;
         }
         if restored.is_ok() {
-            send_again(packet, direction, tables);
+            send_again(packet, direction, kernel);
         } else {
-            tables.count(Counter::DropRewrite);
+            kernel.count(Counter::DropRewrite);
         }
         ticket = previous;
     }
 }
 
 #[inline(always)]
-fn send_again<A: Addr, T: Tables<A>>(packet: &mut impl PacketMut, direction: Direction, tables: &T) {
+fn send_again<A: Addr, K: Maps<A>>(packet: &mut impl PacketMut, direction: Direction, kernel: &K) {
     let counter = match packet.send_again(direction) {
         Ok(()) => Counter::FragmentReplayed,
         Err(_) => Counter::DropRewrite,
     };
-    tables.count(counter);
+    kernel.count(counter);
 }

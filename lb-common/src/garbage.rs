@@ -5,7 +5,7 @@
 
 use crate::addr::{Addr, Proto};
 use crate::flow;
-use crate::forward::{Env, FlowRef, Partner, Tables, Work};
+use crate::forward::{Env, FlowRef, Maps, Partner, Work};
 use crate::table::Counter;
 
 /// Which flows are due.
@@ -39,7 +39,7 @@ impl Due {
     }
 
     #[inline(always)]
-    fn is<A, E: Env>(self, proto: Proto, entry: impl FlowRef<A>, env: &E) -> bool {
+    fn is<A>(self, proto: Proto, entry: impl FlowRef<A>, env: &impl Env) -> bool {
         let last_seen_jiffies = entry.last_seen_jiffies();
         match self {
             Self::TimedOut => {
@@ -54,21 +54,21 @@ impl Due {
 /// Deletes both entries of the flow whose key is in `work`, unless one of them was used lately. Returns whether it
 /// did. If the other entry was lost, its tuple may be another flow's by now, which stays.
 #[inline(never)]
-pub fn collect<A: Addr, T: Tables<A>, E: Env>(due: Due, tables: &T, env: &E, work: &mut Work<A>) -> bool {
+pub fn collect<A: Addr, K: Maps<A>>(due: Due, kernel: &K, work: &mut Work<A>) -> bool {
     let proto = work.key.proto;
-    let Some(entry) = tables.flow(&work.key) else { return false };
+    let Some(entry) = kernel.flow(&work.key) else { return false };
     entry.read_to(&mut work.to);
-    if !due.is(proto, entry, env) {
+    if !due.is(proto, entry, kernel) {
         return false;
     }
-    if let Partner::Own(partner) = Partner::of_packet(tables, work) {
-        if !due.is(proto, partner, env) {
+    if let Partner::Own(partner) = Partner::of_packet(kernel, work) {
+        if !due.is(proto, partner, kernel) {
             return false;
         }
-        tables.remove_flow(&work.partner_key);
+        kernel.remove_flow(&work.partner_key);
     }
-    tables.remove_flow(&work.key);
-    tables.count(match due {
+    kernel.remove_flow(&work.key);
+    kernel.count(match due {
         Due::TimedOut => Counter::FlowCollected,
         Due::QuietSince(_) => Counter::EdgeFlowEvicted,
     });

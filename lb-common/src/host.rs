@@ -17,14 +17,14 @@ pub use self::rows::{FamilyTables, Tables};
 use self::state::FamilyState;
 use crate::addr::Family;
 use crate::flow::Timeouts;
-use crate::forward::{Edge, Env, Work};
+use crate::forward::{Env, Hook, Work};
 use crate::fragment::Parked;
-use crate::path::{self, RejectLimit};
+use crate::path;
 use crate::reject::Unreachable;
 use crate::share::UNBOUNDED_PERCENT;
 use crate::straight;
 use crate::table::{Affinity, AffinityKey, Counter, Direction, EdgeState, Flow, FlowKey, Port, Scope};
-use crate::verdict::Action;
+use crate::verdict::HookAction;
 
 /// Ticks per second of the host's clock.
 pub const TICKS_PER_SEC: u64 = 100;
@@ -151,51 +151,34 @@ impl Host {
         }
     }
 
-    /// Runs a packet that comes in at an edge (`Request`) or leaves by it (`Reply`).
-    pub fn run<const LINK_LEN: usize>(
-        &self,
-        packet: &mut InMemory<LINK_LEN>,
-        edge: Edge,
-        direction: Direction,
-    ) -> Action {
+    /// Runs a packet at a hook.
+    pub fn run<const LINK_LEN: usize>(&self, packet: &mut InMemory<LINK_LEN>, hook: Hook) -> HookAction {
         *self.trace.borrow_mut() = Trace::default();
         match path::family(packet) {
-            Some(Family::V4) => self.run_family::<[u8; 4], _>(packet, edge, direction),
-            Some(Family::V6) => self.run_family::<[u8; 16], _>(packet, edge, direction),
-            None => Action::Next,
+            Some(Family::V4) => self.run_family::<[u8; 4], _>(packet, hook),
+            Some(Family::V6) => self.run_family::<[u8; 16], _>(packet, hook),
+            None => HookAction::Next,
         }
     }
 
     fn run_family<A: HostFamily, const LINK_LEN: usize>(
         &self,
         packet: &mut InMemory<LINK_LEN>,
-        edge: Edge,
-        direction: Direction,
-    ) -> Action {
+        hook: Hook,
+    ) -> HookAction {
         self.frame_mac.set(packet.mac());
-        let first = match (self.stages, direction) {
-            (Stages::Second, _) => None,
-            (Stages::Both, Direction::Request) => straight::ingress::<A, _, _>(packet, edge, self, self),
-            (Stages::Both, Direction::Reply) => straight::egress::<A, _, _>(packet, edge, self, self),
+        let first = match self.stages {
+            Stages::Second => None,
+            Stages::Both => straight::run::<A, _>(packet, hook, self),
         };
         let count = if first.is_some() { &self.straight } else { &self.detours };
         count.set(count.get() + 1);
-        first.unwrap_or_else(|| self.run_second::<A, LINK_LEN>(packet, edge, direction))
-    }
-
-    fn run_second<A: HostFamily, const LINK_LEN: usize>(
-        &self,
-        packet: &mut InMemory<LINK_LEN>,
-        edge: Edge,
-        direction: Direction,
-    ) -> Action {
-        let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
-        let action = match direction {
-            Direction::Request => path::ingress(packet, edge, self, self, &mut work),
-            Direction::Reply => path::egress(packet, edge, self, self, &mut work),
-        };
-        A::state(self).work.set(Some(work));
-        action
+        first.unwrap_or_else(|| {
+            let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
+            let action = path::run(packet, hook, self, &mut work);
+            A::state(self).work.set(Some(work));
+            action
+        })
     }
 
     /// The inputs of the last packet's decision.
@@ -320,9 +303,6 @@ impl Env for Host {
     fn timeouts(&self) -> Timeouts {
         self.settings.timeouts
     }
-}
-
-impl RejectLimit for Host {
     fn may_reject(&self, _: u32) -> bool {
         true
     }

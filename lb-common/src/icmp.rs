@@ -10,12 +10,12 @@ use network_types::icmp::Icmpv4Hdr;
 use crate::addr::{Addr, Family, Proto};
 use crate::checksum;
 use crate::client::Client;
-use crate::forward::{Edge, FlowRef as _, Tables, Whose, Work, is_heard, whose};
+use crate::forward::{FlowRef as _, Hook, Maps, Whose, Work, is_heard, whose};
 use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
 use crate::parse::{Network, Parse};
 use crate::rewrite::turn_round;
 use crate::table::{Counter, Direction, FlowKey, Tuple};
-use crate::verdict::Action;
+use crate::verdict::HookAction;
 
 /// The header of an ICMP error in front of the embedded packet; ICMPv6 has the same (RFC 792, RFC 4443).
 const HEADER_LEN: usize = size_of::<Icmpv4Hdr>();
@@ -50,34 +50,34 @@ fn kind<A: Addr>(packet: &impl Packet, l4: usize) -> Kind {
 ///
 /// A function of its own: ordinary packets need none of it.
 #[inline(never)]
-pub fn message<A: Parse, T: Tables<A>>(
+pub fn message<A: Parse, K: Maps<A>>(
     packet: &mut impl PacketMut,
     l4: usize,
-    at: (Edge, Direction),
-    tables: &T,
+    hook: Hook,
+    kernel: &K,
     work: &mut Work<A>,
-) -> Action {
+) -> HookAction {
     packet.pull();
     let kind = kind::<A>(packet, l4);
     let embedded = match (kind, A::FAMILY) {
-        (Kind::Other, _) => return Action::Next,
+        (Kind::Other, _) => return HookAction::Next,
         (Kind::Redirect, Family::V6) => redirected(packet, l4),
         (Kind::Redirect, Family::V4) | (Kind::Error, _) => Some(l4 + HEADER_LEN),
     };
-    let Some(embedded) = embedded else { return Action::Next };
-    let Some(inner_l4) = read_embedded(packet, embedded, at, work) else { return Action::Next };
-    let Some(is_own) = look_up(at, tables, work) else { return Action::Next };
+    let Some(embedded) = embedded else { return HookAction::Next };
+    let Some(inner_l4) = read_embedded(packet, embedded, hook, work) else { return HookAction::Next };
+    let Some(is_own) = look_up(hook, kernel, work) else { return HookAction::Next };
     if kind == Kind::Redirect {
-        tables.count(Counter::DropRedirect);
-        return Action::Drop;
+        kernel.count(Counter::DropRedirect);
+        return HookAction::Drop;
     }
-    tables.count(Counter::IcmpTranslated);
+    kernel.count(Counter::IcmpTranslated);
     let done = translate(packet, l4, inner_l4, work).and_then(|()| if is_own { turn_round(packet) } else { Ok(()) });
     if done.is_err() {
-        tables.count(Counter::DropRewrite);
-        return Action::Drop;
+        kernel.count(Counter::DropRewrite);
+        return HookAction::Drop;
     }
-    if is_own { Action::SendBack } else { work.translated(work.key.direction) }
+    if is_own { HookAction::SendBack } else { work.translated(work.key.direction) }
 }
 
 /// The offset of the packet that an ICMPv6 redirect quotes. Linux puts that option first, or behind one with the
@@ -101,7 +101,7 @@ fn redirected(packet: &impl Packet, l4: usize) -> Option<usize> {
 fn read_embedded<A: Parse>(
     packet: &impl Packet,
     l3: usize,
-    (edge, direction): (Edge, Direction),
+    Hook { edge, direction }: Hook,
     work: &mut Work<A>,
 ) -> Option<usize> {
     let embedded = &mut work.to;
@@ -122,22 +122,18 @@ fn read_embedded<A: Parse>(
 /// Finds the flow and leaves the new tuple of its packets in `work`. True if a pod complains about its own hairpin
 /// reply: the message then goes back to the pod. None if no translated flow is found.
 #[inline(always)]
-fn look_up<A: Addr, T: Tables<A>>(
-    (edge, direction): (Edge, Direction),
-    tables: &T,
-    work: &mut Work<A>,
-) -> Option<bool> {
-    if let Some(entry) = tables.flow(&work.key) {
+fn look_up<A: Addr, K: Maps<A>>(Hook { edge, direction }: Hook, kernel: &K, work: &mut Work<A>) -> Option<bool> {
+    if let Some(entry) = kernel.flow(&work.key) {
         entry.read_to(&mut work.to);
-        let is_translated = !work.is_untouched(entry.frontend()) && is_heard(entry.frontend(), tables, work);
+        let is_translated = !work.is_untouched(entry.frontend()) && is_heard(entry.frontend(), kernel, work);
         return if is_translated { Some(false) } else { None };
     }
     let may_be_own = direction == Direction::Request && matches!(edge.client, Client::Workload);
-    if !may_be_own || !tables.edge_state(edge.id).has_hairpins() || whose(tables, work) != Whose::Node {
+    if !may_be_own || !kernel.edge_state(edge.id).has_hairpins() || whose(kernel, work) != Whose::Node {
         return None;
     }
     work.key.direction = Direction::Reply;
-    let entry = tables.flow(&work.key)?;
+    let entry = kernel.flow(&work.key)?;
     entry.read_to(&mut work.to);
     if work.is_untouched(entry.frontend()) { None } else { Some(true) }
 }

@@ -1,4 +1,4 @@
-//! The outcome of a decision ([`Verdict`]), and what the program returns to the kernel ([`Action`]).
+//! The outcome of a decision ([`Verdict`]), and what the program returns to the kernel ([`HookAction`]).
 
 use crate::addr::Addr;
 #[cfg(doc)]
@@ -53,7 +53,7 @@ impl DropReason {
 
 /// What the kernel does with the packet as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum HookAction {
     /// Pass it to the next program, then the stack (`TCX_NEXT`).
     Next,
     /// The same for a request to a backend, which the hook may send across the bridge: see [`Port::unfiltered_bits4`].
@@ -64,7 +64,7 @@ pub enum Action {
     Drop,
 }
 
-impl Action {
+impl HookAction {
     /// What the hook does with a translated packet. Direct flows keep their destination, so their packets go to the
     /// stack.
     #[inline(always)]
@@ -84,9 +84,9 @@ mod tests {
     fn only_requests_to_frontends_go_to_backends() {
         let from = Tuple { src: [10, 0, 0, 9], dst: [192, 0, 2, 1], sport: 4_000, dport: 80 };
         let to = Tuple { dst: [10, 0, 0, 8], dport: 8_080, ..from };
-        assert_eq!(Action::of_translated(Direction::Request, &from, &to), Action::ToBackend);
-        assert_eq!(Action::of_translated(Direction::Reply, &from, &to), Action::Next);
+        assert_eq!(HookAction::of_translated(Direction::Request, &from, &to), HookAction::ToBackend);
+        assert_eq!(HookAction::of_translated(Direction::Reply, &from, &to), HookAction::Next);
         let to = Tuple { sport: 40_000, ..from };
-        assert_eq!(Action::of_translated(Direction::Request, &from, &to), Action::Next);
+        assert_eq!(HookAction::of_translated(Direction::Request, &from, &to), HookAction::Next);
     }
 }

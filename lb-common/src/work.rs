@@ -6,7 +6,7 @@ use crate::table::{
     Affinity, AffinityKey, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment, FragmentKey,
     FrontendKey, Heard, MemberKey, SourceRangeKey, Tuple,
 };
-use crate::verdict::{Action, DropReason};
+use crate::verdict::{DropReason, HookAction};
 
 /// What is fixed of a new flow before its tuple is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,8 +115,8 @@ impl<A: Addr> Work<A> {
 
     /// What the hook does with the translated packet.
     #[inline(always)]
-    pub(crate) fn translated(&self, direction: Direction) -> Action {
-        Action::of_translated(direction, &self.key.tuple, &self.to)
+    pub(crate) fn translated(&self, direction: Direction) -> HookAction {
+        HookAction::of_translated(direction, &self.key.tuple, &self.to)
     }
 
     /// Whether the packet keeps its tuple. Most packets of direct flows do.

@@ -7,16 +7,14 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use lb_common::addr::Family;
-use lb_common::client::Client;
-use lb_common::forward::Edge;
+use lb_common::forward::{Edge, Hook};
 use lb_common::packet::ETHERNET_LEN;
-use lb_common::table::{Direction, EDGE_UPLINK};
-use lb_common::verdict::Action;
+use lb_common::table::Direction;
+use lb_common::verdict::HookAction;
 use lb_common::{path, straight};
 
 use crate::bridge;
-use crate::env::Kernel;
-use crate::maps::Maps;
+use crate::kernel::Kernel;
 use crate::skb::Skb;
 use crate::tables::{self, FamilyTables};
 
@@ -28,7 +26,7 @@ const DETOUR: i32 = i32::MIN;
 
 /// Declares programs with their stages, edge, length of the link header and direction.
 macro_rules! hooks {
-    ($( $(#[doc = $what:literal])+ $program:ident($first:ident, $second:ident): $edge:ty, $link_len:expr, $direction:ident; )*) => {
+    ($( $(#[doc = $what:literal])+ $program:ident($first:ident, $second:ident): $edge:ident, $link_len:expr, $direction:ident; )*) => {
         $(
             $(#[doc = $what])+
             // The macro puts the program into a function of the same name. Inlining is forced, because the compiler
@@ -45,101 +43,76 @@ macro_rules! hooks {
             #[unsafe(no_mangle)]
             #[inline(never)]
             extern "C" fn $first(skb: *mut __sk_buff) -> i32 {
-                first_stage::<$edge, { $link_len }>(Skb::new(skb), Direction::$direction)
+                let skb = Skb::<{ $link_len }>::new(skb);
+                let hook = Hook { edge: $edge(&skb), direction: Direction::$direction };
+                first_stage(skb, hook)
             }
 
             #[unsafe(no_mangle)]
             #[inline(never)]
             extern "C" fn $second(skb: *mut __sk_buff) -> i32 {
-                second_stage::<$edge, { $link_len }>(Skb::new(skb), Direction::$direction)
+                let skb = Skb::<{ $link_len }>::new(skb);
+                let hook = Hook { edge: $edge(&skb), direction: Direction::$direction };
+                second_stage(skb, hook)
             }
         )*
     };
 }
 hooks! {
     /// Packets that a pod on this node sends.
-    workload_ingress(straight_wi, whole_wi): Workload, ETHERNET_LEN, Request;
+    workload_ingress(straight_wi, whole_wi): workload, ETHERNET_LEN, Request;
     /// Packets that a pod on this node is about to receive.
-    workload_egress(straight_we, whole_we): Workload, ETHERNET_LEN, Reply;
+    workload_egress(straight_we, whole_we): workload, ETHERNET_LEN, Reply;
     /// Packets that the network delivers to this node.
-    uplink_ingress(straight_ui, whole_ui): Uplink, ETHERNET_LEN, Request;
+    uplink_ingress(straight_ui, whole_ui): uplink, ETHERNET_LEN, Request;
     /// Packets that this node sends to the network.
-    uplink_egress(straight_ue, whole_ue): Uplink, ETHERNET_LEN, Reply;
+    uplink_egress(straight_ue, whole_ue): uplink, ETHERNET_LEN, Reply;
     // The same for interfaces without a link header (WireGuard, tun, PPP). They are loaded if such an interface exists.
     /// Packets that a pod on this node sends.
-    workload_in_l3(straight_wi_l3, whole_wi_l3): Workload, 0, Request;
+    workload_in_l3(straight_wi_l3, whole_wi_l3): workload, 0, Request;
     /// Packets that a pod on this node is about to receive.
-    workload_out_l3(straight_we_l3, whole_we_l3): Workload, 0, Reply;
+    workload_out_l3(straight_we_l3, whole_we_l3): workload, 0, Reply;
     /// Packets that the network delivers to this node.
-    uplink_in_l3(straight_ui_l3, whole_ui_l3): Uplink, 0, Request;
+    uplink_in_l3(straight_ui_l3, whole_ui_l3): uplink, 0, Request;
     /// Packets that this node sends to the network.
-    uplink_out_l3(straight_ue_l3, whole_ue_l3): Uplink, 0, Reply;
-}
-
-/// The edge that a program is attached to.
-trait AttachedAt {
-    fn edge<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>) -> Edge;
-}
-
-struct Workload;
-struct Uplink;
-
-impl AttachedAt for Workload {
-    #[inline(always)]
-    fn edge<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>) -> Edge {
-        Edge { id: skb.ifindex(), client: Client::Workload }
-    }
-}
-
-impl AttachedAt for Uplink {
-    #[inline(always)]
-    fn edge<const LINK_LEN: usize>(_: &Skb<LINK_LEN>) -> Edge {
-        Edge { id: EDGE_UPLINK, client: Client::External }
-    }
+    uplink_out_l3(straight_ue_l3, whole_ue_l3): uplink, 0, Reply;
 }
 
 #[inline(always)]
-fn first_stage<E: AttachedAt, const LINK_LEN: usize>(skb: Skb<LINK_LEN>, direction: Direction) -> i32 {
-    match path::family(&skb) {
-        Some(Family::V4) => first_stage_of::<[u8; 4], E, LINK_LEN>(skb, direction),
-        Some(Family::V6) => first_stage_of::<[u8; 16], E, LINK_LEN>(skb, direction),
-        None => TCX_NEXT,
-    }
+fn workload<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>) -> Edge {
+    Edge::workload(skb.ifindex())
 }
 
 #[inline(always)]
-fn first_stage_of<A: FamilyTables, E: AttachedAt, const LINK_LEN: usize>(
-    mut skb: Skb<LINK_LEN>,
-    direction: Direction,
-) -> i32 {
-    let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len(), skb: skb.framed() });
-    let action = match direction {
-        Direction::Request => straight::ingress::<A, _, _>(&mut skb, edge, &tables, &Kernel),
-        Direction::Reply => straight::egress::<A, _, _>(&mut skb, edge, &tables, &Kernel),
+fn uplink<const LINK_LEN: usize>(_: &Skb<LINK_LEN>) -> Edge {
+    Edge::uplink()
+}
+
+#[inline(always)]
+fn first_stage<const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
+    let kernel = Kernel::new(skb);
+    let action = match path::family(&skb) {
+        Some(Family::V4) => straight::run::<[u8; 4], _>(&mut skb, hook, &kernel),
+        Some(Family::V6) => straight::run::<[u8; 16], _>(&mut skb, hook, &kernel),
+        None => return TCX_NEXT,
     };
     action.map_or(DETOUR, |action| act(&skb, action))
 }
 
 #[inline(always)]
-fn second_stage<E: AttachedAt, const LINK_LEN: usize>(skb: Skb<LINK_LEN>, direction: Direction) -> i32 {
+fn second_stage<const LINK_LEN: usize>(skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
     match path::family(&skb) {
-        Some(Family::V4) => second_stage_of::<[u8; 4], E, LINK_LEN>(skb, direction),
-        Some(Family::V6) => second_stage_of::<[u8; 16], E, LINK_LEN>(skb, direction),
+        Some(Family::V4) => second_stage_of::<[u8; 4], LINK_LEN>(skb, hook),
+        Some(Family::V6) => second_stage_of::<[u8; 16], LINK_LEN>(skb, hook),
         None => TCX_NEXT,
     }
 }
 
 #[inline(always)]
-fn second_stage_of<A: FamilyTables, E: AttachedAt, const LINK_LEN: usize>(
-    mut skb: Skb<LINK_LEN>,
-    direction: Direction,
-) -> i32 {
-    let (edge, tables) = (E::edge(&skb), Maps { packet_len: skb.len(), skb: skb.framed() });
+fn second_stage_of<A: FamilyTables, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
     let Some(work) = tables::work::<A>() else { return TCX_NEXT };
-    let action = match direction {
-        Direction::Request => path::ingress(&mut skb, edge, &tables, &Kernel, work),
-        Direction::Reply => path::egress(&mut skb, edge, &tables, &Kernel, work),
-    };
+    let kernel = Kernel::new(skb);
+    let action = path::run(&mut skb, hook, &kernel, work);
     act(&skb, action)
 }
 
@@ -157,11 +130,11 @@ fn to_backend<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>) -> i32 {
 }
 
 #[inline(always)]
-fn act<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>, action: Action) -> i32 {
+fn act<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>, action: HookAction) -> i32 {
     match action {
-        Action::ToBackend if LINK_LEN == ETHERNET_LEN => to_backend(skb),
-        Action::Next | Action::ToBackend => TCX_NEXT,
-        Action::SendBack => skb.send_back(),
-        Action::Drop => TCX_DROP,
+        HookAction::ToBackend if LINK_LEN == ETHERNET_LEN => to_backend(skb),
+        HookAction::Next | HookAction::ToBackend => TCX_NEXT,
+        HookAction::SendBack => skb.send_back(),
+        HookAction::Drop => TCX_DROP,
     }
 }

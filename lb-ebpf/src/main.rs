@@ -6,8 +6,8 @@
 #![allow(non_upper_case_globals, reason = "maps are named as bpftool shows them")]
 
 mod bridge;
-mod env;
 mod hook;
+mod kernel;
 mod maps;
 mod skb;
 mod tables;
@@ -21,8 +21,7 @@ use lb_common::packet::{ETHERNET_LEN, Packet as _};
 use lb_common::path;
 use lb_common::table::{COLLECTED_KEYS_MAX, FlowKey};
 
-use crate::env::Kernel;
-use crate::maps::Maps;
+use crate::kernel::Kernel;
 use crate::skb::Skb;
 use crate::tables::FamilyTables;
 
@@ -56,11 +55,12 @@ fn collect_of<A: FamilyTables>(skb: &Skb<ETHERNET_LEN>) -> i32 {
     let Some(work) = tables::work::<A>() else { return 0 };
     let Some(due) = skb.header(ETHERNET_LEN) else { return 0 };
     let (due, mut collected) = (Due::from_bytes(due), 0);
+    let kernel = Kernel { packet_len: 0, skb: *skb };
     for index in 0..COLLECTED_KEYS_MAX {
         if skb.read_key(ETHERNET_LEN + Due::LEN + index * size_of::<FlowKey<A>>(), &mut work.key).is_none() {
             break;
         }
-        collected += i32::from(garbage::collect(due, &Maps { packet_len: 0, skb: *skb }, &Kernel, work));
+        collected += i32::from(garbage::collect(due, &kernel, work));
     }
     collected
 }

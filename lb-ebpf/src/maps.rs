@@ -6,7 +6,6 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
 use lb_common::fragment::Parked;
-use lb_common::packet::ETHERNET_LEN;
 use lb_common::reject::Unreachable;
 use lb_common::table::maps::Rows;
 use lb_common::table::{
@@ -16,15 +15,6 @@ use lb_common::table::{
     SPENT_RINGS, Scopes, SourceRange, SourceRangeKey, SpentRing,
 };
 use lb_common::{each_map, family_address};
-
-use crate::skb::Skb;
-
-/// The maps, and what the path asks or counts of the current packet beside its headers.
-pub struct Maps {
-    pub packet_len: u32,
-    /// Typed as if it had a link header: functions that programs share do not ask for its length.
-    pub skb: Skb<ETHERNET_LEN>,
-}
 
 /// The rows of a map in the object file: one, if a setting of the agent decides.
 const fn rows_in_object(rows: Rows) -> usize {

@@ -7,7 +7,7 @@ use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::client::Client;
-use lb_common::forward::{Env, Event, FlowRef, InsertError, Part, Path, Tables, Whose, Work};
+use lb_common::forward::{Env as _, Event, FlowRef, InsertError, Maps, Part, Path, Whose, Work};
 use lb_common::parse::TcpFlags;
 use lb_common::sequence::Sequence;
 use lb_common::share::Occupancy;
@@ -17,8 +17,8 @@ use lb_common::table::{
     edge_index, spent_ring,
 };
 
-use crate::env::{Kernel, embryos_max, looks_back};
-use crate::maps::{self, Maps, Source};
+use crate::kernel::{Kernel, embryos_max, looks_back};
+use crate::maps::{self, Source};
 use crate::skb::copy_words;
 
 const BPF_NOEXIST: u64 = 1;
@@ -143,14 +143,14 @@ fn count_entry<A: FamilyTables>(edge: u32, change: i32) {
     }
 }
 
-impl Maps {
+impl Kernel {
     #[inline(always)]
     fn scopes(frontend: u32) -> Option<*const Scopes> {
         maps::scopes.get_ptr(frontend)
     }
 }
 
-impl<A: FamilyTables> Tables<A> for Maps {
+impl<A: FamilyTables> Maps<A> for Kernel {
     type Flow = FlowElement<A>;
 
     #[inline(always)]
@@ -360,7 +360,7 @@ impl<A: FamilyTables> Tables<A> for Maps {
     fn take_embryo(&self) -> bool {
         let Some(budget) = A::embryos().get_ptr_mut(0) else { return true };
         // SAFETY: the element of this CPU; the program runs without migration.
-        unsafe { (*budget).take(Kernel.now_jiffies(), embryos_max(), Kernel.timeouts().tcp_syn_jiffies) }
+        unsafe { (*budget).take(self.now_jiffies(), embryos_max(), self.timeouts().tcp_syn_jiffies) }
     }
 
     #[inline(always)]
@@ -463,14 +463,14 @@ impl<A: FamilyTables> Tables<A> for Maps {
     }
 
     #[inline(always)]
-    fn settle<E: Env>(&self, _: &E, key: &FlowKey<A>, tcp: TcpFlags) -> bool {
+    fn settle(&self, key: &FlowKey<A>, tcp: TcpFlags) -> bool {
         let Some(work) = work::<A>() else { return false };
         work.begin(key, tcp);
         A::run_apart(self.skb, work, Part::Settle)
     }
 
     #[inline(always)]
-    fn run_apart<E: Env>(path: &mut Path<'_, A, Self, E>, part: Part) -> bool {
-        A::run_apart(path.tables.skb, path.work, part)
+    fn run_apart(path: &mut Path<'_, A, Self>, part: Part) -> bool {
+        A::run_apart(path.kernel.skb, path.work, part)
     }
 }

@@ -2,7 +2,7 @@
 //! property that does not hold panics.
 
 use etherparse::IpNumber;
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use crate::cases::{Net, Scene};
 use crate::machine::{HostMachine, Machine as _, Program};
@@ -27,7 +27,7 @@ pub fn parse(data: &[u8]) {
         small_world(&mut Scene::new(net, &mut machine));
         for program in [PROGRAMS[usize::from(first & 3)], PROGRAMS[usize::from(first >> 2 & 3)]] {
             let (action, after) = machine.run(program, packet);
-            assert!(action == Action::SendBack || after.len() == packet.len(), "{program:?} changed the length");
+            assert!(action == HookAction::SendBack || after.len() == packet.len(), "{program:?} changed the length");
         }
     }
 }
@@ -62,11 +62,11 @@ pub fn rewrite(data: &[u8]) {
     let mut machine = HostMachine::default();
     small_world(&mut Scene::new(net, &mut machine));
     let (action, there) = machine.run(Program::WorkloadIngress, &bytes);
-    assert_eq!(action, Action::Next);
+    assert_eq!(action, HookAction::Next);
     assert_same_sums(&bytes, &there);
     let answer = turned(&there);
     let (action, back) = machine.run(Program::WorkloadEgress, &answer);
-    assert_eq!(action, Action::Next);
+    assert_eq!(action, HookAction::Next);
     assert_same_sums(&answer, &back);
     let again = turned(&back);
     let differences: Vec<usize> = (0..bytes.len()).filter(|at| again[*at] != bytes[*at]).collect();

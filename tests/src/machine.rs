@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use lb_agent::dataplane::Tables;
 use lb_common::table::{Counter, Direction, Flow, FlowKey, Port};
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use crate::packet::BRIDGE_MAC;
 
@@ -65,10 +65,10 @@ pub trait Machine {
     /// Sets the interface by which egress packets came to the node; at first 0, a socket of the node.
     fn set_came_by(&mut self, ifindex: u32);
     /// Runs one packet; returns the action and the bytes afterwards.
-    fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>);
+    fn run(&mut self, program: Program, packet: &[u8]) -> (HookAction, Vec<u8>);
     /// The outcomes of the fragments that were parked for the packet that [`Machine::run`] ran last, in the order of
     /// re-injection.
-    fn replayed(&mut self) -> Vec<(Action, Vec<u8>)>;
+    fn replayed(&mut self) -> Vec<(HookAction, Vec<u8>)>;
     fn flows(&mut self) -> Flows;
     /// Evicts the entries of one direction, as a full table may.
     fn evict(&mut self, direction: Direction);

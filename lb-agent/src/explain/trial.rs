@@ -6,13 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::addr::Proto;
 use lb_common::client::Client;
 use lb_common::flow::Timeouts;
-use lb_common::forward::Edge;
+use lb_common::forward::{Edge, Hook};
 use lb_common::host::{Chance, Host, InMemory, Settings, TICKS_PER_SEC, Trace};
 use lb_common::parse::Parsed;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, Direction, EDGE_UPLINK, FlowKey, PoolKey, Scope, ScopeFlags, Tuple,
+    Affinity, AffinityKey, Backend, Counter, Direction, FlowKey, PoolKey, Scope, ScopeFlags, Tuple,
 };
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::answer::Decision;
 use super::frame::{ACK, INTERFACE_MAC, SYN, SYN_ACK, frame};
@@ -41,7 +41,7 @@ pub struct Outcome<A> {
     pub trace: Trace,
     /// The addresses and ports of the packet afterwards.
     pub to: Tuple<A>,
-    action: Action,
+    action: HookAction,
 }
 
 /// The possible results for new connections of a client.
@@ -76,9 +76,9 @@ pub struct Trial<A> {
 impl<A: TableAddr> Trial<A> {
     pub fn new(from: &Sender, to: &Destination, addr: A, tables: &Tables) -> Self {
         let edge = match from {
-            Sender::Pod(_) => Edge { id: EDGE, client: Client::Workload },
+            Sender::Pod(_) => Edge::workload(EDGE),
             Sender::Host => Edge { id: EDGE, client: Client::Host },
-            Sender::External(_) => Edge { id: EDGE_UPLINK, client: Client::External },
+            Sender::External(_) => Edge::uplink(),
         };
         let settings = settings();
         let host = Host::new(tables.clone().derived(settings.address_words), settings);
@@ -115,13 +115,13 @@ impl<A: TableAddr> Trial<A> {
 
     fn run(&self, tcp: u8, tuple: Tuple<A>, edge: Edge, direction: Direction) -> Outcome<A> {
         let mut packet = InMemory::new(&frame(self.proto, tcp, &tuple), INTERFACE_MAC);
-        let action = self.host.run(&mut packet, edge, direction);
+        let action = self.host.run(&mut packet, Hook { edge, direction });
         let trace = self.host.trace();
         let mut after = tuple;
         let has_ports = matches!(A::parse(&packet, &mut after), Parsed::Transport(_));
         let has_counted = |counter| trace.counted.contains(&counter);
         let decision = match action {
-            Action::Drop => Decision::Drop,
+            HookAction::Drop => Decision::Drop,
             _ if has_counted(Counter::Rejected) => Decision::Reject,
             _ if has_counted(Counter::RequestTranslated) => Decision::Balance,
             _ if trace.frontend.is_some() => Decision::Pass,
@@ -136,7 +136,7 @@ impl<A: TableAddr> Trial<A> {
         let mut tuple = opened.to;
         tuple.set_reversed(&opened.to);
         // The reply of a pod to itself enters by the same hook as its request.
-        let direction = if opened.action == Action::SendBack { Direction::Request } else { Direction::Reply };
+        let direction = if opened.action == HookAction::SendBack { Direction::Request } else { Direction::Reply };
         let reply = self.run(SYN_ACK, tuple, self.edge, direction);
         let is_translated = reply.trace.counted.contains(&Counter::ReplyTranslated);
         is_translated.then(|| SocketAddr::new(reply.to.src.into(), reply.to.sport))
@@ -214,8 +214,7 @@ impl<A: TableAddr> Trial<A> {
         };
         let kept = flows.iter().filter(|(key, _)| is_asked(key)).filter_map(|(key, flow)| {
             self.host.set_now_jiffies(flow.last_seen_jiffies);
-            let client = if key.edge == EDGE_UPLINK { Client::External } else { Client::Workload };
-            let next = self.run(ACK, key.tuple, Edge { id: key.edge, client }, Direction::Request);
+            let next = self.run(ACK, key.tuple, Edge::of(key.edge), Direction::Request);
             let is_kept = next.decision == Decision::Balance && !next.trace.counted.contains(&Counter::FlowCreated);
             is_kept.then(|| SocketAddr::new(next.to.dst.into(), next.to.dport))
         });

@@ -1,19 +1,19 @@
 //! Bounds half-open flows, so that a flood of them does not push established flows out of the table.
 
-use super::run::{Env, FlowRef, Path, Tables};
+use super::run::{FlowRef, Maps, Path};
 use crate::addr::Addr;
 use crate::flow;
 use crate::table::Counter;
 
-impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
+impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// Counts a new half-open flow. Without a bound, a flood would make the LRU evict idle connections. If no token is
     /// left, each new flow deletes the oldest one in the ring, provided that it is still half-open. That one has had a
     /// full turn of the ring, many times what an honest client needs.
     #[inline(always)]
     pub(super) fn bound_embryos(&mut self) {
-        let has_token = self.tables.take_embryo();
+        let has_token = self.kernel.take_embryo();
         let work = &mut *self.work;
-        let has_oldest = self.tables.note_embryo(&work.key, &mut work.other_key);
+        let has_oldest = self.kernel.note_embryo(&work.key, &mut work.other_key);
         if has_oldest && !has_token {
             self.evict_embryo();
         }
@@ -27,7 +27,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             // The ring noted this tuple for an earlier flow. The new flow has it now and must not be deleted.
             return;
         }
-        let Some(entry) = self.tables.flow(&work.other_key) else { return };
+        let Some(entry) = self.kernel.flow(&work.other_key) else { return };
         if !flow::is_dispensable(entry.state()) {
             return;
         }

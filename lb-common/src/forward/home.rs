@@ -3,14 +3,14 @@
 
 use super::FlowRef as _;
 use super::place::{PLACE_ATTEMPTS, PORT_BASE};
-use super::run::{Env, InsertError, Path, Tables};
+use super::run::{InsertError, Maps, Path};
 use crate::addr::{Addr, Proto};
 use crate::client::Client;
 use crate::sequence::Sequence;
 use crate::table::{DIRECT, Direction, EdgeState, FlowState};
 use crate::verdict::{DropReason, Verdict};
 
-impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
+impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// Decides a packet that leaves the node.
     #[inline(always)]
     pub fn leave(&mut self) -> Verdict {
@@ -22,9 +22,9 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// rules out nearly all others.
     #[inline(always)]
     fn may_have_come_home(&self) -> bool {
-        let may_be_first = self.transport.opens() || self.env.repairs_evicted_flows();
+        let may_be_first = self.transport.opens() || self.kernel.repairs_evicted_flows();
         let may_be_request = may_be_first && matches!(self.edge.client, Client::Workload);
-        may_be_request && self.may_be_of_flow(self.work.key.tuple.sport) && self.tables.has_come_back(self.edge.id)
+        may_be_request && self.may_be_of_flow(self.work.key.tuple.sport) && self.kernel.has_come_back(self.edge.id)
     }
 
     /// If the packet is a request of the pod that is about to receive it, gives it the frontend's address as its
@@ -32,12 +32,12 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// address would never leave the pod.
     #[inline(never)]
     fn come_home(&mut self) -> Verdict {
-        let (tables, work) = (self.tables, &mut *self.work);
+        let (kernel, work) = (self.kernel, &mut *self.work);
         let key = &mut work.key;
         (key.edge, key.proto, key.direction, key.pad) = (self.edge.id, self.transport.proto, Direction::Request, 0);
         // Both entries of the flow as it is now.
         work.other_key.set_partner(&work.key, &work.key.tuple);
-        let Some(entry) = tables.flow(&work.other_key) else { return Verdict::Pass };
+        let Some(entry) = kernel.flow(&work.other_key) else { return Verdict::Pass };
         if entry.frontend() == DIRECT || !matches!(entry.state(), FlowState::New) {
             return Verdict::Pass;
         }
@@ -51,7 +51,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         work.flow.pool = entry.pool();
         work.flow.state = FlowState::New;
         work.flow.set_sequence(Sequence::NONE);
-        work.flow.last_seen_jiffies = self.env.now_jiffies();
+        work.flow.last_seen_jiffies = self.kernel.now_jiffies();
         // `to.src` is the frontend's address already.
         let from = &work.key.tuple;
         (work.to.dst, work.to.sport, work.to.dport) = (from.dst, from.sport, from.dport);
@@ -65,19 +65,19 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// entry goes first. Returns the reason if this fails.
     #[inline(never)]
     fn move_flow(&mut self) -> Result<(), DropReason> {
-        let tables = self.tables;
+        let kernel = self.kernel;
         let reserved = self.reserve_home();
         let work = &mut *self.work;
         if reserved.is_ok() {
-            tables.note_hairpin(self.edge.id);
-            tables.remove_flow(&work.partner_key);
+            kernel.note_hairpin(self.edge.id);
+            kernel.remove_flow(&work.partner_key);
             work.flow.to.set(&work.to);
             work.flow.set_sequence(self.transport.tcp.sequence());
-            if tables.insert_flow(&work.partner_key, &work.flow).is_err() {
-                tables.remove_flow(&work.key);
+            if kernel.insert_flow(&work.partner_key, &work.flow).is_err() {
+                kernel.remove_flow(&work.key);
                 return Err(DropReason::FlowTable);
             }
-            tables.remove_flow(&work.other_key);
+            kernel.remove_flow(&work.other_key);
             self.reserve_alias();
         }
         let work = &mut *self.work;
@@ -94,26 +94,26 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
             let work = &mut *self.work;
             work.key.tuple.src = work.partner_key.tuple.src;
             work.flow.to.set_reversed(&work.partner_key.tuple);
-            let _ = self.tables.insert_flow(&work.key, &work.flow);
+            let _ = self.kernel.insert_flow(&work.key, &work.flow);
         }
     }
 
     /// Inserts the reply entry and leaves its key in `key`.
     #[inline(always)]
     fn reserve_home(&mut self) -> Result<(), DropReason> {
-        let (tables, work) = (self.tables, &mut *self.work);
+        let (kernel, work) = (self.kernel, &mut *self.work);
         work.flow.to.set_reversed(&work.partner_key.tuple);
         for _ in 0..PLACE_ATTEMPTS {
             let bit = EdgeState::client_port_bit(work.to.sport);
-            if tables.edge_state(self.edge.id).client_ports & bit == 0 {
-                tables.note_client_ports(self.edge.id, bit);
+            if kernel.edge_state(self.edge.id).client_ports & bit == 0 {
+                kernel.note_client_ports(self.edge.id, bit);
             }
             work.key.set_partner(&work.partner_key, &work.to);
-            match tables.insert_flow(&work.key, &work.flow) {
+            match kernel.insert_flow(&work.key, &work.flow) {
                 Ok(()) => return Ok(()),
                 Err(InsertError::Refused) => return Err(DropReason::FlowTable),
                 Err(InsertError::Exists) if self.transport.proto == Proto::SCTP => break,
-                Err(InsertError::Exists) => work.to.sport = PORT_BASE | self.env.random() as u16,
+                Err(InsertError::Exists) => work.to.sport = PORT_BASE | self.kernel.random() as u16,
             }
         }
         Err(DropReason::NoPort)

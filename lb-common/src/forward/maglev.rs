@@ -1,6 +1,6 @@
 //! Flows whose backend is not random: affinity or a hash pins them, when they are new and when they are repaired.
 
-use super::run::{Env, Path, Tables};
+use super::run::{Maps, Path};
 use crate::addr::Addr;
 use crate::flow;
 use crate::parse::TcpFlags;
@@ -9,7 +9,7 @@ use crate::table::{Action, Counter, FlowKey, PoolKey, Scope, ScopeFlags};
 use crate::verdict::Verdict;
 use crate::work::{Pin, Work};
 
-impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
+impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// Pins a flow to the backend that its client used last, else (Maglev) to the backend of its hash. False if the
     /// slot is empty.
     #[inline(never)]
@@ -25,7 +25,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         }
         let hash = selection::flow_hash(&work.key.tuple, self.transport.proto, spread);
         let key = PoolKey { pool: scope.pool, slot: selection::slot(hash, scope.count) };
-        let Some(port) = self.tables.read_backend(&key, &mut work.affinity.addr) else { return false };
+        let Some(port) = self.kernel.read_backend(&key, &mut work.affinity.addr) else { return false };
         work.affinity.port = port;
         work.pin = Pin::Hash;
         true
@@ -34,7 +34,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// Decides a segment in mid-flow that belongs to no known flow.
     #[inline(always)]
     pub(super) fn unknown_segment(&mut self) -> Verdict {
-        let may_repair = self.env.repairs_evicted_flows() && !self.transport.tcp.has(TcpFlags::SYN | TcpFlags::RST);
+        let may_repair = self.kernel.repairs_evicted_flows() && !self.transport.tcp.has(TcpFlags::SYN | TcpFlags::RST);
         if may_repair { self.repair() } else { Verdict::Pass }
     }
 
@@ -44,21 +44,21 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// backend that knows the connection establishes the flow.
     #[inline(never)]
     fn repair(&mut self) -> Verdict {
-        let tables = self.tables;
+        let kernel = self.kernel;
         if !self.is_for_node() {
             return Verdict::Pass;
         }
-        let now_jiffies = self.env.now_jiffies();
-        if now_jiffies >= tables.evictions_until_jiffies() || !self.is_old(tables.attached_jiffies(self.edge.id)) {
+        let now_jiffies = self.kernel.now_jiffies();
+        if now_jiffies >= kernel.evictions_until_jiffies() || !self.is_old(kernel.attached_jiffies(self.edge.id)) {
             return Verdict::Pass;
         }
         let Work { key: FlowKey { tuple, .. }, frontend_key, .. } = &mut *self.work;
         (frontend_key.addr, frontend_key.port) = (tuple.dst, tuple.dport);
         (frontend_key.proto, frontend_key.pad) = (self.transport.proto, 0);
-        let Some(frontend) = tables.frontend(frontend_key) else { return Verdict::Pass };
-        let scope = tables.scope(frontend, self.edge.client);
+        let Some(frontend) = kernel.frontend(frontend_key) else { return Verdict::Pass };
+        let scope = kernel.scope(frontend, self.edge.client);
         let chooses_alike = matches!(scope.action, Action::Balance) && scope.has(ScopeFlags::MAGLEV);
-        if !chooses_alike || !self.is_old(tables.balanced_jiffies(frontend)) {
+        if !chooses_alike || !self.is_old(kernel.balanced_jiffies(frontend)) {
             return Verdict::Pass;
         }
         if scope.has(ScopeFlags::SOURCE_RANGES) && !self.is_source_allowed(frontend) {
@@ -74,14 +74,14 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if self.place(frontend, scope.pool, scope.count).is_err() {
             return Verdict::Pass;
         }
-        tables.count(Counter::FlowRepaired);
+        kernel.count(Counter::FlowRepaired);
         self.translated(frontend)
     }
 
     /// Whether something has lasted for longer than a connection may be quiet. False if its start is unknown (0).
     #[inline(always)]
     fn is_old(&self, since_jiffies: u64) -> bool {
-        let age_jiffies = flow::quiet_jiffies(since_jiffies, self.env.now_jiffies());
-        since_jiffies != 0 && age_jiffies > self.env.timeouts().tcp_established_jiffies
+        let age_jiffies = flow::quiet_jiffies(since_jiffies, self.kernel.now_jiffies());
+        since_jiffies != 0 && age_jiffies > self.kernel.timeouts().tcp_established_jiffies
     }
 }

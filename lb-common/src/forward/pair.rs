@@ -1,7 +1,7 @@
 //! The two entries of a flow. The table may evict one alone, and its tuple may then go to another flow. So what changes
 //! or deletes both first proves that the other one is of the same flow.
 
-use super::run::{Env, FlowRef, Path, Tables};
+use super::run::{FlowRef, Maps, Path};
 use crate::addr::Addr;
 use crate::table::{Counter, FlowKey, Tuple};
 use crate::work::Work;
@@ -18,8 +18,8 @@ pub(crate) enum Partner<F> {
 impl<F> Partner<F> {
     /// Looks up the other entry of the flow with this key. Overwrites `scratch`.
     #[inline(always)]
-    pub(crate) fn find<A: Addr, T: Tables<A, Flow = F>>(
-        tables: &T,
+    pub(crate) fn find<A: Addr, K: Maps<A, Flow = F>>(
+        kernel: &K,
         key: &FlowKey<A>,
         partner_key: &FlowKey<A>,
         scratch: &mut Tuple<A>,
@@ -27,7 +27,7 @@ impl<F> Partner<F> {
     where
         F: FlowRef<A>,
     {
-        let Some(partner) = tables.flow(partner_key) else { return Self::Lost };
+        let Some(partner) = kernel.flow(partner_key) else { return Self::Lost };
         partner.read_to(scratch);
         if scratch.is_reversed(&key.tuple) { Self::Own(partner) } else { Self::Another }
     }
@@ -35,12 +35,12 @@ impl<F> Partner<F> {
     /// Looks up the other entry of the packet's flow, which turns its packets into [`Work::to`]. Sets
     /// [`Work::partner_key`] to its key and overwrites the tuple of [`Work::flow`].
     #[inline(always)]
-    pub(crate) fn of_packet<A: Addr, T: Tables<A, Flow = F>>(tables: &T, work: &mut Work<A>) -> Self
+    pub(crate) fn of_packet<A: Addr, K: Maps<A, Flow = F>>(kernel: &K, work: &mut Work<A>) -> Self
     where
         F: FlowRef<A>,
     {
         work.partner_key.set_partner(&work.key, &work.to);
-        Self::find(tables, &work.key, &work.partner_key, &mut work.flow.to)
+        Self::find(kernel, &work.key, &work.partner_key, &mut work.flow.to)
     }
 
     /// Whether the other entry exists and is of the same flow.
@@ -50,17 +50,17 @@ impl<F> Partner<F> {
     }
 }
 
-impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
+impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// Deletes both entries of a flow that is not the packet's, whose key is [`Work::other_key`], and counts it.
     #[inline(always)]
-    pub(super) fn give_up(&mut self, entry: T::Flow, counter: Counter) {
-        let (tables, work) = (self.tables, &mut *self.work);
+    pub(super) fn give_up(&mut self, entry: K::Flow, counter: Counter) {
+        let (kernel, work) = (self.kernel, &mut *self.work);
         entry.read_to(&mut work.flow.to);
         work.partner_key.set_partner(&work.other_key, &work.flow.to);
-        tables.remove_flow(&work.other_key);
-        tables.count(counter);
-        if Partner::find(tables, &work.other_key, &work.partner_key, &mut work.flow.to).is_own() {
-            tables.remove_flow(&work.partner_key);
+        kernel.remove_flow(&work.other_key);
+        kernel.count(counter);
+        if Partner::find(kernel, &work.other_key, &work.partner_key, &mut work.flow.to).is_own() {
+            kernel.remove_flow(&work.partner_key);
         }
     }
 }

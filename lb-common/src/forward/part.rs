@@ -4,28 +4,24 @@
 //! walks a global function once, with unknown arguments (`do_check_subprogs()` in kernel/bpf/verifier.c). So a part
 //! reads its input from [`Work`] and leaves its results there.
 
-use super::run::{Edge, Env, Part, Path, Tables};
+use super::run::{Edge, Maps, Part, Path};
 use crate::addr::Addr;
-use crate::client::Client;
 use crate::parse::Transport;
-use crate::table::EDGE_UPLINK;
 use crate::work::Work;
 
-impl<'a, A: Addr, T: Tables<A>, E: Env> Path<'a, A, T, E> {
+impl<'a, A: Addr, K: Maps<A>> Path<'a, A, K> {
     /// The path of a packet in the function of a part. The packet's flow key must be complete.
     #[inline(always)]
-    pub fn resumed(tables: &'a T, env: &'a E, work: &'a mut Work<A>) -> Self {
-        let id = work.key.edge;
-        let client = if id == EDGE_UPLINK { Client::External } else { Client::Workload };
+    pub fn resumed(kernel: &'a K, work: &'a mut Work<A>) -> Self {
         let transport = Transport { proto: work.key.proto, tcp: work.tcp };
-        Self { transport, edge: Edge { id, client }, tables, env, work }
+        Self { transport, edge: Edge::of(work.key.edge), kernel, work }
     }
 
     /// Runs the part, here or in a function of its own.
     #[inline(always)]
     pub(super) fn apart(&mut self, part: Part) -> bool {
         self.work.tcp = self.transport.tcp;
-        T::run_apart(self, part)
+        K::run_apart(self, part)
     }
 
     /// Runs the part. Each part defines what its answer means.

@@ -1,7 +1,7 @@
 //! A new flow gets a backend and a tuple that no other flow has: the insert of its reply entry is the reservation.
 
 use super::pair::Partner;
-use super::run::{Env, Event, FlowRef, InsertError, Part, Path, Tables};
+use super::run::{Event, FlowRef, InsertError, Maps, Part, Path};
 use crate::addr::{Addr, Proto};
 use crate::client::Client;
 use crate::flow;
@@ -29,7 +29,7 @@ enum Reservation {
     Refused,
 }
 
-impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
+impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// Creates a flow to one of the `count` backends of a pool. Returns the reason if this fails.
     #[inline(always)]
     pub(super) fn place(&mut self, frontend: u32, pool: u32, count: u16) -> Result<(), DropReason> {
@@ -48,7 +48,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let flow = &mut self.work.flow;
         flow.state = FlowState::New;
         flow.set_sequence(Sequence::NONE);
-        flow.last_seen_jiffies = self.env.now_jiffies();
+        flow.last_seen_jiffies = self.kernel.now_jiffies();
         for attempt in 0..PLACE_ATTEMPTS {
             match self.reserve(attempt) {
                 Reservation::Made => return self.complete(),
@@ -74,7 +74,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         let work = &mut *self.work;
         work.partner_key.set_partner(&work.key, &work.to);
         work.flow.to.set_reversed(&work.key.tuple);
-        match self.tables.insert_flow(&work.partner_key, &work.flow) {
+        match self.kernel.insert_flow(&work.partner_key, &work.flow) {
             Ok(()) => Reservation::Made,
             Err(InsertError::Refused) => Reservation::Refused,
             Err(InsertError::Exists) => Reservation::Taken,
@@ -84,7 +84,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// Chooses a backend, and from the third attempt on another source port. False if the slot is empty.
     #[inline(always)]
     fn choose(&mut self, attempt: u32) -> bool {
-        let random = self.env.random();
+        let random = self.kernel.random();
         let Work { key, to, flow, affinity, pin, count, .. } = &mut *self.work;
         let slot = ((u64::from(random) * u64::from(*count)) >> 32) as u32;
         let from = &key.tuple;
@@ -94,7 +94,7 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
         if flow.frontend != DIRECT {
             let port = if *pin == Pin::Nothing {
                 let key = PoolKey { pool: flow.pool, slot };
-                let Some(port) = self.tables.read_backend(&key, &mut to.dst) else { return false };
+                let Some(port) = self.kernel.read_backend(&key, &mut to.dst) else { return false };
                 port
             } else {
                 to.dst = affinity.addr;
@@ -116,32 +116,32 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     fn note_client_ports(&mut self) {
         let (from, to) = (&self.work.key.tuple, &self.work.to);
         let bits = EdgeState::client_port_bit(from.sport) | EdgeState::client_port_bit(to.sport);
-        if self.tables.edge_state(self.edge.id).client_ports & bits != bits {
-            self.tables.note_client_ports(self.edge.id, bits);
+        if self.kernel.edge_state(self.edge.id).client_ports & bits != bits {
+            self.kernel.note_client_ports(self.edge.id, bits);
         }
     }
 
     /// Inserts the request entry of a flow whose reply tuple is reserved. If that fails, removes the reservation.
     #[inline(always)]
     fn complete(&mut self) -> Result<(), DropReason> {
-        let (tables, work) = (self.tables, &mut *self.work);
+        let (kernel, work) = (self.kernel, &mut *self.work);
         if !work.to.src.is(&work.key.tuple.src) {
-            tables.note_hairpin(self.edge.id);
+            kernel.note_hairpin(self.edge.id);
         }
         work.flow.to.set(&work.to);
         work.flow.set_sequence(self.transport.tcp.sequence());
-        let Err(error) = tables.insert_flow(&work.key, &work.flow) else {
+        let Err(error) = kernel.insert_flow(&work.key, &work.flow) else {
             if work.flow.frontend == DIRECT {
-                tables.count(Counter::DirectNoted);
+                kernel.count(Counter::DirectNoted);
             } else {
-                tables.count(Counter::FlowCreated);
-                tables.count_frontend(work.flow.frontend, Event::FlowCreated);
+                kernel.count(Counter::FlowCreated);
+                kernel.count_frontend(work.flow.frontend, Event::FlowCreated);
             }
             self.bound_embryos();
             return Ok(());
         };
-        tables.remove_flow(&work.partner_key);
-        match tables.flow(&work.key) {
+        kernel.remove_flow(&work.partner_key);
+        match kernel.flow(&work.key) {
             // Another CPU created the same flow first: its entry is used.
             Some(entry) if error == InsertError::Exists => {
                 entry.read_to(&mut work.to);
@@ -156,25 +156,25 @@ impl<A: Addr, T: Tables<A>, E: Env> Path<'_, A, T, E> {
     /// A young half-open entry may be another CPU's reservation, whose other entry is about to be inserted. It stays.
     #[inline(never)]
     fn make_room(&mut self) {
-        let (tables, work) = (self.tables, &mut *self.work);
-        let Some(entry) = tables.flow(&work.partner_key) else { return };
+        let (kernel, work) = (self.kernel, &mut *self.work);
+        let Some(entry) = kernel.flow(&work.partner_key) else { return };
         entry.read_to(&mut work.flow.to);
         work.other_key.set_partner(&work.partner_key, &work.flow.to);
-        let partner = Partner::find(tables, &work.partner_key, &work.other_key, &mut work.flow.to);
+        let partner = Partner::find(kernel, &work.partner_key, &work.other_key, &mut work.flow.to);
         if partner.is_own() {
             if !self.is_over(entry) {
                 return;
             }
-            tables.remove_flow(&self.work.other_key);
+            kernel.remove_flow(&self.work.other_key);
         } else if entry.state() == FlowState::New && self.is_young(entry) {
             return;
         }
-        tables.remove_flow(&self.work.partner_key);
+        kernel.remove_flow(&self.work.partner_key);
     }
 
     /// Whether a flow had a packet within the last second, which is many times what an insert takes.
     #[inline(always)]
-    fn is_young(&self, entry: T::Flow) -> bool {
-        flow::quiet_jiffies(entry.last_seen_jiffies(), self.env.now_jiffies()) < self.env.second_jiffies()
+    fn is_young(&self, entry: K::Flow) -> bool {
+        flow::quiet_jiffies(entry.last_seen_jiffies(), self.kernel.now_jiffies()) < self.kernel.second_jiffies()
     }
 }

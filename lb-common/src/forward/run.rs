@@ -7,8 +7,8 @@ use crate::parse::{TcpFlags, Transport};
 use crate::sequence::Sequence;
 use crate::share::Occupancy;
 use crate::table::{
-    Affinity, AffinityKey, Counter, EdgeState, EndpointKey, Flow, FlowKey, FlowState, FrontendKey, MemberKey, PoolKey,
-    Scope, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Counter, Direction, EDGE_UPLINK, EdgeState, EndpointKey, Flow, FlowKey, FlowState,
+    FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
 };
 use crate::work::Work;
 
@@ -18,6 +18,33 @@ pub struct Edge {
     /// [`FlowKey::edge`].
     pub id: u32,
     pub client: Client,
+}
+
+impl Edge {
+    /// The interface of a pod on this node.
+    #[inline(always)]
+    pub const fn workload(ifindex: u32) -> Self {
+        Self { id: ifindex, client: Client::Workload }
+    }
+
+    /// All interfaces that lead to the network.
+    #[inline(always)]
+    pub const fn uplink() -> Self {
+        Self { id: EDGE_UPLINK, client: Client::External }
+    }
+
+    /// The edge with this ID.
+    #[inline(always)]
+    pub const fn of(id: u32) -> Self {
+        if id == EDGE_UPLINK { Self::uplink() } else { Self::workload(id) }
+    }
+}
+
+/// Where a program sees packets: those that enter the node by an edge (`Request`), or leave it (`Reply`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    pub edge: Edge,
+    pub direction: Direction,
 }
 
 /// Why a flow entry was not inserted.
@@ -81,7 +108,7 @@ pub enum Part {
 }
 
 /// The maps as the path uses them.
-pub trait Tables<A: Addr> {
+pub trait Maps<A: Addr>: Env {
     type Flow: FlowRef<A>;
 
     /// The ID of the frontend at this address.
@@ -147,26 +174,26 @@ pub trait Tables<A: Addr> {
     fn count_frontend(&self, frontend: u32, event: Event);
 
     /// Runs [`Part::Settle`] for a packet that has no records yet. False if the flow is gone.
-    fn settle<E: Env>(&self, env: &E, key: &FlowKey<A>, tcp: TcpFlags) -> bool
+    fn settle(&self, key: &FlowKey<A>, tcp: TcpFlags) -> bool
     where
         Self: Sized,
     {
         let mut work = Work::new();
         work.begin(key, tcp);
-        Path::resumed(self, env, &mut work).run(Part::Settle)
+        Path::resumed(self, &mut work).run(Part::Settle)
     }
 
     /// Does [`Path::run`] with nothing but the records. In the kernel this is a function of its own.
     #[inline(always)]
-    fn run_apart<E: Env>(path: &mut Path<'_, A, Self, E>, part: Part) -> bool
+    fn run_apart(path: &mut Path<'_, A, Self>, part: Part) -> bool
     where
         Self: Sized,
     {
-        Path::resumed(path.tables, path.env, path.work).run(part)
+        Path::resumed(path.kernel, path.work).run(part)
     }
 }
 
-/// Time and chance.
+/// Time, chance, and settings.
 pub trait Env {
     fn now_jiffies(&self) -> u64;
     fn random(&self) -> u32;
@@ -179,13 +206,14 @@ pub trait Env {
     fn pod_flows_percent(&self) -> u32;
     /// [`usable`](crate::share::usable).
     fn flow_entries_usable(&self) -> u64;
+    /// Takes a token from the edge's bucket for ICMP answers. False if none is left.
+    fn may_reject(&self, edge: u32) -> bool;
 }
 
 /// A packet, its edge, and all that the decision reads and writes.
-pub struct Path<'a, A, T, E> {
+pub struct Path<'a, A, K> {
     pub transport: Transport,
     pub edge: Edge,
-    pub tables: &'a T,
-    pub env: &'a E,
+    pub kernel: &'a K,
     pub work: &'a mut Work<A>,
 }

@@ -8,7 +8,7 @@ use crate::packet::PARKED_LEN_MAX;
 use crate::packet::{Addressee, ETHERNET_LEN, Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
 use crate::parse::ETHERTYPE_IPV4;
 use crate::table::{Direction, Tuple};
-use crate::verdict::Action;
+use crate::verdict::HookAction;
 
 /// A packet in memory, on a link whose header has this length.
 pub struct InMemory<const LINK_LEN: usize> {
@@ -83,9 +83,9 @@ impl InMemory<ETHERNET_LEN> {
 impl InMemory<0> {
     /// The same packet with the header that was taken off, swapped if the packet goes back: as on a link with a
     /// header.
-    pub fn framed(self, action: Action) -> InMemory<ETHERNET_LEN> {
+    pub fn framed(self, action: HookAction) -> InMemory<ETHERNET_LEN> {
         let Self { interface, bytes, mut taken_off, offload, again } = self;
-        if action == Action::SendBack {
+        if action == HookAction::SendBack {
             let (to, from) = taken_off.split_at_mut(6);
             to.swap_with_slice(&mut from[..6]);
         }

@@ -5,14 +5,14 @@ use std::cell::RefCell;
 use super::entry::Entry;
 use super::{Host, HostFamily};
 use crate::client::Client;
-use crate::forward::{Event, InsertError, Tables, Whose};
+use crate::forward::{Event, InsertError, Maps, Whose};
 use crate::share::Occupancy;
 use crate::table::{
     Affinity, AffinityKey, Counter, Direction, EdgeState, EndpointKey, Flow, FlowKey, FrontendKey, MemberKey, PoolKey,
     Port, Scope, SourceRangeKey,
 };
 
-impl<A: HostFamily> Tables<A> for Host {
+impl<A: HostFamily> Maps<A> for Host {
     type Flow = Entry<A>;
 
     fn frontend(&self, key: &FrontendKey<A>) -> Option<u32> {

@@ -9,8 +9,8 @@ use lb_common::table::{AddressBit, Fate, Fragment, FragmentKey, Role, Tuple};
 
 use super::BPF_NOEXIST;
 use super::parts::FamilyTables;
-use crate::env::{address_words, parked_max};
-use crate::maps::{self, Maps};
+use crate::kernel::{Kernel, address_words, parked_max};
+use crate::maps;
 use crate::skb::copy_words;
 
 /// An element of a table of fragments, as a lookup in this program run found it. If it is recycled meanwhile, it is
@@ -53,7 +53,7 @@ impl<A: Copy> Note<A> for NoteElement<A> {
     }
 }
 
-impl<A: FamilyTables> Fragments<A> for Maps {
+impl<A: FamilyTables> Fragments<A> for Kernel {
     type Note = NoteElement<A>;
 
     #[inline(always)]

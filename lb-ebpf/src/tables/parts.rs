@@ -7,8 +7,8 @@ use aya_ebpf::bindings::__sk_buff;
 use lb_common::forward::{Part, Path, Work};
 use lb_common::packet::ETHERNET_LEN;
 
-use crate::env::Kernel;
-use crate::maps::{FamilyMaps, Maps};
+use crate::kernel::Kernel;
+use crate::maps::FamilyMaps;
 use crate::skb::Skb;
 
 /// The functions of one family.
@@ -31,9 +31,8 @@ fn run<A: FamilyTables>(skb: *mut __sk_buff, work: *mut Work<A>, part: Part) -> 
     let mut skb = skb;
     // SAFETY: moves a register to itself.
     unsafe { asm!("{0} = {0}", inout(reg) skb, options(nostack, preserves_flags)) };
-    let skb = Skb::new(skb);
-    let tables = Maps { packet_len: skb.len(), skb };
-    u32::from(Path::resumed(&tables, &Kernel, work).run(part))
+    let kernel = Kernel::new(Skb::<ETHERNET_LEN>::new(skb));
+    u32::from(Path::resumed(&kernel, work).run(part))
 }
 
 macro_rules! parts {

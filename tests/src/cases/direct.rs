@@ -105,6 +105,6 @@ fn icmp_error_about_a_direct_connection(scene: &mut Scene<'_>) {
     scene.untouched(Program::WorkloadIngress, &request);
     let kind = if client.0.is_ipv4() { (3, 3) } else { (1, 4) };
     let error = request.icmp(kind, [0; 4], backend.0, client.0);
-    assert_eq!(scene.machine().run(Program::WorkloadEgress, &error), (lb_common::verdict::Action::Next, error));
+    assert_eq!(scene.machine().run(Program::WorkloadEgress, &error), (lb_common::verdict::HookAction::Next, error));
     assert_eq!(scene.counters().get(&Counter::IcmpTranslated), None);
 }

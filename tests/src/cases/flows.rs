@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lb_common::addr::Proto;
 use lb_common::table::{Counter, Direction, FlowState, Scope};
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::Case;
 use super::scene::{ACK, FIN, RST, SYN, SYN_ACK, Scene, UDP};
@@ -162,7 +162,7 @@ fn udp_is_rejected_without_backends(scene: &mut Scene<'_>) {
     scene.request(UDP);
     scene.frontend(1, vip, Proto::UDP, Scope::REJECT);
     let (action, answer) = scene.run(Program::WorkloadIngress, &Described::new(UDP, client, vip));
-    assert_eq!(action, Action::SendBack);
+    assert_eq!(action, HookAction::SendBack);
     assert!(matches!(answer.answer, Answer::Icmp { .. }));
     assert!(scene.machine().flows().is_empty());
     scene.service(UDP, &[backend]);
@@ -435,7 +435,7 @@ fn numbered(scene: &mut Scene<'_>, program: Program, transport: Transport, seq: 
     };
     let (action, after) = scene.run(program, &Described::new(transport, from, to).seq(seq));
     let Answer::Transport { from, to, .. } = after.answer else { panic!("no ports: {after:?}") };
-    assert_eq!((action, (from, to)), (Action::Next, expected), "{program:?} {transport:?} {seq}");
+    assert_eq!((action, (from, to)), (HookAction::Next, expected), "{program:?} {transport:?} {seq}");
 }
 
 const BOTH: [Program; 2] = [Program::WorkloadIngress, Program::WorkloadEgress];

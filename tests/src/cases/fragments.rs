@@ -6,7 +6,7 @@ use lb_common::addr::Proto;
 use lb_common::fragment::FRAGMENT_SECS;
 use lb_common::packet::PARKED_LEN_MAX;
 use lb_common::table::{AddressBit, Counter, Role, Scope};
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::Case;
 use super::scene::{Net, SYN, Scene, UDP};
@@ -69,7 +69,7 @@ fn fragments_follow_their_first(scene: &mut Scene<'_>) {
     assert_eq!((from, to), (client, backend));
     for (offset, more) in [(100, true), (200, false)] {
         let next = Described::new(UDP, client, vip).fragment(offset, more);
-        let expected = (Action::Next, readdressed(&next, client.0, backend.0));
+        let expected = (HookAction::Next, readdressed(&next, client.0, backend.0));
         assert_eq!(scene.machine().run(Program::WorkloadIngress, &next.bytes()), expected);
         scene.untouched(Program::WorkloadEgress, &next);
     }
@@ -79,7 +79,7 @@ fn fragments_follow_their_first(scene: &mut Scene<'_>) {
     };
     assert_eq!((from, to), (vip, client));
     let last = Described::new(UDP, backend, client).fragment(100, false);
-    let expected = (Action::Next, readdressed(&last, vip.0, client.0));
+    let expected = (HookAction::Next, readdressed(&last, vip.0, client.0));
     assert_eq!(scene.machine().run(Program::WorkloadEgress, &last.bytes()), expected);
     let counters = scene.counters();
     assert_eq!((counters[&Counter::FragmentTranslated], counters[&Counter::PassedFragment]), (3, 2));
@@ -93,8 +93,8 @@ fn fragments_share_the_fate_of_their_first(scene: &mut Scene<'_>) {
     scene.untouched(Program::WorkloadIngress, &first);
     scene.untouched(Program::WorkloadIngress, &last);
     scene.frontend(1, vip, Proto::UDP, Scope::DROP);
-    assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, Action::Drop);
-    assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()).0, Action::Drop);
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, HookAction::Drop);
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()).0, HookAction::Drop);
     assert_eq!(scene.counters()[&Counter::DropFragment], 1);
     scene.frontend(1, vip, Proto::UDP, Scope::PASS);
     scene.untouched(Program::WorkloadIngress, &first);
@@ -106,10 +106,10 @@ fn fragments_come_back(scene: &mut Scene<'_>) {
     let (client, vip) = (scene.net.client(), scene.net.vip());
     scene.service(UDP, &[(client.0, 8080)]);
     let [first, last] = [(0, true), (100, false)].map(|(at, more)| Described::new(UDP, client, vip).fragment(at, more));
-    assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, Action::SendBack);
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, HookAction::SendBack);
     let mut expected = readdressed(&last, vip.0, client.0);
     expected[..12].rotate_left(6);
-    assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()), (Action::SendBack, expected));
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()), (HookAction::SendBack, expected));
 }
 
 /// The answer of a hairpin datagram, for which the other hook of the same interface keeps the record.
@@ -118,13 +118,13 @@ fn fragments_of_an_answer_to_itself_come_back(scene: &mut Scene<'_>) {
     let pod = (client.0, 8080);
     scene.service(UDP, &[pod]);
     let request = Described::new(UDP, client, vip).bytes();
-    assert_eq!(scene.machine().run(Program::WorkloadIngress, &request).0, Action::SendBack);
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &request).0, HookAction::SendBack);
     let to = (vip.0, client.1);
     let [first, last] = [(0, true), (100, false)].map(|(at, more)| Described::new(UDP, pod, to).fragment(at, more));
-    assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, Action::SendBack);
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, HookAction::SendBack);
     let mut expected = readdressed(&last, vip.0, client.0);
     expected[..12].rotate_left(6);
-    assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()), (Action::SendBack, expected));
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &last.bytes()), (HookAction::SendBack, expected));
 }
 
 /// A datagram to no frontend that reuses the identification of an earlier one to a frontend. Other packets come
@@ -152,7 +152,7 @@ fn fragment(from: End, to: End, offset: u16, more: bool) -> Described {
 fn wait(scene: &mut Scene<'_>, program: Program, fragments: &[Described]) {
     for fragment in fragments {
         let (action, _) = scene.machine().run(program, &fragment.bytes());
-        assert_eq!((action, scene.machine().replayed()), (Action::Drop, Vec::new()), "{fragment:?}");
+        assert_eq!((action, scene.machine().replayed()), (HookAction::Drop, Vec::new()), "{fragment:?}");
     }
 }
 
@@ -169,11 +169,11 @@ fn overtake(scene: &mut Scene<'_>, program: Program, (from, to): (End, End), (ne
     assert_eq!((source, destination), (new_from, new_to));
     // The latest first; one that was sent twice is re-injected twice.
     let expected: Vec<_> =
-        rest.iter().rev().map(|fragment| (Action::Next, readdressed(fragment, new_from.0, new_to.0))).collect();
+        rest.iter().rev().map(|fragment| (HookAction::Next, readdressed(fragment, new_from.0, new_to.0))).collect();
     assert_eq!(scene.machine().replayed(), expected);
     // Later fragments are not parked, and nothing is re-injected twice.
     let last = fragment(from, to, 400, true);
-    let expected = (Action::Next, readdressed(&last, new_from.0, new_to.0));
+    let expected = (HookAction::Next, readdressed(&last, new_from.0, new_to.0));
     assert_eq!(scene.machine().run(program, &last.bytes()), expected);
     scene.onward(program, &fragment(from, to, 0, true).bytes());
     assert_eq!(scene.machine().replayed(), []);
@@ -213,7 +213,7 @@ fn fragments_that_wait_share_every_fate(scene: &mut Scene<'_>) {
     scene.frontend(1, vip, Proto::UDP, Scope::PASS);
     wait(scene, program, &rest);
     scene.untouched(program, &first);
-    let as_they_came: Vec<_> = rest.iter().rev().map(|fragment| (Action::Next, fragment.bytes())).collect();
+    let as_they_came: Vec<_> = rest.iter().rev().map(|fragment| (HookAction::Next, fragment.bytes())).collect();
     assert_eq!(scene.machine().replayed(), as_they_came);
     // Fragments in order pass as well, and none is parked.
     for fragment in &rest {
@@ -222,12 +222,12 @@ fn fragments_that_wait_share_every_fate(scene: &mut Scene<'_>) {
     scene.machine().age_flows(FRAGMENT_SECS);
     scene.frontend(1, vip, Proto::UDP, Scope::DROP);
     wait(scene, program, &rest);
-    let dropped_with_it: Vec<_> = as_they_came.into_iter().map(|(_, bytes)| (Action::Drop, bytes)).collect();
-    for (scope, action, dropped) in [(Scope::DROP, Action::Drop, 3), (Scope::REJECT, Action::SendBack, 6)] {
+    let dropped_with_it: Vec<_> = as_they_came.into_iter().map(|(_, bytes)| (HookAction::Drop, bytes)).collect();
+    for (scope, action, dropped) in [(Scope::DROP, HookAction::Drop, 3), (Scope::REJECT, HookAction::SendBack, 6)] {
         scene.frontend(1, vip, Proto::UDP, scope);
         assert_eq!(scene.machine().run(program, &first.bytes()).0, action);
         assert_eq!(scene.machine().replayed(), dropped_with_it);
-        assert_eq!(scene.machine().run(program, &rest[0].bytes()).0, Action::Drop);
+        assert_eq!(scene.machine().run(program, &rest[0].bytes()).0, HookAction::Drop);
         assert_eq!(scene.counters()[&Counter::DropFragment], dropped);
         scene.machine().age_flows(FRAGMENT_SECS);
         wait(scene, program, &rest);
@@ -243,10 +243,10 @@ fn fragments_that_wait_come_back(scene: &mut Scene<'_>) {
     for (from, to, new) in [(client, vip, (vip.0, client.0)), (backend, (vip.0, client.1), (vip.0, client.0))] {
         let [first, last] = [(0, true), (100, false)].map(|(at, more)| fragment(from, to, at, more));
         wait(scene, Program::WorkloadIngress, std::slice::from_ref(&last));
-        assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, Action::SendBack);
+        assert_eq!(scene.machine().run(Program::WorkloadIngress, &first.bytes()).0, HookAction::SendBack);
         let mut expected = readdressed(&last, new.0, new.1);
         expected[..12].rotate_left(6);
-        assert_eq!(scene.machine().replayed(), [(Action::SendBack, expected)], "{from:?} -> {to:?}");
+        assert_eq!(scene.machine().replayed(), [(HookAction::SendBack, expected)], "{from:?} -> {to:?}");
         scene.machine().age_flows(FRAGMENT_SECS);
     }
 }
@@ -274,7 +274,7 @@ fn only_what_may_be_ours_waits(scene: &mut Scene<'_>) {
     long.payload.pop();
     wait(scene, Program::WorkloadIngress, &[long.clone()]);
     scene.onward(Program::WorkloadIngress, &fragment(client, vip, 0, true).bytes());
-    let expected = (Action::Next, readdressed(&long, client.0, backend.0));
+    let expected = (HookAction::Next, readdressed(&long, client.0, backend.0));
     assert_eq!(scene.machine().replayed(), [expected], "as long as may be");
 }
 
@@ -315,7 +315,7 @@ fn who_has_the_bit_of_ours_goes_on_as_it_came(scene: &mut Scene<'_>) {
         scene.machine().age_flows(FRAGMENT_SECS);
         wait(scene, program, &rest);
         scene.untouched(program, &first);
-        let as_they_came: Vec<_> = rest.iter().rev().map(|fragment| (Action::Next, fragment.bytes())).collect();
+        let as_they_came: Vec<_> = rest.iter().rev().map(|fragment| (HookAction::Next, fragment.bytes())).collect();
         assert_eq!(scene.machine().replayed(), as_they_came, "{program:?} {from:?} -> {to:?}");
         let counters = scene.counters();
         let counted = |counter| counters.get(&counter).unwrap_or(&0) - before.get(&counter).unwrap_or(&0);
@@ -337,7 +337,7 @@ fn hooks_do_not_share_what_waits(scene: &mut Scene<'_>) {
     scene.onward(Program::WorkloadIngress, &first.bytes());
     assert_eq!(scene.machine().replayed(), []);
     scene.onward(Program::UplinkIngress, &first.bytes());
-    assert_eq!(scene.machine().replayed(), [(Action::Next, readdressed(&last, client.0, backend.0))]);
+    assert_eq!(scene.machine().replayed(), [(HookAction::Next, readdressed(&last, client.0, backend.0))]);
 }
 
 /// Identifications are reused: a fragment that is parked for an earlier datagram must not get into a later one.
@@ -353,7 +353,7 @@ fn nobody_waits_for_long(scene: &mut Scene<'_>) {
     // A newly parked fragment does not bring the stale one along.
     wait(scene, Program::WorkloadIngress, std::slice::from_ref(&young));
     scene.onward(Program::WorkloadIngress, &first.bytes());
-    assert_eq!(scene.machine().replayed(), [(Action::Next, readdressed(&young, client.0, backend.0))]);
+    assert_eq!(scene.machine().replayed(), [(HookAction::Next, readdressed(&young, client.0, backend.0))]);
 }
 
 /// A fragment must not follow the first fragment of an earlier datagram with the same identification.
@@ -362,7 +362,7 @@ fn notes_grow_old(scene: &mut Scene<'_>) {
     scene.service(UDP, &[backend]);
     let [first, last] = [(0, true), (100, false)].map(|(at, more)| fragment(client, vip, at, more));
     scene.onward(Program::WorkloadIngress, &first.bytes());
-    let follows = (Action::Next, readdressed(&last, client.0, backend.0));
+    let follows = (HookAction::Next, readdressed(&last, client.0, backend.0));
     for _ in 0..3 {
         // Each later fragment refreshes the record.
         scene.machine().age_flows(FRAGMENT_SECS - 1);
@@ -382,7 +382,7 @@ fn the_oldest_makes_room(scene: &mut Scene<'_>) {
     wait(scene, Program::WorkloadIngress, &rest);
     scene.onward(Program::WorkloadIngress, &fragment(client, vip, 0, true).bytes());
     let expected: Vec<_> =
-        rest[3..].iter().rev().map(|fragment| (Action::Next, readdressed(fragment, client.0, backend.0))).collect();
+        rest[3..].iter().rev().map(|fragment| (HookAction::Next, readdressed(fragment, client.0, backend.0))).collect();
     assert_eq!(scene.machine().replayed(), expected);
     // Parked fragments may be left over from earlier cases.
     assert!(scene.counters()[&Counter::DropParked] >= before + 3);
@@ -397,14 +397,14 @@ fn a_first_fragment_without_ports_takes_the_others_along(scene: &mut Scene<'_>) 
     for (id, first_len) in [(1, 8), (2, 16)] {
         let [first, rest @ ..] = &cut(&whole, l4, id, first_len)[..] else { panic!("no fragments") };
         for fragment in [first].into_iter().chain(rest).chain(rest) {
-            assert_eq!(scene.machine().run(program, fragment), (Action::Next, fragment.clone()), "in order");
+            assert_eq!(scene.machine().run(program, fragment), (HookAction::Next, fragment.clone()), "in order");
         }
         scene.machine().age_flows(FRAGMENT_SECS);
         for fragment in rest {
-            assert_eq!(scene.machine().run(program, fragment).0, Action::Drop, "it waits");
+            assert_eq!(scene.machine().run(program, fragment).0, HookAction::Drop, "it waits");
         }
-        assert_eq!(scene.machine().run(program, first), (Action::Next, first.clone()), "overtaken");
-        let behind: Vec<_> = rest.iter().rev().map(|fragment| (Action::Next, fragment.clone())).collect();
+        assert_eq!(scene.machine().run(program, first), (HookAction::Next, first.clone()), "overtaken");
+        let behind: Vec<_> = rest.iter().rev().map(|fragment| (HookAction::Next, fragment.clone())).collect();
         assert_eq!(scene.machine().replayed(), behind);
     }
     assert!(scene.machine().flows().is_empty());
@@ -414,7 +414,7 @@ fn a_first_fragment_without_ports_takes_the_others_along(scene: &mut Scene<'_>) 
     // Fragments to an address of no Service are not parked.
     let stranger = Described::new(SYN, net.client(), (net.host(77), 80)).bytes();
     for fragment in cut(&stranger, l4, 3, 8).iter().rev() {
-        assert_eq!(scene.machine().run(program, fragment), (Action::Next, fragment.clone()));
+        assert_eq!(scene.machine().run(program, fragment), (HookAction::Next, fragment.clone()));
     }
 }
 
@@ -438,7 +438,7 @@ fn an_extension_header_may_follow_the_fragment_header(scene: &mut Scene<'_>) {
                 went_on.push(outcome);
                 went_on.extend(scene.machine().replayed());
             }
-            went_on.retain(|(action, _)| *action == Action::Next);
+            went_on.retain(|(action, _)| *action == HookAction::Next);
             let [.., behind] = &went_on[..] else { panic!("nothing went on") };
             assert_eq!((went_on.len(), &behind.1), (2, &readdressed(&last, client.0, backend.0)), "{extension}");
             assert_eq!(read(&went_on[0].1).ends(), Some((client, backend)));
@@ -467,8 +467,8 @@ fn a_protocol_without_ports_may_follow_an_extension_header(scene: &mut Scene<'_>
                 went_on.push(scene.machine().run(program, fragment));
                 went_on.extend(scene.machine().replayed());
             }
-            went_on.retain(|(action, _)| *action == Action::Next);
-            assert_eq!(went_on, [first.clone(), last.clone()].map(|bytes| (Action::Next, bytes)), "{program:?}");
+            went_on.retain(|(action, _)| *action == HookAction::Next);
+            assert_eq!(went_on, [first.clone(), last.clone()].map(|bytes| (HookAction::Next, bytes)), "{program:?}");
             scene.machine().age_flows(FRAGMENT_SECS);
         }
     }
@@ -481,8 +481,8 @@ fn an_ipv6_datagram_is_one_whatever_it_carries(scene: &mut Scene<'_>) {
     scene.onward(Program::WorkloadIngress, &fragment(client, vip, 0, true).bytes());
     let other = Described { transport: SYN, ..fragment(client, vip, 100, false) };
     let expected = match scene.net {
-        Net::V4 => (Action::Drop, other.bytes()),
-        Net::V6 => (Action::Next, readdressed(&other, client.0, backend.0)),
+        Net::V4 => (HookAction::Drop, other.bytes()),
+        Net::V6 => (HookAction::Next, readdressed(&other, client.0, backend.0)),
     };
     assert_eq!(scene.machine().run(Program::WorkloadIngress, &other.bytes()), expected);
 }

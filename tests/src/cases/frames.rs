@@ -1,7 +1,7 @@
 //! Frames that the node's stack would not receive: for another MAC, for a group, and broadcast.
 
 use lb_common::table::{Counter, Port, Scope};
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::Case;
 use super::scene::{ACK, SYN, Scene, UDP, proto};
@@ -65,7 +65,7 @@ fn frames_for_others_are_of_no_flow(scene: &mut Scene<'_>) {
         }
         let mut error = error.clone();
         error[..6].copy_from_slice(&mac);
-        assert_eq!(scene.machine().run(Program::WorkloadIngress, &error), (Action::Next, error));
+        assert_eq!(scene.machine().run(Program::WorkloadIngress, &error), (HookAction::Next, error));
     });
     // A packet for the node is translated.
     assert_eq!(scene.request(ACK).1, net.backend());
@@ -91,7 +91,7 @@ fn fragments_for_others_are_left_alone(scene: &mut Scene<'_>) {
     // A datagram for the node with the same identification.
     for fragment in [fragment(0, true), fragment(100, false)] {
         let (action, bytes) = scene.machine().run(Program::WorkloadIngress, &fragment.bytes());
-        assert!(action == Action::Next && bytes != fragment.bytes());
+        assert!(action == HookAction::Next && bytes != fragment.bytes());
     }
     at_others(scene, |scene, mac| {
         scene.untouched(Program::WorkloadIngress, &fragment(100, false).to_mac(mac));
@@ -109,10 +109,10 @@ fn frames_for_a_bridge_are_for_the_node(scene: &mut Scene<'_>) {
     for (port, mac) in [(BRIDGED, BRIDGE_MAC), (unknown, NEIGHBOUR_MAC)] {
         scene.machine().set_port(port);
         let (action, after) = scene.run(Program::WorkloadIngress, &Described::new(UDP, client, net.vip()).to_mac(mac));
-        assert_eq!(action, Action::Next);
+        assert_eq!(action, HookAction::Next);
         assert_eq!(goes_to(&after.answer), net.backend());
         let (action, after) = scene.run(Program::WorkloadIngress, &Described::new(UDP, client, rejecting).to_mac(mac));
-        assert_eq!((action, after.source_mac), (Action::SendBack, mac));
+        assert_eq!((action, after.source_mac), (HookAction::SendBack, mac));
     }
 }
 
@@ -132,7 +132,7 @@ fn frames_for_a_neighbour_keep_their_own_tuple(scene: &mut Scene<'_>) {
     let direct = Described::new(UDP, client, net.backend());
     let (action, bytes) = scene.machine().run(Program::WorkloadIngress, &direct.clone().to_mac(NEIGHBOUR_MAC).bytes());
     let after = read(&bytes);
-    assert_eq!((action, goes_to(&after.answer)), (Action::Next, net.backend()));
+    assert_eq!((action, goes_to(&after.answer)), (HookAction::Next, net.backend()));
     assert_eq!(after.destination_mac, NEIGHBOUR_MAC);
     let crate::packet::Answer::Transport { from, .. } = after.answer else { panic!("it has ports") };
     assert!(from.0 == client.0 && from.1 != client.1, "another source port: {from:?}");
@@ -151,9 +151,9 @@ fn no_answer_to_itself(scene: &mut Scene<'_>) {
     let itself = (client.0, 8080);
     scene.service(UDP, &[itself]);
     let (action, _) = scene.run(Program::WorkloadIngress, &Described::new(UDP, client, net.vip()));
-    assert_eq!(action, Action::SendBack);
+    assert_eq!(action, HookAction::SendBack);
     let answer = Described::new(UDP, itself, (net.vip().0, client.1));
     at_others(scene, |scene, mac| scene.untouched(Program::WorkloadIngress, &answer.clone().to_mac(mac)));
     assert_eq!(scene.counters().get(&Counter::ReplyTranslated), None);
-    assert_eq!(scene.run(Program::WorkloadIngress, &answer).0, Action::SendBack);
+    assert_eq!(scene.run(Program::WorkloadIngress, &answer).0, HookAction::SendBack);
 }

@@ -1,6 +1,6 @@
 //! A pod that reaches itself, from its endpoint address and from another address.
 
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::Case;
 use super::scene::{ACK, SYN, SYN_ACK, Scene, UDP};
@@ -21,7 +21,7 @@ fn pod_reaches_itself(scene: &mut Scene<'_>) {
     for transport in [SYN, UDP] {
         scene.service(transport, &[itself]);
         let (action, request) = scene.run(Program::WorkloadIngress, &Described::new(transport, client, vip));
-        assert_eq!(action, Action::SendBack);
+        assert_eq!(action, HookAction::SendBack);
         assert_eq!((request.source_mac, request.destination_mac), (NODE_MAC, CLIENT_MAC));
         let Answer::Transport { from, to, .. } = request.answer else { panic!("no ports: {request:?}") };
         assert_eq!((from, to), ((vip.0, client.1), itself));
@@ -29,7 +29,7 @@ fn pod_reaches_itself(scene: &mut Scene<'_>) {
         scene.untouched(Program::WorkloadEgress, &Described::new(transport, from, to));
         let answer = if transport == SYN { SYN_ACK } else { UDP };
         let (action, reply) = scene.run(Program::WorkloadIngress, &Described::new(answer, to, from));
-        assert_eq!(action, Action::SendBack);
+        assert_eq!(action, HookAction::SendBack);
         let Answer::Transport { from, to, .. } = reply.answer else { panic!("no ports: {reply:?}") };
         assert_eq!((from, to), (vip, client));
     }
@@ -61,22 +61,22 @@ fn comes_home(scene: &mut Scene<'_>, came_by: u32) {
             let Answer::Transport { from, to, .. } = sent.answer else { panic!("no ports: {sent:?}") };
             (action, (from, to))
         };
-        assert_eq!(reflected(scene, answer, backend, home.0), (Action::SendBack, (vip, client)));
+        assert_eq!(reflected(scene, answer, backend, home.0), (HookAction::SendBack, (vip, client)));
         if transport == UDP {
             // An unbound socket answers from the address from which an unbound client dials.
             let answered = reflected(scene, answer, (client.0, backend.1), home.0);
-            assert_eq!(answered, (Action::SendBack, (vip, client)));
+            assert_eq!(answered, (HookAction::SendBack, (vip, client)));
         }
         // From now on like any hairpin flow.
         let next = if transport == SYN { ACK } else { UDP };
-        assert_eq!(reflected(scene, next, client, vip), (Action::SendBack, home));
+        assert_eq!(reflected(scene, next, client, vip), (HookAction::SendBack, home));
         // Another address of the pod dials from the same port, which is taken now.
         let twin = (other_client, backend);
         assert_eq!(scene.through(Program::WorkloadIngress, transport, other_client, vip), twin);
         let (from, to) = scene.through(Program::WorkloadEgress, transport, other_client, backend);
         assert_eq!((from.0, to), (vip.0, backend));
         assert!(from.1 != client.1 && from.1 >= 0x8000, "{from:?}");
-        assert_eq!(reflected(scene, answer, backend, from), (Action::SendBack, (vip, other_client)));
+        assert_eq!(reflected(scene, answer, backend, from), (HookAction::SendBack, (vip, other_client)));
     }
     assert_eq!(scene.machine().flows().len(), 2 * 2 + 2 * 3, "nothing is left of the flows as they were");
 }

@@ -1,7 +1,7 @@
 //! ICMP errors about translated flows, from every sender (PR-02, PR-03).
 
 use lb_common::table::Counter;
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::scene::{SYN, SYN_ACK, Scene, UDP};
 use super::{Case, Net};
@@ -136,7 +136,7 @@ fn pod_complains_of_itself(scene: &mut Scene<'_>) {
     let seen = Described::new(UDP, (net.vip().0, client.1), itself);
     let error = seen.icmp(port_unreachable(net), [0; 4], client.0, net.vip().0);
     let (action, bytes) = scene.machine().run(Program::WorkloadIngress, &error);
-    assert_eq!(action, Action::SendBack);
+    assert_eq!(action, HookAction::SendBack);
     let answer = crate::packet::read(&bytes);
     assert_eq!((answer.source_mac, answer.destination_mac), (NODE_MAC, CLIENT_MAC), "turned round");
     let (kind, word) = (port_unreachable(net), [0; 4]);
@@ -156,10 +156,10 @@ fn redirect_of_a_translated_flow_is_dropped(scene: &mut Scene<'_>) {
         Net::V6 => [0, 1, 3].map(|units| about.redirect6(router, to.0, from.0, units)).to_vec(),
     };
     for redirect in messages(&ours) {
-        assert_eq!(scene.machine().run(Program::WorkloadEgress, &redirect).0, Action::Drop);
+        assert_eq!(scene.machine().run(Program::WorkloadEgress, &redirect).0, HookAction::Drop);
     }
     for redirect in messages(&other) {
-        assert_eq!(scene.machine().run(Program::WorkloadEgress, &redirect), (Action::Next, redirect));
+        assert_eq!(scene.machine().run(Program::WorkloadEgress, &redirect), (HookAction::Next, redirect));
     }
 }
 
@@ -177,7 +177,7 @@ fn icmp_of_strangers_passes(scene: &mut Scene<'_>) {
         for program in
             [Program::WorkloadIngress, Program::WorkloadEgress, Program::UplinkIngress, Program::UplinkEgress]
         {
-            assert_eq!(scene.machine().run(program, &packet), (Action::Next, packet.clone()));
+            assert_eq!(scene.machine().run(program, &packet), (HookAction::Next, packet.clone()));
         }
     }
 }

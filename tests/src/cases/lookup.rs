@@ -2,7 +2,7 @@
 
 use lb_common::addr::Proto;
 use lb_common::table::{Counter, POOL_ELEMENTS_MAX, Scope, ScopeFlags};
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::scene::{ACK, RST, SYN, SYN_ACK, Scene, UDP};
 use super::{Case, Net};
@@ -89,7 +89,7 @@ fn reject_quotes_options(scene: &mut Scene<'_>) {
 
 fn expect_unreachable(scene: &mut Scene<'_>, packet: &Described) {
     let (action, answer) = scene.run(Program::WorkloadIngress, packet);
-    assert_eq!(action, Action::SendBack);
+    assert_eq!(action, HookAction::SendBack);
     assert_eq!((answer.source_mac, answer.destination_mac), (NODE_MAC, CLIENT_MAC));
     // RFC 792, RFC 4443.
     let kind = if scene.net == Net::V4 { (3, 3) } else { (1, 4) };
@@ -102,7 +102,7 @@ fn expect_unreachable(scene: &mut Scene<'_>, packet: &Described) {
 fn drop_is_silent(scene: &mut Scene<'_>) {
     scene.frontend(1, scene.net.vip(), Proto::TCP, Scope::DROP);
     let (action, _) = scene.run(Program::UplinkIngress, &Described::new(SYN, scene.net.client(), scene.net.vip()));
-    assert_eq!(action, Action::Drop);
+    assert_eq!(action, HookAction::Drop);
     assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::DropNoLocalEndpoint, 1)]);
 }
 
@@ -119,7 +119,7 @@ fn slot_of_another_pool_drops(scene: &mut Scene<'_>) {
 fn finds_no_backend(scene: &mut Scene<'_>, scope: Scope) {
     scene.frontend(1, scene.net.vip(), Proto::TCP, scope);
     let (action, _) = scene.run(Program::WorkloadIngress, &Described::new(SYN, scene.net.client(), scene.net.vip()));
-    assert_eq!(action, Action::Drop);
+    assert_eq!(action, HookAction::Drop);
     assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::DropNoBackend, 1)]);
     assert!(scene.machine().flows().is_empty());
 }
@@ -152,7 +152,7 @@ fn all_backends_are_chosen(scene: &mut Scene<'_>) {
 /// Expects that a packet is dropped for its source address.
 fn dropped(scene: &mut Scene<'_>, program: Program, transport: Transport, from: End) {
     let (action, _) = scene.run(program, &Described::new(transport, from, scene.net.vip()));
-    assert_eq!(action, Action::Drop, "{transport:?} of {from:?}");
+    assert_eq!(action, HookAction::Drop, "{transport:?} of {from:?}");
 }
 
 /// SR-01, SR-02: the ranges apply to all clients, pods included. Admitted connections are balanced as usual.
@@ -210,5 +210,5 @@ fn source_ranges_are_those_of_the_frontend(scene: &mut Scene<'_>) {
     scene.restrict(2, &[]);
     scene.request(SYN);
     let packet = Described::new(SYN, scene.net.client(), other);
-    assert_eq!(scene.run(Program::WorkloadIngress, &packet).0, Action::Drop);
+    assert_eq!(scene.run(Program::WorkloadIngress, &packet).0, HookAction::Drop);
 }

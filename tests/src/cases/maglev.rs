@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lb_common::table::{Direction, ScopeFlags};
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::scene::{SYN, Scene, UDP, proto};
 use super::{Case, Net};
@@ -101,7 +101,7 @@ fn sctp_leaves_the_backend_of_its_hash_where_it_must(scene: &mut Scene<'_>) {
         scene.frontend(2, vips[1], lb_common::addr::Proto::SCTP, scope);
         let packet = Described::new(Transport::Sctp, client, vips[1]);
         let (action, after) = scene.run(Program::WorkloadIngress, &packet);
-        if action == Action::Next {
+        if action == HookAction::Next {
             assert_eq!(after.ends(), Some((client, other)), "round {round}");
             moved += 1;
         }
@@ -120,6 +120,6 @@ fn an_empty_slot_is_told(scene: &mut Scene<'_>) {
     let missing = lb_common::table::Scope { pool: scope.pool + 1, ..scope }.with_flags(ScopeFlags::MAGLEV);
     scene.frontend(1, scene.net.vip(), lb_common::addr::Proto::TCP, missing);
     let packet = Described::new(SYN, scene.net.client(), scene.net.vip());
-    assert_eq!(scene.run(Program::WorkloadIngress, &packet).0, Action::Drop);
+    assert_eq!(scene.run(Program::WorkloadIngress, &packet).0, HookAction::Drop);
     assert_eq!(scene.counters()[&lb_common::table::Counter::DropNoBackend], 1);
 }

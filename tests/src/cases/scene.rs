@@ -9,7 +9,7 @@ use lb_common::table::{
     Backend, Counter, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
     PoolKey, Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
 };
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use crate::machine::{Machine, Program};
 use crate::packet::{Answer, Described, End, Read, Transport, read};
@@ -184,7 +184,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Runs a packet; returns the action and the packet afterwards.
-    pub fn run(&mut self, program: Program, packet: &Described) -> (Action, Read) {
+    pub fn run(&mut self, program: Program, packet: &Described) -> (HookAction, Read) {
         let (action, bytes) = self.machine.run(program, &packet.bytes());
         (action, read(&bytes))
     }
@@ -193,7 +193,7 @@ impl<'a> Scene<'a> {
     pub fn through(&mut self, program: Program, transport: Transport, from: End, to: End) -> (End, End) {
         let packet = Described::new(transport, from, to);
         let (action, after) = self.run(program, &packet);
-        assert_eq!(action, Action::Next, "{transport:?} {from:?} -> {to:?}");
+        assert_eq!(action, HookAction::Next, "{transport:?} {from:?} -> {to:?}");
         let before = read(&packet.bytes());
         match (before.answer, after.answer) {
             (Answer::Transport { rest: before, .. }, Answer::Transport { from, to, rest }) => {
@@ -217,14 +217,14 @@ impl<'a> Scene<'a> {
     /// Runs a packet that must pass; returns it as read afterwards.
     pub fn onward(&mut self, program: Program, bytes: &[u8]) -> Answer {
         let (action, bytes) = self.machine.run(program, bytes);
-        assert_eq!(action, Action::Next);
+        assert_eq!(action, HookAction::Next);
         read(&bytes).answer
     }
 
     /// Runs a packet that must pass unchanged.
     pub fn untouched(&mut self, program: Program, packet: &Described) {
         let bytes = packet.bytes();
-        assert_eq!(self.machine.run(program, &bytes), (Action::Next, bytes), "{packet:?}");
+        assert_eq!(self.machine.run(program, &bytes), (HookAction::Next, bytes), "{packet:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The forms of packets: options, extension headers, malformed packets, checksums.
 
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::scene::{SYN, Scene, UDP};
 use super::{Case, Net};
@@ -31,7 +31,7 @@ fn options_and_extension_headers(scene: &mut Scene<'_>) {
             let packet = Described::new(transport, client, vip).options_len(len).extension(extension);
             let (action, after) = scene.run(Program::WorkloadIngress, &packet);
             let Answer::Transport { from, to, .. } = after.answer else { panic!("no ports: {after:?}") };
-            assert_eq!((action, from, to), (Action::Next, client, backend), "{len} bytes of header {extension}");
+            assert_eq!((action, from, to), (HookAction::Next, client, backend), "{len} bytes of header {extension}");
         }
     }
 }
@@ -55,7 +55,7 @@ fn other_ethertypes_pass(scene: &mut Scene<'_>) {
     let mut packet = Described::new(SYN, scene.net.client(), scene.net.vip()).bytes();
     // ARP.
     packet[12..14].copy_from_slice(&[0x08, 0x06]);
-    assert_eq!(scene.machine().run(Program::WorkloadIngress, &packet), (Action::Next, packet));
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &packet), (HookAction::Next, packet));
 }
 
 /// Every prefix of a packet that is shorter than its headers say passes unchanged.
@@ -65,7 +65,7 @@ fn cut_packets_pass(scene: &mut Scene<'_>) {
     let network_len = if scene.net == Net::V4 { 20 } else { 40 };
     for len in 14 + network_len..14 + network_len + 20 {
         let cut = packet[..len].to_vec();
-        assert_eq!(scene.machine().run(Program::WorkloadIngress, &cut), (Action::Next, cut), "{len} bytes");
+        assert_eq!(scene.machine().run(Program::WorkloadIngress, &cut), (HookAction::Next, cut), "{len} bytes");
     }
 }
 

@@ -6,14 +6,13 @@ use std::rc::Rc;
 
 use lb_agent::dataplane::Tables;
 use lb_common::addr::Addr;
-use lb_common::client::Client;
 use lb_common::flow::Timeouts;
-use lb_common::forward::Edge;
+use lb_common::forward::{Edge, Hook};
 use lb_common::host::{Host, HostFamily, InMemory, Settings, TICKS_PER_SEC};
 use lb_common::packet::ETHERNET_LEN;
 use lb_common::path;
-use lb_common::table::{Counter, Direction, EDGE_UPLINK, Port};
-use lb_common::verdict::Action;
+use lb_common::table::{Counter, Direction, Port};
+use lb_common::verdict::HookAction;
 
 use super::{EDGE, Flows, Machine, Program, UNBRIDGED};
 use crate::packet::NODE_MAC;
@@ -34,9 +33,9 @@ pub struct HostMachine {
     /// Links have no header.
     is_bare: bool,
     /// The outcomes of re-injected packets, except the first.
-    replayed: Vec<(Action, Vec<u8>)>,
+    replayed: Vec<(HookAction, Vec<u8>)>,
     /// The outcome of the packet that another CPU ran in between.
-    outcome_meanwhile: Rc<Cell<Option<Action>>>,
+    outcome_meanwhile: Rc<Cell<Option<HookAction>>>,
 }
 
 impl Default for HostMachine {
@@ -104,7 +103,7 @@ impl HostMachine {
     }
 
     /// The outcome of that packet.
-    pub fn outcome_meanwhile(&mut self) -> Option<Action> {
+    pub fn outcome_meanwhile(&mut self) -> Option<HookAction> {
         self.outcome_meanwhile.take()
     }
 
@@ -130,7 +129,7 @@ fn run_frame(
     is_bare: bool,
     program: Program,
     mut frame: InMemory<ETHERNET_LEN>,
-) -> (Action, InMemory<ETHERNET_LEN>) {
+) -> (HookAction, InMemory<ETHERNET_LEN>) {
     if !is_bare {
         let action = run_packet(host, program, &mut frame);
         return (action, frame);
@@ -140,18 +139,17 @@ fn run_frame(
     (action, packet.framed(action))
 }
 
-fn run_packet<const LINK_LEN: usize>(host: &Host, program: Program, packet: &mut InMemory<LINK_LEN>) -> Action {
-    let workload = Edge { id: EDGE, client: Client::Workload };
-    let uplink = Edge { id: EDGE_UPLINK, client: Client::External };
+fn run_packet<const LINK_LEN: usize>(host: &Host, program: Program, packet: &mut InMemory<LINK_LEN>) -> HookAction {
+    let (workload, uplink) = (Edge::workload(EDGE), Edge::uplink());
     let (edge, direction) = match program {
         Program::WorkloadIngress => (workload, Direction::Request),
         Program::WorkloadEgress => (workload, Direction::Reply),
         Program::UplinkIngress => (uplink, Direction::Request),
         Program::UplinkEgress => (uplink, Direction::Reply),
     };
-    match host.run(packet, edge, direction) {
+    match host.run(packet, Hook { edge, direction }) {
         // The port's bridge traverses netfilter.
-        Action::ToBackend => Action::Next,
+        HookAction::ToBackend => HookAction::Next,
         action => action,
     }
 }
@@ -169,7 +167,7 @@ impl Machine for HostMachine {
         self.host.set_came_by(ifindex);
     }
 
-    fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {
+    fn run(&mut self, program: Program, packet: &[u8]) -> (HookAction, Vec<u8>) {
         let mut packet = InMemory::new(packet, NODE_MAC);
         if self.offload && path::family(&packet).is_some() {
             packet = packet.offload();
@@ -183,7 +181,7 @@ impl Machine for HostMachine {
         outcome
     }
 
-    fn replayed(&mut self) -> Vec<(Action, Vec<u8>)> {
+    fn replayed(&mut self) -> Vec<(HookAction, Vec<u8>)> {
         std::mem::take(&mut self.replayed)
     }
 

@@ -17,7 +17,7 @@ use lb_common::addr::Addr;
 use lb_common::packet::PARKED_LEN_MAX;
 use lb_common::table::maps::{PRIVATE4, PRIVATE6};
 use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Fragment, FragmentKey, Port, TableType};
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -33,7 +33,7 @@ pub struct KernelMachine {
     dataplane: BpfDataplane,
     baseline: BTreeMap<Counter, u64>,
     replays: Replays,
-    replayed: Vec<(Action, Vec<u8>)>,
+    replayed: Vec<(HookAction, Vec<u8>)>,
     came_by: u32,
 }
 
@@ -124,7 +124,7 @@ impl KernelMachine {
         &mut self.dataplane
     }
 
-    fn run_once(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {
+    fn run_once(&mut self, program: Program, packet: &[u8]) -> (HookAction, Vec<u8>) {
         let program = object::program_mut(self.dataplane.ebpf(), program.name()).expect("a program of the object");
         let mut out = vec![0; packet.len() + PARKED_LEN_MAX];
         let context = context(self.came_by);
@@ -138,9 +138,9 @@ impl KernelMachine {
         out.truncate(result.data_size_out as usize);
         // include/uapi/linux: TCX_NEXT, TCX_DROP, TCX_REDIRECT.
         let action = match result.return_value.cast_signed() {
-            -1 => Action::Next,
-            2 => Action::Drop,
-            7 => Action::SendBack,
+            -1 => HookAction::Next,
+            2 => HookAction::Drop,
+            7 => HookAction::SendBack,
             other => panic!("the program returned {other}"),
         };
         (action, out)
@@ -225,7 +225,7 @@ impl Machine for KernelMachine {
         self.came_by = ifindex;
     }
 
-    fn run(&mut self, program: Program, packet: &[u8]) -> (Action, Vec<u8>) {
+    fn run(&mut self, program: Program, packet: &[u8]) -> (HookAction, Vec<u8>) {
         self.replayed.clear();
         if !is_fragment(packet) {
             return self.run_once(program, packet);
@@ -242,7 +242,7 @@ impl Machine for KernelMachine {
         outcome
     }
 
-    fn replayed(&mut self) -> Vec<(Action, Vec<u8>)> {
+    fn replayed(&mut self) -> Vec<(HookAction, Vec<u8>)> {
         std::mem::take(&mut self.replayed)
     }
 

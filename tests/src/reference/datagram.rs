@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lb_common::addr::Proto;
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::Reference;
 use super::connection::Way;
@@ -142,27 +142,28 @@ impl Reference {
         let key = key(seen, &wire, of);
         match self.decided(&key) {
             None => {
-                let action = if self.waits(&key, &wire.bytes()[ETHERNET..]) { Action::Drop } else { Action::Next };
+                let action =
+                    if self.waits(&key, &wire.bytes()[ETHERNET..]) { HookAction::Drop } else { HookAction::Next };
                 (action, wire.bytes().to_vec())
             }
             Some(Verdict::Untouched) => {
                 self.hits.hit(Rule::LaterPassed);
-                (Action::Next, wire.bytes().to_vec())
+                (HookAction::Next, wire.bytes().to_vec())
             }
             Some(Verdict::Becomes((from, to))) => {
                 self.hits.hit(Rule::LaterTranslated);
                 wire.set_addresses(from.0, to.0);
-                (Action::Next, wire.bytes().to_vec())
+                (HookAction::Next, wire.bytes().to_vec())
             }
             Some(Verdict::ComesBack((from, to))) => {
                 self.hits.hit(Rule::LaterSentBack);
                 wire.set_addresses(from.0, to.0);
                 wire.turn_back();
-                (Action::SendBack, wire.bytes().to_vec())
+                (HookAction::SendBack, wire.bytes().to_vec())
             }
             Some(Verdict::Rejected | Verdict::Dropped) => {
                 self.hits.hit(Rule::LaterDropped);
-                (Action::Drop, wire.bytes().to_vec())
+                (HookAction::Drop, wire.bytes().to_vec())
             }
         }
     }

@@ -3,7 +3,7 @@
 use etherparse::IpNumber;
 use lb_common::addr::Proto;
 use lb_common::table::EDGE_UPLINK;
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::Reference;
 use super::connection::{Connection, Heard, Segment, State, Way};
@@ -16,7 +16,7 @@ use crate::machine::{EDGE, Program};
 use crate::packet::{BRIDGE_MAC, End, NODE_MAC};
 
 /// The outcome of a packet.
-pub type Outcome = (Action, Vec<u8>);
+pub type Outcome = (HookAction, Vec<u8>);
 
 /// Bytes of a TCP header without options.
 const TCP_LEN: usize = 20;
@@ -101,7 +101,7 @@ impl Reference {
         let seen = Seen::from(program);
         let wire = Wire::read(packet).with_beyond(beyond);
         let reach = self.reach(seen, packet);
-        let untouched = (Action::Next, packet.to_vec());
+        let untouched = (HookAction::Next, packet.to_vec());
         if reach == Reach::Group {
             return Ok(untouched);
         }
@@ -438,17 +438,17 @@ pub(super) fn translated(connection: &Connection) -> Verdict {
 
 fn perform(verdict: Verdict, mut wire: Wire, packet: Packet) -> Outcome {
     match verdict {
-        Verdict::Untouched => (Action::Next, wire.bytes().to_vec()),
+        Verdict::Untouched => (HookAction::Next, wire.bytes().to_vec()),
         Verdict::Becomes((from, to)) => {
             wire.set_ends(from, to);
-            (Action::Next, wire.bytes().to_vec())
+            (HookAction::Next, wire.bytes().to_vec())
         }
         Verdict::ComesBack((from, to)) => {
             wire.set_ends(from, to);
             wire.turn_back();
-            (Action::SendBack, wire.bytes().to_vec())
+            (HookAction::SendBack, wire.bytes().to_vec())
         }
-        Verdict::Rejected => (Action::SendBack, port_unreachable(&wire, packet.proto, packet.ends)),
-        Verdict::Dropped => (Action::Drop, wire.bytes().to_vec()),
+        Verdict::Rejected => (HookAction::SendBack, port_unreachable(&wire, packet.proto, packet.ends)),
+        Verdict::Dropped => (HookAction::Drop, wire.bytes().to_vec()),
     }
 }

@@ -1,6 +1,6 @@
 //! ICMP messages about connections (RFC 5508 section 4).
 
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::Reference;
 use super::connection::{Connection, Way};
@@ -20,7 +20,7 @@ fn is_error(wire: &Wire) -> bool {
 impl Reference {
     /// The outcome of an ICMP message.
     pub(super) fn message(&mut self, (seen, reach): (Seen, Reach), mut wire: Wire) -> Outcome {
-        let untouched = (Action::Next, wire.bytes().to_vec());
+        let untouched = (HookAction::Next, wire.bytes().to_vec());
         let is_redirect = is_redirect(&wire);
         if !is_error(&wire) && !is_redirect {
             self.hits.hit(Rule::MessageNoError);
@@ -53,7 +53,7 @@ impl Reference {
         }
         if is_redirect {
             self.hits.hit(Rule::Redirected);
-            return (Action::Drop, wire.bytes().to_vec());
+            return (HookAction::Drop, wire.bytes().to_vec());
         }
         let (source, _) = wire.addresses();
         // The packet that the message's receiver sent, the receiver, the other end of the connection, and the address
@@ -88,9 +88,9 @@ impl Reference {
         wire.set_error(&quoted, about, (from, reader));
         if is_to_itself {
             wire.turn_back();
-            return (Action::SendBack, wire.bytes().to_vec());
+            return (HookAction::SendBack, wire.bytes().to_vec());
         }
-        (Action::Next, wire.bytes().to_vec())
+        (HookAction::Next, wire.bytes().to_vec())
     }
 
     /// The connection of a quoted packet, and the direction of that packet.

@@ -1,7 +1,7 @@
 //! New connections: backend and source port are random, within limits.
 
 use lb_common::addr::Proto;
-use lb_common::verdict::Action;
+use lb_common::verdict::HookAction;
 
 use super::connection::{Connection, Heard, State};
 use super::hash::slot;
@@ -85,7 +85,7 @@ impl Reference {
             let reply = (known.backend, (source(known.backend), client.1));
             backends.contains(&known.backend) && known.is_reply(seen.edge, packet.proto, reply)
         });
-        let chosen = (given.0 != Action::Drop).then(|| Wire::read(&given.1).ends());
+        let chosen = (given.0 != HookAction::Drop).then(|| Wire::read(&given.1).ends());
         self.forget_dead_in_the_way((seen.edge, packet.proto), &backends, client, chosen);
         let is_taken = |backend: &End, port: u16| {
             let reply = (*backend, (source(*backend), port));

@@ -1,13 +1,15 @@
-//! Time, chance and settings of a program run.
+//! The kernel as the packet path sees it during one program run. This file has its clock, chance and settings; `tables`
+//! has its maps.
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_jiffies64};
 use lb_common::flow::Timeouts;
 use lb_common::forward::Env;
-use lb_common::path::RejectLimit;
+use lb_common::packet::ETHERNET_LEN;
 use lb_common::table::edge_index;
 
 use crate::maps;
+use crate::skb::Skb;
 
 // The agent sets these before the load, which freezes them. In ticks, converted from seconds by the kernel's HZ.
 #[unsafe(no_mangle)]
@@ -76,7 +78,19 @@ pub fn embryos_max() -> u64 {
     EMBRYOS_MAX.load()
 }
 
-pub struct Kernel;
+/// The kernel, and what the path asks or counts of the current packet beside its headers.
+pub struct Kernel {
+    pub packet_len: u32,
+    /// Typed as if it had a link header: functions that programs share do not ask for its length.
+    pub skb: Skb<ETHERNET_LEN>,
+}
+
+impl Kernel {
+    #[inline(always)]
+    pub fn new<const LINK_LEN: usize>(skb: Skb<LINK_LEN>) -> Self {
+        Self { packet_len: skb.len(), skb: skb.framed() }
+    }
+}
 
 impl Env for Kernel {
     #[inline(always)]
@@ -121,9 +135,7 @@ impl Env for Kernel {
             second_jiffies: SECOND_JIFFIES.load(),
         }
     }
-}
 
-impl RejectLimit for Kernel {
     #[inline(always)]
     fn may_reject(&self, edge: u32) -> bool {
         let Some(bucket) = maps::reject_buckets.get_ptr_mut(edge_index(edge)) else { return false };
