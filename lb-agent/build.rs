@@ -4,10 +4,14 @@
 //! no part of the agent.
 
 use std::env;
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use object::build::elf::{Builder, SectionData};
+use object::{Endian as _, Endianness, elf};
 
 /// CPU level of the BPF target: fetching atomics and 32-bit jumps, Linux 5.12 and newer.
 const BPF_CPU: &str = "v3";
@@ -44,9 +48,53 @@ fn main() {
         println!("cargo::metadata=floors={}", built.join("floors").display());
         built.join("lb")
     });
-    if let Err(error) = fs::copy(&object, out_dir.join("lb.bpf.o")) {
+    let slim = fs::read(&object).map_err(Into::into).and_then(|bytes| slim(&bytes));
+    if let Err(error) = slim.and_then(|bytes| Ok(fs::write(out_dir.join("lb.bpf.o"), bytes)?)) {
         fail(&format!("cannot copy the BPF object {}: {error}", object.display()));
     }
+}
+
+/// The object without what no kernel needs: DWARF, and the source line of each instruction.
+///
+/// While aya reads an object, each function takes the room of all lines of its section. With 97 functions and 27,000
+/// lines, these were 42 MB, and the most memory that the agent ever had.
+fn slim(object: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut object = Builder::read(object)?;
+    let endian = object.endian;
+    for section in object.sections.iter_mut() {
+        let name = section.name.to_string();
+        section.delete = [".debug_", ".rel.debug_", ".rel.BTF"].iter().any(|prefix| name.starts_with(prefix));
+        if let (".BTF.ext", SectionData::Data(data)) = (&*name, &mut section.data) {
+            remove_lines(data.to_mut(), endian)?;
+        }
+    }
+    object.delete_orphans();
+    // LLVM keeps the names of sections among those of symbols.
+    let names = object.sections.add();
+    (names.name, names.sh_type, names.data) = (".shstrtab".into(), elf::SHT_STRTAB, SectionData::SectionString);
+    names.sh_addralign = 1;
+    let mut slim = Vec::new();
+    object.write(&mut slim)?;
+    Ok(slim)
+}
+
+/// Removes the source lines from `.BTF.ext` (`struct btf_ext_header` of linux/tools/lib/bpf). The functions stay.
+fn remove_lines(data: &mut Vec<u8>, endian: Endianness) -> Result<(), Box<dyn Error>> {
+    const HEADER_LEN: usize = 4;
+    const LINES_AT: usize = 16;
+    const LINES_LEN: usize = 20;
+    const RELOCATIONS_AT: usize = 24;
+    let field = |data: &[u8], at: usize| -> Result<u32, Box<dyn Error>> {
+        Ok(endian.read_u32(data.get(at..at + 4).ok_or("short .BTF.ext")?.try_into()?))
+    };
+    let (header, first, len) = (field(data, HEADER_LEN)?, field(data, LINES_AT)?, field(data, LINES_LEN)?);
+    let relocations = field(data, RELOCATIONS_AT)?;
+    data.drain((header + first) as usize..(header + first + len) as usize);
+    data[LINES_LEN..][..4].copy_from_slice(&endian.write_u32(0));
+    if relocations > first {
+        data[RELOCATIONS_AT..][..4].copy_from_slice(&endian.write_u32(relocations - len));
+    }
+    Ok(())
 }
 
 /// Builds the objects and returns their folder.
