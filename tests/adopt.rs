@@ -15,8 +15,8 @@ use lb_agent::realised::Realised;
 use lb_common::addr::Proto;
 use lb_common::parse::TcpFlags;
 use lb_common::table::{
-    Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, Heard, Member, MemberKey, MemberSets, MemberState,
-    POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes, Tuple, bpf_spin_lock,
+    Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendAge, Heard, Member, MemberKey, MemberSets,
+    MemberState, POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes, Tuple, bpf_spin_lock,
 };
 use lb_common::table::{Frontend, FrontendKey, FrontendState, Mode, Origin, Rule};
 use lb_tests::packet::{Answer, Described, End, Transport, read};
@@ -205,12 +205,15 @@ fn member(number: u32) -> (MemberKey<[u8; 4]>, Member) {
 /// Brings the tables to the wanted ones by a plan, and deletes frontends that are not wanted.
 fn bring(dataplane: &mut BpfDataplane, wanted: &Tables) {
     let mut realised = Realised::new(dataplane.dump().expect("dumping the tables"), dataplane.address_words());
+    let now_jiffies = dataplane.now_jiffies().expect("asking for the time");
     for drained in [Drained::Unknown, Drained::Unless(&BTreeSet::new())] {
-        let ops = plan(&realised, &realised, wanted, drained);
+        let ops = plan(&realised, &realised, wanted, drained, now_jiffies);
         let report = apply(dataplane, &mut realised, ops);
         assert!(report.is_complete(), "{:?}", report.errors);
     }
-    assert_eq!(dataplane.dump().expect("dumping the tables"), wanted.clone().derived(dataplane.address_words()));
+    let found = dataplane.dump().expect("dumping the tables");
+    let wanted = wanted.clone().derived(dataplane.address_words());
+    assert_eq!(found, Tables { frontend_ages: found.frontend_ages.clone(), ..wanted });
 }
 
 /// The frontend of [`fill`], and these members.
@@ -251,6 +254,35 @@ fn addresses_follow_their_rows() {
     assert_eq!(seen(&mut second), (false, [true, false], false, false));
     bring(&mut second, &Tables::default());
     assert_eq!(seen(&mut second), (false, [false, false], false, false));
+}
+
+/// An age outlives the agent. It goes with the last scope that balances, and so does one that a killed agent left.
+#[test]
+fn a_frontend_keeps_its_age_over_restarts() {
+    let pinned = Pinned::new("ages");
+    let mut first = pinned.open(1024, 64);
+    first.activate().expect("activating");
+    fill(&mut first);
+    let wanted = with_members(&mut first, &[]);
+    let age = |dataplane: &mut BpfDataplane| {
+        let ages = dataplane.dump().expect("dumping the tables").frontend_ages;
+        ages.into_iter().map(|(id, age)| (id, age.balanced_jiffies)).collect::<Vec<_>>()
+    };
+    assert_eq!(age(&mut first), [], "written without a plan");
+    let before = first.now_jiffies().expect("asking for the time");
+    bring(&mut first, &wanted);
+    let known = age(&mut first);
+    assert!(matches!(known[..], [(1, age)] if age >= before), "{known:?} after {before}");
+    let left = FrontendAge { balanced_jiffies: 5 };
+    first.perform(&Op::FrontendAges(Write::Upsert(vec![(1, left), (7, left)]))).expect("writing ages");
+    drop(first);
+
+    let mut second = pinned.open(1024, 64);
+    assert_eq!(age(&mut second), [(1, 5), (7, 5)]);
+    bring(&mut second, &wanted);
+    assert_eq!(age(&mut second), [(1, 5)]);
+    bring(&mut second, &Tables::default());
+    assert_eq!(age(&mut second), []);
 }
 
 /// Endpoints that are deleted give their room to new ones.

@@ -168,7 +168,8 @@ impl<'a> Updates<'a> {
             self.crowd_pool += 1;
             let mut wanted = tables(&self.services);
             insert_crowd(&mut wanted, self.crowd_pool);
-            for op in plan(&self.realised, &self.realised, &wanted, Drained::Unknown) {
+            let now_jiffies = dataplane.now_jiffies().expect("asking for the time");
+            for op in plan(&self.realised, &self.realised, &wanted, Drained::Unknown, now_jiffies) {
                 dataplane.perform(&op).expect("writing the tables");
                 self.realised.record(op);
             }
@@ -182,11 +183,13 @@ impl<'a> Updates<'a> {
         // The first plan drains frontends, the second deletes them: flows do not matter, because the reader only opens
         // new ones.
         for drained in [Drained::Unknown, Drained::Unless(&BTreeSet::new())] {
-            for op in plan(&self.realised, &self.realised, &wanted, drained) {
+            let now_jiffies = dataplane.now_jiffies().expect("asking for the time");
+            for op in plan(&self.realised, &self.realised, &wanted, drained, now_jiffies) {
                 dataplane.perform(&op).expect("writing the tables");
             }
             self.realised.renew(dataplane.dump().expect("dumping the tables"));
         }
+        wanted.frontend_ages.clone_from(&self.realised.frontend_ages);
         assert_eq!(*self.realised.tables(), wanted.derived(dataplane.address_words()));
         for (window, service) in self.windows.iter().zip(&self.services) {
             window.oldest.store(service.version, Ordering::SeqCst);

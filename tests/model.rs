@@ -227,6 +227,7 @@ impl Lab {
         self.controller.change(batch.iter().map(Edit::change).collect());
         let wanted = self.wanted();
         self.allowed().allow(&wanted);
+        self.dataplane.now_jiffies += 1;
     }
 
     fn wanted(&self) -> BTreeMap<Address, [View; 3]> {
@@ -246,6 +247,8 @@ impl Lab {
         assert_eq!(*self.controller.realised(), self.dataplane.tables);
         let derived = self.dataplane.tables.clone().derived(self.dataplane.address_words());
         assert_eq!(self.dataplane.tables, derived, "exactly the endpoints and address bits that rows need");
+        let balancing = self.dataplane.tables.scopes.iter().filter(|(_, scopes)| scopes.balances()).map(|(id, _)| id);
+        assert!(self.dataplane.tables.frontend_ages.keys().eq(balancing), "exactly the ages of what balances");
         let wanted = self.wanted();
         assert_eq!(views(&self.dataplane.tables), wanted);
         self.allowed().arrived(&wanted);

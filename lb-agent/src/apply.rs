@@ -8,7 +8,7 @@ mod rows;
 
 use std::collections::BTreeSet;
 
-use lb_common::table::{AddressBits, Scope, Scopes};
+use lb_common::table::{AddressBits, FrontendAge, Scope, Scopes};
 
 use crate::dataplane::{Dataplane, Error, FamilyOp, Op, Write};
 use crate::family::TableAddr;
@@ -62,6 +62,8 @@ struct Held {
     pools: BTreeSet<u32>,
     /// Sets with a missing source range: no scopes may refer to them, or they would drop allowed clients.
     source_sets: BTreeSet<u32>,
+    /// Frontends whose age could not be written: none of their scopes may begin to balance.
+    ages: BTreeSet<u32>,
     /// Frontends whose scopes could not be stored: their frontend rows must not change either.
     frontends: BTreeSet<u32>,
     /// Service ports of these frontends: their members stay.
@@ -84,6 +86,7 @@ impl Run<'_> {
                 Op::V4(op) => self.family(op),
                 Op::V6(op) => self.family(op),
                 Op::Scopes(write) => self.scopes(write),
+                Op::FrontendAges(write) => self.ages(write),
                 Op::Settle => self.settle(),
             }
         }
@@ -169,12 +172,17 @@ impl Run<'_> {
 
     fn scopes(&mut self, mut write: Write<u32, Scopes>) {
         let Self { dataplane, realised, report, held } = self;
-        let is_blocked = |scopes: &Scopes| {
-            held.source_sets.contains(&scopes.source_ranges) || pools_of(scopes).any(|pool| held.pools.contains(&pool))
+        let is_ageless = |id: &u32, scopes: &Scopes| {
+            held.ages.contains(id) && scopes.begins_to_balance(realised.scopes.get(id).unwrap_or(&Scopes::PASS))
+        };
+        let is_blocked = |(id, scopes): &&(u32, Scopes)| {
+            held.source_sets.contains(&scopes.source_ranges)
+                || pools_of(scopes).any(|pool| held.pools.contains(&pool))
+                || is_ageless(id, scopes)
         };
         let mut blocked = BTreeSet::new();
         if let Write::Upsert(rows) = &write {
-            blocked.extend(rows.iter().filter(|(_, scopes)| is_blocked(scopes)).map(|(id, _)| *id));
+            blocked.extend(rows.iter().filter(is_blocked).map(|(id, _)| *id));
         }
         write.retain(|id, _| !blocked.contains(id));
         report.failed_rows += blocked.len();
@@ -184,6 +192,16 @@ impl Run<'_> {
             held.frontends.insert(*id);
             held.service_ports.extend(realised.scopes.get(id).map(|scopes| scopes.service_port));
         }
+    }
+
+    fn ages(&mut self, mut write: Write<u32, FrontendAge>) {
+        let Self { dataplane, realised, report, held } = self;
+        let before = write.len();
+        // A frontend that still balances, because its scopes could not be stored, keeps its age.
+        write.retain(|id, age| age.is_some() || !realised.scopes.get(id).is_some_and(Scopes::balances));
+        report.failed_rows += before - write.len();
+        let outcome = perform_rows(*dataplane, write, Op::FrontendAges, |op| realised.record(op));
+        held.ages.extend(report.take(outcome));
     }
 
     fn settle(&mut self) {

@@ -73,7 +73,7 @@ impl Deleted {
                 Op::V4(FamilyOp::Pools(Write::Delete(keys))) | Op::V6(FamilyOp::Pools(Write::Delete(keys))) => {
                     deleted.pools.extend(keys.iter().map(|key| key.pool));
                 }
-                Op::V4(_) | Op::V6(_) | Op::Scopes(_) | Op::Settle => {}
+                Op::V4(_) | Op::V6(_) | Op::Scopes(_) | Op::FrontendAges(_) | Op::Settle => {}
             }
         }
         deleted

@@ -267,6 +267,7 @@ impl Controller {
 
     fn advance(&mut self, dataplane: &mut dyn Dataplane, reclaim: Reclaim) -> Result<Step, Error> {
         self.look(dataplane)?;
+        let now_jiffies = dataplane.now_jiffies()?;
         let keeps_unclaimed = self.keeps_unclaimed();
         // If this step ends early, the next one compares everything.
         let comparison = match std::mem::replace(&mut self.comparison, Comparison::Everything) {
@@ -278,7 +279,7 @@ impl Controller {
             Comparison::Changes => Extent::Services(self.catalogue.unsettled()),
             Comparison::Everything => Extent::Everything,
         };
-        let Planned { ops, has_all_ids } = self.planned(&extent, keeps_unclaimed, dataplane, reclaim)?;
+        let Planned { ops, has_all_ids } = self.planned(&extent, keeps_unclaimed, dataplane, reclaim, now_jiffies)?;
         let (count, deleted) = (ops.len(), Deleted::of(&ops));
         let report = apply::apply(dataplane, &mut self.realised, ops);
         if report.is_complete() {
@@ -311,6 +312,7 @@ impl Controller {
         keeps_unclaimed: bool,
         dataplane: &mut dyn Dataplane,
         reclaim: Reclaim,
+        now_jiffies: u64,
     ) -> Result<Planned, Error> {
         let desired = self.catalogue.tables(extent);
         let Assigned { tables: mut wanted, warnings } = self.assignment.assign(&desired, extent, &self.realised);
@@ -344,7 +346,7 @@ impl Controller {
             Reclaim::Now | Reclaim::Later => None,
         };
         let drained = in_use.as_ref().map_or(Drained::Unknown, Drained::Unless);
-        let ops = plan(&self.realised, &before, &wanted, drained);
+        let ops = plan(&self.realised, &before, &wanted, drained, now_jiffies);
         Ok(Planned { ops, has_all_ids })
     }
 
@@ -445,6 +447,11 @@ fn difference(believed: &Tables, found: &Tables) -> usize {
         let changed = a.iter().filter(|(key, value)| b.get(key) != Some(value)).count();
         changed + b.keys().filter(|key| !a.contains_key(key)).count()
     }
+    // How old a frontend is follows from no other row, so an age that has changed cannot be told from the right one.
+    fn count_keys<V>(a: &std::collections::BTreeMap<u32, V>, b: &std::collections::BTreeMap<u32, V>) -> usize {
+        let missing = a.keys().filter(|key| !b.contains_key(key)).count();
+        missing + b.keys().filter(|key| !a.contains_key(key)).count()
+    }
     fn family<A: TableAddr>(believed: &FamilyTables<A>, found: &FamilyTables<A>) -> usize {
         count(&believed.frontends, &found.frontends)
             + count(&believed.pools, &found.pools)
@@ -453,7 +460,10 @@ fn difference(believed: &Tables, found: &Tables) -> usize {
             + count(&believed.endpoints, &found.endpoints)
             + count(&believed.addresses, &found.addresses)
     }
-    family(&believed.v4, &found.v4) + family(&believed.v6, &found.v6) + count(&believed.scopes, &found.scopes)
+    family(&believed.v4, &found.v4)
+        + family(&believed.v6, &found.v6)
+        + count(&believed.scopes, &found.scopes)
+        + count_keys(&believed.frontend_ages, &found.frontend_ages)
 }
 
 #[cfg(test)]

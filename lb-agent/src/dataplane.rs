@@ -130,6 +130,9 @@ pub trait Dataplane {
     /// performing the step again is safe.
     fn perform(&mut self, op: &Op) -> Result<(), Error>;
 
+    /// jiffies64 now, as the packet path reads it.
+    fn now_jiffies(&mut self) -> Result<u64, Error>;
+
     /// IDs of the frontends that unexpired flows refer to.
     fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error>;
 }

@@ -1,9 +1,11 @@
 //! Computes the steps from the realised to the wanted tables, in an order that is safe after every single row.
 //!
-//! Referents are written before their referrers: endpoints, address bits, pools, members, source ranges, scopes,
+//! Referents are written before their referrers: endpoints, address bits, pools, members, source ranges, ages, scopes,
 //! frontends. After a grace period the deletes follow in reverse order. Members that leave are deleted before the scopes
 //! switch: a flow that meets the new pool checks its membership once and never again. A frontend is never deleted
 //! outright: it drains first and is deleted when no flow refers to it.
+
+mod ages;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +14,7 @@ use lb_common::table::{Frontend, FrontendState};
 use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables, Write};
 use crate::family::TableAddr;
 use crate::realised::{Named, Realised};
+use ages::ages;
 
 /// Which draining frontends may be deleted.
 #[derive(Clone, Copy, Debug)]
@@ -26,11 +29,15 @@ pub enum Drained<'a> {
 /// Computes the steps. Returns an empty list if the tables are already as wanted.
 ///
 /// `old` are the realised rows that the wanted ones replace: all of them, or those of some Services. Endpoints and
-/// address bits follow from the other rows: `old` and `wanted` may lack them.
-pub fn plan(realised: &Realised, old: &Tables, wanted: &Tables, drained: Drained<'_>) -> Vec<Op> {
+/// address bits follow from the other rows: `old` and `wanted` may lack them. The ages of `wanted` are computed here,
+/// those of frontends that begin to balance from the time.
+pub fn plan(realised: &Realised, old: &Tables, wanted: &Tables, drained: Drained<'_>, now_jiffies: u64) -> Vec<Op> {
     let mut steps = Steps::default();
     steps.add_family::<[u8; 4]>(realised, (&old.v4, &wanted.v4), drained);
     steps.add_family::<[u8; 16]>(realised, (&old.v6, &wanted.v6), drained);
+    let ages = Difference::of(&old.frontend_ages, &ages(old, wanted, now_jiffies));
+    push(&mut steps.referents, Op::FrontendAges, Write::Upsert(ages.upserts));
+    push(&mut steps.cleared, Op::FrontendAges, Write::Delete(ages.gone));
     let scopes = Difference::of(&old.scopes, &wanted.scopes);
     push(&mut steps.scopes, Op::Scopes, Write::Upsert(scopes.upserts));
     push(&mut steps.scopes, Op::Scopes, Write::Delete(scopes.gone));

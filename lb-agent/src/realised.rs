@@ -58,6 +58,7 @@ impl Realised {
         family(&mut self.tables.v4);
         family(&mut self.tables.v6);
         dense::fill(&mut self.tables.scopes);
+        dense::fill(&mut self.tables.frontend_ages);
     }
 
     /// Takes in a step that was done.
@@ -65,7 +66,7 @@ impl Realised {
         match &op {
             Op::V4(op) => self.uses.v4.count(op, &self.tables.v4),
             Op::V6(op) => self.uses.v6.count(op, &self.tables.v6),
-            Op::Scopes(_) | Op::Settle => {}
+            Op::Scopes(_) | Op::FrontendAges(_) | Op::Settle => {}
         }
         op.record(&mut self.tables);
     }

@@ -10,13 +10,13 @@ use lb_common::table::{
 
 use super::*;
 use crate::dataplane::Tables;
-use crate::dataplane::fake::{ADDRESS_WORDS, FakeDataplane, Faults};
+use crate::dataplane::fake::{ADDRESS_WORDS, FakeDataplane, Faults, STARTED_JIFFIES};
 use crate::plan::{Drained, plan};
 
-/// A dataplane that always refuses one pool.
+/// A dataplane that always refuses some rows.
 struct Refusing {
     fake: FakeDataplane,
-    pool: u32,
+    refuses: fn(&Op) -> bool,
     calls: usize,
 }
 
@@ -31,12 +31,14 @@ impl Dataplane for Refusing {
 
     fn perform(&mut self, op: &Op) -> Result<(), Error> {
         self.calls += 1;
-        match op {
-            Op::V4(FamilyOp::Pools(Write::Upsert(rows))) if rows.iter().any(|(key, _)| key.pool == self.pool) => {
-                Err(Error::Full { map: "pools4", max: 1, setting: "--backends-max" })
-            }
-            op => self.fake.perform(op),
+        if (self.refuses)(op) {
+            return Err(Error::Full { map: "a table", max: 1, setting: "--backends-max" });
         }
+        self.fake.perform(op)
+    }
+
+    fn now_jiffies(&mut self) -> Result<u64, Error> {
+        self.fake.now_jiffies()
     }
 
     fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {
@@ -56,6 +58,7 @@ fn tables(count: u32) -> Tables {
             .insert(key, Frontend { id, mode, decided_by, origin, state, lock: bpf_spin_lock::default() });
         tables.v4.pools.insert(PoolKey { pool: id, slot: 0 }, Backend { addr: id.to_be_bytes(), port: 8080 });
         tables.scopes.insert(id, Scopes { workload: Scope::balance(id, 1), service_port: id, ..Scopes::PASS });
+        tables.frontend_ages.insert(id, FrontendAge { balanced_jiffies: STARTED_JIFFIES });
     }
     tables.derived(ADDRESS_WORDS)
 }
@@ -66,18 +69,22 @@ fn realised(tables: Tables) -> Realised {
 
 /// The steps from empty tables.
 fn first_plan(wanted: &Tables) -> Vec<Op> {
-    plan(&realised(Tables::default()), &Tables::default(), wanted, Drained::Unknown)
+    plan(&realised(Tables::default()), &Tables::default(), wanted, Drained::Unknown, STARTED_JIFFIES)
 }
 
 #[test]
 fn a_row_that_is_refused_holds_back_only_its_own() {
     let wanted = tables(1_000);
-    let mut dataplane = Refusing { fake: FakeDataplane::default(), pool: 500, calls: 0 };
+    let refuses = |op: &Op| {
+        let Op::V4(FamilyOp::Pools(Write::Upsert(rows))) = op else { return false };
+        rows.iter().any(|(key, _)| key.pool == 500)
+    };
+    let mut dataplane = Refusing { fake: FakeDataplane::default(), refuses, calls: 0 };
     let mut realised = realised(Tables::default());
     let report = apply(&mut dataplane, &mut realised, first_plan(&wanted));
-    // Held back: the pool, its scopes and its frontend.
+    // Held back: the pool, its scopes and its frontend. Its age is not.
     let words = ADDRESS_WORDS as usize;
-    assert_eq!((report.rows, report.failed_rows), (words + 3 * 999, 3));
+    assert_eq!((report.rows, report.failed_rows), (words + 3 * 999 + 1_000, 3));
     assert_eq!(report.errors.len(), 1);
     assert_eq!(*realised.tables(), dataplane.fake.tables);
     assert_eq!(realised.v4.frontends.len(), 999);
@@ -93,7 +100,7 @@ fn a_dead_dataplane_is_given_up_soon() {
     dataplane.fail(Faults::Always);
     let mut realised = realised(Tables::default());
     let report = apply(&mut dataplane, &mut realised, first_plan(&wanted));
-    assert_eq!((report.rows, report.failed_rows), (0, ADDRESS_WORDS as usize + 30_000));
+    assert_eq!((report.rows, report.failed_rows), (0, ADDRESS_WORDS as usize + 40_000));
     assert_eq!(report.errors.len(), ERRORS_MAX);
     assert_eq!(*realised.tables(), Tables::default());
 }
@@ -102,7 +109,7 @@ fn a_dead_dataplane_is_given_up_soon() {
 fn nothing_is_deleted_without_a_grace_period() {
     let mut dataplane = FakeDataplane::holding(tables(2));
     let mut realised = realised(tables(2));
-    let ops = plan(&realised, &realised, &tables(1), Drained::Unknown);
+    let ops = plan(&realised, &realised, &tables(1), Drained::Unknown, STARTED_JIFFIES);
     let settle = ops.iter().position(|op| *op == Op::Settle).expect("the plan deletes");
     dataplane.fail(Faults::Nth(settle));
     let report = apply(&mut dataplane, &mut realised, ops);
@@ -128,23 +135,43 @@ fn with_members(count: u32) -> Tables {
 fn derived_rows_follow_whatever_fails() {
     let (three, five) = (with_members(3), with_members(5));
     for (before, after) in [(&Tables::default(), &five), (&three, &five), (&five, &three), (&five, &tables(2))] {
-        let steps = plan(&realised(before.clone()), before, after, Drained::Unknown).len();
+        let steps = plan(&realised(before.clone()), before, after, Drained::Unknown, STARTED_JIFFIES).len();
         for failed in 0..steps + 4 {
             let mut dataplane = FakeDataplane::holding(before.clone());
             let mut known = realised(before.clone());
             dataplane.fail(Faults::Nth(failed));
-            let ops = plan(&known, &known, after, Drained::Unknown);
+            let ops = plan(&known, &known, after, Drained::Unknown, STARTED_JIFFIES);
             apply(&mut dataplane, &mut known, ops);
             dataplane.fail(Faults::Never);
             dataplane.perform(&Op::Settle).expect("it does not fail any more");
             known.renew(dataplane.tables.clone());
-            let ops = plan(&known, &known, after, Drained::Unknown);
+            let ops = plan(&known, &known, after, Drained::Unknown, STARTED_JIFFIES);
             assert!(apply(&mut dataplane, &mut known, ops).is_complete());
-            let ops = plan(&known, &known, after, Drained::Unless(&BTreeSet::new()));
+            let ops = plan(&known, &known, after, Drained::Unless(&BTreeSet::new()), STARTED_JIFFIES);
             assert!(apply(&mut dataplane, &mut known, ops).is_complete());
             assert_eq!(dataplane.tables, *after, "after call {failed} failed");
             assert_eq!(*known.tables(), *after);
         }
+    }
+}
+
+/// A frontend never balances with the age of an earlier time, and never loses its age while it balances.
+#[test]
+fn an_age_that_is_refused_holds_back_its_scopes() {
+    let (none, two) = (with_members(0), with_members(2));
+    let refuses = |op: &Op| match op {
+        Op::FrontendAges(Write::Upsert(rows)) => rows.iter().any(|(id, _)| *id == 1),
+        Op::Scopes(Write::Delete(ids)) => ids.contains(&1),
+        _ => false,
+    };
+    for (before, after, left) in [(&none, &two, 2), (&two, &none, 1)] {
+        let mut dataplane = Refusing { fake: FakeDataplane::holding(before.clone()), refuses, calls: 0 };
+        let mut known = realised(before.clone());
+        let ops = plan(&known, &known, after, Drained::Unknown, STARTED_JIFFIES);
+        assert!(!apply(&mut dataplane, &mut known, ops).is_complete());
+        assert_eq!(dataplane.fake.tables.frontend_ages.keys().collect::<Vec<_>>(), [&left]);
+        assert_eq!(dataplane.fake.tables.scopes.keys().collect::<Vec<_>>(), [&left]);
+        assert_eq!(*known.tables(), dataplane.fake.tables);
     }
 }
 

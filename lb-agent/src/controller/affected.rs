@@ -92,6 +92,9 @@ fn take_frontends<'a, A: TableAddr>(
         if let Some(scopes) = realised.scopes.get(&frontend.id) {
             rows.scopes.insert(frontend.id, *scopes);
         }
+        if let Some(age) = realised.frontend_ages.get(&frontend.id) {
+            rows.frontend_ages.insert(frontend.id, *age);
+        }
     }
 }
 

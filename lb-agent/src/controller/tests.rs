@@ -1,7 +1,7 @@
 //! The control loop as its driver sees it.
 
 use lb_common::addr::Proto;
-use lb_common::table::Mode;
+use lb_common::table::{FrontendAge, Mode};
 
 use super::*;
 use crate::dataplane::fake::{FakeDataplane, Faults};
@@ -169,6 +169,23 @@ fn an_audit_finds_what_somebody_else_did_and_the_next_step_repairs_it() {
     controller.step(&mut dataplane, Reclaim::Later);
     controller.step(&mut dataplane, Reclaim::Now);
     assert_eq!(dataplane.tables, right);
+}
+
+/// Which frontends have an age follows from the scopes; how old they are does not.
+#[test]
+fn an_audit_looks_for_ages_and_does_not_doubt_them() {
+    let mut dataplane = FakeDataplane::default();
+    let mut controller = controller(&mut dataplane);
+    controller.change(services(&[1, 2]));
+    controller.step(&mut dataplane, Reclaim::Later);
+    assert_eq!(dataplane.tables.frontend_ages.len(), 2);
+    let other = FrontendAge { balanced_jiffies: 7 };
+    dataplane.tables.frontend_ages = [(2, other), (9, other)].into();
+    assert_eq!(controller.audit(&mut dataplane).expect("the dataplane works"), 2);
+    dataplane.now_jiffies += 50;
+    controller.step(&mut dataplane, Reclaim::Later);
+    let anew = FrontendAge { balanced_jiffies: dataplane.now_jiffies };
+    assert_eq!(dataplane.tables.frontend_ages, [(1, anew), (2, other)].into());
 }
 
 #[test]

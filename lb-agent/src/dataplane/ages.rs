@@ -1,19 +1,20 @@
 //! Time stamps that limit the repair of evicted flows: since when an interface is attached and a frontend balances. An
 //! older connection may never have had a flow. Like those of flows, the stamps are in jiffies64 and outlive the agent.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use lb_common::addr::Family;
 use lb_common::share::usable;
 use lb_common::table::maps::SHARED;
-use lb_common::table::{Action, EDGE_UPLINK, EdgeAge, Evictions, FrontendAge, Scopes, edge_index};
+use lb_common::table::{EDGE_UPLINK, EdgeAge, Evictions, FrontendAge, edge_index};
 use zerocopy::TryFromBytes as _;
 
 use super::links::{Attachment, Class};
 use super::pinned::open_pin;
 use super::sys;
-use super::{Error, Refusal};
+use super::{Error, Refusal, Write};
 
 /// The maps with the time stamps.
 pub struct Ages {
@@ -45,11 +46,24 @@ impl Ages {
         if age.attached_jiffies == 0 { self.attached(attachment, now_jiffies) } else { Ok(()) }
     }
 
-    /// Stamps frontends that have begun to balance.
-    pub fn balanced(&self, frontends: &[u32], now_jiffies: u64) -> Result<(), Error> {
-        let age = FrontendAge { balanced_jiffies: now_jiffies };
-        sys::update_array_batch(self.frontends.as_fd(), frontends, age)
+    /// Writes rows of `frontend_ages`. An element without a row is zero.
+    pub fn write_frontends(&self, write: &Write<u32, FrontendAge>) -> Result<(), Error> {
+        let (indexes, ages): (Vec<u32>, Vec<FrontendAge>) = match write {
+            Write::Upsert(rows) => rows.iter().copied().unzip(),
+            Write::Delete(ids) => ids.iter().map(|id| (*id, FrontendAge { balanced_jiffies: 0 })).unzip(),
+        };
+        sys::update_batch(self.frontends.as_fd(), &indexes, &ages, 0)
             .map_err(|error| writing("frontend_ages")(error.source))
+    }
+
+    /// The rows of `frontend_ages`.
+    pub fn frontends(&self) -> Result<BTreeMap<u32, FrontendAge>, Error> {
+        let (rows, _) = sys::dump::<u32, FrontendAge>(self.frontends.as_fd()).map_err(|source| Error::Table {
+            op: "reading",
+            map: "frontend_ages",
+            source,
+        })?;
+        Ok(rows.into_iter().filter(|(_, age)| age.balanced_jiffies != 0).collect())
     }
 
     /// Notes that the kernel may have evicted flows of a family, and that such flows may be missing until the given
@@ -72,13 +86,6 @@ fn writing(map: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |source| Error::Table { op: "writing", map, source }
 }
 
-/// Whether a scope balances in `new` that did not in `old`. Its clients may have connections that never had a flow.
-pub fn begins_to_balance(old: &Scopes, new: &Scopes) -> bool {
-    let balances =
-        |scopes: &Scopes| [scopes.workload, scopes.host, scopes.external].map(|scope| scope.action == Action::Balance);
-    balances(old).into_iter().zip(balances(new)).any(|(before, after)| after && !before)
-}
-
 /// Whether the table is so full that the kernel may evict entries.
 pub const fn is_evicting(entries: usize, entries_max: u32, cpus: usize) -> bool {
     entries > 0 && entries as u64 >= usable(entries_max, cpus)
@@ -86,27 +93,7 @@ pub const fn is_evicting(entries: usize, entries_max: u32, cpus: usize) -> bool 
 
 #[cfg(test)]
 mod tests {
-    use lb_common::table::Scope;
-
     use super::*;
-
-    #[test]
-    fn what_balances_anew_is_young() {
-        let balance = Scope::balance(1, 2);
-        let split = Scopes { external: balance, ..Scopes::PASS };
-        let vip = Scopes { workload: balance, host: balance, external: balance, ..Scopes::PASS };
-        let moved = Scopes { external: Scope::balance(9, 3), ..Scopes::PASS };
-        for (old, new, expected) in [
-            (Scopes::PASS, vip, true),
-            (split, vip, true),
-            (vip, split, false),
-            (split, moved, false),
-            (vip, Scopes::PASS, false),
-            (Scopes::PASS, Scopes::PASS, false),
-        ] {
-            assert_eq!(begins_to_balance(&old, &new), expected, "{old:?} -> {new:?}");
-        }
-    }
 
     #[test]
     fn a_table_evicts_when_it_is_nearly_full() {

@@ -12,7 +12,7 @@ use lb_common::garbage::Due;
 use lb_common::table::maps::PINNED;
 use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner, Port, Scopes};
 
-use super::ages::{begins_to_balance, is_evicting};
+use super::ages::is_evicting;
 use super::garbage::{self, Garbage, Walk};
 use super::links::{Ahead, Attached, Attachment, Link, Links};
 use super::maps::{FamilyMaps, Maps};
@@ -205,20 +205,6 @@ impl BpfDataplane {
         garbage::collect(&mut self.ebpf, due, keys)
     }
 
-    /// jiffies64 now, as the packet path reads it.
-    pub fn now_jiffies(&mut self) -> Result<u64, Error> {
-        let kernel = |source| Error::Kernel { op: "asking for the time", source };
-        let estimate = sys::estimate_jiffies(self.jiffies_per_sec).map_err(kernel)?;
-        let program = object::program_mut(&mut self.ebpf, object::TICK_PROGRAM)?;
-        let packet = [0_u8; 64];
-        let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::default() };
-        let run = program.test_run(options).map_err(|error| kernel(std::io::Error::other(error)))?;
-        // The program returns the exact low half. The high half is the one that brings the result nearest to the
-        // estimate.
-        let ahead = run.return_value.wrapping_sub(estimate as u32).cast_signed();
-        Ok(estimate.wrapping_add_signed(i64::from(ahead)))
-    }
-
     fn give_program(&mut self, attachment: Attachment) -> Result<(), Error> {
         let program = object::program_mut(&mut self.ebpf, attachment.program())?;
         let program: BorrowedFd<'_> = program
@@ -232,15 +218,7 @@ impl BpfDataplane {
         Ok(())
     }
 
-    /// Stores elements of `scopes`. Frontends that begin to balance are stamped first.
-    fn store_scopes(&mut self, rows: impl Iterator<Item = (u32, Scopes)> + Clone) -> Result<(), Error> {
-        let before = |id| self.maps.scopes.get(id).unwrap_or(Scopes::PASS);
-        let young = rows.clone().filter(|(id, scopes)| begins_to_balance(&before(*id), scopes));
-        let young: Vec<u32> = young.map(|(id, _)| id).filter(|id| *id < self.maps.scopes.len()).collect();
-        if !young.is_empty() {
-            let now_jiffies = self.now_jiffies()?;
-            self.maps.ages.balanced(&young, now_jiffies)?;
-        }
+    fn store_scopes(&mut self, rows: impl Iterator<Item = (u32, Scopes)>) -> Result<(), Error> {
         for (id, scopes) in rows {
             if !self.maps.scopes.store(id, &scopes) {
                 let max = self.maps.scopes.len();
@@ -317,10 +295,24 @@ impl Dataplane for BpfDataplane {
             Op::V6(op) => self.maps.v6.perform(op),
             Op::Scopes(Write::Upsert(rows)) => self.store_scopes(rows.iter().copied()),
             Op::Scopes(Write::Delete(ids)) => self.store_scopes(ids.iter().map(|id| (*id, Scopes::PASS))),
+            Op::FrontendAges(write) => self.maps.ages.write_frontends(write),
             Op::Settle => {
                 sys::synchronize_rcu().map_err(|source| Error::Kernel { op: "waiting for a grace period", source })
             }
         }
+    }
+
+    fn now_jiffies(&mut self) -> Result<u64, Error> {
+        let kernel = |source| Error::Kernel { op: "asking for the time", source };
+        let estimate = sys::estimate_jiffies(self.jiffies_per_sec).map_err(kernel)?;
+        let program = object::program_mut(&mut self.ebpf, object::TICK_PROGRAM)?;
+        let packet = [0_u8; 64];
+        let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::default() };
+        let run = program.test_run(options).map_err(|error| kernel(std::io::Error::other(error)))?;
+        // The program returns the exact low half. The high half is the one that brings the result nearest to the
+        // estimate.
+        let ahead = run.return_value.wrapping_sub(estimate as u32).cast_signed();
+        Ok(estimate.wrapping_add_signed(i64::from(ahead)))
     }
 
     fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::addr::Addr;
 use lb_common::host::HostFamily;
-use lb_common::table::{Action, AddressBits, PoolKey};
+use lb_common::table::{Action, AddressBits, PoolKey, Scopes};
 
 use super::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables, Write};
 
@@ -41,6 +41,9 @@ pub type Observer = Box<dyn FnMut(&Tables) + Send>;
 /// The length of the tables of address bits in memory: short, so that many addresses share a bit.
 pub const ADDRESS_WORDS: u32 = 4;
 
+/// The clock has already run for a while, as a kernel's has.
+pub const STARTED_JIFFIES: u64 = 1_000_000;
+
 /// Tables in memory.
 pub struct FakeDataplane {
     pub tables: Tables,
@@ -50,6 +53,8 @@ pub struct FakeDataplane {
     pub pool_elements: u32,
     /// The pool row that was last written to each element.
     elements: BTreeMap<u32, PoolKey>,
+    /// The clock.
+    pub now_jiffies: u64,
     /// Number of grace periods so far.
     pub settled: usize,
     /// Rows that packets may still hold.
@@ -74,6 +79,7 @@ impl FakeDataplane {
             tables,
             in_use: BTreeSet::new(),
             pool_elements: u32::MAX,
+            now_jiffies: STARTED_JIFFIES,
             settled: 0,
             unsettled: Unsettled::default(),
             faults: Faults::Never,
@@ -121,8 +127,15 @@ impl FakeDataplane {
             match &row {
                 Op::V4(op) => self.check_row(op)?,
                 Op::V6(op) => self.check_row(op)?,
-                Op::Scopes(_) => self.unsettled.scopes = true,
-                Op::Settle => {}
+                Op::Scopes(write) => {
+                    self.check_ages(write);
+                    self.unsettled.scopes = true;
+                }
+                Op::FrontendAges(Write::Delete(ids)) => {
+                    let balances = |id| self.tables.scopes.get(id).is_some_and(Scopes::balances);
+                    assert!(!ids.iter().any(balances), "{ids:?} lost their age while they balance");
+                }
+                Op::FrontendAges(Write::Upsert(_)) | Op::Settle => {}
             }
             row.record(&mut self.tables);
             if let Some(observer) = &mut self.observer {
@@ -181,6 +194,16 @@ impl FakeDataplane {
         Ok(())
     }
 
+    /// Panics if a scope begins to balance before its frontend got the age.
+    fn check_ages(&self, write: &Write<u32, Scopes>) {
+        let Write::Upsert(rows) = write else { return };
+        for (id, scopes) in rows {
+            let begins = scopes.begins_to_balance(self.tables.scopes.get(id).unwrap_or(&Scopes::PASS));
+            let age = self.tables.frontend_ages.get(id).map(|age| age.balanced_jiffies);
+            assert!(!begins || age == Some(self.now_jiffies), "frontend {id} began to balance with the age {age:?}");
+        }
+    }
+
     fn check_delete<K: std::fmt::Debug>(&self, keys: &[K]) {
         assert!(!self.unsettled.scopes, "{keys:?} were deleted after a switch without a grace period");
     }
@@ -216,6 +239,10 @@ impl Dataplane for FakeDataplane {
             return Ok(());
         }
         self.write(op)
+    }
+
+    fn now_jiffies(&mut self) -> Result<u64, Error> {
+        Ok(self.now_jiffies)
     }
 
     fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {

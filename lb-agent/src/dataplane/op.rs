@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use lb_common::table::{
-    AddressBits, Backend, Endpoint, EndpointKey, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes,
-    SourceRange, SourceRangeKey,
+    AddressBits, Backend, Endpoint, EndpointKey, Frontend, FrontendAge, FrontendKey, Member, MemberKey, PoolKey,
+    Scopes, SourceRange, SourceRangeKey,
 };
 
 use super::{FamilyTables, Tables};
@@ -39,6 +39,7 @@ pub enum Op {
     V6(FamilyOp<[u8; 16]>),
     /// One store switches one scope of one element.
     Scopes(Write<u32, Scopes>),
+    FrontendAges(Write<u32, FrontendAge>),
     /// Waits one RCU grace period. Afterwards no program run sees the state from before the earlier writes.
     Settle,
 }
@@ -117,6 +118,7 @@ impl Op {
             Self::V4(op) => op.record(&mut tables.v4),
             Self::V6(op) => op.record(&mut tables.v6),
             Self::Scopes(write) => write.record(&mut tables.scopes),
+            Self::FrontendAges(write) => write.record(&mut tables.frontend_ages),
             Self::Settle => {}
         }
     }
@@ -140,6 +142,7 @@ impl Op {
             Self::V4(op) => family(op, rows_max).into_iter().map(Self::V4).collect(),
             Self::V6(op) => family(op, rows_max).into_iter().map(Self::V6).collect(),
             Self::Scopes(write) => parts(write, rows_max, Self::Scopes),
+            Self::FrontendAges(write) => parts(write, rows_max, Self::FrontendAges),
             Self::Settle => vec![Self::Settle],
         }
     }

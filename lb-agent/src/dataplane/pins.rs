@@ -190,7 +190,7 @@ pub fn dump(maps: &Maps) -> Result<Tables, Error> {
     let pass = lb_common::table::Scopes::PASS;
     let scopes = (0..maps.scopes.len()).filter_map(|id| Some((id, maps.scopes.get(id)?)));
     let scopes = scopes.filter(|(_, scopes)| *scopes != pass && scopes.service_port != 0).collect();
-    Ok(Tables { v4, v6, scopes })
+    Ok(Tables { v4, v6, scopes, frontend_ages: maps.ages.frontends()? })
 }
 
 /// Refuses a directory in which the name of a map of ours holds anything else.

@@ -232,20 +232,6 @@ pub fn update_batch<K: TableType, V: TableType>(
     Ok(())
 }
 
-/// Writes one value to many elements of an array.
-pub fn update_array_batch<V: TableType>(
-    map: BorrowedFd<'_>,
-    indexes: &[u32],
-    value: V,
-) -> std::result::Result<(), BatchError> {
-    const { V::NO_PADDING };
-    let values = vec![value; indexes.len().min(BATCH)];
-    for (chunk, indexes) in indexes.chunks(BATCH).enumerate() {
-        update_chunk(map, indexes, &values[..indexes.len()], 0, chunk)?;
-    }
-    Ok(())
-}
-
 /// Writes the rows of one call. `chunk` is its number.
 fn update_chunk<K, V>(
     map: BorrowedFd<'_>,

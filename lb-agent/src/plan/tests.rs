@@ -2,11 +2,15 @@
 
 use lb_common::addr::Proto;
 use lb_common::table::{
-    AddressBits, Backend, Endpoint, EndpointKey, FrontendKey, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
-    PoolKey, Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
+    AddressBits, Backend, Endpoint, EndpointKey, FrontendAge, FrontendKey, Member, MemberKey, MemberSets, MemberState,
+    Mode, Origin, PoolKey, Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
 };
 
 use super::*;
+
+/// The age of frontends that balance already, and the time.
+const OLD: FrontendAge = FrontendAge { balanced_jiffies: 3 };
+const NOW: FrontendAge = FrontendAge { balanced_jiffies: 1_000 };
 
 const KEY: FrontendKey<[u8; 4]> = FrontendKey { addr: [1, 2, 3, 4], port: 80, proto: Proto::TCP, pad: 0 };
 
@@ -21,12 +25,13 @@ fn tables(id: u32, pool: u32) -> Tables {
     tables.v4.frontends.insert(KEY, frontend(id, FrontendState::Active));
     tables.v4.pools.insert(PoolKey { pool, slot: 0 }, Backend { addr: [10, 0, 0, pool as u8], port: 8080 });
     tables.scopes.insert(id, Scopes { workload: Scope::balance(pool, 1), service_port: 1, ..Scopes::PASS });
+    tables.frontend_ages.insert(id, OLD);
     tables.derived(1)
 }
 
 /// The steps from `realised` to `wanted`.
 fn steps(realised: &Tables, wanted: &Tables, drained: Drained<'_>) -> Vec<Op> {
-    plan(&Realised::new(realised.clone(), 1), realised, wanted, drained)
+    plan(&Realised::new(realised.clone(), 1), realised, wanted, drained, NOW.balanced_jiffies)
 }
 
 const fn sign<K, V>(write: &Write<K, V>, upsert: &'static str, delete: &'static str) -> &'static str {
@@ -47,6 +52,7 @@ fn names(ops: &[Op]) -> Vec<&'static str> {
             Op::V4(FamilyOp::Addresses(write)) => sign(write, "addresses", "-addresses"),
             Op::V6(_) => "other family",
             Op::Scopes(_) => "scopes",
+            Op::FrontendAges(write) => sign(write, "+ages", "-ages"),
             Op::Settle => "settle",
         })
         .collect()
@@ -60,7 +66,8 @@ fn equal_tables_need_nothing() {
 #[test]
 fn what_is_referred_to_comes_first() {
     let ops = steps(&Tables::default(), &tables(1, 1), Drained::Unknown);
-    assert_eq!(names(&ops), ["addresses", "+pools", "scopes", "+frontends"]);
+    assert_eq!(names(&ops), ["addresses", "+pools", "+ages", "scopes", "+frontends"]);
+    assert_eq!(ops[2], Op::FrontendAges(Write::Upsert(vec![(1, NOW)])));
 }
 
 /// If the scope switched before its ranges were written, it would drop allowed clients. If the ranges were deleted
@@ -136,7 +143,7 @@ fn members_come_and_go_before_the_pool_is_switched() {
 fn a_frontend_drains_before_it_goes() {
     let realised = tables(1, 1);
     let ops = steps(&realised, &Tables::default(), Drained::Unless(&BTreeSet::new()));
-    assert_eq!(names(&ops), ["scopes", "+frontends", "settle", "-pools", "settle"]);
+    assert_eq!(names(&ops), ["scopes", "+frontends", "settle", "-pools", "-ages", "settle"]);
     assert_eq!(ops[0], Op::Scopes(Write::Delete(vec![1])));
     assert_eq!(ops[1], Op::V4(FamilyOp::Frontends(Write::Upsert(vec![(KEY, frontend(1, FrontendState::Draining))]))));
 }
@@ -167,8 +174,8 @@ fn a_draining_frontend_that_is_wanted_again_is_revived_in_place() {
     realised.v4.frontends.insert(KEY, frontend(1, FrontendState::Draining));
     let realised = realised.derived(1);
     let ops = steps(&realised, &tables(1, 1), Drained::Unless(&BTreeSet::new()));
-    assert_eq!(names(&ops), ["+pools", "scopes", "+frontends"]);
-    assert_eq!(ops[2], Op::V4(FamilyOp::Frontends(Write::Upsert(vec![(KEY, frontend(1, FrontendState::Active))]))));
+    assert_eq!(names(&ops), ["+pools", "+ages", "scopes", "+frontends"]);
+    assert_eq!(ops[3], Op::V4(FamilyOp::Frontends(Write::Upsert(vec![(KEY, frontend(1, FrontendState::Active))]))));
 }
 
 /// One Service's change names an endpoint that another Service has too.
@@ -184,12 +191,12 @@ fn an_endpoint_of_another_service_stays() {
         tables
     };
     let both = Realised::new(with_members(&[1, 2]).derived(1), 1);
-    let ops = plan(&both, &with_members(&[1]), &Tables::default(), Drained::Unknown);
+    let ops = plan(&both, &with_members(&[1]), &Tables::default(), Drained::Unknown, 1);
     assert_eq!(names(&ops), ["-members", "settle", "settle"]);
-    let ops = plan(&both, &both, &Tables::default(), Drained::Unknown);
+    let ops = plan(&both, &both, &Tables::default(), Drained::Unknown, 1);
     assert_eq!(names(&ops), ["-members", "settle", "-endpoints", "-addresses", "settle"]);
     // A Service that joins them needs no further rows.
-    let ops = plan(&both, &Tables::default(), &with_members(&[3]), Drained::Unknown);
+    let ops = plan(&both, &Tables::default(), &with_members(&[3]), Drained::Unknown, 1);
     assert_eq!(names(&ops), ["+members"]);
 }
 
@@ -208,4 +215,23 @@ fn wrong_derived_rows_are_corrected() {
     let mut lost = right.clone();
     lost.v4.addresses.clear();
     assert_eq!(steps(&lost, &right, Drained::Unknown), [Op::V4(FamilyOp::Addresses(Write::Upsert(vec![(0, needed)])))]);
+}
+
+/// A restart finds ages of its own time, and may find ages that an earlier agent left at IDs that are free now.
+#[test]
+fn a_frontend_keeps_its_age_while_it_balances() {
+    let old = tables(1, 1);
+    let mut moved = tables(1, 2);
+    moved.frontend_ages.clear();
+    assert!(!names(&steps(&old, &moved, Drained::Unknown)).contains(&"+ages"), "another pool");
+    let mut everywhere = old.clone();
+    everywhere.scopes.get_mut(&1).expect("the frontend's").external = Scope::balance(1, 1);
+    let young = Op::FrontendAges(Write::Upsert(vec![(1, NOW)]));
+    assert_eq!(steps(&old, &everywhere, Drained::Unknown)[0], young, "another scope balances");
+    let mut left = old.clone();
+    left.frontend_ages.insert(7, OLD);
+    assert_eq!(steps(&left, &old, Drained::Unknown), [Op::FrontendAges(Write::Delete(vec![7]))]);
+    let mut lost = old.clone();
+    lost.frontend_ages.clear();
+    assert_eq!(steps(&lost, &old, Drained::Unknown), [young]);
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::addr::Addr;
 use crate::table::{
-    AddressBits, Backend, Endpoint, EndpointKey, Frontend, FrontendKey, Member, MemberKey, PoolKey, Scopes,
-    SourceRange, SourceRangeKey,
+    AddressBits, Backend, Endpoint, EndpointKey, Frontend, FrontendAge, FrontendKey, Member, MemberKey, PoolKey,
+    Scopes, SourceRange, SourceRangeKey,
 };
 
 /// The configuration tables of one family, as typed rows.
@@ -63,6 +63,8 @@ pub struct Tables {
     pub v6: FamilyTables<[u8; 16]>,
     /// By frontend ID, without elements that pass for all clients.
     pub scopes: BTreeMap<u32, Scopes>,
+    /// By frontend ID, without elements that are unknown.
+    pub frontend_ages: BTreeMap<u32, FrontendAge>,
 }
 
 impl Tables {

@@ -171,6 +171,19 @@ impl Scopes {
         source_ranges: 0,
         owner: 0,
     };
+
+    /// Whether a scope balances.
+    pub fn balances(&self) -> bool {
+        self.begins_to_balance(&Self::PASS)
+    }
+
+    /// Whether a scope balances that did not before. Its clients may have connections that never had a flow.
+    pub fn begins_to_balance(&self, before: &Self) -> bool {
+        let balances = |scopes: &Self| {
+            [scopes.workload, scopes.host, scopes.external].map(|scope| scope.action == Action::Balance)
+        };
+        balances(before).into_iter().zip(balances(self)).any(|(before, after)| after && !before)
+    }
 }
 
 impl<A: Addr> FrontendKey<A> {
@@ -259,5 +272,23 @@ mod tests {
         let mut bytes = Scope::balance(1, 1).to_word().to_ne_bytes();
         bytes[6] = 77;
         assert_eq!(Scope::from_word(u64::from_ne_bytes(bytes)).action, Action::Pass);
+    }
+
+    #[test]
+    fn a_scope_that_balances_anew_is_noticed() {
+        let balance = Scope::balance(1, 2);
+        let split = Scopes { external: balance, ..Scopes::PASS };
+        let vip = Scopes { workload: balance, host: balance, external: balance, ..Scopes::PASS };
+        let moved = Scopes { external: Scope::balance(9, 3), ..Scopes::PASS };
+        for (before, after, expected) in [
+            (Scopes::PASS, vip, true),
+            (split, vip, true),
+            (vip, split, false),
+            (split, moved, false),
+            (vip, Scopes::PASS, false),
+            (Scopes::PASS, Scopes::PASS, false),
+        ] {
+            assert_eq!(after.begins_to_balance(&before), expected, "{before:?} -> {after:?}");
+        }
     }
 }

@@ -65,6 +65,10 @@ impl Dataplane for FakeNode {
         self.tables.perform(op)
     }
 
+    fn now_jiffies(&mut self) -> Result<u64, Error> {
+        self.tables.now_jiffies()
+    }
+
     fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {
         self.tables.frontends_in_use()
     }
