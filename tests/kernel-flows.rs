@@ -1,5 +1,6 @@
 //! Flows in the kernel's own tables as time passes. Needs root.
 
+use lb_agent::dataplane::Dataplane as _;
 use lb_agent::dataplane::garbage::Garbage;
 use lb_common::addr::Proto;
 use lb_common::garbage::Due;
