@@ -1,10 +1,11 @@
-//! The only access to the kernel's tables: a plan is a list of [`Op`]s, and a [`Dataplane`] performs them.
+//! The only access to the kernel's tables and programs: a plan is a list of [`Op`]s, and a [`Dataplane`] performs them.
 //!
 //! [`fake::FakeDataplane`] replaces the kernel in tests and can fail on purpose.
 
 pub mod addresses;
 mod ages;
 pub mod bpf;
+mod door;
 mod error;
 pub mod fake;
 mod folder;
@@ -25,11 +26,11 @@ mod shares;
 mod sys;
 mod threads;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use lb_common::table::maps::Rows;
 
+pub use door::Dataplane;
 pub use error::{Distrust, Error, Refusal};
 pub use lb_common::host::{FamilyTables, Tables};
 pub use op::{FamilyOp, Op, Write};
@@ -116,23 +117,4 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self { tcp_syn_secs: 60, tcp_established_secs: 86_400, tcp_closing_secs: 10, udp_secs: 120 }
     }
-}
-
-/// Access to the tables.
-pub trait Dataplane {
-    /// The number of words of `addresses4`, and likewise of `addresses6`.
-    fn address_words(&self) -> u32;
-
-    /// Reads the configuration tables.
-    fn dump(&mut self) -> Result<Tables, Error>;
-
-    /// Performs one step. On an error any part of the step may have been done;
-    /// performing the step again is safe.
-    fn perform(&mut self, op: &Op) -> Result<(), Error>;
-
-    /// jiffies64 now, as the packet path reads it.
-    fn now_jiffies(&mut self) -> Result<u64, Error>;
-
-    /// IDs of the frontends that unexpired flows refer to.
-    fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error>;
 }

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use crate::args::RunArgs;
 use crate::ask::Services;
 use crate::config::{Config, Source};
+use crate::dataplane::Dataplane;
 use crate::dataplane::bpf::BpfDataplane;
 use crate::dataplane::mounts::host_path;
 use crate::desired;
@@ -35,7 +36,6 @@ use crate::source::kube::KubeSource;
 use crate::source::progress::Progress;
 use crate::status::{Status, TURN_INTERVAL};
 use agent::Agent;
-use attach::Attach;
 
 /// Batches queued for the loop. A faster source waits.
 const BATCHES_MAX: usize = 64;
@@ -108,7 +108,7 @@ struct Inputs {
 }
 
 /// The loop. One task owns all state, and no other task writes it.
-async fn turn_until_stopped<D: Attach>(
+async fn turn_until_stopped<D: Dataplane>(
     mut agent: Agent<D>,
     mut inputs: Inputs,
     pin_path: &Path,

@@ -13,39 +13,6 @@ use crate::dataplane::Tables;
 use crate::dataplane::fake::{ADDRESS_WORDS, FakeDataplane, Faults, STARTED_JIFFIES};
 use crate::plan::{Drained, plan};
 
-/// A dataplane that always refuses some rows.
-struct Refusing {
-    fake: FakeDataplane,
-    refuses: fn(&Op) -> bool,
-    calls: usize,
-}
-
-impl Dataplane for Refusing {
-    fn address_words(&self) -> u32 {
-        self.fake.address_words()
-    }
-
-    fn dump(&mut self) -> Result<Tables, Error> {
-        self.fake.dump()
-    }
-
-    fn perform(&mut self, op: &Op) -> Result<(), Error> {
-        self.calls += 1;
-        if (self.refuses)(op) {
-            return Err(Error::Full { map: "a table", max: 1, setting: "--backends-max" });
-        }
-        self.fake.perform(op)
-    }
-
-    fn now_jiffies(&mut self) -> Result<u64, Error> {
-        self.fake.now_jiffies()
-    }
-
-    fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {
-        self.fake.frontends_in_use()
-    }
-}
-
 /// This many frontends, each with a pool of its own.
 fn tables(count: u32) -> Tables {
     let mut tables = Tables::default();
@@ -79,18 +46,19 @@ fn a_row_that_is_refused_holds_back_only_its_own() {
         let Op::V4(FamilyOp::Pools(Write::Upsert(rows))) = op else { return false };
         rows.iter().any(|(key, _)| key.pool == 500)
     };
-    let mut dataplane = Refusing { fake: FakeDataplane::default(), refuses, calls: 0 };
+    let mut dataplane = FakeDataplane::default();
+    dataplane.refuse(refuses);
     let mut realised = realised(Tables::default());
     let report = apply(&mut dataplane, &mut realised, first_plan(&wanted));
     // Held back: the pool, its scopes and its frontend. Its age is not.
     let words = ADDRESS_WORDS as usize;
     assert_eq!((report.rows, report.failed_rows), (words + 3 * 999 + 1_000, 3));
     assert_eq!(report.errors.len(), 1);
-    assert_eq!(*realised.tables(), dataplane.fake.tables);
+    assert_eq!(*realised.tables(), dataplane.tables);
     assert_eq!(realised.v4.frontends.len(), 999);
     assert!(!realised.scopes.contains_key(&500));
     // Found by halving, not row by row.
-    assert!(dataplane.calls < 40, "{} calls", dataplane.calls);
+    assert!(dataplane.calls() < 40, "{} calls", dataplane.calls());
 }
 
 #[test]
@@ -165,13 +133,14 @@ fn an_age_that_is_refused_holds_back_its_scopes() {
         _ => false,
     };
     for (before, after, left) in [(&none, &two, 2), (&two, &none, 1)] {
-        let mut dataplane = Refusing { fake: FakeDataplane::holding(before.clone()), refuses, calls: 0 };
+        let mut dataplane = FakeDataplane::holding(before.clone());
+        dataplane.refuse(refuses);
         let mut known = realised(before.clone());
         let ops = plan(&known, &known, after, Drained::Unknown, STARTED_JIFFIES);
         assert!(!apply(&mut dataplane, &mut known, ops).is_complete());
-        assert_eq!(dataplane.fake.tables.frontend_ages.keys().collect::<Vec<_>>(), [&left]);
-        assert_eq!(dataplane.fake.tables.scopes.keys().collect::<Vec<_>>(), [&left]);
-        assert_eq!(*known.tables(), dataplane.fake.tables);
+        assert_eq!(dataplane.tables.frontend_ages.keys().collect::<Vec<_>>(), [&left]);
+        assert_eq!(dataplane.tables.scopes.keys().collect::<Vec<_>>(), [&left]);
+        assert_eq!(*known.tables(), dataplane.tables);
     }
 }
 

@@ -14,7 +14,7 @@ use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner, Port, Scopes
 
 use super::ages::is_evicting;
 use super::garbage::{self, Garbage, Walk};
-use super::links::{Ahead, Attached, Attachment, Link, Links};
+use super::links::{Ahead, Attached, Attachment, Class, Link, LinkHeader, Links};
 use super::maps::{FamilyMaps, Maps};
 use super::memory::Memory;
 use super::pins::{self, PinPath, dump};
@@ -30,7 +30,7 @@ pub struct BpfDataplane {
     settings: Settings,
     ebpf: Ebpf,
     maps: Maps,
-    /// Maps of another shape, used by the attached programs until [`BpfDataplane::activate`]. Until then the new
+    /// Maps of another shape, used by the attached programs until [`Dataplane::activate`]. Until then the new
     /// programs look flows up in these maps as well.
     replaced: Option<Maps>,
     links: Links,
@@ -42,7 +42,7 @@ pub struct BpfDataplane {
 
 impl BpfDataplane {
     /// Loads the programs over the pinned maps. If there are no pinned maps or their shape differs, makes new maps. The
-    /// attached programs keep running until [`BpfDataplane::activate`].
+    /// attached programs keep running until [`Dataplane::activate`].
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         let path = PinPath::new(&settings.pin_path);
         path.prepare()?;
@@ -76,43 +76,6 @@ impl BpfDataplane {
         Ok(Self { path, settings, ebpf, maps, replaced, links, jiffies_per_sec, walk, _lock: lock })
     }
 
-    /// Gives every attached hook the program of this version, over the maps of this version. Called once, after the
-    /// first full state is in the tables. The attached programs use their old maps until then.
-    ///
-    /// No flow is missed while maps of another size are replaced. The first new programs also look flows up in the
-    /// replaced maps, where old programs that are still attached keep making flows. When every hook has a new program,
-    /// the flows are copied, and programs without the second lookup are attached.
-    pub fn activate(&mut self) -> Result<(), Error> {
-        if self.replaced.is_some() {
-            let edges = self.links.attached().into_iter().map(|attachment| attachment.ifindex);
-            for edge in edges.chain([EDGE_UPLINK]) {
-                self.maps.expect_flows(edge)?;
-            }
-        }
-        self.give_programs()?;
-        let (next, current) = (self.path.maps_next(), self.path.maps());
-        if let Some(replaced) = &self.replaced {
-            let bound = Bound::of(&self.settings.sizes, self.maps.cpus);
-            let counts = copy_flows(&self.maps, replaced, bound)?;
-            let walked_jiffies = sys::estimate_jiffies(self.jiffies_per_sec)
-                .map_err(|source| Error::Kernel { op: "asking for the time", source })?;
-            self.maps.shares.recount(&counts, walked_jiffies)?;
-            self.ebpf = object::load(&next, &self.settings, self.jiffies_per_sec, None)?;
-            self.give_programs()?;
-            self.replaced = None;
-        }
-        if next.exists() {
-            let names: Vec<_> = PINNED.iter().map(|map| map.name).collect();
-            for name in &names {
-                let kernel = |source| Error::Path { op: "moving the pin", path: next.join(name), source };
-                fs::rename(next.join(name), current.join(name)).map_err(kernel)?;
-            }
-            tell_left(&pins::remove_maps_but(&current, &names)?);
-            pins::remove_maps(&next)?;
-        }
-        Ok(())
-    }
-
     /// Gives every attached hook its program, egress first: the egress programs must know every flow that the ingress
     /// programs make.
     fn give_programs(&mut self) -> Result<(), Error> {
@@ -127,43 +90,10 @@ impl BpfDataplane {
         Ok(())
     }
 
-    /// Attaches an interface's programs. Hooks that already have a program of ours have it swapped.
-    pub fn attach(&mut self, link: &Link) -> Result<(), Error> {
-        let attachments = link.attachments();
-        self.load_programs(&attachments)?;
-        attachments.into_iter().try_for_each(|attachment| self.give_program(attachment))
-    }
-
     /// Loads the programs for these attachments that are not loaded yet.
     fn load_programs(&mut self, attachments: &[Attachment]) -> Result<(), Error> {
         let names: BTreeSet<_> = attachments.iter().map(Attachment::program).collect();
         object::load_programs(&mut self.ebpf, &names.into_iter().collect::<Vec<_>>())
-    }
-
-    /// Writes which bridges the interfaces are ports of, before their programs look this up.
-    pub fn set_ports(&self, ports: &[Port]) -> Result<(), Error> {
-        self.maps.set_ports(ports)
-    }
-
-    /// Detaches all programs of ours from an interface.
-    pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
-        // Attachments are sorted ingress first: no request may be translated if its reply is not.
-        for attachment in self.links.attached() {
-            if attachment.ifindex == ifindex {
-                self.links.detach(&attachment)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The attachments that this agent has made or adopted.
-    pub fn attached(&self) -> Vec<Attachment> {
-        self.links.attached()
-    }
-
-    /// The hooks where other programs run before ours.
-    pub fn ahead(&self) -> Vec<Ahead> {
-        self.links.ahead()
     }
 
     /// The maps, for counters and flows.
@@ -174,30 +104,6 @@ impl BpfDataplane {
     /// The loaded object, for measuring and testing its programs.
     pub const fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
-    }
-
-    /// Looks at some flows and deletes the expired ones. Returns the totals once all flows have been looked at.
-    pub fn collect(&mut self) -> Result<Option<Garbage>, Error> {
-        let (now_jiffies, ticks) = (self.now_jiffies()?, self.ticks());
-        let found = self.walk.step(&mut self.ebpf, &self.maps, (now_jiffies, &ticks))?;
-        let Some((mut garbage, mut counts)) = found else { return Ok(None) };
-        let Garbage { entries4, entries6, .. } = garbage;
-        for (family, entries) in [(Family::V4, entries4), (Family::V6, entries6)] {
-            if is_evicting(entries, self.settings.sizes.flows_max, self.maps.cpus) {
-                self.maps.ages.evicted(family, now_jiffies + ticks.tcp_established_jiffies)?;
-            }
-        }
-        let bound = Bound::of(&self.settings.sizes, self.maps.cpus);
-        let [crowded4, crowded6] = [Family::V4, Family::V6].map(|family| bound.crowded(&counts, family));
-        let (surplus4, surplus6) = (self.maps.v4.surplus(&crowded4)?, self.maps.v6.surplus(&crowded6)?);
-        // The dump is older than the latest packets: a tuple may belong to a new connection by now.
-        let due = Due::QuietSince(now_jiffies);
-        garbage.trimmed = self.collect_keys(due, &surplus4)? + self.collect_keys(due, &surplus6)?;
-        counts.subtract(&crowded4, Family::V4);
-        counts.subtract(&crowded6, Family::V6);
-        self.maps.shares.recount(&counts, now_jiffies)?;
-        garbage.crowded = crowded4.into_keys().chain(crowded6.into_keys()).collect();
-        Ok(Some(garbage))
     }
 
     /// Deletes the flows that are due. Returns their number.
@@ -321,5 +227,93 @@ impl Dataplane for BpfDataplane {
         self.collect_in_use(&self.maps.v4, now_jiffies, &mut ids)?;
         self.collect_in_use(&self.maps.v6, now_jiffies, &mut ids)?;
         Ok(ids)
+    }
+
+    /// The attached programs use their old maps until then.
+    ///
+    /// No flow is missed while maps of another size are replaced. The first new programs also look flows up in the
+    /// replaced maps, where old programs that are still attached keep making flows. When every hook has a new program,
+    /// the flows are copied, and programs without the second lookup are attached.
+    fn activate(&mut self) -> Result<(), Error> {
+        if self.replaced.is_some() {
+            let edges = self.links.attached().into_iter().map(|attachment| attachment.ifindex);
+            for edge in edges.chain([EDGE_UPLINK]) {
+                self.maps.expect_flows(edge)?;
+            }
+        }
+        self.give_programs()?;
+        let (next, current) = (self.path.maps_next(), self.path.maps());
+        if let Some(replaced) = &self.replaced {
+            let bound = Bound::of(&self.settings.sizes, self.maps.cpus);
+            let counts = copy_flows(&self.maps, replaced, bound)?;
+            let walked_jiffies = sys::estimate_jiffies(self.jiffies_per_sec)
+                .map_err(|source| Error::Kernel { op: "asking for the time", source })?;
+            self.maps.shares.recount(&counts, walked_jiffies)?;
+            self.ebpf = object::load(&next, &self.settings, self.jiffies_per_sec, None)?;
+            self.give_programs()?;
+            self.replaced = None;
+        }
+        if next.exists() {
+            let names: Vec<_> = PINNED.iter().map(|map| map.name).collect();
+            for name in &names {
+                let kernel = |source| Error::Path { op: "moving the pin", path: next.join(name), source };
+                fs::rename(next.join(name), current.join(name)).map_err(kernel)?;
+            }
+            tell_left(&pins::remove_maps_but(&current, &names)?);
+            pins::remove_maps(&next)?;
+        }
+        Ok(())
+    }
+
+    fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error> {
+        self.maps.set_ports(ports)
+    }
+
+    fn attach(&mut self, link: &Link) -> Result<(), Error> {
+        let attachments = link.attachments();
+        self.load_programs(&attachments)?;
+        attachments.into_iter().try_for_each(|attachment| self.give_program(attachment))
+    }
+
+    fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        // Attachments are sorted ingress first: no request may be translated if its reply is not.
+        for attachment in self.links.attached() {
+            if attachment.ifindex == ifindex {
+                self.links.detach(&attachment)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)> {
+        let attachments = self.links.attached();
+        attachments.iter().map(|attachment| (attachment.ifindex, attachment.class, attachment.header)).collect()
+    }
+
+    fn ahead(&self) -> Vec<Ahead> {
+        self.links.ahead()
+    }
+
+    fn collect(&mut self) -> Result<Option<Garbage>, Error> {
+        let (now_jiffies, ticks) = (self.now_jiffies()?, self.ticks());
+        let found = self.walk.step(&mut self.ebpf, &self.maps, (now_jiffies, &ticks))?;
+        let Some((mut garbage, mut counts)) = found else { return Ok(None) };
+        let Garbage { entries4, entries6, .. } = garbage;
+        for (family, entries) in [(Family::V4, entries4), (Family::V6, entries6)] {
+            if is_evicting(entries, self.settings.sizes.flows_max, self.maps.cpus) {
+                self.maps.ages.evicted(family, now_jiffies + ticks.tcp_established_jiffies)?;
+            }
+        }
+        let bound = Bound::of(&self.settings.sizes, self.maps.cpus);
+        let [crowded4, crowded6] = [Family::V4, Family::V6].map(|family| bound.crowded(&counts, family));
+        let (surplus4, surplus6) = (self.maps.v4.surplus(&crowded4)?, self.maps.v6.surplus(&crowded6)?);
+        // The dump is older than the latest packets: a tuple may belong to a new connection by now.
+        let due = Due::QuietSince(now_jiffies);
+        garbage.trimmed = self.collect_keys(due, &surplus4)? + self.collect_keys(due, &surplus6)?;
+        counts.subtract(&crowded4, Family::V4);
+        counts.subtract(&crowded6, Family::V6);
+        self.maps.shares.recount(&counts, now_jiffies)?;
+        garbage.crowded = crowded4.into_keys().chain(crowded6.into_keys()).collect();
+        Ok(Some(garbage))
     }
 }

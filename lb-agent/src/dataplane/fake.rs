@@ -3,13 +3,19 @@
 //! It does the worst that the contract of [`Dataplane`] allows: a failed step may have written any of its rows. It
 //! panics if a caller breaks the contract by omitting a grace period while packets may still use a row.
 
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::addr::Addr;
 use lb_common::host::HostFamily;
-use lb_common::table::{Action, AddressBits, PoolKey, Scopes};
+use lb_common::table::{Action, AddressBits, PoolKey, Port, Scopes};
 
+use super::garbage::Garbage;
+use super::links::{Ahead, Class, Link, LinkHeader};
 use super::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables, Write};
+
+pub use links::FakeLinks;
 
 /// Which calls fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +59,17 @@ pub struct FakeDataplane {
     pub pool_elements: u32,
     /// The pool row that was last written to each element.
     elements: BTreeMap<u32, PoolKey>,
-    /// The clock.
+    /// Interfaces that attach or fail.
+    pub links: FakeLinks,
+    /// The clock, which never fails.
     pub now_jiffies: u64,
     /// Number of grace periods so far.
     pub settled: usize,
     /// Rows that packets may still hold.
     unsettled: Unsettled,
     faults: Faults,
+    /// Steps that always fail.
+    refuses: fn(&Op) -> bool,
     random: Random,
     calls: usize,
     observer: Option<Observer>,
@@ -79,14 +89,31 @@ impl FakeDataplane {
             tables,
             in_use: BTreeSet::new(),
             pool_elements: u32::MAX,
+            links: FakeLinks::default(),
             now_jiffies: STARTED_JIFFIES,
             settled: 0,
             unsettled: Unsettled::default(),
             faults: Faults::Never,
+            refuses: |_| false,
             random: Random(0),
             calls: 0,
             observer: None,
         }
+    }
+
+    /// A dataplane without rows on a node with these interfaces.
+    pub fn with(links: FakeLinks) -> Self {
+        Self { links, ..Self::default() }
+    }
+
+    /// Number of calls since the faults were last set.
+    pub const fn calls(&self) -> usize {
+        self.calls
+    }
+
+    /// Refuses these steps from now on. Nothing of them is written.
+    pub fn refuse(&mut self, refuses: fn(&Op) -> bool) {
+        self.refuses = refuses;
     }
 
     /// Sets which of the following calls fail.
@@ -238,6 +265,10 @@ impl Dataplane for FakeDataplane {
             self.unsettled = Unsettled::default();
             return Ok(());
         }
+        if (self.refuses)(op) {
+            self.calls += 1;
+            return Err(injected("write"));
+        }
         self.write(op)
     }
 
@@ -248,6 +279,35 @@ impl Dataplane for FakeDataplane {
     fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {
         self.check("flows")?;
         Ok(self.in_use.clone())
+    }
+
+    fn activate(&mut self) -> Result<(), Error> {
+        self.links.activate()
+    }
+
+    fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error> {
+        self.links.set_ports(ports)
+    }
+
+    fn attach(&mut self, link: &Link) -> Result<(), Error> {
+        self.links.attach(link)
+    }
+
+    fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.links.detach(ifindex);
+        Ok(())
+    }
+
+    fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)> {
+        self.links.attached.clone()
+    }
+
+    fn ahead(&self) -> Vec<Ahead> {
+        self.links.ahead.clone()
+    }
+
+    fn collect(&mut self) -> Result<Option<Garbage>, Error> {
+        Ok(self.links.collect())
     }
 }
 

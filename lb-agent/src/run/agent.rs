@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use lb_common::table::maps::{FAMILY4, FAMILY6};
 use lb_common::table::{EDGE_UPLINK, Port, edge_index};
 
-use super::attach::{Attach, Trust, reconcile};
+use super::attach::{Trust, reconcile};
 use super::outlook::Outlook;
 use super::timetable::{Due, Timetable};
 use crate::ask::Judgements;
@@ -17,9 +17,9 @@ use crate::config::Config;
 use crate::controller::{Controller, Outcome, Reclaim, Step};
 use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Class, Link};
-use crate::dataplane::{Error, give_back_memory};
+use crate::dataplane::{Dataplane, Error, give_back_memory};
 use crate::guard::Keeper;
-use crate::interfaces::{Event, InterfaceRules, Interfaces, Judgement};
+use crate::interfaces::{BridgeNetfilter, Event, InterfaceRules, Interfaces, Judgement};
 use crate::metrics::Metrics;
 use crate::model::{Change, Warning, WarningKind};
 use crate::status::{Behind, Readiness, Status};
@@ -36,6 +36,8 @@ pub struct Agent<D> {
     dataplane: D,
     controller: Controller,
     interfaces: Interfaces,
+    /// Reads the namespace-wide setting whether frames between ports of bridges traverse netfilter.
+    bridge_netfilter: fn() -> BridgeNetfilter,
     /// The ports that were last written to the tables.
     ports: Vec<Port>,
     /// Links removed since the last turn. Another link may already have their index.
@@ -66,7 +68,7 @@ enum Phase {
     Forwarding,
 }
 
-impl<D: Attach> Agent<D> {
+impl<D: Dataplane> Agent<D> {
     /// Starts from the existing tables.
     pub fn adopt(mut dataplane: D, config: &Config, metrics: Metrics, now: Instant) -> Result<Self, Error> {
         let controller = Controller::adopt(&mut dataplane, config.policy.clone(), config.limits)?;
@@ -74,6 +76,7 @@ impl<D: Attach> Agent<D> {
             dataplane,
             controller,
             interfaces: Interfaces::default(),
+            bridge_netfilter: BridgeNetfilter::of_namespace,
             ports: Vec::new(),
             gone: BTreeSet::new(),
             rules: config.interfaces.clone(),
@@ -250,7 +253,7 @@ impl<D: Attach> Agent<D> {
 
     /// Writes the ports, then gives the attached hooks the programs of this version.
     fn activate(&mut self) -> Result<(), Error> {
-        self.interfaces.follow_netfilter(self.dataplane.bridge_netfilter());
+        self.interfaces.follow_netfilter((self.bridge_netfilter)());
         let ports = self.interfaces.ports();
         self.dataplane.set_ports(&ports)?;
         self.ports = ports;
@@ -370,7 +373,7 @@ impl<D: Attach> Agent<D> {
             return;
         }
         self.looked = now;
-        if self.interfaces.follow_netfilter(self.dataplane.bridge_netfilter()) {
+        if self.interfaces.follow_netfilter((self.bridge_netfilter)()) {
             self.follow_links(Trust::Believe, now);
         }
         let has_changed = self.outlook.look_at_programs(&self.dataplane.ahead(), self.interfaces.links());

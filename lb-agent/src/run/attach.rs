@@ -2,67 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::table::Port;
-
-use crate::dataplane::bpf::BpfDataplane;
-use crate::dataplane::garbage::Garbage;
-use crate::dataplane::links::{Ahead, Class, Link, LinkHeader};
+use crate::dataplane::links::Link;
 use crate::dataplane::{Dataplane, Error};
-use crate::interfaces::BridgeNetfilter;
-
-/// A dataplane whose programs can be put on interfaces.
-pub trait Attach: Dataplane {
-    /// Gives the attached hooks the programs and tables of this version. Called once, when the tables are complete.
-    fn activate(&mut self) -> Result<(), Error>;
-    /// Writes which bridges interfaces are ports of.
-    fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error>;
-    /// Attaches an interface. If it is already attached in this class, renews its programs.
-    fn attach(&mut self, link: &Link) -> Result<(), Error>;
-    fn detach(&mut self, ifindex: u32) -> Result<(), Error>;
-    /// The interfaces that carry programs, with their class and the link header that the programs expect.
-    fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)>;
-    /// The hooks where other programs run before ours.
-    fn ahead(&self) -> Vec<Ahead>;
-    /// The namespace-wide setting whether frames between ports of bridges traverse netfilter.
-    fn bridge_netfilter(&self) -> BridgeNetfilter;
-    /// Looks at some flows and deletes the expired ones. Returns the totals once all flows have been looked at.
-    fn collect(&mut self) -> Result<Option<Garbage>, Error>;
-}
-
-impl Attach for BpfDataplane {
-    fn activate(&mut self) -> Result<(), Error> {
-        Self::activate(self)
-    }
-
-    fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error> {
-        Self::set_ports(self, ports)
-    }
-
-    fn attach(&mut self, link: &Link) -> Result<(), Error> {
-        Self::attach(self, link)
-    }
-
-    fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
-        Self::detach(self, ifindex)
-    }
-
-    fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)> {
-        let attachments = Self::attached(self);
-        attachments.iter().map(|attachment| (attachment.ifindex, attachment.class, attachment.header)).collect()
-    }
-
-    fn ahead(&self) -> Vec<Ahead> {
-        Self::ahead(self)
-    }
-
-    fn bridge_netfilter(&self) -> BridgeNetfilter {
-        BridgeNetfilter::of_namespace()
-    }
-
-    fn collect(&mut self) -> Result<Option<Garbage>, Error> {
-        Self::collect(self)
-    }
-}
 
 /// Whether known attachments are verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +15,7 @@ pub enum Trust {
 }
 
 /// Attaches and detaches interfaces to match `wanted`. Returns the number of interfaces for which this failed.
-pub fn reconcile(dataplane: &mut impl Attach, wanted: &BTreeMap<u32, Link>, trust: Trust) -> usize {
+pub fn reconcile(dataplane: &mut impl Dataplane, wanted: &BTreeMap<u32, Link>, trust: Trust) -> usize {
     let mut failures = 0;
     let mut attached = BTreeSet::new();
     for (ifindex, class, header) in dataplane.attached() {

@@ -2,21 +2,20 @@
 
 mod outlook;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lb_common::table::{Mode, Port};
+use lb_common::table::Mode;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::config::{Source, Times};
-use crate::dataplane::fake::{FakeDataplane, Faults};
-use crate::dataplane::garbage::Garbage;
-use crate::dataplane::links::{Ahead, Attachment, Class, Link, LinkHeader};
+use crate::dataplane::fake::{FakeDataplane, FakeLinks, Faults};
+use crate::dataplane::links::{Ahead, Attachment, Class, LinkHeader};
 use crate::dataplane::probe::AttachedProgram;
-use crate::dataplane::{Dataplane, Op, Repair, Settings, Sizes, Tables, Timeouts};
+use crate::dataplane::{Repair, Settings, Sizes, Timeouts};
 use crate::desired::{ExternalIps, Policy, Selection, Services, TableLimits, VendorAnnotations};
 use crate::guard::Guarding;
 use crate::interfaces::{BridgeNetfilter, Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
@@ -26,111 +25,6 @@ use crate::source::claim::Claim;
 use crate::source::connection::Connections;
 use crate::source::progress::Progress;
 use crate::status::TURN_INTERVAL;
-
-/// Tables in memory, and interfaces that attach or fail.
-#[derive(Default)]
-struct FakeNode {
-    tables: FakeDataplane,
-    attached: BTreeSet<(u32, Class, LinkHeader)>,
-    refusing: HashSet<u32>,
-    activations: usize,
-    fails_to_activate: bool,
-    ports: Vec<Port>,
-    refuses_ports: bool,
-    bridge_netfilter: BridgeNetfilter,
-    /// Steps of walks over the flows.
-    walks: usize,
-    /// Calls of `attach` and `detach`, in order.
-    calls: Vec<String>,
-    ahead: Vec<Ahead>,
-}
-
-impl FakeNode {
-    /// The row of an interface in `ports`: the bridge and its MAC.
-    fn bridge(&self, ifindex: u32) -> Option<(u32, [u8; 6])> {
-        self.ports.iter().find(|port| port.ifindex == ifindex).map(|port| (port.bridge, port.mac))
-    }
-}
-
-impl Dataplane for FakeNode {
-    fn address_words(&self) -> u32 {
-        self.tables.address_words()
-    }
-
-    fn dump(&mut self) -> Result<Tables, Error> {
-        self.tables.dump()
-    }
-
-    fn perform(&mut self, op: &Op) -> Result<(), Error> {
-        self.tables.perform(op)
-    }
-
-    fn now_jiffies(&mut self) -> Result<u64, Error> {
-        self.tables.now_jiffies()
-    }
-
-    fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {
-        self.tables.frontends_in_use()
-    }
-}
-
-impl Attach for FakeNode {
-    fn activate(&mut self) -> Result<(), Error> {
-        if self.fails_to_activate {
-            return Err(Error::Kernel { op: "not today", source: std::io::Error::other("refused") });
-        }
-        let is_described = |(ifindex, ..): &(u32, Class, LinkHeader)| self.bridge(*ifindex).is_some();
-        assert!(
-            self.attached.iter().all(|link| link.0 == 9 || is_described(link)),
-            "activated before the ports are known"
-        );
-        self.activations += 1;
-        Ok(())
-    }
-
-    fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error> {
-        if self.refuses_ports {
-            return Err(Error::Kernel { op: "not today", source: std::io::Error::other("refused") });
-        }
-        ports.clone_into(&mut self.ports);
-        Ok(())
-    }
-
-    fn attach(&mut self, link: &Link) -> Result<(), Error> {
-        assert!(self.refuses_ports || self.bridge(link.ifindex).is_some(), "attached before it was described");
-        assert_eq!(self.activations, 1, "attached before the tables were full");
-        if self.refusing.contains(&link.ifindex) {
-            return Err(Error::Kernel { op: "not this one", source: std::io::Error::other("refused") });
-        }
-        self.calls.push(format!("attach {}", link.ifindex));
-        self.attached.insert((link.ifindex, link.class, link.header));
-        Ok(())
-    }
-
-    fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
-        self.calls.push(format!("detach {ifindex}"));
-        self.attached.retain(|(attached, ..)| *attached != ifindex);
-        Ok(())
-    }
-
-    fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)> {
-        self.attached.clone()
-    }
-
-    fn ahead(&self) -> Vec<Ahead> {
-        self.ahead.clone()
-    }
-
-    fn bridge_netfilter(&self) -> BridgeNetfilter {
-        self.bridge_netfilter
-    }
-
-    fn collect(&mut self) -> Result<Option<Garbage>, Error> {
-        self.walks += 1;
-        // A walk of three steps.
-        Ok(self.walks.is_multiple_of(3).then_some(Garbage { flows4: 7, flows6: 1, collected: 2, ..Garbage::default() }))
-    }
-}
 
 fn config() -> Config {
     Config {
@@ -166,19 +60,20 @@ fn config() -> Config {
     }
 }
 
-fn agent(node: FakeNode) -> (Agent<FakeNode>, Instant) {
+fn agent(node: FakeDataplane) -> (Agent<FakeDataplane>, Instant) {
     agent_with(node, &config())
 }
 
-fn agent_with(node: FakeNode, config: &Config) -> (Agent<FakeNode>, Instant) {
+fn agent_with(node: FakeDataplane, config: &Config) -> (Agent<FakeDataplane>, Instant) {
     let now = Instant::now();
     let metrics = Metrics::register(&mut Registry::default());
-    let agent = Agent::adopt(node, config, metrics, now).unwrap_or_else(|error| panic!("{error}"));
+    let mut agent = Agent::adopt(node, config, metrics, now).unwrap_or_else(|error| panic!("{error}"));
+    agent.bridge_netfilter = BridgeNetfilter::default;
     (agent, now)
 }
 
 /// An agent with empty complete lists from both the source and netlink.
-fn started(node: FakeNode) -> (Agent<FakeNode>, Instant) {
+fn started(node: FakeDataplane) -> (Agent<FakeDataplane>, Instant) {
     let (mut agent, now) = agent(node);
     agent.link_events(everything(&[]), now);
     agent.change(vec![Change::Listed], now);
@@ -201,12 +96,12 @@ fn node(address: &str) -> Change {
     Change::Apply { object: Object::Node(node), warnings: Vec::new() }
 }
 
-fn indexes(agent: &Agent<FakeNode>) -> Vec<u32> {
-    agent.dataplane.attached.iter().map(|(ifindex, ..)| *ifindex).collect()
+fn indexes(agent: &Agent<FakeDataplane>) -> Vec<u32> {
+    agent.dataplane.links.attached.iter().map(|(ifindex, ..)| *ifindex).collect()
 }
 
 /// Turns until nothing is due for an hour, and returns that time. Audits are left out.
-fn settle(agent: &mut Agent<FakeNode>, mut now: Instant) -> Instant {
+fn settle(agent: &mut Agent<FakeDataplane>, mut now: Instant) -> Instant {
     for _ in 0..100 {
         now = now.max(agent.next_turn());
         if agent.turn(now) {
@@ -218,7 +113,7 @@ fn settle(agent: &mut Agent<FakeNode>, mut now: Instant) -> Instant {
 
 #[test]
 fn attaches_after_the_first_full_state() {
-    let (mut agent, now) = agent(FakeNode::default());
+    let (mut agent, now) = agent(FakeDataplane::default());
     agent.link_events(everything(&[2, 3]), now);
     assert!(!agent.turn(now));
     assert!(indexes(&agent).is_empty());
@@ -231,7 +126,7 @@ fn attaches_after_the_first_full_state() {
 
 #[test]
 fn ready_waits_for_the_interfaces() {
-    let (mut agent, now) = agent(FakeNode::default());
+    let (mut agent, now) = agent(FakeDataplane::default());
     agent.change(vec![Change::Listed], now);
     assert!(!agent.turn(now));
     assert!(agent.status(now).ready().is_err_and(|reason| reason.contains("interfaces")));
@@ -239,52 +134,52 @@ fn ready_waits_for_the_interfaces() {
     assert_eq!((indexes(&agent), agent.status(now).ready()), (vec![2], Ok(())));
 }
 
-fn warnings(agent: &Agent<FakeNode>, now: Instant) -> Vec<String> {
+fn warnings(agent: &Agent<FakeDataplane>, now: Instant) -> Vec<String> {
     agent.status(now).warnings.iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn nothing_is_programmed_before_the_list_is_complete() {
-    let (mut agent, now) = agent(FakeNode::default());
+    let (mut agent, now) = agent(FakeDataplane::default());
     agent.change(vec![node("192.0.2.1")], now);
     assert!(!agent.turn(now));
     assert!(agent.status(now).ready().is_err_and(|reason| reason.contains("first list")));
-    assert_eq!(agent.dataplane.activations, 0);
+    assert_eq!(agent.dataplane.links.activations, 0);
 }
 
 #[test]
 fn links_come_and_go_without_an_apply() {
-    let (mut agent, now) = started(FakeNode::default());
+    let (mut agent, now) = started(FakeDataplane::default());
     agent.link_events(vec![pod(5)], now);
     assert_eq!(indexes(&agent), [5]);
     agent.link_events(vec![Event::LinkGone(5)], now);
     assert!(indexes(&agent).is_empty());
     // Removed, and the index reused, within one batch: attached again.
     agent.link_events(vec![pod(6)], now);
-    agent.dataplane.calls.clear();
+    agent.dataplane.links.calls.clear();
     agent.link_events(vec![Event::LinkGone(6), pod(6)], now);
-    assert_eq!(agent.dataplane.calls, ["detach 6", "attach 6"]);
+    assert_eq!(agent.dataplane.links.calls, ["detach 6", "attach 6"]);
 }
 
 #[test]
 fn a_relist_looks_after_every_interface() {
-    let (mut agent, now) = agent(FakeNode::default());
+    let (mut agent, now) = agent(FakeDataplane::default());
     agent.link_events(everything(&[2, 3]), now);
     agent.change(vec![Change::Listed], now);
     assert!(!agent.turn(now));
-    agent.dataplane.calls.clear();
+    agent.dataplane.links.calls.clear();
     agent.link_events(everything(&[3, 4]), now);
-    assert_eq!(agent.dataplane.calls, ["detach 2", "attach 3", "attach 4"]);
+    assert_eq!(agent.dataplane.links.calls, ["detach 2", "attach 3", "attach 4"]);
     // An ordinary event does not cause this.
-    agent.dataplane.calls.clear();
+    agent.dataplane.links.calls.clear();
     agent.link_events(vec![pod(7)], now);
-    assert_eq!(agent.dataplane.calls, ["attach 7"]);
+    assert_eq!(agent.dataplane.links.calls, ["attach 7"]);
 }
 
 #[test]
 fn adopted_attachments_stay_until_the_tables_are_full() {
     let attached = [2, 9].map(|ifindex| (ifindex, Class::Workload, LinkHeader::Ethernet)).into();
-    let (mut agent, now) = agent(FakeNode { attached, ..FakeNode::default() });
+    let (mut agent, now) = agent(FakeDataplane::with(FakeLinks { attached, ..FakeLinks::default() }));
     agent.link_events(everything(&[2]), now);
     assert_eq!(indexes(&agent), [2, 9]);
     agent.change(vec![Change::Listed], now);
@@ -294,24 +189,24 @@ fn adopted_attachments_stay_until_the_tables_are_full() {
 
 #[test]
 fn a_class_that_changes_is_attached_anew() {
-    let (mut agent, now) = agent(FakeNode::default());
+    let (mut agent, now) = agent(FakeDataplane::default());
     agent.rules.uplink = Globs::Auto;
     agent.link_events(everything(&[2]), now);
     agent.link_events(vec![Event::Address { ifindex: 2, addr: InterfaceAddress::new([192, 0, 2, 1], 32) }], now);
     agent.change(vec![Change::Listed], now);
     assert!(!agent.turn(now));
-    assert_eq!(agent.dataplane.attached, [(2, Class::Workload, LinkHeader::Ethernet)].into());
+    assert_eq!(agent.dataplane.links.attached, [(2, Class::Workload, LinkHeader::Ethernet)].into());
     // The Node object arrives: its address makes the interface an uplink.
     agent.change(vec![node("192.0.2.1")], now);
     let now = settle(&mut agent, now);
-    assert_eq!(agent.dataplane.attached, [(2, Class::Uplink, LinkHeader::Ethernet)].into());
+    assert_eq!(agent.dataplane.links.attached, [(2, Class::Uplink, LinkHeader::Ethernet)].into());
     assert_eq!(agent.status(now).attached, [Class::Uplink]);
 }
 
 /// The bridge of a port is written before its programs are attached, and retried after a failure.
 #[test]
 fn ports_are_described_first_and_follow_their_bridge() {
-    let (mut agent, now) = started(FakeNode::default());
+    let (mut agent, now) = started(FakeDataplane::default());
     let port = |ifindex, bridge: Option<u32>| {
         Event::Link(LinkFacts {
             controller: bridge,
@@ -322,33 +217,33 @@ fn ports_are_described_first_and_follow_their_bridge() {
     let mac = Some([2, 0, 0, 0, 0, 1]);
     let bridge = LinkFacts { kind: LinkKind::Bridge, mac, ..LinkFacts::pod_veth(9, "cni0") };
     agent.link_events(vec![Event::Link(bridge), port(2, Some(9))], now);
-    assert_eq!(agent.dataplane.bridge(2), Some((9, [2, 0, 0, 0, 0, 1])));
-    agent.dataplane.refuses_ports = true;
+    assert_eq!(agent.dataplane.links.bridge(2), Some((9, [2, 0, 0, 0, 0, 1])));
+    agent.dataplane.links.refuses_ports = true;
     agent.link_events(vec![port(2, None)], now);
-    assert_eq!(agent.dataplane.bridge(2), Some((9, [2, 0, 0, 0, 0, 1])));
-    agent.dataplane.refuses_ports = false;
+    assert_eq!(agent.dataplane.links.bridge(2), Some((9, [2, 0, 0, 0, 0, 1])));
+    agent.dataplane.links.refuses_ports = false;
     let _ = agent.turn(agent.next_turn());
-    assert_eq!(agent.dataplane.bridge(2), Some((0, [0; 6])));
+    assert_eq!(agent.dataplane.links.bridge(2), Some((0, [0; 6])));
 }
 
 /// There are no events for the namespace-wide setting of bridges.
 #[test]
 fn netfilter_between_ports_of_a_bridge_is_looked_at_again() {
-    let (mut agent, now) = started(FakeNode::default());
+    let (mut agent, now) = started(FakeDataplane::default());
     let bridge = LinkFacts { kind: LinkKind::Bridge, mac: Some([2, 0, 0, 0, 0, 1]), ..LinkFacts::pod_veth(9, "cni0") };
     let port = LinkFacts { controller: Some(9), ..LinkFacts::pod_veth(2, "veth2") };
     let addr = InterfaceAddress::new([10, 244, 0, 1], 24);
     agent.link_events(vec![Event::Link(bridge), Event::Link(port), Event::Address { ifindex: 9, addr }], now);
-    let bits = |agent: &Agent<FakeNode>| {
-        let port = agent.dataplane.ports.iter().find(|port| port.ifindex == 2).expect("it is described");
+    let bits = |agent: &Agent<FakeDataplane>| {
+        let port = agent.dataplane.links.ports.iter().find(|port| port.ifindex == 2).expect("it is described");
         port.unfiltered_bits4
     };
     assert_eq!(bits(&agent), 24);
-    let shown = |agent: &Agent<FakeNode>| agent.status(now).judgements.why[&2].clone();
+    let shown = |agent: &Agent<FakeDataplane>| agent.status(now).judgements.why[&2].clone();
     assert!(shown(&agent).ends_with("; IPv4 between ports of cni0: bypasses netfilter"), "{}", shown(&agent));
     let told = warnings(&agent, now);
     assert!(told.len() == 1 && told[0].starts_with("interface cni0: IPv4 between ports of cni0 bypasses"), "{told:?}");
-    agent.dataplane.bridge_netfilter = BridgeNetfilter { v4: true, v6: true };
+    agent.bridge_netfilter = || BridgeNetfilter { v4: true, v6: true };
     let now = now + LOOK_INTERVAL;
     let _ = agent.turn(now);
     assert_eq!((bits(&agent), warnings(&agent, now)), (0, Vec::new()));
@@ -358,67 +253,67 @@ fn netfilter_between_ports_of_a_bridge_is_looked_at_again() {
 #[test]
 fn an_interface_that_refuses_is_retried_and_hurts_no_other() {
     let refusing = [2].into();
-    let (mut agent, now) = agent(FakeNode { refusing, ..FakeNode::default() });
+    let (mut agent, now) = agent(FakeDataplane::with(FakeLinks { refusing, ..FakeLinks::default() }));
     agent.link_events(everything(&[2, 3]), now);
     agent.change(vec![Change::Listed], now);
     assert!(!agent.turn(now));
     assert_eq!((indexes(&agent), agent.status(now).ready()), (vec![3], Ok(())));
     let next = agent.next_turn();
     assert!(next > now && next < now + Duration::from_secs(1));
-    agent.dataplane.refusing.clear();
+    agent.dataplane.links.refusing.clear();
     let _ = agent.turn(next);
     assert_eq!(indexes(&agent), [2, 3]);
 }
 
 #[test]
 fn a_start_that_fails_is_not_ready_and_says_why() {
-    let (mut agent, now) = agent(FakeNode { fails_to_activate: true, ..FakeNode::default() });
+    let (mut agent, now) = agent(FakeDataplane::with(FakeLinks { fails_to_activate: true, ..FakeLinks::default() }));
     agent.link_events(everything(&[2]), now);
     agent.change(vec![Change::Listed], now);
     assert!(!agent.turn(now));
     assert!(agent.status(now).ready().is_err_and(|reason| reason.contains("not today")));
-    agent.dataplane.fails_to_activate = false;
+    agent.dataplane.links.fails_to_activate = false;
     settle(&mut agent, now);
     assert_eq!((indexes(&agent), agent.status(now).ready()), (vec![2], Ok(())));
 }
 
 #[test]
 fn write_faults_are_retried_until_in_step() {
-    let (mut agent, now) = agent(FakeNode::default());
+    let (mut agent, now) = agent(FakeDataplane::default());
     agent.link_events(everything(&[]), now);
-    agent.dataplane.tables.fail(Faults::Always);
+    agent.dataplane.fail(Faults::Always);
     agent.change(vec![service("shop", "192.0.2.10"), Change::Listed], now);
     assert!(!agent.turn(now));
     let status = agent.status(now);
     assert!(status.behind.is_some_and(|behind| behind.rows > 0 && !behind.reason.is_empty()));
     assert!(status.readiness != Readiness::Ready);
-    agent.dataplane.tables.fail(Faults::Never);
+    agent.dataplane.fail(Faults::Never);
     let now = agent.next_turn();
     assert!(!agent.turn(now), "only an audit came to repair it");
     let status = agent.status(now);
     assert!(status.behind.is_none() && status.in_step.is_some());
     assert_eq!(status.ready(), Ok(()));
-    assert_eq!(agent.dataplane.tables.tables.v4.frontends.len(), 1);
+    assert_eq!(agent.dataplane.tables.v4.frontends.len(), 1);
 }
 
 #[test]
 fn an_audit_repairs_and_asks_for_the_interfaces() {
-    let (mut agent, now) = agent(FakeNode::default());
+    let (mut agent, now) = agent(FakeDataplane::default());
     agent.link_events(everything(&[]), now);
     agent.change(vec![service("shop", "192.0.2.10"), Change::Listed], now);
     assert!(!agent.turn(now));
-    let programmed = agent.dataplane.tables.tables.clone();
-    agent.dataplane.tables.tables.v4.frontends.clear();
-    agent.dataplane.tables.tables.scopes.clear();
+    let programmed = agent.dataplane.tables.clone();
+    agent.dataplane.tables.v4.frontends.clear();
+    agent.dataplane.tables.scopes.clear();
     let audit_at = now + Duration::from_mins(5);
     assert!(agent.turn(audit_at), "an audit lists the interfaces anew");
-    assert_eq!(agent.dataplane.tables.tables, programmed);
+    assert_eq!(agent.dataplane.tables, programmed);
     assert!(agent.next_turn() > audit_at);
 }
 
 #[test]
 fn warnings_are_published() {
-    let (mut agent, now) = agent(FakeNode::default());
+    let (mut agent, now) = agent(FakeDataplane::default());
     agent.link_events(everything(&[]), now);
     let warning = Warning::new(WarningKind::BadDocument, "is no object", "write one").in_document("a.yaml", 1);
     let place = Change::Place { place: "a.yaml".into(), warnings: vec![warning.clone()] };
@@ -457,7 +352,7 @@ fn service(name: &str, address: &str) -> Change {
 
 #[test]
 fn flows_are_walked_over_once_in_a_while() {
-    let (mut agent, now) = started(FakeNode::default());
+    let (mut agent, now) = started(FakeDataplane::default());
     let later = now + Duration::from_mins(10);
     assert!(agent.turn(later), "the audit comes first");
     for _ in 0..3 {
@@ -471,10 +366,8 @@ fn flows_are_walked_over_once_in_a_while() {
 /// A drained frontend makes room for a Service that found none. The Service does not wait for the next change.
 #[test]
 fn room_that_a_reclaim_makes_is_used() {
-    let now = Instant::now();
     let config = Config { limits: TableLimits { frontends_max: 1, ..TableLimits::UNLIMITED }, ..config() };
-    let metrics = Metrics::register(&mut Registry::default());
-    let mut agent = Agent::adopt(FakeNode::default(), &config, metrics, now).unwrap_or_else(|error| panic!("{error}"));
+    let (mut agent, now) = agent_with(FakeDataplane::default(), &config);
     agent.link_events(everything(&[]), now);
     agent.change(vec![service("a", "192.0.2.1"), Change::Listed], now);
     assert!(!agent.turn(now));
@@ -485,20 +378,20 @@ fn room_that_a_reclaim_makes_is_used() {
         assert!(!agent.turn(now));
         now += Duration::from_secs(1);
     }
-    let full = |agent: &Agent<FakeNode>| agent.status.warnings.iter().any(|w| w.kind == WarningKind::Capacity);
+    let full = |agent: &Agent<FakeDataplane>| agent.status.warnings.iter().any(|w| w.kind == WarningKind::Capacity);
     assert!(full(&agent), "the old frontend has gone already");
     while full(&agent) {
         now = now.max(agent.next_turn());
         assert!(!agent.turn(now), "an audit came first");
     }
-    let served: Vec<_> = agent.dataplane.tables.tables.v4.frontends.keys().map(|key| key.addr).collect();
+    let served: Vec<_> = agent.dataplane.tables.v4.frontends.keys().map(|key| key.addr).collect();
     assert_eq!(served, [[192, 0, 2, 2]]);
 }
 
 /// The loop publishes a change of the source's connections at once, not at its next scheduled turn.
 #[tokio::test(start_paused = true)]
 async fn a_source_that_fails_is_told_at_once() {
-    let (agent, now) = started(FakeNode::default());
+    let (agent, now) = started(FakeDataplane::default());
     let connections = Connections::starting(&[Kind::Service]);
     let (_batches, batches) = mpsc::channel(1);
     let (_links, links) = mpsc::channel(1);
@@ -530,22 +423,22 @@ async fn a_source_that_fails_is_told_at_once() {
 /// After a restart with unreadable input, unclaimed frontends stay, with a warning, until the time is over.
 #[test]
 fn what_nobody_claims_stays_for_a_while() {
-    let (mut agent, now) = started(FakeNode::default());
+    let (mut agent, now) = started(FakeDataplane::default());
     agent.change(vec![service("a", "1.2.3.4")], now + Duration::from_secs(1));
     assert!(!agent.turn(now + Duration::from_secs(1)));
     let tables = agent.dataplane.tables;
-    assert_eq!(tables.tables.v4.frontends.len(), 1);
-    let (mut agent, now) = self::agent(FakeNode { tables, ..FakeNode::default() });
+    assert_eq!(tables.v4.frontends.len(), 1);
+    let (mut agent, now) = self::agent(FakeDataplane::holding(tables));
     let warning = Warning::new(WarningKind::BadDocument, "is bad", "make it good").in_file("x.yaml");
     agent.link_events(everything(&[]), now);
     agent.change(vec![Change::Place { place: "x.yaml".into(), warnings: vec![warning] }, Change::Listed], now);
     assert!(!agent.turn(now));
-    let active = |agent: &Agent<FakeNode>| {
-        let frontends = agent.dataplane.tables.tables.v4.frontends.values();
+    let active = |agent: &Agent<FakeDataplane>| {
+        let frontends = agent.dataplane.tables.v4.frontends.values();
         frontends.filter(|frontend| frontend.state == lb_common::table::FrontendState::Active).count()
     };
     assert_eq!(active(&agent), 1);
-    let told = |agent: &Agent<FakeNode>| {
+    let told = |agent: &Agent<FakeDataplane>| {
         let status = agent.status(now);
         status.warnings.iter().filter(|warning| warning.object.as_deref() == Some("frontend 1.2.3.4:80/tcp")).count()
     };

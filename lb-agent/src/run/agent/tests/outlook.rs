@@ -12,7 +12,7 @@ fn ready_waits_for_an_interface_of_each_list_of_globs() {
     ] {
         let rules =
             InterfaceRules { workload: workload.parse().expect("globs"), uplink: uplink.parse().expect("globs") };
-        let (mut agent, now) = agent_with(FakeNode::default(), &Config { interfaces: rules, ..config() });
+        let (mut agent, now) = agent_with(FakeDataplane::default(), &Config { interfaces: rules, ..config() });
         agent.link_events(everything(&[2, 3]), now);
         agent.change(vec![Change::Listed], now);
         assert!(!agent.turn(now));
@@ -33,14 +33,14 @@ fn ready_waits_for_an_interface_of_each_list_of_globs() {
 
 #[test]
 fn an_empty_node_is_ready_with_auto() {
-    let (agent, now) = started(FakeNode::default());
+    let (agent, now) = started(FakeDataplane::default());
     assert_eq!((agent.status(now).ready(), warnings(&agent, now)), (Ok(()), Vec::new()));
 }
 
 #[test]
 fn a_flag_without_effect_is_a_warning() {
     let (mut agent, now) =
-        agent_with(FakeNode::default(), &Config { idle_flags: vec!["--host-sockets=on"], ..config() });
+        agent_with(FakeDataplane::default(), &Config { idle_flags: vec!["--host-sockets=on"], ..config() });
     agent.change(vec![Change::Listed], now);
     assert!(!agent.turn(now));
     assert!(warnings(&agent, now)[0].contains("--host-sockets=on"));
@@ -50,7 +50,7 @@ fn a_flag_without_effect_is_a_warning() {
 /// is served.
 #[test]
 fn an_interface_with_another_link_header_is_told() {
-    let (mut agent, now) = agent(FakeNode::default());
+    let (mut agent, now) = agent(FakeDataplane::default());
     agent.rules.uplink = Globs::Auto;
     let link =
         |ifindex, name, framing| LinkFacts { framing, kind: LinkKind::Other, ..LinkFacts::pod_veth(ifindex, name) };
@@ -61,7 +61,7 @@ fn an_interface_with_another_link_header_is_told() {
     agent.change(vec![Change::Listed], now);
     assert!(!agent.turn(now));
     let attached = [(2, Class::Workload, LinkHeader::Ethernet), (4, Class::Uplink, LinkHeader::Nothing)];
-    assert_eq!(agent.dataplane.attached, attached.into());
+    assert_eq!(agent.dataplane.links.attached, attached.into());
     let told = warnings(&agent, now);
     assert!(told.len() == 1 && told[0].starts_with("interface ib0: no program is attached"), "{told:?}");
     assert!(told[0].contains("INFINIBAND") && told[0].contains("a default route leaves by it"), "{told:?}");
@@ -69,12 +69,12 @@ fn an_interface_with_another_link_header_is_told() {
     let link = link(4, "wg0", Framing::ETHERNET);
     let now = settle(&mut agent, now);
     agent.link_events(vec![Event::Link(link)], now);
-    assert_eq!(agent.dataplane.attached.last(), Some(&(4, Class::Uplink, LinkHeader::Ethernet)));
+    assert_eq!(agent.dataplane.links.attached.last(), Some(&(4, Class::Uplink, LinkHeader::Ethernet)));
 }
 
 #[test]
 fn programs_before_ours_are_told_while_they_are_there() {
-    let (mut agent, now) = started(FakeNode::default());
+    let (mut agent, now) = started(FakeDataplane::default());
     agent.link_events(vec![pod(5)], now);
     let attachment = Attachment {
         ifindex: 5,
@@ -83,27 +83,27 @@ fn programs_before_ours_are_told_while_they_are_there() {
         header: LinkHeader::Ethernet,
     };
     let programs = vec![AttachedProgram { id: 12, name: Some("other".into()) }];
-    agent.dataplane.ahead = vec![Ahead { attachment, programs }];
+    agent.dataplane.links.ahead = vec![Ahead { attachment, programs }];
     let now = now + LOOK_INTERVAL;
     assert!(!agent.turn(now));
     let told = warnings(&agent, now);
     assert!(told.len() == 1 && told[0].starts_with("interface veth5: at ingress"), "{told:?}");
     assert!(told[0].contains("other (id 12)"), "{told:?}");
-    agent.dataplane.ahead.clear();
+    agent.dataplane.links.ahead.clear();
     assert!(!agent.turn(now + LOOK_INTERVAL));
     assert!(warnings(&agent, now).is_empty());
 }
 
 #[test]
 fn changes_without_end_keep_nobody_from_looking() {
-    let (mut agent, start) = started(FakeNode::default());
+    let (mut agent, start) = started(FakeDataplane::default());
     let attachment = Attachment {
         ifindex: 5,
         class: Class::Workload,
         hook: crate::dataplane::Hook::Egress,
         header: LinkHeader::Ethernet,
     };
-    agent.dataplane.ahead = vec![Ahead { attachment, programs: vec![AttachedProgram { id: 12, name: None }] }];
+    agent.dataplane.links.ahead = vec![Ahead { attachment, programs: vec![AttachedProgram { id: 12, name: None }] }];
     let mut now = start;
     while now < start + LOOK_INTERVAL * 2 {
         now += config().times.apply_interval;

@@ -1,0 +1,49 @@
+//! The trait through which the agent reaches the kernel.
+
+use std::collections::BTreeSet;
+
+use lb_common::table::Port;
+
+use super::garbage::Garbage;
+use super::links::{Ahead, Class, Link, LinkHeader};
+use super::{Error, Op, Tables};
+
+/// Access to the tables, and to the programs on the interfaces.
+pub trait Dataplane {
+    /// The number of words of `addresses4`, and likewise of `addresses6`.
+    fn address_words(&self) -> u32;
+
+    /// Reads the configuration tables.
+    fn dump(&mut self) -> Result<Tables, Error>;
+
+    /// Performs one step. On an error any part of the step may have been done;
+    /// performing the step again is safe.
+    fn perform(&mut self, op: &Op) -> Result<(), Error>;
+
+    /// jiffies64 now, as the packet path reads it.
+    fn now_jiffies(&mut self) -> Result<u64, Error>;
+
+    /// IDs of the frontends that unexpired flows refer to.
+    fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error>;
+
+    /// Gives the attached hooks the programs and tables of this version. Called once, when the tables are complete.
+    fn activate(&mut self) -> Result<(), Error>;
+
+    /// Writes which bridges interfaces are ports of, before their programs look this up.
+    fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error>;
+
+    /// Attaches an interface. If it is already attached in this class, renews its programs.
+    fn attach(&mut self, link: &Link) -> Result<(), Error>;
+
+    /// Detaches all programs of ours from an interface.
+    fn detach(&mut self, ifindex: u32) -> Result<(), Error>;
+
+    /// The interfaces that carry programs, with their class and the link header that the programs expect.
+    fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)>;
+
+    /// The hooks where other programs run before ours.
+    fn ahead(&self) -> Vec<Ahead>;
+
+    /// Looks at some flows and deletes the expired ones. Returns the totals once all flows have been looked at.
+    fn collect(&mut self) -> Result<Option<Garbage>, Error>;
+}
