@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use lb_common::table::maps::Map;
 use lb_common::table::{AddressBit, AddressBits};
 
-use super::mapped::Array;
+use super::mapped::{Array, Mapped};
 use super::{Error, Sizes, Write};
 
 /// Bits per possible row. In a full table one address in sixteen shares the bit of another.
@@ -34,12 +34,14 @@ impl AddressSet {
 
     /// Stores words. A program sees each word as it was before or after its store.
     pub fn write(&self, write: &Write<u32, AddressBits>) -> Result<(), Error> {
-        let set = self.0.all()?;
-        let store = |index, value: u64| {
-            let word = set.word(index);
-            let max = self.0.len();
-            let word = word.ok_or(Error::Full { map: self.0.name(), max, setting: "--backends-max" })?;
-            word.store(value, Ordering::Release);
+        let mut window: Option<Mapped<AddressBits>> = None;
+        let mut store = |index, value: u64| {
+            // Words are sorted, so most of them are in the current window.
+            let known = window.take().filter(|window| window.indexes().contains(&index));
+            let found = known.map_or_else(|| self.0.window(index), Ok)?;
+            if let Some(word) = window.insert(found).word(index) {
+                word.store(value, Ordering::Release);
+            }
             Ok(())
         };
         match write {

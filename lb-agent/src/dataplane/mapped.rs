@@ -16,8 +16,9 @@ use lb_common::table::maps::Map;
 use super::pinned::open_pin;
 use super::{Error, sys};
 
-/// Elements per window. Whatever the sizes of an element and a page are, a window is a whole number of pages.
-const WINDOW_ELEMENTS: u32 = 1 << 16;
+/// Elements per window. Whatever the size of an element is, a window is a whole number of pages of up to 64 KiB. The
+/// kernel maps all pages of a window at once, so a small window keeps the change of a few elements cheap.
+const WINDOW_ELEMENTS: u32 = 1 << 13;
 
 /// An array map with elements of one type.
 pub struct Array<T> {
@@ -41,10 +42,6 @@ impl<T> Array<T> {
         Ok(Self { map, name, len: shape.max_entries, element: PhantomData })
     }
 
-    pub const fn name(&self) -> &'static str {
-        self.name
-    }
-
     pub const fn len(&self) -> u32 {
         self.len
     }
@@ -56,6 +53,9 @@ impl<T> Array<T> {
 
     /// Maps the window that holds the element at `index`.
     pub fn window(&self, index: u32) -> Result<Mapped<T>, Error> {
+        if index >= self.len {
+            return Err(Error::Full { map: self.name, max: self.len, setting: "--backends-max" });
+        }
         let start = index - index % WINDOW_ELEMENTS;
         Mapped::map(self.map.as_fd(), self.name, start..self.len.min(start + WINDOW_ELEMENTS))
     }

@@ -63,9 +63,6 @@ impl<A: Addr> PoolArray<A> {
         window: &'a mut Option<Mapped<PoolElement<A>>>,
     ) -> Result<&'a Mapped<PoolElement<A>>, Error> {
         let index = key.element();
-        if index >= self.0.len() {
-            return Err(Error::Full { map: self.0.name(), max: self.0.len(), setting: "--backends-max" });
-        }
         let known = window.take().filter(|window| window.indexes().contains(&index));
         let found = known.map_or_else(|| self.0.window(index), Ok)?;
         Ok(window.insert(found))
