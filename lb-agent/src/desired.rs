@@ -5,6 +5,7 @@
 
 mod access;
 mod annotations;
+mod applicant;
 mod build;
 mod catalogue;
 mod claim;

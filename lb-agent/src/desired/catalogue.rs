@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use lb_common::addr::Family;
 
+use super::applicant::Applicant;
 use super::build;
 use super::contest::{self, Contests, Losses};
 use super::demand::Bound;
 use super::facts::Facts;
-use super::grant::{self, Applicant, Grants};
+use super::grant::{self, Grants};
 use super::incumbent::Incumbents;
 use super::ledger;
 use super::node_port;
@@ -125,10 +126,10 @@ impl Catalogue {
             return;
         }
         self.contests.replace(&entry.rows, &rows);
-        for family in &entry.rows.unaddressed {
+        for family in entry.rows.unaddressed() {
             self.unaddressed.entry(*family).and_modify(|count| *count -= 1);
         }
-        for family in &rows.unaddressed {
+        for family in rows.unaddressed() {
             *self.unaddressed.entry(*family).or_default() += 1;
         }
         entry.rows = rows;
@@ -182,8 +183,8 @@ impl Catalogue {
         let mut unsettled = [0; 2];
         let changed = self.changed.iter().filter_map(|name| self.entries.get(name));
         for entry in changed.filter(|entry| !entry.holds(&entry.won)) {
-            unsettled[0] += entry.won.v4.demand.frontends;
-            unsettled[1] += entry.won.v6.demand.frontends;
+            unsettled[0] += entry.won.v4.keys().count();
+            unsettled[1] += entry.won.v6.keys().count();
         }
         let ids = self.bounds[0].frontends + self.bounds[1].frontends;
         let there = [incumbents.frontends::<[u8; 4]>(), incumbents.frontends::<[u8; 16]>()];
@@ -212,7 +213,7 @@ impl Catalogue {
         // The sort is stable, and the map is sorted by name.
         entries.sort_by_key(|entry| entry.rows.created_secs);
         let applicants: Vec<Applicant<'_>> =
-            entries.iter().map(|entry| Applicant { rows: &entry.won, is_settled: entry.holds(&entry.won) }).collect();
+            entries.iter().map(|entry| Applicant::of(&entry.won, entry.holds(&entry.won))).collect();
         let grants = grant::grants(&applicants, limits, incumbents);
         self.is_scarce = true;
         for (entry, grants) in entries.into_iter().zip(grants) {

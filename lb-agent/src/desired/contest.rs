@@ -107,12 +107,12 @@ impl Contests {
 
 /// The rows of a Service without the addresses that it has lost, and with a warning for each of these.
 pub fn without(rows: &ServiceRows, losses: &[Loss]) -> ServiceRows {
-    let mut warnings = rows.warnings.clone();
+    let mut warnings = Vec::new();
     let lost: BTreeMap<(Key, Rank), &ObjectName> =
         losses.iter().map(|loss| ((loss.key, loss.rank), &*loss.winner)).collect();
     let v4 = left(&rows.name, &rows.v4, &lost, &mut warnings);
     let v6 = left(&rows.name, &rows.v6, &lost, &mut warnings);
-    ServiceRows { v4, v6, warnings, ..rows.clone() }
+    rows.with(v4, v6, warnings)
 }
 
 fn left<A: TableAddr>(

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use super::applicant::Applicant;
 use super::demand::Demand;
 use super::incumbent::Incumbents;
 use super::keep::{is_held, kept};
@@ -34,22 +35,13 @@ pub struct Grants {
     pub v6: Grant,
 }
 
-/// A Service that asks for room.
-#[derive(Clone, Copy, Debug)]
-pub struct Applicant<'a> {
-    /// What it wants.
-    pub rows: &'a ServiceRows,
-    /// The tables are known to hold exactly that.
-    pub is_settled: bool,
-}
-
 impl Grants {
     pub const ALL: Self = Self { v4: Grant::All, v6: Grant::All };
 
     /// The part of the wanted rows that is granted.
     pub fn of(&self, rows: &ServiceRows, incumbents: &Incumbents<'_>) -> ServiceRows {
         let (v4, v6) = (granted(rows, &self.v4, incumbents), granted(rows, &self.v6, incumbents));
-        ServiceRows { v4, v6, ..rows.clone() }
+        rows.with(v4, v6, Vec::new())
     }
 
     /// A warning for each family that is not granted as a whole.
@@ -80,8 +72,8 @@ pub fn grants(applicants: &[Applicant<'_>], limits: &TableLimits, incumbents: &I
     let (v4, v6) = (reserve(applicants, v4, &mut ledger), reserve(applicants, v6, &mut ledger));
     let grown = applicants.iter().zip(v4.iter().zip(&v6));
     let grants = grown.map(|(of, (v4, v6))| Grants {
-        v4: grow(*of, v4.as_deref(), &mut ledger, incumbents),
-        v6: grow(*of, v6.as_deref(), &mut ledger, incumbents),
+        v4: grow(of, v4.as_deref(), &mut ledger, incumbents),
+        v6: grow(of, v6.as_deref(), &mut ledger, incumbents),
     });
     grants.collect()
 }
@@ -91,17 +83,16 @@ fn all_fit(applicants: &[Applicant<'_>], limits: &TableLimits, incumbents: &Incu
     let mut ledger = Ledger::new(&limits.of_namespace(), incumbents);
     applicants.iter().all(|of| {
         let namespace = &of.rows.name.namespace;
-        ledger.keep(namespace, wish::<[u8; 4]>(*of, incumbents))
-            && ledger.keep(namespace, wish::<[u8; 16]>(*of, incumbents))
+        ledger.keep(namespace, wish::<[u8; 4]>(of, incumbents))
+            && ledger.keep(namespace, wish::<[u8; 16]>(of, incumbents))
     })
 }
 
 /// All that the Service wants.
-fn wish<'a, A: Book>(of: Applicant<'a>, incumbents: &Incumbents<'_>) -> Take<'a, A> {
-    let rows = A::rows(of.rows);
+fn wish<'a, A: Book>(of: &'a Applicant<'_>, incumbents: &Incumbents<'_>) -> Take<'a, A> {
     let is_new = |key: &&_| !incumbents.has_row(*key);
-    let new_frontends = if of.is_settled { 0 } else { rows.keys().filter(is_new).count() };
-    Take { demand: &rows.demand, new_frontends }
+    let new_frontends = if of.is_settled { 0 } else { A::rows(of.rows).keys().filter(is_new).count() };
+    Take { demand: A::demand(of), new_frontends }
 }
 
 /// What the Service has needs no new frontend.
@@ -115,14 +106,14 @@ struct Keep<'a, A: Clone> {
     is_held: bool,
 }
 
-fn keep<'a, A: Book>(applicants: &[Applicant<'a>], incumbents: &Incumbents<'_>) -> Vec<Keep<'a, A>> {
-    let keep = |of: &Applicant<'a>| {
+fn keep<'a, A: Book>(applicants: &'a [Applicant<'_>], incumbents: &Incumbents<'_>) -> Vec<Keep<'a, A>> {
+    let keep = |of: &'a Applicant<'_>| {
         if of.is_settled {
-            return Keep { demand: Cow::Borrowed(&A::rows(of.rows).demand), is_held: true };
+            return Keep { demand: Cow::Borrowed(A::demand(of)), is_held: true };
         }
-        let FamilyRows { ports, demand } = kept::<A>(of.rows, incumbents);
-        let is_held = ports.iter().all(|rows| is_held(&of.rows.name, rows, incumbents));
-        Keep { demand: Cow::Owned(demand), is_held }
+        let kept = kept::<A>(of.rows, incumbents);
+        let is_held = kept.ports.iter().all(|rows| is_held(&of.rows.name, rows, incumbents));
+        Keep { demand: Cow::Owned(kept.demand()), is_held }
     };
     applicants.iter().map(keep).collect()
 }
@@ -145,7 +136,7 @@ fn reserve<'a, A: Book>(
 
 /// Reserves the room for all that the Service wants. If there is none, the Service keeps what it has.
 fn grow<A: Book>(
-    of: Applicant<'_>,
+    of: &Applicant<'_>,
     kept: Option<&Demand<A>>,
     ledger: &mut Ledger,
     incumbents: &Incumbents<'_>,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lb_common::table::Backend;
 
 use super::access::SourcePrefix;
+use super::applicant::Applicant;
 use super::demand::{Bound, Demand};
 use super::incumbent::Incumbents;
 use super::policy::TableLimits;
@@ -82,6 +83,7 @@ impl<A> Accounts<A> {
 pub trait Book: TableAddr {
     fn accounts(ledger: &mut Ledger) -> &mut Accounts<Self>;
     fn rows(rows: &ServiceRows) -> &FamilyRows<Self>;
+    fn demand<'a>(of: &'a Applicant<'_>) -> &'a Demand<Self>;
 }
 
 /// What a Service takes.
@@ -100,6 +102,10 @@ impl Book for [u8; 4] {
     fn rows(rows: &ServiceRows) -> &FamilyRows<Self> {
         &rows.v4
     }
+
+    fn demand<'a>(of: &'a Applicant<'_>) -> &'a Demand<Self> {
+        &of.v4
+    }
 }
 
 impl Book for [u8; 16] {
@@ -109,6 +115,10 @@ impl Book for [u8; 16] {
 
     fn rows(rows: &ServiceRows) -> &FamilyRows<Self> {
         &rows.v6
+    }
+
+    fn demand<'a>(of: &'a Applicant<'_>) -> &'a Demand<Self> {
+        &of.v6
     }
 }
 

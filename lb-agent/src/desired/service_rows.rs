@@ -32,12 +32,19 @@ pub struct ServiceRows {
     pub affinity_secs: Option<std::num::NonZeroU32>,
     pub v4: FamilyRows<[u8; 4]>,
     pub v6: FamilyRows<[u8; 16]>,
+    /// Boxed: few Services have any.
+    remarks: Option<Box<Remarks>>,
+}
+
+/// What is known of a Service besides its rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Remarks {
     /// Claims that compete for their address but get no row.
-    pub idle_claims: Vec<(Key, Claim)>,
+    idle_claims: Vec<(Key, Claim)>,
     /// The families of node ports for which this node has no address.
-    pub unaddressed: Vec<Family>,
+    unaddressed: Vec<Family>,
     /// Warnings other than those about single ports.
-    pub warnings: Vec<Warning>,
+    warnings: Vec<Warning>,
 }
 
 /// The rows of one family.
@@ -45,18 +52,22 @@ pub struct ServiceRows {
 pub struct FamilyRows<A> {
     /// Boxed: a vector of one port would have room for four.
     pub ports: Box<[PortRows<A>]>,
-    pub demand: Demand<A>,
 }
 
 impl<A> Default for FamilyRows<A> {
     fn default() -> Self {
-        Self { ports: Box::default(), demand: Demand::default() }
+        Self { ports: Box::default() }
     }
 }
 
 impl<A: TableAddr> FamilyRows<A> {
     pub fn of(ports: Vec<PortRows<A>>) -> Self {
-        Self { demand: Demand::of(&ports), ports: ports.into() }
+        Self { ports: ports.into() }
+    }
+
+    /// What the rows take of the tables.
+    pub fn demand(&self) -> Demand<A> {
+        Demand::of(&self.ports)
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &FrontendKey<A>> {
@@ -82,9 +93,7 @@ impl ServiceRows {
             affinity_secs: None,
             v4: FamilyRows::default(),
             v6: FamilyRows::default(),
-            idle_claims: Vec::new(),
-            unaddressed: Vec::new(),
-            warnings: Vec::new(),
+            remarks: None,
         }
     }
 
@@ -100,19 +109,60 @@ impl ServiceRows {
         if !is_ours(service) {
             return rows;
         }
-        let claims = claims::claims(service, facts.policy, &facts.here, &facts.protected, &mut rows.warnings);
-        if claims.is_empty() {
-            return rows;
+        let mut remarks = Remarks::default();
+        let claims = claims::claims(service, facts.policy, &facts.here, &facts.protected, &mut remarks.warnings);
+        if !claims.is_empty() && service.cluster_ips.is_empty() {
+            remarks.warnings.push(warnings::no_cluster_ip(service));
+        } else if !claims.is_empty() {
+            remarks.warn(service, &claims, slices, facts);
+            let of = OfService { service, claims: &claims, slices, facts };
+            rows.v4 = FamilyRows::of(of.ports(&mut remarks));
+            rows.v6 = FamilyRows::of(of.ports(&mut remarks));
         }
-        if service.cluster_ips.is_empty() {
-            rows.warnings.push(warnings::no_cluster_ip(service));
-            return rows;
-        }
-        rows.warn(service, &claims, slices, facts);
-        let of = OfService { service, claims: &claims, slices, facts };
-        rows.v4 = FamilyRows::of(of.ports(&mut rows.idle_claims, &mut rows.warnings));
-        rows.v6 = FamilyRows::of(of.ports(&mut rows.idle_claims, &mut rows.warnings));
+        rows.remarks = remarks.boxed();
         rows
+    }
+
+    /// These rows with others of each family, and with further warnings.
+    pub fn with(&self, v4: FamilyRows<[u8; 4]>, v6: FamilyRows<[u8; 16]>, warnings: Vec<Warning>) -> Self {
+        let mut remarks = self.remarks.as_deref().cloned().unwrap_or_default();
+        remarks.warnings.extend(warnings);
+        Self { v4, v6, remarks: remarks.boxed(), ..self.clone() }
+    }
+
+    /// The families of node ports for which this node has no address.
+    pub fn unaddressed(&self) -> &[Family] {
+        self.remarks.as_ref().map_or(&[], |remarks| &remarks.unaddressed)
+    }
+
+    /// All warnings about these rows.
+    pub fn all_warnings(&self) -> impl Iterator<Item = &Warning> {
+        let remarks = self.remarks.iter().flat_map(|remarks| &remarks.warnings);
+        remarks.chain(self.v4.warnings()).chain(self.v6.warnings())
+    }
+
+    /// What the Service claims, served or not.
+    pub fn contenders(&self) -> impl Iterator<Item = Contender> {
+        let idle = self.remarks.iter().flat_map(|remarks| &remarks.idle_claims).map(|(key, claim)| (*key, claim));
+        let claims = self.v4.claims().chain(self.v6.claims()).chain(idle);
+        claims.map(|(key, claim)| Contender {
+            key,
+            is_left: !claim.is_served(),
+            rank: claim.rank,
+            created_secs: self.created_secs,
+            service: Arc::clone(&self.name),
+        })
+    }
+
+    /// What the rows take, by family.
+    pub fn bounds(&self) -> [Bound; 2] {
+        [Bound::of(&self.v4.demand()), Bound::of(&self.v6.demand())]
+    }
+}
+
+impl Remarks {
+    fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
     }
 
     /// Adds the warnings about the Service as a whole.
@@ -133,29 +183,6 @@ impl ServiceRows {
             self.warnings.extend(warnings::unmirrored(service, facts.world));
         }
     }
-
-    /// All warnings about these rows.
-    pub fn all_warnings(&self) -> impl Iterator<Item = &Warning> {
-        self.warnings.iter().chain(self.v4.warnings()).chain(self.v6.warnings())
-    }
-
-    /// What the Service claims, served or not.
-    pub fn contenders(&self) -> impl Iterator<Item = Contender> {
-        let idle = self.idle_claims.iter().map(|(key, claim)| (*key, claim));
-        let claims = self.v4.claims().chain(self.v6.claims()).chain(idle);
-        claims.map(|(key, claim)| Contender {
-            key,
-            is_left: !claim.is_served(),
-            rank: claim.rank,
-            created_secs: self.created_secs,
-            service: Arc::clone(&self.name),
-        })
-    }
-
-    /// What the rows take, by family.
-    pub fn bounds(&self) -> [Bound; 2] {
-        [Bound::of(&self.v4.demand), Bound::of(&self.v6.demand)]
-    }
 }
 
 /// FLT-01 to FLT-05: Services of another proxy, headless ones and ExternalName are ignored.
@@ -173,7 +200,7 @@ struct OfService<'a> {
 
 impl OfService<'_> {
     /// All ports in one family.
-    fn ports<A: TableAddr>(&self, idle: &mut Vec<(Key, Claim)>, warnings: &mut Vec<Warning>) -> Vec<PortRows<A>> {
+    fn ports<A: TableAddr>(&self, remarks: &mut Remarks) -> Vec<PortRows<A>> {
         // IPM-09: a family without a cluster IP is not served at all.
         let claims: Vec<(A, Claim)> =
             self.claims.iter().filter_map(|claim| Some((A::from_ip(claim.ip)?, *claim))).collect();
@@ -184,7 +211,7 @@ impl OfService<'_> {
         let access = access::access(self.service, self.facts.here.primary(A::FAMILY), vips());
         let endpoints = ByPort::of(self.slices);
         let ports = self.service.ports.iter();
-        ports.filter_map(|port| self.port(port, &endpoints, &claims, &access, idle, warnings)).collect()
+        ports.filter_map(|port| self.port(port, &endpoints, &claims, &access, remarks)).collect()
     }
 
     fn port<A: TableAddr>(
@@ -193,15 +220,14 @@ impl OfService<'_> {
         endpoints: &ByPort<'_, A>,
         claims: &[(A, Claim)],
         access: &Access<A>,
-        idle: &mut Vec<(Key, Claim)>,
-        warnings: &mut Vec<Warning>,
+        remarks: &mut Remarks,
     ) -> Option<PortRows<A>> {
         let Self { service, facts, .. } = self;
         let candidates = endpoints.candidates(port, &facts.here);
         let usable = usable::usable(&candidates, &facts.here, Uses::of(service, port, claims));
         let is_too_large = usable.members.len() > POOL_MAX;
         if is_too_large {
-            warnings.push(super::warnings::too_many_endpoints(service, port, usable.members.len()));
+            remarks.warnings.push(warnings::too_many_endpoints(service, port, usable.members.len()));
         }
         let mut frontends = Vec::with_capacity(claims.len());
         for (addr, claim) in claims {
@@ -210,8 +236,8 @@ impl OfService<'_> {
             let named = (claim.ip, number, port.proto);
             let refusal = if is_too_large { None } else { facts.protected.refuses_port(service, named, claim.origin) };
             if is_too_large || refusal.is_some() {
-                idle.push((named, *claim));
-                warnings.extend(refusal);
+                remarks.idle_claims.push((named, *claim));
+                remarks.warnings.extend(refusal);
                 continue;
             }
             // IPM-41: source ranges do not apply to addresses that are left to the balancer.
@@ -226,7 +252,7 @@ impl OfService<'_> {
         let too_small_table = too_small_table(service, port, wanted, &usable).map(Box::new);
         let algorithm = if too_small_table.is_some() { Algorithm::Random } else { wanted.algorithm };
         let selection = Selection { algorithm, ..wanted };
-        let renumbered = is_renumbered(port, &usable).then(|| Box::new(super::warnings::sctp_port(service, port)));
+        let renumbered = is_renumbered(port, &usable).then(|| Box::new(warnings::sctp_port(service, port)));
         Some(PortRows { port: port.clone(), usable, selection, frontends, too_small_table, renumbered })
     }
 }
