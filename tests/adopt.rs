@@ -207,8 +207,8 @@ fn bring(dataplane: &mut BpfDataplane, wanted: &Tables) {
     let mut realised = Realised::new(dataplane.dump().expect("dumping the tables"), dataplane.address_words());
     let now_jiffies = dataplane.now_jiffies().expect("asking for the time");
     for drained in [Drained::Unknown, Drained::Unless(&BTreeSet::new())] {
-        let ops = plan(&realised, &realised, wanted, drained, now_jiffies);
-        let report = apply(dataplane, &mut realised, ops);
+        let plan = plan(&realised, &realised, wanted, drained, now_jiffies);
+        let report = apply(dataplane, &mut realised, plan);
         assert!(report.is_complete(), "{:?}", report.errors);
     }
     let found = dataplane.dump().expect("dumping the tables");

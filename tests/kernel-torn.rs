@@ -169,7 +169,7 @@ impl<'a> Updates<'a> {
             let mut wanted = tables(&self.services);
             insert_crowd(&mut wanted, self.crowd_pool);
             let now_jiffies = dataplane.now_jiffies().expect("asking for the time");
-            for op in plan(&self.realised, &self.realised, &wanted, Drained::Unknown, now_jiffies) {
+            for op in plan(&self.realised, &self.realised, &wanted, Drained::Unknown, now_jiffies).ops {
                 dataplane.perform(&op).expect("writing the tables");
                 self.realised.record(op);
             }
@@ -184,7 +184,7 @@ impl<'a> Updates<'a> {
         // new ones.
         for drained in [Drained::Unknown, Drained::Unless(&BTreeSet::new())] {
             let now_jiffies = dataplane.now_jiffies().expect("asking for the time");
-            for op in plan(&self.realised, &self.realised, &wanted, drained, now_jiffies) {
+            for op in plan(&self.realised, &self.realised, &wanted, drained, now_jiffies).ops {
                 dataplane.perform(&op).expect("writing the tables");
             }
             self.realised.renew(dataplane.dump().expect("dumping the tables"));

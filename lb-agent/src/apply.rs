@@ -8,11 +8,12 @@ mod rows;
 
 use std::collections::BTreeSet;
 
-use lb_common::table::{AddressBits, FrontendAge, Scope, Scopes};
+use lb_common::table::{AddressBits, FrontendAge, Scopes};
 
 use crate::dataplane::{Dataplane, Error, FamilyOp, Op, Write};
 use crate::family::TableAddr;
-use crate::realised::{Named, Realised};
+use crate::plan::Plan;
+use crate::realised::{Named, Realised, pools_of};
 use rows::{Outcome, perform_rows};
 
 /// The result of a plan.
@@ -43,12 +44,12 @@ impl Report {
     }
 }
 
-/// Performs `ops` in order. `realised` is what the tables hold.
-pub fn apply(dataplane: &mut dyn Dataplane, realised: &mut Realised, ops: Vec<Op>) -> Report {
+/// Performs a plan. `realised` is what the tables hold.
+pub fn apply(dataplane: &mut dyn Dataplane, realised: &mut Realised, plan: Plan) -> Report {
     let mut run = Run { dataplane, realised, report: Report::default(), held: Held::default() };
-    run.perform(ops);
+    run.perform(plan.ops);
     if run.report.is_complete() {
-        run.realised.set_right();
+        run.realised.settle(plan.counts);
     }
     run.report
 }
@@ -58,6 +59,8 @@ pub fn apply(dataplane: &mut dyn Dataplane, realised: &mut Realised, ops: Vec<Op
 struct Held {
     /// An endpoint or address bit may be missing: no row may name it.
     lacks_derived: bool,
+    /// A member or frontend that was to go is still there: no derived row may go.
+    keeps_named: bool,
     /// Pools with a missing row: no scope may name them.
     pools: BTreeSet<u32>,
     /// Sets with a missing source range: no scopes may refer to them, or they would drop allowed clients.
@@ -95,34 +98,35 @@ impl Run<'_> {
     fn family<A: TableAddr>(&mut self, op: FamilyOp<A>) {
         match op {
             FamilyOp::Endpoints(write) => {
-                let is_named = |run: &Self, key: &_| A::uses(run.realised.uses()).names_endpoint(key);
                 let failed =
-                    self.write(write, FamilyOp::<A>::Endpoints, |run, key, row| row.is_none() && is_named(run, key));
+                    self.write(write, FamilyOp::<A>::Endpoints, |run, _, row| row.is_none() && run.held.keeps_named);
                 self.held.lacks_derived |= !failed.is_empty();
             }
             FamilyOp::Addresses(write) => {
                 let failed =
-                    self.write(write, FamilyOp::<A>::Addresses, |run, word, row| run.clears_needed::<A>(*word, row));
+                    self.write(write, FamilyOp::<A>::Addresses, |run, word, row| run.must_keep::<A>(*word, row));
                 self.held.lacks_derived |= !failed.is_empty();
             }
             FamilyOp::Pools(write) => {
-                let referred = self.referred(&write, |key| key.pool, pools_of);
-                let failed = self.write(write, FamilyOp::<A>::Pools, |_, key, _| referred.contains(&key.pool));
+                let failed = self.write(write, FamilyOp::<A>::Pools, |run, key, row| {
+                    row.is_none() && run.realised.referrers().to_pool(key.pool) > 0
+                });
                 self.held.pools.extend(failed.iter().map(|key| key.pool));
             }
             FamilyOp::Members(write) => {
-                self.write(write, FamilyOp::<A>::Members, |run, key, row| match row {
+                self.named(write, FamilyOp::<A>::Members, |run, key, row| match row {
                     Some(_) => run.lacks_derived::<A>(Named::Member(key)),
                     None => run.held.service_ports.contains(&key.service_port),
                 });
             }
             FamilyOp::SourceRanges(write) => {
-                let referred = self.referred(&write, |key| key.set, |scopes| std::iter::once(scopes.source_ranges));
-                let failed = self.write(write, FamilyOp::<A>::SourceRanges, |_, key, _| referred.contains(&key.set));
+                let failed = self.write(write, FamilyOp::<A>::SourceRanges, |run, key, row| {
+                    row.is_none() && run.realised.referrers().to_source_set(key.set) > 0
+                });
                 self.held.source_sets.extend(failed.iter().map(|key| key.set));
             }
             FamilyOp::Frontends(write) => {
-                self.write(write, FamilyOp::<A>::Frontends, |run, key, row| {
+                self.named(write, FamilyOp::<A>::Frontends, |run, key, row| {
                     row.is_some_and(|frontend| run.held.frontends.contains(&frontend.id))
                         || (row.is_some() && run.lacks_derived::<A>(Named::Frontend(key)))
                 });
@@ -146,16 +150,16 @@ impl Run<'_> {
         self.report.take(outcome)
     }
 
-    /// The IDs of rows to delete that scopes refer to.
-    fn referred<K, V, I: Iterator<Item = u32>>(
-        &self,
-        write: &Write<K, V>,
-        id: impl Fn(&K) -> u32,
-        of: impl Fn(&Scopes) -> I,
-    ) -> BTreeSet<u32> {
-        let Write::Delete(keys) = write else { return BTreeSet::new() };
-        let leaving: BTreeSet<u32> = keys.iter().map(id).collect();
-        self.realised.scopes.values().flat_map(of).filter(|id| leaving.contains(id)).collect()
+    /// As [`Run::write`], for rows that name derived rows.
+    fn named<A: TableAddr, K: Clone, V: Clone>(
+        &mut self,
+        write: Write<K, V>,
+        op: impl Fn(Write<K, V>) -> FamilyOp<A>,
+        must_wait: impl Fn(&Self, &K, Option<&V>) -> bool,
+    ) {
+        let (is_delete, failed_before) = (matches!(write, Write::Delete(_)), self.report.failed_rows);
+        self.write(write, op, must_wait);
+        self.held.keeps_named |= is_delete && self.report.failed_rows > failed_before;
     }
 
     /// Whether an endpoint or address bit is missing that a row to write names.
@@ -163,11 +167,10 @@ impl Run<'_> {
         self.held.lacks_derived && !A::uses(self.realised.uses()).has_derived(A::tables(self.realised), named)
     }
 
-    /// Whether a store clears a bit that a row needs: a row that was to be deleted is still there.
-    fn clears_needed<A: TableAddr>(&self, word: u32, row: Option<&AddressBits>) -> bool {
+    /// Whether a store clears bits that a row may still need.
+    fn must_keep<A: TableAddr>(&self, word: u32, row: Option<&AddressBits>) -> bool {
         let before = A::tables(self.realised).addresses.get(&word).map_or(0, |row| row.bits);
-        let cleared = before & !row.map_or(0, |row| row.bits);
-        cleared != 0 && (self.held.deletes || A::uses(self.realised.uses()).names_bits(word, cleared))
+        before & !row.map_or(0, |row| row.bits) != 0 && (self.held.deletes || self.held.keeps_named)
     }
 
     fn scopes(&mut self, mut write: Write<u32, Scopes>) {
@@ -211,11 +214,6 @@ impl Run<'_> {
             self.report.errors.push(error);
         }
     }
-}
-
-/// The pools that these scopes refer to.
-pub fn pools_of(scopes: &Scopes) -> impl Iterator<Item = u32> + use<> {
-    scopes.per_client().into_array().into_iter().map(|Scope { pool, .. }| pool).filter(|pool| *pool != 0)
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@
 
 mod counter;
 mod elements;
+mod pools;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lb_common::client::PerClient;
 use lb_common::table::{
-    Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, PoolKey, Scope, ScopeFlags, Scopes, SourceRange,
+    Frontend, FrontendKey, FrontendState, Member, MemberKey, PoolKey, Scope, ScopeFlags, Scopes, SourceRange,
     SourceRangeKey, bpf_spin_lock,
 };
 
@@ -23,8 +24,10 @@ use crate::desired::{
 };
 use crate::family::TableAddr;
 use crate::model::{ObjectName, Warning, WarningKind};
+use crate::realised::Referrers;
 use counter::Counter;
 use elements::{Elements, PoolIds};
+use pools::Pools;
 
 /// The IDs of all rows. Survives a restart through the maps.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ pub struct Assignment {
 #[derive(Debug)]
 struct FamilyIds<A> {
     frontends: BTreeMap<FrontendKey<A>, u32>,
-    pools: BTreeMap<Arc<[Backend<A>]>, u32>,
+    pools: Pools<A>,
     source_sets: BTreeMap<Arc<[SourcePrefix<A>]>, u32>,
 }
 
@@ -154,22 +157,19 @@ impl Assignment {
     }
 
     /// Forgets the IDs of deleted rows, and of sets of source ranges that no scope refers to.
-    pub fn forget_deleted(&mut self, deleted: &Deleted, realised: &Tables) {
+    pub fn forget_deleted(&mut self, deleted: &Deleted, referrers: &Referrers) {
         self.v4.forget_deleted(&deleted.v4, &deleted.pools, &mut self.live);
         self.v6.forget_deleted(&deleted.v6, &deleted.pools, &mut self.live);
-        if !(self.v4.source_sets.is_empty() && self.v6.source_sets.is_empty()) {
-            let asked: BTreeSet<u32> = realised.scopes.values().map(|scopes| scopes.source_ranges).collect();
-            self.v4.source_sets.retain(|_, set| asked.contains(set));
-            self.v6.source_sets.retain(|_, set| asked.contains(set));
-        }
+        self.v4.source_sets.retain(|_, set| referrers.to_source_set(*set) > 0);
+        self.v6.source_sets.retain(|_, set| referrers.to_source_set(*set) > 0);
     }
 
     /// Frees unused room, which assigning all IDs leaves.
     pub fn condense(&mut self) {
         dense::fill(&mut self.v4.frontends);
-        dense::fill(&mut self.v4.pools);
+        self.v4.pools.condense();
         dense::fill(&mut self.v6.frontends);
-        dense::fill(&mut self.v6.pools);
+        self.v6.pools.condense();
         dense::fill(&mut self.service_ports);
         dense::fill_set(&mut self.live.frontends);
         dense::fill_set(&mut self.live.service_ports);
@@ -282,7 +282,7 @@ fn adoptable_service_ports<A: TableAddr>(desired: &FamilyDesired<A>, realised: &
 impl<A: TableAddr> FamilyIds<A> {
     fn adopt(tables: &FamilyTables<A>, scopes: &BTreeMap<u32, Scopes>) -> Self {
         let frontends = tables.frontends.iter().map(|(key, frontend)| (*key, frontend.id)).collect();
-        let mut pools = BTreeMap::new();
+        let mut pools = Pools::default();
         let mut rows = tables.pools.iter().peekable();
         while let Some((first, backend)) = rows.next() {
             let (mut content, mut is_whole) = (vec![*backend], first.slot == 0);
@@ -292,7 +292,7 @@ impl<A: TableAddr> FamilyIds<A> {
             }
             // A pool with a missing slot was being deleted. It is not adopted, and its rows are deleted.
             if is_whole {
-                pools.entry(content.into()).or_insert(first.pool);
+                pools.add(&content.into(), first.pool);
             }
         }
         Self { frontends, pools, source_sets: source_sets(tables, scopes) }
@@ -305,17 +305,13 @@ impl<A: TableAddr> FamilyIds<A> {
             None => asked.contains(set),
         });
         self.frontends.retain(|key, _| realised.frontends.contains_key(key));
-        self.pools.retain(|_, pool| {
-            let is_there = realised.pools.contains_key(&PoolKey { pool: *pool, slot: 0 });
-            if !is_there {
-                elements.remove(*pool);
-            }
-            is_there
-        });
+        let is_gone = |pool: &u32| !realised.pools.contains_key(&PoolKey { pool: *pool, slot: 0 });
+        let gone: Vec<u32> = self.pools.iter().map(|(pool, _)| pool).filter(is_gone).collect();
+        self.remove_pools(gone.into_iter(), elements);
     }
 
     fn add_pools_to(&self, elements: &mut Elements) {
-        self.pools.iter().for_each(|(content, pool)| elements.add(*pool, content.len() as u32));
+        self.pools.iter().for_each(|(pool, content)| elements.add(pool, content.len() as u32));
     }
 
     fn forget_deleted(&mut self, frontends: &[FrontendKey<A>], pools: &BTreeSet<u32>, live: &mut Live) {
@@ -324,14 +320,14 @@ impl<A: TableAddr> FamilyIds<A> {
                 live.frontends.remove(&id);
             }
         }
-        if !pools.is_empty() {
-            self.pools.retain(|_, pool| {
-                let is_deleted = pools.contains(pool);
-                if is_deleted {
-                    live.pools.remove(*pool);
-                }
-                !is_deleted
-            });
+        self.remove_pools(pools.iter().copied(), &mut live.pools);
+    }
+
+    fn remove_pools(&mut self, pools: impl Iterator<Item = u32>, elements: &mut Elements) {
+        for pool in pools {
+            if self.pools.remove(pool) {
+                elements.remove(pool);
+            }
         }
     }
 }
@@ -433,14 +429,18 @@ impl FamilyAssign<'_> {
     }
 
     fn pool_ids<A: TableAddr>(&mut self, desired: &FamilyDesired<A>, ids: &mut FamilyIds<A>) -> Vec<u32> {
-        let mut new: Vec<_> = desired.pools.iter().filter(|content| !ids.pools.contains_key(*content)).collect();
+        let mut found: Vec<Option<u32>> = desired.pools.iter().map(|content| ids.pools.id(content)).collect();
+        let mut new: Vec<usize> = (0..found.len()).filter(|pool| found[*pool].is_none()).collect();
         // If there is no room for all pools, the smallest are placed first.
-        new.sort_by_key(|content| content.len());
-        for content in new {
+        new.sort_by_key(|pool| desired.pools[*pool].len());
+        for pool in new {
+            let content = &desired.pools[pool];
             let take = || self.pool_ids.take(content.len() as u32, &mut self.live.pools);
-            ids.pools.entry(Arc::clone(content)).or_insert_with(take);
+            let id = ids.pools.id(content).unwrap_or_else(take);
+            ids.pools.add(content, id);
+            found[pool] = Some(id);
         }
-        desired.pools.iter().map(|content| ids.pools[content]).collect()
+        found.into_iter().flatten().collect()
     }
 
     fn source_set_id<A: TableAddr>(&mut self, prefixes: &Arc<[SourcePrefix<A>]>, ids: &mut FamilyIds<A>) -> u32 {

@@ -10,8 +10,6 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use lb_common::table::FrontendState;
-
 use crate::apply::{self, Report};
 use crate::assign::{Assigned, Assignment, Deleted};
 use crate::dataplane::object::{pool_elements, scopes_max};
@@ -22,7 +20,7 @@ use crate::desired::{
 use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
 use crate::model::{Change, Warning, WarningKind, World};
-use crate::plan::{Drained, plan};
+use crate::plan::{Drained, Plan, plan};
 use crate::realised::Realised;
 use inherited::Inherited;
 use stale::Stale;
@@ -253,7 +251,6 @@ impl Controller {
 
     /// Frees memory that only the first full step needed.
     pub fn condense(&mut self) {
-        self.world.condense();
         self.catalogue.condense();
         self.assignment.condense();
         self.realised.condense();
@@ -279,11 +276,11 @@ impl Controller {
             Comparison::Changes => Extent::Services(self.catalogue.unsettled()),
             Comparison::Everything => Extent::Everything,
         };
-        let Planned { ops, has_all_ids } = self.planned(&extent, keeps_unclaimed, dataplane, reclaim, now_jiffies)?;
-        let (count, deleted) = (ops.len(), Deleted::of(&ops));
-        let report = apply::apply(dataplane, &mut self.realised, ops);
+        let Planned { plan, has_all_ids } = self.planned(&extent, keeps_unclaimed, dataplane, reclaim, now_jiffies)?;
+        let (count, deleted) = (plan.ops.len(), Deleted::of(&plan.ops));
+        let report = apply::apply(dataplane, &mut self.realised, plan);
         if report.is_complete() {
-            self.assignment.forget_deleted(&deleted, &self.realised);
+            self.assignment.forget_deleted(&deleted, self.realised.referrers());
             self.catalogue.settle();
             // Inherited rows depend on more than their Services.
             if has_all_ids && !keeps_unclaimed {
@@ -342,12 +339,12 @@ impl Controller {
         // Each form of the tables is large, so each is freed as soon as the next one is computed.
         drop(desired);
         let in_use = match reclaim {
-            Reclaim::Now if draining(&self.realised) > 0 => Some(in_use(dataplane)?),
+            Reclaim::Now if self.realised.draining() > 0 => Some(in_use(dataplane)?),
             Reclaim::Now | Reclaim::Later => None,
         };
         let drained = in_use.as_ref().map_or(Drained::Unknown, Drained::Unless);
-        let ops = plan(&self.realised, &before, &wanted, drained, now_jiffies);
-        Ok(Planned { ops, has_all_ids })
+        let plan = plan(&self.realised, &before, &wanted, drained, now_jiffies);
+        Ok(Planned { plan, has_all_ids })
     }
 
     /// Reads the tables again and returns how many rows differ from `realised`. The next step repairs them.
@@ -374,7 +371,7 @@ impl Controller {
 
     /// The limits, less the IDs that draining frontends still hold.
     fn limits_now(&self) -> TableLimits {
-        let draining = draining(&self.realised) as u32;
+        let draining = self.realised.draining() as u32;
         TableLimits { frontend_ids_max: self.limits.frontend_ids_max.saturating_sub(draining), ..self.limits }
     }
 
@@ -386,18 +383,18 @@ impl Controller {
             (Outcome::InStep | Outcome::NotListed, _) => {}
         }
         let Report { rows, failed_rows, errors } = report;
-        Step { outcome, services: None, ops, rows, failed_rows, errors, draining: draining(&self.realised) }
+        Step { outcome, services: None, ops, rows, failed_rows, errors, draining: self.realised.draining() }
     }
 
     fn behind(&self, error: Error) -> Step {
-        let draining = draining(&self.realised);
+        let draining = self.realised.draining();
         Step { outcome: Outcome::Behind, failed_rows: 1, errors: vec![error], draining, ..Step::default() }
     }
 }
 
-/// The operations of a step, and whether every row that they should write has an ID.
+/// The plan of a step, and whether every row that it should write has an ID.
 struct Planned {
-    ops: Vec<Op>,
+    plan: Plan,
     has_all_ids: bool,
 }
 
@@ -425,11 +422,6 @@ fn widen(
         rows = rows.with(&guard.realised().unknown_to(all));
     }
     guard.widen(rows);
-}
-
-fn draining(tables: &Tables) -> usize {
-    let (v4, v6) = (tables.v4.frontends.values(), tables.v6.frontends.values());
-    v4.chain(v6).filter(|frontend| frontend.state == FrontendState::Draining).count()
 }
 
 /// Frontends that flows refer to, read after a grace period: no packet can still create a flow for a draining frontend.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use lb_common::host::HostFamily;
 
 use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables};
-use crate::realised::{FamilyUses, Uses};
+use crate::realised::{Counts, FamilyCounts, FamilyUses, Uses};
 
 /// An address family with tables.
 pub trait TableAddr: HostFamily {
@@ -14,7 +14,7 @@ pub trait TableAddr: HostFamily {
     fn tables_mut(tables: &mut Tables) -> &mut FamilyTables<Self>;
     fn op(op: FamilyOp<Self>) -> Op;
     fn uses(uses: &Uses) -> &FamilyUses<Self>;
-    fn uses_mut(uses: &mut Uses) -> &mut FamilyUses<Self>;
+    fn counts_mut(counts: &mut Counts) -> &mut FamilyCounts<Self>;
 }
 
 impl TableAddr for [u8; 4] {
@@ -37,8 +37,8 @@ impl TableAddr for [u8; 4] {
         &uses.v4
     }
 
-    fn uses_mut(uses: &mut Uses) -> &mut FamilyUses<Self> {
-        &mut uses.v4
+    fn counts_mut(counts: &mut Counts) -> &mut FamilyCounts<Self> {
+        &mut counts.v4
     }
 }
 
@@ -62,7 +62,7 @@ impl TableAddr for [u8; 16] {
         &uses.v6
     }
 
-    fn uses_mut(uses: &mut Uses) -> &mut FamilyUses<Self> {
-        &mut uses.v6
+    fn counts_mut(counts: &mut Counts) -> &mut FamilyCounts<Self> {
+        &mut counts.v6
     }
 }

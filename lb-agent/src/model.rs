@@ -72,7 +72,10 @@ impl World {
             }
             Change::Place { place, warnings } if warnings.is_empty() => drop(self.place_warnings.remove(&place)),
             Change::Place { place, warnings } => drop(self.place_warnings.insert(place, warnings)),
-            Change::Listed => self.listed = true,
+            Change::Listed => {
+                self.listed = true;
+                self.condense();
+            }
         }
     }
 
@@ -106,8 +109,8 @@ impl World {
         }
     }
 
-    /// Frees unused room, which the first list leaves.
-    pub fn condense(&mut self) {
+    /// Frees unused room, which the first list leaves, before the first step needs much more.
+    fn condense(&mut self) {
         dense::fill(&mut self.services);
         dense::fill(&mut self.slices);
         dense::fill_set(&mut self.slices_of);

@@ -13,7 +13,7 @@ use lb_common::table::{Frontend, FrontendState};
 
 use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables, Write};
 use crate::family::TableAddr;
-use crate::realised::{Named, Realised};
+use crate::realised::{Counts, Named, Realised};
 use ages::ages;
 
 /// Which draining frontends may be deleted.
@@ -26,12 +26,19 @@ pub enum Drained<'a> {
     Unless(&'a BTreeSet<u32>),
 }
 
-/// Computes the steps. Returns an empty list if the tables are already as wanted.
+/// The steps, and what is counted after all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub ops: Vec<Op>,
+    pub counts: Counts,
+}
+
+/// Computes the steps. There are none if the tables are already as wanted.
 ///
 /// `old` are the realised rows that the wanted ones replace: all of them, or those of some Services. Endpoints and
 /// address bits follow from the other rows: `old` and `wanted` may lack them. The ages of `wanted` are computed here,
 /// those of frontends that begin to balance from the time.
-pub fn plan(realised: &Realised, old: &Tables, wanted: &Tables, drained: Drained<'_>, now_jiffies: u64) -> Vec<Op> {
+pub fn plan(realised: &Realised, old: &Tables, wanted: &Tables, drained: Drained<'_>, now_jiffies: u64) -> Plan {
     let mut steps = Steps::default();
     steps.add_family::<[u8; 4]>(realised, (&old.v4, &wanted.v4), drained);
     steps.add_family::<[u8; 16]>(realised, (&old.v6, &wanted.v6), drained);
@@ -41,7 +48,7 @@ pub fn plan(realised: &Realised, old: &Tables, wanted: &Tables, drained: Drained
     let scopes = Difference::of(&old.scopes, &wanted.scopes);
     push(&mut steps.scopes, Op::Scopes, Write::Upsert(scopes.upserts));
     push(&mut steps.scopes, Op::Scopes, Write::Delete(scopes.gone));
-    steps.in_order()
+    steps.into_plan()
 }
 
 /// Steps by phase.
@@ -55,6 +62,7 @@ struct Steps {
     referent_deletes: Vec<Op>,
     /// Stores that no packet depends on.
     cleared: Vec<Op>,
+    counts: Counts,
 }
 
 impl Steps {
@@ -77,6 +85,7 @@ impl Steps {
         let removed = members.gone.iter().map(Named::Member).chain(deleted.iter().map(Named::Frontend));
         let derived = A::uses(realised.uses()).derived(A::tables(realised), added, removed);
 
+        *A::counts_mut(&mut self.counts) = derived.counts;
         let mut upserts = frontends.upserts;
         upserts.extend(drain);
         let op = A::op;
@@ -95,7 +104,7 @@ impl Steps {
         push(&mut self.cleared, |write| op(FamilyOp::Addresses(write)), Write::Delete(derived.gone_words));
     }
 
-    fn in_order(self) -> Vec<Op> {
+    fn into_plan(self) -> Plan {
         let phases = [&self.member_deletes, &self.frontend_deletes, &self.referent_deletes];
         let is_deleting = phases.iter().any(|phase| !phase.is_empty());
         // The operations are moved, not copied: the first plan of a large cluster holds all of its rows.
@@ -115,7 +124,7 @@ impl Steps {
             // one.
             ops.push(Op::Settle);
         }
-        ops
+        Plan { ops, counts: self.counts }
     }
 }
 

@@ -1,13 +1,16 @@
-//! What the tables hold, as far as the agent knows, and how many rows name each endpoint and each address bit.
+//! What the tables hold, as far as the agent knows, and what a change must know of the rows that it leaves alone.
 //!
 //! The tables `endpoints` and `addresses` follow from `members` and `frontends`, as [`Tables::derived`] says. The counts
-//! tell which derived rows a change adds or makes superfluous, without a look at the other rows.
+//! tell which derived rows a change adds or makes superfluous, and which pools only changed scopes refer to, without a
+//! look at the other rows.
 
+mod referrers;
 mod uses;
 
 use std::ops::Deref;
 
-pub use uses::{Derived, FamilyUses, Named};
+pub use referrers::{Referrers, pools_of};
+pub use uses::{Derived, FamilyCounts, FamilyUses, Named};
 
 use crate::dataplane::{FamilyTables, Op, Tables};
 use crate::dense;
@@ -17,13 +20,21 @@ use crate::dense;
 pub struct Realised {
     tables: Tables,
     uses: Uses,
+    referrers: Referrers,
 }
 
-/// The counts of both families.
+/// The uses of both families.
 #[derive(Clone, Debug)]
 pub struct Uses {
     pub v4: FamilyUses<[u8; 4]>,
     pub v6: FamilyUses<[u8; 16]>,
+}
+
+/// What is counted after a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub v4: FamilyCounts<[u8; 4]>,
+    pub v6: FamilyCounts<[u8; 16]>,
 }
 
 impl Realised {
@@ -31,7 +42,8 @@ impl Realised {
     pub fn new(tables: Tables, address_words: u32) -> Self {
         let uses =
             Uses { v4: FamilyUses::of(&tables.v4, address_words), v6: FamilyUses::of(&tables.v6, address_words) };
-        Self { tables, uses }
+        let referrers = Referrers::of(tables.scopes.values());
+        Self { tables, uses, referrers }
     }
 
     /// Takes in tables that were read again.
@@ -47,6 +59,15 @@ impl Realised {
         &self.uses
     }
 
+    pub const fn referrers(&self) -> &Referrers {
+        &self.referrers
+    }
+
+    /// Number of frontends that drain.
+    pub fn draining(&self) -> usize {
+        self.uses.v4.draining().len() + self.uses.v6.draining().len()
+    }
+
     /// Frees unused room in the tables, which a full write leaves.
     pub fn condense(&mut self) {
         fn family<A: Ord>(tables: &mut FamilyTables<A>) {
@@ -54,6 +75,7 @@ impl Realised {
             dense::fill(&mut tables.pools);
             dense::fill(&mut tables.members);
             dense::fill(&mut tables.endpoints);
+            dense::fill(&mut tables.addresses);
         }
         family(&mut self.tables.v4);
         family(&mut self.tables.v6);
@@ -64,17 +86,18 @@ impl Realised {
     /// Takes in a step that was done.
     pub fn record(&mut self, op: Op) {
         match &op {
-            Op::V4(op) => self.uses.v4.count(op, &self.tables.v4),
-            Op::V6(op) => self.uses.v6.count(op, &self.tables.v6),
-            Op::Scopes(_) | Op::FrontendAges(_) | Op::Settle => {}
+            Op::V4(op) => self.uses.v4.record(op),
+            Op::V6(op) => self.uses.v6.record(op),
+            Op::Scopes(write) => self.referrers.record(write, &self.tables.scopes),
+            Op::FrontendAges(_) | Op::Settle => {}
         }
         op.record(&mut self.tables);
     }
 
-    /// Takes in that all steps of a plan were done.
-    pub fn set_right(&mut self) {
-        self.uses.v4.set_right();
-        self.uses.v6.set_right();
+    /// Takes in that all steps of a plan were done. If any was not, the tables must be read again.
+    pub fn settle(&mut self, counts: Counts) {
+        self.uses.v4.settle(counts.v4);
+        self.uses.v6.settle(counts.v6);
     }
 }
 

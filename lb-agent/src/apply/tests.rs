@@ -35,7 +35,7 @@ fn realised(tables: Tables) -> Realised {
 }
 
 /// The steps from empty tables.
-fn first_plan(wanted: &Tables) -> Vec<Op> {
+fn first_plan(wanted: &Tables) -> Plan {
     plan(&realised(Tables::default()), &Tables::default(), wanted, Drained::Unknown, STARTED_JIFFIES)
 }
 
@@ -77,10 +77,10 @@ fn a_dead_dataplane_is_given_up_soon() {
 fn nothing_is_deleted_without_a_grace_period() {
     let mut dataplane = FakeDataplane::holding(tables(2));
     let mut realised = realised(tables(2));
-    let ops = plan(&realised, &realised, &tables(1), Drained::Unknown, STARTED_JIFFIES);
-    let settle = ops.iter().position(|op| *op == Op::Settle).expect("the plan deletes");
+    let plan = plan(&realised, &realised, &tables(1), Drained::Unknown, STARTED_JIFFIES);
+    let settle = plan.ops.iter().position(|op| *op == Op::Settle).expect("the plan deletes");
     dataplane.fail(Faults::Nth(settle));
-    let report = apply(&mut dataplane, &mut realised, ops);
+    let report = apply(&mut dataplane, &mut realised, plan);
     assert_eq!(report.failed_rows, 2, "the grace period, and the pool that had to wait for it");
     assert_eq!(dataplane.tables.v4.pools.len(), 2);
     assert_eq!(*realised.tables(), dataplane.tables);
@@ -103,20 +103,20 @@ fn with_members(count: u32) -> Tables {
 fn derived_rows_follow_whatever_fails() {
     let (three, five) = (with_members(3), with_members(5));
     for (before, after) in [(&Tables::default(), &five), (&three, &five), (&five, &three), (&five, &tables(2))] {
-        let steps = plan(&realised(before.clone()), before, after, Drained::Unknown, STARTED_JIFFIES).len();
+        let steps = plan(&realised(before.clone()), before, after, Drained::Unknown, STARTED_JIFFIES).ops.len();
         for failed in 0..steps + 4 {
             let mut dataplane = FakeDataplane::holding(before.clone());
             let mut known = realised(before.clone());
             dataplane.fail(Faults::Nth(failed));
-            let ops = plan(&known, &known, after, Drained::Unknown, STARTED_JIFFIES);
-            apply(&mut dataplane, &mut known, ops);
+            let first = plan(&known, &known, after, Drained::Unknown, STARTED_JIFFIES);
+            apply(&mut dataplane, &mut known, first);
             dataplane.fail(Faults::Never);
             dataplane.perform(&Op::Settle).expect("it does not fail any more");
             known.renew(dataplane.tables.clone());
-            let ops = plan(&known, &known, after, Drained::Unknown, STARTED_JIFFIES);
-            assert!(apply(&mut dataplane, &mut known, ops).is_complete());
-            let ops = plan(&known, &known, after, Drained::Unless(&BTreeSet::new()), STARTED_JIFFIES);
-            assert!(apply(&mut dataplane, &mut known, ops).is_complete());
+            let second = plan(&known, &known, after, Drained::Unknown, STARTED_JIFFIES);
+            assert!(apply(&mut dataplane, &mut known, second).is_complete());
+            let third = plan(&known, &known, after, Drained::Unless(&BTreeSet::new()), STARTED_JIFFIES);
+            assert!(apply(&mut dataplane, &mut known, third).is_complete());
             assert_eq!(dataplane.tables, *after, "after call {failed} failed");
             assert_eq!(*known.tables(), *after);
         }
@@ -148,7 +148,7 @@ fn an_age_that_is_refused_holds_back_its_scopes() {
 #[test]
 fn no_row_is_written_before_its_derived_rows() {
     let wanted = with_members(5);
-    let ops = first_plan(&wanted);
+    let ops = first_plan(&wanted).ops;
     for (refused, step) in ops.iter().enumerate().take(2) {
         let mut dataplane = FakeDataplane::default();
         let mut known = realised(Tables::default());

@@ -1,7 +1,7 @@
 //! IDs are kept, adopted, and never shared.
 
 use lb_common::addr::Proto;
-use lb_common::table::{MemberSets, MemberState, Mode, Origin, Rule};
+use lb_common::table::{Backend, MemberSets, MemberState, Mode, Origin, Rule};
 
 use super::*;
 use crate::desired::{Access, DesiredMember, KubeProxy, PoolIndex, ServicePortIndex};

@@ -31,7 +31,7 @@ fn tables(id: u32, pool: u32) -> Tables {
 
 /// The steps from `realised` to `wanted`.
 fn steps(realised: &Tables, wanted: &Tables, drained: Drained<'_>) -> Vec<Op> {
-    plan(&Realised::new(realised.clone(), 1), realised, wanted, drained, NOW.balanced_jiffies)
+    plan(&Realised::new(realised.clone(), 1), realised, wanted, drained, NOW.balanced_jiffies).ops
 }
 
 const fn sign<K, V>(write: &Write<K, V>, upsert: &'static str, delete: &'static str) -> &'static str {
@@ -191,12 +191,12 @@ fn an_endpoint_of_another_service_stays() {
         tables
     };
     let both = Realised::new(with_members(&[1, 2]).derived(1), 1);
-    let ops = plan(&both, &with_members(&[1]), &Tables::default(), Drained::Unknown, 1);
+    let ops = plan(&both, &with_members(&[1]), &Tables::default(), Drained::Unknown, 1).ops;
     assert_eq!(names(&ops), ["-members", "settle", "settle"]);
-    let ops = plan(&both, &both, &Tables::default(), Drained::Unknown, 1);
+    let ops = plan(&both, &both, &Tables::default(), Drained::Unknown, 1).ops;
     assert_eq!(names(&ops), ["-members", "settle", "-endpoints", "-addresses", "settle"]);
     // A Service that joins them needs no further rows.
-    let ops = plan(&both, &Tables::default(), &with_members(&[3]), Drained::Unknown, 1);
+    let ops = plan(&both, &Tables::default(), &with_members(&[3]), Drained::Unknown, 1).ops;
     assert_eq!(names(&ops), ["+members"]);
 }
 

@@ -1,10 +1,12 @@
-//! How many rows of one family name each endpoint and each address bit.
+//! How many rows of one family name each endpoint and each address bit, and which frontends drain.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
 use lb_common::addr::Addr;
-use lb_common::table::{AddressBit, AddressBits, Endpoint, EndpointKey, FrontendKey, MemberKey};
+use lb_common::table::{
+    AddressBit, AddressBits, Endpoint, EndpointKey, Frontend, FrontendKey, FrontendState, MemberKey,
+};
 
 use crate::dataplane::{FamilyOp, FamilyTables, Write};
 
@@ -15,16 +17,21 @@ pub enum Named<'a, A> {
     Frontend(&'a FrontendKey<A>),
 }
 
-/// The counts of one family. What no row names is not in them.
+/// The counts of one family, as of the last complete plan.
+///
+/// A derived row says that at least one row names it. So only what several rows name is counted, and what is wrong.
 #[derive(Clone, Debug)]
 pub struct FamilyUses<A> {
     address_words: u32,
-    endpoints: HashMap<EndpointKey<A>, u32>,
-    /// By the number of the bit, counted from the first word.
-    bits: HashMap<u32, u32>,
-    /// Derived rows that were found to differ from what the other rows need. Every plan corrects them.
+    /// Number of rows that name an endpoint, where there are several.
+    shared_endpoints: HashMap<EndpointKey<A>, u32>,
+    /// The same by the number of the bit, counted from the first word.
+    shared_bits: HashMap<u32, u32>,
+    /// Endpoints that are missing though rows name them, or the other way round. Every plan corrects them.
     wrong_endpoints: BTreeSet<EndpointKey<A>>,
-    wrong_words: BTreeSet<u32>,
+    /// The bits that rows need, for words that hold others. Every plan corrects them.
+    wrong_words: BTreeMap<u32, u64>,
+    draining: BTreeSet<FrontendKey<A>>,
 }
 
 /// The derived rows to write before the rows that name them, and to delete after no row does.
@@ -37,79 +44,94 @@ pub struct Derived<A> {
     /// The same words without the bits that nothing needs any more.
     pub cleared_words: Vec<(u32, AddressBits)>,
     pub gone_words: Vec<u32>,
+    pub counts: FamilyCounts<A>,
+}
+
+/// Numbers of rows after a plan, for what several rows name before or after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilyCounts<A> {
+    endpoints: Vec<(EndpointKey<A>, u32)>,
+    bits: Vec<(u32, u32)>,
+}
+
+impl<A> Default for FamilyCounts<A> {
+    fn default() -> Self {
+        Self { endpoints: Vec::new(), bits: Vec::new() }
+    }
 }
 
 impl<A: Addr> FamilyUses<A> {
     /// Counts what the tables name, and compares the derived rows with it.
     pub fn of(tables: &FamilyTables<A>, address_words: u32) -> Self {
-        let mut uses = Self {
-            address_words,
-            endpoints: HashMap::with_capacity(tables.members.len()),
-            bits: HashMap::with_capacity(tables.members.len() + tables.frontends.len()),
-            wrong_endpoints: BTreeSet::new(),
-            wrong_words: BTreeSet::new(),
-        };
-        tables.members.keys().for_each(|key| uses.add(Named::Member(key)));
-        tables.frontends.keys().for_each(|key| uses.add(Named::Frontend(key)));
-        let missing = uses.endpoints.keys().filter(|key| !tables.endpoints.contains_key(key));
-        let stray = tables.endpoints.keys().filter(|key| !uses.endpoints.contains_key(key));
+        let mut endpoints: Vec<EndpointKey<A>> = tables.members.keys().map(MemberKey::endpoint).collect();
+        let named = tables.members.keys().map(Named::Member).chain(tables.frontends.keys().map(Named::Frontend));
+        let mut bits: Vec<u32> = named.map(|named| number(named.bit(address_words))).collect();
+        endpoints.sort_unstable();
+        bits.sort_unstable();
+        let (shared_endpoints, shared_bits) = (shared(&endpoints), shared(&bits));
+
+        endpoints.dedup();
+        let missing = endpoints.iter().filter(|key| !tables.endpoints.contains_key(key));
+        let stray = tables.endpoints.keys().filter(|key| endpoints.binary_search(key).is_err());
         let wrong_endpoints = missing.chain(stray).copied().collect();
-        let is_set = |bit: &u32| {
-            let found = tables.addresses.get(&(bit / u64::BITS)).map_or(0, |word| word.bits);
-            found & mask(*bit) != 0
-        };
-        let missing = uses.bits.keys().filter(|bit| !is_set(bit)).map(|bit| bit / u64::BITS);
-        let has_stray = |word: u32, found: u64| bits(word, found).any(|bit| !uses.bits.contains_key(&bit));
-        let stray = tables.addresses.iter().filter(|(word, found)| has_stray(**word, found.bits));
-        let wrong_words = missing.chain(stray.map(|(word, _)| *word)).collect();
-        Self { wrong_endpoints, wrong_words, ..uses }
+
+        let words = bits.chunk_by(|one, other| word(*one) == word(*other));
+        let needed = words.map(|bits| (word(bits[0]), bits.iter().fold(0, |all, bit| all | mask(*bit))));
+        let needed: Vec<(u32, u64)> = needed.collect();
+        let is_needed = |word: &u32| needed.binary_search_by_key(word, |(word, _)| *word).is_ok();
+        let stray = tables.addresses.keys().filter(|word| !is_needed(word)).map(|word| (*word, 0));
+        let differs = |(word, needed): &(u32, u64)| found_bits(tables, *word) != *needed;
+        let wrong_words = needed.iter().copied().chain(stray).filter(differs).collect();
+
+        let draining = tables.frontends.iter().filter(|(_, frontend)| is_draining(frontend));
+        let draining = draining.map(|(key, _)| *key).collect();
+        Self { address_words, shared_endpoints, shared_bits, wrong_endpoints, wrong_words, draining }
     }
 
     pub const fn address_words(&self) -> u32 {
         self.address_words
     }
 
-    pub fn names_endpoint(&self, key: &EndpointKey<A>) -> bool {
-        self.endpoints.contains_key(key)
+    /// The frontends that drain.
+    pub const fn draining(&self) -> &BTreeSet<FrontendKey<A>> {
+        &self.draining
     }
 
     /// Whether the tables hold the derived rows that a row needs.
     pub fn has_derived(&self, tables: &FamilyTables<A>, named: Named<'_, A>) -> bool {
         let AddressBit { word, mask } = named.bit(self.address_words);
-        named.endpoint().is_none_or(|key| tables.endpoints.contains_key(&key))
-            && tables.addresses.get(&word).is_some_and(|found| found.bits & mask != 0)
+        named.endpoint().is_none_or(|key| tables.endpoints.contains_key(&key)) && found_bits(tables, word) & mask != 0
     }
 
-    /// Whether a row needs one of these bits of a word.
-    pub fn names_bits(&self, word: u32, of: u64) -> bool {
-        bits(word, of).any(|bit| self.bits.contains_key(&bit))
-    }
-
-    /// Takes in a step before `tables` do.
-    pub fn count(&mut self, op: &FamilyOp<A>, tables: &FamilyTables<A>) {
+    /// Takes in a step that was done.
+    pub fn record(&mut self, op: &FamilyOp<A>) {
         match op {
-            FamilyOp::Members(Write::Upsert(rows)) => {
-                let new = rows.iter().filter(|(key, _)| !tables.members.contains_key(key));
-                new.for_each(|(key, _)| self.add(Named::Member(key)));
-            }
-            FamilyOp::Members(Write::Delete(keys)) => {
-                let gone = keys.iter().filter(|key| tables.members.contains_key(key));
-                gone.for_each(|key| self.remove(Named::Member(key)));
-            }
             FamilyOp::Frontends(Write::Upsert(rows)) => {
-                let new = rows.iter().filter(|(key, _)| !tables.frontends.contains_key(key));
-                new.for_each(|(key, _)| self.add(Named::Frontend(key)));
+                for (key, frontend) in rows {
+                    if is_draining(frontend) {
+                        self.draining.insert(*key);
+                    } else {
+                        self.draining.remove(key);
+                    }
+                }
             }
             FamilyOp::Frontends(Write::Delete(keys)) => {
-                let gone = keys.iter().filter(|key| tables.frontends.contains_key(key));
-                gone.for_each(|key| self.remove(Named::Frontend(key)));
+                for key in keys {
+                    self.draining.remove(key);
+                }
             }
-            FamilyOp::Pools(_) | FamilyOp::SourceRanges(_) | FamilyOp::Endpoints(_) | FamilyOp::Addresses(_) => {}
+            FamilyOp::Pools(_)
+            | FamilyOp::Members(_)
+            | FamilyOp::SourceRanges(_)
+            | FamilyOp::Endpoints(_)
+            | FamilyOp::Addresses(_) => {}
         }
     }
 
-    /// Takes in that a plan was done, which corrects every wrong row.
-    pub fn set_right(&mut self) {
+    /// Takes in that a plan was done as a whole, which corrects every wrong row.
+    pub fn settle(&mut self, counts: FamilyCounts<A>) {
+        counts.endpoints.into_iter().for_each(|(key, count)| set(&mut self.shared_endpoints, key, count));
+        counts.bits.into_iter().for_each(|(bit, count)| set(&mut self.shared_bits, bit, count));
         self.wrong_endpoints.clear();
         self.wrong_words.clear();
     }
@@ -127,59 +149,50 @@ impl<A: Addr> FamilyUses<A> {
             bits.push((number(named.bit(self.address_words)), change));
         }
         endpoints.extend(self.wrong_endpoints.iter().map(|key| (*key, 0)));
+        // A wrong word is looked at by any of its bits.
+        bits.extend(self.wrong_words.keys().map(|word| (word * u64::BITS, 0)));
         let mut derived = Derived {
             endpoints: Vec::new(),
             gone_endpoints: Vec::new(),
             words: Vec::new(),
             cleared_words: Vec::new(),
             gone_words: Vec::new(),
+            counts: FamilyCounts::default(),
         };
-        for (key, is_named) in named_after(&self.endpoints, endpoints) {
-            match (found.endpoints.contains_key(&key), is_named) {
+        let is_named = |key: &_| found.endpoints.contains_key(key) != self.wrong_endpoints.contains(key);
+        for Changed { key, count, is_shared } in changed(endpoints, &self.shared_endpoints, is_named) {
+            match (found.endpoints.contains_key(&key), count > 0) {
                 (false, true) => derived.endpoints.push((key, Endpoint { flags: 0 })),
                 (true, false) => derived.gone_endpoints.push(key),
                 (true, true) | (false, false) => {}
             }
+            derived.counts.endpoints.extend(is_shared.then_some((key, count)));
         }
-        // A wrong word is looked at by any of its bits.
-        bits.extend(self.wrong_words.iter().map(|word| (word * u64::BITS, 0)));
-        let changes: Vec<(u32, bool)> = named_after(&self.bits, bits).collect();
-        for changes in changes.chunk_by(|(one, _), (other, _)| one / u64::BITS == other / u64::BITS) {
+        let is_named = |bit: &u32| self.needed_bits(found, word(*bit)) & mask(*bit) != 0;
+        let changes = changed(bits, &self.shared_bits, is_named);
+        for changes in changes.chunk_by(|one, other| word(one.key) == word(other.key)) {
             derived.add_word(self, found, changes);
+            let shared = changes.iter().filter(|changed| changed.is_shared);
+            derived.counts.bits.extend(shared.map(|changed| (changed.key, changed.count)));
         }
         derived
     }
 
-    /// The bits of a word that rows need, looked up one by one.
-    fn word(&self, word: u32) -> u64 {
-        bits(word, u64::MAX).filter(|bit| self.bits.contains_key(bit)).map(mask).fold(0, |all, bit| all | bit)
-    }
-
-    fn add(&mut self, named: Named<'_, A>) {
-        if let Some(key) = named.endpoint() {
-            *self.endpoints.entry(key).or_default() += 1;
-        }
-        *self.bits.entry(number(named.bit(self.address_words))).or_default() += 1;
-    }
-
-    fn remove(&mut self, named: Named<'_, A>) {
-        if let Some(key) = named.endpoint() {
-            less(&mut self.endpoints, &key);
-        }
-        less(&mut self.bits, &number(named.bit(self.address_words)));
+    /// The bits of a word that rows need.
+    fn needed_bits(&self, found: &FamilyTables<A>, word: u32) -> u64 {
+        self.wrong_words.get(&word).copied().unwrap_or_else(|| found_bits(found, word))
     }
 }
 
 impl<A: Addr> Derived<A> {
-    /// Adds the steps for one word. `changes` tells which of its bits are needed after the plan; the others stay.
-    fn add_word(&mut self, uses: &FamilyUses<A>, found: &FamilyTables<A>, changes: &[(u32, bool)]) {
-        let Some(word) = changes.first().map(|(bit, _)| bit / u64::BITS) else { return };
-        let found = found.addresses.get(&word).map_or(0, |word| word.bits);
-        let before = if uses.wrong_words.contains(&word) { uses.word(word) } else { found };
+    /// Adds the steps for one word, of which these bits change. The others stay.
+    fn add_word(&mut self, uses: &FamilyUses<A>, found: &FamilyTables<A>, changes: &[Changed<u32>]) {
+        let word = word(changes[0].key);
+        let (found, before) = (found_bits(found, word), uses.needed_bits(found, word));
         let after = changes.iter().fold(
             before,
-            |bits, (bit, is_needed)| {
-                if *is_needed { bits | mask(*bit) } else { bits & !mask(*bit) }
+            |bits, Changed { key, count, .. }| {
+                if *count > 0 { bits | mask(*key) } else { bits & !mask(*key) }
             },
         );
         let both = found | before | after;
@@ -210,29 +223,53 @@ impl<A: Addr> Named<'_, A> {
     }
 }
 
-/// Each key of `changes` once, in order, and whether a row names it after the changes.
-fn named_after<K: Copy + Ord + Hash>(
-    uses: &HashMap<K, u32>,
-    mut changes: Vec<(K, i32)>,
-) -> impl Iterator<Item = (K, bool)> {
-    changes.sort_unstable();
-    let mut named = Vec::new();
-    for changes in changes.chunk_by(|(one, _), (other, _)| one == other) {
-        let before = i64::from(uses.get(&changes[0].0).copied().unwrap_or(0));
-        let change: i64 = changes.iter().map(|(_, change)| i64::from(*change)).sum();
-        named.push((changes[0].0, before + change > 0));
-    }
-    named.into_iter()
+/// Something that rows name.
+struct Changed<K> {
+    key: K,
+    /// Number of rows that name it after the plan.
+    count: u32,
+    /// Several rows name it before or after the plan.
+    is_shared: bool,
 }
 
-/// Decrements a count.
-fn less<K: Eq + Hash>(uses: &mut HashMap<K, u32>, key: &K) {
-    if let Some(count) = uses.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            uses.remove(key);
-        }
+/// Each key of `changes` once, in order.
+fn changed<K: Copy + Ord + Hash>(
+    mut changes: Vec<(K, i32)>,
+    shared: &HashMap<K, u32>,
+    is_named: impl Fn(&K) -> bool,
+) -> Vec<Changed<K>> {
+    changes.sort_unstable();
+    let of_key = changes.chunk_by(|(one, _), (other, _)| one == other);
+    let changed = of_key.map(|changes| {
+        let key = changes[0].0;
+        let before = shared.get(&key).copied().unwrap_or_else(|| u32::from(is_named(&key)));
+        let count = changes.iter().fold(before, |count, (_, change)| count.saturating_add_signed(*change));
+        Changed { key, count, is_shared: before > 1 || count > 1 }
+    });
+    changed.collect()
+}
+
+/// The keys that occur more than once, and how often.
+fn shared<K: Copy + Eq + Hash>(sorted: &[K]) -> HashMap<K, u32> {
+    let equal = sorted.chunk_by(|one, other| one == other);
+    equal.filter(|equal| equal.len() > 1).map(|equal| (equal[0], equal.len() as u32)).collect()
+}
+
+/// Stores a count if it is more than one.
+fn set<K: Eq + Hash>(shared: &mut HashMap<K, u32>, key: K, count: u32) {
+    if count > 1 {
+        shared.insert(key, count);
+    } else {
+        shared.remove(&key);
     }
+}
+
+fn is_draining(frontend: &Frontend) -> bool {
+    frontend.state == FrontendState::Draining
+}
+
+fn found_bits<A>(tables: &FamilyTables<A>, word: u32) -> u64 {
+    tables.addresses.get(&word).map_or(0, |word| word.bits)
 }
 
 /// The number of a bit.
@@ -240,12 +277,12 @@ const fn number(bit: AddressBit) -> u32 {
     bit.word * u64::BITS + bit.mask.trailing_zeros()
 }
 
+/// The word of a bit.
+const fn word(bit: u32) -> u32 {
+    bit / u64::BITS
+}
+
 /// The place of a bit in its word.
 const fn mask(bit: u32) -> u64 {
     1 << (bit % u64::BITS)
-}
-
-/// The numbers of the bits that are set in a word.
-fn bits(word: u32, set: u64) -> impl Iterator<Item = u32> {
-    (0..u64::BITS).filter(move |bit| set >> bit & 1 == 1).map(move |bit| word * u64::BITS + bit)
 }
