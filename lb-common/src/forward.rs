@@ -1,6 +1,6 @@
 //! The decision: which packets are translated, what they become, and which flows are created.
 //!
-//! It depends only on [`Tables`] and [`Env`], writes flows through `Tables`, returns a [`Verdict`], and never reads
+//! It depends only on [`Maps`] and [`Env`], writes flows through `Maps`, returns a [`Verdict`], and never reads
 //! packet bytes.
 
 mod affinity;

@@ -77,6 +77,9 @@ pub trait Packet {
     /// words.
     fn read_addresses<A: Addr>(&self, offset: usize, tuple: &mut Tuple<A>) -> Option<()>;
 
+    /// The address at `offset`.
+    fn address<A: Addr>(&self, offset: usize) -> Option<A>;
+
     /// Source and destination at `offset`, for code that has room for them.
     fn addresses<A: Addr>(&self, offset: usize) -> Option<[A; 2]>;
 

@@ -187,6 +187,8 @@ pub enum Network {
 pub trait Parse: Addr {
     /// The IP protocol number of its ICMP.
     const ICMP: u8;
+    /// Bytes of a network header without options and extension headers.
+    const HEADER_LEN: usize;
 
     /// The protocol of a datagram whose later fragments carry this header number. None if it has no ports.
     fn proto_of_fragment(number: u8) -> Option<Proto>;
@@ -195,8 +197,8 @@ pub trait Parse: Addr {
     fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network;
 
     /// The IP protocol number of a whole packet whose network header, at `l3`, has neither options nor extension
-    /// headers, and the offset of its transport header.
-    fn plain_network(packet: &impl Packet, l3: usize) -> Option<(u8, usize)>;
+    /// headers.
+    fn plain_network(packet: &impl Packet, l3: usize) -> Option<u8>;
 
     /// Overwrites the addresses in the network header at `l3` and adjusts the header's own checksum, if it has one.
     fn write_addresses(
@@ -217,7 +219,7 @@ pub trait Parse: Addr {
                 }
                 let Some(proto) = Proto::from_number(number) else { return another(first_of, Self::FAMILY) };
                 let Some(found) = transport(packet, proto, l4) else { return Parsed::Short(proto, first_of) };
-                let Plain { transport: Transport { proto, tcp }, l4, sport, dport } = found;
+                let Plain { transport: Transport { proto, tcp }, sport, dport } = found;
                 (tuple.sport, tuple.dport) = (sport, dport);
                 Parsed::Transport(Headers { proto, tcp, l4, first_of })
             }
@@ -233,11 +235,23 @@ pub trait Parse: Addr {
     /// `None` for all others, and if the linear part of the skb is too short.
     #[inline(always)]
     fn parse_plain(packet: &impl Packet) -> Option<Plain> {
-        let (number, l4) = Self::plain_network(packet, packet.l3())?;
+        let number = Self::plain_network(packet, packet.l3())?;
         match Proto::from_number(number) {
-            Some(proto @ (Proto::TCP | Proto::UDP)) => transport(packet, proto, l4),
+            Some(proto @ (Proto::TCP | Proto::UDP)) => transport(packet, proto, Self::plain_l4(packet)),
             Some(Proto::SCTP) | None => None,
         }
+    }
+
+    /// The offset of the transport header that [`Parse::parse_plain`] read.
+    #[inline(always)]
+    fn plain_l4(packet: &impl Packet) -> usize {
+        packet.l3() + Self::HEADER_LEN
+    }
+
+    /// The address that a packet with a network header dials.
+    #[inline(always)]
+    fn destination(packet: &impl Packet) -> Option<Self> {
+        packet.address(packet.l3() + addresses_offset(Self::FAMILY) + size_of::<Self>())
     }
 
     /// Source and destination of a packet with a network header.
@@ -251,10 +265,23 @@ pub trait Parse: Addr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plain {
     pub transport: Transport,
-    /// Offset of the transport header.
-    pub l4: usize,
     pub sport: u16,
     pub dport: u16,
+}
+
+impl Plain {
+    /// Three words, for a function that takes only numbers: protocol, flags, ports.
+    #[inline(always)]
+    pub const fn to_words(self) -> [u32; 3] {
+        let Self { transport: Transport { proto, tcp }, sport, dport } = self;
+        [proto as u32, tcp.0, (sport as u32) << 16 | dport as u32]
+    }
+
+    #[inline(always)]
+    pub const fn from_words([proto, tcp, ports]: [u32; 3]) -> Self {
+        let proto = if proto == Proto::TCP as u32 { Proto::TCP } else { Proto::UDP };
+        Self { transport: Transport { proto, tcp: TcpFlags(tcp) }, sport: (ports >> 16) as u16, dport: ports as u16 }
+    }
 }
 
 /// The protocol under which IPv6 fragments are noted: they may not name it, and the identification does not depend on
@@ -283,6 +310,7 @@ const IPV6_MORE_FRAGMENTS: u16 = 1;
 
 impl Parse for [u8; 4] {
     const ICMP: u8 = 1;
+    const HEADER_LEN: usize = Ipv4Hdr::LEN;
 
     #[inline(always)]
     fn proto_of_fragment(number: u8) -> Option<Proto> {
@@ -312,13 +340,13 @@ impl Parse for [u8; 4] {
     }
 
     #[inline(always)]
-    fn plain_network(packet: &impl Packet, l3: usize) -> Option<(u8, usize)> {
+    fn plain_network(packet: &impl Packet, l3: usize) -> Option<u8> {
         const VERSION_4_LEN_20: u8 = 0x45;
         let ip = packet.header::<Ipv4Hdr>(l3)?;
         if ip.vihl != VERSION_4_LEN_20 || u16::from_be_bytes(ip.frags) & IPV4_FRAGMENT_BITS != 0 {
             return None;
         }
-        Some((ip.proto, l3 + Ipv4Hdr::LEN))
+        Some(ip.proto)
     }
 
     #[inline(always)]
@@ -338,6 +366,7 @@ impl Parse for [u8; 4] {
 
 impl Parse for [u8; 16] {
     const ICMP: u8 = 58;
+    const HEADER_LEN: usize = size_of::<Ipv6Hdr>();
 
     /// An extension header behind the fragment header is in the first fragment, with all that follows it.
     #[inline(always)]
@@ -385,12 +414,12 @@ impl Parse for [u8; 16] {
     }
 
     #[inline(always)]
-    fn plain_network(packet: &impl Packet, l3: usize) -> Option<(u8, usize)> {
+    fn plain_network(packet: &impl Packet, l3: usize) -> Option<u8> {
         let ip = packet.header::<[u8; IPV6_ADDRESSES]>(l3)?;
         if ip[0] >> 4 != 6 {
             return None;
         }
-        Some((ip[core::mem::offset_of!(Ipv6Hdr, next_hdr)], l3 + size_of::<Ipv6Hdr>()))
+        Some(ip[core::mem::offset_of!(Ipv6Hdr, next_hdr)])
     }
 
     #[inline(always)]
@@ -440,5 +469,19 @@ fn transport(packet: &impl Packet, proto: Proto, l4: usize) -> Option<Plain> {
         [s0, s1, d0, d1]
     };
     let (sport, dport) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
-    Some(Plain { transport: Transport { proto, tcp }, l4, sport, dport })
+    Some(Plain { transport: Transport { proto, tcp }, sport, dport })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_headers_survive_the_words() {
+        let segment = TcpFlags::new(TcpFlags::SYN | TcpFlags::ACK).at(Sequence::of(0xabcd));
+        for (proto, tcp) in [(Proto::TCP, segment), (Proto::TCP, TcpFlags::new(0)), (Proto::UDP, TcpFlags::default())] {
+            let plain = Plain { transport: Transport { proto, tcp }, sport: 0xfffe, dport: 0x8001 };
+            assert_eq!(Plain::from_words(plain.to_words()), plain);
+        }
+    }
 }

@@ -9,68 +9,102 @@ use crate::client::Client;
 use crate::flow;
 use crate::forward::{Event, FlowRef, Hook, Maps};
 use crate::fragment::Fragments;
-use crate::packet::{Addressee, PacketMut, Refused};
+use crate::packet::{Addressee, Packet, PacketMut, Refused};
 use crate::parse::{FirstOf, Headers, Parse, Plain, TcpFlags, Transport};
 use crate::rewrite::translate;
 use crate::table::{Action, Counter, DIRECT, Direction, EdgeState, FlowKey, Role, Tuple};
 use crate::verdict::HookAction;
 
+/// What a packet is, by its ports and flags, and by the bits of the address that it dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance {
+    /// It concerns no Service.
+    Stranger,
+    /// It may be of a known flow.
+    Flow(Plain),
+    /// It needs [`path::run`](crate::path::run).
+    Other,
+}
+
 /// Handles a packet at a hook. Returns `None`, without any effect, if the packet needs
 /// [`path::run`](crate::path::run).
-///
-/// Asks in the order of cost: most packets are strangers by their ports alone.
 #[inline(always)]
 pub fn run<A: Parse, K: Fragments<A>>(packet: &mut impl PacketMut, hook: Hook, kernel: &K) -> Option<HookAction> {
+    match glance(packet, hook, kernel) {
+        Glance::Stranger => Some(HookAction::Next),
+        Glance::Flow(plain) => known_flow(packet, plain, hook, kernel),
+        Glance::Other => None,
+    }
+}
+
+/// Judges a packet without looking for its flow. Asks in the order of cost: most packets are strangers by their ports
+/// alone.
+#[inline(always)]
+pub fn glance<A: Parse, K: Fragments<A>>(packet: &impl Packet, hook: Hook, kernel: &K) -> Glance {
     if matches!(hook.direction, Direction::Request) {
         match packet.addressee() {
             Addressee::Interface => {}
-            Addressee::Another => return None,
-            Addressee::Group => return Some(HookAction::Next),
+            Addressee::Another => return Glance::Other,
+            Addressee::Group => return Glance::Stranger,
         }
     }
-    let plain = A::parse_plain(packet)?;
-    let Hook { edge, direction } = hook;
-    let state = kernel.edge_state(edge.id);
+    let Some(plain) = A::parse_plain(packet) else { return Glance::Other };
+    let state = kernel.edge_state(hook.edge.id);
     let arrival = Arrival { hook, transport: plain.transport, repairs: kernel.repairs_evicted_flows() };
-    let likeness = arrival.likeness(&plain, &state)?;
-    if likeness == Likeness::Stranger {
-        return Some(HookAction::Next);
+    match arrival.likeness(&plain, &state) {
+        Likeness::Stranger => Glance::Stranger,
+        Likeness::Flow => Glance::Flow(plain),
+        Likeness::Other => Glance::Other,
+        Likeness::First => match A::destination(packet) {
+            Some(dst) if !arrival.may_be_ours(&dst, kernel) => Glance::Stranger,
+            _ => Glance::Other,
+        },
     }
+}
+
+/// Handles a packet that may be of a known flow. Returns `None`, without any effect, if the packet needs
+/// [`path::run`](crate::path::run).
+#[inline(always)]
+pub fn known_flow<A: Parse, K: Fragments<A>>(
+    packet: &mut impl PacketMut,
+    plain: Plain,
+    hook: Hook,
+    kernel: &K,
+) -> Option<HookAction> {
+    let Hook { edge, direction } = hook;
+    let arrival = Arrival { hook, transport: plain.transport, repairs: kernel.repairs_evicted_flows() };
     let [src, dst] = A::source_and_destination(packet)?;
     let tuple = Tuple { src, dst, sport: plain.sport, dport: plain.dport };
     let key = FlowKey { edge: edge.id, tuple, proto: plain.transport.proto, direction, pad: 0 };
-    let flow = if likeness == Likeness::Flow { kernel.flow(&key) } else { None };
-    match flow {
-        Some(entry) => {
-            // Read first: a flow that has ended may be deleted at once.
-            let frontend = entry.frontend();
-            let to = arrival.follow(&key, entry, kernel)?;
-            if frontend == DIRECT && key.tuple.has_ports_of(&to) {
-                return Some(HookAction::Next);
-            }
-            kernel.count(match direction {
-                Direction::Request => Counter::RequestTranslated,
-                Direction::Reply => Counter::ReplyTranslated,
-            });
-            kernel.count_frontend(frontend, Event::Translated);
-            if perform(packet, &plain, &key.tuple, &to).is_err() {
-                kernel.count(Counter::DropRewrite);
-                return Some(HookAction::Drop);
-            }
-            Some(HookAction::of_translated(direction, &key.tuple, &to))
-        }
-        None if arrival.is_strange(&key, &state, kernel) => Some(HookAction::Next),
-        None => None,
+    let Some(entry) = kernel.flow(&key) else {
+        return if arrival.is_strange(&key, kernel) { Some(HookAction::Next) } else { None };
+    };
+    // Read first: a flow that has ended may be deleted at once.
+    let frontend = entry.frontend();
+    let to = arrival.follow(&key, entry, kernel)?;
+    if frontend == DIRECT && key.tuple.has_ports_of(&to) {
+        return Some(HookAction::Next);
     }
+    kernel.count(match direction {
+        Direction::Request => Counter::RequestTranslated,
+        Direction::Reply => Counter::ReplyTranslated,
+    });
+    kernel.count_frontend(frontend, Event::Translated);
+    if perform(packet, &plain, &key.tuple, &to).is_err() {
+        kernel.count(Counter::DropRewrite);
+        return Some(HookAction::Drop);
+    }
+    Some(HookAction::of_translated(direction, &key.tuple, &to))
 }
 
 #[inline(always)]
 fn perform<A: Parse>(
     packet: &mut impl PacketMut,
-    &Plain { transport: Transport { proto, tcp }, l4, .. }: &Plain,
+    &Plain { transport: Transport { proto, tcp }, .. }: &Plain,
     from: &Tuple<A>,
     to: &Tuple<A>,
 ) -> Result<(), Refused> {
+    let l4 = A::plain_l4(packet);
     translate(packet, &Headers { proto, tcp, l4, first_of: FirstOf::NONE }, from, to)
 }
 
@@ -83,6 +117,8 @@ enum Likeness {
     First,
     /// Of a known flow, or else as the others.
     Flow,
+    /// Something that only the whole path knows.
+    Other,
 }
 
 /// A packet at a hook, without its addresses.
@@ -94,30 +130,26 @@ struct Arrival {
 }
 
 impl Arrival {
-    /// What the packet may be. `None` if the packet needs the whole path.
+    /// What the packet may be.
     #[inline(always)]
-    fn likeness(&self, plain: &Plain, state: &EdgeState) -> Option<Likeness> {
+    fn likeness(&self, plain: &Plain, state: &EdgeState) -> Likeness {
         let client_port = match self.hook.direction {
             // The reply of a pod to itself enters by the hook of its requests.
-            Direction::Request if self.is_workload() && state.has_hairpins() => return None,
+            Direction::Request if self.is_workload() && state.has_hairpins() => return Likeness::Other,
             Direction::Request => plain.sport,
             Direction::Reply => plain.dport,
         };
         let opens = self.transport.opens();
         if !state.may_have_client_port(client_port) {
             return match self.hook.direction {
-                Direction::Request if opens => Some(Likeness::First),
-                Direction::Reply if self.may_come_home(plain.sport, state) => None,
-                Direction::Request | Direction::Reply => Some(Likeness::Stranger),
+                Direction::Request if opens => Likeness::First,
+                Direction::Reply if self.may_come_home(plain.sport, state) => Likeness::Other,
+                Direction::Request | Direction::Reply => Likeness::Stranger,
             };
         }
         // A SYN to a known flow ends it or repeats the first one.
         let is_syn = opens && self.transport.proto == Proto::TCP;
-        if is_syn && matches!(self.hook.direction, Direction::Request) {
-            Some(Likeness::First)
-        } else {
-            Some(Likeness::Flow)
-        }
+        if is_syn && matches!(self.hook.direction, Direction::Request) { Likeness::First } else { Likeness::Flow }
     }
 
     #[inline(always)]
@@ -127,17 +159,18 @@ impl Arrival {
 
     /// Whether a packet of no known flow concerns no Service.
     #[inline(always)]
-    fn is_strange<A: Addr>(&self, key: &FlowKey<A>, state: &EdgeState, kernel: &impl Fragments<A>) -> bool {
-        let opens = self.transport.opens();
+    fn is_strange<A: Addr>(&self, key: &FlowKey<A>, kernel: &impl Fragments<A>) -> bool {
         match self.hook.direction {
-            Direction::Request if opens => {
-                // Pods may also dial an endpoint directly.
-                let may_be = |role| kernel.may_be_ours(&key.tuple.dst, role);
-                !(may_be(Role::Frontend) || (self.is_workload() && may_be(Role::Endpoint)))
-            }
+            Direction::Request if self.transport.opens() => !self.may_be_ours(&key.tuple.dst, kernel),
             Direction::Request => !self.repairs,
-            Direction::Reply => !self.may_come_home(key.tuple.sport, state),
+            Direction::Reply => !self.may_come_home(key.tuple.sport, &kernel.edge_state(key.edge)),
         }
+    }
+
+    /// Whether the client may dial this address for a Service. Pods may also dial an endpoint directly.
+    #[inline(always)]
+    fn may_be_ours<A: Addr>(&self, dst: &A, kernel: &impl Fragments<A>) -> bool {
+        kernel.may_be_ours(dst, Role::Frontend) || (self.is_workload() && kernel.may_be_ours(dst, Role::Endpoint))
     }
 
     /// Whether a packet to a pod may be a request of that same pod.

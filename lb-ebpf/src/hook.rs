@@ -1,7 +1,8 @@
-//! The programs at the hooks. Each has two stages: the straight way, and the whole path for the packets that need it.
+//! The programs at the hooks. Each judges its packets at a glance, and lets strangers pass without a call. Packets of
+//! known flows are handled by one function, and the rest by another one, the whole path.
 //!
-//! The stages are global functions (`extern "C"`, not mangled): the verifier walks each once, and only one of their
-//! stack frames is in use at a time.
+//! Both are global functions (`extern "C"`, not mangled): the verifier walks each once, and only one of their stack
+//! frames is in use at a time.
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
@@ -9,9 +10,11 @@ use aya_ebpf::programs::TcContext;
 use lb_common::addr::Family;
 use lb_common::forward::{Edge, Hook};
 use lb_common::packet::ETHERNET_LEN;
+use lb_common::parse::Plain;
+use lb_common::path;
+use lb_common::straight::{self, Glance};
 use lb_common::table::Direction;
 use lb_common::verdict::HookAction;
-use lb_common::{path, straight};
 
 use crate::bridge;
 use crate::kernel::Kernel;
@@ -21,12 +24,12 @@ use crate::tables::{self, FamilyTables};
 // include/uapi/linux/bpf.h, enum tcx_action_base.
 pub const TCX_NEXT: i32 = -1;
 const TCX_DROP: i32 = 2;
-/// No action of the kernel's: the packet needs the second stage.
+/// No action of the kernel's: the packet needs the whole path.
 const DETOUR: i32 = i32::MIN;
 
-/// Declares programs with their stages, edge, length of the link header and direction.
+/// Declares programs with their two functions, edge, length of the link header and direction.
 macro_rules! hooks {
-    ($( $(#[doc = $what:literal])+ $program:ident($first:ident, $second:ident): $edge:ident, $link_len:expr, $direction:ident; )*) => {
+    ($( $(#[doc = $what:literal])+ $program:ident($known:ident, $whole:ident): $edge:ident, $link_len:expr, $direction:ident; )*) => {
         $(
             $(#[doc = $what])+
             // The macro puts the program into a function of the same name. Inlining is forced, because the compiler
@@ -34,48 +37,52 @@ macro_rules! hooks {
             #[classifier]
             #[inline(always)]
             pub fn $program(ctx: TcContext) -> i32 {
-                match $first(ctx.skb.skb) {
-                    DETOUR => $second(ctx.skb.skb),
-                    action => action,
-                }
+                let skb = Skb::<{ $link_len }>::new(ctx.skb.skb);
+                let action = match glance(skb, Hook { edge: $edge(&skb), direction: Direction::$direction }) {
+                    Glance::Stranger => return TCX_NEXT,
+                    Glance::Other => DETOUR,
+                    Glance::Flow(plain) => {
+                        let [proto, tcp, ports] = plain.to_words();
+                        $known(skb.context(), proto, tcp, ports)
+                    }
+                };
+                if action == DETOUR { $whole(skb.context()) } else { action }
             }
 
             #[unsafe(no_mangle)]
             #[inline(never)]
-            extern "C" fn $first(skb: *mut __sk_buff) -> i32 {
-                let skb = Skb::<{ $link_len }>::new(skb);
-                let hook = Hook { edge: $edge(&skb), direction: Direction::$direction };
-                first_stage(skb, hook)
+            extern "C" fn $known(skb: *mut __sk_buff, proto: u32, tcp: u32, ports: u32) -> i32 {
+                let (skb, plain) = (Skb::<{ $link_len }>::new(skb), Plain::from_words([proto, tcp, ports]));
+                known_flow(skb, plain, Hook { edge: $edge(&skb), direction: Direction::$direction })
             }
 
             #[unsafe(no_mangle)]
             #[inline(never)]
-            extern "C" fn $second(skb: *mut __sk_buff) -> i32 {
+            extern "C" fn $whole(skb: *mut __sk_buff) -> i32 {
                 let skb = Skb::<{ $link_len }>::new(skb);
-                let hook = Hook { edge: $edge(&skb), direction: Direction::$direction };
-                second_stage(skb, hook)
+                whole(skb, Hook { edge: $edge(&skb), direction: Direction::$direction })
             }
         )*
     };
 }
 hooks! {
     /// Packets that a pod on this node sends.
-    workload_ingress(straight_wi, whole_wi): workload, ETHERNET_LEN, Request;
+    workload_ingress(known_wi, whole_wi): workload, ETHERNET_LEN, Request;
     /// Packets that a pod on this node is about to receive.
-    workload_egress(straight_we, whole_we): workload, ETHERNET_LEN, Reply;
+    workload_egress(known_we, whole_we): workload, ETHERNET_LEN, Reply;
     /// Packets that the network delivers to this node.
-    uplink_ingress(straight_ui, whole_ui): uplink, ETHERNET_LEN, Request;
+    uplink_ingress(known_ui, whole_ui): uplink, ETHERNET_LEN, Request;
     /// Packets that this node sends to the network.
-    uplink_egress(straight_ue, whole_ue): uplink, ETHERNET_LEN, Reply;
+    uplink_egress(known_ue, whole_ue): uplink, ETHERNET_LEN, Reply;
     // The same for interfaces without a link header (WireGuard, tun, PPP). They are loaded if such an interface exists.
     /// Packets that a pod on this node sends.
-    workload_in_l3(straight_wi_l3, whole_wi_l3): workload, 0, Request;
+    workload_in_l3(known_wi_l3, whole_wi_l3): workload, 0, Request;
     /// Packets that a pod on this node is about to receive.
-    workload_out_l3(straight_we_l3, whole_we_l3): workload, 0, Reply;
+    workload_out_l3(known_we_l3, whole_we_l3): workload, 0, Reply;
     /// Packets that the network delivers to this node.
-    uplink_in_l3(straight_ui_l3, whole_ui_l3): uplink, 0, Request;
+    uplink_in_l3(known_ui_l3, whole_ui_l3): uplink, 0, Request;
     /// Packets that this node sends to the network.
-    uplink_out_l3(straight_ue_l3, whole_ue_l3): uplink, 0, Reply;
+    uplink_out_l3(known_ue_l3, whole_ue_l3): uplink, 0, Reply;
 }
 
 #[inline(always)]
@@ -89,27 +96,37 @@ fn uplink<const LINK_LEN: usize>(_: &Skb<LINK_LEN>) -> Edge {
 }
 
 #[inline(always)]
-fn first_stage<const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
+fn glance<const LINK_LEN: usize>(skb: Skb<LINK_LEN>, hook: Hook) -> Glance {
+    let kernel = Kernel::new(skb);
+    match path::family(&skb) {
+        Some(Family::V4) => straight::glance::<[u8; 4], _>(&skb, hook, &kernel),
+        Some(Family::V6) => straight::glance::<[u8; 16], _>(&skb, hook, &kernel),
+        None => Glance::Stranger,
+    }
+}
+
+#[inline(always)]
+fn known_flow<const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, plain: Plain, hook: Hook) -> i32 {
     let kernel = Kernel::new(skb);
     let action = match path::family(&skb) {
-        Some(Family::V4) => straight::run::<[u8; 4], _>(&mut skb, hook, &kernel),
-        Some(Family::V6) => straight::run::<[u8; 16], _>(&mut skb, hook, &kernel),
+        Some(Family::V4) => straight::known_flow::<[u8; 4], _>(&mut skb, plain, hook, &kernel),
+        Some(Family::V6) => straight::known_flow::<[u8; 16], _>(&mut skb, plain, hook, &kernel),
         None => return TCX_NEXT,
     };
     action.map_or(DETOUR, |action| act(&skb, action))
 }
 
 #[inline(always)]
-fn second_stage<const LINK_LEN: usize>(skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
+fn whole<const LINK_LEN: usize>(skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
     match path::family(&skb) {
-        Some(Family::V4) => second_stage_of::<[u8; 4], LINK_LEN>(skb, hook),
-        Some(Family::V6) => second_stage_of::<[u8; 16], LINK_LEN>(skb, hook),
+        Some(Family::V4) => whole_of::<[u8; 4], LINK_LEN>(skb, hook),
+        Some(Family::V6) => whole_of::<[u8; 16], LINK_LEN>(skb, hook),
         None => TCX_NEXT,
     }
 }
 
 #[inline(always)]
-fn second_stage_of<A: FamilyTables, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
+fn whole_of<A: FamilyTables, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
     let Some(work) = tables::work::<A>() else { return TCX_NEXT };
     let kernel = Kernel::new(skb);
     let action = path::run(&mut skb, hook, &kernel, work);

@@ -135,6 +135,18 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         Some(words)
     }
 
+    /// Copies addresses at `offset` in words.
+    #[inline(always)]
+    fn copy<A: Addr, const N: usize>(&self, offset: usize) -> Option<[A; N]> {
+        let from = self.at::<[A; N]>(offset)?;
+        let mut copy = MaybeUninit::<Wide<[A; N]>>::uninit();
+        // SAFETY: `at` proved the bytes to be in the packet; all of `copy` is written.
+        Some(unsafe {
+            copy_words::<[A; N]>(from.cast(), copy.as_mut_ptr().cast());
+            copy.assume_init().0
+        })
+    }
+
     // Volatile, as below: the compiler would keep the value in 32 bits, and the verifier would lose the pointer.
     #[inline(always)]
     fn data(&self) -> usize {
@@ -224,14 +236,14 @@ impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
     }
 
     #[inline(always)]
+    fn address<A: Addr>(&self, offset: usize) -> Option<A> {
+        let [addr] = self.copy(offset)?;
+        Some(addr)
+    }
+
+    #[inline(always)]
     fn addresses<A: Addr>(&self, offset: usize) -> Option<[A; 2]> {
-        let from = self.at::<[A; 2]>(offset)?;
-        let mut addresses = MaybeUninit::<Wide<[A; 2]>>::uninit();
-        // SAFETY: `at` proved the bytes to be in the packet; all of `addresses` is written.
-        Some(unsafe {
-            copy_words::<[A; 2]>(from.cast(), addresses.as_mut_ptr().cast());
-            addresses.assume_init().0
-        })
+        self.copy(offset)
     }
 
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! [`Tables`] over the maps. No decision is made here.
+//! [`Maps`] of the kernel. No decision is made here.
 
 use core::arch::asm;
 use core::intrinsics::{self, AtomicOrdering};

@@ -156,6 +156,10 @@ impl<const LINK_LEN: usize> Packet for InMemory<LINK_LEN> {
         Some(())
     }
 
+    fn address<A: Addr>(&self, offset: usize) -> Option<A> {
+        A::read_from_prefix(self.bytes.get(offset..)?).ok().map(|(addr, _)| addr)
+    }
+
     fn addresses<A: Addr>(&self, offset: usize) -> Option<[A; 2]> {
         let addr = A::new_zeroed();
         let mut tuple = Tuple { src: addr, dst: addr, sport: 0, dport: 0 };
