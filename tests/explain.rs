@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use lb_agent::dataplane::Tables;
 use lb_agent::explain::{Decision, Destination, Explanation, Facts, Sender, explain};
@@ -143,7 +144,8 @@ fn tables_of(net: Net, frontends: &[Row]) -> Tables {
 }
 
 fn facts(tables: Tables) -> Facts {
-    Facts { tables, has_workloads: true, has_uplinks: true, ..Facts::default() }
+    let tables = Arc::new(tables.derived(1));
+    Facts { tables, address_words: 1, has_workloads: true, has_uplinks: true, ..Facts::default() }
 }
 
 /// A packet from one end to the other.

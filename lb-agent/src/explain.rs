@@ -9,16 +9,17 @@ mod trial;
 mod words;
 
 pub use crate::question::{Destination, Sender};
-pub use answer::{Decision, Explanation};
+pub use answer::{Decision, Explanation, Netfilter, Sight};
 pub use decision::{Facts, explain};
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::args::{ExplainArgs, Output};
 use crate::ask;
 use crate::dataplane::links::Class;
-use crate::dataplane::pins::{FlowRows, Pins};
+use crate::dataplane::pins::{AffinityRows, FlowRows, Pins};
 use crate::interfaces::{Interfaces, watch};
 use crate::print::print;
 use crate::render;
@@ -32,14 +33,19 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     }
     let pins = Pins::open(&args.pins.pin_path)?;
     let attached = pins.attachments()?;
+    let (is_v4, is_v6) = (is_named(args, IpAddr::is_ipv4), is_named(args, IpAddr::is_ipv6));
     let is_attached = |class| attached.iter().any(|attachment| attachment.class == class);
     let facts = Facts {
-        tables: pins.tables()?,
+        tables: Arc::new(pins.tables()?),
+        address_words: pins.address_words(),
+        now_secs: (pins.now_jiffies()? / u64::from(pins.owner()?.jiffies_per_sec)) as u32,
         services: ask::services(args.http.http, &args.pins.pin_path),
         warnings: ask::warnings(args.http.http).unwrap_or_default(),
-        // Flows are read only if the question names a client.
-        flows4: if args.from.addr().is_some_and(|addr| addr.is_ipv4()) { pins.flows4()? } else { FlowRows::new() },
-        flows6: if args.from.addr().is_some_and(|addr| addr.is_ipv6()) { pins.flows6()? } else { FlowRows::new() },
+        // What the path itself wrote is read only if the question names a client.
+        flows4: if is_v4 { pins.flows4()? } else { FlowRows::new() },
+        flows6: if is_v6 { pins.flows6()? } else { FlowRows::new() },
+        affinity4: if is_v4 { pins.affinity4()? } else { AffinityRows::new() },
+        affinity6: if is_v6 { pins.affinity6()? } else { AffinityRows::new() },
         is_local: local_addresses()?.contains(&args.to.addr),
         refused: ask::judgements(args.http.http, &args.pins.pin_path).unwrap_or_default().refused,
         has_workloads: is_attached(Class::Workload),
@@ -50,6 +56,11 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         Output::Table => print(&explanation.to_string()),
         Output::Json => print(&(render::pretty(&explanation) + "\n")),
     }
+}
+
+/// Whether the question names a client of a family.
+fn is_named(args: &ExplainArgs, is_of: fn(&IpAddr) -> bool) -> bool {
+    args.from.addr().is_some_and(|addr| is_of(&addr))
 }
 
 /// The addresses of this node's interfaces.

@@ -11,6 +11,7 @@ mod tables;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use self::in_memory::InMemory;
 pub use self::rows::{FamilyTables, Tables};
@@ -101,7 +102,7 @@ pub struct Host {
     /// Packets that the second stage decided.
     pub detours: Cell<u64>,
     /// With their derived rows, for [`Settings::address_words`].
-    pub tables: Tables,
+    pub tables: Arc<Tables>,
     /// The row of the interface in `ports`.
     pub port: Port,
     v4: FamilyState<[u8; 4]>,
@@ -126,7 +127,7 @@ pub struct Host {
 
 impl Host {
     /// A host without flows.
-    pub fn new(tables: Tables, settings: Settings) -> Self {
+    pub fn new(tables: Arc<Tables>, settings: Settings) -> Self {
         Self {
             settings,
             stages: Stages::Both,

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use lb_common::table::maps::{PINNED, SHARED};
-use lb_common::table::{Counter, CounterValue, Flow, FlowKey, FrontendStats, LAYOUT_VERSION, Owner};
+use lb_common::table::{
+    Affinity, AffinityKey, Counter, CounterValue, Flow, FlowKey, FrontendStats, LAYOUT_VERSION, Owner,
+};
 
 use super::folder::{self, Folder, Found, entries};
 use super::links::{self, Ahead, Attachment, Pinned};
@@ -118,6 +120,9 @@ impl PinPath {
 /// The rows of a flow table.
 pub type FlowRows<A> = Vec<(FlowKey<A>, Flow<A>)>;
 
+/// The rows of a table of session affinity.
+pub type AffinityRows<A> = Vec<(AffinityKey<A>, Affinity<A>)>;
+
 /// A dataplane opened from its pins for reading, with or without a running agent.
 pub struct Pins {
     path: PinPath,
@@ -152,6 +157,19 @@ impl Pins {
 
     pub fn flows6(&self) -> Result<FlowRows<[u8; 16]>, Error> {
         self.maps.v6.flows.dump()
+    }
+
+    pub fn affinity4(&self) -> Result<AffinityRows<[u8; 4]>, Error> {
+        self.maps.v4.affinity.dump()
+    }
+
+    pub fn affinity6(&self) -> Result<AffinityRows<[u8; 16]>, Error> {
+        self.maps.v6.affinity.dump()
+    }
+
+    /// The number of words of `addresses4`, and likewise of `addresses6`.
+    pub const fn address_words(&self) -> u32 {
+        self.maps.v4.addresses.words()
     }
 
     pub fn counters(&self) -> Result<BTreeMap<Counter, CounterValue>, Error> {

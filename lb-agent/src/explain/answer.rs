@@ -19,6 +19,7 @@ pub struct Explanation {
     /// The source that replies get, if the decision is `balance`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply: Option<SocketAddr>,
+    pub netfilter: Netfilter,
     /// Further remarks.
     pub notes: Vec<String>,
 }
@@ -34,6 +35,24 @@ pub enum Decision {
     Balance,
     Reject,
     Drop,
+}
+
+/// What netfilter and conntrack of this node see of the packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Netfilter {
+    pub sees: Sight,
+    pub sentence: String,
+}
+
+/// How netfilter sees a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sight {
+    /// As the client sent it.
+    Unchanged,
+    /// With the backend's address and port as its destination.
+    Translated,
+    Never,
 }
 
 /// The frontend of the packet's destination.

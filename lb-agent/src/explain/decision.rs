@@ -1,16 +1,17 @@
 //! Answers a question from the tables: the packet path's decision, and the rows behind it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use lb_common::table::{Frontend, Mode, Origin, Scope};
 
 use super::answer::{Decision, Explanation, FrontendFacts};
 use super::trial::{Outcome, Outcomes, Trial};
-use super::words::{WITHOUT_FRONTEND, origin_text, sentence};
+use super::words::{WITHOUT_FRONTEND, netfilter, origin_text, sentence};
 use super::{Destination, Sender};
 use crate::ask::Services;
 use crate::dataplane::Tables;
-use crate::dataplane::pins::FlowRows;
+use crate::dataplane::pins::{AffinityRows, FlowRows};
 use crate::family::TableAddr;
 use crate::model::{Warning, WarningKind};
 use crate::render::{ScopeRow, mode, rule};
@@ -21,11 +22,17 @@ const WARNINGS_MAX: usize = 5;
 /// The input of an answer.
 #[derive(Default)]
 pub struct Facts {
-    pub tables: Tables,
+    /// With their derived rows, for this number of words of address bits.
+    pub tables: Arc<Tables>,
+    pub address_words: u32,
     /// The running agent's names of Services, by their ID in the tables; empty without an agent.
     pub services: Services,
     pub flows4: FlowRows<[u8; 4]>,
     pub flows6: FlowRows<[u8; 16]>,
+    pub affinity4: AffinityRows<[u8; 4]>,
+    pub affinity6: AffinityRows<[u8; 16]>,
+    /// The time, as in the tables of session affinity.
+    pub now_secs: u32,
     /// Whether the destination is an address of this node.
     pub is_local: bool,
     /// The warnings of a running agent.
@@ -41,8 +48,8 @@ pub struct Facts {
 /// Answers a question about the first packet of a connection.
 pub fn explain(from: &Sender, to: &Destination, facts: &Facts) -> Explanation {
     match to.addr {
-        IpAddr::V4(addr) => explain_in(from, to, addr.octets(), facts, &facts.flows4),
-        IpAddr::V6(addr) => explain_in(from, to, addr.octets(), facts, &facts.flows6),
+        IpAddr::V4(addr) => explain_in(from, to, addr.octets(), facts, (&facts.flows4, &facts.affinity4)),
+        IpAddr::V6(addr) => explain_in(from, to, addr.octets(), facts, (&facts.flows6, &facts.affinity6)),
     }
 }
 
@@ -51,10 +58,13 @@ fn explain_in<A: TableAddr>(
     to: &Destination,
     addr: A,
     facts: &Facts,
-    flows: &FlowRows<A>,
+    (flows, affinity): (&FlowRows<A>, &AffinityRows<A>),
 ) -> Explanation {
-    let trial = Trial::new(from, to, addr, &facts.tables);
     let known_client = from.addr().and_then(A::from_ip);
+    let mut trial = Trial::new(from, to, addr, (&facts.tables, facts.address_words));
+    if let Some(client) = known_client {
+        trial.recall(client, affinity, facts.now_secs);
+    }
     let (client, first) = trial.open(known_client);
     let found = first.trace.frontend.and_then(|id| row::<A>(id, &facts.tables));
     let mut explanation = match found {
@@ -111,6 +121,7 @@ fn leave_alone_where_unseen(explanation: &mut Explanation, from: &Sender, facts:
     explanation.notes.insert(0, format!("with a program there: {}", explanation.sentence));
     explanation.sentence = format!("the packet is left alone, because {unseen}");
     explanation.decision = Decision::NotOurs;
+    explanation.netfilter = netfilter(from, Decision::NotOurs, &Outcomes::<[u8; 4]>::default());
     explanation.backends.clear();
     explanation.reply = None;
 }
@@ -167,6 +178,7 @@ fn without_frontend(from: &Sender, to: &Destination, neighbours: &[String]) -> E
         frontend: None,
         backends: Vec::new(),
         reply: None,
+        netfilter: netfilter(from, Decision::NotOurs, &Outcomes::<[u8; 4]>::default()),
         notes: vec![note],
     }
 }
@@ -204,6 +216,7 @@ fn with_frontend<A: TableAddr>(
         }),
         backends: outcomes.backends.iter().copied().collect(),
         reply: outcomes.reply,
+        netfilter: netfilter(from, decided.decision, outcomes),
         notes: is_torn.then(|| torn.into()).into_iter().collect(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use lb_common::addr::Proto;
 use lb_common::client::Client;
@@ -18,13 +19,15 @@ use super::answer::Decision;
 use super::frame::{ACK, INTERFACE_MAC, SYN, SYN_ACK, frame};
 use super::{Destination, Sender};
 use crate::dataplane::Tables;
-use crate::dataplane::pins::FlowRows;
+use crate::dataplane::pins::{AffinityRows, FlowRows};
 use crate::family::TableAddr;
 
 /// The edge of a pod or of the node's sockets: any edge that is not the uplink.
 const EDGE: u32 = 1;
 /// The client's source port.
 const CLIENT_PORT: u16 = 40_000;
+/// With Maglev and session affinity, a client's ports do not matter. These are tried to be sure.
+const PORTS_MIN: u16 = 64;
 /// The client, if the question names none: dummy addresses of RFC 7600 and RFC 6666, which no host has.
 const UNKNOWN_CLIENTS: [IpAddr; 2] = [
     IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 0, 8)),
@@ -56,12 +59,23 @@ pub struct Outcomes<A> {
     pub has_hairpin: bool,
     /// The pool has empty slots.
     pub has_gap: bool,
+    /// The first packet goes back out of the interface that it came in by.
+    pub is_sent_back: bool,
+    /// Session affinity leads to the client's last backend.
+    pub is_remembered: bool,
 }
 
 impl<A> Default for Outcomes<A> {
     fn default() -> Self {
-        let backends = BTreeSet::new();
-        Self { opened: None, reply: None, backends, has_hairpin: false, has_gap: false }
+        Self {
+            opened: None,
+            reply: None,
+            backends: BTreeSet::new(),
+            has_hairpin: false,
+            has_gap: false,
+            is_sent_back: false,
+            is_remembered: false,
+        }
     }
 }
 
@@ -71,18 +85,26 @@ pub struct Trial<A> {
     edge: Edge,
     proto: Proto,
     to: (A, u16),
+    /// What session affinity remembers of the client, if the question names one.
+    known: Option<AffinityRows<A>>,
 }
 
 impl<A: TableAddr> Trial<A> {
-    pub fn new(from: &Sender, to: &Destination, addr: A, tables: &Tables) -> Self {
+    /// `tables` have their derived rows, for this number of words of address bits.
+    pub fn new(from: &Sender, to: &Destination, addr: A, (tables, address_words): (&Arc<Tables>, u32)) -> Self {
         let edge = match from {
             Sender::Pod(_) => Edge::workload(EDGE),
             Sender::Host => Edge { id: EDGE, client: Client::Host },
             Sender::External(_) => Edge::uplink(),
         };
-        let settings = settings();
-        let host = Host::new(tables.clone().derived(settings.address_words), settings);
-        Self { host, edge, proto: to.proto, to: (addr, to.port) }
+        let host = Host::new(Arc::clone(tables), settings(address_words));
+        Self { host, edge, proto: to.proto, to: (addr, to.port), known: None }
+    }
+
+    /// Takes in what session affinity remembers of the client that the question names.
+    pub fn recall(&mut self, client: A, affinity: &AffinityRows<A>, now_secs: u32) {
+        self.known = Some(affinity.iter().filter(|(key, _)| key.client == client).copied().collect());
+        self.host.set_now_jiffies(u64::from(now_secs) * TICKS_PER_SEC);
     }
 
     /// Runs the first packet of a connection, and returns its client as well. If the question names no client and the
@@ -90,27 +112,39 @@ impl<A: TableAddr> Trial<A> {
     pub fn open(&self, client: Option<A>) -> (A, Outcome<A>) {
         let unknown = || UNKNOWN_CLIENTS.into_iter().find_map(A::from_ip).unwrap_or_else(A::new_zeroed);
         let first = client.unwrap_or_else(unknown);
-        let outcome = self.open_from(first, CLIENT_PORT, None);
+        let outcome = self.open_from(first, CLIENT_PORT, self.known());
         if client.is_some() || outcome.reason != Some(Counter::DropSourceRange) {
             return (first, outcome);
         }
         let mut ranges = A::tables(&self.host.tables).source_ranges_of(outcome.trace.source_ranges);
         let Some((range, _)) = ranges.next() else { return (first, outcome) };
-        (range.addr, self.open_from(range.addr, CLIENT_PORT, None))
+        (range.addr, self.open_from(range.addr, CLIENT_PORT, self.known()))
     }
 
-    /// Runs the first packet of a connection that has no flow. `remembered` is the frontend, and the backend that
-    /// session affinity remembers for the client.
-    fn open_from(&self, client: A, sport: u16, remembered: Option<(u32, &Backend<A>)>) -> Outcome<A> {
+    /// Runs the first packet of a connection that has no flow, if session affinity remembers these clients.
+    fn open_from(&self, client: A, sport: u16, remembered: &[(AffinityKey<A>, Affinity<A>)]) -> Outcome<A> {
         self.host.forget::<A>();
-        if let Some((frontend, backend)) = remembered {
-            let service_port = self.host.tables.scopes.get(&frontend).map_or(0, |scopes| scopes.service_port);
-            let last_seen_secs = (self.host.now_jiffies() / TICKS_PER_SEC) as u32;
-            let affinity = Affinity { addr: backend.addr, port: backend.port, pad: 0, last_seen_secs };
-            self.host.put_affinity(AffinityKey { service_port, client }, affinity);
+        for (key, affinity) in remembered {
+            self.host.put_affinity(*key, *affinity);
         }
         let tuple = Tuple { src: client, dst: self.to.0, sport, dport: self.to.1 };
         self.run(SYN, tuple, self.edge, Direction::Request)
+    }
+
+    /// What session affinity remembers of the client that the question names.
+    fn known(&self) -> &[(AffinityKey<A>, Affinity<A>)] {
+        self.known.as_deref().unwrap_or_default()
+    }
+
+    /// The row of a client that has just used a backend.
+    fn latest(&self, frontend: u32, client: A, backend: &Backend<A>) -> (AffinityKey<A>, Affinity<A>) {
+        let last_seen_secs = (self.host.now_jiffies() / TICKS_PER_SEC) as u32;
+        let affinity = Affinity { addr: backend.addr, port: backend.port, pad: 0, last_seen_secs };
+        (AffinityKey { service_port: self.service_port(frontend), client }, affinity)
+    }
+
+    fn service_port(&self, frontend: u32) -> u32 {
+        self.host.tables.scopes.get(&frontend).map_or(0, |scopes| scopes.service_port)
     }
 
     fn run(&self, tcp: u8, tuple: Tuple<A>, edge: Edge, direction: Direction) -> Outcome<A> {
@@ -161,9 +195,11 @@ impl<A: TableAddr> Trial<A> {
             return outcomes;
         }
         let pool = self.pool(scope);
-        if scope.has(ScopeFlags::AFFINITY) {
+        let has_affinity = scope.has(ScopeFlags::AFFINITY);
+        let is_known = has_affinity && self.known.is_some();
+        if has_affinity && !is_known {
             for backend in &pool {
-                let outcome = self.open_from(client, CLIENT_PORT, Some((frontend, backend)));
+                let outcome = self.open_from(client, CLIENT_PORT, &[self.latest(frontend, client, backend)]);
                 self.add(&mut outcomes, client, outcome);
             }
         }
@@ -171,18 +207,33 @@ impl<A: TableAddr> Trial<A> {
             // The hash includes the client's port, so ports are tried until all backends have been found.
             let has_gap = self.slots(scope).any(|slot| slot.is_none());
             for sport in 1..=u16::MAX {
-                if outcomes.backends.len() == pool.len() && outcomes.has_gap == has_gap {
+                let is_complete = outcomes.backends.len() == pool.len() && outcomes.has_gap == has_gap;
+                if is_complete || (sport > PORTS_MIN && is_known) {
                     break;
                 }
-                self.add(&mut outcomes, client, self.open_from(client, sport, None));
+                self.add(&mut outcomes, client, self.open_from(client, sport, self.known()));
             }
         } else {
             for slot in 0..scope.count {
                 self.host.set_chance(Chance::Always(number_of_slot(slot, scope.count)));
-                self.add(&mut outcomes, client, self.open_from(client, CLIENT_PORT, None));
+                self.add(&mut outcomes, client, self.open_from(client, CLIENT_PORT, self.known()));
             }
         }
+        outcomes.is_remembered = is_known && self.is_remembered(frontend, client, &pool, &outcomes);
         outcomes
+    }
+
+    /// Whether session affinity leads to the only possible backend: if it remembered another one, it would lead there.
+    fn is_remembered(&self, frontend: u32, client: A, pool: &BTreeSet<Backend<A>>, outcomes: &Outcomes<A>) -> bool {
+        let service_port = self.service_port(frontend);
+        let Some((key, row)) = self.known().iter().find(|(key, _)| key.service_port == service_port) else {
+            return false;
+        };
+        let Some(other) = pool.iter().find(|backend| backend.addr != row.addr) else { return false };
+        let instead = Affinity { addr: other.addr, port: other.port, ..*row };
+        let goes_there = self.open_from(client, CLIENT_PORT, &[(*key, instead)]).to.dst == other.addr;
+        let mut backends = outcomes.backends.iter().map(SocketAddr::ip);
+        goes_there && (backends.next(), backends.next()) == (Some(row.addr.into()), None)
     }
 
     fn add(&self, outcomes: &mut Outcomes<A>, client: A, outcome: Outcome<A>) {
@@ -194,6 +245,7 @@ impl<A: TableAddr> Trial<A> {
         outcomes.has_hairpin |= outcome.to.src != client;
         if outcomes.opened.is_none() {
             outcomes.reply = self.reply(&outcome);
+            outcomes.is_sent_back = outcome.action == HookAction::SendBack;
             outcomes.opened = Some(outcome);
         }
     }
@@ -228,7 +280,7 @@ fn number_of_slot(slot: u16, count: u16) -> u32 {
 }
 
 /// These settings influence neither the first packet of a connection nor the next packet of a young flow.
-fn settings() -> Settings {
+fn settings(address_words: u32) -> Settings {
     let hour_jiffies = 3_600 * TICKS_PER_SEC;
     let timeouts = Timeouts {
         tcp_syn_jiffies: hour_jiffies,
@@ -237,5 +289,5 @@ fn settings() -> Settings {
         udp_jiffies: hour_jiffies,
         second_jiffies: TICKS_PER_SEC,
     };
-    Settings { timeouts, embryos_max: 1 << 10, flow_entries: None, parked_max: 1, address_words: 1, repairs: None }
+    Settings { timeouts, embryos_max: 1 << 10, flow_entries: None, parked_max: 1, address_words, repairs: None }
 }

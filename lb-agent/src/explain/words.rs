@@ -5,7 +5,7 @@ use std::fmt;
 use lb_common::table::{Counter, Frontend, FrontendState, Mode, Origin, Scope, ScopeFlags};
 
 use super::Sender;
-use super::answer::{Decision, Explanation, FrontendFacts};
+use super::answer::{Decision, Explanation, FrontendFacts, Netfilter, Sight};
 use super::trial::Outcomes;
 use crate::printable::printable;
 use crate::render::algorithm;
@@ -25,16 +25,12 @@ pub fn sentence<A>(
         Decision::Balance => {
             let is_balancers = frontend.origin == Origin::LoadBalancer;
             let unseen = if is_balancers { "; the balancer never sees it" } else { "" };
-            let place = match from {
-                Sender::Pod(_) => "the pod's interface",
-                Sender::Host => "that hook",
-                Sender::External(_) => "the uplink",
-            };
+            let place = place(from);
             let reply = match outcomes.reply {
                 Some(source) => format!("; replies get the source {source} back at {place}"),
                 None => "; replies are not translated back".into(),
             };
-            format!("the packet is DNATed to {} here{unseen}{reply}", choice(scope, outcomes.backends.len()))
+            format!("the packet is DNATed to {} here{unseen}{reply}", choice(scope, outcomes))
         }
         Decision::Reject => "there is no endpoint anywhere: the packet is answered with ICMP port unreachable".into(),
         Decision::Drop => dropped(frontend, reason),
@@ -42,8 +38,57 @@ pub fn sentence<A>(
     }
 }
 
+/// The interface whose programs see the packet.
+const fn place(from: &Sender) -> &'static str {
+    match from {
+        Sender::Pod(_) => "the pod's interface",
+        Sender::Host => "that hook",
+        Sender::External(_) => "the uplink",
+    }
+}
+
+/// What netfilter sees: the programs run before its first hook for a packet that comes in, and after its last one for a
+/// packet that leaves.
+pub fn netfilter<A>(from: &Sender, decision: Decision, outcomes: &Outcomes<A>) -> Netfilter {
+    let place = place(from);
+    let (sees, sentence) = match decision {
+        Decision::Pass | Decision::NotOurs => {
+            (Sight::Unchanged, "sees the packet as the client sent it, and may translate it by its own rules".into())
+        }
+        Decision::Balance if outcomes.is_sent_back => {
+            (Sight::Never, format!("never sees the packet: the pod gets it back at once, at {place}"))
+        }
+        Decision::Balance => (Sight::Translated, translated(from, place, outcomes)),
+        Decision::Reject => (Sight::Never, format!("never sees the packet: it is answered at {place}")),
+        Decision::Drop => (Sight::Never, format!("never sees the packet: it is dropped at {place}")),
+    };
+    Netfilter { sees, sentence }
+}
+
+fn translated<A>(from: &Sender, place: &str, outcomes: &Outcomes<A>) -> String {
+    let client = from.addr().map_or_else(|| "the client".into(), |addr| addr.to_string());
+    let mut backends = outcomes.backends.iter();
+    let backend = match (backends.next(), backends.next()) {
+        (Some(only), None) => only.to_string(),
+        _ => "the chosen backend".into(),
+    };
+    // `Port::unfiltered_bits4` in lb-common.
+    let unless = match from {
+        Sender::Pod(_) => ", unless the pod's bridge bypasses netfilter (`lb-agent show interfaces`)",
+        Sender::Host | Sender::External(_) => "",
+    };
+    format!(
+        "sees a connection from {client} to {backend}{unless}: requests are translated before its hooks, replies are \
+         translated back after them, both at {place}"
+    )
+}
+
 /// How a backend is chosen, and whether the client's last one is remembered.
-fn choice(scope: Scope, backends: usize) -> String {
+fn choice<A>(scope: Scope, outcomes: &Outcomes<A>) -> String {
+    let backends = outcomes.backends.len();
+    if outcomes.is_remembered {
+        return "the client's last backend, which session affinity remembers".into();
+    }
     if backends == 1 {
         return "its only backend".into();
     }
@@ -141,6 +186,7 @@ impl fmt::Display for Explanation {
             writeln!(f, "backend   {backend}")?;
         }
         writeln!(f, "result    {}", self.sentence)?;
+        writeln!(f, "netfilter {}", self.netfilter.sentence)?;
         for note in &self.notes {
             writeln!(f, "note      {}", printable(note))?;
         }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use lb_agent::dataplane::Tables;
 use lb_common::addr::Addr;
@@ -48,7 +49,7 @@ impl Default for HostMachine {
             address_words: ADDRESS_WORDS,
             repairs: None,
         };
-        let mut host = Host::new(Tables::default(), settings);
+        let mut host = Host::new(Arc::default(), settings);
         host.port = UNBRIDGED;
         Self { host, offload: false, is_bare: false, replayed: Vec::new(), outcome_meanwhile: Rc::default() }
     }
@@ -156,7 +157,7 @@ fn run_packet<const LINK_LEN: usize>(host: &Host, program: Program, packet: &mut
 
 impl Machine for HostMachine {
     fn set_tables(&mut self, tables: &Tables) {
-        self.host.tables = tables.clone().derived(ADDRESS_WORDS);
+        self.host.tables = Arc::new(tables.clone().derived(ADDRESS_WORDS));
     }
 
     fn set_port(&mut self, port: Port) {

@@ -2,11 +2,13 @@
 
 use lb_common::addr::Proto;
 use lb_common::table::{
-    Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendKey, FrontendState, Heard, PoolKey, Rule,
-    ScopeFlags, Scopes, SourceRange, SourceRangeKey, Tuple, bpf_spin_lock,
+    Affinity, AffinityKey, Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendKey, FrontendState,
+    Heard, Member, MemberKey, MemberSets, MemberState, PoolKey, Rule, ScopeFlags, Scopes, SourceRange, SourceRangeKey,
+    Tuple, bpf_spin_lock,
 };
 
 use super::*;
+use crate::explain::Sight;
 
 const ADDR: [u8; 4] = [192, 0, 2, 10];
 
@@ -30,7 +32,8 @@ fn facts(mode: Mode, scopes: Scopes) -> Facts {
     }
     tables.scopes.insert(1, Scopes { service_port: 1, ..scopes });
     let services = Services { names: [(1, "shop/web:http".to_owned())].into(), ..Services::default() };
-    Facts { tables, services, has_workloads: true, has_uplinks: true, ..Facts::default() }
+    let (tables, address_words) = (Arc::new(tables.derived(1)), 1);
+    Facts { tables, address_words, services, has_workloads: true, has_uplinks: true, ..Facts::default() }
 }
 
 fn ask(from: &str, to: &str, facts: &Facts) -> Explanation {
@@ -136,7 +139,7 @@ fn every_reason_to_pass_has_its_words() {
         assert!(explanation.sentence.contains(word), "{from} {mode:?}: {}", explanation.sentence);
     }
     let mut draining = passing(Mode::VIP);
-    let frontend = draining.tables.v4.frontends.get_mut(&key(80)).expect("it is there");
+    let frontend = Arc::make_mut(&mut draining.tables).v4.frontends.get_mut(&key(80)).expect("it is there");
     frontend.state = FrontendState::Draining;
     assert!(ask("pod", "192.0.2.10:80/tcp", &draining).sentence.contains("Service is gone"));
 }
@@ -150,7 +153,7 @@ fn every_origin_names_what_decided() {
         (Origin::ExternalIP, "externalTrafficPolicy"),
     ] {
         let mut facts = facts(Mode::VIP, VIP);
-        let frontend = facts.tables.v4.frontends.get_mut(&key(80)).expect("it is there");
+        let frontend = Arc::make_mut(&mut facts.tables).v4.frontends.get_mut(&key(80)).expect("it is there");
         (frontend.origin, frontend.decided_by) = (origin, Rule::NotApplicable);
         let inside = ask("pod", "192.0.2.10:80/tcp", &facts);
         assert!(!inside.sentence.contains("balancer"), "{}", inside.sentence);
@@ -196,7 +199,10 @@ fn flows_of_the_client_are_mentioned() {
 fn text_has_a_line_for_each_fact() {
     let text = ask("10.9.9.9", "192.0.2.10:80/tcp", &facts(Mode::VIP, VIP)).to_string();
     let words: Vec<_> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(words, ["from", "to", "service", "frontend", "mode", "scope", "backend", "backend", "result"]);
+    assert_eq!(
+        words,
+        ["from", "to", "service", "frontend", "mode", "scope", "backend", "backend", "result", "netfilter"]
+    );
 }
 
 #[test]
@@ -228,7 +234,7 @@ fn source_ranges_are_asked() {
     let scope = Scope::balance(7, 2).with_flags(ScopeFlags::SOURCE_RANGES);
     let mut facts = facts(Mode::VIP, Scopes { workload: scope, source_ranges: 3, ..VIP });
     let range = SourceRangeKey::of_prefix(3, [10, 9, 0, 0], 16);
-    facts.tables.v4.source_ranges.insert(range, SourceRange { flags: 0 });
+    Arc::make_mut(&mut facts.tables).v4.source_ranges.insert(range, SourceRange { flags: 0 });
     for (from, decision) in [("10.9.9.9", Decision::Balance), ("10.8.9.9", Decision::Drop), ("pod", Decision::Balance)]
     {
         let explanation = ask(from, "192.0.2.10:80/tcp", &facts);
@@ -242,11 +248,11 @@ fn source_ranges_are_asked() {
 #[test]
 fn a_pool_that_is_being_replaced_is_said() {
     let mut facts = facts(Mode::VIP, VIP);
-    facts.tables.v4.pools.remove(&PoolKey { pool: 7, slot: 0 });
+    Arc::make_mut(&mut facts.tables).v4.pools.remove(&PoolKey { pool: 7, slot: 0 });
     let partly = ask("10.9.9.9", "192.0.2.10:80/tcp", &facts);
     assert_eq!((partly.decision, partly.backends.len()), (Decision::Balance, 1));
     assert!(partly.notes[0].contains("empty slot"), "{:?}", partly.notes);
-    facts.tables.v4.pools.clear();
+    Arc::make_mut(&mut facts.tables).v4.pools.clear();
     let empty = ask("10.9.9.9", "192.0.2.10:80/tcp", &facts);
     assert_eq!((empty.decision, empty.backends.len()), (Decision::Drop, 0));
     assert!(empty.sentence.contains("being replaced"), "{}", empty.sentence);
@@ -257,7 +263,7 @@ fn a_pool_that_is_being_replaced_is_said() {
 fn backends_are_where_the_packet_goes() {
     let mut facts = facts(Mode::VIP, VIP);
     let sctp = FrontendKey { proto: Proto::SCTP, ..key(80) };
-    facts.tables.v4.frontends.insert(sctp, frontend(1, Mode::VIP, Rule::IpMode));
+    Arc::make_mut(&mut facts.tables).v4.frontends.insert(sctp, frontend(1, Mode::VIP, Rule::IpMode));
     let explanation = ask("pod", "192.0.2.10:80/sctp", &facts);
     assert_eq!(explanation.backends, ["10.0.0.1:80".parse().expect("one"), "10.0.0.2:80".parse().expect("two")]);
 }
@@ -286,10 +292,69 @@ fn flows_that_are_not_kept_are_not_mentioned() {
     let flow = Flow { to, frontend: 1, pool: 7, state, heard, seq_high: 0, last_seen_jiffies: 1 };
     for (workload, is_kept) in [(Scope::balance(7, 2), true), (Scope::PASS, true), (Scope::REJECT, false)] {
         let mut facts = facts(Mode::VIP, Scopes { workload, ..VIP });
-        facts.tables.v4.frontends.insert(to_udp, frontend(1, Mode::VIP, Rule::IpMode));
+        Arc::make_mut(&mut facts.tables).v4.frontends.insert(to_udp, frontend(1, Mode::VIP, Rule::IpMode));
         facts.flows4.push((FlowKey::new(5, Direction::Request, Proto::UDP, tuple), flow));
         let explanation = ask("10.9.9.9", "192.0.2.10:80/udp", &facts);
         let notes = &explanation.notes;
         assert_eq!(notes.iter().any(|note| note.contains("10.0.0.2:8080")), is_kept, "{workload:?}: {notes:?}");
     }
+}
+
+/// SA-01 to SA-03: a client that session affinity remembers goes to its last backend, with every algorithm, until the
+/// timeout or until the backend leaves.
+#[test]
+fn a_client_that_affinity_remembers_has_one_backend() {
+    let (known, other) = ("10.9.9.9", "10.9.9.8");
+    // With Maglev and affinity, the hash is that of the client alone: its ports do not matter.
+    for (flags, possible) in [(ScopeFlags::AFFINITY, 2), (ScopeFlags::AFFINITY | ScopeFlags::MAGLEV, 1)] {
+        let workload = Scope::balance(7, 2).with_flags(flags);
+        let mut facts = facts(Mode::VIP, Scopes { workload, affinity_secs: 600, ..VIP });
+        let member = Member { state: MemberState::Active, sets: MemberSets::CLUSTER, pad: [0; 2] };
+        for last in [1, 2] {
+            let key = MemberKey { service_port: 1, addr: [10, 0, 0, last], port: 8080, pad: 0 };
+            Arc::make_mut(&mut facts.tables).v4.members.insert(key, member);
+        }
+        let row = Affinity { addr: [10, 0, 0, 2], port: 8080, pad: 0, last_seen_secs: 1_000 };
+        facts.affinity4 = vec![(AffinityKey { service_port: 1, client: [10, 9, 9, 9] }, row)];
+        let asked = |facts: &Facts, from| {
+            let explanation = ask(from, "192.0.2.10:80/tcp", facts);
+            (explanation.backends.len(), explanation.sentence.contains("remembers"))
+        };
+        facts.now_secs = 1_599;
+        assert_eq!(ask(known, "192.0.2.10:80/tcp", &facts).backends, ["10.0.0.2:8080".parse().expect("the last one")]);
+        assert_eq!((asked(&facts, known), asked(&facts, other)), ((1, true), (possible, false)));
+        // A question without a client tells of every client.
+        assert_eq!(asked(&facts, "pod"), (2, false));
+        facts.now_secs = 1_600;
+        assert_eq!(asked(&facts, known), (possible, false), "the timeout has passed");
+        facts.now_secs = 1_599;
+        let v4 = &mut Arc::make_mut(&mut facts.tables).v4;
+        v4.members.retain(|key, _| key.addr != [10, 0, 0, 2]);
+        v4.pools.insert(PoolKey { pool: 7, slot: 1 }, Backend { addr: [10, 0, 0, 3], port: 8080 });
+        assert_eq!(asked(&facts, known), (possible, false), "it is no endpoint any more");
+    }
+}
+
+#[test]
+fn netfilter_sees_what_the_programs_leave() {
+    let own = Scopes { external: Scope::balance(7, 2), ..VIP };
+    for (from, to, scopes, sees, word) in [
+        ("10.9.9.9", 80, own, Sight::Translated, "from 10.9.9.9 to the chosen backend"),
+        ("external:10.9.9.9", 80, own, Sight::Translated, "after them, both at the uplink"),
+        ("10.9.9.9", 443, own, Sight::Unchanged, "as the client sent it"),
+        ("10.9.9.9", 81, own, Sight::Unchanged, "as the client sent it"),
+        ("host", 80, own, Sight::Unchanged, "as the client sent it"),
+        ("10.9.9.9", 80, Scopes { workload: Scope::REJECT, ..VIP }, Sight::Never, "answered at the pod's interface"),
+        ("external", 80, VIP, Sight::Never, "dropped at the uplink"),
+    ] {
+        let netfilter = ask(from, &format!("192.0.2.10:{to}/tcp"), &facts(Mode::VIP, scopes)).netfilter;
+        assert_eq!(netfilter.sees, sees, "{from} {to}: {netfilter:?}");
+        assert!(netfilter.sentence.contains(word), "{from} {to}: {netfilter:?}");
+    }
+    // A pod that is its own only backend gets the packet back before netfilter.
+    let mut alone = facts(Mode::VIP, Scopes { workload: Scope::balance(7, 1), ..VIP });
+    Arc::make_mut(&mut alone.tables).v4.pools.retain(|key, _| key.slot == 0);
+    assert_eq!(ask("10.0.0.1", "192.0.2.10:80/tcp", &alone).netfilter.sees, Sight::Never);
+    let other = ask("10.0.0.2", "192.0.2.10:80/tcp", &alone).netfilter;
+    assert!(other.sentence.starts_with("sees a connection from 10.0.0.2 to 10.0.0.1:8080"), "{other:?}");
 }
