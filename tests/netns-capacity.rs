@@ -8,7 +8,7 @@ use lb_tests::agent::Agent;
 use lb_tests::deadline::until_true;
 use lb_tests::lab::Setup;
 use lb_tests::manifest::{NODE, OTHER_NODE, Service, ingress};
-use lb_tests::scene::{BALANCER, Scene, TARGET};
+use lb_tests::scene::{BALANCER, FINDING_OUT, Scene, TARGET};
 use serde_json::{Value, json};
 
 /// A Service on TCP port 80 of one IPv4 address.
@@ -170,7 +170,9 @@ fn a_list_of_source_ranges_is_there_once() {
     let slice = slice.endpoint(scene.lab.pod_address("a", Family::V4), NODE);
     scene.manifests.write("many", &[service.object(), slice.object()]);
     until_true("all ports to be served", || {
-        [80, 130, 179].iter().all(|port| scene.dial().tcp(vip(Family::V4, 1, *port)).who() == Some("a"))
+        [80, 130, 179]
+            .iter()
+            .all(|port| scene.dial().unasked(FINDING_OUT).tcp(vip(Family::V4, 1, *port)).who() == Some("a"))
     });
     assert!(warnings(&scene.agent).is_empty(), "{:?}", warnings(&scene.agent));
     assert_eq!(metric(&scene.agent, "lb_agent_map_entries{map=\"source_ranges4\"}"), 1_001);

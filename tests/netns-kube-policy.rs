@@ -7,7 +7,7 @@ use std::thread;
 use lb_tests::address::{BALANCERS, FAMILIES, FAR, Family, vip};
 use lb_tests::apiserver::Resource;
 use lb_tests::deadline::until_true;
-use lb_tests::dial::{Dial, Outcome};
+use lb_tests::dial::Outcome;
 use lb_tests::lab::{FAR_NAME, Setup, UPLINK_NAME};
 use lb_tests::manifest::{NODE, OTHER_NODE, Service, ingress};
 use lb_tests::scene::{BALANCER, Scene, empty_slice};
@@ -62,7 +62,7 @@ fn remote(service: &Service) -> Vec<Value> {
 
 /// A client behind an uplink of the node.
 fn outside(scene: &Scene, to: SocketAddr, family: Family) -> Outcome {
-    Dial::from(&scene.lab.far).bound(FAR.host(family, 7)).tcp(to)
+    scene.dial_from_far().bound(FAR.host(family, 7)).tcp(to)
 }
 
 fn apply(scene: &Scene, service: &Service, slices: Vec<Value>) {

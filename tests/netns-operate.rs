@@ -35,7 +35,7 @@ fn two_services(scene: &Scene) {
 }
 
 fn dial(scene: &Scene, to: SocketAddr) -> Option<String> {
-    Dial::from(&scene.lab.pod("client").netns).tcp(to).who().map(str::to_owned)
+    scene.dial().tcp(to).who().map(str::to_owned)
 }
 
 #[track_caller]

@@ -8,7 +8,7 @@ use lb_agent::dataplane::{Repair, Settings, Sizes, Timeouts, pins};
 use lb_tests::address::{Family, vip};
 use lb_tests::deadline;
 use lb_tests::lab::Setup;
-use lb_tests::scene::Scene;
+use lb_tests::scene::{FINDING_OUT, Scene};
 
 /// A foreign program, attached first at both hooks of an interface while `work` runs.
 fn with_program_in_front(scene: &Scene, interface: &str, work: impl FnOnce() + Send) {
@@ -77,6 +77,6 @@ fn globs_that_match_nothing_are_not_ready() {
     let service = scene.service("shop", 56, &[entry]);
     // The usual client is behind none of the globs: only the new pod can show the effect.
     scene.manifests.write("shop", &[vec![service.object()], scene.slices(&service, &["a"])].concat());
-    let late = lb_tests::dial::Dial::from(&scene.lab.pod("late").netns);
+    let late = scene.dial_from("late").unasked(FINDING_OUT);
     deadline::until_true("the pod is served", || late.tcp(vip(Family::V4, 56, 80)).who() == Some("a"));
 }

@@ -2,14 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::addr::Proto;
 use lb_tests::address::{
     BALANCERS, CLUSTER, FAMILIES, FAR, FAR_LINK, Family, REMOTE_PODS, UPLINK, add_address, flag, host_prefix, vip,
 };
-use lb_tests::dial::{Dial, Outcome};
+use lb_tests::dial::Outcome;
 use lb_tests::lab::Setup;
 use lb_tests::manifest::{NODE, OTHER_NODE, Service, ingress};
-use lb_tests::scene::{BALANCER, Scene, empty_slice};
+use lb_tests::scene::{BALANCER, Probe, Scene, empty_slice};
 use serde_json::{Value, json};
 
 const ALL: [&str; 2] = ["--services", "all"];
@@ -71,8 +70,8 @@ fn addresses(family: Family, number: u8) -> [SocketAddr; 3] {
     [cluster(family, number), (external(family, number), 80).into(), node_port(family, number)]
 }
 
-fn dial_from_far(scene: &Scene, family: Family) -> Dial<'_> {
-    Dial::from(&scene.lab.far).bound(FAR.host(family, 9))
+fn dial_from_far(scene: &Scene, family: Family) -> Probe<'_> {
+    scene.dial_from_far().bound(FAR.host(family, 9))
 }
 
 #[test]
@@ -93,7 +92,7 @@ fn cip_01_xip_01_np_01_pods_and_the_network_reach_every_kind_of_address() {
                     "{to}: clients are seen as themselves"
                 );
             }
-            assert_eq!(scene.probe("client", Proto::UDP, to).who(), Some("a"), "UDP to {to}");
+            assert_eq!(scene.dial().udp(to).who(), Some("a"), "UDP to {to}");
         }
         // IPM-24: together with a Proxy entry, whose packets still leave the node.
         assert_eq!(scene.dial().tcp(vip(family, 10, 80)).who(), Some(BALANCER));
@@ -136,7 +135,7 @@ fn cip_09_a_pod_reaches_itself_at_its_cluster_address() {
     publish(&scene, 11, &json!({}), HERE);
     for family in FAMILIES {
         for to in addresses(family, 11) {
-            let outcome = Dial::from(&scene.lab.pod("a").netns).tcp(to);
+            let outcome = scene.dial_from("a").tcp(to);
             assert_eq!(outcome.who(), Some("a"), "{to}: {outcome:?}");
         }
     }
@@ -150,7 +149,7 @@ fn cip_11_np_03_policies_hold_for_their_own_addresses() {
     publish(&scene, 13, &json!({"externalTrafficPolicy": "Local"}), ELSEWHERE);
     publish(&scene, 14, &json!({"internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local"}), NOWHERE);
     for family in FAMILIES {
-        assert_eq!(scene.probe("client", Proto::TCP, cluster(family, 12)), Outcome::Silence);
+        assert_eq!(scene.dial().tcp(cluster(family, 12)), Outcome::Silence);
         for to in addresses(family, 12).into_iter().skip(1).chain(addresses(family, 13)) {
             let outcome = scene.dial().tcp(to);
             let Outcome::Answered(answer) = outcome else { panic!("{to}: {outcome:?}") };
@@ -161,7 +160,7 @@ fn cip_11_np_03_policies_hold_for_their_own_addresses() {
         }
         assert_eq!(dial_from_far(&scene, family).tcp(node_port(family, 13)), Outcome::Silence);
         for to in addresses(family, 14) {
-            assert_eq!(scene.probe("client", Proto::TCP, to), Outcome::Refused, "{to} has no endpoint anywhere");
+            assert_eq!(scene.dial().tcp(to), Outcome::Refused, "{to} has no endpoint anywhere");
         }
         // NP-09.
         assert_eq!(dial_from_far(&scene, family).patient().tcp(node_port(family, 14)), Outcome::Refused);
@@ -193,8 +192,8 @@ fn lb_06_lb_07_pods_of_other_nodes_are_subject_to_the_external_policy() {
         let (far_prefix, via) = (host_prefix(far), FAR_LINK.host(family, 1).to_string());
         scene.lab.far.ip(&[add_address(family, &far_prefix, "eth0")]);
         scene.lab.node.run("ip", &[flag(family), "route", "add", &far_prefix, "via", &via]);
-        let from_near = || Dial::from(&scene.lab.external).bound(near);
-        let from_far = || Dial::from(&scene.lab.far).bound(far);
+        let from_near = || scene.dial_from_near().bound(near);
+        let from_far = || scene.dial_from_far().bound(far);
         for (pod, dial, to) in [(near, from_near(), node_port(family, 15)), (far, from_far(), vip(family, 19, 80))] {
             for _ in 0..16 {
                 let Outcome::Answered(answer) = dial.tcp(to) else { panic!("{pod} is not answered at {to}") };

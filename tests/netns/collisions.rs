@@ -19,7 +19,7 @@ const OTHER_PORT: u16 = 33_334;
 /// Opens a connection from a port; `what` describes it in a failure.
 fn open(scene: &Scene, family: Family, port: u16, to: SocketAddr, what: &str) -> Held {
     let source = SocketAddr::new(scene.lab.pod_address("client", family), port);
-    match Dial::from(&scene.lab.pod("client").netns).bound_to(source).hold(to) {
+    match scene.dial().bound_to(source).hold(to) {
         Ok(held) => held,
         Err(outcome) => panic!("{family:?}: {what}: {outcome:?}"),
     }
@@ -74,7 +74,7 @@ fn datagrams_to_a_frontend_and_its_backend_from_one_port() {
     for family in FAMILIES {
         let source = SocketAddr::new(scene.lab.pod_address("client", family), PORT);
         let backend = SocketAddr::new(scene.lab.pod_address("a", family), TARGET);
-        let dial = Dial::from(&scene.lab.pod("client").netns);
+        let dial = scene.dial();
         // One after the other: two sockets cannot have one port, but the flow of the first stays.
         for to in [vip(family, 1, 80), backend, vip(family, 1, 80), backend] {
             let outcome = dial.bound_to(source).udp(to);

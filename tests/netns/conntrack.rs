@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_tests::address::{BALANCERS, CLUSTER, FAMILIES, Family, UPLINK, vip};
 use lb_tests::deadline::until_true;
-use lb_tests::dial::{Asking, Dial, Outcome};
+use lb_tests::dial::{Asking, Outcome};
 use lb_tests::lab::Setup;
 use lb_tests::manifest::{NODE, ingress};
 use lb_tests::scene::{OTHER_TARGET, Scene, TARGET, empty_slice};
@@ -157,7 +157,7 @@ fn ct_07_datagrams_to_the_node_port_of_a_stranger_are_left_alone() {
     let asking = FAMILIES.map(|family| {
         let to = SocketAddr::new(stranger(family), NODE_PORT);
         let source = SocketAddr::new(scene.lab.pod_address("client", family), 33_500);
-        (to, Dial::from(&scene.lab.pod("client").netns).bound_to(source).asking(to))
+        (to, scene.dial().bound_to(source).asking(to))
     });
     let turns: [&[(&str, u16)]; 6] =
         [&[("a", TARGET)], &[("b", TARGET)], &[], &[("a", OTHER_TARGET)], &[], &[("a", TARGET), ("b", TARGET)]];

@@ -2,7 +2,7 @@
 
 use lb_tests::address::{BALANCERS, CLUSTER, FAMILIES, FAR, Family, vip};
 use lb_tests::deadline::until_true;
-use lb_tests::dial::{Dial, Outcome};
+use lb_tests::dial::Outcome;
 use lb_tests::dump::Dump;
 use lb_tests::lab::{FAR_NAME, Setup, UPLINK_NAME};
 use lb_tests::manifest::{NODE, Service, Slice, ingress};
@@ -174,7 +174,7 @@ fn eps_07_an_endpoint_without_a_node_is_never_local() {
     };
     let address = |family| scene.lab.pod_address("a", family).to_string();
     scene.apply("s7", &objects(&|family| json!({"addresses": [address(family)], "nodeName": NODE})));
-    let outside = |family| Dial::from(&scene.lab.far).bound(FAR.host(family, 7)).tcp(vip(family, 7, 80));
+    let outside = |family| scene.dial_from_far().bound(FAR.host(family, 7)).tcp(vip(family, 7, 80));
     for family in FAMILIES {
         assert_eq!(outside(family).who(), Some("a"), "it is local");
     }

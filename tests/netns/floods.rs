@@ -107,7 +107,7 @@ fn who_floods_a_rejecting_address_silences_itself_only() {
                 let to = vip(Family::V4, 1, 80);
                 assert_eq!(scene.dial().tcp(to), Outcome::Refused, "{to}");
                 assert_eq!(scene.dial().udp(to), Outcome::Refused, "{to}");
-                assert_eq!(Dial::from(&scene.lab.far).tcp(to), Outcome::Refused, "{to} from the network");
+                assert_eq!(scene.dial_from_far().tcp(to), Outcome::Refused, "{to} from the network");
                 std::thread::sleep(Duration::from_millis(200));
             }
         };

@@ -5,12 +5,11 @@ use std::thread::{self, JoinHandle};
 
 use lb_tests::address::{BALANCERS, CLUSTER, FAMILIES, Family, PODS, add_address, flag, host_prefix, vip};
 use lb_tests::answer::Answer;
-use lb_tests::dial::Dial;
 use lb_tests::lab::cni::BRIDGE_NAME;
 use lb_tests::lab::{Cni, ReversePath, Setup};
 use lb_tests::manifest::{NODE, Service, ingress};
 use lb_tests::netns::Netns;
-use lb_tests::scene::Scene;
+use lb_tests::scene::{Probe, Scene};
 
 use crate::netfilter::DROP_INVALID;
 
@@ -71,7 +70,7 @@ fn reaches_itself(setup: Setup, route_by: &str) {
     publish_unbound(&scene);
     for family in FAMILIES {
         let second = add_second(&scene, family, route_by);
-        let pod = Dial::from(&scene.lab.pod("a").netns);
+        let pod = scene.dial_from("a");
         let (own, both) = (vip(family, 120, 80), vip(family, 121, 80));
         let asked = match family {
             Family::V4 => pod.bound(second),
@@ -112,8 +111,8 @@ fn reaches_itself(setup: Setup, route_by: &str) {
     }
 }
 
-fn dial_from(scene: &Scene, source: IpAddr) -> Dial<'_> {
-    Dial::from(&scene.lab.pod("a").netns).bound(source)
+fn dial_from(scene: &Scene, source: IpAddr) -> Probe<'_> {
+    scene.dial_from("a").bound(source)
 }
 
 #[test]

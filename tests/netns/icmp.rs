@@ -154,6 +154,10 @@ fn pr_03_a_closed_port_refuses_the_datagram() {
     }
     scene.apply("s1", &objects);
     for family in FAMILIES {
-        assert_eq!(scene.dial().udp(vip(family, 1, 80)), Outcome::Refused, "{family:?}");
+        assert_eq!(
+            scene.dial().unasked("the endpoint refuses").udp(vip(family, 1, 80)),
+            Outcome::Refused,
+            "{family:?}"
+        );
     }
 }

@@ -9,7 +9,7 @@ use lb_tests::deadline::{until, until_true};
 use lb_tests::dial::Dial;
 use lb_tests::lab::{Cni, Setup};
 use lb_tests::netns::{Netns, run};
-use lb_tests::scene::{BALANCER, Scene};
+use lb_tests::scene::{BALANCER, FINDING_OUT, Scene};
 use serde_json::Value;
 
 /// A pod that starts after the agent takes the shortcut at once, and so does a pod that replaces it.
@@ -18,9 +18,11 @@ fn late_pods_are_served(setup: Setup) {
     scene.publish("shop", 100, "VIP", &["a"]);
     for round in 0..3 {
         scene.add_pod("late");
-        let dial = Dial::from(&scene.lab.pod("late").netns);
+        let dial = scene.dial_from("late");
         // Long before the next audit, which would find it as well.
-        until_true("the new interface is served", || dial.tcp(vip(FAMILIES[0], 100, 80)).who() == Some("a"));
+        until_true("the new interface is served", || {
+            dial.unasked(FINDING_OUT).tcp(vip(FAMILIES[0], 100, 80)).who() == Some("a")
+        });
         for family in FAMILIES {
             assert_eq!(dial.tcp(vip(family, 100, 80)).who(), Some("a"), "round {round}");
             assert_eq!(dial.tcp(vip(family, 100, 443)).who(), Some(BALANCER), "round {round}");
@@ -78,7 +80,7 @@ fn only_interfaces_that_match_are_served() {
     scene.publish("shop", 101, "VIP", &["a"]);
     scene.add_pod("other");
     assert_eq!(scene.lab.pod("other").interface, "cali-other");
-    let other = Dial::from(&scene.lab.pod("other").netns);
+    let other = scene.dial_from("other").unasked("no program is attached to this pod's interface");
     scene.publish("shop", 101, "VIP", &["b"]);
     for family in FAMILIES {
         assert_eq!(scene.dial().tcp(vip(family, 101, 80)).who(), Some("b"));

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use lb_common::addr::Proto;
 use lb_tests::address::{BALANCERS, CLUSTER, FAMILIES, Family, vip};
 use lb_tests::capture::{Capture, Carries, Packet};
 use lb_tests::dial::{Dial, Outcome};
@@ -162,8 +161,8 @@ fn ipm_01_to_14_every_entry_is_decided_by_itself() {
         for &(family, port, transport, who) in answers {
             let to = vip(family, *number, port);
             let outcome = match transport {
-                Tcp => scene.probe("client", Proto::TCP, to),
-                Udp => scene.probe("client", Proto::UDP, to),
+                Tcp => scene.dial().tcp(to),
+                Udp => scene.dial().udp(to),
             };
             let holds = match who {
                 Pod => matches!(outcome.who(), Some("a" | "b")),
@@ -226,9 +225,9 @@ fn ipm_31_a_vip_without_endpoints_refuses() {
     let capture = Capture::start(&scene.lab.external);
     for family in FAMILIES {
         let to = vip(family, 31, 80);
-        assert_eq!(scene.probe("client", Proto::TCP, to), Outcome::Refused, "TCP to {to}");
-        assert_eq!(scene.probe("client", Proto::UDP, to), Outcome::Refused, "UDP to {to}");
-        let other_port = scene.probe("client", Proto::TCP, vip(family, 31, 443));
+        assert_eq!(scene.dial().tcp(to), Outcome::Refused, "TCP to {to}");
+        assert_eq!(scene.dial().udp(to), Outcome::Refused, "UDP to {to}");
+        let other_port = scene.dial().tcp(vip(family, 31, 443));
         assert_eq!(other_port.who(), Some(BALANCER), "another port is nobody's");
         let seen = capture.all_until_now(&scene.lab.pod("client").netns);
         assert!(!seen.iter().any(|packet| packet.destination == to), "a packet to {to} left the node");
@@ -256,7 +255,8 @@ fn ipm_24_proxy_leaves_cluster_address_and_node_port_to_kube_proxy() {
             backend.ip()
         ));
         for to in [SocketAddr::new(cluster, 80), SocketAddr::new(node, 30080)] {
-            assert_eq!(scene.dial().tcp(to).who(), Some("a"), "{to}");
+            let dial = scene.dial().unasked("netfilter translates what the programs leave alone");
+            assert_eq!(dial.tcp(to).who(), Some("a"), "{to}");
         }
         assert_eq!(scene.dial().tcp(vip(family, 24, 80)).who(), Some(BALANCER));
     }

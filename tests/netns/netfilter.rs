@@ -3,7 +3,7 @@
 use std::fs;
 
 use lb_tests::address::{FAMILIES, Family, vip};
-use lb_tests::dial::{Dial, Outcome};
+use lb_tests::dial::Outcome;
 use lb_tests::lab::{Cni, ReversePath, Setup};
 use lb_tests::netns::Netns;
 use lb_tests::scene::{BALANCER, Scene};
@@ -50,7 +50,7 @@ fn pods_are_served(scene: &Scene) {
 
 /// A pod that reaches itself by its own Service sees the balancer's address as the client.
 fn hairpin(scene: &Scene, family: Family) {
-    let own = Dial::from(&scene.lab.pod("a").netns);
+    let own = scene.dial_from("a");
     let to = vip(family, 81, 80);
     let mut held = own.hold(to).unwrap_or_else(|outcome| panic!("a pod to its own Service {to}: {outcome:?}"));
     assert_eq!((held.answer.who.as_str(), held.answer.client.ip()), ("a", to.ip()));

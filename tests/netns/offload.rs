@@ -2,7 +2,6 @@
 //! a wrong checksum in a segment that a device completes.
 
 use lb_tests::address::{FAMILIES, FAR, vip};
-use lb_tests::dial::Dial;
 use lb_tests::lab::{Cni, FAR_NAME, Setup};
 use lb_tests::scene::Scene;
 
@@ -49,7 +48,7 @@ fn bulk_arrives(setup: Setup) {
         set(&scene, setting, place);
         for family in FAMILIES {
             let to = vip(family, 1, 80);
-            let far = Dial::from(&scene.lab.far).bound(FAR.host(family, 9));
+            let far = scene.dial_from_far().bound(FAR.host(family, 9));
             for (whose, dial) in [("a pod", scene.dial()), ("the network", far)] {
                 let what = || format!("{setting:?} {place:?}: {to} from {whose}");
                 let mut held = dial.hold(to).unwrap_or_else(|outcome| panic!("{}: {outcome:?}", what()));

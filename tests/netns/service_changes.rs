@@ -45,7 +45,7 @@ fn node_port(family: Family) -> SocketAddr {
 #[track_caller]
 fn expect(scene: &Scene, what: &str, to_balancer: Option<&str>, to_cluster: Option<&str>, to_node: Option<&str>) {
     for family in FAMILIES {
-        let far = Dial::from(&scene.lab.far).bound(FAR.host(family, 9));
+        let far = scene.dial_from_far().bound(FAR.host(family, 9));
         for (whose, dial) in [("a pod", scene.dial()), ("the network", far)] {
             for (to, who) in
                 [(balancer(family), to_balancer), (cluster(family), to_cluster), (node_port(family), to_node)]
@@ -118,7 +118,7 @@ fn ipm_52_the_node_port_at_a_local_balancers_address_is_the_hosts() {
         lb_tests::deadline::until_true("the node reaches itself", || {
             Dial::from(&scene.lab.node).tcp(to).who() == Some("host")
         });
-        let far = Dial::from(&scene.lab.far).bound(FAR.host(family, 9));
+        let far = scene.dial_from_far().bound(FAR.host(family, 9));
         for (whose, dial) in [("a pod", scene.dial()), ("the network", far)] {
             let outcome = dial.tcp(to);
             assert_eq!(outcome.who(), Some("host"), "{to} from {whose}: {outcome:?}");

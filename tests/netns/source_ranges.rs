@@ -3,7 +3,7 @@
 
 use lb_common::addr::Proto;
 use lb_tests::address::{BALANCERS, FAMILIES, FAR, vip};
-use lb_tests::dial::{Dial, Outcome};
+use lb_tests::dial::Outcome;
 use lb_tests::lab::Setup;
 use lb_tests::manifest::ingress;
 use lb_tests::scene::Scene;
@@ -44,15 +44,19 @@ fn sr_02_pods_are_let_in_by_the_ranges_alone() {
     for family in FAMILIES {
         let to = vip(family, NUMBER, 80);
         for proto in [Proto::TCP, Proto::UDP] {
-            assert_eq!(scene.probe("client", proto, to).who(), Some("a"), "{to}");
-            assert_eq!(scene.probe("b", proto, to), Outcome::Silence, "{to}");
+            let [inside, outside] = ["client", "b"].map(|pod| {
+                let dial = scene.dial_from(pod);
+                if proto == Proto::UDP { dial.udp(to) } else { dial.tcp(to) }
+            });
+            assert_eq!(inside.who(), Some("a"), "{to}");
+            assert_eq!(outside, Outcome::Silence, "{to}");
         }
     }
     let counters = scene.agent.says(&["show", "counters"]);
     assert!(counters.contains("drop_source_range"), "{counters}");
     publish(&scene, &only(&scene, &["client", "b"], &[]));
     for family in FAMILIES {
-        assert_eq!(Dial::from(&scene.lab.pod("b").netns).tcp(vip(family, NUMBER, 80)).who(), Some("a"));
+        assert_eq!(scene.dial_from("b").tcp(vip(family, NUMBER, 80)).who(), Some("a"));
     }
 }
 
@@ -63,7 +67,7 @@ fn sr_01_clients_in_the_network_are_let_in_by_the_ranges() {
     publish(&scene, &only(&scene, &[], &[7]));
     for family in FAMILIES {
         let to = vip(family, NUMBER, 80);
-        let from = |host| Dial::from(&scene.lab.far).bound(FAR.host(family, host)).tcp(to);
+        let from = |host| scene.dial_from_far().bound(FAR.host(family, host)).tcp(to);
         let Outcome::Answered(answer) = from(7) else { panic!("{to}: {:?}", from(7)) };
         assert_eq!((answer.who.as_str(), answer.client.ip()), ("a", FAR.host(family, 7)));
         assert_eq!(from(8), Outcome::Silence, "{to}");
@@ -84,7 +88,7 @@ fn sr_09_open_connections_outlive_their_range() {
     for (family, held) in FAMILIES.into_iter().zip(&mut held) {
         held.transfer(1 << 20).expect("it goes on");
         assert_eq!(scene.dial().tcp(vip(family, NUMBER, 80)), Outcome::Silence);
-        assert_eq!(Dial::from(&scene.lab.pod("b").netns).tcp(vip(family, NUMBER, 80)).who(), Some("a"));
+        assert_eq!(scene.dial_from("b").tcp(vip(family, NUMBER, 80)).who(), Some("a"));
     }
     publish(&scene, &[]);
     for family in FAMILIES {

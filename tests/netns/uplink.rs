@@ -7,7 +7,7 @@ use lb_tests::deadline::until_true;
 use lb_tests::dial::{Dial, Outcome};
 use lb_tests::lab::{ReversePath, Setup};
 use lb_tests::manifest::{OTHER_NODE, ingress};
-use lb_tests::scene::{BALANCER, Scene, empty_slice};
+use lb_tests::scene::{BALANCER, Probe, Scene, empty_slice};
 use lb_tests::serve::Server;
 use serde_json::json;
 
@@ -49,8 +49,8 @@ fn client(family: Family) -> IpAddr {
 }
 
 /// Dials from the far client.
-fn dial(scene: &Scene, family: Family) -> Dial<'_> {
-    Dial::from(&scene.lab.far).bound(client(family))
+fn dial(scene: &Scene, family: Family) -> Probe<'_> {
+    scene.dial_from_far().bound(client(family))
 }
 
 #[test]

@@ -152,6 +152,10 @@ impl Lab {
         }
     }
 
+    pub fn has_pod(&self, name: &str) -> bool {
+        self.pods.contains_key(name)
+    }
+
     /// An address of a pod.
     #[track_caller]
     pub fn pod_address(&self, name: &str, family: Family) -> IpAddr {

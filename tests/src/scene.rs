@@ -16,12 +16,15 @@ use crate::agent::Agent;
 use crate::api::Api;
 use crate::apiserver::ApiServer;
 use crate::deadline;
-use crate::dial::{Dial, Outcome};
+use crate::dial::Outcome;
 use crate::kubernetes::{Assets, Kubernetes};
 use crate::lab::{Lab, Setup};
 use crate::leftovers;
 use crate::manifest::{Folder, NODE, Service, Slice, ingress, node};
 use crate::serve::Server;
+
+pub use probe::Probe;
+use probe::Tally;
 
 /// The port of every endpoint, TCP and UDP.
 pub const TARGET: u16 = 8080;
@@ -37,6 +40,9 @@ const MARKER_ADDRESS: u8 = 250;
 /// The first generation's port.
 const MARKER_PORT: u16 = 20_000;
 
+/// Why `explain` is not asked: about the marker of a generation, for example.
+pub const FINDING_OUT: &str = "the dial finds out whether a change is in force";
+
 /// Fields are dropped in this order: programs before the namespaces in which they run.
 pub struct Scene {
     pub agent: Agent,
@@ -45,6 +51,7 @@ pub struct Scene {
     api: Option<Box<dyn Api>>,
     generation: AtomicU16,
     servers: Vec<Server>,
+    tally: Tally,
     pub lab: Lab,
 }
 
@@ -117,7 +124,15 @@ impl Scene {
         serve(&mut servers, &lab.external, BALANCER, &BALANCER_PORTS);
         let manifests = Folder::create(lab.folder().join("manifests"), &node_addresses());
         let agent = Agent::new(&lab.node, lab.folder(), manifests.path()).flags(flags);
-        Self { agent, manifests, api: None, generation: AtomicU16::new(MARKER_PORT), servers, lab }
+        Self {
+            agent,
+            manifests,
+            api: None,
+            generation: AtomicU16::new(MARKER_PORT),
+            servers,
+            tally: Tally::default(),
+            lab,
+        }
     }
 
     /// Adds a pod that answers as the others do.
@@ -148,7 +163,7 @@ impl Scene {
             let at = SocketAddr::new(LAST.host(family, MARKER_ADDRESS), marker);
             let mut last = None;
             let seen = deadline::within(deadline::PATIENCE, || {
-                let outcome = self.dial().tcp(at);
+                let outcome = self.dial().unasked(FINDING_OUT).tcp(at);
                 let is_seen = outcome.who() == Some("a");
                 last = Some(outcome);
                 is_seen.then_some(())
@@ -201,11 +216,6 @@ impl Scene {
         self.apply(name, &objects);
     }
 
-    /// Dials from the client pod.
-    pub fn dial(&self) -> Dial<'_> {
-        Dial::from(&self.lab.pod("client").netns)
-    }
-
     /// Dials from the client pod until all of `wanted` have answered, or very often. Panics if another server answers,
     /// or one of `wanted` never does.
     #[track_caller]
@@ -244,6 +254,9 @@ impl Drop for Scene {
             self.tell();
         }
         self.servers.iter().for_each(Server::tell_to_stop);
+        if !std::thread::panicking() {
+            self.tally.check();
+        }
     }
 }
 

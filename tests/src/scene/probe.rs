@@ -1,45 +1,243 @@
-//! Probes whose outcome `explain` predicts first.
+//! Dials whose outcome `explain` predicts first.
+//!
+//! `explain` knows what happens to the first packet of a connection while the tables stay as they are. A dial that it
+//! cannot know about says so, with the reason: [`Probe::unasked`].
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lb_common::addr::Proto;
 use serde_json::Value;
 
 use super::{BALANCER, Scene};
-use crate::address::family;
-use crate::dial::{Dial, Outcome};
+use crate::address::{FAR_LINK, Family, UPLINK, family};
+use crate::dial::{Asking, Dial, Dialler, Held, Outcome};
 
-/// The usual pods, by the names with which they answer.
-const PODS: [&str; 3] = ["client", "a", "b"];
+/// The name in answers of a process of the node.
+const HOST: &str = "host";
+/// Why `explain` is not asked about a socket that sends several datagrams.
+const KNOWN_FLOW: &str = "the second datagram of a socket belongs to a known flow";
+/// Why `explain` is not asked by a background dialler.
+const LASTING: &str = "the tables change while it dials";
+
+/// How often `explain` was asked about dials of a scene.
+#[derive(Debug, Default)]
+pub(super) struct Tally(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Dials for which there was an answer.
+    asked: usize,
+    /// Answers that were held against the outcome.
+    compared: usize,
+    /// Answers that changed while the client dialled.
+    changed: usize,
+    /// Dials for which `explain` was not asked, by reason.
+    unasked: BTreeMap<&'static str, usize>,
+}
+
+impl Tally {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Panics if `explain` was asked and none of its answers was compared.
+    pub(super) fn check(&self) {
+        let counts = self.counts();
+        eprintln!("explain and the dials: {counts:?}");
+        assert!(counts.asked == 0 || counts.compared > 0, "no answer of explain was compared: {counts:?}");
+    }
+}
+
+/// The place of a client.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Pod(&'a str),
+    /// The balancer's network, behind the first uplink.
+    Near,
+    /// The network behind the second uplink.
+    Far,
+}
+
+/// A client whose dials are compared with what `explain` said before.
+#[derive(Clone, Copy)]
+pub struct Probe<'a> {
+    scene: &'a Scene,
+    place: Place<'a>,
+    dial: Dial<'a>,
+    source: Option<IpAddr>,
+}
 
 impl Scene {
-    /// Asks `explain` about a connection, then dials it from a pod, by TCP or UDP. Panics if the outcome differs.
+    /// Dials from the client pod.
+    pub fn dial(&self) -> Probe<'_> {
+        self.dial_from("client")
+    }
+
+    /// Dials from a pod.
     #[track_caller]
-    pub fn probe(&self, pod: &str, proto: Proto, to: SocketAddr) -> Outcome {
-        let client = self.lab.pod_address(pod, family(to.ip())).to_string();
-        let question = format!("{to}/{}", proto.name());
-        let said = self.agent.says(&["explain", "--from", &client, "--to", &question, "-o", "json"]);
-        let explanation: Value = serde_json::from_str(&said).expect("an object");
-        let decision = explanation["decision"].as_str().expect("a word");
-        let dial = Dial::from(&self.lab.pod(pod).netns);
-        let dial = if decision == "reject" { dial.patient() } else { dial };
-        let outcome = if proto == Proto::UDP { dial.udp(to) } else { dial.tcp(to) };
-        let holds = match decision {
-            "balance" => self.is_backend(&explanation["backends"], outcome.who(), to.ip()),
-            "reject" => outcome == Outcome::Refused,
-            "drop" => outcome == Outcome::Silence,
-            "pass" | "not-ours" => outcome.who().is_none_or(|who| who == BALANCER),
-            other => panic!("{other} is no decision: {explanation}"),
+    pub fn dial_from<'a>(&'a self, pod: &'a str) -> Probe<'a> {
+        Probe { scene: self, place: Place::Pod(pod), dial: Dial::from(&self.lab.pod(pod).netns), source: None }
+    }
+
+    /// Dials from the balancer's network.
+    pub fn dial_from_near(&self) -> Probe<'_> {
+        Probe { scene: self, place: Place::Near, dial: Dial::from(&self.lab.external), source: None }
+    }
+
+    /// Dials from the far network.
+    pub fn dial_from_far(&self) -> Probe<'_> {
+        Probe { scene: self, place: Place::Far, dial: Dial::from(&self.lab.far), source: None }
+    }
+}
+
+impl<'a> Probe<'a> {
+    /// From a given address.
+    #[must_use]
+    pub const fn bound(self, source: IpAddr) -> Self {
+        Self { dial: self.dial.bound(source), source: Some(source), ..self }
+    }
+
+    /// From a given address and port.
+    #[must_use]
+    pub const fn bound_to(self, source: SocketAddr) -> Self {
+        Self { dial: self.dial.bound_to(source), source: Some(source.ip()), ..self }
+    }
+
+    /// As [`Dial::patient`].
+    #[must_use]
+    pub const fn patient(self) -> Self {
+        Self { dial: self.dial.patient(), ..self }
+    }
+
+    /// The same client without a prediction, because `explain` cannot know the outcome.
+    pub fn unasked(self, reason: &'static str) -> Dial<'a> {
+        *self.scene.tally.counts().unasked.entry(reason).or_default() += 1;
+        self.dial
+    }
+
+    /// As [`Dial::tcp`].
+    #[track_caller]
+    pub fn tcp(self, to: SocketAddr) -> Outcome {
+        match self.hold(to) {
+            Ok(held) => Outcome::Answered(held.answer),
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// As [`Dial::hold`].
+    #[track_caller]
+    pub fn hold(self, to: SocketAddr) -> Result<Held, Outcome> {
+        let foretold = self.foretold(Proto::TCP, to);
+        let outcome = self.as_patient_as(foretold.as_ref()).hold(to);
+        let told = match &outcome {
+            Ok(held) => Outcome::Answered(held.answer.clone()),
+            Err(outcome) => outcome.clone(),
         };
-        assert!(holds, "{pod} dials {question}: {outcome:?}, but explain says {said}");
+        self.compare(foretold, Proto::TCP, to, &told);
         outcome
     }
 
-    /// Whether the server that answered is among the backends of an explanation.
-    fn is_backend(&self, backends: &Value, who: Option<&str>, like: IpAddr) -> bool {
-        let Some(pod) = PODS.into_iter().find(|pod| who == Some(pod)) else { return false };
-        let addr = self.lab.pod_address(pod, family(like));
-        let backends = backends.as_array().expect("a list").iter().filter_map(|backend| backend.as_str()?.parse().ok());
-        backends.map(|backend: SocketAddr| backend.ip()).any(|backend| backend == addr)
+    /// As [`Dial::held`].
+    #[track_caller]
+    pub fn held(self, to: SocketAddr) -> Held {
+        self.hold(to).unwrap_or_else(|outcome| panic!("{to} is to be answered: {outcome:?}"))
+    }
+
+    /// As [`Dial::udp`].
+    #[track_caller]
+    pub fn udp(self, to: SocketAddr) -> Outcome {
+        let foretold = self.foretold(Proto::UDP, to);
+        let outcome = self.dial.udp(to);
+        self.compare(foretold, Proto::UDP, to, &outcome);
+        outcome
+    }
+
+    /// As [`Dial::asking`].
+    #[track_caller]
+    pub fn asking(self, to: SocketAddr) -> Asking {
+        self.unasked(KNOWN_FLOW).asking(to)
+    }
+
+    /// As [`Dial::repeatedly`].
+    pub fn repeatedly(self, to: SocketAddr) -> Dialler {
+        self.unasked(LASTING).repeatedly(to)
+    }
+
+    /// A refusal may arrive late: [`Dial::patient`].
+    fn as_patient_as(self, foretold: Option<&Value>) -> Dial<'a> {
+        if foretold.is_some_and(|foretold| foretold["decision"] == "reject") { self.dial.patient() } else { self.dial }
+    }
+
+    /// What `explain` says; `None` if no dataplane is pinned.
+    #[track_caller]
+    fn foretold(self, proto: Proto, to: SocketAddr) -> Option<Value> {
+        let source = self.source.unwrap_or_else(|| self.usual_source(family(to.ip())));
+        let from = match self.place {
+            Place::Pod(_) => source.to_string(),
+            Place::Near | Place::Far => format!("external:{source}"),
+        };
+        let question = ["explain", "--from", &from, "--to", &format!("{to}/{}", proto.name()), "-o", "json"];
+        let said = self.scene.agent.ask(&question);
+        if said.code == Some(0) {
+            return Some(serde_json::from_str(&said.stdout).expect("an object"));
+        }
+        assert!(said.stderr.contains("no dataplane is pinned"), "{question:?}: {}", said.stderr);
+        None
+    }
+
+    fn usual_source(self, family: Family) -> IpAddr {
+        match self.place {
+            Place::Pod(pod) => self.scene.lab.pod_address(pod, family),
+            Place::Near => UPLINK.host(family, 1),
+            Place::Far => FAR_LINK.host(family, 1),
+        }
+    }
+
+    /// Panics if the outcome is not as foretold, unless the tables changed meanwhile and `explain` now says another
+    /// thing.
+    #[track_caller]
+    fn compare(self, foretold: Option<Value>, proto: Proto, to: SocketAddr, outcome: &Outcome) {
+        let Some(foretold) = foretold else {
+            self.unasked("no dataplane is pinned");
+            return;
+        };
+        let holds = self.scene.is_foretold(&foretold, to, outcome);
+        // Notes differ once the dial has made a flow.
+        let is_same = |now: Value| ["decision", "backends"].iter().all(|field| now[*field] == foretold[*field]);
+        let has_changed = !holds && !self.foretold(proto, to).is_some_and(is_same);
+        let mut counts = self.scene.tally.counts();
+        counts.asked += 1;
+        counts.compared += usize::from(!has_changed);
+        counts.changed += usize::from(has_changed);
+        drop(counts);
+        assert!(holds || has_changed, "{to}/{}: {outcome:?}, but explain says {foretold:#}", proto.name());
+    }
+}
+
+impl Scene {
+    /// Whether the outcome of a first packet is what `explain` said.
+    fn is_foretold(&self, foretold: &Value, to: SocketAddr, outcome: &Outcome) -> bool {
+        match foretold["decision"].as_str().expect("a word") {
+            "balance" => {
+                let backends = foretold["backends"].as_array().expect("a list").iter();
+                let mut backends = backends.filter_map(|backend| backend.as_str()?.parse::<SocketAddr>().ok());
+                outcome.who().is_some_and(|who| backends.any(|backend| self.is_at(who, backend.ip())))
+            }
+            "reject" => *outcome == Outcome::Refused,
+            "drop" => *outcome == Outcome::Silence,
+            // The packet goes where the network brings it: to the balancer, to a process of the node, or to the pod
+            // that has the address.
+            "pass" | "not-ours" => {
+                outcome.who().is_none_or(|who| who == BALANCER || who == HOST || self.is_at(who, to.ip()))
+            }
+            other => panic!("{other} is no decision: {foretold}"),
+        }
+    }
+
+    /// Whether the server of this name is a pod with this address.
+    fn is_at(&self, who: &str, addr: IpAddr) -> bool {
+        self.lab.has_pod(who) && self.lab.pod_address(who, family(addr)) == addr
     }
 }
