@@ -61,7 +61,7 @@ fn main() {
 fn slim(object: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut object = Builder::read(object)?;
     let endian = object.endian;
-    for section in object.sections.iter_mut() {
+    for section in &mut object.sections {
         let name = section.name.to_string();
         section.delete = [".debug_", ".rel.debug_", ".rel.BTF"].iter().any(|prefix| name.starts_with(prefix));
         if let (".BTF.ext", SectionData::Data(data)) = (&*name, &mut section.data) {

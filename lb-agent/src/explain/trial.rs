@@ -59,8 +59,6 @@ pub struct Outcomes<A> {
     pub has_hairpin: bool,
     /// The pool has empty slots.
     pub has_gap: bool,
-    /// The first packet goes back out of the interface that it came in by.
-    pub is_sent_back: bool,
     /// Session affinity leads to the client's last backend.
     pub is_remembered: bool,
 }
@@ -73,9 +71,15 @@ impl<A> Default for Outcomes<A> {
             backends: BTreeSet::new(),
             has_hairpin: false,
             has_gap: false,
-            is_sent_back: false,
             is_remembered: false,
         }
+    }
+}
+
+impl<A> Outcomes<A> {
+    /// Whether the first packet goes back out of the interface that it came in by.
+    pub fn is_sent_back(&self) -> bool {
+        self.opened.as_ref().is_some_and(|outcome| outcome.action == HookAction::SendBack)
     }
 }
 
@@ -245,7 +249,6 @@ impl<A: TableAddr> Trial<A> {
         outcomes.has_hairpin |= outcome.to.src != client;
         if outcomes.opened.is_none() {
             outcomes.reply = self.reply(&outcome);
-            outcomes.is_sent_back = outcome.action == HookAction::SendBack;
             outcomes.opened = Some(outcome);
         }
     }

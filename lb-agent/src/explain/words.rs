@@ -55,7 +55,7 @@ pub fn netfilter<A>(from: &Sender, decision: Decision, outcomes: &Outcomes<A>) -
         Decision::Pass | Decision::NotOurs => {
             (Sight::Unchanged, "sees the packet as the client sent it, and may translate it by its own rules".into())
         }
-        Decision::Balance if outcomes.is_sent_back => {
+        Decision::Balance if outcomes.is_sent_back() => {
             (Sight::Never, format!("never sees the packet: the pod gets it back at once, at {place}"))
         }
         Decision::Balance => (Sight::Translated, translated(from, place, outcomes)),
