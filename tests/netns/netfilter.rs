@@ -6,7 +6,7 @@ use lb_tests::address::{FAMILIES, Family, vip};
 use lb_tests::dial::Outcome;
 use lb_tests::lab::{Cni, ReversePath, Setup};
 use lb_tests::netns::Netns;
-use lb_tests::scene::{BALANCER, Scene};
+use lb_tests::scene::{BALANCER, Scene, TARGET};
 
 use crate::kube_proxy::KubeProxy;
 
@@ -61,6 +61,44 @@ fn hairpin(scene: &Scene, family: Family) {
 /// The node's conntrack table.
 fn conntrack(node: &Netns) -> String {
     node.inside(|| fs::read_to_string("/proc/thread-self/net/nf_conntrack").expect("conntrack can be read"))
+}
+
+/// What the first hook of netfilter sees of a request is what `explain` says: the packet as it was sent, the translated
+/// one, or none.
+#[test]
+fn explain_says_what_netfilter_sees() {
+    let scene = Scene::start(Setup::new("sees"));
+    scene.publish("shop", 80, "VIP", &["a"]);
+    scene.publish("self", 81, "VIP", &["client"]);
+    scene.publish("none", 82, "VIP", &[]);
+    scene.publish("proxy", 83, "Proxy", &["a"]);
+    for (family, ip) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
+        let client = scene.lab.pod_address("client", family);
+        for (number, sees) in [(80, "translated"), (81, "never"), (82, "never"), (83, "unchanged")] {
+            let to = vip(family, number, 80);
+            scene.lab.node.nft(&format!(
+                "table inet sight {{
+                    counter unchanged {{ }}
+                    counter translated {{ }}
+                    chain prerouting {{ type filter hook prerouting priority raw;
+                        {ip} saddr {client} {ip} daddr {} counter name unchanged
+                        {ip} saddr {client} tcp dport {TARGET} counter name translated
+                    }}
+                }}",
+                to.ip()
+            ));
+            let _ = scene.dial().tcp(to);
+            let has_counted = |name| {
+                let counter = scene.lab.node.run("nft", &["list", "counter", "inet", "sight", name]);
+                !counter.contains("packets 0 ")
+            };
+            let seen = ["unchanged", "translated"].into_iter().find(|name| has_counted(name)).unwrap_or("never");
+            scene.lab.node.run("nft", &["delete", "table", "inet", "sight"]);
+            let question = ["explain", "--from", &client.to_string(), "--to", &format!("{to}/tcp"), "-o", "json"];
+            let said: serde_json::Value = serde_json::from_str(&scene.agent.says(&question)).expect("an object");
+            assert_eq!((seen, &said["netfilter"]["sees"]), (sees, &serde_json::json!(sees)), "{to}: {said:#}");
+        }
+    }
 }
 
 #[test]
