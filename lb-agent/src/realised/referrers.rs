@@ -44,7 +44,9 @@ impl Referrers {
     pub fn record(&mut self, write: &Write<u32, Scopes>, before: &BTreeMap<u32, Scopes>) {
         write.keys().filter_map(|id| before.get(id)).for_each(|scopes| self.remove(scopes));
         if let Write::Upsert(rows) = write {
-            rows.iter().for_each(|(_, scopes)| self.add(scopes));
+            for (_, scopes) in rows {
+                self.add(scopes);
+            }
         }
     }
 
