@@ -27,7 +27,7 @@ pub type Converted = (Object, Vec<Warning>);
 impl Converter {
     /// Fails only if the object has no valid name.
     pub fn service(&mut self, raw: core::Service) -> Result<Converted, Box<Warning>> {
-        let name = namespaced(&raw.metadata, Kind::Service)?;
+        let name = self.namespaced(&raw.metadata, Kind::Service)?;
         let mut fields = Fields::of(ObjectRef { kind: Kind::Service, name: name.clone() });
         let service = service::convert(self, name, raw, &mut fields);
         Ok((Object::Service(service), fields.into_warnings()))
@@ -36,7 +36,7 @@ impl Converter {
     /// Returns `None` if the slice belongs to no Service or has no IP addresses; it is then ignored. Fails only if the
     /// object has no valid name or an unknown address type.
     pub fn endpoint_slice(&mut self, raw: discovery::EndpointSlice) -> Result<Option<Converted>, Box<Warning>> {
-        let name = namespaced(&raw.metadata, Kind::EndpointSlice)?;
+        let name = self.namespaced(&raw.metadata, Kind::EndpointSlice)?;
         let reference = ObjectRef { kind: Kind::EndpointSlice, name: name.clone() };
         let mut fields = Fields::of(reference.clone());
         let slice = endpoint_slice::convert(self, name, raw, &mut fields).map_err(|warning| warning.of(&reference))?;
@@ -45,7 +45,7 @@ impl Converter {
 
     /// Returns `None` if the object must not be mirrored. Fails only if the object has no valid name.
     pub fn endpoints(&mut self, raw: core::Endpoints) -> Result<Option<Converted>, Box<Warning>> {
-        let name = namespaced(&raw.metadata, Kind::Endpoints)?;
+        let name = self.namespaced(&raw.metadata, Kind::Endpoints)?;
         let mut fields = Fields::of(ObjectRef { kind: Kind::Endpoints, name: name.clone() });
         let endpoints = endpoints::convert(self, name, raw, &mut fields);
         Ok(endpoints.map(|endpoints| (Object::Endpoints(endpoints), fields.into_warnings())))
@@ -57,6 +57,15 @@ impl Converter {
         let mut fields = Fields::of(ObjectRef { kind: Kind::Node, name: ObjectName::new("", &name) });
         let node = node::convert(self, &name, raw, &mut fields);
         Ok((Object::Node(node), fields.into_warnings()))
+    }
+
+    fn namespaced(&mut self, metadata: &ObjectMeta, kind: Kind) -> Result<ObjectName, Box<Warning>> {
+        let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or("default");
+        if !names::LABEL.holds_for(namespace) {
+            return Err(no_name(namespace, names::LABEL).of(kind.name()).at("metadata.namespace").into());
+        }
+        let name = named(metadata, kind)?;
+        Ok(ObjectName { namespace: self.strings.share(namespace), name: name.into() })
     }
 }
 
@@ -74,14 +83,6 @@ fn named(metadata: &ObjectMeta, kind: Kind) -> Result<String, Box<Warning>> {
         }
         Some(name) => Err(no_name(name, rule).of(kind.name()).at("metadata.name").into()),
     }
-}
-
-fn namespaced(metadata: &ObjectMeta, kind: Kind) -> Result<ObjectName, Box<Warning>> {
-    let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or("default");
-    if !names::LABEL.holds_for(namespace) {
-        return Err(no_name(namespace, names::LABEL).of(kind.name()).at("metadata.namespace").into());
-    }
-    Ok(ObjectName::new(namespace, &named(metadata, kind)?))
 }
 
 fn no_name(text: &str, rule: names::Rule) -> Warning {

@@ -40,7 +40,7 @@ pub fn read(kind: Kind, raw: &RawValue, converter: &mut Converter) -> Option<Tol
         Kind::Node => String::new(),
         Kind::Service | Kind::EndpointSlice | Kind::Endpoints => metadata.namespace.unwrap_or_default(),
     };
-    let name = ObjectName::new(&namespace, &metadata.name);
+    let name = ObjectName { namespace: converter.strings.share(&namespace), name: metadata.name.into() };
     let read = match kind {
         Kind::Service => parse::<core::Service>(raw).and_then(|raw| converter.service(raw).map(Some)),
         Kind::EndpointSlice => parse::<discovery::EndpointSlice>(raw).and_then(|raw| converter.endpoint_slice(raw)),
@@ -59,6 +59,11 @@ pub fn read(kind: Kind, raw: &RawValue, converter: &mut Converter) -> Option<Tol
         }
         Ok(None) => Form::Nobodys,
         Err(warning) => Form::Bad(Box::new(warning.of(ObjectRef { kind, name: name.clone() }))),
+    };
+    let name = match &form {
+        // The same name, so that both are stored once.
+        Form::Object(converted) if converted.0.reference().name == name => converted.0.reference().name,
+        Form::Object(_) | Form::Nobodys | Form::Bad(_) => name,
     };
     Some(Told { name, version: Version::new(metadata.resource_version), form })
 }
