@@ -60,6 +60,8 @@ struct FamilyBuilder<A> {
     /// Pools that are balanced at random. Maglev tables are in `tables`.
     pools: Known<A>,
     tables: Known<A>,
+    /// The pool that was asked for last, as the next one is usually the same.
+    last: Option<(Arc<[Backend<A>]>, Selection, PoolIndex)>,
 }
 
 /// Pools by their backends.
@@ -67,7 +69,7 @@ type Known<A> = HashMap<Arc<[Backend<A>]>, PoolIndex>;
 
 impl<A: TableAddr> FamilyBuilder<A> {
     fn new() -> Self {
-        Self { rows: FamilyDesired::default(), pools: Known::new(), tables: Known::new() }
+        Self { rows: FamilyDesired::default(), pools: Known::new(), tables: Known::new(), last: None }
     }
 
     fn insert(&mut self, of: &ServiceRows, rows: &PortRows<A>, service_ports: &mut ServicePorts) {
@@ -118,6 +120,17 @@ impl<A: TableAddr> FamilyBuilder<A> {
 
     /// The pool of these backends. Adds it if it does not exist yet.
     fn pool(&mut self, selection: Selection, backends: &Arc<[Backend<A>]>) -> PoolIndex {
+        match &self.last {
+            Some((last, of, index)) if Arc::ptr_eq(last, backends) && *of == selection => *index,
+            _ => {
+                let index = self.known_or_new(selection, backends);
+                self.last = Some((Arc::clone(backends), selection, index));
+                index
+            }
+        }
+    }
+
+    fn known_or_new(&mut self, selection: Selection, backends: &Arc<[Backend<A>]>) -> PoolIndex {
         let is_table = selection.has_table(backends.len());
         let known = if is_table { &mut self.tables } else { &mut self.pools };
         if let Some(index) = known.get(backends) {

@@ -32,8 +32,12 @@ pub struct PoolDemand<A> {
 
 impl<A> PoolDemand<A> {
     pub fn rows(&self) -> usize {
-        self.table_slots.map_or(self.backends.len(), usize::from)
+        rows(&self.backends, self.table_slots)
     }
+}
+
+fn rows<A>(backends: &[Backend<A>], table_slots: Option<u16>) -> usize {
+    table_slots.map_or(backends.len(), usize::from)
 }
 
 impl<A> Default for Demand<A> {
@@ -70,21 +74,25 @@ impl<A: TableAddr> Demand<A> {
 fn asked_for<A: TableAddr>(ports: &[PortRows<A>]) -> Box<[PoolDemand<A>]> {
     let mut known = HashSet::with_capacity(ports.len());
     let mut pools = Vec::with_capacity(ports.len());
-    for rows in ports {
-        let is_asked_for =
-            |treatment| rows.frontends.iter().any(|row| row.treatments.into_array().contains(&treatment));
-        let Usable { cluster, near, local, .. } = &rows.usable;
-        for (treatment, set) in [(Treatment::Cluster, cluster), (Treatment::Near, near), (Treatment::Local, local)] {
-            let table_slots = rows.selection.table_slots(set.len());
-            if is_asked_for(treatment) && known.insert((set, table_slots)) {
-                pools.push(PoolDemand { backends: Arc::clone(set), table_slots });
-            }
+    for (set, table_slots) in ports.iter().flat_map(pools_of) {
+        if known.insert((set, table_slots)) {
+            pools.push(PoolDemand { backends: Arc::clone(set), table_slots });
         }
     }
     pools.into()
 }
 
-/// An upper bound of what Services take together: pools and sets of source ranges that they share are counted for each.
+/// The pools that the frontends of a port need, and the slots of those that are Maglev tables.
+fn pools_of<A: TableAddr>(rows: &PortRows<A>) -> impl Iterator<Item = (&Arc<[Backend<A>]>, Option<u16>)> {
+    let Usable { cluster, near, local, .. } = &rows.usable;
+    let is_asked_for = |treatment| rows.frontends.iter().any(|row| row.treatments.into_array().contains(&treatment));
+    let sets = [(Treatment::Cluster, cluster), (Treatment::Near, near), (Treatment::Local, local)];
+    let asked_for = sets.into_iter().filter(move |(treatment, _)| is_asked_for(*treatment));
+    asked_for.map(|(_, set)| (set, rows.selection.table_slots(set.len())))
+}
+
+/// An upper bound of what Services take together: pools and sets of source ranges that ports or Services share are
+/// counted for each.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bound {
     pub frontends: usize,
@@ -96,14 +104,20 @@ pub struct Bound {
 }
 
 impl Bound {
-    pub fn of<A>(demand: &Demand<A>) -> Self {
-        Self {
-            frontends: demand.frontends,
-            members: demand.members,
-            pool_rows: demand.pools.iter().map(PoolDemand::rows).sum(),
-            table_slots: demand.pools.iter().filter_map(|pool| pool.table_slots).max().unwrap_or_default(),
-            source_ranges: demand.source_sets.iter().map(|set| set.len()).sum(),
+    /// What these ports of one Service take at most.
+    pub fn of<A: TableAddr>(ports: &[PortRows<A>]) -> Self {
+        let mut bound = Self::default();
+        for port in ports {
+            bound.frontends += port.frontends.len();
+            bound.members += port.usable.members.len();
+            for (set, table_slots) in pools_of(port) {
+                bound.pool_rows += rows(set, table_slots);
+                bound.table_slots = bound.table_slots.max(table_slots.unwrap_or_default());
+            }
+            // All addresses of a Service have equal sets.
+            bound.source_ranges += port.frontends.iter().map(|row| row.access.len()).max().unwrap_or_default();
         }
+        bound
     }
 
     /// The reverse of `add`, apart from `table_slots`, which stays an upper bound.

@@ -156,7 +156,7 @@ impl ServiceRows {
 
     /// What the rows take, by family.
     pub fn bounds(&self) -> [Bound; 2] {
-        [Bound::of(&self.v4.demand()), Bound::of(&self.v6.demand())]
+        [Bound::of(&self.v4.ports), Bound::of(&self.v6.ports)]
     }
 }
 
