@@ -147,7 +147,11 @@ impl<K: Copy + Ord, V: Copy + PartialEq> Difference<K, V> {
         let (mut old, mut new) = (realised.iter().peekable(), wanted.iter().peekable());
         loop {
             match (old.peek(), new.peek()) {
-                (None, None) => return difference,
+                (None, None) => {
+                    // The first plan holds all rows of a large cluster.
+                    difference.upserts.shrink_to_fit();
+                    return difference;
+                }
                 (Some((key, _)), None) => {
                     difference.gone.push(**key);
                     old.next();

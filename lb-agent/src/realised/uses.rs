@@ -160,7 +160,8 @@ impl<A: Addr> FamilyUses<A> {
             counts: FamilyCounts::default(),
         };
         let is_named = |key: &_| found.endpoints.contains_key(key) != self.wrong_endpoints.contains(key);
-        for Changed { key, count, is_shared } in changed(endpoints, &self.shared_endpoints, is_named) {
+        endpoints.sort_unstable();
+        for Changed { key, count, is_shared } in changed(&endpoints, &self.shared_endpoints, is_named) {
             match (found.endpoints.contains_key(&key), count > 0) {
                 (false, true) => derived.endpoints.push((key, Endpoint { flags: 0 })),
                 (true, false) => derived.gone_endpoints.push(key),
@@ -169,12 +170,13 @@ impl<A: Addr> FamilyUses<A> {
             derived.counts.endpoints.extend(is_shared.then_some((key, count)));
         }
         let is_named = |bit: &u32| self.needed_bits(found, word(*bit)) & mask(*bit) != 0;
-        let changes = changed(bits, &self.shared_bits, is_named);
-        for changes in changes.chunk_by(|one, other| word(one.key) == word(other.key)) {
-            derived.add_word(self, found, changes);
-            let shared = changes.iter().filter(|changed| changed.is_shared);
-            derived.counts.bits.extend(shared.map(|changed| (changed.key, changed.count)));
+        drop(endpoints);
+        derived.endpoints.shrink_to_fit();
+        bits.sort_unstable();
+        for changes in bits.chunk_by(|(one, _), (other, _)| word(*one) == word(*other)) {
+            derived.add_word(self, found, word(changes[0].0), changed(changes, &self.shared_bits, is_named));
         }
+        derived.words.shrink_to_fit();
         derived
     }
 
@@ -186,15 +188,19 @@ impl<A: Addr> FamilyUses<A> {
 
 impl<A: Addr> Derived<A> {
     /// Adds the steps for one word, of which these bits change. The others stay.
-    fn add_word(&mut self, uses: &FamilyUses<A>, found: &FamilyTables<A>, changes: &[Changed<u32>]) {
-        let word = word(changes[0].key);
+    fn add_word(
+        &mut self,
+        uses: &FamilyUses<A>,
+        found: &FamilyTables<A>,
+        word: u32,
+        changes: impl Iterator<Item = Changed<u32>>,
+    ) {
         let (found, before) = (found_bits(found, word), uses.needed_bits(found, word));
-        let after = changes.iter().fold(
-            before,
-            |bits, Changed { key, count, .. }| {
-                if *count > 0 { bits | mask(*key) } else { bits & !mask(*key) }
-            },
-        );
+        let mut after = before;
+        for Changed { key, count, is_shared } in changes {
+            after = if count > 0 { after | mask(key) } else { after & !mask(key) };
+            self.counts.bits.extend(is_shared.then_some((key, count)));
+        }
         let both = found | before | after;
         if both != found {
             self.words.push((word, AddressBits { bits: both }));
@@ -232,21 +238,19 @@ struct Changed<K> {
     is_shared: bool,
 }
 
-/// Each key of `changes` once, in order.
-fn changed<K: Copy + Ord + Hash>(
-    mut changes: Vec<(K, i32)>,
+/// Each key of `changes`, which are sorted, once.
+fn changed<K: Copy + Eq + Hash>(
+    changes: &[(K, i32)],
     shared: &HashMap<K, u32>,
     is_named: impl Fn(&K) -> bool,
-) -> Vec<Changed<K>> {
-    changes.sort_unstable();
+) -> impl Iterator<Item = Changed<K>> {
     let of_key = changes.chunk_by(|(one, _), (other, _)| one == other);
-    let changed = of_key.map(|changes| {
+    of_key.map(move |changes| {
         let key = changes[0].0;
         let before = shared.get(&key).copied().unwrap_or_else(|| u32::from(is_named(&key)));
         let count = changes.iter().fold(before, |count, (_, change)| count.saturating_add_signed(*change));
         Changed { key, count, is_shared: before > 1 || count > 1 }
-    });
-    changed.collect()
+    })
 }
 
 /// The keys that occur more than once, and how often.
