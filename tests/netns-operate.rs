@@ -177,7 +177,9 @@ fn hostile_text_reaches_no_output() {
     let to = format!("{}/tcp", vip(Family::V4, 3, 80));
     let mut outputs = Vec::new();
     for output in ["table", "json"] {
-        for subject in ["frontends", "pools", "interfaces", "guard", "warnings", "counters", "flows", "source-ranges"] {
+        for subject in
+            ["frontends", "pools", "interfaces", "guard", "warnings", "counters", "drops", "flows", "source-ranges"]
+        {
             outputs.push(scene.agent.says(&["show", subject, "-o", output]));
         }
         outputs.push(scene.agent.says(&["explain", "--from", &client, "--to", &to, "-o", output]));

@@ -437,6 +437,8 @@ pub enum Subject {
     Flows,
     /// Packets and bytes by outcome.
     Counters,
+    /// The last packet that was rejected or dropped for each reason.
+    Drops,
     /// Where programs are attached; asks the running agent for the reasons.
     Interfaces,
     /// The addresses that the guard's nftables table keeps kube-proxy off, and for which clients.

@@ -6,6 +6,7 @@ pub mod addresses;
 mod ages;
 pub mod bpf;
 mod door;
+pub mod drops;
 mod error;
 pub mod fake;
 mod folder;

@@ -2,6 +2,7 @@
 //! agent.
 
 mod counters;
+mod drops;
 mod flows;
 mod frontends;
 mod interfaces;
@@ -26,6 +27,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
         Subject::SourceRanges => print_rows(&render::source_ranges(&pins()?.tables()?), output)?,
         Subject::Flows => print_rows(&flows::read(&pins()?)?, output)?,
         Subject::Counters => print_rows(&counters::read(&pins()?)?, output)?,
+        Subject::Drops => print_rows(&drops::read(&pins()?)?, output)?,
         Subject::Interfaces => {
             let judgements = ask::judgements(args.http.http, &args.pins.pin_path);
             print_rows(&interfaces::read(&pins()?, judgements.as_ref())?, output)?;

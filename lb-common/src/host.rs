@@ -220,6 +220,11 @@ impl Host {
         A::state(self).flows.borrow().iter().map(|(key, flow)| (*key, *flow.borrow())).collect()
     }
 
+    /// The last packet that was rejected or dropped for each reason.
+    pub fn drops<A: HostFamily>(&self) -> BTreeMap<Counter, FlowKey<A>> {
+        A::state(self).drops.borrow().clone()
+    }
+
     /// Inserts a flow entry, as the path left it.
     pub fn put_flow<A: HostFamily>(&self, key: FlowKey<A>, flow: Flow<A>) {
         let ports = [key.tuple.sport, key.tuple.dport, flow.to.sport, flow.to.dport];

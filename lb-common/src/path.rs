@@ -1,6 +1,6 @@
 //! The path of a packet through one hook: parse, decide, perform. The entry points of `lb-ebpf` call [`run`].
 
-use crate::addr::Family;
+use crate::addr::{Addr, Family, Proto};
 use crate::forward::{Hook, Maps, Path, Whose, Work, whose};
 use crate::fragment::{self, Datagram, First, Fragments};
 use crate::icmp::message;
@@ -87,7 +87,7 @@ fn transport<A: Unreachable, K: Fragments<A>>(
     if is_first && fragment::remember(packet, verdict, kernel, work) == First::Reinjected {
         return HookAction::Drop;
     }
-    perform(packet, &headers, verdict, kernel, work)
+    perform(packet, &headers, (hook, verdict), kernel, work)
 }
 
 /// Parses the headers in place. If the linear part of the skb is too short, pulls them into it and parses again. A
@@ -104,7 +104,7 @@ fn parse<A: Parse>(packet: &mut impl PacketMut, tuple: &mut Tuple<A>) -> Parsed 
 fn perform<A: Unreachable, K: Maps<A>>(
     packet: &mut impl PacketMut,
     headers: &Headers,
-    verdict: Verdict,
+    (hook, verdict): (Hook, Verdict),
     kernel: &K,
     work: &mut Work<A>,
 ) -> HookAction {
@@ -117,20 +117,32 @@ fn perform<A: Unreachable, K: Maps<A>>(
         }
         Verdict::Reject => {
             if !kernel.may_reject(work.key.edge) {
-                kernel.count(Counter::DropRejectLimit);
-                return HookAction::Drop;
+                return refused(Counter::DropRejectLimit, headers.proto, hook, kernel, work);
             }
-            kernel.count(Counter::Rejected);
+            refused(Counter::Rejected, headers.proto, hook, kernel, work);
             (port_unreachable(packet, headers, work), HookAction::SendBack)
         }
-        Verdict::Drop(reason) => {
-            kernel.count(reason.counter());
-            return HookAction::Drop;
-        }
+        Verdict::Drop(reason) => return refused(reason.counter(), headers.proto, hook, kernel, work),
     };
     if done.is_err() {
         kernel.count(Counter::DropRewrite);
         return HookAction::Drop;
     }
     action
+}
+
+/// Counts and notes a packet that is rejected or dropped. The decision may have ended before the key was complete.
+#[inline(always)]
+fn refused<A: Addr, K: Maps<A>>(
+    reason: Counter,
+    proto: Proto,
+    Hook { edge, direction }: Hook,
+    kernel: &K,
+    work: &mut Work<A>,
+) -> HookAction {
+    let key = &mut work.key;
+    (key.edge, key.proto, key.direction, key.pad) = (edge.id, proto, direction, 0);
+    kernel.count(reason);
+    kernel.note_drop(reason, key);
+    HookAction::Drop
 }

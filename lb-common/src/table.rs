@@ -7,6 +7,7 @@
 
 mod addresses;
 mod affinity;
+mod dropped;
 mod flow;
 mod frontend;
 pub mod maps;
@@ -18,6 +19,7 @@ mod stats;
 
 pub use addresses::{AddressBit, AddressBits, Role};
 pub use affinity::{Affinity, AffinityKey};
+pub use dropped::Dropped;
 pub use flow::{
     COLLECTED_KEYS_MAX, DIRECT, Direction, EDGE_UPLINK, EmbryoBudget, Fate, Flow, FlowKey, FlowState, Fragment,
     FragmentKey, Heard, Tuple,
@@ -73,6 +75,8 @@ mod tests {
             ("fragments6", 44, 48),
             ("spent4", 4, 20),
             ("spent6", 4, 44),
+            ("drops4", 4, 32),
+            ("drops6", 4, 56),
             ("scopes", 4, 40),
             ("counters", 4, 16),
             ("frontend_stats", 4, 40),

@@ -9,7 +9,7 @@ use lb_common::fragment::Parked;
 use lb_common::reject::Unreachable;
 use lb_common::table::maps::Rows;
 use lb_common::table::{
-    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState,
+    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dropped, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState,
     EmbryoBudget, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend,
     FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket, SPENT_RING_LEN,
     SPENT_RINGS, Scopes, SourceRange, SourceRangeKey, SpentRing,

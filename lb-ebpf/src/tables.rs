@@ -463,6 +463,17 @@ impl<A: FamilyTables> Maps<A> for Kernel {
     }
 
     #[inline(always)]
+    fn note_drop(&self, reason: Counter, key: &FlowKey<A>) {
+        if let Some(dropped) = A::drops().get_ptr_mut(reason as u32) {
+            // SAFETY: the element of this CPU; the program runs without migration.
+            unsafe {
+                copy_words::<FlowKey<A>>(addr_of!(*key).cast(), addr_of_mut!((*dropped).key).cast());
+                addr_of_mut!((*dropped).at_jiffies).write(self.now_jiffies());
+            }
+        }
+    }
+
+    #[inline(always)]
     fn settle(&self, key: &FlowKey<A>, tcp: TcpFlags) -> bool {
         let Some(work) = work::<A>() else { return false };
         work.begin(key, tcp);

@@ -7,7 +7,7 @@ use lb_tests::dial::Outcome;
 use lb_tests::lab::Setup;
 use lb_tests::manifest::ingress;
 use lb_tests::scene::Scene;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The last part of the balancer's address.
 const NUMBER: u8 = 86;
@@ -54,6 +54,14 @@ fn sr_02_pods_are_let_in_by_the_ranges_alone() {
     }
     let counters = scene.agent.says(&["show", "counters"]);
     assert!(counters.contains("drop_source_range"), "{counters}");
+    let drops: Vec<Value> = serde_json::from_str(&scene.agent.says(&["show", "drops", "-o", "json"])).expect("JSON");
+    for family in FAMILIES {
+        let (from, to) = (scene.lab.pod_address("b", family), vip(family, NUMBER, 80).to_string());
+        let row = drops.iter().find(|row| row["reason"] == "drop_source_range" && row["destination"] == to.as_str());
+        let row = row.unwrap_or_else(|| panic!("the last drop at {to} is missing: {drops:?}"));
+        assert!(row["source"].as_str().is_some_and(|source| source.contains(&from.to_string())), "{row}");
+        assert!(row["age_secs"].as_u64().is_some_and(|secs| secs < 60), "{row}");
+    }
     publish(&scene, &only(&scene, &["client", "b"], &[]));
     for family in FAMILIES {
         assert_eq!(scene.dial_from("b").tcp(vip(family, NUMBER, 80)).who(), Some("a"));

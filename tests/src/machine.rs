@@ -6,10 +6,11 @@ mod kernel;
 use std::collections::BTreeMap;
 
 use lb_agent::dataplane::Tables;
+use lb_common::addr::{Addr, Family};
 use lb_common::table::{Counter, Direction, Flow, FlowKey, Port};
 use lb_common::verdict::HookAction;
 
-use crate::packet::BRIDGE_MAC;
+use crate::packet::{BRIDGE_MAC, End};
 
 pub use host::{ADDRESS_WORDS, HostMachine, PARKED_MAX};
 pub use kernel::{EDGE, KernelMachine};
@@ -74,6 +75,14 @@ pub trait Machine {
     fn evict(&mut self, direction: Direction);
     /// Packets by counter since the tables were emptied, without counters at zero.
     fn counters(&mut self) -> BTreeMap<Counter, u64>;
+    /// Source and destination of the last packet of a family that was rejected or dropped for a reason.
+    fn dropped(&mut self, family: Family, reason: Counter) -> Option<(End, End)>;
     /// Makes all flows `secs` seconds older.
     fn age_flows(&mut self, secs: u64);
+}
+
+/// Source and destination of a packet.
+fn ends<A: Addr>(key: &FlowKey<A>) -> (End, End) {
+    let tuple = key.tuple;
+    ((tuple.src.into(), tuple.sport), (tuple.dst.into(), tuple.dport))
 }

@@ -20,6 +20,7 @@ use zerocopy::FromBytes;
 
 use super::addresses::AddressSet;
 use super::ages::Ages;
+use super::drops::Drops;
 use super::pinned::open_pin;
 use super::pools::PoolArray;
 use super::scopes::ScopeArray;
@@ -204,6 +205,7 @@ pub struct Maps {
     owner: OwnedFd,
     pub ages: Ages,
     pub shares: Shares,
+    pub drops: Drops,
     /// Number of possible CPUs.
     pub cpus: usize,
 }
@@ -223,6 +225,7 @@ impl Maps {
             owner: open_pin(directory, maps::SHARED.owner.name())?,
             ages: Ages::open(directory)?,
             shares: Shares::open(directory)?,
+            drops: Drops::open(directory, cpus)?,
             cpus,
         })
     }

@@ -10,6 +10,7 @@ use lb_common::table::{
     Affinity, AffinityKey, Counter, CounterValue, Flow, FlowKey, FrontendStats, LAYOUT_VERSION, Owner,
 };
 
+use super::drops::Drops;
 use super::folder::{self, Folder, Found, entries};
 use super::links::{self, Ahead, Attachment, Pinned};
 use super::maps::{Maps, read_owner};
@@ -174,6 +175,11 @@ impl Pins {
 
     pub fn counters(&self) -> Result<BTreeMap<Counter, CounterValue>, Error> {
         self.maps.counters()
+    }
+
+    /// The last packets that were rejected or dropped.
+    pub const fn drops(&self) -> &Drops {
+        &self.maps.drops
     }
 
     pub fn frontend_stats(&self, id: u32) -> Result<FrontendStats, Error> {

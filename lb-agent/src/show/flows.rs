@@ -49,16 +49,32 @@ impl Row for FlowRow {
 }
 
 pub fn read(pins: &Pins) -> Result<Vec<FlowRow>, Error> {
-    let clock = Clock { now_jiffies: pins.now_jiffies()?, jiffies_per_sec: pins.owner()?.jiffies_per_sec.into() };
+    let clock = Clock::read(pins)?;
     let mut rows = rows(pins.flows4()?, clock);
     rows.extend(self::rows(pins.flows6()?, clock));
     Ok(rows)
 }
 
+/// The kernel's clock, with which time stamps are compared.
 #[derive(Clone, Copy)]
-struct Clock {
-    now_jiffies: u64,
+pub(super) struct Clock {
+    pub now_jiffies: u64,
     jiffies_per_sec: u64,
+}
+
+impl Clock {
+    pub fn read(pins: &Pins) -> Result<Self, Error> {
+        Ok(Self { now_jiffies: pins.now_jiffies()?, jiffies_per_sec: pins.owner()?.jiffies_per_sec.into() })
+    }
+
+    pub fn secs(self, jiffies: u64) -> u64 {
+        jiffies / self.jiffies_per_sec.max(1)
+    }
+}
+
+/// `uplink`, or the interface index of a pod.
+pub(super) fn edge(edge: u32) -> String {
+    if edge == EDGE_UPLINK { "uplink".into() } else { edge.to_string() }
 }
 
 fn rows<A: Addr>(mut flows: FlowRows<A>, clock: Clock) -> Vec<FlowRow> {
@@ -70,9 +86,9 @@ fn rows<A: Addr>(mut flows: FlowRows<A>, clock: Clock) -> Vec<FlowRow> {
         dialled: SocketAddr::new(key.tuple.dst.into(), key.tuple.dport),
         backend: SocketAddr::new(flow.to.dst.into(), flow.to.dport),
         seen_as: SocketAddr::new(flow.to.src.into(), flow.to.sport),
-        edge: if key.edge == EDGE_UPLINK { "uplink".into() } else { key.edge.to_string() },
+        edge: edge(key.edge),
         state: format!("{:?}", flow.state),
-        idle_secs: quiet_jiffies(flow.last_seen_jiffies, clock.now_jiffies) / clock.jiffies_per_sec.max(1),
+        idle_secs: clock.secs(quiet_jiffies(flow.last_seen_jiffies, clock.now_jiffies)),
         frontend: flow.frontend,
         pool: flow.pool,
     };

@@ -172,6 +172,8 @@ pub trait Maps<A: Addr>: Env {
     /// Counts the packet. The implementation knows its length.
     fn count(&self, counter: Counter);
     fn count_frontend(&self, frontend: u32, event: Event);
+    /// Notes a packet that was rejected or dropped, in place of the last one with this reason.
+    fn note_drop(&self, reason: Counter, key: &FlowKey<A>);
 
     /// Runs [`Part::Settle`] for a packet that has no records yet. False if the flow is gone.
     fn settle(&self, key: &FlowKey<A>, tcp: TcpFlags) -> bool

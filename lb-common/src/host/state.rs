@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::forward::Work;
 use crate::fragment::Parked;
 use crate::packet::PARKED_LEN_MAX;
-use crate::table::{Affinity, AffinityKey, Direction, EmbryoBudget, Flow, FlowKey, Fragment, FragmentKey};
+use crate::table::{Affinity, AffinityKey, Counter, Direction, EmbryoBudget, Flow, FlowKey, Fragment, FragmentKey};
 
 /// Entries are leaked. As in the kernel, an entry that the path holds outlives its removal, and the process is
 /// short-lived.
@@ -22,6 +22,8 @@ pub struct FamilyState<A: 'static> {
     /// Half-open flows that may still be created, and the latest ones.
     pub(super) embryos: Cell<EmbryoBudget>,
     pub(super) noted: RefCell<VecDeque<FlowKey<A>>>,
+    /// The last packet dropped for each reason.
+    pub(super) drops: RefCell<BTreeMap<Counter, FlowKey<A>>>,
     /// Spent flows.
     pub(super) spent: RefCell<VecDeque<FlowKey<A>>>,
     /// What the last packet left in the records: the programs in the kernel do not clear theirs either.
@@ -36,6 +38,7 @@ impl<A> Default for FamilyState<A> {
             fragments: RefCell::default(),
             embryos: Cell::new(EmbryoBudget { tokens: 0, refilled_jiffies: 0, noted: 0 }),
             noted: RefCell::default(),
+            drops: RefCell::default(),
             spent: RefCell::default(),
             work: Cell::new(None),
         }

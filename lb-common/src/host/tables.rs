@@ -156,4 +156,7 @@ impl<A: HostFamily> Maps<A> for Host {
         self.trace.borrow_mut().counted.push(counter);
     }
     fn count_frontend(&self, _: u32, _: Event) {}
+    fn note_drop(&self, reason: Counter, key: &FlowKey<A>) {
+        A::state(self).drops.borrow_mut().insert(reason, *key);
+    }
 }

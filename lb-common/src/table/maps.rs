@@ -6,10 +6,10 @@
 use core::marker::PhantomData;
 
 use super::{
-    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Endpoint,
-    EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey,
-    FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes,
-    SourceRange, SourceRangeKey, SpentRing, TableType,
+    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dropped, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState,
+    Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend, FrontendAge,
+    FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS,
+    Scopes, SourceRange, SourceRangeKey, SpentRing, TableType,
 };
 
 /// The kind of a map, with its flags.
@@ -166,6 +166,8 @@ macro_rules! each_map {
                 fragments(fragments4, fragments6): [Lru, FragmentKey<A> => Fragment<A>, Rows::Fixed(1 << 13)], Programs;
                 /// Rings of flows that ended or were answered. They are deleted first if their interface has used up its share.
                 spent(spent4, spent6): [Array, u32 => FlowKey<A>, Rows::Fixed(SPENT_RINGS * SPENT_RING_LEN)], Programs;
+                /// By counter: the last packet that was rejected or dropped for this reason.
+                drops(drops4, drops6): [PerCpu, u32 => Dropped<A>, Rows::Fixed(COUNTERS_MAX)], Programs;
             }
             shared {
                 /// By frontend ID, for pods of this node, sockets of the node, and the network: Balance, Pass, Reject or Drop, and the pool.

@@ -73,6 +73,7 @@ fn reject_is_answered(scene: &mut Scene<'_>) {
         expect_unreachable(scene, &Described::new(transport, scene.net.client(), scene.net.vip()));
     }
     assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::Rejected, 3)]);
+    assert_eq!(scene.dropped(Counter::Rejected), Some((scene.net.client(), scene.net.vip())));
 }
 
 fn reject_quotes_options(scene: &mut Scene<'_>) {
@@ -153,6 +154,7 @@ fn all_backends_are_chosen(scene: &mut Scene<'_>) {
 fn dropped(scene: &mut Scene<'_>, program: Program, transport: Transport, from: End) {
     let (action, _) = scene.run(program, &Described::new(transport, from, scene.net.vip()));
     assert_eq!(action, HookAction::Drop, "{transport:?} of {from:?}");
+    assert_eq!(scene.dropped(Counter::DropSourceRange), Some((from, scene.net.vip())));
 }
 
 /// SR-01, SR-02: the ranges apply to all clients, pods included. Admitted connections are balanced as usual.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lb_agent::dataplane::{FamilyTables, Tables};
-use lb_common::addr::Proto;
+use lb_common::addr::{Family, Proto};
 use lb_common::table::{
     Backend, Counter, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
     PoolKey, Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
@@ -181,6 +181,12 @@ impl<'a> Scene<'a> {
 
     pub fn counters(&mut self) -> BTreeMap<Counter, u64> {
         self.machine.counters()
+    }
+
+    /// Source and destination of the last packet that was rejected or dropped for a reason.
+    pub fn dropped(&mut self, reason: Counter) -> Option<(End, End)> {
+        let family = if self.net.vip().0.is_ipv4() { Family::V4 } else { Family::V6 };
+        self.machine.dropped(family, reason)
     }
 
     /// Runs a packet; returns the action and the packet afterwards.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lb_agent::dataplane::Tables;
-use lb_common::addr::Addr;
+use lb_common::addr::{Addr, Family};
 use lb_common::flow::Timeouts;
 use lb_common::forward::{Edge, Hook};
 use lb_common::host::{Host, HostFamily, InMemory, Settings, TICKS_PER_SEC};
@@ -15,8 +15,8 @@ use lb_common::path;
 use lb_common::table::{Counter, Direction, Port};
 use lb_common::verdict::HookAction;
 
-use super::{EDGE, Flows, Machine, Program, UNBRIDGED};
-use crate::packet::NODE_MAC;
+use super::{EDGE, Flows, Machine, Program, UNBRIDGED, ends};
+use crate::packet::{End, NODE_MAC};
 
 /// The limit of half-open flows: as many as one CPU may make on a [`KernelMachine`](super::KernelMachine) with two
 /// CPUs.
@@ -196,6 +196,13 @@ impl Machine for HostMachine {
 
     fn counters(&mut self) -> BTreeMap<Counter, u64> {
         self.host.counters()
+    }
+
+    fn dropped(&mut self, family: Family, reason: Counter) -> Option<(End, End)> {
+        match family {
+            Family::V4 => self.host.drops::<[u8; 4]>().get(&reason).map(ends),
+            Family::V6 => self.host.drops::<[u8; 16]>().get(&reason).map(ends),
+        }
     }
 
     fn age_flows(&mut self, secs: u64) {

@@ -13,7 +13,7 @@ use lb_agent::dataplane::maps::Table;
 use lb_agent::dataplane::{
     Dataplane as _, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, Tables, Timeouts, Write, object, pins,
 };
-use lb_common::addr::Addr;
+use lb_common::addr::{Addr, Family};
 use lb_common::packet::PARKED_LEN_MAX;
 use lb_common::table::maps::{PRIVATE4, PRIVATE6};
 use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Fragment, FragmentKey, Port, TableType};
@@ -23,7 +23,8 @@ use nix::unistd::Pid;
 
 use self::replays::Replays;
 use super::host::{ADDRESS_WORDS, PARKED_MAX};
-use super::{Flows, Machine, Program, UNBRIDGED};
+use super::{Flows, Machine, Program, UNBRIDGED, ends};
+use crate::packet::End;
 
 /// The edge of a test run at a workload: the loopback device, always the first of a network namespace.
 pub const EDGE: u32 = 1;
@@ -270,6 +271,14 @@ impl Machine for KernelMachine {
         }
         counters.retain(|_, packets| *packets > 0);
         counters
+    }
+
+    fn dropped(&mut self, family: Family, reason: Counter) -> Option<(End, End)> {
+        let drops = &self.dataplane.maps().drops;
+        match family {
+            Family::V4 => drops.last4().expect("reading drops").get(&reason).map(|dropped| ends(&dropped.key)),
+            Family::V6 => drops.last6().expect("reading drops").get(&reason).map(|dropped| ends(&dropped.key)),
+        }
     }
 
     fn age_flows(&mut self, secs: u64) {
