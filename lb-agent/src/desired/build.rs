@@ -61,8 +61,11 @@ struct FamilyBuilder<A> {
     pools: Known<A>,
     tables: Known<A>,
     /// The pool that was asked for last, as the next one is usually the same.
-    last: Option<(Arc<[Backend<A>]>, Selection, PoolIndex)>,
+    last: Option<Asked<A>>,
 }
+
+/// A pool with what was asked for.
+type Asked<A> = (Arc<[Backend<A>]>, Selection, PoolIndex);
 
 /// Pools by their backends.
 type Known<A> = HashMap<Arc<[Backend<A>]>, PoolIndex>;
