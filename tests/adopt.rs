@@ -345,6 +345,27 @@ fn tables_of_unknown_names_are_removed() {
     assert!(!pinned.0.exists());
 }
 
+/// An agent of a later version was killed before its tables were in use. One of them has a name that this version does
+/// not know, so it stays, and prevents nothing.
+#[test]
+fn tables_of_a_later_version_prevent_no_start() {
+    let pinned = Pinned::new("later");
+    pinned.open(1024, 64).activate().expect("activating");
+    let next = pinned.0.join("maps-next");
+    std::fs::create_dir(&next).expect("a directory for pins");
+    let created = std::process::Command::new("bpftool")
+        .args(["map", "create", &next.join("later4").display().to_string()])
+        .args(["type", "array", "key", "4", "value", "4", "entries", "1", "name", "later4"])
+        .status();
+    assert!(created.is_ok_and(|status| status.success()), "bpftool makes a map");
+    for _ in 0..2 {
+        pinned.open(1024, 64).activate().expect("activating over the pinned maps");
+    }
+    pinned.open(4096, 64).activate().expect("activating other sizes");
+    assert_eq!(std::fs::read_dir(&next).expect("the directory").count(), 1);
+    std::fs::remove_file(next.join("later4")).expect("removing the map");
+}
+
 #[test]
 fn a_path_that_is_no_bpffs_is_refused() {
     let mut settings = Pinned::new("elsewhere").settings(1024, 64);

@@ -33,6 +33,9 @@ pub struct BpfDataplane {
     /// Maps of another shape, used by the attached programs until [`Dataplane::activate`]. Until then the new
     /// programs look flows up in these maps as well.
     replaced: Option<Maps>,
+    /// The maps that are still pinned apart from those that the attached programs use, until [`Dataplane::activate`]. They
+    /// move from the last to the first. `owner`, with the layout version, moves when all others have.
+    apart: Vec<&'static str>,
     links: Links,
     jiffies_per_sec: u32,
     /// The position of the walk that deletes expired flows.
@@ -73,7 +76,8 @@ impl BpfDataplane {
         let links = Links::adopt(path.links())?;
         let settings = settings.clone();
         let walk = Walk::default();
-        Ok(Self { path, settings, ebpf, maps, replaced, links, jiffies_per_sec, walk, _lock: lock })
+        let apart = if is_adoptable { Vec::new() } else { PINNED.iter().rev().map(|map| map.name).collect() };
+        Ok(Self { path, settings, ebpf, maps, replaced, apart, links, jiffies_per_sec, walk, _lock: lock })
     }
 
     /// Gives every attached hook its program, egress first: the egress programs must know every flow that the ingress
@@ -253,15 +257,20 @@ impl Dataplane for BpfDataplane {
             self.give_programs()?;
             self.replaced = None;
         }
-        if next.exists() {
-            let names: Vec<_> = PINNED.iter().map(|map| map.name).collect();
-            for name in &names {
-                let kernel = |source| Error::Path { op: "moving the pin", path: next.join(name), source };
-                fs::rename(next.join(name), current.join(name)).map_err(kernel)?;
-            }
-            tell_left(&pins::remove_maps_but(&current, &names)?);
-            pins::remove_maps(&next)?;
+        if self.apart.is_empty() {
+            return Ok(());
         }
+        while let Some(name) = self.apart.last() {
+            fs::rename(next.join(name), current.join(name)).map_err(|source| Error::Path {
+                op: "moving the pin",
+                path: next.join(name),
+                source,
+            })?;
+            self.apart.pop();
+        }
+        let names: Vec<_> = PINNED.iter().map(|map| map.name).collect();
+        tell_left(&pins::remove_maps_but(&current, &names)?);
+        pins::remove_maps(&next)?;
         Ok(())
     }
 
