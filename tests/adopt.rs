@@ -16,8 +16,8 @@ use lb_common::addr::Proto;
 use lb_common::parse::TcpFlags;
 use lb_common::table::maps::PINNED;
 use lb_common::table::{
-    Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendAge, Heard, Member, MemberKey, MemberSets,
-    MemberState, POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes, Tuple, bpf_spin_lock,
+    Affinity, AffinityKey, Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendAge, Heard, Member,
+    MemberKey, MemberSets, MemberState, POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes, Tuple, bpf_spin_lock,
 };
 use lb_common::table::{Frontend, FrontendKey, FrontendState, Mode, Origin, Rule};
 use lb_tests::packet::{Answer, Described, End, Transport, read};
@@ -214,6 +214,8 @@ fn bring(dataplane: &mut BpfDataplane, wanted: &Tables) {
     }
     let found = dataplane.dump().expect("dumping the tables");
     let wanted = wanted.clone().derived(dataplane.address_words());
+    let balancing = wanted.scopes.iter().filter(|(_, scopes)| scopes.balances()).map(|(id, _)| id);
+    assert!(found.frontend_ages.keys().eq(balancing), "{:?}", found.frontend_ages);
     assert_eq!(found, Tables { frontend_ages: found.frontend_ages.clone(), ..wanted });
 }
 
@@ -364,6 +366,46 @@ fn tables_of_a_later_version_prevent_no_start() {
     pinned.open(4096, 64).activate().expect("activating other sizes");
     assert_eq!(std::fs::read_dir(&next).expect("the directory").count(), 1);
     std::fs::remove_file(next.join("later4")).expect("removing the map");
+}
+
+/// The pins of an older version lack a map that only the programs write: the others are used as they are.
+#[test]
+fn an_older_version_without_a_map_of_the_programs_is_adopted() {
+    let pinned = Pinned::new("older");
+    let mut first = pinned.open(1024, 64);
+    first.activate().expect("activating");
+    first.maps().v4.affinity.upsert(&[client()], 0).expect("writing a client");
+    drop(first);
+    for name in ["drops4", "drops6"] {
+        std::fs::remove_file(pinned.0.join("maps").join(name)).expect("removing a pin");
+    }
+    let second = pinned.open(1024, 64);
+    assert!(!pinned.0.join("maps-next").exists(), "the maps are not replaced");
+    assert_eq!(second.maps().v4.affinity.dump().expect("reading clients"), [client()]);
+    assert!(pinned.0.join("maps/drops4").exists());
+}
+
+/// An agent was killed while it moved its new maps to the place of the old ones. The programs use the new ones by then.
+#[test]
+fn a_move_that_was_interrupted_is_finished() {
+    let pinned = Pinned::new("moved");
+    let (maps, next) = (pinned.0.join("maps"), pinned.0.join("maps-next"));
+    pinned.open(1024, 64).activate().expect("activating");
+    let second = pinned.open(4096, 64);
+    second.maps().v4.affinity.upsert(&[client()], 0).expect("writing a client");
+    for name in ["frontends4", "frontends6", "pools4"] {
+        std::fs::rename(next.join(name), maps.join(name)).expect("moving a pin");
+    }
+    drop(second);
+    let third = pinned.open(4096, 64);
+    assert!(!next.exists(), "all have moved");
+    assert_eq!(third.maps().v4.affinity.dump().expect("reading clients"), [client()]);
+}
+
+/// What session affinity remembers of a client.
+fn client() -> (AffinityKey<[u8; 4]>, Affinity<[u8; 4]>) {
+    let key = AffinityKey { service_port: 1, client: [10, 0, 0, 9] };
+    (key, Affinity { addr: [10, 0, 0, 1], port: 8080, pad: 0, last_seen_secs: 1 })
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub struct BpfDataplane {
     /// programs look flows up in these maps as well.
     replaced: Option<Maps>,
     /// The maps that are still pinned apart from those that the attached programs use, until [`Dataplane::activate`]. They
-    /// move from the last to the first. `owner`, with the layout version, moves when all others have.
+    /// move in the order of [`PINNED`], of which this is the reverse. `owner`, with the layout version, is the last.
     apart: Vec<&'static str>,
     links: Links,
     jiffies_per_sec: u32,
@@ -53,6 +53,7 @@ impl BpfDataplane {
         let netns_cookie = path.check_owner()?;
         let jiffies_per_sec =
             sys::jiffies_per_sec().map_err(|source| Error::Kernel { op: "asking for the kernel's tick", source })?;
+        path.finish_move()?;
         tell_left(&pins::remove_maps(&path.maps_next())?);
         let owner = path.owner()?;
         let is_same_layout = owner.is_none_or(|owner| owner.layout_version == LAYOUT_VERSION);
@@ -233,8 +234,6 @@ impl Dataplane for BpfDataplane {
         Ok(ids)
     }
 
-    /// The attached programs use their old maps until then.
-    ///
     /// No flow is missed while maps of another size are replaced. The first new programs also look flows up in the
     /// replaced maps, where old programs that are still attached keep making flows. When every hook has a new program,
     /// the flows are copied, and programs without the second lookup are attached.
@@ -261,11 +260,7 @@ impl Dataplane for BpfDataplane {
             return Ok(());
         }
         while let Some(name) = self.apart.last() {
-            fs::rename(next.join(name), current.join(name)).map_err(|source| Error::Path {
-                op: "moving the pin",
-                path: next.join(name),
-                source,
-            })?;
+            self.path.put_in_use(name)?;
             self.apart.pop();
         }
         let names: Vec<_> = PINNED.iter().map(|map| map.name).collect();

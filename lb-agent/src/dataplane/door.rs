@@ -26,7 +26,8 @@ pub trait Dataplane {
     /// IDs of the frontends that unexpired flows refer to.
     fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error>;
 
-    /// Gives the attached hooks the programs and tables of this version. Called once, when the tables are complete.
+    /// Gives the attached hooks the programs and tables of this version. Called when the tables
+    /// are complete, and again if that failed.
     fn activate(&mut self) -> Result<(), Error>;
 
     /// Writes which bridges interfaces are ports of, before their programs look this up.

@@ -12,7 +12,7 @@ use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
 };
 use lb_common::table::POOL_ELEMENTS_MAX;
-use lb_common::table::maps::{Declaration, FAMILY4, FAMILY6, Kind, PINNED, PRIVATE, PRIVATE4, PRIVATE6, Rows};
+use lb_common::table::maps::{Declaration, FAMILY4, FAMILY6, Kind, PINNED, PRIVATE, PRIVATE4, PRIVATE6, Rows, Writer};
 
 use super::addresses::address_words;
 use super::shares::Bound;
@@ -89,12 +89,15 @@ pub fn possible_cpus() -> Result<usize, Error> {
     aya::util::nr_cpus().map_err(|(file, source)| Error::Path { op: "reading", path: file.into(), source })
 }
 
-/// Whether all maps pinned in `directory` have the shape that this version needs.
+/// Whether all maps pinned in `directory` have the shape that this version needs. A map that only the programs write
+/// may be missing: an older version did not have it, and it begins empty.
 pub fn is_adoptable(directory: &Path, sizes: &Sizes) -> Result<bool, Error> {
-    for (name, shape) in wanted(sizes) {
+    for map in PINNED {
+        let (name, shape) = (map.name, shape(map, sizes));
         let path = directory.join(name);
         let found = match sys::obj_get(&path) {
             Ok(map) => sys::map_shape(map.as_fd()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && map.writer == Writer::Programs => continue,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => Err(error),
         };

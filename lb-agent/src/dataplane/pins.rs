@@ -49,6 +49,34 @@ impl PinPath {
         self.0.join(LINKS)
     }
 
+    /// Puts a map of [`Self::maps_next`] in the place of the one that was in use.
+    pub fn put_in_use(&self, name: &str) -> Result<(), Error> {
+        let next = self.maps_next().join(name);
+        fs::rename(&next, self.maps().join(name)).map_err(|source| Error::Path {
+            op: "moving the pin",
+            path: next,
+            source,
+        })
+    }
+
+    /// Finishes a move of all pins that was interrupted. The programs use the new maps by then, and the old rows do not
+    /// belong to them.
+    pub fn finish_move(&self) -> Result<(), Error> {
+        let next = self.maps_next();
+        let is_left = |name: &str| next.join(name).exists();
+        let Some(first) = PINNED.first().filter(|_| is_left(SHARED.owner.name())) else { return Ok(()) };
+        // The owner is written when all maps are pinned.
+        let owner = sys::obj_get(&next.join(SHARED.owner.name())).map_err(|source| Error::Path {
+            op: "opening the pinned map",
+            path: next.clone(),
+            source,
+        })?;
+        if is_left(first.name) || read_owner(owner.as_fd())?.layout_version != LAYOUT_VERSION {
+            return Ok(());
+        }
+        PINNED.iter().filter(|map| is_left(map.name)).try_for_each(|map| self.put_in_use(map.name))
+    }
+
     /// Makes the directories, and mounts a BPF file system if there is none. Refuses directories that others can write
     /// to, and maps that are not ours.
     pub fn prepare(&self) -> Result<(), Error> {
