@@ -77,9 +77,9 @@ impl<A> Default for Outcomes<A> {
 }
 
 impl<A> Outcomes<A> {
-    /// Whether the first packet goes back out of the interface that it came in by.
+    /// Whether the client is its only backend: each packet goes back out of the interface that it came in by.
     pub fn is_sent_back(&self) -> bool {
-        self.opened.as_ref().is_some_and(|outcome| outcome.action == HookAction::SendBack)
+        self.has_hairpin && self.backends.len() == 1
     }
 }
 

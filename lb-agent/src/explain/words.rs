@@ -77,9 +77,10 @@ fn translated<A>(from: &Sender, place: &str, outcomes: &Outcomes<A>) -> String {
         Sender::Pod(_) => ", unless the pod's bridge bypasses netfilter (`lb-agent show interfaces`)",
         Sender::Host | Sender::External(_) => "",
     };
+    let except = if outcomes.has_hairpin { "; a connection to the pod itself comes back at once, unseen" } else { "" };
     format!(
         "sees a connection from {client} to {backend}{unless}: requests are translated before its hooks, replies are \
-         translated back after them, both at {place}"
+         translated back after them, both at {place}{except}"
     )
 }
 

@@ -204,8 +204,8 @@ impl<'a> Probe<'a> {
             return;
         };
         let holds = self.scene.is_foretold(&foretold, to, outcome);
-        // Notes differ once the dial has made a flow.
-        let is_same = |now: Value| ["decision", "backends"].iter().all(|field| now[*field] == foretold[*field]);
+        // The dial itself makes a flow, and session affinity remembers its backend. A changed pool has another ID.
+        let is_same = |now: Value| ["decision", "frontend"].iter().all(|field| now[*field] == foretold[*field]);
         let has_changed = !holds && !self.foretold(proto, to).is_some_and(is_same);
         let mut counts = self.scene.tally.counts();
         counts.asked += 1;

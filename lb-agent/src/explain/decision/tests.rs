@@ -351,6 +351,10 @@ fn netfilter_sees_what_the_programs_leave() {
         assert_eq!(netfilter.sees, sees, "{from} {to}: {netfilter:?}");
         assert!(netfilter.sentence.contains(word), "{from} {to}: {netfilter:?}");
     }
+    // A pod that is one of two backends.
+    let two = ask("10.0.0.1", "192.0.2.10:80/tcp", &facts(Mode::VIP, own)).netfilter;
+    assert_eq!(two.sees, Sight::Translated, "{two:?}");
+    assert!(two.sentence.ends_with("a connection to the pod itself comes back at once, unseen"), "{two:?}");
     // A pod that is its own only backend gets the packet back before netfilter.
     let mut alone = facts(Mode::VIP, Scopes { workload: Scope::balance(7, 1), ..VIP });
     Arc::make_mut(&mut alone.tables).v4.pools.retain(|key, _| key.slot == 0);
