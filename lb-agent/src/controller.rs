@@ -20,7 +20,7 @@ use crate::desired::{
 use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
 use crate::model::{Change, Warning, WarningKind, World};
-use crate::plan::{Drained, Plan, plan};
+use crate::plan::{Drained, Plan, needs_time, plan};
 use crate::realised::Realised;
 use inherited::Inherited;
 use stale::Stale;
@@ -264,7 +264,6 @@ impl Controller {
 
     fn advance(&mut self, dataplane: &mut dyn Dataplane, reclaim: Reclaim) -> Result<Step, Error> {
         self.look(dataplane)?;
-        let now_jiffies = dataplane.now_jiffies()?;
         let keeps_unclaimed = self.keeps_unclaimed();
         // If this step ends early, the next one compares everything.
         let comparison = match std::mem::replace(&mut self.comparison, Comparison::Everything) {
@@ -276,7 +275,7 @@ impl Controller {
             Comparison::Changes => Extent::Services(self.catalogue.unsettled()),
             Comparison::Everything => Extent::Everything,
         };
-        let Planned { plan, has_all_ids } = self.planned(&extent, keeps_unclaimed, dataplane, reclaim, now_jiffies)?;
+        let Planned { plan, has_all_ids } = self.planned(&extent, keeps_unclaimed, dataplane, reclaim)?;
         let (count, deleted) = (plan.ops.len(), Deleted::of(&plan.ops));
         let report = apply::apply(dataplane, &mut self.realised, plan);
         if report.is_complete() {
@@ -309,7 +308,6 @@ impl Controller {
         keeps_unclaimed: bool,
         dataplane: &mut dyn Dataplane,
         reclaim: Reclaim,
-        now_jiffies: u64,
     ) -> Result<Planned, Error> {
         let desired = self.catalogue.tables(extent);
         let Assigned { tables: mut wanted, warnings } = self.assignment.assign(&desired, extent, &self.realised);
@@ -343,6 +341,8 @@ impl Controller {
             Reclaim::Now | Reclaim::Later => None,
         };
         let drained = in_use.as_ref().map_or(Drained::Unknown, Drained::Unless);
+        // Asked for only if needed: without a clock, endpoints still come and go.
+        let now_jiffies = if needs_time(&before, &wanted) { dataplane.now_jiffies()? } else { 0 };
         let plan = plan(&self.realised, &before, &wanted, drained, now_jiffies);
         Ok(Planned { plan, has_all_ids })
     }

@@ -15,6 +15,7 @@ use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables, Write};
 use crate::family::TableAddr;
 use crate::realised::{Counts, Named, Realised};
 use ages::ages;
+pub use ages::needs_time;
 
 /// Which draining frontends may be deleted.
 #[derive(Clone, Copy, Debug)]

@@ -106,6 +106,22 @@ fn a_dead_dataplane_is_told_and_recovered_from() {
     assert_eq!(dataplane.tables.v4.frontends.len(), 2);
 }
 
+/// Only a frontend that begins to balance needs the time.
+#[test]
+fn services_end_without_a_clock() {
+    let mut dataplane = FakeDataplane::default();
+    let mut controller = controller(&mut dataplane);
+    controller.change(services(&[1, 2]));
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).outcome, Outcome::InStep);
+    dataplane.is_clock_broken = true;
+    let gone = ObjectRef { kind: Kind::Service, name: ObjectName::new("default", "s2") };
+    controller.change(vec![Change::Remove(gone)]);
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).outcome, Outcome::InStep);
+    assert_eq!(dataplane.tables.v4.members.len(), 1);
+    controller.change(services(&[1, 3]));
+    assert_eq!(controller.step(&mut dataplane, Reclaim::Later).outcome, Outcome::Behind);
+}
+
 /// The fake panics if a frontend is inserted after a delete without a grace period.
 #[test]
 fn a_grace_period_that_failed_is_made_up_for() {

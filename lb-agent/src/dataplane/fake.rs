@@ -61,8 +61,8 @@ pub struct FakeDataplane {
     elements: BTreeMap<u32, PoolKey>,
     /// Interfaces that attach or fail.
     pub links: FakeLinks,
-    /// The clock, which never fails.
     pub now_jiffies: u64,
+    pub is_clock_broken: bool,
     /// Number of grace periods so far.
     pub settled: usize,
     /// Rows that packets may still hold.
@@ -91,6 +91,7 @@ impl FakeDataplane {
             pool_elements: u32::MAX,
             links: FakeLinks::default(),
             now_jiffies: STARTED_JIFFIES,
+            is_clock_broken: false,
             settled: 0,
             unsettled: Unsettled::default(),
             faults: Faults::Never,
@@ -273,7 +274,7 @@ impl Dataplane for FakeDataplane {
     }
 
     fn now_jiffies(&mut self) -> Result<u64, Error> {
-        Ok(self.now_jiffies)
+        if self.is_clock_broken { Err(injected("clock")) } else { Ok(self.now_jiffies) }
     }
 
     fn frontends_in_use(&mut self) -> Result<BTreeSet<u32>, Error> {
