@@ -437,7 +437,7 @@ pub enum Subject {
     Flows,
     /// Packets and bytes by outcome.
     Counters,
-    /// The last packet that was rejected or dropped for each reason.
+    /// The last packet that was refused, rejected or dropped, for each reason.
     Drops,
     /// Where programs are attached; asks the running agent for the reasons.
     Interfaces,

@@ -1,11 +1,10 @@
-//! The rows of `show drops`: the last packet that was rejected or dropped for each reason.
+//! The rows of `show drops`: the last packet of each family that was refused for each reason.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use lb_common::addr::Addr;
 use lb_common::flow::quiet_jiffies;
-use lb_common::table::{Counter, CounterValue, Dropped};
+use lb_common::table::{Counter, Dropped};
 use serde::Serialize;
 
 use super::flows::{Clock, edge};
@@ -18,7 +17,6 @@ use crate::render::Row;
 pub struct DropRow {
     /// The counter of the reason.
     pub reason: &'static str,
-    pub packets: u64,
     /// Seconds since the last packet.
     pub age_secs: u64,
     pub proto: &'static str,
@@ -32,13 +30,11 @@ pub struct DropRow {
 }
 
 impl Row for DropRow {
-    const TITLES: &'static [&'static str] =
-        &["REASON", "PACKETS", "LAST", "PROTO", "SOURCE", "DESTINATION", "EDGE", "MEANING"];
+    const TITLES: &'static [&'static str] = &["REASON", "LAST", "PROTO", "SOURCE", "DESTINATION", "EDGE", "MEANING"];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.reason.into(),
-            self.packets.to_string(),
             format!("{} s ago", self.age_secs),
             self.proto.into(),
             self.source.to_string(),
@@ -50,17 +46,16 @@ impl Row for DropRow {
 }
 
 pub fn read(pins: &Pins) -> Result<Vec<DropRow>, Error> {
-    let (clock, counters) = (Clock::read(pins)?, pins.counters()?);
-    let mut rows = rows(pins.drops().last4()?, &counters, clock);
-    rows.extend(self::rows(pins.drops().last6()?, &counters, clock));
+    let clock = Clock::read(pins)?;
+    let mut rows = rows(pins.drops().last4()?, clock);
+    rows.extend(self::rows(pins.drops().last6()?, clock));
     rows.sort_by_key(|row| row.age_secs);
     Ok(rows)
 }
 
-fn rows<A: Addr>(drops: LastDrops<A>, counters: &BTreeMap<Counter, CounterValue>, clock: Clock) -> Vec<DropRow> {
+fn rows<A: Addr>(drops: LastDrops<A>, clock: Clock) -> Vec<DropRow> {
     let row = |(reason, Dropped { at_jiffies, key, .. }): (Counter, Dropped<A>)| DropRow {
         reason: reason.name(),
-        packets: counters.get(&reason).map_or(0, |value| value.packets),
         age_secs: clock.secs(quiet_jiffies(at_jiffies, clock.now_jiffies)),
         proto: key.proto.name(),
         source: SocketAddr::new(key.tuple.src.into(), key.tuple.sport),

@@ -75,6 +75,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             work.flow.set_sequence(self.transport.tcp.sequence());
             if kernel.insert_flow(&work.partner_key, &work.flow).is_err() {
                 kernel.remove_flow(&work.key);
+                work.key.set_partner(&work.other_key, &work.other_key.tuple);
                 return Err(DropReason::FlowTable);
             }
             kernel.remove_flow(&work.other_key);

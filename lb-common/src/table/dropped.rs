@@ -1,4 +1,5 @@
-//! The last packet that a decision rejected or dropped, by reason.
+//! The last packet that a decision refused (rejected or dropped), by reason. Fragments, redirects and packets that
+//! could not be rewritten are only counted.
 
 use super::flow::FlowKey;
 use super::row::table_type;

@@ -166,7 +166,7 @@ macro_rules! each_map {
                 fragments(fragments4, fragments6): [Lru, FragmentKey<A> => Fragment<A>, Rows::Fixed(1 << 13)], Programs;
                 /// Rings of flows that ended or were answered. They are deleted first if their interface has used up its share.
                 spent(spent4, spent6): [Array, u32 => FlowKey<A>, Rows::Fixed(SPENT_RINGS * SPENT_RING_LEN)], Programs;
-                /// By counter: the last packet that was rejected or dropped for this reason.
+                /// By counter: the last packet that was refused, rejected or dropped, for this reason.
                 drops(drops4, drops6): [PerCpu, u32 => Dropped<A>, Rows::Fixed(COUNTERS_MAX)], Programs;
             }
             shared {
