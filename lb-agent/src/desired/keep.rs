@@ -3,6 +3,7 @@
 //! It keeps its served addresses and as many endpoints and source ranges as it has, preferring those that it has
 //! already.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lb_common::table::{Backend, FrontendKey, MemberState, Scope, ScopeFlags, Scopes};
@@ -82,7 +83,10 @@ pub fn is_held<A: TableAddr>(service: &ObjectName, rows: &PortRows<A>, incumbent
 /// As many endpoints as now: first those that get new flows, and of these the known ones. Returns `None` if that would
 /// empty a set: rejecting would be worse than leaving the flow to the stack.
 fn kept_endpoints<A: TableAddr>(usable: Usable<A>, scopes: &Scopes, incumbents: &Incumbents<'_>) -> Option<Usable<A>> {
-    let count = incumbents.members::<A>(scopes.service_port);
+    // A member whose write failed may be in a pool all the same.
+    let served: BTreeSet<_> =
+        scopes.per_client().into_array().into_iter().flat_map(|scope| incumbents.backends::<A>(scope)).collect();
+    let count = incumbents.members::<A>(scopes.service_port).max(served.len());
     if usable.members.len() <= count {
         return Some(usable);
     }
@@ -121,4 +125,33 @@ fn kept_ranges<A: TableAddr>(
     kept.truncate(known.len());
     kept.sort_unstable();
     Some(kept.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use lb_common::table::PoolKey;
+
+    use super::*;
+    use crate::dataplane::Tables;
+
+    /// The pool of a new endpoint was written, the member was refused, and the old member is gone.
+    #[test]
+    fn an_endpoint_whose_member_is_missing_is_kept() {
+        let backend = Backend { addr: [10, 0, 0, 1], port: 80 };
+        let mut tables = Tables::default();
+        tables.v4.pools.insert(PoolKey { pool: 7, slot: 0 }, backend);
+        let service_ports = BTreeMap::new();
+        let incumbents = Incumbents::of(&tables, &service_ports);
+        let serving = Scopes { workload: Scope::balance(7, 1), service_port: 1, ..Scopes::PASS };
+        let usable = Usable {
+            cluster: shared(vec![backend]),
+            near: shared(Vec::new()),
+            local: shared(Vec::new()),
+            members: [(backend, MemberState::Active)].into(),
+        };
+        assert_eq!(kept_endpoints(usable.clone(), &serving, &incumbents), Some(usable.clone()));
+        assert_eq!(kept_endpoints(usable, &Scopes { service_port: 1, ..Scopes::PASS }, &incumbents), None);
+    }
 }
