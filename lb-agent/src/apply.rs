@@ -69,8 +69,6 @@ struct Held {
     ages: BTreeSet<u32>,
     /// Frontends whose scopes could not be stored: their frontend rows must not change either.
     frontends: BTreeSet<u32>,
-    /// Service ports of these frontends: their members stay.
-    service_ports: BTreeSet<u32>,
     /// A grace period failed, so packets may still use the old rows: nothing may be deleted.
     deletes: bool,
 }
@@ -116,7 +114,7 @@ impl Run<'_> {
             FamilyOp::Members(write) => {
                 self.named(write, FamilyOp::<A>::Members, |run, key, row| match row {
                     Some(_) => run.lacks_derived::<A>(Named::Member(key)),
-                    None => run.held.service_ports.contains(&key.service_port),
+                    None => false,
                 });
             }
             FamilyOp::SourceRanges(write) => {
@@ -191,10 +189,7 @@ impl Run<'_> {
         report.failed_rows += blocked.len();
         let outcome = perform_rows(*dataplane, write, Op::Scopes, |op| realised.record(op));
         let failed = report.take(outcome);
-        for id in blocked.iter().chain(&failed) {
-            held.frontends.insert(*id);
-            held.service_ports.extend(realised.scopes.get(id).map(|scopes| scopes.service_port));
-        }
+        held.frontends.extend(blocked.iter().chain(&failed));
     }
 
     fn ages(&mut self, mut write: Write<u32, FrontendAge>) {

@@ -97,9 +97,9 @@ pub enum Stages {
 pub struct Host {
     pub settings: Settings,
     pub stages: Stages,
-    /// Packets that the first stage decided.
+    /// Packets that [`straight`] decided.
     pub straight: Cell<u64>,
-    /// Packets that the second stage decided.
+    /// Packets that [`path`] decided.
     pub detours: Cell<u64>,
     /// With their derived rows, for [`Settings::address_words`].
     pub tables: Arc<Tables>,
