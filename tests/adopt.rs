@@ -402,6 +402,27 @@ fn a_move_that_was_interrupted_is_finished() {
     assert_eq!(third.maps().v4.affinity.dump().expect("reading clients"), [client()]);
 }
 
+/// An agent was killed while it replaced maps, after programs had made flows in the new ones.
+#[test]
+fn a_replacement_that_was_interrupted_is_resumed() {
+    let pinned = Pinned::new("resumed");
+    let mut first = pinned.open(1024, 64);
+    first.activate().expect("activating");
+    let (old, row) = flow(&mut first);
+    let mut new = old;
+    new.tuple.sport += 1;
+    first.maps().v4.flows.upsert(&[(old, row)], 0).expect("writing a flow");
+    drop(first);
+    let second = pinned.open(4096, 64);
+    second.maps().v4.flows.upsert(&[(new, row)], 0).expect("writing a flow");
+    drop(second);
+    let mut third = pinned.open(4096, 64);
+    third.activate().expect("activating");
+    let flows = third.maps().v4.flows.dump().expect("reading flows");
+    assert_eq!(flows.into_iter().map(|(key, _)| key).collect::<BTreeSet<_>>(), [old, new].into());
+    assert!(!pinned.0.join("maps-next").exists());
+}
+
 /// What session affinity remembers of a client.
 fn client() -> (AffinityKey<[u8; 4]>, Affinity<[u8; 4]>) {
     let key = AffinityKey { service_port: 1, client: [10, 0, 0, 9] };

@@ -54,7 +54,6 @@ impl BpfDataplane {
         let jiffies_per_sec =
             sys::jiffies_per_sec().map_err(|source| Error::Kernel { op: "asking for the kernel's tick", source })?;
         path.finish_move()?;
-        tell_left(&pins::remove_maps(&path.maps_next())?);
         let owner = path.owner()?;
         let is_same_layout = owner.is_none_or(|owner| owner.layout_version == LAYOUT_VERSION);
         let is_first = owner.is_none();
@@ -63,6 +62,12 @@ impl BpfDataplane {
             tell_left(&pins::remove_maps_but(&path.maps(), &[])?);
         }
         let is_adoptable = is_first || (is_same_layout && object::is_adoptable(&path.maps(), &settings.sizes)?);
+        // An agent that was killed while it replaced maps may have attached programs that make flows in the new ones.
+        let is_resumed =
+            !is_adoptable && path.has_complete_next()? && object::is_adoptable(&path.maps_next(), &settings.sizes)?;
+        if !is_resumed {
+            tell_left(&pins::remove_maps(&path.maps_next())?);
+        }
         let directory = if is_adoptable { path.maps() } else { path.maps_next() };
         if is_first || !is_adoptable {
             tell_shortage(&settings.sizes)?;

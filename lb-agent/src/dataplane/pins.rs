@@ -64,17 +64,20 @@ impl PinPath {
     pub fn finish_move(&self) -> Result<(), Error> {
         let next = self.maps_next();
         let is_left = |name: &str| next.join(name).exists();
-        let Some(first) = PINNED.first().filter(|_| is_left(SHARED.owner.name())) else { return Ok(()) };
-        // The owner is written when all maps are pinned.
-        let owner = sys::obj_get(&next.join(SHARED.owner.name())).map_err(|source| Error::Path {
-            op: "opening the pinned map",
-            path: next.clone(),
-            source,
-        })?;
-        if is_left(first.name) || read_owner(owner.as_fd())?.layout_version != LAYOUT_VERSION {
+        if PINNED.first().is_some_and(|first| is_left(first.name)) || !self.has_complete_next()? {
             return Ok(());
         }
         PINNED.iter().filter(|map| is_left(map.name)).try_for_each(|map| self.put_in_use(map.name))
+    }
+
+    /// Whether all maps of this layout were once pinned in [`Self::maps_next`]: their owner is written after that.
+    pub fn has_complete_next(&self) -> Result<bool, Error> {
+        let path = self.maps_next().join(SHARED.owner.name());
+        match sys::obj_get(&path) {
+            Ok(owner) => Ok(read_owner(owner.as_fd())?.layout_version == LAYOUT_VERSION),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(Error::Path { op: "opening the pinned map", path, source }),
+        }
     }
 
     /// Makes the directories, and mounts a BPF file system if there is none. Refuses directories that others can write
