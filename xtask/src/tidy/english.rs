@@ -22,14 +22,16 @@ const REFUSED: &[(&str, &str)] = &[
     ("led astray", "what goes wrong"),
 ];
 
-/// Looks at comments of Rust sources, and at every line of Markdown.
+/// Looks at comments of Rust sources, at every line of Markdown, and at titles and comments of case files.
 pub fn check(path: &str, text: &str) -> Vec<Violation> {
-    let is_read = |line: &str| match path.rsplit_once('.') {
+    let title_lines = text.lines().position(|line| line.starts_with("-- ")).unwrap_or(0);
+    let is_read = |(index, line): &(usize, &str)| match path.rsplit_once('.') {
         Some((_, "rs")) => line.trim_start().starts_with("//"),
         Some((_, "md")) => true,
+        Some((_, "txtar")) => *index < title_lines || line.starts_with('#'),
         _ => false,
     };
-    let lines = text.lines().enumerate().filter(|(_, line)| is_read(line));
+    let lines = text.lines().enumerate().filter(is_read);
     lines.flat_map(|(index, line)| of_line(index + 1, &line.to_lowercase())).collect()
 }
 
@@ -67,6 +69,8 @@ mod tests {
             ("a.rs", "/// Nobody reads it.\n"),
             ("a.rs", "fn f() {}\n    // The packet goes on.\n"),
             ("README.md", "It stands in the table.\n"),
+            ("a.txtar", "Whoever asks.\n-- a.yaml --\n"),
+            ("a.txtar", "A title.\n-- a.yaml --\n# Nobody asks.\n"),
         ] {
             assert_eq!(check(path, text).len(), 1, "{text}");
         }
@@ -88,6 +92,7 @@ mod tests {
             ("a.rs", "let text = \"nobody\";\n"),
             ("a.rs", "// understands, `goes_on`, nobody-else\n"),
             ("a.yaml", "# nobody\n"),
+            ("a.txtar", "A title.\n-- warnings --\nnobody\n"),
         ] {
             assert_eq!(check(path, text), [], "{text}");
         }
