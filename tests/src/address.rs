@@ -45,6 +45,10 @@ impl Net {
         }
     }
 
+    pub fn contains(self, address: IpAddr) -> bool {
+        (0..=u8::MAX).any(|number| self.host(family(address), number) == address)
+    }
+
     /// The network, as in a route.
     pub fn prefix(self, family: Family) -> String {
         format!("{}/{}", self.host(family, 0), Self::length(family))

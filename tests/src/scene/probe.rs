@@ -11,7 +11,7 @@ use lb_common::addr::Proto;
 use serde_json::Value;
 
 use super::{BALANCER, Scene};
-use crate::address::{FAR_LINK, Family, UPLINK, family};
+use crate::address::{FAR_LINK, Family, REMOTE_PODS, UPLINK, family};
 use crate::dial::{Asking, Dial, Dialler, Held, Outcome};
 
 /// The name in answers of a process of the node.
@@ -236,8 +236,11 @@ impl Scene {
         }
     }
 
-    /// Whether the server of this name is a pod with this address.
+    /// Whether the server of this name has this address. A pod's further servers are named `pod:port`. The balancer's
+    /// namespace has the pods of the other node.
     fn is_at(&self, who: &str, addr: IpAddr) -> bool {
-        self.lab.has_pod(who) && self.lab.pod_address(who, family(addr)) == addr
+        let pod = who.split(':').next().unwrap_or(who);
+        let is_remote = who == BALANCER && REMOTE_PODS.contains(addr);
+        is_remote || (self.lab.has_pod(pod) && self.lab.pod_address(pod, family(addr)) == addr)
     }
 }
