@@ -1,7 +1,6 @@
 //! The last packets that were rejected or dropped, which each CPU notes by reason.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use lb_common::table::{Counter, Dropped, TableType};
 use zerocopy::TryFromBytes as _;
 
 use super::Error;
+use super::pinned::find_pin;
 use super::sys;
 
 /// The last packet of each reason, on whichever CPU it was.
@@ -25,7 +25,11 @@ pub struct Drops {
 
 impl Drops {
     pub fn open(directory: &Path, cpus: usize) -> Result<Self, Error> {
-        Ok(Self { v4: open(directory, FAMILY4.drops.name())?, v6: open(directory, FAMILY6.drops.name())?, cpus })
+        Ok(Self {
+            v4: find_pin(directory, FAMILY4.drops.name())?,
+            v6: find_pin(directory, FAMILY6.drops.name())?,
+            cpus,
+        })
     }
 
     pub fn last4(&self) -> Result<LastDrops<[u8; 4]>, Error> {
@@ -56,14 +60,5 @@ impl Drops {
             last.extend(latest.map(|dropped| (*reason, dropped)));
         }
         Ok(last)
-    }
-}
-
-fn open(directory: &Path, name: &str) -> Result<Option<OwnedFd>, Error> {
-    let path = directory.join(name);
-    match sys::obj_get(&path) {
-        Ok(map) => Ok(Some(map)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Path { op: "opening the pinned map", path, source }),
     }
 }

@@ -1,5 +1,6 @@
-//! Opens a pinned map.
+//! Opens pinned maps.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -9,4 +10,13 @@ use super::{Error, sys};
 pub fn open_pin(directory: &Path, name: &str) -> Result<OwnedFd, Error> {
     let path = directory.join(name);
     sys::obj_get(&path).map_err(|source| Error::Path { op: "opening the pinned map", path, source })
+}
+
+/// As [`open_pin`]. `None` if nothing is pinned under this name.
+pub fn find_pin(directory: &Path, name: &str) -> Result<Option<OwnedFd>, Error> {
+    match open_pin(directory, name) {
+        Ok(map) => Ok(Some(map)),
+        Err(Error::Path { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }

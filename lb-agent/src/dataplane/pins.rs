@@ -14,6 +14,7 @@ use super::drops::Drops;
 use super::folder::{self, Folder, Found, entries};
 use super::links::{self, Ahead, Attachment, Pinned};
 use super::maps::{Maps, read_owner};
+use super::pinned::find_pin;
 use super::sys::{self, ObjectKind};
 use super::{Distrust, Error, Refusal, Tables};
 
@@ -72,12 +73,7 @@ impl PinPath {
 
     /// Whether all maps of this layout were once pinned in [`Self::maps_next`]: their owner is written after that.
     pub fn has_complete_next(&self) -> Result<bool, Error> {
-        let path = self.maps_next().join(SHARED.owner.name());
-        match sys::obj_get(&path) {
-            Ok(owner) => Ok(read_owner(owner.as_fd())?.layout_version == LAYOUT_VERSION),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(Error::Path { op: "opening the pinned map", path, source }),
-        }
+        Ok(owner_of(&self.maps_next())?.is_some_and(|owner| owner.layout_version == LAYOUT_VERSION))
     }
 
     /// Makes the directories, and mounts a BPF file system if there is none. Refuses directories that others can write
@@ -126,13 +122,8 @@ impl PinPath {
 
     /// The owner recorded in the pins, if there are any.
     pub fn owner(&self) -> Result<Option<Owner>, Error> {
-        let path = self.maps().join(SHARED.owner.name());
         require_map(&self.maps(), SHARED.owner.name())?;
-        match sys::obj_get(&path) {
-            Ok(map) => read_owner(map.as_fd()).map(Some),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::Path { op: "opening the pinned map", path, source }),
-        }
+        owner_of(&self.maps())
     }
 
     /// Refuses pins that belong to another network namespace. Returns the cookie of this one.
@@ -246,6 +237,11 @@ pub fn dump(maps: &Maps) -> Result<Tables, Error> {
     let scopes = (0..maps.scopes.len()).filter_map(|id| Some((id, maps.scopes.get(id)?)));
     let scopes = scopes.filter(|(_, scopes)| *scopes != pass && scopes.service_port != 0).collect();
     Ok(Tables { v4, v6, scopes, frontend_ages: maps.ages.frontends()? })
+}
+
+/// The owner recorded in a directory of maps.
+fn owner_of(directory: &Path) -> Result<Option<Owner>, Error> {
+    find_pin(directory, SHARED.owner.name())?.map(|map| read_owner(map.as_fd())).transpose()
 }
 
 /// Refuses a directory in which the name of a map of ours holds anything else.
