@@ -66,25 +66,25 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     #[inline(never)]
     fn move_flow(&mut self) -> Result<(), DropReason> {
         let kernel = self.kernel;
-        let reserved = self.reserve_home();
-        let work = &mut *self.work;
-        if reserved.is_ok() {
+        let mut moved = self.reserve_home();
+        if moved.is_ok() {
+            let work = &mut *self.work;
             kernel.note_hairpin(self.edge.id);
             kernel.remove_flow(&work.partner_key);
             work.flow.to.set(&work.to);
             work.flow.set_sequence(self.transport.tcp.sequence());
-            if kernel.insert_flow(&work.partner_key, &work.flow).is_err() {
+            if kernel.insert_flow(&work.partner_key, &work.flow).is_ok() {
+                kernel.remove_flow(&work.other_key);
+                self.reserve_alias();
+            } else {
                 kernel.remove_flow(&work.key);
-                work.key.set_partner(&work.other_key, &work.other_key.tuple);
-                return Err(DropReason::FlowTable);
+                moved = Err(DropReason::FlowTable);
             }
-            kernel.remove_flow(&work.other_key);
-            self.reserve_alias();
         }
         let work = &mut *self.work;
         // `key` is the packet's own key again.
         work.key.set_partner(&work.other_key, &work.other_key.tuple);
-        reserved
+        moved
     }
 
     /// UDP: also translates answers from the address that the client dialled from. An unbound server socket picks the
