@@ -89,7 +89,7 @@ fn views(tables: &Tables) -> BTreeMap<Address, [View; 3]> {
         for (key, frontend) in &family.frontends {
             if frontend.state == FrontendState::Active {
                 let scopes = tables.scopes.get(&frontend.id).copied().unwrap_or(Scopes::PASS);
-                let view = [scopes.workload, scopes.host, scopes.external].map(|scope| view(family, scope));
+                let view = scopes.per_client().into_array().map(|scope| view(family, scope));
                 all.insert((key.addr.into(), key.port, key.proto), view);
             }
         }

@@ -112,9 +112,8 @@ impl Run<'_> {
                 self.held.pools.extend(failed.iter().map(|key| key.pool));
             }
             FamilyOp::Members(write) => {
-                self.named(write, FamilyOp::<A>::Members, |run, key, row| match row {
-                    Some(_) => run.lacks_derived::<A>(Named::Member(key)),
-                    None => false,
+                self.named(write, FamilyOp::<A>::Members, |run, key, row| {
+                    row.is_some() && run.lacks_derived::<A>(Named::Member(key))
                 });
             }
             FamilyOp::SourceRanges(write) => {

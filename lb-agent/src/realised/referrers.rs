@@ -63,7 +63,7 @@ impl Referrers {
 
 /// The pools that these scopes refer to.
 pub fn pools_of(scopes: &Scopes) -> impl Iterator<Item = u32> + use<> {
-    [scopes.workload, scopes.host, scopes.external].into_iter().map(|Scope { pool, .. }| pool).filter(|pool| *pool != 0)
+    scopes.per_client().into_array().into_iter().map(|Scope { pool, .. }| pool).filter(|pool| *pool != 0)
 }
 
 /// The set of source ranges that these scopes refer to. 0 means "unset".

@@ -179,10 +179,8 @@ impl Scopes {
 
     /// Whether a scope balances that did not before. Its clients may have connections that never had a flow.
     pub fn begins_to_balance(&self, before: &Self) -> bool {
-        let balances = |scopes: &Self| {
-            [scopes.workload, scopes.host, scopes.external].map(|scope| scope.action == Action::Balance)
-        };
-        balances(before).into_iter().zip(balances(self)).any(|(before, after)| after && !before)
+        let both = before.per_client().zip(self.per_client()).into_array();
+        both.iter().any(|(before, after)| after.action == Action::Balance && before.action != Action::Balance)
     }
 }
 
