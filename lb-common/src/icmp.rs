@@ -90,7 +90,7 @@ fn redirected(packet: &impl Packet, l4: usize) -> Option<usize> {
         if kind == REDIRECTED_OPTION {
             return Some(option + REDIRECTED_OPTION_LEN);
         }
-        option = packet.forget_bounds(option + usize::from(units) * 8);
+        option = packet.forget_offset(option + usize::from(units) * 8);
     }
     None
 }
@@ -107,7 +107,7 @@ fn read_embedded<A: Parse>(
     let embedded = &mut work.to;
     let Network::Carries { number, l4, .. } = A::network(packet, l3, embedded) else { return None };
     let proto = Proto::from_number(number)?;
-    let l4 = packet.forget_bounds(l4);
+    let l4 = packet.forget_offset(l4);
     let [s0, s1, d0, d1] = packet.header::<[u8; 4]>(l4)?;
     embedded.sport = u16::from_be_bytes([s0, s1]);
     embedded.dport = u16::from_be_bytes([d0, d1]);

@@ -3,6 +3,7 @@
 //! Nothing here knows Services; [`parse`](crate::parse) interprets the bytes.
 
 use core::cell::Cell;
+use core::num::NonZero;
 
 use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
@@ -27,8 +28,32 @@ headers!(EthHdr, Ipv4Hdr, Ipv6Hdr, TcpHdr, UdpHdr);
 impl<const N: usize> sealed::Sealed for [u8; N] {}
 impl<const N: usize> Header for [u8; N] {}
 
-/// All offsets of headers are below this.
-pub const OFFSET_MAX: usize = 1 << 14;
+/// The identification of a datagram, plus one: an `Option` of it is a single number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatagramId(NonZero<u64>);
+
+impl DatagramId {
+    #[inline(always)]
+    pub const fn new(identification: u32) -> Self {
+        Self(NonZero::<u64>::MIN.saturating_add(identification as u64))
+    }
+
+    #[inline(always)]
+    pub const fn get(self) -> u32 {
+        (self.0.get() - 1) as u32
+    }
+
+    /// The number; 0: None.
+    #[inline(always)]
+    pub fn to_number(id: Option<Self>) -> u64 {
+        id.map_or(0, |Self(number)| number.get())
+    }
+
+    #[inline(always)]
+    pub fn from_number(number: u64) -> Option<Self> {
+        NonZero::new(number).map(Self)
+    }
+}
 
 /// The addressee of a frame, by its destination MAC, for the interface that it came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +88,18 @@ pub trait Packet {
 
     fn addressee(&self) -> Addressee;
 
-    /// The same offset. In the kernel, the verifier then only knows that it is below [`OFFSET_MAX`]; otherwise it
-    /// would walk the rest of the program once for each way to get there.
-    fn forget_bounds(&self, offset: usize) -> usize;
+    /// The same offset. In the kernel, the verifier forgets how it was found. Otherwise it would walk the rest of the
+    /// program once for each way to find one.
+    #[inline(always)]
+    fn forget_offset(&self, offset: usize) -> usize {
+        offset
+    }
 
-    /// The same number. In the kernel, the verifier then knows nothing about it, for the same reason.
-    fn forget_number(&self, number: u64) -> u64;
+    /// The same datagram, which the verifier forgets as well.
+    #[inline(always)]
+    fn forget_datagram(&self, id: Option<DatagramId>) -> Option<DatagramId> {
+        id
+    }
 
     /// The header at `offset`. None if the packet ends before the header does.
     fn header<H: Header>(&self, offset: usize) -> Option<H>;

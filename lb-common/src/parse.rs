@@ -6,7 +6,7 @@ use network_types::udp::UdpHdr;
 
 use crate::addr::{Addr, Family, Proto};
 use crate::checksum;
-use crate::packet::{Packet, PacketMut, Refused};
+use crate::packet::{DatagramId, Packet, PacketMut, Refused};
 use crate::sequence::Sequence;
 use crate::table::Tuple;
 
@@ -69,42 +69,6 @@ impl TcpFlags {
     }
 }
 
-/// Whether a packet is a first fragment, and of which datagram, in one number. An `Option` that is `None` leaves its
-/// register undefined, and the verifier refuses to store that (6.18: "invalid size of register spill").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FirstOf(u64);
-
-impl FirstOf {
-    /// A whole packet.
-    pub const NONE: Self = Self(0);
-    /// Set if the fragment is too short for its ports, or its protocol has none.
-    const STUB: u64 = 1 << 33;
-
-    /// The first fragment of the datagram with this identification.
-    #[inline(always)]
-    const fn datagram(id: u32) -> Self {
-        Self(1 << 32 | id as u64)
-    }
-
-    /// The same, unknown to the verifier, so that it does not walk the rest once for each possible value.
-    #[inline(always)]
-    pub fn forgotten(self, packet: &impl Packet) -> Self {
-        Self(packet.forget_number(self.0))
-    }
-
-    /// Whether the fragment is too short for its ports, or its protocol has none.
-    #[inline(always)]
-    pub const fn is_stub(self) -> bool {
-        self.0 & Self::STUB != 0
-    }
-
-    /// The identification of the datagram.
-    #[inline(always)]
-    pub const fn id(self) -> Option<u32> {
-        if self.0 == 0 { None } else { Some(self.0 as u32) }
-    }
-}
-
 /// What the path needs of a packet with ports, beside its [`Tuple`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
@@ -113,14 +77,17 @@ pub struct Headers {
     pub tcp: TcpFlags,
     /// Offset of the transport header.
     pub l4: usize,
-    pub first_of: FirstOf,
+    /// False if a first fragment is too short for its ports, or its protocol has none.
+    pub has_ports: bool,
+    /// The datagram of which the packet is the first fragment. None if the packet is whole.
+    pub first_of: Option<DatagramId>,
 }
 
 impl Headers {
-    /// The headers of a first fragment without ports: it is too short for them, or its protocol has none.
+    /// The headers of a first fragment without ports.
     #[inline(always)]
-    pub const fn stub(proto: Proto, first_of: FirstOf) -> Self {
-        Self { proto, tcp: TcpFlags::new(0), l4: 0, first_of: FirstOf(first_of.0 | FirstOf::STUB) }
+    pub fn without_ports(proto: Proto, first_of: Option<DatagramId>) -> Self {
+        Self { proto, tcp: TcpFlags::default(), l4: 0, has_ports: false, first_of }
     }
 
     /// The part that a decision reads.
@@ -159,8 +126,9 @@ pub enum Parsed {
     /// A later fragment, without ports, of the datagram with this identification.
     Fragment(Proto, u32),
     /// The packet ends before its headers do, or they are behind the linear part of an skb. For a first fragment, also
-    /// the protocol of its datagram, as in [`Parsed::Fragment`]. In IPv6 that may be a protocol without ports.
-    Short(Proto, FirstOf),
+    /// protocol and identification of its datagram, as in [`Parsed::Fragment`]. In IPv6 that may be a protocol without
+    /// ports.
+    Short(Proto, Option<DatagramId>),
     /// Another protocol, or an invalid header.
     Other,
 }
@@ -172,14 +140,14 @@ pub enum Network {
     Carries {
         number: u8,
         l4: usize,
-        first_of: FirstOf,
+        first_of: Option<DatagramId>,
     },
     /// A later fragment.
     Fragment {
         number: u8,
         id: u32,
     },
-    Short(FirstOf),
+    Short(Option<DatagramId>),
     Other,
 }
 
@@ -213,20 +181,20 @@ pub trait Parse: Addr {
     fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed {
         match Self::network(packet, packet.l3(), tuple) {
             Network::Carries { number, l4, first_of } => {
-                let (l4, first_of) = (packet.forget_bounds(l4), first_of.forgotten(packet));
-                if number == Self::ICMP && first_of == FirstOf::NONE {
+                let (l4, first_of) = (packet.forget_offset(l4), packet.forget_datagram(first_of));
+                if number == Self::ICMP && first_of.is_none() {
                     return Parsed::Icmp(l4);
                 }
                 let Some(proto) = Proto::from_number(number) else { return another(first_of, Self::FAMILY) };
                 let Some(found) = transport(packet, proto, l4) else { return Parsed::Short(proto, first_of) };
                 let Plain { transport: Transport { proto, tcp }, sport, dport } = found;
                 (tuple.sport, tuple.dport) = (sport, dport);
-                Parsed::Transport(Headers { proto, tcp, l4, first_of })
+                Parsed::Transport(Headers { proto, tcp, l4, has_ports: true, first_of })
             }
             Network::Fragment { number, id } => {
                 Self::proto_of_fragment(number).map_or(Parsed::Other, |proto| Parsed::Fragment(proto, id))
             }
-            Network::Short(first_of) => Parsed::Short(ANY_PROTO, first_of.forgotten(packet)),
+            Network::Short(first_of) => Parsed::Short(ANY_PROTO, packet.forget_datagram(first_of)),
             Network::Other => Parsed::Other,
         }
     }
@@ -319,24 +287,24 @@ impl Parse for [u8; 4] {
 
     #[inline(always)]
     fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network {
-        let Some(ip) = packet.header::<Ipv4Hdr>(l3) else { return Network::Short(FirstOf::NONE) };
+        let Some(ip) = packet.header::<Ipv4Hdr>(l3) else { return Network::Short(None) };
         let header_len = usize::from(ip.vihl & 0x0f) * 4;
         if ip.vihl >> 4 != 4 || header_len < Ipv4Hdr::LEN {
             return Network::Other;
         }
         if packet.read_addresses(l3 + IPV4_ADDRESSES, tuple).is_none() {
-            return Network::Short(FirstOf::NONE);
+            return Network::Short(None);
         }
         let (number, l4) = (ip.proto, l3 + header_len);
         let bits = u16::from_be_bytes(ip.frags) & IPV4_FRAGMENT_BITS;
         if bits == 0 {
-            return Network::Carries { number, l4, first_of: FirstOf::NONE };
+            return Network::Carries { number, l4, first_of: None };
         }
         let id = u32::from(u16::from_be_bytes(ip.id));
         if bits & IPV4_FRAGMENT_OFFSET != 0 {
             return Network::Fragment { number, id };
         }
-        Network::Carries { number, l4, first_of: FirstOf::datagram(id) }
+        Network::Carries { number, l4, first_of: Some(DatagramId::new(id)) }
     }
 
     #[inline(always)]
@@ -377,15 +345,15 @@ impl Parse for [u8; 16] {
     #[inline(always)]
     fn network(packet: &impl Packet, l3: usize, tuple: &mut Tuple<Self>) -> Network {
         // The bytes in front of the addresses.
-        let Some(ip) = packet.header::<[u8; IPV6_ADDRESSES]>(l3) else { return Network::Short(FirstOf::NONE) };
+        let Some(ip) = packet.header::<[u8; IPV6_ADDRESSES]>(l3) else { return Network::Short(None) };
         if ip[0] >> 4 != 6 {
             return Network::Other;
         }
         if packet.read_addresses(l3 + IPV6_ADDRESSES, tuple).is_none() {
-            return Network::Short(FirstOf::NONE);
+            return Network::Short(None);
         }
         let (mut next, mut offset) = (ip[core::mem::offset_of!(Ipv6Hdr, next_hdr)], l3 + size_of::<Ipv6Hdr>());
-        let mut first_of = FirstOf::NONE;
+        let mut first_of = None;
         for _ in 0..EXTENSION_HEADERS_MAX {
             let unit = match extension_unit(next) {
                 Some(unit) => unit,
@@ -398,7 +366,7 @@ impl Parse for [u8; 16] {
                         return Network::Fragment { number: following, id };
                     }
                     if bits & IPV6_MORE_FRAGMENTS != 0 {
-                        first_of = FirstOf::datagram(id);
+                        first_of = Some(DatagramId::new(id));
                     }
                     (next, offset) = (following, offset + 8);
                     continue;
@@ -447,9 +415,9 @@ const fn extension_unit(number: u8) -> Option<usize> {
 /// A packet without ports. For IPv6, later fragments may name only an extension header and would wait for a first
 /// fragment with ports. This one shows that there are none.
 #[inline(always)]
-fn another(first_of: FirstOf, family: Family) -> Parsed {
+fn another(first_of: Option<DatagramId>, family: Family) -> Parsed {
     match family {
-        Family::V6 if first_of != FirstOf::NONE => Parsed::Short(ANY_PROTO, first_of),
+        Family::V6 if first_of.is_some() => Parsed::Short(ANY_PROTO, first_of),
         Family::V4 | Family::V6 => Parsed::Other,
     }
 }

@@ -5,7 +5,7 @@ use crate::forward::{Hook, Maps, Path, Whose, Work, whose};
 use crate::fragment::{self, Datagram, First, Fragments};
 use crate::icmp::message;
 use crate::packet::{Addressee, Packet, PacketMut};
-use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FirstOf, Headers, Parse, Parsed};
+use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, Parse, Parsed};
 use crate::reject::{Unreachable, port_unreachable};
 use crate::rewrite::{translate, turn_round};
 use crate::table::{Counter, Direction, Tuple};
@@ -40,7 +40,7 @@ pub fn run<A: Unreachable, K: Fragments<A>>(
     };
     let headers = match parse(packet, &mut work.key.tuple) {
         Parsed::Transport(headers) => headers,
-        Parsed::Short(proto, first_of) if first_of != FirstOf::NONE => Headers::stub(proto, first_of),
+        Parsed::Short(proto, first_of) if first_of.is_some() => Headers::without_ports(proto, first_of),
         Parsed::Icmp(l4) => return message(packet, l4, hook, kernel, work),
         Parsed::Fragment(proto, id) => {
             return fragment::follow(packet, Datagram::new(proto, id, hook), kernel, work);
@@ -61,30 +61,29 @@ fn transport<A: Unreachable, K: Fragments<A>>(
     kernel: &K,
     work: &mut Work<A>,
 ) -> HookAction {
-    if headers.first_of != FirstOf::NONE && whose(kernel, work) != Whose::Node {
+    if headers.first_of.is_some() && whose(kernel, work) != Whose::Node {
         // A datagram between neighbours on the bridge. A flow changes only its ports, and later fragments have none.
-        if headers.first_of.is_stub() {
+        if !headers.has_ports {
             return HookAction::Next;
         }
-        headers.first_of = FirstOf::NONE;
+        headers.first_of = None;
     }
-    if let Some(id) = headers.first_of.id() {
-        let datagram = Datagram::new(headers.proto, id, hook);
+    if let Some(id) = headers.first_of {
+        let datagram = Datagram::new(headers.proto, id.get(), hook);
         if fragment::reinject_awaited(packet, datagram, kernel, work) == First::Reinjected {
             return HookAction::Drop;
         }
-        if headers.first_of.is_stub() {
+        if !headers.has_ports {
             return fragment::leave(packet, kernel, work);
         }
     }
-    headers.first_of = headers.first_of.forgotten(packet);
+    headers.first_of = packet.forget_datagram(headers.first_of);
     let mut path = Path { transport: headers.transport(), edge: hook.edge, kernel, work };
     let verdict = match hook.direction {
         Direction::Request => path.request(),
         Direction::Reply => path.leave(),
     };
-    let is_first = headers.first_of != FirstOf::NONE;
-    if is_first && fragment::remember(packet, verdict, kernel, work) == First::Reinjected {
+    if headers.first_of.is_some() && fragment::remember(packet, verdict, kernel, work) == First::Reinjected {
         return HookAction::Drop;
     }
     perform(packet, &headers, (hook, verdict), kernel, work)

@@ -10,7 +10,7 @@ use crate::flow;
 use crate::forward::{Event, FlowRef, Hook, Maps};
 use crate::fragment::Fragments;
 use crate::packet::{Addressee, Packet, PacketMut, Refused};
-use crate::parse::{FirstOf, Headers, Parse, Plain, TcpFlags, Transport};
+use crate::parse::{Headers, Parse, Plain, TcpFlags, Transport};
 use crate::rewrite::translate;
 use crate::table::{Action, Counter, DIRECT, Direction, EdgeState, FlowKey, Role, Tuple};
 use crate::verdict::HookAction;
@@ -105,7 +105,7 @@ fn perform<A: Parse>(
     to: &Tuple<A>,
 ) -> Result<(), Refused> {
     let l4 = A::plain_l4(packet);
-    translate(packet, &Headers { proto, tcp, l4, first_of: FirstOf::NONE }, from, to)
+    translate(packet, &Headers { proto, tcp, l4, has_ports: true, first_of: None }, from, to)
 }
 
 /// What a packet may be, by its ports and flags alone.

@@ -11,6 +11,7 @@ mod kernel;
 mod maps;
 mod skb;
 mod tables;
+mod verifier;
 
 use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::classifier;

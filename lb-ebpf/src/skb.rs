@@ -3,7 +3,6 @@
 //! Headers are read and written in place (direct packet access), which the verifier accepts in inlined functions only.
 //! L4 checksums go through the kernel's helper: only the skb shows whether the device finishes them.
 
-use core::arch::asm;
 use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::ptr::{addr_of, addr_of_mut};
@@ -16,9 +15,12 @@ use aya_ebpf::helpers::{
     bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use lb_common::addr::{Addr, Family};
-use lb_common::packet::PARKED_LEN_MAX;
-use lb_common::packet::{Addressee, ETHERNET_LEN, Header, OFFSET_MAX, Packet, PacketMut, Refused, Summed, ZeroSum};
+use lb_common::packet::{
+    Addressee, DatagramId, ETHERNET_LEN, Header, PARKED_LEN_MAX, Packet, PacketMut, Refused, Summed, ZeroSum,
+};
 use lb_common::table::{Direction, FlowKey, Tuple};
+
+use crate::verifier::{self, Forgetful};
 
 /// Bytes that are pulled into the linear part: Ethernet, IPv6, a few extension headers, TCP.
 const HEADERS_LEN: u32 = 14 + 40 + 44 + 20;
@@ -163,12 +165,9 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
     /// A pointer to a `T` at `offset`, checked in a way that the verifier follows.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        let mut start = self.data() + offset;
-        // Hides the origin of `start` from the compiler. Otherwise it drops a check that follows from an earlier one
-        // on another register, which the verifier does not connect (6.18: "offset is outside of the packet"). An empty
-        // block would also do, but its line info would name no instruction, and 6.18 refuses such a program.
-        // SAFETY: moves a register to itself.
-        unsafe { asm!("{0} = {0}", inout(reg) start, options(nomem, nostack, preserves_flags)) };
+        // Otherwise the compiler drops a check that follows from an earlier one on another register, which the verifier
+        // does not connect (6.18: "offset is outside of the packet").
+        let start = verifier::opaque(self.data() + offset);
         if start + size_of::<T>() > self.data_end() {
             return None;
         }
@@ -196,26 +195,13 @@ impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
     }
 
     #[inline(always)]
-    fn forget_bounds(&self, offset: usize) -> usize {
-        // Through the control block of the skb (`__sk_buff.cb`), which is scratch space for programs.
-        // SAFETY: see `len`.
-        let offset = unsafe {
-            let scratch = addr_of_mut!((*self.0).cb[0]);
-            scratch.write_volatile(offset as u32);
-            scratch.read_volatile()
-        };
-        offset as usize & (OFFSET_MAX - 1)
+    fn forget_offset(&self, offset: usize) -> usize {
+        Forgetful::of(self.0).offset(offset)
     }
 
     #[inline(always)]
-    fn forget_number(&self, number: u64) -> u64 {
-        // As above. Eight bytes from the third word on are aligned.
-        // SAFETY: see `len`.
-        unsafe {
-            let scratch = addr_of_mut!((*self.0).cb[2]).cast::<u64>();
-            scratch.write_volatile(number);
-            scratch.read_volatile()
-        }
+    fn forget_datagram(&self, id: Option<DatagramId>) -> Option<DatagramId> {
+        Forgetful::of(self.0).datagram(id)
     }
 
     #[inline(always)]
@@ -263,11 +249,9 @@ impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
 #[inline(always)]
 fn bounded(len: u32) -> u32 {
     const { assert!(PARKED_LEN_MAX.is_power_of_two()) };
-    let mut last = u64::from(len).wrapping_sub(1);
-    // See `at`: the compiler must not know that the mask changes nothing.
-    // SAFETY: moves a register to itself.
-    unsafe { asm!("{0} = {0}", inout(reg) last, options(nomem, nostack, preserves_flags)) };
-    (last & (PARKED_LEN_MAX as u64 - 1)) as u32 + 1
+    // The compiler must not know that the mask changes nothing.
+    let last = verifier::opaque((len as usize).wrapping_sub(1));
+    (last & (PARKED_LEN_MAX - 1)) as u32 + 1
 }
 
 impl<const LINK_LEN: usize> PacketMut for Skb<LINK_LEN> {

@@ -137,14 +137,6 @@ impl<const LINK_LEN: usize> Packet for InMemory<LINK_LEN> {
         }
     }
 
-    fn forget_bounds(&self, offset: usize) -> usize {
-        offset
-    }
-
-    fn forget_number(&self, number: u64) -> u64 {
-        number
-    }
-
     fn header<H: Header>(&self, offset: usize) -> Option<H> {
         header_of_slice(&self.bytes, offset)
     }

@@ -1,8 +1,6 @@
 //! The functions of [`Part`]s. They are global (`extern "C"`, not mangled), so that the verifier walks each of them
 //! once.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::__sk_buff;
 use lb_common::forward::{Part, Path, Work};
 use lb_common::packet::ETHERNET_LEN;
@@ -10,6 +8,7 @@ use lb_common::packet::ETHERNET_LEN;
 use crate::kernel::Kernel;
 use crate::maps::FamilyMaps;
 use crate::skb::Skb;
+use crate::verifier;
 
 /// The functions of one family.
 pub trait Parts: Sized {
@@ -26,11 +25,8 @@ impl<A: FamilyMaps + Parts> FamilyTables for A {}
 fn run<A: FamilyTables>(skb: *mut __sk_buff, work: *mut Work<A>, part: Part) -> u32 {
     // SAFETY: the caller's records, which the caller does not use meanwhile. The verifier requires the check for null.
     let Some(work) = (unsafe { work.as_mut() }) else { return 0 };
-    // Hides the value from the compiler. If a part does not use it, the compiler would pass anything, which the
-    // verifier refuses.
-    let mut skb = skb;
-    // SAFETY: moves a register to itself.
-    unsafe { asm!("{0} = {0}", inout(reg) skb, options(nostack, preserves_flags)) };
+    // If a part does not use the skb, the compiler would pass anything, which the verifier refuses.
+    let skb = verifier::opaque(skb as usize) as *mut __sk_buff;
     let kernel = Kernel::new(Skb::<ETHERNET_LEN>::new(skb));
     u32::from(Path::resumed(&kernel, work).run(part))
 }
