@@ -12,6 +12,7 @@ use crate::forward::{Env, Hook, Maps, Whose, Work, whose};
 use crate::packet::{PARKED_LEN_MAX, PacketMut};
 use crate::parse::{ANY_PROTO, Parse};
 use crate::rewrite::turn_round;
+use crate::run::Run;
 use crate::table::{Counter, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
 use crate::verdict::{HookAction, Verdict};
 
@@ -118,60 +119,181 @@ pub enum First {
     Reinjected,
 }
 
-/// Fills in the keys. If later fragments are parked, re-injects this first fragment followed by them.
-#[inline(always)]
-pub fn reinject_awaited<A: Parse, K: Fragments<A>>(
-    packet: &mut impl PacketMut,
-    datagram: Datagram,
-    kernel: &K,
-    work: &mut Work<A>,
-) -> First {
-    datagram.set_keys(work);
-    reinject(packet, kernel, work)
-}
-
-/// Notes the fate of the datagram whose first fragment `work` describes. If another CPU has
-/// parked fragments in the meantime, re-injects this first fragment, so that its way is decided again.
-#[inline(always)]
-pub fn remember<A: Parse, K: Fragments<A>>(
-    packet: &mut impl PacketMut,
-    verdict: Verdict,
-    kernel: &K,
-    work: &mut Work<A>,
-) -> First {
-    let fate = match verdict {
-        Verdict::Pass => Fate::Passed,
-        Verdict::Translate => Fate::Translated,
-        Verdict::Hairpin => Fate::SentBack,
-        Verdict::Reject | Verdict::Drop(_) => Fate::Dropped,
-    };
-    write(packet, fate, kernel, work)
-}
-
-#[inline(never)]
-fn write<A: Parse, K: Fragments<A>>(packet: &mut impl PacketMut, fate: Fate, kernel: &K, work: &mut Work<A>) -> First {
-    if fate == Fate::Passed && !may_be_ours(kernel, &work.fragment_key) {
-        // No fragment of this datagram is ever parked, and the later ones pass without a note.
-        kernel.forget_note(&work.fragment_key);
-        return First::Kept;
+impl<A: Parse, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
+    /// Fills in the keys. If later fragments are parked, re-injects this first fragment followed by them.
+    #[inline(always)]
+    pub(crate) fn reinject_awaited(&mut self, datagram: Datagram) -> First {
+        datagram.set_keys(self.work);
+        self.reinject()
     }
-    if awaited(kernel, work).is_some_and(|note| note.parked() != 0) {
-        send_again(packet, work.fragment_key.direction, kernel);
-        return First::Reinjected;
-    }
-    set_note(fate, 0, kernel, work);
-    kernel.write_note(&work.fragment_key, &work.fragment);
-    First::Kept
-}
 
-#[inline(never)]
-fn reinject<A: Parse, K: Fragments<A>>(packet: &mut impl PacketMut, kernel: &K, work: &Work<A>) -> First {
-    let ticket = awaited(kernel, work).map_or(0, |note| note.swap_parked(0));
-    if ticket == 0 {
-        return First::Kept;
+    #[inline(never)]
+    fn reinject(&mut self) -> First {
+        let ticket = awaited(self.kernel, self.work).map_or(0, |note| note.swap_parked(0));
+        if ticket == 0 {
+            return First::Kept;
+        }
+        self.replay(ticket);
+        First::Reinjected
     }
-    replay(packet, ticket, kernel, work);
-    First::Reinjected
+
+    /// Notes the fate of the datagram whose first fragment `work` describes. If another CPU has parked fragments in
+    /// the meantime, re-injects this first fragment, so that its way is decided again.
+    #[inline(always)]
+    pub(crate) fn note_verdict(&mut self, verdict: Verdict) -> First {
+        self.note_fate(match verdict {
+            Verdict::Pass => Fate::Passed,
+            Verdict::Translate => Fate::Translated,
+            Verdict::Hairpin => Fate::SentBack,
+            Verdict::Reject | Verdict::Drop(_) => Fate::Dropped,
+        })
+    }
+
+    #[inline(never)]
+    fn note_fate(&mut self, fate: Fate) -> First {
+        let (kernel, work) = (self.kernel, &mut *self.work);
+        if fate == Fate::Passed && !may_be_ours(kernel, &work.fragment_key) {
+            // No fragment of this datagram is ever parked, and the later ones pass without a note.
+            kernel.forget_note(&work.fragment_key);
+            return First::Kept;
+        }
+        if awaited(kernel, work).is_some_and(|note| note.parked() != 0) {
+            send_again(self.packet, work.fragment_key.direction, kernel);
+            return First::Reinjected;
+        }
+        set_note(fate, 0, kernel, work);
+        kernel.write_note(&work.fragment_key, &work.fragment);
+        First::Kept
+    }
+
+    /// A first fragment without ports, for which none are parked, passes. So do the later ones.
+    #[inline(always)]
+    pub(crate) fn pass_datagram(&mut self) -> HookAction {
+        if self.note_fate(Fate::Passed) == First::Reinjected {
+            return HookAction::Drop;
+        }
+        self.kernel.count(Counter::PassedFragment);
+        HookAction::Next
+    }
+
+    /// Decides a fragment without ports. `work` holds its addresses.
+    #[inline(never)]
+    pub(crate) fn follow_first(&mut self, datagram: Datagram) -> HookAction {
+        if whose(self.kernel, self.work) != Whose::Node {
+            return HookAction::Next;
+        }
+        datagram.set_keys(self.work);
+        let mut fate = known_fate(self.kernel, self.work);
+        if fate == Fate::Awaited {
+            if !self.park() {
+                self.kernel.count(Counter::PassedFragment);
+                return HookAction::Next;
+            }
+            // The first fragment may have arrived on another CPU in the meantime and found nothing parked.
+            fate = known_fate(self.kernel, self.work);
+        }
+        self.readdress(fate)
+    }
+
+    #[inline(never)]
+    fn readdress(&mut self, fate: Fate) -> HookAction {
+        let (packet, kernel, work) = (&mut *self.packet, self.kernel, &*self.work);
+        match fate {
+            Fate::Translated | Fate::SentBack => {}
+            Fate::Passed => {
+                kernel.count(Counter::PassedFragment);
+                return HookAction::Next;
+            }
+            Fate::Dropped => {
+                kernel.count(Counter::DropFragment);
+                return HookAction::Drop;
+            }
+            Fate::Awaited => {
+                kernel.count(Counter::FragmentParked);
+                return HookAction::Drop;
+            }
+        }
+        let turned = if fate == Fate::SentBack { turn_round(packet) } else { Ok(()) };
+        let l3 = packet.l3();
+        if turned.and_then(|()| A::write_addresses(packet, l3, &work.key.tuple, &work.to)).is_err() {
+            kernel.count(Counter::DropRewrite);
+            return HookAction::Drop;
+        }
+        kernel.count(Counter::FragmentTranslated);
+        if fate == Fate::SentBack { HookAction::SendBack } else { work.translated(work.fragment_key.direction) }
+    }
+
+    /// Parks a fragment whose first one is unknown, if it may be a Service's. False if the fragment is to pass.
+    #[inline(never)]
+    fn park(&mut self) -> bool {
+        let (packet, kernel, work) = (&*self.packet, self.kernel, &mut *self.work);
+        if !may_be_ours(kernel, &work.fragment_key) {
+            return false;
+        }
+        let ticket = kernel.next_ticket();
+        if ticket == 0 {
+            return false;
+        }
+        let Some(place) = kernel.place(ticket) else { return false };
+        // The ticket first: a CPU that is copying the old bytes then sees that the place has changed.
+        if kernel.swap(&place.ticket, ticket) != 0 {
+            kernel.count(Counter::DropParked);
+        }
+        let Some(len) = packet.save(packet.l3(), &place.bytes) else {
+            place.ticket.set(0);
+            return false;
+        };
+        let key = &work.fragment_key;
+        place.len.set(len);
+        place.previous.set(0);
+        place.edge.set(key.edge);
+        place.id.set(key.id);
+        place.direction.set(key.direction);
+        set_note(Fate::Awaited, ticket, kernel, work);
+        let key = &work.fragment_key;
+        if kernel.note(key).is_some_and(|note| !is_fresh(note, kernel)) {
+            kernel.forget_note(key);
+        }
+        if !kernel.add_note(key, &work.fragment)
+            && let Some(note) = kernel.note(key)
+            && note.fate() == Fate::Awaited
+        {
+            place.previous.set(note.swap_parked(ticket));
+        }
+        true
+    }
+
+    /// Re-injects a first fragment unchanged, then the parked ones of its datagram, the latest first, for senders that
+    /// begin at the end. They all travel in the skb of the first one, which is used up then.
+    ///
+    /// If the kernel runs the hook at once, that nested run overwrites `work`. So `work` is not read after the first
+    /// re-injection.
+    #[inline(never)]
+    fn replay(&mut self, ticket: u32) {
+        let FragmentKey { edge, id, direction, .. } = self.work.fragment_key;
+        let (packet, kernel) = (&mut *self.packet, self.kernel);
+        let mut ticket = ticket;
+        send_again(packet, direction, kernel);
+        for _ in 0..REPLAYED_MAX {
+            let Some(place) = kernel.place(ticket) else { break };
+            let is_its = place.edge.get() == edge && place.id.get() == id && place.direction.get() == direction;
+            if ticket == 0 || place.ticket.get() != ticket || !is_its {
+                break;
+            }
+            let previous = place.previous.get();
+            let restored = packet.restore(packet.l3(), &place.bytes, place.len.get());
+            if !kernel.swap_if(&place.ticket, ticket, 0) {
+                // Another fragment was parked here during the copy.
+                break;
+            }
+            if restored.is_ok() {
+                send_again(packet, direction, kernel);
+            } else {
+                kernel.count(Counter::DropRewrite);
+            }
+            ticket = previous;
+        }
+    }
 }
 
 /// Whether the datagram may be a Service's, judged by its addresses alone.
@@ -203,40 +325,6 @@ fn is_fresh<A>(note: impl Note<A>, env: &impl Env) -> bool {
     quiet_jiffies(note.since_jiffies(), env.now_jiffies()) < FRAGMENT_SECS * env.second_jiffies()
 }
 
-/// A first fragment without ports, for which none are parked, passes. So do the later ones.
-#[inline(always)]
-pub fn leave<A: Parse, K: Fragments<A>>(packet: &mut impl PacketMut, kernel: &K, work: &mut Work<A>) -> HookAction {
-    if write(packet, Fate::Passed, kernel, work) == First::Reinjected {
-        return HookAction::Drop;
-    }
-    kernel.count(Counter::PassedFragment);
-    HookAction::Next
-}
-
-/// Decides a fragment without ports. `work` holds its addresses.
-#[inline(never)]
-pub fn follow<A: Parse, K: Fragments<A>>(
-    packet: &mut impl PacketMut,
-    datagram: Datagram,
-    kernel: &K,
-    work: &mut Work<A>,
-) -> HookAction {
-    if whose(kernel, work) != Whose::Node {
-        return HookAction::Next;
-    }
-    datagram.set_keys(work);
-    let mut fate = known_fate(kernel, work);
-    if fate == Fate::Awaited {
-        if !park(packet, kernel, work) {
-            kernel.count(Counter::PassedFragment);
-            return HookAction::Next;
-        }
-        // The first fragment may have arrived on another CPU in the meantime and found nothing parked.
-        fate = known_fate(kernel, work);
-    }
-    readdress(packet, fate, kernel, work)
-}
-
 /// The fate of a datagram's fragments. Their new addresses go to `work.to`.
 #[inline(never)]
 fn known_fate<A: Parse, K: Fragments<A>>(kernel: &K, work: &mut Work<A>) -> Fate {
@@ -248,103 +336,6 @@ fn known_fate<A: Parse, K: Fragments<A>>(kernel: &K, work: &mut Work<A>) -> Fate
     note.touch(kernel.now_jiffies());
     note.read_to(&mut work.to);
     fate
-}
-
-#[inline(never)]
-fn readdress<A: Parse, K: Maps<A>>(packet: &mut impl PacketMut, fate: Fate, kernel: &K, work: &Work<A>) -> HookAction {
-    match fate {
-        Fate::Translated | Fate::SentBack => {}
-        Fate::Passed => {
-            kernel.count(Counter::PassedFragment);
-            return HookAction::Next;
-        }
-        Fate::Dropped => {
-            kernel.count(Counter::DropFragment);
-            return HookAction::Drop;
-        }
-        Fate::Awaited => {
-            kernel.count(Counter::FragmentParked);
-            return HookAction::Drop;
-        }
-    }
-    let turned = if fate == Fate::SentBack { turn_round(packet) } else { Ok(()) };
-    let l3 = packet.l3();
-    if turned.and_then(|()| A::write_addresses(packet, l3, &work.key.tuple, &work.to)).is_err() {
-        kernel.count(Counter::DropRewrite);
-        return HookAction::Drop;
-    }
-    kernel.count(Counter::FragmentTranslated);
-    if fate == Fate::SentBack { HookAction::SendBack } else { work.translated(work.fragment_key.direction) }
-}
-
-/// Parks a fragment whose first one is unknown, if it may be a Service's. False if the fragment is to pass.
-#[inline(never)]
-fn park<A: Parse, K: Fragments<A>>(packet: &impl PacketMut, kernel: &K, work: &mut Work<A>) -> bool {
-    if !may_be_ours(kernel, &work.fragment_key) {
-        return false;
-    }
-    let ticket = kernel.next_ticket();
-    if ticket == 0 {
-        return false;
-    }
-    let Some(place) = kernel.place(ticket) else { return false };
-    // The ticket first: a CPU that is copying the old bytes then sees that the place has changed.
-    if kernel.swap(&place.ticket, ticket) != 0 {
-        kernel.count(Counter::DropParked);
-    }
-    let Some(len) = packet.save(packet.l3(), &place.bytes) else {
-        place.ticket.set(0);
-        return false;
-    };
-    let key = &work.fragment_key;
-    place.len.set(len);
-    place.previous.set(0);
-    place.edge.set(key.edge);
-    place.id.set(key.id);
-    place.direction.set(key.direction);
-    set_note(Fate::Awaited, ticket, kernel, work);
-    let key = &work.fragment_key;
-    if kernel.note(key).is_some_and(|note| !is_fresh(note, kernel)) {
-        kernel.forget_note(key);
-    }
-    if !kernel.add_note(key, &work.fragment)
-        && let Some(note) = kernel.note(key)
-        && note.fate() == Fate::Awaited
-    {
-        place.previous.set(note.swap_parked(ticket));
-    }
-    true
-}
-
-/// Re-injects a first fragment unchanged, then the parked ones of its datagram, the latest first, for senders that
-/// begin at the end. They all travel in the skb of the first one, which is used up then.
-///
-/// If the kernel runs the hook at once, that nested run overwrites `work`. So `work` is not read after the first
-/// re-injection.
-#[inline(never)]
-fn replay<A: Addr, K: Fragments<A>>(packet: &mut impl PacketMut, ticket: u32, kernel: &K, work: &Work<A>) {
-    let FragmentKey { edge, id, direction, .. } = work.fragment_key;
-    let mut ticket = ticket;
-    send_again(packet, direction, kernel);
-    for _ in 0..REPLAYED_MAX {
-        let Some(place) = kernel.place(ticket) else { break };
-        let is_its = place.edge.get() == edge && place.id.get() == id && place.direction.get() == direction;
-        if ticket == 0 || place.ticket.get() != ticket || !is_its {
-            break;
-        }
-        let previous = place.previous.get();
-        let restored = packet.restore(packet.l3(), &place.bytes, place.len.get());
-        if !kernel.swap_if(&place.ticket, ticket, 0) {
-            // Another fragment was parked here during the copy.
-            break;
-        }
-        if restored.is_ok() {
-            send_again(packet, direction, kernel);
-        } else {
-            kernel.count(Counter::DropRewrite);
-        }
-        ticket = previous;
-    }
 }
 
 #[inline(always)]

@@ -22,6 +22,7 @@ use crate::forward::{Env, Hook, Work};
 use crate::fragment::Parked;
 use crate::path;
 use crate::reject::Unreachable;
+use crate::run::Run;
 use crate::share::UNBOUNDED_PERCENT;
 use crate::straight;
 use crate::table::{Affinity, AffinityKey, Counter, Direction, EdgeState, Flow, FlowKey, Port, Scope};
@@ -176,7 +177,7 @@ impl Host {
         count.set(count.get() + 1);
         first.unwrap_or_else(|| {
             let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
-            let action = path::run(packet, hook, self, &mut work);
+            let action = Run { packet, hook, kernel: self, work: &mut work }.handle();
             A::state(self).work.set(Some(work));
             action
         })

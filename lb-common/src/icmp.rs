@@ -14,6 +14,7 @@ use crate::forward::{FlowRef as _, Hook, Maps, Whose, Work, is_heard, whose};
 use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
 use crate::parse::{Network, Parse};
 use crate::rewrite::turn_round;
+use crate::run::Run;
 use crate::table::{Counter, Direction, FlowKey, Tuple};
 use crate::verdict::HookAction;
 
@@ -45,39 +46,76 @@ fn kind<A: Addr>(packet: &impl Packet, l4: usize) -> Kind {
     }
 }
 
-/// Handles an ICMP message at `l4`. At ingress (`Request`) the client complains about replies. At egress (`Reply`) the
-/// network or the backend complains about requests.
-///
-/// A function of its own: ordinary packets need none of it.
-#[inline(never)]
-pub fn message<A: Parse, K: Maps<A>>(
-    packet: &mut impl PacketMut,
-    l4: usize,
-    hook: Hook,
-    kernel: &K,
-    work: &mut Work<A>,
-) -> HookAction {
-    packet.pull();
-    let kind = kind::<A>(packet, l4);
-    let embedded = match (kind, A::FAMILY) {
-        (Kind::Other, _) => return HookAction::Next,
-        (Kind::Redirect, Family::V6) => redirected(packet, l4),
-        (Kind::Redirect, Family::V4) | (Kind::Error, _) => Some(l4 + HEADER_LEN),
-    };
-    let Some(embedded) = embedded else { return HookAction::Next };
-    let Some(inner_l4) = read_embedded(packet, embedded, hook, work) else { return HookAction::Next };
-    let Some(is_own) = look_up(hook, kernel, work) else { return HookAction::Next };
-    if kind == Kind::Redirect {
-        kernel.count(Counter::DropRedirect);
-        return HookAction::Drop;
+impl<A: Parse, P: PacketMut, K: Maps<A>> Run<'_, A, P, K> {
+    /// Handles an ICMP message at `l4`. At ingress (`Request`) the client complains about replies. At egress (`Reply`)
+    /// the network or the backend complains about requests.
+    ///
+    /// A function of its own: ordinary packets need none of it.
+    #[inline(never)]
+    pub(crate) fn message(&mut self, l4: usize) -> HookAction {
+        self.packet.pull();
+        let kind = kind::<A>(self.packet, l4);
+        let embedded = match (kind, A::FAMILY) {
+            (Kind::Other, _) => return HookAction::Next,
+            (Kind::Redirect, Family::V6) => redirected(self.packet, l4),
+            (Kind::Redirect, Family::V4) | (Kind::Error, _) => Some(l4 + HEADER_LEN),
+        };
+        let Some(embedded) = embedded else { return HookAction::Next };
+        let Some(inner_l4) = self.read_embedded(embedded) else { return HookAction::Next };
+        let Some(is_own) = self.look_up() else { return HookAction::Next };
+        if kind == Kind::Redirect {
+            self.kernel.count(Counter::DropRedirect);
+            return HookAction::Drop;
+        }
+        self.kernel.count(Counter::IcmpTranslated);
+        let done = translate(self.packet, l4, inner_l4, self.work)
+            .and_then(|()| if is_own { turn_round(self.packet) } else { Ok(()) });
+        if done.is_err() {
+            self.kernel.count(Counter::DropRewrite);
+            return HookAction::Drop;
+        }
+        if is_own { HookAction::SendBack } else { self.work.translated(self.work.key.direction) }
     }
-    kernel.count(Counter::IcmpTranslated);
-    let done = translate(packet, l4, inner_l4, work).and_then(|()| if is_own { turn_round(packet) } else { Ok(()) });
-    if done.is_err() {
-        kernel.count(Counter::DropRewrite);
-        return HookAction::Drop;
+
+    /// Reads the embedded packet at `l3`, of which a router may have kept only eight bytes behind the network header.
+    /// Leaves the key of its flow entry in `work` and returns the offset of its transport header.
+    #[inline(always)]
+    fn read_embedded(&mut self, l3: usize) -> Option<usize> {
+        let (packet, work) = (&*self.packet, &mut *self.work);
+        let embedded = &mut work.to;
+        let Network::Carries { number, l4, .. } = A::network(packet, l3, embedded) else { return None };
+        let proto = Proto::from_number(number)?;
+        let l4 = packet.forget_offset(l4);
+        let [s0, s1, d0, d1] = packet.header::<[u8; 4]>(l4)?;
+        embedded.sport = u16::from_be_bytes([s0, s1]);
+        embedded.dport = u16::from_be_bytes([d0, d1]);
+        work.key.edge = self.hook.edge.id;
+        work.key.proto = proto;
+        work.key.direction = self.hook.direction;
+        work.key.pad = 0;
+        work.key.tuple.set_reversed(&work.to);
+        Some(l4)
     }
-    if is_own { HookAction::SendBack } else { work.translated(work.key.direction) }
+
+    /// Finds the flow and leaves the new tuple of its packets in `work`. True if a pod complains about its own hairpin
+    /// reply: the message then goes back to the pod. None if no translated flow is found.
+    #[inline(always)]
+    fn look_up(&mut self) -> Option<bool> {
+        let (Hook { edge, direction }, kernel, work) = (self.hook, self.kernel, &mut *self.work);
+        if let Some(entry) = kernel.flow(&work.key) {
+            entry.read_to(&mut work.to);
+            let is_translated = !work.is_untouched(entry.frontend()) && is_heard(entry.frontend(), kernel, work);
+            return if is_translated { Some(false) } else { None };
+        }
+        let may_be_own = direction == Direction::Request && matches!(edge.client, Client::Workload);
+        if !may_be_own || !kernel.edge_state(edge.id).has_hairpins() || whose(kernel, work) != Whose::Node {
+            return None;
+        }
+        work.key.direction = Direction::Reply;
+        let entry = kernel.flow(&work.key)?;
+        entry.read_to(&mut work.to);
+        if work.is_untouched(entry.frontend()) { None } else { Some(true) }
+    }
 }
 
 /// The offset of the packet that an ICMPv6 redirect quotes. Linux puts that option first, or behind one with the
@@ -93,49 +131,6 @@ fn redirected(packet: &impl Packet, l4: usize) -> Option<usize> {
         option = packet.forget_offset(option + usize::from(units) * 8);
     }
     None
-}
-
-/// Reads the embedded packet at `l3`, of which a router may have kept only eight bytes behind the network header.
-/// Leaves the key of its flow entry in `work` and returns the offset of its transport header.
-#[inline(always)]
-fn read_embedded<A: Parse>(
-    packet: &impl Packet,
-    l3: usize,
-    Hook { edge, direction }: Hook,
-    work: &mut Work<A>,
-) -> Option<usize> {
-    let embedded = &mut work.to;
-    let Network::Carries { number, l4, .. } = A::network(packet, l3, embedded) else { return None };
-    let proto = Proto::from_number(number)?;
-    let l4 = packet.forget_offset(l4);
-    let [s0, s1, d0, d1] = packet.header::<[u8; 4]>(l4)?;
-    embedded.sport = u16::from_be_bytes([s0, s1]);
-    embedded.dport = u16::from_be_bytes([d0, d1]);
-    work.key.edge = edge.id;
-    work.key.proto = proto;
-    work.key.direction = direction;
-    work.key.pad = 0;
-    work.key.tuple.set_reversed(&work.to);
-    Some(l4)
-}
-
-/// Finds the flow and leaves the new tuple of its packets in `work`. True if a pod complains about its own hairpin
-/// reply: the message then goes back to the pod. None if no translated flow is found.
-#[inline(always)]
-fn look_up<A: Addr, K: Maps<A>>(Hook { edge, direction }: Hook, kernel: &K, work: &mut Work<A>) -> Option<bool> {
-    if let Some(entry) = kernel.flow(&work.key) {
-        entry.read_to(&mut work.to);
-        let is_translated = !work.is_untouched(entry.frontend()) && is_heard(entry.frontend(), kernel, work);
-        return if is_translated { Some(false) } else { None };
-    }
-    let may_be_own = direction == Direction::Request && matches!(edge.client, Client::Workload);
-    if !may_be_own || !kernel.edge_state(edge.id).has_hairpins() || whose(kernel, work) != Whose::Node {
-        return None;
-    }
-    work.key.direction = Direction::Reply;
-    let entry = kernel.flow(&work.key)?;
-    entry.read_to(&mut work.to);
-    if work.is_untouched(entry.frontend()) { None } else { Some(true) }
 }
 
 /// Gives the embedded packet at `inner_l4` and the outer addresses the form that the reader of the message knows.

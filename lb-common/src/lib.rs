@@ -22,6 +22,7 @@ pub mod parse;
 pub mod path;
 pub mod reject;
 pub mod rewrite;
+pub mod run;
 pub mod selection;
 pub mod sequence;
 pub mod share;

@@ -22,12 +22,12 @@ pub enum Glance {
     Stranger,
     /// It may be of a known flow.
     Flow(Plain),
-    /// It needs [`path::run`](crate::path::run).
+    /// It needs [`Run::handle`](crate::run::Run::handle).
     Other,
 }
 
 /// Handles a packet at a hook. Returns `None`, without any effect, if the packet needs
-/// [`path::run`](crate::path::run).
+/// [`Run::handle`](crate::run::Run::handle).
 #[inline(always)]
 pub fn run<A: Parse, K: Fragments<A>>(packet: &mut impl PacketMut, hook: Hook, kernel: &K) -> Option<HookAction> {
     match glance(packet, hook, kernel) {
@@ -63,7 +63,7 @@ pub fn glance<A: Parse, K: Fragments<A>>(packet: &impl Packet, hook: Hook, kerne
 }
 
 /// Handles a packet that may be of a known flow. Returns `None`, without any effect, if the packet needs
-/// [`path::run`](crate::path::run).
+/// [`Run::handle`](crate::run::Run::handle).
 #[inline(always)]
 pub fn known_flow<A: Parse, K: Fragments<A>>(
     packet: &mut impl PacketMut,

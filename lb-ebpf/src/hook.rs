@@ -12,6 +12,7 @@ use lb_common::forward::{Edge, Hook};
 use lb_common::packet::ETHERNET_LEN;
 use lb_common::parse::Plain;
 use lb_common::path;
+use lb_common::run::Run;
 use lb_common::straight::{self, Glance};
 use lb_common::table::Direction;
 use lb_common::verdict::HookAction;
@@ -129,7 +130,7 @@ fn whole<const LINK_LEN: usize>(skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
 fn whole_of<A: FamilyTables, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
     let Some(work) = tables::work::<A>() else { return TCX_NEXT };
     let kernel = Kernel::new(skb);
-    let action = path::run(&mut skb, hook, &kernel, work);
+    let action = Run { packet: &mut skb, hook, kernel: &kernel, work }.handle();
     act(&skb, action)
 }
 
