@@ -143,6 +143,12 @@ fn count_entry<A: FamilyTables>(edge: u32, change: i32) {
     }
 }
 
+/// The place of the ring of half-open flows where the next note goes, after so many.
+#[inline(always)]
+fn embryo_place<A: FamilyTables>(noted: u64) -> Option<*mut FlowKey<A>> {
+    A::embryo_ring().get_ptr_mut(noted.checked_rem(embryos_max()).unwrap_or(0) as u32)
+}
+
 impl Kernel {
     #[inline(always)]
     fn scopes(frontend: u32) -> Option<*const Scopes> {
@@ -372,21 +378,28 @@ impl<A: FamilyTables> Maps<A> for Kernel {
     }
 
     #[inline(always)]
-    fn note_embryo(&self, key: &FlowKey<A>, oldest: &mut FlowKey<A>) -> bool {
+    fn read_oldest_embryo(&self, oldest: &mut FlowKey<A>) -> bool {
         let Some(budget) = A::embryos().get_ptr_mut(0) else { return false };
         // SAFETY: see `take_embryo`.
         let noted = unsafe { (*budget).noted };
-        let Some(place) = A::embryo_ring().get_ptr_mut(noted.checked_rem(embryos_max()).unwrap_or(0) as u32) else {
-            return false;
-        };
-        // SAFETY: the elements of this CPU. A place that was never written holds zeroes, which are copied as words and
+        let Some(place) = embryo_place::<A>(noted) else { return false };
+        // SAFETY: the element of this CPU. A place that was never written holds zeroes, which are copied as words and
         // not used.
+        unsafe { copy_words::<FlowKey<A>>(place.cast(), addr_of_mut!(*oldest).cast()) };
+        noted >= embryos_max()
+    }
+
+    #[inline(always)]
+    fn note_embryo(&self, key: &FlowKey<A>) {
+        let Some(budget) = A::embryos().get_ptr_mut(0) else { return };
+        // SAFETY: see `take_embryo`.
+        let noted = unsafe { (*budget).noted };
+        let Some(place) = embryo_place::<A>(noted) else { return };
+        // SAFETY: the elements of this CPU.
         unsafe {
             (*budget).noted = noted + 1;
-            copy_words::<FlowKey<A>>(place.cast(), addr_of_mut!(*oldest).cast());
             copy_words::<FlowKey<A>>(addr_of!(*key).cast(), place.cast());
         }
-        noted >= embryos_max()
     }
 
     #[inline(always)]

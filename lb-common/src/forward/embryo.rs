@@ -11,18 +11,20 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// full turn of the ring, many times what an honest client needs.
     #[inline(always)]
     pub(super) fn bound_embryos(&mut self) {
-        let has_token = self.kernel.take_embryo();
-        let work = &mut *self.work;
-        let has_oldest = self.kernel.note_embryo(&work.key, &mut work.other_key);
-        if has_oldest && !has_token {
-            self.evict_embryo();
+        if !self.kernel.take_embryo() {
+            self.evict_oldest_embryo();
         }
+        self.kernel.note_embryo(&self.work.key);
     }
 
-    /// Deletes the flow whose request key is `work.other_key`, unless it has been established since.
+    /// Deletes the flow whose note the next one replaces, unless the flow has been established since. Only then is the
+    /// old note read: its memory was last used a turn of the ring ago.
     #[inline(never)]
-    fn evict_embryo(&mut self) {
+    fn evict_oldest_embryo(&mut self) {
         let work = &mut *self.work;
+        if !self.kernel.read_oldest_embryo(&mut work.other_key) {
+            return;
+        }
         if work.other_key == work.key {
             // The ring noted this tuple for an earlier flow. The new flow has it now and must not be deleted.
             return;

@@ -157,9 +157,10 @@ pub trait Maps<A: Addr>: Env {
     fn take_embryo(&self) -> bool;
     /// Gives a token back.
     fn give_embryo(&self);
-    /// Notes a new flow in a ring, in place of the oldest note, whose key goes to `oldest`. False if there was no such
-    /// note.
-    fn note_embryo(&self, key: &FlowKey<A>, oldest: &mut FlowKey<A>) -> bool;
+    /// Copies the oldest note of the ring of new flows, which the next note replaces. False if the ring is not full.
+    fn read_oldest_embryo(&self, oldest: &mut FlowKey<A>) -> bool;
+    /// Notes a new flow in the ring, in place of the oldest note if the ring is full.
+    fn note_embryo(&self, key: &FlowKey<A>);
     /// What the flows of this edge have in common.
     fn edge_state(&self, edge: u32) -> EdgeState;
     /// Sets these bits of the edge's client ports, before a flow with such a port is inserted.

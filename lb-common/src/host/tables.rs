@@ -121,14 +121,20 @@ impl<A: HostFamily> Maps<A> for Host {
         budget.give(self.settings.embryos_max as u64);
         A::state(self).embryos.set(budget);
     }
-    fn note_embryo(&self, key: &FlowKey<A>, oldest: &mut FlowKey<A>) -> bool {
-        let mut noted = A::state(self).noted.borrow_mut();
-        noted.push_back(*key);
-        let is_full = noted.len() > self.settings.embryos_max;
-        if is_full {
-            *oldest = noted.pop_front().expect("it is full");
+    fn read_oldest_embryo(&self, oldest: &mut FlowKey<A>) -> bool {
+        let noted = A::state(self).noted.borrow();
+        let is_full = noted.len() >= self.settings.embryos_max;
+        if is_full && let Some(first) = noted.front() {
+            *oldest = *first;
         }
         is_full
+    }
+    fn note_embryo(&self, key: &FlowKey<A>) {
+        let mut noted = A::state(self).noted.borrow_mut();
+        noted.push_back(*key);
+        if noted.len() > self.settings.embryos_max {
+            noted.pop_front();
+        }
     }
     fn note_hairpin(&self, _: u32) {
         self.hairpins.set(true);
