@@ -20,11 +20,12 @@ use txtar::Archive;
 pub const REWRITE_VARIABLE: &str = "LB_SCRIPT_REWRITE";
 
 /// The faults of the dataplane in the runs of a case.
-const RUNS: [Faults; 4] = [
+const RUNS: [Faults; 5] = [
     Faults::Never,
     Faults::Random { percent: 10, seed: 1 },
     Faults::Random { percent: 10, seed: 2 },
     Faults::Random { percent: 10, seed: 3 },
+    Faults::Random { percent: 10, seed: 24 },
 ];
 
 /// What to do if a table is not as expected.

@@ -80,31 +80,42 @@ pub fn is_held<A: TableAddr>(service: &ObjectName, rows: &PortRows<A>, incumbent
     })
 }
 
-/// As many endpoints as now: first those that get new flows, and of these the known ones. Returns `None` if that would
-/// empty a set: rejecting would be worse than leaving the flow to the stack.
+/// As many endpoints as now: as many of those that get new flows as pools hold, the known ones first, and as many others
+/// as flows may still use. Returns `None` if that would empty a set: rejecting would be worse than leaving the flow to
+/// the stack.
 fn kept_endpoints<A: TableAddr>(usable: Usable<A>, scopes: &Scopes, incumbents: &Incumbents<'_>) -> Option<Usable<A>> {
-    // A member whose write failed may be in a pool all the same.
+    let is_chosen = |backend: &Backend<A>| {
+        usable.cluster.binary_search(backend).is_ok() || usable.local.binary_search(backend).is_ok()
+    };
+    let is_known = |backend: &Backend<A>| incumbents.is_member(scopes.service_port, backend);
     let served: BTreeSet<_> =
         scopes.per_client().into_array().into_iter().flat_map(|scope| incumbents.backends::<A>(scope)).collect();
-    let count = incumbents.members::<A>(scopes.service_port).max(served.len());
-    if usable.members.len() <= count {
+    let (chosen_max, count) = if served.is_empty() {
+        let count = incumbents.members::<A>(scopes.service_port);
+        (count, count)
+    } else {
+        // The members are no measure: a failed write may have left a member out, and a failed delete an earlier one.
+        let is_idle = |backend: &Backend<A>| !is_chosen(backend) && !served.contains(backend) && is_known(backend);
+        (served.len(), served.len() + usable.members.iter().filter(|(backend, _)| is_idle(backend)).count())
+    };
+    let (mut members, mut others): (Vec<_>, Vec<_>) =
+        usable.members.iter().copied().partition(|(backend, _)| is_chosen(backend));
+    if members.len() <= chosen_max && usable.members.len() <= count {
         return Some(usable);
     }
-    let Usable { cluster, near, local, members } = usable;
-    let is_chosen =
-        |backend: &Backend<A>| cluster.binary_search(backend).is_ok() || local.binary_search(backend).is_ok();
-    let is_known = |backend: &Backend<A>| incumbents.is_member(scopes.service_port, backend);
-    let mut members = members.into_vec();
-    members.sort_by_key(|(backend, state)| {
-        (!is_chosen(backend), *state != MemberState::Active, !is_known(backend), *backend)
-    });
-    members.truncate(count);
+    for members in [&mut members, &mut others] {
+        members.sort_by_key(|(backend, state)| (*state != MemberState::Active, !is_known(backend), *backend));
+    }
+    members.truncate(chosen_max);
+    others.truncate(count - members.len());
+    members.append(&mut others);
     members.sort_by_key(|(backend, _)| *backend);
+    let Usable { cluster, near, local, .. } = &usable;
     let is_kept = |backend: &&Backend<A>| members.binary_search_by_key(*backend, |(known, _)| *known).is_ok();
     let left_of = |set: &[Backend<A>]| shared(set.iter().filter(is_kept).copied().collect());
     let left =
-        Usable { cluster: left_of(&cluster), near: left_of(&near), local: left_of(&local), members: Box::default() };
-    let is_served = [(&cluster, &left.cluster), (&local, &left.local)];
+        Usable { cluster: left_of(cluster), near: left_of(near), local: left_of(local), members: Box::default() };
+    let is_served = [(cluster, &left.cluster), (local, &left.local)];
     let is_served = is_served.into_iter().all(|(before, now)| before.is_empty() || !now.is_empty());
     (is_served && count > 0).then(|| Usable { members: members.into(), ..left })
 }
@@ -131,7 +142,7 @@ fn kept_ranges<A: TableAddr>(
 mod tests {
     use std::collections::BTreeMap;
 
-    use lb_common::table::PoolKey;
+    use lb_common::table::{Member, MemberKey, PoolKey};
 
     use super::*;
     use crate::dataplane::Tables;
@@ -153,5 +164,27 @@ mod tests {
         };
         assert_eq!(kept_endpoints(usable.clone(), &serving, &incumbents), Some(usable.clone()));
         assert_eq!(kept_endpoints(usable, &Scopes { service_port: 1, ..Scopes::PASS }, &incumbents), None);
+    }
+
+    /// The delete of an earlier member was refused. It makes no room: a second backend may need a Maglev table.
+    #[test]
+    fn a_member_that_is_left_over_makes_no_room() {
+        let [earlier, known, new] = [1, 2, 3].map(|last| Backend { addr: [10, 0, 0, last], port: 80 });
+        let mut tables = Tables::default();
+        tables.v4.pools.insert(PoolKey { pool: 7, slot: 0 }, known);
+        for Backend { addr, port } in [earlier, known] {
+            let key = MemberKey { service_port: 1, addr, port, pad: 0 };
+            tables.v4.members.insert(key, Member { state: MemberState::Active, sets: 0, pad: [0; 2] });
+        }
+        let service_ports = BTreeMap::new();
+        let incumbents = Incumbents::of(&tables, &service_ports);
+        let serving = Scopes { workload: Scope::balance(7, 1), service_port: 1, ..Scopes::PASS };
+        let usable = |backends: &[Backend<[u8; 4]>]| Usable {
+            cluster: shared(backends.to_vec()),
+            near: shared(Vec::new()),
+            local: shared(Vec::new()),
+            members: backends.iter().map(|backend| (*backend, MemberState::Active)).collect(),
+        };
+        assert_eq!(kept_endpoints(usable(&[known, new]), &serving, &incumbents), Some(usable(&[known])));
     }
 }
