@@ -1,4 +1,6 @@
-//! Performs one step with many rows: all at once, halved on failure, until each bad row has failed alone.
+//! Performs one step with many rows: in parts, halved on failure, until each bad row has failed alone.
+
+use std::ops::Range;
 
 use crate::dataplane::{Dataplane, Error, Op, Write};
 
@@ -14,37 +16,46 @@ pub struct Outcome<K> {
 const LONE_FAILURES_MAX: usize = 256;
 
 /// Rows in one call: enough to make the cost of the call negligible, few enough to keep a copy of them small.
-const ROWS_MAX: usize = 4_096;
+const ROWS_MAX: usize = 16_384;
 
-/// Performs the rows and records those that succeeded.
+/// Performs the rows and records all that succeeded as one step.
 pub fn perform_rows<K: Clone, V: Clone>(
     dataplane: &mut dyn Dataplane,
     write: Write<K, V>,
     op: impl Fn(Write<K, V>) -> Op,
-    mut record: impl FnMut(Op),
+    record: impl FnOnce(Op),
 ) -> Outcome<K> {
-    let mut outcome = Outcome { done: 0, failed: Vec::new(), errors: Vec::new() };
+    let (mut failed, mut errors) = (Vec::new(), Vec::new());
     // A stack of the rows left to try, next on top.
-    let mut left = write.into_parts(ROWS_MAX);
-    left.reverse();
-    while let Some(write) = left.pop() {
-        if outcome.errors.len() >= LONE_FAILURES_MAX {
-            outcome.failed.extend(write.keys().cloned());
+    let mut left = parts(0..write.len(), ROWS_MAX);
+    while let Some(rows) = left.pop() {
+        if errors.len() >= LONE_FAILURES_MAX {
+            failed.extend(rows);
             continue;
         }
-        let (rows, step) = (write.len(), op(write.clone()));
-        match dataplane.perform(&step) {
-            Ok(()) => {
-                outcome.done += rows;
-                record(step);
-            }
-            Err(error) if rows == 1 => {
-                outcome.failed.extend(write.keys().cloned());
-                outcome.errors.push(error);
+        match dataplane.perform(&op(write.part(rows.clone()))) {
+            Ok(()) => {}
+            Err(error) if rows.len() == 1 => {
+                failed.extend(rows);
+                errors.push(error);
             }
             // Rows are independent of each other and may be written again, so halving isolates the bad ones.
-            Err(_) => left.extend(write.into_parts(rows.div_ceil(2)).into_iter().rev()),
+            Err(_) => {
+                let half = rows.len().div_ceil(2);
+                left.extend(parts(rows, half));
+            }
         }
     }
-    outcome
+    let (write, failed) = write.without(&failed);
+    let done = write.len();
+    if done > 0 {
+        record(op(write));
+    }
+    Outcome { done, failed, errors }
+}
+
+/// The rows in parts of at most so many, the last part first.
+fn parts(rows: Range<usize>, rows_max: usize) -> Vec<Range<usize>> {
+    let parts = rows.clone().step_by(rows_max.max(1)).map(|first| first..rows.end.min(first + rows_max));
+    parts.rev().collect()
 }

@@ -1,6 +1,7 @@
 //! The steps of a plan. All planned tables have the same kind of step: some rows are written, or some are deleted.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use lb_common::table::{
     AddressBits, Backend, Endpoint, EndpointKey, Frontend, FrontendAge, FrontendKey, Member, MemberKey, PoolKey,
@@ -73,6 +74,36 @@ impl<K, V> Write<K, V> {
         }
     }
 
+    /// A copy of the rows at these positions.
+    pub fn part(&self, rows: Range<usize>) -> Self
+    where
+        K: Clone,
+        V: Clone,
+    {
+        match self {
+            Self::Upsert(all) => Self::Upsert(all[rows].to_vec()),
+            Self::Delete(all) => Self::Delete(all[rows].to_vec()),
+        }
+    }
+
+    /// The rows without those at `positions`, which are sorted, and the keys of the latter.
+    pub fn without(self, positions: &[usize]) -> (Self, Vec<K>) {
+        if positions.is_empty() {
+            return (self, Vec::new());
+        }
+        let is_left = |position: usize| positions.binary_search(&position).is_err();
+        match self {
+            Self::Upsert(rows) => {
+                let (left, gone) = split(rows, is_left);
+                (Self::Upsert(left), gone.into_iter().map(|(key, _)| key).collect())
+            }
+            Self::Delete(keys) => {
+                let (left, gone) = split(keys, is_left);
+                (Self::Delete(left), gone)
+            }
+        }
+    }
+
     /// The same rows in parts of at most so many.
     pub fn into_parts(self, rows_max: usize) -> Vec<Self>
     where
@@ -87,10 +118,21 @@ impl<K, V> Write<K, V> {
     }
 }
 
+/// The rows at positions for which this is true, and the others.
+fn split<T>(rows: Vec<T>, is_left: impl Fn(usize) -> bool) -> (Vec<T>, Vec<T>) {
+    let (mut left, mut gone) = (Vec::with_capacity(rows.len()), Vec::new());
+    for (position, row) in rows.into_iter().enumerate() {
+        if is_left(position) { left.push(row) } else { gone.push(row) }
+    }
+    (left, gone)
+}
+
 impl<K: Ord, V> Write<K, V> {
     /// Does the same to rows in memory.
     pub fn record(self, rows: &mut BTreeMap<K, V>) {
         match self {
+            // The first list: a tree that is built from sorted rows is built faster, and its nodes are full.
+            Self::Upsert(new) if rows.is_empty() => *rows = new.into_iter().collect(),
             Self::Upsert(new) => rows.extend(new),
             Self::Delete(keys) => keys.iter().for_each(|key| drop(rows.remove(key))),
         }
