@@ -207,14 +207,19 @@ impl Assignment {
         mut known: BTreeMap<ServicePortName, u32>,
         adoptable: &[Option<u32>],
     ) -> Vec<u32> {
-        let mut taken = BTreeSet::new();
+        let (mut taken, mut new) = (BTreeSet::new(), Vec::with_capacity(desired.service_ports.len()));
         let mut ids = Vec::with_capacity(desired.service_ports.len());
         for (name, adoptable) in desired.service_ports.iter().zip(adoptable) {
             let kept = known.remove(name).or_else(|| adoptable.filter(|id| !taken.contains(id)));
             let id = kept.unwrap_or_else(|| self.service_port_counter.take_unbounded(&mut self.live.service_ports));
             taken.insert(id);
             ids.push(id);
-            self.service_ports.insert(name.clone(), id);
+            new.push((name.clone(), id));
+        }
+        if self.service_ports.is_empty() {
+            self.service_ports = new.into_iter().collect();
+        } else {
+            self.service_ports.extend(new);
         }
         ids
     }
@@ -292,7 +297,7 @@ impl<A: TableAddr> FamilyIds<A> {
             }
             // A pool with a missing slot was being deleted. It is not adopted, and its rows are deleted.
             if is_whole {
-                pools.add(&content.into(), first.pool);
+                pools.id_or_add(&content.into(), || first.pool);
             }
         }
         Self { frontends, pools, source_sets: source_sets(tables, scopes) }
@@ -433,12 +438,11 @@ impl FamilyAssign<'_> {
         let mut new: Vec<usize> = (0..found.len()).filter(|pool| found[*pool].is_none()).collect();
         // If there is no room for all pools, the smallest are placed first.
         new.sort_by_key(|pool| desired.pools[*pool].len());
+        ids.pools.reserve(new.len());
         for pool in new {
             let content = &desired.pools[pool];
             let take = || self.pool_ids.take(content.len() as u32, &mut self.live.pools);
-            let id = ids.pools.id(content).unwrap_or_else(take);
-            ids.pools.add(content, id);
-            found[pool] = Some(id);
+            found[pool] = Some(ids.pools.id_or_add(content, take));
         }
         found.into_iter().flatten().collect()
     }

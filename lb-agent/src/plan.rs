@@ -144,7 +144,8 @@ struct Difference<K, V> {
 
 impl<K: Copy + Ord, V: Copy + PartialEq> Difference<K, V> {
     fn of(realised: &BTreeMap<K, V>, wanted: &BTreeMap<K, V>) -> Self {
-        let mut difference = Self { upserts: Vec::new(), gone: Vec::new() };
+        let upserts = Vec::with_capacity(wanted.len().saturating_sub(realised.len()));
+        let mut difference = Self { upserts, gone: Vec::new() };
         let (mut old, mut new) = (realised.iter().peekable(), wanted.iter().peekable());
         loop {
             match (old.peek(), new.peek()) {

@@ -10,7 +10,7 @@ use super::claim::Claim;
 use super::port_rows::{FrontendRow, PortRows};
 use super::scope::Treatment;
 use super::selection::Selection;
-use super::service_rows::ServiceRows;
+use super::service_rows::{FamilyRows, ServiceRows};
 use super::table::{
     Desired, DesiredFrontend, DesiredMember, DesiredScope, FamilyDesired, PoolIndex, ServicePortIndex, ServicePortName,
 };
@@ -19,8 +19,9 @@ use crate::family::TableAddr;
 use crate::model::{ObjectName, ServicePort};
 
 /// The rows of these Services, which are sorted by age.
-pub fn tables<'a>(services: impl Iterator<Item = &'a ServiceRows>) -> Desired {
-    let (mut v4, mut v6) = (FamilyBuilder::new(), FamilyBuilder::new());
+pub fn tables(services: &[&ServiceRows]) -> Desired {
+    let mut v4 = FamilyBuilder::with_room(services.iter().map(|rows| &rows.v4));
+    let mut v6 = FamilyBuilder::with_room(services.iter().map(|rows| &rows.v6));
     let mut service_ports = ServicePorts::default();
     for rows in services {
         rows.v4.ports.iter().for_each(|port| v4.insert(rows, port, &mut service_ports));
@@ -71,8 +72,17 @@ type Asked<A> = (Arc<[Backend<A>]>, Selection, PoolIndex);
 type Known<A> = HashMap<Arc<[Backend<A>]>, PoolIndex>;
 
 impl<A: TableAddr> FamilyBuilder<A> {
-    fn new() -> Self {
-        Self { rows: FamilyDesired::default(), pools: Known::new(), tables: Known::new(), last: None }
+    /// With room for these rows.
+    fn with_room<'a>(of: impl Iterator<Item = &'a FamilyRows<A>> + Clone) -> Self {
+        let ports = of.flat_map(|rows| &rows.ports);
+        let pools = ports.clone().count();
+        let members = ports.map(|port| port.usable.members.len()).sum();
+        let rows = FamilyDesired {
+            pools: Vec::with_capacity(pools),
+            members: Vec::with_capacity(members),
+            ..FamilyDesired::default()
+        };
+        Self { rows, pools: Known::with_capacity(pools), tables: Known::new(), last: None }
     }
 
     fn insert(&mut self, of: &ServiceRows, rows: &PortRows<A>, service_ports: &mut ServicePorts) {

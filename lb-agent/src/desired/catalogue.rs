@@ -47,6 +47,8 @@ pub struct Catalogue {
     is_scarce: bool,
     /// The warnings about Services that have any.
     warnings: BTreeMap<Arc<ObjectName>, Vec<Warning>>,
+    /// The warnings may differ from those that were asked for last.
+    has_other_warnings: bool,
     /// Number of Services with node ports for which this node has no address, by family.
     unaddressed: BTreeMap<Family, usize>,
 }
@@ -126,6 +128,7 @@ impl Catalogue {
             return;
         }
         self.contests.replace(&entry.rows, &rows);
+        self.has_other_warnings |= entry.rows.unaddressed() != rows.unaddressed();
         for family in entry.rows.unaddressed() {
             self.unaddressed.entry(*family).and_modify(|count| *count -= 1);
         }
@@ -144,25 +147,28 @@ impl Catalogue {
         } else {
             self.grant_what_fits(limits, incumbents);
         }
-        for name in std::mem::take(&mut self.concerned) {
-            let Some(entry) = self.entries.get(&name) else { continue };
-            let left_out = entry.grants.iter().flat_map(|grants| grants.warnings(&name));
+        let concerned = std::mem::take(&mut self.concerned);
+        for_each(&mut self.entries, &concerned, |name, entry| {
+            let left_out = entry.grants.iter().flat_map(|grants| grants.warnings(name));
             let warnings: Vec<Warning> = entry.won.all_warnings().cloned().chain(left_out).collect();
             if warnings.is_empty() {
-                self.warnings.remove(&name);
+                self.has_other_warnings |= self.warnings.remove(name).is_some();
             } else {
-                self.warnings.insert(name, warnings);
+                self.has_other_warnings = true;
+                self.warnings.insert(Arc::clone(name), warnings);
             }
-        }
+        });
     }
 
     fn decide_contests(&mut self, incumbents: &Incumbents<'_>) {
         let losses = self.contests.losses(incumbents);
         let losers = losses.keys().chain(self.losses.keys());
-        let differing = losers.filter(|name| losses.get(*name) != self.losses.get(*name));
-        self.concerned.extend(differing.cloned());
-        for name in &self.concerned {
-            let Some(entry) = self.entries.get_mut(name) else { continue };
+        let differs = |name: &&Arc<ObjectName>| losses.get(*name) != self.losses.get(*name);
+        for name in losers.filter(differs).filter(|name| self.entries.contains_key(*name)) {
+            self.concerned.insert(Arc::clone(name));
+            self.changed.insert(Arc::clone(name));
+        }
+        for_each(&mut self.entries, &self.concerned, |name, entry| {
             let won = match losses.get(name) {
                 None => Arc::clone(&entry.rows),
                 Some(losses) => same_or_new(&entry.won, contest::without(&entry.rows, losses)),
@@ -172,20 +178,20 @@ impl Catalogue {
                 all.add(&new);
             }
             entry.won = won;
-        }
-        self.changed.extend(self.concerned.iter().cloned());
+        });
         self.losses = losses;
     }
 
     /// Whether everything fits for certain: even if no pools were shared, and in the share of a single namespace.
-    fn fits(&self, limits: &TableLimits, incumbents: &Incumbents<'_>) -> bool {
+    fn fits(&mut self, limits: &TableLimits, incumbents: &Incumbents<'_>) -> bool {
         let limits = limits.of_namespace();
         let mut unsettled = [0; 2];
-        let changed = self.changed.iter().filter_map(|name| self.entries.get(name));
-        for entry in changed.filter(|entry| !entry.holds(&entry.won)) {
-            unsettled[0] += entry.won.v4.keys().count();
-            unsettled[1] += entry.won.v6.keys().count();
-        }
+        for_each(&mut self.entries, &self.changed, |_, entry| {
+            if !entry.holds(&entry.won) {
+                unsettled[0] += entry.won.v4.keys().count();
+                unsettled[1] += entry.won.v6.keys().count();
+            }
+        });
         let ids = self.bounds[0].frontends + self.bounds[1].frontends;
         let there = [incumbents.frontends::<[u8; 4]>(), incumbents.frontends::<[u8; 16]>()];
         let mut families = self.bounds.iter().zip(unsettled.iter().zip(there));
@@ -201,11 +207,10 @@ impl Catalogue {
             }
             self.changed.extend(self.concerned.iter().cloned());
         }
-        for name in &self.concerned {
-            let Some(entry) = self.entries.get_mut(name) else { continue };
+        for_each(&mut self.entries, &self.concerned, |_, entry| {
             entry.grants = None;
             entry.granted = Arc::clone(&entry.won);
-        }
+        });
     }
 
     fn grant_what_fits(&mut self, limits: &TableLimits, incumbents: &Incumbents<'_>) {
@@ -249,22 +254,29 @@ impl Catalogue {
 
     /// The tables now hold the resolved rows of every Service.
     pub fn settle(&mut self) {
-        let Self { entries, changed, .. } = self;
-        changed.retain(|name| {
-            let Some(entry) = entries.get_mut(name) else { return false };
+        let (mut gone, mut lacking) = (Vec::new(), BTreeSet::new());
+        for_each(&mut self.entries, &self.changed, |name, entry| {
             if entry.is_gone {
-                entries.remove(name);
-                return false;
+                gone.push(Arc::clone(name));
+                return;
             }
             entry.settled = Some(Arc::clone(&entry.granted));
-            !entry.holds(&entry.won)
+            if !entry.holds(&entry.won) {
+                lacking.insert(Arc::clone(name));
+            }
         });
+        for name in gone {
+            self.entries.remove(&name);
+        }
+        self.changed = lacking;
     }
 
     /// It is unknown what the tables hold.
     pub fn unsettle(&mut self) {
         self.entries.values_mut().for_each(|entry| entry.settled = None);
-        self.changed = self.entries.keys().cloned().collect();
+        if self.changed.len() < self.entries.len() {
+            self.changed = self.entries.keys().cloned().collect();
+        }
     }
 
     /// Frees unused room, which computing everything leaves.
@@ -283,7 +295,22 @@ impl Catalogue {
         };
         // The sort is stable, and the Services are sorted by name.
         services.sort_by_key(|rows| rows.created_secs);
-        build::tables(services.into_iter())
+        build::tables(&services)
+    }
+
+    /// Whether the warnings may differ from those at the last call.
+    pub const fn has_other_warnings(&mut self) -> bool {
+        std::mem::replace(&mut self.has_other_warnings, false)
+    }
+
+    /// Whether the rows of this Service were computed.
+    pub fn has(&self, name: &ObjectName) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// The Services whose rows were computed.
+    pub fn names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.entries.keys().map(|name| &**name)
     }
 
     /// What could not be done as written.
@@ -291,6 +318,32 @@ impl Catalogue {
         let missed = self.unaddressed.iter().filter(|(_, count)| **count > 0);
         let node = missed.map(|(family, _)| node_port::no_address(&policy.node_name, *family));
         node.chain(self.warnings.values().flatten().cloned())
+    }
+}
+
+/// Number of entries for each name from which on a walk over all of them is faster than a look-up for each name.
+const WALK_MIN: usize = 16;
+
+/// Does something to the entries of these names, in order. Names without an entry are left out.
+fn for_each(
+    entries: &mut BTreeMap<Arc<ObjectName>, Entry>,
+    names: &BTreeSet<Arc<ObjectName>>,
+    mut act: impl FnMut(&Arc<ObjectName>, &mut Entry),
+) {
+    if names.len() < entries.len() / WALK_MIN {
+        for name in names {
+            if let Some(entry) = entries.get_mut(name) {
+                act(name, entry);
+            }
+        }
+        return;
+    }
+    let mut names = names.iter().peekable();
+    for (name, entry) in entries {
+        while names.next_if(|next| !Arc::ptr_eq(next, name) && **next < *name).is_some() {}
+        if names.next_if(|next| Arc::ptr_eq(next, name) || **next == *name).is_some() {
+            act(name, entry);
+        }
     }
 }
 

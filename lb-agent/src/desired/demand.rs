@@ -23,7 +23,7 @@ pub struct Demand<A> {
 }
 
 /// A pool, identified by its content.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolDemand<A> {
     pub backends: Arc<[Backend<A>]>,
     /// Slots of a Maglev table. `None` if the backends themselves are the rows.
