@@ -397,6 +397,21 @@ proptest! {
         }
     }
 
+    /// Rows that are computed ahead, while the first lists arrive, are those of lists that arrive at once.
+    #[test]
+    fn a_list_in_parts_says_what_the_whole_says(edits in prop::collection::vec(edits(), 1..24)) {
+        let whole: Vec<Change> = edits.iter().map(Edit::change).chain([Change::Listed]).collect();
+        let parts = whole.iter().map(|change| vec![change.clone()]).collect();
+        let found = [vec![whole], parts].map(|batches: Vec<Vec<Change>>| {
+            let mut dataplane = FakeDataplane::default();
+            let mut controller = controller(&mut dataplane);
+            batches.into_iter().for_each(|batch| controller.change(batch));
+            let outcome = controller.step(&mut dataplane, Reclaim::Later).outcome;
+            (outcome, texts(&controller), dataplane.tables)
+        });
+        prop_assert_eq!(&found[0], &found[1]);
+    }
+
     /// Rows that a Service has and still wants are not left out for wishes of other Services, however old those are.
     #[test]
     fn what_works_goes_on_in_full_tables(

@@ -19,7 +19,7 @@ use crate::desired::{
 };
 use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
-use crate::model::{Change, Warning, WarningKind, World};
+use crate::model::{Change, ObjectName, Warning, WarningKind, World};
 use crate::plan::{Drained, Plan, needs_time, plan};
 use crate::realised::Realised;
 use inherited::Inherited;
@@ -64,6 +64,8 @@ pub struct Controller {
     comparison: Comparison,
     /// What the last step could not do as written, in order.
     warnings: Vec<Warning>,
+    /// Those of `warnings` that are not about single Services.
+    other_warnings: Vec<Warning>,
     /// A warning if neither a Node nor an endpoint has the name of this node.
     unknown_node: Option<Warning>,
 }
@@ -104,7 +106,7 @@ pub enum Reclaim {
 #[derive(Debug, Default)]
 pub struct Step {
     pub outcome: Outcome,
-    /// Number of Services that were computed; `None` for all.
+    /// Number of Services that were computed, apart from those that were computed ahead; `None` for all.
     pub services: Option<usize>,
     /// Operations of the plan.
     pub ops: usize,
@@ -150,6 +152,7 @@ impl Controller {
             catalogue: Catalogue::default(),
             comparison: Comparison::Everything,
             warnings: Vec::new(),
+            other_warnings: Vec::new(),
             unknown_node: None,
         })
     }
@@ -171,12 +174,24 @@ impl Controller {
         self.guard.as_mut()
     }
 
-    /// Takes in a whole batch of changes.
+    /// Takes in a whole batch of changes. While the first lists arrive, computes rows ahead.
     pub fn change(&mut self, batch: Vec<Change>) {
+        let is_ahead = !self.world.is_listed() && !batch.contains(&Change::Listed);
+        let services = if is_ahead { batch.iter().filter_map(Change::service).collect() } else { BTreeSet::new() };
         for change in batch {
             self.stale.add(&change, &self.world, &self.policy.node_name);
             self.world.apply(change);
         }
+        if is_ahead {
+            self.prepare(services);
+        }
+    }
+
+    /// Computes the rows of these Services ahead of the first step, each at most once: what changes afterwards is computed
+    /// again by the step.
+    fn prepare(&mut self, services: BTreeSet<ObjectName>) {
+        let ready = self.stale.take_ready(services, &self.world, &self.catalogue);
+        self.catalogue.refresh(&ready, &self.world, &self.policy);
     }
 
     pub const fn world(&self) -> &World {
@@ -317,9 +332,7 @@ impl Controller {
             self.inherited = Inherited::default();
         }
         let has_all_ids = warnings.is_empty();
-        self.warnings = self.catalogue.warnings(&self.policy).collect();
-        self.warnings.extend(self.inherited.warnings().into_iter().chain(warnings));
-        self.warnings.sort_unstable();
+        self.collect_warnings(self.inherited.warnings().into_iter().chain(warnings).collect());
         let before = match extent {
             Extent::Everything => Cow::Borrowed(self.realised.tables()),
             Extent::Services(names) => {
@@ -345,6 +358,16 @@ impl Controller {
         let now_jiffies = if needs_time(&before, &wanted) { dataplane.now_jiffies()? } else { 0 };
         let plan = plan(&self.realised, &before, &wanted, drained, now_jiffies);
         Ok(Planned { plan, has_all_ids })
+    }
+
+    /// Collects all warnings, if any has changed. `others` are those that are not about single Services.
+    fn collect_warnings(&mut self, others: Vec<Warning>) {
+        if !self.catalogue.has_other_warnings() && others == self.other_warnings {
+            return;
+        }
+        self.warnings = self.catalogue.warnings(&self.policy).chain(others.iter().cloned()).collect();
+        self.warnings.sort_unstable();
+        self.other_warnings = others;
     }
 
     /// Reads the tables again and returns how many rows differ from `realised`. The next step repairs them.

@@ -30,8 +30,9 @@ use cluster_addresses::ClusterAddresses;
 /// Everything that the source has reported so far.
 #[derive(Debug, Default)]
 pub struct World {
-    services: BTreeMap<ObjectName, Service>,
-    slices: BTreeMap<ObjectName, EndpointSlice>,
+    /// Boxed, as are slices, so that the tree is small and soon condensed.
+    services: BTreeMap<ObjectName, Box<Service>>,
+    slices: BTreeMap<ObjectName, Box<EndpointSlice>>,
     /// Pairs of a Service name and the name of one of its slices.
     slices_of: BTreeSet<(ObjectName, ObjectName)>,
     endpoints: BTreeMap<ObjectName, Endpoints>,
@@ -81,7 +82,7 @@ impl World {
 
     fn insert_service(&mut self, service: Service) {
         self.cluster_addresses.add(&service.cluster_ips);
-        if let Some(before) = self.services.insert(service.name.clone(), service) {
+        if let Some(before) = self.services.insert(service.name.clone(), Box::new(service)) {
             self.cluster_addresses.remove(&before.cluster_ips);
         }
     }
@@ -100,7 +101,7 @@ impl World {
     fn insert_slice(&mut self, slice: EndpointSlice) {
         self.remove_slice(&slice.name);
         self.slices_of.insert((slice.service_name(), slice.name.clone()));
-        self.slices.insert(slice.name.clone(), slice);
+        self.slices.insert(slice.name.clone(), Box::new(slice));
     }
 
     fn remove_slice(&mut self, name: &ObjectName) {
@@ -121,7 +122,7 @@ impl World {
     pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
         let first = (service.clone(), ObjectName::new("", ""));
         let names = self.slices_of.range(first..).take_while(move |(found, _)| found == service);
-        names.filter_map(|(_, slice)| self.slices.get(slice))
+        names.filter_map(|(_, slice)| self.slices.get(slice)).map(|slice| &**slice)
     }
 
     /// Whether the first list of every kind is complete. Nothing may be deleted before that.
@@ -135,11 +136,11 @@ impl World {
         !self.place_warnings.values().flatten().any(unread)
     }
 
-    pub const fn services(&self) -> &BTreeMap<ObjectName, Service> {
+    pub const fn services(&self) -> &BTreeMap<ObjectName, Box<Service>> {
         &self.services
     }
 
-    pub const fn slices(&self) -> &BTreeMap<ObjectName, EndpointSlice> {
+    pub const fn slices(&self) -> &BTreeMap<ObjectName, Box<EndpointSlice>> {
         &self.slices
     }
 
@@ -166,7 +167,7 @@ impl World {
     /// The slices in effect. Includes the slices that the API server would make of Endpoints, and excludes those that
     /// it made of them earlier.
     pub fn live_slices(&self) -> impl Iterator<Item = &EndpointSlice> {
-        self.live(self.slices.values(), self.endpoints.values())
+        self.live(self.slices.values().map(|slice| &**slice), self.endpoints.values())
     }
 
     /// The slices of a Service that are in effect.

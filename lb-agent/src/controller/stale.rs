@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::desired::Extent;
-use crate::model::{Change, EndpointSlice, Kind, Object, ObjectName, Service, World, api_server};
+use crate::desired::{Catalogue, Extent};
+use crate::model::{Change, Kind, Object, ObjectName, Service, World, api_server};
 
 /// The Services whose rows may differ from those last computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +41,8 @@ impl Stale {
                 Kind::Node => *self = Self::Everything,
             },
             // Unreadable objects change no rows.
-            Change::Place { .. } => {}
-            Change::Apply { object: Object::Node(_), .. } | Change::Listed => *self = Self::Everything,
+            Change::Place { .. } | Change::Listed => {}
+            Change::Apply { object: Object::Node(_), .. } => *self = Self::Everything,
         }
     }
 
@@ -55,7 +55,7 @@ impl Stale {
 
     fn add_slice(&mut self, name: &ObjectName, service: Option<ObjectName>, world: &World) {
         let Self::Services { names, .. } = self else { return };
-        let before = world.slices().get(name).map(EndpointSlice::service_name);
+        let before = world.slices().get(name).map(|slice| slice.service_name());
         let touched: Vec<ObjectName> = before.into_iter().chain(service).collect();
         if touched.contains(&api_server()) {
             // The addresses of API servers are refused to all Services, so a change may affect any of them.
@@ -88,15 +88,33 @@ impl Stale {
         addresses.extend(before.symmetric_difference(&after));
     }
 
+    /// Removes the Services whose rows can be computed ahead: they and their endpoints are there. `all` are the Services
+    /// whose rows were computed before.
+    pub fn take_ready(&mut self, candidates: BTreeSet<ObjectName>, world: &World, known: &Catalogue) -> Extent {
+        if *self == Self::Everything {
+            let names = world.services().keys().chain(known.names()).cloned().collect();
+            *self = Self::Services { names, addresses: BTreeSet::new() };
+        }
+        let Self::Services { names, .. } = self else { return Extent::Everything };
+        let mut ready = candidates;
+        ready.retain(|name| {
+            let is_there = world.services().contains_key(name) && world.slices_of(name).next().is_some();
+            is_there && !known.has(name) && names.remove(name)
+        });
+        Extent::Services(ready)
+    }
+
     /// The Services.
     pub fn extent(self, world: &World) -> Extent {
         let Self::Services { mut names, addresses } = self else { return Extent::Everything };
         if !addresses.is_empty() {
-            let claims = |service: &&Service| {
+            let claims = |service: &Service| {
                 let external = service.external_ips.iter();
                 external.chain(service.ingress.iter().map(|entry| &entry.ip)).any(|ip| addresses.contains(ip))
             };
-            names.extend(world.services().values().filter(claims).map(|service| service.name.clone()));
+            names.extend(
+                world.services().values().filter(|service| claims(service)).map(|service| service.name.clone()),
+            );
         }
         Extent::Services(names)
     }

@@ -18,6 +18,20 @@ pub enum Change {
     Listed,
 }
 
+impl Change {
+    /// The Service that the object is or belongs to.
+    pub fn service(&self) -> Option<ObjectName> {
+        match self {
+            Self::Apply { object: Object::Service(service), .. } => Some(service.name.clone()),
+            Self::Apply { object: Object::EndpointSlice(slice), .. } => Some(slice.service_name()),
+            Self::Apply { object: Object::Endpoints(_) | Object::Node(_), .. }
+            | Self::Remove(_)
+            | Self::Place { .. }
+            | Self::Listed => None,
+        }
+    }
+}
+
 /// An object of a kind that we read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Object {

@@ -180,7 +180,7 @@ fn test_categorize_endpoints() {
         let world = world(&(node + &slice(&endpoints)));
         let here = Here::of(&world, "node-1");
         let (service, port) = service(case.policies);
-        let slices: Vec<_> = world.slices().values().collect();
+        let slices: Vec<_> = world.slices().values().map(|slice| &**slice).collect();
         let uses = Uses::of::<[u8; 4]>(&service, &port, &[]);
         let usable = usable(&ByPort::<[u8; 4]>::of(&slices).candidates(&port, &here), &here, uses);
         let numbers = |set: &[Backend<[u8; 4]>]| set.iter().map(|backend| backend.addr[3]).collect::<Vec<_>>();
