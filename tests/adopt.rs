@@ -8,7 +8,7 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use lb_agent::apply::apply;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::{
-    Dataplane as _, Error, FamilyOp, Op, Repair, Settings, Sizes, Tables, Timeouts, Write, object, pins,
+    Dataplane as _, Error, FamilyOp, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Write, object, pins,
 };
 use lb_agent::plan::{Drained, plan};
 use lb_agent::realised::Realised;
@@ -37,6 +37,7 @@ impl Pinned {
             timeouts: Timeouts::default(),
             rejects_per_sec: 1000,
             repair: Repair::Off,
+            sockets: SocketLb::Off,
         }
     }
 

@@ -187,13 +187,19 @@ fn the_command_line_is_the_agents() {
     assert_eq!(Path::new(pin_path), config.dataplane.pin_path);
 }
 
-/// The pod sees the folder of the default pin path, and nothing else of the node's file systems.
+/// The pod sees the folder of the default pin path, the cgroup tree for reading, and nothing else of the node's file
+/// systems.
 #[test]
-fn the_pod_sees_its_own_folder_only() {
+fn the_pod_sees_its_own_folder_and_the_cgroup_tree_only() {
     let daemon_set: DaemonSet = one("daemonset.yaml", "DaemonSet");
     let pod = daemon_set.spec.and_then(|spec| spec.template.spec).expect("it has pods");
     let volumes = pod.volumes.unwrap_or_default();
-    assert_eq!(volumes.len(), 1);
+    assert_eq!(volumes.len(), 2);
+    let cgroup = volumes[1].host_path.as_ref().expect("a folder of the node");
+    assert_eq!((cgroup.path.as_str(), cgroup.type_.as_deref()), ("/sys/fs/cgroup", Some("Directory")));
+    let mounts = container().volume_mounts.unwrap_or_default();
+    let mount = mounts.iter().find(|mount| mount.name == volumes[1].name).expect("it is mounted");
+    assert_eq!(mount.read_only, Some(true));
     let folder = volumes[0].host_path.as_ref().expect("a folder of the node");
     let line = ["lb-agent", "unload"];
     // The default folder of `lb-agent unload` on the node.

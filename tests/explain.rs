@@ -9,6 +9,7 @@ use lb_agent::dataplane::Tables;
 use lb_agent::explain::{Decision, Destination, Explanation, Facts, Sender, explain};
 use lb_agent::family::TableAddr;
 use lb_common::addr::Proto;
+use lb_common::client::PerClient;
 use lb_common::table::{
     Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin, PoolKey,
     Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
@@ -145,7 +146,7 @@ fn tables_of(net: Net, frontends: &[Row]) -> Tables {
 
 fn facts(tables: Tables) -> Facts {
     let tables = Arc::new(tables.derived(1));
-    Facts { tables, address_words: 1, has_workloads: true, has_uplinks: true, ..Facts::default() }
+    Facts { tables, address_words: 1, seen: PerClient::same(true), ..Facts::default() }
 }
 
 /// A packet from one end to the other.

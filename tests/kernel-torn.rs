@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use lb_agent::dataplane::bpf::BpfDataplane;
-use lb_agent::dataplane::{Dataplane as _, FamilyTables, Repair, Settings, Sizes, Tables, Timeouts, object, pins};
+use lb_agent::dataplane::{
+    Dataplane as _, FamilyTables, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, object, pins,
+};
 use lb_agent::plan::{Drained, plan};
 use lb_agent::realised::Realised;
 use lb_common::addr::Proto;
@@ -75,6 +77,7 @@ fn answers_belong_to_the_old_or_the_new_set() {
         timeouts: Timeouts::default(),
         rejects_per_sec: 1000,
         repair: Repair::Off,
+        sockets: SocketLb::Off,
     };
     let mut dataplane = BpfDataplane::open(&settings).expect("loading the programs (root, Linux 6.6 or newer)");
     let program = pin_path.join("asked");

@@ -69,8 +69,7 @@ fn show_tells_the_same_with_and_without_an_agent() {
         assert_eq!((&short["workload"]["action"], &short["flows"]), (&"Balance".into(), &1.into()));
         let left = frontend(agent, 2);
         assert_eq!((&left["mode"], &left["workload"]["action"]), (&"Proxy".into(), &"Pass".into()));
-        // No program sees the node's own sockets.
-        assert_eq!((&short["host"]["action"], &left["host"]["action"]), (&"NotServed".into(), &"NotServed".into()));
+        assert_eq!((&short["host"]["action"], &left["host"]["action"]), (&"Balance".into(), &"Pass".into()));
         assert!(left["passed_packets"].as_u64() > Some(0), "{left}");
         let backends: BTreeSet<_> = rows(agent, "pools").iter().map(|row| row["address"].to_string()).collect();
         assert_eq!(backends, wanted);

@@ -127,9 +127,8 @@ pub struct SourceArgs {
 pub struct PolicyArgs {
     /// lb: load-balancer addresses only, beside kube-proxy. all: cluster addresses, externalIPs and node ports as well,
     /// in place of kube-proxy; node ports on the node's first InternalIP (else ExternalIP) of each family. With all,
-    /// this version does not serve connections of the node's own processes, clients in the network whose endpoints are
-    /// on other nodes only, node ports at further addresses of the node, or health check node ports, and does not
-    /// masquerade.
+    /// this version does not serve clients in the network whose endpoints are on other nodes only, node ports at further
+    /// addresses of the node, or health check node ports, and does not masquerade.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Services::Lb)]
     pub services: Services,
 
@@ -184,10 +183,13 @@ pub struct PolicyArgs {
     #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::On)]
     pub guard: Switch,
 
-    /// Translate at connect() for processes of the node itself. No effect yet in this version: the node's own sockets
-    /// are left alone.
-    #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
-    pub host_sockets: Switch,
+    /// Whose sockets are translated when they connect or send a datagram (TCP and UDP), before they have a packet. host:
+    /// processes of the node and hostNetwork pods, whose packets pass no interface of a pod. all: also those of pods,
+    /// which saves the translation of each packet; the programs at the interfaces of pods stay for what is left. A
+    /// process then sees the backend only in its packets: getpeername and the source of datagrams show the address that
+    /// it dialled. Needs the root of the cgroup v2 tree (in a container, the node's /sys/fs/cgroup).
+    #[arg(long, value_enum, ignore_case = true, default_value_t = SocketLb::Host, alias = "host-sockets")]
+    pub socket_lb: SocketLb,
 }
 
 #[derive(Debug, Args)]
@@ -261,6 +263,12 @@ pub struct SizeArgs {
     /// Allocated at start: 2.1 kB each (default: 2 MiB).
     #[arg(long, value_name = "FRAGMENTS", default_value_t = Sizes::default().parked_max, value_parser = size())]
     pub parked_max: u32,
+
+    /// Rows that remember which backend a UDP socket of the node uses; a socket takes two for each address that it sends
+    /// to. A further row replaces the one that was not used for longest: that socket may get another backend. Allocated
+    /// at start: about 90 B each for IPv4 and 120 B for IPv6 (default: 1.4 MiB and 1.9 MiB).
+    #[arg(long, value_name = "ROWS", default_value_t = Sizes::default().sockets_max, value_parser = size())]
+    pub sockets_max: u32,
 }
 
 #[derive(Debug, Args)]
@@ -409,6 +417,15 @@ impl std::convert::From<IpMode> for Mode {
             IpMode::Router => Self::Router,
         }
     }
+}
+
+/// Whose sockets are translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SocketLb {
+    Off,
+    #[value(alias = "on")]
+    Host,
+    All,
 }
 
 /// How a backend is chosen.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::args::{self, PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch, TimeoutArgs};
-use crate::dataplane::{Repair, Settings, Sizes, Timeouts};
+use crate::dataplane::{Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{self, AnnotationMatch, Policy, Selection, TableLimits, TableSize, VendorAnnotations};
 use crate::guard::Guarding;
 use crate::interfaces::{Globs, InterfaceRules};
@@ -24,8 +24,6 @@ pub struct Config {
     pub times: Times,
     pub guard: Guarding,
     pub http: SocketAddr,
-    /// Flags for features that this version does not have yet. Logged at start.
-    pub idle_flags: Vec<&'static str>,
 }
 
 /// Where objects come from.
@@ -77,7 +75,6 @@ impl TryFrom<RunArgs> for Config {
             Services::Lb => Globs::None,
             Services::All => Globs::Auto,
         };
-        let idle_flags = idle_flags(&policy);
         let guard = match (policy.guard, &source.service_proxy_name) {
             (Switch::On, None) => Guarding::On,
             // kube-proxy serves no Service with this label.
@@ -103,6 +100,11 @@ impl TryFrom<RunArgs> for Config {
                     Switch::On => Repair::On,
                     Switch::Off => Repair::Off,
                 },
+                sockets: match policy.socket_lb {
+                    args::SocketLb::Off => SocketLb::Off,
+                    args::SocketLb::Host => SocketLb::Host,
+                    args::SocketLb::All => SocketLb::All,
+                },
             },
             times: Times {
                 apply_interval: Duration::from_millis(timeouts.apply_interval_ms.into()),
@@ -112,7 +114,6 @@ impl TryFrom<RunArgs> for Config {
             },
             guard,
             http: observe.http.http,
-            idle_flags,
         })
     }
 }
@@ -205,6 +206,7 @@ fn dataplane_sizes(args: &SizeArgs) -> Sizes {
         pod_flows_percent: args.pod_flows_percent,
         embryos_max: args.embryos_max.min(args.flows_max / EMBRYOS_PART).max(1),
         parked_max: args.parked_max,
+        sockets_max: args.sockets_max,
     }
 }
 
@@ -215,11 +217,6 @@ fn dataplane_timeouts(args: &TimeoutArgs) -> Timeouts {
         tcp_closing_secs: args.tcp_closing_secs,
         udp_secs: args.udp_secs,
     }
-}
-
-fn idle_flags(policy: &PolicyArgs) -> Vec<&'static str> {
-    let given = [(policy.host_sockets == Switch::On, "--host-sockets=on")];
-    given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, flag)| flag).collect()
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ mod pools;
 pub mod probe;
 mod scopes;
 mod shares;
+mod sock_diag;
+pub mod sockets;
 mod sys;
 mod threads;
 
@@ -35,6 +37,7 @@ pub use door::Dataplane;
 pub use error::{Distrust, Error, Refusal};
 pub use lb_common::host::{FamilyTables, Tables};
 pub use op::{FamilyOp, Op, Write};
+pub use sockets::SocketLb;
 pub use sys::{Hook, give_back_memory};
 
 /// How to set up the kernel side.
@@ -46,6 +49,7 @@ pub struct Settings {
     /// ICMP answers to rejected packets, per second and edge.
     pub rejects_per_sec: u32,
     pub repair: Repair,
+    pub sockets: SocketLb,
 }
 
 /// Whether segments of flows that a full table evicted get their flow back.
@@ -71,6 +75,8 @@ pub struct Sizes {
     pub embryos_max: u32,
     /// Fragments parked until the first one of their datagram arrives, for both families together.
     pub parked_max: u32,
+    /// Rows for UDP sockets; a socket has two for each address that it sends to.
+    pub sockets_max: u32,
 }
 
 impl Sizes {
@@ -84,6 +90,7 @@ impl Sizes {
             Rows::Flows | Rows::Previous => self.flows_max,
             Rows::EmbryosOfCpu => self.embryos_max,
             Rows::Parked => self.parked_max,
+            Rows::Sockets => self.sockets_max,
             Rows::Fixed(rows) => rows,
         }
     }
@@ -100,6 +107,7 @@ impl Default for Sizes {
             pod_flows_percent: 50,
             embryos_max: 1 << 14,
             parked_max: 1 << 10,
+            sockets_max: 1 << 14,
         }
     }
 }

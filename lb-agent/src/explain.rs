@@ -16,6 +16,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use lb_common::client::PerClient;
+
 use crate::args::{ExplainArgs, Output};
 use crate::ask;
 use crate::dataplane::links::Class;
@@ -34,6 +36,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let pins = Pins::open(&args.pins.pin_path)?;
     let attached = pins.attachments()?;
     let (is_v4, is_v6) = (is_named(args, IpAddr::is_ipv4), is_named(args, IpAddr::is_ipv6));
+    let is_host = args.from == Sender::Host;
     let is_attached = |class| attached.iter().any(|attachment| attachment.class == class);
     let facts = Facts {
         tables: Arc::new(pins.tables()?),
@@ -44,12 +47,15 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         // What the path itself wrote is read only if the question names a client.
         flows4: if is_v4 { pins.flows4()? } else { FlowRows::new() },
         flows6: if is_v6 { pins.flows6()? } else { FlowRows::new() },
-        affinity4: if is_v4 { pins.affinity4()? } else { AffinityRows::new() },
-        affinity6: if is_v6 { pins.affinity6()? } else { AffinityRows::new() },
+        affinity4: if is_v4 || is_host { pins.affinity4()? } else { AffinityRows::new() },
+        affinity6: if is_v6 || is_host { pins.affinity6()? } else { AffinityRows::new() },
         is_local: local_addresses()?.contains(&args.to.addr),
         refused: ask::judgements(args.http.http, &args.pins.pin_path).unwrap_or_default().refused,
-        has_workloads: is_attached(Class::Workload),
-        has_uplinks: is_attached(Class::Uplink),
+        seen: PerClient {
+            workload: is_attached(Class::Workload),
+            host: !pins.socket_hooks()?.is_empty(),
+            external: is_attached(Class::Uplink),
+        },
     };
     let explanation = explain(&args.from, &args.to, &facts);
     match args.output {

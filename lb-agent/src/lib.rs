@@ -17,6 +17,7 @@ pub mod http;
 pub mod interfaces;
 pub mod metrics;
 pub mod model;
+mod netlink;
 pub mod nftables;
 pub mod plan;
 pub mod print;

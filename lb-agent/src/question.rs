@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use lb_common::addr::Proto;
+use lb_common::client::Client;
 
 /// The sender of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,14 @@ pub enum Sender {
 }
 
 impl Sender {
+    pub const fn client(&self) -> Client {
+        match self {
+            Self::Pod(_) => Client::Workload,
+            Self::Host => Client::Host,
+            Self::External(_) => Client::External,
+        }
+    }
+
     pub const fn addr(&self) -> Option<IpAddr> {
         match self {
             Self::Pod(addr) | Self::External(addr) => *addr,

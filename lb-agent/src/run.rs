@@ -40,8 +40,7 @@ use agent::Agent;
 /// Batches queued for the loop. A faster source waits.
 const BATCHES_MAX: usize = 64;
 /// The warning for operators who turn kube-proxy off; `--help` and the README say the same.
-const NOT_THERE_YET: &str = "--services=all: this version does not serve connections of the node's own processes, \
-    clients in the network whose endpoints are on other nodes only, node ports at further addresses of the node, or \
+const NOT_THERE_YET: &str = "--services=all: this version does not serve clients in the network whose endpoints are on other nodes only, node ports at further addresses of the node, or \
     health check node ports, and does not masquerade";
 /// The pause before subscribing to the interfaces again after an error.
 const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -62,9 +61,6 @@ pub fn run(mut args: RunArgs) -> anyhow::Result<()> {
 
 async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     let signals = Signals::new()?;
-    for flag in &config.idle_flags {
-        tracing::warn!(flag, "has no effect in this version");
-    }
     if config.policy.services == desired::Services::All {
         tracing::warn!("{NOT_THERE_YET}");
     }

@@ -25,7 +25,7 @@ use crate::work::Pin;
 pub use crate::work::Work;
 pub(crate) use frame::{is_heard, whose};
 pub(crate) use pair::Partner;
-pub use run::{Edge, Env, Event, FlowRef, Hook, InsertError, Maps, Part, Path, Whose};
+pub use run::{Edge, Env, Event, FlowRef, Hook, InsertError, Maps, Part, Path, Services, Whose};
 
 // Rare cases are functions of their own (`inline(never)`), so that the verifier walks them apart from the hot path.
 impl<A: Addr, K: Maps<A>> Path<'_, A, K> {

@@ -24,6 +24,7 @@ use crate::path;
 use crate::reject::Unreachable;
 use crate::run::Run;
 use crate::share::UNBOUNDED_PERCENT;
+use crate::socket::{self, Dial, DialAction};
 use crate::straight;
 use crate::table::{Affinity, AffinityKey, Counter, Direction, EdgeState, Flow, FlowKey, Port, Scope};
 use crate::verdict::HookAction;
@@ -183,7 +184,13 @@ impl Host {
         })
     }
 
-    /// The inputs of the last packet's decision.
+    /// Decides a dial of a socket.
+    pub fn dial<A: HostFamily>(&self, dial: &Dial<A>) -> DialAction<A> {
+        *self.trace.borrow_mut() = Trace::default();
+        socket::dial(dial, self)
+    }
+
+    /// The inputs of the last decision.
     pub fn trace(&self) -> Trace {
         self.trace.borrow().clone()
     }
@@ -250,6 +257,7 @@ impl Host {
         let state = A::state(self);
         state.flows.borrow_mut().clear();
         state.affinity.borrow_mut().clear();
+        state.sockets.borrow_mut().clear();
         state.noted.borrow_mut().clear();
         state.spent.borrow_mut().clear();
     }

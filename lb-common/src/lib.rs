@@ -26,6 +26,7 @@ pub mod run;
 pub mod selection;
 pub mod sequence;
 pub mod share;
+pub mod socket;
 pub mod straight;
 pub mod table;
 pub mod verdict;

@@ -14,6 +14,7 @@ pub mod maps;
 mod pool;
 mod port;
 mod row;
+mod socket;
 mod source_range;
 mod stats;
 
@@ -32,6 +33,7 @@ pub use pool::{
 };
 pub use port::Port;
 pub use row::TableType;
+pub use socket::{Dialled, SocketCookie, SocketKey, SocketPeer};
 pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{
     COUNTERS_MAX, Counter, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Evictions, FlowTotals, FrontendAge,
@@ -77,6 +79,10 @@ mod tests {
             ("spent6", 4, 44),
             ("drops4", 4, 32),
             ("drops6", 4, 56),
+            ("sockets4", 16, 12),
+            ("sockets6", 28, 24),
+            ("dialled4", 4, 12),
+            ("dialled6", 4, 36),
             ("scopes", 4, 40),
             ("counters", 4, 16),
             ("frontend_stats", 4, 40),

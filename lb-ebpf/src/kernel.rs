@@ -3,6 +3,7 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_jiffies64};
+use lb_common::client::Client;
 use lb_common::flow::Timeouts;
 use lb_common::forward::Env;
 use lb_common::packet::ETHERNET_LEN;
@@ -60,6 +61,22 @@ static PARKED_MAX: Global<u64> = Global::new(1 << 10);
 #[unsafe(no_mangle)]
 static ADDRESS_WORDS: Global<u64> = Global::new(1 << 17);
 
+/// SO_NETNS_COOKIE of the node's network namespace: its sockets are the node's own. 0 is no namespace.
+#[unsafe(no_mangle)]
+static NODE_NETNS: Global<u64> = Global::new(0);
+/// Not 0 if the sockets of other network namespaces are served as well: those of pods.
+#[unsafe(no_mangle)]
+static SERVES_POD_SOCKETS: Global<u64> = Global::new(0);
+
+/// The kind of client that a socket of this network namespace is, if it is served.
+#[inline(always)]
+pub fn client_of_netns(cookie: u64) -> Option<Client> {
+    if cookie == NODE_NETNS.load() {
+        return Some(Client::Host);
+    }
+    if SERVES_POD_SOCKETS.load() != 0 { Some(Client::Workload) } else { None }
+}
+
 /// [`ADDRESS_WORDS`].
 #[inline(always)]
 pub fn address_words() -> u32 {
@@ -78,21 +95,58 @@ pub fn embryos_max() -> u64 {
     EMBRYOS_MAX.load()
 }
 
-/// The kernel, and what the path asks or counts of the current packet beside its headers.
-pub struct Kernel {
-    pub packet_len: u32,
+/// What a program run is about: a packet or a dial.
+pub trait Subject {
+    /// The length of the packet; 0 if there is none yet.
+    fn bytes(&self) -> u64;
+
+    /// Adds to a counter of this CPU.
+    ///
+    /// # Safety
+    ///
+    /// The pointer is an aligned word of a map element.
+    unsafe fn add(counter: *mut u64, amount: u64);
+}
+
+/// A packet at a hook.
+pub struct Frame {
+    len: u32,
     /// Typed as if it had a link header: functions that programs share do not ask for its length.
     pub skb: Skb<ETHERNET_LEN>,
+}
+
+impl Subject for Frame {
+    #[inline(always)]
+    fn bytes(&self) -> u64 {
+        self.len.into()
+    }
+
+    #[inline(always)]
+    unsafe fn add(counter: *mut u64, amount: u64) {
+        // SAFETY: see the trait. No run interrupts another on the same CPU: bottom halves are off.
+        unsafe { *counter += amount }
+    }
+}
+
+/// The kernel, and what the current run is about.
+pub struct Kernel<S = Frame> {
+    pub subject: S,
 }
 
 impl Kernel {
     #[inline(always)]
     pub fn new<const LINK_LEN: usize>(skb: Skb<LINK_LEN>) -> Self {
-        Self { packet_len: skb.len(), skb: skb.framed() }
+        Self { subject: Frame { len: skb.len(), skb: skb.framed() } }
+    }
+
+    /// Without a packet.
+    #[inline(always)]
+    pub const fn idle(skb: Skb<ETHERNET_LEN>) -> Self {
+        Self { subject: Frame { len: 0, skb } }
     }
 }
 
-impl Env for Kernel {
+impl<S> Env for Kernel<S> {
     #[inline(always)]
     fn now_jiffies(&self) -> u64 {
         // SAFETY: a helper without arguments.

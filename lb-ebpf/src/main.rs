@@ -10,6 +10,7 @@ mod hook;
 mod kernel;
 mod maps;
 mod skb;
+mod socket;
 mod tables;
 mod verifier;
 
@@ -56,7 +57,7 @@ fn collect_of<A: FamilyTables>(skb: &Skb<ETHERNET_LEN>) -> i32 {
     let Some(work) = tables::work::<A>() else { return 0 };
     let Some(due) = skb.header(ETHERNET_LEN) else { return 0 };
     let (due, mut collected) = (Due::from_bytes(due), 0);
-    let kernel = Kernel { packet_len: 0, skb: *skb };
+    let kernel = Kernel::idle(*skb);
     for index in 0..COLLECTED_KEYS_MAX {
         if skb.read_key(ETHERNET_LEN + Due::LEN + index * size_of::<FlowKey<A>>(), &mut work.key).is_none() {
             break;

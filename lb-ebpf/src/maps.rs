@@ -2,17 +2,17 @@
 //! load.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
 use lb_common::fragment::Parked;
 use lb_common::reject::Unreachable;
 use lb_common::table::maps::Rows;
 use lb_common::table::{
-    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dropped, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState,
-    EmbryoBudget, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend,
-    FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket, SPENT_RING_LEN,
-    SPENT_RINGS, Scopes, SourceRange, SourceRangeKey, SpentRing,
+    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, Dropped, EDGES_MAX, EdgeAge, EdgeFlows,
+    EdgeState, EmbryoBudget, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey,
+    Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket,
+    SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange, SourceRangeKey, SpentRing,
 };
 use lb_common::{each_map, family_address};
 
@@ -65,6 +65,9 @@ macro_rules! map_type {
     (PerCpu, $key:ty, $value:ty, $rows:expr) => {
         PerCpuArray<$value, { rows_in_object($rows) }>
     };
+    (OfSocket, $key:ty, $value:ty, $rows:expr) => {
+        SkStorage<$value>
+    };
 }
 
 macro_rules! new_map {
@@ -82,6 +85,9 @@ macro_rules! new_map {
     };
     (PerCpu) => {
         PerCpuArray::new()
+    };
+    (OfSocket) => {
+        SkStorage::new()
     };
     ($array:ident) => {
         Array::new()

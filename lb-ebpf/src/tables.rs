@@ -5,20 +5,17 @@ use core::intrinsics::{self, AtomicOrdering};
 use core::mem::MaybeUninit;
 use core::ptr::{addr_of, addr_of_mut};
 
-use aya_ebpf::btf_maps::lpm_trie::Key;
-use lb_common::client::Client;
-use lb_common::forward::{Env as _, Event, FlowRef, InsertError, Maps, Part, Path, Whose, Work};
+use lb_common::forward::{Env as _, FlowRef, InsertError, Maps, Part, Path, Whose, Work};
 use lb_common::parse::TcpFlags;
 use lb_common::sequence::Sequence;
 use lb_common::share::Occupancy;
 use lb_common::table::{
-    Affinity, AffinityKey, Counter, CounterValue, EdgeFlows, EdgeState, EndpointKey, Flow, FlowKey, FlowState,
-    FrontendKey, FrontendStats, Heard, MemberKey, PoolKey, SPENT_RING_LEN, Scope, Scopes, SourceRangeKey, Tuple,
-    edge_index, spent_ring,
+    Counter, EdgeFlows, EdgeState, EndpointKey, Flow, FlowKey, FlowState, Heard, SPENT_RING_LEN, Tuple, edge_index,
+    spent_ring,
 };
 
 use crate::kernel::{Kernel, embryos_max, looks_back};
-use crate::maps::{self, Source};
+use crate::maps;
 use crate::skb::copy_words;
 
 const BPF_NOEXIST: u64 = 1;
@@ -52,6 +49,7 @@ macro_rules! field {
 mod fragments;
 mod parts;
 mod ports;
+mod services;
 
 pub use parts::FamilyTables;
 
@@ -149,80 +147,8 @@ fn embryo_place<A: FamilyTables>(noted: u64) -> Option<*mut FlowKey<A>> {
     A::embryo_ring().get_ptr_mut(noted.checked_rem(embryos_max()).unwrap_or(0) as u32)
 }
 
-impl Kernel {
-    #[inline(always)]
-    fn scopes(frontend: u32) -> Option<*const Scopes> {
-        maps::scopes.get_ptr(frontend)
-    }
-}
-
 impl<A: FamilyTables> Maps<A> for Kernel {
     type Flow = FlowElement<A>;
-
-    #[inline(always)]
-    fn frontend(&self, key: &FrontendKey<A>) -> Option<u32> {
-        let element = A::frontends().get_ptr(key)?;
-        // SAFETY: the pointer comes from a lookup in this program run; `id` never changes during the element's life.
-        Some(unsafe { addr_of!((*element).id).read() })
-    }
-
-    #[inline(always)]
-    fn scope(&self, frontend: u32, client: Client) -> Scope {
-        let Some(scopes) = Self::scopes(frontend) else { return Scope::PASS };
-        // SAFETY: array elements live as long as the map; a scope is eight aligned bytes, read by one load.
-        let word = unsafe {
-            let scope = match client {
-                Client::Workload => addr_of!((*scopes).workload),
-                Client::Host => addr_of!((*scopes).host),
-                Client::External => addr_of!((*scopes).external),
-            };
-            scope.cast::<u64>().read_volatile()
-        };
-        Scope::from_word(word)
-    }
-
-    #[inline(always)]
-    fn service_port(&self, frontend: u32) -> u32 {
-        // SAFETY: array elements live as long as the map.
-        Self::scopes(frontend).map_or(0, |scopes| unsafe { addr_of!((*scopes).service_port).read_volatile() })
-    }
-
-    #[inline(always)]
-    fn read_backend(&self, key: &PoolKey, addr: &mut A) -> Option<u16> {
-        let element = A::pools().get_ptr(key.element())?;
-        // SAFETY: array elements live as long as the map. A pool that a scope names is not changed; it is freed an RCU
-        // period after no scope names it.
-        unsafe {
-            if (*element).pool != key.pool {
-                return None;
-            }
-            copy_words::<A>(addr_of!((*element).addr).cast(), addr_of_mut!(*addr).cast());
-            Some((*element).port)
-        }
-    }
-
-    #[inline(always)]
-    fn is_member(&self, key: &MemberKey<A>) -> bool {
-        A::members().get_ptr(key).is_some()
-    }
-
-    #[inline(always)]
-    fn member_sets(&self, key: &MemberKey<A>) -> u8 {
-        // SAFETY: the pointer comes from a lookup in this program run; one byte is read.
-        A::members().get_ptr(key).map_or(0, |member| unsafe { addr_of!((*member).sets).read_volatile() })
-    }
-
-    #[inline(always)]
-    fn affinity_secs(&self, frontend: u32) -> u32 {
-        // SAFETY: array elements live as long as the map.
-        Self::scopes(frontend).map_or(0, |scopes| unsafe { addr_of!((*scopes).affinity_secs).read_volatile() })
-    }
-
-    #[inline(always)]
-    fn source_ranges(&self, frontend: u32) -> u32 {
-        // SAFETY: array elements live as long as the map.
-        Self::scopes(frontend).map_or(0, |scopes| unsafe { addr_of!((*scopes).source_ranges).read_volatile() })
-    }
 
     #[inline(always)]
     fn evictions_until_jiffies(&self) -> u64 {
@@ -237,32 +163,6 @@ impl<A: FamilyTables> Maps<A> for Kernel {
     #[inline(always)]
     fn balanced_jiffies(&self, frontend: u32) -> u64 {
         maps::frontend_ages.get(frontend).map_or(0, |age| age.balanced_jiffies)
-    }
-
-    #[inline(always)]
-    fn read_affinity(&self, key: &AffinityKey<A>, to: &mut Affinity<A>) -> bool {
-        let Some(known) = A::affinity().get_ptr(key) else { return false };
-        // SAFETY: the pointer comes from a lookup in this program run. Another CPU may write it meanwhile: the path
-        // verifies what it reads.
-        unsafe { copy_words::<Affinity<A>>(known.cast(), addr_of_mut!(*to).cast()) };
-        true
-    }
-
-    #[inline(always)]
-    fn write_affinity(&self, key: &AffinityKey<A>, affinity: &Affinity<A>) {
-        match A::affinity().get_ptr_mut(key) {
-            // SAFETY: as above.
-            Some(known) => unsafe { copy_words::<Affinity<A>>(addr_of!(*affinity).cast(), known.cast()) },
-            // If refused, the client is not remembered this time.
-            None => drop(A::affinity().insert(key, affinity, 0)),
-        }
-    }
-
-    #[inline(always)]
-    fn is_source_allowed(&self, key: &SourceRangeKey<A>) -> bool {
-        // SAFETY: both are a prefix length, a set and an address, without padding; the map's own is packed.
-        let key = unsafe { &*core::ptr::from_ref(key).cast::<Key<Source<A>>>() };
-        A::source_ranges().get(key).is_some()
     }
 
     #[inline(always)]
@@ -438,41 +338,12 @@ impl<A: FamilyTables> Maps<A> for Kernel {
 
     #[inline(always)]
     fn has_come_back(&self, _: u32) -> bool {
-        ports::has_come_back(self.skb)
+        ports::has_come_back(self.subject.skb)
     }
 
     #[inline(always)]
     fn whose_frame(&self) -> Whose {
-        ports::whose_frame(self.skb)
-    }
-
-    #[inline(always)]
-    fn count(&self, counter: Counter) {
-        if let Some(value) = maps::counters.get_ptr_mut(counter as u32) {
-            // SAFETY: the element of this CPU; the program runs without migration.
-            let CounterValue { packets, bytes } = unsafe { &mut *value };
-            *packets += 1;
-            *bytes += u64::from(self.packet_len);
-        }
-    }
-
-    #[inline(always)]
-    fn count_frontend(&self, frontend: u32, event: Event) {
-        if let Some(stats) = maps::frontend_stats.get_ptr_mut(frontend) {
-            // SAFETY: the element of this CPU; the program runs without migration.
-            let stats: &mut FrontendStats = unsafe { &mut *stats };
-            match event {
-                Event::FlowCreated => stats.flows += 1,
-                Event::Translated => {
-                    stats.packets += 1;
-                    stats.bytes += u64::from(self.packet_len);
-                }
-                Event::Passed => {
-                    stats.passed_packets += 1;
-                    stats.passed_bytes += u64::from(self.packet_len);
-                }
-            }
-        }
+        ports::whose_frame(self.subject.skb)
     }
 
     #[inline(always)]
@@ -490,11 +361,11 @@ impl<A: FamilyTables> Maps<A> for Kernel {
     fn settle(&self, key: &FlowKey<A>, tcp: TcpFlags) -> bool {
         let Some(work) = work::<A>() else { return false };
         work.begin(key, tcp);
-        A::run_apart(self.skb, work, Part::Settle)
+        A::run_apart(self.subject.skb, work, Part::Settle)
     }
 
     #[inline(always)]
     fn run_apart(path: &mut Path<'_, A, Self>, part: Part) -> bool {
-        A::run_apart(path.kernel.skb, path.work, part)
+        A::run_apart(path.kernel.subject.skb, path.work, part)
     }
 }

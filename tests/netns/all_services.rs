@@ -11,24 +11,24 @@ use lb_tests::manifest::{NODE, OTHER_NODE, Service, ingress};
 use lb_tests::scene::{BALANCER, Probe, Scene, empty_slice};
 use serde_json::{Value, json};
 
-const ALL: [&str; 2] = ["--services", "all"];
+pub const ALL: [&str; 2] = ["--services", "all"];
 /// Added to a Service's number: its node port.
 const NODE_PORTS: u16 = 30_000;
 
 /// The pods that answer, here and on the other node.
 #[derive(Clone, Copy, Debug)]
-struct Endpoints {
-    here: &'static [&'static str],
-    elsewhere: bool,
+pub struct Endpoints {
+    pub here: &'static [&'static str],
+    pub elsewhere: bool,
 }
 
-const NOWHERE: Endpoints = Endpoints { here: &[], elsewhere: false };
-const HERE: Endpoints = Endpoints { here: &["a"], elsewhere: false };
-const ELSEWHERE: Endpoints = Endpoints { here: &[], elsewhere: true };
+pub const NOWHERE: Endpoints = Endpoints { here: &[], elsewhere: false };
+pub const HERE: Endpoints = Endpoints { here: &["a"], elsewhere: false };
+pub const ELSEWHERE: Endpoints = Endpoints { here: &[], elsewhere: true };
 
 /// Writes a Service with a node port and an externalIP (both derived from the number), and a balancer entry in Proxy
 /// mode.
-fn publish(scene: &Scene, number: u8, policies: &Value, endpoints: Endpoints) {
+pub fn publish(scene: &Scene, number: u8, policies: &Value, endpoints: Endpoints) {
     let name = format!("s{number}");
     let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, number), "Proxy"));
     let node_port = NODE_PORTS + u16::from(number);
@@ -44,7 +44,7 @@ fn publish(scene: &Scene, number: u8, policies: &Value, endpoints: Endpoints) {
     scene.apply(&name, &[vec![service.object()], slices].concat());
 }
 
-fn slice(scene: &Scene, service: &Service, family: Family, endpoints: Endpoints) -> Value {
+pub fn slice(scene: &Scene, service: &Service, family: Family, endpoints: Endpoints) -> Value {
     let here = endpoints.here.iter();
     let slice =
         here.fold(empty_slice(service, family), |slice, pod| slice.endpoint(scene.lab.pod_address(pod, family), NODE));
@@ -53,20 +53,20 @@ fn slice(scene: &Scene, service: &Service, family: Family, endpoints: Endpoints)
 }
 
 /// An address that no host has: without the shortcut a client gets no answer.
-fn external(family: Family, number: u8) -> IpAddr {
+pub fn external(family: Family, number: u8) -> IpAddr {
     CLUSTER.host(family, number + 100)
 }
 
-fn cluster(family: Family, number: u8) -> SocketAddr {
+pub fn cluster(family: Family, number: u8) -> SocketAddr {
     (CLUSTER.host(family, number), 80).into()
 }
 
-fn node_port(family: Family, number: u8) -> SocketAddr {
+pub fn node_port(family: Family, number: u8) -> SocketAddr {
     (UPLINK.host(family, 2), NODE_PORTS + u16::from(number)).into()
 }
 
 /// Each kind of address of a Service, except the balancer's.
-fn addresses(family: Family, number: u8) -> [SocketAddr; 3] {
+pub fn addresses(family: Family, number: u8) -> [SocketAddr; 3] {
     [cluster(family, number), (external(family, number), 80).into(), node_port(family, number)]
 }
 

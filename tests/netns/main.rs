@@ -28,6 +28,7 @@ mod redirects;
 mod repair;
 mod service_changes;
 mod simultaneous;
+mod sockets;
 mod source_ranges;
 mod tap;
 mod tunnel;

@@ -3,6 +3,7 @@
 mod asking;
 mod dialler;
 mod held;
+mod unconnected;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -10,12 +11,14 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::address::Family;
 use crate::answer::Answer;
 use crate::netns::Netns;
 
 pub use asking::Asking;
 pub use dialler::{Dialler, Tally};
 pub use held::{Held, Transfer};
+pub use unconnected::Unconnected;
 
 /// The time limit of a client. A lost SYN is retransmitted after one second, which would hide the loss behind a delay.
 pub const LIMIT: Duration = Duration::from_millis(800);
@@ -32,6 +35,8 @@ pub enum Outcome {
     Refused,
     /// No answer within the time limit.
     Silence,
+    /// "Operation not permitted": the call failed before there was a packet.
+    Denied,
     /// Any other error, in the words of the operating system.
     Failed(String),
 }
@@ -41,7 +46,7 @@ impl Outcome {
     pub fn who(&self) -> Option<&str> {
         match self {
             Self::Answered(answer) => Some(&answer.who),
-            Self::Refused | Self::Silence | Self::Failed(_) => None,
+            Self::Refused | Self::Silence | Self::Denied | Self::Failed(_) => None,
         }
     }
 
@@ -49,6 +54,7 @@ impl Outcome {
         match error.kind() {
             ErrorKind::ConnectionRefused => Self::Refused,
             ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::Silence,
+            ErrorKind::PermissionDenied => Self::Denied,
             _ => Self::Failed(error.to_string()),
         }
     }
@@ -118,6 +124,12 @@ impl<'a> Dial<'a> {
     #[track_caller]
     pub fn asking(self, to: SocketAddr) -> Asking {
         self.netns.inside(|| Asking::open(self.source, to)).expect("a datagram socket connects at once")
+    }
+
+    /// A UDP socket that names the destination of each datagram.
+    #[track_caller]
+    pub fn unconnected(self, family: Family) -> Unconnected {
+        self.netns.inside(|| Unconnected::open(family)).expect("a datagram socket")
     }
 
     /// Dials repeatedly in the background.

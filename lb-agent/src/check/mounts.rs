@@ -4,10 +4,11 @@ use std::path::Path;
 
 use super::finding::Finding;
 use crate::dataplane::mounts::points;
+use crate::dataplane::sockets::find_root;
 
 pub fn findings(pin_path: &Path) -> Vec<Finding> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    vec![bpffs(&mounts, pin_path), cgroup(&mounts)]
+    vec![bpffs(&mounts, pin_path), cgroup(find_root(&mounts))]
 }
 
 fn bpffs(mounts: &str, pin_path: &Path) -> Finding {
@@ -23,10 +24,14 @@ fn bpffs(mounts: &str, pin_path: &Path) -> Finding {
     Finding::fail(check, found, "mount one (`mount -t bpf bpf DIR`), or choose --pin-path below /sys/fs/bpf")
 }
 
-fn cgroup(mounts: &str) -> Finding {
-    match points(mounts, "cgroup2").next() {
-        Some(point) => Finding::ok("cgroup2", format!("mounted on {}", point.display())),
-        None => Finding::warn("cgroup2", "not mounted", "needed for --host-sockets only, which has no effect yet"),
+fn cgroup(root: Option<&Path>) -> Finding {
+    match root {
+        Some(point) => Finding::ok("cgroup2", format!("the root is mounted on {}", point.display())),
+        None => Finding::warn(
+            "cgroup2",
+            "the root of the cgroup v2 tree is not mounted here: the node's own sockets cannot be served",
+            "mount it (in a container, the node's /sys/fs/cgroup), or set --socket-lb=off beside kube-proxy",
+        ),
     }
 }
 
@@ -46,7 +51,7 @@ mod tests {
 
     #[test]
     fn cgroup2_is_wanted() {
-        assert_eq!(cgroup(MOUNTS).verdict, Verdict::Ok);
-        assert_eq!(cgroup("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n").verdict, Verdict::Warn);
+        assert_eq!(cgroup(Some(Path::new("/sys/fs/cgroup"))).verdict, Verdict::Ok);
+        assert_eq!(cgroup(find_root("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n")).verdict, Verdict::Warn);
     }
 }

@@ -5,7 +5,7 @@ use lb_common::table::Mode;
 
 use super::{Config, Error, Source};
 use crate::args::{Command, CommandLine};
-use crate::dataplane::{Repair, Sizes, Timeouts};
+use crate::dataplane::{Repair, Sizes, SocketLb, Timeouts};
 use crate::desired::{Algorithm, ExternalIps, Selection, Services, VendorAnnotations};
 use crate::guard::Guarding;
 use crate::interfaces::Globs;
@@ -41,7 +41,7 @@ fn defaults() {
     assert_eq!(config.dataplane.pin_path.to_str(), Some("/sys/fs/bpf/lb-agent"));
     assert_eq!((config.dataplane.sizes, config.dataplane.timeouts), (Sizes::default(), Timeouts::default()));
     assert_eq!(config.http.to_string(), "127.0.0.1:10356");
-    assert!(config.idle_flags.is_empty());
+    assert_eq!(config.dataplane.sockets, SocketLb::Host);
     assert_eq!((config.policy.external_ips, &config.policy.cluster_ranges[..]), (ExternalIps::Guarded, &[][..]));
     assert_eq!(config.guard, Guarding::On);
     assert!(config.limits.frontend_ids_max > config.limits.frontends_max);
@@ -156,11 +156,19 @@ fn the_node_name_is_lowered_and_trimmed() {
     }
 }
 
+/// `--host-sockets` is the old name of the flag.
 #[test]
-fn what_does_not_exist_yet_is_said() {
-    assert_eq!(config("--host-sockets on").idle_flags, ["--host-sockets=on"]);
-    assert!(config("--embryos-max 1 --affinity-max 1").idle_flags.is_empty());
-    assert!(config("--host-sockets off").idle_flags.is_empty());
+fn sockets_are_served_as_asked() {
+    for (line, expected) in [
+        ("--socket-lb off", SocketLb::Off),
+        ("--socket-lb host", SocketLb::Host),
+        ("--socket-lb all", SocketLb::All),
+        ("--host-sockets on", SocketLb::Host),
+        ("--host-sockets off", SocketLb::Off),
+    ] {
+        assert_eq!(config(line).dataplane.sockets, expected, "{line}");
+    }
+    assert_eq!(config("--sockets-max 7").dataplane.sizes.sockets_max, 7);
 }
 
 /// Without kube-proxy the agent must serve the network too.
@@ -238,5 +246,4 @@ fn sizes_of_the_policy_tables_arrive() {
     let config = config("--source-ranges-max 7 --affinity-max 9");
     assert_eq!((config.dataplane.sizes.source_ranges_max, config.dataplane.sizes.affinity_max), (7, 9));
     assert_eq!(config.limits.source_ranges_max, 7);
-    assert!(config.idle_flags.is_empty());
 }

@@ -19,8 +19,9 @@ use super::maps::{FamilyMaps, Maps};
 use super::memory::Memory;
 use super::pins::{self, PinPath, dump};
 use super::shares::{Bound, EdgeCounts};
+use super::sockets::{self, SocketHook, SocketLb, SocketLinks};
 use super::sys::{self, Hook};
-use super::{Dataplane, Error, Op, Refusal, Settings, Sizes, Tables, Write, object};
+use super::{Dataplane, Error, Op, Refusal, Settings, Sizes, Tables, Write, object, sock_diag};
 
 /// The kernel's tables and programs.
 ///
@@ -37,6 +38,11 @@ pub struct BpfDataplane {
     /// move in the order of [`PINNED`], of which this is the reverse. `owner`, with the layout version, is the last.
     apart: Vec<&'static str>,
     links: Links,
+    sockets: SocketLinks,
+    /// Why sockets are not served although they should be.
+    socket_problem: Option<String>,
+    /// Whether members were deleted since sockets were last released.
+    has_lost_members: bool,
     jiffies_per_sec: u32,
     /// The position of the walk that deletes expired flows.
     walk: Walk,
@@ -79,11 +85,33 @@ impl BpfDataplane {
         let ebpf = object::load(&directory, settings, jiffies_per_sec, previous.as_deref())?;
         let maps = Maps::open(&directory)?;
         maps.set_owner(&Owner { netns_cookie, layout_version: LAYOUT_VERSION, jiffies_per_sec })?;
-        let links = Links::adopt(path.links())?;
+        let (links, sockets) = Links::adopt(path.links())?;
         let settings = settings.clone();
         let walk = Walk::default();
         let apart = if is_adoptable { Vec::new() } else { PINNED.iter().rev().map(|map| map.name).collect() };
-        Ok(Self { path, settings, ebpf, maps, replaced, apart, links, jiffies_per_sec, walk, _lock: lock })
+        Ok(Self {
+            path,
+            settings,
+            ebpf,
+            maps,
+            replaced,
+            apart,
+            links,
+            sockets,
+            socket_problem: None,
+            // Members may have gone while no agent ran.
+            has_lost_members: true,
+            jiffies_per_sec,
+            walk,
+            _lock: lock,
+        })
+    }
+
+    /// Copies what is known of UDP sockets from the maps that are being replaced.
+    fn copy_sockets(&self) -> Result<(), Error> {
+        let Some(replaced) = &self.replaced else { return Ok(()) };
+        self.maps.v4.adopt_sockets(&replaced.v4)?;
+        self.maps.v6.adopt_sockets(&replaced.v6)
     }
 
     /// Gives every attached hook its program, egress first: the egress programs must know every flow that the ingress
@@ -96,6 +124,27 @@ impl BpfDataplane {
                 let now_jiffies = self.now_jiffies()?;
                 self.maps.ages.adopted(attachment, now_jiffies)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Gives the cgroup hooks their programs, or removes ours. A failure concerns sockets only: interfaces are served.
+    fn give_socket_programs(&mut self) {
+        let given = match self.settings.sockets {
+            SocketLb::Off => self.sockets.detach(),
+            SocketLb::Host | SocketLb::All => self.attach_sockets(),
+        };
+        self.socket_problem = given.err().map(|error| error.to_string());
+    }
+
+    fn attach_sockets(&mut self) -> Result<(), Error> {
+        let root = sockets::open_root().map_err(|source| Error::Kernel { op: "opening the root cgroup", source })?;
+        for hook in SocketHook::ALL {
+            let program = object::socket_program(&mut self.ebpf, hook)?;
+            let program = program
+                .fd()
+                .map_err(|error| Refusal::NotLoaded { program: hook.program(), reason: error.to_string() })?;
+            self.sockets.attach(hook, program.as_fd(), root.as_fd())?;
         }
         Ok(())
     }
@@ -206,6 +255,7 @@ impl Dataplane for BpfDataplane {
     }
 
     fn perform(&mut self, op: &Op) -> Result<(), Error> {
+        self.has_lost_members |= op.deletes_members();
         match op {
             Op::V4(op) => self.maps.v4.perform(op),
             Op::V6(op) => self.maps.v6.perform(op),
@@ -259,8 +309,12 @@ impl Dataplane for BpfDataplane {
             self.maps.shares.recount(&counts, walked_jiffies)?;
             self.ebpf = object::load(&next, &self.settings, self.jiffies_per_sec, None)?;
             self.give_programs()?;
-            self.replaced = None;
         }
+        self.copy_sockets()?;
+        self.give_socket_programs();
+        // Also what the old programs wrote meanwhile.
+        self.copy_sockets()?;
+        self.replaced = None;
         if self.apart.is_empty() {
             return Ok(());
         }
@@ -297,6 +351,24 @@ impl Dataplane for BpfDataplane {
     fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)> {
         let attachments = self.links.attached();
         attachments.iter().map(|attachment| (attachment.ifindex, attachment.class, attachment.header)).collect()
+    }
+
+    fn socket_problem(&self) -> Option<&str> {
+        self.socket_problem.as_deref()
+    }
+
+    fn release_sockets(&mut self) -> Result<usize, Error> {
+        if !self.has_lost_members || self.settings.sockets == SocketLb::Off {
+            return Ok(0);
+        }
+        let mut gone = self.maps.v4.sockets_without_backend(&self.maps.scopes)?;
+        gone.append(&mut self.maps.v6.sockets_without_backend(&self.maps.scopes)?);
+        self.has_lost_members = false;
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let failed = |source| Error::Kernel { op: "ending UDP sockets whose backend has gone", source };
+        sock_diag::destroy(&gone).map_err(failed)
     }
 
     fn ahead(&self) -> Vec<Ahead> {

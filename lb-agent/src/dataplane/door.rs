@@ -42,6 +42,12 @@ pub trait Dataplane {
     /// The interfaces that carry programs, with their class and the link header that the programs expect.
     fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)>;
 
+    /// Why sockets are not served although they should be.
+    fn socket_problem(&self) -> Option<&str>;
+
+    /// Ends UDP sockets of the node that are connected to a backend which has gone. Returns their number.
+    fn release_sockets(&mut self) -> Result<usize, Error>;
+
     /// The hooks where other programs run before ours.
     fn ahead(&self) -> Vec<Ahead>;
 

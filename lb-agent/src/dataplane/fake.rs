@@ -63,6 +63,8 @@ pub struct FakeDataplane {
     pub links: FakeLinks,
     pub now_jiffies: u64,
     pub is_clock_broken: bool,
+    /// The answer of [`Dataplane::socket_problem`].
+    pub socket_problem: Option<String>,
     /// Number of grace periods so far.
     pub settled: usize,
     /// Rows that packets may still hold.
@@ -92,6 +94,7 @@ impl FakeDataplane {
             links: FakeLinks::default(),
             now_jiffies: STARTED_JIFFIES,
             is_clock_broken: false,
+            socket_problem: None,
             settled: 0,
             unsettled: Unsettled::default(),
             faults: Faults::Never,
@@ -301,6 +304,14 @@ impl Dataplane for FakeDataplane {
 
     fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)> {
         self.links.attached.clone()
+    }
+
+    fn socket_problem(&self) -> Option<&str> {
+        self.socket_problem.as_deref()
+    }
+
+    fn release_sockets(&mut self) -> Result<usize, Error> {
+        Ok(0)
     }
 
     fn ahead(&self) -> Vec<Ahead> {

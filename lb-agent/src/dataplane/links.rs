@@ -5,14 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::folder::{self, Found};
+use super::pinned::remove_pin;
 use super::probe::AttachedProgram;
-use super::sys::{self, Hook, ObjectKind, TcxLink};
+use super::sockets::{SocketHook, SocketLinks};
+use super::sys::{self, Hook, ObjectKind};
 
 /// What an interface leads to. This decides which programs it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,6 +162,7 @@ pub struct Links {
 #[derive(Default)]
 pub struct Pinned {
     pub live: BTreeMap<Attachment, OwnedFd>,
+    pub sockets: BTreeMap<SocketHook, OwnedFd>,
     /// Links of ours whose interface is gone.
     pub dead: Vec<PathBuf>,
     /// Pins and files that are not ours.
@@ -172,23 +174,33 @@ pub fn pinned(directory: &Path) -> Result<Pinned, Error> {
     let mut pinned = Pinned::default();
     for path in folder::entries(directory)? {
         let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(hook) = name.and_then(SocketHook::from_pin_name) {
+            match link_pin(&path, |link| Ok(sys::cgroup_link(link)? == Some(hook.attach_type() as u32)))? {
+                Some((link, true)) => drop(pinned.sockets.insert(hook, link)),
+                Some((_, false)) | None => pinned.foreign.push(path),
+            }
+            continue;
+        }
         let Some(attachment) = name.and_then(Attachment::from_pin_name) else {
             pinned.foreign.push(path);
             continue;
         };
-        match tcx_pin(&path)? {
-            Some((link, tcx)) if (tcx.ifindex, tcx.hook) == (attachment.ifindex, Some(attachment.hook)) => {
+        match link_pin(&path, sys::tcx_link)? {
+            Some((link, Some(tcx))) if (tcx.ifindex, tcx.hook) == (attachment.ifindex, Some(attachment.hook)) => {
                 pinned.live.insert(attachment, link);
             }
-            Some((_, tcx)) if tcx.ifindex == 0 => pinned.dead.push(path),
+            Some((_, Some(tcx))) if tcx.ifindex == 0 => pinned.dead.push(path),
             Some(_) | None => pinned.foreign.push(path),
         }
     }
     Ok(pinned)
 }
 
-/// The tcx link that is pinned at this path; `None` if it is anything else.
-fn tcx_pin(path: &Path) -> Result<Option<(OwnedFd, TcxLink)>, Error> {
+/// The link that is pinned at this path, with what `describe` says of it; `None` if it is anything else.
+fn link_pin<T>(
+    path: &Path,
+    describe: impl Fn(BorrowedFd<'_>) -> std::io::Result<T>,
+) -> Result<Option<(OwnedFd, T)>, Error> {
     if folder::look(path)? != Found::Pin {
         return Ok(None);
     }
@@ -197,21 +209,21 @@ fn tcx_pin(path: &Path) -> Result<Option<(OwnedFd, TcxLink)>, Error> {
     if sys::object_kind(link.as_fd()).map_err(opening)? != ObjectKind::Link {
         return Ok(None);
     }
-    let tcx = sys::tcx_link(link.as_fd()).map_err(opening)?;
-    Ok(tcx.map(|tcx| (link, tcx)))
+    let described = describe(link.as_fd()).map_err(opening)?;
+    Ok(Some((link, described)))
 }
 
 impl Links {
     /// Adopts the pinned links unchanged, and removes pins whose interface is gone.
-    pub fn adopt(directory: PathBuf) -> Result<Self, Error> {
-        let Pinned { live, dead, foreign } = pinned(&directory)?;
+    pub fn adopt(directory: PathBuf) -> Result<(Self, SocketLinks), Error> {
+        let Pinned { live, sockets, dead, foreign } = pinned(&directory)?;
         for path in dead {
             remove_pin(&path)?;
         }
         for path in foreign {
             tracing::warn!(path = %path.display(), "not a link of lb-agent: left in place");
         }
-        Ok(Self { directory, attached: live })
+        Ok((Self { directory: directory.clone(), attached: live }, SocketLinks::adopt(directory, sockets)))
     }
 
     pub fn attached(&self) -> Vec<Attachment> {
@@ -244,14 +256,6 @@ impl Links {
     pub fn detach(&mut self, attachment: &Attachment) -> Result<(), Error> {
         self.attached.remove(attachment);
         remove_pin(&self.directory.join(attachment.to_string()))
-    }
-}
-
-/// Removes a pin. Succeeds if the pin does not exist.
-pub fn remove_pin(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(|source| Error::Path { op: "removing the pin", path: path.to_owned(), source }),
     }
 }
 

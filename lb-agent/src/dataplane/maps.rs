@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -12,16 +13,16 @@ use lb_common::flow::is_dispensable;
 use lb_common::sequence::Sequence;
 use lb_common::table::maps::{self, Map};
 use lb_common::table::{
-    Affinity, AffinityKey, Counter, CounterValue, EdgeState, Endpoint, EndpointKey, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Port, SourceRange, SourceRangeKey,
-    TableType, edge_index,
+    Action, Affinity, AffinityKey, Counter, CounterValue, Direction, EdgeState, Endpoint, EndpointKey, Flow, FlowKey,
+    Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Port, SocketKey, SocketPeer,
+    SourceRange, SourceRangeKey, TableType, edge_index,
 };
 use zerocopy::FromBytes;
 
 use super::addresses::AddressSet;
 use super::ages::Ages;
 use super::drops::Drops;
-use super::pinned::open_pin;
+use super::pinned::{find_pin, open_pin};
 use super::pools::PoolArray;
 use super::scopes::ScopeArray;
 use super::shares::{Bound, EdgeCounts, Shares, surplus};
@@ -43,8 +44,17 @@ pub struct Table<K, V> {
 
 impl<K: TableType + Debug, V: TableType> Table<K, V> {
     fn open(directory: &Path, map: Map<K, V>) -> Result<Self, Error> {
+        Ok(Self::over(open_pin(directory, map.name())?, map))
+    }
+
+    /// `None` if no such map is pinned.
+    fn find(directory: &Path, map: Map<K, V>) -> Result<Option<Self>, Error> {
+        Ok(find_pin(directory, map.name())?.map(|fd| Self::over(fd, map)))
+    }
+
+    fn over(fd: OwnedFd, map: Map<K, V>) -> Self {
         let setting = map.declaration.rows.setting().unwrap_or("no setting: it forgets");
-        Ok(Self { fd: open_pin(directory, map.name())?, name: map.name(), setting, rows: PhantomData })
+        Self { fd, name: map.name(), setting, rows: PhantomData }
     }
 
     /// Writes rows. Existing rows are replaced, or with [`BPF_F_LOCK`] changed in place.
@@ -93,6 +103,14 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
         Ok(rows)
     }
 
+    pub fn contains(&self, key: &K) -> Result<bool, Error> {
+        sys::contains::<K, V>(self.fd.as_fd(), key).map_err(|source| Error::Table {
+            op: "reading",
+            map: self.name,
+            source,
+        })
+    }
+
     pub fn max_entries(&self) -> Result<u32, Error> {
         let shape = sys::map_shape(self.fd.as_fd());
         Ok(shape.map_err(|source| Error::Table { op: "asking for", map: self.name, source })?.max_entries)
@@ -119,6 +137,8 @@ pub struct FamilyMaps<A> {
     pub affinity: Table<AffinityKey<A>, Affinity<A>>,
     pub flows: Table<FlowKey<A>, Flow<A>>,
     pub fragments: Table<FragmentKey<A>, Fragment<A>>,
+    /// Older versions had none.
+    pub sockets: Option<Table<SocketKey<A>, SocketPeer<A>>>,
 }
 
 impl<A: Addr> FamilyMaps<A> {
@@ -133,6 +153,7 @@ impl<A: Addr> FamilyMaps<A> {
             affinity: Table::open(directory, maps.affinity)?,
             flows: Table::open(directory, maps.flows)?,
             fragments: Table::open(directory, maps.fragments)?,
+            sockets: Table::find(directory, maps.sockets)?,
         })
     }
 
@@ -158,6 +179,32 @@ impl<A: Addr> FamilyMaps<A> {
             FamilyOp::Endpoints(write) => self.endpoints.write(write, 0),
             FamilyOp::Addresses(write) => self.addresses.write(write),
         }
+    }
+
+    /// Copies the rows of UDP sockets that `self` lacks from another table.
+    pub fn adopt_sockets(&self, from: &Self) -> Result<(), Error> {
+        let (Some(to), Some(from)) = (&self.sockets, &from.sockets) else { return Ok(()) };
+        let known: BTreeSet<_> = to.dump()?.into_iter().map(|(key, _)| key).collect();
+        let mut rows = from.dump()?;
+        rows.retain(|(key, _)| !known.contains(key));
+        to.upsert(&rows, 0)
+    }
+
+    /// The UDP sockets whose backend belongs to the Service no longer, by cookie. A frontend that does not balance leaves
+    /// its sockets as they are.
+    pub fn sockets_without_backend(&self, scopes: &ScopeArray) -> Result<BTreeMap<u64, SocketAddr>, Error> {
+        let mut gone = BTreeMap::new();
+        let Some(sockets) = &self.sockets else { return Ok(gone) };
+        for (key, peer) in sockets.dump()? {
+            let Some(scopes) = scopes.get(peer.frontend).filter(|scopes| scopes.host.action != Action::Pass) else {
+                continue;
+            };
+            let member = MemberKey { service_port: scopes.service_port, addr: peer.addr, port: peer.port, pad: 0 };
+            if key.direction == Direction::Request && !self.members.contains(&member)? {
+                gone.insert(key.cookie.value(), SocketAddr::new(peer.addr.into(), peer.port));
+            }
+        }
+        Ok(gone)
     }
 
     /// The keys of surplus flows. `crowded` holds the number of entries to remove, by element of `edge_flows`.

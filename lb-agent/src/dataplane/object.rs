@@ -6,16 +6,18 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use aya::programs::{Program, SchedClassifier};
+use aya::programs::{CgroupSockAddr, Program, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
+    BPF_MAP_TYPE_SK_STORAGE,
 };
 use lb_common::table::POOL_ELEMENTS_MAX;
 use lb_common::table::maps::{Declaration, FAMILY4, FAMILY6, Kind, PINNED, PRIVATE, PRIVATE4, PRIVATE6, Rows, Writer};
 
 use super::addresses::address_words;
 use super::shares::Bound;
+use super::sockets::{SocketHook, SocketLb};
 use super::sys::{self, MapShape};
 use super::{Error, Refusal, Repair, Settings, Sizes, threads};
 
@@ -70,6 +72,7 @@ const fn shape(map: &Declaration, sizes: &Sizes) -> MapShape {
         Kind::Array => (BPF_MAP_TYPE_ARRAY, 0),
         Kind::Mapped => (BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE),
         Kind::PerCpu => (BPF_MAP_TYPE_PERCPU_ARRAY, 0),
+        Kind::OfSocket => (BPF_MAP_TYPE_SK_STORAGE, BPF_F_NO_PREALLOC),
     };
     let (key_size, value_size) = (map.key_bytes, map.value_bytes);
     MapShape { map_type: map_type as u32, key_size, value_size, max_entries: rows(map.rows, sizes), flags }
@@ -133,12 +136,15 @@ pub fn load(
     ];
     let embryos_max = embryos_per_cpu(&settings.sizes)?;
     let bound = Bound::of(&settings.sizes, possible_cpus()?);
+    let netns_cookie = sys::netns_cookie()
+        .map_err(|source| Error::Kernel { op: "asking for the cookie of the network namespace", source })?;
+    let sockets = [("NODE_NETNS", netns_cookie), ("SERVES_POD_SOCKETS", u64::from(settings.sockets == SocketLb::All))];
     let shares = [("POD_FLOWS_PERCENT", u64::from(bound.percent)), ("FLOW_ENTRIES_USABLE", bound.usable())];
     let mut loader = EbpfLoader::new();
     for (name, shape) in wanted(&settings.sizes) {
         loader.map_pin_path(name, directory.join(name)).map_max_entries(name, shape.max_entries);
     }
-    for (name, value) in globals.iter().chain(&shares) {
+    for (name, value) in globals.iter().chain(&shares).chain(&sockets) {
         loader.override_global(name, value, true);
     }
     for map in PRIVATE {
@@ -178,6 +184,18 @@ pub fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedCl
 fn classifier<'a>(name: &str, program: Option<&'a mut Program>) -> Result<&'a mut SchedClassifier, Error> {
     let program = program.ok_or_else(|| Refusal::NoProgram { program: name.to_owned() })?;
     program.try_into().map_err(|error| load_error(format!("program {name}"), &error))
+}
+
+/// The program of a cgroup hook, loaded.
+pub fn socket_program(ebpf: &mut Ebpf, hook: SocketHook) -> Result<&mut CgroupSockAddr, Error> {
+    let name = hook.program();
+    let program = ebpf.program_mut(name).ok_or_else(|| Refusal::NoProgram { program: name.to_owned() })?;
+    let failed = |error: aya::programs::ProgramError| load_error(format!("program {name}"), &error);
+    let program: &mut CgroupSockAddr = program.try_into().map_err(failed)?;
+    if program.fd().is_err() {
+        program.load().map_err(failed)?;
+    }
+    Ok(program)
 }
 
 fn load_error(what: String, error: &(dyn std::error::Error + 'static)) -> Error {

@@ -154,6 +154,11 @@ impl<A: Ord> FamilyOp<A> {
 }
 
 impl Op {
+    /// Whether the step deletes backends of a Service port.
+    pub const fn deletes_members(&self) -> bool {
+        matches!(self, Self::V4(FamilyOp::Members(Write::Delete(_))) | Self::V6(FamilyOp::Members(Write::Delete(_))))
+    }
+
     /// Does the same to tables in memory.
     pub fn record(self, tables: &mut Tables) {
         match self {

@@ -1,5 +1,6 @@
-//! Opens pinned maps.
+//! Opens pinned maps, and removes pins.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -18,5 +19,13 @@ pub fn find_pin(directory: &Path, name: &str) -> Result<Option<OwnedFd>, Error> 
         Ok(map) => Ok(Some(map)),
         Err(Error::Path { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Removes a pin. Succeeds if the pin does not exist.
+pub fn remove_pin(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|source| Error::Path { op: "removing the pin", path: path.to_owned(), source }),
     }
 }

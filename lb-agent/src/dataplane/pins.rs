@@ -14,7 +14,8 @@ use super::drops::Drops;
 use super::folder::{self, Folder, Found, entries};
 use super::links::{self, Ahead, Attachment, Pinned};
 use super::maps::{Maps, read_owner};
-use super::pinned::find_pin;
+use super::pinned::{find_pin, remove_pin};
+use super::sockets::SocketHook;
 use super::sys::{self, ObjectKind};
 use super::{Distrust, Error, Refusal, Tables};
 
@@ -225,6 +226,11 @@ impl Pins {
         Ok(links::ahead(&links::pinned(&self.path.links())?.live))
     }
 
+    /// The cgroup hooks with a program of ours.
+    pub fn socket_hooks(&self) -> Result<Vec<SocketHook>, Error> {
+        Ok(links::pinned(&self.path.links())?.sockets.into_keys().collect())
+    }
+
     pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
         Ok(links::pinned(&self.path.links())?.live.into_keys().collect())
     }
@@ -296,9 +302,12 @@ pub fn remove_pins(path: &Path) -> Result<Unloaded, Error> {
     let path = PinPath::new(path);
     let mut unloaded = Unloaded::default();
     if path.links().exists() {
-        let Pinned { live, dead, foreign } = links::pinned(&path.links())?;
-        for pin in live.keys().map(|attachment| path.links().join(attachment.to_string())).chain(dead) {
-            links::remove_pin(&pin)?;
+        let Pinned { live, sockets, dead, foreign } = links::pinned(&path.links())?;
+        // The hooks that translate dials are removed first.
+        let hooks = sockets.keys().rev().map(|hook| hook.pin_name());
+        let names = hooks.chain(live.keys().map(Attachment::to_string));
+        for pin in names.map(|name| path.links().join(name)).chain(dead) {
+            remove_pin(&pin)?;
             unloaded.links += 1;
         }
         unloaded.left.extend(foreign);
@@ -337,7 +346,7 @@ pub fn remove_maps_but(directory: &Path, names: &[&str]) -> Result<Removed, Erro
             continue;
         }
         if is_map_of_ours(&path)? {
-            links::remove_pin(&path)?;
+            remove_pin(&path)?;
             removed.maps += 1;
         } else {
             removed.left.push(path);

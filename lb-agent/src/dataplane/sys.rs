@@ -9,7 +9,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_prog_info};
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_prog_info,
+};
 use lb_common::table::TableType;
 
 /// `BPF_F_LOCK` of `bpf(2)`: changes a value in place under its spin lock.
@@ -86,6 +88,15 @@ pub fn tcx_attach(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> Result<O
     new_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
+/// Attaches a program to a hook of a cgroup. Programs of others at the hook stay and run as well.
+pub fn cgroup_attach(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: bpf_attach_type) -> Result<OwnedFd> {
+    let mut attr = zeroed();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
+    attr.link_create.__bindgen_anon_2.target_fd = cgroup.as_raw_fd().cast_unsigned();
+    attr.link_create.attach_type = attach_type as u32;
+    new_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
 /// Swaps the program of a link. Every packet meets either the old or the new program.
 pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
     let mut attr = zeroed();
@@ -150,6 +161,16 @@ pub fn tcx_link(link: BorrowedFd<'_>) -> Result<Option<TcxLink>> {
         _ => None,
     };
     Ok(Some(TcxLink { ifindex: tcx.ifindex, hook, program_id: info.prog_id }))
+}
+
+/// The hook of a link; `None` if it is not a link of a cgroup.
+pub fn cgroup_link(link: BorrowedFd<'_>) -> Result<Option<u32>> {
+    let info: bpf_link_info = info(link)?;
+    if info.type_ != bpf_link_type::BPF_LINK_TYPE_CGROUP as u32 {
+        return Ok(None);
+    }
+    // SAFETY: all members of the union are plain integers, and the kernel wrote the one of this type.
+    Ok(Some(unsafe { info.__bindgen_anon_1.cgroup }.attach_type))
 }
 
 /// The IDs of the programs on a tcx hook, in the order in which they run.
@@ -373,6 +394,21 @@ pub fn update_array<V: TableType>(map: BorrowedFd<'_>, index: u32, value: &V) ->
     attr.__bindgen_anon_2.key = std::ptr::from_ref(&index) as u64;
     attr.__bindgen_anon_2.__bindgen_anon_1.value = std::ptr::from_ref(value) as u64;
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Whether a hash map has this key.
+pub fn contains<K: TableType, V: TableType>(map: BorrowedFd<'_>, key: &K) -> Result<bool> {
+    const { K::NO_PADDING };
+    let mut value = MaybeUninit::<V>::uninit();
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
+    attr.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Waits for an RCU grace period. Afterwards no program run sees elements that were unlinked before.

@@ -39,7 +39,8 @@ impl<A: TableAddr> SourcePrefix<A> {
 /// does a range of length 0 (SR-05).
 ///
 /// `vips` are the load-balancer addresses of the Service that are served. If the ranges allow the node, they also allow
-/// packets that it sends from these addresses, as if they were local (SR-03).
+/// packets that it sends from these addresses, as if they were local (SR-03). And they allow the unspecified address,
+/// which means sockets of the node that have no address yet.
 pub fn access<A: TableAddr>(service: &Service, node_addr: Option<IpAddr>, vips: impl Iterator<Item = A>) -> Access<A> {
     let ranges: Vec<SourceRange> =
         service.source_ranges.iter().copied().filter(|range| range.family() == A::FAMILY).collect();
@@ -50,6 +51,7 @@ pub fn access<A: TableAddr>(service: &Service, node_addr: Option<IpAddr>, vips: 
     let mut allowed: Vec<SourcePrefix<A>> = prefixes.iter().filter_map(|prefix| SourcePrefix::of(*prefix)).collect();
     if node_addr.is_some_and(|node| prefixes.iter().any(|prefix| prefix.contains(node))) {
         allowed.extend(vips.map(SourcePrefix::host));
+        allowed.push(SourcePrefix::host(A::new_zeroed()));
     }
     allowed.sort_unstable();
     allowed.dedup();
@@ -119,14 +121,14 @@ mod tests {
     #[test]
     fn sr_03_where_the_node_is_let_in_so_is_what_it_sends_from_the_vips() {
         let with_node = v4(&["203.0.113.0/25", "192.168.0.0/24"]).expect("restricted");
-        assert_eq!(with_node, ["1.2.3.4/32", "5.6.7.8/32", "192.168.0.0/24", "203.0.113.0/25"]);
+        assert_eq!(with_node, ["0.0.0.0/32", "1.2.3.4/32", "5.6.7.8/32", "192.168.0.0/24", "203.0.113.0/25"]);
     }
 
     #[test]
     fn sr_03_a_vip_alone_is_let_in_in_ipv6_as_well() {
         let vip: [u8; 16] = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7).octets();
         let with_node = allowed(&["fd00::/64"], "fd00::2", &[vip]).expect("restricted");
-        assert_eq!(with_node, ["2001:db8::7/128", "fd00::/64"]);
+        assert_eq!(with_node, ["::/128", "2001:db8::7/128", "fd00::/64"]);
     }
 
     #[test]
@@ -140,7 +142,13 @@ mod tests {
     fn sr_06_two_halves_are_everybody_without_being_length_0() {
         assert_eq!(
             v4(&["0.0.0.0/1", "128.0.0.0/1"]).expect("restricted")[..],
-            ["0.0.0.0/1".to_owned(), "1.2.3.4/32".into(), "5.6.7.8/32".into(), "128.0.0.0/1".into()]
+            [
+                "0.0.0.0/1".to_owned(),
+                "0.0.0.0/32".into(),
+                "1.2.3.4/32".into(),
+                "5.6.7.8/32".into(),
+                "128.0.0.0/1".into()
+            ]
         );
     }
 

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use lb_common::addr::Proto;
+use lb_common::client::{Client, PerClient};
 use lb_common::table::{Frontend, Mode, Origin, Scope};
 
 use super::answer::{Decision, Explanation, FrontendFacts};
@@ -39,10 +41,9 @@ pub struct Facts {
     pub warnings: Vec<Warning>,
     /// Interfaces that are refused although a flag names them, with the reason, from a running agent.
     pub refused: Vec<String>,
-    /// Whether programs are attached to an interface of any pod.
-    pub has_workloads: bool,
-    /// Whether programs are attached to an interface towards the network.
-    pub has_uplinks: bool,
+    /// Whether programs see the clients: at an interface of any pod, at the cgroup hooks, at an interface towards the
+    /// network.
+    pub seen: PerClient<bool>,
 }
 
 /// Answers a question about the first packet of a connection.
@@ -60,7 +61,11 @@ fn explain_in<A: TableAddr>(
     facts: &Facts,
     (flows, affinity): (&FlowRows<A>, &AffinityRows<A>),
 ) -> Explanation {
-    let known_client = from.addr().and_then(A::from_ip);
+    let known_client = match from {
+        // In the tables, the unspecified address means a socket of the node that is bound to none.
+        Sender::Host => Some(A::new_zeroed()),
+        Sender::Pod(addr) | Sender::External(addr) => addr.and_then(A::from_ip),
+    };
     let mut trial = Trial::new(from, to, addr, (&facts.tables, facts.address_words));
     if let Some(client) = known_client {
         trial.recall(client, affinity, facts.now_secs);
@@ -86,7 +91,7 @@ fn explain_in<A: TableAddr>(
             explanation
         }
     };
-    leave_alone_where_unseen(&mut explanation, from, facts);
+    leave_alone_where_unseen(&mut explanation, (from, to), facts);
     let kept = known_client.map_or_else(Vec::new, |client| trial.kept(client, flows));
     explanation.notes.extend(flow_note(&kept));
     let service = explanation.frontend.as_ref().and_then(|frontend| frontend.service.clone());
@@ -104,16 +109,17 @@ fn row<A: TableAddr>(id: u32, tables: &Tables) -> Option<&Frontend> {
 }
 
 /// Without an attached program the packet path decides nothing, so the packet is left alone.
-fn leave_alone_where_unseen(explanation: &mut Explanation, from: &Sender, facts: &Facts) {
-    let unseen = match from {
-        Sender::Pod(_) if !facts.has_workloads => {
-            "no interface of a pod is attached (--workload-interfaces, `lb-agent show interfaces`)"
-        }
-        Sender::External(_) if !facts.has_uplinks => {
+fn leave_alone_where_unseen(explanation: &mut Explanation, (from, to): (&Sender, &Destination), facts: &Facts) {
+    let unseen = match from.client() {
+        client if *facts.seen.get(client) => match (client, to.proto) {
+            (Client::Host, Proto::SCTP) => "SCTP sockets are not translated",
+            _ => return,
+        },
+        Client::Workload => "no interface of a pod is attached (--workload-interfaces, `lb-agent show interfaces`)",
+        Client::Host => "no program is attached to sockets (--socket-lb, `lb-agent show interfaces`)",
+        Client::External => {
             "no interface towards the network is attached (--uplink-interfaces, `lb-agent show interfaces`)"
         }
-        Sender::Host => "sockets of the node itself are not translated by this version",
-        Sender::Pod(_) | Sender::External(_) => return,
     };
     if matches!(explanation.decision, Decision::NotOurs | Decision::Pass) {
         return;
@@ -208,11 +214,7 @@ fn with_frontend<A: TableAddr>(
             deciding_key: None,
             origin: origin_text(frontend.origin),
             state: format!("{:?}", frontend.state),
-            scope: match from {
-                Sender::Pod(_) => format!("workload: {}", ScopeRow::of(scope, trial.pool(scope).len())),
-                Sender::Host => "host: not served".into(),
-                Sender::External(_) => format!("external: {}", ScopeRow::of(scope, trial.pool(scope).len())),
-            },
+            scope: format!("{}: {}", from.client().name(), ScopeRow::of(scope, trial.pool(scope).len())),
         }),
         backends: outcomes.backends.iter().copied().collect(),
         reply: outcomes.reply,

@@ -10,8 +10,9 @@ use lb_common::flow::Timeouts;
 use lb_common::forward::{Edge, Hook};
 use lb_common::host::{Chance, Host, InMemory, Settings, TICKS_PER_SEC, Trace};
 use lb_common::parse::Parsed;
+use lb_common::socket::{Dial, DialAction};
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Counter, Direction, FlowKey, PoolKey, Scope, ScopeFlags, Tuple,
+    Affinity, AffinityKey, Backend, Counter, Direction, FlowKey, PoolKey, Scope, ScopeFlags, SocketCookie, Tuple,
 };
 use lb_common::verdict::HookAction;
 
@@ -96,10 +97,10 @@ pub struct Trial<A> {
 impl<A: TableAddr> Trial<A> {
     /// `tables` have their derived rows, for this number of words of address bits.
     pub fn new(from: &Sender, to: &Destination, addr: A, (tables, address_words): (&Arc<Tables>, u32)) -> Self {
-        let edge = match from {
-            Sender::Pod(_) => Edge::workload(EDGE),
-            Sender::Host => Edge { id: EDGE, client: Client::Host },
-            Sender::External(_) => Edge::uplink(),
+        let edge = match from.client() {
+            Client::Workload => Edge::workload(EDGE),
+            Client::Host => Edge { id: EDGE, client: Client::Host },
+            Client::External => Edge::uplink(),
         };
         let host = Host::new(Arc::clone(tables), settings(address_words));
         Self { host, edge, proto: to.proto, to: (addr, to.port), known: None }
@@ -147,11 +148,38 @@ impl<A: TableAddr> Trial<A> {
         (AffinityKey { service_port: self.service_port(frontend), client }, affinity)
     }
 
+    /// Whether the client is a socket of the node, which has no packet yet.
+    const fn is_of_host(&self) -> bool {
+        matches!(self.edge.client, Client::Host)
+    }
+
     fn service_port(&self, frontend: u32) -> u32 {
         self.host.tables.scopes.get(&frontend).map_or(0, |scopes| scopes.service_port)
     }
 
+    /// Lets a socket of the node dial the destination.
+    fn dial(&self, tuple: Tuple<A>) -> Outcome<A> {
+        let to = Backend { addr: tuple.dst, port: tuple.dport };
+        let (socket, client) = (SocketCookie::of(1), Client::Host);
+        let action = self.host.dial(&Dial { socket, client, source: tuple.src, to, proto: self.proto });
+        let trace = self.host.trace();
+        let decision = match action {
+            DialAction::Translate(_) => Decision::Balance,
+            DialAction::Refuse => Decision::Reject,
+            DialAction::Deny => Decision::Drop,
+            DialAction::Leave if trace.frontend.is_some() => Decision::Pass,
+            DialAction::Leave => Decision::NotOurs,
+        };
+        let reason = if decision == Decision::Drop { trace.counted.last().copied() } else { None };
+        let backend = if let DialAction::Translate(backend) = action { backend } else { to };
+        let to = Tuple { dst: backend.addr, dport: backend.port, ..tuple };
+        Outcome { decision, reason, to, trace, action: HookAction::Next }
+    }
+
     fn run(&self, tcp: u8, tuple: Tuple<A>, edge: Edge, direction: Direction) -> Outcome<A> {
+        if self.is_of_host() {
+            return self.dial(tuple);
+        }
         let mut packet = InMemory::new(&frame(self.proto, tcp, &tuple), INTERFACE_MAC);
         let action = self.host.run(&mut packet, Hook { edge, direction });
         let trace = self.host.trace();
@@ -171,6 +199,11 @@ impl<A: TableAddr> Trial<A> {
 
     /// The source of the reply to a packet that was just run, as the client sees it.
     fn reply(&self, opened: &Outcome<A>) -> Option<SocketAddr> {
+        if self.is_of_host() {
+            // The hooks show a socket what it dialled.
+            let (addr, port) = self.to;
+            return Some(SocketAddr::new(addr.into(), port));
+        }
         let mut tuple = opened.to;
         tuple.set_reversed(&opened.to);
         // The reply of a pod to itself enters by the same hook as its request.

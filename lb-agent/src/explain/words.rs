@@ -26,11 +26,23 @@ pub fn sentence<A>(
             let is_balancers = frontend.origin == Origin::LoadBalancer;
             let unseen = if is_balancers { "; the balancer never sees it" } else { "" };
             let place = place(from);
+            let choice = choice(scope, outcomes);
+            if matches!(from, Sender::Host) {
+                return format!(
+                    "the socket is connected to {choice} instead{unseen}; the process sees the address that it dialled"
+                );
+            }
             let reply = match outcomes.reply {
                 Some(source) => format!("; replies get the source {source} back at {place}"),
                 None => "; replies are not translated back".into(),
             };
-            format!("the packet is DNATed to {} here{unseen}{reply}", choice(scope, outcomes))
+            format!("the packet is DNATed to {choice} here{unseen}{reply}")
+        }
+        Decision::Reject if matches!(from, Sender::Host) => {
+            "there is no endpoint anywhere: the dial fails with ECONNREFUSED".into()
+        }
+        Decision::Drop if matches!(from, Sender::Host) => {
+            format!("{}; the dial fails with EPERM", dropped(frontend, reason))
         }
         Decision::Reject => "there is no endpoint anywhere: the packet is answered with ICMP port unreachable".into(),
         Decision::Drop => dropped(frontend, reason),
@@ -42,7 +54,7 @@ pub fn sentence<A>(
 const fn place(from: &Sender) -> &'static str {
     match from {
         Sender::Pod(_) => "the pod's interface",
-        Sender::Host => "that hook",
+        Sender::Host => "the socket",
         Sender::External(_) => "the uplink",
     }
 }
@@ -52,6 +64,12 @@ const fn place(from: &Sender) -> &'static str {
 pub fn netfilter<A>(from: &Sender, decision: Decision, outcomes: &Outcomes<A>) -> Netfilter {
     let place = place(from);
     let (sees, sentence) = match decision {
+        Decision::Balance if matches!(from, Sender::Host) => {
+            (Sight::Translated, "sees a connection of this node to the backend, from its first packet on".into())
+        }
+        Decision::Reject | Decision::Drop if matches!(from, Sender::Host) => {
+            (Sight::Never, "never sees a packet: the dial fails before there is one".into())
+        }
         Decision::Pass | Decision::NotOurs => {
             (Sight::Unchanged, "sees the packet as the client sent it, and may translate it by its own rules".into())
         }

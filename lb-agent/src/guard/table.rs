@@ -26,7 +26,8 @@ use netlink_bindings::nftables::{Chained, IterableDataAttrs, Request};
 use super::door::{Change, Door, Found};
 use super::{FamilyRows, GuardRows};
 use crate::dataplane::mounts::host_path;
-use crate::nftables::{self, FIRST_SEQ, NFPROTO_INET, of_batch, of_family};
+use crate::netlink::FIRST_SEQ;
+use crate::nftables::{self, NFPROTO_INET, of_batch, of_family};
 use rule::Chain;
 
 /// Must be raised with every change of what this module writes, except elements.

@@ -207,9 +207,19 @@ impl<D: Dataplane> Agent<D> {
             Outcome::Behind => self.fall_behind(&step, ended),
             Outcome::InStep => {
                 self.status.behind = None;
+                self.release_sockets();
                 self.status.in_step = Some(SystemTime::now());
                 self.forward(ended);
             }
+        }
+    }
+
+    /// Ends UDP sockets that are connected to a backend which has gone.
+    fn release_sockets(&mut self) {
+        match self.dataplane.release_sockets() {
+            Ok(0) => {}
+            Ok(sockets) => tracing::info!(sockets, "ended UDP sockets of the node whose backend has gone"),
+            Err(error) => tracing::warn!(%error, "UDP sockets may stay connected to a backend that has gone"),
         }
     }
 
@@ -239,6 +249,10 @@ impl<D: Dataplane> Agent<D> {
                 Ok(()) => {
                     self.timetable.succeeded(now);
                     self.phase = Phase::Forwarding;
+                    let problem = self.dataplane.socket_problem();
+                    if self.outlook.look_at_sockets(problem) {
+                        self.tell_warnings();
+                    }
                     self.follow_links(Trust::Verify, now);
                 }
                 Err(error) => {

@@ -1,5 +1,5 @@
 //! Warnings about the node rather than an object: globs without an interface, other programs before ours, bridges
-//! without netfilter, refused interfaces, flags without effect.
+//! without netfilter, refused interfaces, sockets that are not served.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ const NAMES_MAX: usize = 8;
 /// The latest state of each check.
 pub struct Outlook {
     flags: [Flag; 2],
-    idle_flags: Vec<Warning>,
+    sockets: Option<Warning>,
     ahead: Vec<Warning>,
     refused: Vec<Warning>,
     unfiltered: Vec<Warning>,
@@ -36,12 +36,9 @@ impl Outlook {
             let has_matched = !matches!(globs, Globs::Names(_));
             Flag { name, globs: globs.clone(), has_matched, warnings: Vec::new() }
         };
-        let idle = |flag: &&'static str| {
-            Warning::new(WarningKind::Unsupported, "has no effect in this version", "leave it out").at(*flag)
-        };
         Self {
             flags: [flag("--workload-interfaces", workload), flag("--uplink-interfaces", uplink)],
-            idle_flags: config.idle_flags.iter().map(idle).collect(),
+            sockets: None,
             ahead: Vec::new(),
             refused: Vec::new(),
             unfiltered: Vec::new(),
@@ -84,6 +81,19 @@ impl Outlook {
         has_changed
     }
 
+    /// Checks whether sockets are served. Returns whether the warnings changed.
+    pub fn look_at_sockets(&mut self, problem: Option<&str>) -> bool {
+        let remedy = "let the agent see the root of the cgroup v2 tree (in a container: mount the node's \
+            /sys/fs/cgroup), or set --socket-lb=off and let kube-proxy serve the node's own processes";
+        let warning = problem.map(|problem| {
+            let problem = format!("the node's own sockets are not served: {problem}");
+            Warning::new(WarningKind::Unsupported, problem, remedy).at("--socket-lb")
+        });
+        let has_changed = self.sockets != warning;
+        self.sockets = warning;
+        has_changed
+    }
+
     /// Checks for refused interfaces. Returns whether the warnings changed.
     pub fn look_at_judgements(&mut self, judged: &BTreeMap<u32, Judgement>, links: &BTreeMap<u32, LinkFacts>) -> bool {
         let refused = judged.iter().filter(|(_, judgement)| judgement.why.is_refusal());
@@ -121,7 +131,7 @@ impl Outlook {
     }
 
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
-        self.idle_flags
+        self.sockets
             .iter()
             .chain(self.flags.iter().flat_map(|flag| &flag.warnings))
             .chain(&self.ahead)

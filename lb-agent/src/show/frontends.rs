@@ -42,9 +42,12 @@ impl Row for TrafficRow {
 
 /// All frontends, with the running agent's names of their Services.
 pub fn read(pins: &Pins, services: &Services) -> Result<Vec<TrafficRow>, Error> {
+    let serves_sockets = !pins.socket_hooks()?.is_empty();
     let with_traffic = |mut frontend: FrontendRow| {
-        // The row is for a later version: no program sees the node's own sockets yet.
-        frontend.host = ScopeRow::not_served();
+        if !serves_sockets {
+            // No program sees the node's own sockets.
+            frontend.host = ScopeRow::not_served();
+        }
         let FrontendStats { flows, packets, bytes, passed_packets, passed_bytes } = pins.frontend_stats(frontend.id)?;
         let service = services.names.get(&frontend.service_port).cloned();
         let deciding_key = services.deciding_keys.get(&frontend.service_port).cloned();

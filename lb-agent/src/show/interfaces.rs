@@ -8,6 +8,7 @@ use crate::ask::Judgements;
 use crate::dataplane::Hook;
 use crate::dataplane::links::{Ahead, Attachment};
 use crate::dataplane::pins::Pins;
+use crate::dataplane::sockets::SocketHook;
 use crate::interfaces::{Globs, InterfaceRules, Interfaces, Judgement, Kind, LinkFacts, watch};
 use crate::render::Row;
 
@@ -16,7 +17,7 @@ pub struct InterfaceRow {
     pub ifindex: u32,
     pub name: String,
     pub kind: &'static str,
-    /// `workload`, `uplink`, or `-` if no program of ours is attached.
+    /// `workload`, `uplink`, `host` (sockets), or `-` if no program of ours is attached.
     pub class: &'static str,
     pub hooks: Vec<&'static str>,
     /// Other programs that run before ours.
@@ -43,7 +44,24 @@ pub fn read(pins: &Pins, judgements: Option<&Judgements>) -> anyhow::Result<Vec<
     let mut interfaces = Interfaces::default();
     interfaces.apply(runtime.block_on(watch::list_once())?);
     let why = judgements.map_or_else(|| by_default(&interfaces), |judgements| judgements.why.clone());
-    Ok(rows(interfaces.links(), &attachments, &pins.ahead()?, &why))
+    let mut rows = rows(interfaces.links(), &attachments, &pins.ahead()?, &why);
+    rows.push(sockets(&pins.socket_hooks()?));
+    Ok(rows)
+}
+
+/// The row of the cgroup hooks, which serve sockets of no particular interface.
+fn sockets(hooks: &[SocketHook]) -> InterfaceRow {
+    let is_served = !hooks.is_empty();
+    let why = if is_served { "--socket-lb" } else { "--socket-lb=off, or the root of the cgroup v2 tree is missing" };
+    InterfaceRow {
+        ifindex: 0,
+        name: "(sockets)".into(),
+        kind: "cgroup",
+        class: if is_served { "host" } else { "-" },
+        hooks: hooks.iter().map(|hook| hook.program()).collect(),
+        before_ours: Vec::new(),
+        why: why.into(),
+    }
 }
 
 /// The judgements without flags and without a Node object.

@@ -107,10 +107,8 @@ pub enum Part {
     Settle,
 }
 
-/// The maps as the path uses them.
-pub trait Maps<A: Addr>: Env {
-    type Flow: FlowRef<A>;
-
+/// The tables of Services, as packets and sockets use them.
+pub trait Services<A: Addr>: Env {
     /// The ID of the frontend at this address.
     fn frontend(&self, key: &FrontendKey<A>) -> Option<u32>;
     /// One load, so that pool and count always agree.
@@ -122,22 +120,30 @@ pub trait Maps<A: Addr>: Env {
     /// The [`MemberSets`](crate::table::MemberSets) of a member; 0 if the key is no member.
     fn member_sets(&self, key: &MemberKey<A>) -> u8;
     fn affinity_secs(&self, frontend: u32) -> u32;
-
+    /// Copies the affinity of a client. False if the client is unknown.
+    fn read_affinity(&self, key: &AffinityKey<A>, to: &mut Affinity<A>) -> bool;
+    /// Changes the affinity in place if the client is known. If the table refuses an element, the client is not
+    /// remembered.
+    fn write_affinity(&self, key: &AffinityKey<A>, affinity: &Affinity<A>);
     /// The set of source ranges that applies to a frontend; 0: none.
     fn source_ranges(&self, frontend: u32) -> u32;
+    /// Whether the source ranges of a frontend allow this client.
+    fn is_source_allowed(&self, key: &SourceRangeKey<A>) -> bool;
+    /// Counts the packet, or the dial. The implementation knows the length of the packet.
+    fn count(&self, counter: Counter);
+    fn count_frontend(&self, frontend: u32, event: Event);
+}
+
+/// The maps as the packet path uses them.
+pub trait Maps<A: Addr>: Services<A> {
+    type Flow: FlowRef<A>;
+
     /// [`Evictions::until_jiffies`](crate::table::Evictions) of this family.
     fn evictions_until_jiffies(&self) -> u64;
     /// [`EdgeAge::attached_jiffies`](crate::table::EdgeAge).
     fn attached_jiffies(&self, edge: u32) -> u64;
     /// [`FrontendAge::balanced_jiffies`](crate::table::FrontendAge).
     fn balanced_jiffies(&self, frontend: u32) -> u64;
-    /// Copies the affinity of a client. False if the client is unknown.
-    fn read_affinity(&self, key: &AffinityKey<A>, to: &mut Affinity<A>) -> bool;
-    /// Changes the affinity in place if the client is known. If the table refuses an element, the client is not
-    /// remembered.
-    fn write_affinity(&self, key: &AffinityKey<A>, affinity: &Affinity<A>);
-    /// Whether the source ranges of a frontend allow this client.
-    fn is_source_allowed(&self, key: &SourceRangeKey<A>) -> bool;
     /// Whether this is an endpoint of any Service.
     fn is_endpoint(&self, key: &EndpointKey<A>) -> bool;
     fn flow(&self, key: &FlowKey<A>) -> Option<Self::Flow>;
@@ -170,9 +176,6 @@ pub trait Maps<A: Addr>: Env {
     fn has_come_back(&self, edge: u32) -> bool;
     /// The owner of the packet's frame, if its destination MAC is not the interface's.
     fn whose_frame(&self) -> Whose;
-    /// Counts the packet. The implementation knows its length.
-    fn count(&self, counter: Counter);
-    fn count_frontend(&self, frontend: u32, event: Event);
     /// Notes a packet that was rejected or dropped, in place of the last one with this reason.
     fn note_drop(&self, reason: Counter, key: &FlowKey<A>);
 

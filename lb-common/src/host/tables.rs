@@ -5,16 +5,15 @@ use std::cell::RefCell;
 use super::entry::Entry;
 use super::{Host, HostFamily};
 use crate::client::Client;
-use crate::forward::{Event, InsertError, Maps, Whose};
+use crate::forward::{Event, InsertError, Maps, Services, Whose};
 use crate::share::Occupancy;
+use crate::socket::Sockets;
 use crate::table::{
     Affinity, AffinityKey, Counter, Direction, EdgeState, EndpointKey, Flow, FlowKey, FrontendKey, MemberKey, PoolKey,
-    Port, Scope, SourceRangeKey,
+    Port, Scope, SocketKey, SocketPeer, SourceRangeKey,
 };
 
-impl<A: HostFamily> Maps<A> for Host {
-    type Flow = Entry<A>;
-
+impl<A: HostFamily> Services<A> for Host {
     fn frontend(&self, key: &FrontendKey<A>) -> Option<u32> {
         let found = A::tables(&self.tables).frontends.get(key).map(|frontend| frontend.id);
         self.trace.borrow_mut().frontend = found;
@@ -48,18 +47,8 @@ impl<A: HostFamily> Maps<A> for Host {
         self.trace.borrow_mut().source_ranges = set;
         set
     }
-
     fn affinity_secs(&self, frontend: u32) -> u32 {
         self.tables.scopes.get(&frontend).map_or(0, |scopes| scopes.affinity_secs)
-    }
-    fn evictions_until_jiffies(&self) -> u64 {
-        self.settings.repairs.map_or(0, |repairs| repairs.evictions_until_jiffies)
-    }
-    fn attached_jiffies(&self, _: u32) -> u64 {
-        self.settings.repairs.map_or(0, |repairs| repairs.attached_jiffies)
-    }
-    fn balanced_jiffies(&self, _: u32) -> u64 {
-        self.settings.repairs.map_or(0, |repairs| repairs.balanced_jiffies)
     }
     fn read_affinity(&self, key: &AffinityKey<A>, to: &mut Affinity<A>) -> bool {
         A::state(self).affinity.borrow().get(key).map(|known| *to = *known).is_some()
@@ -70,6 +59,24 @@ impl<A: HostFamily> Maps<A> for Host {
     fn is_source_allowed(&self, client: &SourceRangeKey<A>) -> bool {
         let mut ranges = A::tables(&self.tables).source_ranges_of(client.set);
         ranges.any(|(range, _)| range.contains(&client.addr))
+    }
+    fn count(&self, counter: Counter) {
+        *self.counters.borrow_mut().entry(counter).or_default() += 1;
+        self.trace.borrow_mut().counted.push(counter);
+    }
+    fn count_frontend(&self, _: u32, _: Event) {}
+}
+
+impl<A: HostFamily> Maps<A> for Host {
+    type Flow = Entry<A>;
+    fn evictions_until_jiffies(&self) -> u64 {
+        self.settings.repairs.map_or(0, |repairs| repairs.evictions_until_jiffies)
+    }
+    fn attached_jiffies(&self, _: u32) -> u64 {
+        self.settings.repairs.map_or(0, |repairs| repairs.attached_jiffies)
+    }
+    fn balanced_jiffies(&self, _: u32) -> u64 {
+        self.settings.repairs.map_or(0, |repairs| repairs.balanced_jiffies)
     }
     fn is_endpoint(&self, key: &EndpointKey<A>) -> bool {
         A::tables(&self.tables).endpoints.contains_key(key)
@@ -157,12 +164,17 @@ impl<A: HostFamily> Maps<A> for Host {
         }
         if self.frame_mac.get() == mac || flags & Port::ANY_MAC != 0 { Whose::Node } else { Whose::Neighbour }
     }
-    fn count(&self, counter: Counter) {
-        *self.counters.borrow_mut().entry(counter).or_default() += 1;
-        self.trace.borrow_mut().counted.push(counter);
-    }
-    fn count_frontend(&self, _: u32, _: Event) {}
     fn note_drop(&self, reason: Counter, key: &FlowKey<A>) {
         A::state(self).drops.borrow_mut().insert(reason, *key);
+    }
+}
+
+impl<A: HostFamily> Sockets<A> for Host {
+    fn read_peer(&self, key: &SocketKey<A>, to: &mut SocketPeer<A>) -> bool {
+        A::state(self).sockets.borrow().get(key).map(|known| *to = *known).is_some()
+    }
+    fn write_peer(&self, key: &SocketKey<A>, peer: &SocketPeer<A>) -> bool {
+        A::state(self).sockets.borrow_mut().insert(*key, *peer);
+        true
     }
 }

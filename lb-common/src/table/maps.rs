@@ -6,10 +6,10 @@
 use core::marker::PhantomData;
 
 use super::{
-    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dropped, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState,
-    Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend, FrontendAge,
-    FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS,
-    Scopes, SourceRange, SourceRangeKey, SpentRing, TableType,
+    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, Dropped, EDGES_MAX, EdgeAge, EdgeFlows,
+    EdgeState, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend,
+    FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket, SPENT_RING_LEN,
+    SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange, SourceRangeKey, SpentRing, TableType,
 };
 
 /// The kind of a map, with its flags.
@@ -27,6 +27,8 @@ pub enum Kind {
     Mapped,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
     PerCpu,
+    /// `BPF_MAP_TYPE_SK_STORAGE`: a row for a socket, freed with the socket.
+    OfSocket,
 }
 
 /// What decides how many rows a map has.
@@ -52,6 +54,8 @@ pub enum Rows {
     EmbryosOfCpu,
     /// `--parked-max`.
     Parked,
+    /// `--sockets-max`.
+    Sockets,
     /// As many as the flow tables that are being replaced have; one if there are none.
     Previous,
     /// No setting.
@@ -69,6 +73,7 @@ impl Rows {
             Self::Flows | Self::Previous => Some("--flows-max"),
             Self::EmbryosOfCpu => Some("--embryos-max"),
             Self::Parked => Some("--parked-max"),
+            Self::Sockets => Some("--sockets-max"),
             Self::Fixed(_) => None,
         }
     }
@@ -168,6 +173,10 @@ macro_rules! each_map {
                 spent(spent4, spent6): [Array, u32 => FlowKey<A>, Rows::Fixed(SPENT_RINGS * SPENT_RING_LEN)], Programs;
                 /// By counter: the last packet that was refused, rejected or dropped, for this reason.
                 drops(drops4, drops6): [PerCpu, u32 => Dropped<A>, Rows::Fixed(COUNTERS_MAX)], Programs;
+                /// By UDP socket and address: the backend of what the socket sends there, and the address that it dialled to get an answer from that backend.
+                sockets(sockets4, sockets6): [Lru, SocketKey<A> => SocketPeer<A>, Rows::Sockets], Programs;
+                /// By connected socket: the address that it dialled, and the backend that it got.
+                dialled(dialled4, dialled6): [OfSocket, u32 => Dialled<A>, Rows::Fixed(0)], Programs;
             }
             shared {
                 /// By frontend ID, for pods of this node, sockets of the node, and the network: Balance, Pass, Reject or Drop, and the pool.
@@ -325,6 +334,7 @@ mod tests {
                 Kind::Trie => "LPM trie",
                 Kind::Array | Kind::Mapped => "array",
                 Kind::PerCpu => "array per CPU",
+                Kind::OfSocket => "socket storage",
             };
             let writer = match writer {
                 Writer::Agent => "agent",

@@ -225,6 +225,10 @@ counters! {
     EdgeFlowEvicted = 24, "edge_flow_evicted";
     /// A new flow of an interface that has its share of the flow table, and none that may go.
     DropEdgeFlows = 25, "drop_edge_flows";
+    /// A socket connected, or sent its first datagram to an address, and got a backend.
+    SocketTranslated = 26, "socket_translated";
+    /// A socket was refused its connection or datagram (ECONNREFUSED): no endpoint.
+    SocketRefused = 27, "socket_refused";
 }
 
 #[cfg(test)]

@@ -36,6 +36,11 @@ impl Held {
         self.stream.get_ref().local_addr()
     }
 
+    /// The other end, as the kernel shows it to the client.
+    pub fn peer(&self) -> io::Result<SocketAddr> {
+        self.stream.get_ref().peer_addr()
+    }
+
     /// Aborts the connection: a reset instead of a FIN.
     pub fn abort(self) -> io::Result<()> {
         SockRef::from(self.stream.get_ref()).set_linger(Some(Duration::ZERO))

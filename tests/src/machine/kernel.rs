@@ -11,7 +11,8 @@ use lb_agent::dataplane::addresses::address_words;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::maps::Table;
 use lb_agent::dataplane::{
-    Dataplane as _, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, Tables, Timeouts, Write, object, pins,
+    Dataplane as _, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Write, object,
+    pins,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::packet::PARKED_LEN_MAX;
@@ -71,6 +72,7 @@ impl KernelMachine {
             timeouts: Timeouts::default(),
             rejects_per_sec: 1_000_000,
             repair: Repair::Off,
+            sockets: SocketLb::Off,
         };
         change(&mut settings);
         let dataplane = BpfDataplane::open(&settings);

@@ -58,6 +58,8 @@ enum Place<'a> {
     Near,
     /// The network behind the second uplink.
     Far,
+    /// A process of the node.
+    Node,
 }
 
 /// A client whose dials are compared with what `explain` said before.
@@ -84,6 +86,11 @@ impl Scene {
     /// Dials from the balancer's network.
     pub fn dial_from_near(&self) -> Probe<'_> {
         Probe { scene: self, place: Place::Near, dial: Dial::from(&self.lab.external), source: None }
+    }
+
+    /// Dials from the node itself.
+    pub fn dial_from_node(&self) -> Probe<'_> {
+        Probe { scene: self, place: Place::Node, dial: Dial::from(&self.lab.node), source: None }
     }
 
     /// Dials from the far network.
@@ -173,10 +180,11 @@ impl<'a> Probe<'a> {
     /// What `explain` says; `None` if no dataplane is pinned.
     #[track_caller]
     fn foretold(self, proto: Proto, to: SocketAddr) -> Option<Value> {
-        let source = self.source.unwrap_or_else(|| self.usual_source(family(to.ip())));
+        let source = || self.source.unwrap_or_else(|| self.usual_source(family(to.ip())));
         let from = match self.place {
-            Place::Pod(_) => source.to_string(),
-            Place::Near | Place::Far => format!("external:{source}"),
+            Place::Pod(_) => source().to_string(),
+            Place::Near | Place::Far => format!("external:{}", source()),
+            Place::Node => HOST.to_owned(),
         };
         let question = ["explain", "--from", &from, "--to", &format!("{to}/{}", proto.name()), "-o", "json"];
         let said = self.scene.agent.ask(&question);
@@ -192,6 +200,7 @@ impl<'a> Probe<'a> {
             Place::Pod(pod) => self.scene.lab.pod_address(pod, family),
             Place::Near => UPLINK.host(family, 1),
             Place::Far => FAR_LINK.host(family, 1),
+            Place::Node => UPLINK.host(family, 2),
         }
     }
 
@@ -226,7 +235,7 @@ impl Scene {
                 outcome.who().is_some_and(|who| backends.any(|backend| self.is_at(who, backend.ip())))
             }
             "reject" => *outcome == Outcome::Refused,
-            "drop" => *outcome == Outcome::Silence,
+            "drop" => matches!(outcome, Outcome::Silence | Outcome::Denied),
             // The packet goes where the network brings it: to the balancer, to a process of the node, or to the pod
             // that has the address.
             "pass" | "not-ours" => {

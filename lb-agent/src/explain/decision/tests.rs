@@ -33,7 +33,7 @@ fn facts(mode: Mode, scopes: Scopes) -> Facts {
     tables.scopes.insert(1, Scopes { service_port: 1, ..scopes });
     let services = Services { names: [(1, "shop/web:http".to_owned())].into(), ..Services::default() };
     let (tables, address_words) = (Arc::new(tables.derived(1)), 1);
-    Facts { tables, address_words, services, has_workloads: true, has_uplinks: true, ..Facts::default() }
+    Facts { tables, address_words, services, seen: PerClient::same(true), ..Facts::default() }
 }
 
 fn ask(from: &str, to: &str, facts: &Facts) -> Explanation {
@@ -74,16 +74,21 @@ fn proxy_leaves_the_node() {
 fn each_client_has_its_scope() {
     let facts = facts(Mode::VIP, VIP);
     assert_eq!(ask("external", "192.0.2.10:80/tcp", &facts).decision, Decision::Drop);
-    // The node's own sockets have no hook in this version.
     let host = ask("host", "192.0.2.10:80/tcp", &facts);
-    assert_eq!(host.decision, Decision::NotOurs);
-    assert!(host.backends.is_empty() && host.sentence.contains("sockets of the node"));
-    assert!(host.notes[0].contains("DNATed"), "{:?}", host.notes);
+    assert_eq!((host.decision, host.backends.len()), (Decision::Balance, 2));
+    assert_eq!(host.reply.map(|reply| reply.to_string()).as_deref(), Some("192.0.2.10:80"));
+    assert!(host.sentence.contains("the socket is connected to one of 2 backends"), "{}", host.sentence);
+    assert_eq!(host.netfilter.sees, Sight::Translated);
+    // The programs of sockets know TCP and UDP.
+    let unseen =
+        ask("host", "192.0.2.10:80/tcp", &Facts { seen: PerClient { host: false, ..PerClient::same(true) }, ..facts });
+    assert_eq!(unseen.decision, Decision::NotOurs);
+    assert!(unseen.backends.is_empty() && unseen.sentence.contains("--socket-lb"), "{}", unseen.sentence);
 }
 
 #[test]
 fn nothing_attached_is_said() {
-    let facts = Facts { has_workloads: false, has_uplinks: false, ..facts(Mode::VIP, VIP) };
+    let facts = Facts { seen: PerClient::same(false), ..facts(Mode::VIP, VIP) };
     for (from, flag) in [("pod", "--workload-interfaces"), ("external", "--uplink-interfaces")] {
         let explanation = ask(from, "192.0.2.10:80/tcp", &facts);
         assert_eq!(explanation.decision, Decision::NotOurs);
@@ -343,7 +348,10 @@ fn netfilter_sees_what_the_programs_leave() {
         ("external:10.9.9.9", 80, own, Sight::Translated, "after them, both at the uplink"),
         ("10.9.9.9", 443, own, Sight::Unchanged, "as the client sent it"),
         ("10.9.9.9", 81, own, Sight::Unchanged, "as the client sent it"),
-        ("host", 80, own, Sight::Unchanged, "as the client sent it"),
+        ("host", 80, own, Sight::Translated, "from its first packet on"),
+        ("host", 443, own, Sight::Unchanged, "as the client sent it"),
+        ("host", 80, Scopes { host: Scope::REJECT, ..VIP }, Sight::Never, "the dial fails"),
+        ("host", 80, Scopes { host: Scope::DROP, ..VIP }, Sight::Never, "the dial fails"),
         ("10.9.9.9", 80, Scopes { workload: Scope::REJECT, ..VIP }, Sight::Never, "answered at the pod's interface"),
         ("external", 80, VIP, Sight::Never, "dropped at the uplink"),
     ] {

@@ -15,7 +15,7 @@ use crate::config::{Source, Times};
 use crate::dataplane::fake::{FakeDataplane, FakeLinks, Faults};
 use crate::dataplane::links::{Ahead, Attachment, Class, LinkHeader};
 use crate::dataplane::probe::AttachedProgram;
-use crate::dataplane::{Repair, Settings, Sizes, Timeouts};
+use crate::dataplane::{Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{ExternalIps, Policy, Selection, Services, TableLimits, VendorAnnotations};
 use crate::guard::Guarding;
 use crate::interfaces::{BridgeNetfilter, Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
@@ -47,6 +47,7 @@ fn config() -> Config {
             timeouts: Timeouts::default(),
             rejects_per_sec: 1,
             repair: Repair::Off,
+            sockets: SocketLb::Off,
         },
         times: Times {
             apply_interval: Duration::from_millis(50),
@@ -56,7 +57,6 @@ fn config() -> Config {
         },
         guard: Guarding::On,
         http: ([127, 0, 0, 1], 0).into(),
-        idle_flags: Vec::new(),
     }
 }
 

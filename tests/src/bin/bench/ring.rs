@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::pins;
-use lb_agent::dataplane::{Dataplane, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, Timeouts, Write};
+use lb_agent::dataplane::{Dataplane, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, SocketLb, Timeouts, Write};
 use lb_common::addr::{Addr, Proto};
 use lb_common::table::{
     Backend, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
@@ -175,6 +175,7 @@ impl PinFolder {
             timeouts: Timeouts::default(),
             rejects_per_sec: 1000,
             repair: Repair::Off,
+            sockets: SocketLb::Off,
         };
         Ok(BpfDataplane::open(&settings)?)
     }

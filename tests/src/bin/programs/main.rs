@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use aya::programs::SchedClassifier;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::object::{BARE_PROGRAMS, OBJECT, PROGRAMS, load_programs};
-use lb_agent::dataplane::{Repair, Settings, Sizes, Timeouts, pins};
+use lb_agent::dataplane::{Repair, Settings, Sizes, SocketLb, Timeouts, pins};
 
 use serde_json::{Value, json};
 
@@ -31,6 +31,7 @@ fn load(pin_path: &std::path::Path) -> Result<BTreeMap<&'static str, Value>> {
         timeouts: Timeouts::default(),
         rejects_per_sec: 1,
         repair: Repair::Off,
+        sockets: SocketLb::Off,
     };
     let mut dataplane = BpfDataplane::open(&settings)?;
     load_programs(dataplane.ebpf(), &BARE_PROGRAMS)?;

@@ -38,12 +38,14 @@ fn an_empty_node_is_ready_with_auto() {
 }
 
 #[test]
-fn a_flag_without_effect_is_a_warning() {
-    let (mut agent, now) =
-        agent_with(FakeDataplane::default(), &Config { idle_flags: vec!["--host-sockets=on"], ..config() });
-    agent.change(vec![Change::Listed], now);
-    assert!(!agent.turn(now));
-    assert!(warnings(&agent, now)[0].contains("--host-sockets=on"));
+fn sockets_that_are_not_served_are_told() {
+    let mut node = FakeDataplane::default();
+    node.socket_problem = Some("no root cgroup".to_owned());
+    let (agent, now) = started(node);
+    let told = warnings(&agent, now);
+    assert!(told.len() == 1 && told[0].contains("--socket-lb: the node's own sockets are not served"), "{told:?}");
+    assert!(told[0].contains("no root cgroup"), "{told:?}");
+    assert_eq!(agent.status(now).ready(), Ok(()));
 }
 
 /// A default route by an interface whose link header no program reads is a warning. An interface without a link header
