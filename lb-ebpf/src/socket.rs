@@ -14,6 +14,7 @@ use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_ret
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use lb_common::addr::Proto;
+use lb_common::client::Client;
 use lb_common::socket::{self, Dial, DialAction, Sockets};
 use lb_common::table::{Backend, Dialled, SocketCookie, SocketKey, SocketPeer};
 
@@ -145,6 +146,13 @@ impl<A> Peer<A> {
         unsafe { addr_of!((*self.ctx.sock_addr).__bindgen_anon_1.sk).read_volatile() }
     }
 
+    /// The kind of client that the socket is, if it is served.
+    #[inline(always)]
+    fn client(&self) -> Option<Client> {
+        // SAFETY: the context of this run.
+        client_of_netns(unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) })
+    }
+
     #[inline(always)]
     fn cookie(&self) -> SocketCookie {
         // SAFETY: the context of this run.
@@ -258,8 +266,7 @@ fn dial6(ctx: SockAddrContext, way: Way) -> i32 {
 #[inline(always)]
 fn dial<A: SocketFamily>(peer: &Peer<A>, way: Way) -> i32 {
     let Some(proto) = peer.proto() else { return ALLOW };
-    // SAFETY: the context of this run.
-    let Some(client) = client_of_netns(unsafe { bpf_get_netns_cookie(peer.ctx.as_ptr()) }) else { return ALLOW };
+    let Some(client) = peer.client() else { return ALLOW };
     let to = Backend { addr: A::read(peer), port: peer.port() };
     let dial = Dial { socket: peer.cookie(), client, source: A::bound(peer), to, proto };
     match socket::dial(&dial, &Kernel { subject: Socket }) {
@@ -297,6 +304,9 @@ fn note_dialled<A: SocketFamily>(peer: &Peer<A>, to: &Backend<A>, backend: &Back
 /// Shows the source of a datagram as the address that the socket sent to.
 #[inline(always)]
 fn received<A: SocketFamily>(peer: &Peer<A>) -> i32 {
+    if peer.client().is_none() {
+        return ALLOW;
+    }
     let from = Backend { addr: A::read(peer), port: peer.port() };
     if let Some(dialled) = socket::dialled(peer.cookie(), &from, &Kernel { subject: Socket }) {
         A::write(peer, &dialled.addr);

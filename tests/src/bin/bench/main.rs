@@ -61,6 +61,8 @@ enum Part {
     Live,
     /// Connections and bulk traffic.
     Network,
+    /// Connections of sockets that are translated when they dial.
+    Sockets,
 }
 
 fn main() -> Result<()> {
@@ -88,10 +90,13 @@ fn dataplane(args: &Args) -> Result<Vec<Figure>> {
         println!("flow tables: {} rounds of test-run", args.rounds);
         figures.extend(table_size::measure(args.rounds)?);
     }
+    if matches!(args.part, Part::All | Part::Sockets) {
+        figures.extend(network::sockets(args.rounds)?);
+    }
     match args.part {
         Part::All | Part::Network => figures.extend(network::measure(args.rounds, args.kube_proxy.as_deref())?),
         Part::Live => figures.extend(network::live(args.rounds)?),
-        Part::Programs => {}
+        Part::Programs | Part::Sockets => {}
     }
     Ok(figures)
 }

@@ -5,6 +5,7 @@
 //! time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use aya::sys::{Stats, enable_stats};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::links::{Class, Link, LinkHeader};
 use lb_agent::dataplane::object::EMPTY_PROGRAM;
-use lb_agent::dataplane::{Dataplane as _, Sizes};
+use lb_agent::dataplane::{Dataplane as _, Sizes, SocketLb};
 use lb_common::addr::{Family, Proto};
 use lb_common::table::{Backend, Counter, FrontendKey, PoolKey, Scope, Scopes};
 use lb_tests::address::UPLINK;
@@ -53,6 +54,10 @@ enum Way {
     /// A real kube-proxy.
     KubeProxy(Count),
     Us(Count),
+    /// The agent's programs as for [`Way::Us`], but clients dial the pods themselves.
+    Direct,
+    /// The agent with `--socket-lb=all`.
+    Sockets,
 }
 
 impl Way {
@@ -63,6 +68,8 @@ impl Way {
             Self::Nftables(count) => format!("nftables, {}", count.text()),
             Self::KubeProxy(count) => format!("kube-proxy, {}", count.text()),
             Self::Us(count) => format!("us, {}", count.text()),
+            Self::Direct => "us, dialled directly".into(),
+            Self::Sockets => "us, sockets".into(),
         }
     }
 }
@@ -143,6 +150,47 @@ pub fn measure(rounds: u16, kube_proxy: Option<&Path>) -> Result<Vec<Figure>> {
     Ok([live, rates, bulks, ratios].concat())
 }
 
+/// Connections of sockets that are translated when they dial, of a pod and of the node itself.
+///
+/// The programs are at the root of the cgroup tree and see the sockets of all ways. So the Service of [`Way::Sockets`] has
+/// an address of its own.
+pub fn sockets(rounds: u16) -> Result<Vec<Figure>> {
+    const SOCKET_WAYS: [(&str, Way); 4] = [
+        ("benchskplain", Way::Plain),
+        ("benchskdirect", Way::Direct),
+        ("benchsktc", Way::Us(Count::One)),
+        ("benchsksock", Way::Sockets),
+    ];
+    let ways = SOCKET_WAYS.iter().map(|(test, way)| Node::start(test, *way, None)).collect::<Result<Vec<_>>>()?;
+    let (mut pods, mut hosts) = (vec![Vec::new(); ways.len()], vec![Vec::new(); ways.len()]);
+    let rounds = usize::from(rounds * ROUNDS);
+    println!("sockets: {rounds} rounds of {} ways", ways.len());
+    for round in 0..rounds {
+        for index in (0..ways.len()).map(|step| (round + step) % ways.len()) {
+            pods[index].push(ways[index].client(|targets| load::connection_rate(targets, CLIENTS, TURN))?);
+            let node = &ways[index];
+            // Without sockets, the node's own connections to the Service are not translated.
+            let targets = if node.way == Way::Sockets { node.targets.clone() } else { node.endpoints.clone() };
+            hosts[index].push(node.lab.node.inside(|| load::connection_rate(&targets, CLIENTS, TURN))?);
+        }
+    }
+    let figures = |kind: &str, rates: Vec<Vec<f64>>| -> Vec<Figure> {
+        let figure = |(node, rates): (&Node, _)| {
+            Figure::new(format!("{kind}, {}", node.way.name()), Unit::ConnectionsPerSec, Target::None, rates)
+        };
+        ways.iter().zip(rates).map(figure).collect()
+    };
+    let (pods, hosts) = (figures("connections of a pod", pods), figures("connections of the node", hosts));
+    let [plain, direct, tc, sockets] = [0, 1, 2, 3];
+    let ratios = vec![
+        Figure::ratio("pod: sockets / dialled directly", Target::AtLeast(0.98), &pods[sockets], &pods[direct]),
+        Figure::ratio("pod: sockets / plain", Target::None, &pods[sockets], &pods[plain]),
+        Figure::ratio("pod: sockets / programs at the interface", Target::None, &pods[sockets], &pods[tc]),
+        Figure::ratio("node: sockets / dialled directly", Target::AtLeast(0.98), &hosts[sockets], &hosts[direct]),
+    ];
+    Ok([pods, hosts, ratios].concat())
+}
+
 /// Only the figures of the programs under live traffic.
 pub fn live(rounds: u16) -> Result<Vec<Figure>> {
     Node::start("benchlive", Way::Us(Count::One), None)?.program_time(usize::from(rounds * ROUNDS))
@@ -164,7 +212,7 @@ fn ratios(ways: &[Way], rates: &[Figure], bulks: &[Figure]) -> Vec<Figure> {
         Count::One => Target::AtLeast(1.10),
         Count::Many => Target::AtLeast(1.15),
     };
-    let of_routing: fn(Count) -> Target = |_| Target::AtLeast(0.97);
+    let of_routing: fn(Count) -> Target = |_| Target::AtLeast(0.95);
     push("connections", rates, Way::Nftables, "nftables", of_rules);
     push("connections", rates, Way::KubeProxy, "kube-proxy", of_rules);
     push("connections", rates, |_| Way::Plain, "plain", of_routing);
@@ -196,6 +244,7 @@ fn compare_rules(nodes: &[Node]) -> Result<()> {
 struct Node {
     way: Way,
     targets: Vec<SocketAddr>,
+    endpoints: Vec<SocketAddr>,
     // In the order in which they must end.
     _servers: Vec<Server>,
     _kube_proxy: Option<KubeProxy>,
@@ -209,13 +258,14 @@ impl Node {
         let endpoints: Vec<SocketAddrV4> = BACKENDS.iter().map(|pod| endpoint(&lab, pod)).collect();
         let servers = BACKENDS.iter().map(|pod| Server::start(&lab.pod(pod).netns)).collect();
         let (mut targets, mut real, mut dataplane) = (vec![vip(0).into()], None, None);
+        let pods: Vec<SocketAddr> = endpoints.iter().copied().map(Into::into).collect();
         match way {
-            Way::Plain => targets = endpoints.iter().copied().map(Into::into).collect(),
+            Way::Plain => targets.clone_from(&pods),
             Way::Nftables(count) => {
                 lab.node.nft(&rules::ruleset(&service_list(count.number(), &endpoints), node_address()));
             }
             Way::Hooks => {
-                targets = endpoints.iter().copied().map(Into::into).collect();
+                targets.clone_from(&pods);
                 dataplane = Some(hooked(test, &lab)?);
             }
             Way::KubeProxy(count) => {
@@ -223,9 +273,17 @@ impl Node {
                 println!("network: kube-proxy writes rules for {}", count.text());
                 real = Some(KubeProxy::start(program, &lab, &service_list(count.number(), &endpoints)));
             }
-            Way::Us(count) => dataplane = Some(attached(test, &lab, count.number(), &endpoints)?),
+            Way::Us(count) => dataplane = Some(attached(test, &lab, 0..count.number(), &endpoints, SocketLb::Off)?),
+            Way::Direct => {
+                targets.clone_from(&pods);
+                dataplane = Some(attached(test, &lab, 0..1, &endpoints, SocketLb::Off)?);
+            }
+            Way::Sockets => {
+                targets = vec![vip(1).into()];
+                dataplane = Some(attached(test, &lab, 1..2, &endpoints, SocketLb::All)?);
+            }
         }
-        Ok(Self { way, targets, _servers: servers, _kube_proxy: real, dataplane, lab })
+        Ok(Self { way, targets, endpoints: pods, _servers: servers, _kube_proxy: real, dataplane, lab })
     }
 
     /// The time of the programs under live traffic by the kernel's clock, including one clock reading for each run.
@@ -321,16 +379,16 @@ fn interfaces(lab: &Lab) -> impl Iterator<Item = String> {
 }
 
 /// Tables for so many Services, pinned in a folder of the measurement.
-fn open(test: &str, services: u32) -> Result<(BpfDataplane, PinFolder)> {
+fn open(test: &str, services: u32, sockets: SocketLb) -> Result<(BpfDataplane, PinFolder)> {
     let pins = PinFolder::new(test);
     let sizes = Sizes { backends_max: services * 2 + 2, ..Sizes::default() };
-    Ok((pins.open(sizes)?, pins))
+    Ok((pins.open_with(sizes, sockets)?, pins))
 }
 
 /// The empty program, at both hooks of every pod's interface.
 fn hooked(test: &str, lab: &Lab) -> Result<(BpfDataplane, PinFolder)> {
     lab.node.inside(|| {
-        let (mut dataplane, pins) = open(test, 0)?;
+        let (mut dataplane, pins) = open(test, 0, SocketLb::Off)?;
         let program: &mut SchedClassifier =
             dataplane.ebpf().program_mut(EMPTY_PROGRAM).context("there is no empty program")?.try_into()?;
         for interface in interfaces(lab) {
@@ -342,10 +400,16 @@ fn hooked(test: &str, lab: &Lab) -> Result<(BpfDataplane, PinFolder)> {
     })
 }
 
-/// The agent's programs on every pod's interface, over tables with so many Services.
-fn attached(test: &str, lab: &Lab, services: u32, endpoints: &[SocketAddrV4]) -> Result<(BpfDataplane, PinFolder)> {
+/// The agent's programs on every pod's interface, over tables with these Services.
+fn attached(
+    test: &str,
+    lab: &Lab,
+    services: Range<u32>,
+    endpoints: &[SocketAddrV4],
+    sockets: SocketLb,
+) -> Result<(BpfDataplane, PinFolder)> {
     lab.node.inside(|| {
-        let (mut dataplane, pins) = open(test, services)?;
+        let (mut dataplane, pins) = open(test, services.end, sockets)?;
         fill(&mut dataplane, services, endpoints)?;
         dataplane.activate()?;
         for name in interfaces(lab) {
@@ -357,9 +421,9 @@ fn attached(test: &str, lab: &Lab, services: u32, endpoints: &[SocketAddrV4]) ->
 }
 
 /// Each Service with a pool of its own.
-fn fill(dataplane: &mut BpfDataplane, services: u32, endpoints: &[SocketAddrV4]) -> Result<()> {
+fn fill(dataplane: &mut BpfDataplane, services: Range<u32>, endpoints: &[SocketAddrV4]) -> Result<()> {
     let (mut pools, mut scopes, mut frontends) = (Vec::new(), Vec::new(), Vec::new());
-    for number in 0..services {
+    for number in services {
         let id = number + 1;
         let pool = 1 + number * endpoints.len() as u32;
         for (slot, endpoint) in (0..).zip(endpoints) {
@@ -367,7 +431,7 @@ fn fill(dataplane: &mut BpfDataplane, services: u32, endpoints: &[SocketAddrV4])
             pools.push((PoolKey { pool, slot }, backend));
         }
         let scope = Scope::balance(pool, endpoints.len() as u16);
-        scopes.push((id, Scopes { workload: scope, external: scope, service_port: id, ..Scopes::PASS }));
+        scopes.push((id, Scopes { workload: scope, host: scope, external: scope, service_port: id, ..Scopes::PASS }));
         let (addr, port) = (vip(number).ip().octets(), SERVICE_PORT);
         frontends.push((FrontendKey { addr, port, proto: Proto::TCP, pad: 0 }, frontend(id)));
     }

@@ -169,13 +169,18 @@ impl PinFolder {
 
     /// Loads the programs over tables of these sizes, pinned here.
     pub fn open(&self, sizes: Sizes) -> Result<BpfDataplane> {
+        self.open_with(sizes, SocketLb::Off)
+    }
+
+    /// As [`PinFolder::open`]; these sockets are translated.
+    pub fn open_with(&self, sizes: Sizes, sockets: SocketLb) -> Result<BpfDataplane> {
         let settings = Settings {
             pin_path: self.0.clone(),
             sizes,
             timeouts: Timeouts::default(),
             rejects_per_sec: 1000,
             repair: Repair::Off,
-            sockets: SocketLb::Off,
+            sockets,
         };
         Ok(BpfDataplane::open(&settings)?)
     }
