@@ -405,7 +405,9 @@ proptest! {
         let found = [vec![whole], parts].map(|batches: Vec<Vec<Change>>| {
             let mut dataplane = FakeDataplane::default();
             let mut controller = controller(&mut dataplane);
-            batches.into_iter().for_each(|batch| controller.change(batch));
+            for batch in batches {
+                controller.change(batch);
+            }
             let outcome = controller.step(&mut dataplane, Reclaim::Later).outcome;
             (outcome, texts(&controller), dataplane.tables)
         });

@@ -92,7 +92,7 @@ fn tables(service: &Service) -> Tables {
         tables.v4.frontends.insert(key, Frontend { id, mode, decided_by, origin, state, lock });
         let is_balanced = service.action == Action::Balance;
         let scope = Scope {
-            pool: if is_balanced { 1 } else { 0 },
+            pool: is_balanced.into(),
             count: if is_balanced { service.active.len() as u16 } else { 0 },
             action: service.action,
             flags: service.flags,
@@ -184,7 +184,7 @@ impl Model {
                     // By a hash of the client.
                     return Expected::Translate(backends.iter().map(|backend| backend.addr).collect());
                 }
-                only(&backends[(u64::from(chance) * backends.len() as u64 >> 32) as usize])
+                only(&backends[((u64::from(chance) * backends.len() as u64) >> 32) as usize])
             }
         }
     }
