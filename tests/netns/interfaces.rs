@@ -66,6 +66,9 @@ fn link_ids(links: &Path) -> BTreeMap<String, [Option<u64>; 2]> {
     for entry in links.read_dir().expect("the agent made it") {
         let path = entry.expect("it can be read").path();
         let name = path.file_name().and_then(|name| name.to_str()).expect("pins have plain names");
+        if name.starts_with("socket-") {
+            continue;
+        }
         let (interface, hook) = name.rsplit_once('-').expect("pins are named CLASS-IFINDEX-HOOK");
         let shown = run(Command::new("bpftool").args(["-j", "link", "show", "pinned"]).arg(&path));
         let link: Value = serde_json::from_str(&shown).expect("bpftool prints JSON");
