@@ -11,8 +11,8 @@ use lb_agent::controller::{Controller, Outcome, Reclaim, Step};
 use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
 use lb_agent::dataplane::{Dataplane as _, FamilyTables, Tables};
 use lb_agent::desired::{
-    Algorithm, DesiredScope, ExternalIps, FamilyDesired, Incumbents, Policy, PoolIndex, Selection, ServicePortIndex,
-    Services, TableLimits, TableSize, VendorAnnotations, desired,
+    Algorithm, DesiredScope, ExternalIps, FamilyDesired, HealthCheckPorts, Incumbents, Policy, PoolIndex, Selection,
+    ServicePortIndex, Services, TableLimits, TableSize, VendorAnnotations, desired,
 };
 use lb_agent::family::TableAddr;
 use lb_agent::model::{Change, World};
@@ -44,6 +44,7 @@ fn policy() -> Policy {
         cluster_ranges: Vec::new(),
         // As small as possible: the tables are checked after each row.
         selection: Selection { algorithm: Algorithm::Maglev, maglev_table_size: TableSize::new(7).expect("a prime") },
+        health_checks: HealthCheckPorts::Left,
     }
 }
 

@@ -55,7 +55,7 @@ pub struct PinArgs {
 
 #[derive(Debug, Args)]
 pub struct HttpArgs {
-    /// Address that serves /metrics, /healthz, /livez, /readyz, /warnings and /services. Takes at most 64 connections
+    /// Address that serves /metrics, /healthz, /livez, /readyz, /warnings, /services and /proxyMode. Takes at most 64 connections
     /// of one request each. A connection without a request is closed after 5 s, or earlier if a new connection needs
     /// its place.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10356")]
@@ -97,6 +97,8 @@ pub struct RunArgs {
     #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
     pub repair_evicted_flows: Switch,
     #[command(flatten)]
+    pub health: HealthArgs,
+    #[command(flatten)]
     pub observe: ObserveArgs,
 }
 
@@ -127,8 +129,8 @@ pub struct SourceArgs {
 pub struct PolicyArgs {
     /// lb: load-balancer addresses only, beside kube-proxy. all: cluster addresses, externalIPs and node ports as well,
     /// in place of kube-proxy; node ports on the node's first InternalIP (else ExternalIP) of each family. With all,
-    /// this version does not serve clients in the network whose endpoints are on other nodes only, node ports at further
-    /// addresses of the node, or health check node ports, and does not masquerade.
+    /// this version does not serve clients in the network whose endpoints are on other nodes only, or node ports at
+    /// further addresses of the node, and does not masquerade.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Services::Lb)]
     pub services: Services,
 
@@ -313,6 +315,23 @@ pub struct TimeoutArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Health checks, answered to balancers as kube-proxy answers them")]
+pub struct HealthArgs {
+    /// Whether to listen on the healthCheckNodePort of each Service of type LoadBalancer with externalTrafficPolicy Local,
+    /// at the node's first InternalIP (else ExternalIP) of each family: 200 if a ready endpoint is on this node, else 503.
+    /// auto: on with --services=all, off with --services=lb, where kube-proxy listens. Takes at most 8 connections of one
+    /// request each at a port.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = HealthCheckNodePorts::Auto)]
+    pub health_check_node_ports: HealthCheckNodePorts,
+
+    /// Address that serves /healthz (200 if the node serves and its Node is not about to be deleted, else 503) and /livez
+    /// (503 if writes have failed for a minute); 0.0.0.0 means all addresses of both families. The loop tries again while
+    /// another program listens there [default: off with --services=lb, 0.0.0.0:10256 with --services=all].
+    #[arg(long, value_name = "ADDRESS:PORT|off", value_parser = healthz)]
+    pub healthz: Option<Healthz>,
+}
+
+#[derive(Debug, Args)]
 #[command(next_help_heading = "Observation")]
 pub struct ObserveArgs {
     #[command(flatten)]
@@ -376,6 +395,21 @@ pub struct CheckArgs {
 pub struct UnloadArgs {
     #[command(flatten)]
     pub pins: PinArgs,
+}
+
+/// Whether health check node ports are listened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HealthCheckNodePorts {
+    Auto,
+    On,
+    Off,
+}
+
+/// Where `--healthz` listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Healthz {
+    At(SocketAddr),
+    Off,
 }
 
 /// Which kinds of Service address are handled.
@@ -484,6 +518,15 @@ fn backends() -> clap::builder::RangedI64ValueParser<u32> {
 fn table_size(text: &str) -> Result<u16, String> {
     let allowed = text.parse().ok().filter(|slots| TableSize::ALLOWED.contains(slots));
     allowed.ok_or_else(|| format!("write one of {}", TableSize::ALLOWED.map(|slots| slots.to_string()).join(", ")))
+}
+
+/// An address with a port, or off.
+fn healthz(text: &str) -> Result<Healthz, String> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(Healthz::Off);
+    }
+    let address: Option<SocketAddr> = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
+    address.map(Healthz::At).ok_or_else(|| "write ADDRESS:PORT, as 0.0.0.0:10256, or off".to_owned())
 }
 
 /// A range of addresses, bits after the prefix dropped.

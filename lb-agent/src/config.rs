@@ -4,9 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::args::{self, PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch, TimeoutArgs};
+use crate::args::{
+    self, HealthArgs, HealthCheckNodePorts, Healthz, PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch,
+    TimeoutArgs,
+};
 use crate::dataplane::{Repair, Settings, Sizes, SocketLb, Timeouts};
-use crate::desired::{self, AnnotationMatch, Policy, Selection, TableLimits, TableSize, VendorAnnotations};
+use crate::desired::{
+    self, AnnotationMatch, HealthCheckPorts, Policy, Selection, TableLimits, TableSize, VendorAnnotations,
+};
 use crate::guard::Guarding;
 use crate::interfaces::{Globs, InterfaceRules};
 use crate::source::claim::Claim;
@@ -24,6 +29,8 @@ pub struct Config {
     pub times: Times,
     pub guard: Guarding,
     pub http: SocketAddr,
+    /// `--healthz`; `None`: off.
+    pub healthz: Option<SocketAddr>,
 }
 
 /// Where objects come from.
@@ -68,6 +75,7 @@ impl TryFrom<RunArgs> for Config {
             timeouts,
             rejects_per_sec,
             repair_evicted_flows,
+            health,
             observe,
         } = args;
         let uplink_default = match policy.services {
@@ -85,7 +93,8 @@ impl TryFrom<RunArgs> for Config {
         let sizes = dataplane_sizes(&sizes);
         Ok(Self {
             source: source_of(source, &node_name)?,
-            policy: self::policy(&policy, node_name)?,
+            policy: self::policy(&policy, node_name, health_check_ports(&health, policy.services))?,
+            healthz: healthz(&health, policy.services),
             limits: TableLimits { namespace_percent, ..TableLimits::from(&sizes) },
             interfaces: InterfaceRules {
                 workload: interfaces.workload_interfaces,
@@ -154,7 +163,7 @@ fn node_name(given: Option<&str>) -> Result<String, Error> {
     Ok(name)
 }
 
-fn policy(args: &PolicyArgs, node_name: String) -> Result<Policy, Error> {
+fn policy(args: &PolicyArgs, node_name: String, health_checks: HealthCheckPorts) -> Result<Policy, Error> {
     let annotation = |text: &String| {
         text.parse::<AnnotationMatch>().map_err(|problem| Error::Invalid { flag: "--proxy-annotation", problem })
     };
@@ -177,7 +186,25 @@ fn policy(args: &PolicyArgs, node_name: String) -> Result<Policy, Error> {
             Switch::Off => VendorAnnotations::Ignored,
         },
         selection: selection(args)?,
+        health_checks,
     })
+}
+
+/// Beside kube-proxy, kube-proxy listens.
+const fn health_check_ports(args: &HealthArgs, services: Services) -> HealthCheckPorts {
+    match (args.health_check_node_ports, services) {
+        (HealthCheckNodePorts::On, _) | (HealthCheckNodePorts::Auto, Services::All) => HealthCheckPorts::Served,
+        (HealthCheckNodePorts::Off, _) | (HealthCheckNodePorts::Auto, Services::Lb) => HealthCheckPorts::Left,
+    }
+}
+
+/// kube-proxy's address, unless a kube-proxy has it.
+fn healthz(args: &HealthArgs, services: Services) -> Option<SocketAddr> {
+    match (args.healthz, services) {
+        (Some(Healthz::At(address)), _) => Some(address),
+        (None, Services::All) => Some(([0, 0, 0, 0], 10256).into()),
+        (Some(Healthz::Off), _) | (None, Services::Lb) => None,
+    }
 }
 
 fn selection(args: &PolicyArgs) -> Result<Selection, Error> {

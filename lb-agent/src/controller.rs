@@ -15,7 +15,8 @@ use crate::assign::{Assigned, Assignment, Deleted};
 use crate::dataplane::object::{pool_elements, scopes_max};
 use crate::dataplane::{Dataplane, Error, FamilyTables, Op, Sizes, Tables};
 use crate::desired::{
-    Catalogue, Desired, Extent, Incumbents, Policy, ServicePortName, TableLimits, deciding_key, unknown_node,
+    Catalogue, Desired, Extent, HealthChecks, Incumbents, Policy, ServicePortName, TableLimits, deciding_key,
+    unknown_node,
 };
 use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
@@ -236,6 +237,11 @@ impl Controller {
     /// What Services have now.
     pub const fn incumbents(&self) -> Incumbents<'_> {
         self.assignment.incumbents(self.realised.tables())
+    }
+
+    /// The health checks of all Services as of the last step, if they may have changed since the last call.
+    pub fn take_health_checks(&mut self) -> Option<HealthChecks> {
+        self.catalogue.take_health_checks()
     }
 
     /// The ID of every Service port.

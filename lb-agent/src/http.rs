@@ -3,6 +3,7 @@
 //! Any client that reaches the address may ask, so connections, memory and time are bounded.
 
 mod connections;
+mod listen;
 mod page;
 mod turn;
 
@@ -13,27 +14,21 @@ use std::time::Instant;
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ask::Services;
 use crate::printable::{printable, printable_json};
 use crate::status::Status;
-pub use connections::ConnectionLimits;
+pub use connections::{ConnectionLimits, serve as serve_connections};
+pub use listen::{Reach, listen};
 use page::Room;
 use turn::Turn;
-
-/// Connections in the accept queue. The kernel refuses more.
-const BACKLOG: u32 = 1024;
-/// The kernel's buffers for an unread answer and for a request. They count as memory of the agent.
-const SEND_BUFFER_BYTES: u32 = 128 << 10;
-const RECEIVE_BUFFER_BYTES: u32 = 16 << 10;
 
 const JSON: &str = "application/json";
 /// The type of the text that [`encode`] writes.
@@ -66,23 +61,15 @@ pub async fn serve(listener: TcpListener, sources: Sources, limits: ConnectionLi
         .route("/services", get(services))
         .route("/interfaces", get(interfaces))
         .route("/metrics", get(metrics))
+        .route("/proxyMode", get(proxy_mode))
         .with_state(Asked { sources, room: Room::default(), turn: Turn::default() });
     connections::serve(tokio::net::TcpListener::from_std(listener)?, &router, limits).await
 }
 
 /// Binds the address. An error names the setting. Needs a runtime, but the listener may be used with any other.
 pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    listen(address).with_context(|| format!("--http: cannot listen at {address}, choose another address or port"))
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    // Accepted connections inherit both sizes.
-    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)?.into_std()
+    let listener = listen(address, if address.is_ipv6() { Reach::BothFamilies } else { Reach::OneFamily });
+    listener.with_context(|| format!("--http: cannot listen at {address}, choose another address or port"))
 }
 
 /// The state of the handlers.
@@ -141,6 +128,11 @@ async fn metrics(State(asked): State<Asked>) -> Response {
         Ok(()) => asked.room.page(OPENMETRICS, text.into_bytes()),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
+}
+
+/// What kube-proxy answers on its port for metrics, with the name of its back end.
+async fn proxy_mode() -> Response {
+    ([(header::X_CONTENT_TYPE_OPTIONS, "nosniff")], "lb-agent").into_response()
 }
 
 fn json<T: Serialize + ?Sized>(room: &Room, value: &T) -> Response {
@@ -228,6 +220,7 @@ mod tests {
         let (code, body) = get(&server, "/warnings");
         assert_eq!((code, serde_json::from_str::<Vec<Warning>>(&body).expect("JSON")), (200, vec![warning]));
         assert_eq!(get(&server, "/metrics"), (200, "# EOF\n".into()));
+        assert_eq!(get(&server, "/proxyMode"), (200, "lb-agent".into()));
         assert_eq!(get(&server, "/nothing").0, 404);
     }
 

@@ -13,6 +13,7 @@ pub mod desired;
 pub mod explain;
 pub mod family;
 pub mod guard;
+pub mod health;
 pub mod http;
 pub mod interfaces;
 pub mod metrics;

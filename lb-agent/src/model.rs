@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn warnings_live_as_long_as_their_object() {
         let mut world = World::default();
-        let node = Node { name: "n1".into(), zone: None, addresses: Vec::new() };
+        let node = Node { name: "n1".into(), zone: None, addresses: Vec::new(), is_leaving: false };
         world.apply(Change::Apply { object: Object::Node(node.clone()), warnings: vec![warning()] });
         assert_eq!(world.warnings().count(), 1);
         world.apply(Change::Apply { object: Object::Node(node.clone()), warnings: Vec::new() });

@@ -8,7 +8,7 @@ mod log;
 mod outlook;
 mod timetable;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use crate::dataplane::bpf::BpfDataplane;
 use crate::dataplane::mounts::host_path;
 use crate::desired;
 use crate::guard::{Keeper, Table};
+use crate::health;
 use crate::http::{self, ServicesQuestion, Sources};
 use crate::interfaces::Event;
 use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
@@ -40,8 +41,8 @@ use agent::Agent;
 /// Batches queued for the loop. A faster source waits.
 const BATCHES_MAX: usize = 64;
 /// The warning for operators who turn kube-proxy off; `--help` and the README say the same.
-const NOT_THERE_YET: &str = "--services=all: this version does not serve clients in the network whose endpoints are on other nodes only, node ports at further addresses of the node, or \
-    health check node ports, and does not masquerade";
+const NOT_THERE_YET: &str = "--services=all: this version does not serve clients in the network whose endpoints are on other nodes only, or node ports at further addresses of the \
+    node, and does not masquerade";
 /// The pause before subscribing to the interfaces again after an error.
 const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -52,7 +53,7 @@ pub fn run(mut args: RunArgs) -> anyhow::Result<()> {
     let config = Config::try_from(args)?;
     // Each interface takes two descriptors.
     let descriptors = descriptors::raise_limit();
-    // The worker serves netlink and the source, the main thread runs the loop, and HTTP has a thread of its own.
+    // The worker serves netlink and the source, the main thread runs the loop, and HTTP and health checks have a thread each.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let result = runtime.block_on(serve(&config, descriptors));
     runtime.shutdown_background();
@@ -73,6 +74,7 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry);
     let guard = Keeper::new(Box::new(Table::of_pins(&config.dataplane.pin_path)), config.guard);
     let agent = Agent::adopt(dataplane, config, metrics, Instant::now())?.guarded_by(guard);
+    let agent = agent.answering(start_health(config.healthz, receiver.clone(), health::Limits::within(descriptors))?);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = config.policy.node_name,
@@ -157,6 +159,18 @@ fn start_http(listener: TcpListener, sources: Sources, limits: http::ConnectionL
     };
     std::thread::Builder::new().name("http".into()).spawn(serve)?;
     Ok(())
+}
+
+/// Starts the server of health checks on a thread of its own: balancers judge the node by these answers.
+fn start_health(
+    node: Option<SocketAddr>,
+    status: watch::Receiver<Arc<Status>>,
+    limits: health::Limits,
+) -> anyhow::Result<health::Keeper> {
+    let (door, server) = health::listeners(status, limits.connections);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("health".into()).spawn(move || runtime.block_on(server.serve()))?;
+    Ok(health::Keeper::new(Box::new(door), node, limits.listeners_max))
 }
 
 /// A running source.

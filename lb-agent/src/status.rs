@@ -14,6 +14,8 @@ use crate::source::progress::Progress;
 #[derive(Clone, Debug)]
 pub struct Status {
     pub readiness: Readiness,
+    /// The Node of this node is known, and not about to be deleted as far as known.
+    pub is_eligible: bool,
     /// The last turn of the loop. It turns at least every [`TURN_INTERVAL`].
     pub turned: Instant,
     /// When the tables were last complete and correct.
@@ -71,6 +73,7 @@ impl Status {
     pub fn starting(now: Instant) -> Self {
         Self {
             readiness: Readiness::NotReady("waiting for the first list of the source".into()),
+            is_eligible: false,
             turned: now,
             in_step: None,
             behind: None,

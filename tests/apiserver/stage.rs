@@ -7,7 +7,9 @@ use std::time::Duration;
 use lb_agent::controller::{Controller, Outcome, Reclaim};
 use lb_agent::dataplane::fake::{FakeDataplane, assert_no_dangling_pool};
 use lb_agent::dataplane::{Sizes, Tables};
-use lb_agent::desired::{ExternalIps, Policy, Selection, Services, TableLimits, VendorAnnotations, annotation_keys};
+use lb_agent::desired::{
+    ExternalIps, HealthCheckPorts, Policy, Selection, Services, TableLimits, VendorAnnotations, annotation_keys,
+};
 use lb_agent::model::{Change, Kind};
 use lb_agent::render;
 use lb_agent::source::claim::Claim;
@@ -205,6 +207,7 @@ fn policy() -> Policy {
         external_ips: ExternalIps::Guarded,
         cluster_ranges: Vec::new(),
         selection: Selection::default(),
+        health_checks: HealthCheckPorts::Left,
     }
 }
 

@@ -182,6 +182,7 @@ fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u
         internal_policy: fields.internal_policy,
         affinity_secs: None,
         source_ranges: source_ranges(fields.ranges),
+        health_check_node_port: None,
     }
 }
 
@@ -229,11 +230,11 @@ const fn policy(is_local: bool) -> TrafficPolicy {
 fn node(last: u8) -> Node {
     // One of them is also a balancer's address.
     let addresses = vec![IpAddr::from([1, 2, 3, last]), IpAddr::from([0xfd03, 0, 0, 0, 0, 0, 0, 2])];
-    Node { name: "n1".into(), zone: None, addresses }
+    Node { name: "n1".into(), zone: None, addresses, is_leaving: false }
 }
 
 fn other_node(last: u8) -> Node {
-    Node { name: "n2".into(), zone: None, addresses: vec![IpAddr::from([1, 2, 4, last])] }
+    Node { name: "n2".into(), zone: None, addresses: vec![IpAddr::from([1, 2, 4, last])], is_leaving: false }
 }
 
 fn slice(number: u8, service: u8, v6: bool, endpoints: &[(u8, u8)]) -> EndpointSlice {

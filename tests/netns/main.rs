@@ -13,6 +13,7 @@ mod fragments;
 mod frames;
 mod guard;
 mod headers;
+mod health_checks;
 mod homecoming;
 mod icmp;
 mod inspect;

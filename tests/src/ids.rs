@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 /// Why no test names an ID. A line whose ID has a test is stale, and fails.
 const UNTESTED: &[(&str, &str)] = &[
-    ("IPM-23", "the health check node port is not there yet"),
     ("NP-04", "there is no list of node port addresses: one address of each family is served"),
     ("NP-07", "the kernel drops such packets by itself, and no loopback address is ever served"),
     ("NP-11", "there is no list of node port addresses"),

@@ -14,8 +14,8 @@ use std::net::IpAddr;
 
 use Client::{External, Node, Pod};
 use lb_agent::desired::{
-    Access, Desired, DesiredFrontend, DesiredScope, ExternalIps, FamilyDesired, Incumbents, Policy, PoolIndex,
-    Selection, Services, SourcePrefix, TableLimits, VendorAnnotations, desired,
+    Access, Desired, DesiredFrontend, DesiredScope, ExternalIps, FamilyDesired, HealthCheckPorts, Incumbents, Policy,
+    PoolIndex, Selection, Services, SourcePrefix, TableLimits, VendorAnnotations, desired,
 };
 use lb_agent::family::TableAddr;
 use lb_agent::model::World;
@@ -71,6 +71,7 @@ fn all(yaml: &str) -> Desired {
         external_ips: ExternalIps::Any,
         cluster_ranges: Vec::new(),
         selection: Selection::default(),
+        health_checks: HealthCheckPorts::Left,
     };
     desired(&world(&format!("{NODE}---\n{yaml}")), &policy, &TableLimits::UNLIMITED, &Incumbents::NONE)
 }

@@ -6,7 +6,7 @@ use lb_common::table::Mode;
 use super::{Config, Error, Source};
 use crate::args::{Command, CommandLine};
 use crate::dataplane::{Repair, Sizes, SocketLb, Timeouts};
-use crate::desired::{Algorithm, ExternalIps, Selection, Services, VendorAnnotations};
+use crate::desired::{Algorithm, ExternalIps, HealthCheckPorts, Selection, Services, VendorAnnotations};
 use crate::guard::Guarding;
 use crate::interfaces::Globs;
 use crate::source::claim::Claim;
@@ -48,6 +48,27 @@ fn defaults() {
     assert_eq!(config.limits.namespace_percent, 75);
     assert_eq!(config.policy.selection, Selection::default());
     assert_eq!(config.dataplane.repair, Repair::Off);
+}
+
+/// Beside a kube-proxy, kube-proxy answers.
+#[test]
+fn health_checks_are_answered_in_place_of_kube_proxy() {
+    for (line, ports, healthz) in [
+        ("", HealthCheckPorts::Left, None),
+        ("--services all", HealthCheckPorts::Served, Some("0.0.0.0:10256")),
+        ("--health-check-node-ports on --healthz [::1]:7", HealthCheckPorts::Served, Some("[::1]:7")),
+        ("--services all --health-check-node-ports off --healthz OFF", HealthCheckPorts::Left, None),
+        ("--services all --health-check-node-ports Auto", HealthCheckPorts::Served, Some("0.0.0.0:10256")),
+    ] {
+        let config = config(line);
+        let at = config.healthz.map(|at| at.to_string());
+        assert_eq!((config.policy.health_checks, at.as_deref()), (ports, healthz), "{line}");
+    }
+    for text in ["10256", "0.0.0.0", "0.0.0.0:0", "on"] {
+        let line = ["lb-agent", "run", "--source", "dir:/x", "--healthz", text];
+        let refused = CommandLine::try_parse_from(line).expect_err(text).to_string();
+        assert!(refused.contains("ADDRESS:PORT"), "{refused}");
+    }
 }
 
 #[test]

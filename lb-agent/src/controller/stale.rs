@@ -32,6 +32,9 @@ impl Stale {
             Change::Apply { object: Object::Node(changed), .. } if *changed.name != *node => {
                 self.add_node(&changed.name, &changed.addresses, world);
             }
+            // A taint, for example.
+            Change::Apply { object: Object::Node(own), .. }
+                if world.node(node).is_some_and(|before| before.forwards_like(own)) => {}
             Change::Apply { object: Object::Endpoints(endpoints), .. } => self.add_mirrored(&endpoints.name),
             Change::Remove(gone) => match gone.kind {
                 Kind::Service => self.add_service(&gone.name, &[], world),

@@ -5,8 +5,8 @@ use lb_common::table::{FrontendAge, Mode};
 
 use super::*;
 use crate::dataplane::fake::{FakeDataplane, Faults};
-use crate::desired::{ExternalIps, Selection, Services, VendorAnnotations};
-use crate::model::{Kind, Object, ObjectName, ObjectRef};
+use crate::desired::{ExternalIps, HealthCheckPorts, Selection, Services, VendorAnnotations};
+use crate::model::{Kind, Node, Object, ObjectName, ObjectRef};
 use crate::source::dir::Folder;
 
 fn policy() -> Policy {
@@ -19,6 +19,7 @@ fn policy() -> Policy {
         external_ips: ExternalIps::Guarded,
         cluster_ranges: Vec::new(),
         selection: Selection::default(),
+        health_checks: HealthCheckPorts::Left,
     }
 }
 
@@ -260,6 +261,22 @@ fn a_change_of_endpoints_is_computed_for_its_service_alone() {
 }
 
 /// Capacity: a change computes its Service only, and decides anew which Services get room.
+/// ND-01: a taint changes no row.
+#[test]
+fn a_node_that_will_be_deleted_computes_nothing() {
+    let mut dataplane = FakeDataplane::default();
+    let mut controller = controller(&mut dataplane);
+    controller.change(services(&[1, 2]));
+    let mut step = |zone: Option<&str>, is_leaving| {
+        let node = Node { name: "n1".into(), zone: zone.map(Into::into), addresses: Vec::new(), is_leaving };
+        controller.change(vec![Change::Apply { object: Object::Node(node), warnings: Vec::new() }]);
+        controller.step(&mut dataplane, Reclaim::Later).services
+    };
+    assert_eq!(step(None, false), None, "the first step computes everything");
+    assert_eq!(step(None, true), Some(0));
+    assert_eq!(step(Some("a"), true), None, "another zone");
+}
+
 #[test]
 fn a_service_gets_room_as_soon_as_there_is_some() {
     let mut dataplane = FakeDataplane::default();

@@ -15,6 +15,7 @@ use super::contest::{self, Contests, Losses};
 use super::demand::Bound;
 use super::facts::Facts;
 use super::grant::{self, Grants};
+use super::health_check::HealthChecks;
 use super::incumbent::Incumbents;
 use super::ledger;
 use super::node_port;
@@ -51,6 +52,10 @@ pub struct Catalogue {
     has_other_warnings: bool,
     /// Number of Services with node ports for which this node has no address, by family.
     unaddressed: BTreeMap<Family, usize>,
+    /// The Services with health checks.
+    checked: BTreeSet<Arc<ObjectName>>,
+    /// The health checks may differ from those that were taken last.
+    has_other_health_checks: bool,
 }
 
 /// One Service, from what it asks for to what the tables hold. Usually all of these are the same allocation.
@@ -134,6 +139,13 @@ impl Catalogue {
         }
         for family in rows.unaddressed() {
             *self.unaddressed.entry(*family).or_default() += 1;
+        }
+        let is_checked = !rows.health_checks().is_empty();
+        self.has_other_health_checks |= is_checked || !entry.rows.health_checks().is_empty();
+        if is_checked {
+            self.checked.insert(Arc::clone(&name));
+        } else {
+            self.checked.remove(&name);
         }
         entry.rows = rows;
         self.concerned.insert(name);
@@ -236,6 +248,14 @@ impl Catalogue {
                 entry.granted = granted;
             }
         }
+    }
+
+    /// The health checks of all Services, if they may have changed since the last call.
+    pub fn take_health_checks(&mut self) -> Option<HealthChecks> {
+        let entries = self.checked.iter().filter_map(|name| self.entries.get(name));
+        let checks =
+            entries.flat_map(|entry| entry.rows.health_checks().iter().map(|check| (entry.rows.created_secs, check)));
+        std::mem::take(&mut self.has_other_health_checks).then(|| HealthChecks::of(checks))
     }
 
     /// The Services whose resolved rows are not those that the tables hold.

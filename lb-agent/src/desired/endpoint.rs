@@ -78,24 +78,33 @@ impl<'a, A: TableAddr> ByPort<'a, A> {
     ///
     /// Slice ports match by name and protocol, never by number, so slices may disagree on the number (EPS-01).
     pub fn candidates(&self, port: &ServicePort, here: &Here<'_>) -> Vec<Candidate<'a, A>> {
-        let found = self.slices.get(&(&*port.name, port.proto)).map_or(&[][..], Vec::as_slice);
-        let mut candidates = Vec::with_capacity(found.iter().map(|(slice, _)| slice.endpoints.len()).sum());
-        for (slice, number) in found {
-            candidates.extend(slice.endpoints.iter().filter_map(|endpoint| {
-                let addr = A::from_ip(endpoint.addr)?;
-                let is_here = endpoint.node.as_deref() == Some(here.node);
-                Some(Candidate {
-                    backend: Backend { addr, port: *number },
-                    conditions: endpoint.conditions,
-                    place: if is_here { Place::ThisNode } else { Place::Elsewhere },
-                    hints: endpoint.hints.as_deref(),
-                })
-            }));
-        }
-        // EPS-05: of two endpoints with equal address and port, one that is not terminating wins, then one that is
-        // ready.
-        candidates.sort_by_key(|c| (c.backend, c.conditions.terminating, !c.conditions.ready, c.place));
-        candidates.dedup_by_key(|candidate| candidate.backend);
-        candidates
+        merged(self.slices.get(&(&*port.name, port.proto)).map_or(&[][..], Vec::as_slice), here)
     }
+
+    /// The endpoints of every port of the slices, also of ports that the Service does not have.
+    pub fn of_all_ports(&self, here: &Here<'_>) -> impl Iterator<Item = Candidate<'a, A>> {
+        self.slices.values().flat_map(|found| merged(found, here))
+    }
+}
+
+/// All endpoints of the slices of one port, each (address, port) once, sorted.
+fn merged<'a, A: TableAddr>(found: &[(&'a EndpointSlice, u16)], here: &Here<'_>) -> Vec<Candidate<'a, A>> {
+    let mut candidates = Vec::with_capacity(found.iter().map(|(slice, _)| slice.endpoints.len()).sum());
+    for (slice, number) in found {
+        candidates.extend(slice.endpoints.iter().filter_map(|endpoint| {
+            let addr = A::from_ip(endpoint.addr)?;
+            let is_here = endpoint.node.as_deref() == Some(here.node);
+            Some(Candidate {
+                backend: Backend { addr, port: *number },
+                conditions: endpoint.conditions,
+                place: if is_here { Place::ThisNode } else { Place::Elsewhere },
+                hints: endpoint.hints.as_deref(),
+            })
+        }));
+    }
+    // EPS-05: of two endpoints with equal address and port, one that is not terminating wins, then one that is
+    // ready.
+    candidates.sort_by_key(|c| (c.backend, c.conditions.terminating, !c.conditions.ready, c.place));
+    candidates.dedup_by_key(|candidate| candidate.backend);
+    candidates
 }

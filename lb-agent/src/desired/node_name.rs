@@ -80,7 +80,8 @@ endpoints:
         assert_eq!(told(&world(&slice(&["z", "n1"]))), None);
         let mut world = world(&slice(&["z"]));
         assert!(told(&world).is_some());
-        let node = |name: &str| Object::Node(Node { name: name.into(), zone: None, addresses: Vec::new() });
+        let node =
+            |name: &str| Object::Node(Node { name: name.into(), zone: None, addresses: Vec::new(), is_leaving: false });
         world.apply(Change::Apply { object: node("y"), warnings: Vec::new() });
         assert!(told(&world).is_some_and(|text| text.contains("there are y, z;")));
         world.apply(Change::Apply { object: node("n1"), warnings: Vec::new() });

@@ -23,6 +23,16 @@ pub struct Policy {
     pub cluster_ranges: Vec<Prefix>,
     /// `--lb-algorithm` and `--maglev-table-size`.
     pub selection: Selection,
+    /// `--health-check-node-ports`.
+    pub health_checks: HealthCheckPorts,
+}
+
+/// Whether this node listens on health check node ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthCheckPorts {
+    Served,
+    /// Another program listens, such as a kube-proxy.
+    Left,
 }
 
 /// Which addresses of Services are served.

@@ -14,6 +14,7 @@ use super::contender::{Contender, Key};
 use super::demand::{Bound, Demand};
 use super::endpoint::ByPort;
 use super::facts::Facts;
+use super::health_check::{self, HealthCheck};
 use super::policy::Services;
 use super::port_rows::{FrontendRow, PortRows};
 use super::scope::{self, Policies};
@@ -45,6 +46,8 @@ struct Remarks {
     unaddressed: Vec<Family>,
     /// Warnings other than those about single ports.
     warnings: Vec<Warning>,
+    /// In no table: the agent itself answers these.
+    health_checks: Vec<HealthCheck>,
 }
 
 /// The rows of one family.
@@ -109,7 +112,8 @@ impl ServiceRows {
         if !is_ours(service) {
             return rows;
         }
-        let mut remarks = Remarks::default();
+        let health_checks = health_check::of_service(&rows.name, service, slices, facts);
+        let mut remarks = Remarks { health_checks, ..Remarks::default() };
         let claims = claims::claims(service, facts.policy, &facts.here, &facts.protected, &mut remarks.warnings);
         if !claims.is_empty() && service.cluster_ips.is_empty() {
             remarks.warnings.push(warnings::no_cluster_ip(service));
@@ -133,6 +137,11 @@ impl ServiceRows {
     /// The families of node ports for which this node has no address.
     pub fn unaddressed(&self) -> &[Family] {
         self.remarks.as_ref().map_or(&[], |remarks| &remarks.unaddressed)
+    }
+
+    /// The health checks that this node answers for the Service.
+    pub fn health_checks(&self) -> &[HealthCheck] {
+        self.remarks.as_ref().map_or(&[], |remarks| &remarks.health_checks)
     }
 
     /// All warnings about these rows.

@@ -24,6 +24,7 @@ pub fn policy() -> Policy {
         external_ips: ExternalIps::Guarded,
         cluster_ranges: Vec::new(),
         selection: Selection::default(),
+        health_checks: HealthCheckPorts::Left,
     }
 }
 
@@ -46,6 +47,7 @@ pub fn service(name: &str, ip: [u8; 4]) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         affinity_secs: None,
         source_ranges: Vec::new(),
+        health_check_node_port: None,
     }
 }
 

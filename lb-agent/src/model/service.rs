@@ -40,6 +40,8 @@ pub struct Service {
     pub affinity_secs: Option<NonZeroU32>,
     /// `spec.loadBalancerSourceRanges` of both families.
     pub source_ranges: Vec<SourceRange>,
+    /// The TCP port of every node at which the balancer asks whether the node has endpoints.
+    pub health_check_node_port: Option<u16>,
 }
 
 impl Service {

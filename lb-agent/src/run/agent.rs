@@ -19,6 +19,7 @@ use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Class, Link};
 use crate::dataplane::{Dataplane, Error, give_back_memory};
 use crate::guard::Keeper;
+use crate::health;
 use crate::interfaces::{BridgeNetfilter, Event, InterfaceRules, Interfaces, Judgement};
 use crate::metrics::Metrics;
 use crate::model::{Change, Warning, WarningKind};
@@ -55,6 +56,8 @@ pub struct Agent<D> {
     logged: BTreeSet<Warning>,
     /// Warnings about interfaces and tables that were nearly full at the last walk.
     crowding: Vec<Warning>,
+    /// Answers health checks. `None` in tests of other things.
+    health: Option<health::Keeper>,
     /// The size of a flow table, in entries.
     flows_max: usize,
 }
@@ -90,6 +93,7 @@ impl<D: Dataplane> Agent<D> {
             status: Status::starting(now),
             logged: BTreeSet::new(),
             crowding: Vec::new(),
+            health: None,
             flows_max: config.dataplane.sizes.flows_max as usize,
         })
     }
@@ -101,9 +105,20 @@ impl<D: Dataplane> Agent<D> {
         self
     }
 
+    /// Adds the listeners of health checks.
+    #[must_use]
+    pub fn answering(mut self, health: health::Keeper) -> Self {
+        self.health = Some(health);
+        self
+    }
+
     /// Takes changes from the source.
     pub fn change(&mut self, batch: Vec<Change>, now: Instant) {
         self.controller.change(batch);
+        // kube-proxy keeps the last form of a Node that was deleted.
+        if let Some(node) = self.controller.world().node(&self.node_name) {
+            self.status.is_eligible = !node.is_leaving;
+        }
         self.timetable.changed(now);
     }
 
@@ -240,6 +255,7 @@ impl<D: Dataplane> Agent<D> {
                 self.timetable.succeeded(now);
                 // The Node's addresses may have changed.
                 self.follow_links(Trust::Believe, now);
+                self.follow_health_checks();
             }
             Phase::Filling if !self.interfaces.is_listed() => {
                 self.timetable.succeeded(now);
@@ -254,6 +270,7 @@ impl<D: Dataplane> Agent<D> {
                         self.tell_warnings();
                     }
                     self.follow_links(Trust::Verify, now);
+                    self.follow_health_checks();
                 }
                 Err(error) => {
                     tracing::error!(%error, "the programs could not be activated, trying again later");
@@ -262,6 +279,15 @@ impl<D: Dataplane> Agent<D> {
                     self.timetable.failed(now);
                 }
             },
+        }
+    }
+
+    /// Answers with what the tables now hold.
+    fn follow_health_checks(&mut self) {
+        let Some(health) = &mut self.health else { return };
+        if let Some(checks) = self.controller.take_health_checks() {
+            health.follow(checks);
+            self.tell_warnings();
         }
     }
 
@@ -390,7 +416,8 @@ impl<D: Dataplane> Agent<D> {
         if self.interfaces.follow_netfilter((self.bridge_netfilter)()) {
             self.follow_links(Trust::Believe, now);
         }
-        let has_changed = self.outlook.look_at_programs(&self.dataplane.ahead(), self.interfaces.links());
+        let mut has_changed = self.outlook.look_at_programs(&self.dataplane.ahead(), self.interfaces.links());
+        has_changed |= self.health.as_mut().is_some_and(health::Keeper::retry);
         let Some(guard) = self.controller.guard_mut() else {
             if has_changed {
                 self.tell_warnings();
@@ -478,6 +505,7 @@ impl<D: Dataplane> Agent<D> {
     /// Logs new warnings, and how many are over.
     fn tell_warnings(&mut self) {
         let warnings = self.controller.warnings().chain(self.outlook.warnings()).chain(&self.crowding);
+        let warnings = warnings.chain(self.health.iter().flat_map(health::Keeper::warnings));
         let warnings: Vec<Warning> = warnings.cloned().collect();
         let current: BTreeSet<Warning> = warnings.iter().cloned().collect();
         let new: Vec<&Warning> = current.difference(&self.logged).collect();

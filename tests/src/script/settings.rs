@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use lb_agent::dataplane::Sizes;
 use lb_agent::desired::{
-    Algorithm, ExternalIps, Policy, Selection, Services, TableLimits, TableSize, VendorAnnotations,
+    Algorithm, ExternalIps, HealthCheckPorts, Policy, Selection, Services, TableLimits, TableSize, VendorAnnotations,
 };
 use lb_agent::source::address::parse_prefix;
 use lb_common::table::Mode;
@@ -26,6 +26,7 @@ pub fn parse(text: &str) -> Result<Settings> {
         external_ips: ExternalIps::Guarded,
         cluster_ranges: Vec::new(),
         selection: Selection::default(),
+        health_checks: HealthCheckPorts::Left,
     };
     let mut sizes = Sizes::default();
     let mut namespace_percent = 100;

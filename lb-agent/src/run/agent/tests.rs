@@ -1,5 +1,6 @@
 //! The agent with a dataplane in memory: when it attaches, when it is ready, and how it survives failures.
 
+mod health;
 mod outlook;
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use crate::dataplane::fake::{FakeDataplane, FakeLinks, Faults};
 use crate::dataplane::links::{Ahead, Attachment, Class, LinkHeader};
 use crate::dataplane::probe::AttachedProgram;
 use crate::dataplane::{Repair, Settings, Sizes, SocketLb, Timeouts};
-use crate::desired::{ExternalIps, Policy, Selection, Services, TableLimits, VendorAnnotations};
+use crate::desired::{ExternalIps, HealthCheckPorts, Policy, Selection, Services, TableLimits, VendorAnnotations};
 use crate::guard::Guarding;
 use crate::interfaces::{BridgeNetfilter, Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
 use crate::model::{Kind, Object, WarningKind};
@@ -38,6 +39,7 @@ fn config() -> Config {
             external_ips: ExternalIps::Guarded,
             cluster_ranges: Vec::new(),
             selection: Selection::default(),
+            health_checks: HealthCheckPorts::Left,
         },
         limits: TableLimits::UNLIMITED,
         interfaces: InterfaceRules { workload: Globs::Auto, uplink: Globs::None },
@@ -57,6 +59,7 @@ fn config() -> Config {
         },
         guard: Guarding::On,
         http: ([127, 0, 0, 1], 0).into(),
+        healthz: None,
     }
 }
 
@@ -92,7 +95,7 @@ fn pod(ifindex: u32) -> Event {
 
 fn node(address: &str) -> Change {
     let addresses = vec![address.parse().expect("an address")];
-    let node = crate::model::Node { name: "n1".into(), zone: None, addresses };
+    let node = crate::model::Node { name: "n1".into(), zone: None, addresses, is_leaving: false };
     Change::Apply { object: Object::Node(node), warnings: Vec::new() }
 }
 
@@ -346,6 +349,7 @@ fn service(name: &str, address: &str) -> Change {
         internal_policy: TrafficPolicy::Cluster,
         affinity_secs: None,
         source_ranges: Vec::new(),
+        health_check_node_port: None,
     };
     Change::Apply { object: Object::Service(service), warnings: Vec::new() }
 }

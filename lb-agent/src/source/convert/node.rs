@@ -9,6 +9,9 @@ use super::fields::Fields;
 use crate::model::Node;
 use crate::source::names;
 
+/// The cluster autoscaler sets this taint, with any effect, before it deletes a node.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+
 pub fn convert(converter: &mut Converter, name: &str, raw: &core::Node, fields: &mut Fields) -> Node {
     let zone = raw.metadata.labels.as_ref().and_then(|labels| labels.get("topology.kubernetes.io/zone"));
     let listed = raw.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
@@ -32,5 +35,11 @@ pub fn convert(converter: &mut Converter, name: &str, raw: &core::Node, fields: 
         // An empty label means no zone.
         zone: zone.filter(|zone| !zone.is_empty()).map(|zone| converter.strings.share(zone)),
         addresses,
+        is_leaving: is_leaving(raw),
     }
+}
+
+fn is_leaving(raw: &core::Node) -> bool {
+    let taints = raw.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    raw.metadata.deletion_timestamp.is_some() || taints.iter().any(|taint| taint.key == TO_BE_DELETED)
 }

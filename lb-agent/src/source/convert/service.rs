@@ -44,6 +44,7 @@ pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, 
         internal_policy: traffic_policy("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref(), fields),
         affinity_secs: affinity_secs(&spec, fields),
         source_ranges: source_ranges(&spec, fields),
+        health_check_node_port: health_check_node_port(&spec, fields),
     }
 }
 
@@ -221,6 +222,11 @@ fn affinity_secs(spec: &core::ServiceSpec, fields: &mut Fields) -> Option<NonZer
         fields.warn(WarningKind::BadField, field, problem, "write seconds from 1 to 86400");
     }
     secs.or(Some(AFFINITY_DEFAULT_SECS))
+}
+
+fn health_check_node_port(spec: &core::ServiceSpec, fields: &mut Fields) -> Option<u16> {
+    let number = spec.health_check_node_port.filter(|number| *number != 0)?;
+    fields.port(|| "spec.healthCheckNodePort".to_owned(), number)
 }
 
 fn source_ranges(spec: &core::ServiceSpec, fields: &mut Fields) -> Vec<SourceRange> {

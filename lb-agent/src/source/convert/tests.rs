@@ -155,6 +155,35 @@ fn sa_affinity_has_seconds_from_1_to_86400() {
 }
 
 #[test]
+fn hz_02_hz_06_a_node_is_leaving_if_it_is_deleted_or_tainted() {
+    for (fields, is_leaving) in [
+        ("metadata: {name: n}", false),
+        ("metadata: {name: n}, spec: {taints: [{key: node.kubernetes.io/unschedulable, effect: NoSchedule}]}", false),
+        (
+            "metadata: {name: n}, spec: {taints: [{key: x, effect: ''}, {key: ToBeDeletedByClusterAutoscaler, effect: ''}]}",
+            true,
+        ),
+        ("metadata: {name: n, deletionTimestamp: '2026-11-30T20:00:00Z'}", true),
+    ] {
+        match Converter::default().node(&read(&format!("{{{fields}}}"))).expect("has a name") {
+            (Object::Node(node), warnings) => {
+                assert_eq!((node.is_leaving, warnings.len()), (is_leaving, 0), "{fields}");
+            }
+            (other, _) => panic!("not a Node: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_health_check_node_port_is_a_port() {
+    for (number, port, warned) in [("31000", Some(31_000), false), ("0", None, false), ("70000", None, true)] {
+        let (service, warnings) =
+            service(&format!("{{metadata: {{name: a}}, spec: {{healthCheckNodePort: {number}}}}}"));
+        assert_eq!((service.health_check_node_port, !warnings.is_empty()), (port, warned), "{warnings:?}");
+    }
+}
+
+#[test]
 fn cluster_ips_win_over_cluster_ip() {
     let (service, _) =
         service("{metadata: {name: a}, spec: {clusterIP: 10.0.0.1, clusterIPs: ['10.0.0.1', 'fd00::1']}}");

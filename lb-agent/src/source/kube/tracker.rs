@@ -153,7 +153,7 @@ mod tests {
     use crate::model::{Node, Object, Warning, WarningKind};
 
     fn node(name: &str, zone: &str) -> Told {
-        let node = Node { name: name.into(), zone: Some(zone.into()), addresses: Vec::new() };
+        let node = Node { name: name.into(), zone: Some(zone.into()), addresses: Vec::new(), is_leaving: false };
         Told { name: ObjectName::new("", name), version: None, form: Form::Object((Object::Node(node), vec![]).into()) }
     }
 
