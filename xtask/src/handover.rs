@@ -56,6 +56,11 @@ pub fn prepare(name: &str, profile: Profile) -> Result<PathBuf> {
     if let Some(lack) = machine::kernel_lacks() {
         bail!("{name} cannot run here: {lack}");
     }
+    build(name, profile)
+}
+
+/// Builds the program `name` with the agent beside it, also where this machine cannot run it.
+pub fn build(name: &str, profile: Profile) -> Result<PathBuf> {
     setup::ensure()?;
     let (profile, folder) = profile.names();
     let built = workspace::cargo()

@@ -12,6 +12,7 @@ mod suites;
 mod test;
 mod tidy;
 mod verify;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 //! On another system it installs nothing and lists what is missing.
 
 mod linker;
-mod packages;
+pub mod packages;
 pub mod toolchain;
 
 use anyhow::{Result, bail};
@@ -24,17 +24,29 @@ pub fn run() -> Result<()> {
 
 /// Prepares the machine and prints only what it changes.
 pub fn ensure() -> Result<()> {
-    let missing = packages::missing();
-    if !missing.is_empty() {
-        refuse_elsewhere(&missing)?;
-        packages::install(&missing.iter().map(|need| need.package).collect::<Vec<_>>())?;
-        let still = packages::missing();
-        if !still.is_empty() {
-            bail!("still missing after the packages were installed:\n{}", packages::list(&still));
-        }
-    }
+    install(packages::missing)?;
     toolchain::ensure()?;
     linker::ensure()
+}
+
+/// Prepares the machine for virtual machines with other kernels.
+pub fn ensure_vm() -> Result<()> {
+    install(packages::missing_for_vm)
+}
+
+/// Installs what is missing.
+fn install(missing: fn() -> Vec<packages::Need>) -> Result<()> {
+    let needs = missing();
+    if needs.is_empty() {
+        return Ok(());
+    }
+    refuse_elsewhere(&needs)?;
+    packages::install(&needs.iter().map(|need| need.package).collect::<Vec<_>>())?;
+    let still = missing();
+    if !still.is_empty() {
+        bail!("still missing after the packages were installed:\n{}", packages::list(&still));
+    }
+    Ok(())
 }
 
 /// Fails with the whole list if this task cannot install packages here.

@@ -1,27 +1,25 @@
 //! `cargo xtask verify`: compares the verifier's figures of each program with a budget that is part of the source.
 //!
 //! A program that grows by more than a tenth needs a new budget in the same change, which a reviewer then sees.
+//! `--kernel 6.1` asks the verifier of another kernel, in a virtual machine.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::fs;
-use std::path::PathBuf;
+mod budget;
 
-use anyhow::{Context, Result, bail};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
 
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use self::budget::{Figures, Programs};
 use crate::handover::{self, Profile};
-use crate::workspace;
-
-/// Growth up to this is noise of the compiler.
-const GROWTH_PERCENT: u64 = 10;
-
-/// The figures of a program, by name: `verified_instructions`, `stack_bytes` and so on.
-type Figures = BTreeMap<String, u64>;
-/// The figures of all programs, by program.
-type Programs = BTreeMap<String, Figures>;
+use crate::vm;
 
 #[derive(clap::Args, Default)]
 pub struct Args {
+    /// Load the programs on Debian's kernel of this version (6.1, 6.12), in a virtual machine
+    #[arg(long, value_name = "VERSION")]
+    kernel: Option<String>,
     /// Write what was measured into the budget
     #[arg(long)]
     update: bool,
@@ -29,94 +27,112 @@ pub struct Args {
 
 /// Loads every program, prints its figures, and compares them with the budget.
 pub fn run(args: &Args) -> Result<()> {
-    let measured = measure()?;
+    let measured = match &args.kernel {
+        None => here()?,
+        Some(version) => on_kernel(version)?,
+    };
+    let mut budget = budget::read()?;
     if args.update {
-        let text = format!("{HEADER}\n{}", basic_toml::to_string(&measured)?);
-        fs::write(budget_path(), text)?;
+        budget = budget::updated(budget, &measured);
+        budget::write(&budget)?;
     }
-    let text = fs::read_to_string(budget_path()).context("cannot read the budget; write it with --update")?;
-    let budget: Programs = basic_toml::from_str(&text).context("the budget is not as --update writes it")?;
-    print!("{}", table(&measured, &budget));
-    let over = over(&measured, &budget);
+    if args.kernel.is_none() {
+        print!("{}", budget::table(&measured, &budget));
+    }
+    let over = budget::over(&measured, &budget);
     if over.is_empty() {
         return Ok(());
     }
-    bail!("over budget; if it must be so, run cargo xtask verify --update and commit it\n  {}", over.join("\n  "))
+    bail!("over budget; if it must be so, run this again with --update and commit it\n  {}", over.join("\n  "))
 }
 
-const HEADER: &str = "# What the BPF programs cost, as `cargo xtask verify --update` measured it. Growth beyond a tenth must\n\
-    # change this file. The kernel allows 512 bytes of stack along a chain of calls, and 1,000,000 instructions.\n";
-
-fn budget_path() -> PathBuf {
-    workspace::root().join("xtask/verifier-budget.toml")
-}
-
-fn measure() -> Result<Programs> {
+/// The figures on the kernel of this machine.
+fn here() -> Result<Programs> {
     let program = handover::prepare("programs", Profile::Debug)?;
-    let output = handover::command(&program).stderr(std::process::Stdio::inherit()).output()?;
-    if !output.status.success() {
-        bail!("the programs do not load");
+    let mut child = handover::command(&program).stdout(Stdio::piped()).spawn()?;
+    let mut verdicts = Verdicts::default();
+    for line in BufReader::new(child.stdout.take().context("piped")?).lines() {
+        verdicts.hear(&line?)?;
     }
-    serde_json::from_slice(&output.stdout).context("the list of programs is not what was expected")
+    ensure!(child.wait()?.success(), "the programs do not load");
+    verdicts.finish()
 }
 
-fn table(measured: &Programs, budget: &Programs) -> String {
-    let mut text = format!("{:<20} {:<24} {:>10} {:>10}\n", "program", "what", "measured", "budget");
-    for (program, figures) in measured {
-        for (what, value) in figures {
-            let bound = budget.get(program).and_then(|figures| figures.get(what));
-            let bound = bound.map_or_else(|| "-".into(), ToString::to_string);
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{program:<20} {what:<24} {value:>10} {bound:>10}");
+/// The instructions that the verifier of another kernel walks, as a figure of its own.
+fn on_kernel(version: &str) -> Result<Programs> {
+    let program = handover::build("programs", Profile::Debug)?;
+    let (mut verdicts, mut heard) = (Verdicts::default(), Ok(()));
+    vm::run(version, &program, |line| {
+        if heard.is_ok() {
+            heard = verdicts.hear(line);
         }
-    }
-    text
+    })?;
+    heard?;
+    let of_kernel = |figures: Figures| {
+        let verified = figures.get(budget::VERIFIED).copied();
+        verified.map(|verified| (budget::verified_on(version), verified)).into_iter().collect()
+    };
+    Ok(verdicts.finish()?.into_iter().map(|(program, figures)| (program, of_kernel(figures))).collect())
 }
 
-/// Figures over their budget or without one, and programs that only the budget names.
-fn over(measured: &Programs, budget: &Programs) -> Vec<String> {
-    let mut found = Vec::new();
-    for (program, figures) in measured {
-        for (what, value) in figures {
-            match budget.get(program).and_then(|figures| figures.get(what)) {
-                None => found.push(format!("{program}: {what} has no budget")),
-                Some(bound) if *value * 100 > *bound * (100 + GROWTH_PERCENT) => {
-                    found.push(format!("{program}: {what} grew from {bound} to {value}"));
-                }
-                Some(_) => {}
-            }
+/// What the loader told of each program, printed as it comes.
+#[derive(Default)]
+struct Verdicts {
+    programs: Programs,
+    refused: Vec<String>,
+}
+
+impl Verdicts {
+    /// Takes a line of the loader. Others, such as those of a kernel, are printed.
+    fn hear(&mut self, line: &str) -> Result<()> {
+        let Ok(Value::Object(told)) = serde_json::from_str(line) else {
+            println!("{line}");
+            return Ok(());
+        };
+        let program = told.get("program").and_then(Value::as_str).context("a line of the loader names a program")?;
+        let Some(millis) = told.get("millis").and_then(Value::as_u64) else {
+            print!("{program:<20} ");
+            return Ok(std::io::stdout().flush()?);
+        };
+        let secs = millis as f64 / 1000.0;
+        if let Some(reason) = told.get("refused").and_then(Value::as_str) {
+            println!("{:>10} instructions {secs:>6.1} s  REFUSED", "-");
+            self.refused.push(format!("{program}: {reason}"));
+            return Ok(());
         }
+        let figures = told.get("figures").cloned().unwrap_or_default();
+        let figures: Figures = serde_json::from_value(figures).context("the figures of a program are numbers")?;
+        let verified = figures.get(budget::VERIFIED).context("the verifier counts instructions")?;
+        println!("{verified:>10} instructions {secs:>6.1} s  loaded");
+        self.programs.insert(program.to_owned(), figures);
+        Ok(())
     }
-    let gone = budget.keys().filter(|program| !measured.contains_key(*program));
-    found.extend(gone.map(|program| format!("{program} is in the budget but is no program")));
-    found
+
+    /// The figures of all programs. Fails if one of them was refused, or none was loaded.
+    fn finish(self) -> Result<Programs> {
+        ensure!(self.refused.is_empty(), "the kernel refuses\n{}", self.refused.join("\n"));
+        ensure!(!self.programs.is_empty(), "no program was loaded");
+        Ok(self.programs)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn programs(name: &str, instructions: u64) -> Programs {
-        Programs::from([(name.into(), Figures::from([("verified_instructions".into(), instructions)]))])
-    }
-
     #[test]
-    fn growth_beyond_a_tenth_is_over_budget() {
-        let budget = programs("ingress", 1000);
-        assert!(over(&programs("ingress", 1100), &budget).is_empty());
-        assert!(over(&programs("ingress", 10), &budget).is_empty());
-        assert_eq!(over(&programs("ingress", 1101), &budget).len(), 1);
-    }
-
-    #[test]
-    fn programs_and_budget_name_the_same() {
-        assert_eq!(over(&programs("ingress", 1), &programs("egress", 1)).len(), 2);
-    }
-
-    #[test]
-    fn the_budget_in_the_source_is_readable() {
-        let text = fs::read_to_string(budget_path()).expect("the budget is part of the source");
-        let budget: Programs = basic_toml::from_str(&text).expect("as --update writes it");
-        assert!(!budget.is_empty());
+    fn a_refused_program_is_a_failure() {
+        let mut verdicts = Verdicts::default();
+        let lines = [
+            r#"{"program":"tick"}"#,
+            r#"{"figures":{"verified_instructions":4},"millis":1,"program":"tick"}"#,
+            "a line of the kernel",
+        ];
+        lines.into_iter().for_each(|line| verdicts.hear(line).expect("a line of the loader"));
+        assert_eq!(verdicts.programs["tick"][budget::VERIFIED], 4);
+        verdicts.hear(r#"{"program":"collect","refused":"too large","millis":9}"#).expect("a line of the loader");
+        let error = verdicts.finish().expect_err("a program was refused").to_string();
+        assert!(error.contains("collect: too large"), "{error}");
+        assert!(Verdicts::default().finish().is_err(), "nothing was loaded");
     }
 }

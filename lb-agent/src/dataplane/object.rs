@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use aya::programs::{CgroupSockAddr, Program, SchedClassifier};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
     BPF_MAP_TYPE_SK_STORAGE,
@@ -113,9 +113,22 @@ pub fn is_adoptable(directory: &Path, sizes: &Sizes) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Loads the programs over the maps in `directory`. Missing maps are made and pinned. With `previous`, the programs
-/// also look flows up in the flow tables of that directory.
+/// Loads the programs that every node needs, over the maps in `directory`.
 pub fn load(
+    directory: &Path,
+    settings: &Settings,
+    jiffies_per_sec: u32,
+    previous: Option<&Path>,
+) -> Result<Ebpf, Error> {
+    let mut ebpf = open(directory, settings, jiffies_per_sec, previous)?;
+    let names: Vec<_> = PROGRAMS.into_iter().chain([EMPTY_PROGRAM, TICK_PROGRAM, COLLECT_PROGRAM]).collect();
+    load_programs(&mut ebpf, &names)?;
+    Ok(ebpf)
+}
+
+/// Opens the object over the maps in `directory`, and loads no program yet. Missing maps are made and pinned. With
+/// `previous`, the programs also look flows up in the flow tables of that directory.
+pub fn open(
     directory: &Path,
     settings: &Settings,
     jiffies_per_sec: u32,
@@ -141,6 +154,8 @@ pub fn load(
     let sockets = [("NODE_NETNS", netns_cookie), ("SERVES_POD_SOCKETS", u64::from(settings.sockets == SocketLb::All))];
     let shares = [("POD_FLOWS_PERCENT", u64::from(bound.percent)), ("FLOW_ENTRIES_USABLE", bound.usable())];
     let mut loader = EbpfLoader::new();
+    // Why a program was refused, without the state at each instruction: that is megabytes.
+    loader.verifier_log_level(VerifierLogLevel::STATS);
     for (name, shape) in wanted(&settings.sizes) {
         loader.map_pin_path(name, directory.join(name)).map_max_entries(name, shape.max_entries);
     }
@@ -157,10 +172,7 @@ pub fn load(
     }
     let (embryos, parked) = (u64::from(embryos_max), u64::from(settings.sizes.parked_max));
     loader.override_global("EMBRYOS_MAX", &embryos, true).override_global("PARKED_MAX", &parked, true);
-    let mut ebpf = loader.load(OBJECT).map_err(|error| load_error("the BPF object".into(), &error))?;
-    let names: Vec<_> = PROGRAMS.into_iter().chain([EMPTY_PROGRAM, TICK_PROGRAM, COLLECT_PROGRAM]).collect();
-    load_programs(&mut ebpf, &names)?;
-    Ok(ebpf)
+    loader.load(OBJECT).map_err(|error| load_error("the BPF object".into(), &error))
 }
 
 /// Loads the named programs that are not loaded yet, several in parallel. The verifier walks all paths of each, which

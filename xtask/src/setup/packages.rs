@@ -60,6 +60,9 @@ const NEEDS: &[Need] = &[
     program("iperf3", "iperf3", "bulk traffic of the measurements"),
 ];
 
+/// What only the virtual machines need.
+const VM_NEEDS: &[Need] = &[program("qemu-system-x86_64", "qemu-system-x86", "other kernels, in virtual machines")];
+
 /// Daemons of the packages above. Debian would start them at the next boot.
 const DAEMONS: &[&str] = &["nginx", "haproxy"];
 
@@ -89,6 +92,11 @@ apt-get -y -o APT::Status-Fd=1 -o DPkg::Lock::Timeout=300 \
 /// The needs that are not met.
 pub fn missing() -> Vec<Need> {
     NEEDS.iter().copied().filter(|need| !need.is_met()).collect()
+}
+
+/// As [`missing`], for the virtual machines.
+pub fn missing_for_vm() -> Vec<Need> {
+    VM_NEEDS.iter().copied().filter(|need| !need.is_met()).collect()
 }
 
 /// One line per need, for a message.
@@ -142,7 +150,8 @@ fn has_candidates(packages: &[&str]) -> bool {
     })
 }
 
-fn update() -> Result<()> {
+/// Fetches fresh package lists.
+pub fn update() -> Result<()> {
     let mut command = Command::new("apt-get");
     job::run("apt-get update", command.args(["-o", "DPkg::Lock::Timeout=300", "update"]), job::each_line)
 }

@@ -1,30 +1,33 @@
-//! Loads every BPF program and prints the figures of verifier and compiler, as JSON by program name.
+//! Loads every BPF program and prints the figures of verifier and compiler, or why the kernel refuses the program: for
+//! each program a line of JSON, and a line with the name alone before the verifier begins.
 //!
-//! `cargo xtask verify` compares them with the budget. Nothing is attached, and the pins are removed again.
+//! `cargo xtask verify` compares the figures with the budget. Nothing is attached, and the pins are removed again.
 
 mod stack;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
-use aya::programs::SchedClassifier;
-use lb_agent::dataplane::bpf::BpfDataplane;
-use lb_agent::dataplane::object::{BARE_PROGRAMS, OBJECT, PROGRAMS, load_programs};
+use anyhow::{Context, Result, bail};
+use aya::programs::Program;
+use lb_agent::dataplane::object::{self, OBJECT};
 use lb_agent::dataplane::{Repair, Settings, Sizes, SocketLb, Timeouts, pins};
-
 use serde_json::{Value, json};
+
+/// Ticks per second. The programs only multiply by this, so any number shows the same figures.
+const JIFFIES_PER_SEC: u32 = 250;
 
 fn main() -> Result<()> {
     let pin_path = PathBuf::from(format!("/sys/fs/bpf/lb-programs-{}", std::process::id()));
     let loaded = load(&pin_path);
     // In both cases: pins made before a failure must be removed as well.
-    pins::unload(&pin_path)?;
-    println!("{}", serde_json::to_string_pretty(&loaded?)?);
-    Ok(())
+    pins::remove_pins(&pin_path)?;
+    loaded
 }
 
-fn load(pin_path: &std::path::Path) -> Result<BTreeMap<&'static str, Value>> {
+fn load(pin_path: &Path) -> Result<()> {
     let settings = Settings {
         pin_path: pin_path.to_owned(),
         sizes: Sizes { frontends_max: 1024, backends_max: 1024, flows_max: 1024, ..Sizes::default() },
@@ -33,15 +36,34 @@ fn load(pin_path: &std::path::Path) -> Result<BTreeMap<&'static str, Value>> {
         repair: Repair::Off,
         sockets: SocketLb::Off,
     };
-    let mut dataplane = BpfDataplane::open(&settings)?;
-    load_programs(dataplane.ebpf(), &BARE_PROGRAMS)?;
+    let maps = pin_path.join("maps");
+    fs::create_dir_all(&maps)?;
+    let mut ebpf = object::open(&maps, &settings, JIFFIES_PER_SEC, None)?;
     let stacks = stack::depths(OBJECT)?;
-    PROGRAMS.into_iter().chain(BARE_PROGRAMS).map(|name| Ok((name, figures(&mut dataplane, name, &stacks)?))).collect()
+    let programs: BTreeMap<&str, &mut Program> = ebpf.programs_mut().collect();
+    for (name, program) in programs {
+        println!("{}", json!({ "program": name }));
+        let started = Instant::now();
+        let mut verdict = match verify(program) {
+            Ok(()) => json!({ "program": name, "figures": figures(name, program, &stacks)? }),
+            Err(error) => json!({ "program": name, "refused": format!("{error:#}") }),
+        };
+        verdict["millis"] = json!(started.elapsed().as_millis());
+        println!("{verdict}");
+    }
+    Ok(())
 }
 
-fn figures(dataplane: &mut BpfDataplane, name: &str, stacks: &BTreeMap<String, u32>) -> Result<Value> {
-    let program: &mut SchedClassifier =
-        dataplane.ebpf().program_mut(name).with_context(|| format!("there is no program {name}"))?.try_into()?;
+fn verify(program: &mut Program) -> Result<()> {
+    match program {
+        Program::SchedClassifier(program) => program.load()?,
+        Program::CgroupSockAddr(program) => program.load()?,
+        other => bail!("no task loads a program of the type {:?}", other.prog_type()),
+    }
+    Ok(())
+}
+
+fn figures(name: &str, program: &Program, stacks: &BTreeMap<String, u32>) -> Result<Value> {
     let info = program.info()?;
     Ok(json!({
         "verified_instructions": info.verified_instruction_count().context("the kernel does not tell")?,
