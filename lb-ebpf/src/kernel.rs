@@ -68,6 +68,17 @@ static NODE_NETNS: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static SERVES_POD_SOCKETS: Global<u64> = Global::new(0);
 
+/// Not 0 if the kernel has `bpf_set_retval`, which came with Linux 5.18. Frozen as well: an older verifier refuses the
+/// call.
+#[unsafe(no_mangle)]
+static SETS_RETVAL: Global<u64> = Global::new(1);
+
+/// [`SETS_RETVAL`].
+#[inline(always)]
+pub fn sets_retval() -> bool {
+    SETS_RETVAL.load() != 0
+}
+
 /// The kind of client that a socket of this network namespace is, if it is served.
 #[inline(always)]
 pub fn client_of_netns(cookie: u64) -> Option<Client> {

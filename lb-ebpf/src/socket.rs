@@ -18,7 +18,7 @@ use lb_common::client::Client;
 use lb_common::socket::{self, Dial, DialAction, Sockets};
 use lb_common::table::{Backend, Dialled, SocketCookie, SocketKey, SocketPeer};
 
-use crate::kernel::{Kernel, Subject, client_of_netns};
+use crate::kernel::{Kernel, Subject, client_of_netns, sets_retval};
 use crate::skb::copy_words;
 use crate::tables::FamilyTables;
 
@@ -280,8 +280,11 @@ fn dial<A: SocketFamily>(peer: &Peer<A>, way: Way) -> i32 {
             ALLOW
         }
         DialAction::Refuse => {
-            // SAFETY: a helper without pointers.
-            unsafe { bpf_set_retval(-ECONNREFUSED) };
+            // Without it, the process gets EPERM.
+            if sets_retval() {
+                // SAFETY: a helper without pointers.
+                unsafe { bpf_set_retval(-ECONNREFUSED) };
+            }
             DENY
         }
         DialAction::Deny => DENY,

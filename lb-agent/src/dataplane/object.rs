@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use aya::programs::{CgroupSockAddr, Program, SchedClassifier};
+use aya::programs::{CgroupSockAddr, Program, ProgramType, SchedClassifier};
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
@@ -151,7 +152,11 @@ pub fn open(
     let bound = Bound::of(&settings.sizes, possible_cpus()?);
     let netns_cookie = sys::netns_cookie()
         .map_err(|source| Error::Kernel { op: "asking for the cookie of the network namespace", source })?;
-    let sockets = [("NODE_NETNS", netns_cookie), ("SERVES_POD_SOCKETS", u64::from(settings.sockets == SocketLb::All))];
+    let sockets = [
+        ("NODE_NETNS", netns_cookie),
+        ("SERVES_POD_SOCKETS", u64::from(settings.sockets == SocketLb::All)),
+        ("SETS_RETVAL", u64::from(sets_retval())),
+    ];
     let shares = [("POD_FLOWS_PERCENT", u64::from(bound.percent)), ("FLOW_ENTRIES_USABLE", bound.usable())];
     let mut loader = EbpfLoader::new();
     // Why a program was refused, without the state at each instruction: that is megabytes.
@@ -173,6 +178,11 @@ pub fn open(
     let (embryos, parked) = (u64::from(embryos_max), u64::from(settings.sizes.parked_max));
     loader.override_global("EMBRYOS_MAX", &embryos, true).override_global("PARKED_MAX", &parked, true);
     loader.load(OBJECT).map_err(|error| load_error("the BPF object".into(), &error))
+}
+
+/// Whether programs of sockets can choose the error of a dial that they refuse.
+fn sets_retval() -> bool {
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false)
 }
 
 /// Loads the named programs that are not loaded yet, several in parallel. The verifier walks all paths of each, which
