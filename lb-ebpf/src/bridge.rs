@@ -1,6 +1,6 @@
 //! The way across a bridge between ports whose frames do not traverse netfilter.
 
-use core::mem::zeroed;
+use core::mem::MaybeUninit;
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::bindings::{__sk_buff, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup};
@@ -67,20 +67,26 @@ fn is_neighbour<const WORDS: usize>(
     if !is_same_prefix(&from, &to, bits) {
         return false;
     }
-    // SAFETY: zeroes are a valid value of each field.
-    let mut lookup: Lookup = unsafe { zeroed() };
-    lookup.family = number;
-    lookup.ifindex = bridge;
+    let mut lookup = MaybeUninit::<Lookup>::uninit();
+    let lookup = lookup.as_mut_ptr();
     let len = size_of::<Lookup>() as i32;
-    let (source, destination) = (addr_of_mut!(lookup.__bindgen_anon_3), addr_of_mut!(lookup.__bindgen_anon_4));
-    // SAFETY: the fields of the unions are words, at least as many as an address of the family has. The context
-    // belongs to this program run, and the record is whole.
+    // SAFETY: zeroes are a valid value of each field. The fields of the unions are words, at least as many as an address
+    // of the family has. The context belongs to this program run, and the record is whole.
     unsafe {
+        // Word by word. Otherwise the compiler calls a function to write zeroes, and Linux 6.1 takes 32 bytes of stack
+        // for the call, which the deepest chain of calls does not have.
+        for word in 0..size_of::<Lookup>() / size_of::<u32>() {
+            lookup.cast::<u32>().add(word).write_volatile(0);
+        }
+        (*lookup).family = number;
+        (*lookup).ifindex = bridge;
+        let (source, destination) =
+            (addr_of_mut!((*lookup).__bindgen_anon_3), addr_of_mut!((*lookup).__bindgen_anon_4));
         source.cast::<[u32; WORDS]>().write(from);
         destination.cast::<[u32; WORDS]>().write(to);
-        let found = bpf_fib_lookup(skb.context().cast(), addr_of_mut!(lookup), len, BPF_FIB_LOOKUP_SKIP_NEIGH);
+        let found = bpf_fib_lookup(skb.context().cast(), lookup, len, BPF_FIB_LOOKUP_SKIP_NEIGH);
         // A gateway would replace the destination.
         let is_on_link = destination.cast::<[u32; WORDS]>().read() == to;
-        found == i64::from(BPF_FIB_LKUP_RET_SUCCESS) && lookup.ifindex == bridge && is_on_link
+        found == i64::from(BPF_FIB_LKUP_RET_SUCCESS) && (*lookup).ifindex == bridge && is_on_link
     }
 }

@@ -21,12 +21,14 @@ pub trait FamilyTables: FamilyMaps + Parts {}
 
 impl<A: FamilyMaps + Parts> FamilyTables for A {}
 
+/// Runs a part over the records of this CPU. `lent` points to them, which shows the compiler that they change, but the
+/// part looks them up again: Linux 6.1 refuses keys in what an argument points to ("R2 type=mem expected=fp").
 #[inline(always)]
-fn run<A: FamilyTables>(skb: *mut __sk_buff, work: *mut Work<A>, part: Part) -> u32 {
-    // SAFETY: the caller's records, which the caller does not use meanwhile. The verifier requires the check for null.
-    let Some(work) = (unsafe { work.as_mut() }) else { return 0 };
-    // If a part does not use the skb, the compiler would pass anything, which the verifier refuses.
+fn run<A: FamilyTables>(skb: *mut __sk_buff, lent: *mut Work<A>, part: Part) -> u32 {
+    // If a part does not use an argument, the compiler would pass anything, which the verifier refuses.
     let skb = verifier::opaque(skb as usize) as *mut __sk_buff;
+    verifier::opaque(lent as usize);
+    let Some(work) = super::work::<A>() else { return 0 };
     let kernel = Kernel::new(Skb::<ETHERNET_LEN>::new(skb));
     u32::from(Path::resumed(&kernel, work).run(part))
 }
