@@ -11,6 +11,7 @@ use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
 use crate::addr::{Addr, Family};
+use crate::checksum;
 use crate::table::{Direction, Tuple};
 
 mod sealed {
@@ -88,6 +89,16 @@ pub trait Packet {
 
     fn addressee(&self) -> Addressee;
 
+    /// The unfolded sum of the bytes from `start` to `end`, which are a multiple of four. None if they are too many or
+    /// do not exist. In the kernel it runs in a function of its own.
+    #[inline(always)]
+    fn sum_words(&self, start: usize, end: usize) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        sum_words(self, start, end)
+    }
+
     /// The same offset. In the kernel, the verifier forgets how it was found. Otherwise it would walk the rest of the
     /// program once for each way to find one.
     #[inline(always)]
@@ -141,6 +152,24 @@ pub enum ZeroSum {
 /// The kernel refused a change. A packet that is half translated must not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
+
+/// Most words that are summed: the longest header that an ICMP error quotes. A longer chain of extension headers is not
+/// answered.
+const SUMMED_WORDS_MAX: usize = 64;
+
+/// See [`Packet::sum_words`].
+#[inline(always)]
+pub fn sum_words(packet: &impl Packet, start: usize, end: usize) -> Option<u32> {
+    let (mut sum, mut offset) = (0, start);
+    for _ in 0..SUMMED_WORDS_MAX {
+        if offset >= end {
+            return Some(sum);
+        }
+        sum += checksum::sum(&packet.header::<[u8; 4]>(offset)?);
+        offset += 4;
+    }
+    None
+}
 
 /// Changes a packet, with the primitives that the kernel offers for an skb.
 pub trait PacketMut: Packet {

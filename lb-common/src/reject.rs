@@ -18,8 +18,6 @@ use crate::table::{RejectBucket, Tuple};
 use crate::work::Work;
 
 const TTL: u8 = 64;
-/// The longest header that is quoted, in 4-byte words. A longer chain of extension headers is not answered.
-const QUOTED_WORDS_MAX: usize = 64;
 /// The common header of SCTP (RFC 9260 section 3.1).
 const SCTP_LEN: usize = 12;
 
@@ -66,9 +64,9 @@ fn quoted_transport(packet: &mut impl PacketMut, headers: &Headers) -> Result<(u
         Proto::TCP => (TcpHdr::LEN, l4 + offset_of!(TcpHdr, check)),
         Proto::UDP => (UdpHdr::LEN, l4 + offset_of!(UdpHdr, check)),
         // The common header of RFC 9260. Its checksum is not an Internet checksum.
-        Proto::SCTP => return Ok((SCTP_LEN, sum_words(packet, l4, l4 + SCTP_LEN).ok_or(Refused)?)),
+        Proto::SCTP => return Ok((SCTP_LEN, packet.sum_words(l4, l4 + SCTP_LEN).ok_or(Refused)?)),
     };
-    let sum = sum_words(packet, l4, l4 + len).ok_or(Refused)?;
+    let sum = packet.sum_words(l4, l4 + len).ok_or(Refused)?;
     let stored = packet.header::<[u8; 2]>(check).ok_or(Refused)?;
     // The device may still have to finish the sum (CHECKSUM_PARTIAL). If so, a payload change leaves the field alone.
     packet.adjust_l4_checksum(check, 1, Summed::Payload, ZeroSum::Valid)?;
@@ -79,20 +77,6 @@ fn quoted_transport(packet: &mut impl PacketMut, headers: &Headers) -> Result<(u
     }
     packet.write(check, &stored)?;
     Ok((len, sum))
-}
-
-/// The sum of the bytes from `start` to `end`: a multiple of four bytes, and at most [`QUOTED_WORDS_MAX`] words.
-#[inline(always)]
-fn sum_words(packet: &impl Packet, start: usize, end: usize) -> Option<u32> {
-    let (mut sum, mut offset) = (0, start);
-    for _ in 0..QUOTED_WORDS_MAX {
-        if offset >= end {
-            return Some(sum);
-        }
-        sum += checksum::sum(&packet.header::<[u8; 4]>(offset)?);
-        offset += 4;
-    }
-    None
 }
 
 impl Unreachable for [u8; 4] {
@@ -127,7 +111,7 @@ impl Unreachable for [u8; 4] {
 impl Unreachable for [u8; 16] {
     #[inline(always)]
     fn header_sum(packet: &impl Packet, l4: usize) -> Option<u32> {
-        sum_words(packet, packet.l3(), l4)
+        packet.sum_words(packet.l3(), l4)
     }
 
     #[inline(always)]

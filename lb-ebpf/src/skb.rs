@@ -16,7 +16,7 @@ use aya_ebpf::helpers::{
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::packet::{
-    Addressee, DatagramId, ETHERNET_LEN, Header, PARKED_LEN_MAX, Packet, PacketMut, Refused, Summed, ZeroSum,
+    self, Addressee, DatagramId, ETHERNET_LEN, Header, PARKED_LEN_MAX, Packet, PacketMut, Refused, Summed, ZeroSum,
 };
 use lb_common::table::{Direction, FlowKey, Tuple};
 
@@ -175,6 +175,19 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
     }
 }
 
+/// What [`sum_words_apart`] returns in place of a sum.
+const NO_SUM: u64 = u64::MAX;
+
+/// A global function: the verifier walks its loop once. Linux 6.1 would walk the rest of the program again after each
+/// number of rounds.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sum_words_apart(skb: *mut __sk_buff, start: u32, end: u32) -> u64 {
+    let skb = Skb::<ETHERNET_LEN>::new(skb);
+    let [start, end] = [start, end].map(|offset| skb.forget_offset(offset as usize));
+    packet::sum_words(&skb, start, end).map_or(NO_SUM, u64::from)
+}
+
 impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
     const LINK_LEN: usize = LINK_LEN;
 
@@ -192,6 +205,12 @@ impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
             PACKET_OTHERHOST => Addressee::Another,
             _ => Addressee::Group,
         }
+    }
+
+    #[inline(always)]
+    fn sum_words(&self, start: usize, end: usize) -> Option<u32> {
+        let sum = sum_words_apart(self.context(), start as u32, end as u32);
+        if sum == NO_SUM { None } else { Some(sum as u32) }
     }
 
     #[inline(always)]
