@@ -53,7 +53,7 @@ impl Due {
 
 /// Deletes both entries of the flow whose key is in `work`, unless one of them was used lately. Returns whether it
 /// did. If the other entry was lost, its tuple may be another flow's by now, which stays.
-#[inline(never)]
+#[inline(always)]
 pub fn collect<A: Addr, K: Maps<A>>(due: Due, kernel: &K, work: &mut Work<A>) -> bool {
     let proto = work.key.proto;
     let Some(entry) = kernel.flow(&work.key) else { return false };

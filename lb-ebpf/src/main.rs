@@ -18,12 +18,11 @@ use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use lb_common::addr::Family;
-use lb_common::garbage::{self, Due};
+use lb_common::garbage::Due;
 use lb_common::packet::{ETHERNET_LEN, Packet as _};
 use lb_common::path;
 use lb_common::table::{COLLECTED_KEYS_MAX, FlowKey};
 
-use crate::kernel::Kernel;
 use crate::skb::Skb;
 use crate::tables::FamilyTables;
 
@@ -57,12 +56,11 @@ fn collect_of<A: FamilyTables>(skb: &Skb<ETHERNET_LEN>) -> i32 {
     let Some(work) = tables::work::<A>() else { return 0 };
     let Some(due) = skb.header(ETHERNET_LEN) else { return 0 };
     let (due, mut collected) = (Due::from_bytes(due), 0);
-    let kernel = Kernel::idle(*skb);
     for index in 0..COLLECTED_KEYS_MAX {
         if skb.read_key(ETHERNET_LEN + Due::LEN + index * size_of::<FlowKey<A>>(), &mut work.key).is_none() {
             break;
         }
-        collected += i32::from(garbage::collect(due, &kernel, work));
+        collected += i32::from(A::collect_apart(*skb, work, due));
     }
     collected
 }

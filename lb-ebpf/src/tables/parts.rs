@@ -1,8 +1,9 @@
-//! The functions of [`Part`]s. They are global (`extern "C"`, not mangled), so that the verifier walks each of them
+//! The functions of [`Part`]s, and of what is done for each of many keys. They are global (`extern "C"`, not mangled), so that the verifier walks each of them
 //! once.
 
 use aya_ebpf::bindings::__sk_buff;
 use lb_common::forward::{Part, Path, Work};
+use lb_common::garbage::{self, Due};
 use lb_common::packet::ETHERNET_LEN;
 
 use crate::kernel::Kernel;
@@ -14,6 +15,10 @@ use crate::verifier;
 pub trait Parts: Sized {
     /// [`Path::run`] in the part's function.
     fn run_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, part: Part) -> bool;
+
+    /// [`garbage::collect`] in a function of its own. Linux 6.1 would walk it again for each key, and refuses that many
+    /// instructions.
+    fn collect_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, due: Due) -> bool;
 }
 
 /// All that the programs need of an address family.
@@ -25,16 +30,26 @@ impl<A: FamilyMaps + Parts> FamilyTables for A {}
 /// part looks them up again: Linux 6.1 refuses keys in what an argument points to ("R2 type=mem expected=fp").
 #[inline(always)]
 fn run<A: FamilyTables>(skb: *mut __sk_buff, lent: *mut Work<A>, part: Part) -> u32 {
-    // If a part does not use an argument, the compiler would pass anything, which the verifier refuses.
-    let skb = verifier::opaque(skb as usize) as *mut __sk_buff;
+    let (skb, Some(work)) = (used(skb, lent), super::work::<A>()) else { return 0 };
+    u32::from(Path::resumed(&Kernel::new(skb), work).run(part))
+}
+
+/// [`garbage::collect`] over the records of this CPU, as [`run`].
+#[inline(always)]
+fn collect<A: FamilyTables>(skb: *mut __sk_buff, lent: *mut Work<A>, due: u64) -> u32 {
+    let (skb, Some(work)) = (used(skb, lent), super::work::<A>()) else { return 0 };
+    u32::from(garbage::collect(Due::from_bytes(due.to_ne_bytes()), &Kernel::idle(skb), work))
+}
+
+/// The packet. If a function does not use an argument, the compiler would pass anything, which the verifier refuses.
+#[inline(always)]
+fn used<A>(skb: *mut __sk_buff, lent: *mut Work<A>) -> Skb<ETHERNET_LEN> {
     verifier::opaque(lent as usize);
-    let Some(work) = super::work::<A>() else { return 0 };
-    let kernel = Kernel::new(Skb::<ETHERNET_LEN>::new(skb));
-    u32::from(Path::resumed(&kernel, work).run(part))
+    Skb::new(verifier::opaque(skb as usize) as *mut __sk_buff)
 }
 
 macro_rules! parts {
-    ($addr:ty: $($part:ident = $name:ident),*) => {
+    ($addr:ty, $collect:ident: $($part:ident = $name:ident),*) => {
         $(
             #[unsafe(no_mangle)]
             #[inline(never)]
@@ -42,6 +57,12 @@ macro_rules! parts {
                 run(skb, work, Part::$part)
             }
         )*
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $collect(skb: *mut __sk_buff, work: *mut Work<$addr>, due: u64) -> u32 {
+            collect(skb, work, due)
+        }
 
         impl Parts for $addr {
             #[inline(always)]
@@ -51,8 +72,13 @@ macro_rules! parts {
                 };
                 done != 0
             }
+
+            #[inline(always)]
+            fn collect_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, due: Due) -> bool {
+                $collect(skb.context(), work, u64::from_ne_bytes(due.to_bytes())) != 0
+            }
         }
     };
 }
-parts!([u8; 4]: Place = place4, RefreshPartner = refresh_partner4, FollowDirect = follow_direct4, Settle = settle4);
-parts!([u8; 16]: Place = place6, RefreshPartner = refresh_partner6, FollowDirect = follow_direct6, Settle = settle6);
+parts!([u8; 4], collect4: Place = place4, RefreshPartner = refresh_partner4, FollowDirect = follow_direct4, Settle = settle4);
+parts!([u8; 16], collect6: Place = place6, RefreshPartner = refresh_partner6, FollowDirect = follow_direct6, Settle = settle6);
