@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::machine;
 use crate::setup::{self, toolchain};
 use crate::suites::{self, Count, Level};
-use crate::{tidy, verify, workspace};
+use crate::{tidy, verify, vm, workspace};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -35,6 +35,11 @@ const LINTS: &[(&str, Check)] =
 /// Checks of the programs by the kernel.
 const BUDGETS: &[(&str, Check)] = &[("budget of the BPF programs", || verify::run(&verify::Args::default()))];
 
+/// The oldest kernel that Debian 12 has.
+const OLDEST_KERNEL: &str = "Linux 6.1";
+const ON_OLDEST_KERNEL: &[(&str, Check)] =
+    &[("the BPF programs on Linux 6.1", || verify::run(&verify::Args::on("6.1")))];
+
 type Check = fn() -> Result<()>;
 
 /// Runs everything, prints the table, and fails if anything failed.
@@ -52,6 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if privileged.is_ok() {
         rows.push(checks("verifier budget", BUDGETS));
+        rows.push(oldest_kernel());
     }
     finish(&rows, privileged, args)
 }
@@ -82,6 +88,13 @@ fn checks(level: &'static str, checks: &[(&str, Check)]) -> Row {
         }
     }
     Row { level, count, secs: started.elapsed().as_secs_f32(), note: "" }
+}
+
+fn oldest_kernel() -> Row {
+    if vm::is_possible() {
+        return checks(OLDEST_KERNEL, ON_OLDEST_KERNEL);
+    }
+    Row { level: OLDEST_KERNEL, count: Count::default(), secs: 0.0, note: "DID NOT RUN: no kernel of Debian here" }
 }
 
 fn format() -> Result<()> {

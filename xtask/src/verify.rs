@@ -7,6 +7,7 @@ mod budget;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -23,6 +24,13 @@ pub struct Args {
     /// Write what was measured into the budget
     #[arg(long)]
     update: bool,
+}
+
+impl Args {
+    /// Compares what the kernel of this version says with the budget.
+    pub fn on(version: &str) -> Self {
+        Self { kernel: Some(version.into()), update: false }
+    }
 }
 
 /// Loads every program, prints its figures, and compares them with the budget.
@@ -94,7 +102,7 @@ impl Verdicts {
             print!("{program:<20} ");
             return Ok(std::io::stdout().flush()?);
         };
-        let secs = millis as f64 / 1000.0;
+        let secs = Duration::from_millis(millis).as_secs_f32();
         if let Some(reason) = told.get("refused").and_then(Value::as_str) {
             println!("{:>10} instructions {secs:>6.1} s  REFUSED", "-");
             self.refused.push(format!("{program}: {reason}"));
@@ -128,7 +136,9 @@ mod tests {
             r#"{"figures":{"verified_instructions":4},"millis":1,"program":"tick"}"#,
             "a line of the kernel",
         ];
-        lines.into_iter().for_each(|line| verdicts.hear(line).expect("a line of the loader"));
+        for line in lines {
+            verdicts.hear(line).expect("a line of the loader");
+        }
         assert_eq!(verdicts.programs["tick"][budget::VERIFIED], 4);
         verdicts.hear(r#"{"program":"collect","refused":"too large","millis":9}"#).expect("a line of the loader");
         let error = verdicts.finish().expect_err("a program was refused").to_string();

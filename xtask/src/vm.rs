@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use self::archive::Archive;
+use crate::machine;
 use crate::setup;
 use crate::workspace;
 
@@ -37,6 +38,11 @@ echo "the program ended with $?"
 busybox poweroff -f
 "#;
 
+/// Whether this machine can fetch Debian's kernels and emulate them.
+pub fn is_possible() -> bool {
+    std::env::consts::ARCH == "x86_64" && machine::which("apt-get").is_some()
+}
+
 /// Boots Debian's kernel of a version (`6.1`), runs `program` there as root, and passes on every line that it prints.
 /// Fails if the program fails.
 pub fn run(version: &str, program: &Path, mut heard: impl FnMut(&str)) -> Result<()> {
@@ -46,9 +52,9 @@ pub fn run(version: &str, program: &Path, mut heard: impl FnMut(&str)) -> Result
     let archive = folder.join(format!("{version}.cpio"));
     fs::write(&archive, root(program, &kernel::busybox(&folder)?)?)?;
     println!("booting {}", image.file_name().map(OsStr::display).context("a file has a name")?);
-    let mut machine = command(&image, &archive).spawn().context("cannot start qemu")?;
+    let mut emulator = command(&image, &archive).spawn().context("cannot start qemu")?;
     let (mut ended, mut last) = (None, Vec::new());
-    for line in BufReader::new(machine.stdout.take().context("piped")?).split(b'\n') {
+    for line in BufReader::new(emulator.stdout.take().context("piped")?).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
         match line.strip_prefix(ENDED) {
             Some(code) => ended = Some(code.to_owned()),
@@ -56,7 +62,7 @@ pub fn run(version: &str, program: &Path, mut heard: impl FnMut(&str)) -> Result
         }
         last.push(line);
     }
-    machine.wait()?;
+    emulator.wait()?;
     match ended.as_deref() {
         Some("0") => Ok(()),
         Some(code) => bail!("the program failed in the machine (exit code {code})\n{}", tail(&last)),
