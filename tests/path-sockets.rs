@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lb_common::addr::Proto;
 use lb_common::client::Client;
 use lb_common::host::{Chance, Host, TICKS_PER_SEC, Tables};
-use lb_common::socket::{Dial, DialAction, dialled};
+use lb_common::socket::{Dial, DialAction, Way, dialled};
 use lb_common::table::{
     Action, Backend, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
     PoolKey, Rule, Scope, ScopeFlags, Scopes, SocketCookie, SourceRange, SourceRangeKey, bpf_spin_lock,
@@ -216,8 +216,9 @@ fn agree(host: &mut Host, service: Service, steps: Vec<Step>) -> Result<(), Test
             }
             Step::Dial { socket, proto, source, client, chance } => {
                 host.set_chance(Chance::Always(chance));
-                let cookie = SocketCookie::of(socket);
-                let dial = Dial { socket: cookie, client, source: SOURCES[source], to: VIP, proto };
+                // A socket has one protocol.
+                let cookie = SocketCookie::of(socket | u64::from(proto as u8) << 32);
+                let dial = Dial { socket: cookie, client, source: SOURCES[source], to: VIP, proto, way: Way::Datagram };
                 let expected = model.expect(&service, (socket, proto, source, client), chance);
                 let action = host.dial(&dial);
                 let is_expected = match action {
@@ -260,7 +261,8 @@ fn dials_are_spread() {
     let mut chosen = BTreeMap::<Address, u32>::new();
     for number in 0..4_000 {
         let socket = SocketCookie::of(number);
-        let dial = Dial { socket, client: Client::Host, source: SOURCES[0], to: VIP, proto: Proto::TCP };
+        let dial =
+            Dial { socket, client: Client::Host, source: SOURCES[0], to: VIP, proto: Proto::TCP, way: Way::Connect };
         let DialAction::Translate(to) = host.dial(&dial) else { panic!("{dial:?} is to be translated") };
         *chosen.entry(to.addr).or_default() += 1;
     }
@@ -279,7 +281,14 @@ fn a_stranger_is_left_alone() {
         (Backend { addr: [192, 0, 2, 11], ..VIP }, Proto::UDP),
         (VIP, Proto::SCTP),
     ] {
-        let dial = Dial { socket: SocketCookie::of(1), client: Client::Host, source: SOURCES[0], to, proto };
+        let dial = Dial {
+            socket: SocketCookie::of(1),
+            client: Client::Host,
+            source: SOURCES[0],
+            to,
+            proto,
+            way: Way::Connect,
+        };
         assert_eq!(host.dial(&dial), DialAction::Leave, "{dial:?}");
     }
 }

@@ -186,7 +186,8 @@ pub struct PolicyArgs {
     pub guard: Switch,
 
     /// Whose sockets are translated when they connect or send a datagram (TCP and UDP), before they have a packet. host:
-    /// processes of the node and hostNetwork pods, whose packets pass no interface of a pod. all: also those of pods,
+    /// processes of the node and hostNetwork pods, whose packets pass no interface of a pod. all: also those of all other
+    /// network namespaces of the machine, pods or not,
     /// which saves the translation of each packet; the programs at the interfaces of pods stay for what is left. A
     /// process then sees the backend only in its packets: getpeername and the source of datagrams show the address that
     /// it dialled. Needs the root of the cgroup v2 tree (in a container, the node's /sys/fs/cgroup).
@@ -266,9 +267,10 @@ pub struct SizeArgs {
     #[arg(long, value_name = "FRAGMENTS", default_value_t = Sizes::default().parked_max, value_parser = size())]
     pub parked_max: u32,
 
-    /// Rows that remember which backend a UDP socket of the node uses; a socket takes two for each address that it sends
-    /// to. A further row replaces the one that was not used for longest: that socket may get another backend. Allocated
-    /// at start: about 90 B each for IPv4 and 120 B for IPv6 (default: 1.4 MiB and 1.9 MiB).
+    /// Rows for UDP sockets of the node: one for each socket that is connected to a Service, and two for each further
+    /// address that an unconnected one sends to. A further row replaces the one that was not used for longest: a connected
+    /// socket is then not ended with its backend, an unconnected one may get another backend. Allocated at start: about
+    /// 90 B each for IPv4 and 120 B for IPv6 (default: 1.4 MiB and 1.9 MiB).
     #[arg(long, value_name = "ROWS", default_value_t = Sizes::default().sockets_max, value_parser = size())]
     pub sockets_max: u32,
 }

@@ -22,6 +22,7 @@ use crate::args::{ExplainArgs, Output};
 use crate::ask;
 use crate::dataplane::links::Class;
 use crate::dataplane::pins::{AffinityRows, FlowRows, Pins};
+use crate::dataplane::sockets::SocketHook;
 use crate::interfaces::{Interfaces, watch};
 use crate::print::print;
 use crate::render;
@@ -53,7 +54,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         refused: ask::judgements(args.http.http, &args.pins.pin_path).unwrap_or_default().refused,
         seen: PerClient {
             workload: is_attached(Class::Workload),
-            host: !pins.socket_hooks()?.is_empty(),
+            host: pins.socket_hooks()?.len() == SocketHook::ALL.len(),
             external: is_attached(Class::Uplink),
         },
     };

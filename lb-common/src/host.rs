@@ -257,6 +257,7 @@ impl Host {
         let state = A::state(self);
         state.flows.borrow_mut().clear();
         state.affinity.borrow_mut().clear();
+        state.notes.borrow_mut().clear();
         state.sockets.borrow_mut().clear();
         state.noted.borrow_mut().clear();
         state.spent.borrow_mut().clear();

@@ -3,14 +3,17 @@
 //! As with packets, the decision depends only on tables, time and chance. TCP sockets, and UDP sockets that connect,
 //! get their backend once. Each datagram of an unconnected socket is decided again, and the socket keeps its backend
 //! while that belongs to the Service.
+//!
+//! The backend is noted at the socket itself, and ends with the socket. A note has room for one address; a UDP socket that
+//! sends to further addresses has rows in a table for these, which forgets.
 
 use crate::addr::{Addr, Proto};
 use crate::client::Client;
 use crate::forward::{Event, Services};
 use crate::selection::{self, Spread};
 use crate::table::{
-    Action, Affinity, AffinityKey, Backend, Counter, Direction, FrontendKey, MemberKey, PoolKey, Scope, ScopeFlags,
-    SocketCookie, SocketKey, SocketPeer, SourceRangeKey, Tuple,
+    Action, Affinity, AffinityKey, Backend, Counter, Dialled, Direction, FrontendKey, MemberKey, PoolKey, Scope,
+    ScopeFlags, SocketCookie, SocketKey, SocketPeer, SourceRangeKey, Tuple,
 };
 
 /// A socket that connects, or that sends a datagram to an address.
@@ -24,6 +27,14 @@ pub struct Dial<A> {
     pub source: A,
     pub to: Backend<A>,
     pub proto: Proto,
+    pub way: Way,
+}
+
+/// How a socket dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Connect,
+    Datagram,
 }
 
 /// What becomes of a dial.
@@ -40,6 +51,11 @@ pub enum DialAction<A> {
 
 /// The tables as sockets use them.
 pub trait Sockets<A: Addr>: Services<A> {
+    /// Copies the note of a socket. False if it has none.
+    fn read_note(&self, socket: SocketCookie, to: &mut Dialled<A>) -> bool;
+    /// Writes the note of a socket. False if there is no memory for it.
+    fn write_note(&self, socket: SocketCookie, note: &Dialled<A>) -> bool;
+    fn forget_note(&self, socket: SocketCookie);
     /// Copies what is known of a socket and address. False if nothing is.
     fn read_peer(&self, key: &SocketKey<A>, to: &mut SocketPeer<A>) -> bool;
     /// Writes it. False if the table refuses the row.
@@ -55,8 +71,8 @@ impl<A: Addr> SocketKey<A> {
 
 impl<A: Addr> SocketPeer<A> {
     #[inline(always)]
-    pub const fn new(peer: &Backend<A>, frontend: u32) -> Self {
-        Self { addr: peer.addr, port: peer.port, pad: 0, frontend }
+    pub const fn new(peer: &Backend<A>, way: Way, frontend: u32) -> Self {
+        Self { addr: peer.addr, port: peer.port, connected: matches!(way, Way::Connect) as u16, frontend }
     }
 
     #[inline(always)]
@@ -65,7 +81,30 @@ impl<A: Addr> SocketPeer<A> {
     }
 
     const fn unknown(addr: A) -> Self {
-        Self { addr, port: 0, pad: 0, frontend: 0 }
+        Self { addr, port: 0, connected: 0, frontend: 0 }
+    }
+}
+
+impl<A: Addr> Dialled<A> {
+    #[inline(always)]
+    const fn new(to: &Backend<A>, backend: &Backend<A>, frontend: u32) -> Self {
+        Self { addr: to.addr, backend: backend.addr, port: to.port, backend_port: backend.port, frontend }
+    }
+
+    const fn unknown(addr: A) -> Self {
+        Self { addr, backend: addr, port: 0, backend_port: 0, frontend: 0 }
+    }
+
+    #[inline(always)]
+    fn is_to(&self, to: &Backend<A>) -> bool {
+        self.port == to.port && self.addr.is(&to.addr)
+    }
+
+    /// The address that the socket dialled, if this is its backend.
+    #[inline(always)]
+    pub fn shown_as(&self, peer: &Backend<A>) -> Option<Backend<A>> {
+        let is_backend = self.backend_port == peer.port && self.backend.is(&peer.addr);
+        if is_backend { Some(Backend { addr: self.addr, port: self.port }) } else { None }
     }
 }
 
@@ -73,15 +112,17 @@ impl<A: Addr> SocketPeer<A> {
 #[inline(always)]
 pub fn dial<A: Addr, S: Sockets<A>>(dial: &Dial<A>, tables: &S) -> DialAction<A> {
     let key = FrontendKey { addr: dial.to.addr, port: dial.to.port, proto: dial.proto, pad: 0 };
-    let Some(frontend) = tables.frontend(&key) else { return DialAction::Leave };
+    let Some(frontend) = tables.frontend(&key) else { return leave(dial, tables) };
     let scope = tables.scope(frontend, dial.client);
     if matches!(dial.client, Client::Workload) && !is_for_sockets_of_pods(scope) {
-        return DialAction::Leave;
+        return leave(dial, tables);
     }
     if dial.proto == Proto::UDP
         && let Some(backend) = known_backend(dial, frontend, scope, tables)
     {
-        return DialAction::Translate(backend);
+        // The note has the address that a socket is connected to.
+        let is_noted = dial.way == Way::Datagram || note(dial, &backend, frontend, tables);
+        return if is_noted { DialAction::Translate(backend) } else { DialAction::Deny };
     }
     if scope.has(ScopeFlags::SOURCE_RANGES) && !is_source_allowed(dial, frontend, tables) {
         tables.count(Counter::DropSourceRange);
@@ -91,7 +132,7 @@ pub fn dial<A: Addr, S: Sockets<A>>(dial: &Dial<A>, tables: &S) -> DialAction<A>
         Action::Pass => {
             tables.count(Counter::PassedProxy);
             tables.count_frontend(frontend, Event::Passed);
-            DialAction::Leave
+            leave(dial, tables)
         }
         Action::Reject => {
             tables.count(Counter::SocketRefused);
@@ -105,6 +146,15 @@ pub fn dial<A: Addr, S: Sockets<A>>(dial: &Dial<A>, tables: &S) -> DialAction<A>
     }
 }
 
+/// Leaves a dial alone. A socket that connects has another peer than before.
+#[inline(always)]
+fn leave<A: Addr, S: Sockets<A>>(dial: &Dial<A>, tables: &S) -> DialAction<A> {
+    if dial.way == Way::Connect {
+        tables.forget_note(dial.socket);
+    }
+    DialAction::Leave
+}
+
 /// Whether the dials of pods are translated. What depends on the pod's address, and what is refused, is left to the
 /// programs at the pod's interface.
 #[inline(always)]
@@ -112,9 +162,15 @@ const fn is_for_sockets_of_pods(scope: Scope) -> bool {
     matches!(scope.action, Action::Balance) && !scope.has(ScopeFlags::SOURCE_RANGES | ScopeFlags::AFFINITY)
 }
 
-/// The address that a socket dialled to reach this backend.
+/// The address that a UDP socket dialled to reach this backend.
 #[inline(always)]
 pub fn dialled<A: Addr, S: Sockets<A>>(socket: SocketCookie, backend: &Backend<A>, tables: &S) -> Option<Backend<A>> {
+    let mut note = Dialled::unknown(backend.addr);
+    if tables.read_note(socket, &mut note)
+        && let Some(dialled) = note.shown_as(backend)
+    {
+        return Some(dialled);
+    }
     let mut peer = SocketPeer::unknown(backend.addr);
     let is_known = tables.read_peer(&SocketKey::new(socket, backend, Direction::Reply), &mut peer);
     if is_known { Some(peer.address()) } else { None }
@@ -129,19 +185,25 @@ fn known_backend<A: Addr, S: Sockets<A>>(
     scope: Scope,
     tables: &S,
 ) -> Option<Backend<A>> {
-    let mut peer = SocketPeer::unknown(dial.to.addr);
-    if !tables.read_peer(&SocketKey::new(dial.socket, &dial.to, Direction::Request), &mut peer) {
-        return None;
-    }
+    let mut note = Dialled::unknown(dial.to.addr);
+    let backend = if tables.read_note(dial.socket, &mut note) && note.is_to(&dial.to) {
+        Backend { addr: note.backend, port: note.backend_port }
+    } else {
+        let mut peer = SocketPeer::unknown(dial.to.addr);
+        if !tables.read_peer(&SocketKey::new(dial.socket, &dial.to, Direction::Request), &mut peer) {
+            return None;
+        }
+        peer.address()
+    };
     let is_wanted = match scope.action {
         Action::Pass => true,
         Action::Balance => {
             let service_port = tables.service_port(frontend);
-            tables.is_member(&MemberKey { service_port, addr: peer.addr, port: peer.port, pad: 0 })
+            tables.is_member(&MemberKey { service_port, addr: backend.addr, port: backend.port, pad: 0 })
         }
         Action::Reject | Action::Drop => false,
     };
-    if is_wanted { Some(peer.address()) } else { None }
+    if is_wanted { Some(backend) } else { None }
 }
 
 #[inline(always)]
@@ -160,22 +222,30 @@ fn open<A: Addr, S: Sockets<A>>(dial: &Dial<A>, frontend: u32, scope: Scope, tab
         tables.count(Counter::DropNoBackend);
         return DialAction::Deny;
     };
-    if dial.proto == Proto::UDP {
-        let (request, reply) = (
-            SocketKey::new(dial.socket, &dial.to, Direction::Request),
-            SocketKey::new(dial.socket, &backend, Direction::Reply),
-        );
-        // The reply first: an answer must not arrive before its row.
-        let is_noted = tables.write_peer(&reply, &SocketPeer::new(&dial.to, frontend))
-            && tables.write_peer(&request, &SocketPeer::new(&backend, frontend));
-        if !is_noted {
-            tables.count(Counter::DropFlowTable);
-            return DialAction::Deny;
-        }
+    if !note(dial, &backend, frontend, tables) {
+        tables.count(Counter::DropFlowTable);
+        return DialAction::Deny;
     }
     tables.count(Counter::SocketTranslated);
     tables.count_frontend(frontend, Event::FlowCreated);
     DialAction::Translate(backend)
+}
+
+/// Notes the backend of a dial. False if a datagram would be answered from an address that the socket does not know. A TCP
+/// socket without a note works as well: only `getpeername` shows the backend.
+#[inline(always)]
+fn note<A: Addr, S: Sockets<A>>(dial: &Dial<A>, backend: &Backend<A>, frontend: u32, tables: &S) -> bool {
+    let mut old = Dialled::unknown(dial.to.addr);
+    let has_room = dial.way == Way::Connect || !tables.read_note(dial.socket, &mut old) || old.is_to(&dial.to);
+    let is_noted = has_room && tables.write_note(dial.socket, &Dialled::new(&dial.to, backend, frontend));
+    if dial.proto == Proto::TCP || (is_noted && dial.way == Way::Datagram) {
+        return true;
+    }
+    let request = SocketKey::new(dial.socket, &dial.to, Direction::Request);
+    let reply = SocketKey::new(dial.socket, backend, Direction::Reply);
+    // The reply first: an answer must not arrive before its row.
+    (is_noted || tables.write_peer(&reply, &SocketPeer::new(&dial.to, dial.way, frontend)))
+        && tables.write_peer(&request, &SocketPeer::new(backend, dial.way, frontend))
 }
 
 /// The backend that the client used last, else the one of a slot. None if the slot is empty.

@@ -9,13 +9,13 @@ use core::marker::PhantomData;
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::bpf_sock;
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use lb_common::addr::Proto;
 use lb_common::client::Client;
-use lb_common::socket::{self, Dial, DialAction, Sockets};
+use lb_common::socket::{self, Dial, DialAction, Sockets, Way};
 use lb_common::table::{Backend, Dialled, SocketCookie, SocketKey, SocketPeer};
 
 use crate::kernel::{Kernel, Subject, client_of_netns, sets_retval};
@@ -64,16 +64,18 @@ hooks! {
     };
 }
 
-/// How a socket dials.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Connect,
-    Datagram,
-}
-
 /// A dial, counted with atomic operations: programs at interfaces interrupt those of sockets and write the same
 /// counters.
-struct Socket;
+struct Socket {
+    ctx: *mut bpf_sock_addr,
+}
+
+impl Socket {
+    #[inline(always)]
+    fn kernel<A>(peer: &Peer<A>) -> Kernel<Self> {
+        Kernel { subject: Self { ctx: peer.ctx.sock_addr } }
+    }
+}
 
 impl Subject for Socket {
     #[inline(always)]
@@ -90,6 +92,37 @@ impl Subject for Socket {
 
 impl<A: FamilyTables> Sockets<A> for Kernel<Socket> {
     #[inline(always)]
+    fn read_note(&self, _: SocketCookie, to: &mut Dialled<A>) -> bool {
+        // SAFETY: the socket of the context.
+        let known = unsafe { A::dialled().get_ptr_mut(&SockAddrContext::new(self.subject.ctx)) };
+        if known.is_null() {
+            return false;
+        }
+        // SAFETY: the row of this socket. Threads that use one socket at once may read half of a change, as if they had
+        // dialled in another order.
+        unsafe { copy_words::<Dialled<A>>(known.cast(), addr_of_mut!(*to).cast()) };
+        true
+    }
+
+    #[inline(always)]
+    fn write_note(&self, _: SocketCookie, note: &Dialled<A>) -> bool {
+        // SAFETY: the socket of the context.
+        let known = unsafe { A::dialled().get_or_insert_ptr_mut(&SockAddrContext::new(self.subject.ctx), None) };
+        if known.is_null() {
+            return false;
+        }
+        // SAFETY: as above.
+        unsafe { copy_words::<Dialled<A>>(addr_of!(*note).cast(), known.cast()) };
+        true
+    }
+
+    #[inline(always)]
+    fn forget_note(&self, _: SocketCookie) {
+        // SAFETY: the socket of the context. Most sockets have no note.
+        let _ = unsafe { A::dialled().delete(sock(self.subject.ctx)) };
+    }
+
+    #[inline(always)]
     fn read_peer(&self, key: &SocketKey<A>, to: &mut SocketPeer<A>) -> bool {
         let Some(known) = A::sockets().get_ptr(key) else { return false };
         // SAFETY: the pointer comes from a lookup in this program run. If the element is reused meanwhile, the datagram
@@ -102,6 +135,13 @@ impl<A: FamilyTables> Sockets<A> for Kernel<Socket> {
     fn write_peer(&self, key: &SocketKey<A>, peer: &SocketPeer<A>) -> bool {
         A::sockets().insert(key, peer, 0).is_ok()
     }
+}
+
+/// The socket of a hook.
+#[inline(always)]
+fn sock(ctx: *mut bpf_sock_addr) -> *mut bpf_sock {
+    // SAFETY: a field of the context: the socket, never null at these hooks.
+    unsafe { addr_of!((*ctx).__bindgen_anon_1.sk).read_volatile() }
 }
 
 /// The address in the context of a hook, as an address of family `A`.
@@ -138,12 +178,6 @@ impl<A> Peer<A> {
             17 => Some(Proto::UDP),
             _ => None,
         }
-    }
-
-    #[inline(always)]
-    fn sock(&self) -> *const bpf_sock {
-        // SAFETY: a field of the context: the socket, never null at these hooks.
-        unsafe { addr_of!((*self.ctx.sock_addr).__bindgen_anon_1.sk).read_volatile() }
     }
 
     /// The kind of client that the socket is, if it is served.
@@ -187,8 +221,8 @@ impl Peer<[u8; 16]> {
 trait SocketFamily: FamilyTables {
     fn read(peer: &Peer<Self>) -> Self;
     fn write(peer: &Peer<Self>, addr: &Self);
-    /// The address that the socket is bound to; zeroes if it is bound to none.
-    fn bound(peer: &Peer<Self>) -> Self;
+    /// The source that a datagram names, else the address that the socket is bound to; zeroes if there is none.
+    fn source(peer: &Peer<Self>, way: Way) -> Self;
 }
 
 impl SocketFamily for [u8; 4] {
@@ -217,9 +251,21 @@ impl SocketFamily for [u8; 4] {
     }
 
     #[inline(always)]
-    fn bound(peer: &Peer<Self>) -> Self {
+    fn source(peer: &Peer<Self>, way: Way) -> Self {
+        if way == Way::Datagram {
+            // SAFETY: fields of the context; each exists at the hook of datagrams of its family.
+            let named = unsafe {
+                match peer.word {
+                    None => addr_of!((*peer.ctx.sock_addr).msg_src_ip4).read_volatile(),
+                    Some(word) => addr_of!((*peer.ctx.sock_addr).msg_src_ip6[word]).read_volatile(),
+                }
+            };
+            if named != 0 {
+                return named.to_ne_bytes();
+            }
+        }
         // SAFETY: a field of the socket.
-        unsafe { addr_of!((*peer.sock()).src_ip4).read_volatile() }.to_ne_bytes()
+        unsafe { addr_of!((*sock(peer.ctx.sock_addr)).src_ip4).read_volatile() }.to_ne_bytes()
     }
 }
 
@@ -243,9 +289,17 @@ impl SocketFamily for [u8; 16] {
     }
 
     #[inline(always)]
-    fn bound(peer: &Peer<Self>) -> Self {
+    fn source(peer: &Peer<Self>, way: Way) -> Self {
+        if way == Way::Datagram {
+            // SAFETY: fields of the context, which exist at the hooks of datagrams.
+            let word = |word: usize| unsafe { addr_of!((*peer.ctx.sock_addr).msg_src_ip6[word]).read_volatile() };
+            let words = [word(0), word(1), word(2), word(3)];
+            if words[0] | words[1] | words[2] | words[3] != 0 {
+                return octets(|word| words[word]);
+            }
+        }
         // SAFETY: fields of the socket.
-        octets(|word| unsafe { addr_of!((*peer.sock()).src_ip6[word]).read_volatile() })
+        octets(|word| unsafe { addr_of!((*sock(peer.ctx.sock_addr)).src_ip6[word]).read_volatile() })
     }
 }
 
@@ -268,13 +322,10 @@ fn dial<A: SocketFamily>(peer: &Peer<A>, way: Way) -> i32 {
     let Some(proto) = peer.proto() else { return ALLOW };
     let Some(client) = peer.client() else { return ALLOW };
     let to = Backend { addr: A::read(peer), port: peer.port() };
-    let dial = Dial { socket: peer.cookie(), client, source: A::bound(peer), to, proto };
-    match socket::dial(&dial, &Kernel { subject: Socket }) {
+    let dial = Dial { socket: peer.cookie(), client, source: A::source(peer, way), to, proto, way };
+    match socket::dial(&dial, &Socket::kernel(peer)) {
         DialAction::Leave => ALLOW,
         DialAction::Translate(backend) => {
-            if way == Way::Connect {
-                note_dialled(peer, &to, &backend);
-            }
             A::write(peer, &backend.addr);
             peer.set_port(backend.port);
             ALLOW
@@ -291,19 +342,6 @@ fn dial<A: SocketFamily>(peer: &Peer<A>, way: Way) -> i32 {
     }
 }
 
-/// Notes what the socket dialled, for `getpeername`. If the kernel has no memory for the note, the process sees the
-/// backend.
-#[inline(always)]
-fn note_dialled<A: SocketFamily>(peer: &Peer<A>, to: &Backend<A>, backend: &Backend<A>) {
-    let mut dialled = Dialled { addr: to.addr, backend: backend.addr, port: to.port, backend_port: backend.port };
-    // SAFETY: the socket of the context; the row is copied.
-    let known = unsafe { A::dialled().get_or_insert_ptr_mut(&peer.ctx, Some(&mut dialled)) };
-    if !known.is_null() {
-        // SAFETY: the row of this socket. A socket that dials again has one already.
-        unsafe { copy_words::<Dialled<A>>(addr_of!(dialled).cast(), known.cast()) };
-    }
-}
-
 /// Shows the source of a datagram as the address that the socket sent to.
 #[inline(always)]
 fn received<A: SocketFamily>(peer: &Peer<A>) -> i32 {
@@ -311,7 +349,7 @@ fn received<A: SocketFamily>(peer: &Peer<A>) -> i32 {
         return ALLOW;
     }
     let from = Backend { addr: A::read(peer), port: peer.port() };
-    if let Some(dialled) = socket::dialled(peer.cookie(), &from, &Kernel { subject: Socket }) {
+    if let Some(dialled) = socket::dialled(peer.cookie(), &from, &Socket::kernel(peer)) {
         A::write(peer, &dialled.addr);
         peer.set_port(dialled.port);
     }
@@ -321,14 +359,11 @@ fn received<A: SocketFamily>(peer: &Peer<A>) -> i32 {
 /// Shows the peer of a socket as the address that it dialled.
 #[inline(always)]
 fn shown<A: SocketFamily>(peer: &Peer<A>) -> i32 {
-    // SAFETY: the socket of the context.
-    let known = unsafe { A::dialled().get_ptr_mut(&peer.ctx) };
-    if known.is_null() {
-        return ALLOW;
-    }
-    // SAFETY: the row of this socket, which only its own dials write.
-    let dialled = unsafe { &*known };
-    if peer.port() == dialled.backend_port && A::read(peer).is(&dialled.backend) {
+    let at = Backend { addr: A::read(peer), port: peer.port() };
+    let mut note = Dialled { addr: at.addr, backend: at.addr, port: 0, backend_port: 0, frontend: 0 };
+    if Socket::kernel(peer).read_note(SocketCookie::of(0), &mut note)
+        && let Some(dialled) = note.shown_as(&at)
+    {
         A::write(peer, &dialled.addr);
         peer.set_port(dialled.port);
     }

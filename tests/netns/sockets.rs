@@ -1,6 +1,6 @@
 //! `--socket-lb`: processes of the node, whose packets pass no interface of a pod, dial Services.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use lb_tests::address::{BALANCERS, FAMILIES, Family, UPLINK, vip};
 use lb_tests::deadline;
@@ -229,6 +229,43 @@ fn ct_01_a_connected_socket_ends_with_its_backend() {
     }
 }
 
+/// A socket that sends to several addresses gets each answer from the address that it sent to, if their backends differ.
+#[test]
+fn an_unconnected_socket_sends_to_several_addresses() {
+    let scene = Scene::start(Setup::new("sockmany"));
+    for (number, pod) in [(76, "a"), (77, "b"), (78, "client")] {
+        scene.publish(&format!("s{number}"), number, "VIP", &[pod]);
+    }
+    for family in FAMILIES {
+        let socket = Dial::from(&scene.lab.node).unconnected(family);
+        for _ in 0..3 {
+            for (number, pod) in [(76, "a"), (77, "b"), (78, "client")] {
+                let to = vip(family, number, 80);
+                let (answer, from) = socket.ask(to, "hello").unwrap_or_else(|outcome| panic!("{to}: {outcome:?}"));
+                assert_eq!((answer.who.as_str(), from), (pod, to));
+            }
+        }
+    }
+}
+
+/// A socket that connects to the pod itself has the pod as its peer, whatever it dialled before.
+#[test]
+fn a_socket_that_dials_directly_sees_the_pod() {
+    let scene = Scene::start(Setup::new("sockdirect"));
+    scene.publish("web", 79, "VIP", &["a"]);
+    for family in FAMILIES {
+        let (to, pod) = (vip(family, 79, 80), SocketAddr::new(scene.lab.pod_address("a", family), TARGET));
+        scene.lab.node.inside(|| {
+            let any = if family == Family::V4 { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any).expect("a socket");
+            for peer in [to, pod, to] {
+                socket.connect(peer).expect("a datagram socket connects at once");
+                assert_eq!(socket.peer_addr().expect("connected"), peer);
+            }
+        });
+    }
+}
+
 /// Without an agent, the hooks stay. A new agent with other table sizes keeps what is known of sockets.
 #[test]
 fn ipm_70_sockets_are_served_without_an_agent_and_by_the_next_one() {
@@ -244,13 +281,15 @@ fn ipm_70_sockets_are_served_without_an_agent_and_by_the_next_one() {
         sockets.iter().map(ask).collect()
     };
     let first = who();
+    let held = scene.dial_from_node().held(to);
     scene.agent.crash();
     assert!(scene.dial_from_node().unasked("no agent").tcp(vip(Family::V6, 73, 80)).who().is_some());
     assert_eq!(who(), first);
     scene.agent.set_flags(&["--sockets-max", "4096"]);
     scene.agent.start();
     scene.apply("other", &[]);
-    assert_eq!(who(), first, "the rows of sockets are copied");
+    assert_eq!(who(), first, "the notes of sockets stay");
+    assert_eq!(held.peer().expect("connected"), to);
     scene.agent.terminate();
     scene.agent.set_flags(&["--socket-lb", "off"]);
     scene.agent.start();

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_common::addr::{Addr, Family};
 use lb_common::flow::{Timeouts as Ticks, is_expired, quiet_jiffies};
 use lb_common::garbage::Due;
-use lb_common::table::maps::PINNED;
+use lb_common::table::maps::{FAMILY4, FAMILY6, PINNED};
 use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner, Port, Scopes};
 
 use super::ages::is_evicting;
@@ -17,6 +18,7 @@ use super::garbage::{self, Garbage, Walk};
 use super::links::{Ahead, Attached, Attachment, Class, Link, LinkHeader, Links};
 use super::maps::{FamilyMaps, Maps};
 use super::memory::Memory;
+use super::pinned::find_pin;
 use super::pins::{self, PinPath, dump};
 use super::shares::{Bound, EdgeCounts};
 use super::sockets::{self, SocketHook, SocketLb, SocketLinks};
@@ -43,6 +45,8 @@ pub struct BpfDataplane {
     socket_problem: Option<String>,
     /// Whether members were deleted since sockets were last released.
     has_lost_members: bool,
+    /// Whether the attached programs use these maps.
+    is_active: bool,
     jiffies_per_sec: u32,
     /// The position of the walk that deletes expired flows.
     walk: Walk,
@@ -82,6 +86,9 @@ impl BpfDataplane {
         fs::create_dir_all(&directory).map_err(create)?;
         let replaced = if !is_adoptable && is_same_layout { Some(Maps::open(&path.maps())?) } else { None };
         let previous = replaced.as_ref().map(|_| path.maps());
+        if let Some(previous) = &previous {
+            keep_notes(previous, &directory)?;
+        }
         let ebpf = object::load(&directory, settings, jiffies_per_sec, previous.as_deref())?;
         let maps = Maps::open(&directory)?;
         maps.set_owner(&Owner { netns_cookie, layout_version: LAYOUT_VERSION, jiffies_per_sec })?;
@@ -101,6 +108,7 @@ impl BpfDataplane {
             socket_problem: None,
             // Members may have gone while no agent ran.
             has_lost_members: true,
+            is_active: false,
             jiffies_per_sec,
             walk,
             _lock: lock,
@@ -128,23 +136,34 @@ impl BpfDataplane {
         Ok(())
     }
 
-    /// Gives the cgroup hooks their programs, or removes ours. A failure concerns sockets only: interfaces are served.
+    /// Gives the cgroup hooks their programs, or removes ours. A failure concerns sockets only: interfaces are served. Old
+    /// programs must not stay, as their maps are no longer written.
     fn give_socket_programs(&mut self) {
         let given = match self.settings.sockets {
             SocketLb::Off => self.sockets.detach(),
             SocketLb::Host | SocketLb::All => self.attach_sockets(),
         };
         self.socket_problem = given.err().map(|error| error.to_string());
+        if self.socket_problem.is_some()
+            && let Err(error) = self.sockets.detach()
+        {
+            tracing::warn!(%error, "programs for sockets may stay attached over tables that are no longer written");
+        }
     }
 
     fn attach_sockets(&mut self) -> Result<(), Error> {
-        let root = sockets::open_root().map_err(|source| Error::Kernel { op: "opening the root cgroup", source })?;
+        // All are loaded first: while they are exchanged, a dial may be translated by one and shown by another.
+        for hook in SocketHook::ALL {
+            object::socket_program(&mut self.ebpf, hook)?;
+        }
+        let opening = |source| Error::Kernel { op: "opening the root cgroup", source };
+        let root = if self.sockets.is_complete() { None } else { Some(sockets::open_root().map_err(opening)?) };
         for hook in SocketHook::ALL {
             let program = object::socket_program(&mut self.ebpf, hook)?;
             let program = program
                 .fd()
                 .map_err(|error| Refusal::NotLoaded { program: hook.program(), reason: error.to_string() })?;
-            self.sockets.attach(hook, program.as_fd(), root.as_fd())?;
+            self.sockets.attach(hook, program.as_fd(), root.as_ref().map(AsFd::as_fd))?;
         }
         Ok(())
     }
@@ -238,6 +257,17 @@ fn tell_left(removed: &pins::Removed) {
     }
 }
 
+/// Pins the storage of sockets beside the new maps as well. No setting sizes it, and nothing could copy the notes.
+fn keep_notes(from: &Path, to: &Path) -> Result<(), Error> {
+    for name in [FAMILY4.dialled.name(), FAMILY6.dialled.name()] {
+        let (Some(map), path) = (find_pin(from, name)?, to.join(name)) else { continue };
+        if !path.exists() {
+            sys::obj_pin(map.as_fd(), &path).map_err(|source| Error::Path { op: "pinning", path, source })?;
+        }
+    }
+    Ok(())
+}
+
 fn copy_flows(to: &Maps, from: &Maps, bound: Bound) -> Result<EdgeCounts, Error> {
     let mut counts = EdgeCounts::default();
     to.v4.adopt_flows(&from.v4, bound, &mut counts)?;
@@ -315,6 +345,7 @@ impl Dataplane for BpfDataplane {
         // Also what the old programs wrote meanwhile.
         self.copy_sockets()?;
         self.replaced = None;
+        self.is_active = true;
         if self.apart.is_empty() {
             return Ok(());
         }
@@ -358,17 +389,16 @@ impl Dataplane for BpfDataplane {
     }
 
     fn release_sockets(&mut self) -> Result<usize, Error> {
-        if !self.has_lost_members || self.settings.sockets == SocketLb::Off {
+        if !self.is_active || !self.has_lost_members || self.settings.sockets == SocketLb::Off {
             return Ok(0);
         }
         let mut gone = self.maps.v4.sockets_without_backend(&self.maps.scopes)?;
         gone.append(&mut self.maps.v6.sockets_without_backend(&self.maps.scopes)?);
-        self.has_lost_members = false;
-        if gone.is_empty() {
-            return Ok(0);
-        }
         let failed = |source| Error::Kernel { op: "ending UDP sockets whose backend has gone", source };
-        sock_diag::destroy(&gone).map_err(failed)
+        let released = if gone.is_empty() { 0 } else { sock_diag::destroy(&gone).map_err(failed)? };
+        // Not before: after a failure, the next step tries again.
+        self.has_lost_members = false;
+        Ok(released)
     }
 
     fn ahead(&self) -> Vec<Ahead> {

@@ -190,18 +190,19 @@ impl<A: Addr> FamilyMaps<A> {
         to.upsert(&rows, 0)
     }
 
-    /// The UDP sockets whose backend belongs to the Service no longer, by cookie. A frontend that does not balance leaves
-    /// its sockets as they are.
-    pub fn sockets_without_backend(&self, scopes: &ScopeArray) -> Result<BTreeMap<u64, SocketAddr>, Error> {
-        let mut gone = BTreeMap::new();
+    /// The UDP sockets, by cookie, that are connected to a backend which belongs to the Service no longer. A frontend that
+    /// does not balance leaves its sockets as they are.
+    pub fn sockets_without_backend(&self, scopes: &ScopeArray) -> Result<BTreeSet<(u64, SocketAddr)>, Error> {
+        let mut gone = BTreeSet::new();
         let Some(sockets) = &self.sockets else { return Ok(gone) };
         for (key, peer) in sockets.dump()? {
             let Some(scopes) = scopes.get(peer.frontend).filter(|scopes| scopes.host.action != Action::Pass) else {
                 continue;
             };
             let member = MemberKey { service_port: scopes.service_port, addr: peer.addr, port: peer.port, pad: 0 };
-            if key.direction == Direction::Request && !self.members.contains(&member)? {
-                gone.insert(key.cookie.value(), SocketAddr::new(peer.addr.into(), peer.port));
+            let is_connected = key.direction == Direction::Request && peer.connected != 0;
+            if is_connected && !self.members.contains(&member)? {
+                gone.insert((key.cookie.value(), SocketAddr::new(peer.addr.into(), peer.port)));
             }
         }
         Ok(gone)

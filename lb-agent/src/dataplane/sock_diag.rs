@@ -3,7 +3,7 @@
 //! A connected socket has its backend for good: no hook sees its datagrams. Destroyed, it fails with an error, and the
 //! process can connect again. TCP connections end by themselves.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -20,13 +20,14 @@ const IPPROTO_UDP: u8 = 17;
 /// A bit of the states: connected (`TCP_ESTABLISHED` in include/net/tcp_states.h).
 const CONNECTED: u32 = 1 << 1;
 
-/// Destroys the sockets of this network namespace that are connected to these backends, by cookie. Returns their number.
-pub fn destroy(gone: &BTreeMap<u64, SocketAddr>) -> io::Result<usize> {
+/// Destroys the sockets of this network namespace, given by cookie, that are connected to these backends. Returns their
+/// number.
+pub fn destroy(gone: &BTreeSet<(u64, SocketAddr)>) -> io::Result<usize> {
     let mut destroyed = 0;
     for family in [AF_INET, AF_INET6] {
         for socket in connected(family)? {
             let cookie = u64::from_ne_bytes(socket.cookie);
-            if gone.get(&cookie) != Some(&peer(family, &socket)) {
+            if !gone.contains(&(cookie, peer(family, &socket))) {
                 continue;
             }
             let request = request(family, socket);

@@ -106,15 +106,27 @@ impl SocketLinks {
     }
 
     /// Gives a hook its program: swaps a program of ours, else attaches and pins a new link.
-    pub fn attach(&mut self, hook: SocketHook, program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> Result<(), Error> {
+    /// `cgroup` may be missing if [`Self::is_complete`].
+    pub fn attach(
+        &mut self,
+        hook: SocketHook,
+        program: BorrowedFd<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Error> {
         let failed = |source| Error::Attach { pin: hook.pin_name(), source };
         if let Some(link) = self.attached.get(&hook) {
             return sys::link_update(link.as_fd(), program).map_err(failed);
         }
+        let cgroup = cgroup.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let link = sys::cgroup_attach(program, cgroup, hook.attach_type()).map_err(failed)?;
         sys::obj_pin(link.as_fd(), &self.directory.join(hook.pin_name())).map_err(failed)?;
         self.attached.insert(hook, link);
         Ok(())
+    }
+
+    /// Whether every hook has a program of ours.
+    pub fn is_complete(&self) -> bool {
+        self.attached.len() == SocketHook::ALL.len()
     }
 
     /// Detaches all programs, in the reverse order: no dial may be translated that is shown as its backend.

@@ -10,7 +10,7 @@ use lb_common::flow::Timeouts;
 use lb_common::forward::{Edge, Hook};
 use lb_common::host::{Chance, Host, InMemory, Settings, TICKS_PER_SEC, Trace};
 use lb_common::parse::Parsed;
-use lb_common::socket::{Dial, DialAction};
+use lb_common::socket::{Dial, DialAction, Way};
 use lb_common::table::{
     Affinity, AffinityKey, Backend, Counter, Direction, FlowKey, PoolKey, Scope, ScopeFlags, SocketCookie, Tuple,
 };
@@ -161,7 +161,8 @@ impl<A: TableAddr> Trial<A> {
     fn dial(&self, tuple: Tuple<A>) -> Outcome<A> {
         let to = Backend { addr: tuple.dst, port: tuple.dport };
         let (socket, client) = (SocketCookie::of(1), Client::Host);
-        let action = self.host.dial(&Dial { socket, client, source: tuple.src, to, proto: self.proto });
+        let action =
+            self.host.dial(&Dial { socket, client, source: tuple.src, to, proto: self.proto, way: Way::Connect });
         let trace = self.host.trace();
         let decision = match action {
             DialAction::Translate(_) => Decision::Balance,

@@ -42,7 +42,10 @@ pub fn sentence<A>(
             "there is no endpoint anywhere: the dial fails with ECONNREFUSED".into()
         }
         Decision::Drop if matches!(from, Sender::Host) => {
-            format!("{}; the dial fails with EPERM", dropped(frontend, reason))
+            format!(
+                "{}: the dial fails with EPERM",
+                dropped(frontend, reason).replace(": the packet is dropped silently", "")
+            )
         }
         Decision::Reject => "there is no endpoint anywhere: the packet is answered with ICMP port unreachable".into(),
         Decision::Drop => dropped(frontend, reason),

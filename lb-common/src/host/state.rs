@@ -7,8 +7,8 @@ use crate::forward::Work;
 use crate::fragment::Parked;
 use crate::packet::PARKED_LEN_MAX;
 use crate::table::{
-    Affinity, AffinityKey, Counter, Direction, EmbryoBudget, Flow, FlowKey, Fragment, FragmentKey, SocketKey,
-    SocketPeer,
+    Affinity, AffinityKey, Counter, Dialled, Direction, EmbryoBudget, Flow, FlowKey, Fragment, FragmentKey,
+    SocketCookie, SocketKey, SocketPeer,
 };
 
 /// Entries are leaked. As in the kernel, an entry that the path holds outlives its removal, and the process is
@@ -21,6 +21,7 @@ type NoteTable<A> = RefCell<BTreeMap<FragmentKey<A>, &'static RefCell<Fragment<A
 pub struct FamilyState<A: 'static> {
     pub(super) flows: FlowTable<A>,
     pub(super) affinity: RefCell<BTreeMap<AffinityKey<A>, Affinity<A>>>,
+    pub(super) notes: RefCell<BTreeMap<SocketCookie, Dialled<A>>>,
     pub(super) sockets: RefCell<BTreeMap<SocketKey<A>, SocketPeer<A>>>,
     pub(super) fragments: NoteTable<A>,
     /// Half-open flows that may still be created, and the latest ones.
@@ -39,6 +40,7 @@ impl<A> Default for FamilyState<A> {
         Self {
             flows: RefCell::default(),
             affinity: RefCell::default(),
+            notes: RefCell::default(),
             sockets: RefCell::default(),
             fragments: RefCell::default(),
             embryos: Cell::new(EmbryoBudget { tokens: 0, refilled_jiffies: 0, noted: 0 }),

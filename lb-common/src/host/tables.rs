@@ -9,8 +9,8 @@ use crate::forward::{Event, InsertError, Maps, Services, Whose};
 use crate::share::Occupancy;
 use crate::socket::Sockets;
 use crate::table::{
-    Affinity, AffinityKey, Counter, Direction, EdgeState, EndpointKey, Flow, FlowKey, FrontendKey, MemberKey, PoolKey,
-    Port, Scope, SocketKey, SocketPeer, SourceRangeKey,
+    Affinity, AffinityKey, Counter, Dialled, Direction, EdgeState, EndpointKey, Flow, FlowKey, FrontendKey, MemberKey,
+    PoolKey, Port, Scope, SocketCookie, SocketKey, SocketPeer, SourceRangeKey,
 };
 
 impl<A: HostFamily> Services<A> for Host {
@@ -170,6 +170,16 @@ impl<A: HostFamily> Maps<A> for Host {
 }
 
 impl<A: HostFamily> Sockets<A> for Host {
+    fn read_note(&self, socket: SocketCookie, to: &mut Dialled<A>) -> bool {
+        A::state(self).notes.borrow().get(&socket).map(|known| *to = *known).is_some()
+    }
+    fn write_note(&self, socket: SocketCookie, note: &Dialled<A>) -> bool {
+        A::state(self).notes.borrow_mut().insert(socket, *note);
+        true
+    }
+    fn forget_note(&self, socket: SocketCookie) {
+        A::state(self).notes.borrow_mut().remove(&socket);
+    }
     fn read_peer(&self, key: &SocketKey<A>, to: &mut SocketPeer<A>) -> bool {
         A::state(self).sockets.borrow().get(key).map(|known| *to = *known).is_some()
     }

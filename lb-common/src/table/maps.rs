@@ -173,9 +173,9 @@ macro_rules! each_map {
                 spent(spent4, spent6): [Array, u32 => FlowKey<A>, Rows::Fixed(SPENT_RINGS * SPENT_RING_LEN)], Programs;
                 /// By counter: the last packet that was refused, rejected or dropped, for this reason.
                 drops(drops4, drops6): [PerCpu, u32 => Dropped<A>, Rows::Fixed(COUNTERS_MAX)], Programs;
-                /// By UDP socket and address: the backend of what the socket sends there, and the address that it dialled to get an answer from that backend.
+                /// For UDP sockets that are connected, and those that send to several addresses, from the second address on: the backend by address, and the address by backend.
                 sockets(sockets4, sockets6): [Lru, SocketKey<A> => SocketPeer<A>, Rows::Sockets], Programs;
-                /// By connected socket: the address that it dialled, and the backend that it got.
+                /// By socket: the address that it dialled, and the backend that it got. For UDP, the first address of several.
                 dialled(dialled4, dialled6): [OfSocket, u32 => Dialled<A>, Rows::Fixed(0)], Programs;
             }
             shared {

@@ -28,12 +28,13 @@ table_type! {
         pub addr: A,
         /// Host order.
         pub port: u16,
-        pub pad: u16,
+        /// 1 if the socket is connected to the backend, 0 if not. The agent ends connected sockets whose backend has gone.
+        pub connected: u16,
         /// [`Frontend::id`](super::Frontend::id).
         pub frontend: u32,
     }
 
-    /// Value of `dialled4` and `dialled6`. If the socket has another peer than the backend, it has dialled again since.
+    /// Value of `dialled4` and `dialled6`. If the socket has another peer than the backend, it dialled without connecting.
     #[repr(align(4))]
     pub struct Dialled<A> {
         /// The address that the socket dialled.
@@ -44,6 +45,8 @@ table_type! {
         pub port: u16,
         /// Host order.
         pub backend_port: u16,
+        /// [`Frontend::id`](super::Frontend::id).
+        pub frontend: u32,
     }
 }
 
