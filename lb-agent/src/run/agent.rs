@@ -222,9 +222,10 @@ impl<D: Dataplane> Agent<D> {
             Outcome::Behind => self.fall_behind(&step, ended),
             Outcome::InStep => {
                 self.status.behind = None;
-                self.release_sockets();
                 self.status.in_step = Some(SystemTime::now());
                 self.forward(ended);
+                // Last: the first time, only now the programs use these tables.
+                self.release_sockets();
             }
         }
     }
