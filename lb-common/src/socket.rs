@@ -91,7 +91,8 @@ impl<A: Addr> Dialled<A> {
         Self { addr: to.addr, backend: backend.addr, port: to.port, backend_port: backend.port, frontend }
     }
 
-    const fn unknown(addr: A) -> Self {
+    /// Room for a note.
+    pub const fn unknown(addr: A) -> Self {
         Self { addr, backend: addr, port: 0, backend_port: 0, frontend: 0 }
     }
 

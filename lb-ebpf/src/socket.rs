@@ -27,7 +27,7 @@ const DENY: i32 = 0;
 const ALLOW: i32 = 1;
 const ECONNREFUSED: i32 = 111;
 
-/// Declares the programs of one family: what they are called, and which of the hooks are theirs.
+/// Declares the program of each hook, which has the hook's name.
 macro_rules! hooks {
     ($( $(#[doc = $what:literal])+ $program:ident($ctx:ident): $handle:expr; )*) => {
         $(
@@ -309,6 +309,18 @@ fn octets(word: impl Fn(usize) -> u32) -> [u8; 16] {
     [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
 }
 
+/// The address and port in the context.
+#[inline(always)]
+fn address<A: SocketFamily>(peer: &Peer<A>) -> Backend<A> {
+    Backend { addr: A::read(peer), port: peer.port() }
+}
+
+#[inline(always)]
+fn set_address<A: SocketFamily>(peer: &Peer<A>, to: &Backend<A>) {
+    A::write(peer, &to.addr);
+    peer.set_port(to.port);
+}
+
 #[inline(always)]
 fn dial6(ctx: SockAddrContext, way: Way) -> i32 {
     match Peer::<[u8; 4]>::mapped(&ctx) {
@@ -321,13 +333,12 @@ fn dial6(ctx: SockAddrContext, way: Way) -> i32 {
 fn dial<A: SocketFamily>(peer: &Peer<A>, way: Way) -> i32 {
     let Some(proto) = peer.proto() else { return ALLOW };
     let Some(client) = peer.client() else { return ALLOW };
-    let to = Backend { addr: A::read(peer), port: peer.port() };
+    let to = address(peer);
     let dial = Dial { socket: peer.cookie(), client, source: A::source(peer, way), to, proto, way };
     match socket::dial(&dial, &Socket::kernel(peer)) {
         DialAction::Leave => ALLOW,
         DialAction::Translate(backend) => {
-            A::write(peer, &backend.addr);
-            peer.set_port(backend.port);
+            set_address(peer, &backend);
             ALLOW
         }
         DialAction::Refuse => {
@@ -348,10 +359,8 @@ fn received<A: SocketFamily>(peer: &Peer<A>) -> i32 {
     if peer.client().is_none() {
         return ALLOW;
     }
-    let from = Backend { addr: A::read(peer), port: peer.port() };
-    if let Some(dialled) = socket::dialled(peer.cookie(), &from, &Socket::kernel(peer)) {
-        A::write(peer, &dialled.addr);
-        peer.set_port(dialled.port);
+    if let Some(dialled) = socket::dialled(peer.cookie(), &address(peer), &Socket::kernel(peer)) {
+        set_address(peer, &dialled);
     }
     ALLOW
 }
@@ -359,13 +368,12 @@ fn received<A: SocketFamily>(peer: &Peer<A>) -> i32 {
 /// Shows the peer of a socket as the address that it dialled.
 #[inline(always)]
 fn shown<A: SocketFamily>(peer: &Peer<A>) -> i32 {
-    let at = Backend { addr: A::read(peer), port: peer.port() };
-    let mut note = Dialled { addr: at.addr, backend: at.addr, port: 0, backend_port: 0, frontend: 0 };
+    let at = address(peer);
+    let mut note = Dialled::unknown(at.addr);
     if Socket::kernel(peer).read_note(SocketCookie::of(0), &mut note)
         && let Some(dialled) = note.shown_as(&at)
     {
-        A::write(peer, &dialled.addr);
-        peer.set_port(dialled.port);
+        set_address(peer, &dialled);
     }
     ALLOW
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use lb_tests::address::{BALANCERS, FAMILIES, Family, UPLINK, vip};
 use lb_tests::deadline;
-use lb_tests::dial::{Dial, Outcome};
+use lb_tests::dial::{Dial, Outcome, Unconnected};
 use lb_tests::lab::Setup;
 use lb_tests::manifest::ingress;
 use lb_tests::scene::{BALANCER, Scene, TARGET};
@@ -17,6 +17,17 @@ fn counted(scene: &Scene, counter: &str) -> u64 {
     let rows: Vec<Value> = serde_json::from_str(&scene.agent.says(&["show", "counters", "-o", "json"])).expect("JSON");
     let row = rows.iter().find(|row| row["counter"] == counter).expect("a counter");
     row["packets"].as_u64().expect("a number")
+}
+
+/// Who answers each of these sockets. The answers come from the address that was asked.
+#[track_caller]
+fn answers(sockets: &[Unconnected], to: SocketAddr, words: &str) -> Vec<String> {
+    let ask = |socket: &Unconnected| {
+        let (answer, from) = socket.ask(to, words).unwrap_or_else(|outcome| panic!("{to}: {outcome:?}"));
+        assert_eq!(from, to);
+        answer.who
+    };
+    sockets.iter().map(ask).collect()
 }
 
 /// The node's own address towards the pods: what a pod sees as the client.
@@ -183,14 +194,7 @@ fn ct_01_an_unconnected_socket_leaves_a_backend_that_is_gone() {
     for family in FAMILIES {
         let to = vip(family, 72, 80);
         let sockets: Vec<_> = (0..8).map(|_| Dial::from(&scene.lab.node).unconnected(family)).collect();
-        let who = |words: &str| -> Vec<String> {
-            let ask = |socket: &lb_tests::dial::Unconnected| {
-                let (answer, from) = socket.ask(to, words).unwrap_or_else(|outcome| panic!("{to}: {outcome:?}"));
-                assert_eq!(from, to);
-                answer.who
-            };
-            sockets.iter().map(ask).collect()
-        };
+        let who = |words| answers(&sockets, to, words);
         let first = who("one");
         assert_eq!(who("two"), first, "a socket keeps its backend");
         scene.publish("dns", 72, "VIP", &["b"]);
@@ -273,13 +277,7 @@ fn ipm_70_sockets_are_served_without_an_agent_and_by_the_next_one() {
     scene.publish("web", 73, "VIP", &["a", "b"]);
     let sockets: Vec<_> = (0..8).map(|_| Dial::from(&scene.lab.node).unconnected(Family::V4)).collect();
     let to = vip(Family::V4, 73, 80);
-    let who = || -> Vec<String> {
-        let ask = |socket: &lb_tests::dial::Unconnected| match socket.ask(to, "hello") {
-            Ok((answer, from)) if from == to => answer.who,
-            other => panic!("{to}: {other:?}"),
-        };
-        sockets.iter().map(ask).collect()
-    };
+    let who = || answers(&sockets, to, "hello");
     let first = who();
     let held = scene.dial_from_node().held(to);
     scene.agent.crash();

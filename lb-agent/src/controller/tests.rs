@@ -260,7 +260,6 @@ fn a_change_of_endpoints_is_computed_for_its_service_alone() {
     assert_eq!(controller.step(&mut dataplane, Reclaim::Later).services, Some(0));
 }
 
-/// Capacity: a change computes its Service only, and decides anew which Services get room.
 /// ND-01: a taint changes no row.
 #[test]
 fn a_node_that_will_be_deleted_computes_nothing() {
@@ -277,6 +276,7 @@ fn a_node_that_will_be_deleted_computes_nothing() {
     assert_eq!(step(Some("a"), true), None, "another zone");
 }
 
+/// Capacity: a change computes its Service only, and decides anew which Services get room.
 #[test]
 fn a_service_gets_room_as_soon_as_there_is_some() {
     let mut dataplane = FakeDataplane::default();

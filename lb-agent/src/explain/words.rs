@@ -41,14 +41,8 @@ pub fn sentence<A>(
         Decision::Reject if matches!(from, Sender::Host) => {
             "there is no endpoint anywhere: the dial fails with ECONNREFUSED".into()
         }
-        Decision::Drop if matches!(from, Sender::Host) => {
-            format!(
-                "{}: the dial fails with EPERM",
-                dropped(frontend, reason).replace(": the packet is dropped silently", "")
-            )
-        }
         Decision::Reject => "there is no endpoint anywhere: the packet is answered with ICMP port unreachable".into(),
-        Decision::Drop => dropped(frontend, reason),
+        Decision::Drop => dropped(from, frontend, reason),
         Decision::Pass | Decision::NotOurs => passed(from, frontend).into(),
     }
 }
@@ -122,22 +116,24 @@ fn choice<A>(scope: Scope, outcomes: &Outcomes<A>) -> String {
     format!("one of {backends} backends ({last}{chosen})")
 }
 
-fn dropped(frontend: &Frontend, reason: Option<Counter>) -> String {
+fn dropped(from: &Sender, frontend: &Frontend, reason: Option<Counter>) -> String {
+    let (silently, counted) = match from {
+        Sender::Host => ("the dial fails with EPERM", "the dial fails with EPERM and is counted"),
+        Sender::Pod(_) | Sender::External(_) => ("the packet is dropped silently", "the packet is dropped and counted"),
+    };
     match reason {
         Some(Counter::DropSourceRange) => {
-            "the client is in none of the Service's loadBalancerSourceRanges: the packet is dropped silently".into()
+            format!("the client is in none of the Service's loadBalancerSourceRanges: {silently}")
         }
         Some(Counter::DropNoLocalEndpoint) => {
             let policy = match frontend.origin {
                 Origin::ClusterIP => "internalTrafficPolicy",
                 Origin::LoadBalancer | Origin::ExternalIP | Origin::NodePort => "externalTrafficPolicy",
             };
-            format!("{policy} is Local and no endpoint is on this node: the packet is dropped silently")
+            format!("{policy} is Local and no endpoint is on this node: {silently}")
         }
-        Some(Counter::DropNoBackend) => {
-            "the pool is being replaced: the packet is dropped and counted, ask again".into()
-        }
-        Some(reason) => format!("the packet is dropped and counted as {}: {}", reason.name(), reason.meaning()),
+        Some(Counter::DropNoBackend) => format!("the pool is being replaced: {counted}, ask again"),
+        Some(reason) => format!("{counted} as {}: {}", reason.name(), reason.meaning()),
         None => "the packet is dropped".into(),
     }
 }
