@@ -128,11 +128,18 @@ pub struct SourceArgs {
 #[command(next_help_heading = "Policy")]
 pub struct PolicyArgs {
     /// lb: load-balancer addresses only, beside kube-proxy. all: cluster addresses, externalIPs and node ports as well,
-    /// in place of kube-proxy; node ports on the node's first InternalIP (else ExternalIP) of each family. With all,
-    /// this version does not serve clients in the network whose endpoints are on other nodes only, or node ports at
-    /// further addresses of the node, and does not masquerade.
+    /// in place of kube-proxy. With all, this version does not serve clients in the network whose endpoints are on other
+    /// nodes only, and does not masquerade.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Services::Lb)]
     pub services: Services,
+
+    /// Addresses of this node that serve node ports with --services=all, and at which health check node ports are open.
+    /// primary: the first InternalIP (else ExternalIP) of each family in the Node's status. all: all addresses of
+    /// interfaces. Or prefixes, separated by commas: the addresses of interfaces in them; all of a family of which no
+    /// prefix is listed, as kube-proxy does. Never loopback and link-local addresses. Addresses are followed as they come
+    /// and go. Each address takes a frontend (--frontends-max) for each node port.
+    #[arg(long, value_name = "primary|all|CIDRS", value_delimiter = ',', default_value = "primary", value_parser = node_port_address)]
+    pub nodeport_addresses: Vec<NodePortAddress>,
 
     /// Which externalIPs of Services are served with --services=all. Everyone who may edit a Service can name any
     /// address there, and gets what is sent to that address (CVE-2020-8554). guarded: all but cluster addresses of
@@ -320,7 +327,8 @@ pub struct TimeoutArgs {
 #[command(next_help_heading = "Health checks, answered to balancers as kube-proxy answers them")]
 pub struct HealthArgs {
     /// Whether to listen on the healthCheckNodePort of each Service of type LoadBalancer with externalTrafficPolicy Local,
-    /// at the node's first InternalIP (else ExternalIP) of each family: 200 if a ready endpoint is on this node, else 503.
+    /// at the addresses of the node ports (--nodeport-addresses; at all addresses if there all are wanted, or none is
+    /// known): 200 if a ready endpoint is on this node, else 503.
     /// auto: on with --services=all, off with --services=lb, where kube-proxy listens. Takes at most 8 connections of one
     /// request each at a port.
     #[arg(long, value_enum, ignore_case = true, default_value_t = HealthCheckNodePorts::Auto)]
@@ -419,6 +427,14 @@ pub enum Healthz {
 pub enum Services {
     Lb,
     All,
+}
+
+/// A word of `--nodeport-addresses`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodePortAddress {
+    Primary,
+    All,
+    In(Prefix),
 }
 
 /// Which externalIPs are served.
@@ -534,6 +550,16 @@ fn healthz(text: &str) -> Result<Healthz, String> {
 /// A range of addresses, bits after the prefix dropped.
 fn cidr(text: &str) -> Result<Prefix, String> {
     parse_prefix(text.trim()).ok_or_else(|| "write address/length, as 10.96.0.0/12".to_owned())
+}
+
+fn node_port_address(text: &str) -> Result<NodePortAddress, String> {
+    match text.trim() {
+        word if word.eq_ignore_ascii_case("primary") => Ok(NodePortAddress::Primary),
+        word if word.eq_ignore_ascii_case("all") => Ok(NodePortAddress::All),
+        prefix => parse_prefix(prefix)
+            .map(NodePortAddress::In)
+            .ok_or_else(|| "write primary, all, or address/length, as 192.0.2.0/24".to_owned()),
+    }
 }
 
 /// At most ten years.

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::args::{
-    self, HealthArgs, HealthCheckNodePorts, Healthz, PolicyArgs, RunArgs, Services, SizeArgs, SourceArgs, Switch,
-    TimeoutArgs,
+    self, HealthArgs, HealthCheckNodePorts, Healthz, NodePortAddress, PolicyArgs, RunArgs, Services, SizeArgs,
+    SourceArgs, Switch, TimeoutArgs,
 };
 use crate::dataplane::{Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{
-    self, AnnotationMatch, HealthCheckPorts, Policy, Selection, TableLimits, TableSize, VendorAnnotations,
+    self, AnnotationMatch, HealthCheckPorts, NodePortAddresses, Policy, Selection, TableLimits, TableSize,
+    VendorAnnotations,
 };
 use crate::guard::Guarding;
 use crate::interfaces::{Globs, InterfaceRules};
@@ -187,7 +188,26 @@ fn policy(args: &PolicyArgs, node_name: String, health_checks: HealthCheckPorts)
         },
         selection: selection(args)?,
         health_checks,
+        node_ports: node_ports(&args.nodeport_addresses)?,
     })
+}
+
+/// One word, or prefixes.
+fn node_ports(words: &[NodePortAddress]) -> Result<NodePortAddresses, Error> {
+    match words {
+        [NodePortAddress::Primary] => Ok(NodePortAddresses::Primary),
+        [NodePortAddress::All] => Ok(NodePortAddresses::All),
+        words => {
+            let prefix = |word: &NodePortAddress| match word {
+                NodePortAddress::In(prefix) => Ok(*prefix),
+                NodePortAddress::Primary | NodePortAddress::All => Err(Error::Invalid {
+                    flag: "--nodeport-addresses",
+                    problem: "primary and all go with nothing else: write one of them, or prefixes".into(),
+                }),
+            };
+            Ok(NodePortAddresses::In(words.iter().map(prefix).collect::<Result<_, _>>()?))
+        }
+    }
 }
 
 /// Beside kube-proxy, kube-proxy listens.

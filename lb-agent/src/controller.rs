@@ -7,7 +7,7 @@ mod inherited;
 mod stale;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::apply::{self, Report};
@@ -16,11 +16,11 @@ use crate::dataplane::object::{pool_elements, scopes_max};
 use crate::dataplane::{Dataplane, Error, FamilyTables, Op, Sizes, Tables};
 use crate::desired::{
     Catalogue, Desired, Extent, HealthChecks, Incumbents, Policy, ServicePortName, TableLimits, deciding_key,
-    unknown_node,
+    node_ports, setting_warnings,
 };
 use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
-use crate::model::{Change, ObjectName, Warning, WarningKind, World};
+use crate::model::{Change, Holder, ObjectName, Warning, WarningKind, World};
 use crate::plan::{Drained, Plan, needs_time, plan};
 use crate::realised::Realised;
 use inherited::Inherited;
@@ -67,8 +67,8 @@ pub struct Controller {
     warnings: Vec<Warning>,
     /// Those of `warnings` that are not about single Services.
     other_warnings: Vec<Warning>,
-    /// A warning if neither a Node nor an endpoint has the name of this node.
-    unknown_node: Option<Warning>,
+    /// About the settings: a name of this node that no object has, ranges without an address of this node.
+    setting_warnings: Vec<Warning>,
 }
 
 /// Whether `realised` is what the tables hold.
@@ -124,7 +124,7 @@ pub struct Step {
 /// How far a step came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
-    /// The first list is not complete: nothing was done.
+    /// The first list, or that of the interfaces, is not complete: nothing was done.
     #[default]
     NotListed,
     /// The tables are as desired.
@@ -154,7 +154,7 @@ impl Controller {
             comparison: Comparison::Everything,
             warnings: Vec::new(),
             other_warnings: Vec::new(),
-            unknown_node: None,
+            setting_warnings: Vec::new(),
         })
     }
 
@@ -200,14 +200,25 @@ impl Controller {
     }
 
     /// Takes in the addresses on the interfaces of this node. Returns `true` if they changed, so that a step is due.
-    pub fn follow_addresses<'a>(&mut self, addresses: impl Iterator<Item = &'a IpAddr>) -> bool {
-        let addresses: BTreeSet<IpAddr> = addresses.copied().collect();
-        if addresses == *self.world.local_addresses() {
+    pub fn follow_addresses(&mut self, addresses: BTreeMap<IpAddr, Holder>) -> bool {
+        let before = self.world.local_addresses();
+        if before == Some(&addresses) {
             return false;
         }
-        self.stale.add_addresses(self.world.local_addresses(), &addresses);
+        let is_awaited = self.lacks_addresses();
+        let has_changed = is_awaited || before.is_some_and(|before| !before.is_empty()) || !addresses.is_empty();
+        self.stale.add_addresses(before.into_iter().flat_map(BTreeMap::keys), addresses.keys());
+        let node_ports = node_ports(&self.world, &self.policy);
         self.world.set_local_addresses(addresses);
-        true
+        if node_ports != self::node_ports(&self.world, &self.policy) {
+            self.stale.add_node_ports(&self.world);
+        }
+        has_changed
+    }
+
+    /// Whether the rows depend on addresses of interfaces that are not known yet.
+    pub fn lacks_addresses(&self) -> bool {
+        self.policy.reads_interfaces() && self.world.local_addresses().is_none()
     }
 
     /// What the tables hold, as far as known.
@@ -217,7 +228,7 @@ impl Controller {
 
     /// All problems of the input, and everything that does not fit.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
-        let ours = self.warnings.iter().chain(&self.unknown_node);
+        let ours = self.warnings.iter().chain(&self.setting_warnings);
         self.world.warnings().chain(ours).chain(self.guard.as_ref().and_then(Keeper::warning))
     }
 
@@ -251,10 +262,10 @@ impl Controller {
 
     /// Brings the tables to the desired state. Computes and writes only what has changed.
     pub fn step(&mut self, dataplane: &mut dyn Dataplane, reclaim: Reclaim) -> Step {
-        if !self.world.is_listed() {
+        if !self.world.is_listed() || self.lacks_addresses() {
             return Step::default();
         }
-        self.unknown_node = unknown_node(&self.world, &self.policy);
+        self.setting_warnings = setting_warnings(&self.world, &self.policy);
         self.advance(dataplane, reclaim).unwrap_or_else(|error| self.behind(error))
     }
 

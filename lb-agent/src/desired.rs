@@ -43,8 +43,10 @@ pub use catalogue::{Catalogue, Extent};
 pub use health_check::{HealthCheck, HealthChecks};
 pub use incumbent::{Incumbents, ports_of};
 pub use maglev::TableSize;
-pub use node_name::unknown_node;
-pub use policy::{AnnotationMatch, ExternalIps, HealthCheckPorts, Policy, Services, TableLimits, VendorAnnotations};
+pub use node_port::NodePorts;
+pub use policy::{
+    AnnotationMatch, ExternalIps, HealthCheckPorts, NodePortAddresses, Policy, Services, TableLimits, VendorAnnotations,
+};
 pub use selection::{Algorithm, Selection};
 pub use service_rows::ServiceRows;
 pub use table::{
@@ -53,7 +55,8 @@ pub use table::{
 };
 pub use usable::POOL_MAX;
 
-use crate::model::{Service, World};
+use crate::model::{Service, Warning, World};
+use endpoint::Here;
 
 /// The tables of a world, computed from nothing.
 pub fn desired(world: &World, policy: &Policy, limits: &TableLimits, incumbents: &Incumbents<'_>) -> Desired {
@@ -61,6 +64,16 @@ pub fn desired(world: &World, policy: &Policy, limits: &TableLimits, incumbents:
     catalogue.refresh(&Extent::Everything, world, policy);
     catalogue.resolve(limits, incumbents);
     Desired { warnings: catalogue.warnings(policy).collect(), ..catalogue.tables(&Extent::Everything) }
+}
+
+/// At which addresses of this node node ports are served.
+pub fn node_ports(world: &World, policy: &Policy) -> NodePorts {
+    NodePorts::of(world, policy, &Here::of(world, &policy.node_name))
+}
+
+/// Warnings about settings that do not fit this node.
+pub fn setting_warnings(world: &World, policy: &Policy) -> Vec<Warning> {
+    node_name::unknown_node(world, policy).into_iter().chain(node_port::warnings(world, policy)).collect()
 }
 
 /// The annotation or label that decides the mode of a Service's addresses, if one does.

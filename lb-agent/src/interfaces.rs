@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::dataplane::links::Link;
+use crate::model::Holder;
 
 pub use bridge::Unfiltered;
 pub use class::{InterfaceRules, Judgement, Surroundings, classify};
@@ -22,6 +23,9 @@ pub use facts::{Framing, InterfaceAddress, Kind, LinkFacts};
 pub use globs::Globs;
 pub use netfilter::BridgeNetfilter;
 pub use why::Why;
+
+/// The interface to which kube-proxy in ipvs mode binds the addresses of Services.
+pub const IPVS_INTERFACE: &str = "kube-ipvs0";
 
 /// An event from netlink.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +116,19 @@ impl Interfaces {
         self.addresses.values().flatten().map(|address| &address.ip)
     }
 
+    /// The same addresses, each once, with what it is for.
+    pub fn held_addresses(&self) -> BTreeMap<IpAddr, Holder> {
+        let mut held = BTreeMap::new();
+        for (ifindex, addresses) in &self.addresses {
+            let is_ipvs = self.links.get(ifindex).is_some_and(|link| link.name == IPVS_INTERFACE);
+            let holder = if is_ipvs { Holder::KubeProxy } else { Holder::Node };
+            for address in addresses {
+                held.entry(address.ip).and_modify(|known: &mut Holder| *known = holder.min(*known)).or_insert(holder);
+            }
+        }
+        held
+    }
+
     /// The class of each link, and the reason. `node_addresses` are the addresses of the Node object.
     pub fn judged(&self, rules: &InterfaceRules, node_addresses: &BTreeSet<IpAddr>) -> BTreeMap<u32, Judgement> {
         let around = Surroundings {
@@ -191,6 +208,21 @@ mod tests {
         assert!(!is_pod(&interfaces));
         interfaces.apply(Event::AddressGone { ifindex: 3, addr: prefix });
         assert!(is_pod(&interfaces));
+    }
+
+    #[test]
+    fn addresses_of_services_are_told_from_those_of_the_node() {
+        let mut interfaces = Interfaces::default();
+        let link = |ifindex, name: &str| LinkFacts { kind: Kind::Other, ..LinkFacts::pod_veth(ifindex, name) };
+        let address = |ifindex, last| (ifindex, InterfaceAddress::new([192, 0, 2, last], 32));
+        interfaces.apply(Event::Everything {
+            links: vec![link(2, IPVS_INTERFACE), link(3, "dummy0")],
+            addresses: vec![address(2, 1), address(2, 2), address(3, 2), address(3, 3)],
+            default_routes: BTreeSet::new(),
+        });
+        let held = interfaces.held_addresses();
+        let holders: Vec<Holder> = held.into_values().collect();
+        assert_eq!(holders, [Holder::KubeProxy, Holder::Node, Holder::Node]);
     }
 
     #[test]

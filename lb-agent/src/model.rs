@@ -6,6 +6,7 @@ mod annotation;
 mod change;
 mod cluster_addresses;
 mod endpoint;
+mod local;
 mod name;
 mod node;
 mod prefix;
@@ -18,6 +19,7 @@ use std::net::IpAddr;
 pub use annotation::{AnnotationKeys, Kept};
 pub use change::{Change, Kind, Object, ObjectRef};
 pub use endpoint::{Conditions, Endpoint, EndpointSlice, Endpoints, Hints, SlicePort};
+pub use local::Holder;
 pub use name::ObjectName;
 pub use node::Node;
 pub use prefix::Prefix;
@@ -38,7 +40,8 @@ pub struct World {
     endpoints: BTreeMap<ObjectName, Endpoints>,
     nodes: BTreeMap<ObjectName, Node>,
     cluster_addresses: ClusterAddresses,
-    local_addresses: BTreeSet<IpAddr>,
+    /// `None`: not known yet.
+    local_addresses: Option<BTreeMap<IpAddr, Holder>>,
     object_warnings: BTreeMap<ObjectRef, Vec<Warning>>,
     place_warnings: BTreeMap<String, Vec<Warning>>,
     listed: bool,
@@ -94,8 +97,8 @@ impl World {
     }
 
     /// Sets the addresses of this node's interfaces.
-    pub fn set_local_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
-        self.local_addresses = addresses;
+    pub fn set_local_addresses(&mut self, addresses: BTreeMap<IpAddr, Holder>) {
+        self.local_addresses = Some(addresses);
     }
 
     fn insert_slice(&mut self, slice: EndpointSlice) {
@@ -154,9 +157,14 @@ impl World {
         self.cluster_addresses.count(addr) > service.cluster_ips.iter().filter(|own| **own == addr).count()
     }
 
-    /// The addresses of this node's interfaces, as far as known.
-    pub fn local_addresses(&self) -> &BTreeSet<IpAddr> {
-        &self.local_addresses
+    /// The addresses of this node's interfaces. `None` if they are not known yet.
+    pub const fn local_addresses(&self) -> Option<&BTreeMap<IpAddr, Holder>> {
+        self.local_addresses.as_ref()
+    }
+
+    /// Whether an interface of this node has this address, as far as known.
+    pub fn is_local_address(&self, addr: IpAddr) -> bool {
+        self.local_addresses.as_ref().is_some_and(|addresses| addresses.contains_key(&addr))
     }
 
     /// Legacy Endpoints objects, by the name of their Service.

@@ -8,7 +8,8 @@ use lb_agent::controller::{Controller, Outcome, Reclaim};
 use lb_agent::dataplane::fake::{FakeDataplane, assert_no_dangling_pool};
 use lb_agent::dataplane::{Sizes, Tables};
 use lb_agent::desired::{
-    ExternalIps, HealthCheckPorts, Policy, Selection, Services, TableLimits, VendorAnnotations, annotation_keys,
+    ExternalIps, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits, VendorAnnotations,
+    annotation_keys,
 };
 use lb_agent::model::{Change, Kind};
 use lb_agent::render;
@@ -208,6 +209,7 @@ fn policy() -> Policy {
         cluster_ranges: Vec::new(),
         selection: Selection::default(),
         health_checks: HealthCheckPorts::Left,
+        node_ports: NodePortAddresses::Primary,
     }
 }
 

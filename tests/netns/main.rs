@@ -23,6 +23,7 @@ mod kube_proxy;
 mod lifetimes;
 mod maglev;
 mod netfilter;
+mod node_ports;
 mod offload;
 mod proxy_header;
 mod redirects;

@@ -88,6 +88,7 @@ fn perform(stage: &mut Stage, name: &str, body: &str) -> Result<Option<String>> 
         ["rename", from, to] => stage.rename(from, to)?,
         ["stop"] => stage.stop(),
         ["restart"] => stage.restart()?,
+        ["addresses"] => stage.set_addresses(body)?,
         ["flows"] => stage.set_flows(body)?,
         ["reclaim"] => stage.reclaim()?,
         ["drop-unclaimed"] => stage.drop_unclaimed()?,

@@ -1,8 +1,7 @@
 //! `TestClusterIPGeneral` and `TestNodePorts`, as far as policy decides them: the endpoints of each address, port and
 //! protocol.
 //!
-//! Left out: cases that name no policy of the agent (hairpin, ServiceCIDRs, `--nodeport-addresses`, node ports on
-//! localhost, which are never served). A flow to no frontend passes, whereas kube-proxy's nftables mode rejects it.
+//! Left out: cases that name no policy of the agent (hairpin, ServiceCIDRs). A flow to no frontend passes, whereas kube-proxy's nftables mode rejects it.
 
 use super::*;
 
@@ -63,24 +62,37 @@ fn test_cluster_ip_general_protocols() {
     }
 }
 
-/// NP-01, NP-05, NP-06, NP-08.
+/// NP-01, NP-04, NP-05, NP-06, NP-08. Node ports on localhost are never served, as by kube-proxy's nftables mode.
 #[test]
 fn test_node_ports() {
-    for (clusters, family, primary, secondary, localhost) in [
-        ("172.30.0.41", "IPv4", "192.168.0.2:3001", "192.168.1.2:3001", "127.0.0.1:3001"),
-        ("'fd00:30::41'", "IPv6", "[fd00:192::2]:3001", "[fd00:193::2]:3001", "[::1]:3001"),
-    ] {
-        let desired = all(&format!(
+    let within = |prefixes: &[&str]| {
+        let prefixes = prefixes.iter().map(|prefix| address::parse_prefix(prefix).expect("a prefix"));
+        NodePortAddresses::In(prefixes.collect())
+    };
+    let secondary = within(&["192.168.0.0/24", "192.168.1.0/24", "fd00:192::/64", "fd00:193::/64"]);
+    let localhost = within(&["127.0.0.0/8", "::1/128", "192.168.0.0/24", "fd00:192::/64"]);
+    for ((clusters, family, at), (name, setting, on_secondary)) in [
+        ("172.30.0.41", "IPv4", ["192.168.0.2:3001", "192.168.1.2:3001", "127.0.0.1:3001"]),
+        ("'fd00:30::41'", "IPv6", ["[fd00:192::2]:3001", "[fd00:193::2]:3001", "[::1]:3001"]),
+    ]
+    .into_iter()
+    .flat_map(|family| {
+        let settings = [
+            ("default", NodePortAddresses::Primary, "-"),
+            ("localhost in nodeport-addresses", localhost.clone(), "-"),
+            ("multiple nodeport-addresses", secondary.clone(), "REJECT"),
+            ("all", NodePortAddresses::All, "REJECT"),
+        ];
+        settings.map(|setting| (family, setting))
+    }) {
+        let yaml = format!(
             "kind: Service\nmetadata: {{name: svc}}\nspec: {{type: NodePort, clusterIPs: [{clusters}], ports: [{{name: p, \
              port: 80, nodePort: 3001}}]}}\n---\nkind: EndpointSlice\nmetadata: {{name: s, labels: \
              {{kubernetes.io/service-name: svc}}}}\naddressType: {family}\nports: [{{name: p, port: 80}}]\nendpoints: []\n"
-        ));
-        for (name, to, expected) in [
-            ("external to nodePort", primary, "REJECT"),
-            ("external to nodePort on secondary IP is ignored", secondary, "-"),
-            ("localhost to nodePort is ignored", localhost, "-"),
-        ] {
-            assert_eq!(flow(&desired, External, to), expected, "{name}, {family}");
+        );
+        let desired = all_at(&yaml, setting);
+        for (to, expected) in at.into_iter().zip(["REJECT", on_secondary, "-"]) {
+            assert_eq!(flow(&desired, External, to), expected, "{name}, {family}: {to}");
         }
         let other_family = if family == "IPv4" { "[fd00:192::2]:3001" } else { "192.168.0.2:3001" };
         assert_eq!(flow(&desired, External, other_family), "-", "{family}");

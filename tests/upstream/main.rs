@@ -14,11 +14,11 @@ use std::net::IpAddr;
 
 use Client::{External, Node, Pod};
 use lb_agent::desired::{
-    Access, Desired, DesiredFrontend, DesiredScope, ExternalIps, FamilyDesired, HealthCheckPorts, Incumbents, Policy,
-    PoolIndex, Selection, Services, SourcePrefix, TableLimits, VendorAnnotations, desired,
+    Access, Desired, DesiredFrontend, DesiredScope, ExternalIps, FamilyDesired, HealthCheckPorts, Incumbents,
+    NodePortAddresses, Policy, PoolIndex, Selection, Services, SourcePrefix, TableLimits, VendorAnnotations, desired,
 };
 use lb_agent::family::TableAddr;
-use lb_agent::model::World;
+use lb_agent::model::{Holder, World};
 use lb_agent::source::address;
 use lb_agent::source::dir::Folder;
 use lb_common::addr::Proto;
@@ -62,6 +62,14 @@ fn world(yaml: &str) -> World {
 
 /// The desired tables on [`NODE`], with every kind of address served.
 fn all(yaml: &str) -> Desired {
+    all_at(yaml, NodePortAddresses::Primary)
+}
+
+/// The addresses of the interfaces of [`NODE`].
+const INTERFACES: [&str; 6] = ["127.0.0.1", "192.168.0.2", "192.168.1.2", "::1", "fd00:192::2", "fd00:193::2"];
+
+/// The same with `--nodeport-addresses`.
+fn all_at(yaml: &str, node_ports: NodePortAddresses) -> Desired {
     let policy = Policy {
         node_name: "node-1".to_owned(),
         services: Services::All,
@@ -72,8 +80,12 @@ fn all(yaml: &str) -> Desired {
         cluster_ranges: Vec::new(),
         selection: Selection::default(),
         health_checks: HealthCheckPorts::Left,
+        node_ports,
     };
-    desired(&world(&format!("{NODE}---\n{yaml}")), &policy, &TableLimits::UNLIMITED, &Incumbents::NONE)
+    let mut world = world(&format!("{NODE}---\n{yaml}"));
+    let addresses = INTERFACES.map(|ip| (ip.parse().expect("an address"), Holder::Node));
+    world.set_local_addresses(addresses.into());
+    desired(&world, &policy, &TableLimits::UNLIMITED, &Incumbents::NONE)
 }
 
 /// The slice of a Service whose port is `port`, with these endpoints.

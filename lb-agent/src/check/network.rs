@@ -13,13 +13,11 @@ use crate::dataplane::pins::Pins;
 use crate::dataplane::probe::{AttachedProgram, programs};
 use crate::dataplane::{Error, Hook};
 use crate::interfaces::{
-    BridgeNetfilter, Globs, InterfaceRules, Interfaces, Judgement, Kind, LinkFacts, Unfiltered, watch,
+    BridgeNetfilter, Globs, IPVS_INTERFACE, InterfaceRules, Interfaces, Judgement, Kind, LinkFacts, Unfiltered, watch,
 };
 
 /// The loopback interface is the first one of each network namespace.
 const LOOPBACK_INDEX: u32 = 1;
-/// The interface to which kube-proxy in ipvs mode binds every VIP.
-const IPVS_INTERFACE: &str = "kube-ipvs0";
 /// An interface that only Cilium makes.
 const CILIUM_INTERFACE: &str = "cilium_host";
 

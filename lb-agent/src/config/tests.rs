@@ -6,7 +6,9 @@ use lb_common::table::Mode;
 use super::{Config, Error, Source};
 use crate::args::{Command, CommandLine};
 use crate::dataplane::{Repair, Sizes, SocketLb, Timeouts};
-use crate::desired::{Algorithm, ExternalIps, HealthCheckPorts, Selection, Services, VendorAnnotations};
+use crate::desired::{
+    Algorithm, ExternalIps, HealthCheckPorts, NodePortAddresses, Selection, Services, VendorAnnotations,
+};
 use crate::guard::Guarding;
 use crate::interfaces::Globs;
 use crate::source::claim::Claim;
@@ -101,6 +103,30 @@ fn settings_arrive() {
     assert_eq!(config.dataplane.rejects_per_sec, 11);
     assert_eq!((config.times.audit_interval.as_secs(), config.times.apply_interval.as_millis()), (9, 0));
     assert_eq!(config.http.to_string(), "[::1]:1");
+}
+
+#[test]
+fn node_ports_are_served_at_one_word_or_at_prefixes() {
+    let of = |line: &str| config(line).policy.node_ports;
+    assert_eq!(of("--services all"), NodePortAddresses::Primary);
+    assert_eq!(of("--nodeport-addresses Primary"), NodePortAddresses::Primary);
+    assert_eq!(of("--nodeport-addresses ALL"), NodePortAddresses::All);
+    let NodePortAddresses::In(prefixes) =
+        of("--nodeport-addresses 192.0.2.9/24,2001:db8::/64 --nodeport-addresses 10.0.0.0/8")
+    else {
+        panic!("a list")
+    };
+    let prefixes: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+    assert_eq!(prefixes, ["192.0.2.0/24", "2001:db8::/64", "10.0.0.0/8"]);
+    for text in ["primary,all", "all,10.0.0.0/8", "10.0.0.0/8,primary"] {
+        let error = parse(&format!("--source dir:/x --nodeport-addresses {text}")).expect_err(text).to_string();
+        assert!(error.starts_with("--nodeport-addresses: primary and all go with nothing else"), "{error}");
+    }
+    for text in ["", "192.0.2.1", "10.0.0.0/33", "eth0", "all,"] {
+        let line = ["lb-agent", "run", "--source", "dir:/x", "--nodeport-addresses", text];
+        let refused = CommandLine::try_parse_from(line).expect_err(text).to_string();
+        assert!(refused.contains("write primary, all, or address/length"), "{refused}");
+    }
 }
 
 #[test]

@@ -91,6 +91,16 @@ impl Stale {
         addresses.extend(before.symmetric_difference(&after));
     }
 
+    /// Adds the Services with node ports: their addresses have changed.
+    pub fn add_node_ports(&mut self, world: &World) {
+        let Self::Services { names, .. } = self else { return };
+        let has_any = |service: &Service| {
+            service.health_check_node_port.is_some() || service.ports.iter().any(|port| port.node_port.is_some())
+        };
+        let services = world.services().values().filter(|service| has_any(service));
+        names.extend(services.map(|service| service.name.clone()));
+    }
+
     /// Removes the Services whose rows can be computed ahead: they and their endpoints are there. `all` are the Services
     /// whose rows were computed before.
     pub fn take_ready(&mut self, candidates: BTreeSet<ObjectName>, world: &World, known: &Catalogue) -> Extent {

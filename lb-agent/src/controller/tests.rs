@@ -5,7 +5,7 @@ use lb_common::table::{FrontendAge, Mode};
 
 use super::*;
 use crate::dataplane::fake::{FakeDataplane, Faults};
-use crate::desired::{ExternalIps, HealthCheckPorts, Selection, Services, VendorAnnotations};
+use crate::desired::{ExternalIps, HealthCheckPorts, NodePortAddresses, Selection, Services, VendorAnnotations};
 use crate::model::{Kind, Node, Object, ObjectName, ObjectRef};
 use crate::source::dir::Folder;
 
@@ -20,6 +20,7 @@ fn policy() -> Policy {
         cluster_ranges: Vec::new(),
         selection: Selection::default(),
         health_checks: HealthCheckPorts::Left,
+        node_ports: NodePortAddresses::Primary,
     }
 }
 

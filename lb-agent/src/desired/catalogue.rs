@@ -336,7 +336,7 @@ impl Catalogue {
     /// What could not be done as written.
     pub fn warnings(&self, policy: &Policy) -> impl Iterator<Item = Warning> {
         let missed = self.unaddressed.iter().filter(|(_, count)| **count > 0);
-        let node = missed.map(|(family, _)| node_port::no_address(&policy.node_name, *family));
+        let node = missed.filter_map(|(family, _)| node_port::no_address(policy, *family));
         node.chain(self.warnings.values().flatten().cloned())
     }
 }

@@ -5,21 +5,16 @@ use std::net::IpAddr;
 use lb_common::table::{Mode, Origin};
 
 use super::claim::{Claim, Rank};
-use super::endpoint::Here;
+use super::facts::Facts;
+use super::mode;
 use super::policy::{Policy, Services};
 use super::protected::Protected;
 use super::table::KubeProxy;
-use super::{mode, node_port};
 use crate::model::{IngressEntry, IpMode, Service, Warning, WarningKind};
 
 /// Every address that this agent should serve, except addresses that belong to others.
-pub fn claims(
-    service: &Service,
-    policy: &Policy,
-    here: &Here<'_>,
-    protected: &Protected<'_>,
-    warnings: &mut Vec<Warning>,
-) -> Vec<Claim> {
+pub fn claims(service: &Service, facts: &Facts<'_>, warnings: &mut Vec<Warning>) -> Vec<Claim> {
+    let Facts { policy, protected, .. } = facts;
     let mut claims = load_balancer(service, policy, protected, warnings);
     if policy.services == Services::LoadBalancers {
         return claims;
@@ -36,7 +31,7 @@ pub fn claims(
             Some(known) => *known = claim,
         }
     }
-    claims.extend(node_port::claims(service, here));
+    claims.extend(facts.node_ports.claims(service));
     claims
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lb_common::addr::Family;
@@ -14,7 +14,7 @@ use super::policy::HealthCheckPorts;
 use crate::family::TableAddr;
 use crate::model::{EndpointSlice, ObjectName, Service, ServiceType, TrafficPolicy, Warning, WarningKind};
 
-/// The checks of one Service in one family.
+/// The checks of one Service at one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     pub service: Arc<ObjectName>,
@@ -32,7 +32,8 @@ pub struct HealthChecks {
     pub warnings: Vec<Warning>,
 }
 
-/// The checks of a Service, whatever the mode of its addresses (IPM-23): one for each family of its cluster addresses.
+/// The checks of a Service, whatever the mode of its addresses (IPM-23): one for each address of the node ports in the
+/// families of its cluster addresses.
 pub fn of_service(
     name: &Arc<ObjectName>,
     service: &Service,
@@ -43,29 +44,26 @@ pub fn of_service(
         return Vec::new();
     };
     let families = Family::ALL.into_iter().filter(|family| service.has_family(*family));
-    let check = |family| HealthCheck {
-        service: Arc::clone(name),
-        at: SocketAddr::new(address(family, &facts.here), port),
-        local_endpoints: match family {
+    let checks = |family| {
+        let local_endpoints = match family {
             Family::V4 => local_endpoints::<[u8; 4]>(slices, &facts.here),
             Family::V6 => local_endpoints::<[u8; 16]>(slices, &facts.here),
-        },
+        };
+        // HC-10.
+        let addresses = facts.node_ports.listening(family).iter();
+        addresses.map(move |ip| HealthCheck {
+            service: Arc::clone(name),
+            at: SocketAddr::new(*ip, port),
+            local_endpoints,
+        })
     };
-    families.map(check).collect()
+    families.flat_map(checks).collect()
 }
 
 /// The port of a Service that has checks: kube-proxy's `NeedsHealthCheck`.
 fn port(service: &Service) -> Option<u16> {
     let is_balanced = service.service_type == ServiceType::LoadBalancer;
     service.health_check_node_port.filter(|_| is_balanced && service.external_policy == TrafficPolicy::Local)
-}
-
-/// The address of the node ports (HC-10), or all addresses if the Node lists none of the family.
-fn address(family: Family, here: &Here<'_>) -> IpAddr {
-    here.primary(family).unwrap_or(match family {
-        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
-    })
 }
 
 /// kube-proxy's `LocalReadyEndpoints`. Endpoints that are terminating do not count, although they still serve if there

@@ -16,7 +16,7 @@ pub fn warnings(service: &Service, claims: &[Claim], policy: &Policy, here: &Her
     if policy.services == Services::All {
         return Vec::new();
     }
-    let is_local = |ip: IpAddr| here.has(ip) || world.local_addresses().contains(&ip);
+    let is_local = |ip: IpAddr| here.has(ip) || world.is_local_address(ip);
     let is_exposed = |claim: &&Claim| {
         claim.origin == Origin::LoadBalancer
             && matches!(claim.mode, Mode::Proxy | Mode::Split)

@@ -25,6 +25,28 @@ pub struct Policy {
     pub selection: Selection,
     /// `--health-check-node-ports`.
     pub health_checks: HealthCheckPorts,
+    /// `--nodeport-addresses`.
+    pub node_ports: NodePortAddresses,
+}
+
+impl Policy {
+    /// Whether the addresses of interfaces decide where the node is reached. If so, nothing may be deleted before they
+    /// are known.
+    pub fn reads_interfaces(&self) -> bool {
+        let has_node_ports = self.services == Services::All || self.health_checks == HealthCheckPorts::Served;
+        has_node_ports && self.node_ports != NodePortAddresses::Primary
+    }
+}
+
+/// At which addresses of this node node ports are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// The first InternalIP of a family in the Node's status, else the first ExternalIP.
+    Primary,
+    /// All addresses of the node's interfaces.
+    All,
+    /// Those in these prefixes. All addresses of a family of which no prefix is listed, as kube-proxy.
+    In(Vec<Prefix>),
 }
 
 /// Whether this node listens on health check node ports.

@@ -114,7 +114,7 @@ impl ServiceRows {
         }
         let health_checks = health_check::of_service(&rows.name, service, slices, facts);
         let mut remarks = Remarks { health_checks, ..Remarks::default() };
-        let claims = claims::claims(service, facts.policy, &facts.here, &facts.protected, &mut remarks.warnings);
+        let claims = claims::claims(service, facts, &mut remarks.warnings);
         if !claims.is_empty() && service.cluster_ips.is_empty() {
             remarks.warnings.push(warnings::no_cluster_ip(service));
         } else if !claims.is_empty() {
@@ -181,8 +181,9 @@ impl Remarks {
         self.warnings.extend(selection::warning(service));
         if facts.policy.services == Services::All {
             let has_node_port = service.ports.iter().any(|port| port.node_port.is_some());
-            let is_missed =
-                |family: &Family| has_node_port && service.has_family(*family) && facts.here.primary(*family).is_none();
+            let is_missed = |family: &Family| {
+                has_node_port && service.has_family(*family) && facts.node_ports.served(*family).is_empty()
+            };
             self.unaddressed.extend(Family::ALL.into_iter().filter(is_missed));
         } else {
             // A kube-proxy runs on this node.

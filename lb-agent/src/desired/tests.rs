@@ -25,6 +25,7 @@ pub fn policy() -> Policy {
         cluster_ranges: Vec::new(),
         selection: Selection::default(),
         health_checks: HealthCheckPorts::Left,
+        node_ports: NodePortAddresses::Primary,
     }
 }
 

@@ -133,6 +133,9 @@ impl<D: Dataplane> Agent<D> {
             }
             self.interfaces.apply(event);
         }
+        if self.interfaces.is_listed() && self.controller.follow_addresses(self.interfaces.held_addresses()) {
+            self.timetable.changed(now);
+        }
         let is_in_step = self.status.in_step.is_some() && self.status.behind.is_none();
         if self.phase == Phase::Filling && is_in_step {
             self.forward(now);
@@ -218,7 +221,12 @@ impl<D: Dataplane> Agent<D> {
         self.status.draining = step.draining;
         self.status.rows = rows(&self.controller);
         match step.outcome {
-            Outcome::NotListed => self.timetable.succeeded(ended),
+            Outcome::NotListed => {
+                if self.controller.world().is_listed() && self.controller.lacks_addresses() {
+                    self.status.readiness = Readiness::NotReady("waiting for the first list of the interfaces".into());
+                }
+                self.timetable.succeeded(ended);
+            }
             Outcome::Behind => self.fall_behind(&step, ended),
             Outcome::InStep => {
                 self.status.behind = None;
@@ -328,9 +336,6 @@ impl<D: Dataplane> Agent<D> {
             }
         }
         self.gone.clear();
-        if self.controller.follow_addresses(self.interfaces.addresses()) {
-            self.timetable.changed(now);
-        }
         let judged = self.interfaces.judged(&self.rules, &self.node_addresses());
         let wanted = self.interfaces.wanted(&judged);
         let pods = self.links_of_pods(&wanted);

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 use lb_agent::dataplane::Sizes;
 use lb_agent::desired::{
-    Algorithm, ExternalIps, HealthCheckPorts, Policy, Selection, Services, TableLimits, TableSize, VendorAnnotations,
+    Algorithm, ExternalIps, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits, TableSize,
+    VendorAnnotations,
 };
 use lb_agent::source::address::parse_prefix;
 use lb_common::table::Mode;
@@ -27,6 +28,7 @@ pub fn parse(text: &str) -> Result<Settings> {
         cluster_ranges: Vec::new(),
         selection: Selection::default(),
         health_checks: HealthCheckPorts::Left,
+        node_ports: NodePortAddresses::Primary,
     };
     let mut sizes = Sizes::default();
     let mut namespace_percent = 100;
@@ -38,6 +40,7 @@ pub fn parse(text: &str) -> Result<Settings> {
             "default-ip-mode" => policy.default_ip_mode = mode(value)?,
             "proxy-annotation" => policy.proxy_annotations.push(value.parse().map_err(anyhow::Error::msg)?),
             "vendor-annotations" if value == "on" => policy.vendor_annotations = VendorAnnotations::Honoured,
+            "nodeport-addresses" => policy.node_ports = node_ports(value)?,
             "external-ips" => policy.external_ips = external_ips(value)?,
             "cluster-cidr" => policy.cluster_ranges.push(parse_prefix(value).context("no prefix")?),
             "lb-algorithm" => policy.selection.algorithm = algorithm(value)?,
@@ -70,6 +73,17 @@ fn algorithm(text: &str) -> Result<Algorithm> {
 
 fn table_size(text: &str) -> Result<TableSize> {
     TableSize::new(text.parse()?).with_context(|| format!("{text} is no prime"))
+}
+
+fn node_ports(text: &str) -> Result<NodePortAddresses> {
+    match text {
+        "primary" => Ok(NodePortAddresses::Primary),
+        "all" => Ok(NodePortAddresses::All),
+        prefixes => {
+            let prefixes = prefixes.split(',').map(|text| parse_prefix(text).with_context(|| format!("{text:?}")));
+            Ok(NodePortAddresses::In(prefixes.collect::<Result<_>>()?))
+        }
+    }
 }
 
 fn external_ips(text: &str) -> Result<ExternalIps> {

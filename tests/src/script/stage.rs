@@ -1,8 +1,8 @@
 //! The stage of a case: a folder, a controller, and a dataplane in memory that asserts its invariants.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
 use lb_agent::controller::{Controller, Outcome, Reclaim};
@@ -11,6 +11,7 @@ use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
 use lb_agent::desired::annotation_keys;
 use lb_agent::guard::fake::FakeTable;
 use lb_agent::guard::{Found, Guarding, Keeper};
+use lb_agent::model::Holder;
 use lb_agent::render::{self, GuardRow};
 use lb_agent::source::dir::Folder;
 
@@ -28,6 +29,8 @@ pub struct Stage {
     dataplane: FakeDataplane,
     guard: FakeTable,
     controller: Controller,
+    /// The addresses of the node's interfaces, once a step has set them.
+    addresses: Option<BTreeMap<IpAddr, Holder>>,
     /// The agent is stopped, and changes of the folder have no effect.
     is_stopped: bool,
 }
@@ -41,7 +44,7 @@ impl Stage {
         let controller = adopt(&mut dataplane, &settings, &guard)?;
         dataplane.fail(faults);
         let folder = Folder::open(temp.path())?.keeping(annotation_keys(&settings.policy));
-        Ok(Self { settings, faults, temp, folder, dataplane, guard, controller, is_stopped: false })
+        Ok(Self { settings, faults, temp, folder, dataplane, guard, controller, addresses: None, is_stopped: false })
     }
 
     pub fn write(&mut self, name: &str, text: &str) -> Result<()> {
@@ -59,6 +62,28 @@ impl Stage {
         self.converge(Reclaim::Later)
     }
 
+    /// Sets the addresses of the node's interfaces (a line each; `kube-proxy` behind those that it bound in ipvs mode).
+    pub fn set_addresses(&mut self, text: &str) -> Result<()> {
+        let mut addresses = BTreeMap::new();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let (address, holder) = match line.split_whitespace().collect::<Vec<_>>()[..] {
+                [address] => (address, Holder::Node),
+                [address, "kube-proxy"] => (address, Holder::KubeProxy),
+                _ => bail!("{line:?} is no address"),
+            };
+            addresses.insert(address.parse().with_context(|| format!("{line:?} is no address"))?, holder);
+        }
+        self.addresses = Some(addresses);
+        self.follow_addresses();
+        self.converge(Reclaim::Later)
+    }
+
+    fn follow_addresses(&mut self) {
+        if let Some(addresses) = &self.addresses {
+            self.controller.follow_addresses(addresses.clone());
+        }
+    }
+
     /// The agent's settings from its next start.
     pub fn set(&mut self, settings: Settings) {
         self.settings = settings;
@@ -74,6 +99,7 @@ impl Stage {
         self.is_stopped = false;
         self.dataplane.fail(Faults::Never);
         self.controller = adopt(&mut self.dataplane, &self.settings, &self.guard)?;
+        self.follow_addresses();
         self.dataplane.fail(self.faults);
         self.folder = Folder::open(self.temp.path())?.keeping(annotation_keys(&self.settings.policy));
         self.converge(Reclaim::Later)

@@ -8,7 +8,7 @@ use lb_common::table::Backend;
 use super::super::claim::Claim;
 use super::super::claims::claims;
 use super::super::endpoint::{ByPort, Here};
-use super::super::protected::Protected;
+use super::super::facts::Facts;
 use super::super::usable::{Uses, usable};
 use super::*;
 use crate::family::TableAddr;
@@ -199,7 +199,7 @@ fn test_categorize_endpoints() {
 fn uses_local<A: TableAddr>(world: &World) -> bool {
     let service = world.services().values().next().expect("it was applied");
     let policy = Policy { services: Services::All, ..policy() };
-    let claims = claims(service, &policy, &Here::of(world, "n1"), &Protected::of(world, &policy), &mut Vec::new());
+    let claims = claims(service, &Facts::of(world, &policy), &mut Vec::new());
     let claims: Vec<(A, Claim)> = claims.into_iter().filter_map(|claim| Some((A::from_ip(claim.ip)?, claim))).collect();
     Uses::of(service, &service.ports[0], &claims).local
 }

@@ -17,7 +17,9 @@ use crate::dataplane::fake::{FakeDataplane, FakeLinks, Faults};
 use crate::dataplane::links::{Ahead, Attachment, Class, LinkHeader};
 use crate::dataplane::probe::AttachedProgram;
 use crate::dataplane::{Repair, Settings, Sizes, SocketLb, Timeouts};
-use crate::desired::{ExternalIps, HealthCheckPorts, Policy, Selection, Services, TableLimits, VendorAnnotations};
+use crate::desired::{
+    ExternalIps, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits, VendorAnnotations,
+};
 use crate::guard::Guarding;
 use crate::interfaces::{BridgeNetfilter, Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
 use crate::model::{Kind, Object, WarningKind};
@@ -40,6 +42,7 @@ fn config() -> Config {
             cluster_ranges: Vec::new(),
             selection: Selection::default(),
             health_checks: HealthCheckPorts::Left,
+            node_ports: NodePortAddresses::Primary,
         },
         limits: TableLimits::UNLIMITED,
         interfaces: InterfaceRules { workload: Globs::Auto, uplink: Globs::None },
@@ -135,6 +138,49 @@ fn ready_waits_for_the_interfaces() {
     assert!(agent.status(now).ready().is_err_and(|reason| reason.contains("interfaces")));
     agent.link_events(everything(&[2]), now);
     assert_eq!((indexes(&agent), agent.status(now).ready()), (vec![2], Ok(())));
+}
+
+/// NP-11 as well. A restart leaves node ports as they are until it knows the addresses of the interfaces.
+#[test]
+fn node_ports_wait_for_the_addresses_of_interfaces() {
+    let mut config = config();
+    config.policy.services = Services::All;
+    config.policy.node_ports = NodePortAddresses::All;
+    let event = |last: u8| Event::Address { ifindex: 2, addr: InterfaceAddress::new([192, 0, 2, last], 24) };
+    let at = |agent: &Agent<FakeDataplane>| {
+        let rows = &agent.dataplane.tables.v4.frontends;
+        rows.keys().filter(|key| key.port == 30_080).map(|key| key.addr[3]).collect::<Vec<_>>()
+    };
+    let Change::Apply { object: Object::Service(mut service), .. } = service("shop", "192.0.2.10") else {
+        panic!("a Service");
+    };
+    service.ports[0].node_port = Some(30_080);
+    let changes =
+        || vec![Change::Apply { object: Object::Service(service.clone()), warnings: Vec::new() }, Change::Listed];
+    let (mut agent, now) = agent_with(FakeDataplane::default(), &config);
+    agent.link_events([everything(&[2]), vec![event(1)]].concat(), now);
+    agent.change(changes(), now);
+    let now = settle(&mut agent, now);
+    assert_eq!((at(&agent), agent.status(now).ready()), (vec![1], Ok(())));
+
+    let node = std::mem::take(&mut agent.dataplane);
+    let (mut agent, now) = agent_with(node, &config);
+    agent.change(changes(), now);
+    assert!(!agent.turn(now));
+    assert!(agent.status(now).ready().is_err_and(|reason| reason.contains("interfaces")));
+    let tables = agent.dataplane.tables.clone();
+    assert_eq!(at(&agent), [1]);
+    agent.link_events([everything(&[2]), vec![event(1)]].concat(), now);
+    let now = settle(&mut agent, now);
+    assert_eq!((&agent.dataplane.tables, agent.status(now).ready()), (&tables, Ok(())));
+
+    agent.link_events(vec![event(7)], now);
+    let now = settle(&mut agent, now);
+    assert_eq!(at(&agent), [1, 7]);
+    // No flow uses the frontend of the removed address, so the next walk deletes it.
+    agent.link_events(vec![Event::AddressGone { ifindex: 2, addr: InterfaceAddress::new([192, 0, 2, 1], 24) }], now);
+    settle(&mut agent, now);
+    assert_eq!(at(&agent), [7]);
 }
 
 fn warnings(agent: &Agent<FakeDataplane>, now: Instant) -> Vec<String> {
