@@ -8,7 +8,8 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use lb_agent::apply::apply;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::{
-    Dataplane as _, Error, FamilyOp, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Write, object, pins,
+    AttachBy, Dataplane as _, Error, FamilyOp, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Write, clsact,
+    object, pins,
 };
 use lb_agent::plan::{Drained, plan};
 use lb_agent::realised::Realised;
@@ -38,6 +39,7 @@ impl Pinned {
             rejects_per_sec: 1000,
             repair: Repair::Off,
             sockets: SocketLb::Off,
+            attach: AttachBy::Auto,
         }
     }
 
@@ -92,6 +94,12 @@ fn flow(dataplane: &mut BpfDataplane) -> (FlowKey<[u8; 4]>, Flow<[u8; 4]>) {
         last_seen_jiffies,
     };
     (FlowKey::new(EDGE_UPLINK, Direction::Request, Proto::TCP, tuple), flow)
+}
+
+/// `lb-agent check` tries this, whichever way programs are attached.
+#[test]
+fn this_kernel_has_what_clsact_needs() {
+    assert_eq!(clsact::missing_module().expect("root may make a network namespace"), None);
 }
 
 #[test]

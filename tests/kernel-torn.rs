@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::{
-    Dataplane as _, FamilyTables, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, object, pins,
+    AttachBy, Dataplane as _, FamilyTables, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, object, pins,
 };
 use lb_agent::plan::{Drained, plan};
 use lb_agent::realised::Realised;
@@ -78,6 +78,7 @@ fn answers_belong_to_the_old_or_the_new_set() {
         rejects_per_sec: 1000,
         repair: Repair::Off,
         sockets: SocketLb::Off,
+        attach: AttachBy::Auto,
     };
     let mut dataplane = BpfDataplane::open(&settings).expect("loading the programs (root, Linux 6.6 or newer)");
     let program = pin_path.join("asked");

@@ -10,6 +10,8 @@ mod output;
 mod pins;
 #[path = "netns-operate/probes.rs"]
 mod probes;
+#[path = "netns-operate/switched.rs"]
+mod switched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -2,21 +2,23 @@
 //!
 //! This is the only reader of the arguments and of the environment. [`crate::config`] makes sense of the values.
 
+mod values;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use lb_common::table::{Mode, POOL_ELEMENTS_MAX};
+use lb_common::table::Mode;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::dataplane::{Sizes, Timeouts};
 use crate::desired::TableSize;
 use crate::interfaces::Globs;
 use crate::model::Prefix;
 use crate::question::{Destination, Sender};
-use crate::source::address::parse_prefix;
+pub use values::{Healthz, NodePortAddress};
+use values::{backends, cidr, healthz, label_value, log_filter, node_port_address, seconds, size, table_size};
 
 /// Service load balancing for Kubernetes nodes in eBPF: decides per address, port and protocol whether a
 /// load-balancer IP is shortcut to a pod (ipMode VIP) or left to the balancer (ipMode Proxy).
@@ -216,6 +218,14 @@ pub struct InterfaceArgs {
     /// [default: none with --services=lb, auto with --services=all].
     #[arg(long, value_name = "GLOBS|auto|none")]
     pub uplink_interfaces: Option<Globs>,
+
+    /// How programs are attached to interfaces. auto: by tcx if the kernel has it (Linux 6.6), else by clsact. clsact: as
+    /// classifiers of traffic control, on a qdisc that the agent adds where there is none (the kernel loses packets of the
+    /// interface for some milliseconds while it is added, and when `unload` removes it). Classifiers and qdiscs of
+    /// others stay as they are; an interface with the older qdisc ingress cannot be served by clsact. If the value changes
+    /// between two runs, packets that enter the node are dropped for some milliseconds, and sent again.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Attach::Auto)]
+    pub attach: Attach,
 }
 
 #[derive(Debug, Args)]
@@ -415,26 +425,11 @@ pub enum HealthCheckNodePorts {
     Off,
 }
 
-/// Where `--healthz` listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Healthz {
-    At(SocketAddr),
-    Off,
-}
-
 /// Which kinds of Service address are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Services {
     Lb,
     All,
-}
-
-/// A word of `--nodeport-addresses`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodePortAddress {
-    Primary,
-    All,
-    In(Prefix),
 }
 
 /// Which externalIPs are served.
@@ -480,6 +475,14 @@ pub enum SocketLb {
     All,
 }
 
+/// How programs are attached to interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    Auto,
+    Tcx,
+    Clsact,
+}
+
 /// How a backend is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Algorithm {
@@ -520,73 +523,4 @@ pub enum Subject {
 pub enum Output {
     Table,
     Json,
-}
-
-/// A map must have room for at least one entry; the kernel's own limit is above 2^30.
-fn size() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=1 << 30)
-}
-
-/// As many as ids of pools can name, twice over.
-fn backends() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=i64::from(POOL_ELEMENTS_MAX / 2))
-}
-
-/// One of a few primes.
-fn table_size(text: &str) -> Result<u16, String> {
-    let allowed = text.parse().ok().filter(|slots| TableSize::ALLOWED.contains(slots));
-    allowed.ok_or_else(|| format!("write one of {}", TableSize::ALLOWED.map(|slots| slots.to_string()).join(", ")))
-}
-
-/// An address with a port, or off.
-fn healthz(text: &str) -> Result<Healthz, String> {
-    if text.eq_ignore_ascii_case("off") {
-        return Ok(Healthz::Off);
-    }
-    let address: Option<SocketAddr> = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
-    address.map(Healthz::At).ok_or_else(|| "write ADDRESS:PORT, as 0.0.0.0:10256, or off".to_owned())
-}
-
-/// A range of addresses, bits after the prefix dropped.
-fn cidr(text: &str) -> Result<Prefix, String> {
-    parse_prefix(text.trim()).ok_or_else(|| "write address/length, as 10.96.0.0/12".to_owned())
-}
-
-fn node_port_address(text: &str) -> Result<NodePortAddress, String> {
-    match text.trim() {
-        word if word.eq_ignore_ascii_case("primary") => Ok(NodePortAddress::Primary),
-        word if word.eq_ignore_ascii_case("all") => Ok(NodePortAddress::All),
-        prefix => parse_prefix(prefix)
-            .map(NodePortAddress::In)
-            .ok_or_else(|| "write primary, all, or address/length, as 192.0.2.0/24".to_owned()),
-    }
-}
-
-/// At most ten years.
-fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=315_360_000)
-}
-
-/// The value of a label, not empty: at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends.
-fn label_value(text: &str) -> Result<String, String> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let has_ends =
-        text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.ends_with(|c: char| c.is_ascii_alphanumeric());
-    if has_ends && text.len() <= 63 && text.chars().all(is_plain) {
-        return Ok(text.to_owned());
-    }
-    Err("write the value of a label: 1 to 63 letters, digits, -, _ and .".to_owned())
-}
-
-/// A level for the agent itself, or directives that name the libraries as well. A word that is no level would
-/// silently be taken for the name of a module. A directive concerns every module whose name starts as its own.
-fn log_filter(text: &str) -> Result<EnvFilter, String> {
-    if text.contains(['=', ',']) {
-        return EnvFilter::try_new(text).map_err(|error| error.to_string());
-    }
-    let level: LevelFilter = text.parse().map_err(|_| "write error, warn, info, debug or trace".to_owned())?;
-    let libraries = level.min(LevelFilter::WARN);
-    // It logs each request that fails as an error; we log an outage once, with its reason.
-    let kube = if level > LevelFilter::INFO { libraries } else { LevelFilter::OFF };
-    EnvFilter::try_new(format!("{libraries},kube={kube},lb_agent={level}")).map_err(|error| error.to_string())
 }

@@ -2,6 +2,7 @@
 //! nothing.
 
 mod finding;
+mod hooks;
 mod kernel;
 mod memory;
 mod mounts;

@@ -8,7 +8,7 @@ use crate::args::{
     self, HealthArgs, HealthCheckNodePorts, Healthz, NodePortAddress, PolicyArgs, RunArgs, Services, SizeArgs,
     SourceArgs, Switch, TimeoutArgs,
 };
-use crate::dataplane::{Repair, Settings, Sizes, SocketLb, Timeouts};
+use crate::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{
     self, AnnotationMatch, HealthCheckPorts, NodePortAddresses, Policy, Selection, TableLimits, TableSize,
     VendorAnnotations,
@@ -114,6 +114,11 @@ impl TryFrom<RunArgs> for Config {
                     args::SocketLb::Off => SocketLb::Off,
                     args::SocketLb::Host => SocketLb::Host,
                     args::SocketLb::All => SocketLb::All,
+                },
+                attach: match interfaces.attach {
+                    args::Attach::Auto => AttachBy::Auto,
+                    args::Attach::Tcx => AttachBy::Tcx,
+                    args::Attach::Clsact => AttachBy::Clsact,
                 },
             },
             times: Times {

@@ -5,12 +5,14 @@
 pub mod addresses;
 mod ages;
 pub mod bpf;
+pub mod clsact;
 mod door;
 pub mod drops;
 mod error;
 pub mod fake;
 mod folder;
 pub mod garbage;
+pub mod hooks;
 pub mod links;
 mod mapped;
 pub mod maps;
@@ -27,6 +29,7 @@ mod shares;
 mod sock_diag;
 pub mod sockets;
 mod sys;
+pub mod tcx;
 mod threads;
 
 use std::path::PathBuf;
@@ -35,10 +38,11 @@ use lb_common::table::maps::Rows;
 
 pub use door::Dataplane;
 pub use error::{Distrust, Error, Refusal};
+pub use hooks::AttachBy;
 pub use lb_common::host::{FamilyTables, Tables};
 pub use op::{FamilyOp, Op, Write};
 pub use sockets::SocketLb;
-pub use sys::{Hook, give_back_memory};
+pub use sys::{Hook, give_back_memory, netns_cookie};
 
 /// How to set up the kernel side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,7 @@ pub struct Settings {
     pub rejects_per_sec: u32,
     pub repair: Repair,
     pub sockets: SocketLb,
+    pub attach: AttachBy,
 }
 
 /// Whether segments of flows that a full table evicted get their flow back.

@@ -60,6 +60,7 @@ impl Metrics {
                 | Error::Hook { .. }
                 | Error::Kernel { .. }
                 | Error::Refused(_)
+                | Error::Detach { .. }
                 | Error::Untrusted(_) => "-",
             };
             self.errors.get_or_create(&MapLabel { map }).inc();

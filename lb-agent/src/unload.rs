@@ -26,12 +26,19 @@ pub fn run(args: &UnloadArgs) -> anyhow::Result<()> {
     if is_guard_removed {
         let _ = writeln!(text, "removed the nftables table inet {}", guard.name());
     }
-    if let Ok(pins::Unloaded { links, maps, left }) = &removed {
+    if let Ok(pins::Unloaded { links, filters, maps, is_elsewhere, left }) = &removed {
         let shown = path.display();
         let _ = match (links, maps) {
             (0, 0) => writeln!(text, "lb-agent has pinned nothing in {shown}"),
             _ => writeln!(text, "removed {links} links and {maps} maps from {shown}"),
         };
+        if *filters > 0 {
+            let _ = writeln!(text, "removed {filters} classifiers (clsact) from interfaces");
+        }
+        if *is_elsewhere {
+            let remedy = "if they were served by clsact, run `lb-agent unload` there as well";
+            let _ = writeln!(text, "the tables belonged to interfaces of another network namespace: {remedy}");
+        }
         for path in left {
             let _ = writeln!(text, "not made by lb-agent, left in place: {}", path.display());
         }

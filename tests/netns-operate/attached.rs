@@ -4,7 +4,7 @@ use aya::programs::links::LinkOrder;
 use aya::programs::tc::{TcAttachOptions, TcAttachType};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::object::{self, EMPTY_PROGRAM};
-use lb_agent::dataplane::{Repair, Settings, Sizes, SocketLb, Timeouts, pins};
+use lb_agent::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts, pins};
 use lb_tests::address::{Family, vip};
 use lb_tests::deadline;
 use lb_tests::lab::Setup;
@@ -19,6 +19,7 @@ fn with_program_in_front(scene: &Scene, interface: &str, work: impl FnOnce() + S
         rejects_per_sec: 1,
         repair: Repair::Off,
         sockets: SocketLb::Off,
+        attach: AttachBy::Auto,
     };
     scene.lab.node.inside(|| {
         let mut other = BpfDataplane::open(&settings).expect("a program to attach");

@@ -13,17 +13,17 @@ const CRASHES: usize = 3;
 
 #[test]
 fn ipm_73_a_running_transfer_survives_and_no_new_connection_fails() {
-    transfers_survive(Setup::new("crash"));
+    transfers_survive(Setup::new("crash"), &[]);
 }
 
 #[test]
 fn ipm_73_also_between_ports_of_a_bridge() {
-    transfers_survive(Setup::new("crashbr").cni(Cni::Bridge));
+    transfers_survive(Setup::new("crashbr").cni(Cni::Bridge), &[]);
 }
 
-fn transfers_survive(setup: Setup) {
+pub fn transfers_survive(setup: Setup, flags: &[&str]) {
     // Room for all flows that the diallers leave behind, so that no idle flow is evicted.
-    let mut scene = Scene::with_flags(setup, &["--flows-max", "262144"]);
+    let mut scene = Scene::with_flags(setup, &[&["--flows-max", "262144"], flags].concat());
     scene.publish("shop", 10, "VIP", &["a", "b"]);
     let mut idle = FAMILIES.map(|family| scene.dial().held(vip(family, 10, 80)));
     let transfers = FAMILIES.map(|family| Transfer::over(scene.dial().held(vip(family, 10, 80))));
@@ -56,7 +56,10 @@ fn transfers_survive(setup: Setup) {
 
 #[test]
 fn ipm_72_a_proxy_address_is_at_no_instant_intercepted() {
-    let mut scene = Scene::start(Setup::new("crashproxy"));
+    proxy_is_left_alone(Scene::start(Setup::new("crashproxy")));
+}
+
+pub fn proxy_is_left_alone(mut scene: Scene) {
     scene.publish("shop", 12, "Proxy", &["a", "b"]);
     // Its neighbour on the same address is shortcut, before and after.
     scene.publish("near", 13, "VIP", &["a"]);

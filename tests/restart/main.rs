@@ -1,5 +1,6 @@
 //! The life of an agent: it is killed, stopped, started, replaced and removed, without an effect on traffic.
 
+mod clsact;
 mod crash;
 mod owners;
 mod stop;

@@ -11,6 +11,7 @@ pub mod api;
 pub mod apiserver;
 pub mod capture;
 pub mod cases;
+pub mod control;
 pub mod deadline;
 pub mod demo;
 pub mod dial;

@@ -1,30 +1,33 @@
-//! Checks the kernel: its version and the features that the dataplane needs.
+//! Checks the kernel for the features that the dataplane needs. Each is tried: distributions bring features to older
+//! versions, and leave features out.
 
+use std::io;
 use std::path::Path;
 
 use super::finding::Finding;
-
-/// tcx, the hook for our programs, came with Linux 6.6.
-const RELEASE_MIN: (u32, u32) = (6, 6);
+use crate::dataplane::{netns_cookie, object};
 
 pub fn findings() -> Vec<Finding> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let jit = std::fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").unwrap_or_default();
-    vec![kernel(release.trim()), btf(Path::new("/sys/kernel/btf/vmlinux").exists()), self::jit(jit.trim())]
+    vec![
+        kernel(release.trim(), &netns_cookie()),
+        btf(Path::new("/sys/kernel/btf/vmlinux").exists()),
+        self::jit(jit.trim()),
+        refusal(object::sets_retval()),
+    ]
 }
 
-fn kernel(release: &str) -> Finding {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < RELEASE_MIN {
-        let (major, minor) = RELEASE_MIN;
-        return Finding::fail(
+/// Everything else that has no finding of its own is older than the cookies of network namespaces.
+fn kernel(release: &str, cookie: &io::Result<u64>) -> Finding {
+    match cookie {
+        Ok(_) => Finding::ok("kernel", format!("Linux {release}")),
+        Err(error) => Finding::fail(
             "kernel",
-            format!("Linux {release}"),
-            format!("use Linux {major}.{minor} or newer (tcx)"),
-        );
+            format!("Linux {release} has no cookies of network namespaces, which came with Linux 5.14 ({error})"),
+            "use Linux 6.1 or newer; older ones are not tested",
+        ),
     }
-    Finding::ok("kernel", format!("Linux {release}"))
 }
 
 fn btf(is_there: bool) -> Finding {
@@ -44,30 +47,40 @@ fn jit(value: &str) -> Finding {
     }
 }
 
+/// How the node's own sockets learn that a dial is rejected.
+fn refusal(sets_retval: bool) -> Finding {
+    if sets_retval {
+        return Finding::ok("socket-errors", "a process of the node whose dial is rejected gets ECONNREFUSED");
+    }
+    Finding::warn(
+        "socket-errors",
+        "the kernel has no bpf_set_retval (Linux 5.18): a process of the node whose dial is rejected gets EPERM in place \
+         of ECONNREFUSED",
+        "use Linux 5.18 or newer, or --socket-lb=off",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::check::finding::Verdict;
 
     #[test]
-    fn kernel_by_release() {
-        for (release, expected) in [
-            ("6.6.0", Verdict::Ok),
-            ("6.18.5-fc", Verdict::Ok),
-            ("10.0", Verdict::Ok),
-            ("6.5.13-generic", Verdict::Fail),
-            ("5.15.0-91-generic", Verdict::Fail),
-            ("", Verdict::Fail),
-        ] {
-            assert_eq!(kernel(release).verdict, expected, "{release}");
-        }
+    fn kernel_by_what_it_has() {
+        assert_eq!(kernel("5.14.0-el9", &Ok(7)).verdict, Verdict::Ok);
+        let old = kernel("5.10.0-30-amd64", &Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT)));
+        assert_eq!(old.verdict, Verdict::Fail);
+        assert!(old.found.contains("5.10.0-30-amd64") && old.found.contains("5.14"), "{old:?}");
     }
 
     #[test]
-    fn failures_have_remedies() {
-        for finding in [kernel("4.19"), btf(false), jit("0")] {
+    fn what_is_missing_has_a_remedy() {
+        let no_cookie = Err(io::ErrorKind::Unsupported.into());
+        for finding in [kernel("4.19", &no_cookie), btf(false), jit("0"), refusal(false)] {
             assert!(finding.verdict > Verdict::Ok && !finding.remedy.is_empty(), "{finding:?}");
         }
-        assert_eq!(jit("1").verdict, Verdict::Ok);
+        for finding in [btf(true), jit("1"), refusal(true)] {
+            assert_eq!(finding.verdict, Verdict::Ok);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Checks the network namespace: its interfaces, the settings that traffic depends on, and other tcx programs.
+//! Checks the network namespace: its interfaces, and the settings that traffic depends on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,16 +8,13 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::finding::Finding;
+use super::hooks;
 use crate::dataplane::links::Class;
 use crate::dataplane::pins::Pins;
-use crate::dataplane::probe::{AttachedProgram, programs};
-use crate::dataplane::{Error, Hook};
 use crate::interfaces::{
-    BridgeNetfilter, Globs, IPVS_INTERFACE, InterfaceRules, Interfaces, Judgement, Kind, LinkFacts, Unfiltered, watch,
+    BridgeNetfilter, Globs, IPVS_INTERFACE, InterfaceRules, Interfaces, Judgement, Kind, Unfiltered, watch,
 };
 
-/// The loopback interface is the first one of each network namespace.
-const LOOPBACK_INDEX: u32 = 1;
 /// An interface that only Cilium makes.
 const CILIUM_INTERFACE: &str = "cilium_host";
 
@@ -30,7 +27,7 @@ pub fn findings(pin_path: &Path) -> anyhow::Result<Vec<Finding>> {
     interfaces.apply(runtime.block_on(watch::list_once()).context("interfaces cannot be listed")?);
     let has = |name: &str| interfaces.links().values().any(|link| link.name == name);
     let mut findings = vec![
-        tcx(programs(LOOPBACK_INDEX, Hook::Ingress)),
+        hooks::way(),
         classes(&interfaces),
         forwarding("ipv4", &setting("ipv4/ip_forward"), Needed::Always),
         forwarding("ipv6", &setting("ipv6/conf/all/forwarding"), ipv6_is_needed(&interfaces)),
@@ -40,26 +37,15 @@ pub fn findings(pin_path: &Path) -> anyhow::Result<Vec<Finding>> {
     ];
     interfaces.follow_netfilter(BridgeNetfilter::of_namespace());
     findings.extend(bridges(&interfaces.unfiltered(&judged(&interfaces))));
-    let ours = Pins::open(pin_path).and_then(|pins| pins.program_ids()).unwrap_or_default();
-    findings.extend(interfaces.links().values().filter_map(|link| foreign(link, &ours)));
+    let attached = Pins::open(pin_path).and_then(|pins| pins.hooks());
+    let ours = attached.map(|attached| attached.program_ids()).unwrap_or_default();
+    findings.extend(interfaces.links().values().flat_map(|link| hooks::foreign(link, &ours, pin_path)));
     Ok(findings)
 }
 
 /// A file below /proc/sys/net, which shows the namespace of this process. Empty if the file does not exist.
 fn setting(path: &str) -> String {
     fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap_or_default().trim().to_owned()
-}
-
-fn tcx(answer: Result<Vec<AttachedProgram>, Error>) -> Finding {
-    match answer {
-        Ok(_) => Finding::ok("tcx", "the hook is there"),
-        Err(Error::Hook { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => Finding::fail(
-            "tcx",
-            "the kernel does not tell",
-            "run as root, or grant CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF",
-        ),
-        Err(error) => Finding::fail("tcx", error.to_string(), "use Linux 6.6 or newer with CONFIG_NET_XGRESS=y"),
-    }
 }
 
 /// The judgement with `auto`, without a Node object.
@@ -165,32 +151,6 @@ fn cilium(is_there: bool) -> Finding {
     )
 }
 
-/// Reports other tcx programs on an interface. `ours` are the IDs of our pinned programs.
-fn foreign(link: &LinkFacts, ours: &BTreeSet<u32>) -> Option<Finding> {
-    let is_ours = |program: &AttachedProgram| ours.contains(&program.id) || program.is_named_as_ours();
-    let (mut names, mut is_before_ours) = (Vec::new(), false);
-    for hook in Hook::ALL {
-        // The interface is gone, or the kernel refuses to answer, which another finding reports.
-        let found = programs(link.ifindex, hook).unwrap_or_default();
-        let place = found.iter().position(is_ours);
-        for (index, program) in found.iter().enumerate().filter(|(_, program)| !is_ours(program)) {
-            let order = place.map_or("", |place| if index < place { ", before ours" } else { ", behind ours" });
-            is_before_ours |= place.is_some_and(|place| index < place);
-            names.push(format!("{program} at {}{order}", hook.name()));
-        }
-    }
-    let remedy = if is_before_ours {
-        "programs before ours must pass packets on (TCX_NEXT), or be attached behind ours: we never see the packets \
-         that they drop"
-    } else {
-        "ours run first at ingress and last at egress; the others must pass packets on (TCX_NEXT)"
-    };
-    (!names.is_empty()).then(|| {
-        let found = format!("{} has tcx programs of others: {}", link.name, names.join(", "));
-        Finding::warn("tcx-programs", found, remedy)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,17 +165,6 @@ mod tests {
     }
 
     #[test]
-    fn tcx_by_the_kernels_answer() {
-        let refused = |code| {
-            let source = std::io::Error::from_raw_os_error(code);
-            tcx(Err(Error::Hook { ifindex: 1, hook: Hook::Ingress, source }))
-        };
-        assert_eq!(tcx(Ok(Vec::new())).verdict, Verdict::Ok);
-        assert!(refused(libc::EINVAL).remedy.contains("Linux 6.6"));
-        assert!(refused(libc::EPERM).remedy.contains("CAP_BPF"));
-    }
-
-    #[test]
     fn company_is_a_warning_with_a_remedy() {
         for finding in [ipvs(true), cilium(true)] {
             assert_eq!(finding.verdict, Verdict::Warn);
@@ -225,14 +174,5 @@ mod tests {
             assert_eq!(finding.verdict, Verdict::Ok);
         }
         assert!(reverse_path(&["eth0".into()]).found.contains("eth0"));
-    }
-
-    #[test]
-    fn our_programs_are_known_by_what_the_kernel_keeps_of_their_names() {
-        let program = |name: &str| AttachedProgram { id: 1, name: Some(name.into()) };
-        assert!(program("workload_ingres").is_named_as_ours() && program("uplink_egress").is_named_as_ours());
-        assert!(program("workload_out_l3").is_named_as_ours());
-        assert!(!program("cil_from_contai").is_named_as_ours() && !program("").is_named_as_ours());
-        assert!(!AttachedProgram { id: 1, name: None }.is_named_as_ours());
     }
 }

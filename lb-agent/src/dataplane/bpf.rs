@@ -15,7 +15,8 @@ use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner, Port, Scopes
 
 use super::ages::is_evicting;
 use super::garbage::{self, Garbage, Walk};
-use super::links::{Ahead, Attached, Attachment, Class, Link, LinkHeader, Links};
+use super::hooks::Hooks;
+use super::links::{Ahead, Attached, Attachment, Class, Link, LinkHeader};
 use super::maps::{FamilyMaps, Maps};
 use super::memory::Memory;
 use super::pinned::find_pin;
@@ -39,7 +40,7 @@ pub struct BpfDataplane {
     /// The maps that are still pinned apart from those that the attached programs use, until [`Dataplane::activate`]. They
     /// move in the order of [`PINNED`], of which this is the reverse. `owner`, with the layout version, is the last.
     apart: Vec<&'static str>,
-    links: Links,
+    hooks: Hooks,
     sockets: SocketLinks,
     /// Why sockets are not served although they should be.
     socket_problem: Option<String>,
@@ -92,7 +93,7 @@ impl BpfDataplane {
         let ebpf = object::load(&directory, settings, jiffies_per_sec, previous.as_deref())?;
         let maps = Maps::open(&directory)?;
         maps.set_owner(&Owner { netns_cookie, layout_version: LAYOUT_VERSION, jiffies_per_sec })?;
-        let (links, sockets) = Links::adopt(path.links())?;
+        let (hooks, sockets) = Hooks::adopt(path.root(), &path.links(), settings.attach)?;
         let settings = settings.clone();
         let walk = Walk::default();
         let apart = if is_adoptable { Vec::new() } else { PINNED.iter().rev().map(|map| map.name).collect() };
@@ -103,7 +104,7 @@ impl BpfDataplane {
             maps,
             replaced,
             apart,
-            links,
+            hooks,
             sockets,
             socket_problem: None,
             // Members may have gone while no agent ran.
@@ -125,9 +126,9 @@ impl BpfDataplane {
     /// Gives every attached hook its program, egress first: the egress programs must know every flow that the ingress
     /// programs make.
     fn give_programs(&mut self) -> Result<(), Error> {
-        self.load_programs(&self.links.attached())?;
+        self.load_programs(&self.hooks.attached())?;
         for hook in [Hook::Egress, Hook::Ingress] {
-            for attachment in self.links.attached().into_iter().filter(|attachment| attachment.hook == hook) {
+            for attachment in self.hooks.attached().into_iter().filter(|attachment| attachment.hook == hook) {
                 self.give_program(attachment)?;
                 let now_jiffies = self.now_jiffies()?;
                 self.maps.ages.adopted(attachment, now_jiffies)?;
@@ -195,7 +196,7 @@ impl BpfDataplane {
             .fd()
             .map_err(|error| Refusal::NotLoaded { program: attachment.program(), reason: error.to_string() })?
             .as_fd();
-        if self.links.attach(attachment, program)? == Attached::Anew {
+        if self.hooks.attach(attachment, program)? == Attached::Anew {
             let now_jiffies = self.now_jiffies()?;
             self.maps.ages.attached(attachment, now_jiffies)?;
         }
@@ -324,7 +325,7 @@ impl Dataplane for BpfDataplane {
     /// the flows are copied, and programs without the second lookup are attached.
     fn activate(&mut self) -> Result<(), Error> {
         if self.replaced.is_some() {
-            let edges = self.links.attached().into_iter().map(|attachment| attachment.ifindex);
+            let edges = self.hooks.attached().into_iter().map(|attachment| attachment.ifindex);
             for edge in edges.chain([EDGE_UPLINK]) {
                 self.maps.expect_flows(edge)?;
             }
@@ -371,16 +372,16 @@ impl Dataplane for BpfDataplane {
 
     fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
         // Attachments are sorted ingress first: no request may be translated if its reply is not.
-        for attachment in self.links.attached() {
+        for attachment in self.hooks.attached() {
             if attachment.ifindex == ifindex {
-                self.links.detach(&attachment)?;
+                self.hooks.detach(&attachment)?;
             }
         }
         Ok(())
     }
 
     fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)> {
-        let attachments = self.links.attached();
+        let attachments = self.hooks.attached();
         attachments.iter().map(|attachment| (attachment.ifindex, attachment.class, attachment.header)).collect()
     }
 
@@ -402,7 +403,11 @@ impl Dataplane for BpfDataplane {
     }
 
     fn ahead(&self) -> Vec<Ahead> {
-        self.links.ahead()
+        self.hooks.ahead()
+    }
+
+    fn forget_lost(&mut self) -> bool {
+        self.hooks.forget_lost()
     }
 
     fn collect(&mut self) -> Result<Option<Garbage>, Error> {

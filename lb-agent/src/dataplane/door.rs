@@ -51,6 +51,9 @@ pub trait Dataplane {
     /// The hooks where other programs run before ours.
     fn ahead(&self) -> Vec<Ahead>;
 
+    /// Forgets attachments that another program has removed, and returns whether there were any.
+    fn forget_lost(&mut self) -> bool;
+
     /// Looks at some flows and deletes the expired ones. Returns the totals once all flows have been looked at.
     fn collect(&mut self) -> Result<Option<Garbage>, Error>;
 }

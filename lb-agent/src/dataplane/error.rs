@@ -28,6 +28,8 @@ pub enum Error {
     /// A program could not be attached where the pin says.
     #[error("attaching {pin}: {source}")]
     Attach { pin: String, source: io::Error },
+    #[error("detaching {attachment}: {source}")]
+    Detach { attachment: String, source: io::Error },
     #[error("asking for the tcx programs at {} of interface {ifindex}: {source}", hook.name())]
     Hook { ifindex: u32, hook: Hook, source: io::Error },
     /// A call that concerns no object in particular failed.
@@ -72,6 +74,15 @@ pub enum Refusal {
     NoProgram { program: String },
     #[error("program {program} is not loaded: {reason}")]
     NotLoaded { program: &'static str, reason: String },
+    #[error(
+        "interface {ifindex} has the qdisc {kind} of others, which takes the place of clsact and has no egress hook: \
+         remove it, or let its owner use clsact"
+    )]
+    OtherQdisc { ifindex: u32, kind: String },
+    #[error("every priority of interface {ifindex} is taken by classifiers of others")]
+    NoPlace { ifindex: u32 },
+    #[error("the kernel has neither tcx nor {module}: `modprobe {module}`, or use Linux 6.6 or newer")]
+    NoModule { module: &'static str },
     /// The kernel did not load a program, or the whole object.
     #[error("the kernel did not load {what}: {reason}; `lb-agent check` says what this machine lacks")]
     Load { what: String, reason: String },

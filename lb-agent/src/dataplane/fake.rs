@@ -318,6 +318,10 @@ impl Dataplane for FakeDataplane {
         self.links.ahead.clone()
     }
 
+    fn forget_lost(&mut self) -> bool {
+        self.links.forget_lost()
+    }
+
     fn collect(&mut self) -> Result<Option<Garbage>, Error> {
         Ok(self.links.collect())
     }

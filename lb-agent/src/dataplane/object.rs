@@ -181,7 +181,7 @@ pub fn open(
 }
 
 /// Whether programs of sockets can choose the error of a dial that they refuse.
-fn sets_retval() -> bool {
+pub fn sets_retval() -> bool {
     is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false)
 }
 

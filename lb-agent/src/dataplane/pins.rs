@@ -1,6 +1,6 @@
 //! The pin directory: it keeps a dataplane alive without an agent, records its owner, and is removed by `unload`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -10,13 +10,16 @@ use lb_common::table::{
     Affinity, AffinityKey, Counter, CounterValue, Flow, FlowKey, FrontendStats, LAYOUT_VERSION, Owner,
 };
 
+use super::clsact::Filters;
 use super::drops::Drops;
 use super::folder::{self, Folder, Found, entries};
-use super::links::{self, Ahead, Attachment, Pinned};
+use super::hooks::Hooks;
+use super::links::Attachment;
 use super::maps::{Maps, read_owner};
 use super::pinned::{find_pin, remove_pin};
 use super::sockets::SocketHook;
 use super::sys::{self, ObjectKind};
+use super::tcx::{self, Pinned};
 use super::{Distrust, Error, Refusal, Tables};
 
 /// The names in a pin directory.
@@ -215,24 +218,18 @@ impl Pins {
             .map_err(|source| Error::Kernel { op: "asking for the time", source })
     }
 
-    /// The IDs of the attached programs.
-    pub fn program_ids(&self) -> Result<BTreeSet<u32>, Error> {
-        let links = links::pinned(&self.path.links())?.live;
-        Ok(links.values().filter_map(|link| sys::tcx_link(link.as_fd()).ok()?).map(|tcx| tcx.program_id).collect())
-    }
-
-    /// The hooks where other programs run before ours.
-    pub fn ahead(&self) -> Result<Vec<Ahead>, Error> {
-        Ok(links::ahead(&links::pinned(&self.path.links())?.live))
+    /// What is attached to interfaces.
+    pub fn hooks(&self) -> Result<Hooks, Error> {
+        Hooks::read(self.path.root(), &self.path.links())
     }
 
     /// The cgroup hooks with a program of ours.
     pub fn socket_hooks(&self) -> Result<Vec<SocketHook>, Error> {
-        Ok(links::pinned(&self.path.links())?.sockets.into_keys().collect())
+        Ok(tcx::pinned(&self.path.links())?.sockets.into_keys().collect())
     }
 
     pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
-        Ok(links::pinned(&self.path.links())?.live.into_keys().collect())
+        Ok(self.hooks()?.attached())
     }
 }
 
@@ -282,7 +279,11 @@ fn kernel_name(path: &Path) -> Result<Option<String>, Error> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Unloaded {
     pub links: usize,
+    /// Classifiers on the qdisc clsact.
+    pub filters: usize,
     pub maps: usize,
+    /// Whether classifiers may be left in another network namespace, to which the tables belonged.
+    pub is_elsewhere: bool,
     /// Files that are not ours. They stay, and so do the folders that hold them.
     pub left: Vec<PathBuf>,
 }
@@ -291,7 +292,8 @@ pub struct Unloaded {
 pub fn unload(path: &Path) -> Result<Unloaded, Error> {
     let pins = PinPath::new(path);
     if !pins.is_there()? {
-        return Ok(Unloaded::default());
+        // Unlike links, classifiers stay when the pins are lost.
+        return Ok(Unloaded { filters: remove_filters(path)?, ..Unloaded::default() });
     }
     let _lock = pins.lock()?;
     remove_pins(path)
@@ -299,10 +301,13 @@ pub fn unload(path: &Path) -> Result<Unloaded, Error> {
 
 /// Removes the pins even if an agent is running. Its descriptors keep the maps alive.
 pub fn remove_pins(path: &Path) -> Result<Unloaded, Error> {
+    let mut unloaded = Unloaded { filters: remove_filters(path)?, ..Unloaded::default() };
     let path = PinPath::new(path);
-    let mut unloaded = Unloaded::default();
+    unloaded.is_elsewhere = path.check_owner().is_err_and(|error| matches!(error, Error::Refused(_)));
     if path.links().exists() {
-        let Pinned { live, sockets, dead, foreign } = links::pinned(&path.links())?;
+        let Pinned { live, sockets, dead, foreign } = tcx::pinned(&path.links())?;
+        // The links of interfaces belong to the tables: if there are any, there are no classifiers.
+        unloaded.is_elsewhere &= live.is_empty();
         // The hooks that translate dials are removed first.
         let hooks = sockets.keys().rev().map(|hook| hook.pin_name());
         let names = hooks.chain(live.keys().map(Attachment::to_string));
@@ -322,6 +327,15 @@ pub fn remove_pins(path: &Path) -> Result<Unloaded, Error> {
     unloaded.left.extend(entries(path.root())?.into_iter().filter(|entry| !ours.contains(entry)));
     remove_directory(path.root())?;
     Ok(unloaded)
+}
+
+/// Removes our classifiers from the interfaces of this network namespace: at ingress first, so that no request is
+/// translated if its reply is not.
+fn remove_filters(path: &Path) -> Result<usize, Error> {
+    let mut filters = Filters::read(path)?;
+    let attached: Vec<_> = filters.attached().keys().copied().collect();
+    attached.iter().try_for_each(|attachment| filters.detach(attachment))?;
+    Ok(attached.len())
 }
 
 /// The number of maps removed from a directory, and the paths left because they are not ours.

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_prog_info,
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_prog_info, bpf_prog_type,
 };
 use lb_common::table::TableType;
 
@@ -197,6 +197,25 @@ pub fn program_name(id: u32) -> Result<String> {
     let program = new_fd(bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut attr)?;
     let info: bpf_prog_info = info(program.as_fd())?;
     Ok(short_name(&info.name))
+}
+
+/// Loads a program for interfaces that drops every packet.
+pub fn load_dropping_program() -> Result<OwnedFd> {
+    // Each instruction is an operation, registers, an offset of two bytes, and a number: r0 = TC_ACT_SHOT; exit.
+    const SHOT: u8 = 2;
+    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, SHOT, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let mut attr = zeroed();
+    attr.__bindgen_anon_3.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
+    attr.__bindgen_anon_3.insn_cnt = instructions.len() as u32;
+    attr.__bindgen_anon_3.insns = instructions.as_ptr() as u64;
+    attr.__bindgen_anon_3.license = c"GPL".as_ptr() as u64;
+    new_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
+}
+
+/// The ID of a program.
+pub fn program_id(program: BorrowedFd<'_>) -> Result<u32> {
+    let info: bpf_prog_info = info(program)?;
+    Ok(info.id)
 }
 
 /// The name that a map was made with.

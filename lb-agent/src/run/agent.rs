@@ -28,8 +28,8 @@ use crate::status::{Behind, Readiness, Status};
 /// New warnings that are logged in full per apply. The rest are only counted.
 const LOGGED_WARNINGS_MAX: usize = 20;
 
-/// The interval of checks whether another program has changed the guard's table, the netfilter settings of bridges, or
-/// the programs before ours. The kernel sends no events for these.
+/// The interval of checks whether another program has changed the guard's table, the netfilter settings of bridges, the
+/// programs before ours, or ours. The kernel sends no events for these, or not to us.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The state that one task owns.
@@ -421,6 +421,10 @@ impl<D: Dataplane> Agent<D> {
         self.looked = now;
         if self.interfaces.follow_netfilter((self.bridge_netfilter)()) {
             self.follow_links(Trust::Believe, now);
+        }
+        if self.phase == Phase::Forwarding && self.dataplane.forget_lost() {
+            tracing::warn!("another program had removed classifiers of lb-agent: attaching them again");
+            self.follow_links(Trust::Verify, now);
         }
         let mut has_changed = self.outlook.look_at_programs(&self.dataplane.ahead(), self.interfaces.links());
         has_changed |= self.health.as_mut().is_some_and(health::Keeper::retry);

@@ -67,12 +67,12 @@ impl Outlook {
             let interface = links.get(&ifindex).map_or_else(|| ifindex.to_string(), |link| link.name.clone());
             let programs: Vec<_> = ahead.programs.iter().map(ToString::to_string).collect();
             let problem = format!(
-                "at {}, other tcx programs run before those of lb-agent: {}; packets that they do not pass on \
-                 (TCX_NEXT) are not balanced, or their replies are not translated back",
+                "at {}, others run before the program of lb-agent: {}; packets that they do not pass on (a program by \
+                 TCX_NEXT, a classifier by continue) are not balanced, or their replies are not translated back",
                 ahead.attachment.hook.name(),
                 programs.join(", ")
             );
-            let remedy = "let them return TCX_NEXT, or attach them behind those of lb-agent";
+            let remedy = "let them pass packets on, or attach them behind the program of lb-agent";
             Warning::new(WarningKind::Hazard, problem, remedy).of(format!("interface {interface}"))
         });
         let warnings: Vec<_> = warnings.collect();

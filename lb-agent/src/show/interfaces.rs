@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::ask::Judgements;
 use crate::dataplane::Hook;
+use crate::dataplane::hooks::Way;
 use crate::dataplane::links::{Ahead, Attachment};
 use crate::dataplane::pins::Pins;
 use crate::dataplane::sockets::SocketHook;
@@ -20,6 +21,8 @@ pub struct InterfaceRow {
     /// `workload`, `uplink`, `host` (sockets), or `-` if no program of ours is attached.
     pub class: &'static str,
     pub hooks: Vec<&'static str>,
+    /// `tcx`, `clsact`, or `-` if no program of ours is attached.
+    pub attached_by: &'static str,
     /// Other programs that run before ours.
     pub before_ours: Vec<String>,
     /// The rule that decided the class.
@@ -30,7 +33,11 @@ impl Row for InterfaceRow {
     const TITLES: &'static [&'static str] = &["INDEX", "NAME", "KIND", "CLASS", "ATTACHED", "BEFORE-OURS", "WHY"];
 
     fn cells(&self) -> Vec<String> {
-        let hooks = if self.hooks.is_empty() { "-".into() } else { self.hooks.join(", ") };
+        let hooks = match (self.hooks.as_slice(), self.attached_by) {
+            ([], _) => "-".into(),
+            (hooks, "clsact") => format!("{} (clsact)", hooks.join(", ")),
+            (hooks, _) => hooks.join(", "),
+        };
         let before = if self.before_ours.is_empty() { "-".into() } else { self.before_ours.join(", ") };
         let (kind, class) = (self.kind.into(), self.class.into());
         vec![self.ifindex.to_string(), self.name.clone(), kind, class, hooks, before, self.why.clone()]
@@ -39,12 +46,12 @@ impl Row for InterfaceRow {
 
 /// Joins the pinned attachments with the links of this namespace and the agent's judgements.
 pub fn read(pins: &Pins, judgements: Option<&Judgements>) -> anyhow::Result<Vec<InterfaceRow>> {
-    let attachments = pins.attachments()?;
+    let attached = pins.hooks()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let mut interfaces = Interfaces::default();
     interfaces.apply(runtime.block_on(watch::list_once())?);
     let why = judgements.map_or_else(|| by_default(&interfaces), |judgements| judgements.why.clone());
-    let mut rows = rows(interfaces.links(), &attachments, &pins.ahead()?, &why);
+    let mut rows = rows(interfaces.links(), &attached.ways(), &attached.ahead(), &why);
     rows.push(sockets(&pins.socket_hooks()?));
     Ok(rows)
 }
@@ -59,6 +66,7 @@ fn sockets(hooks: &[SocketHook]) -> InterfaceRow {
         kind: "cgroup",
         class: if is_served { "host" } else { "-" },
         hooks: hooks.iter().map(|hook| hook.program()).collect(),
+        attached_by: "-",
         before_ours: Vec::new(),
         why: why.into(),
     }
@@ -74,18 +82,19 @@ fn by_default(interfaces: &Interfaces) -> BTreeMap<u32, String> {
 
 fn rows(
     links: &BTreeMap<u32, LinkFacts>,
-    attachments: &[Attachment],
+    attached: &BTreeMap<Attachment, Way>,
     ahead: &[Ahead],
     why: &BTreeMap<u32, String>,
 ) -> Vec<InterfaceRow> {
     let row = |link: &LinkFacts| {
-        let ours: Vec<_> = attachments.iter().filter(|attachment| attachment.ifindex == link.ifindex).collect();
+        let ours: Vec<_> = attached.iter().filter(|(attachment, _)| attachment.ifindex == link.ifindex).collect();
         InterfaceRow {
             ifindex: link.ifindex,
             name: link.name.clone(),
             kind: kind_name(link.kind),
-            class: ours.first().map_or("-", |attachment| attachment.class.name()),
-            hooks: ours.iter().map(|attachment| Hook::name(attachment.hook)).collect(),
+            class: ours.first().map_or("-", |(attachment, _)| attachment.class.name()),
+            hooks: ours.iter().map(|(attachment, _)| Hook::name(attachment.hook)).collect(),
+            attached_by: ours.first().map_or("-", |(_, way)| way.name()),
             before_ours: before_ours(link.ifindex, ahead),
             why: why.get(&link.ifindex).map_or("-", String::as_str).into(),
         }
@@ -119,21 +128,26 @@ const fn kind_name(kind: Kind) -> &'static str {
 mod tests {
     use super::*;
     use crate::dataplane::links::{Class, LinkHeader};
-    use crate::dataplane::probe::AttachedProgram;
+    use crate::dataplane::probe::{AttachedProgram, Neighbour};
 
     #[test]
     fn every_link_with_what_is_attached() {
-        let links = [LinkFacts::pod_veth(2, "veth2"), LinkFacts::pod_veth(3, "veth3")];
+        let links = [2, 3, 4].map(|ifindex| LinkFacts::pod_veth(ifindex, &format!("veth{ifindex}")));
         let links = links.into_iter().map(|link| (link.ifindex, link)).collect();
-        let attachments =
-            Hook::ALL.map(|hook| Attachment { ifindex: 3, class: Class::Workload, hook, header: LinkHeader::Ethernet });
-        let other = AttachedProgram { id: 12, name: Some("other".into()) };
+        let on = |ifindex| {
+            Hook::ALL.map(|hook| Attachment { ifindex, class: Class::Workload, hook, header: LinkHeader::Ethernet })
+        };
+        let attachments = on(3);
+        let attached = attachments.map(|attachment| (attachment, Way::Tcx));
+        let attached = attached.into_iter().chain(on(4).map(|attachment| (attachment, Way::Clsact))).collect();
+        let other = Neighbour::Program(AttachedProgram { id: 12, name: Some("other".into()) });
         let ahead = [Ahead { attachment: attachments[0], programs: vec![other] }];
         let why = [(3, "a pod".to_owned())].into();
-        let cells: Vec<_> = rows(&links, &attachments, &ahead, &why).iter().map(Row::cells).collect();
+        let cells: Vec<_> = rows(&links, &attached, &ahead, &why).iter().map(Row::cells).collect();
         let wanted = [
             ["2", "veth2", "veth", "-", "-", "-", "-"],
             ["3", "veth3", "veth", "workload", "ingress, egress", "ingress: other (id 12)", "a pod"],
+            ["4", "veth4", "veth", "workload", "ingress, egress (clsact)", "-", "-"],
         ];
         assert_eq!(cells, wanted);
     }

@@ -11,8 +11,8 @@ use lb_agent::dataplane::addresses::address_words;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::maps::Table;
 use lb_agent::dataplane::{
-    Dataplane as _, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Write, object,
-    pins,
+    AttachBy, Dataplane as _, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Write,
+    object, pins,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::packet::PARKED_LEN_MAX;
@@ -73,6 +73,7 @@ impl KernelMachine {
             rejects_per_sec: 1_000_000,
             repair: Repair::Off,
             sockets: SocketLb::Off,
+            attach: AttachBy::Auto,
         };
         change(&mut settings);
         let dataplane = BpfDataplane::open(&settings);

@@ -23,12 +23,19 @@ pub struct FakeLinks {
     /// Calls of `attach` and `detach`, in order.
     pub calls: Vec<String>,
     pub ahead: Vec<Ahead>,
+    /// Interfaces whose programs another one removes.
+    pub lost: BTreeSet<u32>,
 }
 
 impl FakeLinks {
     /// The row of an interface in `ports`: the bridge and its MAC.
     pub fn bridge(&self, ifindex: u32) -> Option<(u32, [u8; 6])> {
         self.ports.iter().find(|port| port.ifindex == ifindex).map(|port| (port.bridge, port.mac))
+    }
+
+    pub fn forget_lost(&mut self) -> bool {
+        self.attached.retain(|(ifindex, ..)| !self.lost.contains(ifindex));
+        !std::mem::take(&mut self.lost).is_empty()
     }
 
     pub fn activate(&mut self) -> Result<(), Error> {

@@ -15,8 +15,8 @@ use super::*;
 use crate::config::{Source, Times};
 use crate::dataplane::fake::{FakeDataplane, FakeLinks, Faults};
 use crate::dataplane::links::{Ahead, Attachment, Class, LinkHeader};
-use crate::dataplane::probe::AttachedProgram;
-use crate::dataplane::{Repair, Settings, Sizes, SocketLb, Timeouts};
+use crate::dataplane::probe::{AttachedProgram, Neighbour};
+use crate::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{
     ExternalIps, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits, VendorAnnotations,
 };
@@ -53,6 +53,7 @@ fn config() -> Config {
             rejects_per_sec: 1,
             repair: Repair::Off,
             sockets: SocketLb::Off,
+            attach: AttachBy::Auto,
         },
         times: Times {
             apply_interval: Duration::from_millis(50),

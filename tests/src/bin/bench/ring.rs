@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::pins;
-use lb_agent::dataplane::{Dataplane, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, SocketLb, Timeouts, Write};
+use lb_agent::dataplane::{
+    AttachBy, Dataplane, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, SocketLb, Timeouts, Write,
+};
 use lb_common::addr::{Addr, Proto};
 use lb_common::table::{
     Backend, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
@@ -181,6 +183,7 @@ impl PinFolder {
             rejects_per_sec: 1000,
             repair: Repair::Off,
             sockets,
+            attach: AttachBy::Auto,
         };
         Ok(BpfDataplane::open(&settings)?)
     }

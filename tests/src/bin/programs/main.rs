@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use aya::programs::Program;
 use lb_agent::dataplane::object::{self, OBJECT};
-use lb_agent::dataplane::{Repair, Settings, Sizes, SocketLb, Timeouts, pins};
+use lb_agent::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts, pins};
 use serde_json::{Value, json};
 
 /// Ticks per second. The programs only multiply by this, so any number shows the same figures.
@@ -35,6 +35,7 @@ fn load(pin_path: &Path) -> Result<()> {
         rejects_per_sec: 1,
         repair: Repair::Off,
         sockets: SocketLb::Off,
+        attach: AttachBy::Auto,
     };
     let maps = pin_path.join("maps");
     fs::create_dir_all(&maps)?;

@@ -84,7 +84,7 @@ fn programs_before_ours_are_told_while_they_are_there() {
         hook: crate::dataplane::Hook::Ingress,
         header: LinkHeader::Ethernet,
     };
-    let programs = vec![AttachedProgram { id: 12, name: Some("other".into()) }];
+    let programs = vec![Neighbour::Program(AttachedProgram { id: 12, name: Some("other".into()) })];
     agent.dataplane.links.ahead = vec![Ahead { attachment, programs }];
     let now = now + LOOK_INTERVAL;
     assert!(!agent.turn(now));
@@ -97,6 +97,18 @@ fn programs_before_ours_are_told_while_they_are_there() {
 }
 
 #[test]
+fn programs_that_others_removed_are_attached_again() {
+    let (mut agent, now) = started(FakeDataplane::default());
+    agent.link_events(vec![pod(5), pod(6)], now);
+    agent.dataplane.links.lost = [5].into();
+    agent.dataplane.links.calls.clear();
+    assert!(!agent.turn(now + LOOK_INTERVAL));
+    let attached: Vec<_> = agent.dataplane.links.attached.iter().map(|(ifindex, ..)| *ifindex).collect();
+    assert_eq!(attached, [5, 6]);
+    assert!(agent.dataplane.links.calls.contains(&"attach 5".to_owned()), "{:?}", agent.dataplane.links.calls);
+}
+
+#[test]
 fn changes_without_end_keep_nobody_from_looking() {
     let (mut agent, start) = started(FakeDataplane::default());
     let attachment = Attachment {
@@ -105,7 +117,8 @@ fn changes_without_end_keep_nobody_from_looking() {
         hook: crate::dataplane::Hook::Egress,
         header: LinkHeader::Ethernet,
     };
-    agent.dataplane.links.ahead = vec![Ahead { attachment, programs: vec![AttachedProgram { id: 12, name: None }] }];
+    agent.dataplane.links.ahead =
+        vec![Ahead { attachment, programs: vec![Neighbour::Program(AttachedProgram { id: 12, name: None })] }];
     let mut now = start;
     while now < start + LOOK_INTERVAL * 2 {
         now += config().times.apply_interval;

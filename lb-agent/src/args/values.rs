@@ -1,0 +1,95 @@
+//! Values of flags: each is read from text, and refused with what to write instead.
+
+use std::net::SocketAddr;
+
+use lb_common::table::POOL_ELEMENTS_MAX;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::desired::TableSize;
+use crate::model::Prefix;
+use crate::source::address::parse_prefix;
+
+/// Where `--healthz` listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Healthz {
+    At(SocketAddr),
+    Off,
+}
+
+/// A word of `--nodeport-addresses`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodePortAddress {
+    Primary,
+    All,
+    In(Prefix),
+}
+
+/// A map must have room for at least one entry; the kernel's own limit is above 2^30.
+pub(super) fn size() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=1 << 30)
+}
+
+/// As many as ids of pools can name, twice over.
+pub(super) fn backends() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(POOL_ELEMENTS_MAX / 2))
+}
+
+/// One of a few primes.
+pub(super) fn table_size(text: &str) -> Result<u16, String> {
+    let allowed = text.parse().ok().filter(|slots| TableSize::ALLOWED.contains(slots));
+    allowed.ok_or_else(|| format!("write one of {}", TableSize::ALLOWED.map(|slots| slots.to_string()).join(", ")))
+}
+
+/// An address with a port, or off.
+pub(super) fn healthz(text: &str) -> Result<Healthz, String> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(Healthz::Off);
+    }
+    let address: Option<SocketAddr> = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
+    address.map(Healthz::At).ok_or_else(|| "write ADDRESS:PORT, as 0.0.0.0:10256, or off".to_owned())
+}
+
+/// A range of addresses, bits after the prefix dropped.
+pub(super) fn cidr(text: &str) -> Result<Prefix, String> {
+    parse_prefix(text.trim()).ok_or_else(|| "write address/length, as 10.96.0.0/12".to_owned())
+}
+
+pub(super) fn node_port_address(text: &str) -> Result<NodePortAddress, String> {
+    match text.trim() {
+        word if word.eq_ignore_ascii_case("primary") => Ok(NodePortAddress::Primary),
+        word if word.eq_ignore_ascii_case("all") => Ok(NodePortAddress::All),
+        prefix => parse_prefix(prefix)
+            .map(NodePortAddress::In)
+            .ok_or_else(|| "write primary, all, or address/length, as 192.0.2.0/24".to_owned()),
+    }
+}
+
+/// At most ten years.
+pub(super) fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=315_360_000)
+}
+
+/// The value of a label, not empty: at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends.
+pub(super) fn label_value(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let has_ends =
+        text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.ends_with(|c: char| c.is_ascii_alphanumeric());
+    if has_ends && text.len() <= 63 && text.chars().all(is_plain) {
+        return Ok(text.to_owned());
+    }
+    Err("write the value of a label: 1 to 63 letters, digits, -, _ and .".to_owned())
+}
+
+/// A level for the agent itself, or directives that name the libraries as well. A word that is no level would
+/// silently be taken for the name of a module. A directive concerns every module whose name starts as its own.
+pub(super) fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    if text.contains(['=', ',']) {
+        return EnvFilter::try_new(text).map_err(|error| error.to_string());
+    }
+    let level: LevelFilter = text.parse().map_err(|_| "write error, warn, info, debug or trace".to_owned())?;
+    let libraries = level.min(LevelFilter::WARN);
+    // It logs each request that fails as an error; we log an outage once, with its reason.
+    let kube = if level > LevelFilter::INFO { libraries } else { LevelFilter::OFF };
+    EnvFilter::try_new(format!("{libraries},kube={kube},lb_agent={level}")).map_err(|error| error.to_string())
+}
