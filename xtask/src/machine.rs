@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::workspace;
 
-/// The first kernel with tcx, by which the programs attach.
-pub const KERNEL_MIN: (u32, u32) = (6, 6);
+/// The first kernel with tcx, which the tests look at. The agent works without.
+const TESTED_MIN: (u32, u32) = (6, 6);
 
 /// The ID and version of the system: `("debian", "12")`.
 pub fn system() -> (String, String) {
@@ -33,16 +33,22 @@ pub fn which(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&workspace::search_path()).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-/// Why this kernel cannot load the programs. None if it can.
-pub fn kernel_lacks() -> Option<String> {
+/// Why the tests that need root cannot run on this kernel. None if they can.
+pub fn kernel_lacks_for_tests() -> Option<String> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let (major, minor) = KERNEL_MIN;
-    if version(&release).is_none_or(|version| version < KERNEL_MIN) {
+    let (major, minor) = TESTED_MIN;
+    if version(&release).is_none_or(|version| version < TESTED_MIN) {
         let release = release.trim();
         return Some(format!(
-            "kernel {release} has no tcx: boot {major}.{minor} or later (Debian 12: linux-image-amd64 of bookworm-backports)"
+            "kernel {release} has no tcx, which tests look at: boot {major}.{minor} or later (Debian 12: \
+             linux-image-amd64 of bookworm-backports)"
         ));
     }
+    kernel_lacks()
+}
+
+/// Why this kernel cannot load the programs. None if it can.
+pub fn kernel_lacks() -> Option<String> {
     let btf = Path::new("/sys/kernel/btf/vmlinux");
     (!btf.exists()).then(|| "the kernel has no BTF: boot one built with CONFIG_DEBUG_INFO_BTF=y".into())
 }

@@ -8,6 +8,7 @@ mod image;
 mod job;
 mod machine;
 mod setup;
+mod smoke;
 mod suites;
 mod test;
 mod tidy;
@@ -40,6 +41,8 @@ enum Task {
     Bench(handover::Args),
     /// Load every BPF program and compare the verifier's figures with the budget
     Verify(verify::Args),
+    /// Move real packets on another kernel, in a virtual machine
+    Smoke(smoke::Args),
     /// Fuzz the packet path; inputs that crashed it are kept in tests/corpus
     Fuzz(fuzz::Args),
     /// Build the static agent and its image, and start it there
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => handover::run("demo", Profile::Debug, &args),
         Task::Bench(args) => handover::run("bench", Profile::Release, &args),
         Task::Verify(args) => verify::run(&args),
+        Task::Smoke(args) => smoke::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Image => image::run(),
         Task::Tidy => tidy::run(),

@@ -14,8 +14,8 @@ use crate::machine;
 pub fn run() -> Result<()> {
     ensure()?;
     println!("ready: this machine can build, test and run the demo");
-    match machine::kernel_lacks() {
-        Some(lack) => println!("note: {lack}; building and the unprivileged tests work without"),
+    match machine::kernel_lacks_for_tests() {
+        Some(lack) => println!("note: {lack}; building, the demo and the unprivileged tests work without"),
         None if !machine::is_root() => println!("note: the demo and the privileged tests need root"),
         None => {}
     }

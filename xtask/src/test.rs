@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::machine;
 use crate::setup::{self, toolchain};
 use crate::suites::{self, Count, Level};
-use crate::{tidy, verify, vm, workspace};
+use crate::{smoke, tidy, verify, vm, workspace};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -37,8 +37,10 @@ const BUDGETS: &[(&str, Check)] = &[("budget of the BPF programs", || verify::ru
 
 /// The oldest kernel that Debian 12 has.
 const OLDEST_KERNEL: &str = "Linux 6.1";
-const ON_OLDEST_KERNEL: &[(&str, Check)] =
-    &[("the BPF programs on Linux 6.1", || verify::run(&verify::Args::on("6.1")))];
+const ON_OLDEST_KERNEL: &[(&str, Check)] = &[
+    ("the BPF programs on Linux 6.1", || verify::run(&verify::Args::on("6.1"))),
+    ("packets on Linux 6.1", || smoke::run(&smoke::Args::on("6.1"))),
+];
 
 type Check = fn() -> Result<()>;
 
@@ -70,7 +72,7 @@ fn privilege(args: &Args) -> Result<(), String> {
     if !machine::is_root() {
         return Err("this is not root".into());
     }
-    machine::kernel_lacks().map_or(Ok(()), Err)
+    machine::kernel_lacks_for_tests().map_or(Ok(()), Err)
 }
 
 /// Runs all checks, also after a failure, so that one run shows everything to fix.

@@ -70,7 +70,8 @@ fn here() -> Result<Programs> {
 fn on_kernel(version: &str) -> Result<Programs> {
     let program = handover::build("programs", Profile::Debug)?;
     let (mut verdicts, mut heard) = (Verdicts::default(), Ok(()));
-    vm::run(version, &program, |line| {
+    let task = vm::Task { program: &program, tools: &[], modules: &[] };
+    vm::run(version, &task, |line| {
         if heard.is_ok() {
             heard = verdicts.hear(line);
         }

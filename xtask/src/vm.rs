@@ -4,7 +4,9 @@
 
 mod archive;
 mod kernel;
+mod modules;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -32,8 +34,12 @@ busybox mount -t devtmpfs dev /dev
 busybox mount -t bpf bpf /sys/fs/bpf
 busybox mount -t cgroup2 cgroup /sys/fs/cgroup
 busybox mount -t tmpfs tmp /tmp
+busybox mount -t tmpfs run /run
+for module in /modules/*.ko; do
+    [ -e "$module" ] && { busybox insmod "$module" || echo "$module was refused"; }
+done
 echo 1 >/proc/sys/net/core/bpf_jit_enable
-/program
+/bin/program
 echo "the program ended with $?"
 busybox poweroff -f
 "#;
@@ -43,14 +49,23 @@ pub fn is_possible() -> bool {
     std::env::consts::ARCH == "x86_64" && machine::which("apt-get").is_some()
 }
 
-/// Boots Debian's kernel of a version (`6.1`), runs `program` there as root, and passes on every line that it prints.
+/// What runs in the machine.
+pub struct Task<'a> {
+    pub program: &'a Path,
+    /// Programs that it starts: of this system, or built beside it.
+    pub tools: &'a [PathBuf],
+    /// Modules of the kernel that it needs.
+    pub modules: &'a [&'a str],
+}
+
+/// Boots Debian's kernel of a version (`6.1`), runs a program there as root, and passes on every line that it prints.
 /// Fails if the program fails.
-pub fn run(version: &str, program: &Path, mut heard: impl FnMut(&str)) -> Result<()> {
+pub fn run(version: &str, task: &Task<'_>, mut heard: impl FnMut(&str)) -> Result<()> {
     setup::ensure_vm()?;
     let folder = workspace::target().join("vm");
     let image = kernel::image(&folder, version)?;
     let archive = folder.join(format!("{version}.cpio"));
-    fs::write(&archive, root(program, &kernel::busybox(&folder)?)?)?;
+    fs::write(&archive, root(task, &folder, version)?)?;
     println!("booting {}", image.file_name().map(OsStr::display).context("a file has a name")?);
     let mut emulator = command(&image, &archive).spawn().context("cannot start qemu")?;
     let (mut ended, mut last) = (None, Vec::new());
@@ -85,19 +100,40 @@ fn command(image: &Path, archive: &Path) -> Command {
     command
 }
 
-/// The file system of the machine: the program with its shared libraries, and a shell.
-fn root(program: &Path, busybox: &Path) -> Result<Vec<u8>> {
+/// The file system of the machine: the programs with their shared libraries, modules, and a shell.
+fn root(task: &Task<'_>, folder: &Path, version: &str) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
-    for folder in ["proc", "sys", "dev", "tmp"] {
+    for folder in ["proc", "sys", "dev", "tmp", "run", "modules"] {
         archive.folder(Path::new(folder));
     }
     archive.file(Path::new("init"), INIT.as_bytes());
-    archive.file(Path::new("bin/busybox"), &fs::read(busybox)?);
-    archive.file(Path::new("program"), &fs::read(program)?);
-    for library in libraries(program)? {
+    archive.file(Path::new("bin/busybox"), &fs::read(kernel::busybox(folder)?)?);
+    for (number, module) in modules::in_order(&folder.join(version), task.modules)?.iter().enumerate() {
+        archive.file(Path::new(&format!("modules/{number:02}-{}.ko", module.name)), &module.content);
+    }
+    let mut needed = BTreeSet::new();
+    for (program, place) in
+        task.tools.iter().map(|tool| (tool.as_path(), tool_place(tool))).chain([(task.program, "bin/program".into())])
+    {
+        archive.file(&place, &stripped(program, folder)?);
+        needed.extend(libraries(program)?);
+    }
+    for library in needed {
         archive.file(library.strip_prefix("/")?, &fs::read(&library)?);
     }
     Ok(archive.finish())
+}
+
+fn tool_place(tool: &Path) -> PathBuf {
+    Path::new("bin").join(tool.file_name().unwrap_or_default())
+}
+
+/// A program without what only debuggers read: the machine is quicker to start.
+fn stripped(program: &Path, folder: &Path) -> Result<Vec<u8>> {
+    let small = folder.join("stripped");
+    let done = Command::new("strip").arg("--strip-debug").arg("-o").arg(&small).arg(program).status();
+    let is_done = done.is_ok_and(|status| status.success());
+    Ok(fs::read(if is_done { &small } else { program })?)
 }
 
 /// The shared libraries of a program, by the paths at which the program looks for them.
