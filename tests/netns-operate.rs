@@ -335,4 +335,9 @@ fn check_looks_and_changes_nothing() {
     assert!(findings()("kube-proxy").is_some_and(|(_, found)| found.contains("iptables mode")));
     scene.lab.node.nft("table ip kube-proxy { chain services { }; }");
     assert!(findings()("kube-proxy").is_some_and(|(_, found)| found.contains("nftables mode")));
+    // It says what both claim, and how to go on, only if the agent serves all Services: tests/netns/hand_over.rs.
+    assert_eq!(findings()("hand-over"), None);
+    assert_eq!(findings()("ipvs").map(|(verdict, _)| verdict), Some("ok".into()));
+    scene.lab.node.ip(&["link add kube-ipvs0 type bridge"]);
+    assert_eq!(findings()("ipvs").map(|(verdict, _)| verdict), Some("warn".into()));
 }

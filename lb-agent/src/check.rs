@@ -22,8 +22,9 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     findings.extend(privilege::findings(&args.pins.pin_path));
     findings.extend(mounts::findings(&args.pins.pin_path));
     findings.extend(memory::findings());
-    findings.extend(network::findings(&args.pins.pin_path)?);
-    findings.extend(netfilter::findings());
+    let interfaces = network::interfaces()?;
+    findings.extend(network::findings(&interfaces, &args.pins.pin_path));
+    findings.extend(netfilter::findings(&args.pins.pin_path, network::ipvs_of(&interfaces)));
     print_rows(&findings, args.output)?;
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
     if failures > 0 {

@@ -42,7 +42,7 @@ pub use hooks::AttachBy;
 pub use lb_common::host::{FamilyTables, Tables};
 pub use op::{FamilyOp, Op, Write};
 pub use sockets::SocketLb;
-pub use sys::{Hook, give_back_memory, netns_cookie};
+pub use sys::{Hook, ask_socket, give_back_memory, netns_cookie};
 
 /// How to set up the kernel side.
 #[derive(Clone, Debug, PartialEq, Eq)]

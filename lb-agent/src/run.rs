@@ -73,6 +73,10 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     let mut registry = metrics::registry(config.dataplane.pin_path.clone(), config.dataplane.sizes, receiver.clone());
     let metrics = Metrics::register(&mut registry);
     let guard = Keeper::new(Box::new(Table::of_pins(&config.dataplane.pin_path)), config.guard);
+    let guard = match config.policy.services {
+        desired::Services::All => guard.succeeding(),
+        desired::Services::LoadBalancers => guard,
+    };
     let agent = Agent::adopt(dataplane, config, metrics, Instant::now())?.guarded_by(guard);
     let agent = agent.answering(start_health(config.healthz, receiver.clone(), health::Limits::within(descriptors))?);
     tracing::info!(

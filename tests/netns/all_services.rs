@@ -29,7 +29,16 @@ pub const ELSEWHERE: Endpoints = Endpoints { here: &[], elsewhere: true };
 /// Writes a Service with a node port and an externalIP (both derived from the number), and a balancer entry in Proxy
 /// mode.
 pub fn publish(scene: &Scene, number: u8, policies: &Value, endpoints: Endpoints) {
-    let name = format!("s{number}");
+    scene.apply(&name(number), &objects(scene, number, policies, endpoints));
+}
+
+fn name(number: u8) -> String {
+    format!("s{number}")
+}
+
+/// The Service of [`publish`] and its slices.
+pub fn objects(scene: &Scene, number: u8, policies: &Value, endpoints: Endpoints) -> Vec<Value> {
+    let name = name(number);
     let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, number), "Proxy"));
     let node_port = NODE_PORTS + u16::from(number);
     let port = |name, protocol| json!({"name": name, "protocol": protocol, "port": 80, "nodePort": node_port});
@@ -41,7 +50,7 @@ pub fn publish(scene: &Scene, number: u8, policies: &Value, endpoints: Endpoints
         service = service.spec(field, value.clone());
     }
     let slices = FAMILIES.map(|family| slice(scene, &service, family, endpoints)).to_vec();
-    scene.apply(&name, &[vec![service.object()], slices].concat());
+    [vec![service.object()], slices].concat()
 }
 
 pub fn slice(scene: &Scene, service: &Service, family: Family, endpoints: Endpoints) -> Value {

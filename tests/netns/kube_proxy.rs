@@ -12,6 +12,8 @@ pub enum KubeProxy {
     Nftables,
     /// Debian's iptables, which is based on nftables as well.
     Iptables,
+    /// The iptables of kernels before nftables.
+    IptablesLegacy,
 }
 
 impl KubeProxy {
@@ -30,8 +32,8 @@ impl KubeProxy {
         let family = family(endpoint.ip());
         match self {
             Self::Nftables => lab.node.nft(&nftables(family, address, endpoint)),
-            Self::Iptables => {
-                lab.node.feed(restore(family), &["--noflush"], &iptables(address, endpoint));
+            Self::Iptables | Self::IptablesLegacy => {
+                lab.node.feed(self.restore(family), &["--noflush"], &iptables(address, endpoint));
             }
         }
     }
@@ -44,8 +46,8 @@ impl KubeProxy {
         let node = UPLINK.host(family, 2);
         match self {
             Self::Nftables => lab.node.nft(&nftables_node_port(family, SocketAddr::new(node, port), endpoint)),
-            Self::Iptables => {
-                lab.node.feed(restore(family), &["--noflush"], &iptables_node_port(port, endpoint));
+            Self::Iptables | Self::IptablesLegacy => {
+                lab.node.feed(self.restore(family), &["--noflush"], &iptables_node_port(port, endpoint));
             }
         }
     }
@@ -57,29 +59,87 @@ impl KubeProxy {
             let vip = vip(family, number, 80);
             match (self, family) {
                 (Self::Nftables, _) => lab.node.nft(&nftables_reject(family, vip)),
-                (Self::Iptables, Family::V4) => {
-                    lab.node.feed(
-                        "iptables-nft-restore",
-                        &["--noflush"],
-                        &iptables_reject(vip, "icmp-port-unreachable"),
-                    );
+                (Self::Iptables | Self::IptablesLegacy, Family::V4) => {
+                    lab.node.feed(self.restore(family), &["--noflush"], &iptables_reject(vip, "icmp-port-unreachable"));
                 }
-                (Self::Iptables, Family::V6) => {
+                (Self::Iptables | Self::IptablesLegacy, Family::V6) => {
                     let kind = "icmp6-port-unreachable";
-                    lab.node.feed("ip6tables-nft-restore", &["--noflush"], &iptables_reject(vip, kind));
+                    lab.node.feed(self.restore(family), &["--noflush"], &iptables_reject(vip, kind));
                 }
             }
         }
     }
-}
 
-/// The program that loads a family's iptables rules.
-const fn restore(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "iptables-nft-restore",
-        Family::V6 => "ip6tables-nft-restore",
+    /// Adds what kube-proxy's iptables mode has for all forwarded packets. The nftables mode has nothing like it.
+    #[track_caller]
+    pub fn filter_forwarded(self, lab: &Lab) {
+        if self != Self::Nftables {
+            for family in FAMILIES {
+                lab.node.feed(self.restore(family), &["--noflush"], IPTABLES_FORWARD);
+            }
+        }
+    }
+
+    /// Removes all rules of [`KubeProxy::claim_port`], [`KubeProxy::serve_node_port`] and
+    /// [`KubeProxy::filter_forwarded`], as `kube-proxy --cleanup` does.
+    #[track_caller]
+    pub fn clean_up(self, lab: &Lab) {
+        for family in FAMILIES {
+            match self {
+                Self::Nftables => lab.node.nft(&format!("delete table {} kube-proxy", words(family).0)),
+                Self::Iptables | Self::IptablesLegacy => {
+                    lab.node.feed(self.restore(family), &["--noflush"], IPTABLES_CLEANUP);
+                }
+            }
+        }
+    }
+
+    /// The program that loads a family's iptables rules.
+    fn restore(self, family: Family) -> &'static str {
+        match (self, family) {
+            (Self::Iptables, Family::V4) => "iptables-nft-restore",
+            (Self::Iptables, Family::V6) => "ip6tables-nft-restore",
+            (Self::IptablesLegacy, Family::V4) => "iptables-legacy-restore",
+            (Self::IptablesLegacy, Family::V6) => "ip6tables-legacy-restore",
+            (Self::Nftables, _) => unreachable!("nft loads these"),
+        }
     }
 }
+
+const IPTABLES_FORWARD: &str = "*filter
+:KUBE-FORWARD - [0:0]
+-A FORWARD -j KUBE-FORWARD
+-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+-A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
+-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+";
+
+const IPTABLES_CLEANUP: &str = "*filter
+-D FORWARD -j KUBE-FORWARD
+-F KUBE-FORWARD
+-X KUBE-FORWARD
+COMMIT
+*nat
+-D PREROUTING -j KUBE-SERVICES
+-D OUTPUT -j KUBE-SERVICES
+-D POSTROUTING -j KUBE-POSTROUTING
+-F KUBE-SERVICES
+-F KUBE-NODEPORTS
+-F KUBE-EXT-SHOP
+-F KUBE-SVC-SHOP
+-F KUBE-SEP-SHOP
+-F KUBE-MARK-MASQ
+-F KUBE-POSTROUTING
+-X KUBE-SERVICES
+-X KUBE-NODEPORTS
+-X KUBE-EXT-SHOP
+-X KUBE-SVC-SHOP
+-X KUBE-SEP-SHOP
+-X KUBE-MARK-MASQ
+-X KUBE-POSTROUTING
+COMMIT
+";
 
 const fn words(family: Family) -> (&'static str, &'static str) {
     match family {

@@ -12,6 +12,7 @@ mod floods;
 mod fragments;
 mod frames;
 mod guard;
+mod hand_over;
 mod headers;
 mod health_checks;
 mod homecoming;

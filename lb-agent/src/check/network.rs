@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use super::finding::Finding;
 use super::hooks;
+use super::netfilter::Ipvs;
 use crate::dataplane::links::Class;
 use crate::dataplane::pins::Pins;
 use crate::interfaces::{
@@ -21,26 +22,39 @@ const CILIUM_INTERFACE: &str = "cilium_host";
 /// Whether frames between ports of a bridge traverse the node's netfilter rules.
 const BRIDGES: &str = "bridge-netfilter";
 
-pub fn findings(pin_path: &Path) -> anyhow::Result<Vec<Finding>> {
+/// All interfaces, with their settings.
+pub fn interfaces() -> anyhow::Result<Interfaces> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let mut interfaces = Interfaces::default();
     interfaces.apply(runtime.block_on(watch::list_once()).context("interfaces cannot be listed")?);
-    let has = |name: &str| interfaces.links().values().any(|link| link.name == name);
+    interfaces.follow_netfilter(BridgeNetfilter::of_namespace());
+    Ok(interfaces)
+}
+
+fn has(interfaces: &Interfaces, name: &str) -> bool {
+    interfaces.links().values().any(|link| link.name == name)
+}
+
+/// Whether a kube-proxy in ipvs mode made its interface.
+pub fn ipvs_of(interfaces: &Interfaces) -> Ipvs {
+    if has(interfaces, IPVS_INTERFACE) { Ipvs::Present } else { Ipvs::Absent }
+}
+
+pub fn findings(interfaces: &Interfaces, pin_path: &Path) -> Vec<Finding> {
     let mut findings = vec![
         hooks::way(),
-        classes(&interfaces),
+        classes(interfaces),
         forwarding("ipv4", &setting("ipv4/ip_forward"), Needed::Always),
-        forwarding("ipv6", &setting("ipv6/conf/all/forwarding"), ipv6_is_needed(&interfaces)),
-        reverse_path(&strict_interfaces(&interfaces)),
-        ipvs(has(IPVS_INTERFACE)),
-        cilium(has(CILIUM_INTERFACE)),
+        forwarding("ipv6", &setting("ipv6/conf/all/forwarding"), ipv6_is_needed(interfaces)),
+        reverse_path(&strict_interfaces(interfaces)),
+        ipvs(ipvs_of(interfaces)),
+        cilium(has(interfaces, CILIUM_INTERFACE)),
     ];
-    interfaces.follow_netfilter(BridgeNetfilter::of_namespace());
-    findings.extend(bridges(&interfaces.unfiltered(&judged(&interfaces))));
+    findings.extend(bridges(&interfaces.unfiltered(&judged(interfaces))));
     let attached = Pins::open(pin_path).and_then(|pins| pins.hooks());
     let ours = attached.map(|attached| attached.program_ids()).unwrap_or_default();
     findings.extend(interfaces.links().values().flat_map(|link| hooks::foreign(link, &ours, pin_path)));
-    Ok(findings)
+    findings
 }
 
 /// A file below /proc/sys/net, which shows the namespace of this process. Empty if the file does not exist.
@@ -125,8 +139,8 @@ fn bridges(unfiltered: &[Unfiltered]) -> Vec<Finding> {
     unfiltered.iter().map(|found| Finding::warn(BRIDGES, found.to_string(), found.remedy())).collect()
 }
 
-fn ipvs(is_there: bool) -> Finding {
-    if !is_there {
+fn ipvs(device: Ipvs) -> Finding {
+    if device == Ipvs::Absent {
         return Finding::ok("ipvs", "kube-proxy is not in ipvs mode");
     }
     Finding::warn(
@@ -166,11 +180,11 @@ mod tests {
 
     #[test]
     fn company_is_a_warning_with_a_remedy() {
-        for finding in [ipvs(true), cilium(true)] {
+        for finding in [ipvs(Ipvs::Present), cilium(true)] {
             assert_eq!(finding.verdict, Verdict::Warn);
             assert!(!finding.remedy.is_empty());
         }
-        for finding in [ipvs(false), cilium(false)] {
+        for finding in [ipvs(Ipvs::Absent), cilium(false)] {
             assert_eq!(finding.verdict, Verdict::Ok);
         }
         assert!(reverse_path(&["eth0".into()]).found.contains("eth0"));

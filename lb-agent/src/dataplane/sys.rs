@@ -454,18 +454,18 @@ pub fn give_back_memory() {
 pub fn netns_cookie() -> Result<u64> {
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))
         .or_else(|_| std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)))?;
-    let (mut cookie, mut len) = (0_u64, size_of::<u64>() as libc::socklen_t);
-    // SAFETY: the pointers point to a u64 and its length.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            std::ptr::from_mut(&mut cookie).cast(),
-            &raw mut len,
-        )
-    };
-    if result < 0 { Err(Error::last_os_error()) } else { Ok(cookie) }
+    let mut cookie = [0; size_of::<u64>()];
+    ask_socket(socket.as_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut cookie)?;
+    Ok(u64::from_ne_bytes(cookie))
+}
+
+/// Reads an option of a socket. The kernel may read the value first. Returns the number of bytes that it wrote.
+pub fn ask_socket(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: &mut [u8]) -> Result<usize> {
+    let mut len = libc::socklen_t::try_from(value.len()).map_err(Error::other)?;
+    // SAFETY: the pointers point to `len` bytes, which may have any value, and to their number.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &raw mut len) };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(len as usize) }
 }
 
 /// Kernel ticks per second, from the resolution of the coarse clock, which is one tick.

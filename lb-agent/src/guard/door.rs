@@ -29,5 +29,7 @@ pub trait Door: Send {
     /// The generation of the rules. Every change of any rule in this network namespace changes it.
     fn generation(&mut self) -> io::Result<u32>;
     fn read(&mut self) -> io::Result<Found>;
+    /// Whether a kube-proxy has rules in this network namespace.
+    fn has_kube_proxy(&mut self) -> io::Result<bool>;
     fn perform(&mut self, change: &Change) -> io::Result<()>;
 }

@@ -14,13 +14,21 @@ struct State {
     found: Found,
     generation: u32,
     is_broken: bool,
+    has_kube_proxy: bool,
     changes: Vec<Change>,
     reads: usize,
 }
 
 impl Default for FakeTable {
     fn default() -> Self {
-        let state = State { found: Found::Absent, generation: 1, is_broken: false, changes: Vec::new(), reads: 0 };
+        let state = State {
+            found: Found::Absent,
+            generation: 1,
+            is_broken: false,
+            has_kube_proxy: false,
+            changes: Vec::new(),
+            reads: 0,
+        };
         Self(Arc::new(Mutex::new(state)))
     }
 }
@@ -39,6 +47,14 @@ impl FakeTable {
     pub fn meddle(&self, found: Found) {
         self.with(|state| {
             state.found = found;
+            state.generation += 1;
+        });
+    }
+
+    /// Adds or removes the rules of a kube-proxy.
+    pub fn set_kube_proxy(&self, is_there: bool) {
+        self.with(|state| {
+            state.has_kube_proxy = is_there;
             state.generation += 1;
         });
     }
@@ -73,6 +89,10 @@ impl Door for FakeTable {
             state.reads += 1;
             Ok(state.found.clone())
         })
+    }
+
+    fn has_kube_proxy(&mut self) -> io::Result<bool> {
+        self.call(|state| Ok(state.has_kube_proxy))
     }
 
     fn perform(&mut self, change: &Change) -> io::Result<()> {

@@ -10,10 +10,24 @@ use crate::dataplane::Tables;
 use crate::desired::Desired;
 use crate::model::{Warning, WarningKind};
 
+/// What a kube-proxy on this node means to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// It serves what the agent does not.
+    Beside,
+    /// The agent replaces it. The generation is that of the rules when kube-proxy was last looked for.
+    Successor { generation: Option<u32> },
+    /// The agent replaces it, and connections that its rules translated may exist: the table is there also without rows.
+    /// Its rules keep conntrack and its translations at work. Without any such rule the kernel ends both, and with them
+    /// those connections.
+    Heir,
+}
+
 /// The guard of one agent.
 pub struct Keeper {
     door: Box<dyn Door>,
     guarding: Guarding,
+    role: Role,
     /// The addresses to guard.
     wanted: GuardRows,
     /// The interfaces of pods. Until they are known (`None`), those of an earlier run stay.
@@ -28,11 +42,12 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// If nothing is to be guarded, the table of an earlier run is removed.
+    /// If there is no reason for the table, that of an earlier run is removed.
     pub fn new(door: Box<dyn Door>, guarding: Guarding) -> Self {
         Self {
             door,
             guarding,
+            role: Role::Beside,
             wanted: GuardRows::default(),
             links: None,
             realised: None,
@@ -40,6 +55,39 @@ impl Keeper {
             trouble: None,
             repairs: 0,
         }
+    }
+
+    /// The agent replaces kube-proxy.
+    #[must_use]
+    pub fn succeeding(mut self) -> Self {
+        if self.guarding == Guarding::On {
+            self.role = Role::Successor { generation: None };
+        }
+        self
+    }
+
+    /// Looks for a kube-proxy to succeed. Before anything else, as the table of an earlier run may be in use.
+    fn look_for_kube_proxy(&mut self) {
+        let Role::Successor { generation } = self.role else { return };
+        match self.succession(generation) {
+            Ok(Role::Heir) => {
+                self.role = Role::Heir;
+                tracing::info!("the guard's table keeps connections alive that a kube-proxy made");
+            }
+            Ok(role) => self.role = role,
+            Err(error) => tracing::debug!(%error, "the rules of a kube-proxy cannot be looked for"),
+        }
+    }
+
+    /// `before` is the generation of the last look.
+    fn succession(&mut self, before: Option<u32>) -> io::Result<Role> {
+        let generation = Some(self.door.generation()?);
+        if before == generation {
+            return Ok(Role::Successor { generation });
+        }
+        // The table of an earlier run is there because it found a kube-proxy.
+        let is_heir = (before.is_none() && self.look()? != Found::Absent) || self.door.has_kube_proxy()?;
+        Ok(if is_heir { Role::Heir } else { Role::Successor { generation } })
     }
 
     /// Whether `desired` changes which of its frontends, and of those in `tables`, are guarded.
@@ -54,6 +102,7 @@ impl Keeper {
             Guarding::On => wanted,
             Guarding::Off => GuardRows::default(),
         };
+        self.look_for_kube_proxy();
         let result = self.look().and_then(|found| {
             let both = match &found {
                 Found::Rows(rows) => self.target(&found).with(rows),
@@ -66,6 +115,7 @@ impl Keeper {
 
     /// After the maps are written: narrows the table to the wanted rows.
     pub fn settle(&mut self) {
+        self.look_for_kube_proxy();
         let result = self.look().and_then(|found| {
             let target = self.target(&found);
             self.bring(&found, target)
@@ -83,7 +133,8 @@ impl Keeper {
 
     /// Restores the table if another program changed it. Cheap as long as the generation of the rules stays the same.
     pub fn verify(&mut self) {
-        if self.wanted.is_empty() && self.trouble.is_none() {
+        self.look_for_kube_proxy();
+        if self.is_unneeded() && self.trouble.is_none() {
             return;
         }
         let result = self.door.generation().and_then(|generation| {
@@ -132,6 +183,11 @@ impl Keeper {
         self.trouble.as_ref()
     }
 
+    /// Whether there is no reason for the table.
+    fn is_unneeded(&self) -> bool {
+        self.wanted.is_empty() && self.role != Role::Heir
+    }
+
     fn target(&self, found: &Found) -> GuardRows {
         if self.wanted.is_empty() {
             return GuardRows::default();
@@ -152,23 +208,25 @@ impl Keeper {
     }
 
     fn bring(&mut self, found: &Found, target: GuardRows) -> io::Result<()> {
+        let is_unneeded = target.is_empty() && self.role != Role::Heir;
         let change = match found {
-            Found::Absent if target.is_empty() => return Ok(()),
+            Found::Absent if is_unneeded => return Ok(()),
+            _ if is_unneeded => Change::Remove,
             Found::Rows(rows) if *rows == target => return Ok(()),
-            _ if target.is_empty() => Change::Remove,
             Found::Absent | Found::Foreign => Change::Replace(target.clone()),
             Found::Rows(rows) => Change::Edit { add: target.without(rows), remove: rows.without(&target) },
         };
         (self.realised, self.generation) = (None, None);
         self.door.perform(&change)?;
-        self.realised = Some(if target.is_empty() { Found::Absent } else { Found::Rows(target) });
+        self.realised = Some(if is_unneeded { Found::Absent } else { Found::Rows(target) });
         Ok(())
     }
 
     fn conclude(&mut self, result: io::Result<()>) {
-        // If nothing is to be guarded, a kernel without nftables is no problem.
+        // If there is no reason for the table, a kernel without nftables is no problem.
         self.trouble = match result {
             Err(error) if !self.wanted.is_empty() => Some(trouble(&error)),
+            Err(error) if self.role == Role::Heir => Some(ending(&error)),
             Ok(()) | Err(_) => None,
         };
     }
@@ -181,5 +239,15 @@ fn trouble(error: &io::Error) -> Warning {
     );
     let remedy = "load nf_tables, nft_chain_nat and nft_nat into the kernel and grant CAP_NET_ADMIN; or have the \
         status say ipMode: Proxy; or give --guard=off where no kube-proxy runs";
+    Warning::new(WarningKind::Guard, problem, remedy)
+}
+
+fn ending(error: &io::Error) -> Warning {
+    let problem = format!(
+        "the nftables table that keeps conntrack at work cannot be written ({error}): when kube-proxy's rules are removed, \
+         connections that it made end, unless rules of others use conntrack; the agent tries again"
+    );
+    let remedy = "load nf_tables, nft_chain_nat and nft_nat into the kernel and grant CAP_NET_ADMIN; or remove \
+        kube-proxy's rules once its connections have ended";
     Warning::new(WarningKind::Guard, problem, remedy)
 }

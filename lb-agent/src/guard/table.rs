@@ -26,6 +26,7 @@ use netlink_bindings::nftables::{Chained, IterableDataAttrs, Request};
 use super::door::{Change, Door, Found};
 use super::{FamilyRows, GuardRows};
 use crate::dataplane::mounts::host_path;
+use crate::kube_proxy;
 use crate::netlink::FIRST_SEQ;
 use crate::nftables::{self, NFPROTO_INET, of_batch, of_family};
 use rule::Chain;
@@ -218,6 +219,10 @@ impl Door for Table {
         let link = |bytes: &Vec<u8>| Some(u32::from_ne_bytes(bytes.as_slice().try_into().ok()?));
         let links = self.keys(key::LINKS)?.iter().filter_map(link).collect();
         Ok(Found::Rows(GuardRows { v4: self.family_rows()?, v6: self.family_rows()?, links }))
+    }
+
+    fn has_kube_proxy(&mut self) -> io::Result<bool> {
+        Ok(!kube_proxy::rules()?.is_empty())
     }
 
     fn perform(&mut self, change: &Change) -> io::Result<()> {

@@ -210,3 +210,62 @@ fn it_is_concerned_where_an_address_comes_goes_or_is_decided_anew() {
     off.widen(guarded(&[1]));
     assert!(!off.is_concerned_by(&of(2, Mode::Proxy), &tables));
 }
+
+/// What conntrack translates for kube-proxy lives as long as some rule uses conntrack.
+#[test]
+fn a_successor_of_kube_proxy_keeps_the_table_without_rows() {
+    let table = FakeTable::default();
+    let start = || Keeper::new(Box::new(table.clone()), Guarding::On).succeeding();
+    let empty = Found::Rows(GuardRows::default());
+    let mut keeper = start();
+    keeper.widen(GuardRows::default());
+    keeper.settle();
+    keeper.verify();
+    assert_eq!(table.found(), Found::Absent, "there is no kube-proxy");
+    table.set_kube_proxy(true);
+    keeper.verify();
+    assert_eq!(table.found(), empty);
+    table.set_kube_proxy(false);
+    keeper.widen(guarded(&[1]));
+    keeper.settle();
+    keeper.widen(GuardRows::default());
+    keeper.settle();
+    assert_eq!(table.found(), empty, "its connections may live on");
+    // A restart never removes it, not even for a moment.
+    table.changes();
+    let mut keeper = start();
+    keeper.follow_links([3].into());
+    keeper.widen(GuardRows::default());
+    keeper.settle();
+    keeper.verify();
+    assert_eq!((table.changes(), table.found()), (vec![], empty.clone()));
+    table.meddle(Found::Absent);
+    keeper.verify();
+    assert_eq!((table.found(), keeper.repairs()), (empty, 1));
+    for mut keeper in [
+        Keeper::new(Box::new(table.clone()), Guarding::Off).succeeding(),
+        Keeper::new(Box::new(table.clone()), Guarding::On),
+    ] {
+        table.set_kube_proxy(true);
+        keeper.widen(GuardRows::default());
+        keeper.settle();
+        keeper.verify();
+        assert_eq!(table.found(), Found::Absent);
+    }
+}
+
+#[test]
+fn a_successor_warns_if_connections_of_kube_proxy_will_end() {
+    let table = FakeTable::default();
+    let mut keeper = Keeper::new(Box::new(table.clone()), Guarding::On).succeeding();
+    table.set_kube_proxy(true);
+    keeper.verify();
+    table.meddle(Found::Absent);
+    table.set_broken(true);
+    keeper.verify();
+    let warning = keeper.warning().expect("it cannot be written").to_string();
+    assert!(warning.contains("connections that it made end"), "{warning}");
+    table.set_broken(false);
+    keeper.verify();
+    assert_eq!(keeper.warning(), None);
+}
