@@ -1,14 +1,19 @@
 //! Interfaces that are served by clsact, as on kernels without tcx: the same life, and nothing of others is touched.
 
+use std::time::Duration;
+
 use lb_tests::address::{FAMILIES, vip};
+use lb_tests::agent::Agent;
 use lb_tests::control::{classifiers, has_qdisc, tc, tcx_programs};
-use lb_tests::deadline::until_true;
+use lb_tests::deadline::{self, until_true};
 use lb_tests::dial::Dial;
 use lb_tests::lab::Setup;
 use lb_tests::scene::{BALANCER, FINDING_OUT, Scene};
 use serde_json::Value;
 
 const BY_CLSACT: [&str; 2] = ["--attach", "clsact"];
+/// The agent tries again after half of this at the latest.
+const RETRY_MAX: Duration = Duration::from_mins(1);
 /// The interfaces of the pods of each scene.
 const PODS: [&str; 3] = ["cali-client", "cali-a", "cali-b"];
 
@@ -150,6 +155,33 @@ fn what_others_remove_is_attached_again() {
     }
 }
 
+/// Unlike links, classifiers outlive their pins, and belong to one network namespace.
+#[test]
+fn classifiers_without_pins_are_found_again() {
+    let mut scene = scene("clspins", &[]);
+    scene.publish("shop", 77, "VIP", &["a"]);
+    let count = |scene: &Scene| PODS.map(|interface| classifiers(&scene.lab.node, interface).len());
+    let pins = scene.agent.pin_path().to_owned();
+    let folder = tempfile::tempdir().expect("the temporary folder is writable");
+    let elsewhere = Agent::new(&scene.lab.far, folder.path(), scene.manifests.path()).pins(&pins);
+
+    scene.agent.crash();
+    std::fs::remove_dir_all(&pins).expect("root may");
+    assert_eq!(count(&scene), [2, 2, 2]);
+    scene.agent.start();
+    scene.publish("shop", 77, "VIP", &["b"]);
+    assert_eq!(count(&scene), [2, 2, 2], "adopted by their names, in the same places");
+    assert_eq!(scene.dial().tcp(vip(FAMILIES[0], 77, 80)).who(), Some("b"));
+
+    scene.agent.crash();
+    let told = elsewhere.says(&["unload"]);
+    assert!(told.contains("another network namespace") && !pins.exists(), "{told}");
+    assert_eq!(count(&scene), [2, 2, 2]);
+    let told = scene.agent.says(&["unload"]);
+    assert!(told.contains("removed 6 classifiers"), "{told}");
+    assert_eq!(count(&scene), [0, 0, 0]);
+}
+
 /// The qdisc ingress has no hook for replies. Nothing may be attached to its one hook, which takes both directions.
 #[test]
 fn an_interface_with_the_older_qdisc_is_refused_and_told() {
@@ -159,6 +191,8 @@ fn an_interface_with_the_older_qdisc_is_refused_and_told() {
     scene.publish("shop", 75, "VIP", &["a"]);
     let log = scene.agent.log();
     assert!(log.contains("cali-b") && log.contains("qdisc ingress of others"), "{log}");
+    let told = scene.agent.says(&["show", "warnings"]);
+    assert!(told.contains("interface cali-b") && told.contains("let its owner use clsact"), "{told}");
     assert_eq!(row(&scene, "cali-b")["class"], "-");
     assert_eq!(classifiers(&scene.lab.node, "cali-b"), [""; 0]);
     assert!(tc(&scene.lab.node, "qdisc show dev cali-b").contains("qdisc ingress"));
@@ -170,7 +204,11 @@ fn an_interface_with_the_older_qdisc_is_refused_and_told() {
     // Its owner makes room.
     tc(&scene.lab.node, "qdisc del dev cali-b ingress");
     let client = scene.lab.pod("b").netns.clone();
-    until_true("it is served", || Dial::from(&client).tcp(vip(FAMILIES[0], 75, 80)).who() == Some("a"));
+    deadline::within(RETRY_MAX, || {
+        (Dial::from(&client).tcp(vip(FAMILIES[0], 75, 80)).who() == Some("a")).then_some(())
+    })
+    .expect("it is served");
+    assert!(!scene.agent.says(&["show", "warnings"]).contains("cali-b"));
 }
 
 #[test]

@@ -344,7 +344,11 @@ impl<D: Dataplane> Agent<D> {
         }
         let unwritten = usize::from(!self.tell_ports(trust));
         self.tell_judgements(&judged);
-        match reconcile(&mut self.dataplane, &wanted, trust) + unwritten {
+        let failures = reconcile(&mut self.dataplane, &wanted, trust);
+        if self.outlook.look_at_failures(&failures) {
+            self.tell_warnings();
+        }
+        match failures.len() + unwritten {
             0 => self.timetable.links_succeeded(),
             _ => self.timetable.links_failed(now),
         }

@@ -14,9 +14,17 @@ pub enum Trust {
     Verify,
 }
 
-/// Attaches and detaches interfaces to match `wanted`. Returns the number of interfaces for which this failed.
-pub fn reconcile(dataplane: &mut impl Dataplane, wanted: &BTreeMap<u32, Link>, trust: Trust) -> usize {
-    let mut failures = 0;
+/// An interface that could not be attached or detached.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Its name, or its index.
+    pub interface: String,
+    pub reason: String,
+}
+
+/// Attaches and detaches interfaces to match `wanted`. Returns the interfaces for which this failed.
+pub fn reconcile(dataplane: &mut impl Dataplane, wanted: &BTreeMap<u32, Link>, trust: Trust) -> Vec<Failure> {
+    let mut failures = Vec::new();
     let mut attached = BTreeSet::new();
     for (ifindex, class, header) in dataplane.attached() {
         let is_wanted = wanted.get(&ifindex).is_some_and(|link| (link.class, link.header) == (class, header));
@@ -28,7 +36,7 @@ pub fn reconcile(dataplane: &mut impl Dataplane, wanted: &BTreeMap<u32, Link>, t
             Ok(()) => tracing::info!(ifindex, class = class.name(), "detached"),
             Err(error) => {
                 tracing::warn!(ifindex, class = class.name(), %error, "could not detach, trying again later");
-                failures += 1;
+                failures.push(Failure { interface: ifindex.to_string(), reason: error.to_string() });
             }
         }
     }
@@ -49,7 +57,7 @@ pub fn reconcile(dataplane: &mut impl Dataplane, wanted: &BTreeMap<u32, Link>, t
             Err(error) => {
                 tracing::warn!(interface = link.name, ifindex = link.ifindex, %error, "could not attach, trying again \
                     later");
-                failures += 1;
+                failures.push(Failure { interface: link.name.clone(), reason: error.to_string() });
             }
         }
     }

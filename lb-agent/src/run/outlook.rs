@@ -1,8 +1,9 @@
 //! Warnings about the node rather than an object: globs without an interface, other programs before ours, bridges
-//! without netfilter, refused interfaces, sockets that are not served.
+//! without netfilter, refused interfaces, interfaces that could not be attached, sockets that are not served.
 
 use std::collections::BTreeMap;
 
+use super::attach::Failure;
 use crate::config::Config;
 use crate::dataplane::links::Ahead;
 use crate::interfaces::{Globs, InterfaceRules, Judgement, Kind, LinkFacts, Unfiltered};
@@ -16,6 +17,7 @@ pub struct Outlook {
     flags: [Flag; 2],
     sockets: Option<Warning>,
     ahead: Vec<Warning>,
+    failed: Vec<Warning>,
     refused: Vec<Warning>,
     unfiltered: Vec<Warning>,
 }
@@ -40,6 +42,7 @@ impl Outlook {
             flags: [flag("--workload-interfaces", workload), flag("--uplink-interfaces", uplink)],
             sockets: None,
             ahead: Vec::new(),
+            failed: Vec::new(),
             refused: Vec::new(),
             unfiltered: Vec::new(),
         }
@@ -78,6 +81,19 @@ impl Outlook {
         let warnings: Vec<_> = warnings.collect();
         let has_changed = self.ahead != warnings;
         self.ahead = warnings;
+        has_changed
+    }
+
+    /// Takes the interfaces that could not be attached or detached. Returns whether the warnings changed.
+    pub fn look_at_failures(&mut self, failures: &[Failure]) -> bool {
+        let warning = |failure: &Failure| {
+            let remedy = "remove the reason, and the agent tries again within 30 s; or leave the interface out by \
+                --workload-interfaces or --uplink-interfaces";
+            Warning::new(WarningKind::Hazard, &failure.reason, remedy).of(format!("interface {}", failure.interface))
+        };
+        let warnings: Vec<_> = failures.iter().map(warning).collect();
+        let has_changed = self.failed != warnings;
+        self.failed = warnings;
         has_changed
     }
 
@@ -135,6 +151,7 @@ impl Outlook {
             .iter()
             .chain(self.flags.iter().flat_map(|flag| &flag.warnings))
             .chain(&self.ahead)
+            .chain(&self.failed)
             .chain(&self.refused)
             .chain(&self.unfiltered)
     }

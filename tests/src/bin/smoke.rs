@@ -8,7 +8,7 @@ use lb_agent::dataplane::tcx;
 use lb_tests::address::{FAMILIES, vip};
 use lb_tests::control::{classifiers, has_qdisc};
 use lb_tests::deadline;
-use lb_tests::dial::Dial;
+use lb_tests::dial::{Dial, Outcome};
 use lb_tests::lab::Setup;
 use lb_tests::scene::{BALANCER, Scene};
 
@@ -18,74 +18,113 @@ const INTERFACES: [&str; 5] = ["cali-client", "cali-a", "cali-b", "up0", "up1"];
 /// Every dial would otherwise start `explain`, which takes most of the time on a slow machine.
 const SLOW: &str = "the machine is slow";
 
-fn main() {
-    let started = Instant::now();
-    let step = |text: &str| println!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let way = if tcx::is_supported() { "tcx" } else { "clsact" };
-    println!("Linux {}: {way}", release.trim());
+/// How programs are attached here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Tcx,
+    Clsact,
+}
 
+/// Says how far it is.
+struct Steps(Instant);
+
+impl Steps {
+    fn done(&self, text: &str) {
+        println!("{:>6.1} s  {text}", self.0.elapsed().as_secs_f32());
+    }
+}
+
+fn main() {
+    let steps = Steps(Instant::now());
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let way = if tcx::is_supported() { Way::Tcx } else { Way::Clsact };
+    println!("Linux {}", release.trim());
     let mut scene = Scene::without_agent(Setup::new("smoke"), &["--uplink-interfaces", "up0,up1"]);
     expect(&scene, 80, BALANCER);
-    step("without an agent, the balancer answers");
-    let check = scene.agent.ask(&["check"]);
-    let word = if way == "tcx" { "has tcx" } else { "by clsact" };
-    assert!(check.code == Some(0) && check.stdout.contains(word), "check: {}{}", check.stdout, check.stderr);
-    print!("{}", check.stdout);
-    step("check finds what is needed");
-
+    steps.done("without an agent, the balancer answers");
+    check(&scene, way);
+    steps.done("check finds what is needed");
     start(&mut scene);
-    step("the agent is ready");
-    scene.publish("shop", 1, "VIP", &["a"]);
-    scene.publish("proxied", 2, "Proxy", &["a"]);
-    expect(&scene, 80, "a");
-    expect(&scene, 443, BALANCER);
-    step("VIP: an endpoint answers pods, the network, and the node itself, TCP and UDP");
-    for family in FAMILIES {
-        let answer = dial(&scene).held(vip(family, 2, 80)).answer;
-        assert_eq!(
-            (answer.who.as_str(), answer.client.ip()),
-            (BALANCER, scene.client_address(vip(family, 2, 80).ip()))
-        );
-    }
-    step("Proxy: the balancer answers, and sees the client");
+    steps.done("the agent is ready");
+    serve(&scene, &steps);
     let rows = rows(&scene);
     for interface in INTERFACES {
         let row = rows.iter().find(|row| row["name"] == interface).expect("it is listed");
-        assert!(row["attached_by"] == way && row["hooks"].as_array().is_some_and(|hooks| hooks.len() == 2), "{row}");
-        assert_eq!(classifiers(&scene.lab.node, interface).len(), if way == "tcx" { 0 } else { 2 }, "{interface}");
+        let name = if way == Way::Tcx { "tcx" } else { "clsact" };
+        assert!(row["attached_by"] == name && row["hooks"].as_array().is_some_and(|hooks| hooks.len() == 2), "{row}");
     }
-    step("every interface has both programs");
+    expect_classifiers(&scene, way);
+    steps.done("every interface has both programs");
+    survive(&mut scene);
+    expect_classifiers(&scene, way);
+    steps.done("kill -9 and a new agent: connections survive, programs are adopted");
+    let log = scene.agent.log();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+    unload(&mut scene);
+    steps.done("unload: nothing is left, the balancer answers");
+}
 
-    let mut held = FAMILIES.map(|family| dial(&scene).held(vip(family, 1, 80)));
+fn check(scene: &Scene, way: Way) {
+    let check = scene.agent.ask(&["check"]);
+    let word = if way == Way::Tcx { "has tcx" } else { "by clsact" };
+    assert!(check.code == Some(0) && check.stdout.contains(word), "check: {}{}", check.stdout, check.stderr);
+    print!("{}", check.stdout);
+}
+
+fn serve(scene: &Scene, steps: &Steps) {
+    scene.publish("shop", 1, "VIP", &["a"]);
+    scene.publish("proxied", 2, "Proxy", &["a"]);
+    scene.publish("closed", 3, "VIP", &[]);
+    expect(scene, 80, "a");
+    expect(scene, 443, BALANCER);
+    steps.done("VIP: an endpoint answers pods, the network, and the node itself, TCP and UDP");
+    for family in FAMILIES {
+        let answer = dial(scene).held(vip(family, 2, 80)).answer;
+        let client = scene.client_address(vip(family, 2, 80).ip());
+        assert_eq!((answer.who.as_str(), answer.client.ip()), (BALANCER, client));
+    }
+    steps.done("Proxy: the balancer answers, and sees the client");
+    for family in FAMILIES {
+        assert_eq!(scene.dial_from("a").unasked(SLOW).tcp(vip(family, 1, 80)).who(), Some("a"), "a pod reaches itself");
+        let (pod, node) = (dial(scene).patient(), scene.dial_from_node().unasked(SLOW));
+        let to = vip(family, 3, 80);
+        assert_eq!((pod.tcp(to), node.tcp(to)), (Outcome::Refused, Outcome::Refused), "{to} has no endpoint");
+    }
+    steps.done("a pod reaches itself at a VIP; without endpoints, pods and the node are refused");
+}
+
+fn survive(scene: &mut Scene) {
+    let mut held = FAMILIES.map(|family| dial(scene).held(vip(family, 1, 80)));
     scene.agent.crash();
     for held in &mut held {
         held.transfer(1 << 16).expect("a connection survives without an agent");
     }
-    expect(&scene, 80, "a");
-    start(&mut scene);
+    expect(scene, 80, "a");
+    start(scene);
     scene.publish("shop", 1, "VIP", &["b"]);
-    expect(&scene, 80, "b");
+    expect(scene, 80, "b");
     for held in &mut held {
         held.transfer(1 << 16).expect("a connection survives kill -9 and another agent");
         assert_eq!(held.answer.who, "a");
     }
-    for interface in INTERFACES {
-        assert_eq!(classifiers(&scene.lab.node, interface).len(), if way == "tcx" { 0 } else { 2 }, "{interface}");
-    }
-    step("kill -9 and a new agent: connections survive, programs are adopted");
+}
 
-    let log = scene.agent.log();
-    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
-
+fn unload(scene: &mut Scene) {
     scene.agent.terminate();
     print!("{}", scene.agent.says(&["unload"]));
-    expect(&scene, 80, BALANCER);
+    expect(scene, 80, BALANCER);
     for interface in INTERFACES {
         assert!(!has_qdisc(&scene.lab.node, interface), "{interface} still has a qdisc");
     }
     assert!(!scene.agent.pin_path().exists(), "pins are left");
-    step("unload: nothing is left, the balancer answers");
+}
+
+/// Each hook has one, if that is how programs are attached.
+fn expect_classifiers(scene: &Scene, way: Way) {
+    for interface in INTERFACES {
+        let found = classifiers(&scene.lab.node, interface);
+        assert_eq!(found.len(), if way == Way::Tcx { 0 } else { 2 }, "{interface}: {found:?}");
+    }
 }
 
 fn start(scene: &mut Scene) {

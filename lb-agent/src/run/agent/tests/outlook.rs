@@ -97,6 +97,23 @@ fn programs_before_ours_are_told_while_they_are_there() {
 }
 
 #[test]
+fn an_interface_that_cannot_be_attached_is_told_until_it_can() {
+    let refusing = FakeLinks { refusing: [5].into(), ..FakeLinks::default() };
+    let (mut agent, now) = started(FakeDataplane::with(refusing));
+    agent.link_events(vec![pod(5), pod(6)], now);
+    let told = warnings(&agent, now);
+    assert!(
+        told.len() == 1 && told[0].starts_with("interface veth5: ") && told[0].contains("not this one"),
+        "{told:?}"
+    );
+    agent.dataplane.links.refusing.clear();
+    let now = agent.next_turn();
+    assert!(!agent.turn(now));
+    assert_eq!(agent.dataplane.links.attached.len(), 2);
+    assert!(warnings(&agent, now).is_empty());
+}
+
+#[test]
 fn programs_that_others_removed_are_attached_again() {
     let (mut agent, now) = started(FakeDataplane::default());
     agent.link_events(vec![pod(5), pod(6)], now);
