@@ -344,7 +344,8 @@ pub struct HealthArgs {
     #[arg(long, value_enum, ignore_case = true, default_value_t = HealthCheckNodePorts::Auto)]
     pub health_check_node_ports: HealthCheckNodePorts,
 
-    /// Address that serves /healthz (200 if the node serves and its Node is not about to be deleted, else 503) and /livez
+    /// Address that serves /healthz (200 if the node serves and its Node is known and not about to be deleted, else 503: a
+    /// folder, --source=dir:PATH, must hold the Node object of this node) and /livez
     /// (503 if writes have failed for a minute); 0.0.0.0 means all addresses of both families. The loop tries again while
     /// another program listens there [default: off with --services=lb, 0.0.0.0:10256 with --services=all].
     #[arg(long, value_name = "ADDRESS:PORT|off", value_parser = healthz)]

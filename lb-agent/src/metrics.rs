@@ -29,6 +29,30 @@ pub struct Metrics {
     repairs: Counter,
 }
 
+/// The answers to health checks, counted where they are given. Clones share the counts.
+#[derive(Clone, Debug, Default)]
+pub struct HealthAnswers(Family<AnswerLabels, Counter>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnswerLabels {
+    page: &'static str,
+    code: u16,
+}
+
+impl HealthAnswers {
+    /// Makes and registers the counters.
+    pub fn register(registry: &mut Registry) -> Self {
+        let answers = Self::default();
+        let help = "Answers to health checks, by page (that of a Service, /healthz or /livez) and status";
+        registry.register("health_answers", help, answers.0.clone());
+        answers
+    }
+
+    pub fn count(&self, page: &'static str, code: u16) {
+        self.0.get_or_create(&AnswerLabels { page, code }).inc();
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MapLabel {
     map: &'static str,

@@ -29,7 +29,7 @@ use crate::health;
 use crate::http::{self, ServicesQuestion, Sources};
 use crate::interfaces::Event;
 use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, HealthAnswers, Metrics};
 use crate::model::{AnnotationKeys, Change};
 use crate::source::connection::{Connection, Connections};
 use crate::source::dir::DirSource;
@@ -72,13 +72,15 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));
     let mut registry = metrics::registry(config.dataplane.pin_path.clone(), config.dataplane.sizes, receiver.clone());
     let metrics = Metrics::register(&mut registry);
+    let answers = HealthAnswers::register(&mut registry);
     let guard = Keeper::new(Box::new(Table::of_pins(&config.dataplane.pin_path)), config.guard);
     let guard = match config.policy.services {
         desired::Services::All => guard.succeeding(),
         desired::Services::LoadBalancers => guard,
     };
     let agent = Agent::adopt(dataplane, config, metrics, Instant::now())?.guarded_by(guard);
-    let agent = agent.answering(start_health(config.healthz, receiver.clone(), health::Limits::within(descriptors))?);
+    let agent =
+        agent.answering(start_health(config.healthz, receiver.clone(), answers, health::Limits::within(descriptors))?);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = config.policy.node_name,
@@ -169,9 +171,10 @@ fn start_http(listener: TcpListener, sources: Sources, limits: http::ConnectionL
 fn start_health(
     node: Option<SocketAddr>,
     status: watch::Receiver<Arc<Status>>,
+    answers: HealthAnswers,
     limits: health::Limits,
 ) -> anyhow::Result<health::Keeper> {
-    let (door, server) = health::listeners(status, limits.connections);
+    let (door, server) = health::listeners(status, answers, limits.connections);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("health".into()).spawn(move || runtime.block_on(server.serve()))?;
     Ok(health::Keeper::new(Box::new(door), node, limits.listeners_max))

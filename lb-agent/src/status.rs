@@ -36,10 +36,22 @@ pub struct Status {
     pub progress: Progress,
     /// Elements of the guard's table, and how often it was restored after another program had changed it.
     pub guard: Option<(usize, u64)>,
+    /// The listeners of health checks.
+    pub health: HealthListeners,
     /// Classes of the interfaces that programs are attached to.
     pub attached: Vec<Class>,
     /// The rules that decided the classes of interfaces.
     pub judgements: Arc<Judgements>,
+}
+
+/// How many listeners of health checks there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HealthListeners {
+    pub open: usize,
+    /// Wanted, but not open.
+    pub missing: usize,
+    /// Attempts to listen that failed so far.
+    pub failures: u64,
 }
 
 /// Whether the node is served.
@@ -84,6 +96,7 @@ impl Status {
             connections: Vec::new(),
             progress: Progress::default(),
             guard: None,
+            health: HealthListeners::default(),
             attached: Vec::new(),
             judgements: Arc::default(),
         }

@@ -119,6 +119,10 @@ fn taken_ports_are_told_and_harm_nothing_else() {
         assert!(warnings().contains(word), "{word}: {}", warnings());
     }
     assert_eq!(scene.dial_from_far().tcp(node_port(Family::V4, 4)).who(), Some("a"), "the Service is served");
+    let page = || scene.agent.page("/metrics").expect("it is served").1;
+    for line in ["lb_agent_health_listeners{state=\"open\"} 2", "lb_agent_health_listeners{state=\"missing\"} 3"] {
+        assert!(page().lines().any(|found| found == line), "{line}: {}", page());
+    }
     drop(squatters);
     until_true("the free port to be listened on", || statuses(&scene, 4) == [Some(200); 2]);
     until_true("the node to be answered for", || status(&scene, at(Family::V6, HEALTHZ), "/healthz") == Some(200));
@@ -141,4 +145,18 @@ fn hz_01_hz_02_hz_03_a_node_that_will_be_deleted_is_not_eligible() {
     assert_eq!(scene.dial_from_far().tcp(node_port(Family::V4, 7)).who(), Some("a"));
     scene.manifests.write("node", &[node(NODE, &addresses)]);
     until_true("the taint to go", || pages() == [[Some(200); 2]; 2]);
+}
+
+/// A balancer must not send connections to a node of which the source does not know that it will stay.
+#[test]
+fn a_folder_without_the_node_leaves_it_ineligible() {
+    let mut scene = Scene::without_agent(Setup::new("hcnonode"), &ALL);
+    scene.manifests.remove("node");
+    scene.agent.start();
+    let pages = || FAMILIES.map(|family| ["/healthz", "/livez"].map(|page| status(&scene, at(family, HEALTHZ), page)));
+    until_true("the node to be alive only", || pages() == [[Some(503), Some(200)]; 2]);
+    scene.manifests.write("node", &[node(NODE, &FAMILIES.map(|family| UPLINK.host(family, 2)))]);
+    until_true("the node to be known", || pages() == [[Some(200); 2]; 2]);
+    let counted = "lb_agent_health_answers_total{page=\"healthz\",code=\"503\"}";
+    assert!(scene.agent.page("/metrics").is_some_and(|(_, text)| text.contains(counted)));
 }

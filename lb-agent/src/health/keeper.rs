@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::door::{Asked, Checks, Door};
 use crate::desired::{HealthCheck, HealthChecks};
 use crate::model::{Warning, WarningKind};
+use crate::status::HealthListeners;
 
 /// The listeners that are wanted, and those that are open.
 pub struct Keeper {
@@ -24,6 +25,7 @@ pub struct Keeper {
     duplicates: Vec<Warning>,
     open: BTreeSet<SocketAddr>,
     troubles: BTreeMap<SocketAddr, Warning>,
+    failures: u64,
 }
 
 impl Keeper {
@@ -38,6 +40,7 @@ impl Keeper {
             duplicates: Vec::new(),
             open: BTreeSet::new(),
             troubles: BTreeMap::new(),
+            failures: 0,
         };
         keeper.open_node();
         keeper
@@ -74,19 +77,37 @@ impl Keeper {
         self.node_trouble.iter().chain(&self.duplicates).chain(self.troubles.values())
     }
 
+    /// All listeners, that of `--healthz` included.
+    pub fn tally(&self) -> HealthListeners {
+        let node = usize::from(self.node.is_some());
+        let missing_node = usize::from(self.node_trouble.is_some());
+        HealthListeners {
+            open: self.open.len() + node - missing_node,
+            missing: self.troubles.len() + missing_node,
+            failures: self.failures,
+        }
+    }
+
     fn open_node(&mut self) {
         let Some(at) = self.node else { return };
-        self.node_trouble = self.door.open(at, Asked::Node).err().map(|error| of_node(at, &error));
+        self.node_trouble = self.listen(at, Asked::Node).err().map(|error| of_node(at, &error));
+    }
+
+    fn listen(&mut self, at: SocketAddr, asked: Asked) -> io::Result<()> {
+        let result = self.door.open(at, asked);
+        self.failures += u64::from(result.is_err());
+        result
     }
 
     fn open_services(&mut self) {
         self.troubles.clear();
-        for (at, check) in &*self.checks {
+        let checks = Arc::clone(&self.checks);
+        for (at, check) in &*checks {
             if self.open.contains(at) {
                 continue;
             }
             let trouble = if self.open.len() < self.listeners_max {
-                self.door.open(*at, Asked::Service).err().map(|error| of_service(check, &error))
+                self.listen(*at, Asked::Service).err().map(|error| of_service(check, &error))
             } else {
                 Some(too_many(check, self.listeners_max))
             };

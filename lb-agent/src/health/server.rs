@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use super::answer::{self, NodeState, Page};
 use super::door::{Asked, Checks, Door};
 use crate::http::{self, ConnectionLimits, Reach};
+use crate::metrics::HealthAnswers;
 use crate::status::{Readiness, Status};
 
 /// The keeper's end.
@@ -44,14 +45,19 @@ enum Command {
 struct Facts {
     status: watch::Receiver<Arc<Status>>,
     checks: watch::Receiver<Checks>,
+    answers: HealthAnswers,
 }
 
 /// Both ends. `limits` are those of each listener.
-pub fn listeners(status: watch::Receiver<Arc<Status>>, limits: ConnectionLimits) -> (Listeners, Server) {
+pub fn listeners(
+    status: watch::Receiver<Arc<Status>>,
+    answers: HealthAnswers,
+    limits: ConnectionLimits,
+) -> (Listeners, Server) {
     let (checks, receiver) = watch::channel(Checks::default());
     // Commands are few: the keeper sends one for each listener that it opens or closes.
     let (sender, commands) = mpsc::unbounded_channel();
-    let facts = Facts { status, checks: receiver };
+    let facts = Facts { status, checks: receiver, answers };
     (Listeners { checks, commands: sender }, Server { facts, commands, limits })
 }
 
@@ -141,13 +147,22 @@ impl Facts {
             is_eligible: status.is_eligible && status.readiness == Readiness::Ready,
             updated: status.in_step,
         };
-        answer::of_node(page, &state, SystemTime::now()).into_response()
+        let name = match page {
+            Page::Healthz => "healthz",
+            Page::Livez => "livez",
+        };
+        self.counted(name, answer::of_node(page, &state, SystemTime::now()).into_response())
+    }
+
+    fn counted(&self, page: &'static str, response: Response) -> Response {
+        self.answers.count(page, response.status().as_u16());
+        response
     }
 
     fn of_service(&self, at: SocketAddr) -> Response {
         let is_healthy = self.status.borrow().healthy(Instant::now()).is_ok();
         match self.checks.borrow().get(&at) {
-            Some(check) => answer::of_service(check, is_healthy).into_response(),
+            Some(check) => self.counted("service", answer::of_service(check, is_healthy).into_response()),
             // The listener is being closed.
             None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         }

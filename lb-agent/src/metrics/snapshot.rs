@@ -70,6 +70,12 @@ impl Collector for SnapshotCollector {
             let help = "Times that another program had changed the guard's table and the agent restored it";
             gauges.one("guard_repairs", help, repairs)?;
         }
+        let health = status.health;
+        let listeners = [("open", health.open as u64), ("missing", health.missing as u64)];
+        let help = "Listeners of health checks, that of --healthz included, by state";
+        gauges.many("health_listeners", help, "state", &listeners)?;
+        let help = "Attempts to listen for health checks that failed so far";
+        gauges.one("health_listen_failures", help, health.failures)?;
         let attached = [Class::Workload, Class::Uplink].map(|class| {
             let count = status.attached.iter().filter(|attached| **attached == class).count();
             (class.name(), count as u64)

@@ -197,6 +197,7 @@ impl<D: Dataplane> Agent<D> {
         let mut status = self.status.clone();
         status.turned = now;
         status.guard = self.controller.guard().map(|guard| (guard.entries(), guard.repairs()));
+        status.health = self.health.as_ref().map(health::Keeper::tally).unwrap_or_default();
         status.attached = self.dataplane.attached().into_iter().map(|(_, class, _)| class).collect();
         status
     }

@@ -105,3 +105,20 @@ fn hundreds_of_services_and_no_more_than_the_limit() {
     keeper.follow(checks(&all[1..]));
     assert_eq!((sockets.open().len(), told(&keeper).len(), sockets.opened()), (500, 0, 501));
 }
+
+#[test]
+fn listeners_and_failures_are_counted() {
+    let sockets = FakeSockets::default();
+    sockets.take(&[30_001, 10_256]);
+    let mut keeper = Keeper::new(Box::new(sockets.clone()), Some(([0, 0, 0, 0], 10_256).into()), 1000);
+    assert_eq!(keeper.tally(), HealthListeners { open: 0, missing: 1, failures: 1 });
+    keeper.follow(checks(&[check("a", 30_001, 1), check("b", 30_002, 1)]));
+    assert_eq!(keeper.tally(), HealthListeners { open: 1, missing: 2, failures: 2 });
+    keeper.retry();
+    assert_eq!(keeper.tally(), HealthListeners { open: 1, missing: 2, failures: 4 });
+    sockets.take(&[]);
+    keeper.retry();
+    assert_eq!(keeper.tally(), HealthListeners { open: 3, missing: 0, failures: 4 });
+    keeper.follow(HealthChecks::default());
+    assert_eq!(keeper.tally(), HealthListeners { open: 1, missing: 0, failures: 4 });
+}

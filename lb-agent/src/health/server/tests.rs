@@ -5,27 +5,33 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+
 use super::super::Limits;
 use super::super::keeper::Keeper;
 use super::*;
 use crate::desired::{HealthCheck, HealthChecks};
 use crate::model::ObjectName;
-use crate::status::Behind;
+use crate::status::{Behind, HealthListeners};
 
 struct Scene {
     keeper: Keeper,
     status: watch::Sender<Arc<Status>>,
+    registry: Registry,
     runtime: tokio::runtime::Runtime,
 }
 
 fn scene(node: Option<SocketAddr>) -> Scene {
     let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));
-    let (door, server) = listeners(receiver, Limits::within(1 << 16).connections);
+    let mut registry = Registry::default();
+    let answers = HealthAnswers::register(&mut registry);
+    let (door, server) = listeners(receiver, answers, Limits::within(1 << 16).connections);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
     runtime.spawn(server.serve());
     let keeper = runtime.block_on(async { Keeper::new(Box::new(door), node, 100) });
-    Scene { keeper, status, runtime }
+    Scene { keeper, status, registry, runtime }
 }
 
 impl Scene {
@@ -153,4 +159,23 @@ fn a_flood_of_one_port_leaves_the_others_alone() {
     let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(a).expect("it listens")).collect();
     assert_eq!([code(a, "GET /"), code(b, "GET /")], ["200", "200"].map(|code| Some(code.into())));
     drop(silent);
+}
+
+#[test]
+fn answers_are_counted_by_page_and_status() {
+    let (at, node) = (free(), free());
+    let mut scene = scene(Some(node));
+    scene.follow(&[check(at, 1)]);
+    for (at, request, expected) in
+        [(at, "GET /", "200"), (at, "GET /", "200"), (node, "GET /livez", "200"), (node, "GET /healthz", "503")]
+    {
+        assert_eq!(code(at, request).as_deref(), Some(expected), "{request}");
+    }
+    let mut text = String::new();
+    encode(&mut text, &scene.registry).expect("text");
+    for (page, code, count) in [("service", 200, 2), ("livez", 200, 1), ("healthz", 503, 1)] {
+        let line = format!("health_answers_total{{page=\"{page}\",code=\"{code}\"}} {count}");
+        assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
+    }
+    assert_eq!(scene.keeper.tally(), HealthListeners { open: 2, missing: 0, failures: 0 });
 }
