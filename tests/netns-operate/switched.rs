@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use lb_agent::dataplane::hooks::Hooks;
+use lb_agent::dataplane::links::{Attachment, Class, LinkHeader};
+use lb_agent::dataplane::{AttachBy, Hook};
 use lb_tests::address::{FAMILIES, vip};
 use lb_tests::control::{classifiers, has_qdisc, tcx_programs};
-use lb_tests::dial::Held;
+use lb_tests::dial::{Dial, Held, Outcome};
 use lb_tests::lab::Setup;
-use lb_tests::scene::Scene;
+use lb_tests::scene::{BALANCER, Scene};
 
 /// The interfaces of the pods of each scene.
 const PODS: [&str; 3] = ["cali-client", "cali-a", "cali-b"];
@@ -76,4 +79,27 @@ fn switching_between_tcx_and_clsact_leaves_one_program_at_a_hook() {
         let words = talk.stop().expect("a connection in use survives");
         assert!(words > 100, "{words} exchanges");
     }
+}
+
+/// An agent that is killed while it switches an interface leaves the hook shut. The next one opens it at once, long before
+/// it knows all objects.
+#[test]
+fn a_hook_that_was_left_shut_is_opened() {
+    let mut scene = Scene::with_flags(Setup::new("clsshut"), &["--attach", "clsact"]);
+    scene.publish("shop", 74, "VIP", &["a"]);
+    scene.agent.crash();
+    let (pins, node) = (scene.agent.pin_path().to_owned(), scene.lab.node.clone());
+    let index = node.inside(|| nix::net::if_::if_nametoindex(PODS[0])).expect("the interface is there");
+    let (hook, header) = (Hook::Ingress, LinkHeader::Ethernet);
+    let attachment = Attachment { ifindex: index, class: Class::Workload, hook, header };
+    let adopt = || Hooks::adopt(&pins, &pins.join("links"), AttachBy::Clsact).expect("they are ours").0;
+    let client = scene.lab.pod("client").netns.clone();
+    let dial = || Dial::from(&client).tcp(vip(FAMILIES[0], 74, 80));
+
+    node.inside(|| adopt().shut(attachment)).expect("root may");
+    assert_eq!(dial(), Outcome::Silence);
+    assert!(!node.inside(|| adopt().attached()).contains(&attachment), "it is opened, and has no program");
+    assert_eq!(dial().who(), Some(BALANCER));
+    scene.agent.start();
+    assert_eq!(dial().who(), Some("a"));
 }

@@ -211,6 +211,24 @@ fn an_interface_with_the_older_qdisc_is_refused_and_told() {
     assert!(!scene.agent.says(&["show", "warnings"]).contains("cali-b"));
 }
 
+/// A program there would act on the packets of all interfaces that share the block.
+#[test]
+fn a_block_that_interfaces_share_is_left_alone() {
+    let mut scene = Scene::without_agent(Setup::new("clsblock"), &BY_CLSACT);
+    for interface in ["cali-a", "up1"] {
+        tc(&scene.lab.node, &format!("qdisc add dev {interface} ingress_block 7 egress_block 8 clsact"));
+    }
+    scene.agent.start();
+    scene.publish("shop", 78, "VIP", &["a"]);
+    let told = scene.agent.says(&["show", "warnings"]);
+    assert!(told.contains("interface cali-a") && told.contains("block that interfaces share"), "{told}");
+    let in_blocks = ["7", "8"].map(|block| tc(&scene.lab.node, &format!("filter show block {block}")));
+    assert_eq!((in_blocks, row(&scene, "cali-a")["class"].as_str()), ([String::new(), String::new()], Some("-")));
+    for family in FAMILIES {
+        assert_eq!(scene.dial().tcp(vip(family, 78, 80)).who(), Some("a"), "other pods are served");
+    }
+}
+
 #[test]
 fn late_pods_are_served_and_leave_nothing() {
     let mut scene = scene("clslate", &[]);

@@ -10,9 +10,9 @@ use crate::handover::{self, Profile};
 use crate::machine;
 use crate::vm;
 
-/// For interfaces, for clsact, for the guard's rules, and for ending UDP sockets. The machine loads none by itself.
-const MODULES: [&str; 8] =
-    ["veth", "sch_ingress", "cls_bpf", "nf_tables", "nft_fib_inet", "nft_nat", "nft_chain_nat", "udp_diag"];
+/// For interfaces, for clsact and a classifier of others, for the guard's rules, and for ending UDP sockets. The machine loads none by itself.
+const MODULES: [&str; 9] =
+    ["veth", "sch_ingress", "cls_bpf", "cls_u32", "nf_tables", "nft_fib_inet", "nft_nat", "nft_chain_nat", "udp_diag"];
 /// What the program starts besides the agent.
 const TOOLS: [&str; 2] = ["ip", "tc"];
 

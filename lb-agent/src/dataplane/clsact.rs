@@ -116,7 +116,10 @@ impl Filters {
             let qdisc = self.provide_qdisc(attachment)?;
             let place = free_place(hook, &filters).ok_or(Refusal::NoPlace { ifindex })?;
             let name = self.name(attachment, qdisc);
-            tc::add(ifindex, hook, place, &name, program).map_err(|error| missing(error, CLASSIFIER_MODULE, kernel))?;
+            tc::add(ifindex, hook, place, &name, program).map_err(|error| match error.raw_os_error() {
+                Some(libc::EOPNOTSUPP) => Refusal::SharedBlock { ifindex }.into(),
+                _ => missing(error, CLASSIFIER_MODULE, kernel),
+            })?;
             Attached::Anew
         };
         self.attached.insert(attachment, sys::program_id(program).map_err(kernel)?);

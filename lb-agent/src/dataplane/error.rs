@@ -79,6 +79,11 @@ pub enum Refusal {
          remove it, or let its owner use clsact"
     )]
     OtherQdisc { ifindex: u32, kind: String },
+    #[error(
+        "the classifiers of interface {ifindex} are in a block that interfaces share, which lb-agent leaves alone: give \
+         the interface a clsact of its own"
+    )]
+    SharedBlock { ifindex: u32 },
     #[error("every priority of interface {ifindex} is taken by classifiers of others")]
     NoPlace { ifindex: u32 },
     #[error("the kernel has neither tcx nor {module}: `modprobe {module}`, or use Linux 6.6 or newer")]

@@ -72,7 +72,9 @@ impl Hooks {
         tracing::info!(by = way.name(), "programs are attached to interfaces");
         let links = Links::new(directory.to_owned(), live);
         let sockets = SocketLinks::adopt(directory.to_owned(), sockets);
-        Ok((Self { way, links, filters: Filters::read(pin_path)? }, sockets))
+        let mut hooks = Self { way, links, filters: Filters::read(pin_path)? };
+        hooks.open_shut()?;
+        Ok((hooks, sockets))
     }
 
     /// Reads what is attached, to look at.
@@ -138,9 +140,7 @@ impl Hooks {
     /// While both programs are attached, or none, all packets are dropped and come again later. The second one would take
     /// a backend for the destination that the client dialled; and a request that is not translated ends its connection.
     fn switch_ingress(&mut self, attachment: Attachment, program: BorrowedFd<'_>) -> Result<Attached, Error> {
-        let loading = |source| Error::Kernel { op: "loading the program that drops", source };
-        let dropping = sys::load_dropping_program().map_err(loading)?;
-        let switched = self.filters.attach(attachment, dropping.as_fd()).and_then(|_| match self.way {
+        let switched = self.shut(attachment).and_then(|()| match self.way {
             Way::Tcx => self.links.attach(attachment, program).and_then(|_| self.filters.detach(&attachment)),
             Way::Clsact => {
                 self.links.detach(&attachment).and_then(|()| self.filters.attach(attachment, program).map(drop))
@@ -151,6 +151,21 @@ impl Hooks {
             self.filters.detach(&attachment)?;
         }
         switched.map(|()| Attached::Before)
+    }
+
+    /// Drops all packets at a hook, until its classifier is replaced or removed.
+    pub fn shut(&mut self, attachment: Attachment) -> Result<(), Error> {
+        let loading = |source| Error::Kernel { op: "loading the program that drops", source };
+        let dropping = sys::load_dropping_program().map_err(loading)?;
+        self.filters.attach(attachment, dropping.as_fd()).map(drop)
+    }
+
+    /// Opens the hooks that an agent shut and did not live to open again.
+    fn open_shut(&mut self) -> Result<(), Error> {
+        let is_shut = |id: u32| sys::program_name(id).is_ok_and(|name| name == sys::DROPPING);
+        let attached = self.filters.attached().iter();
+        let shut: Vec<_> = attached.filter(|(_, id)| is_shut(**id)).map(|(attachment, _)| *attachment).collect();
+        shut.iter().try_for_each(|attachment| self.filters.detach(attachment))
     }
 
     /// Removes the program from a hook. Succeeds if the interface is already gone.

@@ -199,6 +199,9 @@ pub fn program_name(id: u32) -> Result<String> {
     Ok(short_name(&info.name))
 }
 
+/// The name of [`load_dropping_program`].
+pub const DROPPING: &str = "lb_shut";
+
 /// Loads a program for interfaces that drops every packet.
 pub fn load_dropping_program() -> Result<OwnedFd> {
     // Each instruction is an operation, registers, an offset of two bytes, and a number: r0 = TC_ACT_SHOT; exit.
@@ -209,6 +212,11 @@ pub fn load_dropping_program() -> Result<OwnedFd> {
     attr.__bindgen_anon_3.insn_cnt = instructions.len() as u32;
     attr.__bindgen_anon_3.insns = instructions.as_ptr() as u64;
     attr.__bindgen_anon_3.license = c"GPL".as_ptr() as u64;
+    // SAFETY: this member was set, and its bytes may have any value.
+    let name = unsafe { &mut attr.__bindgen_anon_3.prog_name };
+    for (place, byte) in name.iter_mut().zip(DROPPING.bytes()) {
+        *place = byte.cast_signed();
+    }
     new_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lb_agent::dataplane::tcx;
 use lb_tests::address::{FAMILIES, vip};
-use lb_tests::control::{classifiers, has_qdisc};
+use lb_tests::control::{classifiers, has_qdisc, tc};
 use lb_tests::deadline;
 use lb_tests::dial::{Dial, Outcome};
 use lb_tests::lab::Setup;
@@ -65,6 +65,20 @@ fn main() {
 }
 
 fn check(scene: &Scene, way: Way) {
+    if way == Way::Clsact {
+        let node = &scene.lab.node;
+        tc(node, "qdisc add dev up0 ingress");
+        tc(node, "qdisc add dev up1 clsact");
+        tc(node, "filter add dev up1 egress prio 7 protocol ip u32 match ip protocol 254 0xff classid 1:1");
+        let said = scene.agent.says(&["check"]);
+        for found in
+            ["up0 has the qdisc ingress of others", "classifiers of others: classifier u32 (priority 7) at egress"]
+        {
+            assert!(said.contains(found), "{found}: {said}");
+        }
+        tc(node, "qdisc del dev up0 ingress");
+        tc(node, "qdisc del dev up1 clsact");
+    }
     let check = scene.agent.ask(&["check"]);
     let word = if way == Way::Tcx { "has tcx" } else { "by clsact" };
     assert!(check.code == Some(0) && check.stdout.contains(word), "check: {}{}", check.stdout, check.stderr);
