@@ -33,6 +33,7 @@ fn page(agent: &Agent, path: &str) -> String {
     text
 }
 
+/// SY-02.
 #[test]
 fn the_api_server_comes_and_goes() {
     let node = Netns::create("kube", "node");

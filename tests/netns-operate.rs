@@ -221,7 +221,7 @@ fn interfaces_are_served_as_they_come() {
     deadline::until_true("the pins of the gone interface to go", || pinned() == before);
 }
 
-/// A row and a program are removed from outside: the audit restores both.
+/// SY-03: a row and a program are removed from outside: the audit restores both.
 #[test]
 fn an_audit_repairs_what_others_broke() {
     let scene = Scene::with_flags(Setup::new("opaudit"), &["--audit-secs", "1"]);

@@ -163,7 +163,7 @@ fn a_service_that_becomes_external_name_and_back(server: &mut dyn Api) {
     assert!(stage.text().contains("192.0.2.1"), "{}", stage.text());
 }
 
-/// TOPO-11: the own node's zone is followed.
+/// TOPO-11, ND-03: the own node's zone is followed.
 fn the_own_nodes_zone_is_followed(server: &mut dyn Api) {
     let node = |zone: &str| labelled(manifest::node(NODE, &[]), "topology.kubernetes.io/zone", zone);
     let hinted = |last: u8, zone: &str| json!({"addresses": [format!("10.244.0.{last}")], "hints": {"forZones": [{"name": zone}]}});

@@ -83,6 +83,7 @@ fn dial_from_far(scene: &Scene, family: Family) -> Probe<'_> {
     scene.dial_from_far().bound(FAR.host(family, 9))
 }
 
+/// CIP-03 as well: the network reaches cluster addresses that are routed to the node.
 #[test]
 fn cip_01_xip_01_np_01_pods_and_the_network_reach_every_kind_of_address() {
     let scene = Scene::with_flags(Setup::new("allserve"), &ALL);

@@ -85,7 +85,7 @@ fn idle_connections_withstand_a_syn_flood() {
     assert!(answered > 10, "{answered} connections");
 }
 
-/// A pod that floods an address without endpoints gets no answers. Other pods and the network get theirs at once.
+/// REJ-05: a pod that floods an address without endpoints gets no answers. Other pods and the network get theirs at once.
 #[test]
 fn who_floods_a_rejecting_address_silences_itself_only() {
     const PER_SEC: u32 = 20;

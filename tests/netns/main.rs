@@ -3,6 +3,7 @@
 mod affinity;
 mod all_services;
 mod churn;
+mod cluster_ip;
 mod collisions;
 mod conntrack;
 mod documents;

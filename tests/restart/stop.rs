@@ -5,6 +5,7 @@ use lb_tests::deadline::until_true;
 use lb_tests::lab::Setup;
 use lb_tests::scene::{BALANCER, Scene};
 
+/// HZ-07, SY-01.
 #[test]
 fn an_ended_agent_leaves_the_dataplane_forwarding() {
     let mut scene = Scene::start(Setup::new("ended"));

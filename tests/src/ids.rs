@@ -1,24 +1,42 @@
-//! The IDs of the contract (docs/contract.md): a test names each, or a reason is given here.
+//! The IDs of the contract (docs/contract.md): docs/tested.md has a test for each, or the reason why there is none.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Why no test names an ID. A line whose ID has a test is stale, and fails.
-const UNTESTED: &[(&str, &str)] =
-    &[("NP-07", "the kernel drops such packets by itself, and no loopback address is ever served")];
+/// The cell of an ID without a test begins so.
+const NO_TEST: &str = "none: ";
+
+/// The table of docs/tested.md: by ID, where it is tested, or why not.
+fn tested() -> BTreeMap<String, String> {
+    let text = read("docs/tested.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
+    rows.filter(|(id, _)| is_id(id)).map(|(id, cell)| (id.to_owned(), cell.to_owned())).collect()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace")
+}
+
+fn is_id(cell: &str) -> bool {
+    cell.split_once('-').is_some_and(|(_, number)| number.len() == 2)
+}
 
 /// The IDs of the contract: the first cells of its rows.
 fn ids() -> Vec<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace");
-    let text = fs::read_to_string(root.join("docs/contract.md")).expect("the contract is part of the sources");
+    let text = read("docs/contract.md");
     let cells = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
-    cells.filter(|cell| cell.split_once('-').is_some_and(|(_, number)| number.len() == 2)).map(String::from).collect()
+    cells.filter(|cell| is_id(cell)).map(String::from).collect()
 }
 
 /// The text of all tests, in lower case and with dashes: script cases by name and comment, Rust tests as a whole.
 fn tests_text() -> String {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = tests.parent().expect("the package is in a workspace");
+    let root = root();
     let mut text = String::new();
     for folder in ["tests", "lb-agent/src", "lb-common/src"] {
         files(&root.join(folder), &mut |path| {
@@ -61,16 +79,24 @@ fn names(text: &str, id: &str) -> bool {
 
 #[test]
 fn every_id_has_a_test_or_a_reason() {
-    let text = tests_text();
-    let has_reason = |id: &str| UNTESTED.iter().any(|(known, _)| *known == id);
+    let (text, tested) = (tests_text(), tested());
     let ids = ids();
     assert!(ids.len() > 100, "the contract was not read: {ids:?}");
-    let (forgotten, stale): (Vec<&String>, Vec<&String>) =
-        ids.iter().filter(|id| names(&text, id) == has_reason(id)).partition(|id| !has_reason(id));
-    assert!(forgotten.is_empty(), "neither a test nor a reason: {forgotten:?}");
-    assert!(stale.is_empty(), "a reason, but a test as well: {stale:?}");
-    for (id, _) in UNTESTED {
-        assert!(ids.iter().any(|known| known == id), "{id} is no id");
+    let missing: Vec<&String> = ids.iter().filter(|id| !tested.contains_key(*id)).collect();
+    assert!(missing.is_empty(), "docs/tested.md lacks {missing:?}: name a test, or write `{NO_TEST}` and the reason");
+    for (id, cell) in &tested {
+        assert!(ids.contains(id), "docs/contract.md has no {id}");
+        if cell.starts_with(NO_TEST) {
+            assert!(!names(&text, id), "{id} has a reason in docs/tested.md, but a test as well");
+            continue;
+        }
+        let paths: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        assert!(!paths.is_empty(), "{id} names no file in docs/tested.md: {cell}");
+        for path in paths {
+            // A case has its IDs in its name or its title.
+            let named = format!("{path}\n{}", read(path)).to_lowercase().replace('_', "-");
+            assert!(names(&named, id), "{path} does not name {id}, docs/tested.md says");
+        }
     }
 }
 

@@ -173,6 +173,7 @@ mod tests {
         assert_eq!(timetable.due(later), Some(Due::Apply));
     }
 
+    /// SY-05.
     #[test]
     fn storm_is_applied_at_the_interval() {
         let (mut timetable, start) = timetable();

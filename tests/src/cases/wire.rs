@@ -42,7 +42,7 @@ fn udp_without_checksum(scene: &mut Scene<'_>) {
     assert_eq!(scene.request(Transport::UdpUnsummed), (scene.net.client(), scene.net.backend()));
 }
 
-/// A changed port would need a new CRC32c over the whole packet.
+/// PR-04. A changed port would need a new CRC32c over the whole packet.
 fn sctp_keeps_ports_and_checksum(scene: &mut Scene<'_>) {
     let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
     scene.service(Transport::Sctp, &[backend]);
