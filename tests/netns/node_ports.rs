@@ -3,10 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_tests::address::{FAMILIES, FAR, FAR_LINK, Family, UPLINK, add_address, host_prefix};
+use lb_tests::capture::{Capture, Direction, Packet};
 use lb_tests::deadline::until_true;
 use lb_tests::dial::Outcome;
 use lb_tests::http;
 use lb_tests::lab::{FAR_NAME, Setup};
+use lb_tests::raw;
 use lb_tests::scene::{FINDING_OUT, Probe, Scene};
 use serde_json::json;
 
@@ -77,6 +79,30 @@ fn all_addresses_of_the_node_serve_node_ports_and_no_loopback_address() {
         }
         let outcome = scene.dial_from_node().tcp(at(loopback(family), 30));
         assert_eq!(outcome, Outcome::Refused, "nobody listens at {}", loopback(family));
+    }
+}
+
+/// A neighbour can send such packets, no program of its kernel's does. The kernel drops them, and no frontend is there.
+#[test]
+fn np_07_a_packet_from_the_network_to_a_loopback_address_goes_nowhere() {
+    const SYN: u8 = 2;
+    const PORT: u16 = 40_000;
+    let scene = Scene::with_flags(Setup::new("npmartian"), &flags("all"));
+    publish(&scene, 33, &json!({}), HERE);
+    let neighbour = &scene.lab.external;
+    let captures = [Capture::start(&scene.lab.pod("a").netns), Capture::start(neighbour)];
+    for family in FAMILIES {
+        let (from, node) = (UPLINK.host(family, 1), UPLINK.host(family, 2));
+        let segment = |port, ip| raw::segment((from, port).into(), at(ip, 33), SYN, 1);
+        raw::send(neighbour, node, &[segment(PORT, loopback(family)), segment(PORT + 1, node)]);
+        let is_sent = |packet: &Packet| packet.destination.ip() == loopback(family);
+        captures[1].wait_for("the SYN to the loopback address", is_sent);
+        let is_after = |packet: &Packet| packet.source.ip() == from && packet.source.port() == PORT + 1;
+        captures[0].wait_for("the SYN to the node's own address", is_after);
+    }
+    for packet in captures.iter().flat_map(Capture::seen) {
+        let is_answer = packet.direction == Direction::In && packet.destination.port() == PORT;
+        assert!(!is_answer && (packet.direction == Direction::Out || packet.source.port() != PORT), "{packet}");
     }
 }
 
