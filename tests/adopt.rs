@@ -1,6 +1,7 @@
 //! Restarts at the dataplane: maps of the same shape are adopted, another shape is replaced with its flows kept, pins
 //! of others are refused, and unload leaves nothing. Needs root; attaches nothing.
 
+use lb_common::way::SnatPorts;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +41,7 @@ impl Pinned {
             repair: Repair::Off,
             sockets: SocketLb::Off,
             attach: AttachBy::Auto,
+            snat_ports: Some(SnatPorts::DEFAULT),
         }
     }
 
@@ -395,6 +397,25 @@ fn an_older_version_without_a_map_of_the_programs_is_adopted() {
 }
 
 /// An agent was killed while it moved its new maps to the place of the old ones. The programs use the new ones by then.
+/// The pins of an older version lack a table that the agent writes: the tables are replaced, and flows stay.
+#[test]
+fn an_older_version_without_a_table_of_the_agent_is_replaced_and_keeps_the_flows() {
+    let pinned = Pinned::new("nouplinks");
+    let mut dataplane = pinned.open(1024, 64);
+    fill(&mut dataplane);
+    dataplane.activate().expect("activating");
+    let (key, kept) = flow(&mut dataplane);
+    dataplane.maps().v4.flows.upsert(&[(key, kept)], 0).expect("writing a flow");
+    drop(dataplane);
+    std::fs::remove_file(pinned.0.join("maps/uplinks")).expect("removing a pin");
+    let mut dataplane = pinned.open(1024, 64);
+    fill(&mut dataplane);
+    dataplane.activate().expect("the tables are complete");
+    let rows = dataplane.maps().v4.flows.dump().expect("dumping flows");
+    assert!(rows.iter().any(|(known, flow)| (*known, flow.to) == (key, kept.to)), "{rows:?}");
+    dataplane.set_uplinks(&[(2, lb_common::table::Uplink::UNNUMBERED)].into()).expect("the table is there again");
+}
+
 #[test]
 fn a_move_that_was_interrupted_is_finished() {
     let pinned = Pinned::new("moved");

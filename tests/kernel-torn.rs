@@ -5,6 +5,7 @@
 //! for so long would rarely be tested. So there is a *crowd* as well: packets that try all allowed ports in vain, each
 //! for as long as a delete takes, over a pool that every update replaces.
 
+use lb_common::way::SnatPorts;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -79,6 +80,7 @@ fn answers_belong_to_the_old_or_the_new_set() {
         repair: Repair::Off,
         sockets: SocketLb::Off,
         attach: AttachBy::Auto,
+        snat_ports: Some(SnatPorts::DEFAULT),
     };
     let mut dataplane = BpfDataplane::open(&settings).expect("loading the programs (root, Linux 6.6 or newer)");
     let program = pin_path.join("asked");

@@ -11,8 +11,8 @@ use lb_agent::controller::{Controller, Outcome, Reclaim, Step};
 use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
 use lb_agent::dataplane::{Dataplane as _, FamilyTables, Tables};
 use lb_agent::desired::{
-    Algorithm, DesiredScope, ExternalIps, FamilyDesired, HealthCheckPorts, Incumbents, NodePortAddresses, Policy,
-    PoolIndex, Selection, ServicePortIndex, Services, TableLimits, TableSize, VendorAnnotations, desired,
+    Algorithm, DesiredScope, ExternalIps, FamilyDesired, Forwarding, HealthCheckPorts, Incumbents, NodePortAddresses,
+    Policy, PoolIndex, Selection, ServicePortIndex, Services, TableLimits, TableSize, VendorAnnotations, desired,
 };
 use lb_agent::family::TableAddr;
 use lb_agent::model::{Change, World};
@@ -46,6 +46,7 @@ fn policy() -> Policy {
         selection: Selection { algorithm: Algorithm::Maglev, maglev_table_size: TableSize::new(7).expect("a prime") },
         health_checks: HealthCheckPorts::Left,
         node_ports: NodePortAddresses::Primary,
+        forwarding: Forwarding::Snat,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! This is the only reader of the arguments and of the environment. [`crate::config`] makes sense of the values.
 
+mod port_range;
 mod values;
 
 use std::net::SocketAddr;
@@ -11,6 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use lb_common::table::Mode;
 use tracing_subscriber::EnvFilter;
+
+pub use port_range::PortRange;
 
 use crate::dataplane::{Sizes, Timeouts};
 use crate::desired::TableSize;
@@ -130,8 +133,7 @@ pub struct SourceArgs {
 #[command(next_help_heading = "Policy")]
 pub struct PolicyArgs {
     /// lb: load-balancer addresses only, beside kube-proxy. all: cluster addresses, externalIPs and node ports as well,
-    /// in place of kube-proxy. With all, this version does not serve clients in the network whose endpoints are on other
-    /// nodes only, and does not masquerade.
+    /// in place of kube-proxy. With all, this version masquerades only what it forwards to other nodes.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Services::Lb)]
     pub services: Services,
 
@@ -188,6 +190,19 @@ pub struct PolicyArgs {
     #[arg(long, value_name = "SLOTS", default_value_t = TableSize::DEFAULT.slots(), value_parser = table_size)]
     pub maglev_table_size: u16,
 
+    /// What happens to packets of the network for endpoints on other nodes (externalTrafficPolicy: Cluster). snat: this
+    /// node forwards them, with an address of its own and a port of --snat-ports as source; replies come back the same
+    /// way. Needs IP forwarding, and an uplink that leads to the other nodes. off: they are balanced to endpoints on this
+    /// node, and left to the stack if it has none.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Forwarding::Snat)]
+    pub forwarding: Forwarding,
+
+    /// Source ports for what this node forwards: FIRST-LAST. Each endpoint port can have as many connections through this
+    /// node at a time. A wider range must be kept from other programs of the node (net.ipv4.ip_local_reserved_ports),
+    /// and from the node ports of the cluster.
+    #[arg(long, value_name = "FIRST-LAST", default_value_t = PortRange::default())]
+    pub snat_ports: PortRange,
+
     /// Keep kube-proxy's nat rules (iptables and nftables mode) off addresses that an annotation or a flag leaves to
     /// the balancer while the status says VIP or nothing. The guard is an nftables table of its own that holds only
     /// these addresses.
@@ -202,6 +217,13 @@ pub struct PolicyArgs {
     /// it dialled. Needs the root of the cgroup v2 tree (in a container, the node's /sys/fs/cgroup).
     #[arg(long, value_enum, ignore_case = true, default_value_t = SocketLb::Host, alias = "host-sockets")]
     pub socket_lb: SocketLb,
+}
+
+/// Whether packets of the network are forwarded to other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Forwarding {
+    Off,
+    Snat,
 }
 
 #[derive(Debug, Args)]

@@ -80,7 +80,7 @@ impl TryFrom<RunArgs> for Config {
             observe,
         } = args;
         let uplink_default = match policy.services {
-            // Forwarding to other nodes does not exist yet, so beside kube-proxy uplinks are served only on request.
+            // kube-proxy serves the network.
             Services::Lb => Globs::None,
             Services::All => Globs::Auto,
         };
@@ -119,6 +119,10 @@ impl TryFrom<RunArgs> for Config {
                     args::Attach::Auto => AttachBy::Auto,
                     args::Attach::Tcx => AttachBy::Tcx,
                     args::Attach::Clsact => AttachBy::Clsact,
+                },
+                snat_ports: match policy.forwarding {
+                    args::Forwarding::Off => None,
+                    args::Forwarding::Snat => Some(policy.snat_ports.0),
                 },
             },
             times: Times {
@@ -194,6 +198,10 @@ fn policy(args: &PolicyArgs, node_name: String, health_checks: HealthCheckPorts)
         selection: selection(args)?,
         health_checks,
         node_ports: node_ports(&args.nodeport_addresses)?,
+        forwarding: match args.forwarding {
+            args::Forwarding::Off => desired::Forwarding::Off,
+            args::Forwarding::Snat => desired::Forwarding::Snat,
+        },
     })
 }
 

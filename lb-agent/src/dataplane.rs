@@ -31,10 +31,12 @@ pub mod sockets;
 mod sys;
 pub mod tcx;
 mod threads;
+mod uplinks;
 
 use std::path::PathBuf;
 
 use lb_common::table::maps::Rows;
+use lb_common::way::SnatPorts;
 
 pub use door::Dataplane;
 pub use error::{Distrust, Error, Refusal};
@@ -43,6 +45,7 @@ pub use lb_common::host::{FamilyTables, Tables};
 pub use op::{FamilyOp, Op, Write};
 pub use sockets::SocketLb;
 pub use sys::{Hook, ask_socket, give_back_memory, netns_cookie};
+pub use uplinks::UplinkRows;
 
 /// How to set up the kernel side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub struct Settings {
     pub repair: Repair,
     pub sockets: SocketLb,
     pub attach: AttachBy,
+    /// The source ports of what is forwarded to endpoints of other nodes; None: nothing is.
+    pub snat_ports: Option<SnatPorts>,
 }
 
 /// Whether segments of flows that a full table evicted get their flow back.

@@ -45,7 +45,8 @@ pub use incumbent::{Incumbents, ports_of};
 pub use maglev::TableSize;
 pub use node_port::NodePorts;
 pub use policy::{
-    AnnotationMatch, ExternalIps, HealthCheckPorts, NodePortAddresses, Policy, Services, TableLimits, VendorAnnotations,
+    AnnotationMatch, ExternalIps, Forwarding, HealthCheckPorts, NodePortAddresses, Policy, Services, TableLimits,
+    VendorAnnotations,
 };
 pub use selection::{Algorithm, Selection};
 pub use service_rows::ServiceRows;

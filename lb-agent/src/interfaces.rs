@@ -8,6 +8,7 @@ mod class;
 mod facts;
 mod globs;
 mod netfilter;
+mod uplinks;
 pub mod watch;
 mod why;
 

@@ -41,8 +41,7 @@ use agent::Agent;
 /// Batches queued for the loop. A faster source waits.
 const BATCHES_MAX: usize = 64;
 /// The warning for operators who turn kube-proxy off; `--help` and the README say the same.
-const NOT_THERE_YET: &str = "--services=all: this version does not serve clients in the network whose endpoints are \
-    on other nodes only, and does not masquerade";
+const NOT_THERE_YET: &str = "--services=all: this version masquerades only what it forwards to other nodes";
 /// The pause before subscribing to the interfaces again after an error.
 const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 

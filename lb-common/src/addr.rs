@@ -57,6 +57,10 @@ pub trait Addr:
     /// Mixes the address into a hash ([`crate::selection`]).
     fn mix_into(&self, hash: u32) -> u32;
 
+    /// Whether a packet of the network may have this source. Else a router discards it (RFC 1812 section 5.3.7, RFC 4291
+    /// section 2.5): multicast, loopback, "this network".
+    fn may_be_client(&self) -> bool;
+
     /// Whether both are the same address. In words: the compiler turns `==` of 16 bytes into a call that compares byte
     /// by byte.
     fn is(&self, other: &Self) -> bool;
@@ -83,6 +87,12 @@ impl Addr for [u8; 4] {
     }
 
     #[inline(always)]
+    fn may_be_client(&self) -> bool {
+        let [first, ..] = *self;
+        first != 0 && first != 127 && first < 224
+    }
+
+    #[inline(always)]
     fn is(&self, other: &Self) -> bool {
         u32::from_ne_bytes(*self) == u32::from_ne_bytes(*other)
     }
@@ -104,6 +114,15 @@ impl Addr for [u8; 16] {
         let hash = mix(hash, u32::from_le_bytes([b0, b1, b2, b3]));
         let hash = mix(hash, u32::from_le_bytes([c0, c1, c2, c3]));
         mix(hash, u32::from_le_bytes([d0, d1, d2, d3]))
+    }
+
+    #[inline(always)]
+    fn may_be_client(&self) -> bool {
+        let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = *self;
+        let upper = u64::from_ne_bytes([a0, a1, a2, a3, b0, b1, b2, b3]);
+        let lower = u64::from_be_bytes([c0, c1, c2, c3, d0, d1, d2, d3]);
+        // `::` and `::1` are the only addresses below 2.
+        a0 != 0xff && (upper != 0 || lower > 1)
     }
 
     #[inline(always)]

@@ -39,6 +39,9 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         {
             return Verdict::Hairpin;
         }
+        if self.may_be_answer() && self.is_answer() {
+            return Verdict::Forward;
+        }
         if !transport.opens() {
             if !self.may_be_of_flow(self.work.key.tuple.sport) {
                 return Verdict::Pass;
@@ -47,7 +50,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             // unknown segment may belong to a connection that is older than the agent.
             self.set_key(Direction::Request);
             let Some(entry) = kernel.flow(&self.work.key) else { return self.unknown_segment() };
-            if !self.is_heard(entry.frontend()) {
+            if !self.is_heard(entry.frontend()) || !self.may_follow(entry) {
                 return Verdict::Pass;
             }
             self.follow(entry);
@@ -62,6 +65,9 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         }
         self.set_key(Direction::Request);
         if let Some(entry) = kernel.flow(&self.work.key) {
+            if !self.may_follow(entry) {
+                return Verdict::Pass;
+            }
             if self.is_wanted(frontend, entry) {
                 self.follow(entry);
                 return self.translated(frontend);
@@ -87,7 +93,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         self.set_key(Direction::Request);
         let is_known = self.apart(Part::FollowDirect);
         let frontend = self.work.frontend;
-        self.work.pin = Pin::Nothing;
+        (self.work.pin, self.work.masquerades) = (Pin::Nothing, 0);
         // Passes unchanged if no tuple is free, or if a frontend's flow has the tuple and the frame is for a
         // neighbour.
         if is_known || (frontend == DIRECT && self.place(DIRECT, 0, 1).is_ok()) {
@@ -121,14 +127,45 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         self.is_for_node() && self.reply() == Verdict::Translate
     }
 
+    /// Whether a packet of the network may be an answer of another node's endpoint, by the port that it is for.
+    #[inline(always)]
+    fn may_be_answer(&self) -> bool {
+        matches!(self.edge.client, Client::External)
+            && self.kernel.edge_state(self.edge.id).may_have_node_port(self.work.key.tuple.dport)
+    }
+
+    /// Whether another node's endpoint answers. If so, `work.to` holds the packet's new tuple. The answer of an endpoint
+    /// on this node keeps its destination, and cannot come from the network.
+    #[inline(never)]
+    fn is_answer(&mut self) -> bool {
+        self.set_key(Direction::Reply);
+        let Some(entry) = self.kernel.flow(&self.work.key) else { return false };
+        entry.read_to(&mut self.work.to);
+        if self.work.to.dst.is(&self.work.key.tuple.dst) || !self.kernel.may_forward() || !self.is_for_node() {
+            return false;
+        }
+        self.follow_reply(entry) == Verdict::Translate
+    }
+
     /// Decides a packet that leaves the node, or a hairpin reply.
     #[inline(always)]
     pub fn reply(&mut self) -> Verdict {
-        if !self.may_be_of_flow(self.work.key.tuple.dport) {
-            return Verdict::Pass;
-        }
+        if self.may_be_of_flow(self.work.key.tuple.dport) { self.known_reply() } else { Verdict::Pass }
+    }
+
+    /// Decides a packet that may be a reply of a known flow.
+    #[inline(always)]
+    fn known_reply(&mut self) -> Verdict {
         self.set_key(Direction::Reply);
-        let Some(entry) = self.kernel.flow(&self.work.key) else { return Verdict::Pass };
+        match self.kernel.flow(&self.work.key) {
+            Some(entry) => self.follow_reply(entry),
+            None => Verdict::Pass,
+        }
+    }
+
+    /// Decides a reply of a known flow.
+    #[inline(always)]
+    fn follow_reply(&mut self, entry: K::Flow) -> Verdict {
         if self.transport.tcp.has(TcpFlags::SYN) && self.is_of_another(entry.state()) {
             self.forget(entry);
             return Verdict::Pass;
@@ -167,7 +204,8 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         key.pad = 0;
     }
 
-    /// Counts a translated request. If its source changes with its destination, the verdict sends it back to its pod.
+    /// Counts a translated request. If its source changes with its destination, the verdict sends it back to its pod, or
+    /// on to another node.
     #[inline(always)]
     fn translated(&self, frontend: u32) -> Verdict {
         if self.work.is_untouched(frontend) {
@@ -175,7 +213,23 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         }
         self.kernel.count(Counter::RequestTranslated);
         self.kernel.count_frontend(frontend, Event::Translated);
-        if self.work.to.src.is(&self.work.key.tuple.src) { Verdict::Translate } else { Verdict::Hairpin }
+        if self.work.to.src.is(&self.work.key.tuple.src) {
+            Verdict::Translate
+        } else if matches!(self.edge.client, Client::External) {
+            Verdict::Forward
+        } else {
+            Verdict::Hairpin
+        }
+    }
+
+    /// Whether the packet may follow this flow where it is seen: what leads to another node may not leave from everywhere.
+    #[inline(always)]
+    fn may_follow(&mut self, entry: K::Flow) -> bool {
+        if !matches!(self.edge.client, Client::External) || self.kernel.may_forward() {
+            return true;
+        }
+        entry.read_to(&mut self.work.to);
+        self.work.to.src.is(&self.work.key.tuple.src)
     }
 
     /// Whether a packet that may open a flow (a TCP SYN, any UDP or SCTP packet) continues this known one.
@@ -315,6 +369,10 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             Action::Drop => Verdict::Drop(DropReason::NoLocalEndpoint),
             Action::Balance => {
                 self.work.pin = Pin::Nothing;
+                self.work.masquerades = u32::from(scope.has(ScopeFlags::MASQUERADE));
+                if self.work.masquerades != 0 && matches!(self.edge.client, Client::External) && !kernel.may_forward() {
+                    return Verdict::Pass;
+                }
                 if scope.has(ScopeFlags::AFFINITY | ScopeFlags::MAGLEV) && !self.pin(frontend, scope) {
                     return Verdict::Drop(DropReason::NoBackend);
                 }

@@ -13,7 +13,7 @@ use crate::packet::{PARKED_LEN_MAX, PacketMut};
 use crate::parse::{ANY_PROTO, Parse};
 use crate::rewrite::turn_round;
 use crate::run::Run;
-use crate::table::{Counter, Direction, Fate, Fragment, FragmentKey, Role, Tuple};
+use crate::table::{Counter, Direction, EDGE_UPLINK, Fate, Fragment, FragmentKey, Role, Tuple};
 use crate::verdict::{HookAction, Verdict};
 
 /// How long fragments wait for their first one, and how long a quiet datagram is remembered. Short, because a busy
@@ -145,6 +145,7 @@ impl<A: Parse, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
             Verdict::Pass => Fate::Passed,
             Verdict::Translate => Fate::Translated,
             Verdict::Hairpin => Fate::SentBack,
+            Verdict::Forward => Fate::Forwarded,
             Verdict::Reject | Verdict::Drop(_) => Fate::Dropped,
         })
     }
@@ -197,9 +198,9 @@ impl<A: Parse, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
 
     #[inline(never)]
     fn readdress(&mut self, fate: Fate) -> HookAction {
-        let (packet, kernel, work) = (&mut *self.packet, self.kernel, &*self.work);
+        let (packet, kernel, work) = (&mut *self.packet, self.kernel, &mut *self.work);
         match fate {
-            Fate::Translated | Fate::SentBack => {}
+            Fate::Translated | Fate::SentBack | Fate::Forwarded => {}
             Fate::Passed => {
                 kernel.count(Counter::PassedFragment);
                 return HookAction::Next;
@@ -220,7 +221,15 @@ impl<A: Parse, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
             return HookAction::Drop;
         }
         kernel.count(Counter::FragmentTranslated);
-        if fate == Fate::SentBack { HookAction::SendBack } else { work.translated(work.fragment_key.direction) }
+        match fate {
+            Fate::SentBack => HookAction::SendBack,
+            Fate::Forwarded => {
+                // Of an earlier packet: a fragment has none.
+                (work.to.sport, work.to.dport) = (0, 0);
+                work.forward_translated()
+            }
+            _ => work.translated(work.fragment_key.direction),
+        }
     }
 
     /// Parks a fragment whose first one is unknown, if it may be a Service's. False if the fragment is to pass.
@@ -299,11 +308,13 @@ impl<A: Parse, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
 /// Whether the datagram may be a Service's, judged by its addresses alone.
 #[inline(never)]
 fn may_be_ours<A: Addr, K: Fragments<A>>(kernel: &K, key: &FragmentKey<A>) -> bool {
-    let (addr, role) = match key.direction {
-        Direction::Request => (&key.dst, Role::Frontend),
-        Direction::Reply => (&key.src, Role::Endpoint),
-    };
-    kernel.may_be_ours(addr, role)
+    // The answer of another node's endpoint enters by the hook of requests.
+    let is_request = matches!(key.direction, Direction::Request);
+    if is_request && kernel.may_be_ours(&key.dst, Role::Frontend) {
+        return true;
+    }
+    let may_be_reply = !is_request || (key.edge == EDGE_UPLINK && kernel.may_forward());
+    may_be_reply && kernel.may_be_ours(&key.src, Role::Endpoint)
 }
 
 /// The note of a datagram whose first fragment has not been decided yet.

@@ -5,6 +5,7 @@
 mod entry;
 mod fragments;
 mod in_memory;
+mod routes;
 mod rows;
 mod state;
 mod tables;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use self::in_memory::InMemory;
+pub use self::routes::Routes;
 pub use self::rows::{FamilyTables, Tables};
 use self::state::FamilyState;
 use crate::addr::Family;
@@ -21,13 +23,14 @@ use crate::flow::Timeouts;
 use crate::forward::{Env, Hook, Work};
 use crate::fragment::Parked;
 use crate::path;
-use crate::reject::Unreachable;
+use crate::reject::Answer;
 use crate::run::Run;
 use crate::share::UNBOUNDED_PERCENT;
 use crate::socket::{self, Dial, DialAction};
 use crate::straight;
 use crate::table::{Affinity, AffinityKey, Counter, Direction, EdgeState, Flow, FlowKey, Port, Scope};
 use crate::verdict::HookAction;
+use crate::way::SnatPorts;
 
 /// Ticks per second of the host's clock.
 pub const TICKS_PER_SEC: u64 = 100;
@@ -112,6 +115,8 @@ pub struct Host {
     counters: RefCell<BTreeMap<Counter, u64>>,
     trace: RefCell<Trace>,
     hairpins: Cell<bool>,
+    /// [`EdgeState::may_have_node_port`].
+    node_ports: Cell<u64>,
     client_ports: RefCell<BTreeMap<u32, u64>>,
     now_jiffies: Cell<u64>,
     /// Also the time of the last walk over the flows.
@@ -125,6 +130,8 @@ pub struct Host {
     /// Tickets drawn so far.
     tickets: Cell<u32>,
     meanwhile: RefCell<Option<Meanwhile>>,
+    /// The ways out of the node.
+    pub routes: Routes,
 }
 
 impl Host {
@@ -142,6 +149,7 @@ impl Host {
             counters: RefCell::default(),
             trace: RefCell::default(),
             hairpins: Cell::new(false),
+            node_ports: Cell::new(0),
             client_ports: RefCell::default(),
             now_jiffies: Cell::new(STARTED_JIFFIES),
             started_jiffies: STARTED_JIFFIES,
@@ -151,6 +159,7 @@ impl Host {
             parked: (0..settings.parked_max).map(|_| state::nobodys_place()).collect(),
             tickets: Cell::new(0),
             meanwhile: RefCell::default(),
+            routes: Routes::default(),
         }
     }
 
@@ -178,7 +187,11 @@ impl Host {
         count.set(count.get() + 1);
         first.unwrap_or_else(|| {
             let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
-            let action = Run { packet, hook, kernel: self, work: &mut work }.handle();
+            let mut run = Run { packet, hook, kernel: self, work: &mut work };
+            let action = match run.handle() {
+                HookAction::Forward => run.forward(),
+                action => action,
+            };
             A::state(self).work.set(Some(work));
             action
         })
@@ -265,7 +278,7 @@ impl Host {
 }
 
 /// A family whose tables a [`Host`] has.
-pub trait HostFamily: Unreachable {
+pub trait HostFamily: Answer {
     fn tables(tables: &Tables) -> &FamilyTables<Self>;
     /// Only the host reads it.
     fn state(host: &Host) -> &FamilyState<Self>;
@@ -312,6 +325,9 @@ impl Env for Host {
     }
     fn flow_entries_usable(&self) -> u64 {
         self.settings.flow_entries.unwrap_or(u64::MAX)
+    }
+    fn snat_ports(&self) -> SnatPorts {
+        self.routes.snat_ports.unwrap_or(SnatPorts::DEFAULT)
     }
     fn repairs_evicted_flows(&self) -> bool {
         self.settings.repairs.is_some()

@@ -13,9 +13,11 @@ use crate::client::Client;
 use crate::forward::{FlowRef as _, Hook, Maps, Whose, Work, is_heard, whose};
 use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
 use crate::parse::{Network, Parse};
+use crate::reject::Answer;
 use crate::rewrite::turn_round;
 use crate::run::Run;
 use crate::table::{Counter, Direction, FlowKey, Tuple};
+use crate::transit::is_transit;
 use crate::verdict::HookAction;
 
 /// The header of an ICMP error in front of the embedded packet; ICMPv6 has the same (RFC 792, RFC 4443).
@@ -35,6 +37,17 @@ enum Kind {
     Other,
 }
 
+/// The packet that a message is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    /// One of a flow whose other end is at this node.
+    Flow,
+    /// A hairpin reply of the pod that complains: the message goes back to the pod.
+    OwnReply,
+    /// One of a flow between the network and an endpoint of another node.
+    Transit,
+}
+
 /// The kind of the message at `l4`, by its type: RFC 792 for IPv4, RFC 4443 and RFC 4861 for IPv6.
 #[inline(always)]
 fn kind<A: Addr>(packet: &impl Packet, l4: usize) -> Kind {
@@ -46,7 +59,7 @@ fn kind<A: Addr>(packet: &impl Packet, l4: usize) -> Kind {
     }
 }
 
-impl<A: Parse, P: PacketMut, K: Maps<A>> Run<'_, A, P, K> {
+impl<A: Answer, P: PacketMut, K: Maps<A>> Run<'_, A, P, K> {
     /// Handles an ICMP message at `l4`. At ingress (`Request`) the client complains about replies. At egress (`Reply`)
     /// the network or the backend complains about requests.
     ///
@@ -62,19 +75,23 @@ impl<A: Parse, P: PacketMut, K: Maps<A>> Run<'_, A, P, K> {
         };
         let Some(embedded) = embedded else { return HookAction::Next };
         let Some(inner_l4) = self.read_embedded(embedded) else { return HookAction::Next };
-        let Some(is_own) = self.look_up() else { return HookAction::Next };
+        let Some(about) = self.look_up() else { return HookAction::Next };
         if kind == Kind::Redirect {
             self.kernel.count(Counter::DropRedirect);
             return HookAction::Drop;
         }
         self.kernel.count(Counter::IcmpTranslated);
-        let done = translate(self.packet, l4, inner_l4, self.work)
-            .and_then(|()| if is_own { turn_round(self.packet) } else { Ok(()) });
+        let done = translate(self.packet, l4, inner_l4, about, self.work)
+            .and_then(|()| if about == About::OwnReply { turn_round(self.packet) } else { Ok(()) });
         if done.is_err() {
             self.kernel.count(Counter::DropRewrite);
             return HookAction::Drop;
         }
-        if is_own { HookAction::SendBack } else { self.work.translated(self.work.key.direction) }
+        match about {
+            About::Flow => self.work.translated(self.work.key.direction),
+            About::OwnReply => HookAction::SendBack,
+            About::Transit => self.work.forward_translated(),
+        }
     }
 
     /// Reads the embedded packet at `l3`, of which a router may have kept only eight bytes behind the network header.
@@ -97,15 +114,24 @@ impl<A: Parse, P: PacketMut, K: Maps<A>> Run<'_, A, P, K> {
         Some(l4)
     }
 
-    /// Finds the flow and leaves the new tuple of its packets in `work`. True if a pod complains about its own hairpin
-    /// reply: the message then goes back to the pod. None if no translated flow is found.
+    /// Finds the flow and leaves the new tuple of its packets in `work`. None if no translated flow is found.
     #[inline(always)]
-    fn look_up(&mut self) -> Option<bool> {
+    fn look_up(&mut self) -> Option<About> {
         let (Hook { edge, direction }, kernel, work) = (self.hook, self.kernel, &mut *self.work);
         if let Some(entry) = kernel.flow(&work.key) {
             entry.read_to(&mut work.to);
             let is_translated = !work.is_untouched(entry.frontend()) && is_heard(entry.frontend(), kernel, work);
-            return if is_translated { Some(false) } else { None };
+            if !is_translated {
+                return None;
+            }
+            let is_transit = matches!(edge.client, Client::External) && is_transit(work);
+            if direction == Direction::Reply || !is_transit {
+                return Some(About::Flow);
+            }
+            return if kernel.may_forward() { Some(About::Transit) } else { None };
+        }
+        if direction == Direction::Request && matches!(edge.client, Client::External) {
+            return self.look_up_answer();
         }
         let may_be_own = direction == Direction::Request && matches!(edge.client, Client::Workload);
         if !may_be_own || !kernel.edge_state(edge.id).has_hairpins() || whose(kernel, work) != Whose::Node {
@@ -114,7 +140,18 @@ impl<A: Parse, P: PacketMut, K: Maps<A>> Run<'_, A, P, K> {
         work.key.direction = Direction::Reply;
         let entry = kernel.flow(&work.key)?;
         entry.read_to(&mut work.to);
-        if work.is_untouched(entry.frontend()) { None } else { Some(true) }
+        if work.is_untouched(entry.frontend()) { None } else { Some(About::OwnReply) }
+    }
+
+    /// As [`Self::look_up`], for what the network says about packets to an endpoint of another node.
+    #[inline(always)]
+    fn look_up_answer(&mut self) -> Option<About> {
+        let (kernel, work) = (self.kernel, &mut *self.work);
+        work.key.direction = Direction::Reply;
+        let entry = kernel.flow(&work.key)?;
+        entry.read_to(&mut work.to);
+        let is_transit = !work.to.dst.is(&work.key.tuple.dst) && kernel.may_forward();
+        if is_transit && is_heard(entry.frontend(), kernel, work) { Some(About::Transit) } else { None }
     }
 }
 
@@ -139,12 +176,14 @@ fn translate<A: Parse>(
     packet: &mut impl PacketMut,
     l4: usize,
     inner_l4: usize,
+    about: About,
     work: &mut Work<A>,
 ) -> Result<(), Refused> {
-    let Work { key: FlowKey { tuple: known, .. }, to, partner_key, flow, other_key, .. } = work;
+    let Work { key: FlowKey { tuple: known, direction, .. }, to, partner_key, flow, other_key, .. } = work;
     // The embedded packet went the opposite way of the flow entry that was found.
     let (inner, before, after) = (&mut partner_key.tuple, &mut flow.to, &mut other_key.tuple);
     inner.set_reversed(to);
+    let is_request = matches!(direction, Direction::Request);
     let ([s0, s1], [d0, d1]) = (inner.sport.to_be_bytes(), inner.dport.to_be_bytes());
     packet.write(inner_l4, &[s0, s1, d0, d1])?;
     A::write_addresses(packet, l4 + HEADER_LEN, known, inner)?;
@@ -154,8 +193,9 @@ fn translate<A: Parse>(
     }
     after.dst = to.dst;
     // An error from the other end itself seems to come from the address that the reader dialled. An error from a
-    // router keeps its source.
-    after.src = if before.src == known.src { to.src } else { before.src };
+    // router keeps its source, but an endpoint of another node may not know the way to the client's routers.
+    let is_replaced = before.src.is(&known.src) || (about == About::Transit && is_request);
+    after.src = if is_replaced { to.src } else { before.src };
     A::write_addresses(packet, l3, before, after)?;
     adjust_checksums(packet, l4, [&*known, &*inner], [&*before, &*after])
 }

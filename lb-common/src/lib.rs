@@ -29,5 +29,7 @@ pub mod share;
 pub mod socket;
 pub mod straight;
 pub mod table;
+pub mod transit;
 pub mod verdict;
+pub mod way;
 mod work;

@@ -89,6 +89,12 @@ pub trait Packet {
 
     fn addressee(&self) -> Addressee;
 
+    /// Bytes from the network header on.
+    fn network_len(&self) -> u32;
+
+    /// Payload bytes of the segments into which the device cuts the packet; 0: it stays whole.
+    fn segment_bytes(&self) -> u32;
+
     /// The unfolded sum of the bytes from `start` to `end`, which are a multiple of four. None if they are too many or
     /// do not exist. In the kernel it runs in a function of its own.
     #[inline(always)]

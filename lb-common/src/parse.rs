@@ -176,6 +176,12 @@ pub trait Parse: Addr {
         to: &Tuple<Self>,
     ) -> Result<(), Refused>;
 
+    /// How often the packet may still be forwarded: TTL or hop limit.
+    fn hops(packet: &impl Packet, l3: usize) -> Option<u8>;
+
+    /// Lowers the TTL or hop limit by one.
+    fn spend_hop(packet: &mut impl PacketMut, l3: usize) -> Result<(), Refused>;
+
     /// Reads the network and transport headers. Addresses and ports are copied to `tuple`.
     #[inline(always)]
     fn parse(packet: &impl Packet, tuple: &mut Tuple<Self>) -> Parsed {
@@ -330,11 +336,39 @@ impl Parse for [u8; 4] {
         packet.write(l3 + CHECK, &checksum::adjust(check, diff).to_ne_bytes())?;
         packet.write_addresses(l3 + IPV4_ADDRESSES, to)
     }
+
+    #[inline(always)]
+    fn hops(packet: &impl Packet, l3: usize) -> Option<u8> {
+        packet.header::<[u8; 1]>(l3 + core::mem::offset_of!(Ipv4Hdr, ttl)).map(|[ttl]| ttl)
+    }
+
+    #[inline(always)]
+    fn spend_hop(packet: &mut impl PacketMut, l3: usize) -> Result<(), Refused> {
+        // TTL, protocol and checksum, in one word.
+        let offset = l3 + core::mem::offset_of!(Ipv4Hdr, ttl);
+        let [ttl, proto, c0, c1] = packet.header::<[u8; 4]>(offset).ok_or(Refused)?;
+        let left = ttl.wrapping_sub(1);
+        let word = |ttl: u8| u32::from(u16::from_ne_bytes([ttl, proto]));
+        let check = checksum::adjust(u16::from_ne_bytes([c0, c1]), checksum::diff(word(ttl), word(left)));
+        let [c0, c1] = check.to_ne_bytes();
+        packet.write(offset, &[left, proto, c0, c1])
+    }
 }
 
 impl Parse for [u8; 16] {
     const ICMP: u8 = 58;
     const HEADER_LEN: usize = size_of::<Ipv6Hdr>();
+
+    #[inline(always)]
+    fn hops(packet: &impl Packet, l3: usize) -> Option<u8> {
+        packet.header::<[u8; 1]>(l3 + core::mem::offset_of!(Ipv6Hdr, hop_limit)).map(|[hops]| hops)
+    }
+
+    #[inline(always)]
+    fn spend_hop(packet: &mut impl PacketMut, l3: usize) -> Result<(), Refused> {
+        let hops = Self::hops(packet, l3).ok_or(Refused)?;
+        packet.write(l3 + core::mem::offset_of!(Ipv6Hdr, hop_limit), &[hops.wrapping_sub(1)])
+    }
 
     /// An extension header behind the fragment header is in the first fragment, with all that follows it.
     #[inline(always)]

@@ -6,7 +6,7 @@ use crate::forward::{Hook, Path, Whose, whose};
 use crate::fragment::{Datagram, First, Fragments};
 use crate::packet::{Addressee, Packet, PacketMut};
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, Parse, Parsed};
-use crate::reject::{Unreachable, port_unreachable};
+use crate::reject::{Answer, Message, answer};
 use crate::rewrite::{translate, turn_round};
 use crate::run::Run;
 use crate::table::{Counter, Direction, Tuple};
@@ -22,7 +22,7 @@ pub fn family(packet: &impl Packet) -> Option<Family> {
     }
 }
 
-impl<A: Unreachable, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
+impl<A: Answer, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
     /// Handles the packet.
     #[inline(always)]
     pub fn handle(&mut self) -> HookAction {
@@ -92,12 +92,16 @@ impl<A: Unreachable, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
             Verdict::Hairpin => {
                 (turn_round(packet).and_then(|()| translate(packet, headers, from, work.to())), HookAction::SendBack)
             }
+            Verdict::Forward => {
+                self.work.l4 = headers.l4 as u32;
+                return HookAction::Forward;
+            }
             Verdict::Reject => {
                 if !self.kernel.may_reject(work.key.edge) {
                     return self.refuse(Counter::DropRejectLimit, headers.proto);
                 }
                 self.refuse(Counter::Rejected, headers.proto);
-                (port_unreachable(self.packet, headers, self.work), HookAction::SendBack)
+                (answer(self.packet, headers, Message::PORT_UNREACHABLE, self.work), HookAction::SendBack)
             }
             Verdict::Drop(reason) => return self.refuse(reason.counter(), headers.proto),
         };
@@ -110,7 +114,7 @@ impl<A: Unreachable, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
 
     /// Counts and notes a packet that is rejected or dropped. The decision may have ended before the key was complete.
     #[inline(always)]
-    fn refuse(&mut self, reason: Counter, proto: Proto) -> HookAction {
+    pub(crate) fn refuse(&mut self, reason: Counter, proto: Proto) -> HookAction {
         let (Hook { edge, direction }, key) = (self.hook, &mut self.work.key);
         (key.edge, key.proto, key.direction, key.pad) = (edge.id, proto, direction, 0);
         self.kernel.count(reason);

@@ -1,7 +1,5 @@
-//! The answer to a rejected packet: ICMP port unreachable, made out of the packet itself.
-//!
-//! Type 3 code 3 (RFC 792) or type 1 code 4 (RFC 4443), from the address that was dialled, quoting the whole network
-//! header and the transport header.
+//! ICMP errors in answer to a packet, made out of the packet itself: from the address that was dialled, quoting the whole
+//! network header and the transport header (RFC 792, RFC 4443).
 
 use core::mem::offset_of;
 
@@ -9,20 +7,74 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
-use crate::addr::{Addr, Proto};
+use crate::addr::{Addr, Family, Proto};
 use crate::checksum;
 use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
 use crate::parse::{Headers, Parse};
 use crate::rewrite::turn_round;
-use crate::table::{RejectBucket, Tuple};
+use crate::table::{Counter, RejectBucket, Tuple};
 use crate::work::Work;
 
 const TTL: u8 = 64;
 /// The common header of SCTP (RFC 9260 section 3.1).
 const SCTP_LEN: usize = 12;
 
-/// A family whose ICMP error can be written.
-pub trait Unreachable: Parse {
+/// An ICMP error. Two plain numbers: the verifier refuses a field that only one kind of message has, if it is passed to a
+/// function ("R4 !read_ok").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    kind: Kind,
+    /// The longest packet that the way takes; 0 unless too big.
+    mtu_bytes: u16,
+}
+
+/// What an ICMP error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    PortUnreachable,
+    HopsExceeded,
+    TooBig,
+}
+
+impl Message {
+    pub const PORT_UNREACHABLE: Self = Self { kind: Kind::PortUnreachable, mtu_bytes: 0 };
+    /// The hop limit of a packet in transit is used up.
+    pub const HOPS_EXCEEDED: Self = Self { kind: Kind::HopsExceeded, mtu_bytes: 0 };
+
+    /// The way takes packets of this length only (RFC 1191, RFC 8201).
+    #[inline(always)]
+    pub const fn too_big(mtu_bytes: u16) -> Self {
+        Self { kind: Kind::TooBig, mtu_bytes }
+    }
+
+    /// The counter of packets in transit that get the answer.
+    #[inline(always)]
+    pub(crate) const fn counter(self) -> Counter {
+        match self.kind {
+            Kind::PortUnreachable => Counter::Rejected,
+            Kind::HopsExceeded => Counter::HopsExceeded,
+            Kind::TooBig => Counter::TooLong,
+        }
+    }
+
+    /// The header of the message: type, code, no checksum yet, and the rest.
+    #[inline(always)]
+    const fn header(self, family: Family) -> [u8; 8] {
+        let (kind, code) = match (self.kind, family) {
+            (Kind::PortUnreachable, Family::V4) => (3, 3),
+            (Kind::PortUnreachable, Family::V6) => (1, 4),
+            (Kind::HopsExceeded, Family::V4) => (11, 0),
+            (Kind::HopsExceeded, Family::V6) => (3, 0),
+            (Kind::TooBig, Family::V4) => (3, 4),
+            (Kind::TooBig, Family::V6) => (2, 0),
+        };
+        let [m0, m1] = self.mtu_bytes.to_be_bytes();
+        [kind, code, 0, 0, 0, 0, m0, m1]
+    }
+}
+
+/// A family whose ICMP errors can be written.
+pub trait Answer: Parse {
     /// The sum of the network header as quoted. None if the header is too long.
     fn header_sum(packet: &impl Packet, l4: usize) -> Option<u32>;
 
@@ -30,6 +82,7 @@ pub trait Unreachable: Parse {
     /// addresses.
     fn prepend(
         packet: &mut impl PacketMut,
+        message: Message,
         answer: &Tuple<Self>,
         quoted_len: u16,
         quoted_sum: u32,
@@ -41,9 +94,10 @@ pub trait Unreachable: Parse {
 /// A function of its own: its variables would otherwise take stack from every packet. The addresses of the answer are
 /// in `work.to`.
 #[inline(never)]
-pub fn port_unreachable<A: Unreachable>(
+pub fn answer<A: Answer>(
     packet: &mut impl PacketMut,
     headers: &Headers,
+    message: Message,
     work: &mut Work<A>,
 ) -> Result<(), Refused> {
     work.to.set_reversed(&work.key.tuple);
@@ -52,7 +106,7 @@ pub fn port_unreachable<A: Unreachable>(
     let end = headers.l4 + transport_len;
     packet.set_len(end as u32)?;
     let quoted_len = (end - packet.l3()) as u16;
-    A::prepend(packet, &work.to, quoted_len, header_sum + transport_sum)?;
+    A::prepend(packet, message, &work.to, quoted_len, header_sum + transport_sum)?;
     turn_round(packet)
 }
 
@@ -79,7 +133,7 @@ fn quoted_transport(packet: &mut impl PacketMut, headers: &Headers) -> Result<(u
     Ok((len, sum))
 }
 
-impl Unreachable for [u8; 4] {
+impl Answer for [u8; 4] {
     /// A valid IPv4 header sums to zero, options included. So nothing has to be read.
     #[inline(always)]
     fn header_sum(_: &impl Packet, _: usize) -> Option<u32> {
@@ -89,6 +143,7 @@ impl Unreachable for [u8; 4] {
     #[inline(always)]
     fn prepend(
         packet: &mut impl PacketMut,
+        message: Message,
         answer: &Tuple<Self>,
         quoted_len: u16,
         quoted_sum: u32,
@@ -102,13 +157,13 @@ impl Unreachable for [u8; 4] {
         [header[10], header[11]] = (!checksum::fold(sum)).to_ne_bytes();
         packet.write(packet.l3(), &header)?;
         packet.write_addresses(packet.l3() + offset_of!(Ipv4Hdr, src_addr), answer)?;
-        let mut icmp = [3, 3, 0, 0, 0, 0, 0, 0];
+        let mut icmp = message.header(Self::FAMILY);
         [icmp[2], icmp[3]] = (!checksum::fold(checksum::sum(&icmp) + quoted_sum)).to_ne_bytes();
         packet.write(packet.l3() + Ipv4Hdr::LEN, &icmp)
     }
 }
 
-impl Unreachable for [u8; 16] {
+impl Answer for [u8; 16] {
     #[inline(always)]
     fn header_sum(packet: &impl Packet, l4: usize) -> Option<u32> {
         packet.sum_words(packet.l3(), l4)
@@ -117,6 +172,7 @@ impl Unreachable for [u8; 16] {
     #[inline(always)]
     fn prepend(
         packet: &mut impl PacketMut,
+        message: Message,
         answer: &Tuple<Self>,
         quoted_len: u16,
         quoted_sum: u32,
@@ -130,7 +186,7 @@ impl Unreachable for [u8; 16] {
         packet.write_addresses(packet.l3() + offset_of!(Ipv6Hdr, src_addr), answer)?;
         let pseudo = answer.src.sum() + answer.dst.sum() + checksum::port_word(payload_len);
         let next = checksum::port_word(u16::from(NEXT_ICMPV6));
-        let mut icmp = [1, 4, 0, 0, 0, 0, 0, 0];
+        let mut icmp = message.header(Self::FAMILY);
         let sum = checksum::sum(&icmp) + pseudo + next + quoted_sum;
         [icmp[2], icmp[3]] = (!checksum::fold(sum)).to_ne_bytes();
         packet.write(packet.l3() + IP_LEN, &icmp)

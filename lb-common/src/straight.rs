@@ -7,7 +7,7 @@
 use crate::addr::{Addr, Proto};
 use crate::client::Client;
 use crate::flow;
-use crate::forward::{Event, FlowRef, Hook, Maps};
+use crate::forward::{Env, Event, FlowRef, Hook, Maps};
 use crate::fragment::Fragments;
 use crate::packet::{Addressee, Packet, PacketMut, Refused};
 use crate::parse::{Headers, Parse, Plain, TcpFlags, Transport};
@@ -50,7 +50,7 @@ pub fn glance<A: Parse, K: Fragments<A>>(packet: &impl Packet, hook: Hook, kerne
     }
     let Some(plain) = A::parse_plain(packet) else { return Glance::Other };
     let state = kernel.edge_state(hook.edge.id);
-    let arrival = Arrival { hook, transport: plain.transport, repairs: kernel.repairs_evicted_flows() };
+    let arrival = Arrival::new(hook, plain.transport, kernel);
     match arrival.likeness(&plain, &state) {
         Likeness::Stranger => Glance::Stranger,
         Likeness::Flow => Glance::Flow(plain),
@@ -72,7 +72,7 @@ pub fn known_flow<A: Parse, K: Fragments<A>>(
     kernel: &K,
 ) -> Option<HookAction> {
     let Hook { edge, direction } = hook;
-    let arrival = Arrival { hook, transport: plain.transport, repairs: kernel.repairs_evicted_flows() };
+    let arrival = Arrival::new(hook, plain.transport, kernel);
     let [src, dst] = A::source_and_destination(packet)?;
     let tuple = Tuple { src, dst, sport: plain.sport, dport: plain.dport };
     let key = FlowKey { edge: edge.id, tuple, proto: plain.transport.proto, direction, pad: 0 };
@@ -134,6 +134,10 @@ impl Arrival {
     #[inline(always)]
     fn likeness(&self, plain: &Plain, state: &EdgeState) -> Likeness {
         let client_port = match self.hook.direction {
+            // The answer of another node's endpoint enters by the hook of its requests as well.
+            Direction::Request if !self.is_workload() && state.may_have_node_port(plain.dport) => {
+                return Likeness::Other;
+            }
             // The reply of a pod to itself enters by the hook of its requests.
             Direction::Request if self.is_workload() && state.has_hairpins() => return Likeness::Other,
             Direction::Request => plain.sport,
@@ -150,6 +154,12 @@ impl Arrival {
         // A SYN to a known flow ends it or repeats the first one.
         let is_syn = opens && self.transport.proto == Proto::TCP;
         if is_syn && matches!(self.hook.direction, Direction::Request) { Likeness::First } else { Likeness::Flow }
+    }
+
+    /// An arrival at a hook of this kernel.
+    #[inline(always)]
+    fn new(hook: Hook, transport: Transport, env: &impl Env) -> Self {
+        Self { hook, transport, repairs: env.repairs_evicted_flows() }
     }
 
     #[inline(always)]

@@ -17,6 +17,7 @@ mod row;
 mod socket;
 mod source_range;
 mod stats;
+mod uplink;
 
 pub use addresses::{AddressBit, AddressBits, Role};
 pub use affinity::{Affinity, AffinityKey};
@@ -36,9 +37,10 @@ pub use row::TableType;
 pub use socket::{Dialled, SocketCookie, SocketKey, SocketPeer};
 pub use source_range::{SourceRange, SourceRangeKey};
 pub use stats::{
-    COUNTERS_MAX, Counter, CounterValue, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Evictions, FlowTotals, FrontendAge,
-    FrontendStats, Owner, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, SpentRing, edge_index, spent_ring,
+    COUNTERS_MAX, Counter, CounterValue, EDGE_TRANSIT, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Evictions, FlowTotals,
+    FrontendAge, FrontendStats, Owner, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, SpentRing, edge_index, spent_ring,
 };
+pub use uplink::{UPLINKS_MAX, Uplink};
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
 pub const LAYOUT_VERSION: u32 = 8;
@@ -88,6 +90,7 @@ mod tests {
             ("frontend_stats", 4, 40),
             ("edges", 4, 16),
             ("ports", 4, 20),
+            ("uplinks", 4, 20),
             ("edge_flows", 4, 8),
             ("flow_totals", 4, 16),
             ("spent_rings", 4, 16),

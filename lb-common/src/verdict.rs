@@ -14,6 +14,8 @@ pub enum Verdict {
     Translate,
     /// The same, and send it back out of the interface that it came in by: a pod reaches itself.
     Hairpin,
+    /// The same, and send it out by an uplink: the endpoint is on another node, or answers from there.
+    Forward,
     /// Answer ICMP port unreachable.
     Reject,
     /// Drop the packet silently and count the reason.
@@ -31,6 +33,8 @@ pub enum DropReason {
     NoBackend,
     /// No source port is free at the backends that were tried.
     NoPort,
+    /// No route leads to the backends that were tried, or the node has no address on the way.
+    NoRoute,
     /// The flow table refused the entry.
     FlowTable,
     /// The interface has used up its share of the flow table.
@@ -45,6 +49,7 @@ impl DropReason {
             Self::NoLocalEndpoint => Counter::DropNoLocalEndpoint,
             Self::NoBackend => Counter::DropNoBackend,
             Self::NoPort => Counter::DropNoPort,
+            Self::NoRoute => Counter::DropNoRoute,
             Self::FlowTable => Counter::DropFlowTable,
             Self::EdgeFlows => Counter::DropEdgeFlows,
         }
@@ -60,6 +65,10 @@ pub enum HookAction {
     ToBackend,
     /// Send it back out of the interface that it came in by.
     SendBack,
+    /// Forward it: [`Run::forward`](crate::run::Run::forward) does that.
+    Forward,
+    /// Send it out on the way that [`Maps::way`](crate::forward::Maps::way) found.
+    SendOut,
     /// Drop it (`TCX_DROP`).
     Drop,
 }

@@ -7,6 +7,7 @@ use crate::table::{
     FrontendKey, Heard, MemberKey, SourceRangeKey, Tuple,
 };
 use crate::verdict::{DropReason, HookAction};
+use crate::way::Reach;
 
 /// What is fixed of a new flow before its tuple is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,16 @@ pub struct Work<A> {
     /// The datagram that the packet is a fragment of, and its note.
     pub(crate) fragment_key: FragmentKey<A>,
     pub(crate) fragment: Fragment<A>,
+    /// Whether the new flow's backend may be on another node.
+    pub(crate) masquerades: u32,
+    /// 1 in the last round of attempts for a flow to another node.
+    pub(crate) last_round: u32,
+    /// How the node reaches the new flow's backend.
+    pub(crate) reach: Reach,
+    /// Offset of the transport header of a packet that is forwarded; 0: the packet is translated already.
+    pub(crate) l4: u32,
+    /// The record of the kernel's route lookup: `struct bpf_fib_lookup` in include/uapi/linux/bpf.h.
+    pub route: [u32; 16],
 }
 
 impl<A: Addr> Work<A> {
@@ -103,6 +114,11 @@ impl<A: Addr> Work<A> {
             tcp: TcpFlags::default(),
             fragment_key,
             fragment,
+            masquerades: 0,
+            last_round: 0,
+            reach: Reach::Stack,
+            l4: 0,
+            route: [0; 16],
         }
     }
 
@@ -119,6 +135,13 @@ impl<A: Addr> Work<A> {
         HookAction::of_translated(direction, &self.key.tuple, &self.to)
     }
 
+    /// Forwards the packet, whose addresses are those of the new tuple already.
+    #[inline(always)]
+    pub(crate) const fn forward_translated(&mut self) -> HookAction {
+        self.l4 = 0;
+        HookAction::Forward
+    }
+
     /// Whether the packet keeps its tuple. Most packets of direct flows do.
     #[inline(always)]
     pub(crate) const fn is_untouched(&self, frontend: u32) -> bool {
@@ -129,6 +152,12 @@ impl<A: Addr> Work<A> {
     #[inline(always)]
     pub const fn to(&self) -> &Tuple<A> {
         &self.to
+    }
+
+    /// The same, for what completes it.
+    #[inline(always)]
+    pub const fn to_mut(&mut self) -> &mut Tuple<A> {
+        &mut self.to
     }
 }
 

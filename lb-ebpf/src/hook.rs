@@ -19,6 +19,7 @@ use lb_common::verdict::HookAction;
 
 use crate::bridge;
 use crate::kernel::Kernel;
+use crate::routes;
 use crate::skb::Skb;
 use crate::tables::{self, FamilyTables};
 
@@ -27,10 +28,15 @@ pub const TCX_NEXT: i32 = -1;
 const TCX_DROP: i32 = 2;
 /// No action of the kernel's: the packet needs the whole path.
 const DETOUR: i32 = i32::MIN;
+/// No action of the kernel's: the packet is forwarded.
+const FORWARD: i32 = i32::MIN + 1;
 
 /// Declares programs with their two functions, edge, length of the link header and direction.
 macro_rules! hooks {
-    ($( $(#[doc = $what:literal])+ $program:ident($known:ident, $whole:ident): $edge:ident, $link_len:expr, $direction:ident; )*) => {
+    ($(
+        $(#[doc = $what:literal])+
+        $program:ident($known:ident, $whole:ident $(, $forward:ident)?): $edge:ident, $link_len:expr, $direction:ident;
+    )*) => {
         $(
             $(#[doc = $what])+
             // The macro puts the program into a function of the same name. Inlining is forced, because the compiler
@@ -47,8 +53,21 @@ macro_rules! hooks {
                         $known(skb.context(), proto, tcp, ports)
                     }
                 };
-                if action == DETOUR { $whole(skb.context()) } else { action }
+                let action = if action == DETOUR { $whole(skb.context()) } else { action };
+                $( if action == FORWARD {
+                    return $forward(skb.context());
+                } )?
+                action
             }
+
+            $(
+                #[unsafe(no_mangle)]
+                #[inline(never)]
+                extern "C" fn $forward(skb: *mut __sk_buff) -> i32 {
+                    let skb = Skb::<{ $link_len }>::new(skb);
+                    forward(skb, Hook { edge: $edge(&skb), direction: Direction::$direction })
+                }
+            )?
 
             #[unsafe(no_mangle)]
             #[inline(never)]
@@ -72,7 +91,7 @@ hooks! {
     /// Packets that a pod on this node is about to receive.
     workload_egress(known_we, whole_we): workload, ETHERNET_LEN, Reply;
     /// Packets that the network delivers to this node.
-    uplink_ingress(known_ui, whole_ui): uplink, ETHERNET_LEN, Request;
+    uplink_ingress(known_ui, whole_ui, forward_ui): uplink, ETHERNET_LEN, Request;
     /// Packets that this node sends to the network.
     uplink_egress(known_ue, whole_ue): uplink, ETHERNET_LEN, Reply;
     // The same for interfaces without a link header (WireGuard, tun, PPP). They are loaded if such an interface exists.
@@ -81,7 +100,7 @@ hooks! {
     /// Packets that a pod on this node is about to receive.
     workload_out_l3(known_we_l3, whole_we_l3): workload, 0, Reply;
     /// Packets that the network delivers to this node.
-    uplink_in_l3(known_ui_l3, whole_ui_l3): uplink, 0, Request;
+    uplink_in_l3(known_ui_l3, whole_ui_l3, forward_ui_l3): uplink, 0, Request;
     /// Packets that this node sends to the network.
     uplink_out_l3(known_ue_l3, whole_ue_l3): uplink, 0, Reply;
 }
@@ -134,6 +153,27 @@ fn whole_of<A: FamilyTables, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, hook
     act(&skb, action)
 }
 
+#[inline(always)]
+fn forward<const LINK_LEN: usize>(skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
+    match path::family(&skb) {
+        Some(Family::V4) => forward_of::<[u8; 4], LINK_LEN>(skb, hook),
+        Some(Family::V6) => forward_of::<[u8; 16], LINK_LEN>(skb, hook),
+        None => TCX_NEXT,
+    }
+}
+
+#[inline(always)]
+fn forward_of<A: FamilyTables, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
+    let Some(work) = tables::work::<A>() else { return TCX_DROP };
+    let kernel = Kernel::new(skb);
+    let action = Run { packet: &mut skb, hook, kernel: &kernel, work }.forward();
+    let Some(work) = tables::work::<A>() else { return TCX_DROP };
+    match action {
+        HookAction::SendOut => routes::send_out(work),
+        action => act(&skb, action),
+    }
+}
+
 /// Sends a request across the client's own bridge if answers cross it as well, past other programs at this hook and
 /// the stack's hooks. Else passes it.
 #[inline(always)]
@@ -153,6 +193,7 @@ fn act<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>, action: HookAction) -> i32 {
         HookAction::ToBackend if LINK_LEN == ETHERNET_LEN => to_backend(skb),
         HookAction::Next | HookAction::ToBackend => TCX_NEXT,
         HookAction::SendBack => skb.send_back(),
-        HookAction::Drop => TCX_DROP,
+        HookAction::Forward => FORWARD,
+        HookAction::Drop | HookAction::SendOut => TCX_DROP,
     }
 }

@@ -8,6 +8,7 @@ use lb_common::flow::Timeouts;
 use lb_common::forward::Env;
 use lb_common::packet::ETHERNET_LEN;
 use lb_common::table::edge_index;
+use lb_common::way::SnatPorts;
 
 use crate::maps;
 use crate::skb::Skb;
@@ -60,6 +61,21 @@ static PARKED_MAX: Global<u64> = Global::new(1 << 10);
 /// The length of `addresses4` and `addresses6`, a power of two.
 #[unsafe(no_mangle)]
 static ADDRESS_WORDS: Global<u64> = Global::new(1 << 17);
+
+/// Not 0 if packets of the network are forwarded to endpoints of other nodes. Frozen as well.
+#[unsafe(no_mangle)]
+static FORWARDS: Global<u64> = Global::new(1);
+/// The source ports of what is forwarded: the first, and the last.
+#[unsafe(no_mangle)]
+static SNAT_FIRST: Global<u64> = Global::new(SnatPorts::DEFAULT.first as u64);
+#[unsafe(no_mangle)]
+static SNAT_LAST: Global<u64> = Global::new(SnatPorts::DEFAULT.last as u64);
+
+/// [`FORWARDS`].
+#[inline(always)]
+pub fn forwards() -> bool {
+    FORWARDS.load() != 0
+}
 
 /// SO_NETNS_COOKIE of the node's network namespace: its sockets are the node's own. 0 is no namespace.
 #[unsafe(no_mangle)]
@@ -124,6 +140,7 @@ pub struct Frame {
     len: u32,
     /// Typed as if it had a link header: functions that programs share do not ask for its length.
     pub skb: Skb<ETHERNET_LEN>,
+    pub has_link_header: bool,
 }
 
 impl Subject for Frame {
@@ -147,13 +164,13 @@ pub struct Kernel<S = Frame> {
 impl Kernel {
     #[inline(always)]
     pub fn new<const LINK_LEN: usize>(skb: Skb<LINK_LEN>) -> Self {
-        Self { subject: Frame { len: skb.len(), skb: skb.framed() } }
+        Self { subject: Frame { len: skb.len(), skb: skb.framed(), has_link_header: LINK_LEN == ETHERNET_LEN } }
     }
 
     /// Without a packet.
     #[inline(always)]
     pub const fn idle(skb: Skb<ETHERNET_LEN>) -> Self {
-        Self { subject: Frame { len: 0, skb } }
+        Self { subject: Frame { len: 0, skb, has_link_header: true } }
     }
 }
 
@@ -173,6 +190,11 @@ impl<S> Env for Kernel<S> {
     #[inline(always)]
     fn second_jiffies(&self) -> u64 {
         SECOND_JIFFIES.load()
+    }
+
+    #[inline(always)]
+    fn snat_ports(&self) -> SnatPorts {
+        SnatPorts { first: SNAT_FIRST.load() as u16, last: SNAT_LAST.load() as u16 }
     }
 
     #[inline(always)]

@@ -9,6 +9,7 @@ mod bridge;
 mod hook;
 mod kernel;
 mod maps;
+mod routes;
 mod skb;
 mod socket;
 mod tables;

@@ -6,14 +6,16 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkSto
 use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
 use lb_common::fragment::Parked;
-use lb_common::reject::Unreachable;
+use lb_common::reject::Answer;
 use lb_common::table::maps::Rows;
 use lb_common::table::{
     AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, Dropped, EDGES_MAX, EdgeAge, EdgeFlows,
     EdgeState, EmbryoBudget, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey,
     Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket,
-    SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange, SourceRangeKey, SpentRing,
+    SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange, SourceRangeKey, SpentRing, UPLINKS_MAX,
+    Uplink,
 };
+use lb_common::way::OnUplink;
 use lb_common::{each_map, family_address};
 
 /// The rows of a map in the object file: one, if a setting of the agent decides.
@@ -112,7 +114,7 @@ macro_rules! declare {
         }
 
         /// The maps of one family.
-        pub trait FamilyMaps: Unreachable {
+        pub trait FamilyMaps: Answer + OnUplink {
             $( $(#[doc = $holds])+ fn $name() -> &'static map_type!(Self, $map); )*
             $( $(#[doc = $own_holds])+ fn $own() -> &'static map_type!(Self, $own_map); )*
         }

@@ -198,6 +198,17 @@ impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
     }
 
     #[inline(always)]
+    fn network_len(&self) -> u32 {
+        self.len() - LINK_LEN as u32
+    }
+
+    #[inline(always)]
+    fn segment_bytes(&self) -> u32 {
+        // SAFETY: see `len`.
+        unsafe { (*self.0).gso_size }
+    }
+
+    #[inline(always)]
     fn addressee(&self) -> Addressee {
         // SAFETY: see `len`.
         match unsafe { (*self.0).pkt_type } {

@@ -10,11 +10,12 @@ use lb_common::parse::TcpFlags;
 use lb_common::sequence::Sequence;
 use lb_common::share::Occupancy;
 use lb_common::table::{
-    Counter, EdgeFlows, EdgeState, EndpointKey, Flow, FlowKey, FlowState, Heard, SPENT_RING_LEN, Tuple, edge_index,
-    spent_ring,
+    Counter, EDGE_UPLINK, EdgeFlows, EdgeState, EndpointKey, Flow, FlowKey, FlowState, Heard, SPENT_RING_LEN, Tuple,
+    edge_index, spent_ring,
 };
+use lb_common::way::{Reach, Way};
 
-use crate::kernel::{Kernel, embryos_max, looks_back};
+use crate::kernel::{Kernel, embryos_max, forwards, looks_back};
 use crate::maps;
 use crate::skb::copy_words;
 
@@ -344,6 +345,34 @@ impl<A: FamilyTables> Maps<A> for Kernel {
     #[inline(always)]
     fn whose_frame(&self) -> Whose {
         ports::whose_frame(self.subject.skb)
+    }
+
+    #[inline(always)]
+    fn may_forward(&self) -> bool {
+        forwards() && self.subject.has_link_header && !self.subject.skb.has_vlan_tag()
+    }
+
+    #[inline(always)]
+    fn note_node_port(&self, port: u16) {
+        let bit = EdgeState::client_port_bit(port);
+        let Some(state) = maps::edges.get_ptr_mut(EDGE_UPLINK) else { return };
+        // SAFETY: array elements live as long as the map. Atomic, so that no CPU undoes what another sets.
+        unsafe {
+            let word = addr_of_mut!((*state).hairpins);
+            if word.read() & bit == 0 {
+                asm!("lock *(u64 *)({word} + 0) |= {bit}", word = in(reg) word, bit = in(reg) bit);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn reach(&self, work: &mut Work<A>) -> Reach {
+        A::reach_apart(self.subject.skb, work)
+    }
+
+    #[inline(always)]
+    fn way(&self, work: &mut Work<A>, len_bytes: u16) -> Way {
+        A::way_apart(self.subject.skb, work, len_bytes)
     }
 
     #[inline(always)]

@@ -8,8 +8,8 @@ use lb_agent::controller::{Controller, Outcome, Reclaim};
 use lb_agent::dataplane::fake::{FakeDataplane, assert_no_dangling_pool};
 use lb_agent::dataplane::{Sizes, Tables};
 use lb_agent::desired::{
-    ExternalIps, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits, VendorAnnotations,
-    annotation_keys,
+    ExternalIps, Forwarding, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits,
+    VendorAnnotations, annotation_keys,
 };
 use lb_agent::model::{Change, Kind};
 use lb_agent::render;
@@ -210,6 +210,7 @@ fn policy() -> Policy {
         selection: Selection::default(),
         health_checks: HealthCheckPorts::Left,
         node_ports: NodePortAddresses::Primary,
+        forwarding: Forwarding::Snat,
     }
 }
 

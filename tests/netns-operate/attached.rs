@@ -5,6 +5,7 @@ use aya::programs::tc::{TcAttachOptions, TcAttachType};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::object::{self, EMPTY_PROGRAM};
 use lb_agent::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts, pins};
+use lb_common::way::SnatPorts;
 use lb_tests::address::{Family, vip};
 use lb_tests::deadline;
 use lb_tests::lab::Setup;
@@ -20,6 +21,7 @@ fn with_program_in_front(scene: &Scene, interface: &str, work: impl FnOnce() + S
         repair: Repair::Off,
         sockets: SocketLb::Off,
         attach: AttachBy::Auto,
+        snat_ports: Some(SnatPorts::DEFAULT),
     };
     scene.lab.node.inside(|| {
         let mut other = BpfDataplane::open(&settings).expect("a program to attach");

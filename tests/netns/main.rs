@@ -10,6 +10,7 @@ mod documents;
 mod endpoints;
 mod flips;
 mod floods;
+mod forwarding;
 mod fragments;
 mod frames;
 mod guard;

@@ -14,11 +14,14 @@ use serde_json::json;
 use crate::netfilter::DROP_INVALID;
 
 /// Both of the node's interfaces towards the network.
-const UPLINKS: [&str; 2] = ["--uplink-interfaces", "up0,up1"];
+pub const UPLINKS: [&str; 2] = ["--uplink-interfaces", "up0,up1"];
+
+/// The same, and endpoints of other nodes are left to the stack.
+const NO_FORWARDING: [&str; 3] = ["--uplink-interfaces", "up0,up1", "--forwarding=off"];
 
 /// The place of a Service's endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Endpoints {
+pub enum Endpoints {
     Here,
     Elsewhere,
     Both,
@@ -26,7 +29,7 @@ enum Endpoints {
 }
 
 /// Writes a Service with an external traffic policy.
-fn publish(scene: &Scene, number: u8, mode: &str, policy: &str, endpoints: Endpoints) {
+pub fn publish(scene: &Scene, number: u8, mode: &str, policy: &str, endpoints: Endpoints) {
     let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, number), mode));
     let name = format!("s{number}");
     let service = scene.service(&name, number, &entries).spec("externalTrafficPolicy", json!(policy));
@@ -44,18 +47,18 @@ fn publish(scene: &Scene, number: u8, mode: &str, policy: &str, endpoints: Endpo
     scene.apply(&name, &objects);
 }
 
-fn client(family: Family) -> IpAddr {
+pub fn client(family: Family) -> IpAddr {
     FAR.host(family, 9)
 }
 
 /// Dials from the far client.
-fn dial(scene: &Scene, family: Family) -> Probe<'_> {
+pub fn dial(scene: &Scene, family: Family) -> Probe<'_> {
     scene.dial_from_far().bound(client(family))
 }
 
 #[test]
 fn a_client_in_the_network_reaches_a_pod_of_the_node_and_is_seen_as_itself() {
-    let scene = Scene::with_flags(Setup::new("far").reverse_path(ReversePath::Strict), &UPLINKS);
+    let scene = Scene::with_flags(Setup::new("far").reverse_path(ReversePath::Strict), &NO_FORWARDING);
     scene.lab.node.nft(DROP_INVALID);
     publish(&scene, 90, "VIP", "Local", Endpoints::Here);
     publish(&scene, 91, "VIP", "Cluster", Endpoints::Here);
@@ -78,7 +81,7 @@ fn a_client_in_the_network_reaches_a_pod_of_the_node_and_is_seen_as_itself() {
 
 #[test]
 fn without_an_endpoint_here_local_is_silent_and_cluster_is_left_to_the_routes() {
-    let scene = Scene::with_flags(Setup::new("farnone"), &UPLINKS);
+    let scene = Scene::with_flags(Setup::new("farnone"), &NO_FORWARDING);
     publish(&scene, 94, "VIP", "Local", Endpoints::Elsewhere);
     publish(&scene, 95, "VIP", "Cluster", Endpoints::Elsewhere);
     publish(&scene, 96, "VIP", "Cluster", Endpoints::Nowhere);

@@ -15,7 +15,7 @@ mod wire;
 
 use libtest_mimic::Trial;
 
-pub use scene::{ACK, FIN, Net, RST, SYN, SYN_ACK, Scene, UDP};
+pub use scene::{ACK, FIN, Net, RST, SYN, SYN_ACK, Scene, UDP, proto};
 
 /// The function that runs a case on a machine.
 pub type Run = fn(&mut Scene<'_>);

@@ -1,5 +1,6 @@
-//! The packet flows of kube-proxy's tests, up to the set of endpoints or the verdict. The agent replaces no source (the
-//! table in `masquerade` says why), so "masqueraded" in upstream's names is not checked.
+//! The packet flows of kube-proxy's tests, up to the set of endpoints or the verdict. The agent replaces the source only
+//! of what it forwards to other nodes (the table in `masquerade` says why), so "masqueraded" in upstream's names is not
+//! checked.
 
 use super::*;
 
@@ -83,8 +84,7 @@ fn test_external_traffic_policy_local() {
     );
 }
 
-/// XIP-03, LB-02: upstream replaces the source here; the agent keeps the pod's. For clients in the network upstream
-/// uses both endpoints, the agent only the one on this node: it does not forward yet.
+/// XIP-03, LB-02: upstream replaces the source here; the agent keeps the pod's.
 #[test]
 fn test_external_traffic_policy_cluster() {
     expect(
@@ -92,17 +92,17 @@ fn test_external_traffic_policy_cluster() {
         &[
             ("pod to cluster IP hits both endpoints, unmasqueraded", Pod, "172.30.0.41:80", BOTH),
             ("pod to external IP hits both endpoints, masqueraded", Pod, "192.168.99.11:80", BOTH),
-            ("external to external IP hits both endpoints, masqueraded", External, "192.168.99.11:80", LOCAL_ONLY),
+            ("external to external IP hits both endpoints, masqueraded", External, "192.168.99.11:80", BOTH),
             ("pod to LB IP hits both endpoints, masqueraded", Pod, "1.2.3.4:80", BOTH),
-            ("external to LB IP hits both endpoints, masqueraded", External, "1.2.3.4:80", LOCAL_ONLY),
+            ("external to LB IP hits both endpoints, masqueraded", External, "1.2.3.4:80", BOTH),
             ("pod to NodePort hits both endpoints, masqueraded", Pod, "192.168.0.2:3001", BOTH),
-            ("external to NodePort hits both endpoints, masqueraded", External, "192.168.0.2:3001", LOCAL_ONLY),
+            ("external to NodePort hits both endpoints, masqueraded", External, "192.168.0.2:3001", BOTH),
         ],
     );
     expect(
         &service("externalTrafficPolicy: Cluster", "", &[REMOTE]),
         &[
-            ("not forwarded: left to the stack", External, "1.2.3.4:80", "PASS"),
+            ("forwarded to the other node", External, "1.2.3.4:80", REMOTE_ONLY),
             ("pods reach other nodes", Pod, "1.2.3.4:80", REMOTE_ONLY),
         ],
     );
@@ -164,28 +164,26 @@ fn test_terminating_endpoints_traffic_policy_local() {
     }
 }
 
-/// From outside, "all" means the endpoints on this node. Without one the packet passes to the stack.
 #[test]
 fn test_terminating_endpoints_traffic_policy_cluster() {
     let all_ready = [LOCAL, LOCAL_LEAVING, LOCAL_GONE, REMOTE, REMOTE_LEAVING];
-    for (name, endpoints, outside, inside) in [
-        ("ready endpoints exist", &all_ready[..], LOCAL_ONLY, BOTH),
+    for (name, endpoints, expected) in [
+        ("ready endpoints exist", &all_ready[..], BOTH),
         (
             "only terminating endpoints exist",
             &[LOCAL_LEAVING, LOCAL_GONE, REMOTE_LEAVING],
-            "10.180.0.3:80",
             "10.180.0.3:80, 10.180.1.3:80",
         ),
-        ("terminating endpoints on remote node", &[REMOTE_LEAVING], "PASS", "10.180.1.3:80"),
-        ("no usable endpoints on any node", &[LOCAL_GONE, REMOTE_GONE], "REJECT", "REJECT"),
+        ("terminating endpoints on remote node", &[REMOTE_LEAVING], "10.180.1.3:80"),
+        ("no usable endpoints on any node", &[LOCAL_GONE, REMOTE_GONE], "REJECT"),
     ] {
         let desired = service("externalTrafficPolicy: Cluster", "", endpoints);
         expect(
             &desired,
             &[
-                (name, External, "1.2.3.4:80", outside),
-                (name, Pod, "1.2.3.4:80", inside),
-                (name, Pod, "172.30.0.41:80", inside),
+                (name, External, "1.2.3.4:80", expected),
+                (name, Pod, "1.2.3.4:80", expected),
+                (name, Pod, "172.30.0.41:80", expected),
             ],
         );
     }
@@ -202,9 +200,8 @@ fn term_02_term_03_local_and_cluster_fall_back_apart() {
             ("TERM-02", External, "192.168.0.2:3001", "10.180.0.3:80"),
             ("TERM-03", Pod, "172.30.0.41:80", REMOTE_ONLY),
             ("TERM-03", Pod, "1.2.3.4:80", REMOTE_ONLY),
-            // The external policy does not apply to the cluster address: a ready endpoint is elsewhere, and the agent
-            // does not forward.
-            ("routed to the cluster address", External, "172.30.0.41:80", "PASS"),
+            // The external policy does not apply to the cluster address: a ready endpoint is elsewhere.
+            ("routed to the cluster address", External, "172.30.0.41:80", REMOTE_ONLY),
         ],
     );
 }
@@ -222,8 +219,7 @@ fn test_load_balancer() {
         &desired,
         &[
             ("pod to cluster IP", Pod, "172.30.0.41:80", REMOTE_ONLY),
-            // The endpoint is on another node, so the packet passes to the stack.
-            ("external to nodePort", External, "192.168.0.2:3001", "PASS"),
+            ("external to nodePort", External, "192.168.0.2:3001", REMOTE_ONLY),
             ("pod to nodePort", Pod, "192.168.0.2:3001", REMOTE_ONLY),
         ],
     );

@@ -9,6 +9,7 @@ mod flows;
 mod masquerade;
 mod service_map;
 
+use lb_agent::desired::Forwarding;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -81,6 +82,7 @@ fn all_at(yaml: &str, node_ports: NodePortAddresses) -> Desired {
         selection: Selection::default(),
         health_checks: HealthCheckPorts::Left,
         node_ports,
+        forwarding: Forwarding::Snat,
     };
     let mut world = world(&format!("{NODE}---\n{yaml}"));
     let addresses = INTERFACES.map(|ip| (ip.parse().expect("an address"), Holder::Node));

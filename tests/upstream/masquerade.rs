@@ -20,16 +20,14 @@ const UPSTREAM: [(&str, &str, [&str; 4]); 9] = [
 /// The agent's differences, with reasons. Upstream's other configurations (`masqueradeAll`, no detector of local pods)
 /// do not exist here: pods are recognised by their interfaces.
 fn ours(upstream: &str, client: usize) -> String {
-    let [.., localhost, external] = [0, 1, 2, 3];
-    if client == localhost {
+    const LOCALHOST: usize = 2;
+    if client == LOCALHOST {
         // As in kube-proxy's nftables mode: node ports are on the node's own addresses, not on 127.0.0.1.
         return "-".to_owned();
     }
-    // No source is replaced. For pods that is deliberate: their answers pass this node anyway (LB-02 keeps the pod's
-    // address).
-    let endpoints = upstream.trim_end_matches('m');
-    // Nothing is forwarded to other nodes yet: clients from outside get the endpoints of this node.
-    if client == external { "L".to_owned() } else { endpoints.to_owned() }
+    // The source is replaced only in what this node forwards to another one. For pods that is deliberate: their answers
+    // pass this node anyway (LB-02 keeps the pod's address).
+    upstream.trim_end_matches('m').to_owned()
 }
 
 fn service(number: u8, policy: &str) -> String {

@@ -1,5 +1,6 @@
 //! The control loop as its driver sees it.
 
+use crate::desired::Forwarding;
 use lb_common::addr::Proto;
 use lb_common::table::{FrontendAge, Mode};
 
@@ -21,6 +22,7 @@ fn policy() -> Policy {
         selection: Selection::default(),
         health_checks: HealthCheckPorts::Left,
         node_ports: NodePortAddresses::Primary,
+        forwarding: Forwarding::Snat,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The real dataplane: opened over the pinned maps, filled, then activated.
 
+use super::UplinkRows;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +12,7 @@ use lb_common::addr::{Addr, Family};
 use lb_common::flow::{Timeouts as Ticks, is_expired, quiet_jiffies};
 use lb_common::garbage::Due;
 use lb_common::table::maps::{FAMILY4, FAMILY6, PINNED};
-use lb_common::table::{EDGE_UPLINK, FlowKey, LAYOUT_VERSION, Owner, Port, Scopes};
+use lb_common::table::{FlowKey, LAYOUT_VERSION, Owner, Port, Scopes};
 
 use super::ages::is_evicting;
 use super::garbage::{self, Garbage, Walk};
@@ -324,11 +325,11 @@ impl Dataplane for BpfDataplane {
     /// replaced maps, where old programs that are still attached keep making flows. When every hook has a new program,
     /// the flows are copied, and programs without the second lookup are attached.
     fn activate(&mut self) -> Result<(), Error> {
-        if self.replaced.is_some() {
-            let edges = self.hooks.attached().into_iter().map(|attachment| attachment.ifindex);
-            for edge in edges.chain([EDGE_UPLINK]) {
-                self.maps.expect_flows(edge)?;
+        if let Some(replaced) = &self.replaced {
+            for attachment in self.hooks.attached() {
+                self.maps.expect_flows(attachment.ifindex)?;
             }
+            self.maps.expect_uplink_flows(replaced, self.settings.snat_ports)?;
         }
         self.give_programs()?;
         let (next, current) = (self.path.maps_next(), self.path.maps());
@@ -362,6 +363,10 @@ impl Dataplane for BpfDataplane {
 
     fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error> {
         self.maps.set_ports(ports)
+    }
+
+    fn set_uplinks(&mut self, wanted: &UplinkRows) -> Result<(), Error> {
+        self.maps.uplinks.as_ref().map_or(Ok(()), |table| super::uplinks::replace(table, wanted))
     }
 
     fn attach(&mut self, link: &Link) -> Result<(), Error> {

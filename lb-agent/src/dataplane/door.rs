@@ -6,7 +6,7 @@ use lb_common::table::Port;
 
 use super::garbage::Garbage;
 use super::links::{Ahead, Class, Link, LinkHeader};
-use super::{Error, Op, Tables};
+use super::{Error, Op, Tables, UplinkRows};
 
 /// Access to the tables, and to the programs on the interfaces.
 pub trait Dataplane {
@@ -32,6 +32,9 @@ pub trait Dataplane {
 
     /// Writes which bridges interfaces are ports of, before their programs look this up.
     fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error>;
+
+    /// Writes the addresses of this node on the interfaces towards the network, in place of those written before.
+    fn set_uplinks(&mut self, uplinks: &UplinkRows) -> Result<(), Error>;
 
     /// Attaches an interface. If it is already attached in this class, renews its programs.
     fn attach(&mut self, link: &Link) -> Result<(), Error>;

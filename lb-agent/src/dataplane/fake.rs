@@ -5,6 +5,7 @@
 
 mod links;
 
+use super::UplinkRows;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::addr::Addr;
@@ -287,6 +288,11 @@ impl Dataplane for FakeDataplane {
 
     fn activate(&mut self) -> Result<(), Error> {
         self.links.activate()
+    }
+
+    fn set_uplinks(&mut self, uplinks: &UplinkRows) -> Result<(), Error> {
+        self.links.uplinks.clone_from(uplinks);
+        Ok(())
     }
 
     fn set_ports(&mut self, ports: &[Port]) -> Result<(), Error> {

@@ -17,6 +17,8 @@ use lb_common::table::{
     Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Port, SocketKey, SocketPeer,
     SourceRange, SourceRangeKey, TableType, edge_index,
 };
+use lb_common::table::{EDGE_UPLINK, Uplink};
+use lb_common::way::SnatPorts;
 use zerocopy::FromBytes;
 
 use super::addresses::AddressSet;
@@ -250,6 +252,8 @@ pub struct Maps {
     frontend_stats: OwnedFd,
     edges: OwnedFd,
     ports: OwnedFd,
+    /// Older versions had none.
+    pub uplinks: Option<Table<u32, Uplink>>,
     owner: OwnedFd,
     pub ages: Ages,
     pub shares: Shares,
@@ -270,6 +274,7 @@ impl Maps {
             frontend_stats: open_pin(directory, maps::SHARED.frontend_stats.name())?,
             edges: open_pin(directory, maps::SHARED.edges.name())?,
             ports: open_pin(directory, maps::SHARED.ports.name())?,
+            uplinks: Table::find(directory, maps::SHARED.uplinks)?,
             owner: open_pin(directory, maps::SHARED.owner.name())?,
             ages: Ages::open(directory)?,
             shares: Shares::open(directory)?,
@@ -305,9 +310,26 @@ impl Maps {
         Ok(FrontendStats { flows, packets, bytes, passed_packets, passed_bytes })
     }
 
-    /// Notes that an edge may have flows of any kind, because nothing is known about adopted flows.
+    /// Notes that a pod's edge may have flows of any kind, because nothing is known about adopted flows.
     pub fn expect_flows(&self, edge: u32) -> Result<(), Error> {
-        let any = EdgeState { hairpins: 1, client_ports: u64::MAX };
+        self.set_edge(edge, EdgeState { hairpins: 1, client_ports: u64::MAX })
+    }
+
+    /// The same for the uplinks, with the ports of this node that the replaced maps know, or that new flows may get.
+    pub fn expect_uplink_flows(&self, replaced: &Self, ports: Option<SnatPorts>) -> Result<(), Error> {
+        let known = replaced.edge(EDGE_UPLINK)?.hairpins;
+        let range = ports.map_or(0..=0, |ports| ports.first..=ports.last);
+        let hairpins = range.fold(known, |bits, port| bits | EdgeState::client_port_bit(port));
+        self.set_edge(EDGE_UPLINK, EdgeState { hairpins, client_ports: u64::MAX })
+    }
+
+    fn edge(&self, edge: u32) -> Result<EdgeState, Error> {
+        let failed = |source| Error::Element { op: "reading", map: "edges", index: edge, source };
+        let bytes = sys::lookup_array(self.edges.as_fd(), edge_index(edge), size_of::<EdgeState>()).map_err(failed)?;
+        zerocopy::TryFromBytes::try_read_from_bytes(&bytes).map_err(|_| Refusal::Torn { map: "edges" }.into())
+    }
+
+    fn set_edge(&self, edge: u32, any: EdgeState) -> Result<(), Error> {
         sys::update_array(self.edges.as_fd(), edge_index(edge), &any).map_err(|source| Error::Element {
             op: "writing",
             map: "edges",

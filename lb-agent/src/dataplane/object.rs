@@ -15,6 +15,7 @@ use aya_obj::generated::bpf_map_type::{
 };
 use lb_common::table::POOL_ELEMENTS_MAX;
 use lb_common::table::maps::{Declaration, FAMILY4, FAMILY6, Kind, PINNED, PRIVATE, PRIVATE4, PRIVATE6, Rows, Writer};
+use lb_common::way::SnatPorts;
 
 use super::addresses::address_words;
 use super::shares::Bound;
@@ -157,6 +158,12 @@ pub fn open(
         ("SERVES_POD_SOCKETS", u64::from(settings.sockets == SocketLb::All)),
         ("SETS_RETVAL", u64::from(sets_retval())),
     ];
+    let snat_ports = settings.snat_ports.unwrap_or(SnatPorts::DEFAULT);
+    let forwarding = [
+        ("FORWARDS", u64::from(settings.snat_ports.is_some())),
+        ("SNAT_FIRST", u64::from(snat_ports.first)),
+        ("SNAT_LAST", u64::from(snat_ports.last)),
+    ];
     let shares = [("POD_FLOWS_PERCENT", u64::from(bound.percent)), ("FLOW_ENTRIES_USABLE", bound.usable())];
     let mut loader = EbpfLoader::new();
     // Why a program was refused, without the state at each instruction: that is megabytes.
@@ -164,7 +171,7 @@ pub fn open(
     for (name, shape) in wanted(&settings.sizes) {
         loader.map_pin_path(name, directory.join(name)).map_max_entries(name, shape.max_entries);
     }
-    for (name, value) in globals.iter().chain(&shares).chain(&sockets) {
+    for (name, value) in globals.iter().chain(&shares).chain(&sockets).chain(&forwarding) {
         loader.override_global(name, value, true);
     }
     for map in PRIVATE {

@@ -125,7 +125,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
             Treatment::Pass => DesiredScope::Pass,
             Treatment::Reject => DesiredScope::Reject,
             Treatment::Drop => DesiredScope::Drop,
-            Treatment::Cluster => DesiredScope::Balance(self.pool(selection, &usable.cluster)),
+            Treatment::Cluster | Treatment::Forward => DesiredScope::Balance(self.pool(selection, &usable.cluster)),
             Treatment::Near => DesiredScope::Balance(self.pool(selection, &usable.near)),
             Treatment::Local => DesiredScope::Balance(self.pool(selection, &usable.local)),
         }

@@ -85,9 +85,13 @@ fn asked_for<A: TableAddr>(ports: &[PortRows<A>]) -> Box<[PoolDemand<A>]> {
 /// The pools that the frontends of a port need, and the slots of those that are Maglev tables.
 fn pools_of<A: TableAddr>(rows: &PortRows<A>) -> impl Iterator<Item = (&Arc<[Backend<A>]>, Option<u16>)> {
     let Usable { cluster, near, local, .. } = &rows.usable;
-    let is_asked_for = |treatment| rows.frontends.iter().any(|row| row.treatments.into_array().contains(&treatment));
-    let sets = [(Treatment::Cluster, cluster), (Treatment::Near, near), (Treatment::Local, local)];
-    let asked_for = sets.into_iter().filter(move |(treatment, _)| is_asked_for(*treatment));
+    let is_asked_for = |by: &[Treatment]| {
+        let mut treatments = rows.frontends.iter().flat_map(|row| row.treatments.into_array());
+        treatments.any(|treatment| by.contains(&treatment))
+    };
+    let of_cluster: &[_] = &[Treatment::Cluster, Treatment::Forward];
+    let sets = [(of_cluster, cluster), (&[Treatment::Near], near), (&[Treatment::Local], local)];
+    let asked_for = sets.into_iter().filter(move |(treatments, _)| is_asked_for(treatments));
     asked_for.map(|(_, set)| (set, rows.selection.table_slots(set.len())))
 }
 

@@ -63,7 +63,7 @@ pub fn is_held<A: TableAddr>(service: &ObjectName, rows: &PortRows<A>, incumbent
         let Some(scopes) = incumbents.row(&frontend.key, service) else { return false };
         let has_pool = |treatment: Treatment, scope: Scope| {
             let set = match treatment {
-                Treatment::Cluster => &rows.usable.cluster,
+                Treatment::Cluster | Treatment::Forward => &rows.usable.cluster,
                 Treatment::Near => &rows.usable.near,
                 Treatment::Local => &rows.usable.local,
                 Treatment::Pass | Treatment::Reject | Treatment::Drop => return true,

@@ -27,6 +27,8 @@ pub struct Policy {
     pub health_checks: HealthCheckPorts,
     /// `--nodeport-addresses`.
     pub node_ports: NodePortAddresses,
+    /// `--forwarding`.
+    pub forwarding: Forwarding,
 }
 
 impl Policy {
@@ -47,6 +49,15 @@ pub enum NodePortAddresses {
     All,
     /// Those in these prefixes. All addresses of a family of which no prefix is listed, as kube-proxy.
     In(Vec<Prefix>),
+}
+
+/// What happens to packets of the network for endpoints on other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// They are left to the stack.
+    Off,
+    /// This node forwards them, with an address of its own as source.
+    Snat,
 }
 
 /// Whether this node listens on health check node ports.

@@ -105,7 +105,7 @@ impl ServiceRows {
         let mut rows = Self {
             // An object without a time stamp counts as the youngest.
             created_secs: service.created_secs.unwrap_or(i64::MAX),
-            policies: Policies::of(service),
+            policies: Policies::of(service, facts.policy.forwarding),
             affinity_secs: service.affinity_secs,
             ..Self::nothing(name)
         };
@@ -252,7 +252,7 @@ impl OfService<'_> {
             }
             // IPM-41: source ranges do not apply to addresses that are left to the balancer.
             let access = if claim.is_vip() { access.clone() } else { Access::Open };
-            let treatments = scope::treatments(claim, Policies::of(service), usable.supply());
+            let treatments = scope::treatments(claim, Policies::of(service, facts.policy.forwarding), usable.supply());
             frontends.push(FrontendRow { key, claim: *claim, treatments, access });
         }
         if frontends.is_empty() {

@@ -2,6 +2,7 @@
 
 mod categorize;
 
+use super::policy::Forwarding;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -26,6 +27,7 @@ pub fn policy() -> Policy {
         selection: Selection::default(),
         health_checks: HealthCheckPorts::Left,
         node_ports: NodePortAddresses::Primary,
+        forwarding: Forwarding::Snat,
     }
 }
 

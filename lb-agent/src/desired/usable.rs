@@ -7,7 +7,7 @@ use lb_common::table::{Backend, MemberState};
 
 use super::claim::Claim;
 use super::endpoint::{Candidate, Here, Place};
-use super::scope::Supply;
+use super::scope::{Supply, Whereabouts};
 use crate::model::{Hints, Service, ServicePort, TrafficPolicy};
 
 /// The most backends that a pool holds: a slot is chosen by 16 bits.
@@ -63,7 +63,7 @@ impl<A> Usable<A> {
         Supply {
             // A member that is in no set is draining, but still answers.
             anywhere: !self.members.is_empty(),
-            near: !self.near.is_empty(),
+            cluster: Whereabouts::of(self.cluster.len(), self.near.len()),
             local: !self.local.is_empty(),
         }
     }

@@ -8,13 +8,14 @@ use lb_common::addr::Proto;
 use lb_common::client::Client;
 use lb_common::flow::Timeouts;
 use lb_common::forward::{Edge, Hook};
-use lb_common::host::{Chance, Host, InMemory, Settings, TICKS_PER_SEC, Trace};
+use lb_common::host::{Chance, Host, InMemory, Routes, Settings, TICKS_PER_SEC, Trace};
 use lb_common::parse::Parsed;
 use lb_common::socket::{Dial, DialAction, Way};
 use lb_common::table::{
     Affinity, AffinityKey, Backend, Counter, Direction, FlowKey, PoolKey, Scope, ScopeFlags, SocketCookie, Tuple,
 };
 use lb_common::verdict::HookAction;
+use lb_common::way::SnatPorts;
 
 use super::answer::Decision;
 use super::frame::{ACK, INTERFACE_MAC, SYN, SYN_ACK, frame};
@@ -94,6 +95,13 @@ pub struct Trial<A> {
     known: Option<AffinityRows<A>>,
 }
 
+/// Every endpoint can be reached: the rows do not show routes.
+fn assumed_routes<A: TableAddr>(tables: &Tables) -> Routes {
+    let backends = A::tables(tables).pools.values();
+    let remote = backends.map(|backend| (backend.addr.into(), A::new_zeroed().into())).collect();
+    Routes { snat_ports: Some(SnatPorts::DEFAULT), remote, ..Routes::default() }
+}
+
 impl<A: TableAddr> Trial<A> {
     /// `tables` have their derived rows, for this number of words of address bits.
     pub fn new(from: &Sender, to: &Destination, addr: A, (tables, address_words): (&Arc<Tables>, u32)) -> Self {
@@ -102,7 +110,8 @@ impl<A: TableAddr> Trial<A> {
             Client::Host => Edge { id: EDGE, client: Client::Host },
             Client::External => Edge::uplink(),
         };
-        let host = Host::new(Arc::clone(tables), settings(address_words));
+        let mut host = Host::new(Arc::clone(tables), settings(address_words));
+        host.routes = assumed_routes::<A>(tables);
         Self { host, edge, proto: to.proto, to: (addr, to.port), known: None }
     }
 
@@ -208,7 +217,9 @@ impl<A: TableAddr> Trial<A> {
         let mut tuple = opened.to;
         tuple.set_reversed(&opened.to);
         // The reply of a pod to itself enters by the same hook as its request.
-        let direction = if opened.action == HookAction::SendBack { Direction::Request } else { Direction::Reply };
+        // So does that of another node's endpoint.
+        let enters = matches!(opened.action, HookAction::SendBack | HookAction::SendOut);
+        let direction = if enters { Direction::Request } else { Direction::Reply };
         let reply = self.run(SYN_ACK, tuple, self.edge, direction);
         let is_translated = reply.trace.counted.contains(&Counter::ReplyTranslated);
         is_translated.then(|| SocketAddr::new(reply.to.src.into(), reply.to.sport))

@@ -1,5 +1,7 @@
 //! The agent without clock and sockets: it takes changes and link events, and each turn updates the node accordingly.
 
+mod uplinks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ use crate::config::Config;
 use crate::controller::{Controller, Outcome, Reclaim, Step};
 use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Class, Link};
-use crate::dataplane::{Dataplane, Error, give_back_memory};
+use crate::dataplane::{Dataplane, Error, UplinkRows, give_back_memory};
 use crate::guard::Keeper;
 use crate::health;
 use crate::interfaces::{BridgeNetfilter, Event, InterfaceRules, Interfaces, Judgement};
@@ -41,6 +43,8 @@ pub struct Agent<D> {
     bridge_netfilter: fn() -> BridgeNetfilter,
     /// The ports that were last written to the tables.
     ports: Vec<Port>,
+    /// The addresses on uplinks that were last written.
+    uplinks: UplinkRows,
     /// Links removed since the last turn. Another link may already have their index.
     gone: BTreeSet<u32>,
     rules: InterfaceRules,
@@ -81,6 +85,7 @@ impl<D: Dataplane> Agent<D> {
             interfaces: Interfaces::default(),
             bridge_netfilter: BridgeNetfilter::of_namespace,
             ports: Vec::new(),
+            uplinks: UplinkRows::new(),
             gone: BTreeSet::new(),
             rules: config.interfaces.clone(),
             node_name: config.policy.node_name.clone(),
@@ -307,6 +312,9 @@ impl<D: Dataplane> Agent<D> {
         let ports = self.interfaces.ports();
         self.dataplane.set_ports(&ports)?;
         self.ports = ports;
+        let node_addresses = self.node_addresses();
+        let wanted = self.interfaces.wanted(&self.interfaces.judged(&self.rules, &node_addresses));
+        self.write_uplinks(self.interfaces.uplinks(&wanted, &node_addresses))?;
         self.dataplane.activate()
     }
 
@@ -343,7 +351,7 @@ impl<D: Dataplane> Agent<D> {
         if let Some(guard) = self.controller.guard_mut() {
             guard.follow_links(pods);
         }
-        let unwritten = usize::from(!self.tell_ports(trust));
+        let unwritten = usize::from(!self.tell_ports(trust)) + usize::from(!self.tell_uplinks(&wanted, trust));
         self.tell_judgements(&judged);
         let failures = reconcile(&mut self.dataplane, &wanted, trust);
         if self.outlook.look_at_failures(&failures) {

@@ -68,7 +68,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         if !self.pin(frontend, scope) {
             return Verdict::Pass;
         }
-        self.work.pin = Pin::Tuple;
+        (self.work.pin, self.work.masquerades) = (Pin::Tuple, u32::from(scope.has(ScopeFlags::MASQUERADE)));
         // If another flow has the tuple by now, the connection was translated differently, and its translation is
         // lost.
         if self.place(frontend, scope.pool, scope.count).is_err() {

@@ -6,8 +6,9 @@ use crate::addr::{Addr, Proto};
 use crate::client::Client;
 use crate::flow;
 use crate::sequence::Sequence;
-use crate::table::{Counter, DIRECT, EdgeState, FlowState, PoolKey};
+use crate::table::{Counter, DIRECT, EdgeState, FlowState, MemberSets, PoolKey};
 use crate::verdict::DropReason;
+use crate::way::Reach;
 use crate::work::{Pin, Work};
 
 /// Attempts of a new flow to find a backend and source port whose reply tuple is free.
@@ -15,6 +16,8 @@ pub(super) const PLACE_ATTEMPTS: u32 = 8;
 /// The first attempt that also changes the source port. SCTP keeps its ports, so a flow pinned by hash gives up its
 /// pin.
 const PORT_ATTEMPT: u32 = 2;
+/// Rounds of attempts for a flow to another node. Any client's flows may fill its source ports, so more are tried.
+const MASQUERADE_ROUNDS: u32 = 4;
 /// Source ports that are chosen if the client's own is taken: the upper half, clear of the usual NodePort range.
 pub(super) const PORT_BASE: u16 = 0x8000;
 
@@ -25,6 +28,8 @@ enum Reservation {
     Taken,
     /// The pool's slot is empty.
     NoBackend,
+    /// No route leads to the backend.
+    NoRoute,
     /// The table refused the entry.
     Refused,
 }
@@ -35,7 +40,19 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     pub(super) fn place(&mut self, frontend: u32, pool: u32, count: u16) -> Result<(), DropReason> {
         let work = &mut *self.work;
         (work.flow.frontend, work.flow.pool, work.count) = (frontend, pool, count);
-        if self.apart(Part::Place) { Ok(()) } else { Err(self.work.refused) }
+        work.last_round = 0;
+        let mut is_placed = self.apart(Part::Place);
+        if matches!(self.edge.client, Client::External) {
+            for round in 1..MASQUERADE_ROUNDS {
+                self.work.last_round = u32::from(round == MASQUERADE_ROUNDS - 1);
+                let is_full = !is_placed && self.work.refused == DropReason::NoPort;
+                if !is_full || self.work.reach != Reach::Uplink {
+                    break;
+                }
+                is_placed = self.apart(Part::Place);
+            }
+        }
+        if is_placed { Ok(()) } else { Err(self.work.refused) }
     }
 
     /// Chooses a backend whose reply tuple is free at this edge and inserts both entries or none. The reply entry goes
@@ -49,15 +66,20 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         flow.state = FlowState::New;
         flow.set_sequence(Sequence::NONE);
         flow.last_seen_jiffies = self.kernel.now_jiffies();
+        self.work.reach = Reach::Stack;
         for attempt in 0..PLACE_ATTEMPTS {
             match self.reserve(attempt) {
                 Reservation::Made => return self.complete(),
                 Reservation::NoBackend => return Err(DropReason::NoBackend),
                 Reservation::Refused => return Err(DropReason::FlowTable),
+                // The endpoint may still know the connection of another client by this port.
+                Reservation::Taken if self.work.reach == Reach::Uplink && self.work.last_round == 0 => {}
                 Reservation::Taken => self.make_room(),
+                // The next attempt may choose another backend.
+                Reservation::NoRoute => {}
             }
         }
-        Err(DropReason::NoPort)
+        Err(if self.work.reach == Reach::Nowhere { DropReason::NoRoute } else { DropReason::NoPort })
     }
 
     /// Chooses a backend and inserts the reply entry. It is a function of its own; inlined, the compiler keeps the
@@ -69,6 +91,9 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         }
         if !self.choose(attempt) {
             return Reservation::NoBackend;
+        }
+        if !self.masquerade() {
+            return Reservation::NoRoute;
         }
         self.note_client_ports();
         let work = &mut *self.work;
@@ -111,11 +136,42 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         true
     }
 
-    /// Notes the client port, and the port that the backend sees, before the flow's first answer can arrive.
+    /// If the backend is on another node, gives the flow an address and a port of this node as source. False if no
+    /// route leads there.
+    #[inline(always)]
+    fn masquerade(&mut self) -> bool {
+        if !matches!(self.edge.client, Client::External) || self.work.masquerades == 0 {
+            return true;
+        }
+        let (kernel, work) = (self.kernel, &mut *self.work);
+        work.member_key.service_port = kernel.service_port(work.flow.frontend);
+        (work.member_key.addr, work.member_key.port, work.member_key.pad) = (work.to.dst, work.to.dport, 0);
+        if kernel.member_sets(&work.member_key) & MemberSets::NEAR != 0 {
+            work.reach = Reach::Stack;
+            return true;
+        }
+        work.reach = if work.key.tuple.src.may_be_client() { kernel.reach(work) } else { Reach::Nowhere };
+        if self.work.reach == Reach::Uplink {
+            if self.work.pin == Pin::Tuple {
+                // The port by which the backend knows the connection is lost with the flow.
+                self.work.reach = Reach::Nowhere;
+            } else if self.transport.proto != Proto::SCTP {
+                self.work.to.sport = self.kernel.snat_ports().select(self.kernel.random());
+            }
+            self.kernel.note_node_port(self.work.to.sport);
+        }
+        self.work.reach != Reach::Nowhere
+    }
+
+    /// Notes the client port, and the port that the backend sees, before the flow's first answer can arrive. Answers of
+    /// other nodes are known by the ports that the node uses for forwarding.
     #[inline(always)]
     fn note_client_ports(&mut self) {
         let (from, to) = (&self.work.key.tuple, &self.work.to);
-        let bits = EdgeState::client_port_bit(from.sport) | EdgeState::client_port_bit(to.sport);
+        let mut bits = EdgeState::client_port_bit(from.sport);
+        if self.work.reach != Reach::Uplink {
+            bits |= EdgeState::client_port_bit(to.sport);
+        }
         if self.kernel.edge_state(self.edge.id).client_ports & bits != bits {
             self.kernel.note_client_ports(self.edge.id, bits);
         }
@@ -125,7 +181,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     #[inline(always)]
     fn complete(&mut self) -> Result<(), DropReason> {
         let (kernel, work) = (self.kernel, &mut *self.work);
-        if !work.to.src.is(&work.key.tuple.src) {
+        if matches!(self.edge.client, Client::Workload) && !work.to.src.is(&work.key.tuple.src) {
             kernel.note_hairpin(self.edge.id);
         }
         work.flow.to.set(&work.to);
@@ -151,7 +207,8 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         }
     }
 
-    /// Removes the flow that holds the wanted reply tuple, if it is over or its other entry is gone.
+    /// Removes the flow that holds the wanted reply tuple, if it is over or its other entry is gone. Any client may hold
+    /// the ports of this node, so towards another node a half-open flow goes as well.
     ///
     /// A young half-open entry may be another CPU's reservation, whose other entry is about to be inserted. It stays.
     #[inline(never)]
@@ -162,7 +219,8 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         work.other_key.set_partner(&work.partner_key, &work.flow.to);
         let partner = Partner::find(kernel, &work.partner_key, &work.other_key, &mut work.flow.to);
         if partner.is_own() {
-            if !self.is_over(entry) {
+            let is_idle = self.work.reach == Reach::Uplink && entry.state().is_half_open() && !self.is_young(entry);
+            if !self.is_over(entry) && !is_idle {
                 return;
             }
             kernel.remove_flow(&self.work.other_key);

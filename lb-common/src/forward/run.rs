@@ -10,6 +10,7 @@ use crate::table::{
     Affinity, AffinityKey, Counter, Direction, EDGE_UPLINK, EdgeState, EndpointKey, Flow, FlowKey, FlowState,
     FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
 };
+use crate::way::{Reach, SnatPorts, Way};
 use crate::work::Work;
 
 /// The edge where a packet is seen.
@@ -176,6 +177,16 @@ pub trait Maps<A: Addr>: Services<A> {
     fn has_come_back(&self, edge: u32) -> bool;
     /// The owner of the packet's frame, if its destination MAC is not the interface's.
     fn whose_frame(&self) -> Whose;
+    /// Whether the packet may be forwarded to another node from here: `--forwarding`, the interface has a link header, and
+    /// the packet has no VLAN tag, so that no interface of its own will see it.
+    fn may_forward(&self) -> bool;
+    /// Notes that answers of other nodes to this port of the node are expected, before a flow with that port is
+    /// inserted.
+    fn note_node_port(&self, port: u16);
+    /// How the node reaches the backend `to.dst` of the records. If by an uplink, `to.src` becomes its address there.
+    fn reach(&self, work: &mut Work<A>) -> Reach;
+    /// The way of a packet with the tuple `to` of the records, of so many bytes from the network header on.
+    fn way(&self, work: &mut Work<A>, len_bytes: u16) -> Way;
     /// Notes a packet that was rejected or dropped, in place of the last one with this reason.
     fn note_drop(&self, reason: Counter, key: &FlowKey<A>);
 
@@ -208,6 +219,8 @@ pub trait Env {
     fn second_jiffies(&self) -> u64;
     /// `--repair-evicted-flows`. A constant in the kernel, so that it costs nothing while it is off.
     fn repairs_evicted_flows(&self) -> bool;
+    /// `--snat-ports`.
+    fn snat_ports(&self) -> SnatPorts;
     /// `--pod-flows-percent`. Also a constant in the kernel.
     fn pod_flows_percent(&self) -> u32;
     /// [`usable`](crate::share::usable).

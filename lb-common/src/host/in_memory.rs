@@ -129,6 +129,14 @@ impl<const LINK_LEN: usize> Packet for InMemory<LINK_LEN> {
         self.ethernet::<[u8; 2]>(12).map_or(0, u16::from_be_bytes)
     }
 
+    fn network_len(&self) -> u32 {
+        u32::try_from(self.bytes.len() - LINK_LEN).expect("a packet")
+    }
+
+    fn segment_bytes(&self) -> u32 {
+        0
+    }
+
     fn addressee(&self) -> Addressee {
         match self.mac() {
             mac if mac == self.interface => Addressee::Interface,

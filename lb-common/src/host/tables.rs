@@ -5,13 +5,14 @@ use std::cell::RefCell;
 use super::entry::Entry;
 use super::{Host, HostFamily};
 use crate::client::Client;
-use crate::forward::{Event, InsertError, Maps, Services, Whose};
+use crate::forward::{Event, InsertError, Maps, Services, Whose, Work};
 use crate::share::Occupancy;
 use crate::socket::Sockets;
 use crate::table::{
-    Affinity, AffinityKey, Counter, Dialled, Direction, EdgeState, EndpointKey, Flow, FlowKey, FrontendKey, MemberKey,
-    PoolKey, Port, Scope, SocketCookie, SocketKey, SocketPeer, SourceRangeKey,
+    Affinity, AffinityKey, Counter, Dialled, Direction, EDGE_UPLINK, EdgeState, EndpointKey, Flow, FlowKey,
+    FrontendKey, MemberKey, PoolKey, Port, Scope, SocketCookie, SocketKey, SocketPeer, SourceRangeKey,
 };
+use crate::way::{Reach, Way};
 
 impl<A: HostFamily> Services<A> for Host {
     fn frontend(&self, key: &FrontendKey<A>) -> Option<u32> {
@@ -148,7 +149,8 @@ impl<A: HostFamily> Maps<A> for Host {
     }
     fn edge_state(&self, edge: u32) -> EdgeState {
         let client_ports = self.client_ports.borrow().get(&edge).copied().unwrap_or(0);
-        EdgeState { hairpins: self.hairpins.get().into(), client_ports }
+        let hairpins = if edge == EDGE_UPLINK { self.node_ports.get() } else { self.hairpins.get().into() };
+        EdgeState { hairpins, client_ports }
     }
     fn note_client_ports(&self, edge: u32, bits: u64) {
         *self.client_ports.borrow_mut().entry(edge).or_default() |= bits;
@@ -163,6 +165,18 @@ impl<A: HostFamily> Maps<A> for Host {
             return Whose::Stranger;
         }
         if self.frame_mac.get() == mac || flags & Port::ANY_MAC != 0 { Whose::Node } else { Whose::Neighbour }
+    }
+    fn may_forward(&self) -> bool {
+        self.routes.snat_ports.is_some() && !self.routes.is_tagged
+    }
+    fn note_node_port(&self, port: u16) {
+        self.node_ports.set(self.node_ports.get() | EdgeState::client_port_bit(port));
+    }
+    fn reach(&self, work: &mut Work<A>) -> Reach {
+        self.routes.reach(work)
+    }
+    fn way(&self, work: &mut Work<A>, len_bytes: u16) -> Way {
+        self.routes.way(work, len_bytes)
     }
     fn note_drop(&self, reason: Counter, key: &FlowKey<A>) {
         A::state(self).drops.borrow_mut().insert(reason, *key);

@@ -133,6 +133,8 @@ table_enum! {
         Passed = 3,
         /// Not decided yet.
         Awaited = 4,
+        /// Forwarded to an endpoint of another node, or from there to its client.
+        Forwarded = 5,
     }
 
     /// The direction of a packet of a flow, as the client sees it.

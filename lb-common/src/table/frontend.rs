@@ -79,7 +79,7 @@ pub struct Scope {
 pub struct ScopeFlags;
 
 impl ScopeFlags {
-    /// Reserved for masquerading. The agent sets it for no scope, and the packet path does not read it.
+    /// The pool has endpoints on other nodes. What is forwarded to them gets an address of this node as its source.
     pub const MASQUERADE: u8 = 1;
     /// New flows are dropped unless `source_ranges` allows their client.
     pub const SOURCE_RANGES: u8 = 2;

@@ -9,7 +9,7 @@ use super::{
     AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, Dropped, EDGES_MAX, EdgeAge, EdgeFlows,
     EdgeState, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend,
     FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket, SPENT_RING_LEN,
-    SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange, SourceRangeKey, SpentRing, TableType,
+    SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange, SourceRangeKey, SpentRing, TableType, UPLINKS_MAX, Uplink,
 };
 
 /// The kind of a map, with its flags.
@@ -189,6 +189,8 @@ macro_rules! each_map {
                 edges: [Array, u32 => EdgeState, Rows::Fixed(EDGES_MAX)], Both;
                 /// By interface: the bridge that it is a port of, and the MAC of the bridge.
                 ports: [Array, u32 => Port, Rows::Fixed(EDGES_MAX)], Agent;
+                /// By interface towards the network: the address of this node for what it forwards by it.
+                uplinks: [Sparse, u32 => Uplink, Rows::Fixed(UPLINKS_MAX)], Agent;
                 /// By interface: its entries in the flow tables.
                 edge_flows: [Mapped, u32 => EdgeFlows, Rows::Fixed(EDGES_MAX)], Both;
                 /// All entries in the flow tables.

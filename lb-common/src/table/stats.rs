@@ -10,6 +10,9 @@ pub const COUNTERS_MAX: u32 = 64;
 /// Elements of `edges` and `edge_ages`, a power of two.
 pub const EDGES_MAX: u32 = 1 << 16;
 
+/// The element of `reject_buckets` for packets in transit: a flood of rejected ones must not stop their errors.
+pub const EDGE_TRANSIT: u32 = EDGES_MAX - 1;
+
 /// The element of an interface, selected by the low bits of its index.
 #[inline(always)]
 pub const fn edge_index(edge: u32) -> u32 {
@@ -38,7 +41,8 @@ table_type! {
 
     /// Value of `edges`, indexed by the low bits of an interface index.
     pub struct EdgeState {
-        /// Hairpin flows created behind this interface. While 0, no reply can arrive at its ingress.
+        /// Hairpin flows created behind this interface. While 0, no reply can arrive at its ingress. For the uplinks: bits
+        /// as below, of the ports of this node to which endpoints of other nodes reply.
         pub hairpins: u64,
         /// Bit n: a flow of this edge has, or had, a client port in `n << 10 ..= n << 10 | 1023`. A packet with any
         /// other client port belongs to no flow. Bits are set and never cleared.
@@ -139,6 +143,12 @@ impl EdgeState {
         self.client_ports & Self::client_port_bit(port) != 0
     }
 
+    /// Whether a flow that leads to another node may have this port of the node. For the uplinks.
+    #[inline(always)]
+    pub const fn may_have_node_port(&self, port: u16) -> bool {
+        self.hairpins & Self::client_port_bit(port) != 0
+    }
+
     /// Whether the edge has ever had a hairpin flow. Only then can a reply arrive at its ingress.
     #[inline(always)]
     pub const fn has_hairpins(&self) -> bool {
@@ -229,6 +239,14 @@ counters! {
     SocketTranslated = 26, "socket_translated";
     /// A socket was refused its connection or datagram (ECONNREFUSED): no endpoint.
     SocketRefused = 27, "socket_refused";
+    /// A packet was forwarded to an endpoint of another node, or from there to its client.
+    Forwarded = 28, "forwarded";
+    /// A packet to or from an endpoint of another node, without a route, or without an address of this node to use.
+    DropNoRoute = 29, "drop_no_route";
+    /// A packet to or from an endpoint of another node that its way does not take: answered with packet too big.
+    TooLong = 30, "too_long";
+    /// A packet to or from an endpoint of another node whose hop limit was used up: answered with time exceeded.
+    HopsExceeded = 31, "hops_exceeded";
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ use aya_ebpf::bindings::__sk_buff;
 use lb_common::forward::{Part, Path, Work};
 use lb_common::garbage::{self, Due};
 use lb_common::packet::ETHERNET_LEN;
+use lb_common::way::{Reach, Way};
 
 use crate::kernel::Kernel;
 use crate::maps::FamilyMaps;
+use crate::routes;
 use crate::skb::Skb;
 use crate::verifier;
 
@@ -15,6 +17,12 @@ use crate::verifier;
 pub trait Parts: Sized {
     /// [`Path::run`] in the part's function.
     fn run_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, part: Part) -> bool;
+
+    /// [`Maps::reach`](lb_common::forward::Maps::reach) in a function of its own.
+    fn reach_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>) -> Reach;
+
+    /// [`Maps::way`](lb_common::forward::Maps::way) in a function of its own.
+    fn way_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, len_bytes: u16) -> Way;
 
     /// [`garbage::collect`] in a function of its own. Linux 6.1 would walk it again for each key, and refuses that many
     /// instructions.
@@ -34,6 +42,28 @@ fn run<A: FamilyTables>(skb: *mut __sk_buff, lent: *mut Work<A>, part: Part) -> 
     u32::from(Path::resumed(&Kernel::new(skb), work).run(part))
 }
 
+// What the function of a way returns if not the MTU of the way.
+const OUT: u32 = 0;
+const NOWHERE: u32 = u32::MAX;
+
+/// [`routes::reach`] over the records of this CPU, as [`run`].
+#[inline(always)]
+fn reach<A: FamilyTables>(skb: *mut __sk_buff, lent: *mut Work<A>) -> u32 {
+    let (skb, Some(work)) = (used(skb, lent), super::work::<A>()) else { return Reach::Nowhere as u32 };
+    routes::reach(skb, work) as u32
+}
+
+/// [`routes::way`] over the records of this CPU, as [`run`].
+#[inline(always)]
+fn way<A: FamilyTables>(skb: *mut __sk_buff, lent: *mut Work<A>, len_bytes: u32) -> u32 {
+    let (skb, Some(work)) = (used(skb, lent), super::work::<A>()) else { return NOWHERE };
+    match routes::way(skb, work, len_bytes as u16) {
+        Way::Out => OUT,
+        Way::Nowhere => NOWHERE,
+        Way::TooLong { mtu_bytes } => mtu_bytes.into(),
+    }
+}
+
 /// [`garbage::collect`] over the records of this CPU, as [`run`].
 #[inline(always)]
 fn collect<A: FamilyTables>(skb: *mut __sk_buff, lent: *mut Work<A>, due: u64) -> u32 {
@@ -49,7 +79,7 @@ fn used<A>(skb: *mut __sk_buff, lent: *mut Work<A>) -> Skb<ETHERNET_LEN> {
 }
 
 macro_rules! parts {
-    ($addr:ty, $collect:ident: $($part:ident = $name:ident),*) => {
+    ($addr:ty, $collect:ident, $reach:ident, $way:ident: $($part:ident = $name:ident),*) => {
         $(
             #[unsafe(no_mangle)]
             #[inline(never)]
@@ -64,6 +94,18 @@ macro_rules! parts {
             collect(skb, work, due)
         }
 
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $reach(skb: *mut __sk_buff, work: *mut Work<$addr>) -> u32 {
+            reach(skb, work)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $way(skb: *mut __sk_buff, work: *mut Work<$addr>, len_bytes: u32) -> u32 {
+            way(skb, work, len_bytes)
+        }
+
         impl Parts for $addr {
             #[inline(always)]
             fn run_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, part: Part) -> bool {
@@ -74,11 +116,29 @@ macro_rules! parts {
             }
 
             #[inline(always)]
+            fn reach_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>) -> Reach {
+                match $reach(skb.context(), work) {
+                    0 => Reach::Stack,
+                    1 => Reach::Uplink,
+                    _ => Reach::Nowhere,
+                }
+            }
+
+            #[inline(always)]
+            fn way_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, len_bytes: u16) -> Way {
+                match $way(skb.context(), work, len_bytes.into()) {
+                    OUT => Way::Out,
+                    NOWHERE => Way::Nowhere,
+                    mtu_bytes => Way::TooLong { mtu_bytes: mtu_bytes as u16 },
+                }
+            }
+
+            #[inline(always)]
             fn collect_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, due: Due) -> bool {
                 $collect(skb.context(), work, u64::from_ne_bytes(due.to_bytes())) != 0
             }
         }
     };
 }
-parts!([u8; 4], collect4: Place = place4, RefreshPartner = refresh_partner4, FollowDirect = follow_direct4, Settle = settle4);
-parts!([u8; 16], collect6: Place = place6, RefreshPartner = refresh_partner6, FollowDirect = follow_direct6, Settle = settle6);
+parts!([u8; 4], collect4, reach4, way4: Place = place4, RefreshPartner = refresh_partner4, FollowDirect = follow_direct4, Settle = settle4);
+parts!([u8; 16], collect6, reach6, way6: Place = place6, RefreshPartner = refresh_partner6, FollowDirect = follow_direct6, Settle = settle6);

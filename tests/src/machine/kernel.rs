@@ -74,6 +74,7 @@ impl KernelMachine {
             repair: Repair::Off,
             sockets: SocketLb::Off,
             attach: AttachBy::Auto,
+            snat_ports: None,
         };
         change(&mut settings);
         let dataplane = BpfDataplane::open(&settings);

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use lb_agent::dataplane::Sizes;
+use lb_agent::desired::Forwarding;
 use lb_agent::desired::{
     Algorithm, ExternalIps, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits, TableSize,
     VendorAnnotations,
@@ -29,6 +30,7 @@ pub fn parse(text: &str) -> Result<Settings> {
         selection: Selection::default(),
         health_checks: HealthCheckPorts::Left,
         node_ports: NodePortAddresses::Primary,
+        forwarding: Forwarding::Off,
     };
     let mut sizes = Sizes::default();
     let mut namespace_percent = 100;

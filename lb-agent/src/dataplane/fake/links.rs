@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 
 use lb_common::table::Port;
 
-use crate::dataplane::Error;
 use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Ahead, Class, Link, LinkHeader};
+use crate::dataplane::{Error, UplinkRows};
 
 /// The interfaces of a node in memory. They panic if a caller attaches a program that cannot work yet.
 #[derive(Default)]
@@ -17,6 +17,7 @@ pub struct FakeLinks {
     pub activations: usize,
     pub fails_to_activate: bool,
     pub ports: Vec<Port>,
+    pub uplinks: UplinkRows,
     pub refuses_ports: bool,
     /// Steps of walks over the flows.
     pub walks: usize,

@@ -3,6 +3,7 @@
 mod health;
 mod outlook;
 
+use lb_common::way::SnatPorts;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,8 @@ use crate::dataplane::links::{Ahead, Attachment, Class, LinkHeader};
 use crate::dataplane::probe::{AttachedProgram, Neighbour};
 use crate::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{
-    ExternalIps, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits, VendorAnnotations,
+    ExternalIps, Forwarding, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits,
+    VendorAnnotations,
 };
 use crate::guard::Guarding;
 use crate::interfaces::{BridgeNetfilter, Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
@@ -43,6 +45,7 @@ fn config() -> Config {
             selection: Selection::default(),
             health_checks: HealthCheckPorts::Left,
             node_ports: NodePortAddresses::Primary,
+            forwarding: Forwarding::Snat,
         },
         limits: TableLimits::UNLIMITED,
         interfaces: InterfaceRules { workload: Globs::Auto, uplink: Globs::None },
@@ -54,6 +57,7 @@ fn config() -> Config {
             repair: Repair::Off,
             sockets: SocketLb::Off,
             attach: AttachBy::Auto,
+            snat_ports: Some(SnatPorts::DEFAULT),
         },
         times: Times {
             apply_interval: Duration::from_millis(50),

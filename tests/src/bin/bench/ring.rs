@@ -3,6 +3,7 @@
 //! The only backend of each frontend is the next frontend, in a ring. So every repeat has a packet to a frontend again,
 //! with another address and another port. A ring of two is a hot flow; once around a ring of n are n new flows.
 
+use lb_common::way::SnatPorts;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -182,6 +183,7 @@ impl PinFolder {
             timeouts: Timeouts::default(),
             rejects_per_sec: 1000,
             repair: Repair::Off,
+            snat_ports: Some(SnatPorts::DEFAULT),
             sockets,
             attach: AttachBy::Auto,
         };

@@ -5,6 +5,7 @@
 
 mod stack;
 
+use lb_common::way::SnatPorts;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ fn load(pin_path: &Path) -> Result<()> {
         repair: Repair::Off,
         sockets: SocketLb::Off,
         attach: AttachBy::Auto,
+        snat_ports: Some(SnatPorts::DEFAULT),
     };
     let maps = pin_path.join("maps");
     fs::create_dir_all(&maps)?;

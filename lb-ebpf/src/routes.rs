@@ -1,0 +1,129 @@
+//! The routes of the kernel: how the node reaches an endpoint, and the way of a packet in transit.
+//!
+//! The record of a lookup is in [`Work::route`]: the stack has no room for it.
+
+use core::mem::MaybeUninit;
+use core::ptr::{addr_of, addr_of_mut};
+
+use aya_ebpf::bindings::{
+    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup,
+    bpf_redir_neigh as NextHop,
+};
+use aya_ebpf::helpers::{bpf_fib_lookup, bpf_redirect_neigh};
+use lb_common::addr::{Addr, Family};
+use lb_common::forward::Work;
+use lb_common::packet::ETHERNET_LEN;
+use lb_common::way::{OnUplink, Reach, Way};
+
+use crate::maps;
+use crate::skb::{Skb, copy_words};
+
+// include/linux/socket.h.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+const LOOKUP_LEN: usize = size_of::<Lookup>();
+
+/// Outcomes of a lookup, as the helper returns them.
+const FOUND: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+/// The next hop has not been resolved yet: the redirect does that.
+const NO_NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
+const TOO_LONG: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
+
+/// How the node reaches the backend `to.dst`, which is not on this node. If by an uplink, `to.src` becomes the node's
+/// address there. The route from that address decides: it may be another one.
+#[inline(always)]
+pub fn reach<A: Addr + OnUplink>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>) -> Reach {
+    let mut has_source = false;
+    let mut egress = 0;
+    for _ in 0..2 {
+        match look_up(skb, work, has_source, 0) {
+            FOUND | NO_NEIGHBOUR | TOO_LONG => {}
+            _ => return Reach::Nowhere,
+        }
+        let ifindex = egress_of(work);
+        if ifindex == egress {
+            break;
+        }
+        let Some(uplink) = maps::uplinks.get_ptr(ifindex) else { return Reach::Nowhere };
+        // SAFETY: the agent replaces elements whole, and the kernel frees them only after this program run. Both are an
+        // address.
+        unsafe { copy_words::<A>(addr_of!(*A::on_uplink(&*uplink)).cast(), addr_of_mut!(work.to_mut().src).cast()) };
+        if work.to().src.is(&A::new_zeroed()) {
+            return Reach::Nowhere;
+        }
+        (has_source, egress) = (true, ifindex);
+    }
+    Reach::Uplink
+}
+
+/// The way of a packet with the tuple `to`. Leaves the next hop in [`Work::route`].
+#[inline(always)]
+pub fn way<A: Addr>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>, len_bytes: u16) -> Way {
+    match look_up(skb, work, true, len_bytes) {
+        FOUND | NO_NEIGHBOUR => Way::Out,
+        // The length is replaced by the MTU.
+        TOO_LONG => Way::TooLong { mtu_bytes: mtu_bytes(work) },
+        _ => Way::Nowhere,
+    }
+}
+
+/// Looks up the route from `to.src` (or from anywhere) to `to.dst`.
+#[inline(always)]
+fn look_up<A: Addr>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>, has_source: bool, len_bytes: u16) -> i64 {
+    const { assert!(LOOKUP_LEN == 64) };
+    let lookup = addr_of_mut!(work.route).cast::<Lookup>();
+    let (sport, dport) = if has_source { (work.to().sport, work.to().dport) } else { (0, 0) };
+    // SAFETY: zeroes are a valid value of each field, and the record is whole. The fields of the unions are words, at
+    // least as many as an address of the family has. The context belongs to this program run.
+    unsafe {
+        for word in 0..LOOKUP_LEN / size_of::<u32>() {
+            lookup.cast::<u32>().add(word).write_volatile(0);
+        }
+        (*lookup).family = match A::FAMILY {
+            Family::V4 => AF_INET,
+            Family::V6 => AF_INET6,
+        };
+        (*lookup).l4_protocol = work.key.proto as u8;
+        (*lookup).sport = sport.to_be();
+        (*lookup).dport = dport.to_be();
+        (*lookup).__bindgen_anon_1.tot_len = len_bytes;
+        (*lookup).ifindex = skb.ifindex();
+        if has_source {
+            copy_words::<A>(addr_of!(work.to().src).cast(), addr_of_mut!((*lookup).__bindgen_anon_3).cast());
+        }
+        copy_words::<A>(addr_of!(work.to().dst).cast(), addr_of_mut!((*lookup).__bindgen_anon_4).cast());
+        bpf_fib_lookup(skb.context().cast(), lookup, LOOKUP_LEN as i32, 0)
+    }
+}
+
+/// The MTU of a way that is too narrow.
+#[inline(always)]
+fn mtu_bytes<A>(work: &Work<A>) -> u16 {
+    // SAFETY: the record is a lookup; both fields of the union are a number of 16 bits.
+    unsafe { (*addr_of!(work.route).cast::<Lookup>()).__bindgen_anon_1.mtu_result }
+}
+
+/// The interface of the route that was found.
+#[inline(always)]
+fn egress_of<A>(work: &Work<A>) -> u32 {
+    // SAFETY: the record is a lookup.
+    unsafe { (*addr_of!(work.route).cast::<Lookup>()).ifindex }
+}
+
+/// Sends the packet to the next hop of the route that was found.
+#[inline(always)]
+pub fn send_out<A>(work: &Work<A>) -> i32 {
+    let lookup = addr_of!(work.route).cast::<Lookup>();
+    // An IPv4 route may have a next hop of IPv6 (RFC 5549): the family in the record is that of the next hop.
+    // SAFETY: the record is a lookup, and the next hop has the width of an IPv6 address there and here. All of
+    // `hop` is written.
+    unsafe {
+        let mut hop = MaybeUninit::<NextHop>::uninit();
+        let hop = hop.as_mut_ptr();
+        addr_of_mut!((*hop).nh_family).write(u32::from((*lookup).family));
+        let from = addr_of!((*lookup).__bindgen_anon_4);
+        copy_words::<[u8; 16]>(from.cast(), addr_of_mut!((*hop).__bindgen_anon_1).cast());
+        bpf_redirect_neigh((*lookup).ifindex, hop, size_of::<NextHop>() as i32, 0) as i32
+    }
+}
