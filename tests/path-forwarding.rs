@@ -143,16 +143,23 @@ fn nothing_is_sent_where_no_route_leads() {
         let mut machine = machine(net, SnatPorts::DEFAULT);
         machine.host.routes.unreachable = [remote(net).0].into();
         publish(net, SYN, &mut machine);
-        assert_eq!(arrive(&mut machine, SYN, net.client(), net.vip()), Err(HookAction::Drop));
-        assert_eq!(machine.counters()[&Counter::DropNoRoute], 1);
+        // The packet is left to the stack.
+        let syn = Described::new(SYN, net.client(), net.vip()).bytes();
+        assert_eq!(machine.run(Program::UplinkIngress, &syn), (HookAction::Next, syn));
+        assert_eq!(machine.counters()[&Counter::PassedNoRoute], 1);
         assert!(machine.flows().is_empty());
-        // The other endpoint of the pool is reached.
-        let mut scene = Scene::new(net, &mut machine);
-        let scope = scene.pool(1, &[remote(net), net.other_backend()]).with_flags(ScopeFlags::MASQUERADE);
-        scene.frontend(1, net.vip(), Proto::TCP, scope);
-        for port in 1..20 {
-            let (_, to) = arrive(&mut machine, SYN, (net.host(7), port), net.vip()).expect("it is forwarded");
-            assert_eq!(to, net.other_backend());
+        // The other endpoint of the pool is reached, also by a client that the first one is chosen for.
+        for flags in [0, ScopeFlags::MAGLEV, ScopeFlags::AFFINITY] {
+            let mut scene = Scene::new(net, &mut machine);
+            let backends = [remote(net), net.other_backend()];
+            let scope = scene.pool(1, &backends).with_flags(ScopeFlags::MASQUERADE | flags);
+            scene.frontend(1, net.vip(), Proto::TCP, scope);
+            scene.keep_clients(1, 100);
+            for port in 1..20 {
+                let client = (net.host(7 + flags), port);
+                let (_, to) = arrive(&mut machine, SYN, client, net.vip()).expect("it is forwarded");
+                assert_eq!(to, net.other_backend());
+            }
         }
     }
 }
@@ -166,7 +173,8 @@ fn a_source_that_no_client_has_gets_no_flow() {
         let mut machine = forwarding(net, SYN);
         for source in sources {
             let client = (source.parse().expect("an address"), 40_000);
-            assert_eq!(arrive(&mut machine, SYN, client, net.vip()), Err(HookAction::Drop), "{source}");
+            // The stack drops such a packet.
+            assert_eq!(arrive(&mut machine, SYN, client, net.vip()), Err(HookAction::Next), "{source}");
         }
         assert!(machine.flows().is_empty());
     }
@@ -218,6 +226,39 @@ fn answers_to_earlier_ports_are_still_known() {
         let source = open(&mut machine, SYN, (net.host(3), 40_001), net.vip());
         assert!((30_000..=30_100).contains(&source.1));
         arrive(&mut machine, SYN_ACK, remote(net), source).expect("it is forwarded");
+    }
+}
+
+/// A client that keeps sending must not keep a flow whose way is gone.
+#[test]
+fn datagrams_find_another_endpoint_when_the_way_to_theirs_is_gone() {
+    for net in NETS {
+        let mut machine = forwarding(net, UDP);
+        open(&mut machine, UDP, net.client(), net.vip());
+        let mut scene = Scene::new(net, &mut machine);
+        let scope = scene.pool(1, &[remote(net), net.other_backend()]).with_flags(ScopeFlags::MASQUERADE);
+        scene.frontend(1, net.vip(), Proto::UDP, scope);
+        machine.host.routes.unreachable = [remote(net).0].into();
+        assert_eq!(arrive(&mut machine, UDP, net.client(), net.vip()), Err(HookAction::Drop));
+        let (_, to) = arrive(&mut machine, UDP, net.client(), net.vip()).expect("it is forwarded");
+        assert_eq!(to, net.other_backend());
+    }
+}
+
+/// A restart without forwarding: a connection is over, and its client's port gets another flow.
+#[test]
+fn a_flow_that_may_not_be_forwarded_any_more_blocks_no_other() {
+    for net in NETS {
+        let mut machine = forwarding(net, SYN);
+        open(&mut machine, SYN, net.client(), net.vip());
+        machine.host.routes.snat_ports = None;
+        let segment = Described::new(ACK, net.client(), net.vip()).bytes();
+        assert_eq!(machine.run(Program::UplinkIngress, &segment), (HookAction::Next, segment));
+        let mut scene = Scene::new(net, &mut machine);
+        let scope = scene.pool(1, &[net.other_backend()]);
+        scene.frontend(1, net.vip(), Proto::TCP, scope);
+        let ends = scene.through(Program::UplinkIngress, SYN, net.client(), net.vip());
+        assert_eq!(ends, (net.client(), net.other_backend()));
     }
 }
 

@@ -65,10 +65,11 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         }
         self.set_key(Direction::Request);
         if let Some(entry) = kernel.flow(&self.work.key) {
-            if !self.may_follow(entry) {
+            let may_follow = self.may_follow(entry);
+            if !may_follow && kernel.forwards() {
                 return Verdict::Pass;
             }
-            if self.is_wanted(frontend, entry) {
+            if may_follow && self.is_wanted(frontend, entry) {
                 self.follow(entry);
                 return self.translated(frontend);
             }
@@ -376,8 +377,14 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
                 if scope.has(ScopeFlags::AFFINITY | ScopeFlags::MAGLEV) && !self.pin(frontend, scope) {
                     return Verdict::Drop(DropReason::NoBackend);
                 }
-                if let Err(reason) = self.place(frontend, scope.pool, scope.count) {
-                    return Verdict::Drop(reason);
+                match self.place(frontend, scope.pool, scope.count) {
+                    Ok(()) => {}
+                    // Without a way to any endpoint, the packet is the stack's, as without forwarding.
+                    Err(DropReason::NoRoute) => {
+                        kernel.count(Counter::PassedNoRoute);
+                        return Verdict::Pass;
+                    }
+                    Err(reason) => return Verdict::Drop(reason),
                 }
                 if scope.has(ScopeFlags::AFFINITY) {
                     self.remember();

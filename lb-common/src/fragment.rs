@@ -313,7 +313,7 @@ fn may_be_ours<A: Addr, K: Fragments<A>>(kernel: &K, key: &FragmentKey<A>) -> bo
     if is_request && kernel.may_be_ours(&key.dst, Role::Frontend) {
         return true;
     }
-    let may_be_reply = !is_request || (key.edge == EDGE_UPLINK && kernel.may_forward());
+    let may_be_reply = !is_request || (key.edge == EDGE_UPLINK && kernel.edge_state(EDGE_UPLINK).has_hairpins());
     may_be_reply && kernel.may_be_ours(&key.src, Role::Endpoint)
 }
 

@@ -185,16 +185,14 @@ impl Host {
         };
         let count = if first.is_some() { &self.straight } else { &self.detours };
         count.set(count.get() + 1);
-        first.unwrap_or_else(|| {
-            let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
-            let mut run = Run { packet, hook, kernel: self, work: &mut work };
-            let action = match run.handle() {
-                HookAction::Forward => run.forward(),
-                action => action,
-            };
-            A::state(self).work.set(Some(work));
-            action
-        })
+        let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
+        let mut run = Run { packet, hook, kernel: self, work: &mut work };
+        let action = match first.unwrap_or_else(|| run.handle()) {
+            HookAction::Forward => run.forward(),
+            action => action,
+        };
+        A::state(self).work.set(Some(work));
+        action
     }
 
     /// Decides a dial of a socket.
@@ -325,6 +323,9 @@ impl Env for Host {
     }
     fn flow_entries_usable(&self) -> u64 {
         self.settings.flow_entries.unwrap_or(u64::MAX)
+    }
+    fn forwards(&self) -> bool {
+        self.routes.snat_ports.is_some()
     }
     fn snat_ports(&self) -> SnatPorts {
         self.routes.snat_ports.unwrap_or(SnatPorts::DEFAULT)

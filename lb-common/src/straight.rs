@@ -75,13 +75,16 @@ pub fn known_flow<A: Parse, K: Fragments<A>>(
     let arrival = Arrival::new(hook, plain.transport, kernel);
     let [src, dst] = A::source_and_destination(packet)?;
     let tuple = Tuple { src, dst, sport: plain.sport, dport: plain.dport };
-    let key = FlowKey { edge: edge.id, tuple, proto: plain.transport.proto, direction, pad: 0 };
-    let Some(entry) = kernel.flow(&key) else {
+    let mut key = FlowKey { edge: edge.id, tuple, proto: plain.transport.proto, direction, pad: 0 };
+    let answered = arrival.answered(&plain, &mut key, kernel);
+    let Some(entry) = answered.or_else(|| kernel.flow(&key)) else {
         return if arrival.is_strange(&key, kernel) { Some(HookAction::Next) } else { None };
     };
     // Read first: a flow that has ended may be deleted at once.
     let frontend = entry.frontend();
     let to = arrival.follow(&key, entry, kernel)?;
+    let is_transit = arrival.is_transit(&key, &to);
+    let direction = key.direction;
     if frontend == DIRECT && key.tuple.has_ports_of(&to) {
         return Some(HookAction::Next);
     }
@@ -90,6 +93,10 @@ pub fn known_flow<A: Parse, K: Fragments<A>>(
         Direction::Reply => Counter::ReplyTranslated,
     });
     kernel.count_frontend(frontend, Event::Translated);
+    if is_transit {
+        kernel.hand_over(&key, &to, A::plain_l4(packet));
+        return Some(HookAction::Forward);
+    }
     if perform(packet, &plain, &key.tuple, &to).is_err() {
         kernel.count(Counter::DropRewrite);
         return Some(HookAction::Drop);
@@ -135,8 +142,8 @@ impl Arrival {
     fn likeness(&self, plain: &Plain, state: &EdgeState) -> Likeness {
         let client_port = match self.hook.direction {
             // The answer of another node's endpoint enters by the hook of its requests as well.
-            Direction::Request if !self.is_workload() && state.may_have_node_port(plain.dport) => {
-                return Likeness::Other;
+            Direction::Request if self.may_be_answer(plain, state) => {
+                return if self.transport.opens() { Likeness::Other } else { Likeness::Flow };
             }
             // The reply of a pod to itself enters by the hook of its requests.
             Direction::Request if self.is_workload() && state.has_hairpins() => return Likeness::Other,
@@ -160,6 +167,37 @@ impl Arrival {
     #[inline(always)]
     fn new(hook: Hook, transport: Transport, env: &impl Env) -> Self {
         Self { hook, transport, repairs: env.repairs_evicted_flows() }
+    }
+
+    /// Whether the packet may be an answer of another node's endpoint, by the port that it is for.
+    #[inline(always)]
+    fn may_be_answer(&self, plain: &Plain, state: &EdgeState) -> bool {
+        let enters = matches!(self.hook.direction, Direction::Request);
+        enters && !self.is_workload() && state.may_have_node_port(plain.dport)
+    }
+
+    /// The flow of an answer of another node's endpoint. The key is then that of the answer.
+    #[inline(always)]
+    fn answered<A: Addr, K: Maps<A>>(&self, plain: &Plain, key: &mut FlowKey<A>, kernel: &K) -> Option<K::Flow> {
+        if !matches!(self.hook.direction, Direction::Request) || self.is_workload() {
+            return None;
+        }
+        if !self.may_be_answer(plain, &kernel.edge_state(key.edge)) {
+            return None;
+        }
+        key.direction = Direction::Reply;
+        let found = kernel.flow(key).filter(|entry| !entry.to().dst.is(&key.tuple.dst));
+        if found.is_none() {
+            key.direction = Direction::Request;
+        }
+        found
+    }
+
+    /// Whether the packet is between the network and an endpoint of another node.
+    #[inline(always)]
+    fn is_transit<A: Addr>(&self, key: &FlowKey<A>, to: &Tuple<A>) -> bool {
+        let enters = matches!(self.hook.direction, Direction::Request) && !self.is_workload();
+        enters && (matches!(key.direction, Direction::Reply) || !to.src.is(&key.tuple.src))
     }
 
     #[inline(always)]
@@ -196,13 +234,15 @@ impl Arrival {
         let tcp = self.transport.tcp;
         let (state, noted) = (entry.state(), entry.sequence());
         let quiet_jiffies = flow::quiet_jiffies(entry.last_seen_jiffies(), kernel.now_jiffies());
-        let is_request = matches!(self.hook.direction, Direction::Request);
+        let is_request = matches!(key.direction, Direction::Request);
         let is_of_flow = match self.transport.proto {
             Proto::TCP => is_request || !(tcp.has(TcpFlags::SYN) && state.has_ended()),
             Proto::UDP | Proto::SCTP => !is_request || self.is_served(entry, kernel),
         };
         let to = entry.to();
-        if !is_of_flow || (is_request && !to.src.is(&key.tuple.src)) {
+        let may_leave =
+            if self.is_transit(key, &to) { kernel.may_forward() } else { !is_request || to.src.is(&key.tuple.src) };
+        if !is_of_flow || !may_leave {
             return None;
         }
         if !flow::is_steady(state, tcp) || quiet_jiffies >= kernel.second_jiffies() {

@@ -34,7 +34,7 @@ impl<A: Answer, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
         match self.kernel.way(self.work, len_bytes) {
             Way::Out => {}
             Way::TooLong { mtu_bytes } => return self.answer(Message::too_big(mtu_bytes), l4),
-            Way::Nowhere => return self.refuse(Counter::DropNoRoute, self.work.key.proto),
+            Way::Nowhere => return self.drop_lost(l4),
         }
         let Work { key: FlowKey { tuple, proto, .. }, to, .. } = &*self.work;
         let headers = plain(*proto, l4);
@@ -48,6 +48,19 @@ impl<A: Answer, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
         }
         self.kernel.count(Counter::Forwarded);
         HookAction::SendOut
+    }
+
+    /// Drops a packet whose route is gone. Datagrams of a client would keep such a flow for ever: it is forgotten, and the
+    /// next one gets another endpoint.
+    #[inline(always)]
+    fn drop_lost(&mut self, l4: usize) -> HookAction {
+        let work = &mut *self.work;
+        if l4 != 0 && work.key.proto == Proto::UDP {
+            work.partner_key.set_partner(&work.key, &work.to);
+            self.kernel.remove_flow(&work.partner_key);
+            self.kernel.remove_flow(&work.key);
+        }
+        self.refuse(Counter::DropNoRoute, self.work.key.proto)
     }
 
     /// Answers with an ICMP error. ICMP errors and later fragments, which are translated already, are dropped without an

@@ -135,6 +135,14 @@ impl<A: Addr> Work<A> {
         HookAction::of_translated(direction, &self.key.tuple, &self.to)
     }
 
+    /// Takes over a packet that is to be forwarded.
+    #[inline(always)]
+    pub const fn take_transit(&mut self, key: &FlowKey<A>, to: &Tuple<A>, l4: usize) {
+        self.key.set(key);
+        self.to.set(to);
+        self.l4 = l4 as u32;
+    }
+
     /// Forwards the packet, whose addresses are those of the new tuple already.
     #[inline(always)]
     pub(crate) const fn forward_translated(&mut self) -> HookAction {

@@ -71,12 +71,6 @@ static SNAT_FIRST: Global<u64> = Global::new(SnatPorts::DEFAULT.first as u64);
 #[unsafe(no_mangle)]
 static SNAT_LAST: Global<u64> = Global::new(SnatPorts::DEFAULT.last as u64);
 
-/// [`FORWARDS`].
-#[inline(always)]
-pub fn forwards() -> bool {
-    FORWARDS.load() != 0
-}
-
 /// SO_NETNS_COOKIE of the node's network namespace: its sockets are the node's own. 0 is no namespace.
 #[unsafe(no_mangle)]
 static NODE_NETNS: Global<u64> = Global::new(0);
@@ -190,6 +184,11 @@ impl<S> Env for Kernel<S> {
     #[inline(always)]
     fn second_jiffies(&self) -> u64 {
         SECOND_JIFFIES.load()
+    }
+
+    #[inline(always)]
+    fn forwards(&self) -> bool {
+        FORWARDS.load() != 0
     }
 
     #[inline(always)]

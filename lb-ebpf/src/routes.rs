@@ -34,16 +34,16 @@ const TOO_LONG: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
 /// address there. The route from that address decides: it may be another one.
 #[inline(always)]
 pub fn reach<A: Addr + OnUplink>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>) -> Reach {
-    let mut has_source = false;
     let mut egress = 0;
-    for _ in 0..2 {
-        match look_up(skb, work, has_source, 0) {
+    // The route without a source, the one from the address that it suggests, and once more if that leaves elsewhere.
+    for _ in 0..3 {
+        match look_up(skb, work, egress != 0, 0) {
             FOUND | NO_NEIGHBOUR | TOO_LONG => {}
             _ => return Reach::Nowhere,
         }
         let ifindex = egress_of(work);
         if ifindex == egress {
-            break;
+            return Reach::Uplink;
         }
         let Some(uplink) = maps::uplinks.get_ptr(ifindex) else { return Reach::Nowhere };
         // SAFETY: the agent replaces elements whole, and the kernel frees them only after this program run. Both are an
@@ -52,9 +52,9 @@ pub fn reach<A: Addr + OnUplink>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>) -> 
         if work.to().src.is(&A::new_zeroed()) {
             return Reach::Nowhere;
         }
-        (has_source, egress) = (true, ifindex);
+        egress = ifindex;
     }
-    Reach::Uplink
+    Reach::Nowhere
 }
 
 /// The way of a packet with the tuple `to`. Leaves the next hop in [`Work::route`].

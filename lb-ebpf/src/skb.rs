@@ -127,6 +127,14 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         unsafe { (*self.0).vlan_present != 0 }
     }
 
+    /// Whether that tag names a VLAN: one that only has a priority does not (IEEE 802.1Q, VLAN ID 0).
+    #[inline(always)]
+    pub fn is_in_vlan(&self) -> bool {
+        const ID: u32 = 0xfff;
+        // SAFETY: see `len`.
+        self.has_vlan_tag() && unsafe { (*self.0).vlan_tci } & ID != 0
+    }
+
     /// Reads the words at `offset`.
     #[inline(always)]
     pub fn read_words<const WORDS: usize>(&self, offset: usize) -> Option<[u32; WORDS]> {

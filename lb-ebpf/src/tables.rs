@@ -15,7 +15,7 @@ use lb_common::table::{
 };
 use lb_common::way::{Reach, Way};
 
-use crate::kernel::{Kernel, embryos_max, forwards, looks_back};
+use crate::kernel::{Kernel, embryos_max, looks_back};
 use crate::maps;
 use crate::skb::copy_words;
 
@@ -349,7 +349,14 @@ impl<A: FamilyTables> Maps<A> for Kernel {
 
     #[inline(always)]
     fn may_forward(&self) -> bool {
-        forwards() && self.subject.has_link_header && !self.subject.skb.has_vlan_tag()
+        self.forwards() && self.subject.has_link_header && !self.subject.skb.is_in_vlan()
+    }
+
+    #[inline(always)]
+    fn hand_over(&self, key: &FlowKey<A>, to: &Tuple<A>, l4: usize) {
+        if let Some(work) = work::<A>() {
+            work.take_transit(key, to, l4);
+        }
     }
 
     #[inline(always)]

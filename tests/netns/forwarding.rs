@@ -1,6 +1,6 @@
 //! Packets of the network for endpoints on other nodes: this node forwards them, with an address of its own as source.
 
-use lb_tests::address::{FAMILIES, Family, REMOTE_PODS, UPLINK, add_address, flag, host_prefix, vip};
+use lb_tests::address::{FAMILIES, Family, OVERLAY, REMOTE_PODS, UPLINK, add_address, flag, host_prefix, vip};
 use lb_tests::deadline::until_true;
 use lb_tests::dial::{Dial, Held, Outcome};
 use lb_tests::lab::{ReversePath, Setup, UPLINK_NAME};
@@ -13,7 +13,7 @@ use crate::uplink::{Endpoints, UPLINKS, client, dial, publish};
 const SNAT_PORTS: std::ops::RangeInclusive<u16> = 61_000..=65_535;
 
 #[test]
-fn a_client_in_the_network_reaches_an_endpoint_of_another_node_and_is_seen_as_the_node() {
+fn mq_01_a_client_in_the_network_reaches_an_endpoint_of_another_node_and_is_seen_as_the_node() {
     let scene = Scene::with_flags(Setup::new("fwd").reverse_path(ReversePath::Strict), &UPLINKS);
     scene.lab.node.nft(DROP_INVALID);
     publish(&scene, 60, "VIP", "Cluster", Endpoints::Elsewhere);
@@ -179,4 +179,52 @@ fn the_source_follows_the_address_of_the_uplink() {
             _ => false,
         });
     }
+}
+
+/// flannel.1 and vxlan.calico: the way to pods of other nodes is an overlay network, whose address on this node becomes
+/// the source. Its MTU is smaller than the client's.
+#[test]
+fn an_overlay_between_the_nodes_is_a_way() {
+    let scene = Scene::without_agent(Setup::new("fwdvxlan"), &["--uplink-interfaces", "auto"]);
+    for (netns, lower, own, other) in [(&scene.lab.node, UPLINK_NAME, 2, 1), (&scene.lab.external, "eth0", 1, 2)] {
+        let remote = UPLINK.host(Family::V4, other);
+        netns.ip(&[
+            format!("link add flannel.1 type vxlan id 1 dev {lower} remote {remote} dstport 8472"),
+            "link set flannel.1 mtu 1450 up".to_owned(),
+        ]);
+        for family in FAMILIES {
+            netns.ip(&[add_address(family, &OVERLAY.interface(family, own), "flannel.1")]);
+        }
+    }
+    for family in FAMILIES {
+        let (pods, gateway) = (REMOTE_PODS.prefix(family), OVERLAY.host(family, 1).to_string());
+        scene.lab.node.run("ip", &[flag(family), "route", "add", &pods, "via", &gateway, "dev", "flannel.1"]);
+    }
+    let mut scene = scene;
+    scene.agent.start();
+    publish(&scene, 68, "VIP", "Cluster", Endpoints::Elsewhere);
+    for family in FAMILIES {
+        let mut held = dial(&scene, family).held(vip(family, 68, 80));
+        let (who, client) = (held.answer.who.clone(), held.answer.client.ip());
+        assert_eq!((who.as_str(), client), (BALANCER, OVERLAY.host(family, 2)), "{family:?}");
+        held.transfer(1 << 20).unwrap_or_else(|error| panic!("{family:?}: {error}"));
+    }
+}
+
+/// Without a way to any endpoint the packet is the stack's, as without forwarding.
+#[test]
+fn endpoints_behind_no_uplink_are_left_to_the_routes() {
+    let scene = Scene::with_flags(Setup::new("fwdnoway"), &["--uplink-interfaces", "up1"]);
+    publish(&scene, 69, "VIP", "Cluster", Endpoints::Elsewhere);
+    publish(&scene, 70, "VIP", "Cluster", Endpoints::Both);
+    for family in FAMILIES {
+        let outcome = dial(&scene, family).unasked("explain knows no routes").tcp(vip(family, 69, 80));
+        let Outcome::Answered(answer) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((answer.who.as_str(), answer.client.ip()), (BALANCER, client(family)), "routed to the balancer");
+        for _ in 0..16 {
+            let outcome = dial(&scene, family).unasked("explain knows no routes").tcp(vip(family, 70, 80));
+            assert_eq!(outcome.who(), Some("a"), "the endpoint here is found: {outcome:?}");
+        }
+    }
+    assert!(count(&scene, "passed_no_route") > 0);
 }

@@ -24,6 +24,8 @@ pub const UPLINK: Net = Net { v4: [192, 0, 2], v6: [0x2001, 0xdb8, 2, 0] };
 pub const FAR_LINK: Net = Net { v4: [192, 0, 3], v6: [0x2001, 0xdb8, 3, 0] };
 /// Between a router that a test adds (1) and a client behind it (2).
 pub const DEEP_LINK: Net = Net { v4: [192, 0, 4], v6: [0x2001, 0xdb8, 4, 0] };
+/// An overlay network between the node (2) and the external namespace (1).
+pub const OVERLAY: Net = Net { v4: [10, 245, 0], v6: [0xfd00, 0x10, 0x245, 0] };
 /// Clients in the network, behind the far link.
 pub const FAR: Net = Net { v4: [203, 0, 113], v6: [0x2001, 0xdb8, 0x113, 0] };
 /// Addresses of load balancers; all of them are local in the external namespace.

@@ -318,7 +318,9 @@ impl Maps {
     /// The same for the uplinks, with the ports of this node that the replaced maps know, or that new flows may get.
     pub fn expect_uplink_flows(&self, replaced: &Self, ports: Option<SnatPorts>) -> Result<(), Error> {
         let known = replaced.edge(EDGE_UPLINK)?.hairpins;
-        let range = ports.map_or(0..=0, |ports| ports.first..=ports.last);
+        // Earlier versions counted hairpins there, and no range begins below 1024.
+        let known = known & !EdgeState::client_port_bit(0);
+        let range = ports.into_iter().flat_map(|ports| ports.first..=ports.last);
         let hairpins = range.fold(known, |bits, port| bits | EdgeState::client_port_bit(port));
         self.set_edge(EDGE_UPLINK, EdgeState { hairpins, client_ports: u64::MAX })
     }

@@ -57,6 +57,8 @@ pub struct Outcomes<A> {
     /// The source of the reply to that packet when it reaches the client; `None` if the reply is not translated.
     pub reply: Option<SocketAddr>,
     pub backends: BTreeSet<SocketAddr>,
+    /// Those of them that are on other nodes: this node forwards to them.
+    pub forwarded: BTreeSet<SocketAddr>,
     /// One of the backends is the client itself, which then sees the frontend's address as the source.
     pub has_hairpin: bool,
     /// The pool has empty slots.
@@ -71,6 +73,7 @@ impl<A> Default for Outcomes<A> {
             opened: None,
             reply: None,
             backends: BTreeSet::new(),
+            forwarded: BTreeSet::new(),
             has_hairpin: false,
             has_gap: false,
             is_remembered: false,
@@ -79,6 +82,11 @@ impl<A> Default for Outcomes<A> {
 }
 
 impl<A> Outcomes<A> {
+    /// Whether every packet is forwarded to another node.
+    pub fn is_forwarded(&self) -> bool {
+        !self.forwarded.is_empty() && self.forwarded == self.backends
+    }
+
     /// Whether the client is its only backend: each packet goes back out of the interface that it came in by.
     pub fn is_sent_back(&self) -> bool {
         self.has_hairpin && self.backends.len() == 1
@@ -249,7 +257,7 @@ impl<A: TableAddr> Trial<A> {
         if has_affinity && !is_known {
             for backend in &pool {
                 let outcome = self.open_from(client, CLIENT_PORT, &[self.latest(frontend, client, backend)]);
-                self.add(&mut outcomes, client, outcome);
+                self.add(&mut outcomes, outcome);
             }
         }
         if scope.has(ScopeFlags::MAGLEV) {
@@ -260,12 +268,12 @@ impl<A: TableAddr> Trial<A> {
                 if is_complete || (sport > PORTS_MIN && is_known) {
                     break;
                 }
-                self.add(&mut outcomes, client, self.open_from(client, sport, self.known()));
+                self.add(&mut outcomes, self.open_from(client, sport, self.known()));
             }
         } else {
             for slot in 0..scope.count {
                 self.host.set_chance(Chance::Always(number_of_slot(slot, scope.count)));
-                self.add(&mut outcomes, client, self.open_from(client, CLIENT_PORT, self.known()));
+                self.add(&mut outcomes, self.open_from(client, CLIENT_PORT, self.known()));
             }
         }
         outcomes.is_remembered = is_known && self.is_remembered(frontend, client, &pool, &outcomes);
@@ -285,13 +293,16 @@ impl<A: TableAddr> Trial<A> {
         goes_there && (backends.next(), backends.next()) == (Some(row.addr.into()), None)
     }
 
-    fn add(&self, outcomes: &mut Outcomes<A>, client: A, outcome: Outcome<A>) {
+    fn add(&self, outcomes: &mut Outcomes<A>, outcome: Outcome<A>) {
         outcomes.has_gap |= outcome.reason == Some(Counter::DropNoBackend);
         if outcome.decision != Decision::Balance {
             return;
         }
         outcomes.backends.insert(SocketAddr::new(outcome.to.dst.into(), outcome.to.dport));
-        outcomes.has_hairpin |= outcome.to.src != client;
+        outcomes.has_hairpin |= outcome.action == HookAction::SendBack;
+        if outcome.action == HookAction::SendOut {
+            outcomes.forwarded.insert(SocketAddr::new(outcome.to.dst.into(), outcome.to.dport));
+        }
         if outcomes.opened.is_none() {
             outcomes.reply = self.reply(&outcome);
             outcomes.opened = Some(outcome);

@@ -36,7 +36,14 @@ pub fn sentence<A>(
                 Some(source) => format!("; replies get the source {source} back at {place}"),
                 None => "; replies are not translated back".into(),
             };
-            format!("the packet is DNATed to {choice} here{unseen}{reply}")
+            let forwarded = if outcomes.is_forwarded() {
+                "; it is forwarded to another node, with an address of this node as its source"
+            } else if outcomes.forwarded.is_empty() {
+                ""
+            } else {
+                "; to an endpoint of another node it is forwarded, with an address of this node as its source"
+            };
+            format!("the packet is DNATed to {choice} here{unseen}{forwarded}{reply}")
         }
         Decision::Reject if matches!(from, Sender::Host) => {
             "there is no endpoint anywhere: the dial fails with ECONNREFUSED".into()
@@ -73,6 +80,9 @@ pub fn netfilter<A>(from: &Sender, decision: Decision, outcomes: &Outcomes<A>) -
         Decision::Balance if outcomes.is_sent_back() => {
             (Sight::Never, format!("never sees the packet: the pod gets it back at once, at {place}"))
         }
+        Decision::Balance if outcomes.is_forwarded() => {
+            (Sight::Never, format!("never sees the packet: it is forwarded at {place}"))
+        }
         Decision::Balance => (Sight::Translated, translated(from, place, outcomes)),
         Decision::Reject => (Sight::Never, format!("never sees the packet: it is answered at {place}")),
         Decision::Drop => (Sight::Never, format!("never sees the packet: it is dropped at {place}")),
@@ -92,7 +102,11 @@ fn translated<A>(from: &Sender, place: &str, outcomes: &Outcomes<A>) -> String {
         Sender::Pod(_) => ", unless the pod's bridge bypasses netfilter (`lb-agent show interfaces`)",
         Sender::Host | Sender::External(_) => "",
     };
-    let except = if outcomes.has_hairpin { "; a connection to the pod itself comes back at once, unseen" } else { "" };
+    let except = match outcomes {
+        outcomes if outcomes.has_hairpin => "; a connection to the pod itself comes back at once, unseen",
+        outcomes if !outcomes.forwarded.is_empty() => "; what is forwarded to other nodes passes unseen",
+        _ => "",
+    };
     format!(
         "sees a connection from {client} to {backend}{unless}: requests are translated before its hooks, replies are \
          translated back after them, both at {place}{except}"
@@ -154,8 +168,8 @@ const fn passed(from: &Sender, frontend: &Frontend) -> &'static str {
             "mode Router and nothing here can answer: the packet is left alone and follows its route"
         }
         (FrontendState::Active, Mode::VIP | Mode::Split) if is_external => {
-            "no endpoint is on this node, and forwarding to other nodes is not available in this version: the packet \
-             is left to the stack (and kube-proxy, where it runs)"
+            "no endpoint is on this node, and --forwarding is off: the packet is left to the stack (and kube-proxy, \
+             where it runs)"
         }
         (FrontendState::Active, Mode::VIP | Mode::Split) => {
             "the Service asks for a feature that this version does not enforce (`lb-agent show warnings`): the packet \

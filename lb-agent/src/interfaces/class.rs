@@ -111,7 +111,7 @@ fn pod(link: &LinkFacts, around: &Surroundings<'_>) -> Result<Why, Why> {
             let address = address.filter(|_| bridge_of(link, around).is_none());
             address.map_or(Ok(Why::VirtualMachine), |address| Err(Why::TapAddress(*address)))
         }
-        Kind::Loopback | Kind::Hardware | Kind::Bridge | Kind::Vrf | Kind::Other => Err(Why::NoPod),
+        Kind::Loopback | Kind::Hardware | Kind::Bridge | Kind::Vrf | Kind::Overlay | Kind::Other => Err(Why::NoPod),
     }
 }
 
@@ -132,8 +132,8 @@ fn network(link: &LinkFacts, around: &Surroundings<'_>) -> Option<Why> {
 }
 
 /// Whether this link has an address of the node: one that the Node object names, the link of a default route, or any
-/// address on a network card. Gateway addresses that a CNI puts on a pod's veth or on its bridge do not count, nor do
-/// addresses of tunnels.
+/// address on a network card or on an overlay network. Gateway addresses that a CNI puts on a pod's veth or on its
+/// bridge do not count, nor do addresses of other tunnels.
 fn node_address(link: &LinkFacts, around: &Surroundings<'_>) -> Option<Why> {
     let none = BTreeSet::new();
     let addresses = around.addresses.get(&link.ifindex).unwrap_or(&none);
@@ -150,6 +150,8 @@ fn node_address(link: &LinkFacts, around: &Surroundings<'_>) -> Option<Why> {
         Kind::Veth if link.peer == Peer::OtherNamespace && bridge_of(link, around).is_none() => {
             addresses.iter().find(|address| address.has_prefix()).map(|prefix| Why::Prefix(*prefix))
         }
+        // Packets for pods of other nodes leave by it.
+        Kind::Overlay => addresses.first().map(|address| Why::Overlay(*address)),
         Kind::Loopback | Kind::Hardware | Kind::Veth | Kind::Tap | Kind::Bridge | Kind::Vrf | Kind::Other => None,
     }
 }
@@ -308,6 +310,17 @@ mod tests {
         assert_eq!(classes(&node, "veth*", "auto").0, ["veth11"]);
         // Without uplinks, the ports still do not count as pods of a private bridge.
         assert_eq!(classes(&node, "auto", "none"), (vec!["ptp20".into(), "tap22".into()], vec![]));
+    }
+
+    /// flannel.1, vxlan.calico: the way to the pods of other nodes.
+    #[test]
+    fn an_overlay_with_an_address_is_an_uplink() {
+        let mut node = node();
+        node.links.insert(31, link(31, "flannel.1", Kind::Overlay));
+        assert_eq!(classes(&node, "auto", "auto").1, ["eth0"], "without an address, only its owner knows its use");
+        node.addresses.insert(31, [address("10.244.1.0/32")].into());
+        assert_eq!(classes(&node, "auto", "auto").1, ["eth0", "flannel.1"]);
+        assert_eq!(told(&node, 31), "-: an overlay network with an address, 10.244.1.0/32: the network");
     }
 
     #[test]

@@ -85,7 +85,9 @@ pub enum Kind {
     Tap,
     Bridge,
     Vrf,
-    /// Tunnels, dummies and all other kinds.
+    /// A network of Ethernet frames over another one, as CNIs put between nodes: VXLAN, GENEVE.
+    Overlay,
+    /// Other tunnels, dummies and all other kinds.
     Other,
 }
 
@@ -194,6 +196,7 @@ fn kind(info: &[LinkInfo], layer: LinkLayerType) -> Kind {
         (Some(InfoKind::Veth), _) => Kind::Veth,
         (Some(InfoKind::Bridge), _) => Kind::Bridge,
         (Some(InfoKind::Vrf), _) => Kind::Vrf,
+        (Some(InfoKind::Vxlan | InfoKind::Geneve), _) => Kind::Overlay,
         // A tun device without an Ethernet header belongs to a VPN.
         (Some(InfoKind::Tun), LinkLayerType::Ether) => Kind::Tap,
         _ => Kind::Other,
@@ -223,7 +226,7 @@ mod tests {
             (LinkLayerType::None, Some(InfoKind::Tun), Kind::Other),
             (LinkLayerType::Ether, Some(InfoKind::Bridge), Kind::Bridge),
             (LinkLayerType::Ether, Some(InfoKind::Vrf), Kind::Vrf),
-            (LinkLayerType::Ether, Some(InfoKind::Vxlan), Kind::Other),
+            (LinkLayerType::Ether, Some(InfoKind::Vxlan), Kind::Overlay),
             (LinkLayerType::Ether, Some(InfoKind::Dummy), Kind::Other),
         ] {
             let facts = LinkFacts::from_message(&message(layer, info.clone())).expect("it has a name");

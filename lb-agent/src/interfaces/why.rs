@@ -22,6 +22,8 @@ pub enum Why {
     DefaultRoute,
     /// A network card with an address.
     Card,
+    /// An overlay network with an address of this node.
+    Overlay(InterfaceAddress),
     /// A veth with a prefix of its own, so a network card of a node in a container.
     Prefix(InterfaceAddress),
     /// A tap with an address, so a VPN that ends on this node.
@@ -62,6 +64,7 @@ impl fmt::Display for Why {
             Self::NodeAddress(addr) => write!(f, "it has the Node's address {addr}: the network"),
             Self::DefaultRoute => f.write_str("a default route leaves by it: the network"),
             Self::Card => f.write_str("a network card with an address: the network"),
+            Self::Overlay(address) => write!(f, "an overlay network with an address, {address}: the network"),
             Self::Prefix(prefix) => write!(f, "it has a prefix of its own, {prefix}: a network, no pod"),
             Self::TapAddress(address) => write!(f, "a tap with an address, {address}: a VPN, no pod"),
             Self::PortOfUplink(bridge) => write!(f, "a port of {bridge}, which leads to the network"),

@@ -314,7 +314,7 @@ impl<D: Dataplane> Agent<D> {
         self.ports = ports;
         let node_addresses = self.node_addresses();
         let wanted = self.interfaces.wanted(&self.interfaces.judged(&self.rules, &node_addresses));
-        self.write_uplinks(self.interfaces.uplinks(&wanted, &node_addresses))?;
+        self.write_uplinks(self.uplinks_of(&wanted))?;
         self.dataplane.activate()
     }
 
@@ -351,12 +351,14 @@ impl<D: Dataplane> Agent<D> {
         if let Some(guard) = self.controller.guard_mut() {
             guard.follow_links(pods);
         }
-        let unwritten = usize::from(!self.tell_ports(trust)) + usize::from(!self.tell_uplinks(&wanted, trust));
+        let unwritten = usize::from(!self.tell_ports(trust));
         self.tell_judgements(&judged);
         let failures = reconcile(&mut self.dataplane, &wanted, trust);
         if self.outlook.look_at_failures(&failures) {
             self.tell_warnings();
         }
+        // Only now: answers need the programs of the uplink.
+        let unwritten = unwritten + usize::from(!self.tell_uplinks(&wanted, trust));
         match failures.len() + unwritten {
             0 => self.timetable.links_succeeded(),
             _ => self.timetable.links_failed(now),

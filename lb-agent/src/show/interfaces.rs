@@ -120,6 +120,7 @@ const fn kind_name(kind: Kind) -> &'static str {
         Kind::Tap => "tap",
         Kind::Bridge => "bridge",
         Kind::Vrf => "vrf",
+        Kind::Overlay => "overlay",
         Kind::Other => "other",
     }
 }

@@ -45,8 +45,8 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         if matches!(self.edge.client, Client::External) {
             for round in 1..MASQUERADE_ROUNDS {
                 self.work.last_round = u32::from(round == MASQUERADE_ROUNDS - 1);
-                let is_full = !is_placed && self.work.refused == DropReason::NoPort;
-                if !is_full || self.work.reach != Reach::Uplink {
+                let is_full = self.work.refused == DropReason::NoPort && self.work.reach == Reach::Uplink;
+                if is_placed || !(is_full || self.work.refused == DropReason::NoRoute) {
                     break;
                 }
                 is_placed = self.apart(Part::Place);
@@ -75,8 +75,9 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
                 // The endpoint may still know the connection of another client by this port.
                 Reservation::Taken if self.work.reach == Reach::Uplink && self.work.last_round == 0 => {}
                 Reservation::Taken => self.make_room(),
-                // The next attempt may choose another backend.
-                Reservation::NoRoute => {}
+                // The next attempt may choose another backend. A flow that is made again has only one.
+                Reservation::NoRoute if self.work.pin != Pin::Tuple => self.work.pin = Pin::Nothing,
+                Reservation::NoRoute => return Err(DropReason::NoRoute),
             }
         }
         Err(if self.work.reach == Reach::Nowhere { DropReason::NoRoute } else { DropReason::NoPort })
@@ -110,7 +111,8 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     #[inline(always)]
     fn choose(&mut self, attempt: u32) -> bool {
         let random = self.kernel.random();
-        let Work { key, to, flow, affinity, pin, count, .. } = &mut *self.work;
+        let Work { key, to, flow, affinity, pin, count, member_key, .. } = &mut *self.work;
+        let member_port = &mut member_key.port;
         let slot = ((u64::from(random) * u64::from(*count)) >> 32) as u32;
         let from = &key.tuple;
         // SCTP: only addresses change. A changed port would need a new CRC32c over the whole packet.
@@ -125,6 +127,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
                 to.dst = affinity.addr;
                 affinity.port
             };
+            *member_port = port;
             if !keeps_ports {
                 to.dport = port;
             }
@@ -145,7 +148,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         }
         let (kernel, work) = (self.kernel, &mut *self.work);
         work.member_key.service_port = kernel.service_port(work.flow.frontend);
-        (work.member_key.addr, work.member_key.port, work.member_key.pad) = (work.to.dst, work.to.dport, 0);
+        (work.member_key.addr, work.member_key.pad) = (work.to.dst, 0);
         if kernel.member_sets(&work.member_key) & MemberSets::NEAR != 0 {
             work.reach = Reach::Stack;
             return true;

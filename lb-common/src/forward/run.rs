@@ -190,6 +190,9 @@ pub trait Maps<A: Addr>: Services<A> {
     /// Notes a packet that was rejected or dropped, in place of the last one with this reason.
     fn note_drop(&self, reason: Counter, key: &FlowKey<A>);
 
+    /// Leaves a packet in transit, and the offset of its transport header, to [`Run::forward`](crate::run::Run::forward).
+    fn hand_over(&self, key: &FlowKey<A>, to: &Tuple<A>, l4: usize);
+
     /// Runs [`Part::Settle`] for a packet that has no records yet. False if the flow is gone.
     fn settle(&self, key: &FlowKey<A>, tcp: TcpFlags) -> bool
     where
@@ -219,6 +222,8 @@ pub trait Env {
     fn second_jiffies(&self) -> u64;
     /// `--repair-evicted-flows`. A constant in the kernel, so that it costs nothing while it is off.
     fn repairs_evicted_flows(&self) -> bool;
+    /// `--forwarding`. A constant in the kernel as well.
+    fn forwards(&self) -> bool;
     /// `--snat-ports`.
     fn snat_ports(&self) -> SnatPorts;
     /// `--pod-flows-percent`. Also a constant in the kernel.

@@ -10,7 +10,7 @@ use crate::share::Occupancy;
 use crate::socket::Sockets;
 use crate::table::{
     Affinity, AffinityKey, Counter, Dialled, Direction, EDGE_UPLINK, EdgeState, EndpointKey, Flow, FlowKey,
-    FrontendKey, MemberKey, PoolKey, Port, Scope, SocketCookie, SocketKey, SocketPeer, SourceRangeKey,
+    FrontendKey, MemberKey, PoolKey, Port, Scope, SocketCookie, SocketKey, SocketPeer, SourceRangeKey, Tuple,
 };
 use crate::way::{Reach, Way};
 
@@ -168,6 +168,11 @@ impl<A: HostFamily> Maps<A> for Host {
     }
     fn may_forward(&self) -> bool {
         self.routes.snat_ports.is_some() && !self.routes.is_tagged
+    }
+    fn hand_over(&self, key: &FlowKey<A>, to: &Tuple<A>, l4: usize) {
+        let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
+        work.take_transit(key, to, l4);
+        A::state(self).work.set(Some(work));
     }
     fn note_node_port(&self, port: u16) {
         self.node_ports.set(self.node_ports.get() | EdgeState::client_port_bit(port));

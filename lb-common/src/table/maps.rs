@@ -185,7 +185,7 @@ macro_rules! each_map {
                 counters: [PerCpu, u32 => CounterValue, Rows::Fixed(COUNTERS_MAX)], Programs;
                 /// Flows, packets and bytes by frontend ID, and what was left to the balancer.
                 frontend_stats: [PerCpu, u32 => FrontendStats, Rows::FrontendIds], Programs;
-                /// By interface: whether it may have hairpin flows, and which client ports its flows use.
+                /// By interface: which client ports its flows use, and whether it may have hairpin flows; for the uplinks, which ports of the node forwarded flows use.
                 edges: [Array, u32 => EdgeState, Rows::Fixed(EDGES_MAX)], Both;
                 /// By interface: the bridge that it is a port of, and the MAC of the bridge.
                 ports: [Array, u32 => Port, Rows::Fixed(EDGES_MAX)], Agent;
@@ -203,7 +203,7 @@ macro_rules! each_map {
                 frontend_ages: [Array, u32 => FrontendAge, Rows::FrontendIds], Agent;
                 /// By family: until when flows may be missing because the kernel evicted them, in jiffies.
                 evictions: [Array, u32 => Evictions, Rows::Fixed(2)], Agent;
-                /// By interface: the ICMP answers that are left in this second.
+                /// By interface, and for all that is forwarded: the ICMP answers that are left in this second.
                 reject_buckets: [Array, u32 => RejectBucket, Rows::Fixed(EDGES_MAX)], Programs;
                 /// The network namespace and the layout version that the maps belong to.
                 owner: [Array, u32 => Owner, Rows::Fixed(1)], Agent;

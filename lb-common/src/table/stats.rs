@@ -241,12 +241,14 @@ counters! {
     SocketRefused = 27, "socket_refused";
     /// A packet was forwarded to an endpoint of another node, or from there to its client.
     Forwarded = 28, "forwarded";
-    /// A packet to or from an endpoint of another node, without a route, or without an address of this node to use.
+    /// A packet of a known flow to or from an endpoint of another node, to which no route leads any more.
     DropNoRoute = 29, "drop_no_route";
     /// A packet to or from an endpoint of another node that its way does not take: answered with packet too big.
     TooLong = 30, "too_long";
     /// A packet to or from an endpoint of another node whose hop limit was used up: answered with time exceeded.
     HopsExceeded = 31, "hops_exceeded";
+    /// A new flow to a frontend whose endpoints are on other nodes, to which no uplink leads: left to the stack.
+    PassedNoRoute = 32, "passed_no_route";
 }
 
 #[cfg(test)]

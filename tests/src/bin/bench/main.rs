@@ -8,6 +8,7 @@
 mod control_plane;
 mod figures;
 mod floor;
+mod forward;
 mod kube_proxy;
 mod load;
 mod network;
@@ -57,6 +58,8 @@ enum Part {
     All,
     /// What a packet costs in the programs, by test-run.
     Programs,
+    /// What a packet costs that is forwarded to another node, by test-run.
+    Forward,
     /// What they cost under live traffic, as the kernel clocks it.
     Live,
     /// Connections and bulk traffic.
@@ -90,13 +93,17 @@ fn dataplane(args: &Args) -> Result<Vec<Figure>> {
         println!("flow tables: {} rounds of test-run", args.rounds);
         figures.extend(table_size::measure(args.rounds)?);
     }
+    if matches!(args.part, Part::All | Part::Forward) {
+        println!("forwarding: {} rounds of test-run", args.rounds);
+        figures.extend(forward::measure(args.rounds)?);
+    }
     if matches!(args.part, Part::All | Part::Sockets) {
         figures.extend(network::sockets(args.rounds)?);
     }
     match args.part {
         Part::All | Part::Network => figures.extend(network::measure(args.rounds, args.kube_proxy.as_deref())?),
         Part::Live => figures.extend(network::live(args.rounds)?),
-        Part::Programs | Part::Sockets => {}
+        Part::Programs | Part::Forward | Part::Sockets => {}
     }
     Ok(figures)
 }
