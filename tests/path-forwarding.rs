@@ -262,6 +262,89 @@ fn a_flow_that_may_not_be_forwarded_any_more_blocks_no_other() {
     }
 }
 
+/// Packets that the node sends by its uplink, as netfilter's MASQUERADE or a socket of the node made them.
+fn leave(machine: &mut HostMachine, transport: Transport, from: End, to: End) -> (End, End) {
+    let (action, bytes) = machine.run(Program::UplinkEgress, &Described::new(transport, from, to).bytes());
+    assert_eq!(action, HookAction::Next);
+    read(&bytes).ends().expect("ports")
+}
+
+/// The tuple of a connection of the node itself is reserved: no forwarded flow gets it, and its answers reach the node.
+#[test]
+fn a_connection_of_the_node_keeps_its_port() {
+    for net in NETS {
+        let own = (node(net), 61_000);
+        let mut machine = machine(net, SnatPorts { first: 61_000, last: 61_001 });
+        publish(net, SYN, &mut machine);
+        let endpoints = machine.host.tables.clone();
+        assert!(!endpoints.v4.members.is_empty() || !endpoints.v6.members.is_empty());
+        assert_eq!(leave(&mut machine, SYN, own, remote(net)), (own, remote(net)));
+        let answer = Described::new(SYN_ACK, remote(net), own).bytes();
+        assert_eq!(machine.run(Program::UplinkIngress, &answer), (HookAction::Next, answer));
+        assert_eq!(leave(&mut machine, ACK, own, remote(net)), (own, remote(net)));
+        // Of two ports, the other one is left.
+        assert_eq!(open(&mut machine, SYN, net.client(), net.vip()), (node(net), 61_001));
+        assert_eq!(arrive(&mut machine, SYN, (net.host(3), 1), net.vip()), Err(HookAction::Drop));
+        let answer = Described::new(ACK, remote(net), own).bytes();
+        assert_eq!(machine.run(Program::UplinkIngress, &answer), (HookAction::Next, answer), "{net:?}");
+    }
+}
+
+/// A forwarded flow has the tuple already: the connection of the node gets another port, and never notices.
+#[test]
+fn a_connection_of_the_node_gives_way_to_a_forwarded_one() {
+    for net in NETS {
+        for transport in [SYN, UDP] {
+            let answer = if transport == SYN { SYN_ACK } else { UDP };
+            let mut machine = machine(net, SnatPorts { first: 61_000, last: 61_063 });
+            publish(net, transport, &mut machine);
+            let taken = open(&mut machine, transport, net.client(), net.vip());
+            let (source, to) = leave(&mut machine, transport, taken, remote(net));
+            assert!(source != taken && to == remote(net), "{net:?} {transport:?}: {source:?}");
+            let answered = Described::new(answer, remote(net), source).bytes();
+            let (action, bytes) = machine.run(Program::UplinkIngress, &answered);
+            assert_eq!((action, read(&bytes).ends()), (HookAction::Next, Some((remote(net), taken))), "{net:?}");
+            let next = if transport == SYN { ACK } else { UDP };
+            assert_eq!(leave(&mut machine, next, taken, remote(net)), (source, remote(net)));
+            let forwarded = arrive(&mut machine, answer, remote(net), taken);
+            assert_eq!(forwarded, Ok((net.vip(), net.client())), "the forwarded one goes on");
+        }
+    }
+}
+
+/// An endpoint of this node may listen on a port of the range: its answers are replies.
+#[test]
+fn an_endpoint_here_may_have_a_port_of_the_range() {
+    for net in NETS {
+        for transport in [SYN, UDP] {
+            let mut machine = forwarding(net, transport);
+            let endpoint = (net.other_backend().0, 61_234);
+            let mut scene = Scene::new(net, &mut machine);
+            let scope = scene.pool(1, &[endpoint]);
+            scene.frontend(1, net.vip(), proto(transport), scope);
+            scene.through(Program::UplinkIngress, transport, net.client(), net.vip());
+            let answer = if transport == SYN { SYN_ACK } else { UDP };
+            for _ in 0..2 {
+                let ends = scene.through(Program::UplinkEgress, answer, endpoint, net.client());
+                assert_eq!(ends, (net.vip(), net.client()), "{net:?} {transport:?}");
+            }
+            scene.through(Program::UplinkEgress, RST, endpoint, net.client());
+        }
+    }
+}
+
+/// Forwarded packets pass the hook at egress of the uplink as well.
+#[test]
+fn a_forwarded_packet_is_not_taken_for_the_nodes_own() {
+    for net in NETS {
+        let mut machine = forwarding(net, SYN);
+        let source = open(&mut machine, SYN, net.client(), net.vip());
+        machine.host.routes.is_forwarded = true;
+        assert_eq!(leave(&mut machine, SYN, source, remote(net)), (source, remote(net)));
+        assert_eq!(machine.flows().len(), 2, "{net:?}");
+    }
+}
+
 /// A flood of SYNs leaves no port: a half-open flow goes for a new one after a second.
 #[test]
 fn half_open_flows_make_room() {

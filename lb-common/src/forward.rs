@@ -39,8 +39,11 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         {
             return Verdict::Hairpin;
         }
-        if self.may_be_answer() && self.is_answer() {
-            return Verdict::Forward;
+        if self.may_be_answer() {
+            match self.answer() {
+                Verdict::Pass => {}
+                verdict => return verdict,
+            }
         }
         if !transport.opens() {
             if !self.may_be_of_flow(self.work.key.tuple.sport) {
@@ -83,9 +86,12 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// another source port.
     #[inline(always)]
     fn request_without_frontend(&mut self) -> Verdict {
-        if !matches!(self.edge.client, Client::Workload) {
-            return Verdict::Pass;
-        }
+        if matches!(self.edge.client, Client::Workload) { self.direct() } else { Verdict::Pass }
+    }
+
+    /// Decides the first packet of a connection to an endpoint itself.
+    #[inline(always)]
+    fn direct(&mut self) -> Verdict {
         let Work { key: FlowKey { tuple, .. }, endpoint_key, .. } = &mut *self.work;
         (endpoint_key.addr, endpoint_key.port, endpoint_key.pad) = (tuple.dst, tuple.dport, 0);
         if !self.kernel.is_endpoint(endpoint_key) || !self.is_heard(DIRECT) {
@@ -135,17 +141,50 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             && self.kernel.edge_state(self.edge.id).may_have_node_port(self.work.key.tuple.dport)
     }
 
-    /// Whether another node's endpoint answers. If so, `work.to` holds the packet's new tuple. The answer of an endpoint
-    /// on this node keeps its destination, and cannot come from the network.
+    /// Decides an answer of another node's endpoint: to a client, or to the node itself if its connection got another
+    /// port. The answer of an endpoint on this node keeps its destination, and cannot come from the network.
     #[inline(never)]
-    fn is_answer(&mut self) -> bool {
+    fn answer(&mut self) -> Verdict {
         self.set_key(Direction::Reply);
-        let Some(entry) = self.kernel.flow(&self.work.key) else { return false };
+        let Some(entry) = self.kernel.flow(&self.work.key) else { return Verdict::Pass };
         entry.read_to(&mut self.work.to);
-        if self.work.to.dst.is(&self.work.key.tuple.dst) || !self.kernel.may_forward() || !self.is_for_node() {
-            return false;
+        let is_own = entry.frontend() == DIRECT;
+        let is_transit = !self.work.to.dst.is(&self.work.key.tuple.dst) && self.kernel.may_forward();
+        if !(is_own || is_transit) || !self.is_for_node() {
+            return Verdict::Pass;
         }
-        self.follow_reply(entry) == Verdict::Translate
+        match self.follow_reply(entry) {
+            Verdict::Translate if !is_own => Verdict::Forward,
+            verdict => verdict,
+        }
+    }
+
+    /// Whether a packet that leaves by an uplink may want the tuple of a forwarded flow: it is the node's own, or
+    /// masqueraded by others, and has one of the ports that the node uses for forwarding.
+    #[inline(always)]
+    fn may_be_own_request(&self) -> bool {
+        matches!(self.edge.client, Client::External)
+            && self.kernel.forwards()
+            && self.kernel.snat_ports().contains(self.work.key.tuple.sport)
+            && !self.kernel.is_forwarded()
+    }
+
+    /// Decides a packet of the node itself to an endpoint. Its flow is noted, so that no forwarded flow takes its tuple.
+    #[inline(never)]
+    fn own_request(&mut self) -> Verdict {
+        // Other sources have tuples of their own.
+        if !self.kernel.is_source_of_uplink(&self.work.key.tuple.src) {
+            return Verdict::Pass;
+        }
+        self.set_key(Direction::Request);
+        match self.kernel.flow(&self.work.key) {
+            Some(entry) if entry.frontend() == DIRECT && !(self.transport.opens() && self.is_over(entry)) => {
+                self.follow(entry);
+                self.translated(DIRECT)
+            }
+            _ if self.transport.opens() => self.direct(),
+            _ => Verdict::Pass,
+        }
     }
 
     /// Decides a packet that leaves the node, or a hairpin reply.

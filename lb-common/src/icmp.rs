@@ -16,7 +16,7 @@ use crate::parse::{Network, Parse};
 use crate::reject::Answer;
 use crate::rewrite::turn_round;
 use crate::run::Run;
-use crate::table::{Counter, Direction, FlowKey, Tuple};
+use crate::table::{Counter, DIRECT, Direction, FlowKey, Tuple};
 use crate::transit::is_transit;
 use crate::verdict::HookAction;
 
@@ -150,6 +150,10 @@ impl<A: Answer, P: PacketMut, K: Maps<A>> Run<'_, A, P, K> {
         work.key.direction = Direction::Reply;
         let entry = kernel.flow(&work.key)?;
         entry.read_to(&mut work.to);
+        if entry.frontend() == DIRECT {
+            // The node's own connection, with another port.
+            return if work.is_untouched(DIRECT) { None } else { Some(About::Flow) };
+        }
         let is_transit = !work.to.dst.is(&work.key.tuple.dst) && kernel.may_forward();
         if is_transit && is_heard(entry.frontend(), kernel, work) { Some(About::Transit) } else { None }
     }

@@ -51,7 +51,7 @@ pub fn glance<A: Parse, K: Fragments<A>>(packet: &impl Packet, hook: Hook, kerne
     let Some(plain) = A::parse_plain(packet) else { return Glance::Other };
     let state = kernel.edge_state(hook.edge.id);
     let arrival = Arrival::new(hook, plain.transport, kernel);
-    match arrival.likeness(&plain, &state) {
+    match arrival.likeness::<A, K>(&plain, &state, kernel) {
         Likeness::Stranger => Glance::Stranger,
         Likeness::Flow => Glance::Flow(plain),
         Likeness::Other => Glance::Other,
@@ -76,7 +76,7 @@ pub fn known_flow<A: Parse, K: Fragments<A>>(
     let [src, dst] = A::source_and_destination(packet)?;
     let tuple = Tuple { src, dst, sport: plain.sport, dport: plain.dport };
     let mut key = FlowKey { edge: edge.id, tuple, proto: plain.transport.proto, direction, pad: 0 };
-    let answered = arrival.answered(&plain, &mut key, kernel);
+    let Ok(answered) = arrival.answered(&plain, &mut key, kernel) else { return None };
     let Some(entry) = answered.or_else(|| kernel.flow(&key)) else {
         return if arrival.is_strange(&key, kernel) { Some(HookAction::Next) } else { None };
     };
@@ -128,6 +128,9 @@ enum Likeness {
     Other,
 }
 
+/// An answer to the node itself.
+struct Own;
+
 /// A packet at a hook, without its addresses.
 struct Arrival {
     hook: Hook,
@@ -139,7 +142,10 @@ struct Arrival {
 impl Arrival {
     /// What the packet may be.
     #[inline(always)]
-    fn likeness(&self, plain: &Plain, state: &EdgeState) -> Likeness {
+    fn likeness<A: Addr, K: Maps<A>>(&self, plain: &Plain, state: &EdgeState, kernel: &K) -> Likeness {
+        if matches!(self.hook.direction, Direction::Reply) && self.may_be_own_request(plain, kernel) {
+            return Likeness::Other;
+        }
         let client_port = match self.hook.direction {
             // The answer of another node's endpoint enters by the hook of its requests as well.
             Direction::Request if self.may_be_answer(plain, state) => {
@@ -169,6 +175,12 @@ impl Arrival {
         Self { hook, transport, repairs: env.repairs_evicted_flows() }
     }
 
+    /// Whether the packet may be the node's own and want the tuple of a forwarded flow.
+    #[inline(always)]
+    fn may_be_own_request<A: Addr, K: Maps<A>>(&self, plain: &Plain, kernel: &K) -> bool {
+        !self.is_workload() && kernel.forwards() && kernel.snat_ports().contains(plain.sport) && !kernel.is_forwarded()
+    }
+
     /// Whether the packet may be an answer of another node's endpoint, by the port that it is for.
     #[inline(always)]
     fn may_be_answer(&self, plain: &Plain, state: &EdgeState) -> bool {
@@ -176,21 +188,31 @@ impl Arrival {
         enters && !self.is_workload() && state.may_have_node_port(plain.dport)
     }
 
-    /// The flow of an answer of another node's endpoint. The key is then that of the answer.
+    /// The flow of an answer of another node's endpoint. The key is then that of the answer. An error if the node itself
+    /// may have asked: the whole path decides.
     #[inline(always)]
-    fn answered<A: Addr, K: Maps<A>>(&self, plain: &Plain, key: &mut FlowKey<A>, kernel: &K) -> Option<K::Flow> {
+    fn answered<A: Addr, K: Maps<A>>(
+        &self,
+        plain: &Plain,
+        key: &mut FlowKey<A>,
+        kernel: &K,
+    ) -> Result<Option<K::Flow>, Own> {
         if !matches!(self.hook.direction, Direction::Request) || self.is_workload() {
-            return None;
+            return Ok(None);
         }
         if !self.may_be_answer(plain, &kernel.edge_state(key.edge)) {
-            return None;
+            return Ok(None);
         }
         key.direction = Direction::Reply;
-        let found = kernel.flow(key).filter(|entry| !entry.to().dst.is(&key.tuple.dst));
+        let found = kernel.flow(key);
+        if found.is_some_and(|entry| entry.frontend() == DIRECT) {
+            return Err(Own);
+        }
+        let found = found.filter(|entry| !entry.to().dst.is(&key.tuple.dst));
         if found.is_none() {
             key.direction = Direction::Request;
         }
-        found
+        Ok(found)
     }
 
     /// Whether the packet is between the network and an endpoint of another node.

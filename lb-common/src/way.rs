@@ -36,6 +36,12 @@ impl SnatPorts {
     /// Clear of the usual ephemeral ports (`net.ipv4.ip_local_port_range`) and of node ports.
     pub const DEFAULT: Self = Self { first: 61_000, last: 65_535 };
 
+    #[inline(always)]
+    pub const fn contains(&self, port: u16) -> bool {
+        // One compare: a port below the first wraps to a number above the length.
+        port.wrapping_sub(self.first) <= self.last.wrapping_sub(self.first)
+    }
+
     /// The port that a random number selects.
     #[inline(always)]
     pub const fn select(&self, random: u32) -> u16 {
@@ -79,6 +85,9 @@ mod tests {
             let ports = SnatPorts { first, last };
             let selected = |random| ports.select(random);
             assert_eq!([selected(0), selected(u32::MAX)], [first, last]);
+            for port in [0, 1_023, 1_024, 1_025, 32_767, 32_768, 40_000, 40_001, 60_999, 61_000, 65_535] {
+                assert_eq!(ports.contains(port), (first..=last).contains(&port), "{port} in {first}-{last}");
+            }
             assert_eq!(ports.count(), u32::from(last) - u32::from(first) + 1);
         }
     }

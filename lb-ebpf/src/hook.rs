@@ -169,7 +169,7 @@ fn forward_of<A: FamilyTables, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, ho
     let action = Run { packet: &mut skb, hook, kernel: &kernel, work }.forward();
     let Some(work) = tables::work::<A>() else { return TCX_DROP };
     match action {
-        HookAction::SendOut => routes::send_out(work),
+        HookAction::SendOut => routes::send_out(&skb, work),
         action => act(&skb, action),
     }
 }

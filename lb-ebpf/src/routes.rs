@@ -113,7 +113,8 @@ fn egress_of<A>(work: &Work<A>) -> u32 {
 
 /// Sends the packet to the next hop of the route that was found.
 #[inline(always)]
-pub fn send_out<A>(work: &Work<A>) -> i32 {
+pub fn send_out<A, const LINK_LEN: usize>(skb: &Skb<LINK_LEN>, work: &Work<A>) -> i32 {
+    skb.mark_forwarded();
     let lookup = addr_of!(work.route).cast::<Lookup>();
     // An IPv4 route may have a next hop of IPv6 (RFC 5549): the family in the record is that of the next hop.
     // SAFETY: the record is a lookup, and the next hop has the width of an IPv6 address there and here. All of

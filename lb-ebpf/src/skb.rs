@@ -28,6 +28,9 @@ const HEADERS_LEN: u32 = 14 + 40 + 44 + 20;
 /// A flag of `bpf_l4_csum_replace` (enum in include/uapi/linux/bpf.h, since Linux 6.16).
 const BPF_F_IPV6: u64 = 1 << 7;
 
+/// [`Skb::mark_forwarded`]: 16 bits, the letters "lb".
+const FORWARDED: u32 = 0x6c62;
+
 // include/uapi/linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
 const PACKET_OTHERHOST: u32 = 3;
@@ -118,6 +121,20 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         // SAFETY: `at` proved the bytes to be in the packet; the agent wrote a key.
         unsafe { copy_words::<FlowKey<A>>(from.cast(), addr_of_mut!(*key).cast()) };
         Some(())
+    }
+
+    /// Marks the packet as forwarded, until it leaves: by the index of a traffic class, which nothing else reads there.
+    #[inline(always)]
+    pub fn mark_forwarded(&self) {
+        // SAFETY: see `len`.
+        unsafe { addr_of_mut!((*self.0).tc_index).write_volatile(FORWARDED) }
+    }
+
+    /// Whether the packet has that mark.
+    #[inline(always)]
+    pub fn is_marked_forwarded(&self) -> bool {
+        // SAFETY: see `len`.
+        unsafe { addr_of!((*self.0).tc_index).read_volatile() == FORWARDED }
     }
 
     /// Whether the packet has a VLAN tag that the device took off.

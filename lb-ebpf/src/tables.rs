@@ -353,6 +353,18 @@ impl<A: FamilyTables> Maps<A> for Kernel {
     }
 
     #[inline(always)]
+    fn is_forwarded(&self) -> bool {
+        self.subject.skb.is_marked_forwarded()
+    }
+
+    #[inline(always)]
+    fn is_source_of_uplink(&self, addr: &A) -> bool {
+        let Some(uplink) = maps::uplinks.get_ptr(self.subject.skb.ifindex()) else { return false };
+        // SAFETY: the agent replaces elements whole, and the kernel frees them only after this program run.
+        unsafe { A::on_uplink(&*uplink) }.is(addr)
+    }
+
+    #[inline(always)]
     fn hand_over(&self, key: &FlowKey<A>, to: &Tuple<A>, l4: usize) {
         if let Some(work) = work::<A>() {
             work.take_transit(key, to, l4);

@@ -1,5 +1,7 @@
 //! Packets of the network for endpoints on other nodes: this node forwards them, with an address of its own as source.
 
+use std::net::SocketAddr;
+
 use lb_tests::address::{FAMILIES, Family, OVERLAY, REMOTE_PODS, UPLINK, add_address, flag, host_prefix, vip};
 use lb_tests::deadline::until_true;
 use lb_tests::dial::{Dial, Held, Outcome};
@@ -227,4 +229,30 @@ fn endpoints_behind_no_uplink_are_left_to_the_routes() {
         }
     }
     assert!(count(&scene, "passed_no_route") > 0);
+}
+
+/// Connections of the node and forwarded ones to the same endpoint share the ports: neither takes an answer of the other.
+#[test]
+fn connections_of_the_node_and_forwarded_ones_share_the_ports() {
+    const PORTS: std::ops::Range<u16> = 61_000..61_064;
+    let flags = [&UPLINKS[..], &["--snat-ports", "61000-61063"]].concat();
+    let scene = Scene::with_flags(Setup::new("fwdown"), &flags);
+    publish(&scene, 71, "VIP", "Cluster", Endpoints::Elsewhere);
+    for family in FAMILIES {
+        let (to, endpoint) = (vip(family, 71, 80), SocketAddr::new(REMOTE_PODS.host(family, 5), TARGET));
+        let own = |port| {
+            let from = SocketAddr::new(UPLINK.host(family, 2), port);
+            Dial::from(&scene.lab.node).bound_to(from).held(endpoint)
+        };
+        let far = || scene.dial_from_far().bound(client(family)).unasked("many alike").held(to);
+        // In turns. Half of the ports stay free: ports are tried at random.
+        let mut held: Vec<Held> = Vec::new();
+        for port in PORTS.step_by(4) {
+            held.push(far());
+            held.push(own(port));
+        }
+        for held in &mut held {
+            held.echo("its own").expect("no answer went astray");
+        }
+    }
 }

@@ -14,7 +14,11 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// Decides a packet that leaves the node.
     #[inline(always)]
     pub fn leave(&mut self) -> Verdict {
+        // An endpoint of this node may have one of those ports.
         let verdict = self.reply();
+        if verdict == Verdict::Pass && self.may_be_own_request() {
+            return self.own_request();
+        }
         if verdict == Verdict::Pass && self.may_have_come_home() { self.come_home() } else { verdict }
     }
 

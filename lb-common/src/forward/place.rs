@@ -45,7 +45,8 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         if matches!(self.edge.client, Client::External) {
             for round in 1..MASQUERADE_ROUNDS {
                 self.work.last_round = u32::from(round == MASQUERADE_ROUNDS - 1);
-                let is_full = self.work.refused == DropReason::NoPort && self.work.reach == Reach::Uplink;
+                // Ports of the node are sought for what is forwarded, and for connections of the node that give way.
+                let is_full = self.work.refused == DropReason::NoPort && self.is_of_node();
                 if is_placed || !(is_full || self.work.refused == DropReason::NoRoute) {
                     break;
                 }
@@ -73,7 +74,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
                 Reservation::NoBackend => return Err(DropReason::NoBackend),
                 Reservation::Refused => return Err(DropReason::FlowTable),
                 // The endpoint may still know the connection of another client by this port.
-                Reservation::Taken if self.work.reach == Reach::Uplink && self.work.last_round == 0 => {}
+                Reservation::Taken if self.work.last_round == 0 && self.is_of_node() => {}
                 Reservation::Taken => self.make_room(),
                 // The next attempt may choose another backend. A flow that is made again has only one.
                 Reservation::NoRoute if self.work.pin != Pin::Tuple => self.work.pin = Pin::Nothing,
@@ -135,8 +136,22 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         let is_hairpin = matches!(self.edge.client, Client::Workload) && to.dst.is(&from.src);
         to.src = if is_hairpin { from.dst } else { from.src };
         let keeps_source = keeps_ports || *pin == Pin::Tuple;
-        to.sport = if attempt < PORT_ATTEMPT || keeps_source { from.sport } else { PORT_BASE | random as u16 };
+        to.sport = if attempt < PORT_ATTEMPT || keeps_source {
+            from.sport
+        } else if matches!(self.edge.client, Client::External) && flow.frontend == DIRECT {
+            // Answers are known by these ports.
+            self.kernel.snat_ports().select(self.kernel.random())
+        } else {
+            PORT_BASE | random as u16
+        };
         true
+    }
+
+    /// Whether the flow has an address of the node as its source: it is forwarded, or the node's own.
+    #[inline(always)]
+    fn is_of_node(&self) -> bool {
+        let is_own = matches!(self.edge.client, Client::External) && self.work.flow.frontend == DIRECT;
+        is_own || self.work.reach == Reach::Uplink
     }
 
     /// If the backend is on another node, gives the flow an address and a port of this node as source. False if no
@@ -171,6 +186,10 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     #[inline(always)]
     fn note_client_ports(&mut self) {
         let (from, to) = (&self.work.key.tuple, &self.work.to);
+        if matches!(self.edge.client, Client::External) && self.work.flow.frontend == DIRECT {
+            self.kernel.note_node_port(to.sport);
+            return;
+        }
         let mut bits = EdgeState::client_port_bit(from.sport);
         if self.work.reach != Reach::Uplink {
             bits |= EdgeState::client_port_bit(to.sport);

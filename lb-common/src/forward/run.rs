@@ -180,6 +180,10 @@ pub trait Maps<A: Addr>: Services<A> {
     /// Whether the packet may be forwarded to another node from here: `--forwarding`, the interface has a link header, and
     /// the packet has no VLAN tag, so that no interface of its own will see it.
     fn may_forward(&self) -> bool;
+    /// Whether a packet that leaves by an uplink was forwarded by [`Run::forward`](crate::run::Run::forward).
+    fn is_forwarded(&self) -> bool;
+    /// Whether this is the node's address on the uplink of the hook.
+    fn is_source_of_uplink(&self, addr: &A) -> bool;
     /// Notes that answers of other nodes to this port of the node are expected, before a flow with that port is
     /// inserted.
     fn note_node_port(&self, port: u16);

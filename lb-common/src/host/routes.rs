@@ -14,6 +14,8 @@ pub struct Routes {
     pub snat_ports: Option<SnatPorts>,
     /// Endpoints of other nodes, with the node's address on the way to them.
     pub remote: BTreeMap<IpAddr, IpAddr>,
+    /// Packets that leave have been forwarded.
+    pub is_forwarded: bool,
     /// Packets have a VLAN tag.
     pub is_tagged: bool,
     /// Addresses to which no route leads.
@@ -27,6 +29,7 @@ impl Default for Routes {
         Self {
             snat_ports: None,
             remote: BTreeMap::new(),
+            is_forwarded: false,
             is_tagged: false,
             unreachable: BTreeSet::new(),
             mtu_bytes: u16::MAX,

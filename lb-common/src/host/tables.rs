@@ -1,6 +1,7 @@
 //! The tables of the packet path, over ordinary maps. Obvious rather than fast.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 
 use super::entry::Entry;
 use super::{Host, HostFamily};
@@ -173,6 +174,13 @@ impl<A: HostFamily> Maps<A> for Host {
         let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
         work.take_transit(key, to, l4);
         A::state(self).work.set(Some(work));
+    }
+    fn is_forwarded(&self) -> bool {
+        self.routes.is_forwarded
+    }
+    fn is_source_of_uplink(&self, addr: &A) -> bool {
+        let addr: IpAddr = (*addr).into();
+        self.routes.remote.values().any(|source| *source == addr)
     }
     fn note_node_port(&self, port: u16) {
         self.node_ports.set(self.node_ports.get() | EdgeState::client_port_bit(port));
