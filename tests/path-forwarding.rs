@@ -245,6 +245,23 @@ fn datagrams_find_another_endpoint_when_the_way_to_theirs_is_gone() {
     }
 }
 
+/// Half of a flow was evicted, and its port has gone to another flow since: that one stays when the route goes.
+#[test]
+fn a_flow_that_is_forgotten_takes_no_half_of_another() {
+    for net in NETS {
+        let mut machine = machine(net, SnatPorts { first: 61_000, last: 61_000 });
+        publish(net, UDP, &mut machine);
+        let (client, other) = (net.client(), (net.host(3), 40_001));
+        let source = open(&mut machine, UDP, client, net.vip());
+        machine.evict(Direction::Reply);
+        assert_eq!(open(&mut machine, UDP, other, net.vip()), source, "the port is free");
+        machine.host.routes.unreachable = [remote(net).0].into();
+        assert_eq!(arrive(&mut machine, UDP, client, net.vip()), Err(HookAction::Drop));
+        machine.host.routes.unreachable.clear();
+        assert_eq!(arrive(&mut machine, UDP, remote(net), source), Ok((net.vip(), other)), "{net:?}");
+    }
+}
+
 /// A restart without forwarding: a connection is over, and its client's port gets another flow.
 #[test]
 fn a_flow_that_may_not_be_forwarded_any_more_blocks_no_other() {

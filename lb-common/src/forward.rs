@@ -383,12 +383,8 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// Removes both entries of the packet's flow.
     #[inline(never)]
     fn forget(&mut self, entry: K::Flow) {
-        let (kernel, work) = (self.kernel, &mut *self.work);
-        entry.read_to(&mut work.to);
-        if Partner::of_packet(kernel, work).is_own() {
-            kernel.remove_flow(&work.partner_key);
-        }
-        kernel.remove_flow(&work.key);
+        entry.read_to(&mut self.work.to);
+        Partner::forget_both(self.kernel, self.work);
     }
 
     /// Decides the first packet of a flow to a frontend.

@@ -9,6 +9,7 @@ use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
 use crate::addr::Proto;
+use crate::forward::Partner;
 use crate::fragment::Fragments;
 use crate::packet::{Packet, PacketMut};
 use crate::parse::{Headers, TcpFlags};
@@ -54,11 +55,8 @@ impl<A: Answer, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
     /// next one gets another endpoint.
     #[inline(always)]
     fn drop_lost(&mut self, l4: usize) -> HookAction {
-        let work = &mut *self.work;
-        if l4 != 0 && work.key.proto == Proto::UDP {
-            work.partner_key.set_partner(&work.key, &work.to);
-            self.kernel.remove_flow(&work.partner_key);
-            self.kernel.remove_flow(&work.key);
+        if l4 != 0 && self.work.key.proto == Proto::UDP {
+            Partner::forget_both(self.kernel, self.work);
         }
         self.refuse(Counter::DropNoRoute, self.work.key.proto)
     }

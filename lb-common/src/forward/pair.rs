@@ -43,6 +43,18 @@ impl<F> Partner<F> {
         Self::find(kernel, &work.key, &work.partner_key, &mut work.flow.to)
     }
 
+    /// Removes both entries of the packet's flow, which turns its packets into [`Work::to`].
+    #[inline(always)]
+    pub(crate) fn forget_both<A: Addr, K: Maps<A, Flow = F>>(kernel: &K, work: &mut Work<A>)
+    where
+        F: FlowRef<A>,
+    {
+        if Self::of_packet(kernel, work).is_own() {
+            kernel.remove_flow(&work.partner_key);
+        }
+        kernel.remove_flow(&work.key);
+    }
+
     /// Whether the other entry exists and is of the same flow.
     #[inline(always)]
     pub(crate) const fn is_own(&self) -> bool {
