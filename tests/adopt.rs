@@ -1,7 +1,6 @@
 //! Restarts at the dataplane: maps of the same shape are adopted, another shape is replaced with its flows kept, pins
 //! of others are refused, and unload leaves nothing. Needs root; attaches nothing.
 
-use lb_common::way::SnatPorts;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +21,7 @@ use lb_common::table::{
     MemberKey, MemberSets, MemberState, POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes, Tuple, bpf_spin_lock,
 };
 use lb_common::table::{Frontend, FrontendKey, FrontendState, Mode, Origin, Rule};
+use lb_common::way::SnatPorts;
 use lb_tests::packet::{Answer, Described, End, Transport, read};
 
 /// A pin directory that is removed with its guard.

@@ -5,7 +5,6 @@
 //! for so long would rarely be tested. So there is a *crowd* as well: packets that try all allowed ports in vain, each
 //! for as long as a delete takes, over a pool that every update replaces.
 
-use lb_common::way::SnatPorts;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -23,6 +22,7 @@ use lb_common::table::{
     Backend, Counter, Frontend, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
     POOL_ELEMENTS_MAX, PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
 };
+use lb_common::way::SnatPorts;
 use lb_tests::packet::{Answer, Described, Transport, read};
 
 /// Services that are dialled. Each has its own backends in each version: `10.service.version.n`.

@@ -11,13 +11,11 @@ use lb_common::table::edge_index;
 use lb_common::{parse, path};
 
 use crate::maps;
+use crate::routes;
 use crate::skb::Skb;
 
 // include/uapi/linux/bpf.h: looks up the route alone, not the neighbour. Since Linux 6.3.
 const BPF_FIB_LOOKUP_SKIP_NEIGH: u32 = 1 << 3;
-// include/linux/socket.h.
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 
 /// Whether `across` is worth a call: one load, and hardly any interface is a port of such a bridge.
 #[inline(always)]
@@ -46,8 +44,8 @@ pub extern "C" fn across(skb: *mut __sk_buff) -> u32 {
         return 0;
     }
     let is_neighbour = match family {
-        Family::V4 => is_neighbour::<1>(skb, (family, AF_INET), bits, bridge),
-        Family::V6 => is_neighbour::<4>(skb, (family, AF_INET6), bits, bridge),
+        Family::V4 => is_neighbour::<1>(skb, family, bits, bridge),
+        Family::V6 => is_neighbour::<4>(skb, family, bits, bridge),
     };
     if is_neighbour { bridge } else { 0 }
 }
@@ -55,12 +53,7 @@ pub extern "C" fn across(skb: *mut __sk_buff) -> u32 {
 /// Whether source and destination share a prefix of that length, and the route to the destination leads to the bridge
 /// without a gateway.
 #[inline(always)]
-fn is_neighbour<const WORDS: usize>(
-    skb: Skb<ETHERNET_LEN>,
-    (family, number): (Family, u8),
-    bits: u8,
-    bridge: u32,
-) -> bool {
+fn is_neighbour<const WORDS: usize>(skb: Skb<ETHERNET_LEN>, family: Family, bits: u8, bridge: u32) -> bool {
     let source = ETHERNET_LEN + parse::addresses_offset(family);
     let Some(from) = skb.read_words::<WORDS>(source) else { return false };
     let Some(to) = skb.read_words::<WORDS>(source + 4 * WORDS) else { return false };
@@ -70,16 +63,10 @@ fn is_neighbour<const WORDS: usize>(
     let mut lookup = MaybeUninit::<Lookup>::uninit();
     let lookup = lookup.as_mut_ptr();
     let len = size_of::<Lookup>() as i32;
-    // SAFETY: zeroes are a valid value of each field. The fields of the unions are words, at least as many as an address
-    // of the family has. The context belongs to this program run, and the record is whole.
+    // SAFETY: the record is whole. The fields of the unions are words, at least as many as an address of the family has.
+    // The context belongs to this program run.
     unsafe {
-        // Word by word. Otherwise the compiler calls a function to write zeroes, and Linux 6.1 takes 32 bytes of stack
-        // for the call, which the deepest chain of calls does not have.
-        for word in 0..size_of::<Lookup>() / size_of::<u32>() {
-            lookup.cast::<u32>().add(word).write_volatile(0);
-        }
-        (*lookup).family = number;
-        (*lookup).ifindex = bridge;
+        routes::begin(lookup, family, bridge);
         let (source, destination) =
             (addr_of_mut!((*lookup).__bindgen_anon_3), addr_of_mut!((*lookup).__bindgen_anon_4));
         source.cast::<[u32; WORDS]>().write(from);

@@ -24,6 +24,29 @@ const AF_INET6: u8 = 10;
 
 const LOOKUP_LEN: usize = size_of::<Lookup>();
 
+/// Makes the record that of a lookup in this family by an interface.
+///
+/// # Safety
+///
+/// The pointer is valid for a record.
+#[inline(always)]
+pub unsafe fn begin(lookup: *mut Lookup, family: Family, ifindex: u32) {
+    const { assert!(LOOKUP_LEN == 64) };
+    // Word by word. Otherwise the compiler calls a function to write zeroes, and Linux 6.1 takes 32 bytes of stack for
+    // the call, which the deepest chain of calls does not have.
+    // SAFETY: the caller vouches for the record, and zeroes are a valid value of each field.
+    unsafe {
+        for word in 0..LOOKUP_LEN / size_of::<u32>() {
+            lookup.cast::<u32>().add(word).write_volatile(0);
+        }
+        (*lookup).family = match family {
+            Family::V4 => AF_INET,
+            Family::V6 => AF_INET6,
+        };
+        (*lookup).ifindex = ifindex;
+    }
+}
+
 /// Outcomes of a lookup, as the helper returns them.
 const FOUND: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
 /// The next hop has not been resolved yet: the redirect does that.
@@ -71,24 +94,16 @@ pub fn way<A: Addr>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>, len_bytes: u16) 
 /// Looks up the route from `to.src` (or from anywhere) to `to.dst`.
 #[inline(always)]
 fn look_up<A: Addr>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>, has_source: bool, len_bytes: u16) -> i64 {
-    const { assert!(LOOKUP_LEN == 64) };
     let lookup = addr_of_mut!(work.route).cast::<Lookup>();
     let (sport, dport) = if has_source { (work.to().sport, work.to().dport) } else { (0, 0) };
-    // SAFETY: zeroes are a valid value of each field, and the record is whole. The fields of the unions are words, at
-    // least as many as an address of the family has. The context belongs to this program run.
+    // SAFETY: the record is whole. The fields of the unions are words, at least as many as an address of the family has.
+    // The context belongs to this program run.
     unsafe {
-        for word in 0..LOOKUP_LEN / size_of::<u32>() {
-            lookup.cast::<u32>().add(word).write_volatile(0);
-        }
-        (*lookup).family = match A::FAMILY {
-            Family::V4 => AF_INET,
-            Family::V6 => AF_INET6,
-        };
+        begin(lookup, A::FAMILY, skb.ifindex());
         (*lookup).l4_protocol = work.key.proto as u8;
         (*lookup).sport = sport.to_be();
         (*lookup).dport = dport.to_be();
         (*lookup).__bindgen_anon_1.tot_len = len_bytes;
-        (*lookup).ifindex = skb.ifindex();
         if has_source {
             copy_words::<A>(addr_of!(work.to().src).cast(), addr_of_mut!((*lookup).__bindgen_anon_3).cast());
         }

@@ -142,6 +142,17 @@ fn count_entry<A: FamilyTables>(edge: u32, change: i32) {
     }
 }
 
+/// Sets bits of a word. Atomic, so that no CPU undoes what another sets.
+///
+/// # Safety
+///
+/// The pointer is an aligned word of a map element.
+#[inline(always)]
+unsafe fn set_bits(word: *mut u64, bits: u64) {
+    // SAFETY: see above.
+    unsafe { asm!("lock *(u64 *)({word} + 0) |= {bits}", word = in(reg) word, bits = in(reg) bits) }
+}
+
 /// The place of the ring of half-open flows where the next note goes, after so many.
 #[inline(always)]
 fn embryo_place<A: FamilyTables>(noted: u64) -> Option<*mut FlowKey<A>> {
@@ -329,11 +340,8 @@ impl<A: FamilyTables> Maps<A> for Kernel {
     #[inline(always)]
     fn note_client_ports(&self, edge: u32, bits: u64) {
         if let Some(state) = maps::edges.get_ptr_mut(edge_index(edge)) {
-            // SAFETY: array elements live as long as the map. Atomic, so that no CPU undoes what another sets.
-            unsafe {
-                let word = addr_of_mut!((*state).client_ports);
-                asm!("lock *(u64 *)({word} + 0) |= {bits}", word = in(reg) word, bits = in(reg) bits);
-            }
+            // SAFETY: array elements live as long as the map.
+            unsafe { set_bits(addr_of_mut!((*state).client_ports), bits) }
         }
     }
 
@@ -375,11 +383,11 @@ impl<A: FamilyTables> Maps<A> for Kernel {
     fn note_node_port(&self, port: u16) {
         let bit = EdgeState::client_port_bit(port);
         let Some(state) = maps::edges.get_ptr_mut(EDGE_UPLINK) else { return };
-        // SAFETY: array elements live as long as the map. Atomic, so that no CPU undoes what another sets.
+        // SAFETY: array elements live as long as the map.
         unsafe {
             let word = addr_of_mut!((*state).hairpins);
             if word.read() & bit == 0 {
-                asm!("lock *(u64 *)({word} + 0) |= {bit}", word = in(reg) word, bit = in(reg) bit);
+                set_bits(word, bit);
             }
         }
     }

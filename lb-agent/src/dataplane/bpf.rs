@@ -1,6 +1,5 @@
 //! The real dataplane: opened over the pinned maps, filled, then activated.
 
-use super::UplinkRows;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,7 +24,7 @@ use super::pins::{self, PinPath, dump};
 use super::shares::{Bound, EdgeCounts};
 use super::sockets::{self, SocketHook, SocketLb, SocketLinks};
 use super::sys::{self, Hook};
-use super::{Dataplane, Error, Op, Refusal, Settings, Sizes, Tables, Write, object, sock_diag};
+use super::{Dataplane, Error, Op, Refusal, Settings, Sizes, Tables, UplinkRows, Write, object, sock_diag};
 
 /// The kernel's tables and programs.
 ///

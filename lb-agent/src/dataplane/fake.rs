@@ -5,7 +5,6 @@
 
 mod links;
 
-use super::UplinkRows;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::addr::Addr;
@@ -14,7 +13,7 @@ use lb_common::table::{Action, AddressBits, PoolKey, Port, Scopes};
 
 use super::garbage::Garbage;
 use super::links::{Ahead, Class, Link, LinkHeader};
-use super::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables, Write};
+use super::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables, UplinkRows, Write};
 
 pub use links::FakeLinks;
 

@@ -3,12 +3,12 @@
 mod health;
 mod outlook;
 
-use lb_common::way::SnatPorts;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_common::table::Mode;
+use lb_common::way::SnatPorts;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 

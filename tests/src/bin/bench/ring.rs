@@ -3,7 +3,6 @@
 //! The only backend of each frontend is the next frontend, in a ring. So every repeat has a packet to a frontend again,
 //! with another address and another port. A ring of two is a hot flow; once around a ring of n are n new flows.
 
-use lb_common::way::SnatPorts;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -16,6 +15,7 @@ use lb_common::addr::{Addr, Proto};
 use lb_common::table::{
     Backend, Frontend, FrontendKey, FrontendState, Mode, Origin, PoolKey, Rule, Scope, Scopes, bpf_spin_lock,
 };
+use lb_common::way::SnatPorts;
 
 /// Entries of the flow table: room for every new flow of a measurement, so that nothing is evicted.
 pub const FLOWS_MAX: u32 = 1 << 18;

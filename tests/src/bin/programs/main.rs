@@ -5,7 +5,6 @@
 
 mod stack;
 
-use lb_common::way::SnatPorts;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use aya::programs::Program;
 use lb_agent::dataplane::object::{self, OBJECT};
 use lb_agent::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts, pins};
+use lb_common::way::SnatPorts;
 use serde_json::{Value, json};
 
 /// Ticks per second. The programs only multiply by this, so any number shows the same figures.
