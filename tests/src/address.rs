@@ -15,9 +15,9 @@ pub struct Net {
 }
 
 /// Pods of the node.
-pub const PODS: Net = Net { v4: [10, 244, 1], v6: [0xfd00, 0x10, 0x244, 1] };
+pub const PODS: Net = pods_of(1);
 /// Pods of another node; their addresses are local in the external namespace.
-pub const REMOTE_PODS: Net = Net { v4: [10, 244, 2], v6: [0xfd00, 0x10, 0x244, 2] };
+pub const REMOTE_PODS: Net = pods_of(2);
 /// Between the node (2) and the external namespace (1) with the balancer.
 pub const UPLINK: Net = Net { v4: [192, 0, 2], v6: [0x2001, 0xdb8, 2, 0] };
 /// Between the node (2) and the far namespace (1) with the clients in the network.
@@ -32,8 +32,15 @@ pub const FAR: Net = Net { v4: [203, 0, 113], v6: [0x2001, 0xdb8, 0x113, 0] };
 pub const BALANCERS: Net = Net { v4: [198, 51, 100], v6: [0x2001, 0xdb8, 0x51, 0] };
 /// Addresses of load balancers that sort after all others of their family.
 pub const LAST: Net = Net { v4: [223, 255, 255], v6: [0xfdff, 0xffff, 0, 0] };
+/// Addresses that Services name as externalIPs; no host has one of them.
+pub const EXTERNAL_IPS: Net = Net { v4: [198, 51, 101], v6: [0x2001, 0xdb8, 0x52, 0] };
 /// Cluster addresses. An API server takes the first of its range, 10.96.0.1, for its own Service.
 pub const CLUSTER: Net = Net { v4: [10, 96, 1], v6: [0xfd00, 0x10, 0x96, 0] };
+
+/// The pods of a node of the cluster, by the node's number.
+pub const fn pods_of(node: u8) -> Net {
+    Net { v4: [10, 244, node], v6: [0xfd00, 0x10, 0x244, node as u16] }
+}
 
 impl Net {
     /// The host with this number.

@@ -54,6 +54,7 @@ pub struct Agent {
     pin_path: PathBuf,
     owner: Owner,
     http: SocketAddr,
+    node: &'static str,
     flags: Vec<String>,
     launcher: Vec<String>,
     process: Option<Process>,
@@ -72,6 +73,7 @@ impl Agent {
             pin_path,
             owner: Owner::Own,
             http: http_address(HTTP_PORT),
+            node: crate::manifest::NODE,
             flags: Vec::new(),
             launcher: Vec::new(),
             process: None,
@@ -82,6 +84,13 @@ impl Agent {
     #[must_use]
     pub fn following(mut self, kubeconfig: PathBuf) -> Self {
         self.kubeconfig = Some(kubeconfig);
+        self
+    }
+
+    /// Serves another node than [`crate::manifest::NODE`].
+    #[must_use]
+    pub const fn on(mut self, node: &'static str) -> Self {
+        self.node = node;
         self
     }
 
@@ -139,6 +148,12 @@ impl Agent {
     #[track_caller]
     pub fn start(&mut self) {
         self.spawn();
+        self.wait_until_ready();
+    }
+
+    /// Waits until it has programmed its first full state.
+    #[track_caller]
+    pub fn wait_until_ready(&mut self) {
         let (netns, http) = (self.netns.clone(), self.http);
         self.process_mut().wait_until_up(|| matches!(http::get(&netns, http, "/readyz"), Some((200, _))));
     }
@@ -147,7 +162,7 @@ impl Agent {
     #[track_caller]
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "it runs already");
-        let words = ["run", "--node-name", crate::manifest::NODE, "--log-level", "info"];
+        let words = ["run", "--node-name", self.node, "--log-level", "info"];
         let mut command = match self.launcher.split_first() {
             None => self.command(&words),
             Some((launcher, more)) => {

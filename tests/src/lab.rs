@@ -18,7 +18,7 @@ use crate::address::{BALANCERS, FAMILIES, FAR, FAR_LINK, Family, LAST, PODS, REM
 use crate::leftovers;
 use crate::netns::Netns;
 
-pub use cni::Cni;
+pub use cni::{Cni, Place};
 
 /// The node's interface towards the balancer.
 pub const UPLINK_NAME: &str = "up0";
@@ -80,15 +80,23 @@ impl Setup {
 /// A pod of the node.
 pub struct Pod {
     pub netns: Netns,
-    /// The last part of its addresses.
-    number: u8,
+    at: Place,
     /// The node's end of its veth.
     pub interface: String,
 }
 
 impl Pod {
+    /// Starts a pod of a node: its namespace, its veth, its addresses and routes.
+    #[track_caller]
+    pub(crate) fn start(test: &str, cni: Cni, node: &Netns, name: &str, at: Place) -> Self {
+        let netns = Netns::create(test, name);
+        let interface = cni.connect(node, &netns, name, at);
+        netns.settle();
+        Self { netns, at, interface }
+    }
+
     pub fn address(&self, family: Family) -> IpAddr {
-        PODS.host(family, self.number)
+        self.at.host(family)
     }
 }
 
@@ -123,7 +131,7 @@ impl Lab {
         };
         lab.settle_node(setup.reverse_path);
         lab.connect_outside();
-        setup.cni.prepare(&lab.node);
+        setup.cni.prepare(&lab.node, PODS);
         for pod in &setup.pods {
             lab.add_pod(pod);
         }
@@ -162,14 +170,12 @@ impl Lab {
         self.pod(name).address(family)
     }
 
-    /// Starts a pod: its namespace, its veth, its addresses and routes.
+    /// Starts a pod.
     pub fn add_pod(&mut self, name: &'static str) {
         let number = self.next;
         self.next += 1;
-        let netns = Netns::create(self.test, name);
-        let interface = self.cni.connect(&self.node, &netns, name, number);
-        netns.settle();
-        let other = self.pods.insert(name, Pod { netns, number, interface });
+        let pod = Pod::start(self.test, self.cni, &self.node, name, Place { pods: PODS, number });
+        let other = self.pods.insert(name, pod);
         assert!(other.is_none(), "two pods are called {name}");
     }
 

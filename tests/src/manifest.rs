@@ -15,6 +15,8 @@ use crate::address::{Family, family};
 pub const NODE: &str = "node-1";
 /// Another node of the cluster.
 pub const OTHER_NODE: &str = "node-2";
+/// A third one.
+pub const THIRD_NODE: &str = "node-3";
 
 /// A folder of manifests.
 pub struct Folder {
@@ -81,6 +83,14 @@ pub fn node(name: &str, addresses: &[IpAddr]) -> Value {
 /// An entry of `status.loadBalancer.ingress`.
 pub fn ingress(address: IpAddr, mode: &str) -> Value {
     json!({"ip": address.to_string(), "ipMode": mode})
+}
+
+/// The suffix of the name of a slice of one family.
+pub const fn suffix(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "v4",
+        Family::V6 => "v6",
+    }
 }
 
 /// A Service of type `LoadBalancer`, built step by step.

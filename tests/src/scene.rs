@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
-use crate::address::{BALANCERS, CLUSTER, FAMILIES, FAR_LINK, Family, LAST, UPLINK, family};
+use crate::address::{BALANCERS, CLUSTER, FAMILIES, FAR_LINK, Family, UPLINK, family};
 use crate::agent::Agent;
 use crate::api::Api;
 use crate::apiserver::ApiServer;
@@ -20,25 +20,20 @@ use crate::dial::Outcome;
 use crate::kubernetes::{Assets, Kubernetes};
 use crate::lab::{Lab, Setup};
 use crate::leftovers;
-use crate::manifest::{Folder, NODE, Service, Slice, ingress, node};
+use crate::manifest::{Folder, NODE, Service, Slice, ingress, node, suffix};
+use crate::marker;
 use crate::serve::Server;
 
+pub use crate::serve::TARGET;
 pub use probe::Probe;
 use probe::Tally;
 
-/// The port of every endpoint, TCP and UDP.
-pub const TARGET: u16 = 8080;
 /// A second port that every pod serves.
 pub const OTHER_TARGET: u16 = 8000;
 /// The balancer's ports, TCP and UDP.
 const BALANCER_PORTS: [u16; 5] = [53, 80, 443, 8080, 9999];
 /// The balancer's name in answers.
 pub const BALANCER: &str = "balancer";
-
-/// The address of [`LAST`] that marks generations; no server outside answers on it.
-const MARKER_ADDRESS: u8 = 250;
-/// The first generation's port.
-const MARKER_PORT: u16 = 20_000;
 
 /// Why `explain` is not asked: about the marker of a generation, for example.
 pub const FINDING_OUT: &str = "the dial finds out whether a change is in force";
@@ -119,16 +114,16 @@ impl Scene {
         let lab = setup.pods(&["client", "a", "b"]).build();
         let mut servers = Vec::new();
         for pod in ["client", "a", "b"] {
-            serve(&mut servers, &lab.pod(pod).netns, pod, &[TARGET, OTHER_TARGET]);
+            servers.extend(Server::on_ports(&lab.pod(pod).netns, pod, &[TARGET, OTHER_TARGET]));
         }
-        serve(&mut servers, &lab.external, BALANCER, &BALANCER_PORTS);
+        servers.extend(Server::on_ports(&lab.external, BALANCER, &BALANCER_PORTS));
         let manifests = Folder::create(lab.folder().join("manifests"), &node_addresses());
         let agent = Agent::new(&lab.node, lab.folder(), manifests.path()).flags(flags);
         Self {
             agent,
             manifests,
             api: None,
-            generation: AtomicU16::new(MARKER_PORT),
+            generation: AtomicU16::new(marker::FIRST_PORT),
             servers,
             tally: Tally::default(),
             lab,
@@ -139,7 +134,7 @@ impl Scene {
     #[track_caller]
     pub fn add_pod(&mut self, name: &'static str) {
         self.lab.add_pod(name);
-        serve(&mut self.servers, &self.lab.pod(name).netns, name, &[TARGET, OTHER_TARGET]);
+        self.servers.extend(Server::on_ports(&self.lab.pod(name).netns, name, &[TARGET, OTHER_TARGET]));
     }
 
     /// Replaces the objects of one file (on an API server: creates or replaces them), and returns when new connections
@@ -150,17 +145,18 @@ impl Scene {
     /// Rows that are no longer wanted are deleted a moment later.
     #[track_caller]
     pub fn apply(&self, file: &str, objects: &[Value]) {
-        let marker = self.generation.fetch_add(1, Ordering::SeqCst);
+        let port = self.generation.fetch_add(1, Ordering::SeqCst);
         let mut all = objects.to_vec();
         // An API server delivers each kind separately: a marker with a new name needs the last object of both kinds.
-        let name = if self.api.is_some() { format!("{file}-{marker}") } else { file.to_owned() };
-        all.extend(self.marker(&name, marker));
+        let name = if self.api.is_some() { format!("{file}-{port}") } else { file.to_owned() };
+        let endpoints = FAMILIES.map(|family| self.lab.pod_address("a", family));
+        all.extend(marker::objects(&name, port, endpoints));
         match &self.api {
             Some(server) => all.into_iter().for_each(|object| server.put(object)),
             None => self.manifests.write(file, &all),
         }
         for family in [Family::V6, Family::V4] {
-            let at = SocketAddr::new(LAST.host(family, MARKER_ADDRESS), marker);
+            let at = marker::at(family, port);
             let mut last = None;
             let seen = deadline::within(deadline::PATIENCE, || {
                 let outcome = self.dial().unasked(FINDING_OUT).tcp(at);
@@ -170,20 +166,6 @@ impl Scene {
             });
             assert!(seen.is_some(), "{file} is not in force: {at}: {last:?}");
         }
-    }
-
-    fn marker(&self, file: &str, port: u16) -> [Value; 3] {
-        let [high, low] = port.to_be_bytes();
-        // Cluster addresses of its own: an API server refuses addresses that are taken.
-        let own = [[10, 96, high, low].into(), [0xfd00, 0x10, 0x96, 0, 0, 0, 0, port].into()];
-        let entries = FAMILIES.map(|family| ingress(LAST.host(family, MARKER_ADDRESS), "VIP"));
-        let service = Service::new(&format!("marker-{file}")).cluster_ips(&own).port("marker", "TCP", port, TARGET);
-        let service = entries.into_iter().fold(service, Service::ingress);
-        let [v4, v6] = FAMILIES.map(|family| {
-            let slice = service.slice(suffix(family)).address_type(family).port("marker", "TCP", TARGET);
-            slice.endpoint(self.lab.pod_address("a", family), NODE).object()
-        });
-        [service.object(), v4, v6]
     }
 
     /// A Service on port 80 (TCP and UDP) of both families, with the given entries.
@@ -265,22 +247,7 @@ pub fn empty_slice(service: &Service, family: Family) -> Slice {
     service.slice(suffix(family)).address_type(family).port("web", "TCP", TARGET).port("dns", "UDP", TARGET)
 }
 
-/// The suffix of the name of a slice of one family.
-const fn suffix(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "v4",
-        Family::V6 => "v6",
-    }
-}
-
 /// All addresses of the node, on both uplinks.
 fn node_addresses() -> Vec<IpAddr> {
     [UPLINK, FAR_LINK].into_iter().flat_map(|link| FAMILIES.map(|family| link.host(family, 2))).collect()
-}
-
-fn serve(servers: &mut Vec<Server>, netns: &crate::netns::Netns, name: &str, ports: &[u16]) {
-    for port in ports {
-        servers.push(Server::tcp(netns, name, *port));
-        servers.push(Server::udp(netns, name, *port));
-    }
 }

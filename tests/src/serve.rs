@@ -15,6 +15,9 @@ use crate::address::{FAMILIES, Family};
 use crate::answer::Answer;
 use crate::netns::Netns;
 
+/// The port of every endpoint, TCP and UDP.
+pub const TARGET: u16 = 8080;
+
 /// How soon a server notices its stop.
 const NOTICE: Duration = Duration::from_millis(50);
 
@@ -38,6 +41,12 @@ impl Server {
     pub fn udp(netns: &Netns, name: &str, port: u16) -> Self {
         let sockets = FAMILIES.map(|family| UdpSocket::from(netns.inside(|| receive(family, port))));
         Self::start(netns, name, sockets, |socket, task| reply(&socket, task))
+    }
+
+    /// Servers of this name on each of the ports, TCP and UDP.
+    #[track_caller]
+    pub fn on_ports(netns: &Netns, name: &str, ports: &[u16]) -> Vec<Self> {
+        ports.iter().flat_map(|port| [Self::tcp(netns, name, *port), Self::udp(netns, name, *port)]).collect()
     }
 
     /// Tells it to stop without waiting for that; dropping waits. This saves time if many are dropped.

@@ -1,0 +1,7 @@
+//! Three nodes, each with its own agent, and the cloud around them: what no single node can show.
+
+mod cce;
+mod checks;
+mod delivery;
+mod policy;
+mod publish;
