@@ -3,5 +3,6 @@
 mod cce;
 mod checks;
 mod delivery;
+mod octavia;
 mod policy;
 mod publish;

@@ -1,11 +1,16 @@
 //! Packets that a test builds itself, fragments of datagrams among them, and sends in any order.
 
+mod tap;
+
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header, TcpHeader, UdpHeader};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::address::{Family, family};
 use crate::netns::Netns;
+
+pub use tap::{Segment, Tap};
 
 /// Bytes of a datagram in each fragment: a multiple of eight, and less than a link with an MTU of 1,500 takes.
 const PART_LEN: usize = 1_400;
@@ -33,7 +38,14 @@ pub fn datagram(from: SocketAddr, to: SocketAddr, id: u16, payload: &[u8]) -> Ve
 
 /// A TCP segment without data, from the network header on. Its source may be spoofed.
 pub fn segment(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32) -> Vec<u8> {
+    answer(&Segment { from, to, flags, seq, ack: 0 })
+}
+
+/// As [`segment`], with an acknowledgement.
+pub fn answer(segment: &Segment) -> Vec<u8> {
+    let Segment { from, to, flags, seq, ack } = *segment;
     let mut tcp = TcpHeader::new(from.port(), to.port(), seq, 1024);
+    tcp.acknowledgment_number = ack;
     (tcp.fin, tcp.syn, tcp.rst, tcp.ack) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 16 != 0);
     let mut bytes = Vec::new();
     match (from.ip(), to.ip()) {
@@ -94,17 +106,32 @@ fn fragment(ends: (IpAddr, IpAddr), id: u16, (index, more): (usize, bool), part:
 
 /// Sends packets unchanged, in this order, by the route to `to`.
 pub fn send(netns: &Netns, to: IpAddr, packets: &[Vec<u8>]) {
-    netns.inside(|| {
+    let sender = Sender::open(netns, family(to));
+    for packet in packets {
+        sender.send(to, packet);
+    }
+}
+
+/// Sends packets unchanged.
+pub struct Sender(Socket);
+
+impl Sender {
+    pub fn open(netns: &Netns, family: Family) -> Self {
+        let domain = if family == Family::V4 { Domain::IPV4 } else { Domain::IPV6 };
         // IPPROTO_RAW: the written bytes include the headers.
-        let socket = Socket::new(
-            Domain::for_address(SocketAddr::new(to, 0)),
-            Type::RAW,
-            Some(Protocol::from(libc::IPPROTO_RAW)),
-        )
-        .expect("root may open a raw socket");
-        let to = SockAddr::from(SocketAddr::new(to, 0));
-        for packet in packets {
-            socket.send_to(packet, &to).expect("it fits the link");
-        }
-    });
+        let socket = netns.inside(|| Socket::new(domain, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW))));
+        Self(socket.expect("root may open a raw socket"))
+    }
+
+    /// Routes are chosen as for packets from this address, whatever they say themselves.
+    #[must_use]
+    pub fn routed_as(self, source: IpAddr) -> Self {
+        self.0.bind(&SockAddr::from(SocketAddr::new(source, 0))).expect("the address is local, or any may be bound");
+        self
+    }
+
+    /// By the route to `to`.
+    pub fn send(&self, to: IpAddr, packet: &[u8]) {
+        self.0.send_to(packet, &SockAddr::from(SocketAddr::new(to, 0))).expect("it fits the link");
+    }
 }
