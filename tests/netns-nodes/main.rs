@@ -2,6 +2,7 @@
 
 mod cce;
 mod checks;
+mod clusters;
 mod delivery;
 mod octavia;
 mod policy;

@@ -3,6 +3,7 @@
 mod asking;
 mod dialler;
 mod held;
+mod many;
 mod unconnected;
 
 use std::io::{self, ErrorKind};
@@ -18,6 +19,7 @@ use crate::netns::Netns;
 pub use asking::Asking;
 pub use dialler::{Dialler, Tally};
 pub use held::{Held, Transfer};
+pub use many::{Target, dial_many};
 pub use unconnected::Unconnected;
 
 /// The time limit of a client. A lost SYN is retransmitted after one second, which would hide the loss behind a delay.

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
-use crate::address::{BALANCERS, FAMILIES, FAR, Family, LAST, UPLINK, add_address, flag};
+use crate::address::{BALANCERS, CLUSTER, EXTERNAL_IPS, FAMILIES, FAR, Family, LAST, UPLINK, add_address, flag};
 use crate::deadline;
 use crate::dial::Dial;
 use crate::leftovers;
@@ -210,6 +210,10 @@ fn connect_cloud(cloud: &Netns, outside: &Netns) {
     for family in FAMILIES {
         let (ip, gateway) = (flag(family), UPLINK.host(family, OUTSIDE).to_string());
         cloud.run("ip", &[ip, "route", "add", &FAR.prefix(family), "via", &gateway]);
+        // No host has them: without a shortcut there is no answer at all.
+        for net in [CLUSTER, EXTERNAL_IPS] {
+            cloud.run("ip", &[ip, "route", "add", "blackhole", &net.prefix(family)]);
+        }
         for net in [BALANCERS, LAST] {
             cloud.run("ip", &[ip, "route", "add", "local", &net.prefix(family), "dev", "lo"]);
         }

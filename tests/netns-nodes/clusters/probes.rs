@@ -1,0 +1,238 @@
+//! The dials of a random cluster, held against the oracle.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::thread;
+
+use lb_common::addr::Proto;
+use lb_tests::address::{BALANCERS, CLUSTER, EXTERNAL_IPS, FAMILIES, Family};
+use lb_tests::deadline;
+use lb_tests::dial::{Outcome, Target, dial_many};
+use lb_tests::http;
+use lb_tests::netns::Netns;
+use lb_tests::nodes::{Cluster, client, node_port};
+use lb_tests::scene::BALANCER;
+
+use super::oracle::{Answering, Difference, Frontend, Origin, Seen, Verdict, local_endpoints, verdict};
+use super::plan::{Kind, Service};
+use crate::publish::{CHECKS, NODE_PORTS};
+
+/// Where dials begin: an endpoint and another pod of each node, each node, and clients outside by each node.
+const ORIGINS: [Origin; 12] = [
+    Origin::Pod("a", 1),
+    Origin::Pod("a", 2),
+    Origin::Pod("a", 3),
+    Origin::Pod("c", 1),
+    Origin::Pod("c", 2),
+    Origin::Pod("c", 3),
+    Origin::Node(1),
+    Origin::Node(2),
+    Origin::Node(3),
+    Origin::Outside(1),
+    Origin::Outside(2),
+    Origin::Outside(3),
+];
+
+/// How often each address is dialled by TCP: with several endpoints another one may answer.
+const ROUNDS: usize = 2;
+
+/// How many faults are printed.
+const SHOWN: usize = 20;
+
+/// Source ports: no two dials at the agents of one cluster have the same, from whichever origin. Masquerading keeps them, and
+/// they are none of the ports that nodes use themselves.
+const PORTS: Range<u16> = 10_000..30_000;
+
+/// The source ports of one origin that are left.
+pub struct Ports([Range<u16>; ORIGINS.len()]);
+
+impl Ports {
+    pub fn all() -> Self {
+        let share = (PORTS.end - PORTS.start) / ORIGINS.len() as u16;
+        let starts = PORTS.step_by(usize::from(share));
+        let mut shares = starts.map(|start| start..start + share);
+        Self(ORIGINS.map(|_| shares.next().expect("as many as origins")))
+    }
+}
+
+/// The results so far.
+#[derive(Default)]
+pub struct Report {
+    /// Dials whose outcome is kube-proxy's.
+    alike: usize,
+    /// Dials that are answered by the same endpoints, which see another address on purpose.
+    differ: BTreeMap<Difference, usize>,
+    /// Health checks whose answer is kube-proxy's.
+    checks: usize,
+    faults: Vec<String>,
+}
+
+impl Report {
+    pub const fn faults(&self) -> usize {
+        self.faults.len()
+    }
+
+    /// Prints the counts, and panics if there was a fault.
+    pub fn conclude(self) {
+        let Self { alike, differ, checks, faults } = self;
+        println!("{alike} dials and {checks} checks are as with kube-proxy; on purpose not: {differ:?}");
+        assert!(alike > 1_000 && checks > 0, "hardly anything was compared");
+        let shown: Vec<&str> = faults.iter().take(SHOWN).map(String::as_str).collect();
+        assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), shown.join("\n"));
+    }
+}
+
+/// One dial and what must come of it.
+struct Probe<'a> {
+    service: &'a Service,
+    frontend: Frontend,
+    family: Family,
+    target: Target,
+    wanted: Verdict,
+}
+
+/// Dials every address of every Service from everywhere.
+pub fn dial_all(cluster: &Cluster, seed: u64, services: &[Service], ports: &mut Ports, report: &mut Report) {
+    thread::scope(|scope| {
+        let origins: Vec<_> = ORIGINS.into_iter().zip(&mut ports.0).collect();
+        let dialling = origins.into_iter().map(|(origin, ports)| {
+            scope.spawn(move || {
+                let probes = probes(cluster, services, origin, ports);
+                let targets: Vec<Target> = probes.iter().map(|probe| probe.target).collect();
+                let outcomes = dial_many(netns(cluster, origin), &targets);
+                (origin, probes, outcomes)
+            })
+        });
+        for thread in dialling.collect::<Vec<_>>() {
+            let (origin, probes, outcomes) = thread.join().expect("it reports its own panic");
+            for (probe, outcome) in probes.iter().zip(outcomes) {
+                judge(cluster, seed, origin, probe, &outcome, report);
+            }
+        }
+    });
+}
+
+fn probes<'a>(cluster: &Cluster, services: &'a [Service], origin: Origin, ports: &mut Range<u16>) -> Vec<Probe<'a>> {
+    let mut probes = Vec::new();
+    for service in services {
+        for family in FAMILIES {
+            for (frontend, to) in frontends(service, family) {
+                let source = source(cluster, origin, family);
+                let wanted = verdict(service, frontend, family, origin, source);
+                let bound = matches!(origin, Origin::Outside(_)).then_some(source);
+                let mut add = |proto| {
+                    let target = Target { source: bound, port: ports.next().expect("ports are left"), to, proto };
+                    probes.push(Probe { service, frontend, family, target, wanted: wanted.clone() });
+                };
+                (0..ROUNDS).for_each(|_| add(Proto::TCP));
+                // A closed port of the node itself: the kernel limits how often it says so.
+                if service.families.contains(&family) {
+                    add(Proto::UDP);
+                }
+            }
+        }
+    }
+    probes
+}
+
+/// The addresses that a Service has in a family, served or not.
+fn frontends(service: &Service, family: Family) -> Vec<(Frontend, SocketAddr)> {
+    let number = service.number;
+    let at = |address: IpAddr| SocketAddr::new(address, 80);
+    let mut frontends = Vec::new();
+    if service.families.contains(&family) {
+        frontends.push((Frontend::Cluster, at(CLUSTER.host(family, number))));
+    }
+    if service.has_external_ips {
+        frontends.push((Frontend::External, at(EXTERNAL_IPS.host(family, number))));
+    }
+    if service.kind == Kind::LoadBalancer {
+        frontends.push((Frontend::Balancer, at(BALANCERS.host(family, number))));
+    }
+    if service.has_node_ports() {
+        let port = NODE_PORTS + u16::from(number);
+        frontends.extend([1, 2, 3].map(|node| (Frontend::NodePort(node), node_port(node, family, port))));
+    }
+    frontends
+}
+
+fn netns(cluster: &Cluster, origin: Origin) -> &Netns {
+    match origin {
+        Origin::Pod(letter, node) => &cluster.node(node).pod(letter).netns,
+        Origin::Node(node) => &cluster.node(node).netns,
+        Origin::Outside(_) => &cluster.outside,
+    }
+}
+
+/// The client's own address.
+fn source(cluster: &Cluster, origin: Origin, family: Family) -> IpAddr {
+    match origin {
+        Origin::Pod(letter, node) => cluster.node(node).pod(letter).address(family),
+        Origin::Node(node) => cluster.node(node).address(family),
+        Origin::Outside(node) => client(node, family),
+    }
+}
+
+fn judge(cluster: &Cluster, seed: u64, origin: Origin, probe: &Probe<'_>, outcome: &Outcome, report: &mut Report) {
+    match compare(cluster, origin, probe, outcome) {
+        Ok(None) => report.alike += 1,
+        Ok(Some(difference)) => *report.differ.entry(difference).or_default() += 1,
+        Err(()) => report.faults.push(format!(
+            "seed {seed}: {origin:?} -> {:?} {}/{}: {outcome:?}, wanted {:?}; {:?}",
+            probe.frontend,
+            probe.target.to,
+            probe.target.proto.name(),
+            probe.wanted,
+            probe.service
+        )),
+    }
+}
+
+/// Whether the outcome is the wanted one, and which deliberate difference it shows.
+fn compare(cluster: &Cluster, origin: Origin, probe: &Probe<'_>, outcome: &Outcome) -> Result<Option<Difference>, ()> {
+    let holds = |it: bool| if it { Ok(None) } else { Err(()) };
+    match (&probe.wanted, outcome) {
+        (Verdict::Answered(by), Outcome::Answered(answer)) => {
+            let is_it = |one: &&Answering| {
+                one.place.name() == answer.who && seen(cluster, origin, probe, one.sees) == answer.client.ip()
+            };
+            by.iter().find(is_it).map(|one| one.difference).ok_or(())
+        }
+        (Verdict::Balancer, Outcome::Answered(answer)) => holds(answer.who == BALANCER),
+        (Verdict::Refused, outcome) => holds(*outcome == Outcome::Refused),
+        // The call of a process of the node fails at once where a packet would be dropped.
+        (Verdict::Silence, Outcome::Denied) => holds(matches!(origin, Origin::Node(_))),
+        (Verdict::Silence, outcome) => holds(*outcome == Outcome::Silence),
+        (Verdict::Answered(_) | Verdict::Balancer, _) => Err(()),
+    }
+}
+
+fn seen(cluster: &Cluster, origin: Origin, probe: &Probe<'_>, sees: Seen) -> IpAddr {
+    match sees {
+        Seen::Client => source(cluster, origin, probe.family),
+        Seen::Node(node) => cluster.node(node).address(probe.family),
+        Seen::Frontend => probe.target.to.ip(),
+    }
+}
+
+/// Asks the health check node port of every Service at every node.
+pub fn ask_checks(cluster: &Cluster, seed: u64, services: &[Service], report: &mut Report) {
+    for service in services.iter().filter(|service| service.kind == Kind::LoadBalancer) {
+        for family in FAMILIES {
+            for node in cluster.nodes() {
+                let to = node_port(node.number, family, CHECKS + u16::from(service.number));
+                let wanted =
+                    local_endpoints(service, family, node.number).map(|count| if count > 0 { 200 } else { 503 });
+                // Listeners follow the tables a moment later.
+                let told = || http::get(&cluster.cloud, to, "/").map(|(status, _)| status);
+                let holds = deadline::within(deadline::PATIENCE, || (told() == wanted).then_some(())).is_some();
+                report.checks += usize::from(holds);
+                if !holds {
+                    let fault = format!("seed {seed}: check at {to}: {:?}, wanted {wanted:?}; {service:?}", told());
+                    report.faults.push(fault);
+                }
+            }
+        }
+    }
+}
