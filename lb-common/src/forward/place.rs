@@ -73,9 +73,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
                 Reservation::Made => return self.complete(),
                 Reservation::NoBackend => return Err(DropReason::NoBackend),
                 Reservation::Refused => return Err(DropReason::FlowTable),
-                // The endpoint may still know the connection of another client by this port.
-                Reservation::Taken if self.work.last_round == 0 && self.is_of_node() => {}
-                Reservation::Taken => self.make_room(),
+                Reservation::Taken => {}
                 // The next attempt may choose another backend. A flow that is made again has only one.
                 Reservation::NoRoute if self.work.pin != Pin::Tuple => self.work.pin = Pin::Nothing,
                 Reservation::NoRoute => return Err(DropReason::NoRoute),
@@ -98,14 +96,31 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             return Reservation::NoRoute;
         }
         self.note_client_ports();
+        self.work.partner_key.set_partner(&self.work.key, &self.work.to);
+        match self.claim() {
+            // At once: a flow to another node would hardly draw the port that it has freed again.
+            Reservation::Taken if self.may_make_room() && self.make_room() => self.claim(),
+            reservation => reservation,
+        }
+    }
+
+    /// Inserts the reply entry.
+    #[inline(always)]
+    fn claim(&mut self) -> Reservation {
         let work = &mut *self.work;
-        work.partner_key.set_partner(&work.key, &work.to);
         work.flow.to.set_reversed(&work.key.tuple);
         match self.kernel.insert_flow(&work.partner_key, &work.flow) {
             Ok(()) => Reservation::Made,
             Err(InsertError::Refused) => Reservation::Refused,
             Err(InsertError::Exists) => Reservation::Taken,
         }
+    }
+
+    /// Whether the flow that holds the wanted tuple may be removed. By a port of this node, the endpoint may still know the
+    /// connection of another client: such a flow stays until the last round.
+    #[inline(always)]
+    fn may_make_room(&self) -> bool {
+        self.work.last_round != 0 || !self.is_of_node()
     }
 
     /// Chooses a backend, and from the third attempt on another source port. False if the slot is empty.
@@ -230,26 +245,27 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     }
 
     /// Removes the flow that holds the wanted reply tuple, if it is over or its other entry is gone. Any client may hold
-    /// the ports of this node, so towards another node a half-open flow goes as well.
+    /// the ports of this node, so towards another node a half-open flow goes as well. False if the flow stays.
     ///
     /// A young half-open entry may be another CPU's reservation, whose other entry is about to be inserted. It stays.
     #[inline(never)]
-    fn make_room(&mut self) {
+    fn make_room(&mut self) -> bool {
         let (kernel, work) = (self.kernel, &mut *self.work);
-        let Some(entry) = kernel.flow(&work.partner_key) else { return };
+        let Some(entry) = kernel.flow(&work.partner_key) else { return true };
         entry.read_to(&mut work.flow.to);
         work.other_key.set_partner(&work.partner_key, &work.flow.to);
         let partner = Partner::find(kernel, &work.partner_key, &work.other_key, &mut work.flow.to);
         if partner.is_own() {
             let is_idle = self.work.reach == Reach::Uplink && entry.state().is_half_open() && !self.is_young(entry);
             if !self.is_over(entry) && !is_idle {
-                return;
+                return false;
             }
             kernel.remove_flow(&self.work.other_key);
         } else if entry.state() == FlowState::New && self.is_young(entry) {
-            return;
+            return false;
         }
         kernel.remove_flow(&self.work.partner_key);
+        true
     }
 
     /// Whether a flow had a packet within the last second, which is many times what an insert takes.
