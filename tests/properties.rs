@@ -10,7 +10,7 @@ use lb_tests::cases::{Net, Scene};
 use lb_tests::machine::{HostMachine, Machine as _, Program};
 use lb_tests::packet::Transport;
 use lb_tests::random::{PROGRAMS, config, net, small_world, transport};
-use lb_tests::reference::{Clock, Compared, FEW_EMBRYOS, Start, history, play};
+use lb_tests::reference::{Clock, Compared, FEW_EMBRYOS, Start, Step, play};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -74,12 +74,12 @@ fn incremental_checksum_equals_full() {
 #[test]
 fn the_straight_way_changes_nothing() {
     let (straight, detours) = (Cell::new(0_u64), Cell::new(0_u64));
-    for net in [Net::V4, Net::V6] {
-        let result = TestRunner::new(config(histories() / 2)).run(&history(net), |history| {
-            let (mut both, mut second) = (HostMachine::default(), HostMachine::default());
+    for (net, forwards) in [(Net::V4, false), (Net::V4, true), (Net::V6, false), (Net::V6, true)] {
+        let start = Start { has_hairpins: false, embryos_max: 1_000, clock: Clock::Told, forwards };
+        let result = TestRunner::new(config(histories() / 2)).run(&start.history(net), |history| {
+            let (mut both, mut second) = (start.host(net), start.host(net));
             second.host.stages = Stages::Second;
             for machine in [&mut both, &mut second] {
-                let start = Start { has_hairpins: false, embryos_max: 1_000, clock: Clock::Told };
                 play(net, machine, start, &history).map_err(TestCaseError::fail)?;
             }
             prop_assert_eq!(both.host.flows::<[u8; 4]>(), second.host.flows::<[u8; 4]>());
@@ -108,14 +108,15 @@ fn host_does_what_the_reference_says() {
     let sum = RefCell::new(Compared::default());
     let count = Cell::new(0_u32);
     for net in [Net::V4, Net::V6] {
-        for embryos_max in [FEW_EMBRYOS, 1_000] {
-            let start = Start { has_hairpins: false, embryos_max, clock: Clock::Told };
-            let result = TestRunner::new(config(histories() / 2)).run(&history(net), |history| {
+        for (embryos_max, forwards) in [(FEW_EMBRYOS, false), (1_000, false), (FEW_EMBRYOS, true), (1_000, true)] {
+            let start = Start { has_hairpins: false, embryos_max, clock: Clock::Told, forwards };
+            let compare = |history: Vec<Step>| {
                 count.set(count.get() + 1);
-                let compared = play(net, &mut HostMachine::with_embryos(embryos_max), start, &history);
+                let compared = play(net, &mut start.host(net), start, &history);
                 sum.borrow_mut().add(&compared.map_err(TestCaseError::fail)?);
                 Ok(())
-            });
+            };
+            let result = TestRunner::new(config(histories() / 2)).run(&start.history(net), compare);
             result.unwrap_or_else(|error| panic!("{net:?}, {start:?}: {error}"));
         }
     }

@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 
+use lb_common::table::Counter;
 use lb_common::verdict::HookAction;
 use lb_tests::cases::{Net, Scene};
 use lb_tests::machine::{KernelMachine, Machine as _, Program};
 use lb_tests::packet::{Described, Transport};
 use lb_tests::random::{config, small_world};
-use lb_tests::reference::{Clock, Compared, FEW_EMBRYOS, Start, history, play};
+use lb_tests::reference::{Clock, Compared, FEW_EMBRYOS, FEW_PORTS, NODE, Start, Step, play};
 use proptest::test_runner::{TestCaseError, TestRunner};
 
 /// More half-open flows than a history makes.
@@ -22,27 +23,53 @@ fn histories() -> u32 {
 fn kernel_does_what_the_reference_says() {
     KernelMachine::stay_on_one_cpu();
     let sum = RefCell::new(Compared::default());
-    for embryos_max in [FEW_EMBRYOS, MANY_EMBRYOS] {
-        let kernel = RefCell::new(KernelMachine::load_with_embryos("reference", embryos_max));
-        let start = Start { has_hairpins: true, embryos_max, clock: Clock::Runs };
+    for (embryos_max, forwards) in
+        [(FEW_EMBRYOS, false), (MANY_EMBRYOS, false), (FEW_EMBRYOS, true), (MANY_EMBRYOS, true)]
+    {
+        let kernel = RefCell::new(load(embryos_max, forwards));
+        let start = Start { has_hairpins: true, embryos_max, clock: Clock::Runs, forwards };
         for net in [Net::V4, Net::V6] {
-            // An interface is marked for ever once its pod has reached itself.
-            kernel.borrow_mut().reset();
-            small_world(&mut Scene::new(net, &mut *kernel.borrow_mut()));
-            let packet = Described::new(Transport::Udp, (net.client().0, 1), net.other_vip()).bytes();
-            assert_eq!(kernel.borrow_mut().run(Program::WorkloadIngress, &packet).0, HookAction::SendBack);
-            let result = TestRunner::new(config(histories() / 2)).run(&history(net), |history| {
+            mark(net, &mut kernel.borrow_mut(), forwards);
+            let compare = |history: Vec<Step>| {
                 let mut kernel = kernel.borrow_mut();
                 kernel.reset();
                 let compared = play(net, &mut *kernel, start, &history).map_err(TestCaseError::fail)?;
                 sum.borrow_mut().add(&compared);
                 Ok(())
-            });
+            };
+            let result = TestRunner::new(config(histories() / 2)).run(&start.history(net), compare);
             result.unwrap_or_else(|error| panic!("{net:?}, {start:?}: {error}"));
         }
     }
     let sum = sum.into_inner();
-    println!("{} histories: {sum:?}", 2 * histories());
+    println!("{} histories: {sum:?}", 4 * histories());
     assert!(sum.changed * 4 > sum.packets, "too few packets met anything: {sum:?}");
     assert_eq!(sum.hits.missed(), [], "rules of the reference that no history meets");
+}
+
+/// A machine; if it forwards, all endpoints of other nodes are behind its uplink.
+fn load(embryos_max: usize, forwards: bool) -> KernelMachine {
+    if !forwards {
+        return KernelMachine::load_with_embryos("reference", embryos_max);
+    }
+    let mut kernel = KernelMachine::load_forwarding("reference", embryos_max, FEW_PORTS);
+    let [v4, v6] = [Net::V4, Net::V6].map(|net| net.host(NODE));
+    kernel.lead_out([v4, v6]);
+    kernel
+}
+
+/// An interface is marked for ever once its pod has reached itself, and the uplink once the node has forwarded.
+fn mark(net: Net, kernel: &mut KernelMachine, forwards: bool) {
+    kernel.reset();
+    small_world(&mut Scene::new(net, kernel));
+    let mut sends = |program, from, to| {
+        let packet = Described::new(Transport::Udp, from, to).bytes();
+        kernel.run(program, &packet).0
+    };
+    assert_eq!(sends(Program::WorkloadIngress, (net.client().0, 1), net.other_vip()), HookAction::SendBack);
+    if forwards {
+        let own = (net.host(NODE), FEW_PORTS.first);
+        assert_eq!(sends(Program::UplinkEgress, own, net.backend()), HookAction::Next);
+        assert_eq!(kernel.counters().get(&Counter::DirectNoted), Some(&1), "the node's own connection");
+    }
 }

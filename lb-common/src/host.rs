@@ -163,6 +163,11 @@ impl Host {
         }
     }
 
+    /// Notes that answers of other nodes to this port of the node may arrive.
+    pub fn expect_answers_to(&self, port: u16) {
+        self.node_ports.set(self.node_ports.get() | EdgeState::client_port_bit(port));
+    }
+
     /// Runs a packet at a hook.
     pub fn run<const LINK_LEN: usize>(&self, packet: &mut InMemory<LINK_LEN>, hook: Hook) -> HookAction {
         *self.trace.borrow_mut() = Trace::default();

@@ -152,7 +152,8 @@ impl<A: Answer, P: PacketMut, K: Maps<A>> Run<'_, A, P, K> {
         entry.read_to(&mut work.to);
         if entry.frontend() == DIRECT {
             // The node's own connection, with another port.
-            return if work.is_untouched(DIRECT) { None } else { Some(About::Flow) };
+            let is_ours = !work.is_untouched(DIRECT) && whose(kernel, work) == Whose::Node;
+            return if is_ours { Some(About::Flow) } else { None };
         }
         let is_transit = !work.to.dst.is(&work.key.tuple.dst) && kernel.may_forward();
         if is_transit && is_heard(entry.frontend(), kernel, work) { Some(About::Transit) } else { None }

@@ -37,8 +37,9 @@ pub fn decide(data: &[u8]) {
     let [first, rest @ ..] = data else { return };
     let net = if first & 1 == 0 { Net::V4 } else { Net::V6 };
     let embryos_max = if first & 2 == 0 { FEW_EMBRYOS } else { 1_000 };
-    let start = Start { has_hairpins: false, embryos_max, clock: Clock::Told };
-    if let Err(difference) = play(net, &mut HostMachine::with_embryos(embryos_max), start, &history_of(net, rest)) {
+    let forwards = first & 4 != 0;
+    let start = Start { has_hairpins: false, embryos_max, clock: Clock::Told, forwards };
+    if let Err(difference) = play(net, &mut start.host(net), start, &history_of(net, rest)) {
         panic!("{difference}");
     }
 }

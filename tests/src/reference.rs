@@ -18,6 +18,7 @@ mod open;
 mod policy;
 mod rule;
 mod run;
+mod transit;
 mod wire;
 mod world;
 
@@ -29,15 +30,18 @@ use connection::Connection;
 use datagram::Datagrams;
 use embryo::Embryos;
 pub use hash::slot;
-pub use history::{Step, history, history_of};
+pub use history::{Step, history_of};
 pub use judge::Outcome;
 use lb_common::addr::Proto;
 use lb_common::table::{Direction, FlowKey};
 use policy::Policy;
 pub use rule::{Hits, Rule};
 pub use run::{Clock, Compared, Start, play};
+use transit::Forwarding;
+pub use transit::{FEW_PORTS, NODE};
 pub use wire::{Wire, internet_sum};
 
+use crate::cases::Net;
 use crate::machine::Flows;
 use crate::packet::End;
 
@@ -56,6 +60,8 @@ pub struct Reference {
     clock: Clock,
     /// Whether a pod has ever reached itself.
     has_hairpins: bool,
+    /// `--forwarding`, of a node that has forwarded before.
+    forwarding: Option<Forwarding>,
     /// The flow tables after the packet that is being judged.
     held: Held,
     /// The outcomes of the fragments that were parked for the packet that was judged last.
@@ -72,9 +78,11 @@ struct Held(BTreeSet<Entry>);
 
 impl Reference {
     /// A reference in the machine's initial state.
-    pub fn new(Start { has_hairpins, embryos_max, clock }: Start) -> Self {
+    pub fn new(net: Net, Start { has_hairpins, embryos_max, clock, forwards }: Start) -> Self {
+        let ports = FEW_PORTS.first..=FEW_PORTS.last;
         Self {
             clock,
+            forwarding: forwards.then(|| Forwarding { node: net.host(NODE), ports }),
             policy: Policy::default(),
             connections: Vec::new(),
             clients: Vec::new(),
@@ -147,9 +155,16 @@ impl Held {
         entries(connection).any(|entry| self.0.contains(&entry))
     }
 
+    /// What a request entry makes of packets from one end to the other.
+    fn request(&self, edge: u32, proto: Proto, ends: (End, End)) -> Option<(End, End)> {
+        let found =
+            self.0.iter().find(|entry| (entry.0, entry.1, entry.2, entry.3) == (edge, Direction::Request, proto, ends));
+        found.map(|entry| entry.4)
+    }
+
     /// Whether a request entry matches packets from one end to the other.
     fn holds_request(&self, edge: u32, proto: Proto, ends: (End, End)) -> bool {
-        self.0.iter().any(|entry| (entry.0, entry.1, entry.2, entry.3) == (edge, Direction::Request, proto, ends))
+        self.request(edge, proto, ends).is_some()
     }
 }
 

@@ -183,7 +183,7 @@ impl<A: HostFamily> Maps<A> for Host {
         self.routes.remote.values().any(|source| *source == addr)
     }
     fn note_node_port(&self, port: u16) {
-        self.node_ports.set(self.node_ports.get() | EdgeState::client_port_bit(port));
+        self.expect_answers_to(port);
     }
     fn reach(&self, work: &mut Work<A>) -> Reach {
         self.routes.reach(work)

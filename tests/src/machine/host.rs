@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use lb_common::packet::ETHERNET_LEN;
 use lb_common::path;
 use lb_common::table::{Counter, Direction, Port};
 use lb_common::verdict::HookAction;
+use lb_common::way::SnatPorts;
 
 use super::{EDGE, Flows, Machine, Program, UNBRIDGED, ends};
 use crate::packet::{End, NODE_MAC};
@@ -85,6 +87,15 @@ impl HostMachine {
         let mut machine = Self::default();
         machine.host.settings.flow_entries = Some(entries);
         machine
+    }
+
+    /// A machine that forwards to any endpoint, from this address and these ports, and has done so before.
+    #[must_use]
+    pub fn forwarding(mut self, node: IpAddr, endpoints: impl IntoIterator<Item = IpAddr>, ports: SnatPorts) -> Self {
+        self.host.routes.snat_ports = Some(ports);
+        self.host.routes.remote = endpoints.into_iter().map(|endpoint| (endpoint, node)).collect();
+        self.host.expect_answers_to(ports.first);
+        self
     }
 
     /// A machine with this limit of half-open flows.

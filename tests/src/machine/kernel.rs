@@ -4,6 +4,7 @@ mod replays;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::net::IpAddr;
 
 use aya::maps::{PerCpuArray, PerCpuValues};
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -17,12 +18,13 @@ use lb_agent::dataplane::{
 use lb_common::addr::{Addr, Family};
 use lb_common::packet::PARKED_LEN_MAX;
 use lb_common::table::maps::{PRIVATE4, PRIVATE6};
-use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Fragment, FragmentKey, Port, TableType};
+use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Fragment, FragmentKey, Port, TableType, Uplink};
 use lb_common::verdict::HookAction;
+use lb_common::way::SnatPorts;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use self::replays::Replays;
+use self::replays::{Replays, UPLINK};
 use super::host::{ADDRESS_WORDS, PARKED_MAX};
 use super::{Flows, Machine, Program, UNBRIDGED, ends};
 use crate::packet::End;
@@ -48,9 +50,15 @@ impl KernelMachine {
 
     /// As [`Self::load`], with a limit of half-open flows for each CPU.
     pub fn load_with_embryos(name: &str, of_a_cpu: usize) -> Self {
-        let cpus = aya::util::nr_cpus().expect("the number of possible CPUs");
-        let embryos_max = u32::try_from(of_a_cpu * cpus).expect("few");
-        Self::load_with(name, |settings| settings.sizes.embryos_max = embryos_max)
+        Self::load_with(name, |settings| settings.sizes.embryos_max = embryos(of_a_cpu))
+    }
+
+    /// As [`Self::load_with_embryos`], for a node that forwards from these ports.
+    pub fn load_forwarding(name: &str, embryos_of_a_cpu: usize, ports: SnatPorts) -> Self {
+        Self::load_with(name, |settings| {
+            settings.sizes.embryos_max = embryos(embryos_of_a_cpu);
+            settings.snat_ports = Some(ports);
+        })
     }
 
     /// As [`Self::load`], with changed settings.
@@ -91,6 +99,16 @@ impl KernelMachine {
         self.forget_flows();
         self.change_embryos(|budget| budget.fill(0));
         self.baseline = self.counted();
+    }
+
+    /// Moves the calling thread to a namespace whose uplink leads to all endpoints, with these addresses of the node.
+    pub fn lead_out(&mut self, nodes: [IpAddr; 2]) {
+        let [IpAddr::V4(v4), IpAddr::V6(v6)] = nodes else { panic!("one of each family: {nodes:?}") };
+        self.replays.enter();
+        Replays::lead_out(nodes);
+        let uplink = nix::net::if_::if_nametoindex(UPLINK).expect("it has just been made");
+        let row = Uplink { source4: v4.octets(), source6: v6.octets() };
+        self.dataplane.set_uplinks(&[(EDGE, row), (uplink, row)].into()).expect("writing the table of uplinks");
     }
 
     /// Pins the calling thread to one CPU, so that limits and counters of a CPU apply once.
@@ -159,6 +177,12 @@ impl KernelMachine {
         let counters = self.dataplane.maps().counters().expect("reading counters");
         counters.into_iter().map(|(counter, value)| (counter, value.packets)).collect()
     }
+}
+
+/// The limit of half-open flows of all CPUs, from that of one.
+fn embryos(of_a_cpu: usize) -> u32 {
+    let cpus = aya::util::nr_cpus().expect("the number of possible CPUs");
+    u32::try_from(of_a_cpu * cpus).expect("few")
 }
 
 /// The context of a packet that came to the node by an interface: the first ten words of `struct __sk_buff`

@@ -39,6 +39,8 @@ pub struct Described {
     pub is_extension_cut: bool,
     /// The destination MAC.
     pub to_mac: [u8; 6],
+    /// TTL or hop limit.
+    pub hops: u8,
 }
 
 impl Described {
@@ -54,6 +56,7 @@ impl Described {
             fragment: None,
             is_extension_cut: false,
             to_mac: NODE_MAC,
+            hops: 64,
         }
     }
 
@@ -122,7 +125,7 @@ impl Described {
     }
 
     fn ipv4(&self, from: [u8; 4], to: [u8; 4], bytes: &mut Vec<u8>) {
-        let mut header = Ipv4Header::new(0, 64, self.protocol(), from, to).expect("an empty payload fits");
+        let mut header = Ipv4Header::new(0, self.hops, self.protocol(), from, to).expect("an empty payload fits");
         // No-operation options.
         header.options = Ipv4Options::try_from(vec![1; self.options_len].as_slice()).expect("a valid options length");
         if let Some((offset, more)) = self.fragment {
@@ -153,7 +156,7 @@ impl Described {
     }
 
     fn ipv6(&self, from: [u8; 16], to: [u8; 16], bytes: &mut Vec<u8>) {
-        let mut header = Ipv6Header { hop_limit: 64, source: from, destination: to, ..Ipv6Header::default() };
+        let mut header = Ipv6Header { hop_limit: self.hops, source: from, destination: to, ..Ipv6Header::default() };
         let transport = match self.transport {
             Transport::Tcp(flags) => {
                 let mut tcp = self.tcp(flags);

@@ -81,9 +81,13 @@ impl Reference {
     /// Whether the fragments of a datagram may belong to a Service, judging by addresses alone: they go to a frontend,
     /// or come from an endpoint.
     fn may_be_ours(&self, (seen, _, (from, to), _): &Key) -> bool {
+        let is_endpoint = || self.policy.members.iter().any(|(_, member)| member.0 == *from);
         match seen.way {
-            Way::ToBackend => self.policy.frontends.iter().any(|frontend| frontend.end.0 == *to),
-            Way::ToClient => self.policy.members.iter().any(|(_, member)| member.0 == *from),
+            Way::ToBackend => {
+                let is_request = self.policy.frontends.iter().any(|frontend| frontend.end.0 == *to);
+                is_request || (!seen.is_workload && self.forwarding.is_some() && is_endpoint())
+            }
+            Way::ToClient => is_endpoint(),
         }
     }
 
@@ -132,6 +136,7 @@ impl Reference {
                 Verdict::Untouched => Rule::AwaitedPassed,
                 Verdict::Becomes(_) => Rule::AwaitedTranslated,
                 Verdict::ComesBack(_) => Rule::AwaitedSentBack,
+                Verdict::Leaves(_) => Rule::AwaitedSentOn,
                 Verdict::Rejected | Verdict::Dropped => Rule::AwaitedDropped,
             });
         }
@@ -160,6 +165,11 @@ impl Reference {
                 wire.set_addresses(from.0, to.0);
                 wire.turn_back();
                 (HookAction::SendBack, wire.bytes().to_vec())
+            }
+            Some(Verdict::Leaves((from, to))) => {
+                self.hits.hit(Rule::LaterSentOn);
+                wire.set_addresses(from.0, to.0);
+                self.send_on(wire, None)
             }
             Some(Verdict::Rejected | Verdict::Dropped) => {
                 self.hits.hit(Rule::LaterDropped);

@@ -1,4 +1,4 @@
-//! The answer to a packet that is rejected.
+//! The answers to packets that are rejected, or have used up their hops.
 
 use std::net::IpAddr;
 
@@ -11,9 +11,19 @@ use crate::packet::End;
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
-/// ICMP 3/3 (RFC 792) or ICMPv6 1/4 (RFC 4443) from the address that was dialled to the sender of `wire`. It quotes the
-/// network header and the transport header without options.
-pub fn port_unreachable(wire: &Wire, proto: Proto, (from, to): (End, End)) -> Vec<u8> {
+/// ICMP 3/3 (RFC 792) or ICMPv6 1/4 (RFC 4443).
+pub fn port_unreachable(wire: &Wire, proto: Proto, ends: (End, End)) -> Vec<u8> {
+    answer(wire, proto, ends, [(3, 3), (1, 4)])
+}
+
+/// ICMP 11/0 or ICMPv6 3/0.
+pub fn hops_exceeded(wire: &Wire, proto: Proto, ends: (End, End)) -> Vec<u8> {
+    answer(wire, proto, ends, [(11, 0), (3, 0)])
+}
+
+/// An ICMP error from the address that was dialled to the sender of `wire`, of this type and code in IPv4 and IPv6. It
+/// quotes the network header and the transport header without options.
+fn answer(wire: &Wire, proto: Proto, (from, to): (End, End), [v4, v6]: [(u8, u8); 2]) -> Vec<u8> {
     let transport_len = match proto {
         Proto::TCP => 20,
         Proto::UDP => 8,
@@ -28,7 +38,7 @@ pub fn port_unreachable(wire: &Wire, proto: Proto, (from, to): (End, End)) -> Ve
             header.dscp = 48.try_into().expect("six bits");
             header.dont_fragment = true;
             header.header_checksum = header.calc_header_checksum();
-            (header.to_bytes().to_vec(), Vec::new(), vec![3, 3, 0, 0, 0, 0, 0, 0])
+            (header.to_bytes().to_vec(), Vec::new(), vec![v4.0, v4.1, 0, 0, 0, 0, 0, 0])
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let (source, destination) = (source.octets(), destination.octets());
@@ -37,7 +47,7 @@ pub fn port_unreachable(wire: &Wire, proto: Proto, (from, to): (End, End)) -> Ve
             let header =
                 Ipv6Header { payload_length, next_header, hop_limit, source, destination, ..Ipv6Header::default() };
             let pseudo = [&source[..], &destination, &len.to_be_bytes(), &[0, next_header.0]].concat();
-            (header.to_bytes().to_vec(), pseudo, vec![1, 4, 0, 0, 0, 0, 0, 0])
+            (header.to_bytes().to_vec(), pseudo, vec![v6.0, v6.1, 0, 0, 0, 0, 0, 0])
         }
         families => panic!("two families: {families:?}"),
     };

@@ -9,6 +9,7 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+use super::transit::{FEW_PORTS, NODE};
 use super::world::{Change, Fixed, change, ranges};
 use crate::cases::Net;
 use crate::machine::Program;
@@ -95,6 +96,8 @@ pub struct Shape {
     pub seq: u32,
     /// The destination MAC.
     pub mac: [u8; 6],
+    /// TTL or hop limit.
+    pub hops: u8,
 }
 
 /// How a datagram is cut.
@@ -143,6 +146,65 @@ const EGRESS: [Program; 2] = [Program::WorkloadEgress, Program::UplinkEgress];
 /// Steps in the order in which they happen.
 pub fn history(net: Net) -> impl Strategy<Value = Vec<Step>> {
     vec(scene(net), 1..90).prop_map(|scenes| scenes.concat())
+}
+
+/// As [`history`], for a node that forwards: most packets are of the network, and some of the node itself.
+pub fn forwarding_history(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    let scene = prop_oneof![
+        4 => (scene(net), prop::bool::weighted(0.9)).prop_map(|(steps, is_outside)| {
+            if is_outside { steps.into_iter().map(Step::at_uplink).collect() } else { steps }
+        }),
+        1 => own(net),
+    ];
+    vec(scene, 1..90).prop_map(|scenes| scenes.concat())
+}
+
+/// The node dials an endpoint itself, perhaps from a port that it forwards from, and is answered.
+fn own(net: Net) -> impl Strategy<Value = Vec<Step>> {
+    let port = prop_oneof![6 => FEW_PORTS.first..=FEW_PORTS.last, 1 => Just(40_000)];
+    let answer = || (transport(), 0_usize..2, shape());
+    let error = prop::option::weighted(0.3, error(net));
+    (transport(), port, backend(net), shape(), vec(answer(), 0..3), error).prop_map(
+        move |(transport, port, to, shape, answers, error)| {
+            let ends = ((net.host(NODE), port), to);
+            let packet = Step::Packet { program: Program::UplinkEgress, transport, ends, shape };
+            let answers = answers.into_iter().map(|(transport, back, shape)| Step::Answer {
+                program: None,
+                transport,
+                back,
+                shape,
+                cut: None,
+            });
+            let error = error.map(|error| about(&error, None, 0));
+            [packet].into_iter().chain(error).chain(answers).collect()
+        },
+    )
+}
+
+impl Step {
+    /// The same at the uplink.
+    fn at_uplink(self) -> Self {
+        let outside = |program| match program {
+            Program::WorkloadIngress | Program::UplinkIngress => Program::UplinkIngress,
+            Program::WorkloadEgress | Program::UplinkEgress => Program::UplinkEgress,
+        };
+        match self {
+            Self::Packet { program, transport, ends, shape } => {
+                Self::Packet { program: outside(program), transport, ends, shape }
+            }
+            Self::Datagram { program, transport, ends, shape, cut } => {
+                Self::Datagram { program: outside(program), transport, ends, shape, cut }
+            }
+            Self::Fragment { program, back, then } => Self::Fragment { program: program.map(outside), back, then },
+            Self::Answer { program, transport, back, shape, cut } => {
+                Self::Answer { program: program.map(outside), transport, back, shape, cut }
+            }
+            Self::Error { program, kind, back, is_by_receiver, quote } => {
+                Self::Error { program: program.map(outside), kind, back, is_by_receiver, quote }
+            }
+            other => other,
+        }
+    }
 }
 
 /// The history that the bytes describe: every two bytes give one scene, always the same.
@@ -469,14 +531,16 @@ fn shape() -> impl Strategy<Value = Shape> {
         2 => select(vec![SEQ + 0x1_0000, SEQ + 0xf_0000, SEQ + 0x10_0000, SEQ.wrapping_sub(0x1_0000)]),
         2 => any::<u32>(),
     ];
-    let whole = (options, extension, 0_usize..64, is_atomic, seq, mac());
-    whole.prop_map(|(options, extension, payload_len, is_atomic, seq, mac)| Shape {
+    let hops = prop_oneof![12 => Just(64), 1 => 1_u8..3];
+    let whole = (options, extension, 0_usize..64, is_atomic, seq, mac(), hops);
+    whole.prop_map(|(options, extension, payload_len, is_atomic, seq, mac, hops)| Shape {
         options,
         extension,
         payload_len,
         is_atomic,
         seq,
         mac,
+        hops,
     })
 }
 

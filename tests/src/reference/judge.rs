@@ -64,6 +64,8 @@ pub enum Verdict {
     Becomes((End, End)),
     /// The packet gets these ends and is sent back to the interface from which it came.
     ComesBack((End, End)),
+    /// The packet gets these ends and leaves the node, to an endpoint elsewhere or as the answer of one.
+    Leaves((End, End)),
     Rejected,
     Dropped,
 }
@@ -79,6 +81,11 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Whether the packet may open a connection.
+    pub const fn opens(&self) -> bool {
+        !matches!(self.proto, Proto::TCP) || self.tcp_flags & (SYN | ACK | RST) == SYN
+    }
+
     const fn segment(&self) -> Segment {
         Segment { flags: self.tcp_flags, seq: self.seq }
     }
@@ -139,7 +146,7 @@ impl Reference {
             let behind = behind.into_iter().flatten();
             self.replayed = behind.map(|later| self.later_fragment(seen, Wire::read(&later), (proto, id))).collect();
         }
-        let outcome = perform(verdict, wire.clone(), headers);
+        let outcome = self.perform(verdict, wire.clone(), headers);
         if outcome.1 != wire.bytes() {
             self.note_looks(seen, &wire);
         }
@@ -190,8 +197,13 @@ impl Reference {
             self.hits.hit(Rule::AnswerToItself);
             return Ok(Verdict::ComesBack(ends));
         }
+        if reach == Reach::Node
+            && let Some(verdict) = self.answer_from_elsewhere(seen, packet)
+        {
+            return Ok(verdict);
+        }
         let known = self.connections.iter().position(|known| known.is_request(seen.edge, packet.proto, packet.ends));
-        let opens = packet.proto != Proto::TCP || packet.tcp_flags & (SYN | ACK | RST) == SYN;
+        let opens = packet.opens();
         let is_deaf = |known: usize| reach == Reach::Neighbour && !self.connections[known].is_direct();
         if known.is_some_and(is_deaf) && (!opens || self.policy.frontend(packet.ends.1, packet.proto).is_none()) {
             let is_over = opens && known.is_some_and(|known| self.connections[known].is_over(self.now_secs));
@@ -256,7 +268,7 @@ impl Reference {
     }
 
     /// The verdict on a packet from a backend; `None` if it belongs to no connection.
-    fn reply(&mut self, seen: Seen, packet: Packet) -> Option<Verdict> {
+    pub(super) fn reply(&mut self, seen: Seen, packet: Packet) -> Option<Verdict> {
         let known = self.connections.iter().position(|known| known.is_reply(seen.edge, packet.proto, packet.ends));
         let Some(known) = known else {
             if seen.way == Way::ToClient {
@@ -285,8 +297,11 @@ impl Reference {
         if let Some(verdict) = self.reply(seen, packet) {
             return Ok(verdict);
         }
+        if !seen.is_workload {
+            return self.own_request(seen, packet, given);
+        }
         let (client, backend) = packet.ends;
-        let opens = packet.proto != Proto::TCP || packet.tcp_flags & (SYN | ACK | RST) == SYN;
+        let opens = packet.opens();
         let known = self.connections.iter().position(|known| {
             known.is_reply(seen.edge, packet.proto, (backend, client))
                 && known.state == State::Asked
@@ -294,7 +309,7 @@ impl Reference {
                 && !known.is_direct()
                 && known.seen.0 != known.service.0
         });
-        let Some(known) = known.filter(|_| seen.is_workload && opens) else { return Ok(Verdict::Untouched) };
+        let Some(known) = known.filter(|_| opens) else { return Ok(Verdict::Untouched) };
         self.come_home(known, packet, given)
     }
 
@@ -395,6 +410,28 @@ impl Reference {
         }
     }
 
+    fn perform(&mut self, verdict: Verdict, mut wire: Wire, packet: Packet) -> Outcome {
+        match verdict {
+            Verdict::Untouched => (HookAction::Next, wire.bytes().to_vec()),
+            Verdict::Becomes((from, to)) => {
+                wire.set_ends(from, to);
+                (HookAction::Next, wire.bytes().to_vec())
+            }
+            Verdict::ComesBack((from, to)) => {
+                wire.set_ends(from, to);
+                wire.turn_back();
+                (HookAction::SendBack, wire.bytes().to_vec())
+            }
+            Verdict::Leaves((from, to)) => {
+                let untranslated = wire.clone();
+                wire.set_ends(from, to);
+                self.send_on(wire, Some((&untranslated, packet)))
+            }
+            Verdict::Rejected => (HookAction::SendBack, port_unreachable(&wire, packet.proto, packet.ends)),
+            Verdict::Dropped => (HookAction::Drop, wire.bytes().to_vec()),
+        }
+    }
+
     /// Whether the first packet of a connection, or any datagram, may use the flow of a known connection.
     fn is_wanted(&mut self, known: usize, frontend: &Frontend, choice: &Choice) -> bool {
         let Connection { proto, backend, pool, frontend: id, .. } = self.connections[known];
@@ -430,25 +467,14 @@ impl Reference {
 }
 
 /// The verdict on a packet of a connection on its way to the backend. If its source address changes, it is sent back to
-/// the interface from which it came.
+/// the interface from which it came, or on to another node.
 pub(super) fn translated(connection: &Connection) -> Verdict {
     let ends = (connection.seen, connection.backend);
-    if connection.seen.0 == connection.client.0 { Verdict::Becomes(ends) } else { Verdict::ComesBack(ends) }
-}
-
-fn perform(verdict: Verdict, mut wire: Wire, packet: Packet) -> Outcome {
-    match verdict {
-        Verdict::Untouched => (HookAction::Next, wire.bytes().to_vec()),
-        Verdict::Becomes((from, to)) => {
-            wire.set_ends(from, to);
-            (HookAction::Next, wire.bytes().to_vec())
-        }
-        Verdict::ComesBack((from, to)) => {
-            wire.set_ends(from, to);
-            wire.turn_back();
-            (HookAction::SendBack, wire.bytes().to_vec())
-        }
-        Verdict::Rejected => (HookAction::SendBack, port_unreachable(&wire, packet.proto, packet.ends)),
-        Verdict::Dropped => (HookAction::Drop, wire.bytes().to_vec()),
+    if connection.seen.0 == connection.client.0 {
+        Verdict::Becomes(ends)
+    } else if connection.is_transit() {
+        Verdict::Leaves(ends)
+    } else {
+        Verdict::ComesBack(ends)
     }
 }

@@ -1,5 +1,7 @@
 //! ICMP messages about connections (RFC 5508 section 4).
 
+use std::net::IpAddr;
+
 use lb_common::verdict::HookAction;
 
 use super::Reference;
@@ -7,6 +9,7 @@ use super::connection::{Connection, Way};
 use super::judge::{Outcome, Reach, Seen};
 use super::rule::Rule;
 use super::wire::{Part, Quoted, Wire};
+use crate::packet::End;
 
 /// An ICMPv6 redirect is exchanged between neighbours, and its quote is at another offset.
 fn is_redirect(wire: &Wire) -> bool {
@@ -15,6 +18,16 @@ fn is_redirect(wire: &Wire) -> bool {
 
 fn is_error(wire: &Wire) -> bool {
     if wire.is_v4() { matches!(wire.icmp_type(), 3 | 4 | 11 | 12) } else { (1..=4).contains(&wire.icmp_type()) }
+}
+
+/// The packet that the message's receiver sent, the receiver, the other end of the connection, and the address by which
+/// the receiver knows that end.
+const fn readers_view(connection: &Connection, way: Way) -> ((End, End), IpAddr, IpAddr, IpAddr) {
+    let Connection { client, service, backend, seen, .. } = *connection;
+    match way {
+        Way::ToBackend => ((client, service), client.0, backend.0, service.0),
+        Way::ToClient => ((backend, seen), backend.0, client.0, seen.0),
+    }
 }
 
 impl Reference {
@@ -56,21 +69,10 @@ impl Reference {
             return (HookAction::Drop, wire.bytes().to_vec());
         }
         let (source, _) = wire.addresses();
-        // The packet that the message's receiver sent, the receiver, the other end of the connection, and the address
-        // by which the receiver knows that end.
-        let (about, reader, other_end, other_name) = match way {
-            Way::ToBackend => {
-                let about = (connection.client, connection.service);
-                (about, connection.client.0, connection.backend.0, connection.service.0)
-            }
-            Way::ToClient => {
-                let about = (connection.backend, connection.seen);
-                (about, connection.backend.0, connection.client.0, connection.seen.0)
-            }
-        };
+        let (about, reader, other_end, other_name) = readers_view(&connection, way);
         let is_to_itself = (seen.way, way) == (Way::ToBackend, Way::ToBackend);
         for (is_so, rule) in [
-            (is_to_itself, Rule::ErrorToItself),
+            (is_to_itself && seen.is_workload, Rule::ErrorToItself),
             (!is_direct && way == Way::ToBackend, Rule::ErrorAboutRequest),
             (!is_direct && way == Way::ToClient, Rule::ErrorAboutReply),
             (is_direct && way == Way::ToBackend, Rule::ErrorAboutDirectRequest),
@@ -84,11 +86,22 @@ impl Reference {
                 self.hits.hit(rule);
             }
         }
-        let from = if source == other_end { other_name } else { source };
+        // An endpoint of another node may not know the way to the routers of the client.
+        let is_in_transit = connection.is_transit() && seen.way == Way::ToBackend;
+        let is_hidden = is_in_transit && way == Way::ToClient;
+        let from = if source == other_end || is_hidden { other_name } else { source };
         wire.set_error(&quoted, about, (from, reader));
-        if is_to_itself {
-            wire.turn_back();
-            return (HookAction::SendBack, wire.bytes().to_vec());
+        match (is_in_transit, is_to_itself, seen.is_workload) {
+            (true, _, _) => {
+                self.hits.hit(Rule::ErrorSentOn);
+                return self.send_on(wire, None);
+            }
+            (false, true, true) => {
+                wire.turn_back();
+                return (HookAction::SendBack, wire.bytes().to_vec());
+            }
+            (false, true, false) => self.hits.hit(Rule::ErrorToNode),
+            (false, false, _) => {}
         }
         (HookAction::Next, wire.bytes().to_vec())
     }
@@ -103,7 +116,8 @@ impl Reference {
             Way::ToClient => of_request.map(|connection| (connection, Way::ToBackend)),
             Way::ToBackend => of_reply.map(|connection| (connection, Way::ToClient)).or_else(|| {
                 let may_be_own = seen.is_workload && self.has_hairpins;
-                of_request.filter(|_| may_be_own).map(|connection| (connection, Way::ToBackend))
+                let is_ours = |known: &&Connection| may_be_own || self.complains_in_transit(seen, known);
+                of_request.filter(is_ours).map(|connection| (connection, Way::ToBackend))
             }),
         }
     }

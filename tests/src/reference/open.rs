@@ -3,11 +3,12 @@
 use lb_common::addr::Proto;
 use lb_common::verdict::HookAction;
 
-use super::connection::{Connection, Heard, State};
+use super::connection::{Connection, Heard, State, Way};
 use super::hash::slot;
 use super::judge::{Outcome, Packet, Seen, Verdict, translated};
 use super::policy::Frontend;
 use super::rule::Rule;
+use super::transit::Candidate;
 use super::wire::Wire;
 use super::{Clock, Reference};
 use crate::packet::End;
@@ -16,8 +17,8 @@ use crate::packet::End;
 pub(super) const CHOSEN_PORTS: std::ops::RangeInclusive<u16> = 0x8000..=0xffff;
 
 impl Reference {
-    /// A packet that opens a connection to no frontend. From a pod to an endpoint, it keeps its tuple if that is free,
-    /// and gets another source port otherwise.
+    /// A packet that opens a connection to no frontend. From a pod or the node to an endpoint, it keeps its tuple if that
+    /// is free, and gets another source port otherwise.
     pub(super) fn direct(
         &mut self,
         seen: Seen,
@@ -26,7 +27,8 @@ impl Reference {
         given: &Outcome,
     ) -> Result<Verdict, String> {
         let (client, endpoint) = packet.ends;
-        if !seen.is_workload || !self.policy.is_endpoint(endpoint) {
+        let is_of_node = !seen.is_workload && seen.way == Way::ToClient;
+        if !(seen.is_workload || is_of_node) || !self.policy.is_endpoint(endpoint) {
             self.hits.hit(Rule::Stranger);
             return Ok(Verdict::Untouched);
         }
@@ -39,25 +41,45 @@ impl Reference {
             self.connections.remove(known);
         }
         let (from, to) = Wire::read(&given.1).ends();
-        // With SCTP, taking over the tuple of a half that has just become too old looks like leaving a young half
-        // alone.
-        let may_be_either = self.clock == Clock::Runs && packet.proto == Proto::SCTP;
-        let is_placed = !may_be_either || self.held.holds_request(seen.edge, packet.proto, packet.ends);
-        self.forget_dead_in_the_way((seen.edge, packet.proto), &[endpoint], client, is_placed.then_some((from, to)));
-        let is_taken = |port: u16| {
+        let is_reply_taken = |reference: &Self, port: u16| {
             let reply = (endpoint, (client.0, port));
-            self.connections.iter().any(|known| known.is_reply(seen.edge, packet.proto, reply))
+            reference.connections.iter().any(|known| known.is_reply(seen.edge, packet.proto, reply))
         };
-        let collides = is_taken(client.1);
+        let has_collided = is_reply_taken(self, client.1);
+        // With SCTP, taking over the tuple of a half that has just become too old looks like leaving a young half
+        // alone. So does that of the node's own, which are taken over only if no port is free.
+        let may_be_either = (self.clock == Clock::Runs && packet.proto == Proto::SCTP) || is_of_node;
+        let is_placed = !may_be_either || self.held.holds_request(seen.edge, packet.proto, packet.ends);
+        let candidate = Candidate { backend: endpoint, source: client.0, is_elsewhere: false };
+        self.forget_dead_in_the_way(seen, packet, &[candidate], is_placed.then_some((from, to)));
+        if is_of_node && !is_placed {
+            self.hits.hit(Rule::OwnWithoutPort);
+            let is_right = has_collided && (from, to) == packet.ends;
+            return if is_right {
+                Ok(Verdict::Untouched)
+            } else {
+                Err("the node's own connection is not noted".into())
+            };
+        }
+        let collides = is_reply_taken(self, client.1);
         if collides && packet.proto == Proto::SCTP {
             self.hits.hit(Rule::DirectSctpTaken);
             return Ok(Verdict::Untouched);
         }
-        let is_right_port = if collides { CHOSEN_PORTS.contains(&from.1) } else { from.1 == client.1 };
-        if (from.0, to) != (client.0, endpoint) || !is_right_port || is_taken(from.1) {
+        let drawn = if is_of_node { self.ports_elsewhere(packet.proto, client.1) } else { CHOSEN_PORTS };
+        let is_kept = from.1 == client.1;
+        // The node's own may have met a dead connection, and drawn its port before that one gave way.
+        let may_draw = collides || (is_of_node && has_collided);
+        let is_right_port = if may_draw { drawn.contains(&from.1) } else { is_kept };
+        if (from.0, to) != (client.0, endpoint) || !is_right_port || is_reply_taken(self, from.1) {
             return Err(format!("a direct connection: {:?} became {:?}", packet.ends, (from, to)));
         }
-        self.hits.hit(if collides { Rule::DirectDrawnPort } else { Rule::DirectNew });
+        self.hits.hit(match (is_of_node, is_kept) {
+            (true, true) => Rule::OwnNew,
+            (true, false) => Rule::OwnDrawnPort,
+            (false, true) => Rule::DirectNew,
+            (false, false) => Rule::DirectDrawnPort,
+        });
         Ok(self.made(seen, packet, (endpoint, from), (0, 0)))
     }
 
@@ -71,63 +93,106 @@ impl Reference {
     ) -> Result<Verdict, String> {
         let (client, service) = packet.ends;
         let keeps_port = packet.proto == Proto::SCTP;
-        let answers = |backend: End| if keeps_port { (backend.0, service.1) } else { backend };
-        let source = |backend: End| if seen.is_workload && backend.0 == client.0 { service.0 } else { client.0 };
         let remembered = self.kept_backend(frontend, client.0, backends);
         // Not random: exactly one backend is right.
         let hashed = (frontend.by_hash && remembered.is_none())
             .then(|| self.hashed_backend(frontend, packet.proto, (client, service), backends));
         let kept = remembered.or(hashed);
-        let all: Vec<End> = backends.iter().map(|end| answers(*end)).collect();
-        let mut backends: Vec<End> =
-            kept.as_ref().map_or(backends, std::slice::from_ref).iter().map(|end| answers(*end)).collect();
-        let has_collided = self.connections.iter().any(|known| {
-            let reply = (known.backend, (source(known.backend), client.1));
-            backends.contains(&known.backend) && known.is_reply(seen.edge, packet.proto, reply)
-        });
-        let chosen = (given.0 != HookAction::Drop).then(|| Wire::read(&given.1).ends());
-        self.forget_dead_in_the_way((seen.edge, packet.proto), &backends, client, chosen);
-        let is_taken = |backend: &End, port: u16| {
-            let reply = (*backend, (source(*backend), port));
-            self.connections.iter().any(|known| known.is_reply(seen.edge, packet.proto, reply))
+        let candidates = |reference: &Self, backends: &[End]| -> Vec<Candidate> {
+            backends.iter().map(|backend| reference.candidate(seen, frontend, packet, *backend)).collect()
         };
-        let collides = backends.iter().any(|backend| is_taken(backend, client.1));
-        if collides && keeps_port && hashed.is_some() {
+        let mut wanted = candidates(self, kept.as_ref().map_or(backends, std::slice::from_ref));
+        let has_collided = self.is_any_taken(seen, packet, &wanted);
+        let was_scarce = self.are_ports_scarce(seen, packet, &wanted, 2);
+        let chosen = self.chosen(seen, packet, given);
+        self.forget_dead_in_the_way(seen, packet, &wanted, chosen);
+        let mut collides = self.is_any_taken(seen, packet, &wanted);
+        if (collides || has_collided && wanted[0].is_elsewhere) && keeps_port && hashed.is_some() {
             // Its port cannot change, so its backend does.
             self.hits.hit(Rule::HashedSctpMoves);
-            backends = all;
-            self.forget_dead_in_the_way((seen.edge, packet.proto), &backends, client, chosen);
+            wanted = candidates(self, backends);
+            self.forget_dead_in_the_way(seen, packet, &wanted, chosen);
+            collides |= self.is_any_taken(seen, packet, &wanted);
         }
-        let is_taken = |backend: &End, port: u16| {
-            let reply = (*backend, (source(*backend), port));
-            self.connections.iter().any(|known| known.is_reply(seen.edge, packet.proto, reply))
-        };
         let Some(((from, port), backend)) = chosen else {
-            if collides {
-                self.hits.hit(Rule::NoPort);
+            // Of 32 attempts, the last eight take over what may go.
+            let is_scarce = was_scarce && self.are_ports_scarce(seen, packet, &wanted, 4);
+            if collides && is_scarce {
+                self.hits.hit(if wanted[0].is_elsewhere { Rule::NoPortElsewhere } else { Rule::NoPort });
                 return Ok(Verdict::Dropped);
             }
-            return Err("dropped although every backend was free".into());
+            let known: Vec<_> = self.connections.iter().filter(|one| one.edge == seen.edge).collect();
+            return Err(format!(
+                "dropped although a backend was free: {wanted:?} beside {known:?}; held {:?}",
+                self.held.0.iter().filter(|entry| entry.0 == 0).collect::<Vec<_>>()
+            ));
         };
+        let ends = ((from, port), backend);
+        let matches: Vec<_> = wanted.iter().filter(|one| (one.backend, one.source) == (backend, from)).collect();
+        let elsewhere = self.ports_elsewhere(packet.proto, client.1);
         // A dead connection makes room, but the attempt that met it has failed as well.
-        let is_right_port = port == client.1 || (has_collided && !keeps_port && CHOSEN_PORTS.contains(&port));
+        let may_draw = has_collided && !keeps_port;
+        let is_right_port = |one: &&Candidate| {
+            if one.is_elsewhere {
+                elsewhere.contains(&port)
+            } else {
+                port == client.1 || (may_draw && CHOSEN_PORTS.contains(&port))
+            }
+        };
         for (is_right, what) in [
-            (backends.contains(&backend), "not a backend that may be chosen"),
-            (from == source(backend), "the source address is wrong"),
-            (is_right_port, "the source port is wrong"),
-            (!is_taken(&backend, port), "the reply tuple belongs to another connection"),
+            (wanted.iter().any(|one| one.backend == backend), "not a backend that may be chosen"),
+            (!matches.is_empty(), "the source address is wrong"),
+            (matches.iter().any(is_right_port), "the source port is wrong"),
+            (!self.is_taken(seen, packet, (backend, (from, port))), "the reply tuple belongs to another connection"),
         ] {
             if !is_right {
-                return Err(format!("{what}: {:?} became {:?}", packet.ends, ((from, port), backend)));
+                return Err(format!("{what}: {:?} became {ends:?}", packet.ends));
             }
         }
-        self.note_choice((kept.is_some(), has_collided), packet.proto, (client.1, port));
+        let is_elsewhere = matches.iter().any(|one| one.is_elsewhere);
+        self.note_choice((kept.is_some(), has_collided), packet.proto, (client.1, port), is_elsewhere);
         self.remember_client(frontend, client.0, backend);
-        self.has_hairpins |= from != client.0;
-        if from != client.0 {
+        if seen.is_workload && from != client.0 {
+            self.has_hairpins = true;
             self.hits.hit(Rule::NewToItself);
         }
         Ok(self.made(seen, packet, (backend, (from, port)), (frontend.id, pool)))
+    }
+
+    /// The ends that the kernel chose for a new connection; `None` if it chose none. A packet that has no hop left is
+    /// answered after its connection was made: then the tables tell.
+    fn chosen(&self, seen: Seen, packet: Packet, given: &Outcome) -> Option<(End, End)> {
+        match given.0 {
+            HookAction::Drop => None,
+            HookAction::SendBack | HookAction::SendOut if !seen.is_workload => {
+                self.held.request(seen.edge, packet.proto, packet.ends)
+            }
+            _ => Some(Wire::read(&given.1).ends()),
+        }
+    }
+
+    fn is_taken(&self, seen: Seen, packet: Packet, reply: (End, End)) -> bool {
+        self.connections.iter().any(|known| known.is_reply(seen.edge, packet.proto, reply))
+    }
+
+    /// The reply tuples that a connection to a backend may get without drawing any port but those for forwarding.
+    fn reply_tuples(&self, packet: Packet, one: &Candidate) -> Vec<(End, End)> {
+        let asked = packet.ends.0.1;
+        let ports = if one.is_elsewhere { self.ports_elsewhere(packet.proto, asked) } else { asked..=asked };
+        ports.map(|port| (one.backend, (one.source, port))).collect()
+    }
+
+    fn is_any_taken(&self, seen: Seen, packet: Packet, candidates: &[Candidate]) -> bool {
+        candidates
+            .iter()
+            .any(|one| self.reply_tuples(packet, one).into_iter().any(|reply| self.is_taken(seen, packet, reply)))
+    }
+
+    /// Whether more than one tuple in so many is taken: all attempts may have met such ones.
+    fn are_ports_scarce(&self, seen: Seen, packet: Packet, candidates: &[Candidate], one_in: usize) -> bool {
+        let tuples: Vec<_> = candidates.iter().flat_map(|one| self.reply_tuples(packet, one)).collect();
+        let taken = tuples.iter().filter(|reply| self.is_taken(seen, packet, **reply)).count();
+        taken * one_in > tuples.len() || !candidates.iter().any(|one| one.is_elsewhere)
     }
 
     /// The backend of a connection's hash. With affinity, all connections of a client have the same.
@@ -144,10 +209,17 @@ impl Reference {
         slots[slot((client.0, port), service, proto, slots.len())]
     }
 
-    fn note_choice(&mut self, (is_kept, has_collided): (bool, bool), proto: Proto, (asked, port): (u16, u16)) {
+    fn note_choice(
+        &mut self,
+        (is_kept, has_collided): (bool, bool),
+        proto: Proto,
+        (asked, port): (u16, u16),
+        is_elsewhere: bool,
+    ) {
         for (is_so, rule) in [
-            (asked == port, Rule::KeptPort),
-            (asked != port, Rule::DrawnPort),
+            (is_elsewhere, Rule::NewElsewhere),
+            (!is_elsewhere && asked == port, Rule::KeptPort),
+            (!is_elsewhere && asked != port, Rule::DrawnPort),
             (is_kept && proto == Proto::UDP, Rule::ClientKeptUdp),
             (is_kept && proto == Proto::SCTP, Rule::ClientKeptSctp),
             (is_kept && has_collided, Rule::ClientKeptCollides),
@@ -188,33 +260,42 @@ impl Reference {
         verdict
     }
 
-    /// Removes connections that hold a wanted reply tuple and are over or have lost a half. Which ones the kernel meets
-    /// is random: those that the tables still hold stay, unless the new connection has their tuple.
+    /// Removes connections that hold a wanted reply tuple and are over or have lost a half. For another node, half-open
+    /// ones go as well. Which ones the kernel meets is random: those that the tables still hold stay, unless the new
+    /// connection has their tuple.
     fn forget_dead_in_the_way(
         &mut self,
-        (edge, proto): (u32, Proto),
-        backends: &[End],
-        client: End,
+        seen: Seen,
+        packet: Packet,
+        candidates: &[Candidate],
         chosen: Option<(End, End)>,
     ) {
+        let mut wanted: Vec<_> = candidates.iter().flat_map(|one| self.reply_tuples(packet, one)).collect();
+        if seen.way == Way::ToClient {
+            // The node's own connection tries the ports for forwarding as well.
+            let (client, endpoint) = packet.ends;
+            wanted.extend(self.ports_elsewhere(packet.proto, client.1).map(|port| (endpoint, (client.0, port))));
+        }
+        let is_of_node = candidates.iter().any(|one| one.is_elsewhere);
         let (now_secs, held, clock) = (self.now_secs, &self.held, self.clock);
         let before = self.connections.len();
         self.connections.retain(|known| {
             let is_chosen = chosen == Some((known.seen, known.backend));
-            let is_in_the_way = (known.edge, known.proto) == (edge, proto)
+            let is_in_the_way = (known.edge, known.proto) == (seen.edge, packet.proto)
                 && known.knows_reply
-                && (is_chosen || (known.seen.1 == client.1 && backends.contains(&known.backend)));
+                && (is_chosen || wanted.contains(&(known.backend, known.seen)));
             // A young half may have become too old in the meantime. Then it is removed.
             let is_half = known.is_half(now_secs) || (clock == Clock::Runs && !known.knows_request);
-            let is_dead = is_half || known.is_over(now_secs);
+            let gives_way = is_of_node && known.may_give_way(now_secs);
+            let is_dead = is_half || known.is_over(now_secs) || gives_way;
             !(is_in_the_way && is_dead) || (!is_chosen && held.holds(known))
         });
         if self.connections.len() < before {
             self.hits.hit(Rule::DeadInTheWay);
         }
         let is_spared = |known: &Connection| {
-            known.is_reply(edge, proto, (known.backend, (client.0, client.1)))
-                && backends.contains(&known.backend)
+            known.is_reply(seen.edge, packet.proto, (known.backend, known.seen))
+                && wanted.contains(&(known.backend, known.seen))
                 && !known.knows_request
                 && !known.is_half(now_secs)
         };

@@ -36,6 +36,8 @@ pub struct Frontend {
     pub affinity_secs: u64,
     /// Whether the backends are a Maglev table.
     pub by_hash: bool,
+    /// Whether some of the network's backends are on other nodes.
+    pub forwards: bool,
 }
 
 /// All frontends, and by Service port the endpoints that may continue their established connections, terminating ones
@@ -44,6 +46,8 @@ pub struct Frontend {
 pub struct Policy {
     pub frontends: Vec<Frontend>,
     pub members: Vec<(u32, End)>,
+    /// Those on this node.
+    pub near: Vec<(u32, End)>,
 }
 
 impl Policy {
@@ -54,6 +58,10 @@ impl Policy {
     /// Whether this is an endpoint of any Service, whatever the protocol.
     pub fn is_endpoint(&self, end: End) -> bool {
         self.members.iter().any(|(_, member)| *member == end)
+    }
+
+    pub fn is_near(&self, service: u32, end: End) -> bool {
+        self.near.contains(&(service, end))
     }
 
     pub fn is_member(&self, service: u32, end: End) -> bool {

@@ -162,6 +162,25 @@ rules! {
     LaterSentBack,
     LaterDropped,
     AtomicFragment,
+    // Forwarding.
+    /// A new connection to an endpoint of another node.
+    NewElsewhere,
+    /// All ports that were tried are taken.
+    NoPortElsewhere,
+    AnswerFromElsewhere,
+    /// To a connection of the node itself.
+    AnswerToNode,
+    /// A connection of the node to an endpoint.
+    OwnNew,
+    OwnKnown,
+    OwnDrawnPort,
+    OwnWithoutPort,
+    LastHop,
+    LastHopUnanswered,
+    LaterSentOn,
+    AwaitedSentOn,
+    ErrorSentOn,
+    ErrorToNode,
     // Properties of packets that were changed.
     WithExtensionHeader,
     WithOptions,

@@ -153,6 +153,22 @@ impl Wire {
         self.checksum_network(0);
     }
 
+    /// TTL or hop limit.
+    pub fn hops(&self) -> u8 {
+        self.bytes[self.hops_at()]
+    }
+
+    /// Takes one off the TTL or hop limit.
+    pub fn spend_hop(&mut self) {
+        let at = self.hops_at();
+        self.bytes[at] -= 1;
+        self.checksum_network(0);
+    }
+
+    fn hops_at(&self) -> usize {
+        ETHERNET + if self.is_v4() { 8 } else { 7 }
+    }
+
     /// Swaps the MACs of the Ethernet header.
     pub fn turn_back(&mut self) {
         let macs: Vec<u8> = self.bytes[..12].to_vec();

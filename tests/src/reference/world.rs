@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use lb_agent::dataplane::{FamilyTables, Tables};
 use lb_common::addr::{Addr, Proto};
 use lb_common::table::{
-    Backend, Frontend as Row, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode, Origin,
-    PoolKey, Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
+    Action, Backend, Frontend as Row, FrontendKey, FrontendState, Member, MemberKey, MemberSets, MemberState, Mode,
+    Origin, PoolKey, Rule, Scope, ScopeFlags, Scopes, SourceRange, SourceRangeKey, bpf_spin_lock,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -174,6 +174,8 @@ impl Range {
 #[derive(Debug)]
 pub struct World {
     net: Net,
+    /// Whether the network reaches backends on other nodes.
+    forwards: bool,
     services: Vec<Service>,
     frontends: BTreeMap<usize, Fixture>,
     /// The first slot of the next pool.
@@ -199,8 +201,8 @@ struct Fixture {
 impl World {
     /// Every frontend balances, most over several backends. Some Services have affinity, some frontends have source
     /// ranges.
-    pub fn new(net: Net) -> Self {
-        let mut world = Self { net, services: Vec::new(), frontends: BTreeMap::new(), next_pool: 1 };
+    pub fn new(net: Net, forwards: bool) -> Self {
+        let mut world = Self { net, forwards, services: Vec::new(), frontends: BTreeMap::new(), next_pool: 1 };
         for service in 0..SERVICES {
             let cluster = BACKENDS[service % 3..=3 - service % 2].to_vec();
             let backends = Backends { cluster, here: vec![], draining: vec![], chosen: [Set::Cluster; 2] };
@@ -212,6 +214,11 @@ impl World {
             world.change(&Change::Ranges(at, Some(vec![RANGES[0], RANGES[2], RANGES[5]])));
         }
         world
+    }
+
+    /// The host numbers of all backends.
+    pub fn hosts() -> impl Iterator<Item = u8> {
+        BACKENDS.into_iter().map(|(host, _)| host)
     }
 
     pub fn change(&mut self, change: &Change) {
@@ -282,11 +289,17 @@ impl World {
                     .map(|ranges| ranges.iter().map(|range| range.prefix(self.net)).collect()),
                 affinity_secs: service.affinity_secs.into(),
                 by_hash: is_maglev(at % SERVICES),
+                forwards: self.forwards && service.backends.are_elsewhere(1),
             });
         }
         for at in self.served() {
             let members = self.services[at].backends.members();
-            policy.members.extend(members.map(|(place, _)| (service_port(at), self.end(place))));
+            for (place, sets) in members {
+                policy.members.push((service_port(at), self.end(place)));
+                if sets & MemberSets::NEAR != 0 {
+                    policy.near.push((service_port(at), self.end(place)));
+                }
+            }
         }
         policy
     }
@@ -311,7 +324,10 @@ impl World {
         }
         for (at, fixture) in &self.frontends {
             let service = &self.services[at % SERVICES];
-            let [workload, external] = [0, 1].map(|kind| service.scope(at % SERVICES, kind, fixture));
+            let [workload, mut external] = [0, 1].map(|kind| service.scope(at % SERVICES, kind, fixture));
+            if self.forwards && external.action == Action::Balance && service.backends.are_elsewhere(1) {
+                external.flags |= ScopeFlags::MASQUERADE;
+            }
             let (service_port, affinity_secs) = (service_port(at % SERVICES), service.affinity_secs);
             // Each frontend has a set of its own.
             let source_ranges = if fixture.ranges.is_some() { id(*at) } else { 0 };
@@ -413,6 +429,11 @@ impl Service {
 }
 
 impl Backends {
+    /// Whether some backends of a scope are on other nodes.
+    fn are_elsewhere(&self, kind: usize) -> bool {
+        matches!(self.chosen[kind], Set::Cluster) && self.cluster.iter().any(|place| !self.here.contains(place))
+    }
+
     /// The backends of a set, and how far its pool is behind the first of the three.
     fn of(&self, set: Set) -> (u32, Vec<Place>) {
         match set {

@@ -2,7 +2,8 @@
 //!
 //! They are captured in a network namespace of their own, and never reach a hook.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::Command;
 use std::thread;
@@ -13,10 +14,14 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
+use super::EDGE;
 use crate::netns::run;
 
 /// `PACKET_OUTGOING` of `linux/if_packet.h`: the loopback device receives every packet that it sends.
 const OUTGOING: u8 = 4;
+
+/// The interface by which packets leave.
+pub const UPLINK: &str = "up0";
 
 /// A network namespace that a thread can enter.
 pub struct Home(File);
@@ -48,6 +53,25 @@ impl Replays {
         opened.join().expect("it says itself why not")
     }
 
+    /// Leads all packets of the calling thread's namespace out by one uplink, with these addresses of the node, also those
+    /// that test runs bring in by the loopback device.
+    pub fn lead_out(nodes: [IpAddr; 2]) {
+        let ip = |args: &str| run(Command::new("ip").args(args.split(' ')));
+        ip(&format!("link add {UPLINK} type veth peer name net0"));
+        for link in [UPLINK, "net0"] {
+            // Long fragments fit.
+            ip(&format!("link set {link} mtu 9000 up"));
+        }
+        for node in nodes {
+            let (family, bits, more) = if node.is_ipv4() { ("-4", 32, "") } else { ("-6", 128, " nodad") };
+            ip(&format!("{family} addr add {node}/{bits} dev {UPLINK}{more}"));
+            ip(&format!("{family} route add default dev {UPLINK}"));
+        }
+        for key in ["ipv4/conf/all/forwarding", "ipv6/conf/all/forwarding"] {
+            fs::write(format!("/proc/sys/net/{key}"), "1").expect("root may set it");
+        }
+    }
+
     /// The network namespace of the calling thread.
     pub fn home() -> Home {
         Home(File::open("/proc/thread-self/ns/net").expect("every thread is in one"))
@@ -68,7 +92,7 @@ impl Replays {
         loop {
             let received = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut bytes);
             let (count, link) = received.expect("a packet that was sent to the hook again");
-            if link.is_some_and(|link| link.pkttype() != OUTGOING) {
+            if link.is_some_and(|link| link.pkttype() != OUTGOING && link.ifindex() == EDGE as usize) {
                 bytes.truncate(count);
                 return bytes;
             }
