@@ -16,6 +16,7 @@ pub mod guard;
 pub mod health;
 pub mod http;
 pub mod interfaces;
+pub mod ipsec;
 pub mod kube_proxy;
 pub mod metrics;
 pub mod model;

@@ -94,6 +94,36 @@ fn pr_02_a_client_learns_of_a_narrow_way_between_the_nodes() {
     assert!(count(&scene, "too_long") > 0);
 }
 
+/// A packet that is forwarded bypasses IPsec: it would leave in clear text.
+#[test]
+fn nothing_new_is_forwarded_where_ipsec_policies_apply() {
+    let scene = Scene::with_flags(Setup::new("fwdipsec"), &UPLINKS);
+    publish(&scene, 66, "VIP", "Cluster", Endpoints::Elsewhere);
+    let mut held = FAMILIES.map(|family| dial(&scene, family).held(vip(family, 66, 80)));
+    // Of another network: which packets a policy is for is the stack's to know.
+    let policy =
+        |verb: &str| scene.lab.node.ip(&[format!("xfrm policy {verb} src 192.0.2.0/24 dst 198.18.0.0/15 dir out")]);
+    let warns = || scene.agent.says(&["show", "warnings"]).contains("IPsec");
+    policy("add");
+    until_true("the policy is seen", warns);
+    let seen_as = |family| {
+        let outcome = dial(&scene, family).unasked("the stack decides").tcp(vip(family, 66, 80));
+        let Outcome::Answered(answer) = outcome else { panic!("{family:?}: {outcome:?}") };
+        answer.client.ip()
+    };
+    for family in FAMILIES {
+        assert_eq!(seen_as(family), client(family), "the stack routes to the balancer, whose address this is");
+    }
+    assert_eq!(count(&scene, "passed_no_route"), 2);
+    assert!(scene.agent.says(&["check"]).contains("1 policies apply"));
+    all_transfer(&mut held, "what was open goes on");
+    policy("del");
+    until_true("the policy is gone", || !warns());
+    for family in FAMILIES {
+        assert_eq!(seen_as(family), UPLINK.host(family, 2), "it is forwarded again");
+    }
+}
+
 /// Packets by counter.
 fn count(scene: &Scene, name: &str) -> u64 {
     let counters = scene.agent.says(&["show", "counters", "-o", "json"]);

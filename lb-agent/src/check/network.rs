@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -47,6 +48,7 @@ pub fn findings(interfaces: &Interfaces, pin_path: &Path) -> Vec<Finding> {
         forwarding("ipv4", &setting("ipv4/ip_forward"), Needed::Always),
         forwarding("ipv6", &setting("ipv6/conf/all/forwarding"), ipv6_is_needed(interfaces)),
         reverse_path(&strict_interfaces(interfaces)),
+        ipsec(crate::ipsec::policies()),
         ipvs(ipvs_of(interfaces)),
         cilium(has(interfaces, CILIUM_INTERFACE)),
     ];
@@ -153,6 +155,20 @@ fn ipvs(device: Ipvs) -> Finding {
     )
 }
 
+fn ipsec(policies: io::Result<u32>) -> Finding {
+    match policies {
+        Ok(0) => Finding::ok("ipsec", "no policy: packets may be forwarded to other nodes"),
+        Ok(policies) => Finding::warn(
+            "ipsec",
+            format!(
+                "{policies} policies apply to packets that leave; what lb-agent forwards would bypass them, so it forwards nothing"
+            ),
+            "set --forwarding=off, and let kube-proxy serve clients of the network where endpoints are elsewhere",
+        ),
+        Err(error) => Finding::warn("ipsec", format!("the policies cannot be counted: {error}"), "run as root"),
+    }
+}
+
 fn cilium(is_there: bool) -> Finding {
     if !is_there {
         return Finding::ok("cni", "no CNI that is known to bypass the hooks of pods");
@@ -180,11 +196,12 @@ mod tests {
 
     #[test]
     fn company_is_a_warning_with_a_remedy() {
-        for finding in [ipvs(Ipvs::Present), cilium(true)] {
+        let denied = || Err(io::ErrorKind::PermissionDenied.into());
+        for finding in [ipvs(Ipvs::Present), cilium(true), ipsec(Ok(1)), ipsec(denied())] {
             assert_eq!(finding.verdict, Verdict::Warn);
             assert!(!finding.remedy.is_empty());
         }
-        for finding in [ipvs(Ipvs::Absent), cilium(false)] {
+        for finding in [ipvs(Ipvs::Absent), cilium(false), ipsec(Ok(0))] {
             assert_eq!(finding.verdict, Verdict::Ok);
         }
         assert!(reverse_path(&["eth0".into()]).found.contains("eth0"));

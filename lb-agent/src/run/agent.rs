@@ -26,6 +26,7 @@ use crate::interfaces::{BridgeNetfilter, Event, InterfaceRules, Interfaces, Judg
 use crate::metrics::Metrics;
 use crate::model::{Change, Warning, WarningKind};
 use crate::status::{Behind, Readiness, Status};
+use uplinks::Ipsec;
 
 /// New warnings that are logged in full per apply. The rest are only counted.
 const LOGGED_WARNINGS_MAX: usize = 20;
@@ -45,6 +46,7 @@ pub struct Agent<D> {
     ports: Vec<Port>,
     /// The addresses on uplinks that were last written.
     uplinks: UplinkRows,
+    ipsec: Ipsec,
     /// Links removed since the last turn. Another link may already have their index.
     gone: BTreeSet<u32>,
     rules: InterfaceRules,
@@ -86,6 +88,7 @@ impl<D: Dataplane> Agent<D> {
             bridge_netfilter: BridgeNetfilter::of_namespace,
             ports: Vec::new(),
             uplinks: UplinkRows::new(),
+            ipsec: Ipsec::of(config),
             gone: BTreeSet::new(),
             rules: config.interfaces.clone(),
             node_name: config.policy.node_name.clone(),
@@ -437,6 +440,7 @@ impl<D: Dataplane> Agent<D> {
         if self.interfaces.follow_netfilter((self.bridge_netfilter)()) {
             self.follow_links(Trust::Believe, now);
         }
+        self.look_at_ipsec(now);
         if self.phase == Phase::Forwarding && self.dataplane.forget_lost() {
             tracing::warn!("another program had removed classifiers of lb-agent: attaching them again");
             self.follow_links(Trust::Verify, now);
@@ -531,7 +535,7 @@ impl<D: Dataplane> Agent<D> {
     fn tell_warnings(&mut self) {
         let warnings = self.controller.warnings().chain(self.outlook.warnings()).chain(&self.crowding);
         let warnings = warnings.chain(self.health.iter().flat_map(health::Keeper::warnings));
-        let warnings: Vec<Warning> = warnings.cloned().collect();
+        let warnings: Vec<Warning> = warnings.cloned().chain(self.ipsec_warning()).collect();
         let current: BTreeSet<Warning> = warnings.iter().cloned().collect();
         let new: Vec<&Warning> = current.difference(&self.logged).collect();
         for warning in new.iter().take(LOGGED_WARNINGS_MAX) {

@@ -1,13 +1,67 @@
-//! The addresses of this node on its uplinks follow the interfaces.
+//! The addresses of this node on its uplinks follow the interfaces. Where IPsec policies apply, no uplink has an address,
+//! so that nothing new is forwarded: it would bypass the policies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::Instant;
 
 use super::Agent;
+use crate::config::Config;
 use crate::dataplane::links::Link;
 use crate::dataplane::{Dataplane, Error, UplinkRows};
+use crate::ipsec;
+use crate::model::{Warning, WarningKind};
 use crate::run::attach::Trust;
 
+/// The IPsec policies of the node, as far as this node forwards.
+pub(super) struct Ipsec {
+    /// None: nothing is forwarded.
+    ask: Option<fn() -> io::Result<u32>>,
+    policies: u32,
+}
+
+impl Ipsec {
+    pub(super) fn of(config: &Config) -> Self {
+        let mut ipsec = Self { ask: config.dataplane.snat_ports.map(|_| ipsec::policies as _), policies: 0 };
+        ipsec.look();
+        ipsec
+    }
+
+    /// Asks the kernel. Returns whether the number changed.
+    fn look(&mut self) -> bool {
+        let Some(ask) = self.ask else { return false };
+        let policies = ask().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the IPsec policies could not be counted, trying again later");
+            self.policies
+        });
+        let has_changed = policies != self.policies;
+        self.policies = policies;
+        has_changed
+    }
+}
+
 impl<D: Dataplane> Agent<D> {
+    /// Follows the IPsec policies.
+    pub(super) fn look_at_ipsec(&mut self, now: Instant) {
+        if self.ipsec.look() {
+            self.follow_links(Trust::Believe, now);
+        }
+    }
+
+    /// Why nothing is forwarded to other nodes, if so.
+    pub(super) fn ipsec_warning(&self) -> Option<Warning> {
+        let policies = self.ipsec.policies;
+        (policies > 0).then(|| {
+            let problem = format!(
+                "the node has {policies} IPsec policies, which packets that lb-agent forwards to other nodes would \
+                 bypass in clear text: new connections of the network to endpoints elsewhere are left to the stack"
+            );
+            let remedy =
+                "let kube-proxy serve these clients, and set --forwarding=off; or remove the policies (ip xfrm policy)";
+            Warning::new(WarningKind::Hazard, problem, remedy).at("--forwarding")
+        })
+    }
+
     /// Writes the addresses on uplinks if they changed. Returns false if the write failed and must be tried again.
     pub(super) fn tell_uplinks(&mut self, wanted: &BTreeMap<u32, Link>, trust: Trust) -> bool {
         let uplinks = self.uplinks_of(wanted);
@@ -25,7 +79,7 @@ impl<D: Dataplane> Agent<D> {
     pub(super) fn uplinks_of(&self, wanted: &BTreeMap<u32, Link>) -> UplinkRows {
         let attached: BTreeSet<u32> = self.dataplane.attached().into_iter().map(|(ifindex, ..)| ifindex).collect();
         let mut rows = self.interfaces.uplinks(wanted, &self.node_addresses());
-        rows.retain(|ifindex, _| attached.contains(ifindex));
+        rows.retain(|ifindex, _| attached.contains(ifindex) && self.ipsec.policies == 0);
         rows
     }
 
