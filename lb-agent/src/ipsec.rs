@@ -15,6 +15,37 @@ const FLAGS_LEN: usize = 4;
 /// `struct nlattr`: length and type.
 const ATTRIBUTE_LEN: usize = 4;
 
+/// How many policies there are, for a node that forwards. On another node they do not matter.
+#[derive(Debug, Default)]
+pub struct Policies {
+    is_followed: bool,
+    count: u32,
+}
+
+impl Policies {
+    pub fn followed(is_followed: bool) -> Self {
+        let mut policies = Self { is_followed, count: 0 };
+        policies.look();
+        policies
+    }
+
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Asks the kernel. Returns whether the number changed.
+    pub fn look(&mut self) -> bool {
+        let before = self.count;
+        if self.is_followed {
+            match policies() {
+                Ok(count) => self.count = count,
+                Err(error) => tracing::warn!(%error, "the IPsec policies could not be counted, trying again later"),
+            }
+        }
+        self.count != before
+    }
+}
+
 /// How many policies apply to what leaves this namespace or passes it.
 pub fn policies() -> io::Result<u32> {
     let mut policies = 0;

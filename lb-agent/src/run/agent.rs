@@ -23,10 +23,10 @@ use crate::dataplane::{Dataplane, Error, UplinkRows, give_back_memory};
 use crate::guard::Keeper;
 use crate::health;
 use crate::interfaces::{BridgeNetfilter, Event, InterfaceRules, Interfaces, Judgement};
+use crate::ipsec::Policies;
 use crate::metrics::Metrics;
 use crate::model::{Change, Warning, WarningKind};
 use crate::status::{Behind, Readiness, Status};
-use uplinks::Ipsec;
 
 /// New warnings that are logged in full per apply. The rest are only counted.
 const LOGGED_WARNINGS_MAX: usize = 20;
@@ -46,7 +46,7 @@ pub struct Agent<D> {
     ports: Vec<Port>,
     /// The addresses on uplinks that were last written.
     uplinks: UplinkRows,
-    ipsec: Ipsec,
+    ipsec: Policies,
     /// Links removed since the last turn. Another link may already have their index.
     gone: BTreeSet<u32>,
     rules: InterfaceRules,
@@ -88,7 +88,7 @@ impl<D: Dataplane> Agent<D> {
             bridge_netfilter: BridgeNetfilter::of_namespace,
             ports: Vec::new(),
             uplinks: UplinkRows::new(),
-            ipsec: Ipsec::of(config),
+            ipsec: Policies::followed(config.dataplane.snat_ports.is_some()),
             gone: BTreeSet::new(),
             rules: config.interfaces.clone(),
             node_name: config.policy.node_name.clone(),

@@ -2,43 +2,13 @@
 //! so that nothing new is forwarded: it would bypass the policies.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::time::Instant;
 
 use super::Agent;
-use crate::config::Config;
 use crate::dataplane::links::Link;
 use crate::dataplane::{Dataplane, Error, UplinkRows};
-use crate::ipsec;
 use crate::model::{Warning, WarningKind};
 use crate::run::attach::Trust;
-
-/// The IPsec policies of the node, as far as this node forwards.
-pub(super) struct Ipsec {
-    /// None: nothing is forwarded.
-    ask: Option<fn() -> io::Result<u32>>,
-    policies: u32,
-}
-
-impl Ipsec {
-    pub(super) fn of(config: &Config) -> Self {
-        let mut ipsec = Self { ask: config.dataplane.snat_ports.map(|_| ipsec::policies as _), policies: 0 };
-        ipsec.look();
-        ipsec
-    }
-
-    /// Asks the kernel. Returns whether the number changed.
-    fn look(&mut self) -> bool {
-        let Some(ask) = self.ask else { return false };
-        let policies = ask().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the IPsec policies could not be counted, trying again later");
-            self.policies
-        });
-        let has_changed = policies != self.policies;
-        self.policies = policies;
-        has_changed
-    }
-}
 
 impl<D: Dataplane> Agent<D> {
     /// Follows the IPsec policies.
@@ -50,7 +20,7 @@ impl<D: Dataplane> Agent<D> {
 
     /// Why nothing is forwarded to other nodes, if so.
     pub(super) fn ipsec_warning(&self) -> Option<Warning> {
-        let policies = self.ipsec.policies;
+        let policies = self.ipsec.count();
         (policies > 0).then(|| {
             let problem = format!(
                 "the node has {policies} IPsec policies, which packets that lb-agent forwards to other nodes would \
@@ -79,7 +49,7 @@ impl<D: Dataplane> Agent<D> {
     pub(super) fn uplinks_of(&self, wanted: &BTreeMap<u32, Link>) -> UplinkRows {
         let attached: BTreeSet<u32> = self.dataplane.attached().into_iter().map(|(ifindex, ..)| ifindex).collect();
         let mut rows = self.interfaces.uplinks(wanted, &self.node_addresses());
-        rows.retain(|ifindex, _| attached.contains(ifindex) && self.ipsec.policies == 0);
+        rows.retain(|ifindex, _| attached.contains(ifindex) && self.ipsec.count() == 0);
         rows
     }
 
