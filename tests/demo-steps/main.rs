@@ -63,6 +63,16 @@ fn tools_that_show_another_mode_are_noticed() {
     is_noticed('e');
 }
 
+#[test]
+fn a_node_that_does_not_forward_is_noticed() {
+    is_noticed('f');
+}
+
+#[test]
+fn a_node_s_process_that_takes_the_long_way_is_noticed() {
+    is_noticed('g');
+}
+
 /// The namespaces, pins and folders of a process.
 fn traces(pid: u32) -> Vec<String> {
     let temporary = std::env::temp_dir();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::deadline;
 use crate::http;
 use crate::leftovers;
 use crate::netns::Netns;
@@ -148,14 +149,15 @@ impl Agent {
     #[track_caller]
     pub fn start(&mut self) {
         self.spawn();
-        self.wait_until_ready();
+        self.wait_until_ready(deadline::PATIENCE);
     }
 
     /// Waits until it has programmed its first full state.
     #[track_caller]
-    pub fn wait_until_ready(&mut self) {
+    pub fn wait_until_ready(&mut self, limit: Duration) {
         let (netns, http) = (self.netns.clone(), self.http);
-        self.process_mut().wait_until_up(|| matches!(http::get(&netns, http, "/readyz"), Some((200, _))));
+        let is_ready = || matches!(http::get(&netns, http, "/readyz"), Some((200, _)));
+        self.process_mut().wait_until_up_for(limit, is_ready);
     }
 
     /// Starts it without waiting.

@@ -3,6 +3,8 @@
 //! Verdicts come from curl's exit code, haproxy's statistics and nginx's log, never from counters of the agent.
 
 mod acts;
+mod checks;
+mod nodes;
 mod report;
 mod stage;
 
@@ -28,6 +30,10 @@ pub enum Step {
     D,
     /// What the tools show
     E,
+    /// A client outside, and a node without the pod
+    F,
+    /// A process of a node
+    G,
 }
 
 /// Fails with the requirement that this machine does not meet.
@@ -56,5 +62,7 @@ pub fn run(sabotage: Option<Step>) -> Verdict {
     acts::neighbours(&stage, &mut report);
     acts::tools(&stage, &mut report, sabotage);
     drop(stage);
+    report.introduce_nodes();
+    nodes::across(&mut report, sabotage);
     report.conclude(started.elapsed())
 }

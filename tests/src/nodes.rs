@@ -38,9 +38,10 @@ pub const NAMES: [&str; 3] = [NODE, OTHER_NODE, THIRD_NODE];
 const BALANCER_PORTS: [u16; 2] = [80, 443];
 /// The cloud's bridge.
 const SWITCH: &str = "br0";
-/// The cloud's and the outside's number on the network of the nodes.
+/// The cloud's number on the network of the nodes.
 const CLOUD: u8 = 1;
-const OUTSIDE: u8 = 2;
+/// The number of the namespace of the clients outside.
+pub const OUTSIDE: u8 = 2;
 
 /// A node's number on that network.
 const fn on_network(number: u8) -> u8 {
@@ -70,33 +71,44 @@ impl Cluster {
     /// As [`Cluster::start`], but the agents are not started yet.
     #[track_caller]
     pub fn without_agents(test: &'static str, flags: &[&str]) -> Self {
+        let mut cluster = Self::bare(test, flags);
+        let mut servers = Server::on_ports(&cluster.cloud, BALANCER, &BALANCER_PORTS);
+        for node in &cluster.nodes {
+            servers.extend(Server::on_ports(&node.netns, &node.host_name(), &[TARGET]));
+            for letter in POD_LETTERS {
+                servers.extend(Server::on_ports(&node.pod(letter).netns, &node.pod_name(letter), &[TARGET]));
+            }
+        }
+        cluster.servers = servers;
+        cluster
+    }
+
+    /// The namespaces without a program in them.
+    #[track_caller]
+    pub fn bare(test: &'static str, flags: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix(&leftovers::name(test, "")).tempdir();
         let folder = folder.expect("the temporary folder is writable");
         let manifests = Folder::create(folder.path().join("manifests"), &node_addresses(1));
         let (cloud, outside) = (Netns::create(test, "cloud"), Netns::create(test, "outside"));
         connect_cloud(&cloud, &outside);
         let nodes = [1, 2, 3].map(|number| Node::create(test, number, &cloud, folder.path(), manifests.path(), flags));
-        let mut servers = Server::on_ports(&cloud, BALANCER, &BALANCER_PORTS);
-        for node in &nodes {
-            if node.number > 1 {
-                manifests.write(node.name(), &[node_object(node.name(), &node_addresses(node.number))]);
-            }
-            servers.extend(Server::on_ports(&node.netns, &node.host_name(), &[TARGET]));
-            for letter in POD_LETTERS {
-                servers.extend(Server::on_ports(&node.pod(letter).netns, &node.pod_name(letter), &[TARGET]));
-            }
+        for node in &nodes[1..] {
+            manifests.write(node.name(), &[node_object(node.name(), &node_addresses(node.number))]);
         }
         for netns in [&cloud, &outside].into_iter().chain(nodes.iter().map(|node| &node.netns)) {
             netns.settle();
         }
-        Self { nodes, servers, manifests, cloud, outside, generation: AtomicU16::new(marker::FIRST_PORT), folder }
+        let generation = AtomicU16::new(marker::FIRST_PORT);
+        Self { nodes, servers: Vec::new(), manifests, cloud, outside, generation, folder }
     }
 
     /// Starts all agents, and waits until each has programmed its first full state.
     #[track_caller]
     pub fn start_agents(&mut self) {
         self.nodes.iter_mut().for_each(|node| node.agent.spawn());
-        self.nodes.iter_mut().for_each(|node| node.agent.wait_until_ready());
+        // They share the processors while the kernel verifies the programs of each.
+        let limit = deadline::PATIENCE * 3;
+        self.nodes.iter_mut().for_each(|node| node.agent.wait_until_ready(limit));
     }
 
     pub fn folder(&self) -> &Path {

@@ -1,20 +1,15 @@
 //! The acts of the demo, one for each step: each does what its title says and checks the result.
 
-use std::time::Duration;
-
 use super::Step;
+use super::checks::{self, EDIT_LIMIT, code, counted, told};
 use super::report::{Check, Report};
 use super::stage::{Download, LOGIN, PLAIN, SHOP, Shop, Stage, UNSERVED, WEB};
 use crate::deadline;
-use crate::nginx::{Request, SLOW_BYTES};
-use crate::process::Finished;
+use crate::nginx::SLOW_BYTES;
 
 /// curl's exit codes for an empty reply and for a connection that was reset.
 const CURL_EMPTY_REPLY: i32 = 52;
 const CURL_RECEIVE_FAILED: i32 = 56;
-
-/// The time limit for the effect of a status edit, which takes milliseconds.
-const EDIT_LIMIT: Duration = Duration::from_secs(3);
 
 /// (a) The shortcut: the backend gets no PROXY header and closes the connection.
 pub fn shortcut(stage: &Stage, report: &mut Report) {
@@ -30,7 +25,7 @@ pub fn shortcut(stage: &Stage, report: &mut Report) {
             holds: matches!(curl.code, Some(CURL_EMPTY_REPLY | CURL_RECEIVE_FAILED)),
         },
     );
-    counted(stage, report, Step::A, &SHOP, before, 0);
+    counted(&stage.haproxy, report, Step::A, &SHOP, before, 0);
 }
 
 /// (b) The cure: the status says Proxy, and connections go through the balancer again. Established ones stay.
@@ -55,7 +50,7 @@ pub fn cure(stage: &Stage, report: &mut Report, sabotage: Option<Step>) {
         Step::B,
         &Check { at: "the same curl", expected: "succeeds".into(), happened: told(&last), holds: last.code == Some(0) },
     );
-    counted(stage, report, Step::B, &SHOP, before, 1);
+    counted(&stage.haproxy, report, Step::B, &SHOP, before, 1);
     logged_by_nginx(stage, report, Step::B, logged, Came::Announced);
     finish_download(&mut download, report);
 }
@@ -163,7 +158,7 @@ enum Came {
 fn direct(stage: &Stage, report: &mut Report, step: Step, shop: &Shop) {
     let (before, logged) = (stage.haproxy.connections(shop.name), stage.logged());
     succeeds(stage, report, step, shop);
-    counted(stage, report, step, shop, before, 0);
+    counted(&stage.haproxy, report, step, shop, before, 0);
     logged_by_nginx(stage, report, step, logged, Came::Directly);
 }
 
@@ -171,51 +166,23 @@ fn direct(stage: &Stage, report: &mut Report, step: Step, shop: &Shop) {
 fn by_way_of_the_balancer(stage: &Stage, report: &mut Report, shop: &Shop, came: Came) {
     let (before, logged) = (stage.haproxy.connections(shop.name), stage.logged());
     succeeds(stage, report, Step::D, shop);
-    counted(stage, report, Step::D, shop, before, 1);
+    counted(&stage.haproxy, report, Step::D, shop, before, 1);
     logged_by_nginx(stage, report, Step::D, logged, came);
 }
 
 fn succeeds(stage: &Stage, report: &mut Report, step: Step, shop: &Shop) {
-    let curl = stage.curl(shop);
-    let expected = format!("{} succeeds", shop.at());
-    report.check(step, &Check { at: "curl in the pod", expected, happened: told(&curl), holds: curl.code == Some(0) });
-}
-
-/// Checks haproxy's count since `before`.
-fn counted(stage: &Stage, report: &mut Report, step: Step, shop: &Shop, before: u64, wanted: u64) {
-    let count = stage.haproxy.connections(shop.name) - before;
-    let plural = |count| if count == 1 { "1 connection".to_owned() } else { format!("{count} connections") };
-    report.check(
-        step,
-        &Check { at: "haproxy counted", expected: plural(wanted), happened: plural(count), holds: count == wanted },
-    );
+    checks::succeeds(report, step, "curl in the pod", &stage.curl(shop), shop);
 }
 
 /// Checks the one request that nginx has logged since `before`.
 fn logged_by_nginx(stage: &Stage, report: &mut Report, step: Step, before: [usize; 2], came: Came) {
     let (client, balancer) = (stage.client(), Stage::balancer());
-    let (peer, announced) = match came {
+    let wanted = match came {
         Came::Directly => (client, None),
         Came::Announced => (balancer, Some(client)),
         Came::FromBalancer => (balancer, None),
     };
-    let wanted = |request: &Request| request.peer == peer && request.announced == announced;
-    let describe = |peer, announced: Option<_>| match announced {
-        Some(client) => format!("client {client}, announced by {peer}"),
-        None => format!("client {peer}"),
-    };
-    // nginx writes its log after it has answered.
-    let requests = || stage.logged_since(before).into_iter().filter(|request| request.path == "/");
-    let found = deadline::within(EDIT_LIMIT, || requests().next());
-    report.check(
-        step,
-        &Check {
-            at: "nginx logged",
-            expected: describe(peer, announced),
-            happened: found.as_ref().map_or("nothing".into(), |request| describe(request.peer, request.announced)),
-            holds: found.as_ref().is_some_and(wanted) && requests().count() == 1,
-        },
-    );
+    checks::logged(report, step, || stage.logged_since(before), wanted);
 }
 
 /// Starts a download over the shortcut and waits for its first bytes.
@@ -243,14 +210,4 @@ fn finish_download(download: &mut Download, report: &mut Report) {
             holds: was_open && code == Some(0) && bytes == SLOW_BYTES,
         },
     );
-}
-
-/// curl's result in one line.
-fn told(curl: &Finished) -> String {
-    let said = if curl.code == Some(0) { &curl.stdout } else { &curl.stderr };
-    format!("exit code {}: {}", code(curl), said.lines().next().unwrap_or_default())
-}
-
-fn code(finished: &Finished) -> String {
-    finished.code.map_or_else(|| "none".into(), |code| code.to_string())
 }

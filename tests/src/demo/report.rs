@@ -47,6 +47,19 @@ A node with three pods, and the cloud's load balancer outside; the backends insi
         }
     }
 
+    /// Prints the setting of the second act.
+    pub fn introduce_nodes(&self) {
+        println!(
+            "
+{}
+
+    client outside ---+--- node 1 with lb-agent
+                      +--- node 2 with lb-agent, and curl on it
+    haproxy ----------+--- node 3 with lb-agent --- nginx",
+            self.paint(BOLD, "Three nodes, of which one has the pod; the balancer's pool is node 1 alone:")
+        );
+    }
+
     /// Prints the title of a step.
     pub fn step(&self, step: Step, title: &str) {
         println!("\n{}", self.paint(BOLD, &format!("({}) {title}", letter(step))));
@@ -99,5 +112,7 @@ const fn letter(step: Step) -> char {
         Step::C => 'c',
         Step::D => 'd',
         Step::E => 'e',
+        Step::F => 'f',
+        Step::G => 'g',
     }
 }

@@ -15,10 +15,12 @@ use crate::manifest::{Folder, NODE, Service, ingress};
 use crate::nginx::{Nginx, PLAIN_PORT, PROXY_PORT, Request};
 use crate::process::{Finished, Process, finish};
 
-const FAMILY: Family = Family::V4;
+pub const FAMILY: Family = Family::V4;
 
 /// curl's time limit.
 const CURL_SECS: &str = "5";
+/// A longer one, for curl that ignores its own.
+pub const CURL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A Service of the demo.
 #[derive(Clone, Copy)]
@@ -109,7 +111,7 @@ impl Stage {
 
     /// Runs curl in the client pod to its end.
     pub fn curl(&self, shop: &Shop) -> Finished {
-        finish(&self.lab.pod("client").netns, &mut curl(shop, "/"), Duration::from_secs(10))
+        finish(&self.lab.pod("client").netns, &mut curl(shop, "/"), CURL_LIMIT)
     }
 
     /// Starts a slow download in the client pod that sends the PROXY header itself, as a balancer would.
@@ -154,7 +156,7 @@ impl Download {
     }
 }
 
-fn curl(shop: &Shop, path: &str) -> Command {
+pub fn curl(shop: &Shop, path: &str) -> Command {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", CURL_SECS]);
     command.arg(format!("http://{}{path}", shop.at()));
