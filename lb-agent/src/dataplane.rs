@@ -23,6 +23,7 @@ mod op;
 mod pinned;
 pub mod pins;
 mod pools;
+pub mod port_use;
 pub mod probe;
 mod scopes;
 mod shares;

@@ -3,6 +3,7 @@
 
 mod agent;
 mod attach;
+mod crowding;
 mod descriptors;
 mod log;
 mod outlook;

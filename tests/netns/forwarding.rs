@@ -94,6 +94,20 @@ fn pr_02_a_client_learns_of_a_narrow_way_between_the_nodes() {
     assert!(count(&scene, "too_long") > 0);
 }
 
+#[test]
+fn ports_that_are_nearly_used_up_are_a_warning() {
+    let few = ["--snat-ports", "61000-61004", "--gc-secs", "1"];
+    let scene = Scene::with_flags(Setup::new("fwdports"), &[&UPLINKS[..], &few].concat());
+    publish(&scene, 67, "VIP", "Cluster", Endpoints::Elsewhere);
+    let to = vip(Family::V4, 67, 80);
+    // Each connection tries 32 ports at random.
+    let held: Vec<Held> = (0..4).map(|_| dial(&scene, Family::V4).held(to)).collect();
+    let warns = || scene.agent.says(&["show", "warnings"]).contains("4 of 5 ports of");
+    until_true("the ports are scarce", warns);
+    drop(held);
+    until_true("they are free again", || !warns());
+}
+
 /// A packet that is forwarded bypasses IPsec: it would leave in clear text.
 #[test]
 fn nothing_new_is_forwarded_where_ipsec_policies_apply() {

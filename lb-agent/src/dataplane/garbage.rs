@@ -12,6 +12,7 @@ use lb_common::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use lb_common::table::{COLLECTED_KEYS_MAX, Direction, FlowKey};
 
 use super::maps::{FamilyMaps, Maps};
+use super::port_use::PortUse;
 use super::shares::EdgeCounts;
 use super::sys::Cursor;
 use super::{Error, object};
@@ -33,6 +34,8 @@ pub struct Garbage {
     /// The elements of `edges` that have nearly used up their share. `trimmed` counts the flows deleted there.
     pub crowded: BTreeSet<u32>,
     pub trimmed: u64,
+    /// Ports of this node in use for forwarded flows.
+    pub port_use: PortUse,
 }
 
 /// The position of a walk.
@@ -53,14 +56,16 @@ impl Walk {
         (now_jiffies, timeouts): (u64, &Timeouts),
     ) -> Result<Option<(Garbage, EdgeCounts)>, Error> {
         if !self.v4.is_at_end() {
-            let step = step((&mut self.v4, &mut self.counts), ebpf, &maps.v4, (now_jiffies, timeouts))?;
+            let counts = (&mut self.counts, &mut self.found.port_use);
+            let step = step((&mut self.v4, counts), ebpf, &maps.v4, (now_jiffies, timeouts))?;
             self.found.entries4 += step.entries;
             self.found.flows4 += step.requests;
             self.found.collected += step.collected;
             return Ok(None);
         }
         if !self.v6.is_at_end() {
-            let step = step((&mut self.v6, &mut self.counts), ebpf, &maps.v6, (now_jiffies, timeouts))?;
+            let counts = (&mut self.counts, &mut self.found.port_use);
+            let step = step((&mut self.v6, counts), ebpf, &maps.v6, (now_jiffies, timeouts))?;
             self.found.entries6 += step.entries;
             self.found.flows6 += step.requests;
             self.found.collected += step.collected;
@@ -81,7 +86,7 @@ struct Step {
 
 /// Looks at some rows of one table.
 fn step<A: Addr>(
-    (cursor, counts): (&mut Cursor, &mut EdgeCounts),
+    (cursor, (counts, port_use)): (&mut Cursor, (&mut EdgeCounts, &mut PortUse)),
     ebpf: &mut Ebpf,
     maps: &FamilyMaps<A>,
     (now_jiffies, timeouts): (u64, &Timeouts),
@@ -98,6 +103,7 @@ fn step<A: Addr>(
                 expired.push(key);
             } else {
                 counts.add(key.edge, A::FAMILY);
+                port_use.add(&key, &flow);
             }
         }
     }

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use lb_common::table::Port;
 use lb_common::table::maps::{FAMILY4, FAMILY6};
-use lb_common::table::{EDGE_UPLINK, Port, edge_index};
 
 use super::attach::{Trust, reconcile};
+use super::crowding::Room;
 use super::outlook::Outlook;
 use super::timetable::{Due, Timetable};
 use crate::ask::Judgements;
@@ -25,7 +26,7 @@ use crate::health;
 use crate::interfaces::{BridgeNetfilter, Event, InterfaceRules, Interfaces, Judgement};
 use crate::ipsec::Policies;
 use crate::metrics::Metrics;
-use crate::model::{Change, Warning, WarningKind};
+use crate::model::{Change, Warning};
 use crate::status::{Behind, Readiness, Status};
 
 /// New warnings that are logged in full per apply. The rest are only counted.
@@ -64,8 +65,7 @@ pub struct Agent<D> {
     crowding: Vec<Warning>,
     /// Answers health checks. `None` in tests of other things.
     health: Option<health::Keeper>,
-    /// The size of a flow table, in entries.
-    flows_max: usize,
+    room: Room,
 }
 
 /// The progress of the start.
@@ -102,7 +102,10 @@ impl<D: Dataplane> Agent<D> {
             logged: BTreeSet::new(),
             crowding: Vec::new(),
             health: None,
-            flows_max: config.dataplane.sizes.flows_max as usize,
+            room: Room {
+                flows_max: config.dataplane.sizes.flows_max as usize,
+                snat_ports: config.dataplane.snat_ports,
+            },
         })
     }
 
@@ -470,15 +473,15 @@ impl<D: Dataplane> Agent<D> {
     fn collect(&mut self, now: Instant) {
         match self.dataplane.collect() {
             Ok(None) => {}
-            Ok(Some(Garbage { flows4, flows6, collected, crowded, trimmed, entries4, entries6 })) => {
+            Ok(Some(found)) => {
+                let Garbage { flows4, flows6, collected, trimmed, .. } = found;
                 if collected > 0 {
                     tracing::debug!(flows4, flows6, collected, "deleted expired flows");
                 }
-                self.crowding = self.crowding_of(
-                    &crowded,
-                    trimmed,
-                    [(FAMILY4.flows.name(), entries4), (FAMILY6.flows.name(), entries6)],
-                );
+                if trimmed > 0 {
+                    tracing::debug!(trimmed, "deleted flows of interfaces with too many flows");
+                }
+                self.crowding = self.room.warnings(&found, self.interfaces.links());
                 self.tell_warnings();
                 self.status.flow_entries = vec![(FAMILY4.flows.name(), 2 * flows4), (FAMILY6.flows.name(), 2 * flows6)];
                 self.timetable.collected(now);
@@ -488,34 +491,6 @@ impl<D: Dataplane> Agent<D> {
                 self.timetable.collected(now);
             }
         }
-    }
-
-    /// Warnings about edges that have nearly used up their share (by element), and about flow tables that are nearly
-    /// full.
-    fn crowding_of(&self, crowded: &BTreeSet<u32>, trimmed: u64, entries: [(&str, usize); 2]) -> Vec<Warning> {
-        let remedy = "find what opens so many connections, or raise --flows-max or --pod-flows-percent";
-        let links = self.interfaces.links();
-        let of_edges = crowded.iter().map(|edge| {
-            let link = links.values().find(|link| edge_index(link.ifindex) == *edge);
-            let whose = match link {
-                Some(link) => format!("interface {}", link.name),
-                None if *edge == EDGE_UPLINK => "the network".into(),
-                None => format!("a removed interface ({edge})"),
-            };
-            let problem =
-                format!("{whose} has used up its share of the flow table: its new flows replace its old ones");
-            Warning::new(WarningKind::Capacity, problem, remedy)
-        });
-        let of_tables =
-            entries.into_iter().filter(|(_, entries)| *entries * 8 >= self.flows_max * 7).map(|(table, _)| {
-                let problem =
-                    format!("{table} is more than 7/8 full: a new flow may evict the flow that was quiet for longest");
-                Warning::new(WarningKind::Capacity, problem, remedy)
-            });
-        if trimmed > 0 {
-            tracing::debug!(trimmed, "deleted flows of interfaces with too many flows");
-        }
-        of_edges.chain(of_tables).collect()
     }
 
     fn audit(&mut self) {
