@@ -7,6 +7,22 @@ use lb_tests::address::{Family, family};
 
 use super::plan::{Endpoint, Kind, Place, Policy, Service, State};
 
+/// What the agents serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Services {
+    /// Everything that kube-proxy serves.
+    All,
+    /// Addresses of balancers, beside a kube-proxy; here there is none.
+    Balancers,
+}
+
+/// How the agents run.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    pub flags: &'static [&'static str],
+    pub services: Services,
+}
+
 /// Where a connection begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -97,8 +113,13 @@ impl Origin {
 }
 
 /// The verdict on a connection. `source` is the client's own address.
-pub fn verdict(service: &Service, frontend: Frontend, at: Family, origin: Origin, source: IpAddr) -> Verdict {
-    if !service.families.contains(&at) {
+pub fn verdict(
+    manner: Manner,
+    service: &Service,
+    (frontend, at): (Frontend, Family),
+    (origin, source): (Origin, IpAddr),
+) -> Verdict {
+    if !service.families.contains(&at) || (manner.services == Services::Balancers && frontend != Frontend::Balancer) {
         return unserved(frontend);
     }
     if frontend == Frontend::Balancer {
@@ -116,8 +137,7 @@ pub fn verdict(service: &Service, frontend: Frontend, at: Family, origin: Origin
         (Frontend::NodePort(node), _) if node != origin.node() => (node, Client::External, Seen::Client),
         _ => (origin.node(), origin.client(), Seen::Client),
     };
-    let decided = Decided { service, frontend, node, client, arrives_as, origin };
-    decided.verdict()
+    Decided { service, frontend, node, client, arrives_as, origin }.verdict()
 }
 
 /// Without a rule, the packet goes where routes lead: node ports are closed, balancers answer, and no host has the others.
@@ -230,9 +250,12 @@ fn usable(endpoints: &[Endpoint]) -> Vec<Place> {
 }
 
 /// The number of local ready endpoints, which the health check node port of a node tells; `None` without such a port.
-pub fn local_endpoints(service: &Service, at: Family, node: u8) -> Option<usize> {
-    let is_checked =
-        service.kind == Kind::LoadBalancer && service.external == Policy::Local && service.families.contains(&at);
+pub fn local_endpoints(manner: Manner, service: &Service, at: Family, node: u8) -> Option<usize> {
+    let is_served = manner.services == Services::All;
+    let is_checked = is_served
+        && service.kind == Kind::LoadBalancer
+        && service.external == Policy::Local
+        && service.families.contains(&at);
     let is_counted = |endpoint: &&Endpoint| endpoint.state == State::Ready && endpoint.place.node() == node;
     is_checked.then(|| service.endpoints.iter().filter(is_counted).count())
 }
@@ -283,7 +306,8 @@ mod tests {
 
     /// A cell of `TestInternalExternalMasquerade`: all endpoints or the local one, and whether they are masqueraded.
     fn cell(service: &Service, frontend: Frontend, origin: Origin) -> &'static str {
-        let decided = Decided { service, frontend, node: 1, client: origin.client(), arrives_as: Seen::Client, origin };
+        let (client, arrives_as) = (origin.client(), Seen::Client);
+        let decided = Decided { service, frontend, node: 1, client, arrives_as, origin };
         let Verdict::Answered(by) = decided.verdict() else { return "-" };
         match (by.len(), by.iter().all(|one| decided.is_masqueraded(one.place))) {
             (2, false) => "C",

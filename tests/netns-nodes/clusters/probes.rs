@@ -14,7 +14,9 @@ use lb_tests::netns::Netns;
 use lb_tests::nodes::{Cluster, client, node_port};
 use lb_tests::scene::BALANCER;
 
-use super::oracle::{Answering, Difference, Frontend, Origin, Seen, Verdict, local_endpoints, verdict};
+use super::oracle::{
+    Answering, Difference, Frontend, Manner, Origin, Seen, Services, Verdict, local_endpoints, verdict,
+};
 use super::plan::{Kind, Service};
 use crate::publish::{CHECKS, NODE_PORTS};
 
@@ -56,6 +58,19 @@ impl Ports {
     }
 }
 
+/// A random cluster, and how it is served.
+pub struct Drawn {
+    pub seed: u64,
+    pub manner: Manner,
+    pub services: Vec<Service>,
+}
+
+impl Drawn {
+    fn serves(&self, frontend: Frontend) -> bool {
+        self.manner.services == Services::All || frontend == Frontend::Balancer
+    }
+}
+
 /// The results so far.
 #[derive(Default)]
 pub struct Report {
@@ -93,12 +108,12 @@ struct Probe<'a> {
 }
 
 /// Dials every address of every Service from everywhere.
-pub fn dial_all(cluster: &Cluster, seed: u64, services: &[Service], ports: &mut Ports, report: &mut Report) {
+pub fn dial_all(cluster: &Cluster, drawn: &Drawn, ports: &mut Ports, report: &mut Report) {
     thread::scope(|scope| {
         let origins: Vec<_> = ORIGINS.into_iter().zip(&mut ports.0).collect();
         let dialling = origins.into_iter().map(|(origin, ports)| {
             scope.spawn(move || {
-                let probes = probes(cluster, services, origin, ports);
+                let probes = probes(cluster, drawn, origin, ports);
                 let targets: Vec<Target> = probes.iter().map(|probe| probe.target).collect();
                 let outcomes = dial_many(netns(cluster, origin), &targets);
                 (origin, probes, outcomes)
@@ -107,19 +122,19 @@ pub fn dial_all(cluster: &Cluster, seed: u64, services: &[Service], ports: &mut 
         for thread in dialling.collect::<Vec<_>>() {
             let (origin, probes, outcomes) = thread.join().expect("it reports its own panic");
             for (probe, outcome) in probes.iter().zip(outcomes) {
-                judge(cluster, seed, origin, probe, &outcome, report);
+                judge(cluster, drawn, origin, probe, &outcome, report);
             }
         }
     });
 }
 
-fn probes<'a>(cluster: &Cluster, services: &'a [Service], origin: Origin, ports: &mut Range<u16>) -> Vec<Probe<'a>> {
+fn probes<'a>(cluster: &Cluster, drawn: &'a Drawn, origin: Origin, ports: &mut Range<u16>) -> Vec<Probe<'a>> {
     let mut probes = Vec::new();
-    for service in services {
+    for service in &drawn.services {
         for family in FAMILIES {
             for (frontend, to) in frontends(service, family) {
                 let source = source(cluster, origin, family);
-                let wanted = verdict(service, frontend, family, origin, source);
+                let wanted = verdict(drawn.manner, service, (frontend, family), (origin, source));
                 let bound = matches!(origin, Origin::Outside(_)).then_some(source);
                 let mut add = |proto| {
                     let target = Target { source: bound, port: ports.next().expect("ports are left"), to, proto };
@@ -127,7 +142,7 @@ fn probes<'a>(cluster: &Cluster, services: &'a [Service], origin: Origin, ports:
                 };
                 (0..ROUNDS).for_each(|_| add(Proto::TCP));
                 // A closed port of the node itself: the kernel limits how often it says so.
-                if service.families.contains(&family) {
+                if wanted != Verdict::Refused || service.families.contains(&family) && drawn.serves(frontend) {
                     add(Proto::UDP);
                 }
             }
@@ -174,12 +189,13 @@ fn source(cluster: &Cluster, origin: Origin, family: Family) -> IpAddr {
     }
 }
 
-fn judge(cluster: &Cluster, seed: u64, origin: Origin, probe: &Probe<'_>, outcome: &Outcome, report: &mut Report) {
+fn judge(cluster: &Cluster, drawn: &Drawn, origin: Origin, probe: &Probe<'_>, outcome: &Outcome, report: &mut Report) {
     match compare(cluster, origin, probe, outcome) {
         Ok(None) => report.alike += 1,
         Ok(Some(difference)) => *report.differ.entry(difference).or_default() += 1,
         Err(()) => report.faults.push(format!(
-            "seed {seed}: {origin:?} -> {:?} {}/{}: {outcome:?}, wanted {:?}; {:?}",
+            "seed {}: {origin:?} -> {:?} {}/{}: {outcome:?}, wanted {:?}; {:?}",
+            drawn.seed,
             probe.frontend,
             probe.target.to,
             probe.target.proto.name(),
@@ -217,19 +233,20 @@ fn seen(cluster: &Cluster, origin: Origin, probe: &Probe<'_>, sees: Seen) -> IpA
 }
 
 /// Asks the health check node port of every Service at every node.
-pub fn ask_checks(cluster: &Cluster, seed: u64, services: &[Service], report: &mut Report) {
-    for service in services.iter().filter(|service| service.kind == Kind::LoadBalancer) {
+pub fn ask_checks(cluster: &Cluster, drawn: &Drawn, report: &mut Report) {
+    for service in drawn.services.iter().filter(|service| service.kind == Kind::LoadBalancer) {
         for family in FAMILIES {
             for node in cluster.nodes() {
                 let to = node_port(node.number, family, CHECKS + u16::from(service.number));
-                let wanted =
-                    local_endpoints(service, family, node.number).map(|count| if count > 0 { 200 } else { 503 });
+                let wanted = local_endpoints(drawn.manner, service, family, node.number)
+                    .map(|count| if count > 0 { 200 } else { 503 });
                 // Listeners follow the tables a moment later.
                 let told = || http::get(&cluster.cloud, to, "/").map(|(status, _)| status);
                 let holds = deadline::within(deadline::PATIENCE, || (told() == wanted).then_some(())).is_some();
                 report.checks += usize::from(holds);
                 if !holds {
-                    let fault = format!("seed {seed}: check at {to}: {:?}, wanted {wanted:?}; {service:?}", told());
+                    let fault =
+                        format!("seed {}: check at {to}: {:?}, wanted {wanted:?}; {service:?}", drawn.seed, told());
                     report.faults.push(fault);
                 }
             }
