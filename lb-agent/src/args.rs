@@ -236,7 +236,8 @@ pub struct InterfaceArgs {
     #[arg(long, value_name = "GLOBS|auto", default_value = "auto")]
     pub workload_interfaces: Globs,
 
-    /// Interfaces towards the network: shell globs separated by commas (as above), auto (those that hold a node address) or none
+    /// Interfaces towards the network, and towards other nodes: shell globs separated by commas (as above), auto (those that hold
+    /// a node address, have a default route, or are a VXLAN, GENEVE, IPIP or WireGuard with an address) or none
     /// [default: none with --services=lb, auto with --services=all].
     #[arg(long, value_name = "GLOBS|auto|none")]
     pub uplink_interfaces: Option<Globs>,

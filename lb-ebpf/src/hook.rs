@@ -169,7 +169,7 @@ fn forward_of<A: FamilyTables, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, ho
     let action = Run { packet: &mut skb, hook, kernel: &kernel, work }.forward();
     let Some(work) = tables::work::<A>() else { return TCX_DROP };
     match action {
-        HookAction::SendOut => routes::send_out(&skb, work),
+        HookAction::SendOut => routes::send_out(&skb, work).unwrap_or(TCX_DROP),
         action => act(&skb, action),
     }
 }
@@ -192,7 +192,7 @@ fn act<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>, action: HookAction) -> i32 {
     match action {
         HookAction::ToBackend if LINK_LEN == ETHERNET_LEN => to_backend(skb),
         HookAction::Next | HookAction::ToBackend => TCX_NEXT,
-        HookAction::SendBack => skb.send_back(),
+        HookAction::SendBack => skb.send_back().unwrap_or(TCX_DROP),
         HookAction::Forward => FORWARD,
         HookAction::Drop | HookAction::SendOut => TCX_DROP,
     }

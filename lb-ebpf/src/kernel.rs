@@ -134,7 +134,6 @@ pub struct Frame {
     len: u32,
     /// Typed as if it had a link header: functions that programs share do not ask for its length.
     pub skb: Skb<ETHERNET_LEN>,
-    pub has_link_header: bool,
 }
 
 impl Subject for Frame {
@@ -158,13 +157,13 @@ pub struct Kernel<S = Frame> {
 impl Kernel {
     #[inline(always)]
     pub fn new<const LINK_LEN: usize>(skb: Skb<LINK_LEN>) -> Self {
-        Self { subject: Frame { len: skb.len(), skb: skb.framed(), has_link_header: LINK_LEN == ETHERNET_LEN } }
+        Self { subject: Frame { len: skb.len(), skb: skb.framed() } }
     }
 
     /// Without a packet.
     #[inline(always)]
     pub const fn idle(skb: Skb<ETHERNET_LEN>) -> Self {
-        Self { subject: Frame { len: 0, skb, has_link_header: true } }
+        Self { subject: Frame { len: 0, skb } }
     }
 }
 

@@ -13,6 +13,7 @@ use aya_ebpf::helpers::{bpf_fib_lookup, bpf_redirect_neigh};
 use lb_common::addr::{Addr, Family};
 use lb_common::forward::Work;
 use lb_common::packet::ETHERNET_LEN;
+use lb_common::table::{Port, edge_index};
 use lb_common::way::{OnUplink, Reach, Way};
 
 use crate::maps;
@@ -126,10 +127,28 @@ fn egress_of<A>(work: &Work<A>) -> u32 {
     unsafe { (*addr_of!(work.route).cast::<Lookup>()).ifindex }
 }
 
-/// Sends the packet to the next hop of the route that was found.
+/// Sends the packet to the next hop of the route that was found. `None` if there is no room for a link header.
 #[inline(always)]
-pub fn send_out<A, const LINK_LEN: usize>(skb: &Skb<LINK_LEN>, work: &Work<A>) -> i32 {
+pub fn send_out<A, const LINK_LEN: usize>(skb: &Skb<LINK_LEN>, work: &Work<A>) -> Option<i32> {
     skb.mark_forwarded();
+    skb.frame()?;
+    let egress = egress_of(work);
+    if has_link_header(egress) { Some(send_to_next_hop(work)) } else { Some(skb.send_to_neighbour(egress)) }
+}
+
+/// Whether packets that leave by this interface get a link header.
+#[inline(always)]
+fn has_link_header(ifindex: u32) -> bool {
+    let Some(port) = maps::ports.get_ptr(edge_index(ifindex)) else { return true };
+    // SAFETY: array elements live as long as the map. The agent may write one meanwhile; the packet is then judged by
+    // the old row or the new one.
+    let (of, flags) = unsafe { ((*port).ifindex, (*port).flags) };
+    of != ifindex || flags & Port::BARE == 0
+}
+
+/// Sends the packet to the next hop itself: no second lookup.
+#[inline(always)]
+fn send_to_next_hop<A>(work: &Work<A>) -> i32 {
     let lookup = addr_of!(work.route).cast::<Lookup>();
     // An IPv4 route may have a next hop of IPv6 (RFC 5549): the family in the record is that of the next hop.
     // SAFETY: the record is a lookup, and the next hop has the width of an IPv6 address there and here. All of

@@ -12,7 +12,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::{
     bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
-    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::packet::{
@@ -100,14 +100,30 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         unsafe { (*self.0).ingress_ifindex }
     }
 
-    /// Sends the packet out of the interface that it came in by.
+    /// Sends the packet out of the interface that it came in by. `None` if there is no room for a link header.
     #[inline(always)]
-    pub fn send_back(&self) -> i32 {
+    pub fn send_back(&self) -> Option<i32> {
+        if LINK_LEN == 0 {
+            // A tunnel without one remote address finds it by the route (`ip_tunnel_xmit()` in net/ipv4/ip_tunnel.c).
+            self.frame()?;
+            return Some(self.send_to_neighbour(self.ifindex()));
+        }
         // SAFETY: a helper of plain numbers.
-        unsafe { bpf_redirect(self.ifindex(), 0) as i32 }
+        Some(unsafe { bpf_redirect(self.ifindex(), 0) as i32 })
     }
 
-    /// Sends the packet out of a link to its destination, a neighbour on that link.
+    /// Puts an empty Ethernet header in front of a packet without a link header: the kernel drops packets without one
+    /// that are sent to a neighbour, and takes the header off itself (`__bpf_redirect_neigh()` in net/core/filter.c).
+    #[inline(always)]
+    pub fn frame(&self) -> Option<()> {
+        // SAFETY: the context of this program run; the helper checks the length.
+        if LINK_LEN == 0 && unsafe { bpf_skb_change_head(self.0, ETHERNET_LEN as u32, 0) } != 0 {
+            return None;
+        }
+        Some(())
+    }
+
+    /// Sends the packet out of a link to its destination, or to the gateway of the route to it by this link.
     #[inline(always)]
     pub fn send_to_neighbour(&self, ifindex: u32) -> i32 {
         // SAFETY: a helper of plain numbers. Without a given route, it looks the route up.

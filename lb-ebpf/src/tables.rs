@@ -357,7 +357,7 @@ impl<A: FamilyTables> Maps<A> for Kernel {
 
     #[inline(always)]
     fn may_forward(&self) -> bool {
-        self.forwards() && self.subject.has_link_header && !self.subject.skb.is_in_vlan()
+        self.forwards() && !self.subject.skb.is_in_vlan()
     }
 
     #[inline(always)]

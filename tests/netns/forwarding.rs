@@ -139,7 +139,7 @@ fn nothing_new_is_forwarded_where_ipsec_policies_apply() {
 }
 
 /// Packets by counter.
-fn count(scene: &Scene, name: &str) -> u64 {
+pub fn count(scene: &Scene, name: &str) -> u64 {
     let counters = scene.agent.says(&["show", "counters", "-o", "json"]);
     let counters: serde_json::Value = serde_json::from_str(&counters).expect("JSON");
     let rows = counters.as_array().expect("a list");

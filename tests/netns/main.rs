@@ -37,6 +37,7 @@ mod sockets;
 mod source_ranges;
 mod tap;
 mod tunnel;
+mod tunnel_ways;
 mod tunnels;
 mod unfiltered;
 mod uplink;

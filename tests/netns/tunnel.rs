@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use lb_tests::address::{FAMILIES, Net, add_address, flag, host_prefix};
+use lb_tests::address::{FAMILIES, Net, add_address, flag, host_prefix, vip};
+use lb_tests::dial::{Dial, Outcome};
 use lb_tests::netns::Netns;
 use tun_tap::{Iface, Mode};
 
@@ -101,4 +102,21 @@ fn is_first_fragment(packet: &[u8]) -> bool {
 /// The same number in both families.
 pub fn both(net: Net, number: u8) -> [IpAddr; 2] {
     FAMILIES.map(|family| net.host(family, number))
+}
+
+/// Checks TCP with bulk data, and UDP of one packet and of fragments: the server that answers, and the client's address
+/// as it sees it.
+#[track_caller]
+pub fn served(dial: Dial<'_>, number: u8, who: &str, clients: [IpAddr; 2]) {
+    for (family, client) in FAMILIES.into_iter().zip(clients) {
+        let to = vip(family, number, 80);
+        let mut held = dial.held(to);
+        assert_eq!((held.answer.who.as_str(), held.answer.client.ip()), (who, client), "{to}");
+        held.transfer(1 << 20).expect("bulk goes both ways");
+        let asking = dial.asking(to);
+        for len in [5, 4_000] {
+            let Outcome::Answered(answer) = asking.ask(&"f".repeat(len)) else { panic!("{len} bytes to {to}") };
+            assert_eq!((answer.who.as_str(), answer.client.ip()), (who, client), "{len} bytes to {to}");
+        }
+    }
 }

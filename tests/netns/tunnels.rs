@@ -10,7 +10,7 @@ use lb_tests::scene::{BALANCER, OTHER_TARGET, Scene, TARGET, empty_slice};
 use lb_tests::serve::Server;
 
 use crate::interfaces::shown;
-use crate::tunnel::{Fragments, Tunnel, both};
+use crate::tunnel::{Fragments, Tunnel, both, served};
 
 /// A node with a tunnel of this name, before its agent starts.
 fn scene(
@@ -24,23 +24,6 @@ fn scene(
     let scene = Scene::without_agent(setup, flags);
     let tunnel = Tunnel::new(test, (&scene.lab.node, name), addresses, order);
     (tunnel, scene)
-}
-
-/// Checks TCP with bulk data, and UDP of one packet and of fragments: the server that answers, and the client's address
-/// as it sees it.
-#[track_caller]
-fn served(dial: Dial<'_>, number: u8, who: &str, clients: [IpAddr; 2]) {
-    for (family, client) in FAMILIES.into_iter().zip(clients) {
-        let to = vip(family, number, 80);
-        let mut held = dial.held(to);
-        assert_eq!((held.answer.who.as_str(), held.answer.client.ip()), (who, client), "{to}");
-        held.transfer(1 << 20).expect("bulk goes both ways");
-        let asking = dial.asking(to);
-        for len in [5, 4_000] {
-            let Outcome::Answered(answer) = asking.ask(&"f".repeat(len)) else { panic!("{len} bytes to {to}") };
-            assert_eq!((answer.who.as_str(), answer.client.ip()), (who, client), "{len} bytes to {to}");
-        }
-    }
 }
 
 /// Checks that no endpoint serves it, and that the client gets an error at once.

@@ -1,13 +1,14 @@
 //! Forwarding to endpoints of other nodes, by the packet path compiled for the host: which tuple a packet gets, when it
 //! leaves, and which ICMP error its sender gets if it does not. No privilege.
 
+mod bare;
 mod ports;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::addr::Proto;
-use lb_common::host::Repairs;
+use lb_common::host::{Repairs, Routes};
 use lb_common::table::{Counter, Direction, MemberSets, ScopeFlags};
 use lb_common::verdict::HookAction;
 use lb_common::way::SnatPorts;
@@ -32,9 +33,13 @@ fn remote(net: Net) -> End {
 /// A node that forwards from these ports, and its frontend with endpoints on other nodes.
 fn machine(net: Net, ports: SnatPorts) -> HostMachine {
     let mut machine = HostMachine::default();
-    machine.host.routes.snat_ports = Some(ports);
-    machine.host.routes.remote = [(remote(net).0, node(net)), (net.other_backend().0, node(net))].into();
+    machine.host.routes = routes(net, ports);
     machine
+}
+
+fn routes(net: Net, ports: SnatPorts) -> Routes {
+    let remote = [remote(net), net.other_backend()].map(|(endpoint, _)| (endpoint, node(net)));
+    Routes { snat_ports: Some(ports), remote: remote.into(), ..Routes::default() }
 }
 
 fn publish(net: Net, transport: Transport, machine: &mut HostMachine) {

@@ -8,6 +8,7 @@ use lb_common::table::Port;
 
 use super::{BridgeNetfilter, InterfaceAddress, Interfaces, Judgement, Kind, LinkFacts};
 use crate::dataplane::links::Class;
+use crate::interfaces::facts::Framing;
 
 /// A bridge with pods whose frames between ports do not traverse netfilter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,11 +64,12 @@ fn names(families: &[Family]) -> String {
 }
 
 impl Interfaces {
-    /// The bridge of each link, and the destination MAC of frames for the node. A bridge keeps only frames for its own
+    /// The bridge of each link, the destination MAC of frames for the node, and whether packets have a link header. A bridge keeps only frames for its own
     /// MAC, whatever the MACs of its ports are. Ports of other switches have MACs of their own.
     pub fn ports(&self) -> Vec<Port> {
         let port = |link: &LinkFacts| {
-            let unbridged = Port::unbridged(link.ifindex);
+            let bare = if link.framing == Framing::NOTHING { Port::BARE } else { 0 };
+            let unbridged = Port { flags: bare, ..Port::unbridged(link.ifindex) };
             let Some(bridge) = link.controller else { return unbridged };
             match self.links.get(&bridge) {
                 Some(LinkFacts { kind: Kind::Vrf, .. }) => unbridged,
@@ -80,7 +82,7 @@ impl Interfaces {
                     Port { bridge, mac: *mac, unfiltered_bits4, unfiltered_bits6, ..unbridged }
                 }
                 Some(LinkFacts { kind: Kind::Hardware, mac: Some(mac), .. }) => Port { bridge, mac: *mac, ..unbridged },
-                Some(_) | None => Port { bridge, flags: Port::ANY_MAC, ..unbridged },
+                Some(_) | None => Port { bridge, flags: bare | Port::ANY_MAC, ..unbridged },
             }
         };
         self.links.values().map(port).collect()
@@ -162,6 +164,18 @@ mod tests {
         ] {
             interfaces.apply(Event::Link(LinkFacts { kind, mac: mac(9), ..LinkFacts::pod_veth(9, "cni0") }));
             assert_eq!(of(&interfaces, 3), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn links_without_a_header_are_marked() {
+        let bare = |controller| LinkFacts { framing: Framing::NOTHING, controller, ..LinkFacts::pod_veth(2, "tun0") };
+        for (controller, expected) in [(None, Port::BARE), (Some(9), Port::BARE | Port::ANY_MAC)] {
+            let mut interfaces = Interfaces::default();
+            interfaces.apply(Event::Link(bare(controller)));
+            interfaces.apply(Event::Link(LinkFacts::pod_veth(3, "veth3")));
+            let flags: Vec<_> = interfaces.ports().iter().map(|port| (port.ifindex, port.flags)).collect();
+            assert_eq!(flags, [(2, expected), (3, 0)], "{controller:?}");
         }
     }
 

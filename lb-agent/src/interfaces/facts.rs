@@ -85,7 +85,7 @@ pub enum Kind {
     Tap,
     Bridge,
     Vrf,
-    /// A network of Ethernet frames over another one, as CNIs put between nodes: VXLAN, GENEVE.
+    /// A network over another one, as CNIs put between nodes: VXLAN, GENEVE, IPIP, WireGuard.
     Overlay,
     /// Other tunnels, dummies and all other kinds.
     Other,
@@ -196,7 +196,7 @@ fn kind(info: &[LinkInfo], layer: LinkLayerType) -> Kind {
         (Some(InfoKind::Veth), _) => Kind::Veth,
         (Some(InfoKind::Bridge), _) => Kind::Bridge,
         (Some(InfoKind::Vrf), _) => Kind::Vrf,
-        (Some(InfoKind::Vxlan | InfoKind::Geneve), _) => Kind::Overlay,
+        (Some(InfoKind::Vxlan | InfoKind::Geneve | InfoKind::IpIp | InfoKind::Wireguard), _) => Kind::Overlay,
         // A tun device without an Ethernet header belongs to a VPN.
         (Some(InfoKind::Tun), LinkLayerType::Ether) => Kind::Tap,
         _ => Kind::Other,
@@ -227,6 +227,9 @@ mod tests {
             (LinkLayerType::Ether, Some(InfoKind::Bridge), Kind::Bridge),
             (LinkLayerType::Ether, Some(InfoKind::Vrf), Kind::Vrf),
             (LinkLayerType::Ether, Some(InfoKind::Vxlan), Kind::Overlay),
+            (LinkLayerType::Tunnel, Some(InfoKind::IpIp), Kind::Overlay),
+            (LinkLayerType::None, Some(InfoKind::Wireguard), Kind::Overlay),
+            (LinkLayerType::Sit, Some(InfoKind::SitTun), Kind::Other),
             (LinkLayerType::Ether, Some(InfoKind::Dummy), Kind::Other),
         ] {
             let facts = LinkFacts::from_message(&message(layer, info.clone())).expect("it has a name");

@@ -8,14 +8,12 @@ use lb_common::table::Uplink;
 
 use super::{InterfaceAddress, Interfaces};
 use crate::dataplane::UplinkRows;
-use crate::dataplane::links::{Class, Link, LinkHeader};
+use crate::dataplane::links::{Class, Link};
 
 impl Interfaces {
-    /// The rows of `uplinks` for the links of that class. What leaves by a link without a header needs a route of the
-    /// stack's own (`ip_tunnel_xmit()` in net/ipv4/ip_tunnel.c), so nothing is forwarded there.
+    /// The rows of `uplinks` for the links of that class.
     pub fn uplinks(&self, attached: &BTreeMap<u32, Link>, node_addresses: &BTreeSet<IpAddr>) -> UplinkRows {
-        let uplinks =
-            attached.values().filter(|link| link.class == Class::Uplink && link.header == LinkHeader::Ethernet);
+        let uplinks = attached.values().filter(|link| link.class == Class::Uplink);
         let row = |link: &Link| {
             let mut row = Uplink::UNNUMBERED;
             for family in Family::ALL {
@@ -47,6 +45,7 @@ impl Interfaces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataplane::links::LinkHeader;
     use crate::interfaces::Event;
 
     #[test]
@@ -80,6 +79,17 @@ mod tests {
             let sources = format!("{} {}", IpAddr::from(source4), IpAddr::from(source6));
             assert_eq!(sources, expected, "{on_link:?}");
         }
+    }
+
+    /// Tunnels are ways as well.
+    #[test]
+    fn a_link_without_a_header_has_a_source() {
+        let mut interfaces = Interfaces::default();
+        let ip: IpAddr = [10, 244, 1, 0].into();
+        interfaces.apply(Event::Address { ifindex: 2, addr: InterfaceAddress::new(ip, 32) });
+        let link = Link { ifindex: 2, name: "tunl0".into(), class: Class::Uplink, header: LinkHeader::Nothing };
+        let rows = interfaces.uplinks(&[(2, link)].into(), &BTreeSet::new());
+        assert_eq!(rows, [(2, Uplink { source4: [10, 244, 1, 0], ..Uplink::UNNUMBERED })].into());
     }
 
     #[test]

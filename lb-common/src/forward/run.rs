@@ -177,8 +177,8 @@ pub trait Maps<A: Addr>: Services<A> {
     fn has_come_back(&self, edge: u32) -> bool;
     /// The owner of the packet's frame, if its destination MAC is not the interface's.
     fn whose_frame(&self) -> Whose;
-    /// Whether the packet may be forwarded to another node from here: `--forwarding`, the interface has a link header, and
-    /// the packet has no VLAN tag, so that no interface of its own will see it.
+    /// Whether the packet may be forwarded to another node from here: `--forwarding`, and the packet has no VLAN tag, so
+    /// that no interface of its own will see it.
     fn may_forward(&self) -> bool;
     /// Whether a packet that leaves by an uplink was forwarded by [`Run::forward`](crate::run::Run::forward).
     fn is_forwarded(&self) -> bool;

@@ -187,7 +187,7 @@ macro_rules! each_map {
                 frontend_stats: [PerCpu, u32 => FrontendStats, Rows::FrontendIds], Programs;
                 /// By interface: which client ports its flows use, and whether it may have hairpin flows; for the uplinks, which ports of the node forwarded flows use.
                 edges: [Array, u32 => EdgeState, Rows::Fixed(EDGES_MAX)], Both;
-                /// By interface: the bridge that it is a port of, and the MAC of the bridge.
+                /// By interface: the bridge that it is a port of, the MAC of the bridge, and whether packets have a link header.
                 ports: [Array, u32 => Port, Rows::Fixed(EDGES_MAX)], Agent;
                 /// By interface towards the network: the address of this node for what it forwards by it.
                 uplinks: [Sparse, u32 => Uplink, Rows::Fixed(UPLINKS_MAX)], Agent;

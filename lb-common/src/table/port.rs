@@ -1,4 +1,5 @@
-//! Bridge ports: which frames reach the node's stack although they are not for the MAC of their interface.
+//! What the programs ask about an interface: which frames reach the node's stack although they are not for its MAC, and
+//! whether packets have a link header there.
 
 use super::row::table_type;
 use crate::addr::Family;
@@ -12,7 +13,7 @@ table_type! {
         pub bridge: u32,
         /// The MAC of the bridge: frames for it are for the node.
         pub mac: [u8; 6],
-        /// [`Port::ANY_MAC`].
+        /// [`Port::ANY_MAC`], [`Port::BARE`].
         pub flags: u16,
         /// A prefix length of the bridge: IPv4 between ports within that prefix does not traverse netfilter; 0: it
         /// does. A backend's answer to a client in the same prefix then bypasses the stack, and conntrack would
@@ -27,6 +28,8 @@ table_type! {
 impl Port {
     /// The frames for the node are unknown: any may be.
     pub const ANY_MAC: u16 = 1;
+    /// Packets have no link header. A tunnel may need a route of the stack's own to find its other end.
+    pub const BARE: u16 = 2;
 
     /// An interface that is a port of no bridge.
     pub const fn unbridged(ifindex: u32) -> Self {
