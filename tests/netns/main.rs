@@ -2,6 +2,7 @@
 
 mod affinity;
 mod all_services;
+mod bridged_uplink;
 mod churn;
 mod cluster_ip;
 mod collisions;

@@ -43,6 +43,12 @@ pub const fn pods_of(node: u8) -> Net {
 }
 
 impl Net {
+    /// The network behind a further device of the node, between the node (2) and another one (1). Numbers up to 4 are
+    /// taken.
+    pub const fn of_device(number: u8) -> Self {
+        Self { v4: [192, 0, number], v6: [0x2001, 0xdb8, number as u16, 0] }
+    }
+
     /// The host with this number.
     pub fn host(self, family: Family, number: u8) -> IpAddr {
         match family {

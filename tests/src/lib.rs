@@ -38,3 +38,4 @@ pub mod reference;
 pub mod scene;
 pub mod script;
 pub mod serve;
+pub mod side;

@@ -43,6 +43,8 @@ enum Task {
     Verify(verify::Args),
     /// Move real packets on another kernel, in a virtual machine
     Smoke(smoke::Args),
+    /// Move real packets over bonds, VLANs, bridges and tunnels on another kernel, in a virtual machine
+    Devices(smoke::Args),
     /// Fuzz the packet path; inputs that crashed it are kept in tests/corpus
     Fuzz(fuzz::Args),
     /// Build the static agent and its image, and start it there
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => handover::run("bench", Profile::Release, &args),
         Task::Verify(args) => verify::run(&args),
         Task::Smoke(args) => smoke::run(&args),
+        Task::Devices(args) => smoke::devices(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Image => image::run(),
         Task::Tidy => tidy::run(),

@@ -1,6 +1,7 @@
-//! `cargo xtask smoke --kernel 6.1`: moves real packets on another kernel, in a virtual machine.
+//! `cargo xtask smoke --kernel 6.1` and `cargo xtask devices --kernel 6.1`: move real packets on another kernel, in a
+//! virtual machine.
 //!
-//! The program (`tests/src/bin/smoke.rs`) makes the same namespaces as the tests of this machine.
+//! The programs (`tests/src/bin/smoke.rs`, `tests/src/bin/devices`) make the same namespaces as the tests of this machine.
 
 use std::path::PathBuf;
 
@@ -8,13 +9,56 @@ use anyhow::{Context, Result};
 
 use crate::handover::{self, Profile};
 use crate::machine;
+use crate::setup;
 use crate::vm;
 
-/// For interfaces, for clsact and a classifier of others, for the guard's rules, and for ending UDP sockets. The machine loads none by itself.
-const MODULES: [&str; 9] =
-    ["veth", "sch_ingress", "cls_bpf", "cls_u32", "nf_tables", "nft_fib_inet", "nft_nat", "nft_chain_nat", "udp_diag"];
-/// What the program starts besides the agent.
-const TOOLS: [&str; 2] = ["ip", "tc"];
+/// What runs in the machine.
+struct Program {
+    name: &'static str,
+    /// Modules that it needs: the machine loads none by itself.
+    modules: &'static [&'static str],
+    /// What it starts besides the agent.
+    tools: &'static [&'static str],
+}
+
+/// For interfaces, for clsact and a classifier of others, for the guard's rules, and for ending UDP sockets.
+const SMOKE: Program = Program {
+    name: "smoke",
+    modules: &[
+        "veth",
+        "sch_ingress",
+        "cls_bpf",
+        "cls_u32",
+        "nf_tables",
+        "nft_fib_inet",
+        "nft_nat",
+        "nft_chain_nat",
+        "udp_diag",
+    ],
+    tools: &["ip", "tc"],
+};
+
+/// The same without a classifier of others, and all devices.
+const DEVICES: Program = Program {
+    name: "devices",
+    modules: &[
+        "veth",
+        "sch_ingress",
+        "cls_bpf",
+        "nf_tables",
+        "nft_fib_inet",
+        "nft_nat",
+        "nft_chain_nat",
+        "udp_diag",
+        "bonding",
+        "8021q",
+        "bridge",
+        "ipip",
+        "ip_gre",
+        "wireguard",
+    ],
+    tools: &["ip", "tc", "wg"],
+};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -29,12 +73,22 @@ impl Args {
     }
 }
 
+/// A node with plain veths: attached, served, killed, started again, unloaded.
 pub fn run(args: &Args) -> Result<()> {
-    let program = handover::build("smoke", Profile::Debug)?;
-    let mut tools = vec![program.with_file_name("lb-agent")];
-    for tool in TOOLS {
-        tools.push(machine::which(tool).with_context(|| format!("no {tool} on the search path"))?);
+    in_a_machine(&SMOKE, args)
+}
+
+/// A node with devices that this machine's kernel may not have.
+pub fn devices(args: &Args) -> Result<()> {
+    in_a_machine(&DEVICES, args)
+}
+
+fn in_a_machine(&Program { name, modules, tools }: &Program, args: &Args) -> Result<()> {
+    setup::ensure_vm()?;
+    let program = handover::build(name, Profile::Debug)?;
+    let mut files: Vec<PathBuf> = vec![program.with_file_name("lb-agent")];
+    for tool in tools {
+        files.push(machine::which(tool).with_context(|| format!("no {tool} on the search path"))?);
     }
-    let tools: Vec<PathBuf> = tools;
-    vm::run(&args.kernel, &vm::Task { program: &program, tools: &tools, modules: &MODULES }, |line| println!("{line}"))
+    vm::run(&args.kernel, &vm::Task { program: &program, tools: &files, modules }, |line| println!("{line}"))
 }

@@ -40,6 +40,7 @@ const OLDEST_KERNEL: &str = "Linux 6.1";
 const ON_OLDEST_KERNEL: &[(&str, Check)] = &[
     ("the BPF programs on Linux 6.1", || verify::run(&verify::Args::on("6.1"))),
     ("packets on Linux 6.1", || smoke::run(&smoke::Args::on("6.1"))),
+    ("devices on Linux 6.1", || smoke::devices(&smoke::Args::on("6.1"))),
 ];
 
 type Check = fn() -> Result<()>;

@@ -61,7 +61,10 @@ const NEEDS: &[Need] = &[
 ];
 
 /// What only the virtual machines need.
-const VM_NEEDS: &[Need] = &[program("qemu-system-x86_64", "qemu-system-x86", "other kernels, in virtual machines")];
+const VM_NEEDS: &[Need] = &[
+    program("qemu-system-x86_64", "qemu-system-x86", "other kernels, in virtual machines"),
+    program("wg", "wireguard-tools", "a tunnel in these machines"),
+];
 
 /// Daemons of the packages above. Debian would start them at the next boot.
 const DAEMONS: &[&str] = &["nginx", "haproxy"];
