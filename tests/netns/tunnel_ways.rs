@@ -1,6 +1,6 @@
 //! Interfaces whose packets have no link header, as the way to endpoints of other nodes and from clients to them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_tests::address::{
     BALANCERS, DEEP_LINK, FAMILIES, Net, OVERLAY, REMOTE_PODS, UPLINK, add_address, flag, host_prefix, vip,
@@ -28,7 +28,7 @@ struct Other {
 
 impl Other {
     fn new(scene: &Scene, name: &'static str, net: Net, who: &str) -> Self {
-        let tunnel = Tunnel::new(scene.lab.test, (&scene.lab.node, name), both(net, 2), Fragments::AsSent);
+        let tunnel = Tunnel::new(scene.lab.test, (&scene.lab.node, name), both(net, 2), Fragments::FirstOvertaken);
         for family in FAMILIES {
             scene.lab.node.ip(&[add_address(family, &net.interface(family, 1), name)]);
         }
@@ -107,6 +107,30 @@ fn pr_02_clients_learn_of_a_narrow_tunnel_and_of_a_narrow_network() {
     publish(&scene, 125, both(REMOTE_PODS, 5));
     served(Dial::from(&other.tunnel.far), 125, BALANCER, both(UPLINK, 2));
     assert!(count(&scene, "too_long") > narrow, "the network is narrow");
+}
+
+/// Connections of the node and forwarded ones to the same endpoint behind a tunnel share the ports: neither takes an
+/// answer of the other, and neither waits in vain for a port.
+#[test]
+fn connections_of_the_node_share_the_ports_of_a_tunnel() {
+    let flags = ["--uplink-interfaces", "up0,up1,tun*", "--snat-ports", "61000-61063"];
+    let mut scene = Scene::without_agent(Setup::new("tunown"), &flags);
+    let _other = Other::new(&scene, NEAR, DEEP_LINK, "other");
+    scene.agent.start();
+    publish(&scene, 127, both(DEEP_LINK, 2));
+    for family in FAMILIES {
+        let (own, endpoint) = (DEEP_LINK.host(family, 1), SocketAddr::new(DEEP_LINK.host(family, 2), TARGET));
+        let mut held = Vec::new();
+        for port in (61_000..61_064).step_by(4) {
+            held.push(scene.dial_from_far().unasked(REMOTE).held(vip(family, 127, 80)));
+            held.push(Dial::from(&scene.lab.node).bound_to(SocketAddr::new(own, port)).held(endpoint));
+        }
+        for held in &mut held {
+            assert_eq!((held.answer.who.as_str(), held.answer.client.ip()), ("other", own));
+            held.echo("its own").expect("no answer went astray");
+        }
+    }
+    assert!(count(&scene, "direct_noted") > 0, "the node's own ports are known");
 }
 
 /// A closed port: the endpoint's own ICMP error and reset reach the socket that dialled, by either kind of link.
