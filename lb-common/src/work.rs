@@ -64,8 +64,8 @@ pub struct Work<A> {
     pub(crate) fragment: Fragment<A>,
     /// Whether the new flow's backend may be on another node.
     pub(crate) masquerades: u32,
-    /// 1 in the last round of attempts for a flow to another node.
-    pub(crate) last_round: u32,
+    /// 1: a flow to another node may take over the port of one that is over or idle.
+    pub(crate) takes_over: u32,
     /// How the node reaches the new flow's backend.
     pub(crate) reach: Reach,
     /// Offset of the transport header of a packet that is forwarded; 0: the packet is translated already.
@@ -115,7 +115,7 @@ impl<A: Addr> Work<A> {
             fragment_key,
             fragment,
             masquerades: 0,
-            last_round: 0,
+            takes_over: 0,
             reach: Reach::Stack,
             l4: 0,
             route: [0; 16],

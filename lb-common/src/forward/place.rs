@@ -18,6 +18,11 @@ pub(super) const PLACE_ATTEMPTS: u32 = 8;
 const PORT_ATTEMPT: u32 = 2;
 /// Rounds of attempts for a flow to another node. Any client's flows may fill its source ports, so more are tried.
 const MASQUERADE_ROUNDS: u32 = 4;
+/// The first round that takes over the port of a flow that is over or idle. Its endpoint may still know that connection,
+/// so free ports are sought before.
+const TAKE_OVER_ROUND: u32 = 2;
+/// Ports of this node that are tried towards one endpoint: the way to an endpoint costs more to find than a port.
+const NODE_PORTS: u32 = 4;
 /// Source ports that are chosen if the client's own is taken: the upper half, clear of the usual NodePort range.
 pub(super) const PORT_BASE: u16 = 0x8000;
 
@@ -40,11 +45,11 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     pub(super) fn place(&mut self, frontend: u32, pool: u32, count: u16) -> Result<(), DropReason> {
         let work = &mut *self.work;
         (work.flow.frontend, work.flow.pool, work.count) = (frontend, pool, count);
-        work.last_round = 0;
+        work.takes_over = 0;
         let mut is_placed = self.apart(Part::Place);
         if matches!(self.edge.client, Client::External) {
             for round in 1..MASQUERADE_ROUNDS {
-                self.work.last_round = u32::from(round == MASQUERADE_ROUNDS - 1);
+                self.work.takes_over = u32::from(round >= TAKE_OVER_ROUND);
                 // Ports of the node are sought for what is forwarded, and for connections of the node that give way.
                 let is_full = self.work.refused == DropReason::NoPort && self.is_of_node();
                 if is_placed || !(is_full || self.work.refused == DropReason::NoRoute) {
@@ -89,25 +94,33 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         if attempt == PORT_ATTEMPT && self.work.pin == Pin::Hash && self.work.key.proto == Proto::SCTP {
             self.work.pin = Pin::Nothing;
         }
-        if !self.choose(attempt) {
-            return Reservation::NoBackend;
+        if !attempt.is_multiple_of(NODE_PORTS) && self.is_of_node() && self.transport.proto != Proto::SCTP {
+            self.draw_node_port();
+        } else {
+            if !self.choose(attempt) {
+                return Reservation::NoBackend;
+            }
+            if !self.masquerade() {
+                return Reservation::NoRoute;
+            }
+            self.note_client_ports();
         }
-        if !self.masquerade() {
-            return Reservation::NoRoute;
-        }
-        self.note_client_ports();
         self.work.partner_key.set_partner(&self.work.key, &self.work.to);
-        match self.claim() {
+        match self.claim(attempt) {
             // At once: a flow to another node would hardly draw the port that it has freed again.
-            Reservation::Taken if self.may_make_room() && self.make_room() => self.claim(),
+            Reservation::Taken if self.may_make_room() && self.make_room() => self.claim(0),
             reservation => reservation,
         }
     }
 
     /// Inserts the reply entry.
     #[inline(always)]
-    fn claim(&mut self) -> Reservation {
+    fn claim(&mut self, attempt: u32) -> Reservation {
         let work = &mut *self.work;
+        // An insert into a full table evicts a flow even if it fails then. The first attempt hardly ever fails.
+        if attempt > 0 && self.kernel.flow(&work.partner_key).is_some() {
+            return Reservation::Taken;
+        }
         work.flow.to.set_reversed(&work.key.tuple);
         match self.kernel.insert_flow(&work.partner_key, &work.flow) {
             Ok(()) => Reservation::Made,
@@ -117,10 +130,10 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     }
 
     /// Whether the flow that holds the wanted tuple may be removed. By a port of this node, the endpoint may still know the
-    /// connection of another client: such a flow stays until the last round.
+    /// connection of another client: such a flow stays at first.
     #[inline(always)]
     fn may_make_room(&self) -> bool {
-        self.work.last_round != 0 || !self.is_of_node()
+        self.work.takes_over != 0 || !self.is_of_node()
     }
 
     /// Chooses a backend, and from the third attempt on another source port. False if the slot is empty.
@@ -188,12 +201,20 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             if self.work.pin == Pin::Tuple {
                 // The port by which the backend knows the connection is lost with the flow.
                 self.work.reach = Reach::Nowhere;
-            } else if self.transport.proto != Proto::SCTP {
-                self.work.to.sport = self.kernel.snat_ports().select(self.kernel.random());
+            } else {
+                self.draw_node_port();
             }
-            self.kernel.note_node_port(self.work.to.sport);
         }
         self.work.reach != Reach::Nowhere
+    }
+
+    /// Draws a source port of this node, and notes it before an answer to it can arrive. SCTP keeps its ports.
+    #[inline(always)]
+    fn draw_node_port(&mut self) {
+        if self.transport.proto != Proto::SCTP {
+            self.work.to.sport = self.kernel.snat_ports().select(self.kernel.random());
+        }
+        self.kernel.note_node_port(self.work.to.sport);
     }
 
     /// Notes the client port, and the port that the backend sees, before the flow's first answer can arrive. Answers of

@@ -21,7 +21,7 @@ const INGRESS: &str = "uplink_ingress";
 /// Runs for a figure of a round.
 const RUNS: u32 = 5_000;
 
-type End = ([u8; 4], u16);
+pub type End = ([u8; 4], u16);
 
 const CLIENT: End = ([203, 0, 113, 9], 40_000);
 const HERE: End = ([198, 51, 100, 1], 80);
@@ -79,17 +79,22 @@ fn many(mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
 
 /// Writes a frontend with an endpoint here, one with an endpoint elsewhere, and the uplink.
 fn fill(dataplane: &mut BpfDataplane) -> Result<()> {
+    publish(dataplane, [(1, HERE, LOCAL, 0), (2, ELSEWHERE, REMOTE, ScopeFlags::MASQUERADE)])?;
+    let ifindex = nix::net::if_::if_nametoindex("up0").context("the namespace has an uplink")?;
+    dataplane.set_uplinks(&[(ifindex, Uplink { source4: [192, 0, 2, 2], source6: [0; 16] })].into())?;
+    Ok(())
+}
+
+/// Writes frontends for the network, each by ID, address, only endpoint and scope flags.
+pub fn publish(dataplane: &mut BpfDataplane, services: [(u32, End, End, u8); 2]) -> Result<()> {
     let (mut pools, mut frontends, mut scopes) = (Vec::new(), Vec::new(), Vec::new());
-    for (id, vip, backend, flags) in [(1, HERE, LOCAL, 0), (2, ELSEWHERE, REMOTE, ScopeFlags::MASQUERADE)] {
+    for (id, vip, backend, flags) in services {
         let external = Scope::balance(id, 1).with_flags(flags);
         pools.push((PoolKey { pool: id, slot: 0 }, Backend { addr: backend.0, port: backend.1 }));
         scopes.push((id, Scopes { external, service_port: id, ..Scopes::PASS }));
         frontends.push((FrontendKey { addr: vip.0, port: vip.1, proto: Proto::TCP, pad: 0 }, frontend(id)));
     }
-    write(dataplane, pools, scopes, frontends)?;
-    let ifindex = nix::net::if_::if_nametoindex("up0").context("the namespace has an uplink")?;
-    dataplane.set_uplinks(&[(ifindex, Uplink { source4: [192, 0, 2, 2], source6: [0; 16] })].into())?;
-    Ok(())
+    write(dataplane, pools, scopes, frontends)
 }
 
 /// Opens a connection and lets its endpoint answer.

@@ -18,6 +18,7 @@ mod program;
 mod ring;
 mod rules;
 mod table_size;
+mod uplink;
 
 use std::path::PathBuf;
 
@@ -66,6 +67,8 @@ enum Part {
     Network,
     /// Connections of sockets that are translated when they dial.
     Sockets,
+    /// Connections and bulk traffic of a client in the network.
+    Uplinks,
 }
 
 fn main() -> Result<()> {
@@ -100,10 +103,13 @@ fn dataplane(args: &Args) -> Result<Vec<Figure>> {
     if matches!(args.part, Part::All | Part::Sockets) {
         figures.extend(network::sockets(args.rounds)?);
     }
+    if matches!(args.part, Part::All | Part::Uplinks) {
+        figures.extend(uplink::measure(args.rounds, args.kube_proxy.as_deref())?);
+    }
     match args.part {
         Part::All | Part::Network => figures.extend(network::measure(args.rounds, args.kube_proxy.as_deref())?),
         Part::Live => figures.extend(network::live(args.rounds)?),
-        Part::Programs | Part::Forward | Part::Sockets => {}
+        Part::Programs | Part::Forward | Part::Sockets | Part::Uplinks => {}
     }
     Ok(figures)
 }

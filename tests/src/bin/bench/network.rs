@@ -32,16 +32,16 @@ use crate::ring::{Numbered, PinFolder, frontend, write};
 use crate::rules::{self, Service};
 
 /// How long each way carries each kind of traffic in a round: short, so that the turns are close together.
-const TURN: Duration = Duration::from_millis(250);
+pub const TURN: Duration = Duration::from_millis(250);
 
 /// Rounds here for each requested round: real traffic is noisier than a test run.
-const ROUNDS: u16 = 5;
+pub const ROUNDS: u16 = 5;
 
 /// Threads that connect, and threads of each server that answer: none waits for another.
-const CLIENTS: usize = 2;
+pub const CLIENTS: usize = 2;
 
-const BACKENDS: [&str; 2] = ["a", "b"];
-const PORT: u16 = 8080;
+pub const BACKENDS: [&str; 2] = ["a", "b"];
+pub const PORT: u16 = 8080;
 const SERVICE_PORT: u16 = 80;
 
 /// The translation of a way, and the number of Services among which it finds the dialled one.
@@ -349,7 +349,7 @@ struct Clocked {
     flows: f64,
 }
 
-fn endpoint(lab: &Lab, pod: &str) -> SocketAddrV4 {
+pub fn endpoint(lab: &Lab, pod: &str) -> SocketAddrV4 {
     match lab.pod_address(pod, Family::V4) {
         IpAddr::V4(address) => SocketAddrV4::new(address, PORT),
         IpAddr::V6(address) => unreachable!("{address} was asked for in IPv4"),
@@ -357,14 +357,14 @@ fn endpoint(lab: &Lab, pod: &str) -> SocketAddrV4 {
 }
 
 /// The node's address, on which node ports are served.
-fn node_address() -> Ipv4Addr {
+pub fn node_address() -> Ipv4Addr {
     match UPLINK.host(Family::V4, 2) {
         IpAddr::V4(address) => address,
         IpAddr::V6(address) => unreachable!("{address} was asked for in IPv4"),
     }
 }
 
-fn vip(number: u32) -> SocketAddrV4 {
+pub fn vip(number: u32) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::from(<[u8; 4]>::frontend(number)), SERVICE_PORT)
 }
 
@@ -439,13 +439,13 @@ fn fill(dataplane: &mut BpfDataplane, services: Range<u32>, endpoints: &[SocketA
 }
 
 /// A server in a pod; dropping it ends its threads.
-struct Server {
+pub struct Server {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<()>>>,
 }
 
 impl Server {
-    fn start(pod: &Netns) -> Self {
+    pub fn start(pod: &Netns) -> Self {
         let listener = pod.inside(|| load::listen(PORT)).expect("nothing else listens in a new pod");
         let (listener, stop) = (Arc::new(listener), Arc::new(AtomicBool::new(false)));
         let serve = || {

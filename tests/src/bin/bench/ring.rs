@@ -177,7 +177,17 @@ impl PinFolder {
 
     /// As [`PinFolder::open`]; these sockets are translated.
     pub fn open_with(&self, sizes: Sizes, sockets: SocketLb) -> Result<BpfDataplane> {
-        let settings = Settings {
+        Ok(BpfDataplane::open(&self.settings(sizes, sockets))?)
+    }
+
+    /// As [`PinFolder::open`], with tables of the usual sizes; packets are forwarded from these ports.
+    pub fn open_forwarding(&self, ports: SnatPorts) -> Result<BpfDataplane> {
+        let settings = Settings { snat_ports: Some(ports), ..self.settings(Sizes::default(), SocketLb::Off) };
+        Ok(BpfDataplane::open(&settings)?)
+    }
+
+    fn settings(&self, sizes: Sizes, sockets: SocketLb) -> Settings {
+        Settings {
             pin_path: self.0.clone(),
             sizes,
             timeouts: Timeouts::default(),
@@ -186,8 +196,7 @@ impl PinFolder {
             snat_ports: Some(SnatPorts::DEFAULT),
             sockets,
             attach: AttachBy::Auto,
-        };
-        Ok(BpfDataplane::open(&settings)?)
+        }
     }
 }
 
