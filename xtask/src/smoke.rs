@@ -55,6 +55,8 @@ const DEVICES: Program = Program {
         "bridge",
         "ipip",
         "ip_gre",
+        "sit",
+        "macvlan",
         "wireguard",
     ],
     tools: &["ip", "tc", "wg"],

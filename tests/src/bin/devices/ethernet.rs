@@ -1,4 +1,4 @@
-//! Devices whose packets have an Ethernet header: a bond, and a VLAN beside its parent.
+//! Devices whose packets have an Ethernet header: a bond, and a VLAN and a macvlan beside their parent.
 
 use lb_tests::address::{Net, vip};
 use lb_tests::deadline::until_true;
@@ -10,6 +10,7 @@ use serde_json::Value;
 
 const BOND: Net = Net::of_device(5);
 const VLAN: Net = Net::of_device(6);
+const MACVLAN: Net = Net::of_device(8);
 
 /// Two ports, of which one is active. The other node bridges both of its ends.
 pub fn bond(scene: &Scene) -> Side {
@@ -34,6 +35,15 @@ pub fn vlan(scene: &Scene) -> Side {
     scene.lab.far.ip(&[format!("link add link eth0 name eth0.7 netns {} type vlan id 7", far.name())]);
     far.ip(&["link set eth0.7 up"]);
     Side::ethernet(scene, "up1.7", far, "eth0.7", VLAN)
+}
+
+/// A second station on the interface towards the far network, with a MAC of its own.
+pub fn macvlan(scene: &Scene) -> Side {
+    let (node, far) = (&scene.lab.node, Netns::create(scene.lab.test, "macvlan"));
+    node.ip(&[format!("link add link {FAR_NAME} name mac0 type macvlan mode bridge"), "link set mac0 up".to_owned()]);
+    scene.lab.far.ip(&[format!("link add link eth0 name mac0 netns {} type macvlan mode bridge", far.name())]);
+    far.ip(&["link set mac0 up"]);
+    Side::ethernet(scene, "mac0", far, "mac0", MACVLAN)
 }
 
 /// Both ways continue by the other port.

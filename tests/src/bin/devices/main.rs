@@ -1,11 +1,12 @@
-//! Devices other than plain Ethernet as uplinks, with real packets: a bond, a VLAN, a bridge, and tunnels without a link
-//! header. `cargo xtask devices` runs it in a virtual machine whose kernel has them all.
+//! Devices other than plain Ethernet as uplinks, with real packets: a bond, a VLAN, a macvlan, a bridge, and tunnels
+//! without a link header. `cargo xtask devices` runs it in a virtual machine whose kernel has them all.
 //!
 //! ```text
-//!   bond:    node bond0 (b0, b1)          === e0, e1 bridged: another node
-//!   VLAN:    node up1.7 on up1            --- eth0.7 on far's eth0: another node
-//!   bridge:  node br-up (p0)              --- eth0: another node
-//!   tunnels: node tunl0, ipip1, gre1, wg0 === the same, over u-tun: another node
+//!   bond:    node bond0 (b0, b1)   === e0, e1 bridged: another node
+//!   VLAN:    node up1.7 on up1     --- eth0.7 on far's eth0: another node
+//!   macvlan: node mac0 on up1      --- mac0 on far's eth0: another node
+//!   bridge:  node br-up (p0)       --- eth0: another node
+//!   tunnels: node tunl0, wg0, ...  === the same, over u-tun: another node
 //! ```
 //!
 //! It panics at the first thing that is not as it should be.
@@ -29,11 +30,12 @@ const START_MAX: Duration = Duration::from_mins(5);
 const BRIDGE: Net = Net::of_device(7);
 
 /// The class of an interface, and words of the reason.
-const CLASSES: [(&str, &str, &str); 11] = [
+const CLASSES: [(&str, &str, &str); 13] = [
     ("bond0", "uplink", "a network card with an address"),
     ("b0", "-", "a port of bond0"),
     ("b1", "-", "a port of bond0"),
     ("up1.7", "uplink", "a network card with an address"),
+    ("mac0", "uplink", "a network card with an address"),
     ("up1", "uplink", "the Node's address"),
     ("br-up", "uplink", "the Node's address"),
     ("p0", "uplink", "a port of br-up"),
@@ -41,6 +43,7 @@ const CLASSES: [(&str, &str, &str); 11] = [
     ("ipip1", "uplink", "an overlay network with an address"),
     ("wg0", "uplink", "an overlay network with an address"),
     ("gre1", "uplink", "a default route leaves by it"),
+    ("sit1", "uplink", "a default route leaves by it"),
 ];
 
 fn main() {
@@ -49,7 +52,8 @@ fn main() {
     let started = Instant::now();
     let done = |text: &str| println!("{:>6.1} s  {text}", started.elapsed().as_secs_f32());
     let mut scene = Scene::without_agent(Setup::new("devices"), &["--uplink-interfaces", "auto"]);
-    let mut sides = vec![ethernet::bond(&scene), ethernet::vlan(&scene), Side::bridge(&scene, BRIDGE)];
+    let mut sides = vec![ethernet::bond(&scene), ethernet::vlan(&scene), ethernet::macvlan(&scene)];
+    sides.push(Side::bridge(&scene, BRIDGE));
     sides.extend(tunnels::all(&scene));
     done("the networks behind all devices are there");
     scene.agent.spawn();

@@ -20,6 +20,7 @@ const FAR_END: u8 = 3;
 const NEAR_END: u8 = 4;
 
 const IPV4: &[Family] = &[Family::V4];
+const IPV6: &[Family] = &[Family::V6];
 const WIREGUARD_PORT: &str = "51820";
 
 /// A device, its families, and its network.
@@ -29,7 +30,8 @@ const TUNL0: Plan = ("tunl0", IPV4, Net::of_device(10));
 const IPIP: Plan = ("ipip1", IPV4, Net::of_device(11));
 const WIREGUARD: Plan = ("wg0", &FAMILIES, Net::of_device(12));
 const GRE: Plan = ("gre1", &FAMILIES, Net::of_device(13));
-const PLANS: [Plan; 4] = [TUNL0, IPIP, WIREGUARD, GRE];
+const SIT: Plan = ("sit1", IPV6, Net::of_device(14));
+const PLANS: [Plan; 5] = [TUNL0, IPIP, WIREGUARD, GRE, SIT];
 
 /// All of them lead to one other node.
 pub fn all(scene: &Scene) -> Vec<Side> {
@@ -60,12 +62,16 @@ fn connect(scene: &Scene, far: &Netns) {
             "link set ipip1 up".to_owned(),
             format!("link add gre1 type gre local {local} remote {remote}"),
             "link set gre1 up".to_owned(),
+            format!("link add sit1 type sit local {local} remote {remote}"),
+            "link set sit1 up".to_owned(),
             "link add wg0 type wireguard".to_owned(),
             "link set wg0 up".to_owned(),
         ]);
     }
-    // By it alone, auto knows what the tunnel is for.
-    node.ip(&["route add default dev gre1 metric 5000"]);
+    // By it alone, auto knows what these tunnels are for.
+    for (family, device) in [(Family::V4, "gre1"), (Family::V6, "sit1")] {
+        node.run("ip", &[flag(family), "route", "add", "default", "dev", device, "metric", "5000"]);
+    }
     wireguard(scene, far);
     for (table, (device, families, net)) in (100..).zip(PLANS) {
         for family in families {
