@@ -44,6 +44,7 @@ fn kernel_does_what_the_reference_says() {
     let sum = sum.into_inner();
     println!("{} histories: {sum:?}", 4 * histories());
     assert!(sum.changed * 4 > sum.packets, "too few packets met anything: {sum:?}");
+    assert!(sum.impossible * 50 < sum.packets, "too many packets were left out: {sum:?}");
     assert_eq!(sum.hits.missed(), [], "rules of the reference that no history meets");
 }
 

@@ -133,7 +133,8 @@ pub struct SourceArgs {
 #[command(next_help_heading = "Policy")]
 pub struct PolicyArgs {
     /// lb: load-balancer addresses only, beside kube-proxy. all: cluster addresses, externalIPs and node ports as well,
-    /// in place of kube-proxy. With all, this version masquerades only what it forwards to other nodes.
+    /// in place of kube-proxy. With all, endpoints on this node see their clients' own addresses, where kube-proxy shows the
+    /// node's.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Services::Lb)]
     pub services: Services,
 

@@ -41,8 +41,9 @@ use agent::Agent;
 
 /// Batches queued for the loop. A faster source waits.
 const BATCHES_MAX: usize = 64;
-/// The warning for operators who turn kube-proxy off; `--help` and the README say the same.
-const NOT_THERE_YET: &str = "--services=all: this version masquerades only what it forwards to other nodes";
+/// What operators who turn kube-proxy off should know; `--help` and the README say the same.
+const DIFFERENCE: &str = "--services=all: endpoints on this node see their clients' own addresses, where kube-proxy shows \
+    the node's (docs/kube-proxy.md)";
 /// The pause before subscribing to the interfaces again after an error.
 const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -63,7 +64,7 @@ pub fn run(mut args: RunArgs) -> anyhow::Result<()> {
 async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     if config.policy.services == desired::Services::All {
-        tracing::warn!("{NOT_THERE_YET}");
+        tracing::info!("{DIFFERENCE}");
     }
     let listener = http::bind(config.http)?;
     let annotations = desired::annotation_keys(&config.policy);

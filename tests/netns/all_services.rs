@@ -90,7 +90,7 @@ fn cip_01_xip_01_np_01_pods_and_the_network_reach_every_kind_of_address() {
     publish(&scene, 10, &json!({}), HERE);
     let log = scene.agent.log();
     assert!(
-        log.contains("--services=all: this version masquerades only"),
+        log.contains("--services=all: endpoints on this node see their clients' own addresses"),
         "the log warns of what kube-proxy does: {log}"
     );
     for family in FAMILIES {

@@ -79,6 +79,10 @@ pub trait Machine {
     fn dropped(&mut self, family: Family, reason: Counter) -> Option<(End, End)>;
     /// Makes all flows `secs` seconds older.
     fn age_flows(&mut self, secs: u64);
+    /// Whether an outcome tells what is sent on from what is sent back: the programs return the same number for both.
+    fn tells_sent_on(&self) -> bool {
+        true
+    }
 }
 
 /// Source and destination of a packet.

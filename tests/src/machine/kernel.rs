@@ -309,6 +309,10 @@ impl Machine for KernelMachine {
         }
     }
 
+    fn tells_sent_on(&self) -> bool {
+        false
+    }
+
     fn age_flows(&mut self, secs: u64) {
         let ticks = secs * u64::from(self.dataplane.maps().owner().expect("reading owner").jiffies_per_sec);
         let Flows { mut v4, mut v6 } = self.flows();
