@@ -86,7 +86,34 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// another source port.
     #[inline(always)]
     fn request_without_frontend(&mut self) -> Verdict {
-        if matches!(self.edge.client, Client::Workload) { self.direct() } else { Verdict::Pass }
+        let client = self.edge.client;
+        let is_of_interest =
+            matches!(client, Client::Workload) || (matches!(client, Client::External) && self.gives_way());
+        if is_of_interest { self.direct() } else { Verdict::Pass }
+    }
+
+    /// Whether a client in the network dials an endpoint from a port by which the endpoint knows a frontend's flow of
+    /// the same client, or gave way to such a flow before. Others are not noted: pods of other nodes are such clients.
+    /// On a bridge or a VLAN the SYN of that flow itself is seen again, translated: it has the number that was noted.
+    #[inline(never)]
+    fn gives_way(&mut self) -> bool {
+        let is_tcp = self.transport.proto == Proto::TCP;
+        if !is_tcp || !self.kernel.forwards() || !self.may_be_of_flow(self.work.key.tuple.sport) {
+            return false;
+        }
+        self.set_key(Direction::Request);
+        let (kernel, work) = (self.kernel, &mut *self.work);
+        if kernel.flow(&work.key).is_some() {
+            return true;
+        }
+        work.partner_key.set_partner(&work.key, &work.key.tuple);
+        let Some(entry) = kernel.flow(&work.partner_key) else { return false };
+        entry.read_to(&mut work.flow.to);
+        work.other_key.set_partner(&work.partner_key, &work.flow.to);
+        match kernel.flow(&work.other_key) {
+            Some(request) => request.sequence() != self.transport.tcp.sequence(),
+            None => true,
+        }
     }
 
     /// Decides the first packet of a connection to an endpoint itself.

@@ -56,7 +56,9 @@ pub fn glance<A: Parse, K: Fragments<A>>(packet: &impl Packet, hook: Hook, kerne
         Likeness::Flow => Glance::Flow(plain),
         Likeness::Other => Glance::Other,
         Likeness::First => match A::destination(packet) {
-            Some(dst) if !arrival.may_be_ours(&dst, kernel) => Glance::Stranger,
+            Some(dst) if !arrival.may_be_ours(&dst, state.may_have_client_port(plain.sport), kernel) => {
+                Glance::Stranger
+            }
             _ => Glance::Other,
         },
     }
@@ -231,16 +233,19 @@ impl Arrival {
     #[inline(always)]
     fn is_strange<A: Addr>(&self, key: &FlowKey<A>, kernel: &impl Fragments<A>) -> bool {
         match self.hook.direction {
-            Direction::Request if self.transport.opens() => !self.may_be_ours(&key.tuple.dst, kernel),
+            Direction::Request if self.transport.opens() => !self.may_be_ours(&key.tuple.dst, false, kernel),
             Direction::Request => !self.repairs,
             Direction::Reply => !self.may_come_home(key.tuple.sport, &kernel.edge_state(key.edge)),
         }
     }
 
-    /// Whether the client may dial this address for a Service. Pods may also dial an endpoint directly.
+    /// Whether the client may dial this address for a Service. Pods may also dial an endpoint directly, and so may clients
+    /// in the network by TCP, from a port that a flow has.
     #[inline(always)]
-    fn may_be_ours<A: Addr>(&self, dst: &A, kernel: &impl Fragments<A>) -> bool {
-        kernel.may_be_ours(dst, Role::Frontend) || (self.is_workload() && kernel.may_be_ours(dst, Role::Endpoint))
+    fn may_be_ours<A: Addr>(&self, dst: &A, has_flow: bool, kernel: &impl Fragments<A>) -> bool {
+        let is_tcp = self.transport.proto == Proto::TCP;
+        let may_dial_endpoint = self.is_workload() || (has_flow && is_tcp && kernel.forwards());
+        kernel.may_be_ours(dst, Role::Frontend) || (may_dial_endpoint && kernel.may_be_ours(dst, Role::Endpoint))
     }
 
     /// Whether a packet to a pod may be a request of that same pod.

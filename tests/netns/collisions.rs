@@ -83,6 +83,25 @@ fn datagrams_to_a_frontend_and_its_backend_from_one_port() {
     }
 }
 
+/// A client in the network that has a route to the pods, such as another node, or pods that another node masquerades: the
+/// endpoint knows it by a frontend already, and it dials the endpoint itself from the same port.
+#[test]
+fn a_client_in_the_network_dials_a_frontend_and_then_its_backend_from_one_port() {
+    let scene = Scene::with_flags(Setup::new("onefar"), &["--uplink-interfaces", "up0,up1"]);
+    scene.publish("s1", 1, "VIP", &["a"]);
+    for family in FAMILIES {
+        let backend = SocketAddr::new(scene.lab.pod_address("a", family), TARGET);
+        let far = |port| {
+            let probe = scene.dial_from_far().bound_to((FAR.host(family, 9), port).into());
+            probe.unasked("explain knows no connections")
+        };
+        let mut both = [far(PORT).held(vip(family, 1, 80)), far(PORT).held(backend)];
+        all_live(&mut both);
+        assert_eq!(both[0].answer.client.port(), PORT, "the first keeps its port");
+        assert_ne!(both[1].answer.client.port(), PORT, "the second gives way");
+    }
+}
+
 /// Ports from which both frontends are dialled at the same moment, and how many pairs are open at once.
 const PAIRS: u16 = 96;
 const PAIRS_AT_ONCE: u16 = 8;

@@ -215,6 +215,10 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             self.work.to.sport = self.kernel.snat_ports().select(self.kernel.random());
         }
         self.kernel.note_node_port(self.work.to.sport);
+        if self.work.flow.frontend == DIRECT {
+            // The answers to a client that gives way leave by the hook that knows client ports.
+            self.note_client_bits(EdgeState::client_port_bit(self.work.to.sport));
+        }
     }
 
     /// Notes the client port, and the port that the backend sees, before the flow's first answer can arrive. Answers of
@@ -222,14 +226,18 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     #[inline(always)]
     fn note_client_ports(&mut self) {
         let (from, to) = (&self.work.key.tuple, &self.work.to);
-        if matches!(self.edge.client, Client::External) && self.work.flow.frontend == DIRECT {
+        if self.is_of_node() && self.work.flow.frontend == DIRECT {
             self.kernel.note_node_port(to.sport);
-            return;
         }
         let mut bits = EdgeState::client_port_bit(from.sport);
         if self.work.reach != Reach::Uplink {
             bits |= EdgeState::client_port_bit(to.sport);
         }
+        self.note_client_bits(bits);
+    }
+
+    #[inline(always)]
+    fn note_client_bits(&self, bits: u64) {
         if self.kernel.edge_state(self.edge.id).client_ports & bits != bits {
             self.kernel.note_client_ports(self.edge.id, bits);
         }

@@ -28,7 +28,18 @@ impl Reference {
     ) -> Result<Verdict, String> {
         let (client, endpoint) = packet.ends;
         let is_of_node = !seen.is_workload && seen.way == Way::ToClient;
-        if !(seen.is_workload || is_of_node) || !self.policy.is_endpoint(endpoint) {
+        // A client in the network is of interest only where it meets another connection, whose SYN this is not.
+        let is_another = |other: &Connection| {
+            let heard = packet.seq.map(|seq| seq >> 16);
+            other.is_reply(seen.edge, packet.proto, (endpoint, client))
+                && (!other.knows_request || other.heard.client != heard)
+        };
+        let gives_way = !seen.is_workload
+            && seen.way == Way::ToBackend
+            && packet.proto == Proto::TCP
+            && self.forwarding.is_some()
+            && (known.is_some() || self.connections.iter().any(is_another));
+        if !(seen.is_workload || is_of_node || gives_way) || !self.policy.is_endpoint(endpoint) {
             self.hits.hit(Rule::Stranger);
             return Ok(Verdict::Untouched);
         }
@@ -41,6 +52,8 @@ impl Reference {
             self.connections.remove(known);
         }
         let (from, to) = Wire::read(&given.1).ends();
+        // Both draw from the ports of the node.
+        let is_of_node = is_of_node || gives_way;
         let is_reply_taken = |reference: &Self, port: u16| {
             let reply = (endpoint, (client.0, port));
             reference.connections.iter().any(|known| known.is_reply(seen.edge, packet.proto, reply))
@@ -75,6 +88,7 @@ impl Reference {
             return Err(format!("a direct connection: {:?} became {:?}", packet.ends, (from, to)));
         }
         self.hits.hit(match (is_of_node, is_kept) {
+            (true, false) if gives_way => Rule::DirectGivesWay,
             (true, true) => Rule::OwnNew,
             (true, false) => Rule::OwnDrawnPort,
             (false, true) => Rule::DirectNew,

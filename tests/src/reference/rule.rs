@@ -98,6 +98,7 @@ rules! {
     DirectNew,
     DirectKnown,
     DirectOver,
+    DirectGivesWay,
     DirectDrawnPort,
     DirectSctpTaken,
     // Answers.

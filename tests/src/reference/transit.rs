@@ -129,7 +129,8 @@ impl Reference {
                 } else {
                     known.is_reply(EDGE_UPLINK, proto, wire.ends())
                 };
-                is_answer && (known.is_transit() || (known.edge == EDGE_UPLINK && known.is_direct()))
+                let is_own = self.forwarding.as_ref().is_some_and(|node| node.node == known.client.0);
+                is_answer && (known.is_transit() || (known.edge == EDGE_UPLINK && known.is_direct() && is_own))
             })
     }
 
