@@ -7,6 +7,7 @@
 mod oracle;
 mod plan;
 mod probes;
+mod rows;
 
 use std::collections::BTreeSet;
 use std::env;

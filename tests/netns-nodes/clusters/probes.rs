@@ -152,7 +152,7 @@ fn probes<'a>(cluster: &Cluster, drawn: &'a Drawn, origin: Origin, ports: &mut R
 }
 
 /// The addresses that a Service has in a family, served or not.
-fn frontends(service: &Service, family: Family) -> Vec<(Frontend, SocketAddr)> {
+pub fn frontends(service: &Service, family: Family) -> Vec<(Frontend, SocketAddr)> {
     let number = service.number;
     let at = |address: IpAddr| SocketAddr::new(address, 80);
     let mut frontends = Vec::new();
@@ -172,7 +172,7 @@ fn frontends(service: &Service, family: Family) -> Vec<(Frontend, SocketAddr)> {
     frontends
 }
 
-fn netns(cluster: &Cluster, origin: Origin) -> &Netns {
+pub fn netns(cluster: &Cluster, origin: Origin) -> &Netns {
     match origin {
         Origin::Pod(letter, node) => &cluster.node(node).pod(letter).netns,
         Origin::Node(node) => &cluster.node(node).netns,
@@ -181,7 +181,7 @@ fn netns(cluster: &Cluster, origin: Origin) -> &Netns {
 }
 
 /// The client's own address.
-fn source(cluster: &Cluster, origin: Origin, family: Family) -> IpAddr {
+pub fn source(cluster: &Cluster, origin: Origin, family: Family) -> IpAddr {
     match origin {
         Origin::Pod(letter, node) => cluster.node(node).pod(letter).address(family),
         Origin::Node(node) => cluster.node(node).address(family),
