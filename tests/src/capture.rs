@@ -3,14 +3,16 @@
 //! Egress packets are captured after the traffic-control hooks, ingress packets before them.
 
 use std::fmt;
+use std::io::IoSliceMut;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, setsockopt,
+    socket, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -25,6 +27,9 @@ const IPPROTO_ICMPV6: u8 = 58;
 const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
+
+/// Bytes that the kernel keeps for a slow reader: the packets of a bulk transfer count with all their pages.
+const BUFFER: usize = 64 << 20;
 
 /// `PACKET_OUTGOING` of `linux/if_packet.h`.
 const OUTGOING: u8 = 4;
@@ -71,23 +76,35 @@ impl fmt::Display for Packet {
 pub struct Capture {
     netns: Netns,
     stop: Arc<AtomicBool>,
-    seen: Arc<Mutex<Vec<Packet>>>,
+    sink: Arc<Sink>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What a capture has got.
+#[derive(Default)]
+struct Sink {
+    seen: Mutex<Vec<Packet>>,
+    /// Packets that the kernel did not keep for the capture.
+    lost: AtomicU32,
 }
 
 impl Capture {
     /// Captures on all interfaces except the loopback. Packets sent after this returns are captured.
     pub fn start(netns: &Netns) -> Self {
-        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (stop, sink) = (Arc::new(AtomicBool::new(false)), Arc::new(Sink::default()));
         let tap = netns.inside(open);
-        let (told, sink) = (Arc::clone(&stop), Arc::clone(&seen));
-        let thread = netns.thread(move || listen(&tap, &told, &sink));
-        Self { netns: netns.clone(), stop, seen, thread: Some(thread) }
+        let (told, own) = (Arc::clone(&stop), Arc::clone(&sink));
+        let thread = netns.thread(move || listen(&tap, &told, &own));
+        Self { netns: netns.clone(), stop, sink, thread: Some(thread) }
     }
 
-    /// The packets captured so far.
+    /// The packets captured so far. Panics if one was lost: what is not here would prove nothing.
+    #[track_caller]
     pub fn seen(&self) -> Vec<Packet> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let seen = self.sink.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lost = self.sink.lost.load(Ordering::SeqCst);
+        assert_eq!(lost, 0, "the capture in {} has lost packets", self.netns.name());
+        seen
     }
 
     /// Waits for a packet.
@@ -134,23 +151,44 @@ impl Drop for Capture {
 fn open() -> OwnedFd {
     let tap = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
         .expect("root may open a packet socket");
-    setsockopt(&tap, sockopt::RcvBuf, &(8 << 20)).expect("an option that all sockets have");
-    setsockopt(&tap, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000)).expect("an option that all sockets have");
+    setsockopt(&tap, sockopt::RcvBufForce, &BUFFER).expect("root may exceed the limit");
+    count_losses(&tap);
     tap
 }
 
-fn listen(tap: &OwnedFd, told: &AtomicBool, sink: &Mutex<Vec<Packet>>) {
-    let mut bytes = vec![0; 128];
+/// From now on each packet tells how many were lost before it.
+fn count_losses(socket: &impl AsFd) {
+    setsockopt(socket, sockopt::RxqOvfl, &1).expect("an option that all sockets have");
+    setsockopt(socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000)).expect("an option that all sockets have");
+}
+
+fn listen(tap: &OwnedFd, told: &AtomicBool, sink: &Sink) {
     while !told.load(Ordering::SeqCst) {
-        let Ok((count, link)) = recvfrom::<LinkAddr>(tap.as_raw_fd(), &mut bytes) else { continue };
-        let Some(link) = link else { continue };
-        let direction = if link.pkttype() == OUTGOING { Direction::Out } else { Direction::In };
-        if let Some(packet) = parse(&bytes[..count], link.ifindex(), direction)
-            && !packet.source.ip().is_loopback()
-        {
-            sink.lock().unwrap_or_else(PoisonError::into_inner).push(packet);
+        receive(tap, sink);
+    }
+}
+
+/// Takes one packet, if there is one, and how many were lost before it: so a marker that is seen tells of all before it.
+fn receive(tap: &impl AsRawFd, sink: &Sink) -> bool {
+    let mut bytes = [0; 128];
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let mut control = nix::cmsg_space!(u32);
+    let received = recvmsg::<LinkAddr>(tap.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty());
+    // None within the time limit.
+    let Ok(message) = received else { return false };
+    for control in message.cmsgs().expect("there is room for a number") {
+        if let ControlMessageOwned::RxqOvfl(lost) = control {
+            sink.lost.store(lost, Ordering::SeqCst);
         }
     }
+    let (count, Some(link)) = (message.bytes, message.address) else { return true };
+    let direction = if link.pkttype() == OUTGOING { Direction::Out } else { Direction::In };
+    if let Some(packet) = parse(&bytes[..count], link.ifindex(), direction)
+        && !packet.source.ip().is_loopback()
+    {
+        sink.seen.lock().unwrap_or_else(PoisonError::into_inner).push(packet);
+    }
+    true
 }
 
 /// Parses an IP packet without options or extension headers.
@@ -190,6 +228,8 @@ fn parse(bytes: &[u8], interface: usize, direction: Direction) -> Option<Packet>
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
 
     #[test]
@@ -202,6 +242,24 @@ mod tests {
         assert_eq!(parse(&bytes, 3, Direction::In).expect("a packet").carries, Carries::Tcp);
         bytes[33] = 0x14;
         assert_eq!(parse(&bytes, 3, Direction::In).expect("a packet").carries, Carries::Reset);
+    }
+
+    /// A socket with room for a few datagrams, and a reader that begins late. Unlike a tap it needs no privilege.
+    #[test]
+    fn lost_packets_are_counted() {
+        let (sink, socket) = (Sink::default(), UdpSocket::bind("127.0.0.1:0").expect("any port"));
+        setsockopt(&socket, sockopt::RcvBuf, &4096).expect("an option that all sockets have");
+        count_losses(&socket);
+        let to = socket.local_addr().expect("it is bound");
+        let send = || {
+            socket.send_to(&[0; 256], to).expect("loopback takes it");
+        };
+        (0..64).for_each(|_| send());
+        while receive(&socket, &sink) {}
+        assert_eq!(sink.lost.load(Ordering::SeqCst), 0, "those that were kept came before the lost ones");
+        send();
+        assert!(receive(&socket, &sink), "there is room again");
+        assert!(sink.lost.load(Ordering::SeqCst) > 32, "most were lost");
     }
 
     #[test]
