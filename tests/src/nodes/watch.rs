@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::on_network;
-use crate::address::{BALANCERS, CLUSTER, EXTERNAL_IPS, UPLINK, family, pods_of};
+use crate::address::{BALANCERS, CLUSTER, EXTERNAL_IPS, FAR, LAST, UPLINK, family, pods_of};
 use crate::capture::{Capture, Direction, Packet};
 use crate::netns::Netns;
+use crate::serve::TARGET;
 
 /// A packet that left a node without its translation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,10 @@ fn leak(node: u8, packet: &Packet, left_alone: &BTreeSet<IpAddr>) -> Option<Leak
         "a pod's address leaves the cluster"
     } else if is_frontend(from) && is_pod(to) {
         "pods are answered on their node"
+    } else if is_host_endpoint(packet.source) && FAR.contains(to) {
+        "a node's own endpoint answers a client outside, which asked at another address"
+    } else if FAR.contains(from) && (is_pod(to) || is_host_endpoint(packet.destination)) {
+        "a client's address goes to an endpoint of another node"
     } else {
         return None;
     };
@@ -94,20 +99,26 @@ fn is_node(address: IpAddr) -> bool {
     (1..=3).any(|number| UPLINK.host(family(address), on_network(number)) == address)
 }
 
+/// An endpoint with `hostNetwork`: clients outside ask at the addresses of Services.
+fn is_host_endpoint(at: SocketAddr) -> bool {
+    is_node(at.ip()) && at.port() == TARGET
+}
+
 fn is_frontend(address: IpAddr) -> bool {
-    [BALANCERS, CLUSTER, EXTERNAL_IPS].iter().any(|net| net.contains(address))
+    [BALANCERS, CLUSTER, EXTERNAL_IPS, LAST].iter().any(|net| net.contains(address))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
-    use crate::address::{FAMILIES, FAR};
+    use crate::address::FAMILIES;
     use crate::capture::Carries;
 
     fn fault(from: IpAddr, to: IpAddr, left_alone: &[IpAddr]) -> Option<&'static str> {
-        let (source, destination) = (SocketAddr::new(from, 1), SocketAddr::new(to, 2));
+        fault_at(SocketAddr::new(from, 1), SocketAddr::new(to, 2), left_alone)
+    }
+
+    fn fault_at(source: SocketAddr, destination: SocketAddr, left_alone: &[IpAddr]) -> Option<&'static str> {
         let packet = Packet { interface: 1, direction: Direction::In, source, destination, carries: Carries::Tcp };
         leak(1, &packet, &left_alone.iter().copied().collect()).map(|leak| leak.fault)
     }
@@ -123,6 +134,18 @@ mod tests {
             assert_eq!(fault(node, vip, &[vip]), None, "in mode Proxy");
             for (from, to) in [(pod, client), (pod, UPLINK.host(family, 1)), (node, vip), (client, vip), (vip, pod)] {
                 assert!(fault(from, to, &[]).is_some(), "{from} -> {to}");
+            }
+            let last = LAST.host(family, 250);
+            for (from, to) in [(pod, last), (last, pod), (client, pod)] {
+                assert!(fault(from, to, &[]).is_some(), "{from} -> {to}");
+            }
+            let (host, outside) = (SocketAddr::new(node, TARGET), SocketAddr::new(client, 40_000));
+            let (port, other) = (SocketAddr::new(node, 30_001), SocketAddr::new(UPLINK.host(family, 12), 40_000));
+            for (from, to) in [(host, outside), (outside, host)] {
+                assert!(fault_at(from, to, &[]).is_some(), "{from} -> {to}");
+            }
+            for (from, to) in [(port, outside), (outside, port), (host, other), (other, host)] {
+                assert_eq!(fault_at(from, to, &[]), None, "{from} -> {to}");
             }
         }
     }
