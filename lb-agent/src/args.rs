@@ -237,9 +237,9 @@ pub struct InterfaceArgs {
     #[arg(long, value_name = "GLOBS|auto", default_value = "auto")]
     pub workload_interfaces: Globs,
 
-    /// Interfaces towards the network, and towards other nodes: shell globs separated by commas (as above), auto (those that hold
-    /// a node address, have a default route, or are a VXLAN, GENEVE, IPIP or WireGuard with an address) or none
-    /// [default: none with --services=lb, auto with --services=all].
+    /// Interfaces towards the network, and towards other nodes: shell globs separated by commas (as above), auto (those that
+    /// hold a node address or have a default route; cards, VLANs, bonds and tunnels between nodes with an address; veths with
+    /// a prefix) or none [default: none with --services=lb, auto with --services=all].
     #[arg(long, value_name = "GLOBS|auto|none")]
     pub uplink_interfaces: Option<Globs>,
 

@@ -15,8 +15,8 @@ use crate::assign::{Assigned, Assignment, Deleted};
 use crate::dataplane::object::{pool_elements, scopes_max};
 use crate::dataplane::{Dataplane, Error, FamilyTables, Op, Sizes, Tables};
 use crate::desired::{
-    Catalogue, Desired, Extent, HealthChecks, Incumbents, Policy, ServicePortName, TableLimits, deciding_key,
-    node_ports, setting_warnings,
+    Catalogue, Desired, Extent, Forwarding, HealthChecks, Incumbents, Policy, ServicePortName, TableLimits,
+    deciding_key, node_ports, setting_warnings,
 };
 use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
@@ -48,6 +48,8 @@ impl From<&Sizes> for TableLimits {
 /// The world, the IDs and what the tables hold.
 pub struct Controller {
     policy: Policy,
+    /// `--forwarding`.
+    forwarding: Forwarding,
     limits: TableLimits,
     world: World,
     assignment: Assignment,
@@ -140,6 +142,7 @@ impl Controller {
         dataplane.perform(&Op::Settle)?;
         let realised = Realised::new(dataplane.dump()?, dataplane.address_words());
         Ok(Self {
+            forwarding: policy.forwarding,
             policy,
             limits,
             world: World::default(),
@@ -214,6 +217,15 @@ impl Controller {
             self.stale.add_node_ports(&self.world);
         }
         has_changed
+    }
+
+    /// Lets the network reach endpoints of other nodes through this one, as far as `--forwarding` does.
+    pub fn allow_forwarding(&mut self, is_allowed: bool) {
+        let wanted = if is_allowed { self.forwarding } else { Forwarding::Off };
+        if self.policy.forwarding != wanted {
+            self.policy.forwarding = wanted;
+            self.stale = Stale::Everything;
+        }
     }
 
     /// Whether the rows depend on addresses of interfaces that are not known yet.

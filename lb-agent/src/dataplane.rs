@@ -23,7 +23,7 @@ mod op;
 mod pinned;
 pub mod pins;
 mod pools;
-pub mod port_use;
+
 pub mod probe;
 mod scopes;
 mod shares;
@@ -32,6 +32,7 @@ pub mod sockets;
 mod sys;
 pub mod tcx;
 mod threads;
+pub mod transit;
 mod uplinks;
 
 use std::path::PathBuf;

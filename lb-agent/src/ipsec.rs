@@ -1,6 +1,7 @@
 //! IPsec policies of this network namespace. A packet that is forwarded at a hook bypasses them, so it would leave in
 //! clear text.
 
+use std::fmt;
 use std::io;
 
 use rtnetlink::sys::protocols::NETLINK_XFRM;
@@ -9,53 +10,116 @@ use crate::netlink;
 
 // include/uapi/linux/xfrm.h.
 const XFRM_MSG_GETSPDINFO: u16 = 0x25;
+const XFRM_MSG_GETDEFAULT: u16 = 0x28;
 const XFRMA_SPD_INFO: u16 = 1;
+const XFRM_USERPOLICY_BLOCK: u8 = 1;
 /// The flags of the question, and of the answer.
 const FLAGS_LEN: usize = 4;
 /// `struct nlattr`: length and type.
 const ATTRIBUTE_LEN: usize = 4;
 
-/// How many policies there are, for a node that forwards. On another node they do not matter.
-#[derive(Debug, Default)]
+/// Counts the policies.
+type Ask = fn() -> io::Result<u32>;
+
+/// The policies that a node which forwards has to respect. On another node they do not matter.
+#[derive(Debug)]
 pub struct Policies {
-    is_followed: bool,
-    count: u32,
+    ask: Option<Ask>,
+    /// None: not known yet.
+    count: Option<u32>,
+    has_failed: bool,
+    /// They apply since a short while ago.
+    is_new: bool,
 }
 
 impl Policies {
+    /// Those of this namespace, if the node forwards.
     pub fn followed(is_followed: bool) -> Self {
-        let mut policies = Self { is_followed, count: 0 };
+        Self::asking(is_followed.then_some(policies as Ask))
+    }
+
+    pub fn asking(ask: Option<Ask>) -> Self {
+        let mut policies = Self { ask, count: None, has_failed: false, is_new: false };
         policies.look();
         policies
     }
 
-    pub const fn count(&self) -> u32 {
-        self.count
+    /// How many there are, or what is not known, if nothing may be forwarded.
+    pub const fn objection(&self) -> Option<Objection> {
+        match (self.ask, self.count) {
+            (None, _) | (_, Some(0)) => None,
+            (Some(_), Some(count)) => Some(Objection::Policies(count)),
+            (Some(_), None) => Some(Objection::Unknown),
+        }
     }
 
-    /// Asks the kernel. Returns whether the number changed.
+    /// Asks the kernel. Returns whether the answer changed.
     pub fn look(&mut self) -> bool {
+        let Some(ask) = self.ask else { return false };
         let before = self.count;
-        if self.is_followed {
-            match policies() {
-                Ok(count) => self.count = count,
-                Err(error) => tracing::warn!(%error, "the IPsec policies could not be counted, trying again later"),
+        match ask() {
+            Ok(count) => (self.count, self.has_failed) = (Some(count), false),
+            Err(error) => {
+                if !self.has_failed {
+                    tracing::warn!(%error, "the IPsec policies could not be counted, trying again every few seconds");
+                }
+                self.has_failed = true;
             }
         }
-        self.count != before
+        let has_changed = self.count != before;
+        self.is_new |= has_changed && self.objection().is_some();
+        has_changed
+    }
+
+    /// Whether the policies apply since this was asked last.
+    pub const fn take_new(&mut self) -> bool {
+        std::mem::replace(&mut self.is_new, false)
     }
 }
 
-/// How many policies apply to what leaves this namespace or passes it.
+/// Why nothing may be forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Objection {
+    Policies(u32),
+    Unknown,
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policies(1) => write!(formatter, "an IPsec policy applies"),
+            Self::Policies(count) => write!(formatter, "{count} IPsec policies apply"),
+            Self::Unknown => write!(formatter, "it is not known whether IPsec policies apply"),
+        }
+    }
+}
+
+/// How many policies apply to what leaves this namespace or passes it. To block by default counts as one.
 pub fn policies() -> io::Result<u32> {
-    let mut policies = 0;
+    let mut policies = None;
     let asked = netlink::exchange(NETLINK_XFRM, XFRM_MSG_GETSPDINFO, 0, &[0; FLAGS_LEN], |answer| {
-        policies = policies_in(answer).unwrap_or(0);
+        policies = policies_in(answer);
     });
     match asked {
         // A kernel without IPsec.
-        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Ok(0),
-        asked => asked.map(|()| policies),
+        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(0),
+        asked => asked?,
+    }
+    let policies = policies.ok_or_else(|| io::Error::other("the kernel's answer names no number"))?;
+    Ok(policies + u32::from(blocks_by_default()?))
+}
+
+/// Whether packets without a policy are dropped (`ip xfrm policy setdefault`).
+fn blocks_by_default() -> io::Result<bool> {
+    let mut blocks = false;
+    // `struct xfrm_userpolicy_default`: in, forward, out.
+    let asked = netlink::exchange(NETLINK_XFRM, XFRM_MSG_GETDEFAULT, 0, &[0; 3], |answer| {
+        blocks = answer.get(1..3).is_some_and(|verdicts| verdicts.contains(&XFRM_USERPOLICY_BLOCK));
+    });
+    match asked {
+        // Linux before 5.15 has no default to ask for.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        asked => asked.map(|()| blocks),
     }
 }
 
@@ -96,5 +160,18 @@ mod tests {
         for cut in [&[][..], &[0; FLAGS_LEN], &[0; 7], &[0; 12]] {
             assert_eq!(policies_in(cut), None, "{cut:?}");
         }
+    }
+
+    #[test]
+    fn what_is_not_known_may_apply() {
+        let denied: Ask = || Err(io::ErrorKind::PermissionDenied.into());
+        assert_eq!(Policies::asking(Some(denied)).objection(), Some(Objection::Unknown));
+        assert_eq!(Policies::asking(Some(|| Ok(2))).objection(), Some(Objection::Policies(2)));
+        for policies in [Policies::asking(Some(|| Ok(0))), Policies::asking(None)] {
+            assert_eq!(policies.objection(), None);
+        }
+        let mut policies = Policies::asking(Some(|| Ok(0)));
+        policies.ask = Some(denied);
+        assert!(!policies.look() && policies.objection().is_none(), "the last answer stays");
     }
 }

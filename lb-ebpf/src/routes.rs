@@ -131,19 +131,21 @@ fn egress_of<A>(work: &Work<A>) -> u32 {
 #[inline(always)]
 pub fn send_out<A, const LINK_LEN: usize>(skb: &Skb<LINK_LEN>, work: &Work<A>) -> Option<i32> {
     skb.mark_forwarded();
+    skb.drop_priority_tag()?;
     skb.frame()?;
     let egress = egress_of(work);
     if has_link_header(egress) { Some(send_to_next_hop(work)) } else { Some(skb.send_to_neighbour(egress)) }
 }
 
-/// Whether packets that leave by this interface get a link header.
+/// Whether packets that leave by this interface are known to get a link header. Interfaces share rows; where another has
+/// this one's, the lookup of the helper serves as well.
 #[inline(always)]
 fn has_link_header(ifindex: u32) -> bool {
-    let Some(port) = maps::ports.get_ptr(edge_index(ifindex)) else { return true };
+    let Some(port) = maps::ports.get_ptr(edge_index(ifindex)) else { return false };
     // SAFETY: array elements live as long as the map. The agent may write one meanwhile; the packet is then judged by
     // the old row or the new one.
     let (of, flags) = unsafe { ((*port).ifindex, (*port).flags) };
-    of != ifindex || flags & Port::BARE == 0
+    of == ifindex && flags & Port::BARE == 0
 }
 
 /// Sends the packet to the next hop itself: no second lookup.

@@ -13,6 +13,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::{
     bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
     bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_skb_vlan_pop,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::packet::{
@@ -166,6 +167,14 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         const ID: u32 = 0xfff;
         // SAFETY: see `len`.
         self.has_vlan_tag() && unsafe { (*self.0).vlan_tci } & ID != 0
+    }
+
+    /// Takes off a tag that only has a priority: a link without a header would get it in the middle of the packet
+    /// (`validate_xmit_vlan()` in net/core/dev.c). `None` if that fails.
+    #[inline(always)]
+    pub fn drop_priority_tag(&self) -> Option<()> {
+        // SAFETY: the context of this program run.
+        if self.has_vlan_tag() && unsafe { bpf_skb_vlan_pop(self.0) } != 0 { None } else { Some(()) }
     }
 
     /// Reads the words at `offset`.

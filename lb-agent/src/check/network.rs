@@ -16,6 +16,7 @@ use crate::dataplane::pins::Pins;
 use crate::interfaces::{
     BridgeNetfilter, Globs, IPVS_INTERFACE, InterfaceRules, Interfaces, Judgement, Kind, Unfiltered, watch,
 };
+use crate::ipsec::Objection;
 
 /// An interface that only Cilium makes.
 const CILIUM_INTERFACE: &str = "cilium_host";
@@ -156,12 +157,12 @@ fn ipvs(device: Ipvs) -> Finding {
 }
 
 fn ipsec(policies: io::Result<u32>) -> Finding {
-    match policies {
-        Ok(0) => Finding::ok("ipsec", "no policy: packets may be forwarded to other nodes"),
-        Ok(policies) => Finding::warn(
+    match policies.map(Objection::Policies) {
+        Ok(Objection::Policies(0)) => Finding::ok("ipsec", "no policy: packets may be forwarded to other nodes"),
+        Ok(objection) => Finding::warn(
             "ipsec",
             format!(
-                "{policies} policies apply to packets that leave; what lb-agent forwards would bypass them, so it forwards nothing"
+                "{objection}: with --forwarding=snat nothing new is forwarded to other nodes, since it would bypass them"
             ),
             "set --forwarding=off, and let kube-proxy serve clients of the network where endpoints are elsewhere",
         ),

@@ -24,6 +24,7 @@ use super::pins::{self, PinPath, dump};
 use super::shares::{Bound, EdgeCounts};
 use super::sockets::{self, SocketHook, SocketLb, SocketLinks};
 use super::sys::{self, Hook};
+use super::transit::forget_datagrams;
 use super::{Dataplane, Error, Op, Refusal, Settings, Sizes, Tables, UplinkRows, Write, object, sock_diag};
 
 /// The kernel's tables and programs.
@@ -404,6 +405,10 @@ impl Dataplane for BpfDataplane {
         // Not before: after a failure, the next step tries again.
         self.has_lost_members = false;
         Ok(released)
+    }
+
+    fn forget_forwarded_datagrams(&mut self) -> Result<usize, Error> {
+        Ok(forget_datagrams(&self.maps.v4.flows)? + forget_datagrams(&self.maps.v6.flows)?)
     }
 
     fn ahead(&self) -> Vec<Ahead> {

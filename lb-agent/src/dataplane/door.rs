@@ -51,6 +51,9 @@ pub trait Dataplane {
     /// Ends UDP sockets of the node that are connected to a backend which has gone. Returns their number.
     fn release_sockets(&mut self) -> Result<usize, Error>;
 
+    /// Deletes the flows of datagrams to endpoints of other nodes. Returns their number.
+    fn forget_forwarded_datagrams(&mut self) -> Result<usize, Error>;
+
     /// The hooks where other programs run before ours.
     fn ahead(&self) -> Vec<Ahead>;
 

@@ -319,6 +319,10 @@ impl Dataplane for FakeDataplane {
         Ok(0)
     }
 
+    fn forget_forwarded_datagrams(&mut self) -> Result<usize, Error> {
+        Ok(0)
+    }
+
     fn ahead(&self) -> Vec<Ahead> {
         self.links.ahead.clone()
     }

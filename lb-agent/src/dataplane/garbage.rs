@@ -12,9 +12,9 @@ use lb_common::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use lb_common::table::{COLLECTED_KEYS_MAX, Direction, FlowKey};
 
 use super::maps::{FamilyMaps, Maps};
-use super::port_use::PortUse;
 use super::shares::EdgeCounts;
 use super::sys::Cursor;
+use super::transit::PortUse;
 use super::{Error, object};
 
 /// Rows per step. A step takes some milliseconds, so a change does not wait for a walk over a large table.

@@ -81,7 +81,7 @@ impl<D: Dataplane> Agent<D> {
     /// Starts from the existing tables.
     pub fn adopt(mut dataplane: D, config: &Config, metrics: Metrics, now: Instant) -> Result<Self, Error> {
         let controller = Controller::adopt(&mut dataplane, config.policy.clone(), config.limits)?;
-        Ok(Self {
+        let mut agent = Self {
             dataplane,
             controller,
             interfaces: Interfaces::default(),
@@ -106,7 +106,9 @@ impl<D: Dataplane> Agent<D> {
                 flows_max: config.dataplane.sizes.flows_max as usize,
                 snat_ports: config.dataplane.snat_ports,
             },
-        })
+        };
+        agent.obey_ipsec();
+        Ok(agent)
     }
 
     /// Adds the guard, which keeps kube-proxy off addresses that are left alone by our decision.
@@ -246,6 +248,7 @@ impl<D: Dataplane> Agent<D> {
                 self.forward(ended);
                 // Last: the first time, only now the programs use these tables.
                 self.release_sockets();
+                self.forget_forwarded();
             }
         }
     }

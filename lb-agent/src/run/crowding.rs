@@ -7,7 +7,7 @@ use lb_common::table::{EDGE_UPLINK, edge_index};
 use lb_common::way::SnatPorts;
 
 use crate::dataplane::garbage::Garbage;
-use crate::dataplane::port_use::Pair;
+use crate::dataplane::transit::Pair;
 use crate::interfaces::LinkFacts;
 use crate::model::{Warning, WarningKind};
 
@@ -49,19 +49,22 @@ impl Room {
     }
 
     /// Endpoints of other nodes towards which most ports are in use. From there on, new flows need several attempts, and
-    /// some fail.
-    fn of_ports(self, found: &Garbage) -> impl Iterator<Item = Warning> {
-        let ports = self.snat_ports.map_or(usize::MAX, |ports| usize::from(ports.last - ports.first) + 1);
-        let scarce = found.port_use.at_least(ports.saturating_mul(4).div_ceil(5)).take(ENDPOINTS_MAX);
-        scarce.map(move |(Pair { node, endpoint, proto }, used)| {
+    /// some fail. The text names a share in tens: a number would be another warning with each walk.
+    fn of_ports(self, found: &Garbage) -> Vec<Warning> {
+        let Some(range) = self.snat_ports else { return Vec::new() };
+        let ports = usize::from(range.last - range.first) + 1;
+        let scarce = found.port_use.at_least((ports * 4).div_ceil(5), |port| range.contains(port)).take(ENDPOINTS_MAX);
+        let warning = |(Pair { node, endpoint, proto }, used): (&Pair, usize)| {
+            let tens = used * 10 / ports * 10;
+            let proto = proto.name();
             let problem = format!(
-                "{used} of {ports} ports of {node} are in use for connections that are forwarded to {endpoint}/{}: \
-                 new ones may be dropped",
-                proto.name()
+                "{tens} % or more of the {ports} ports of {node} are in use for connections that are forwarded to \
+                 {endpoint}/{proto}: new ones may be dropped"
             );
             let remedy = "raise --snat-ports (net.ipv4.ip_local_reserved_ports must hold it), or add endpoints";
             Warning::new(WarningKind::Capacity, problem, remedy).at("--snat-ports")
-        })
+        };
+        scarce.map(warning).collect()
     }
 }
 
@@ -90,9 +93,8 @@ mod tests {
         };
         for port in 61_000..61_007 {
             for (edge, proto, frontend) in [
-                (EDGE_UPLINK, Proto::TCP, 7),
+                (EDGE_UPLINK, Proto::TCP, if port == 61_000 { DIRECT } else { 7 }),
                 // None of these takes a port of another flow to that endpoint.
-                (EDGE_UPLINK, Proto::TCP, DIRECT),
                 (EDGE_UPLINK, Proto::UDP, 7),
                 (EDGE_UPLINK, Proto::SCTP, 7),
                 (3, Proto::TCP, 7),
@@ -101,10 +103,19 @@ mod tests {
                 found.port_use.add(&key, &flow);
             }
         }
-        assert_eq!(warnings(&found), [""; 0]);
+        // Of another range, and one that has ended.
+        let (key, flow) = reply(EDGE_UPLINK, 50_000, Proto::TCP, 7);
+        found.port_use.add(&key, &flow);
+        let (key, flow) = reply(EDGE_UPLINK, 61_009, Proto::TCP, 7);
+        found.port_use.add(&key, &Flow { state: FlowState::Closed, ..flow });
+        assert!(warnings(&found).iter().all(|warning| !warning.contains("/tcp")), "{:?}", warnings(&found));
         let (key, flow) = reply(EDGE_UPLINK, 61_007, Proto::TCP, 7);
         found.port_use.add(&key, &flow);
-        let [warning] = &warnings(&found)[..] else { panic!("{:?}", warnings(&found)) };
-        assert!(warning.contains("8 of 10 ports of 192.0.2.2") && warning.contains("10.1.0.5:8080/tcp"), "{warning}");
+        let found: Vec<_> = warnings(&found).into_iter().filter(|warning| warning.contains("/tcp")).collect();
+        let [warning] = &found[..] else { panic!("{found:?}") };
+        assert!(
+            warning.contains("80 % or more of the 10 ports of 192.0.2.2") && warning.contains("10.1.0.5:8080/tcp"),
+            "{warning}"
+        );
     }
 }

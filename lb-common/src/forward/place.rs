@@ -253,11 +253,15 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         work.flow.to.set(&work.to);
         work.flow.set_sequence(self.transport.tcp.sequence());
         let Err(error) = kernel.insert_flow(&work.key, &work.flow) else {
-            if work.flow.frontend == DIRECT {
+            if work.takes_over != 0 && !self.is_reserved() {
+                self.kernel.remove_flow(&self.work.key);
+                return Err(DropReason::NoPort);
+            }
+            if self.work.flow.frontend == DIRECT {
                 kernel.count(Counter::DirectNoted);
             } else {
                 kernel.count(Counter::FlowCreated);
-                kernel.count_frontend(work.flow.frontend, Event::FlowCreated);
+                kernel.count_frontend(self.work.flow.frontend, Event::FlowCreated);
             }
             self.bound_embryos();
             return Ok(());
@@ -271,6 +275,16 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             }
             _ => Err(DropReason::FlowTable),
         }
+    }
+
+    /// Whether the reply entry is still the flow's own. Another CPU that took over the same port may have removed it
+    /// together with the flow that held the port before: it looked at that one.
+    #[inline(always)]
+    fn is_reserved(&mut self) -> bool {
+        let work = &mut *self.work;
+        let Some(entry) = self.kernel.flow(&work.partner_key) else { return false };
+        entry.read_to(&mut work.flow.to);
+        work.flow.to.is_reversed(&work.key.tuple)
     }
 
     /// Removes the flow that holds the wanted reply tuple, if it is over or its other entry is gone. Any client may hold

@@ -1,5 +1,5 @@
-//! The addresses of this node on its uplinks follow the interfaces. Where IPsec policies apply, no uplink has an address,
-//! so that nothing new is forwarded: it would bypass the policies.
+//! The addresses of this node on its uplinks follow the interfaces. Where IPsec policies apply, nothing is forwarded: it
+//! would bypass them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -11,20 +11,36 @@ use crate::model::{Warning, WarningKind};
 use crate::run::attach::Trust;
 
 impl<D: Dataplane> Agent<D> {
-    /// Follows the IPsec policies.
+    /// Forwards nothing new while IPsec policies apply.
     pub(super) fn look_at_ipsec(&mut self, now: Instant) {
         if self.ipsec.look() {
-            self.follow_links(Trust::Believe, now);
+            self.obey_ipsec();
+            self.timetable.changed(now);
+        }
+    }
+
+    pub(super) fn obey_ipsec(&mut self) {
+        self.controller.allow_forwarding(self.ipsec.objection().is_none());
+    }
+
+    /// Once the tables have no endpoint elsewhere any more: datagrams would keep the flows that they have for ever.
+    pub(super) fn forget_forwarded(&mut self) {
+        if !self.ipsec.take_new() {
+            return;
+        }
+        match self.dataplane.forget_forwarded_datagrams() {
+            Ok(0) => {}
+            Ok(flows) => tracing::info!(flows, "forgot flows of datagrams to other nodes, which bypass IPsec"),
+            Err(error) => tracing::warn!(%error, "flows of datagrams to other nodes stay, and bypass IPsec"),
         }
     }
 
     /// Why nothing is forwarded to other nodes, if so.
     pub(super) fn ipsec_warning(&self) -> Option<Warning> {
-        let policies = self.ipsec.count();
-        (policies > 0).then(|| {
+        self.ipsec.objection().map(|objection| {
             let problem = format!(
-                "the node has {policies} IPsec policies, which packets that lb-agent forwards to other nodes would \
-                 bypass in clear text: new connections of the network to endpoints elsewhere are left to the stack"
+                "{objection}, and what lb-agent forwards to other nodes bypasses them in clear text: new connections of \
+                 the network to endpoints elsewhere are left to the stack; TCP connections that are open continue"
             );
             let remedy =
                 "let kube-proxy serve these clients, and set --forwarding=off; or remove the policies (ip xfrm policy)";
@@ -49,7 +65,7 @@ impl<D: Dataplane> Agent<D> {
     pub(super) fn uplinks_of(&self, wanted: &BTreeMap<u32, Link>) -> UplinkRows {
         let attached: BTreeSet<u32> = self.dataplane.attached().into_iter().map(|(ifindex, ..)| ifindex).collect();
         let mut rows = self.interfaces.uplinks(wanted, &self.node_addresses());
-        rows.retain(|ifindex, _| attached.contains(ifindex) && self.ipsec.count() == 0);
+        rows.retain(|ifindex, _| attached.contains(ifindex));
         rows
     }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use lb_agent::dataplane::Dataplane as _;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::links::{Class, Link, LinkHeader};
-use lb_common::table::{ScopeFlags, Uplink};
+use lb_common::table::{Port, ScopeFlags, Uplink};
 use lb_common::way::SnatPorts;
 use lb_tests::address::{FAR_LINK, Family, REMOTE_PODS, UPLINK};
 use lb_tests::lab::{FAR_NAME, Lab, Setup, UPLINK_NAME};
@@ -167,13 +167,16 @@ fn attached(
         let pod = lab.pod(BACKENDS[0]).interface.clone();
         let links = [(UPLINK_NAME, Class::Uplink), (FAR_NAME, Class::Uplink), (&pod, Class::Workload)];
         let mut uplinks = lb_agent::dataplane::UplinkRows::new();
+        let mut ports = Vec::new();
         for ((name, class), net) in links.into_iter().zip([Some(UPLINK), Some(FAR_LINK), None]) {
             let ifindex = nix::net::if_::if_nametoindex(name)?;
+            ports.push(Port::unbridged(ifindex));
             dataplane.attach(&Link { ifindex, name: name.into(), class, header: LinkHeader::Ethernet })?;
             if let Some(IpAddr::V4(source)) = net.map(|net| net.host(Family::V4, 2)) {
                 uplinks.insert(ifindex, Uplink { source4: source.octets(), source6: [0; 16] });
             }
         }
+        dataplane.set_ports(&ports)?;
         dataplane.set_uplinks(&uplinks)?;
         Ok((dataplane, pins))
     })
