@@ -13,6 +13,7 @@
 mod node;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -149,6 +150,11 @@ impl Cluster {
                 deadline::until_true(&format!("{file} is in force on {}", node.name()), is_seen);
             }
         }
+    }
+
+    /// The addresses that [`Cluster::apply`] asks, also before they are served.
+    pub fn markers() -> BTreeSet<IpAddr> {
+        FAMILIES.map(|family| marker::at(family, marker::FIRST_PORT).ip()).into()
     }
 
     /// Watches what the nodes send to the network and to each other.
