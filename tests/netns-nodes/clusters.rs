@@ -61,7 +61,7 @@ fn try_many(manner: Manner) {
             try_one(&cluster, &drawn, &mut ports, &mut report);
         }
     }
-    report.conclude();
+    report.conclude(manner);
 }
 
 /// The Services of a cluster, by its seed.
