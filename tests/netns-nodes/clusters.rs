@@ -82,7 +82,7 @@ fn try_one(cluster: &Cluster, drawn: &Drawn, ports: &mut Ports, report: &mut Rep
     cluster.apply("another", &[]);
     let watch = cluster.watch();
     let before = report.faults();
-    probes::dial_all(cluster, drawn, ports, report);
+    probes::dial_all(cluster, &watch, drawn, ports, report);
     probes::ask_checks(cluster, drawn, report);
     if report.faults() == before {
         watch.assert_clean(&cluster.outside, &left_alone(drawn));

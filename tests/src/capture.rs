@@ -42,7 +42,7 @@ pub enum Direction {
 }
 
 /// The content of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Carries {
     Syn,
     Reset,

@@ -51,7 +51,10 @@ pub enum Verdict {
     Answered(Vec<Answering>),
     /// The client sees "connection refused".
     Refused,
+    /// The node drops it, or denies it to its own process.
     Silence,
+    /// The packet is not the node's business: it leaves the node as it is, and no host has the address.
+    LeftAlone,
     /// The packet is not the node's business, and reaches the balancer.
     Balancer,
 }
@@ -145,7 +148,7 @@ const fn unserved(frontend: Frontend) -> Verdict {
     match frontend {
         Frontend::NodePort(_) => Verdict::Refused,
         Frontend::Balancer => Verdict::Balancer,
-        Frontend::Cluster | Frontend::External => Verdict::Silence,
+        Frontend::Cluster | Frontend::External => Verdict::LeftAlone,
     }
 }
 

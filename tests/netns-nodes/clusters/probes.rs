@@ -1,17 +1,18 @@
 //! The dials of a random cluster, held against the oracle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::thread;
 
 use lb_common::addr::Proto;
 use lb_tests::address::{BALANCERS, CLUSTER, EXTERNAL_IPS, FAMILIES, Family};
+use lb_tests::capture::Carries;
 use lb_tests::deadline;
 use lb_tests::dial::{Outcome, Target, dial_many};
 use lb_tests::http;
 use lb_tests::netns::Netns;
-use lb_tests::nodes::{Cluster, client, node_port};
+use lb_tests::nodes::{Cluster, Watch, client, node_port};
 use lb_tests::scene::BALANCER;
 use serde_json::Value;
 
@@ -110,9 +111,12 @@ struct Probe<'a> {
     wanted: Verdict,
 }
 
+/// What the nodes sent to the network: by node, the source port, and the destination.
+type Sent = BTreeSet<(u8, Carries, u16, SocketAddr)>;
+
 /// Dials every address of every Service from everywhere.
-pub fn dial_all(cluster: &Cluster, drawn: &Drawn, ports: &mut Ports, report: &mut Report) {
-    thread::scope(|scope| {
+pub fn dial_all(cluster: &Cluster, watch: &Watch, drawn: &Drawn, ports: &mut Ports, report: &mut Report) {
+    let dialled = thread::scope(|scope| {
         let origins: Vec<_> = ORIGINS.into_iter().zip(&mut ports.0).collect();
         let dialling = origins.into_iter().map(|(origin, ports)| {
             scope.spawn(move || {
@@ -122,13 +126,16 @@ pub fn dial_all(cluster: &Cluster, drawn: &Drawn, ports: &mut Ports, report: &mu
                 (origin, probes, outcomes)
             })
         });
-        for thread in dialling.collect::<Vec<_>>() {
-            let (origin, probes, outcomes) = thread.join().expect("it reports its own panic");
-            for (probe, outcome) in probes.iter().zip(outcomes) {
-                judge(cluster, drawn, origin, probe, &outcome, report);
-            }
-        }
+        let dialling: Vec<_> = dialling.collect();
+        dialling.into_iter().map(|thread| thread.join().expect("it reports its own panic")).collect::<Vec<_>>()
     });
+    let sent = watch.sent(&cluster.outside).into_iter();
+    let sent = sent.map(|(node, packet)| (node, packet.carries, packet.source.port(), packet.destination)).collect();
+    for (origin, probes, outcomes) in dialled {
+        for (probe, outcome) in probes.iter().zip(outcomes) {
+            judge(cluster, (drawn, &sent), origin, probe, &outcome, report);
+        }
+    }
 }
 
 fn probes<'a>(cluster: &Cluster, drawn: &'a Drawn, origin: Origin, ports: &mut Range<u16>) -> Vec<Probe<'a>> {
@@ -192,8 +199,15 @@ pub fn source(cluster: &Cluster, origin: Origin, family: Family) -> IpAddr {
     }
 }
 
-fn judge(cluster: &Cluster, drawn: &Drawn, origin: Origin, probe: &Probe<'_>, outcome: &Outcome, report: &mut Report) {
-    match compare(cluster, origin, probe, outcome) {
+fn judge(
+    cluster: &Cluster,
+    (drawn, sent): (&Drawn, &Sent),
+    origin: Origin,
+    probe: &Probe<'_>,
+    outcome: &Outcome,
+    report: &mut Report,
+) {
+    match compare(cluster, sent, origin, probe, outcome) {
         Ok(None) => report.alike += 1,
         Ok(Some(difference)) => *report.differ.entry(difference).or_default() += 1,
         Err(()) => report.faults.push(format!(
@@ -209,7 +223,13 @@ fn judge(cluster: &Cluster, drawn: &Drawn, origin: Origin, probe: &Probe<'_>, ou
 }
 
 /// Whether the outcome is the wanted one, and which deliberate difference it shows.
-fn compare(cluster: &Cluster, origin: Origin, probe: &Probe<'_>, outcome: &Outcome) -> Result<Option<Difference>, ()> {
+fn compare(
+    cluster: &Cluster,
+    sent: &Sent,
+    origin: Origin,
+    probe: &Probe<'_>,
+    outcome: &Outcome,
+) -> Result<Option<Difference>, ()> {
     let holds = |it: bool| if it { Ok(None) } else { Err(()) };
     match (&probe.wanted, outcome) {
         (Verdict::Answered(by), Outcome::Answered(answer)) => {
@@ -222,9 +242,20 @@ fn compare(cluster: &Cluster, origin: Origin, probe: &Probe<'_>, outcome: &Outco
         (Verdict::Refused, outcome) => holds(*outcome == Outcome::Refused),
         // The call of a process of the node fails at once where a packet would be dropped.
         (Verdict::Silence, Outcome::Denied) => holds(matches!(origin, Origin::Node(_))),
-        (Verdict::Silence, outcome) => holds(*outcome == Outcome::Silence),
+        (Verdict::Silence, outcome) => holds(*outcome == Outcome::Silence && !has_left(sent, origin, probe)),
+        (Verdict::LeftAlone, outcome) => holds(*outcome == Outcome::Silence && has_left(sent, origin, probe)),
         (Verdict::Answered(_) | Verdict::Balancer, _) => Err(()),
     }
+}
+
+/// Whether the dial's first packet has left the node that decides, to the address that was dialled.
+fn has_left(sent: &Sent, origin: Origin, probe: &Probe<'_>) -> bool {
+    let node = match probe.frontend {
+        Frontend::NodePort(node) => node,
+        Frontend::Cluster | Frontend::External | Frontend::Balancer => origin.node(),
+    };
+    let carries = if probe.target.proto == Proto::UDP { Carries::Udp } else { Carries::Syn };
+    sent.contains(&(node, carries, probe.target.port, probe.target.to))
 }
 
 fn seen(cluster: &Cluster, origin: Origin, probe: &Probe<'_>, sees: Seen) -> IpAddr {
