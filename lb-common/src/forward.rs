@@ -19,7 +19,7 @@ use crate::client::Client;
 use crate::flow::{self};
 use crate::parse::TcpFlags;
 use crate::sequence::Sequence;
-use crate::table::{Action, Counter, DIRECT, Direction, FlowKey, FlowState, Scope, ScopeFlags};
+use crate::table::{Action, Counter, DIRECT, Direction, FlowKey, FlowState, MemberSets, Scope, ScopeFlags};
 use crate::verdict::{DropReason, Verdict};
 use crate::work::Pin;
 pub use crate::work::Work;
@@ -311,7 +311,8 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             Action::Balance => self.is_still_member(frontend, scope, entry),
             // VIP became Proxy, or the frontend is gone: datagrams keep their flow, a new connection does not.
             Action::Pass => self.transport.proto != Proto::TCP,
-            Action::Reject | Action::Drop => false,
+            Action::Drop => self.transport.proto != Proto::TCP && self.still_serves(frontend, entry),
+            Action::Reject => false,
         }
     }
 
@@ -320,15 +321,28 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// pool stays, so each packet asks again.
     #[inline(never)]
     fn is_still_member(&mut self, frontend: u32, scope: Scope, entry: K::Flow) -> bool {
+        if self.member_sets_of(frontend, entry) & scope.set() != 0 {
+            entry.set_pool(scope.pool);
+            return true;
+        }
+        self.kernel.is_member(&self.work.member_key)
+    }
+
+    /// Whether the backend of a flow still serves, although a policy leaves no endpoint for new ones: datagrams keep it, as
+    /// with conntrack.
+    #[inline(never)]
+    fn still_serves(&mut self, frontend: u32, entry: K::Flow) -> bool {
+        self.member_sets_of(frontend, entry) & MemberSets::CLUSTER != 0
+    }
+
+    /// The sets that have the backend of a flow. Leaves its key in the records.
+    #[inline(always)]
+    fn member_sets_of(&mut self, frontend: u32, entry: K::Flow) -> u8 {
         let (kernel, work) = (self.kernel, &mut *self.work);
         entry.read_to(&mut work.to);
         work.member_key.service_port = kernel.service_port(frontend);
         (work.member_key.addr, work.member_key.port, work.member_key.pad) = (work.to.dst, work.to.dport, 0);
-        if kernel.member_sets(&work.member_key) & scope.set() != 0 {
-            entry.set_pool(scope.pool);
-            return true;
-        }
-        kernel.is_member(&work.member_key)
+        kernel.member_sets(&work.member_key)
     }
 
     /// Whether a flow has ended, or has been quiet for longer than its timeout.

@@ -21,7 +21,7 @@ fn etp_01_etp_02_a_live_service_changes_its_policy() {
     let watch = cluster.watch();
     let mut held: Vec<Held> = FAMILIES.into_iter().flat_map(|family| hold(&cluster, family)).collect();
     let flows: Vec<Flow> = FAMILIES.into_iter().flat_map(|family| ask(&cluster, family)).collect();
-    ask_all(&flows, "Cluster", "at first");
+    ask_all(&flows, "at first");
     let steady: Vec<_> =
         FAMILIES.map(|family| cluster.dial_by(1, family).repeatedly(vip(family, 1, 80))).into_iter().collect();
     for (change, round) in ["Local", "Cluster", "Local", "Cluster"].into_iter().enumerate() {
@@ -47,7 +47,7 @@ fn etp_01_etp_02_a_live_service_changes_its_policy() {
         for held in &mut held {
             held.transfer(64 * 1024).unwrap_or_else(|error| panic!("{round}: {:?}: {error}", held.answer));
         }
-        ask_all(&flows, round, &format!("{round}, change {change}"));
+        ask_all(&flows, &format!("{round}, change {change}"));
     }
     for dialler in steady {
         let tally = dialler.stop();
@@ -73,8 +73,6 @@ fn hold(cluster: &Cluster, family: Family) -> Vec<Held> {
 struct Flow {
     name: String,
     asking: Asking,
-    /// It is from outside, by a node without an endpoint: it obeys the new policy at once (docs/contract.md, ETP-02).
-    obeys: bool,
 }
 
 /// The same by UDP.
@@ -88,20 +86,19 @@ fn ask(cluster: &Cluster, family: Family) -> Vec<Flow> {
             [("outside", outside, vip), ("outside", outside, port), ("pod", pod, vip), ("node", own, vip)]
         {
             let name = format!("{who} by {} -> {to}/udp", node.name());
-            flows.push(Flow { name, asking: dial.asking(to), obeys: who == "outside" && node.number != 1 });
+            flows.push(Flow { name, asking: dial.asking(to) });
         }
     }
     flows
 }
 
 /// Asks all flows at once: silence takes its time.
-fn ask_all(flows: &[Flow], policy: &str, words: &str) {
+fn ask_all(flows: &[Flow], words: &str) {
     thread::scope(|scope| {
-        for Flow { name, asking, obeys } in flows {
+        for Flow { name, asking } in flows {
             scope.spawn(move || {
-                let wanted = (policy == "Cluster" || !obeys).then_some("a1");
                 let outcome = asking.ask(words);
-                assert_eq!(outcome.who(), wanted, "{words}: {name}: {outcome:?}");
+                assert_eq!(outcome.who(), Some("a1"), "{words}: {name}: {outcome:?}");
             });
         }
     });

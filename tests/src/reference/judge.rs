@@ -441,6 +441,10 @@ impl Reference {
             return false;
         }
         match choice {
+            Choice::Drop if proto != Proto::TCP && self.policy.is_in_cluster(frontend.service, backend) => {
+                self.hits.hit(Rule::DatagramsKeepBackend);
+                true
+            }
             Choice::Reject | Choice::Drop => {
                 self.hits.hit(Rule::UnwantedWithoutBackend);
                 false

@@ -46,7 +46,9 @@ pub struct Frontend {
 pub struct Policy {
     pub frontends: Vec<Frontend>,
     pub members: Vec<(u32, End)>,
-    /// Those on this node.
+    /// Those that serve for policy Cluster.
+    pub cluster: Vec<(u32, End)>,
+    /// Those of them on this node.
     pub near: Vec<(u32, End)>,
 }
 
@@ -58,6 +60,10 @@ impl Policy {
     /// Whether this is an endpoint of any Service, whatever the protocol.
     pub fn is_endpoint(&self, end: End) -> bool {
         self.members.iter().any(|(_, member)| *member == end)
+    }
+
+    pub fn is_in_cluster(&self, service: u32, end: End) -> bool {
+        self.cluster.contains(&(service, end))
     }
 
     pub fn is_near(&self, service: u32, end: End) -> bool {

@@ -53,6 +53,8 @@ rules! {
     OverByState,
     OverByTime,
     UnwantedWithoutBackend,
+    /// The policy leaves no endpoint, but that of the connection still serves.
+    DatagramsKeepBackend,
     UnwantedTcpPassed,
     WantedPassed,
     BackendGone,

@@ -296,6 +296,9 @@ impl World {
             let members = self.services[at].backends.members();
             for (place, sets) in members {
                 policy.members.push((service_port(at), self.end(place)));
+                if sets & MemberSets::CLUSTER != 0 {
+                    policy.cluster.push((service_port(at), self.end(place)));
+                }
                 if sets & MemberSets::NEAR != 0 {
                     policy.near.push((service_port(at), self.end(place)));
                 }
