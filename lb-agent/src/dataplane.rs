@@ -23,7 +23,6 @@ mod op;
 mod pinned;
 pub mod pins;
 mod pools;
-
 pub mod probe;
 mod scopes;
 mod shares;

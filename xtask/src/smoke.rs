@@ -12,54 +12,29 @@ use crate::machine;
 use crate::setup;
 use crate::vm;
 
+/// What every node needs, for interfaces, clsact, the guard's rules, and ending UDP sockets. The machine loads none by
+/// itself.
+const MODULES: [&str; 8] =
+    ["veth", "sch_ingress", "cls_bpf", "nf_tables", "nft_fib_inet", "nft_nat", "nft_chain_nat", "udp_diag"];
+/// What every program starts besides the agent.
+const TOOLS: [&str; 2] = ["ip", "tc"];
+
 /// What runs in the machine.
 struct Program {
     name: &'static str,
-    /// Modules that it needs: the machine loads none by itself.
+    /// Further modules and tools.
     modules: &'static [&'static str],
-    /// What it starts besides the agent.
     tools: &'static [&'static str],
 }
 
-/// For interfaces, for clsact and a classifier of others, for the guard's rules, and for ending UDP sockets.
-const SMOKE: Program = Program {
-    name: "smoke",
-    modules: &[
-        "veth",
-        "sch_ingress",
-        "cls_bpf",
-        "cls_u32",
-        "nf_tables",
-        "nft_fib_inet",
-        "nft_nat",
-        "nft_chain_nat",
-        "udp_diag",
-    ],
-    tools: &["ip", "tc"],
-};
+/// With a classifier of others.
+const SMOKE: Program = Program { name: "smoke", modules: &["cls_u32"], tools: &[] };
 
-/// The same without a classifier of others, and all devices.
+/// With all devices.
 const DEVICES: Program = Program {
     name: "devices",
-    modules: &[
-        "veth",
-        "sch_ingress",
-        "cls_bpf",
-        "nf_tables",
-        "nft_fib_inet",
-        "nft_nat",
-        "nft_chain_nat",
-        "udp_diag",
-        "bonding",
-        "8021q",
-        "bridge",
-        "ipip",
-        "ip_gre",
-        "sit",
-        "macvlan",
-        "wireguard",
-    ],
-    tools: &["ip", "tc", "wg"],
+    modules: &["bonding", "8021q", "bridge", "ipip", "ip_gre", "sit", "macvlan", "wireguard"],
+    tools: &["wg"],
 };
 
 #[derive(clap::Args)]
@@ -89,8 +64,9 @@ fn in_a_machine(&Program { name, modules, tools }: &Program, args: &Args) -> Res
     setup::ensure_vm()?;
     let program = handover::build(name, Profile::Debug)?;
     let mut files: Vec<PathBuf> = vec![program.with_file_name("lb-agent")];
-    for tool in tools {
+    for tool in TOOLS.iter().chain(tools) {
         files.push(machine::which(tool).with_context(|| format!("no {tool} on the search path"))?);
     }
-    vm::run(&args.kernel, &vm::Task { program: &program, tools: &files, modules }, |line| println!("{line}"))
+    let modules = [&MODULES, modules].concat();
+    vm::run(&args.kernel, &vm::Task { program: &program, tools: &files, modules: &modules }, |line| println!("{line}"))
 }

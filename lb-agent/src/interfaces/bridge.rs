@@ -64,8 +64,8 @@ fn names(families: &[Family]) -> String {
 }
 
 impl Interfaces {
-    /// The bridge of each link, the destination MAC of frames for the node, and whether packets have a link header. A bridge keeps only frames for its own
-    /// MAC, whatever the MACs of its ports are. Ports of other switches have MACs of their own.
+    /// The bridge of each link, the destination MAC of frames for the node, and whether packets have a link header. A bridge
+    /// keeps only frames for its own MAC, whatever the MACs of its ports are. Ports of other switches have MACs of their own.
     pub fn ports(&self) -> Vec<Port> {
         let port = |link: &LinkFacts| {
             let bare = if link.framing == Framing::NOTHING { Port::BARE } else { 0 };

@@ -287,24 +287,11 @@ fn has_prefix(source: IpAddr, network: IpAddr, length: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use lb_tests::address::FAMILIES;
 
     use super::*;
 
     fn service(external: Policy, internal: Policy) -> Service {
-        let endpoint = |node| Endpoint { place: Place::Pod("b", node), state: State::Ready };
-        Service {
-            number: 1,
-            kind: Kind::LoadBalancer,
-            mode: "VIP",
-            external,
-            internal,
-            ranges: Vec::new(),
-            has_external_ips: true,
-            allocates: true,
-            families: &FAMILIES,
-            endpoints: vec![endpoint(1), endpoint(2)],
-        }
+        Service::plain(1, (internal, external), [1, 2].map(|node| Place::Pod("b", node)))
     }
 
     /// A cell of `TestInternalExternalMasquerade`: all endpoints or the local one, and whether they are masqueraded.

@@ -142,6 +142,22 @@ pub fn service(number: u8) -> impl Strategy<Value = Service> {
 }
 
 impl Service {
+    /// A Service of every kind of address and both families, without restrictions, whose endpoints are all ready.
+    pub fn plain(number: u8, (internal, external): (Policy, Policy), places: impl IntoIterator<Item = Place>) -> Self {
+        Self {
+            number,
+            kind: Kind::LoadBalancer,
+            mode: "VIP",
+            external,
+            internal,
+            ranges: Vec::new(),
+            has_external_ips: true,
+            allocates: true,
+            families: &FAMILIES,
+            endpoints: places.into_iter().map(|place| Endpoint { place, state: State::Ready }).collect(),
+        }
+    }
+
     pub fn has_node_ports(&self) -> bool {
         match self.kind {
             Kind::ClusterIp => false,

@@ -13,7 +13,7 @@ use lb_tests::nodes::Cluster;
 
 use super::ALL;
 use super::oracle::{Frontend, Origin};
-use super::plan::{Endpoint, Kind, Place, Policy, Service, State};
+use super::plan::{Place, Policy, Service};
 use super::probes::{frontends, netns, source};
 
 /// The columns of [`ROWS`]. Node 3 has no endpoint.
@@ -67,7 +67,8 @@ const FIRST_PORT: u16 = 10_000;
 #[test]
 fn each_row_of_the_tables_has_exactly_its_endpoints() {
     let cluster = Cluster::start("rows", ALL.flags);
-    let services = [service(1, Policy::Cluster, Policy::Local), service(2, Policy::Local, Policy::Cluster)];
+    let policies = [(1, (Policy::Cluster, Policy::Local)), (2, (Policy::Local, Policy::Cluster))];
+    let services = policies.map(|(number, policies)| Service::plain(number, policies, ENDPOINTS));
     let objects: Vec<_> = services.iter().flat_map(|service| service.objects(&cluster)).collect();
     cluster.apply("rows", &objects);
     let mut ports = ORIGINS.iter().zip(0..).map(|(_, index)| {
@@ -89,21 +90,6 @@ fn each_row_of_the_tables_has_exactly_its_endpoints() {
         faults.extend(tried.into_iter().flatten());
     }
     assert!(faults.is_empty(), "{} cells are wrong:\n{}", faults.len(), faults.join("\n"));
-}
-
-fn service(number: u8, internal: Policy, external: Policy) -> Service {
-    Service {
-        number,
-        kind: Kind::LoadBalancer,
-        mode: "VIP",
-        external,
-        internal,
-        ranges: Vec::new(),
-        has_external_ips: true,
-        allocates: true,
-        families: &FAMILIES,
-        endpoints: ENDPOINTS.map(|place| Endpoint { place, state: State::Ready }).to_vec(),
-    }
 }
 
 /// A cell of the tables, in one family and protocol.
