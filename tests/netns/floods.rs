@@ -115,7 +115,7 @@ fn who_floods_a_rejecting_address_silences_itself_only() {
         is_over.store(true, Ordering::SeqCst);
         dialled.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
-    assert!(counted(&scene, "drop_reject_limit") > u64::from(PER_SEC), "the flood was hardly noticed");
+    assert!(scene.agent.counted("drop_reject_limit") > u64::from(PER_SEC), "the flood was hardly noticed");
 }
 
 /// A pod completes as many connections as it can and keeps them, in a table of 2,048 flows: idle connections of another
@@ -180,13 +180,6 @@ fn flows_of(scene: &Scene, pod: &str, family: Family) -> usize {
     rows.as_array().expect("rows").iter().filter(is_of).count()
 }
 
-/// Packets of a counter.
-fn counted(scene: &Scene, counter: &str) -> u64 {
-    let counters: Value = serde_json::from_str(&scene.agent.says(&["show", "counters", "-o", "json"])).expect("JSON");
-    let row = counters.as_array().expect("rows").iter().find(|row| row["counter"] == counter);
-    row.and_then(|row| row["packets"].as_u64()).unwrap_or(0)
-}
-
 /// Opens new connections, one after the other, each after a swarm of the flood's SYNs and with data both ways. Returns
 /// how many there were in a second, without the time of the swarms.
 ///
@@ -227,6 +220,6 @@ fn new_connections_succeed_in_the_midst_of_a_flood() {
     for held in &mut idle {
         held.echo("still here").expect("an idle connection withstands the flood");
     }
-    let evicted = counted(&scene, "embryo_evicted");
+    let evicted = scene.agent.counted("embryo_evicted");
     assert!(evicted > u64::from(NEW * SWARM), "the flood hardly filled the table: {evicted}");
 }

@@ -91,7 +91,7 @@ fn pr_02_a_client_learns_of_a_narrow_way_between_the_nodes() {
         let route = scene.lab.far.run("ip", &[ip, "route", "get", &to, "from", &from]);
         assert!(route.contains(&format!("mtu {NARROW}")), "{family:?}: {route}");
     }
-    assert!(count(&scene, "too_long") > 0);
+    assert!(scene.agent.counted("too_long") > 0);
 }
 
 #[test]
@@ -141,15 +141,6 @@ fn nothing_new_is_forwarded_where_ipsec_policies_apply() {
     for family in FAMILIES {
         assert_eq!(seen_as(family), UPLINK.host(family, 2), "it is forwarded again");
     }
-}
-
-/// Packets by counter.
-pub fn count(scene: &Scene, name: &str) -> u64 {
-    let counters = scene.agent.says(&["show", "counters", "-o", "json"]);
-    let counters: serde_json::Value = serde_json::from_str(&counters).expect("JSON");
-    let rows = counters.as_array().expect("a list");
-    let row = rows.iter().find(|row| row["counter"] == name || row["name"] == name);
-    row.map_or(0, |row| row["packets"].as_u64().expect("a number"))
 }
 
 #[test]
@@ -277,7 +268,7 @@ fn endpoints_behind_no_uplink_are_left_to_the_routes() {
             assert_eq!(outcome.who(), Some("a"), "the endpoint here is found: {outcome:?}");
         }
     }
-    assert!(count(&scene, "passed_no_route") > 0);
+    assert!(scene.agent.counted("passed_no_route") > 0);
 }
 
 /// Connections of the node and forwarded ones to the same endpoint share the ports: neither takes an answer of the other.

@@ -28,7 +28,7 @@ fn destination(frame: &[u8], family: Family) -> Option<IpAddr> {
 
 /// The programs' counters.
 fn counters(scene: &Scene) -> BTreeMap<String, u64> {
-    let rows: Vec<Value> = serde_json::from_str(&scene.agent.says(&["show", "counters", "-o", "json"])).expect("JSON");
+    let rows = scene.agent.rows("counters");
     let counter = |row: &Value| Some((row["counter"].as_str()?.to_owned(), row["packets"].as_u64()?));
     // A bridge's node sends redirects about packets between pods of one bridge that pass through it.
     rows.iter().filter_map(counter).filter(|(name, _)| name != "drop_redirect").collect()

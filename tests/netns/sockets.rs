@@ -12,13 +12,6 @@ use serde_json::{Value, json};
 
 use crate::all_services::{ALL, ELSEWHERE, Endpoints, HERE, NOWHERE, addresses, cluster, node_port, publish};
 
-/// How many packets or dials a counter has.
-fn counted(scene: &Scene, counter: &str) -> u64 {
-    let rows: Vec<Value> = serde_json::from_str(&scene.agent.says(&["show", "counters", "-o", "json"])).expect("JSON");
-    let row = rows.iter().find(|row| row["counter"] == counter).expect("a counter");
-    row["packets"].as_u64().expect("a number")
-}
-
 /// Who answers each of these sockets. The answers come from the address that was asked.
 #[track_caller]
 fn answers(sockets: &[Unconnected], to: SocketAddr, words: &str) -> Vec<String> {
@@ -53,7 +46,7 @@ fn the_node_reaches_every_kind_of_address() {
         // IPM-24: the balancer's Proxy address of the same Service.
         assert_eq!(scene.dial_from_node().tcp(vip(family, 60, 80)).who(), Some(BALANCER));
     }
-    assert!(counted(&scene, "socket_translated") >= 18);
+    assert!(scene.agent.counted("socket_translated") >= 18);
     // Nothing was translated at an interface.
     let flows = scene.agent.says(&["show", "flows", "-o", "json"]);
     let dialled = FAMILIES.iter().flat_map(|family| addresses(*family, 60));
@@ -125,7 +118,7 @@ fn ipm_33_np_03_itp_01_policies_of_the_node() {
             assert_eq!(dial().udp(to), Outcome::Refused);
         }
     }
-    assert!(counted(&scene, "socket_refused") >= 12 && counted(&scene, "drop_no_local_endpoint") >= 4);
+    assert!(scene.agent.counted("socket_refused") >= 12 && scene.agent.counted("drop_no_local_endpoint") >= 4);
 }
 
 /// LB-04: the VIP is an address of the node itself.
@@ -305,11 +298,11 @@ fn sockets_of_pods_are_served_if_asked() {
     scene.publish("web", 74, "VIP", &["a"]);
     for family in FAMILIES {
         let to = vip(family, 74, 80);
-        let before = counted(&scene, "socket_translated");
+        let before = scene.agent.counted("socket_translated");
         let held = scene.dial().unasked("the socket is translated, not its packets").held(to);
         assert_eq!((held.answer.who.as_str(), held.peer().expect("connected")), ("a", to));
         assert_eq!(held.answer.client.ip(), scene.client_address(to.ip()));
-        assert_eq!(counted(&scene, "socket_translated"), before + 1);
+        assert_eq!(scene.agent.counted("socket_translated"), before + 1);
         // A pod that reaches itself needs no hairpin.
         let outcome = scene.dial_from("a").unasked("as above").tcp(to);
         assert_eq!(outcome.who(), Some("a"), "{outcome:?}");

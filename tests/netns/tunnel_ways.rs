@@ -11,7 +11,6 @@ use lb_tests::manifest::{OTHER_NODE, ingress};
 use lb_tests::scene::{BALANCER, Scene, TARGET, empty_slice};
 use lb_tests::serve::Server;
 
-use crate::forwarding::count;
 use crate::netfilter::DROP_INVALID;
 use crate::tunnel::{Fragments, Tunnel, both, served};
 
@@ -63,7 +62,7 @@ fn an_endpoint_behind_a_tunnel_is_reached_from_the_network() {
     scene.agent.start();
     publish(&scene, 120, both(DEEP_LINK, 2));
     served(scene.dial_from_far().unasked(REMOTE), 120, "other", both(DEEP_LINK, 1));
-    assert!(count(&scene, "forwarded") > 0);
+    assert!(scene.agent.counted("forwarded") > 0);
     scene.agent.crash();
     served(scene.dial_from_far().unasked(REMOTE), 120, "other", both(DEEP_LINK, 1));
     scene.agent.start();
@@ -95,7 +94,7 @@ fn pr_02_clients_learn_of_a_narrow_tunnel_and_of_a_narrow_network() {
     scene.agent.start();
     publish(&scene, 124, both(DEEP_LINK, 2));
     served(scene.dial_from_far().unasked(REMOTE), 124, "other", both(DEEP_LINK, 1));
-    let narrow = count(&scene, "too_long");
+    let narrow = scene.agent.counted("too_long");
     assert!(narrow > 0, "the tunnel is narrow");
     scene.lab.node.ip(&[format!("link set {NEAR} mtu 1500"), "link set up0 mtu 1300".to_owned()]);
     scene.lab.external.ip(&["link set eth0 mtu 1300"]);
@@ -106,7 +105,7 @@ fn pr_02_clients_learn_of_a_narrow_tunnel_and_of_a_narrow_network() {
     }
     publish(&scene, 125, both(REMOTE_PODS, 5));
     served(Dial::from(&other.tunnel.far), 125, BALANCER, both(UPLINK, 2));
-    assert!(count(&scene, "too_long") > narrow, "the network is narrow");
+    assert!(scene.agent.counted("too_long") > narrow, "the network is narrow");
 }
 
 /// Connections of the node and forwarded ones to the same endpoint behind a tunnel share the ports: neither takes an
@@ -130,7 +129,7 @@ fn connections_of_the_node_share_the_ports_of_a_tunnel() {
             held.echo("its own").expect("no answer went astray");
         }
     }
-    assert!(count(&scene, "direct_noted") > 0, "the node's own ports are known");
+    assert!(scene.agent.counted("direct_noted") > 0, "the node's own ports are known");
 }
 
 /// A closed port: the endpoint's own ICMP error and reset reach the socket that dialled, by either kind of link.

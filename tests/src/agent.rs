@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use serde_json::Value;
+
 use crate::deadline;
 use crate::http;
 use crate::leftovers;
@@ -246,6 +248,20 @@ impl Agent {
         let finished = self.ask(arguments);
         assert_eq!(finished.code, Some(0), "lb-agent {arguments:?} failed: {}", finished.stderr);
         finished.stdout
+    }
+
+    /// The rows of `lb-agent show SUBJECT`.
+    #[track_caller]
+    pub fn rows(&self, subject: &str) -> Vec<Value> {
+        serde_json::from_str(&self.says(&["show", subject, "-o", "json"])).expect("an array of objects")
+    }
+
+    /// Packets, or dials, of a counter.
+    #[track_caller]
+    pub fn counted(&self, counter: &str) -> u64 {
+        let rows = self.rows("counters");
+        let row = rows.iter().find(|row| row["counter"] == counter).expect("a counter");
+        row["packets"].as_u64().expect("a number")
     }
 
     /// Removes programs, links and pins.

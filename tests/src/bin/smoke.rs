@@ -47,7 +47,7 @@ fn main() {
     start(&mut scene);
     steps.done("the agent is ready");
     serve(&scene, &steps);
-    let rows = rows(&scene);
+    let rows = scene.agent.rows("interfaces");
     for interface in INTERFACES {
         let row = rows.iter().find(|row| row["name"] == interface).expect("it is listed");
         let name = if way == Way::Tcx { "tcx" } else { "clsact" };
@@ -166,8 +166,4 @@ fn expect(scene: &Scene, port: u16, who: &str) {
             assert_eq!(dial.udp(to).who(), Some(who), "UDP from {client} to {to}");
         }
     }
-}
-
-fn rows(scene: &Scene) -> Vec<serde_json::Value> {
-    serde_json::from_str(&scene.agent.says(&["show", "interfaces", "-o", "json"])).expect("JSON")
 }

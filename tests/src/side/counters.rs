@@ -17,17 +17,14 @@ pub struct Counters(BTreeMap<String, u64>);
 
 impl Counters {
     pub fn read(scene: &Scene) -> Self {
-        let rows = |what| -> Vec<Value> {
-            serde_json::from_str(&scene.agent.says(&["show", what, "-o", "json"])).expect("JSON")
-        };
         let mut numbers = BTreeMap::new();
-        for row in rows("frontends").iter().filter(|row| row["protocol"] == "udp") {
+        for row in scene.agent.rows("frontends").iter().filter(|row| row["protocol"] == "udp") {
             for what in ["flows", "packets"] {
                 let name = name(row["address"].as_str().expect("an address"), &row["port"], what);
                 numbers.insert(name, row[what].as_u64().expect("a number"));
             }
         }
-        for row in rows("counters") {
+        for row in scene.agent.rows("counters") {
             let name = row["counter"].as_str().expect("a name");
             if !NOISY.contains(&name) {
                 numbers.insert(name.to_owned(), row["packets"].as_u64().expect("a number"));

@@ -8,8 +8,7 @@ pub struct Shown(Vec<Value>);
 
 impl Shown {
     pub fn read(scene: &Scene) -> Self {
-        let said = scene.agent.says(&["show", "interfaces", "-o", "json"]);
-        Self(serde_json::from_str(&said).expect("JSON"))
+        Self(scene.agent.rows("interfaces"))
     }
 
     /// Checks the class of an interface, and that the reason contains these words. With a class, both hooks have a program.
