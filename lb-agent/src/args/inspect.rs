@@ -1,0 +1,93 @@
+//! The flags of commands that look at the dataplane, and of `unload`.
+
+use std::net::SocketAddr;
+
+use clap::{Args, ValueEnum};
+
+use super::{Output, PinArgs};
+use crate::question::{Destination, Sender};
+
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// Where the running agent listens. Warnings and names of Services come from the agent; everything else is read
+    /// from the pins.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10356")]
+    pub http: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// What to print.
+    #[arg(value_enum, ignore_case = true)]
+    pub subject: Subject,
+
+    #[command(flatten)]
+    pub pins: PinArgs,
+
+    #[command(flatten)]
+    pub http: AskArgs,
+
+    /// How to print it.
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The client: the IP of a pod on this node (or just `pod`), `host`, or `external[:IP]`.
+    #[arg(long, value_name = "pod-ip|host|external[:IP]")]
+    pub from: Sender,
+
+    /// The destination: 192.0.2.1:80/tcp, [2001:db8::1]:53/udp.
+    #[arg(long, value_name = "IP:PORT/tcp|udp|sctp")]
+    pub to: Destination,
+
+    #[command(flatten)]
+    pub pins: PinArgs,
+
+    #[command(flatten)]
+    pub http: AskArgs,
+
+    /// How to print it.
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub pins: PinArgs,
+
+    /// How to print it.
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct UnloadArgs {
+    #[command(flatten)]
+    pub pins: PinArgs,
+}
+
+/// A subject of `show`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Subject {
+    /// What clients dial, the mode and the rule that decided it, what each kind of client gets, and traffic so far.
+    Frontends,
+    /// The backends behind the frontends.
+    Pools,
+    /// The source ranges from which clients may dial frontends.
+    SourceRanges,
+    /// Connections that are being translated.
+    Flows,
+    /// Packets and bytes by outcome.
+    Counters,
+    /// The last packet that was refused, rejected or dropped, for each reason.
+    Drops,
+    /// Where programs are attached; asks the running agent for the reasons.
+    Interfaces,
+    /// The addresses that the guard's nftables table keeps kube-proxy off, and for which clients.
+    Guard,
+    /// Warnings about objects and this node, with remedies; asks the running agent.
+    Warnings,
+}

@@ -1,0 +1,146 @@
+//! The flags of `run`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use super::values::{healthz, label_value, log_filter};
+use super::{Healthz, PinArgs, PolicyArgs, SizeArgs, Switch, TimeoutArgs};
+use crate::interfaces::Globs;
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    #[command(flatten)]
+    pub interfaces: InterfaceArgs,
+    #[command(flatten)]
+    pub pins: PinArgs,
+    #[command(flatten)]
+    pub sizes: SizeArgs,
+    #[command(flatten)]
+    pub timeouts: TimeoutArgs,
+    /// ICMP answers to rejected packets per second, for each pod and for the whole network together. Further rejected
+    /// packets are dropped. A flood uses up only the answers of its own sender.
+    #[arg(long, value_name = "PACKETS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub rejects_per_sec: u32,
+    /// Make the flow of a TCP connection again if a full flow table evicted it and the client sends another segment.
+    /// Works only at frontends with --lb-algorithm=maglev, where the hash of the connection names its backend. Works
+    /// only for --tcp-established-secs after the table was last seen nearly full (7/8, or less by 128 entries for each
+    /// possible CPU, checked every --gc-secs), and only if interface and frontend have been served for longer than
+    /// that. A connection through the balancer that is older and has been busy ever since would be sent to a backend:
+    /// leave this off if addresses change from Proxy to VIP.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
+    pub repair_evicted_flows: Switch,
+    #[command(flatten)]
+    pub health: HealthArgs,
+    #[command(flatten)]
+    pub observe: ObserveArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Source")]
+pub struct SourceArgs {
+    /// Where Services, EndpointSlices and Nodes come from: a folder of Kubernetes YAML or JSON that is watched for
+    /// changes (dir:PATH; legacy Endpoints are mirrored), or the Kubernetes API (kube).
+    #[arg(long, value_name = "kube|dir:PATH")]
+    pub source: String,
+
+    /// Credentials for --source=kube; in-cluster configuration when absent. Not used by dir:PATH.
+    #[arg(long, value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Serve only Services whose label service.kubernetes.io/service-proxy-name has this value. Without this flag,
+    /// serve only Services without the label, as kube-proxy does.
+    #[arg(long, value_name = "NAME", value_parser = label_value)]
+    pub service_proxy_name: Option<String>,
+
+    /// Name of this node, as Node objects and endpoints spell it [default: the host name].
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Interfaces")]
+pub struct InterfaceArgs {
+    /// Interfaces of pods: shell globs separated by commas (not ready until there is an interface that one of them
+    /// matches), or auto: veths whose peer is in another network namespace, and taps, that hold no node address and,
+    /// unless they are ports of a bridge, no prefix of their own (an address shorter than /32 or /128 makes a network
+    /// card of them). `lb-agent show interfaces` prints the reason for each interface.
+    #[arg(long, value_name = "GLOBS|auto", default_value = "auto")]
+    pub workload_interfaces: Globs,
+
+    /// Interfaces towards the network, and towards other nodes: shell globs separated by commas (as above), auto (those that
+    /// hold a node address or have a default route; cards, VLANs, bonds and tunnels between nodes with an address; veths with
+    /// a prefix) or none [default: none with --services=lb, auto with --services=all].
+    #[arg(long, value_name = "GLOBS|auto|none")]
+    pub uplink_interfaces: Option<Globs>,
+
+    /// How programs are attached to interfaces. auto: by tcx if the kernel has it (Linux 6.6), else by clsact. clsact: as
+    /// classifiers of traffic control, on a qdisc that the agent adds where there is none (the kernel loses packets of the
+    /// interface for some milliseconds while it is added, and when `unload` removes it). Classifiers and qdiscs of
+    /// others stay as they are; an interface with the older qdisc ingress cannot be served by clsact. If the value changes
+    /// between two runs, packets that enter the node are dropped for some milliseconds, and sent again.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Attach::Auto)]
+    pub attach: Attach,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Health checks, answered to balancers as kube-proxy answers them")]
+pub struct HealthArgs {
+    /// Whether to listen on the healthCheckNodePort of each Service of type LoadBalancer with externalTrafficPolicy Local,
+    /// at the addresses of the node ports (--nodeport-addresses; at all addresses if there all are wanted, or none is
+    /// known): 200 if a ready endpoint is on this node, else 503.
+    /// auto: on with --services=all, off with --services=lb, where kube-proxy listens. Takes at most 8 connections of one
+    /// request each at a port.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = HealthCheckNodePorts::Auto)]
+    pub health_check_node_ports: HealthCheckNodePorts,
+
+    /// Address that serves /healthz (200 if the node serves and its Node is known and not about to be deleted, else 503: a
+    /// folder, --source=dir:PATH, must hold the Node object of this node) and /livez
+    /// (503 if writes have failed for a minute); 0.0.0.0 means all addresses of both families. The loop tries again while
+    /// another program listens there [default: off with --services=lb, 0.0.0.0:10256 with --services=all].
+    #[arg(long, value_name = "ADDRESS:PORT|off", value_parser = healthz)]
+    pub healthz: Option<Healthz>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Observation")]
+pub struct ObserveArgs {
+    #[command(flatten)]
+    pub http: HttpArgs,
+
+    /// Least severity that is logged (to standard error): error, warn, info, debug, trace; or directives that name
+    /// modules, libraries included, such as `info,aya=debug,lb_agent::interfaces=debug`.
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
+    pub log_level: EnvFilter,
+}
+
+#[derive(Debug, Args)]
+pub struct HttpArgs {
+    /// Address that serves /metrics, /healthz, /livez, /readyz, /warnings, /services and /proxyMode. Takes at most 64 connections
+    /// of one request each. A connection without a request is closed after 5 s, or earlier if a new connection needs
+    /// its place.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10356")]
+    pub http: SocketAddr,
+}
+
+/// Whether health check node ports are listened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HealthCheckNodePorts {
+    Auto,
+    On,
+    Off,
+}
+
+/// How programs are attached to interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    Auto,
+    Tcx,
+    Clsact,
+}
