@@ -3,9 +3,11 @@
 //! This is the only reader of the arguments and of the environment. [`crate::config`] makes sense of the values.
 
 mod inspect;
+mod layers;
 mod policy;
 mod port_range;
 mod run;
+mod settings;
 mod sizes;
 mod values;
 
@@ -14,9 +16,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use inspect::{AskArgs, CheckArgs, ExplainArgs, ShowArgs, Subject, UnloadArgs};
+pub use layers::{Error, Mistake};
 pub use policy::{Algorithm, ExternalIps, Forwarding, IpMode, PolicyArgs, Services, SocketLb};
 pub use port_range::PortRange;
-pub use run::{Attach, HealthArgs, HealthCheckNodePorts, HttpArgs, InterfaceArgs, ObserveArgs, RunArgs, SourceArgs};
+pub use run::{
+    Attach, ConfigArgs, HealthArgs, HealthCheckNodePorts, HttpArgs, InterfaceArgs, ObserveArgs, RunArgs, SourceArgs,
+};
+pub use settings::{Origin, Setting, Settings};
 pub use sizes::{SizeArgs, TimeoutArgs};
 pub use values::{Healthz, NodePortAddress};
 
@@ -25,10 +31,19 @@ pub use values::{Healthz, NodePortAddress};
 #[derive(Debug, Parser)]
 // The last one of a flag counts: wrappers append to what they are given.
 #[command(name = "lb-agent", version, max_term_width = 110, args_override_self = true)]
-#[command(after_help = "Exit codes: 0 ok, 1 failed, 2 bad arguments.")]
+#[command(
+    after_help = "Exit codes: 0 ok, 1 failed, 2 bad arguments. Each flag of `run` can also be given by the environment \
+    (LB_AGENT_UDP_SECS for --udp-secs) and by a file (--config)."
+)]
 pub struct CommandLine {
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Reads the arguments, and for `run` the environment and the file that is named.
+pub fn parse() -> Result<(Command, Settings), Error> {
+    let (line, settings) = layers::parse::<CommandLine>(std::env::args_os(), std::env::vars_os().collect())?;
+    Ok((line.command, settings))
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,3 +81,6 @@ pub enum Output {
     Table,
     Json,
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::args::{
-    self, HealthArgs, HealthCheckNodePorts, Healthz, NodePortAddress, PolicyArgs, RunArgs, Services, SizeArgs,
-    SourceArgs, Switch, TimeoutArgs,
+    self, HealthArgs, HealthCheckNodePorts, Healthz, NodePortAddress, PolicyArgs, RunArgs, Services, Settings as Given,
+    SizeArgs, SourceArgs, Switch, TimeoutArgs,
 };
 use crate::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{
@@ -63,11 +63,30 @@ pub enum Error {
     Invalid { flag: &'static str, problem: String },
 }
 
+impl Error {
+    /// The flag that is wrong.
+    pub const fn flag(&self) -> &'static str {
+        let Self::Invalid { flag, .. } = self;
+        flag
+    }
+}
+
+impl Config {
+    /// Fills in what follows from other settings or from the host.
+    pub fn imply(&self, settings: &mut Given) {
+        settings.imply("node-name", self.policy.node_name.clone());
+        settings.imply("uplink-interfaces", self.interfaces.uplink.to_string());
+        settings.imply("healthz", self.healthz.map_or_else(|| "off".to_owned(), |at| at.to_string()));
+    }
+}
+
 impl TryFrom<RunArgs> for Config {
     type Error = Error;
 
     fn try_from(args: RunArgs) -> Result<Self, Error> {
         let RunArgs {
+            // What it names is among the other settings.
+            config: _,
             source,
             policy,
             interfaces,

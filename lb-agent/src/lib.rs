@@ -18,6 +18,7 @@ pub mod http;
 pub mod interfaces;
 pub mod ipsec;
 pub mod kube_proxy;
+pub mod likely;
 pub mod metrics;
 pub mod model;
 mod netlink;

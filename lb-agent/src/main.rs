@@ -3,21 +3,29 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use lb_agent::args::{Command, CommandLine};
+use lb_agent::args::{self, Command};
 use lb_agent::printable::printable;
 use lb_agent::{check, config, explain, run, show, unload};
 
 fn main() -> ExitCode {
-    // Wrong arguments end the process here, with code 2.
-    let result = match CommandLine::parse().command {
-        Command::Run(args) => run::run(*args),
+    let (command, settings) = match args::parse() {
+        Ok(parsed) => parsed,
+        // Help and version as well.
+        Err(args::Error::Arguments(error)) => error.exit(),
+        Err(error) => return report(&error.into()),
+    };
+    let result = match command {
+        Command::Run(args) => run::run(*args, settings),
         Command::Show(args) => show::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Unload(args) => unload::run(&args),
     };
-    let Err(error) = result else { return ExitCode::SUCCESS };
+    result.map_or_else(|error| report(&error), |()| ExitCode::SUCCESS)
+}
+
+/// Prints the error. Returns the exit code.
+fn report(error: &anyhow::Error) -> ExitCode {
     // The verifier's message may have many lines. A line injected by other text cannot look like the first line of
     // ours.
     for (number, line) in format!("{error:#}").lines().enumerate() {
@@ -25,8 +33,5 @@ fn main() -> ExitCode {
         // If standard error cannot be written, the exit code remains.
         let _ = writeln!(std::io::stderr(), "{start}{}", printable(line));
     }
-    match error.downcast_ref() {
-        Some(config::Error::Invalid { .. }) => ExitCode::from(2),
-        _ => ExitCode::FAILURE,
-    }
+    if error.is::<config::Error>() || error.is::<args::Error>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }

@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::args::RunArgs;
+use crate::args::{RunArgs, Settings};
 use crate::ask::Services;
 use crate::config::{Config, Source};
 use crate::dataplane::Dataplane;
@@ -32,6 +32,7 @@ use crate::interfaces::Event;
 use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
 use crate::metrics::{self, HealthAnswers, Metrics};
 use crate::model::{AnnotationKeys, Change};
+use crate::print::print;
 use crate::source::connection::{Connection, Connections};
 use crate::source::dir::DirSource;
 use crate::source::kube::KubeSource;
@@ -48,10 +49,22 @@ const DIFFERENCE: &str = "--services=all: endpoints on this node see their clien
 const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until a signal or a fatal error. The dataplane keeps forwarding.
-pub fn run(mut args: RunArgs) -> anyhow::Result<()> {
+pub fn run(mut args: RunArgs, mut settings: Settings) -> anyhow::Result<()> {
     let filter = std::mem::take(&mut args.observe.log_level);
+    let is_printed = args.config.print_config;
+    let config = Config::try_from(args).map_err(|error| {
+        let place = settings.place(error.flag());
+        let error = anyhow::Error::from(error);
+        place.into_iter().fold(error, anyhow::Error::context)
+    })?;
+    config.imply(&mut settings);
+    if is_printed {
+        return print(&settings.yaml());
+    }
     log::start(filter);
-    let config = Config::try_from(args)?;
+    for problem in &settings.unknown {
+        tracing::warn!("{problem}");
+    }
     // Each interface takes two descriptors.
     let descriptors = descriptors::raise_limit();
     // The worker serves netlink and the source, the main thread runs the loop, and HTTP and health checks have a thread each.

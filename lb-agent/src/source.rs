@@ -10,5 +10,6 @@ pub mod dir;
 pub mod kube;
 pub mod names;
 pub mod progress;
+pub mod settings;
 #[cfg(test)]
 pub mod written;

@@ -11,7 +11,7 @@ use crate::question::{Destination, Sender};
 pub struct AskArgs {
     /// Where the running agent listens. Warnings and names of Services come from the agent; everything else is read
     /// from the pins.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10356")]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "LB_AGENT_HTTP", default_value = "127.0.0.1:10356")]
     pub http: SocketAddr,
 }
 

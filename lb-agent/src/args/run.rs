@@ -13,6 +13,8 @@ use crate::interfaces::Globs;
 #[derive(Debug, Args)]
 pub struct RunArgs {
     #[command(flatten)]
+    pub config: ConfigArgs,
+    #[command(flatten)]
     pub source: SourceArgs,
     #[command(flatten)]
     pub policy: PolicyArgs,
@@ -42,6 +44,20 @@ pub struct RunArgs {
     pub observe: ObserveArgs,
 }
 
+/// Where further settings are, and what to do with all of them.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct ConfigArgs {
+    /// A YAML file of settings: the flags of `run` without their dashes, each with a value or a list (`udp-secs: 60`). A
+    /// flag counts before the environment (LB_AGENT_UDP_SECS), which counts before this file. The file is read at start.
+    #[arg(long, value_name = "PATH", env = "LB_AGENT_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// Print all settings as such a file, with where each value comes from, and end.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Source")]
 pub struct SourceArgs {
@@ -59,8 +75,8 @@ pub struct SourceArgs {
     #[arg(long, value_name = "NAME", value_parser = label_value)]
     pub service_proxy_name: Option<String>,
 
-    /// Name of this node, as Node objects and endpoints spell it [default: the host name].
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    /// Name of this node, as Node objects and endpoints spell it [default: $NODE_NAME, else the host name].
+    #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
 }
 

@@ -2,7 +2,6 @@
 
 mod fault;
 mod head;
-mod likely;
 mod read;
 mod tree;
 mod unknown;

@@ -2,8 +2,8 @@
 
 use super::Document;
 use super::fault::Fault;
-use super::likely::likely;
 use super::tree::{self, Node, Note};
+use crate::likely::likely;
 use crate::model::{Kind, Warning, WarningKind};
 use std::rc::Rc;
 

@@ -9,9 +9,9 @@ use serde::de::DeserializeSeed as _;
 use super::Document;
 use super::fault::Fault;
 use super::head::{self, Head, Sort, is_json};
-use super::likely::likely;
 use super::tree::{self, Node, Note};
 use super::unknown;
+use crate::likely::likely;
 use crate::model::{Kind, ObjectName, ObjectRef, Warning, WarningKind};
 use crate::source::convert::{Converted, Converter, SERVICE_NAME};
 

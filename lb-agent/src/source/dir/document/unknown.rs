@@ -1,7 +1,7 @@
 //! Warns about keys of an object that its kind does not have, and suggests the key that was probably meant.
 
-use super::likely::likely;
 use super::tree::Unknown;
+use crate::likely::likely;
 use crate::model::{Kind, ObjectRef, Warning, WarningKind};
 
 /// The most keys of one object that get a warning each. One more warning counts the rest.
