@@ -15,6 +15,7 @@ pub mod control;
 pub mod deadline;
 pub mod demo;
 pub mod dial;
+pub mod document;
 pub mod dump;
 pub mod fuzz;
 pub mod haproxy;
