@@ -36,6 +36,8 @@ pub mod process;
 pub mod random;
 pub mod raw;
 pub mod reference;
+#[cfg(test)]
+mod repository;
 pub mod scene;
 pub mod script;
 pub mod serve;
