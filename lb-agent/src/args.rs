@@ -4,6 +4,7 @@
 
 mod inspect;
 mod layers;
+mod numbers;
 mod policy;
 mod port_range;
 mod run;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use super::numbers;
 use super::values::{healthz, label_value, log_filter};
 use super::{Healthz, PinArgs, PolicyArgs, SizeArgs, Switch, TimeoutArgs};
 use crate::interfaces::Globs;
@@ -28,7 +29,7 @@ pub struct RunArgs {
     pub timeouts: TimeoutArgs,
     /// ICMP answers to rejected packets per second, for each pod and for the whole network together. Further rejected
     /// packets are dropped. A flood uses up only the answers of its own sender.
-    #[arg(long, value_name = "PACKETS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[arg(long, value_name = "PACKETS", default_value_t = 1000, value_parser = numbers::count(0..=1_000_000))]
     pub rejects_per_sec: u32,
     /// Make the flow of a TCP connection again if a full flow table evicted it and the client sends another segment.
     /// Works only at frontends with --lb-algorithm=maglev, where the hash of the connection names its backend. Works

@@ -2,11 +2,14 @@
 
 use clap::Args;
 
+use super::numbers;
 use super::values::{backends, seconds, size};
 use crate::dataplane::{Sizes, Timeouts};
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Table sizes, per address family (all tables exist for IPv4 and IPv6)")]
+#[command(
+    next_help_heading = "Table sizes, per address family (all tables exist for IPv4 and IPv6); k, M, Ki and Mi are understood"
+)]
 pub struct SizeArgs {
     /// Entries in the flow table; a flow takes two. Allocated at start: about 120 B each for IPv4 and 168 B for IPv6
     /// (default: 30 MiB and 42 MiB).
@@ -70,7 +73,7 @@ pub struct SizeArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Times")]
+#[command(next_help_heading = "Times; 90s, 5m, 2h and 1d are understood")]
 pub struct TimeoutArgs {
     /// Seconds after which an idle established TCP flow may be forgotten. At least the idle time-out of the
     /// applications: a forgotten flow is a broken connection.
@@ -101,11 +104,11 @@ pub struct TimeoutArgs {
     /// Seconds after a start for which frontends stay although no object claims them (or none has endpoints for them),
     /// while part of the input cannot be read. The unread part may hold their objects, and a restart must not lose
     /// working frontends. Each such frontend has a warning meanwhile. 0: none stays.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(0..=31_536_000))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = numbers::seconds(0..=31_536_000))]
     pub keep_unclaimed_secs: u32,
 
     /// Milliseconds between two applies. An idle agent applies a change at once; many changes are applied together,
     /// this often.
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 50, value_parser = numbers::milliseconds(0..=10_000))]
     pub apply_interval_ms: u32,
 }

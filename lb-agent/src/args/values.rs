@@ -6,6 +6,7 @@ use lb_common::table::POOL_ELEMENTS_MAX;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::numbers;
 use crate::desired::TableSize;
 use crate::model::Prefix;
 use crate::source::address::parse_prefix;
@@ -26,13 +27,13 @@ pub enum NodePortAddress {
 }
 
 /// A map must have room for at least one entry; the kernel's own limit is above 2^30.
-pub(super) fn size() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=1 << 30)
+pub(super) fn size() -> impl numbers::Parser {
+    numbers::count(1..=1 << 30)
 }
 
 /// As many as ids of pools can name, twice over.
-pub(super) fn backends() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=i64::from(POOL_ELEMENTS_MAX / 2))
+pub(super) fn backends() -> impl numbers::Parser {
+    numbers::count(1..=POOL_ELEMENTS_MAX / 2)
 }
 
 /// One of a few primes.
@@ -66,8 +67,8 @@ pub(super) fn node_port_address(text: &str) -> Result<NodePortAddress, String> {
 }
 
 /// At most ten years.
-pub(super) fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=315_360_000)
+pub(super) fn seconds() -> impl numbers::Parser {
+    numbers::seconds(1..=315_360_000)
 }
 
 /// The value of a label, not empty: at most 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends.

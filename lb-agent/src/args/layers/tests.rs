@@ -140,6 +140,19 @@ fn unknown_variables_are_told_and_those_of_the_kubelet_are_not() {
     assert_eq!(unknown, ["LB_AGENT_UDP_SEC: is no setting: did you mean LB_AGENT_UDP_SECS?"]);
 }
 
+#[test]
+fn numbers_are_printed_plainly() {
+    let case = Case::new("source: dir:/f\nflows-max: 64Ki\nudp-secs: 2m\n");
+    let settings = case.settings("--apply-interval-ms 1s", &[("LB_AGENT_FRONTENDS_MAX", "10k")]);
+    for (key, value) in
+        [("flows-max", "65536"), ("udp-secs", "120"), ("apply-interval-ms", "1000"), ("frontends-max", "10000")]
+    {
+        assert_eq!(setting(&settings, key).0, Given::One(value.into()));
+    }
+    let said = case.refused("", &[("LB_AGENT_GC_SECS", "1h30m")]);
+    assert!(said.contains("LB_AGENT_GC_SECS") && said.contains("as 300s, 5m, 2h or 1d"), "{said}");
+}
+
 /// Each value comes back, whatever YAML makes of words such as `off`.
 #[test]
 fn what_is_printed_is_read_again() {
