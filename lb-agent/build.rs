@@ -33,7 +33,7 @@ const REMEDY: &str = "run `cargo xtask setup` (Debian 12), or install by hand: \
     a ready BPF object can be given in LB_BPF_OBJECT";
 
 fn main() {
-    for variable in ["LB_BPF_TOOLCHAIN", "LB_BPF_OBJECT", "PATH"] {
+    for variable in ["LB_BPF_TOOLCHAIN", "LB_BPF_OBJECT", "LB_COMMIT", "PATH"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     let manifest_dir = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
@@ -41,6 +41,8 @@ fn main() {
     for input in ["lb-ebpf/src", "lb-ebpf/Cargo.toml", "lb-common/src", "lb-common/Cargo.toml", "Cargo.lock"] {
         println!("cargo:rerun-if-changed={}", workspace.join(input).display());
     }
+    println!("cargo:rustc-env=LB_COMMIT={}", commit(&workspace).unwrap_or_default());
+    println!("cargo:rustc-env=LB_TARGET={}", env::var("TARGET").expect("cargo sets TARGET"));
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let given = env::var_os("LB_BPF_OBJECT").map(PathBuf::from);
     let object = given.unwrap_or_else(|| {
@@ -52,6 +54,29 @@ fn main() {
     if let Err(error) = slim.and_then(|bytes| Ok(fs::write(out_dir.join("lb.bpf.o"), bytes)?)) {
         fail(&format!("cannot copy the BPF object {}: {error}", object.display()));
     }
+}
+
+/// The commit that is built: `$LB_COMMIT`, or that of the work tree. A debug build knows it only from the variable: it
+/// would be built anew with each commit, and every test program with it.
+fn commit(workspace: &Path) -> Option<String> {
+    if let Ok(given) = env::var("LB_COMMIT") {
+        return Some(given.trim().to_owned()).filter(|given| !given.is_empty());
+    }
+    if env::var("PROFILE").as_deref() != Ok("release") {
+        return None;
+    }
+    let git = |words: &[&str]| {
+        let output = Command::new("git").args(words).current_dir(workspace).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    // A commit appends to the log, a change of branch replaces HEAD.
+    for file in ["HEAD", "logs/HEAD"] {
+        let path = workspace.join(git(&["rev-parse", "--git-path", file])?);
+        if path.exists() {
+            println!("cargo:rerun-if-changed={}", path.display());
+        }
+    }
+    git(&["rev-parse", "HEAD"])
 }
 
 /// The object without what no kernel needs: DWARF, and the source line of each instruction.

@@ -2,8 +2,10 @@
 //!
 //! This is the only reader of the arguments and of the environment. [`crate::config`] makes sense of the values.
 
+mod completion;
 mod inspect;
 mod layers;
+mod man;
 mod numbers;
 mod policy;
 mod port_range;
@@ -16,8 +18,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::version;
+pub use completion::CompletionArgs;
 pub use inspect::{AskArgs, CheckArgs, ExplainArgs, ShowArgs, Subject, UnloadArgs};
 pub use layers::{Error, Mistake};
+pub use man::ManArgs;
 pub use policy::{Algorithm, ExternalIps, Forwarding, IpMode, PolicyArgs, Services, SocketLb};
 pub use port_range::PortRange;
 pub use run::{
@@ -31,7 +36,7 @@ pub use values::{Healthz, NodePortAddress};
 /// load-balancer IP is shortcut to a pod (ipMode VIP) or left to the balancer (ipMode Proxy).
 #[derive(Debug, Parser)]
 // The last one of a flag counts: wrappers append to what they are given.
-#[command(name = "lb-agent", version, max_term_width = 110, args_override_self = true)]
+#[command(name = "lb-agent", version = version::short(), long_version = version::long(), max_term_width = 110, args_override_self = true)]
 #[command(
     after_help = "Exit codes: 0 ok, 1 failed, 2 bad arguments. Each flag of `run` can also be given by the environment \
     (LB_AGENT_UDP_SECS for --udp-secs) and by a file (--config)."
@@ -59,6 +64,10 @@ pub enum Command {
     Check(CheckArgs),
     /// Remove programs, links and pins.
     Unload(UnloadArgs),
+    /// Print the completion for a shell.
+    Completion(CompletionArgs),
+    /// Print the manual page, or write one for each subcommand.
+    Man(ManArgs),
 }
 
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use lb_agent::args::{self, Command};
 use lb_agent::printable::printable;
-use lb_agent::{check, config, explain, run, show, unload};
+use lb_agent::{check, completion, config, explain, man, run, show, unload};
 
 fn main() -> ExitCode {
     let (command, settings) = match args::parse() {
@@ -20,6 +20,8 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Unload(args) => unload::run(&args),
+        Command::Completion(args) => completion::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     result.map_or_else(|error| report(&error), |()| ExitCode::SUCCESS)
 }

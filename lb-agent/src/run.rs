@@ -38,6 +38,7 @@ use crate::source::dir::DirSource;
 use crate::source::kube::KubeSource;
 use crate::source::progress::Progress;
 use crate::status::{Status, TURN_INTERVAL};
+use crate::version;
 use agent::Agent;
 
 /// Batches queued for the loop. A faster source waits.
@@ -96,7 +97,7 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     let agent =
         agent.answering(start_health(config.healthz, receiver.clone(), answers, health::Limits::within(descriptors))?);
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = version::short(),
         node = config.policy.node_name,
         http = %listener.local_addr()?,
         pins = %config.dataplane.pin_path.display(),
