@@ -35,7 +35,7 @@ fn is_answered_by(scene: &Scene, number: u8, who: &str) -> bool {
 }
 
 fn warnings(agent: &Agent) -> Vec<Value> {
-    serde_json::from_str(&agent.says(&["show", "warnings", "-o", "json"])).expect("an array of objects")
+    agent.rows("warnings")
 }
 
 fn metric(agent: &Agent, name: &str) -> u64 {

@@ -20,9 +20,8 @@ fn serve(server: &ApiServer, name: &str, last: u8) {
 
 /// Whether the kernel's tables balance this address.
 fn balances(agent: &Agent, address: &str) -> bool {
-    let rows: serde_json::Value =
-        serde_json::from_str(&agent.says(&["show", "frontends", "-o", "json"])).expect("JSON");
-    let row = rows.as_array().expect("rows").iter().find(|row| row["address"] == address);
+    let rows = agent.rows("frontends");
+    let row = rows.iter().find(|row| row["address"] == format!("{address}:80"));
     row.is_some_and(|row| row["workload"]["action"] == "Balance")
 }
 

@@ -23,8 +23,12 @@ use lb_tests::deadline;
 use lb_tests::dial::Dial;
 use lb_tests::lab::Setup;
 use lb_tests::manifest::ingress;
-use lb_tests::scene::Scene;
+use lb_tests::scene::{Scene, TARGET};
 use serde_json::Value;
+
+/// What `show` shows.
+const SUBJECTS: [&str; 9] =
+    ["frontends", "pools", "source-ranges", "flows", "counters", "drops", "interfaces", "guard", "warnings"];
 
 /// A Service in VIP mode at number 1, with pods `a` and `b`; one in Proxy mode at number 2.
 fn two_services(scene: &Scene) {
@@ -40,17 +44,12 @@ fn dial(scene: &Scene, to: SocketAddr) -> Option<String> {
     scene.dial().tcp(to).who().map(str::to_owned)
 }
 
-#[track_caller]
-fn rows(agent: &Agent, subject: &str) -> Vec<Value> {
-    serde_json::from_str(&agent.says(&["show", subject, "-o", "json"])).expect("an array of objects")
-}
-
 /// The frontend at TCP port 80 of a balancer's number.
 #[track_caller]
 fn frontend(agent: &Agent, number: u8) -> Value {
-    let address = BALANCERS.host(Family::V4, number).to_string();
-    let is_it = |row: &&Value| row["address"] == address.as_str() && row["port"] == 80 && row["protocol"] == "tcp";
-    rows(agent, "frontends").iter().find(is_it).expect("it was applied").clone()
+    let address = vip(Family::V4, number, 80).to_string();
+    let is_it = |row: &&Value| row["address"] == address.as_str() && row["proto"] == "tcp";
+    agent.rows("frontends").iter().find(is_it).expect("it was applied").clone()
 }
 
 #[test]
@@ -63,7 +62,7 @@ fn show_tells_the_same_with_and_without_an_agent() {
     // The Services have IPv4 only; the marker of the scene has one of each family.
     let backends = [("a", Family::V4), ("b", Family::V4), ("a", Family::V6)];
     let wanted: BTreeSet<_> =
-        backends.map(|(pod, family)| Value::from(scene.lab.pod_address(pod, family).to_string()).to_string()).into();
+        backends.map(|(pod, family)| SocketAddr::new(scene.lab.pod_address(pod, family), TARGET).to_string()).into();
     let scene_interface = |pod| interfaces.get(pod).expect("a pod of the scene").clone();
     let check = |agent: &Agent| {
         let short = frontend(agent, 1);
@@ -73,26 +72,31 @@ fn show_tells_the_same_with_and_without_an_agent() {
         assert_eq!((&left["mode"], &left["workload"]["action"]), (&"Proxy".into(), &"Pass".into()));
         assert_eq!((&short["host"]["action"], &left["host"]["action"]), (&"Balance".into(), &"Pass".into()));
         assert!(left["passed_packets"].as_u64() > Some(0), "{left}");
-        let backends: BTreeSet<_> = rows(agent, "pools").iter().map(|row| row["address"].to_string()).collect();
+        let backends: BTreeSet<_> =
+            agent.rows("pools").iter().filter_map(|row| Some(row["backend"].as_str()?.to_owned())).collect();
         assert_eq!(backends, wanted);
         let address = vip(Family::V4, 1, 80).to_string();
-        assert!(rows(agent, "flows").iter().any(|row| row["dialled"] == address.as_str()));
+        assert!(agent.rows("flows").iter().any(|row| row["address"] == address.as_str()));
         let counted = |name| {
-            let rows = rows(agent, "counters");
+            let rows = agent.rows("counters");
             rows.iter().find(|row| row["counter"] == name).expect("a counter")["packets"].as_u64()
         };
         assert!(counted("request_translated") > Some(0) && counted("passed_proxy") > Some(0));
-        let attached = rows(agent, "interfaces");
+        let attached = agent.rows("interfaces");
         for pod in ["client", "a", "b"] {
             let interface = scene_interface(pod);
-            let row = attached.iter().find(|row| row["name"] == interface.as_str());
+            let row = attached.iter().find(|row| row["interface"] == interface.as_str());
             assert!(row.is_some_and(|row| row["class"] == "workload"), "{pod}: {attached:?}");
         }
     };
     check(&scene.agent);
+    // Each document is checked against the schema.
+    for subject in SUBJECTS {
+        scene.agent.rows(subject);
+    }
     // Only the running agent knows the names of Services.
     assert_eq!(frontend(&scene.agent, 1)["service"], "default/short:web");
-    assert_eq!(rows(&scene.agent, "warnings"), Vec::<Value>::new());
+    assert_eq!(scene.agent.rows("warnings"), Vec::<Value>::new());
     scene.agent.terminate();
     check(&scene.agent);
     assert_eq!(frontend(&scene.agent, 1)["service"], Value::Null);
@@ -115,8 +119,7 @@ fn explain_agrees_with_the_wire() {
         [(1, 80, "balance", false), (2, 80, "pass", true), (1, 443, "not-ours", true)]
     {
         let to = vip(Family::V4, number, port);
-        let question = ["explain", "--from", &client, "--to", &format!("{to}/tcp"), "-o", "json"];
-        let answer: Value = serde_json::from_str(&scene.agent.says(&question)).expect("an object");
+        let answer = scene.agent.explains(&client, &format!("{to}/tcp"));
         assert_eq!(answer["decision"], decision, "{answer}");
         assert_eq!(dial(&scene, to).as_deref() == Some("balancer"), is_answered_by_balancer, "{to}");
     }
@@ -147,7 +150,7 @@ fn metrics_and_probes() {
     for page in ["/livez", "/healthz", "/readyz"] {
         assert_eq!(scene.agent.page(page), Some((200, "ok\n".into())), "{page}");
     }
-    let warnings = rows(&scene.agent, "warnings");
+    let warnings = scene.agent.rows("warnings");
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert_eq!((&warnings[0]["file"], &warnings[0]["field"]), (&"broken.yaml".into(), &"metadata.name".into()));
 }
@@ -173,14 +176,12 @@ fn hostile_text_reaches_no_output() {
     let unread =
         serde_json::json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "d"}, "spec": text("spec")});
     scene.manifests.write(&format!("hostile{}", HOSTILE.replace('\n', "\r")), &[named, inside, kept, slice, unread]);
-    deadline::until_true("it is told", || rows(&scene.agent, "warnings").len() >= 8);
+    deadline::until_true("it is told", || scene.agent.rows("warnings").len() >= 8);
     let client = scene.lab.pod_address("client", Family::V4).to_string();
     let to = format!("{}/tcp", vip(Family::V4, 3, 80));
     let mut outputs = Vec::new();
     for output in ["table", "json"] {
-        for subject in
-            ["frontends", "pools", "interfaces", "guard", "warnings", "counters", "drops", "flows", "source-ranges"]
-        {
+        for subject in SUBJECTS {
             outputs.push(scene.agent.says(&["show", subject, "-o", output]));
         }
         outputs.push(scene.agent.says(&["explain", "--from", &client, "--to", &to, "-o", output]));
@@ -214,7 +215,7 @@ fn interfaces_are_served_as_they_come() {
     });
     let interface = late.interface.clone();
     let class_of = |agent: &Agent, name: &str| {
-        rows(agent, "interfaces").iter().find(|row| row["name"] == name).map(|row| row["class"].clone())
+        agent.rows("interfaces").iter().find(|row| row["interface"] == name).map(|row| row["class"].clone())
     };
     assert_eq!(class_of(&scene.agent, &interface), Some("workload".into()));
     scene.lab.remove_pod("late");
@@ -310,8 +311,7 @@ fn exit_codes_are_a_contract() {
 fn check_looks_and_changes_nothing() {
     let scene = Scene::start(Setup::new("opcheck"));
     let findings = || {
-        let text = scene.agent.says(&["check", "-o", "json"]);
-        let rows: Vec<Value> = serde_json::from_str(&text).expect("an array");
+        let rows = scene.agent.findings();
         move |check: &str| {
             let row = rows.iter().find(|row| row["check"] == check);
             row.map(|row| (row["verdict"].clone(), row["found"].as_str().unwrap_or_default().to_owned()))

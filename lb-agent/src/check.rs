@@ -10,7 +10,7 @@ mod netfilter;
 mod network;
 mod privilege;
 
-use finding::Verdict;
+pub use finding::{Finding, Verdict};
 
 use crate::args::{CheckArgs, Output};
 use crate::print::print;

@@ -16,13 +16,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_common::client::PerClient;
-
 use crate::args::{ExplainArgs, Output};
 use crate::ask;
-use crate::dataplane::links::Class;
 use crate::dataplane::pins::{AffinityRows, FlowRows, Pins};
-use crate::dataplane::sockets::SocketHook;
 use crate::interfaces::{Interfaces, watch};
 use crate::print::print;
 use crate::render;
@@ -35,10 +31,8 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         anyhow::bail!("--from {addr} and --to {} are of different families", args.to);
     }
     let pins = Pins::open(&args.pins.pin_path)?;
-    let attached = pins.attachments()?;
     let (is_v4, is_v6) = (is_named(args, IpAddr::is_ipv4), is_named(args, IpAddr::is_ipv6));
     let is_host = args.from == Sender::Host;
-    let is_attached = |class| attached.iter().any(|attachment| attachment.class == class);
     let facts = Facts {
         tables: Arc::new(pins.tables()?),
         address_words: pins.address_words(),
@@ -52,16 +46,12 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         affinity6: if is_v6 || is_host { pins.affinity6()? } else { AffinityRows::new() },
         is_local: local_addresses()?.contains(&args.to.addr),
         refused: ask::judgements(args.http.http, &args.pins.pin_path).unwrap_or_default().refused,
-        seen: PerClient {
-            workload: is_attached(Class::Workload),
-            host: pins.socket_hooks()?.len() == SocketHook::ALL.len(),
-            external: is_attached(Class::Uplink),
-        },
+        seen: pins.seen()?,
     };
     let explanation = explain(&args.from, &args.to, &facts);
     match args.output {
         Output::Table => print(&explanation.to_string()),
-        Output::Json => print(&(render::pretty(&explanation) + "\n")),
+        Output::Json => print(&render::json_of_one(&explanation)),
     }
 }
 

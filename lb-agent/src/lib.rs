@@ -32,6 +32,7 @@ pub mod question;
 pub mod realised;
 pub mod render;
 pub mod run;
+pub mod schema;
 pub mod show;
 pub mod source;
 pub mod status;

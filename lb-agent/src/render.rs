@@ -2,6 +2,7 @@
 //!
 //! Tests compare exactly what an operator sees. Rows hold addresses and names, not map layouts.
 
+mod document;
 mod frontend;
 mod guard;
 mod pool;
@@ -14,13 +15,14 @@ use serde::Serialize;
 
 use crate::printable::{printable, printable_json};
 
+pub use document::{Documents, Item, json, json_of_one};
 pub use frontend::{FrontendRow, ScopeRow, algorithm, frontends, mode, rule};
 pub use guard::{GuardRow, guard};
 pub use pool::{MemberRow, PoolRow, members, pools};
 pub use source_range::{SourceRangeRow, source_ranges};
 
 /// A row of a table.
-pub trait Row: Serialize {
+pub trait Row {
     /// Column titles in capitals.
     const TITLES: &'static [&'static str];
 
@@ -39,21 +41,11 @@ pub fn text<R: Row>(rows: &[R]) -> String {
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-/// A JSON array with one object per row.
-pub fn json<R: Row>(rows: &[R]) -> String {
-    pretty(rows) + "\n"
-}
-
 /// Indented JSON.
 pub fn pretty<T: Serialize + ?Sized>(value: &T) -> String {
     let text = serde_json::to_string_pretty(value);
     // Only plain structs of strings and numbers with string keys are rendered, which cannot fail.
     printable_json(text.unwrap_or_else(|error| unreachable!("what is printed as JSON: {error}")))
-}
-
-/// For example `1.2.3.4:80` or `[fd00::1]:80`.
-fn socket(addr: std::net::IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(addr, port).to_string()
 }
 
 #[cfg(test)]
@@ -68,7 +60,6 @@ mod tests {
         let rows = frontends(&Tables::default());
         let expected = "ADDRESS  PROTO  MODE  RULE  ORIGIN  STATE  ID  PORT-ID  WORKLOAD  HOST  EXTERNAL\n";
         assert_eq!(text(&rows), expected);
-        assert_eq!(json(&rows), "[]\n");
     }
 
     #[test]
@@ -81,7 +72,9 @@ mod tests {
             assert!(!printed.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{printed}");
         }
         assert_eq!(text(&rows).lines().count(), 2);
-        assert_eq!(serde_json::from_str::<Vec<Warning>>(&json(&rows)).expect("JSON"), rows);
+        let document: serde_json::Value = serde_json::from_str(&json(&rows)).expect("JSON");
+        assert_eq!(document["kind"], "Warnings");
+        assert_eq!(serde_json::from_value::<Vec<Warning>>(document["items"].clone()).expect("warnings"), rows);
     }
 
     #[test]
@@ -114,12 +107,12 @@ mod tests {
              1.2.3.4:80  tcp    VIP   ipMode  LoadBalancer  Active  7   5        Balance pool 3 (2)  Pass  Drop\n"
         );
         assert!(
-            json(&rows).contains(
-                "\"workload\": {\n      \"action\": \"Balance\",\n      \"pool\": 3,\n      \"backends\": 2,\n      \
-                 \"algorithm\": \"random\"\n    }"
+            pretty(&rows).contains(
+                "\"workload\": {\n      \"action\": \"Balance\",\n      \"pool_id\": 3,\n      \"backend_count\": 2,\n      \
+                 \"algorithm\": \"random\",\n"
             ),
             "{}",
-            json(&rows)
+            pretty(&rows)
         );
     }
 }

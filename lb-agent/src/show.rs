@@ -1,33 +1,34 @@
 //! `show`: prints the state of the dataplane as a table or as JSON. It reads the pins, so it works without a running
 //! agent.
 
-mod counters;
-mod drops;
-mod flows;
-mod frontends;
-mod interfaces;
+pub mod counters;
+pub mod drops;
+pub mod flows;
+pub mod frontends;
+pub mod interfaces;
+mod names;
 
 use crate::args::{Output, ShowArgs, Subject};
 use crate::ask;
 use crate::dataplane::pins::Pins;
 use crate::guard::{Door as _, Found, Table};
 use crate::print::print;
-use crate::render::{self, GuardRow, Row};
+use crate::render::{self, GuardRow, Item, Row};
 
 /// Prints one subject.
 pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
     let pins = || Pins::open(&args.pins.pin_path);
+    let services = || ask::services(args.http.http, &args.pins.pin_path);
     let output = args.output;
     match args.subject {
         Subject::Frontends => {
-            let services = ask::services(args.http.http, &args.pins.pin_path);
-            print_rows(&frontends::read(&pins()?, &services)?, output)?;
+            print_rows(&frontends::read(&pins()?, &services())?, output)?;
         }
         Subject::Pools => print_rows(&render::pools(&pins()?.tables()?), output)?,
         Subject::SourceRanges => print_rows(&render::source_ranges(&pins()?.tables()?), output)?,
-        Subject::Flows => print_rows(&flows::read(&pins()?)?, output)?,
+        Subject::Flows => print_rows(&flows::read(&pins()?, &services())?, output)?,
         Subject::Counters => print_rows(&counters::read(&pins()?)?, output)?,
-        Subject::Drops => print_rows(&drops::read(&pins()?)?, output)?,
+        Subject::Drops => print_rows(&drops::read(&pins()?, &services())?, output)?,
         Subject::Interfaces => {
             let judgements = ask::judgements(args.http.http, &args.pins.pin_path);
             print_rows(&interfaces::read(&pins()?, judgements.as_ref())?, output)?;
@@ -45,7 +46,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
 }
 
 /// Prints rows on standard output.
-pub fn print_rows<R: Row>(rows: &[R], output: Output) -> anyhow::Result<()> {
+pub fn print_rows<R: Item + Row>(rows: &[R], output: Output) -> anyhow::Result<()> {
     match output {
         Output::Table => print(&render::text(rows)),
         Output::Json => print(&render::json(rows)),

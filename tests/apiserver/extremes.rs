@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lb_agent::render;
+use lb_agent::render::{self, FrontendRow};
 use lb_tests::api::Api;
 use lb_tests::apiserver::Resource;
 use lb_tests::manifest::{self, NODE};
@@ -28,8 +28,9 @@ expectations! {
 /// The scope of each frontend on this address for pods, by port.
 fn actions(stage: &Stage, address: &str) -> Vec<(u16, String, usize)> {
     let rows = render::frontends(&stage.dataplane.tables).into_iter();
-    let rows = rows.filter(|row| row.address.to_string() == address);
-    rows.map(|row| (row.port, row.workload.action, row.workload.backends)).collect()
+    let rows = rows.filter(|row| row.address.ip().to_string() == address);
+    let scope = |row: FrontendRow| row.workload.map(|scope| (row.address.port(), scope.action, scope.backend_count));
+    rows.filter_map(scope).collect()
 }
 
 /// Whether port 80 of this address balances over so many endpoints for pods.

@@ -244,8 +244,10 @@ fn assert_steady(tables: &Tables, steady: &[String]) {
     }
     let rows = render::frontends(tables);
     for name in steady {
-        let row = rows.iter().find(|row| format!("{}:{}", row.address, row.port) == *name);
-        let works = row.is_some_and(|row| row.workload.action == "Balance" && row.workload.backends > 0);
+        let row = rows.iter().find(|row| row.address.to_string() == *name);
+        let works = row
+            .and_then(|row| row.workload.as_ref())
+            .is_some_and(|scope| scope.action == "Balance" && scope.backend_count > 0);
         assert!(works, "{name} does not work: {row:?}");
     }
 }

@@ -42,12 +42,12 @@ fn programs_in_front_of_ours_are_told() {
     scene.publish("shop", 55, "VIP", &["a"]);
     let client = scene.lab.pod("client").interface.clone();
     let before_ours = || {
-        let rows = super::rows(&scene.agent, "interfaces");
-        let row = rows.iter().find(|row| row["name"] == client.as_str()).expect("it is listed").clone();
+        let rows = scene.agent.rows("interfaces");
+        let row = rows.iter().find(|row| row["interface"] == client.as_str()).expect("it is listed").clone();
         row["before_ours"].as_array().expect("a list").len()
     };
     let told = || {
-        let warnings = super::rows(&scene.agent, "warnings");
+        let warnings = scene.agent.rows("warnings");
         let wanted = format!("interface {client}");
         warnings.iter().filter(|warning| warning["object"] == wanted.as_str()).count()
     };
@@ -74,7 +74,7 @@ fn globs_that_match_nothing_are_not_ready() {
             && text.contains("--workload-interfaces: no interface matches cali-late*")
             && text.contains("cali-a")
     });
-    assert_eq!(super::rows(&scene.agent, "warnings").len(), 2);
+    assert_eq!(scene.agent.rows("warnings").len(), 2);
     scene.add_pod("late");
     deadline::until_true("it is ready", || scene.agent.page("/readyz").is_some_and(|(code, _)| code == 200));
     let entry = lb_tests::manifest::ingress(vip(Family::V4, 56, 0).ip(), "VIP");

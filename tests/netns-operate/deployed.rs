@@ -64,7 +64,7 @@ fn a_node_is_served_with_three_capabilities_and_the_profile() {
         assert_eq!(scene.agent.page(page).map(|(code, _)| code), Some(200), "{page}");
     }
     // From the node, by the path that the folder has there: one dataplane, with names from the agent.
-    let frontends = super::rows(&scene.agent, "frontends");
+    let frontends = scene.agent.rows("frontends");
     assert!(frontends.iter().any(|row| row["service"] == "default/shop:web"), "{frontends:?}");
     let seen = |path: &str| seen_at.join(path).exists();
     assert!(!seen("maps") && scene.agent.maps().exists(), "seen in its own mount namespace only");
@@ -100,7 +100,7 @@ fn the_guard_goes_by_the_path_of_the_node() {
     let service = scene.service("unsaid", 62, &FAMILIES.map(|family| json!({"ip": vip(family, 62, 0).ip()})));
     scene.apply("unsaid", &[vec![service.object()], scene.slices(&service, &["a"])].concat());
     deadline::until_true("the guard is written", || table().contains("lb-agent-guard-"));
-    assert!(!super::rows(&scene.agent, "guard").is_empty());
+    assert!(!scene.agent.rows("guard").is_empty());
     scene.agent.terminate();
     scene.agent.unload();
     assert!(!scene.lab.node.run("nft", &["list", "tables"]).contains("lb-agent-guard-"));

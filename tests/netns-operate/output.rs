@@ -35,10 +35,8 @@ fn readers_may_stop_reading() {
     let client = scene.lab.pod_address("client", Family::V4).to_string();
     let to = format!("{}/tcp", vip(Family::V4, 51, 80));
     let explain = ["explain", "--from", &client, "--to", &to];
-    let subjects =
-        ["frontends", "pools", "source-ranges", "flows", "counters", "drops", "interfaces", "guard", "warnings"].map(
-            |subject| [["show", subject, "-o", "table"], ["show", subject, "-o", "json"]].map(|words| words.to_vec()),
-        );
+    let subjects = super::SUBJECTS
+        .map(|subject| [["show", subject, "-o", "table"], ["show", subject, "-o", "json"]].map(|words| words.to_vec()));
     let mut questions = subjects.concat();
     questions.extend([explain.to_vec(), [&explain[..], &["-o", "json"]].concat(), vec!["check"]]);
     questions.extend([vec!["--help"], vec!["run", "--help"]]);

@@ -64,8 +64,8 @@ fn switching_between_tcx_and_clsact_leaves_one_program_at_a_hook() {
             let wanted = if is_tcx { (2, 0) } else { (0, 2) };
             assert_eq!((tcx_programs(&scene.lab.node, interface), classifiers.len()), wanted, "{way}: {classifiers:?}");
             assert_eq!(has_qdisc(&scene.lab.node, interface), !is_tcx, "{way}: {interface}");
-            let rows = super::rows(&scene.agent, "interfaces");
-            let row = rows.iter().find(|row| row["name"] == interface).expect("it is listed");
+            let rows = scene.agent.rows("interfaces");
+            let row = rows.iter().find(|row| row["interface"] == interface).expect("it is listed");
             assert_eq!(row["attached_by"], if is_tcx { "tcx" } else { "clsact" });
         }
         for held in &mut held {

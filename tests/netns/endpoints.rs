@@ -75,8 +75,7 @@ fn what_nobody_can_be_is_no_endpoint() {
             assert_eq!(scene.dial().tcp(vip(family, 3, 80)).who(), Some("a"));
         }
     }
-    let warnings: Vec<Value> =
-        serde_json::from_str(&scene.agent.says(&["show", "warnings", "-o", "json"])).expect("an array");
+    let warnings = scene.agent.rows("warnings");
     assert_eq!(warnings.len(), 8, "{warnings:?}");
 }
 

@@ -171,13 +171,13 @@ const SHARE_FLOWS: usize = (4_096 * 7 / 8 - 200) / 2 / 2;
 
 /// A pod's flows in the table of a family.
 fn flows_of(scene: &Scene, pod: &str, family: Family) -> usize {
-    let rows: Value = serde_json::from_str(&scene.agent.says(&["show", "flows", "-o", "json"])).expect("JSON");
+    let rows = scene.agent.rows("flows");
     let address = scene.lab.pod(pod).address(family);
     let is_of = |row: &&Value| {
         let client: Option<SocketAddr> = row["client"].as_str().and_then(|client| client.parse().ok());
         client.is_some_and(|client| client.ip() == address)
     };
-    rows.as_array().expect("rows").iter().filter(is_of).count()
+    rows.iter().filter(is_of).count()
 }
 
 /// Opens new connections, one after the other, each after a swarm of the flood's SYNs and with data both ways. Returns

@@ -83,9 +83,8 @@ fn frames_for_others_are_left_alone_on_a_port_of_a_bridge() {
 
 /// The bridge's MAC in the tables, for a bridge port.
 fn known_mac(scene: &Scene, interface: &str) -> String {
-    let shown = scene.agent.says(&["show", "interfaces", "-o", "json"]);
-    let rows: Vec<Value> = serde_json::from_str(&shown).expect("JSON");
-    let row = rows.iter().find(|row| row["name"] == interface).expect("it is there");
+    let rows = scene.agent.rows("interfaces");
+    let row = rows.iter().find(|row| row["interface"] == interface).expect("it is there");
     let ifindex = row["ifindex"].as_u64().expect("a number").to_le_bytes().map(|byte| byte.to_string());
     let mut command = Command::new("bpftool");
     command.args(["-j", "map", "lookup", "pinned"]).arg(scene.agent.pin_path().join("maps/ports")).arg("key");

@@ -8,7 +8,7 @@ use lb_tests::deadline;
 use lb_tests::dial::{Asking, Dial, Dialler, Held, Outcome};
 use lb_tests::lab::Setup;
 use lb_tests::scene::{Scene, TARGET};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::all_services::{ALL, HERE, cluster, node_port, objects, publish};
 use crate::kube_proxy::KubeProxy;
@@ -122,7 +122,7 @@ fn start_kube_proxy(scene: &Scene, kube_proxy: KubeProxy) {
 
 /// What `check` says of kube-proxy and of the hand-over: the verdicts and the texts.
 fn checked(scene: &Scene) -> [Option<(String, String)>; 2] {
-    let findings: Vec<Value> = serde_json::from_str(&scene.agent.says(&["check", "-o", "json"])).expect("an array");
+    let findings = scene.agent.findings();
     ["kube-proxy", "hand-over"].map(|check| {
         let found = findings.iter().find(|finding| finding["check"] == check)?;
         let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();

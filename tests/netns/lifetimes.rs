@@ -13,11 +13,10 @@ use serde_json::Value;
 
 /// Flows of the client in `show flows`, by protocol.
 fn known(scene: &Scene, proto: &str, port: u16) -> usize {
-    let rows: Value = serde_json::from_str(&scene.agent.says(&["show", "flows", "-o", "json"])).expect("JSON");
-    let rows = rows.as_array().expect("a list");
+    let rows = scene.agent.rows("flows");
     let dialled = format!(":{port}");
     let is_it = |row: &&Value| {
-        row["proto"] == proto && row["dialled"].as_str().is_some_and(|dialled_at| dialled_at.ends_with(&dialled))
+        row["proto"] == proto && row["address"].as_str().is_some_and(|dialled_at| dialled_at.ends_with(&dialled))
     };
     rows.iter().filter(is_it).count()
 }

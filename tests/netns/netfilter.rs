@@ -94,8 +94,7 @@ fn explain_says_what_netfilter_sees() {
             };
             let seen = ["unchanged", "translated"].into_iter().find(|name| has_counted(name)).unwrap_or("never");
             scene.lab.node.run("nft", &["delete", "table", "inet", "sight"]);
-            let question = ["explain", "--from", &client.to_string(), "--to", &format!("{to}/tcp"), "-o", "json"];
-            let said: serde_json::Value = serde_json::from_str(&scene.agent.says(&question)).expect("an object");
+            let said = scene.agent.explains(&client.to_string(), &format!("{to}/tcp"));
             assert_eq!((seen, &said["netfilter"]["sees"]), (sees, &serde_json::json!(sees)), "{to}: {said:#}");
         }
     }

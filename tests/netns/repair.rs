@@ -8,7 +8,6 @@ use lb_tests::dial::{Dial, Held};
 use lb_tests::dump::Dump;
 use lb_tests::lab::Setup;
 use lb_tests::scene::Scene;
-use serde_json::Value;
 
 const NUMBER: u8 = 89;
 /// Entries; a flow takes two. In a smaller table the free elements that CPUs hold are more than an eighth of it.
@@ -36,10 +35,9 @@ fn start(test: &'static str, repair: &str) -> Scene {
 
 /// The client's connections in the flow tables.
 fn known(scene: &Scene) -> usize {
-    let rows: Value = serde_json::from_str(&scene.agent.says(&["show", "flows", "-o", "json"])).expect("JSON");
-    let rows = rows.as_array().expect("a list");
+    let rows = scene.agent.rows("flows");
     let at = vip(Family::V4, NUMBER, 80).to_string();
-    rows.iter().filter(|row| row["proto"] == "tcp" && row["dialled"] == at.as_str()).count()
+    rows.iter().filter(|row| row["proto"] == "tcp" && row["address"] == at.as_str()).count()
 }
 
 /// Whether the agent has seen a full table.

@@ -7,7 +7,7 @@ use lb_tests::dial::Outcome;
 use lb_tests::lab::Setup;
 use lb_tests::manifest::ingress;
 use lb_tests::scene::Scene;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// The last part of the balancer's address.
 const NUMBER: u8 = 86;
@@ -54,7 +54,7 @@ fn sr_02_pods_are_let_in_by_the_ranges_alone() {
     }
     let counters = scene.agent.says(&["show", "counters"]);
     assert!(counters.contains("drop_source_range"), "{counters}");
-    let drops: Vec<Value> = serde_json::from_str(&scene.agent.says(&["show", "drops", "-o", "json"])).expect("JSON");
+    let drops = scene.agent.rows("drops");
     for family in FAMILIES {
         let (from, to) = (scene.lab.pod_address("b", family), vip(family, NUMBER, 80).to_string());
         let row = drops.iter().find(|row| row["reason"] == "drop_source_range" && row["destination"] == to.as_str());

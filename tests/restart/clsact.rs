@@ -22,9 +22,8 @@ fn scene(test: &'static str, more: &[&str]) -> Scene {
 }
 
 fn row(scene: &Scene, interface: &str) -> Value {
-    let rows: Vec<Value> =
-        serde_json::from_str(&scene.agent.says(&["show", "interfaces", "-o", "json"])).expect("JSON");
-    rows.into_iter().find(|row| row["name"] == interface).expect("it is listed")
+    let rows = scene.agent.rows("interfaces");
+    rows.into_iter().find(|row| row["interface"] == interface).expect("it is listed")
 }
 
 #[test]
@@ -193,7 +192,7 @@ fn an_interface_with_the_older_qdisc_is_refused_and_told() {
     assert!(log.contains("cali-b") && log.contains("qdisc ingress of others"), "{log}");
     let told = scene.agent.says(&["show", "warnings"]);
     assert!(told.contains("interface cali-b") && told.contains("let its owner use clsact"), "{told}");
-    assert_eq!(row(&scene, "cali-b")["class"], "-");
+    assert_eq!(row(&scene, "cali-b")["class"], Value::Null);
     assert_eq!(classifiers(&scene.lab.node, "cali-b"), [""; 0]);
     assert!(tc(&scene.lab.node, "qdisc show dev cali-b").contains("qdisc ingress"));
     for family in FAMILIES {
@@ -223,7 +222,7 @@ fn a_block_that_interfaces_share_is_left_alone() {
     let told = scene.agent.says(&["show", "warnings"]);
     assert!(told.contains("interface cali-a") && told.contains("block that interfaces share"), "{told}");
     let in_blocks = ["7", "8"].map(|block| tc(&scene.lab.node, &format!("filter show block {block}")));
-    assert_eq!((in_blocks, row(&scene, "cali-a")["class"].as_str()), ([String::new(), String::new()], Some("-")));
+    assert_eq!((in_blocks, row(&scene, "cali-a")["class"].as_str()), ([String::new(), String::new()], None));
     for family in FAMILIES {
         assert_eq!(scene.dial().tcp(vip(family, 78, 80)).who(), Some("a"), "other pods are served");
     }

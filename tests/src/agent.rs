@@ -15,6 +15,7 @@ use crate::deadline;
 use crate::http;
 use crate::leftovers;
 use crate::netns::Netns;
+use crate::printed;
 use crate::process::{Finished, Process, finish};
 
 /// The agents' HTTP port: each namespace has a loopback interface of its own.
@@ -253,7 +254,19 @@ impl Agent {
     /// The rows of `lb-agent show SUBJECT`.
     #[track_caller]
     pub fn rows(&self, subject: &str) -> Vec<Value> {
-        serde_json::from_str(&self.says(&["show", subject, "-o", "json"])).expect("an array of objects")
+        printed::items(&self.says(&["show", subject, "-o", "json"]))
+    }
+
+    /// What `lb-agent explain` answers about a packet.
+    #[track_caller]
+    pub fn explains(&self, from: &str, to: &str) -> Value {
+        printed::item(&self.says(&["explain", "--from", from, "--to", to, "-o", "json"]))
+    }
+
+    /// What `lb-agent check` finds.
+    #[track_caller]
+    pub fn findings(&self) -> Vec<Value> {
+        printed::items(&self.says(&["check", "-o", "json"]))
     }
 
     /// Packets, or dials, of a counter.

@@ -32,6 +32,7 @@ pub mod netns;
 pub mod nginx;
 pub mod nodes;
 pub mod packet;
+pub mod printed;
 pub mod process;
 pub mod random;
 pub mod raw;

@@ -1,21 +1,23 @@
 //! The result of a check.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::render::Row;
+use crate::render::{Item, Row};
 
 /// The checked item, the result, and the remedy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Finding {
     pub check: &'static str,
     pub verdict: Verdict,
     pub found: String,
-    /// Empty if there is nothing to do.
+    /// Empty, and left out of JSON, if there is nothing to do.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }
 
 /// The severity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     Ok,
@@ -47,6 +49,10 @@ impl Finding {
     pub fn fail(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { check, verdict: Verdict::Fail, found: found.into(), remedy: remedy.into() }
     }
+}
+
+impl Item for Finding {
+    const KIND: &'static str = "Findings";
 }
 
 impl Row for Finding {

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use lb_common::client::PerClient;
 use lb_common::table::maps::{PINNED, SHARED};
 use lb_common::table::{
     Affinity, AffinityKey, Counter, CounterValue, Flow, FlowKey, FrontendStats, LAYOUT_VERSION, Owner,
@@ -14,7 +15,7 @@ use super::clsact::Filters;
 use super::drops::Drops;
 use super::folder::{self, Folder, Found, entries};
 use super::hooks::Hooks;
-use super::links::Attachment;
+use super::links::{Attachment, Class};
 use super::maps::{Maps, read_owner};
 use super::pinned::{find_pin, remove_pin};
 use super::sockets::SocketHook;
@@ -174,6 +175,11 @@ impl Pins {
         self.maps.owner()
     }
 
+    /// Whether interface indexes in the tables mean interfaces of this process's network namespace.
+    pub fn is_of_this_namespace(&self) -> bool {
+        self.path.check_owner().is_ok()
+    }
+
     pub fn tables(&self) -> Result<Tables, Error> {
         dump(&self.maps)
     }
@@ -226,6 +232,18 @@ impl Pins {
     /// The cgroup hooks with a program of ours.
     pub fn socket_hooks(&self) -> Result<Vec<SocketHook>, Error> {
         Ok(tcx::pinned(&self.path.links())?.sockets.into_keys().collect())
+    }
+
+    /// Whether programs see the clients: at an interface of any pod, at all cgroup hooks, at an interface towards the
+    /// network.
+    pub fn seen(&self) -> Result<PerClient<bool>, Error> {
+        let attached = self.attachments()?;
+        let is_attached = |class| attached.iter().any(|attachment| attachment.class == class);
+        Ok(PerClient {
+            workload: is_attached(Class::Workload),
+            host: self.socket_hooks()?.len() == SocketHook::ALL.len(),
+            external: is_attached(Class::Uplink),
+        })
     }
 
     pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::render::Item;
+
 /// The answer.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Explanation {
     pub from: String,
     pub to: String,
@@ -24,8 +27,12 @@ pub struct Explanation {
     pub notes: Vec<String>,
 }
 
+impl Item for Explanation {
+    const KIND: &'static str = "Explanation";
+}
+
 /// What happens to the packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Decision {
     /// No hook sees the packet, or no frontend has its destination.
@@ -38,14 +45,14 @@ pub enum Decision {
 }
 
 /// What netfilter and conntrack of this node see of the packet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Netfilter {
     pub sees: Sight,
     pub sentence: String,
 }
 
 /// How netfilter sees a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sight {
     /// As the client sent it.
@@ -56,14 +63,15 @@ pub enum Sight {
 }
 
 /// The frontend of the packet's destination.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FrontendFacts {
-    pub id: u32,
+    pub frontend_id: u32,
     /// `shop/web:http`, if a running agent knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// `-` if the address is not a load balancer's.
-    pub mode: String,
+    /// Only a load balancer's address has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
     /// The rule that decided the mode. Without a mode, the rule that decided which clients are served.
     pub decided_by: &'static str,
     /// The annotation or label that decided, if there was one and a running agent knows it.

@@ -165,7 +165,10 @@ fn neighbours<A: TableAddr>(addr: A, tables: &Tables) -> Vec<String> {
     let at_address = A::tables(tables).frontends.iter().filter(|(key, _)| key.addr == addr);
     let ports = at_address.map(|(key, frontend)| {
         let port = format!("{}/{}", key.port, key.proto.name());
-        if frontend.origin == Origin::LoadBalancer { format!("{port} ({})", mode(frontend)) } else { port }
+        match mode(frontend) {
+            Some(mode) if frontend.origin == Origin::LoadBalancer => format!("{port} ({mode})"),
+            _ => port,
+        }
     });
     ports.collect()
 }
@@ -207,7 +210,7 @@ fn with_frontend<A: TableAddr>(
         decision: decided.decision,
         sentence: sentence(from, frontend, scope, (decided.decision, decided.reason), outcomes),
         frontend: Some(FrontendFacts {
-            id: frontend.id,
+            frontend_id: frontend.id,
             service: None,
             mode: mode(frontend),
             decided_by: rule(frontend),

@@ -204,10 +204,10 @@ impl fmt::Display for Explanation {
             if let Some(service) = &frontend.service {
                 writeln!(f, "service   {}", printable(service))?;
             }
-            writeln!(f, "frontend  {} ({}), {}", frontend.id, frontend.origin, frontend.state)?;
-            match frontend.mode.as_str() {
-                "-" => writeln!(f, "mode      none (not a balancer's address), decided by {}", frontend.decided_by)?,
-                mode => {
+            writeln!(f, "frontend  {} ({}), {}", frontend.frontend_id, frontend.origin, frontend.state)?;
+            match &frontend.mode {
+                None => writeln!(f, "mode      none (not a balancer's address), decided by {}", frontend.decided_by)?,
+                Some(mode) => {
                     let key = printable(&frontend.key_in_brackets()).into_owned();
                     writeln!(f, "mode      {mode}, decided by {}{key}", frontend.decided_by)?;
                 }

@@ -1,52 +1,61 @@
 //! Rows of `show frontends`.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use lb_common::addr::Addr;
 use lb_common::table::{Action, Frontend, FrontendKey, Origin, Rule, Scope, ScopeFlags, Scopes};
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::Row;
 use super::pool::Backends;
-use super::{Row, socket};
 use crate::dataplane::{FamilyTables, Tables};
 
 /// A frontend with its scopes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FrontendRow {
-    pub address: IpAddr,
-    pub port: u16,
-    pub protocol: &'static str,
-    /// `-` if the address is not a load balancer's.
-    pub mode: String,
+    /// Address and port: `192.0.2.1:80` or `[2001:db8::1]:80`.
+    pub address: SocketAddr,
+    pub proto: &'static str,
+    /// Only a load balancer's address has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// The rule that decided the mode. Without a mode, the field of the Service that decides which clients are served.
     pub decided_by: &'static str,
     pub origin: String,
     pub state: String,
-    pub id: u32,
-    /// 0 means none.
-    pub service_port: u32,
-    pub workload: ScopeRow,
-    pub host: ScopeRow,
-    pub external: ScopeRow,
+    pub frontend_id: u32,
+    /// The number of the Service's port in the tables; 0 means none.
+    pub service_port_id: u32,
+    /// What pods get. Absent if no program sees their packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<ScopeRow>,
+    /// What processes of the node get. Absent if no program sees their sockets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<ScopeRow>,
+    /// What clients outside get. Absent if no program sees their packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<ScopeRow>,
 }
 
 /// The scope of one kind of client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ScopeRow {
     pub action: String,
-    /// 0 if the scope does not balance.
-    pub pool: u32,
-    pub backends: usize,
+    /// The pool that the backend is chosen from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool_id: Option<u32>,
+    /// The number of backends of the pool.
+    pub backend_count: usize,
     /// How a backend is chosen: `random` or `maglev`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<&'static str>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    /// The backend sees an address of this node instead of the client's.
     pub masquerade: bool,
     /// New flows are dropped unless a source range holds their client.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub source_ranges: bool,
     /// Clients keep their backend.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub affinity: bool,
 }
 
@@ -68,17 +77,16 @@ fn family<A: Addr>(family: &FamilyTables<A>, tables: &Tables) -> Vec<FrontendRow
 
 impl FrontendRow {
     fn of<A: Addr>(key: &FrontendKey<A>, frontend: &Frontend, scopes: &Scopes, backends: &Backends) -> Self {
-        let scope = |scope: Scope| ScopeRow::of(scope, backends.count(scope.pool));
+        let scope = |scope: Scope| Some(ScopeRow::of(scope, backends.count(scope.pool)));
         Self {
-            address: key.addr.into(),
-            port: key.port,
-            protocol: key.proto.name(),
+            address: SocketAddr::new(key.addr.into(), key.port),
+            proto: key.proto.name(),
             mode: mode(frontend),
             decided_by: rule(frontend),
             origin: format!("{:?}", frontend.origin),
             state: format!("{:?}", frontend.state),
-            id: frontend.id,
-            service_port: scopes.service_port,
+            frontend_id: frontend.id,
+            service_port_id: scopes.service_port,
             workload: scope(scopes.workload),
             host: scope(scopes.host),
             external: scope(scopes.external),
@@ -87,10 +95,10 @@ impl FrontendRow {
 }
 
 /// The mode in the spelling of the API. Only load-balancer addresses have one.
-pub fn mode(frontend: &Frontend) -> String {
+pub fn mode(frontend: &Frontend) -> Option<String> {
     match frontend.decided_by {
-        Rule::NotApplicable => "-".to_owned(),
-        _ => format!("{:?}", frontend.mode),
+        Rule::NotApplicable => None,
+        _ => Some(format!("{:?}", frontend.mode)),
     }
 }
 
@@ -111,18 +119,14 @@ pub const fn rule(frontend: &Frontend) -> &'static str {
 }
 
 impl ScopeRow {
-    /// The row for clients that no program sees, whatever the table holds.
-    pub fn not_served() -> Self {
-        Self { action: NOT_SERVED.to_owned(), ..Self::of(Scope::PASS, 0) }
-    }
-
     /// `backends` counts each backend of the scope's pool once.
     pub fn of(scope: Scope, backends: usize) -> Self {
+        let balances = scope.action == Action::Balance;
         Self {
             action: format!("{:?}", scope.action),
-            pool: scope.pool,
-            backends,
-            algorithm: (scope.action == Action::Balance).then(|| algorithm(scope)),
+            pool_id: balances.then_some(scope.pool),
+            backend_count: backends,
+            algorithm: balances.then(|| algorithm(scope)),
             masquerade: scope.has(ScopeFlags::MASQUERADE),
             source_ranges: scope.has(ScopeFlags::SOURCE_RANGES),
             affinity: scope.has(ScopeFlags::AFFINITY),
@@ -136,16 +140,12 @@ pub const fn algorithm(scope: Scope) -> &'static str {
 }
 
 const MAGLEV: &str = "maglev";
-const NOT_SERVED: &str = "NotServed";
 
 impl fmt::Display for ScopeRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.action == NOT_SERVED {
-            return f.write_str("-");
-        }
         f.write_str(&self.action)?;
-        if self.action == format!("{:?}", Action::Balance) {
-            write!(f, " pool {} ({})", self.pool, self.backends)?;
+        if let Some(pool) = self.pool_id {
+            write!(f, " pool {pool} ({})", self.backend_count)?;
         }
         if self.algorithm == Some(MAGLEV) {
             write!(f, " {MAGLEV}")?;
@@ -165,18 +165,19 @@ impl Row for FrontendRow {
         &["ADDRESS", "PROTO", "MODE", "RULE", "ORIGIN", "STATE", "ID", "PORT-ID", "WORKLOAD", "HOST", "EXTERNAL"];
 
     fn cells(&self) -> Vec<String> {
+        let scope = |scope: &Option<ScopeRow>| scope.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
         vec![
-            socket(self.address, self.port),
-            self.protocol.to_owned(),
-            self.mode.clone(),
+            self.address.to_string(),
+            self.proto.to_owned(),
+            self.mode.clone().unwrap_or_else(|| "-".to_owned()),
             self.decided_by.to_owned(),
             self.origin.clone(),
             self.state.clone(),
-            self.id.to_string(),
-            self.service_port.to_string(),
-            self.workload.to_string(),
-            self.host.to_string(),
-            self.external.to_string(),
+            self.frontend_id.to_string(),
+            self.service_port_id.to_string(),
+            scope(&self.workload),
+            scope(&self.host),
+            scope(&self.external),
         ]
     }
 }

@@ -1,20 +1,21 @@
 //! Rows of `show guard`.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use lb_common::addr::Addr;
 use lb_common::client::Client;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Row, socket};
+use super::{Item, Row};
 use crate::guard::{FamilyRows, GuardRows};
 
 /// An address that the guard keeps kube-proxy off.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct GuardRow {
-    pub address: IpAddr,
-    pub port: u16,
-    pub protocol: &'static str,
+    /// Address and port: `192.0.2.1:80` or `[2001:db8::1]:80`.
+    pub address: SocketAddr,
+    pub proto: &'static str,
     /// The kinds of client that this applies to.
     pub clients: Vec<&'static str>,
 }
@@ -30,18 +31,21 @@ fn family<A: Addr>(rows: &FamilyRows<A>) -> Vec<GuardRow> {
     let sets = Client::ALL.map(|client| (client.name(), rows.sets.get(client)));
     let keys: std::collections::BTreeSet<_> = sets.iter().flat_map(|(_, keys)| keys.iter()).collect();
     let row = |key: &lb_common::table::FrontendKey<A>| GuardRow {
-        address: key.addr.into(),
-        port: key.port,
-        protocol: key.proto.name(),
+        address: SocketAddr::new(key.addr.into(), key.port),
+        proto: key.proto.name(),
         clients: sets.iter().filter(|(_, keys)| keys.contains(key)).map(|(name, _)| *name).collect(),
     };
     keys.into_iter().map(row).collect()
+}
+
+impl Item for GuardRow {
+    const KIND: &'static str = "Guard";
 }
 
 impl Row for GuardRow {
     const TITLES: &'static [&'static str] = &["ADDRESS", "PROTO", "CLIENTS"];
 
     fn cells(&self) -> Vec<String> {
-        vec![socket(self.address, self.port), self.protocol.to_owned(), self.clients.join(", ")]
+        vec![self.address.to_string(), self.proto.to_owned(), self.clients.join(", ")]
     }
 }

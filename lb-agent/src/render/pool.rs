@@ -1,26 +1,27 @@
 //! Rows of `show pools`, and of the `members` tables.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use lb_common::addr::Addr;
 use lb_common::table::{Backend, PoolKey};
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Row, socket};
+use super::{Item, Row};
 use crate::dataplane::{FamilyTables, Tables};
 
 /// A backend of a pool. With Maglev it has many slots.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PoolRow {
-    pub pool: u32,
+    pub pool_id: u32,
     /// The first slot of the backend.
     pub slot: u32,
     /// The number of the backend's slots, and of all slots of the pool.
     pub slots: u32,
     pub of_slots: u32,
-    pub address: IpAddr,
-    pub port: u16,
+    /// Address and port: `10.1.0.9:8443` or `[2001:db8::9]:8443`.
+    pub backend: SocketAddr,
 }
 
 /// The number of backends in each pool of a family. A backend counts once, however many slots it has.
@@ -55,11 +56,10 @@ fn by_pool<A: Addr>(tables: &FamilyTables<A>) -> BTreeMap<u32, BTreeMap<Backend<
 }
 
 /// A backend that keeps its known flows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberRow {
     pub service_port: u32,
-    pub address: IpAddr,
-    pub port: u16,
+    pub backend: SocketAddr,
     pub state: String,
 }
 
@@ -69,12 +69,11 @@ pub fn pools(tables: &Tables) -> Vec<PoolRow> {
         by_pool(tables).into_iter().flat_map(|(pool, backends)| {
             let of_slots = backends.values().map(|slots| slots.count).sum();
             backends.into_iter().map(move |(backend, Slots { first, count })| PoolRow {
-                pool,
+                pool_id: pool,
                 slot: first,
                 slots: count,
                 of_slots,
-                address: backend.addr.into(),
-                port: backend.port,
+                backend: SocketAddr::new(backend.addr.into(), backend.port),
             })
         })
     }
@@ -86,21 +85,24 @@ pub fn members(tables: &Tables) -> Vec<MemberRow> {
     fn family<A: Addr>(tables: &FamilyTables<A>) -> impl Iterator<Item = MemberRow> {
         tables.members.iter().map(|(key, member)| MemberRow {
             service_port: key.service_port,
-            address: key.addr.into(),
-            port: key.port,
+            backend: SocketAddr::new(key.addr.into(), key.port),
             state: format!("{:?}", member.state),
         })
     }
     family(&tables.v4).chain(family(&tables.v6)).collect()
 }
 
+impl Item for PoolRow {
+    const KIND: &'static str = "Pools";
+}
+
 impl Row for PoolRow {
     const TITLES: &'static [&'static str] = &["POOL", "SLOT", "BACKEND"];
 
     fn cells(&self) -> Vec<String> {
-        let Self { pool, slot, slots, of_slots, .. } = self;
+        let Self { pool_id, slot, slots, of_slots, .. } = self;
         let slot = if *slots == 1 { slot.to_string() } else { format!("{slots} of {of_slots} (maglev)") };
-        vec![pool.to_string(), slot, socket(self.address, self.port)]
+        vec![pool_id.to_string(), slot, self.backend.to_string()]
     }
 }
 
@@ -108,6 +110,6 @@ impl Row for MemberRow {
     const TITLES: &'static [&'static str] = &["PORT-ID", "BACKEND", "STATE"];
 
     fn cells(&self) -> Vec<String> {
-        vec![self.service_port.to_string(), socket(self.address, self.port), self.state.clone()]
+        vec![self.service_port.to_string(), self.backend.to_string(), self.state.clone()]
     }
 }

@@ -1,21 +1,22 @@
 //! Rows of `show source-ranges`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::addr::Addr;
 use lb_common::table::Scopes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Row, socket};
+use super::{Item, Row};
 use crate::dataplane::{FamilyTables, Tables};
 
 /// A source range of a frontend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SourceRangeRow {
-    pub address: IpAddr,
-    pub port: u16,
-    pub protocol: &'static str,
+    /// Address and port: `192.0.2.1:80` or `[2001:db8::1]:80`.
+    pub address: SocketAddr,
+    pub proto: &'static str,
     /// For example `203.0.113.0/25`.
     pub range: String,
 }
@@ -29,9 +30,8 @@ pub fn source_ranges(tables: &Tables) -> Vec<SourceRangeRow> {
         tables.frontends.iter().flat_map(|(key, frontend)| {
             let set = scopes.get(&frontend.id).map_or(0, |scopes| scopes.source_ranges);
             tables.source_ranges_of(set).map(|(range, _)| SourceRangeRow {
-                address: key.addr.into(),
-                port: key.port,
-                protocol: key.proto.name(),
+                address: SocketAddr::new(key.addr.into(), key.port),
+                proto: key.proto.name(),
                 range: format!("{}/{}", Into::<IpAddr>::into(range.addr), range.length()),
             })
         })
@@ -39,10 +39,14 @@ pub fn source_ranges(tables: &Tables) -> Vec<SourceRangeRow> {
     family(&tables.v4, &tables.scopes).chain(family(&tables.v6, &tables.scopes)).collect()
 }
 
+impl Item for SourceRangeRow {
+    const KIND: &'static str = "SourceRanges";
+}
+
 impl Row for SourceRangeRow {
     const TITLES: &'static [&'static str] = &["ADDRESS", "PROTO", "RANGE"];
 
     fn cells(&self) -> Vec<String> {
-        vec![socket(self.address, self.port), self.protocol.to_owned(), self.range.clone()]
+        vec![self.address.to_string(), self.proto.to_owned(), self.range.clone()]
     }
 }

@@ -1,7 +1,11 @@
 //! Rows of `show warnings`.
 
-use super::Row;
+use super::{Item, Row};
 use crate::model::Warning;
+
+impl Item for Warning {
+    const KIND: &'static str = "Warnings";
+}
 
 impl Row for Warning {
     const TITLES: &'static [&'static str] = &["KIND", "WHERE", "FIELD", "PROBLEM", "REMEDY"];

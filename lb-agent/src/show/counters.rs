@@ -1,18 +1,23 @@
 //! The rows of `show counters`: packets and bytes by reason, summed over all CPUs.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::dataplane::Error;
 use crate::dataplane::pins::Pins;
-use crate::render::Row;
+use crate::render::{Item, Row};
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CounterRow {
     pub counter: &'static str,
     pub packets: u64,
     pub bytes: u64,
     /// The packets that are counted.
     pub meaning: &'static str,
+}
+
+impl Item for CounterRow {
+    const KIND: &'static str = "Counters";
 }
 
 impl Row for CounterRow {

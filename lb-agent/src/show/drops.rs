@@ -5,15 +5,17 @@ use std::net::SocketAddr;
 use lb_common::addr::Addr;
 use lb_common::flow::quiet_jiffies;
 use lb_common::table::{Counter, Dropped};
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::flows::{Clock, edge};
-use crate::dataplane::Error;
+use super::flows::Clock;
+use super::names::{InterfaceNames, ServiceNames};
+use crate::ask::Services;
 use crate::dataplane::drops::LastDrops;
 use crate::dataplane::pins::Pins;
-use crate::render::Row;
+use crate::render::{Item, Row};
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DropRow {
     /// The counter of the reason.
     pub reason: &'static str,
@@ -23,14 +25,22 @@ pub struct DropRow {
     /// Source and destination of the last packet, as it came.
     pub source: SocketAddr,
     pub destination: SocketAddr,
-    /// `uplink`, or the interface index of the pod.
-    pub edge: String,
+    /// The Service at the destination, as `shop/web:http`. Known only while an agent runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// `uplink`, the interface of the pod, or `#17` if that interface is gone.
+    pub interface: String,
     /// The packets that are counted.
     pub meaning: &'static str,
 }
 
+impl Item for DropRow {
+    const KIND: &'static str = "Drops";
+}
+
 impl Row for DropRow {
-    const TITLES: &'static [&'static str] = &["REASON", "LAST", "PROTO", "SOURCE", "DESTINATION", "EDGE", "MEANING"];
+    const TITLES: &'static [&'static str] =
+        &["REASON", "LAST", "PROTO", "SOURCE", "DESTINATION", "SERVICE", "INTERFACE", "MEANING"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -39,28 +49,36 @@ impl Row for DropRow {
             self.proto.into(),
             self.source.to_string(),
             self.destination.to_string(),
-            self.edge.clone(),
+            self.service.clone().unwrap_or_else(|| "?".into()),
+            self.interface.clone(),
             self.meaning.into(),
         ]
     }
 }
 
-pub fn read(pins: &Pins) -> Result<Vec<DropRow>, Error> {
+pub fn read(pins: &Pins, services: &Services) -> anyhow::Result<Vec<DropRow>> {
+    let (tables, interfaces) = (pins.tables()?, InterfaceNames::read(pins)?);
+    let names = (&ServiceNames::new(services, &tables), &interfaces);
     let clock = Clock::read(pins)?;
-    let mut rows = rows(pins.drops().last4()?, clock);
-    rows.extend(self::rows(pins.drops().last6()?, clock));
+    let mut rows = rows(pins.drops().last4()?, clock, names);
+    rows.extend(self::rows(pins.drops().last6()?, clock, names));
     rows.sort_by_key(|row| row.age_secs);
     Ok(rows)
 }
 
-fn rows<A: Addr>(drops: LastDrops<A>, clock: Clock) -> Vec<DropRow> {
+fn rows<A: Addr>(
+    drops: LastDrops<A>,
+    clock: Clock,
+    (services, interfaces): (&ServiceNames<'_>, &InterfaceNames),
+) -> Vec<DropRow> {
     let row = |(reason, Dropped { at_jiffies, key, .. }): (Counter, Dropped<A>)| DropRow {
         reason: reason.name(),
         age_secs: clock.secs(quiet_jiffies(at_jiffies, clock.now_jiffies)),
         proto: key.proto.name(),
         source: SocketAddr::new(key.tuple.src.into(), key.tuple.sport),
         destination: SocketAddr::new(key.tuple.dst.into(), key.tuple.dport),
-        edge: edge(key.edge),
+        service: services.at(SocketAddr::new(key.tuple.dst.into(), key.tuple.dport), key.proto.name()),
+        interface: interfaces.of_edge(key.edge),
         meaning: reason.meaning(),
     };
     drops.into_iter().map(row).collect()

@@ -4,54 +4,67 @@ use std::net::SocketAddr;
 
 use lb_common::addr::Addr;
 use lb_common::flow::quiet_jiffies;
-use lb_common::table::{Direction, EDGE_UPLINK};
+use lb_common::table::Direction;
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::names::{InterfaceNames, ServiceNames};
+use crate::ask::Services;
 use crate::dataplane::Error;
 use crate::dataplane::pins::{FlowRows, Pins};
-use crate::render::Row;
+use crate::render::{Item, Row};
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FlowRow {
+    /// `shop/web:http`. Known only while an agent runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     pub proto: &'static str,
     pub client: SocketAddr,
     /// The frontend that the client dialled.
-    pub dialled: SocketAddr,
+    pub address: SocketAddr,
     /// The backend of the flow.
     pub backend: SocketAddr,
     /// The client's address and port as the backend sees them.
     pub seen_as: SocketAddr,
-    /// `uplink`, or the interface index of the client's pod.
-    pub edge: String,
+    /// `uplink`, the interface of the client's pod, or `#17` if that interface is gone.
+    pub interface: String,
     pub state: String,
+    /// Seconds since the last packet.
     pub idle_secs: u64,
-    pub frontend: u32,
-    pub pool: u32,
+    pub frontend_id: u32,
+    pub pool_id: u32,
+}
+
+impl Item for FlowRow {
+    const KIND: &'static str = "Flows";
 }
 
 impl Row for FlowRow {
     const TITLES: &'static [&'static str] =
-        &["PROTO", "CLIENT", "DIALLED", "BACKEND", "SEEN AS", "EDGE", "STATE", "IDLE", "FRONTEND"];
+        &["SERVICE", "PROTO", "CLIENT", "ADDRESS", "BACKEND", "SEEN-AS", "INTERFACE", "STATE", "IDLE"];
 
     fn cells(&self) -> Vec<String> {
         vec![
+            self.service.clone().unwrap_or_else(|| "?".into()),
             self.proto.into(),
             self.client.to_string(),
-            self.dialled.to_string(),
+            self.address.to_string(),
             self.backend.to_string(),
             self.seen_as.to_string(),
-            self.edge.clone(),
+            self.interface.clone(),
             self.state.clone(),
             format!("{} s", self.idle_secs),
-            self.frontend.to_string(),
         ]
     }
 }
 
-pub fn read(pins: &Pins) -> Result<Vec<FlowRow>, Error> {
+pub fn read(pins: &Pins, services: &Services) -> anyhow::Result<Vec<FlowRow>> {
+    let (tables, interfaces) = (pins.tables()?, InterfaceNames::read(pins)?);
+    let names = (&ServiceNames::new(services, &tables), &interfaces);
     let clock = Clock::read(pins)?;
-    let mut rows = rows(pins.flows4()?, clock);
-    rows.extend(self::rows(pins.flows6()?, clock));
+    let mut rows = rows(pins.flows4()?, clock, names);
+    rows.extend(self::rows(pins.flows6()?, clock, names));
     Ok(rows)
 }
 
@@ -72,25 +85,25 @@ impl Clock {
     }
 }
 
-/// `uplink`, or the interface index of a pod.
-pub(super) fn edge(edge: u32) -> String {
-    if edge == EDGE_UPLINK { "uplink".into() } else { edge.to_string() }
-}
-
-fn rows<A: Addr>(mut flows: FlowRows<A>, clock: Clock) -> Vec<FlowRow> {
+fn rows<A: Addr>(
+    mut flows: FlowRows<A>,
+    clock: Clock,
+    (services, interfaces): (&ServiceNames<'_>, &InterfaceNames),
+) -> Vec<FlowRow> {
     flows.retain(|(key, _)| key.direction == Direction::Request);
     flows.sort_unstable();
     let row = |(key, flow): (lb_common::table::FlowKey<A>, lb_common::table::Flow<A>)| FlowRow {
+        service: services.of(flow.frontend),
         proto: key.proto.name(),
         client: SocketAddr::new(key.tuple.src.into(), key.tuple.sport),
-        dialled: SocketAddr::new(key.tuple.dst.into(), key.tuple.dport),
+        address: SocketAddr::new(key.tuple.dst.into(), key.tuple.dport),
         backend: SocketAddr::new(flow.to.dst.into(), flow.to.dport),
         seen_as: SocketAddr::new(flow.to.src.into(), flow.to.sport),
-        edge: edge(key.edge),
+        interface: interfaces.of_edge(key.edge),
         state: format!("{:?}", flow.state),
         idle_secs: clock.secs(quiet_jiffies(flow.last_seen_jiffies, clock.now_jiffies)),
-        frontend: flow.frontend,
-        pool: flow.pool,
+        frontend_id: flow.frontend,
+        pool_id: flow.pool,
     };
     flows.into_iter().map(row).collect()
 }

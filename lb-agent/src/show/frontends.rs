@@ -1,16 +1,17 @@
 //! The rows of `show frontends`: frontends with their traffic so far.
 
 use lb_common::table::FrontendStats;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::ask::Services;
-use crate::dataplane::Error;
 use crate::dataplane::pins::Pins;
-use crate::render::{FrontendRow, Row, ScopeRow, frontends};
+use crate::render::{FrontendRow, Item, Row, frontends};
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TrafficRow {
     /// `shop/web:http`. Known only while an agent runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<String>,
     /// The annotation or label that decided the mode, if one did. Known only while an agent runs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -24,6 +25,10 @@ pub struct TrafficRow {
     /// Packets that open a connection and were left to the external balancer.
     passed_packets: u64,
     passed_bytes: u64,
+}
+
+impl Item for TrafficRow {
+    const KIND: &'static str = "Frontends";
 }
 
 impl Row for TrafficRow {
@@ -41,16 +46,16 @@ impl Row for TrafficRow {
 }
 
 /// All frontends, with the running agent's names of their Services.
-pub fn read(pins: &Pins, services: &Services) -> Result<Vec<TrafficRow>, Error> {
-    let serves_sockets = !pins.socket_hooks()?.is_empty();
+pub fn read(pins: &Pins, services: &Services) -> anyhow::Result<Vec<TrafficRow>> {
+    let seen = pins.seen()?;
     let with_traffic = |mut frontend: FrontendRow| {
-        if !serves_sockets {
-            // No program sees the node's own sockets.
-            frontend.host = ScopeRow::not_served();
-        }
-        let FrontendStats { flows, packets, bytes, passed_packets, passed_bytes } = pins.frontend_stats(frontend.id)?;
-        let service = services.names.get(&frontend.service_port).cloned();
-        let deciding_key = services.deciding_keys.get(&frontend.service_port).cloned();
+        frontend.workload = frontend.workload.filter(|_| seen.workload);
+        frontend.host = frontend.host.filter(|_| seen.host);
+        frontend.external = frontend.external.filter(|_| seen.external);
+        let FrontendStats { flows, packets, bytes, passed_packets, passed_bytes } =
+            pins.frontend_stats(frontend.frontend_id)?;
+        let service = services.names.get(&frontend.service_port_id).cloned();
+        let deciding_key = services.deciding_keys.get(&frontend.service_port_id).cloned();
         Ok(TrafficRow { service, deciding_key, frontend, flows, packets, bytes, passed_packets, passed_bytes })
     };
     frontends(&pins.tables()?).into_iter().map(with_traffic).collect()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::ask::Judgements;
@@ -11,36 +12,54 @@ use crate::dataplane::links::{Ahead, Attachment};
 use crate::dataplane::pins::Pins;
 use crate::dataplane::sockets::SocketHook;
 use crate::interfaces::{Globs, InterfaceRules, Interfaces, Judgement, Kind, LinkFacts, watch};
-use crate::render::Row;
+use crate::render::{Item, Row};
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct InterfaceRow {
-    pub ifindex: u32,
-    pub name: String,
+    /// The name, or `(sockets)` for the cgroup hooks.
+    pub interface: String,
+    /// The cgroup hooks have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ifindex: Option<u32>,
     pub kind: &'static str,
-    /// `workload`, `uplink`, `host` (sockets), or `-` if no program of ours is attached.
-    pub class: &'static str,
+    /// `workload`, `uplink` or `host` (sockets). Absent if no program of ours is attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<&'static str>,
     pub hooks: Vec<&'static str>,
-    /// `tcx`, `clsact`, or `-` if no program of ours is attached.
-    pub attached_by: &'static str,
+    /// `tcx` or `clsact`. Absent if no program of ours is attached to an interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attached_by: Option<&'static str>,
     /// Other programs that run before ours.
     pub before_ours: Vec<String>,
-    /// The rule that decided the class.
-    pub why: String,
+    /// The rule that decided the class, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+impl Item for InterfaceRow {
+    const KIND: &'static str = "Interfaces";
 }
 
 impl Row for InterfaceRow {
-    const TITLES: &'static [&'static str] = &["INDEX", "NAME", "KIND", "CLASS", "ATTACHED", "BEFORE-OURS", "WHY"];
+    const TITLES: &'static [&'static str] = &["INDEX", "INTERFACE", "KIND", "CLASS", "ATTACHED", "BEFORE-OURS", "WHY"];
 
     fn cells(&self) -> Vec<String> {
         let hooks = match (self.hooks.as_slice(), self.attached_by) {
             ([], _) => "-".into(),
-            (hooks, "clsact") => format!("{} (clsact)", hooks.join(", ")),
+            (hooks, Some("clsact")) => format!("{} (clsact)", hooks.join(", ")),
             (hooks, _) => hooks.join(", "),
         };
         let before = if self.before_ours.is_empty() { "-".into() } else { self.before_ours.join(", ") };
-        let (kind, class) = (self.kind.into(), self.class.into());
-        vec![self.ifindex.to_string(), self.name.clone(), kind, class, hooks, before, self.why.clone()]
+        let known = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        vec![
+            known(self.ifindex.map(|index| index.to_string())),
+            self.interface.clone(),
+            self.kind.into(),
+            known(self.class.map(Into::into)),
+            hooks,
+            before,
+            known(self.why.clone()),
+        ]
     }
 }
 
@@ -61,14 +80,14 @@ fn sockets(hooks: &[SocketHook]) -> InterfaceRow {
     let is_served = !hooks.is_empty();
     let why = if is_served { "--socket-lb" } else { "--socket-lb=off, or the root of the cgroup v2 tree is missing" };
     InterfaceRow {
-        ifindex: 0,
-        name: "(sockets)".into(),
+        interface: "(sockets)".into(),
+        ifindex: None,
         kind: "cgroup",
-        class: if is_served { "host" } else { "-" },
+        class: is_served.then_some("host"),
         hooks: hooks.iter().map(|hook| hook.program()).collect(),
-        attached_by: "-",
+        attached_by: None,
         before_ours: Vec::new(),
-        why: why.into(),
+        why: Some(why.into()),
     }
 }
 
@@ -89,14 +108,14 @@ fn rows(
     let row = |link: &LinkFacts| {
         let ours: Vec<_> = attached.iter().filter(|(attachment, _)| attachment.ifindex == link.ifindex).collect();
         InterfaceRow {
-            ifindex: link.ifindex,
-            name: link.name.clone(),
+            interface: link.name.clone(),
+            ifindex: Some(link.ifindex),
             kind: kind_name(link.kind),
-            class: ours.first().map_or("-", |(attachment, _)| attachment.class.name()),
+            class: ours.first().map(|(attachment, _)| attachment.class.name()),
             hooks: ours.iter().map(|(attachment, _)| Hook::name(attachment.hook)).collect(),
-            attached_by: ours.first().map_or("-", |(_, way)| way.name()),
+            attached_by: ours.first().map(|(_, way)| way.name()),
             before_ours: before_ours(link.ifindex, ahead),
-            why: why.get(&link.ifindex).map_or("-", String::as_str).into(),
+            why: why.get(&link.ifindex).cloned(),
         }
     };
     links.values().map(row).collect()

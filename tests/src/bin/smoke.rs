@@ -49,7 +49,7 @@ fn main() {
     serve(&scene, &steps);
     let rows = scene.agent.rows("interfaces");
     for interface in INTERFACES {
-        let row = rows.iter().find(|row| row["name"] == interface).expect("it is listed");
+        let row = rows.iter().find(|row| row["interface"] == interface).expect("it is listed");
         let name = if way == Way::Tcx { "tcx" } else { "clsact" };
         assert!(row["attached_by"] == name && row["hooks"].as_array().is_some_and(|hooks| hooks.len() == 2), "{row}");
     }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{BALANCER, Scene};
 use crate::address::{FAR_LINK, Family, REMOTE_PODS, UPLINK, family};
 use crate::dial::{Asking, Dial, Dialler, Held, Outcome};
+use crate::printed;
 
 /// The name in answers of a process of the node.
 const HOST: &str = "host";
@@ -189,7 +190,7 @@ impl<'a> Probe<'a> {
         let question = ["explain", "--from", &from, "--to", &format!("{to}/{}", proto.name()), "-o", "json"];
         let said = self.scene.agent.ask(&question);
         if said.code == Some(0) {
-            return Some(serde_json::from_str(&said.stdout).expect("an object"));
+            return Some(printed::item(&said.stdout));
         }
         assert!(said.stderr.contains("no dataplane is pinned"), "{question:?}: {}", said.stderr);
         None

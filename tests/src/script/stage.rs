@@ -111,8 +111,8 @@ impl Stage {
         for line in text.lines() {
             let address: SocketAddr = line.trim().parse().with_context(|| format!("{line:?} is no address"))?;
             let rows = render::frontends(&self.dataplane.tables);
-            let row = rows.iter().find(|row| row.address == address.ip() && row.port == address.port());
-            in_use.insert(row.with_context(|| format!("no frontend {address}"))?.id);
+            let row = rows.iter().find(|row| row.address == address);
+            in_use.insert(row.with_context(|| format!("no frontend {address}"))?.frontend_id);
         }
         self.dataplane.in_use = in_use;
         Ok(())

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use serde_json::Value;
-
 use crate::scene::Scene;
 
 /// Counters that also grow by other traffic, such as the end of an earlier connection, or by no packet. What they count of
@@ -18,9 +16,9 @@ pub struct Counters(BTreeMap<String, u64>);
 impl Counters {
     pub fn read(scene: &Scene) -> Self {
         let mut numbers = BTreeMap::new();
-        for row in scene.agent.rows("frontends").iter().filter(|row| row["protocol"] == "udp") {
+        for row in scene.agent.rows("frontends").iter().filter(|row| row["proto"] == "udp") {
             for what in ["flows", "packets"] {
-                let name = name(row["address"].as_str().expect("an address"), &row["port"], what);
+                let name = name(row["address"].as_str().expect("an address"), what);
                 numbers.insert(name, row[what].as_u64().expect("a number"));
             }
         }
@@ -41,7 +39,7 @@ impl Counters {
     /// Adds a flow with one datagram and its answer.
     pub fn add_exchange(&mut self, to: SocketAddr) {
         for (what, count) in [("flows", 1), ("packets", 2)] {
-            *self.0.entry(name(&to.ip().to_string(), &to.port().into(), what)).or_default() += count;
+            *self.0.entry(name(&to.to_string(), what)).or_default() += count;
         }
     }
 
@@ -59,6 +57,6 @@ impl Counters {
     }
 }
 
-fn name(address: &str, port: &Value, what: &str) -> String {
-    format!("{address} {port} {what}")
+fn name(address: &str, what: &str) -> String {
+    format!("{address} {what}")
 }

@@ -49,7 +49,7 @@ fn a_shortcut_names_its_backends() {
     assert_eq!(explanation.decision, Decision::Balance);
     assert_eq!(explanation.backends, ["10.0.0.1:8080".parse().expect("one"), "10.0.0.2:8080".parse().expect("two")]);
     let frontend = explanation.frontend.expect("a frontend");
-    assert_eq!((frontend.mode.as_str(), frontend.decided_by), ("VIP", "ipMode"));
+    assert_eq!((frontend.mode.as_deref(), frontend.decided_by), (Some("VIP"), "ipMode"));
     assert_eq!(frontend.service.as_deref(), Some("shop/web:http"));
     assert_eq!(frontend.scope, "workload: Balance pool 7 (2)");
     assert!(explanation.sentence.contains("one of 2 backends"));
@@ -164,7 +164,7 @@ fn every_origin_names_what_decided() {
         assert!(!inside.sentence.contains("balancer"), "{}", inside.sentence);
         assert!(inside.to_string().contains("mode      none"), "{inside}");
         let frontend = inside.frontend.expect("a frontend");
-        assert_eq!((frontend.mode.as_str(), frontend.decided_by), ("-", decided_by));
+        assert_eq!((frontend.mode.as_deref(), frontend.decided_by), (None, decided_by));
         let outside = ask("external", "192.0.2.10:80/tcp", &facts);
         assert!(outside.sentence.starts_with(&format!("{decided_by} is Local")), "{}", outside.sentence);
         let other_port = ask("pod", "192.0.2.10:81/tcp", &facts);
