@@ -1,5 +1,8 @@
 //! The manifests of `deploy/` are valid for the API, grant no more than needed, and fit the agent's command line.
 
+#[path = "deploy/monitoring.rs"]
+mod monitoring;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -10,10 +13,13 @@ use k8s_openapi::api::core::v1::{Container, Probe, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use lb_agent::args::{Command, CommandLine};
 use lb_agent::config::{Config, Source};
+use lb_agent::metrics::Place;
 use lb_tests::manifest::deployed as documents;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
 
 /// The object of this kind. The round trip through its type would lose an unknown field.
 #[track_caller]
@@ -166,11 +172,7 @@ fn the_command_line_is_the_agents() {
     let name = container.env.iter().flatten().find(|variable| variable.name == "NODE_NAME").expect("it is set");
     let field = name.value_from.as_ref().and_then(|from| from.field_ref.as_ref()).expect("from a field");
     assert_eq!(field.field_path, "spec.nodeName");
-    let line = ["lb-agent"].into_iter().chain(args.iter().map(String::as_str));
-    let Command::Run(run) = CommandLine::try_parse_from(line).expect("the agent takes it").command else {
-        panic!("{args:?} does not run the agent");
-    };
-    let config = Config::try_from(*run).expect("the settings make sense");
+    let config = accepted(&args);
     let Source::Kube(source) = &config.source else { panic!("{:?}", config.source) };
     assert_eq!(source.kubeconfig, None, "the service account is used");
     // The agent listens where the probes ask.
@@ -178,6 +180,12 @@ fn the_command_line_is_the_agents() {
         let asked = address(probe.as_ref().expect("there is one"));
         assert_eq!(asked, config.http.to_string());
     }
+    // Prometheus asks the node, and reaches metrics only.
+    assert!(config.http.ip().is_loopback());
+    assert_eq!(config.metrics.place, Place::At("[2001:db8::11]:10357".parse().expect("an address")));
+    let port =
+        container.ports.iter().flatten().find(|port| port.name.as_deref() == Some("metrics")).expect("it is named");
+    assert_eq!((port.container_port, port.host_port), (10357, Some(10357)));
     // The pins outlive the pod.
     let mounts = container.volume_mounts.unwrap_or_default();
     assert!(mounts.iter().any(|mount| config.dataplane.pin_path.starts_with(&mount.mount_path)), "{mounts:?}");
@@ -185,6 +193,16 @@ fn the_command_line_is_the_agents() {
     let pin_path = container.env.iter().flatten().find(|variable| variable.name == "LB_AGENT_PIN_PATH");
     let pin_path = pin_path.and_then(|variable| variable.value.as_deref()).expect("it is set");
     assert_eq!(Path::new(pin_path), config.dataplane.pin_path);
+}
+
+/// What the agent makes of the arguments of its container. kubelet replaces the node's address.
+#[track_caller]
+fn accepted(args: &[String]) -> Config {
+    let args = args.iter().map(|arg| arg.replace("$(HOST_IP)", "2001:db8::11"));
+    let line =
+        CommandLine::try_parse_from(["lb-agent".to_owned()].into_iter().chain(args)).expect("the agent takes it");
+    let Command::Run(run) = line.command else { panic!("it does not run the agent") };
+    Config::try_from(*run).expect("the settings make sense")
 }
 
 /// The pod sees the folder of the default pin path, the cgroup tree for reading, and nothing else of the node's file

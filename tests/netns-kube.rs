@@ -120,7 +120,7 @@ fn annotations_cost_little_memory() {
 /// How often following a kind has failed so far.
 fn failures(agent: &Agent, kind: &str) -> u64 {
     let metrics = page(agent, "/metrics");
-    let start = format!("lb_agent_source_failures{{kind=\"{kind}\"}} ");
+    let start = format!("lb_agent_source_failures_total{{kind=\"{kind}\"}} ");
     metrics.lines().find_map(|line| line.strip_prefix(&start)).and_then(|count| count.parse().ok()).expect("a number")
 }
 
@@ -185,7 +185,7 @@ fn a_refused_list_is_told() {
     let (_, text) = agent.page("/readyz").expect("it listens");
     assert!(text.contains("no object is known yet: the API server answered 503"), "{text}");
     let metrics = page(&agent, "/metrics");
-    let line = metrics.lines().find(|line| line.contains("source_failures{kind=\"EndpointSlice\"}"));
+    let line = metrics.lines().find(|line| line.contains("source_failures_total{kind=\"EndpointSlice\"}"));
     let failures = line.and_then(|line| line.rsplit(' ').next()).and_then(|count| count.parse::<usize>().ok());
     // No earlier refusal was hidden; the last request may still be open.
     assert!(failures.is_some_and(|failures| failures > 0 && failures + 1 >= before), "{before}: {line:?}");

@@ -4,6 +4,8 @@
 mod attached;
 #[path = "netns-operate/deployed.rs"]
 mod deployed;
+#[path = "netns-operate/metrics.rs"]
+mod metrics;
 #[path = "netns-operate/output.rs"]
 mod output;
 #[path = "netns-operate/pins.rs"]

@@ -26,11 +26,12 @@ pub use man::ManArgs;
 pub use policy::{Algorithm, ExternalIps, Forwarding, IpMode, PolicyArgs, Services, SocketLb};
 pub use port_range::PortRange;
 pub use run::{
-    Attach, ConfigArgs, HealthArgs, HealthCheckNodePorts, HttpArgs, InterfaceArgs, ObserveArgs, RunArgs, SourceArgs,
+    Attach, ConfigArgs, HealthArgs, HealthCheckNodePorts, HttpArgs, InterfaceArgs, MetricsArgs, ObserveArgs, RunArgs,
+    SourceArgs,
 };
 pub use settings::{Origin, Setting, Settings};
 pub use sizes::{SizeArgs, TimeoutArgs};
-pub use values::{Healthz, NodePortAddress};
+pub use values::{Healthz, MetricsAddress, NodePortAddress};
 
 /// Service load balancing for Kubernetes nodes in eBPF: decides per address, port and protocol whether a
 /// load-balancer IP is shortcut to a pod (ipMode VIP) or left to the balancer (ipMode Proxy).

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::args::{
-    self, HealthArgs, HealthCheckNodePorts, Healthz, NodePortAddress, PolicyArgs, RunArgs, Services, Settings as Given,
-    SizeArgs, SourceArgs, Switch, TimeoutArgs,
+    self, HealthArgs, HealthCheckNodePorts, Healthz, MetricsAddress, MetricsArgs, NodePortAddress, PolicyArgs, RunArgs,
+    Services, Settings as Given, SizeArgs, SourceArgs, Switch, TimeoutArgs,
 };
 use crate::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{
@@ -15,6 +15,7 @@ use crate::desired::{
 };
 use crate::guard::Guarding;
 use crate::interfaces::{Globs, InterfaceRules};
+use crate::metrics::{Place, Published};
 use crate::source::claim::Claim;
 use crate::source::kube::{Pace, Settings as KubeSettings};
 use crate::source::names;
@@ -30,6 +31,7 @@ pub struct Config {
     pub times: Times,
     pub guard: Guarding,
     pub http: SocketAddr,
+    pub metrics: Published,
     /// `--healthz`; `None`: off.
     pub healthz: Option<SocketAddr>,
 }
@@ -152,6 +154,7 @@ impl TryFrom<RunArgs> for Config {
             },
             guard,
             http: observe.http.http,
+            metrics: published(&observe.metrics),
         })
     }
 }
@@ -256,6 +259,20 @@ fn healthz(args: &HealthArgs, services: Services) -> Option<SocketAddr> {
         (Some(Healthz::At(address)), _) => Some(address),
         (None, Services::All) => Some(([0, 0, 0, 0], 10256).into()),
         (Some(Healthz::Off), _) | (None, Services::Lb) => None,
+    }
+}
+
+fn published(args: &MetricsArgs) -> Published {
+    Published {
+        place: match args.metrics {
+            None => Place::BesideProbes,
+            Some(MetricsAddress::At(address)) => Place::At(address),
+            Some(MetricsAddress::Off) => Place::Nowhere,
+        },
+        service_ports_max: match args.service_metrics {
+            Switch::On => Some(args.service_metrics_max as usize),
+            Switch::Off => None,
+        },
     }
 }
 

@@ -5,6 +5,7 @@
 mod connections;
 mod listen;
 mod page;
+mod scrape;
 mod turn;
 
 use std::net::{SocketAddr, TcpListener};
@@ -14,15 +15,15 @@ use std::time::Instant;
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ask::Services;
+use crate::metrics::{Place, ServiceSeries};
 use crate::printable::{printable, printable_json};
 use crate::status::Status;
 pub use connections::{ConnectionLimits, serve as serve_connections};
@@ -31,14 +32,14 @@ use page::Room;
 use turn::Turn;
 
 const JSON: &str = "application/json";
-/// The type of the text that [`encode`] writes.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The data that the handlers read.
 #[derive(Clone)]
 pub struct Sources {
     pub status: watch::Receiver<Arc<Status>>,
     pub registry: Arc<Registry>,
+    /// Which Service ports have metrics of their own.
+    pub series: Option<Arc<ServiceSeries>>,
     pub services: mpsc::Sender<ServicesQuestion>,
 }
 
@@ -49,27 +50,65 @@ impl Sources {
     fn status(&self) -> Arc<Status> {
         Arc::clone(&self.status.borrow())
     }
+
+    /// The names of Services; `None` if the loop has ended.
+    async fn services(&self) -> Option<Services> {
+        let (question, answer) = oneshot::channel();
+        self.services.send(question).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// The bound addresses.
+pub struct Listeners {
+    /// `--http`.
+    pub all: TcpListener,
+    /// Serves `/metrics` and nothing else.
+    pub metrics: Option<TcpListener>,
+    /// Whether `all` serves `/metrics` as well.
+    has_metrics: bool,
+}
+
+impl Listeners {
+    /// Binds the addresses. An error names the setting. Needs a runtime, but the listeners may be used with any other.
+    pub fn bind(http: SocketAddr, metrics: Place) -> anyhow::Result<Self> {
+        let all = bind("--http", http)?;
+        let (metrics, has_metrics) = match metrics {
+            Place::BesideProbes => (None, true),
+            Place::At(address) => (Some(bind("--metrics", address)?), true),
+            Place::Nowhere => (None, false),
+        };
+        Ok(Self { all, metrics, has_metrics })
+    }
 }
 
 /// Serves requests for as long as the future is polled.
-pub async fn serve(listener: TcpListener, sources: Sources, limits: ConnectionLimits) -> std::io::Result<()> {
-    let router = Router::new()
+pub async fn serve(listeners: Listeners, sources: Sources, limits: ConnectionLimits) -> std::io::Result<()> {
+    let Listeners { all, metrics: scraped, has_metrics } = listeners;
+    let asked = Asked { sources, room: Room::default(), turn: Turn::default() };
+    let only_metrics = || Router::new().route("/metrics", get(metrics));
+    let mut router = Router::new()
         .route("/livez", get(livez))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/warnings", get(warnings))
         .route("/services", get(services))
         .route("/interfaces", get(interfaces))
-        .route("/metrics", get(metrics))
-        .route("/proxyMode", get(proxy_mode))
-        .with_state(Asked { sources, room: Room::default(), turn: Turn::default() });
-    connections::serve(tokio::net::TcpListener::from_std(listener)?, &router, limits).await
+        .route("/proxyMode", get(proxy_mode));
+    if has_metrics {
+        router = router.merge(only_metrics());
+    }
+    let router = router.with_state(asked.clone());
+    let probes = connections::serve(tokio::net::TcpListener::from_std(all)?, &router, limits);
+    let Some(scraped) = scraped else { return probes.await };
+    let router = only_metrics().with_state(asked);
+    let scrapes = connections::serve(tokio::net::TcpListener::from_std(scraped)?, &router, limits);
+    tokio::try_join!(probes, scrapes).map(drop)
 }
 
-/// Binds the address. An error names the setting. Needs a runtime, but the listener may be used with any other.
-pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = listen(address, if address.is_ipv6() { Reach::BothFamilies } else { Reach::OneFamily });
-    listener.with_context(|| format!("--http: cannot listen at {address}, choose another address or port"))
+    listener.with_context(|| format!("{setting}: cannot listen at {address}, choose another address or port"))
 }
 
 /// The state of the handlers.
@@ -113,21 +152,22 @@ async fn interfaces(State(asked): State<Asked>) -> Response {
 
 async fn services(State(asked): State<Asked>) -> Response {
     let _work = asked.turn.work().await;
-    let (question, answer) = oneshot::channel();
-    let sent = asked.sources.services.send(question).await;
-    match (sent, answer.await) {
-        (Ok(()), Ok(services)) => json(&asked.room, &services),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n").into_response(),
+    match asked.sources.services().await {
+        Some(services) => json(&asked.room, &services),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n").into_response(),
     }
 }
 
-async fn metrics(State(asked): State<Asked>) -> Response {
+async fn metrics(State(asked): State<Asked>, headers: HeaderMap) -> Response {
     let _work = asked.turn.work().await;
-    let mut text = String::new();
-    match encode(&mut text, &asked.sources.registry) {
-        Ok(()) => asked.room.page(OPENMETRICS, text.into_bytes()),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+    // Only the series of Services wait for the loop, which knows their names.
+    let names = match &asked.sources.series {
+        Some(_) => asked.sources.services().await.map(|services| services.names),
+        None => None,
+    };
+    let series = asked.sources.series.as_ref().zip(names).map(|(series, names)| series.registry(names));
+    let registries: Vec<&Registry> = [&*asked.sources.registry].into_iter().chain(&series).collect();
+    scrape::page(&registries, &headers, &asked.room)
 }
 
 /// What kube-proxy answers on its port for metrics, with the name of its back end.
@@ -159,26 +199,37 @@ mod tests {
 
     struct Server {
         url: String,
+        metrics: Option<String>,
         questions: mpsc::Receiver<ServicesQuestion>,
         status: watch::Sender<Arc<Status>>,
         _runtime: tokio::runtime::Runtime,
     }
 
     fn server() -> Server {
+        server_with(|_| Place::BesideProbes)
+    }
+
+    fn server_with(place: fn(SocketAddr) -> Place) -> Server {
         let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));
         let (services, questions) = mpsc::channel(1);
-        let sources = Sources { status: receiver, registry: Arc::new(Registry::default()), services };
+        let sources = Sources { status: receiver, registry: Arc::new(Registry::default()), series: None, services };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let listener = runtime.block_on(async { bind(([127, 0, 0, 1], 0).into()) }).expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        runtime.spawn(serve(listener, sources, ConnectionLimits::within(1024)));
-        Server { url, questions, status, _runtime: runtime }
+        let any = ([127, 0, 0, 1], 0).into();
+        let listeners = runtime.block_on(async { Listeners::bind(any, place(any)) }).expect("free ports");
+        let url_of = |listener: &TcpListener| format!("http://{}", listener.local_addr().expect("an address"));
+        let (url, metrics) = (url_of(&listeners.all), listeners.metrics.as_ref().map(url_of));
+        runtime.spawn(serve(listeners, sources, ConnectionLimits::within(1024)));
+        Server { url, metrics, questions, status, _runtime: runtime }
     }
 
     fn get(server: &Server, path: &str) -> (u16, String) {
+        get_at(&server.url, path)
+    }
+
+    fn get_at(url: &str, path: &str) -> (u16, String) {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().new_agent();
-        let mut response = agent.get(format!("{}{path}", server.url)).call().expect("an answer");
+        let mut response = agent.get(format!("{url}{path}")).call().expect("an answer");
         (response.status().as_u16(), response.body_mut().read_to_string().expect("text"))
     }
 
@@ -219,9 +270,34 @@ mod tests {
         server.status.send_modify(|status| Arc::make_mut(status).warnings = Arc::new(vec![warning.clone()]));
         let (code, body) = get(&server, "/warnings");
         assert_eq!((code, serde_json::from_str::<Vec<Warning>>(&body).expect("JSON")), (200, vec![warning]));
-        assert_eq!(get(&server, "/metrics"), (200, "# EOF\n".into()));
+        assert_eq!(get(&server, "/metrics"), (200, String::new()));
         assert_eq!(get(&server, "/proxyMode"), (200, "lb-agent".into()));
         assert_eq!(get(&server, "/nothing").0, 404);
+    }
+
+    #[test]
+    fn the_address_of_metrics_serves_nothing_else() {
+        let server = server_with(Place::At);
+        let metrics = server.metrics.as_deref().expect("it has an address");
+        assert_eq!((get_at(metrics, "/metrics").0, get(&server, "/metrics").0), (200, 200));
+        for path in ["/", "/livez", "/readyz", "/warnings", "/services", "/interfaces"] {
+            assert_eq!(get_at(metrics, path).0, 404, "{path}");
+        }
+        let silent = server_with(|_| Place::Nowhere);
+        assert_eq!((get(&silent, "/metrics").0, get(&silent, "/livez").0, silent.metrics.is_some()), (404, 200, false));
+    }
+
+    #[test]
+    fn metrics_come_in_the_format_that_is_asked_for() {
+        let server = server();
+        let ask = |accept: &str| {
+            let response = ureq::get(format!("{}/metrics", server.url)).header("accept", accept).call();
+            let mut response = response.expect("an answer");
+            let kind = response.headers()["content-type"].to_str().expect("text").to_owned();
+            (kind, response.body_mut().read_to_string().expect("text"))
+        };
+        assert_eq!(ask("application/openmetrics-text"), (crate::metrics::OPENMETRICS.into(), "# EOF\n".into()));
+        assert_eq!(ask("*/*"), (crate::metrics::CLASSIC.into(), String::new()));
     }
 
     #[test]
@@ -268,7 +344,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = taken.local_addr().expect("an address");
-        let error = format!("{:#}", runtime.block_on(async { bind(address) }).expect_err("the port is taken"));
+        let error =
+            format!("{:#}", runtime.block_on(async { bind("--http", address) }).expect_err("the port is taken"));
         assert!(error.contains("--http") && error.contains(&address.to_string()), "{error}");
     }
 }

@@ -240,6 +240,7 @@ mod tests {
             family: lb_common::addr::Family::V4,
             headless: false,
             is_mirror: false,
+            triggered_ms: None,
             ports: Vec::new(),
             endpoints: Vec::new(),
         };

@@ -7,9 +7,10 @@ mod crowding;
 mod descriptors;
 mod log;
 mod outlook;
+mod programming;
 mod timetable;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ use crate::health;
 use crate::http::{self, ServicesQuestion, Sources};
 use crate::interfaces::Event;
 use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
-use crate::metrics::{self, HealthAnswers, Metrics};
+use crate::metrics::{self, HealthAnswers, Metrics, ServiceSeries};
 use crate::model::{AnnotationKeys, Change};
 use crate::print::print;
 use crate::source::connection::{Connection, Connections};
@@ -80,7 +81,7 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     if config.policy.services == desired::Services::All {
         tracing::info!("{DIFFERENCE}");
     }
-    let listener = http::bind(config.http)?;
+    let listeners = http::Listeners::bind(config.http, config.metrics.place)?;
     let annotations = desired::annotation_keys(&config.policy);
     let Started { batches, connections, progress } = start_source(&config.source, annotations).await?;
     let dataplane = BpfDataplane::open(&config.dataplane)?;
@@ -99,15 +100,19 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
     tracing::info!(
         version = version::short(),
         node = config.policy.node_name,
-        http = %listener.local_addr()?,
+        http = %listeners.all.local_addr()?,
         pins = %config.dataplane.pin_path.display(),
         workloads = %config.interfaces.workload,
         uplinks = %config.interfaces.uplink,
         "started"
     );
     let (question_sender, questions) = mpsc::channel(1);
-    let sources = Sources { status: receiver, registry: Arc::new(registry), services: question_sender };
-    start_http(listener, sources, http::ConnectionLimits::within(descriptors))?;
+    let series = config
+        .metrics
+        .service_ports_max
+        .map(|ports_max| Arc::new(ServiceSeries { pin_path: config.dataplane.pin_path.clone(), ports_max }));
+    let sources = Sources { status: receiver, registry: Arc::new(registry), series, services: question_sender };
+    start_http(listeners, sources, http::ConnectionLimits::within(descriptors))?;
     let (link_sender, links) = mpsc::channel(BATCHES_MAX);
     tokio::spawn(follow_interfaces(link_sender));
     let inputs = Inputs { batches, connections, progress, links, questions, signals };
@@ -172,9 +177,9 @@ async fn turn_until_stopped<D: Dataplane>(
 }
 
 /// Starts the HTTP server on a thread with a runtime of its own, so that many requests do not delay the loop.
-fn start_http(listener: TcpListener, sources: Sources, limits: http::ConnectionLimits) -> anyhow::Result<()> {
+fn start_http(listeners: http::Listeners, sources: Sources, limits: http::ConnectionLimits) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let serve = move || match runtime.block_on(http::serve(listener, sources, limits)) {
+    let serve = move || match runtime.block_on(http::serve(listeners, sources, limits)) {
         Ok(()) => {}
         Err(error) => tracing::error!(%error, "HTTP is not served"),
     };

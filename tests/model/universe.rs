@@ -264,6 +264,7 @@ fn slice(number: u8, service: u8, v6: bool, endpoints: &[(u8, u8)]) -> EndpointS
         family: if v6 { Family::V6 } else { Family::V4 },
         headless: false,
         is_mirror: false,
+        triggered_ms: None,
         ports: (0..3).map(port).collect(),
         endpoints: endpoints.iter().map(endpoint).collect(),
     }

@@ -43,3 +43,4 @@ pub mod scene;
 pub mod script;
 pub mod serve;
 pub mod side;
+pub mod tools;

@@ -248,6 +248,6 @@ pub fn empty_slice(service: &Service, family: Family) -> Slice {
 }
 
 /// All addresses of the node, on both uplinks.
-fn node_addresses() -> Vec<IpAddr> {
+pub fn node_addresses() -> Vec<IpAddr> {
     [UPLINK, FAR_LINK].into_iter().flat_map(|link| FAMILIES.map(|family| link.host(family, 2))).collect()
 }

@@ -5,6 +5,7 @@
 mod linker;
 pub mod packages;
 pub mod toolchain;
+mod tools;
 
 use anyhow::{Result, bail};
 
@@ -12,7 +13,7 @@ use crate::machine;
 
 /// Prepares the machine and prints what it can do.
 pub fn run() -> Result<()> {
-    ensure()?;
+    ensure_tests()?;
     println!("ready: this machine can build, test and run the demo");
     match machine::kernel_lacks_for_tests() {
         Some(lack) => println!("note: {lack}; building, the demo and the unprivileged tests work without"),
@@ -27,6 +28,13 @@ pub fn ensure() -> Result<()> {
     install(packages::missing)?;
     toolchain::ensure()?;
     linker::ensure()
+}
+
+/// Prepares the machine for all tests: those of `deploy/` need tools of Kubernetes and Prometheus.
+pub fn ensure_tests() -> Result<()> {
+    ensure()?;
+    install(packages::missing_for_deploy)?;
+    tools::ensure()
 }
 
 /// Prepares the machine for virtual machines with other kernels.

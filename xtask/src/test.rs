@@ -47,7 +47,7 @@ type Check = fn() -> Result<()>;
 
 /// Runs everything, prints the table, and fails if anything failed.
 pub fn run(args: &Args) -> Result<()> {
-    setup::ensure()?;
+    setup::ensure_tests()?;
     let privileged = privilege(args);
     let mut rows = vec![checks("lints", LINTS)];
     let suites = suites::build()?;

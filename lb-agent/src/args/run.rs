@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use super::numbers;
-use super::values::{healthz, label_value, log_filter};
-use super::{Healthz, PinArgs, PolicyArgs, SizeArgs, Switch, TimeoutArgs};
+use super::values::{healthz, label_value, log_filter, metrics};
+use super::{Healthz, MetricsAddress, PinArgs, PolicyArgs, SizeArgs, Switch, TimeoutArgs};
 use crate::interfaces::Globs;
 
 #[derive(Debug, Args)]
@@ -131,6 +131,9 @@ pub struct ObserveArgs {
     #[command(flatten)]
     pub http: HttpArgs,
 
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+
     /// Least severity that is logged (to standard error): error, warn, info, debug, trace; or directives that name
     /// modules, libraries included, such as `info,aya=debug,lb_agent::interfaces=debug`.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
@@ -144,6 +147,24 @@ pub struct HttpArgs {
     /// its place.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10356")]
     pub http: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub struct MetricsArgs {
+    /// Address that serves /metrics and nothing else, so that Prometheus can scrape it while --http stays on the loopback.
+    /// It publishes counters, sizes and states of this node, and with --service-metrics=on the names of Services. Takes as
+    /// many connections as --http, which serves /metrics as well. off: neither serves it [default: at --http only].
+    #[arg(long, value_name = "ADDRESS:PORT|off", value_parser = metrics)]
+    pub metrics: Option<MetricsAddress>,
+
+    /// Whether /metrics has flows, packets and bytes for each Service port.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
+    pub service_metrics: Switch,
+
+    /// Service ports with series of their own (about 0.5 kB a scrape each). Those beyond are summed as `other`, and
+    /// lb_agent_service_ports_beyond_max is their number. The ports that were served first come first.
+    #[arg(long, value_name = "PORTS", default_value_t = 500, value_parser = numbers::count(1..=100_000))]
+    pub service_metrics_max: u32,
 }
 
 /// Whether health check node ports are listened on.

@@ -18,6 +18,13 @@ pub enum Healthz {
     Off,
 }
 
+/// Where `--metrics` listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAddress {
+    At(SocketAddr),
+    Off,
+}
+
 /// A word of `--nodeport-addresses`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodePortAddress {
@@ -49,6 +56,17 @@ pub(super) fn healthz(text: &str) -> Result<Healthz, String> {
     }
     let address: Option<SocketAddr> = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
     address.map(Healthz::At).ok_or_else(|| "write ADDRESS:PORT, as 0.0.0.0:10256, or off".to_owned())
+}
+
+/// An address with a port, or off. An IPv6 address needs no brackets, so that manifests can write `$(HOST_IP):10357`.
+pub(super) fn metrics(text: &str) -> Result<MetricsAddress, String> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(MetricsAddress::Off);
+    }
+    let bare =
+        || text.rsplit_once(':').and_then(|(ip, port)| Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?)));
+    let address = text.parse().ok().or_else(bare).filter(|address: &SocketAddr| address.port() != 0);
+    address.map(MetricsAddress::At).ok_or_else(|| "write ADDRESS:PORT, as 192.0.2.11:10357, or off".to_owned())
 }
 
 /// A range of addresses, bits after the prefix dropped.

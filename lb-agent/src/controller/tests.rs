@@ -334,6 +334,7 @@ fn wide(ports: u16) -> [Change; 2] {
         family: lb_common::addr::Family::V4,
         headless: false,
         is_mirror: false,
+        triggered_ms: None,
         ports: (1..=ports).map(|port| SlicePort { name: name(port), proto: Proto::TCP, port }).collect(),
         endpoints: vec![endpoint],
     };

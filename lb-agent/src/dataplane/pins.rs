@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use lb_common::client::PerClient;
 use lb_common::table::maps::{PINNED, SHARED};
 use lb_common::table::{
-    Affinity, AffinityKey, Counter, CounterValue, Flow, FlowKey, FrontendStats, LAYOUT_VERSION, Owner,
+    Affinity, AffinityKey, Counter, CounterValue, Flow, FlowKey, Frontend, FrontendStats, LAYOUT_VERSION, Owner,
 };
 
 use super::clsact::Filters;
@@ -216,6 +216,18 @@ impl Pins {
 
     pub fn frontend_stats(&self, id: u32) -> Result<FrontendStats, Error> {
         self.maps.frontend_stats(id)
+    }
+
+    /// The frontends of both families, without their addresses.
+    pub fn frontends(&self) -> Result<Vec<Frontend>, Error> {
+        let v4 = self.maps.v4.frontends.dump()?.into_iter().map(|(_, frontend)| frontend);
+        let v6 = self.maps.v6.frontends.dump()?.into_iter().map(|(_, frontend)| frontend);
+        Ok(v4.chain(v6).collect())
+    }
+
+    /// The Service port of a frontend; `None` if it has none.
+    pub fn service_port(&self, frontend: u32) -> Option<u32> {
+        self.maps.scopes.get(frontend).map(|scopes| scopes.service_port).filter(|port| *port != 0)
     }
 
     /// jiffies64 now, except for the drift between clock and tick; compared with the time stamps of flows.

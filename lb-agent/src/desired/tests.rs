@@ -71,6 +71,7 @@ pub fn slice(service: &str, endpoints: u32) -> Change {
         family: Family::V4,
         headless: false,
         is_mirror: false,
+        triggered_ms: None,
         ports: vec![SlicePort { name: "".into(), proto: Proto::TCP, port: 8080 }],
         endpoints: (0..endpoints).map(endpoint).collect(),
     };

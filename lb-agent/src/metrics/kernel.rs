@@ -1,11 +1,15 @@
 //! The kernel's counters, read from the pins on each scrape.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use lb_common::table::{Frontend, Mode, Rule};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use crate::dataplane::pins::Pins;
@@ -24,8 +28,9 @@ impl KernelCollector {
 impl Collector for KernelCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         // Opened each time, because maps of another shape may have replaced the pinned ones.
-        let counters = match Pins::open(&self.pin_path).and_then(|pins| pins.counters()) {
-            Ok(counters) => counters,
+        let read = Pins::open(&self.pin_path).and_then(|pins| Ok((pins.counters()?, pins.frontends()?)));
+        let (counters, frontends) = match read {
+            Ok(read) => read,
             Err(error) => {
                 tracing::debug!(%error, "counters cannot be read");
                 return Ok(());
@@ -44,8 +49,30 @@ impl Collector for KernelCollector {
         }
         family(&mut encoder, ("drops", "Packets that were dropped, by reason", None), "reason", &drops)?;
         family(&mut encoder, ("packets", "Packets by what was done with them", None), "what", &packets)?;
-        family(&mut encoder, ("traffic", "Their bytes", Some(&Unit::Bytes)), "what", &bytes)
+        family(&mut encoder, ("traffic", "Their bytes", Some(&Unit::Bytes)), "what", &bytes)?;
+        let help = "Frontends (address, port and protocol) by mode; none: those that are no load balancer's";
+        let mut modes = encoder.encode_descriptor("frontends", help, None, MetricType::Gauge)?;
+        for (mode, count) in by_mode(&frontends) {
+            ConstGauge::new(count).encode(modes.encode_family(&[("mode", mode)])?)?;
+        }
+        Ok(())
     }
+}
+
+/// How many frontends have each mode. Modes without a frontend count 0, so that series do not come and go.
+fn by_mode(frontends: &[Frontend]) -> BTreeMap<&'static str, u64> {
+    let mut by_mode = BTreeMap::from(["VIP", "Proxy", "Split", "Router", "none"].map(|mode| (mode, 0)));
+    for frontend in frontends {
+        let mode = match (frontend.decided_by, frontend.mode) {
+            (Rule::NotApplicable, _) => "none",
+            (_, Mode::VIP) => "VIP",
+            (_, Mode::Proxy) => "Proxy",
+            (_, Mode::Split) => "Split",
+            (_, Mode::Router) => "Router",
+        };
+        *by_mode.entry(mode).or_default() += 1;
+    }
+    by_mode
 }
 
 type Name<'a> = (&'a str, &'a str, Option<&'a Unit>);

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use lb_common::table::maps::{Declaration, FAMILY4, FAMILY6};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use tokio::sync::watch;
@@ -30,12 +32,16 @@ impl SnapshotCollector {
 
     /// The number of rows that each table can hold, by the settings.
     fn capacities(&self) -> Vec<(&'static str, u64)> {
-        macro_rules! counted {
-            ($($map:ident),*) => { [$(FAMILY4.$map.declaration, FAMILY6.$map.declaration),*] };
-        }
-        let maps = counted!(frontends, pools, members, source_ranges, affinity, flows);
-        maps.into_iter().map(|map: Declaration| (map.name, self.sizes.asked(map.rows).into())).collect()
+        limited().map(|map| (map.name, self.sizes.asked(map.rows).into())).collect()
     }
+}
+
+/// The tables whose size a setting says.
+pub fn limited() -> impl Iterator<Item = Declaration> {
+    macro_rules! counted {
+        ($($map:ident),*) => { [$(FAMILY4.$map.declaration, FAMILY6.$map.declaration),*] };
+    }
+    counted!(frontends, pools, members, source_ranges, affinity, flows).into_iter()
 }
 
 impl Collector for SnapshotCollector {
@@ -68,14 +74,14 @@ impl Collector for SnapshotCollector {
             let help = "Addresses, by kind of client, that the guard keeps kube-proxy off";
             gauges.one("guard_entries", help, entries as u64)?;
             let help = "Times that another program had changed the guard's table and the agent restored it";
-            gauges.one("guard_repairs", help, repairs)?;
+            gauges.count("guard_repairs", help, repairs)?;
         }
         let health = status.health;
         let listeners = [("open", health.open as u64), ("missing", health.missing as u64)];
         let help = "Listeners of health checks, that of --healthz included, by state";
         gauges.many("health_listeners", help, "state", &listeners)?;
         let help = "Attempts to listen for health checks that failed so far";
-        gauges.one("health_listen_failures", help, health.failures)?;
+        gauges.count("health_listen_failures", help, health.failures)?;
         let attached = [Class::Workload, Class::Uplink].map(|class| {
             let count = status.attached.iter().filter(|attached| **attached == class).count();
             (class.name(), count as u64)
@@ -92,7 +98,7 @@ impl Collector for SnapshotCollector {
     }
 }
 
-/// Writes gauges.
+/// Writes gauges, and counters that others count.
 struct Gauges<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
 impl Gauges<'_, '_> {
@@ -111,21 +117,28 @@ impl Gauges<'_, '_> {
         let help = "Seconds since the watch of the kind ended; 0 while it is open";
         let away = by_kind(|connection| connection.away().as_secs());
         self.many("source_away_seconds", help, "kind", &away)?;
-        self.many(
-            "source_lists",
-            "Complete lists of the kind so far",
-            "kind",
-            &by_kind(|connection| connection.lists),
-        )?;
+        let lists = by_kind(|connection| connection.lists);
+        self.counts("source_lists", "Complete lists of the kind so far", "kind", &lists)?;
         let help = "Requests and watches of the kind that failed so far";
-        self.many("source_failures", help, "kind", &by_kind(|connection| connection.failures))
+        self.counts("source_failures", help, "kind", &by_kind(|connection| connection.failures))
     }
 
     fn many(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
-        let metric_type = ConstGauge::new(0_u64).metric_type();
-        let mut encoder = self.0.encode_descriptor(name, help, None, metric_type)?;
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (of, value) in values {
             ConstGauge::new(*value).encode(encoder.encode_family(&[(label, *of)])?)?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        ConstCounter::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
+    fn counts(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (of, value) in values {
+            ConstCounter::new(*value).encode(encoder.encode_family(&[(label, *of)])?)?;
         }
         Ok(())
     }

@@ -18,6 +18,9 @@ pub struct EndpointSlice {
     pub headless: bool,
     /// The API server made it of an Endpoints object. The slice counts only if that object is unknown.
     pub is_mirror: bool,
+    /// When the change that the slice shows last was triggered, in milliseconds since 1970, by the annotation
+    /// `endpoints.kubernetes.io/last-change-trigger-time`.
+    pub triggered_ms: Option<i64>,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<Endpoint>,
 }

@@ -14,6 +14,7 @@ use lb_common::table::maps::{FAMILY4, FAMILY6};
 use super::attach::{Trust, reconcile};
 use super::crowding::Room;
 use super::outlook::Outlook;
+use super::programming::Programming;
 use super::timetable::{Due, Timetable};
 use crate::ask::Judgements;
 use crate::config::Config;
@@ -59,6 +60,7 @@ pub struct Agent<D> {
     /// When the checks without events were last made.
     looked: Instant,
     metrics: Metrics,
+    programming: Programming,
     status: Status,
     logged: BTreeSet<Warning>,
     /// Warnings about interfaces and tables that were nearly full at the last walk.
@@ -98,6 +100,7 @@ impl<D: Dataplane> Agent<D> {
             outlook: Outlook::new(config),
             looked: now,
             metrics,
+            programming: Programming::since(SystemTime::now()),
             status: Status::starting(now),
             logged: BTreeSet::new(),
             crowding: Vec::new(),
@@ -127,6 +130,7 @@ impl<D: Dataplane> Agent<D> {
 
     /// Takes changes from the source.
     pub fn change(&mut self, batch: Vec<Change>, now: Instant) {
+        self.programming.changing(self.controller.world(), &batch);
         self.controller.change(batch);
         // kube-proxy keeps the last form of a Node that was deleted.
         if let Some(node) = self.controller.world().node(&self.node_name) {
@@ -249,6 +253,9 @@ impl<D: Dataplane> Agent<D> {
                 // Last: the first time, only now the programs use these tables.
                 self.release_sockets();
                 self.forget_forwarded();
+                if self.phase == Phase::Forwarding {
+                    self.programming.programmed(SystemTime::now()).for_each(|took| self.metrics.programmed(took));
+                }
             }
         }
     }

