@@ -1,5 +1,7 @@
 //! The manifests of `deploy/` are valid for the API, grant no more than needed, and fit the agent's command line.
 
+#[path = "deploy/helm.rs"]
+mod helm;
 #[path = "deploy/monitoring.rs"]
 mod monitoring;
 

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lb_tests::address::{FAMILIES, Family, vip};
+use lb_tests::agent;
 use lb_tests::deadline;
 use lb_tests::lab::Setup;
+use lb_tests::manifest::deployed as documents;
 use lb_tests::scene::{BALANCER, Scene};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -18,15 +20,37 @@ const PROFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/seccomp/lb
 /// runtime do.
 const START: &str = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
 
-/// The command line before the agent's own.
-fn launcher(pins: &Path, seen_at: &Path) -> Vec<String> {
-    let capabilities = "--bounding-set=-all,+bpf,+net_admin,+perfmon";
+/// The command line before the agent's own, which has these capabilities.
+fn launcher(pins: &Path, seen_at: &Path, capabilities: &[String]) -> Vec<String> {
+    let capabilities: Vec<String> = capabilities.iter().map(|name| format!(",+{}", name.to_lowercase())).collect();
+    let capabilities = format!("--bounding-set=-all{}", capabilities.concat());
     let shown = |path: &Path| path.display().to_string();
     let mut words = ["unshare", "--mount", "bash", "-c", START, "start"].map(str::to_owned).to_vec();
     words.extend([shown(pins), shown(seen_at)]);
-    words.extend(["setpriv", "--no-new-privs", "--inh-caps=-all", capabilities].map(str::to_owned));
+    words.extend(["setpriv", "--no-new-privs", "--inh-caps=-all"].map(str::to_owned));
+    words.push(capabilities);
     words.extend([env!("CARGO_BIN_EXE_confined"), PROFILE].map(str::to_owned));
     words
+}
+
+/// The arguments and the capabilities of the container that a manifest describes.
+fn container(manifest: &str, list: &str) -> (Vec<String>, Vec<String>) {
+    let daemon_set = documents(manifest).remove(0);
+    let container = daemon_set.pointer(&format!("/spec/template/spec/{list}/0")).expect("it has one");
+    let words =
+        |path: &str| serde_json::from_value(container.pointer(path).expect("it is said").clone()).expect("words");
+    (words("/args"), words("/securityContext/capabilities/add"))
+}
+
+/// Cleans the node as the container of `deploy/uninstall` does: what it said.
+#[track_caller]
+fn uninstall(scene: &Scene, seen_at: &Path) -> String {
+    let (args, capabilities) = container("uninstall/daemonset.yaml", "initContainers");
+    let mut words = launcher(scene.agent.pin_path(), seen_at, &capabilities);
+    words.push(agent::program().display().to_string());
+    words.extend(args.iter().map(|arg| arg.replace("/pins", &seen_at.display().to_string())));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    scene.lab.node.run(words[0], &words[1..])
 }
 
 /// A scene whose agent is not started yet, and the path of its pins as the agent sees it.
@@ -35,7 +59,7 @@ fn deployed(test: &'static str, flags: &[&str]) -> (Scene, PathBuf) {
     let (pins, seen_at) = (scene.agent.pin_path().to_owned(), scene.lab.folder().join("pins"));
     fs::create_dir(&seen_at).expect("the temporary folder is writable");
     fs::create_dir(&pins).expect("root may");
-    let words = launcher(&pins, &seen_at);
+    let words = launcher(&pins, &seen_at, &container("daemonset.yaml", "containers").1);
     scene.agent.launch_by(&words.iter().map(String::as_str).collect::<Vec<_>>());
     let seen = seen_at.display().to_string();
     scene.agent.set_flags(&[&["--pin-path", &seen], flags].concat());
@@ -94,7 +118,7 @@ fn what_the_profile_does_not_name_is_refused() {
 
 #[test]
 fn the_guard_goes_by_the_path_of_the_node() {
-    let (mut scene, _) = deployed("opguard", &["--default-ip-mode", "Proxy"]);
+    let (mut scene, seen_at) = deployed("opguard", &["--default-ip-mode", "Proxy"]);
     scene.agent.start();
     let table = || scene.lab.node.run("nft", &["list", "tables"]);
     let service = scene.service("unsaid", 62, &FAMILIES.map(|family| json!({"ip": vip(family, 62, 0).ip()})));
@@ -102,6 +126,10 @@ fn the_guard_goes_by_the_path_of_the_node() {
     deadline::until_true("the guard is written", || table().contains("lb-agent-guard-"));
     assert!(!scene.agent.rows("guard").is_empty());
     scene.agent.terminate();
-    scene.agent.unload();
+    let said = uninstall(&scene, &seen_at);
+    assert!(said.contains("removed the nftables table") && said.contains(" links and "), "{said}");
+    // The folder itself is mounted there, and stays.
+    assert_eq!(fs::read_dir(scene.agent.pin_path()).expect("it is there").count(), 0);
+    assert_eq!(uninstall(&scene, &seen_at).lines().count(), 1, "a second time it finds nothing");
     assert!(!scene.lab.node.run("nft", &["list", "tables"]).contains("lb-agent-guard-"));
 }
