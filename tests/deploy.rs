@@ -4,6 +4,8 @@
 mod helm;
 #[path = "deploy/monitoring.rs"]
 mod monitoring;
+#[path = "deploy/systemd.rs"]
+mod systemd;
 
 use std::collections::BTreeSet;
 use std::fs;

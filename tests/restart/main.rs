@@ -5,3 +5,4 @@ mod crash;
 mod owners;
 mod stop;
 mod unload;
+mod upgrade;

@@ -9,56 +9,108 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::dist::{Arch, program};
 use crate::setup;
 use crate::workspace;
 
 /// The largest archive of the image, in mebibytes.
 const SIZE_MAX_MIB: u64 = 20;
 
-/// Builds the program and the image, starts the program there, and prints the size of the archive.
-pub fn run() -> Result<()> {
+/// For which processors.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The processor, under the name that images have for it; both: an index of two images
+    #[arg(long, value_enum, default_value_t = Processors::native())]
+    arch: Processors,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Processors {
+    Amd64,
+    Arm64,
+    Both,
+}
+
+impl Processors {
+    const fn native() -> Self {
+        match Arch::native() {
+            Arch::Amd64 => Self::Amd64,
+            Arch::Arm64 => Self::Arm64,
+        }
+    }
+
+    const fn each(self) -> &'static [Arch] {
+        match self {
+            Self::Amd64 => &[Arch::Amd64],
+            Self::Arm64 => &[Arch::Arm64],
+            Self::Both => &[Arch::Amd64, Arch::Arm64],
+        }
+    }
+}
+
+/// Builds the programs and the images, starts each in its image if this machine can, and prints the size of the archive.
+pub fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
-    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    setup::toolchain::ensure_target(&target)?;
-    let program = build(&target)?;
-    let image = Image::build(&program)?;
-    image.starts()?;
+    let wanted = args.arch.each();
+    let image = Image::named(args.arch)?;
+    for arch in wanted {
+        let program = program(*arch)?;
+        image.add(*arch, &program)?;
+        if *arch == Arch::native() {
+            image.starts()?;
+        } else {
+            prints_its_version(*arch, &program)?;
+        }
+    }
     let size = image.archive()?;
     println!("image: {} ({} KiB)", image.archive_path().display(), size >> 10);
-    ensure!(size <= SIZE_MAX_MIB << 20, "the image is larger than {SIZE_MAX_MIB} MiB");
+    ensure!(size <= wanted.len() as u64 * (SIZE_MAX_MIB << 20), "an image is larger than {SIZE_MAX_MIB} MiB");
     Ok(())
 }
 
-/// Builds the agent as a static program.
-fn build(target: &str) -> Result<PathBuf> {
-    let arguments = ["build", "--package", "lb-agent", "--bin", "lb-agent", "--profile", "dist", "--target", target];
-    if !workspace::cargo().args(arguments).status()?.success() {
-        bail!("the agent does not build for {target}");
-    }
-    let program = workspace::target().join(target).join("dist/lb-agent");
-    let headers = Command::new("readelf").args(["--program-headers", "--wide"]).arg(&program).output()?;
-    let headers = String::from_utf8_lossy(&headers.stdout);
-    ensure!(headers.contains("LOAD") && !headers.contains("INTERP"), "{} is not static", program.display());
-    Ok(program)
+/// Starts a program of another processor in an emulator.
+fn prints_its_version(arch: Arch, program: &Path) -> Result<()> {
+    let version = workspace::program("qemu-aarch64").arg(program).arg("--version").output()?;
+    let text = String::from_utf8_lossy(&version.stdout);
+    let wanted = concat!("lb-agent ", env!("CARGO_PKG_VERSION"));
+    ensure!(text.starts_with(wanted), "in the emulator it said {text:?}: {}", String::from_utf8_lossy(&version.stderr));
+    println!("started in an emulator for {}: {wanted}", arch.name());
+    Ok(())
 }
 
 /// An image in a store of its own.
 struct Image {
     folder: PathBuf,
     name: String,
+    /// The name of the index of several images.
+    index: Option<String>,
 }
 
 impl Image {
-    fn build(program: &Path) -> Result<Self> {
+    /// An image for one processor, or an empty index for several.
+    fn named(processors: Processors) -> Result<Self> {
+        let version = env!("CARGO_PKG_VERSION");
         let image =
-            Self { folder: workspace::target().join("image"), name: format!("lb-agent:{}", env!("CARGO_PKG_VERSION")) };
-        let context = image.folder.join("context");
+            Self { folder: workspace::target().join("image"), name: format!("lb-agent:{version}"), index: None };
+        if processors != Processors::Both {
+            return Ok(image);
+        }
+        let index = format!("lb-agent-index:{version}");
+        let _ = image.buildah(["manifest", "rm", &index]); // It may not exist. An index is never extended.
+        image.buildah(["manifest", "create", &index])?;
+        Ok(Self { index: Some(index), ..image })
+    }
+
+    /// Builds the image for a processor, and adds it to the index if there is one.
+    fn add(&self, arch: Arch, program: &Path) -> Result<()> {
+        let context = self.folder.join("context");
         fs::create_dir_all(&context)?;
         fs::copy(program, context.join("lb-agent")).context("copying the agent")?;
         let recipe = workspace::root().join("deploy/Containerfile");
-        let build = ["build", "--isolation", "chroot", "--tag", &image.name, "--file"].map(OsStr::new);
-        image.buildah(build.into_iter().chain([recipe.as_os_str(), context.as_os_str()]))?;
-        Ok(image)
+        let build = ["build", "--isolation", "chroot", "--arch", arch.name(), "--tag", &self.name].map(OsStr::new);
+        let index = self.index.iter().flat_map(|index| [OsStr::new("--manifest"), OsStr::new(index)]);
+        let from = [OsStr::new("--file"), recipe.as_os_str(), context.as_os_str()];
+        self.buildah(build.into_iter().chain(index).chain(from)).map(drop)
     }
 
     /// Checks that the program runs in the image: it prints its version and checks the machine.
@@ -97,7 +149,11 @@ impl Image {
     fn archive(&self) -> Result<u64> {
         let path = self.archive_path();
         let _ = fs::remove_file(&path); // It may not exist. An archive is never extended.
-        self.buildah(["push", &self.name, &format!("oci-archive:{}", path.display())])?;
+        let archive = format!("oci-archive:{}", path.display());
+        match &self.index {
+            Some(index) => self.buildah(["manifest", "push", "--all", index, &archive])?,
+            None => self.buildah(["push", &self.name, &archive])?,
+        };
         Ok(fs::metadata(&path)?.len())
     }
 

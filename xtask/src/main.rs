@@ -2,6 +2,8 @@
 //!
 //! Depends on no crate of the project, so it runs before the machine can build one.
 
+mod deb;
+mod dist;
 mod fuzz;
 mod handover;
 mod image;
@@ -48,7 +50,9 @@ enum Task {
     /// Fuzz the packet path; inputs that crashed it are kept in tests/corpus
     Fuzz(fuzz::Args),
     /// Build the static agent and its image, and start it there
-    Image,
+    Image(image::Args),
+    /// Build the stand-alone balancer as a Debian package
+    Deb(deb::Args),
     /// Check the rules that no linter knows: imports, sizes, unsafe code, names
     Tidy,
 }
@@ -63,7 +67,8 @@ fn main() -> ExitCode {
         Task::Smoke(args) => smoke::run(&args),
         Task::Devices(args) => smoke::devices(&args),
         Task::Fuzz(args) => fuzz::run(&args),
-        Task::Image => image::run(),
+        Task::Image(args) => image::run(&args),
+        Task::Deb(args) => deb::run(&args),
         Task::Tidy => tidy::run(),
     };
     match done {

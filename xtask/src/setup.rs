@@ -37,6 +37,11 @@ pub fn ensure_tests() -> Result<()> {
     tools::ensure()
 }
 
+/// Prepares the machine for building for another processor.
+pub fn ensure_arm64() -> Result<()> {
+    install(packages::missing_for_arm64)
+}
+
 /// Prepares the machine for virtual machines with other kernels.
 pub fn ensure_vm() -> Result<()> {
     install(packages::missing_for_vm)

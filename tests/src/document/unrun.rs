@@ -43,6 +43,7 @@ const OF_THE_SYSTEM: &[&str] = &[
     "rm",
     "scp",
     "sed",
+    "skopeo",
     "sort",
     "ssh",
     "systemctl",

@@ -73,6 +73,13 @@ const DEPLOY_NEEDS: &[Need] = &[
     program("systemd-analyze", "systemd", "checks the unit"),
 ];
 
+/// What only the image for arm64 needs.
+const ARM64_NEEDS: &[Need] = &[
+    program("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "C for arm64"),
+    file("/usr/aarch64-linux-gnu/include/stdio.h", "libc6-dev-arm64-cross", "C for arm64"),
+    program("qemu-aarch64", "qemu-user", "starts a program for arm64"),
+];
+
 /// Daemons of the packages above. Debian would start them at the next boot.
 const DAEMONS: &[&str] = &["nginx", "haproxy"];
 
@@ -112,6 +119,11 @@ pub fn missing_for_vm() -> Vec<Need> {
 /// As [`missing`], for the checks of `deploy/`.
 pub fn missing_for_deploy() -> Vec<Need> {
     DEPLOY_NEEDS.iter().copied().filter(|need| !need.is_met()).collect()
+}
+
+/// As [`missing`], for a program for arm64.
+pub fn missing_for_arm64() -> Vec<Need> {
+    ARM64_NEEDS.iter().copied().filter(|need| !need.is_met()).collect()
 }
 
 /// One line per need, for a message.
