@@ -31,7 +31,7 @@ fn mq_01_a_client_in_the_network_reaches_an_endpoint_of_another_node_and_is_seen
     }
 }
 
-/// eTP Cluster: both endpoints get connections. The one on this node sees its client (README, "Not there yet").
+/// eTP Cluster: both endpoints get connections. The one on this node sees its client (docs/limits.md).
 #[test]
 fn xip_03_endpoints_here_and_elsewhere_share_the_connections() {
     let scene = Scene::with_flags(Setup::new("fwdboth"), &UPLINKS);

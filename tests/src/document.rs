@@ -4,6 +4,8 @@
 //! Reading a page runs nothing. A block that looks like commands and is written in another way is an error.
 
 mod alike;
+#[cfg(test)]
+mod providers;
 mod stage;
 mod unrun;
 mod web;

@@ -1,4 +1,4 @@
-//! Decides the mode of an address and records the rule that decided it (README.md#who-decides-the-mode, in that order).
+//! Decides the mode of an address and records the rule that decided it (docs/how-it-decides.md#who-decides-the-mode, in that order).
 
 use lb_common::table::{Mode, Rule};
 

@@ -205,3 +205,6 @@ fn names_all_ports(value: &str, service: &Service) -> bool {
     let listed = |port: u16| items(value).any(|item| item.parse() == Ok(port));
     !service.ports.is_empty() && service.ports.iter().all(|port| listed(port.port))
 }
+
+#[cfg(test)]
+mod tests;

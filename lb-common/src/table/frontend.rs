@@ -216,7 +216,7 @@ table_enum! {
         Router = 3,
     }
 
-    /// The rule that decided a frontend's mode, in order of precedence (README.md#who-decides-the-mode).
+    /// The rule that decided a frontend's mode, in order of precedence (docs/how-it-decides.md#who-decides-the-mode).
     pub enum Rule {
         /// Annotation `lb-agent.io/ip-mode` on the Service.
         Annotation = 0,

@@ -1,7 +1,7 @@
 //! Every BPF map, declared once: [`each_map!`](crate::each_map).
 //!
 //! `lb-ebpf` makes its statics and accessors of the declarations; the agent makes the shapes that it adopts, the pins and
-//! the sizes; the table in README.md is checked against them. A new map is a line here, a reader and a writer.
+//! the sizes; the table in docs/reference/maps.md is checked against them. A new map is a line here, a reader and a writer.
 
 use core::marker::PhantomData;
 
@@ -140,7 +140,7 @@ impl<K, V> Map<K, V> {
     }
 }
 
-/// Declares every BPF map, in the order of README.md. Expands to `$callback! { family {..} shared {..} family_private {..}
+/// Declares every BPF map, in the order of docs/reference/maps.md. Expands to `$callback! { family {..} shared {..} family_private {..}
 /// private {..} }`.
 ///
 /// A map is `[kind, key => value, rows]`, one token tree for the callback. `family` maps exist twice, as `name(v4, v6)`,
@@ -318,11 +318,11 @@ mod tests {
 
     use super::*;
 
-    /// The table of README.md between these lines.
+    /// The table of docs/reference/maps.md between these lines.
     const BEGIN: &str = "<!-- maps: written by lb-common/src/table/maps.rs -->\n";
     const END: &str = "<!-- end of maps -->\n";
 
-    fn readme_table() -> String {
+    fn reference_table() -> String {
         let mut table = "| map | kind | written by | holds |\n|---|---|---|---|\n".to_owned();
         let pinned = PINNED.iter().map(|map| (map.name, map.kind, map.writer, map.holds));
         let private = PRIVATE.iter().map(|map| (map.name, map.kind, Writer::Programs, map.holds));
@@ -349,12 +349,17 @@ mod tests {
     }
 
     #[test]
-    fn readme_lists_every_map() {
-        let readme = include_str!("../../../README.md");
-        let (_, rest) = readme.split_once(BEGIN).expect("README.md has the first line");
-        let (table, _) = rest.split_once(END).expect("README.md has the last line");
-        let expected = readme_table();
-        assert!(table == expected, "README.md is to list:\n{expected}");
+    fn the_reference_lists_every_map() {
+        let page = include_str!("../../../docs/reference/maps.md");
+        let (before, rest) = page.split_once(BEGIN).expect("it has the first line");
+        let (table, after) = rest.split_once(END).expect("it has the last line");
+        let expected = reference_table();
+        if table != expected && std::env::var_os("LB_REWRITE").is_some() {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join("docs/reference/maps.md");
+            let text = format!("{before}{BEGIN}{expected}{END}{after}");
+            return std::fs::write(path, text).expect("the page is writable");
+        }
+        assert!(table == expected, "LB_REWRITE=1 cargo test -p lb-common -- maps writes this:\n{expected}");
     }
 
     #[test]

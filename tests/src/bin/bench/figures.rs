@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The target of a figure (`README.md`, section Measurements).
+/// The target of a figure (docs/testing.md#measurements).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target {
     AtMost(f64),
