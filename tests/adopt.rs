@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_agent::apply::apply;
 use lb_agent::dataplane::bpf::BpfDataplane;
+use lb_agent::dataplane::removal::Removal;
 use lb_agent::dataplane::{
     AttachBy, Dataplane as _, Error, FamilyOp, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Write, clsact,
-    object, pins,
+    object, pins, removal,
 };
 use lb_agent::plan::{Drained, plan};
 use lb_agent::realised::Realised;
@@ -52,7 +53,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let removed = pins::remove_pins(&self.0);
+        let removed = removal::remove_pins(&self.0);
         assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
     }
 }
@@ -323,17 +324,20 @@ fn a_second_agent_is_refused() {
     };
     let text = refusal.to_string();
     assert!(text.contains("another agent") && text.contains("--pin-path"), "{text}");
-    assert!(matches!(pins::unload(&pinned.0), Err(Error::Refused(_))), "unload under a running agent");
+    assert!(matches!(removal::unload(&pinned.0), Err(Error::Refused(_))), "unload under a running agent");
+    assert!(removal::is_used(&pinned.0).expect("asking"));
+    let wait = removal::wait_until_free(&pinned.0, Some(std::time::Duration::ZERO));
+    assert!(matches!(wait, Err(Error::Refused(_))), "the time is over");
 }
 
 #[test]
 fn unload_leaves_nothing() {
     let pinned = Pinned::new("unload");
     drop(pinned.open(1024, 64));
-    let unloaded = pins::unload(&pinned.0).expect("unloading");
-    assert_eq!((unloaded.links, unloaded.maps), (0, PINNED.len()));
+    let unloaded = removal::unload(&pinned.0).expect("unloading");
+    assert_eq!((unloaded.links.len(), unloaded.maps.len()), (0, PINNED.len()));
     assert!(!pinned.0.exists());
-    assert_eq!(pins::unload(&pinned.0).expect("unloading again"), pins::Unloaded::default());
+    assert_eq!(removal::unload(&pinned.0).expect("unloading again"), Removal::default());
 }
 
 /// Tables of another version, which had more of them: none stays when the new ones are in use, prevents the start, or
@@ -353,8 +357,10 @@ fn tables_of_unknown_names_are_removed() {
     pinned.open(4096, 64).activate().expect("activating");
     assert!(!maps.join("retired4").exists() && !next.exists());
     pin(&maps);
-    let all = pins::Unloaded { maps: PINNED.len() + 1, ..pins::Unloaded::default() };
-    assert_eq!(pins::unload(&pinned.0).expect("unloading"), all);
+    let listed = Removal::of(&pinned.0).expect("listing");
+    assert_eq!((listed.maps.len(), listed.links.len(), listed.left.len()), (PINNED.len() + 1, 0, 0));
+    // What was listed is what is removed.
+    assert_eq!(removal::unload(&pinned.0).expect("unloading"), listed);
     assert!(!pinned.0.exists());
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::{
-    AttachBy, Dataplane as _, FamilyTables, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, object, pins,
+    AttachBy, Dataplane as _, FamilyTables, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, object, removal,
 };
 use lb_agent::plan::{Drained, plan};
 use lb_agent::realised::Realised;
@@ -87,7 +87,7 @@ fn answers_belong_to_the_old_or_the_new_set() {
     object::program_mut(dataplane.ebpf(), "workload_ingress").expect("the program").pin(&program).expect("pinning it");
     let asked = SchedClassifier::from_pin(&program).expect("a second handle of the program");
     std::fs::remove_file(&program).expect("removing the pin of the program");
-    pins::remove_pins(&pin_path).expect("removing the pins");
+    removal::remove_pins(&pin_path).expect("removing the pins");
 
     let windows: [Window; SERVICES] = Default::default();
     let is_over = AtomicBool::new(false);

@@ -22,7 +22,7 @@ fn serve(server: &ApiServer, name: &str, last: u8) {
 fn balances(agent: &Agent, address: &str) -> bool {
     let rows = agent.rows("frontends");
     let row = rows.iter().find(|row| row["address"] == format!("{address}:80"));
-    row.is_some_and(|row| row["workload"]["action"] == "Balance")
+    row.is_some_and(|row| row["host"]["action"] == "Balance")
 }
 
 #[track_caller]
@@ -46,6 +46,18 @@ fn the_api_server_comes_and_goes() {
     assert_eq!(page(&agent, "/readyz"), "ok\n");
     assert!(page(&agent, "/metrics").contains("lb_agent_source_watching{kind=\"Service\"} 1"));
 
+    // `check` tries what the agent does all the time.
+    let kubeconfig = server.kubeconfig().display().to_string();
+    let check = ["check", "--source", "kube", "--node-name", NODE, "--kubeconfig", &kubeconfig];
+    let granted = agent.ask(&check).stdout;
+    assert!(granted.contains("the API server answers") && granted.contains("can be listed and watched"), "{granted}");
+    server.misbehave(|faults| faults.refused_watches = [(Resource::EndpointSlices, 403)].into());
+    let denied = agent.ask(&check);
+    let is_told =
+        denied.stdout.contains("watch endpointslices.discovery.k8s.io: ") && denied.stdout.contains("rbac.yaml");
+    assert!(denied.code == Some(1) && is_told, "{denied:?}");
+    server.misbehave(|faults| faults.refused_watches.clear());
+
     // The server stops: the agent stays ready with its state, and reports the problem.
     server.stop();
     deadline::until_true("the trouble is told", || page(&agent, "/readyz").contains("API: Service: not watched for"));
@@ -53,6 +65,8 @@ fn the_api_server_comes_and_goes() {
     let warnings = page(&agent, "/warnings");
     assert!(warnings.contains("the objects known before are kept"), "{warnings}");
     assert!(balances(&agent, "192.0.2.1") && balances(&agent, "192.0.2.2"));
+    let away = agent.ask(&check);
+    assert!(away.code == Some(1) && away.stdout.contains("that the API server runs"), "{away:?}");
 
     // Meanwhile objects change and the history is lost.
     server.delete(Resource::Services, "default", "new");

@@ -2,6 +2,8 @@
 
 #[path = "netns-operate/attached.rs"]
 mod attached;
+#[path = "netns-operate/bundled.rs"]
+mod bundled;
 #[path = "netns-operate/deployed.rs"]
 mod deployed;
 #[path = "netns-operate/metrics.rs"]
@@ -14,6 +16,8 @@ mod pins;
 mod probes;
 #[path = "netns-operate/switched.rs"]
 mod switched;
+#[path = "netns-operate/unloaded.rs"]
+mod unloaded;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -2,6 +2,8 @@
 //!
 //! This is the only reader of the arguments and of the environment. [`crate::config`] makes sense of the values.
 
+mod bundle;
+mod check;
 mod completion;
 mod inspect;
 mod layers;
@@ -12,6 +14,7 @@ mod port_range;
 mod run;
 mod settings;
 mod sizes;
+mod unload;
 mod values;
 
 use std::path::PathBuf;
@@ -19,18 +22,21 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::version;
+pub use bundle::BundleArgs;
+pub use check::CheckArgs;
 pub use completion::CompletionArgs;
-pub use inspect::{AskArgs, CheckArgs, ExplainArgs, ShowArgs, Subject, UnloadArgs};
+pub use inspect::{AskArgs, ExplainArgs, ShowArgs, Subject};
 pub use layers::{Error, Mistake};
 pub use man::ManArgs;
 pub use policy::{Algorithm, ExternalIps, Forwarding, IpMode, PolicyArgs, Services, SocketLb};
 pub use port_range::PortRange;
 pub use run::{
-    Attach, ConfigArgs, HealthArgs, HealthCheckNodePorts, HttpArgs, InterfaceArgs, MetricsArgs, ObserveArgs, RunArgs,
-    SourceArgs,
+    Attach, ConfigArgs, HealthArgs, HealthCheckNodePorts, HttpArgs, InterfaceArgs, LogFormat, MetricsArgs, ObserveArgs,
+    RunArgs, SourceArgs,
 };
 pub use settings::{Origin, Setting, Settings};
 pub use sizes::{SizeArgs, TimeoutArgs};
+pub use unload::UnloadArgs;
 pub use values::{Healthz, MetricsAddress, NodePortAddress};
 
 /// Service load balancing for Kubernetes nodes in eBPF: decides per address, port and protocol whether a
@@ -53,6 +59,11 @@ pub fn parse() -> Result<(Command, Settings), Error> {
     Ok((line.command, settings))
 }
 
+/// The variables of the environment that concern lb-agent.
+pub fn environment() -> Vec<(String, String)> {
+    layers::ours(std::env::vars_os().collect())
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Program this node and keep it in step with the source.
@@ -62,9 +73,11 @@ pub enum Command {
     /// Say what would happen to a packet, and which rule decided.
     Explain(ExplainArgs),
     /// Check whether this machine has what lb-agent needs. Changes nothing.
-    Check(CheckArgs),
+    Check(Box<CheckArgs>),
     /// Remove programs, links and pins.
     Unload(UnloadArgs),
+    /// Collect what a report of a fault needs into an archive, without secrets.
+    Bundle(BundleArgs),
     /// Print the completion for a shell.
     Completion(CompletionArgs),
     /// Print the manual page, or write one for each subcommand.

@@ -61,6 +61,15 @@ pub fn judgements(agent: SocketAddr, pin_path: &Path) -> Option<Judgements> {
     get::<Judgements>(agent, "interfaces").ok().filter(|judgements| judgements.pin_path == pin_path)
 }
 
+/// A page as it is, whatever its status.
+pub fn page(agent: SocketAddr, page: &str) -> anyhow::Result<String> {
+    let client = ureq::Agent::config_builder().http_status_as_error(false);
+    let client = client.timeout_global(Some(PATIENCE)).proxy(None).build().new_agent();
+    let answer = client.get(format!("http://{agent}/{page}")).call();
+    let mut answer = answer.with_context(|| format!("no agent answers at {agent}"))?;
+    Ok(answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?)
+}
+
 fn get<T: DeserializeOwned>(agent: SocketAddr, page: &str) -> anyhow::Result<T> {
     let client = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).build().new_agent();
     let mut response = client.get(format!("http://{agent}/{page}")).call()?;

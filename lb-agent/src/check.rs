@@ -8,11 +8,14 @@ mod memory;
 mod mounts;
 mod netfilter;
 mod network;
+mod ports;
 mod privilege;
+mod source;
 
 pub use finding::{Finding, Verdict};
 
 use crate::args::{CheckArgs, Output};
+use crate::interfaces::InterfaceRules;
 use crate::print::print;
 use crate::show::print_rows;
 
@@ -23,8 +26,11 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     findings.extend(mounts::findings(&args.pins.pin_path));
     findings.extend(memory::findings());
     let interfaces = network::interfaces()?;
-    findings.extend(network::findings(&interfaces, &args.pins.pin_path));
+    let rules = InterfaceRules { workload: args.workload_interfaces.clone(), uplink: args.uplink_interfaces.clone() };
+    findings.extend(network::findings(&interfaces, &rules, &args.pins.pin_path));
     findings.extend(netfilter::findings(&args.pins.pin_path, network::ipvs_of(&interfaces)));
+    findings.extend(ports::findings(args));
+    findings.extend(source::findings(args)?);
     print_rows(&findings, args.output)?;
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
     if failures > 0 {

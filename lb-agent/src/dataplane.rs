@@ -24,6 +24,7 @@ mod pinned;
 pub mod pins;
 mod pools;
 pub mod probe;
+pub mod removal;
 mod scopes;
 mod shares;
 mod sock_diag;

@@ -26,12 +26,14 @@ use crate::ask::Services;
 use crate::metrics::{Place, ServiceSeries};
 use crate::printable::{printable, printable_json};
 use crate::status::Status;
+use crate::tail::Tail;
 pub use connections::{ConnectionLimits, serve as serve_connections};
 pub use listen::{Reach, listen};
 use page::Room;
 use turn::Turn;
 
 const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The data that the handlers read.
 #[derive(Clone)]
@@ -41,6 +43,15 @@ pub struct Sources {
     /// Which Service ports have metrics of their own.
     pub series: Option<Arc<ServiceSeries>>,
     pub services: mpsc::Sender<ServicesQuestion>,
+    pub kept: Kept,
+}
+
+/// What the process keeps for reports of faults.
+#[derive(Clone, Default)]
+pub struct Kept {
+    /// The settings, as `run --print-config` prints them.
+    pub config: Arc<str>,
+    pub tail: Tail,
 }
 
 /// A question for the names of Services, which only the loop knows.
@@ -94,6 +105,8 @@ pub async fn serve(listeners: Listeners, sources: Sources, limits: ConnectionLim
         .route("/warnings", get(warnings))
         .route("/services", get(services))
         .route("/interfaces", get(interfaces))
+        .route("/config", get(config))
+        .route("/logs", get(logs))
         .route("/proxyMode", get(proxy_mode));
     if has_metrics {
         router = router.merge(only_metrics());
@@ -158,6 +171,15 @@ async fn services(State(asked): State<Asked>) -> Response {
     }
 }
 
+async fn config(State(asked): State<Asked>) -> Response {
+    asked.room.page(TEXT, asked.sources.kept.config.as_bytes().to_vec())
+}
+
+async fn logs(State(asked): State<Asked>) -> Response {
+    let _work = asked.turn.work().await;
+    asked.room.page(TEXT, asked.sources.kept.tail.text().into_bytes())
+}
+
 async fn metrics(State(asked): State<Asked>, headers: HeaderMap) -> Response {
     let _work = asked.turn.work().await;
     // Only the series of Services wait for the loop, which knows their names.
@@ -212,7 +234,10 @@ mod tests {
     fn server_with(place: fn(SocketAddr) -> Place) -> Server {
         let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));
         let (services, questions) = mpsc::channel(1);
-        let sources = Sources { status: receiver, registry: Arc::new(Registry::default()), series: None, services };
+        let kept = Kept { config: "udp-secs: 7\n".into(), tail: Tail::default() };
+        kept.tail.keep(b"INFO ready\n");
+        let sources =
+            Sources { status: receiver, registry: Arc::new(Registry::default()), series: None, services, kept };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let any = ([127, 0, 0, 1], 0).into();
@@ -272,6 +297,8 @@ mod tests {
         assert_eq!((code, serde_json::from_str::<Vec<Warning>>(&body).expect("JSON")), (200, vec![warning]));
         assert_eq!(get(&server, "/metrics"), (200, String::new()));
         assert_eq!(get(&server, "/proxyMode"), (200, "lb-agent".into()));
+        assert_eq!(get(&server, "/config"), (200, "udp-secs: 7\n".into()));
+        assert_eq!(get(&server, "/logs"), (200, "INFO ready\n".into()));
         assert_eq!(get(&server, "/nothing").0, 404);
     }
 

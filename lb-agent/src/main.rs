@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use lb_agent::args::{self, Command};
 use lb_agent::printable::printable;
-use lb_agent::{check, completion, config, explain, man, run, show, unload};
+use lb_agent::{bundle, check, completion, config, explain, man, privilege, run, show, unload};
 
 fn main() -> ExitCode {
     let (command, settings) = match args::parse() {
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Unload(args) => unload::run(&args),
+        Command::Bundle(args) => bundle::run(&args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
     };
@@ -30,7 +31,8 @@ fn main() -> ExitCode {
 fn report(error: &anyhow::Error) -> ExitCode {
     // The verifier's message may have many lines. A line injected by other text cannot look like the first line of
     // ours.
-    for (number, line) in format!("{error:#}").lines().enumerate() {
+    let remedy = privilege::remedy(error).map_or_else(String::new, |remedy| format!("\n{remedy}"));
+    for (number, line) in format!("{error:#}{remedy}").lines().enumerate() {
         let start = if number == 0 { "lb-agent: " } else { "  | " };
         // If standard error cannot be written, the exit code remains.
         let _ = writeln!(std::io::stderr(), "{start}{}", printable(line));

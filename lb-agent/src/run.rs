@@ -28,7 +28,7 @@ use crate::dataplane::mounts::host_path;
 use crate::desired;
 use crate::guard::{Keeper, Table};
 use crate::health;
-use crate::http::{self, ServicesQuestion, Sources};
+use crate::http::{self, Kept, ServicesQuestion, Sources};
 use crate::interfaces::Event;
 use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
 use crate::metrics::{self, HealthAnswers, Metrics, ServiceSeries};
@@ -39,6 +39,7 @@ use crate::source::dir::DirSource;
 use crate::source::kube::KubeSource;
 use crate::source::progress::Progress;
 use crate::status::{Status, TURN_INTERVAL};
+use crate::tail::Tail;
 use crate::version;
 use agent::Agent;
 
@@ -53,6 +54,7 @@ const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Runs until a signal or a fatal error. The dataplane keeps forwarding.
 pub fn run(mut args: RunArgs, mut settings: Settings) -> anyhow::Result<()> {
     let filter = std::mem::take(&mut args.observe.log_level);
+    let (format, tail) = (args.observe.log_format, Tail::default());
     let is_printed = args.config.print_config;
     let config = Config::try_from(args).map_err(|error| {
         let place = settings.place(error.flag());
@@ -63,7 +65,7 @@ pub fn run(mut args: RunArgs, mut settings: Settings) -> anyhow::Result<()> {
     if is_printed {
         return print(&settings.yaml());
     }
-    log::start(filter);
+    log::start(filter, format, &tail);
     for problem in &settings.unknown {
         tracing::warn!("{problem}");
     }
@@ -71,12 +73,12 @@ pub fn run(mut args: RunArgs, mut settings: Settings) -> anyhow::Result<()> {
     let descriptors = descriptors::raise_limit();
     // The worker serves netlink and the source, the main thread runs the loop, and HTTP and health checks have a thread each.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let result = runtime.block_on(serve(&config, descriptors));
+    let result = runtime.block_on(serve(&config, descriptors, Kept { config: settings.yaml().into(), tail }));
     runtime.shutdown_background();
     result
 }
 
-async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
+async fn serve(config: &Config, descriptors: u64, kept: Kept) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     if config.policy.services == desired::Services::All {
         tracing::info!("{DIFFERENCE}");
@@ -111,7 +113,7 @@ async fn serve(config: &Config, descriptors: u64) -> anyhow::Result<()> {
         .metrics
         .service_ports_max
         .map(|ports_max| Arc::new(ServiceSeries { pin_path: config.dataplane.pin_path.clone(), ports_max }));
-    let sources = Sources { status: receiver, registry: Arc::new(registry), series, services: question_sender };
+    let sources = Sources { status: receiver, registry: Arc::new(registry), series, services: question_sender, kept };
     start_http(listeners, sources, http::ConnectionLimits::within(descriptors))?;
     let (link_sender, links) = mpsc::channel(BATCHES_MAX);
     tokio::spawn(follow_interfaces(link_sender));

@@ -4,7 +4,7 @@ use aya::programs::links::LinkOrder;
 use aya::programs::tc::{TcAttachOptions, TcAttachType};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::object::{self, EMPTY_PROGRAM};
-use lb_agent::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts, pins};
+use lb_agent::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts, removal};
 use lb_common::way::SnatPorts;
 use lb_tests::address::{Family, vip};
 use lb_tests::deadline;
@@ -31,7 +31,7 @@ fn with_program_in_front(scene: &Scene, interface: &str, work: impl FnOnce() + S
             program.attach_with_options(interface, hook, options).expect("root may");
         }
         // Only its programs are needed; they are removed with `other`.
-        pins::remove_pins(&settings.pin_path).expect("they are ours");
+        removal::remove_pins(&settings.pin_path).expect("they are ours");
         work();
     });
 }

@@ -12,7 +12,7 @@ use lb_tests::lab::Setup;
 use lb_tests::manifest::deployed as documents;
 use lb_tests::scene::{BALANCER, Scene};
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const PROFILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/seccomp/lb-agent.json");
 
@@ -87,6 +87,21 @@ fn a_node_is_served_with_three_capabilities_and_the_profile() {
     for page in ["/livez", "/readyz", "/healthz", "/metrics", "/warnings", "/services"] {
         assert_eq!(scene.agent.page(page).map(|(code, _)| code), Some(200), "{page}");
     }
+    // `check` does not warn of what is recommended: it says the same as to root.
+    let warned = |check: &mut Command| {
+        let output = scene.lab.node.inside(|| check.output()).expect("it starts");
+        let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let rows = document["items"].as_array().expect("a list").clone();
+        let said = |row: &&Value| row["verdict"] != "ok";
+        rows.iter().filter(said).map(|row| row["check"].to_string()).collect::<Vec<_>>()
+    };
+    let line = launcher(scene.agent.pin_path(), &seen_at, &container("daemonset.yaml", "containers").1);
+    let question = ["check", "-o", "json", "--pin-path"];
+    let mut confined = Command::new(&line[0]);
+    confined.args(&line[1..]).arg(agent::program()).args(question).arg(&seen_at);
+    let mut as_root = Command::new(agent::program());
+    as_root.args(question).arg(scene.agent.pin_path());
+    assert_eq!(warned(&mut confined), warned(&mut as_root));
     // From the node, by the path that the folder has there: one dataplane, with names from the agent.
     let frontends = scene.agent.rows("frontends");
     assert!(frontends.iter().any(|row| row["service"] == "default/shop:web"), "{frontends:?}");

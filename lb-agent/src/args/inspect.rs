@@ -1,4 +1,4 @@
-//! The flags of commands that look at the dataplane, and of `unload`.
+//! The flags of commands that look at the dataplane.
 
 use std::net::SocketAddr;
 
@@ -51,22 +51,6 @@ pub struct ExplainArgs {
     /// How to print it.
     #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
     pub output: Output,
-}
-
-#[derive(Debug, Args)]
-pub struct CheckArgs {
-    #[command(flatten)]
-    pub pins: PinArgs,
-
-    /// How to print it.
-    #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
-    pub output: Output,
-}
-
-#[derive(Debug, Args)]
-pub struct UnloadArgs {
-    #[command(flatten)]
-    pub pins: PinArgs,
 }
 
 /// A subject of `show`.

@@ -152,6 +152,15 @@ fn is_named(flag: &Arg, name: &str) -> bool {
     key(flag) == Some(name) || flag.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
 }
 
+/// The variables that may be settings, in order.
+pub fn ours(environment: Vec<(OsString, OsString)>) -> Vec<(String, String)> {
+    let text = |value: OsString| value.to_string_lossy().into_owned();
+    let all = environment.into_iter().map(|(name, value)| (text(name), text(value)));
+    let mut ours: Vec<_> = all.filter(|(name, _)| name.starts_with(PREFIX) || name == NODE_NAME).collect();
+    ours.sort();
+    ours
+}
+
 /// The variable of a setting.
 pub fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('-', "_").to_ascii_uppercase())

@@ -138,11 +138,17 @@ pub struct ObserveArgs {
     /// modules, libraries included, such as `info,aya=debug,lb_agent::interfaces=debug`.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
     pub log_level: EnvFilter,
+
+    /// How each event is written, one a line. text: for people. json: an object with timestamp, level, target, message and
+    /// the fields of the event.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
 }
 
 #[derive(Debug, Args)]
 pub struct HttpArgs {
-    /// Address that serves /metrics, /healthz, /livez, /readyz, /warnings, /services and /proxyMode. Takes at most 64 connections
+    /// Address that serves /metrics, /healthz, /livez, /readyz, /warnings, /services, /interfaces, /config, /logs (the last
+    /// 256 KiB) and /proxyMode. Takes at most 64 connections
     /// of one request each. A connection without a request is closed after 5 s, or earlier if a new connection needs
     /// its place.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10356")]
@@ -173,6 +179,13 @@ pub enum HealthCheckNodePorts {
     Auto,
     On,
     Off,
+}
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
 }
 
 /// How programs are attached to interfaces.

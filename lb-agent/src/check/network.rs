@@ -42,10 +42,10 @@ pub fn ipvs_of(interfaces: &Interfaces) -> Ipvs {
     if has(interfaces, IPVS_INTERFACE) { Ipvs::Present } else { Ipvs::Absent }
 }
 
-pub fn findings(interfaces: &Interfaces, pin_path: &Path) -> Vec<Finding> {
+pub fn findings(interfaces: &Interfaces, rules: &InterfaceRules, pin_path: &Path) -> Vec<Finding> {
     let mut findings = vec![
         hooks::way(),
-        classes(interfaces),
+        classes(interfaces, rules),
         forwarding("ipv4", &setting("ipv4/ip_forward"), Needed::Always),
         forwarding("ipv6", &setting("ipv6/conf/all/forwarding"), ipv6_is_needed(interfaces)),
         reverse_path(&strict_interfaces(interfaces)),
@@ -53,7 +53,8 @@ pub fn findings(interfaces: &Interfaces, pin_path: &Path) -> Vec<Finding> {
         ipvs(ipvs_of(interfaces)),
         cilium(has(interfaces, CILIUM_INTERFACE)),
     ];
-    findings.extend(bridges(&interfaces.unfiltered(&judged(interfaces))));
+    findings.extend(globs(interfaces, rules));
+    findings.extend(bridges(&interfaces.unfiltered(&judged(interfaces, rules))));
     let attached = Pins::open(pin_path).and_then(|pins| pins.hooks());
     let ours = attached.map(|attached| attached.program_ids()).unwrap_or_default();
     findings.extend(interfaces.links().values().flat_map(|link| hooks::foreign(link, &ours, pin_path)));
@@ -65,20 +66,43 @@ fn setting(path: &str) -> String {
     fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap_or_default().trim().to_owned()
 }
 
-/// The judgement with `auto`, without a Node object.
-fn judged(interfaces: &Interfaces) -> BTreeMap<u32, Judgement> {
-    let rules = InterfaceRules { workload: Globs::Auto, uplink: Globs::Auto };
-    interfaces.judged(&rules, &BTreeSet::new())
+/// The judgement without a Node object.
+fn judged(interfaces: &Interfaces, rules: &InterfaceRules) -> BTreeMap<u32, Judgement> {
+    interfaces.judged(rules, &BTreeSet::new())
 }
 
-fn classes(interfaces: &Interfaces) -> Finding {
-    let judged = judged(interfaces);
+/// The globs that match no interface now.
+fn globs(interfaces: &Interfaces, rules: &InterfaceRules) -> Vec<Finding> {
+    let names = || interfaces.links().values().map(|link| link.name.as_str());
+    let flags = [("--workload-interfaces", &rules.workload), ("--uplink-interfaces", &rules.uplink)];
+    let unmatched = flags.into_iter().filter_map(|(flag, globs)| match globs {
+        Globs::Auto | Globs::None => None,
+        Globs::Names(globs) => Some((flag, globs.unmatched(names()))),
+    });
+    let finding = |(flag, globs): (&str, Vec<&str>)| {
+        if globs.is_empty() {
+            return Finding::ok("globs", format!("{flag}: each matches an interface"));
+        }
+        let found = format!("{flag}: no interface is named as {}", globs.join(", "));
+        Finding::warn(
+            "globs",
+            found,
+            format!("correct {flag}, or wait for the interface; there are {}", names().collect::<Vec<_>>().join(" ")),
+        )
+    };
+    unmatched.map(finding).collect()
+}
+
+fn classes(interfaces: &Interfaces, rules: &InterfaceRules) -> Finding {
+    let judged = judged(interfaces, rules);
     let links = interfaces.wanted(&judged);
     let names = |class| {
         let names: Vec<_> = links.values().filter(|link| link.class == class).map(|link| link.name.as_str()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(" ") }
     };
-    let found = format!("auto finds pods at: {}; the network at: {}", names(Class::Workload), names(Class::Uplink));
+    let how =
+        if (&rules.workload, &rules.uplink) == (&Globs::Auto, &Globs::Auto) { "auto finds" } else { "the flags give" };
+    let found = format!("{how} pods at: {}; the network at: {}", names(Class::Workload), names(Class::Uplink));
     let refused = interfaces.links().values().filter(|link| judged[&link.ifindex].why.is_refusal());
     let refused: Vec<_> = refused.map(|link| format!("{}: {}", link.name, judged[&link.ifindex].why)).collect();
     if !refused.is_empty() {

@@ -5,23 +5,18 @@ use std::path::Path;
 use super::finding::Finding;
 use crate::dataplane::Error;
 use crate::dataplane::pins::PinPath;
-
-/// Capabilities by their number in `include/uapi/linux/capability.h`.
-const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+use crate::privilege;
 
 pub fn findings(pin_path: &Path) -> Vec<Finding> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    vec![capabilities(&status), pins(pin_path)]
+    vec![capabilities(privilege::missing()), pins(pin_path)]
 }
 
-fn capabilities(status: &str) -> Finding {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let Some(effective) = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) else {
+fn capabilities(missing: Option<Vec<&str>>) -> Finding {
+    let Some(missing) = missing else {
         return Finding::warn("capabilities", "/proc/self/status does not tell", "mount /proc");
     };
-    let missing: Vec<_> = NEEDED.iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| *name).collect();
     if missing.is_empty() {
-        Finding::ok("capabilities", NEEDED.map(|(name, _)| name).join(", "))
+        Finding::ok("capabilities", privilege::NEEDED.map(|(name, _)| name).join(", "))
     } else {
         let names = missing.join(", ");
         Finding::fail("capabilities", format!("{names} missing"), format!("run as root, or grant {names}"))
@@ -64,14 +59,11 @@ mod tests {
     use crate::check::finding::Verdict;
 
     #[test]
-    fn capabilities_by_bit() {
-        let all = capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n");
-        assert_eq!(all.verdict, Verdict::Ok);
-        let none = capabilities("CapEff:\t0000000000000000\n");
-        assert_eq!((none.verdict, &*none.found), (Verdict::Fail, "CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF missing"));
-        let only_net = capabilities("CapEff:\t0000000000001000\n");
-        assert_eq!(&*only_net.found, "CAP_PERFMON, CAP_BPF missing");
-        assert_eq!(capabilities("").verdict, Verdict::Warn);
+    fn missing_capabilities_are_a_failure() {
+        assert_eq!(capabilities(Some(Vec::new())).verdict, Verdict::Ok);
+        let some = capabilities(Some(vec!["CAP_PERFMON", "CAP_BPF"]));
+        assert_eq!((some.verdict, &*some.found), (Verdict::Fail, "CAP_PERFMON, CAP_BPF missing"));
+        assert_eq!(capabilities(None).verdict, Verdict::Warn);
     }
 
     #[test]

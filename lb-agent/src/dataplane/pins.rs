@@ -11,7 +11,6 @@ use lb_common::table::{
     Affinity, AffinityKey, Counter, CounterValue, Flow, FlowKey, Frontend, FrontendStats, LAYOUT_VERSION, Owner,
 };
 
-use super::clsact::Filters;
 use super::drops::Drops;
 use super::folder::{self, Folder, Found, entries};
 use super::hooks::Hooks;
@@ -20,7 +19,7 @@ use super::maps::{Maps, read_owner};
 use super::pinned::{find_pin, remove_pin};
 use super::sockets::SocketHook;
 use super::sys::{self, ObjectKind};
-use super::tcx::{self, Pinned};
+use super::tcx;
 use super::{Distrust, Error, Refusal, Tables};
 
 /// The names in a pin directory.
@@ -117,7 +116,7 @@ impl PinPath {
     }
 
     /// Whether the directory exists. Refuses one that others can write to.
-    fn is_there(&self) -> Result<bool, Error> {
+    pub fn is_there(&self) -> Result<bool, Error> {
         let Some(folder) = Folder::open(&self.0)? else { return Ok(false) };
         for name in [MAPS, MAPS_NEXT, LINKS] {
             folder.inner(name)?;
@@ -305,69 +304,6 @@ fn kernel_name(path: &Path) -> Result<Option<String>, Error> {
     }
 }
 
-/// What [`unload`] removed and left.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Unloaded {
-    pub links: usize,
-    /// Classifiers on the qdisc clsact.
-    pub filters: usize,
-    pub maps: usize,
-    /// Whether classifiers may be left in another network namespace, to which the tables belonged.
-    pub is_elsewhere: bool,
-    /// Files that are not ours. They stay, and so do the folders that hold them.
-    pub left: Vec<PathBuf>,
-}
-
-/// Removes programs, links and pins. Succeeds if nothing is pinned. Refused while an agent uses the pins.
-pub fn unload(path: &Path) -> Result<Unloaded, Error> {
-    let pins = PinPath::new(path);
-    if !pins.is_there()? {
-        // Unlike links, classifiers stay when the pins are lost.
-        return Ok(Unloaded { filters: remove_filters(path)?, ..Unloaded::default() });
-    }
-    let _lock = pins.lock()?;
-    remove_pins(path)
-}
-
-/// Removes the pins even if an agent is running. Its descriptors keep the maps alive.
-pub fn remove_pins(path: &Path) -> Result<Unloaded, Error> {
-    let mut unloaded = Unloaded { filters: remove_filters(path)?, ..Unloaded::default() };
-    let path = PinPath::new(path);
-    unloaded.is_elsewhere = path.check_owner().is_err_and(|error| matches!(error, Error::Refused(_)));
-    if path.links().exists() {
-        let Pinned { live, sockets, dead, foreign } = tcx::pinned(&path.links())?;
-        // The links of interfaces belong to the tables: if there are any, there are no classifiers.
-        unloaded.is_elsewhere &= live.is_empty();
-        // The hooks that translate dials are removed first.
-        let hooks = sockets.keys().rev().map(|hook| hook.pin_name());
-        let names = hooks.chain(live.keys().map(Attachment::to_string));
-        for pin in names.map(|name| path.links().join(name)).chain(dead) {
-            remove_pin(&pin)?;
-            unloaded.links += 1;
-        }
-        unloaded.left.extend(foreign);
-        remove_directory(&path.links())?;
-    }
-    for directory in [path.maps(), path.maps_next()] {
-        let Removed { maps, left } = remove_maps(&directory)?;
-        unloaded.maps += maps;
-        unloaded.left.extend(left);
-    }
-    let ours = [path.links(), path.maps(), path.maps_next()];
-    unloaded.left.extend(entries(path.root())?.into_iter().filter(|entry| !ours.contains(entry)));
-    remove_directory(path.root())?;
-    Ok(unloaded)
-}
-
-/// Removes our classifiers from the interfaces of this network namespace: at ingress first, so that no request is
-/// translated if its reply is not.
-fn remove_filters(path: &Path) -> Result<usize, Error> {
-    let mut filters = Filters::read(path)?;
-    let attached: Vec<_> = filters.attached().keys().copied().collect();
-    attached.iter().try_for_each(|attachment| filters.detach(attachment))?;
-    Ok(attached.len())
-}
-
 /// The number of maps removed from a directory, and the paths left because they are not ours.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Removed {
@@ -384,19 +320,19 @@ pub fn remove_maps(directory: &Path) -> Result<Removed, Error> {
 
 /// Removes the maps of ours from a directory, except those pinned under these names.
 pub fn remove_maps_but(directory: &Path, names: &[&str]) -> Result<Removed, Error> {
-    let mut removed = Removed::default();
+    let (maps, left) = maps_and_others(directory)?;
+    let maps: Vec<_> = maps.into_iter().filter(|path| !names.iter().any(|name| path.ends_with(name))).collect();
+    maps.iter().try_for_each(|path| remove_pin(path))?;
+    Ok(Removed { maps: maps.len(), left })
+}
+
+/// The pins of maps of ours in a directory, of any version, and the other files.
+pub fn maps_and_others(directory: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
+    let (mut maps, mut others) = (Vec::new(), Vec::new());
     for path in entries(directory)? {
-        if names.iter().any(|name| path.ends_with(name)) {
-            continue;
-        }
-        if is_map_of_ours(&path)? {
-            remove_pin(&path)?;
-            removed.maps += 1;
-        } else {
-            removed.left.push(path);
-        }
+        if is_map_of_ours(&path)? { &mut maps } else { &mut others }.push(path);
     }
-    Ok(removed)
+    Ok((maps, others))
 }
 
 /// A map is ours if it was made with one of our names, whatever the name of its pin.
@@ -408,7 +344,7 @@ fn is_map_of_ours(path: &Path) -> Result<bool, Error> {
 }
 
 /// Removes a directory if it is empty. A missing directory is no error, and a mount point stays.
-fn remove_directory(directory: &Path) -> Result<(), Error> {
+pub fn remove_directory(directory: &Path) -> Result<(), Error> {
     use std::io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
     match fs::remove_dir(directory) {
         Err(error) if matches!(error.kind(), DirectoryNotEmpty | NotFound | ResourceBusy) => Ok(()),

@@ -15,6 +15,7 @@ mod read;
 mod resource;
 mod shared;
 mod tracker;
+mod trial;
 mod version;
 
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ use follow::Follower;
 pub use pace::Pace;
 use resource::Resource;
 use shared::Shared;
+pub use trial::{Denied, denied};
 
 /// The kinds that are watched.
 const KINDS: [Kind; 3] = [Kind::Service, Kind::EndpointSlice, Kind::Node];

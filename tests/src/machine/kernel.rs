@@ -13,7 +13,7 @@ use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::maps::Table;
 use lb_agent::dataplane::{
     AttachBy, Dataplane as _, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Write,
-    object, pins,
+    object, removal,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::packet::PARKED_LEN_MAX;
@@ -86,7 +86,7 @@ impl KernelMachine {
         };
         change(&mut settings);
         let dataplane = BpfDataplane::open(&settings);
-        pins::remove_pins(&settings.pin_path).expect("removing the pins");
+        removal::remove_pins(&settings.pin_path).expect("removing the pins");
         let dataplane = dataplane.expect("loading the programs (root, Linux 6.6 or newer)");
         Self { dataplane, baseline: BTreeMap::new(), replays: Replays::open(), replayed: Vec::new(), came_by: 0 }
     }

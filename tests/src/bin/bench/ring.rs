@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use lb_agent::dataplane::bpf::BpfDataplane;
-use lb_agent::dataplane::pins;
+use lb_agent::dataplane::removal;
 use lb_agent::dataplane::{
     AttachBy, Dataplane, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, SocketLb, Timeouts, Write,
 };
@@ -202,7 +202,7 @@ impl PinFolder {
 
 impl Drop for PinFolder {
     fn drop(&mut self) {
-        if let Err(error) = pins::unload(&self.0) {
+        if let Err(error) = removal::unload(&self.0) {
             eprintln!("warning: {} was not removed: {error}", self.0.display());
         }
     }

@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use aya::programs::Program;
 use lb_agent::dataplane::object::{self, OBJECT};
-use lb_agent::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts, pins};
+use lb_agent::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts, removal};
 use lb_common::way::SnatPorts;
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let pin_path = PathBuf::from(format!("/sys/fs/bpf/lb-programs-{}", std::process::id()));
     let loaded = load(&pin_path);
     // In both cases: pins made before a failure must be removed as well.
-    pins::remove_pins(&pin_path)?;
+    removal::remove_pins(&pin_path)?;
     loaded
 }
 
