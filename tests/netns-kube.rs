@@ -18,7 +18,7 @@ fn serve(server: &ApiServer, name: &str, last: u8) {
     server.put(service.ingress(manifest::ingress(IpAddr::from([192, 0, 2, last]), "VIP")).object());
 }
 
-/// Whether the kernel's tables balance this address.
+/// Whether the kernel's tables balance this address. There are no pods: the node's own sockets dial it.
 fn balances(agent: &Agent, address: &str) -> bool {
     let rows = agent.rows("frontends");
     let row = rows.iter().find(|row| row["address"] == format!("{address}:80"));

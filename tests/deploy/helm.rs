@@ -2,10 +2,12 @@
 //! values are refused.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use lb_tests::agent;
 use lb_tests::manifest::documents_of;
 use lb_tests::tools;
 use serde::{Deserialize, Serialize};
@@ -117,8 +119,6 @@ fn values_reach_the_agent() {
         "workloadInterfaces=veth*\\,cali*",
         "uplinkInterfaces=eth0",
         "serviceProxyName=lb-agent",
-        "settings.flows-max=1048576",
-        "settings.default-ip-mode=Proxy",
         "metrics.services.enabled=true",
         "metrics.services.max=100000",
         "httpPort=20356",
@@ -126,14 +126,9 @@ fn values_reach_the_agent() {
     ]);
     let args = args(&rendered);
     let config = accepted(&args);
-    assert_eq!((config.dataplane.sizes.flows_max, config.metrics.service_ports_max), (1_048_576, Some(100_000)));
+    assert_eq!(config.metrics.service_ports_max, Some(100_000));
     assert_eq!(config.http.to_string(), "127.0.0.1:20356");
-    for word in [
-        "--services=all",
-        "--workload-interfaces=veth*,cali*",
-        "--service-proxy-name=lb-agent",
-        "--default-ip-mode=Proxy",
-    ] {
+    for word in ["--services=all", "--workload-interfaces=veth*,cali*", "--service-proxy-name=lb-agent"] {
         assert!(args.iter().any(|arg| arg == word), "{word} is not in {args:?}");
     }
     let pod = &rendered[DAEMON_SET]["spec"]["template"]["spec"];
@@ -170,6 +165,39 @@ fn values_reach_the_agent() {
         (&template["metadata"]["annotations"]["note"], &template["spec"]["imagePullSecrets"][0]["name"]),
         (&"x".into(), &"pull".into())
     );
+}
+
+/// Other settings are a file, which the agent reads; one that it does not know would end its start.
+#[test]
+fn settings_are_a_file_of_the_agents() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let values = "settings: {flows-max: 1048576, default-ip-mode: Proxy, guard: \"off\", proxy-annotation: [example.com/a, example.com/b=c]}\n";
+    std::fs::write(path("values.yaml"), values).expect("the folder is writable");
+    let mut words = command(&[]);
+    words.extend(["--values".to_owned(), path("values.yaml")]);
+    let rendered = objects(&tools::says("helm", &words.iter().map(String::as_str).collect::<Vec<_>>(), ""));
+    let text = rendered["ConfigMap kube-system/lb-agent"]["data"]["config.yaml"].as_str().expect("text");
+    std::fs::write(path("config.yaml"), text).expect("the folder is writable");
+    let mut run = Command::new(agent::program());
+    let printed = run.args(["run", "--source=kube", "--print-config", "--config", &path("config.yaml")]).output();
+    let printed = printed.expect("it starts");
+    let (printed, errors) = (String::from_utf8_lossy(&printed.stdout), String::from_utf8_lossy(&printed.stderr));
+    for line in [
+        "flows-max: 1048576 ",
+        "default-ip-mode: proxy ",
+        "guard: \"off\" ",
+        "proxy-annotation: [example.com/a, \"example.com/b=c\"] ",
+    ] {
+        let is_there = printed.lines().any(|found| found.to_lowercase().starts_with(line));
+        assert!(is_there, "{line} is not in\n{printed}{errors}");
+    }
+    let pod = &rendered[DAEMON_SET]["spec"]["template"];
+    assert!(args(&rendered).contains(&"--config=/etc/lb-agent/config.yaml".to_owned()));
+    let mount = &pod["spec"]["containers"][0]["volumeMounts"][2];
+    assert_eq!((&mount["mountPath"], &mount["name"]), (&"/etc/lb-agent".into(), &pod["spec"]["volumes"][2]["name"]));
+    assert_eq!(pod["spec"]["volumes"][2]["configMap"]["name"], "lb-agent");
+    assert_eq!(pod["metadata"]["annotations"]["lb-agent.io/settings"].as_str().map(str::len), Some(64));
 }
 
 #[test]
