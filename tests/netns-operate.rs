@@ -16,6 +16,8 @@ mod pins;
 mod probes;
 #[path = "netns-operate/switched.rs"]
 mod switched;
+#[path = "netns-operate/terminal.rs"]
+mod terminal;
 #[path = "netns-operate/unloaded.rs"]
 mod unloaded;
 
@@ -29,6 +31,7 @@ use lb_tests::deadline;
 use lb_tests::dial::Dial;
 use lb_tests::lab::Setup;
 use lb_tests::manifest::ingress;
+use lb_tests::printed;
 use lb_tests::scene::{Scene, TARGET};
 use serde_json::Value;
 
@@ -100,6 +103,9 @@ fn show_tells_the_same_with_and_without_an_agent() {
     for subject in SUBJECTS {
         scene.agent.rows(subject);
     }
+    choose_and_print(&scene);
+    terminal::fits(&scene);
+    terminal::top(&scene);
     // Only the running agent knows the names of Services.
     assert_eq!(frontend(&scene.agent, 1)["service"], "default/short:web");
     assert_eq!(scene.agent.rows("warnings"), Vec::<Value>::new());
@@ -113,6 +119,37 @@ fn show_tells_the_same_with_and_without_an_agent() {
     let refused = scene.agent.ask(&["show", "frontends"]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("lb-agent run"), "{}", refused.stderr);
+}
+
+/// Filters, and the other forms of output.
+#[track_caller]
+fn choose_and_print(scene: &Scene) {
+    let client = scene.lab.pod_address("client", Family::V4).to_string();
+    let interface = scene.lab.pod("client").interface.as_str();
+    let short = vip(Family::V4, 1, 80).to_string();
+    for (subject, flag, value, address) in [
+        ("frontends", "--service", "default/short", &short),
+        ("frontends", "--service", "default/short:web", &short),
+        ("frontends", "--address", &short, &short),
+        ("frontends", "--mode", "proxy", &vip(Family::V4, 2, 80).to_string()),
+        ("flows", "--client", &client, &short),
+        ("flows", "--interface", interface, &short),
+    ] {
+        let rows = printed::items(&scene.agent.says(&["show", subject, flag, value, "-o", "json"]));
+        let addresses: BTreeSet<_> = rows.iter().filter_map(|row| row["address"].as_str()).collect();
+        assert!(addresses.contains(address.as_str()), "{flag} {value}: {rows:?}");
+        assert!(flag != "--address" || addresses.len() == 1, "{flag} {value}: {rows:?}");
+    }
+    let flow = printed::items(&scene.agent.says(&["show", "flows", "--address", &short, "-o", "json"])).remove(0);
+    assert_eq!((&flow["service"], &flow["interface"]), (&"default/short:web".into(), &interface.into()));
+    let misspelt = scene.agent.ask(&["show", "frontends", "--service", "default/shrt"]);
+    assert_eq!(misspelt.code, Some(0));
+    assert!(misspelt.stderr.contains("did you mean default/short?"), "{}", misspelt.stderr);
+    let refused = scene.agent.ask(&["show", "counters", "--mode", "VIP"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("frontends can"), "{refused:?}");
+    let [json, yaml] = ["json", "yaml"].map(|output| scene.agent.says(&["show", "pools", "-o", output]));
+    let yaml: Value = serde_yaml_ng::from_str(&yaml).expect("YAML");
+    assert_eq!(yaml, printed::document(&json));
 }
 
 /// `explain` predicts the result of dialling.
@@ -186,7 +223,7 @@ fn hostile_text_reaches_no_output() {
     let client = scene.lab.pod_address("client", Family::V4).to_string();
     let to = format!("{}/tcp", vip(Family::V4, 3, 80));
     let mut outputs = Vec::new();
-    for output in ["table", "json"] {
+    for output in ["table", "wide", "json", "yaml"] {
         for subject in SUBJECTS {
             outputs.push(scene.agent.says(&["show", subject, "-o", output]));
         }

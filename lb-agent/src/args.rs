@@ -14,6 +14,7 @@ mod port_range;
 mod run;
 mod settings;
 mod sizes;
+mod top;
 mod unload;
 mod values;
 
@@ -25,7 +26,7 @@ use crate::version;
 pub use bundle::BundleArgs;
 pub use check::CheckArgs;
 pub use completion::CompletionArgs;
-pub use inspect::{AskArgs, ExplainArgs, ShowArgs, Subject};
+pub use inspect::{AskArgs, ExplainArgs, FilterArgs, ShowArgs, Subject};
 pub use layers::{Error, Mistake};
 pub use man::ManArgs;
 pub use policy::{Algorithm, ExternalIps, Forwarding, IpMode, PolicyArgs, Services, SocketLb};
@@ -36,6 +37,7 @@ pub use run::{
 };
 pub use settings::{Origin, Setting, Settings};
 pub use sizes::{SizeArgs, TimeoutArgs};
+pub use top::TopArgs;
 pub use unload::UnloadArgs;
 pub use values::{Healthz, MetricsAddress, NodePortAddress};
 
@@ -70,6 +72,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Print what the dataplane holds; works from the pins, also when no agent runs.
     Show(ShowArgs),
+    /// Show the traffic of each Service live, on the whole terminal.
+    Top(TopArgs),
     /// Say what would happen to a packet, and which rule decided.
     Explain(ExplainArgs),
     /// Check whether this machine has what lb-agent needs. Changes nothing.
@@ -102,8 +106,14 @@ pub enum Switch {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
+    /// What a person needs; on a terminal, what fits.
     Table,
+    /// All columns.
+    Wide,
+    /// One document: docs/reference/json.md.
     Json,
+    /// The same as YAML.
+    Yaml,
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub use finding::{Finding, Verdict};
 use crate::args::{CheckArgs, Output};
 use crate::interfaces::InterfaceRules;
 use crate::print::print;
-use crate::show::print_rows;
+use crate::show;
 
 /// Prints all findings. Returns an error if any of them is a failure.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
@@ -31,12 +31,12 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     findings.extend(netfilter::findings(&args.pins.pin_path, network::ipvs_of(&interfaces)));
     findings.extend(ports::findings(args));
     findings.extend(source::findings(args)?);
-    print_rows(&findings, args.output)?;
+    print(&show::text_of(&findings, args.output))?;
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
     if failures > 0 {
         anyhow::bail!("{failures} of {} checks failed", findings.len());
     }
-    if matches!(args.output, Output::Table) {
+    if matches!(args.output, Output::Table | Output::Wide) {
         let warnings = findings.iter().filter(|finding| finding.verdict == Verdict::Warn).count();
         print(&format!("{} checks, {warnings} warnings, no failure\n", findings.len()))?;
     }

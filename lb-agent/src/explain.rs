@@ -50,7 +50,8 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     };
     let explanation = explain(&args.from, &args.to, &facts);
     match args.output {
-        Output::Table => print(&explanation.to_string()),
+        Output::Table | Output::Wide => print(&explanation.to_string()),
+        Output::Yaml => print(&render::yaml_of_one(&explanation)),
         Output::Json => print(&render::json_of_one(&explanation)),
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use lb_agent::args::{self, Command};
 use lb_agent::printable::printable;
-use lb_agent::{bundle, check, completion, config, explain, man, privilege, run, show, unload};
+use lb_agent::{bundle, check, completion, config, explain, man, privilege, run, show, top, unload};
 
 fn main() -> ExitCode {
     let (command, settings) = match args::parse() {
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Run(args) => run::run(*args, settings),
         Command::Show(args) => show::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Unload(args) => unload::run(&args),

@@ -7,39 +7,19 @@ mod frontend;
 mod guard;
 mod pool;
 mod source_range;
+mod table;
 mod warning;
 
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
-use crate::printable::{printable, printable_json};
+use crate::printable::printable_json;
 
-pub use document::{Documents, Item, json, json_of_one};
+pub use document::{Documents, Item, SCHEMA, json, json_line, json_of_one, yaml, yaml_of_one};
 pub use frontend::{FrontendRow, ScopeRow, algorithm, frontends, mode, rule};
 pub use guard::{GuardRow, guard};
 pub use pool::{MemberRow, PoolRow, members, pools};
 pub use source_range::{SourceRangeRow, source_ranges};
-
-/// A row of a table.
-pub trait Row {
-    /// Column titles in capitals.
-    const TITLES: &'static [&'static str];
-
-    /// The cells of the row, one for each title.
-    fn cells(&self) -> Vec<String>;
-}
-
-/// Aligned columns under their titles, one row per line, without trailing blanks.
-pub fn text<R: Row>(rows: &[R]) -> String {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(R::TITLES.iter().copied());
-    table.add_rows(rows.iter().map(|row| row.cells().into_iter().map(|cell| printable(&cell).into_owned())));
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
-}
+pub use table::{Row, text, usual};
 
 /// Indented JSON.
 pub fn pretty<T: Serialize + ?Sized>(value: &T) -> String {

@@ -36,9 +36,10 @@ fn readers_may_stop_reading() {
     let to = format!("{}/tcp", vip(Family::V4, 51, 80));
     let explain = ["explain", "--from", &client, "--to", &to];
     let subjects = super::SUBJECTS
-        .map(|subject| [["show", subject, "-o", "table"], ["show", subject, "-o", "json"]].map(|words| words.to_vec()));
+        .map(|subject| ["table", "wide", "json", "yaml"].map(|output| vec!["show", subject, "-o", output]));
     let mut questions = subjects.concat();
     questions.extend([explain.to_vec(), [&explain[..], &["-o", "json"]].concat(), vec!["check"]]);
+    questions.extend(["table", "json"].map(|output| vec!["show", "frontends", "--watch=1", "-o", output]));
     questions.extend([vec!["--help"], vec!["run", "--help"]]);
     for words in &questions {
         let output = run(&scene, words, |command| {

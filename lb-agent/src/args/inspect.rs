@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
 
-use super::{Output, PinArgs};
+use super::{IpMode, Output, PinArgs, values};
+use crate::filter::{AddressPattern, ServiceName};
+use crate::model::Prefix;
 use crate::question::{Destination, Sender};
 
 #[derive(Debug, Args)]
@@ -21,15 +23,49 @@ pub struct ShowArgs {
     #[arg(value_enum, ignore_case = true)]
     pub subject: Subject,
 
+    /// How to print it.
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
+    pub output: Output,
+
+    /// Print it again every so many seconds (2 if no number is given), until interrupted. JSON is then one document per
+    /// line.
+    #[arg(long, value_name = "SECS", num_args = 0..=1, require_equals = true, default_missing_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub watch: Option<u64>,
+
+    #[command(flatten)]
+    pub filter: FilterArgs,
+
     #[command(flatten)]
     pub pins: PinArgs,
 
     #[command(flatten)]
     pub http: AskArgs,
+}
 
-    /// How to print it.
-    #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
-    pub output: Output,
+// Which rows are printed: those that pass all filters. A doc comment here would describe the subcommand.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Filters")]
+pub struct FilterArgs {
+    /// Rows of this Service, or of one of its ports.
+    #[arg(long, value_name = "NAMESPACE/NAME[:PORT]")]
+    pub service: Option<ServiceName>,
+
+    /// Rows about this address that clients dial; of drops, the destination.
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub address: Option<AddressPattern>,
+
+    /// Rows about this client or range of clients; of drops, the source.
+    #[arg(long, value_name = "IP|CIDR", value_parser = values::client)]
+    pub client: Option<Prefix>,
+
+    /// Frontends in this mode.
+    #[arg(long, value_enum, ignore_case = true)]
+    pub mode: Option<IpMode>,
+
+    /// Rows about this interface.
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Values of flags: each is read from text, and refused with what to write instead.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::table::POOL_ELEMENTS_MAX;
 use tracing_subscriber::EnvFilter;
@@ -67,6 +67,13 @@ pub(super) fn metrics(text: &str) -> Result<MetricsAddress, String> {
         || text.rsplit_once(':').and_then(|(ip, port)| Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?)));
     let address = text.parse().ok().or_else(bare).filter(|address: &SocketAddr| address.port() != 0);
     address.map(MetricsAddress::At).ok_or_else(|| "write ADDRESS:PORT, as 192.0.2.11:10357, or off".to_owned())
+}
+
+/// A client, or a range of clients.
+pub(super) fn client(text: &str) -> Result<Prefix, String> {
+    let one = |addr: IpAddr| Prefix::new(addr, if addr.is_ipv4() { 32 } else { 128 });
+    let client = text.parse().ok().and_then(one).or_else(|| parse_prefix(text));
+    client.ok_or_else(|| "write an address or address/length, as 10.1.0.5 or 10.1.0.0/24".to_owned())
 }
 
 /// A range of addresses, bits after the prefix dropped.

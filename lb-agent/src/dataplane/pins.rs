@@ -150,6 +150,14 @@ pub type FlowRows<A> = Vec<(FlowKey<A>, Flow<A>)>;
 /// The rows of a table of session affinity.
 pub type AffinityRows<A> = Vec<(AffinityKey<A>, Affinity<A>)>;
 
+/// How full a table is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fill {
+    pub map: &'static str,
+    pub entries: u64,
+    pub capacity: u64,
+}
+
 /// A dataplane opened from its pins for reading, with or without a running agent.
 pub struct Pins {
     path: PinPath,
@@ -243,6 +251,20 @@ impl Pins {
     /// The cgroup hooks with a program of ours.
     pub fn socket_hooks(&self) -> Result<Vec<SocketHook>, Error> {
         Ok(tcx::pinned(&self.path.links())?.sockets.into_keys().collect())
+    }
+
+    /// How full the tables are.
+    pub fn fill(&self, tables: &Tables) -> Result<Vec<Fill>, Error> {
+        let Maps { v4, v6, shares, .. } = &self.maps;
+        let [flows4, flows6] = shares.entries()?;
+        let fill = |map, entries: u64, capacity| Ok(Fill { map, entries, capacity: u64::from(capacity) });
+        let rows = [
+            fill("frontends4", tables.v4.frontends.len() as u64, v4.frontends.max_entries()?),
+            fill("frontends6", tables.v6.frontends.len() as u64, v6.frontends.max_entries()?),
+            fill("flows4", flows4, v4.flows.max_entries()?),
+            fill("flows6", flows6, v6.flows.max_entries()?),
+        ];
+        rows.into_iter().collect()
     }
 
     /// Whether programs see the clients: at an interface of any pod, at all cgroup hooks, at an interface towards the

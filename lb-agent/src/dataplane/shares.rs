@@ -96,6 +96,13 @@ impl Shares {
         Ok(Self { edges, totals })
     }
 
+    /// The entries of both families.
+    pub fn entries(&self) -> Result<[u64; 2], Error> {
+        let totals = self.totals.all()?;
+        let entries = totals.load(0).map(|totals| totals.entries);
+        Ok([Family::V4, Family::V6].map(|family| entries.map_or(0, |entries| entries.entries(family))))
+    }
+
     /// Writes the counts of a walk. Flows that came or went during the walk are wrong until the next one.
     pub fn recount(&self, counts: &EdgeCounts, now_jiffies: u64) -> Result<(), Error> {
         let edges = self.edges.all()?;

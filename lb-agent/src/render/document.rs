@@ -7,7 +7,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Row, pretty};
+use super::pretty;
+use crate::printable::printable_json;
 
 /// The version of the fields, in each document.
 pub const SCHEMA: &str = "lb-agent.io/v1";
@@ -33,8 +34,30 @@ struct Single<'a, T> {
 }
 
 /// The document of a list.
-pub fn json<T: Item + Row>(items: &[T]) -> String {
+pub fn json<T: Item>(items: &[T]) -> String {
     pretty(&List { schema: SCHEMA, kind: T::KIND, items }) + "\n"
+}
+
+/// The document of a list, on one line.
+pub fn json_line<T: Item>(items: &[T]) -> String {
+    let line = serde_json::to_string(&List { schema: SCHEMA, kind: T::KIND, items });
+    printable_json(line.unwrap_or_else(|error| unreachable!("what is printed as JSON: {error}"))) + "\n"
+}
+
+/// The document of a list as YAML.
+pub fn yaml<T: Item>(items: &[T]) -> String {
+    in_yaml(&List { schema: SCHEMA, kind: T::KIND, items })
+}
+
+/// The document of a single answer as YAML.
+pub fn yaml_of_one<T: Item>(item: &T) -> String {
+    in_yaml(&Single { schema: SCHEMA, kind: T::KIND, item })
+}
+
+/// The escapes of JSON are those of a double-quoted text in YAML; elsewhere they are read as they are written.
+fn in_yaml<T: Serialize>(document: &T) -> String {
+    let text = serde_saphyr::to_string(document);
+    printable_json(text.unwrap_or_else(|error| unreachable!("what is printed as YAML: {error}")))
 }
 
 /// The document of a single answer.

@@ -141,6 +141,14 @@ pub const fn algorithm(scope: Scope) -> &'static str {
 
 const MAGLEV: &str = "maglev";
 
+impl ScopeRow {
+    /// Without the number of the pool.
+    pub fn short(&self) -> String {
+        let text = self.to_string();
+        self.pool_id.map_or_else(|| text.clone(), |pool| text.replace(&format!(" pool {pool}"), ""))
+    }
+}
+
 impl fmt::Display for ScopeRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.action)?;

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Item, Row};
+use crate::filter::{Facet, Facets, Filtered};
 use crate::guard::{FamilyRows, GuardRows};
 
 /// An address that the guard keeps kube-proxy off.
@@ -40,6 +41,14 @@ fn family<A: Addr>(rows: &FamilyRows<A>) -> Vec<GuardRow> {
 
 impl Item for GuardRow {
     const KIND: &'static str = "Guard";
+}
+
+impl Filtered for GuardRow {
+    const FACETS: &'static [Facet] = &[Facet::Address];
+
+    fn facets(&self) -> Facets<'_> {
+        Facets { address: Some(self.address), ..Facets::default() }
+    }
 }
 
 impl Row for GuardRow {

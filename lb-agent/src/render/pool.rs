@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Item, Row};
 use crate::dataplane::{FamilyTables, Tables};
+use crate::filter::{Facet, Facets, Filtered};
 
 /// A backend of a pool. With Maglev it has many slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -94,6 +95,14 @@ pub fn members(tables: &Tables) -> Vec<MemberRow> {
 
 impl Item for PoolRow {
     const KIND: &'static str = "Pools";
+}
+
+impl Filtered for PoolRow {
+    const FACETS: &'static [Facet] = &[];
+
+    fn facets(&self) -> Facets<'_> {
+        Facets::default()
+    }
 }
 
 impl Row for PoolRow {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Item, Row};
 use crate::dataplane::{FamilyTables, Tables};
+use crate::filter::{Facet, Facets, Filtered};
 
 /// A source range of a frontend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -41,6 +42,14 @@ pub fn source_ranges(tables: &Tables) -> Vec<SourceRangeRow> {
 
 impl Item for SourceRangeRow {
     const KIND: &'static str = "SourceRanges";
+}
+
+impl Filtered for SourceRangeRow {
+    const FACETS: &'static [Facet] = &[Facet::Address];
+
+    fn facets(&self) -> Facets<'_> {
+        Facets { address: Some(self.address), ..Facets::default() }
+    }
 }
 
 impl Row for SourceRangeRow {

@@ -1,10 +1,21 @@
 //! Rows of `show warnings`.
 
 use super::{Item, Row};
+use crate::filter::{Facet, Facets, Filtered};
 use crate::model::Warning;
 
 impl Item for Warning {
     const KIND: &'static str = "Warnings";
+}
+
+impl Filtered for Warning {
+    const FACETS: &'static [Facet] = &[Facet::Service];
+
+    fn facets(&self) -> Facets<'_> {
+        // The object is "Service shop/web".
+        let service = self.object.as_deref().and_then(|object| object.strip_prefix("Service "));
+        Facets { service, ..Facets::default() }
+    }
 }
 
 impl Row for Warning {

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::dataplane::Error;
 use crate::dataplane::pins::Pins;
+use crate::filter::{Facet, Facets, Filtered};
 use crate::render::{Item, Row};
 
 #[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -18,6 +19,14 @@ pub struct CounterRow {
 
 impl Item for CounterRow {
     const KIND: &'static str = "Counters";
+}
+
+impl Filtered for CounterRow {
+    const FACETS: &'static [Facet] = &[];
+
+    fn facets(&self) -> Facets<'_> {
+        Facets::default()
+    }
 }
 
 impl Row for CounterRow {

@@ -13,6 +13,7 @@ use super::names::{InterfaceNames, ServiceNames};
 use crate::ask::Services;
 use crate::dataplane::drops::LastDrops;
 use crate::dataplane::pins::Pins;
+use crate::filter::{Facet, Facets, Filtered};
 use crate::render::{Item, Row};
 
 #[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -53,6 +54,36 @@ impl Row for DropRow {
             self.interface.clone(),
             self.meaning.into(),
         ]
+    }
+
+    const USUAL: &'static [&'static str] =
+        &["REASON", "LAST", "SOURCE", "DESTINATION", "SERVICE", "INTERFACE", "MEANING"];
+    const EXPENDABLE: &'static [&'static str] = &["MEANING", "INTERFACE", "SERVICE"];
+
+    fn usual(&self) -> Vec<String> {
+        vec![
+            self.reason.into(),
+            format!("{} s ago", self.age_secs),
+            self.source.to_string(),
+            format!("{}/{}", self.destination, self.proto),
+            self.service.clone().unwrap_or_else(|| "?".into()),
+            self.interface.clone(),
+            self.meaning.into(),
+        ]
+    }
+}
+
+impl Filtered for DropRow {
+    const FACETS: &'static [Facet] = &[Facet::Service, Facet::Address, Facet::Client, Facet::Interface];
+
+    fn facets(&self) -> Facets<'_> {
+        Facets {
+            service: self.service.as_deref(),
+            address: Some(self.destination),
+            client: Some(self.source.ip()),
+            interface: Some(&self.interface),
+            ..Facets::default()
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::names::{InterfaceNames, ServiceNames};
 use crate::ask::Services;
 use crate::dataplane::Error;
 use crate::dataplane::pins::{FlowRows, Pins};
+use crate::filter::{Facet, Facets, Filtered};
 use crate::render::{Item, Row};
 
 #[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -41,8 +42,19 @@ impl Item for FlowRow {
 }
 
 impl Row for FlowRow {
-    const TITLES: &'static [&'static str] =
-        &["SERVICE", "PROTO", "CLIENT", "ADDRESS", "BACKEND", "SEEN-AS", "INTERFACE", "STATE", "IDLE"];
+    const TITLES: &'static [&'static str] = &[
+        "SERVICE",
+        "PROTO",
+        "CLIENT",
+        "ADDRESS",
+        "BACKEND",
+        "SEEN-AS",
+        "INTERFACE",
+        "STATE",
+        "IDLE",
+        "FRONTEND",
+        "POOL",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -55,7 +67,38 @@ impl Row for FlowRow {
             self.interface.clone(),
             self.state.clone(),
             format!("{} s", self.idle_secs),
+            self.frontend_id.to_string(),
+            self.pool_id.to_string(),
         ]
+    }
+
+    const USUAL: &'static [&'static str] = &["SERVICE", "CLIENT", "ADDRESS", "BACKEND", "INTERFACE", "STATE", "IDLE"];
+    const EXPENDABLE: &'static [&'static str] = &["INTERFACE", "STATE", "IDLE", "SERVICE"];
+
+    fn usual(&self) -> Vec<String> {
+        vec![
+            self.service.clone().unwrap_or_else(|| "?".into()),
+            self.client.to_string(),
+            format!("{}/{}", self.address, self.proto),
+            self.backend.to_string(),
+            self.interface.clone(),
+            self.state.clone(),
+            format!("{} s", self.idle_secs),
+        ]
+    }
+}
+
+impl Filtered for FlowRow {
+    const FACETS: &'static [Facet] = &[Facet::Service, Facet::Address, Facet::Client, Facet::Interface];
+
+    fn facets(&self) -> Facets<'_> {
+        Facets {
+            service: self.service.as_deref(),
+            address: Some(self.address),
+            client: Some(self.client.ip()),
+            interface: Some(&self.interface),
+            ..Facets::default()
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::ask::Services;
 use crate::dataplane::pins::Pins;
-use crate::render::{FrontendRow, Item, Row, frontends};
+use crate::filter::{Facet, Facets, Filtered};
+use crate::render::{FrontendRow, Item, Row, ScopeRow, frontends};
 
 #[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TrafficRow {
@@ -42,6 +43,39 @@ impl Row for TrafficRow {
         cells.extend(self.frontend.cells());
         cells.extend([self.flows, self.packets, self.bytes, self.passed_packets].map(|number| number.to_string()));
         cells
+    }
+
+    const USUAL: &'static [&'static str] =
+        &["SERVICE", "ADDRESS", "MODE", "WORKLOAD", "HOST", "EXTERNAL", "FLOWS", "PACKETS", "PASSED"];
+    const EXPENDABLE: &'static [&'static str] = &["PACKETS", "EXTERNAL", "HOST", "PASSED", "FLOWS"];
+
+    fn usual(&self) -> Vec<String> {
+        let frontend = &self.frontend;
+        let scope = |scope: &Option<ScopeRow>| scope.as_ref().map_or_else(|| "-".into(), ScopeRow::short);
+        vec![
+            self.service.clone().unwrap_or_else(|| "?".into()),
+            format!("{}/{}", frontend.address, frontend.proto),
+            frontend.mode.clone().unwrap_or_else(|| "-".into()),
+            scope(&frontend.workload),
+            scope(&frontend.host),
+            scope(&frontend.external),
+            self.flows.to_string(),
+            self.packets.to_string(),
+            self.passed_packets.to_string(),
+        ]
+    }
+}
+
+impl Filtered for TrafficRow {
+    const FACETS: &'static [Facet] = &[Facet::Service, Facet::Address, Facet::Mode];
+
+    fn facets(&self) -> Facets<'_> {
+        Facets {
+            service: self.service.as_deref(),
+            address: Some(self.frontend.address),
+            mode: self.frontend.mode.as_deref(),
+            ..Facets::default()
+        }
     }
 }
 

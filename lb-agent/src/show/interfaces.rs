@@ -11,6 +11,7 @@ use crate::dataplane::hooks::Way;
 use crate::dataplane::links::{Ahead, Attachment};
 use crate::dataplane::pins::Pins;
 use crate::dataplane::sockets::SocketHook;
+use crate::filter::{Facet, Facets, Filtered};
 use crate::interfaces::{Globs, InterfaceRules, Interfaces, Judgement, Kind, LinkFacts, watch};
 use crate::render::{Item, Row};
 
@@ -40,6 +41,14 @@ impl Item for InterfaceRow {
     const KIND: &'static str = "Interfaces";
 }
 
+impl Filtered for InterfaceRow {
+    const FACETS: &'static [Facet] = &[Facet::Interface];
+
+    fn facets(&self) -> Facets<'_> {
+        Facets { interface: Some(&self.interface), ..Facets::default() }
+    }
+}
+
 impl Row for InterfaceRow {
     const TITLES: &'static [&'static str] = &["INDEX", "INTERFACE", "KIND", "CLASS", "ATTACHED", "BEFORE-OURS", "WHY"];
 
@@ -61,6 +70,8 @@ impl Row for InterfaceRow {
             known(self.why.clone()),
         ]
     }
+
+    const EXPENDABLE: &'static [&'static str] = &["INDEX", "KIND"];
 }
 
 /// Joins the pinned attachments with the links of this namespace and the agent's judgements.
