@@ -9,8 +9,8 @@ use lb_agent::apply::apply;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::removal::Removal;
 use lb_agent::dataplane::{
-    AttachBy, Dataplane as _, Error, FamilyOp, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Write, clsact,
-    object, pins, removal,
+    AttachBy, Dataplane as _, Error, FamilyOp, Monitor, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Write,
+    clsact, object, pins, removal,
 };
 use lb_agent::plan::{Drained, plan};
 use lb_agent::realised::Realised;
@@ -40,6 +40,7 @@ impl Pinned {
             timeouts: Timeouts::default(),
             rejects_per_sec: 1000,
             repair: Repair::Off,
+            monitor: Monitor::default(),
             sockets: SocketLb::Off,
             attach: AttachBy::Auto,
             snat_ports: Some(SnatPorts::DEFAULT),

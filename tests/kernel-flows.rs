@@ -1,14 +1,14 @@
 //! Flows in the kernel's own tables as time passes. Needs root.
 
-use lb_agent::dataplane::Dataplane as _;
 use lb_agent::dataplane::garbage::Garbage;
+use lb_agent::dataplane::{Dataplane as _, Monitor};
 use lb_common::addr::Proto;
 use lb_common::garbage::Due;
 use lb_common::share;
 use lb_common::table::{Counter, Scope};
 use lb_common::verdict::HookAction;
 use lb_tests::cases::{ACK, FIN, Net, RST, SYN, SYN_ACK, Scene, UDP};
-use lb_tests::machine::{EDGE, KernelMachine, Machine as _, Program};
+use lb_tests::machine::{EDGE, HostMachine, KernelMachine, Machine as _, Program};
 use lb_tests::packet::{Described, Transport};
 
 /// Walks over all flows.
@@ -427,4 +427,90 @@ fn answered_datagrams_make_room_for_others() {
         assert!(entries < 3_584, "{net:?}: {entries} entries");
         assert!((1..=100).all(|port| from_network(&mut scene, UDP, port)), "{net:?}");
     }
+}
+
+/// A packet of each kind of event.
+fn happen(scene: &mut Scene<'_>) {
+    let net = scene.net;
+    let balance = scene.pool(1, &[net.backend()]);
+    scene.frontend(1, net.vip(), Proto::TCP, balance);
+    scene.frontend(2, net.vip(), Proto::UDP, Scope::PASS);
+    scene.frontend(3, net.other_vip(), Proto::TCP, Scope::REJECT);
+    scene.frontend(4, net.other_vip(), Proto::UDP, Scope::DROP);
+    scene.request(SYN);
+    scene.request(ACK);
+    scene.run(Program::WorkloadIngress, &Described::new(UDP, net.client(), net.vip()));
+    scene.run(Program::WorkloadIngress, &Described::new(SYN, net.client(), net.other_vip()));
+    scene.run(Program::UplinkIngress, &Described::new(UDP, net.client(), net.other_vip()));
+}
+
+/// The programs and the path on the host tell the same of the same packets. The programs do it only while a command listens,
+/// and not more often than is wanted.
+#[test]
+fn what_happens_is_told_to_who_listens() {
+    let mut kernel = KernelMachine::load_with("told", |settings| settings.monitor = Monitor::On);
+    for net in [Net::V4, Net::V6] {
+        let mut host = HostMachine::default();
+        happen(&mut Scene::new(net, &mut host));
+        assert_eq!(host.take_told(), [], "{net:?}: nothing listens");
+        host.forget();
+        host.listen();
+        happen(&mut Scene::new(net, &mut host));
+        let wanted = host.take_told();
+        let reasons: Vec<_> = wanted.iter().map(|told| (told.frontend, told.reason)).collect();
+        let told = [
+            (1, Counter::FlowCreated),
+            (2, Counter::PassedProxy),
+            (3, Counter::Rejected),
+            (4, Counter::DropNoLocalEndpoint),
+        ];
+        assert_eq!(reasons, told.map(|(frontend, counter)| (frontend, counter as u32)), "{net:?}");
+        assert_eq!(wanted[0].backend_port, net.backend().1);
+
+        kernel.reset();
+        kernel.listen(1_000);
+        happen(&mut Scene::new(net, &mut kernel));
+        let mut heard = kernel.take_told();
+        for told in &mut heard {
+            assert!(told.at_ns > 0 && told.bytes > 0, "{told:?}");
+            (told.at_ns, told.bytes) = (0, 0);
+        }
+        assert_eq!(heard, wanted, "{net:?}");
+    }
+    let lost = kernel.lost();
+    kernel.listen(0);
+    kernel.reset();
+    happen(&mut Scene::new(Net::V4, &mut kernel));
+    // The tokens of the second that began above may be left.
+    let told = kernel.take_told().len() as u64;
+    assert_eq!(kernel.lost() - lost + told, 4, "each is told or counted as lost");
+    kernel.dataplane().maps().lease.as_ref().expect("a lease").end().expect("ending it");
+    let lost = kernel.lost();
+    kernel.reset();
+    happen(&mut Scene::new(Net::V4, &mut kernel));
+    assert_eq!((kernel.take_told().len(), kernel.lost() - lost), (0, 0), "nothing listens");
+}
+
+/// IDs of frontends are used again. The next frontend begins with nothing.
+#[test]
+fn a_frontend_does_not_inherit_what_was_counted() {
+    let mut machine = KernelMachine::load("inherit");
+    let net = Net::V4;
+    let mut scene = Scene::new(net, &mut machine);
+    scene.frontend(7, net.vip(), Proto::TCP, Scope::REJECT);
+    scene.run(Program::WorkloadIngress, &Described::new(SYN, net.client(), net.vip()));
+    scene.frontend(7, net.vip(), Proto::TCP, Scope::PASS);
+    scene.run(Program::WorkloadIngress, &Described::new(SYN, net.client(), net.vip()));
+    let counted = |machine: &mut KernelMachine| {
+        let drops = machine.drop_counts().into_iter().filter(|(key, _)| key.frontend == 7).count();
+        (drops, machine.dataplane().maps().frontend_stats(7).expect("reading").passed_packets)
+    };
+    assert_eq!(counted(&mut machine).1, 1);
+    let mut scene = Scene::new(net, &mut machine);
+    scene.frontend(7, net.other_vip(), Proto::TCP, Scope::REJECT);
+    assert_eq!(counted(&mut machine), (0, 0), "another frontend with the same ID");
+    let mut scene = Scene::new(net, &mut machine);
+    scene.frontend(7, net.other_vip(), Proto::TCP, Scope::REJECT);
+    scene.run(Program::WorkloadIngress, &Described::new(SYN, net.client(), net.other_vip()));
+    assert_eq!(counted(&mut machine), (1, 0));
 }

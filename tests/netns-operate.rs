@@ -8,6 +8,8 @@ mod bundled;
 mod deployed;
 #[path = "netns-operate/metrics.rs"]
 mod metrics;
+#[path = "netns-operate/monitor.rs"]
+mod monitor;
 #[path = "netns-operate/output.rs"]
 mod output;
 #[path = "netns-operate/pins.rs"]

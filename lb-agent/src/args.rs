@@ -8,6 +8,7 @@ mod completion;
 mod inspect;
 mod layers;
 mod man;
+mod monitor;
 mod numbers;
 mod policy;
 mod port_range;
@@ -29,11 +30,12 @@ pub use completion::CompletionArgs;
 pub use inspect::{AskArgs, ExplainArgs, FilterArgs, ShowArgs, Subject};
 pub use layers::{Error, Mistake};
 pub use man::ManArgs;
+pub use monitor::{EventFilterArgs, MonitorArgs, StreamOutput};
 pub use policy::{Algorithm, ExternalIps, Forwarding, IpMode, PolicyArgs, Services, SocketLb};
 pub use port_range::PortRange;
 pub use run::{
-    Attach, ConfigArgs, HealthArgs, HealthCheckNodePorts, HttpArgs, InterfaceArgs, LogFormat, MetricsArgs, ObserveArgs,
-    RunArgs, SourceArgs,
+    Attach, ConfigArgs, HealthArgs, HealthCheckNodePorts, HttpArgs, InterfaceArgs, LogFormat, MetricsArgs,
+    MonitorSwitch, ObserveArgs, RunArgs, SourceArgs,
 };
 pub use settings::{Origin, Setting, Settings};
 pub use sizes::{SizeArgs, TimeoutArgs};
@@ -76,6 +78,9 @@ pub enum Command {
     Top(TopArgs),
     /// Say what would happen to a packet, and which rule decided.
     Explain(ExplainArgs),
+    /// Print drops, rejects, new flows, connections that are left alone, and changes of frontends, as they happen. The
+    /// programs tell only while this runs, so a running agent is needed (--monitor).
+    Monitor(Box<MonitorArgs>),
     /// Check whether this machine has what lb-agent needs. Changes nothing.
     Check(Box<CheckArgs>),
     /// Remove programs, links and pins.

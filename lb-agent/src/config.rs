@@ -8,7 +8,7 @@ use crate::args::{
     self, HealthArgs, HealthCheckNodePorts, Healthz, MetricsAddress, MetricsArgs, NodePortAddress, PolicyArgs, RunArgs,
     Services, Settings as Given, SizeArgs, SourceArgs, Switch, TimeoutArgs,
 };
-use crate::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts};
+use crate::dataplane::{AttachBy, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{
     self, AnnotationMatch, HealthCheckPorts, NodePortAddresses, Policy, Selection, TableLimits, TableSize,
     VendorAnnotations,
@@ -127,6 +127,7 @@ impl TryFrom<RunArgs> for Config {
                 sizes,
                 timeouts: dataplane_timeouts(&timeouts),
                 rejects_per_sec,
+                monitor: monitor(observe.monitor),
                 repair: match repair_evicted_flows {
                     Switch::On => Repair::On,
                     Switch::Off => Repair::Off,
@@ -303,6 +304,15 @@ fn dataplane_sizes(args: &SizeArgs) -> Sizes {
         embryos_max: args.embryos_max.min(args.flows_max / EMBRYOS_PART).max(1),
         parked_max: args.parked_max,
         sockets_max: args.sockets_max,
+    }
+}
+
+/// Whether the programs tell what happens.
+const fn monitor(switch: args::MonitorSwitch) -> Monitor {
+    match switch {
+        args::MonitorSwitch::Auto => Monitor::Auto,
+        args::MonitorSwitch::On => Monitor::On,
+        args::MonitorSwitch::Off => Monitor::Off,
     }
 }
 

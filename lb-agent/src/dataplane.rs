@@ -7,17 +7,21 @@ mod ages;
 pub mod bpf;
 pub mod clsact;
 mod door;
+pub mod drop_counts;
 pub mod drops;
 mod error;
 pub mod fake;
 mod folder;
 pub mod garbage;
 pub mod hooks;
+pub mod lease;
 pub mod links;
 mod mapped;
 pub mod maps;
 pub mod memory;
+pub mod monitor;
 pub mod mounts;
+mod new_frontends;
 pub mod object;
 mod op;
 mod pinned;
@@ -58,6 +62,7 @@ pub struct Settings {
     /// ICMP answers to rejected packets, per second and edge.
     pub rejects_per_sec: u32,
     pub repair: Repair,
+    pub monitor: Monitor,
     pub sockets: SocketLb,
     pub attach: AttachBy,
     /// The source ports of what is forwarded to endpoints of other nodes; None: nothing is.
@@ -69,6 +74,17 @@ pub struct Settings {
 pub enum Repair {
     Off,
     On,
+}
+
+/// Whether the programs tell `lb-agent monitor` what happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Monitor {
+    /// While the command runs.
+    #[default]
+    Auto,
+    /// Always: they look whether the command runs.
+    On,
+    Off,
 }
 
 /// The most rows that the tables hold, per family.

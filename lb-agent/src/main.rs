@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use lb_agent::args::{self, Command};
 use lb_agent::printable::printable;
-use lb_agent::{bundle, check, completion, config, explain, man, privilege, run, show, top, unload};
+use lb_agent::{bundle, check, completion, config, explain, man, monitor, privilege, run, show, top, unload};
 
 fn main() -> ExitCode {
     let (command, settings) = match args::parse() {
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Show(args) => show::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Monitor(args) => monitor::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Unload(args) => unload::run(&args),
         Command::Bundle(args) => bundle::run(&args),

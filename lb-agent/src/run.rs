@@ -141,7 +141,7 @@ async fn turn_until_stopped<D: Dataplane>(
     status: &watch::Sender<Arc<Status>>,
 ) -> anyhow::Result<()> {
     loop {
-        let wake = agent.next_turn().min(Instant::now() + TURN_INTERVAL);
+        let wake = agent.next_turn().min(Instant::now() + TURN_INTERVAL.min(agent::LISTEN_INTERVAL));
         tokio::select! {
             biased;
             name = inputs.signals.next() => {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::check::Finding;
+use crate::event::{Event, Lost};
 use crate::explain::Explanation;
 use crate::model::Warning;
 use crate::render::{Documents, GuardRow, PoolRow, SourceRangeRow};
@@ -25,7 +26,9 @@ pub fn schema() -> Value {
         .list::<GuardRow>()
         .list::<Warning>()
         .list::<Finding>()
-        .single::<Explanation>();
+        .single::<Explanation>()
+        .line::<Event>()
+        .line::<Lost>();
     documents.schema()
 }
 

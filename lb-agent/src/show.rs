@@ -6,6 +6,7 @@ pub mod drops;
 pub mod flows;
 pub mod frontends;
 pub mod interfaces;
+mod losses;
 mod names;
 
 use std::io::Write as _;

@@ -8,6 +8,7 @@ mod embryo;
 mod frame;
 mod home;
 mod maglev;
+mod note;
 mod pair;
 mod part;
 mod place;
@@ -25,7 +26,7 @@ use crate::work::Pin;
 pub use crate::work::Work;
 pub(crate) use frame::{is_heard, whose};
 pub(crate) use pair::Partner;
-pub use run::{Edge, Env, Event, FlowRef, Hook, InsertError, Maps, Part, Path, Services, Whose};
+pub use run::{Edge, Env, Event, FlowRef, Hook, InsertError, Maps, Part, Path, Services, Sighting, Whose};
 
 // Rare cases are functions of their own (`inline(never)`), so that the verifier walks them apart from the hot path.
 impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
@@ -440,6 +441,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             Action::Pass => {
                 kernel.count(Counter::PassedProxy);
                 kernel.count_frontend(frontend, Event::Passed);
+                self.tell(Counter::PassedProxy, frontend);
                 Verdict::Pass
             }
             Action::Reject => Verdict::Reject,
@@ -458,6 +460,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
                     // Without a way to any endpoint, the packet is the stack's, as without forwarding.
                     Err(DropReason::NoRoute) => {
                         kernel.count(Counter::PassedNoRoute);
+                        self.tell(Counter::PassedNoRoute, frontend);
                         return Verdict::Pass;
                     }
                     Err(reason) => return Verdict::Drop(reason),
@@ -465,6 +468,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
                 if scope.has(ScopeFlags::AFFINITY) {
                     self.remember();
                 }
+                self.tell(Counter::FlowCreated, frontend);
                 self.translated(frontend)
             }
         }

@@ -28,7 +28,7 @@ use crate::run::Run;
 use crate::share::UNBOUNDED_PERCENT;
 use crate::socket::{self, Dial, DialAction};
 use crate::straight;
-use crate::table::{Affinity, AffinityKey, Counter, Direction, EdgeState, Flow, FlowKey, Port, Scope};
+use crate::table::{Affinity, AffinityKey, Counter, Direction, DropKey, EdgeState, Flow, FlowKey, Port, Scope, Told};
 use crate::verdict::HookAction;
 use crate::way::SnatPorts;
 
@@ -130,6 +130,10 @@ pub struct Host {
     /// Tickets drawn so far.
     tickets: Cell<u32>,
     meanwhile: RefCell<Option<Meanwhile>>,
+    drop_counts: RefCell<BTreeMap<DropKey, u64>>,
+    /// Whether a command listens, and what was told so far.
+    pub monitors: Cell<bool>,
+    told: RefCell<Vec<Told>>,
     /// The ways out of the node.
     pub routes: Routes,
 }
@@ -159,6 +163,9 @@ impl Host {
             parked: (0..settings.parked_max).map(|_| state::nobodys_place()).collect(),
             tickets: Cell::new(0),
             meanwhile: RefCell::default(),
+            drop_counts: RefCell::default(),
+            monitors: Cell::new(false),
+            told: RefCell::default(),
             routes: Routes::default(),
         }
     }
@@ -214,6 +221,16 @@ impl Host {
     /// Packets by counter, without those at zero.
     pub fn counters(&self) -> BTreeMap<Counter, u64> {
         self.counters.borrow().clone()
+    }
+
+    /// Packets and dials that were refused, rejected or dropped, by frontend, edge and reason.
+    pub fn drop_counts(&self) -> BTreeMap<DropKey, u64> {
+        self.drop_counts.borrow().clone()
+    }
+
+    /// What was told since the last call.
+    pub fn take_told(&self) -> Vec<Told> {
+        self.told.take()
     }
 
     pub fn set_chance(&self, chance: Chance) {
@@ -334,6 +351,9 @@ impl Env for Host {
     }
     fn snat_ports(&self) -> SnatPorts {
         self.routes.snat_ports.unwrap_or(SnatPorts::DEFAULT)
+    }
+    fn monitors(&self) -> bool {
+        self.monitors.get()
     }
     fn repairs_evicted_flows(&self) -> bool {
         self.settings.repairs.is_some()

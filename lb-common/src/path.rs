@@ -118,7 +118,7 @@ impl<A: Answer, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
         let (Hook { edge, direction }, key) = (self.hook, &mut self.work.key);
         (key.edge, key.proto, key.direction, key.pad) = (edge.id, proto, direction, 0);
         self.kernel.count(reason);
-        self.kernel.note_drop(reason, key);
+        Path::resumed(self.kernel, self.work).note_refused(reason);
         HookAction::Drop
     }
 }

@@ -9,11 +9,11 @@
 
 use crate::addr::{Addr, Proto};
 use crate::client::Client;
-use crate::forward::{Event, Services};
+use crate::forward::{Event, Services, Sighting};
 use crate::selection::{self, Spread};
 use crate::table::{
-    Action, Affinity, AffinityKey, Backend, Counter, Dialled, Direction, FrontendKey, MemberKey, PoolKey, Scope,
-    ScopeFlags, SocketCookie, SocketKey, SocketPeer, SourceRangeKey, Tuple,
+    Action, Affinity, AffinityKey, Backend, Counter, Dialled, Direction, DropKey, EDGE_SOCKETS, FrontendKey, MemberKey,
+    PoolKey, Scope, ScopeFlags, SocketCookie, SocketKey, SocketPeer, SourceRangeKey, Tuple,
 };
 
 /// A socket that connects, or that sends a datagram to an address.
@@ -53,6 +53,8 @@ pub enum DialAction<A> {
 pub trait Sockets<A: Addr>: Services<A> {
     /// Copies the note of a socket. False if it has none.
     fn read_note(&self, socket: SocketCookie, to: &mut Dialled<A>) -> bool;
+    /// Whether the note of a socket is of another address. Without a copy of the note: the stack is small.
+    fn has_note_of_another(&self, socket: SocketCookie, to: &Backend<A>) -> bool;
     /// Writes the note of a socket. False if there is no memory for it.
     fn write_note(&self, socket: SocketCookie, note: &Dialled<A>) -> bool;
     fn forget_note(&self, socket: SocketCookie);
@@ -96,8 +98,9 @@ impl<A: Addr> Dialled<A> {
         Self { addr, backend: addr, port: 0, backend_port: 0, frontend: 0 }
     }
 
+    /// Whether the socket dialled this address.
     #[inline(always)]
-    fn is_to(&self, to: &Backend<A>) -> bool {
+    pub fn is_to(&self, to: &Backend<A>) -> bool {
         self.port == to.port && self.addr.is(&to.addr)
     }
 
@@ -126,24 +129,63 @@ pub fn dial<A: Addr, S: Sockets<A>>(dial: &Dial<A>, tables: &S) -> DialAction<A>
         return if is_noted { DialAction::Translate(backend) } else { DialAction::Deny };
     }
     if scope.has(ScopeFlags::SOURCE_RANGES) && !is_source_allowed(dial, frontend, tables) {
-        tables.count(Counter::DropSourceRange);
-        return DialAction::Deny;
+        return refused(dial, frontend, Counter::DropSourceRange, tables);
     }
     match scope.action {
         Action::Pass => {
             tables.count(Counter::PassedProxy);
             tables.count_frontend(frontend, Event::Passed);
+            tell(dial, frontend, Counter::PassedProxy, None, tables);
             leave(dial, tables)
         }
         Action::Reject => {
-            tables.count(Counter::SocketRefused);
+            refused(dial, frontend, Counter::SocketRefused, tables);
             DialAction::Refuse
         }
-        Action::Drop => {
-            tables.count(Counter::DropNoLocalEndpoint);
-            DialAction::Deny
-        }
+        Action::Drop => refused(dial, frontend, Counter::DropNoLocalEndpoint, tables),
         Action::Balance => open(dial, frontend, scope, tables),
+    }
+}
+
+/// Counts a dial that fails, and tells who listens.
+#[inline(always)]
+fn refused<A: Addr, S: Sockets<A>>(dial: &Dial<A>, frontend: u32, reason: Counter, tables: &S) -> DialAction<A> {
+    tables.count(reason);
+    outcome(dial, frontend, reason, None, tables);
+    DialAction::Deny
+}
+
+/// Tells who listens what became of a dial that does not fail.
+#[inline(always)]
+fn tell<A: Addr, S: Sockets<A>>(
+    dial: &Dial<A>,
+    frontend: u32,
+    reason: Counter,
+    backend: Option<&Backend<A>>,
+    tables: &S,
+) {
+    if tables.monitors() {
+        outcome(dial, frontend, reason, backend, tables);
+    }
+}
+
+/// Counts a dial that fails, and tells of each. A function of its own: its variables would take the stack of all dials.
+#[inline(never)]
+fn outcome<A: Addr, S: Sockets<A>>(
+    dial: &Dial<A>,
+    frontend: u32,
+    reason: Counter,
+    backend: Option<&Backend<A>>,
+    tables: &S,
+) {
+    if !matches!(reason, Counter::SocketTranslated | Counter::PassedProxy) {
+        tables.count_drop(&DropKey { frontend, edge: EDGE_SOCKETS, reason: reason as u32 });
+    }
+    if tables.monitors() {
+        // The socket has no port yet.
+        let tuple = Tuple { src: dial.source, dst: dial.to.addr, sport: 0, dport: dial.to.port };
+        let backend = backend.map(|backend| (&backend.addr, backend.port));
+        tables.tell(&Sighting { reason, frontend, edge: EDGE_SOCKETS, proto: dial.proto, tuple: &tuple, backend });
     }
 }
 
@@ -220,24 +262,22 @@ fn is_source_allowed<A: Addr, S: Sockets<A>>(dial: &Dial<A>, frontend: u32, tabl
 #[inline(always)]
 fn open<A: Addr, S: Sockets<A>>(dial: &Dial<A>, frontend: u32, scope: Scope, tables: &S) -> DialAction<A> {
     let Some(backend) = choose(dial, frontend, scope, tables) else {
-        tables.count(Counter::DropNoBackend);
-        return DialAction::Deny;
+        return refused(dial, frontend, Counter::DropNoBackend, tables);
     };
     if !note(dial, &backend, frontend, tables) {
-        tables.count(Counter::DropFlowTable);
-        return DialAction::Deny;
+        return refused(dial, frontend, Counter::DropFlowTable, tables);
     }
     tables.count(Counter::SocketTranslated);
     tables.count_frontend(frontend, Event::FlowCreated);
+    tell(dial, frontend, Counter::SocketTranslated, Some(&backend), tables);
     DialAction::Translate(backend)
 }
 
 /// Notes the backend of a dial. False if a datagram would be answered from an address that the socket does not know. A TCP
-/// socket without a note works as well: only `getpeername` shows the backend.
-#[inline(always)]
+/// socket without a note works as well: only `getpeername` shows the backend. A function of its own, as above.
+#[inline(never)]
 fn note<A: Addr, S: Sockets<A>>(dial: &Dial<A>, backend: &Backend<A>, frontend: u32, tables: &S) -> bool {
-    let mut old = Dialled::unknown(dial.to.addr);
-    let has_room = dial.way == Way::Connect || !tables.read_note(dial.socket, &mut old) || old.is_to(&dial.to);
+    let has_room = dial.way == Way::Connect || !tables.has_note_of_another(dial.socket, &dial.to);
     let is_noted = has_room && tables.write_note(dial.socket, &Dialled::new(&dial.to, backend, frontend));
     if dial.proto == Proto::TCP || (is_noted && dial.way == Way::Datagram) {
         return true;

@@ -17,11 +17,12 @@ mod row;
 mod socket;
 mod source_range;
 mod stats;
+mod told;
 mod uplink;
 
 pub use addresses::{AddressBit, AddressBits, Role};
 pub use affinity::{Affinity, AffinityKey};
-pub use dropped::Dropped;
+pub use dropped::{DropCount, DropKey, Dropped, EDGE_SOCKETS};
 pub use flow::{
     COLLECTED_KEYS_MAX, DIRECT, Direction, EDGE_UPLINK, EmbryoBudget, Fate, Flow, FlowKey, FlowState, Fragment,
     FragmentKey, Heard, Tuple,
@@ -40,6 +41,7 @@ pub use stats::{
     COUNTERS_MAX, Counter, CounterValue, EDGE_TRANSIT, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Evictions, FlowTotals,
     FrontendAge, FrontendStats, Owner, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, SpentRing, edge_index, spent_ring,
 };
+pub use told::{EVENTS_BYTES, Monitor, Told};
 pub use uplink::{UPLINKS_MAX, Uplink};
 
 /// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
@@ -99,6 +101,9 @@ mod tests {
             ("evictions", 4, 8),
             ("reject_buckets", 4, 8),
             ("owner", 4, 16),
+            ("drop_counts", 12, 24),
+            ("monitor", 4, 40),
+            ("events", 4, 80),
         ];
         assert_eq!((LAYOUT_VERSION, sizes.as_slice()), (8, &expected[..]));
     }

@@ -55,10 +55,12 @@ impl<A: Answer, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
     /// next one gets another endpoint.
     #[inline(always)]
     fn drop_lost(&mut self, l4: usize) -> HookAction {
+        // Noted before the flow is forgotten, which says whose packet it was.
+        let dropped = self.refuse(Counter::DropNoRoute, self.work.key.proto);
         if l4 != 0 && self.work.key.proto == Proto::UDP {
             Partner::forget_both(self.kernel, self.work);
         }
-        self.refuse(Counter::DropNoRoute, self.work.key.proto)
+        dropped
     }
 
     /// Answers with an ICMP error. ICMP errors and later fragments, which are translated already, are dropped without an

@@ -3,8 +3,8 @@
 use crate::addr::{Addr, Proto};
 use crate::parse::TcpFlags;
 use crate::table::{
-    Affinity, AffinityKey, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment, FragmentKey,
-    FrontendKey, Heard, MemberKey, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Counter, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment,
+    FragmentKey, FrontendKey, Heard, MemberKey, SourceRangeKey, Tuple,
 };
 use crate::verdict::{DropReason, HookAction};
 use crate::way::Reach;
@@ -57,6 +57,8 @@ pub struct Work<A> {
     pub(crate) refused: DropReason,
     /// The frontend whose flow takes the packet.
     pub(crate) frontend: u32,
+    /// What became of the packet.
+    pub(crate) reason: Counter,
     /// The packet's flags, for parts of the decision that are functions of their own.
     pub(crate) tcp: TcpFlags,
     /// The datagram that the packet is a fragment of, and its note.
@@ -111,6 +113,7 @@ impl<A: Addr> Work<A> {
             count: 0,
             refused: DropReason::FlowTable,
             frontend: DIRECT,
+            reason: Counter::Rejected,
             tcp: TcpFlags::default(),
             fragment_key,
             fragment,

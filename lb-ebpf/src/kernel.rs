@@ -32,6 +32,10 @@ static REJECTS_PER_SEC: Global<u64> = Global::new(1_000);
 #[unsafe(no_mangle)]
 static REPAIRS_EVICTED_FLOWS: Global<u64> = Global::new(0);
 
+/// Not 0 if the programs tell `lb-agent monitor` what happens. Frozen as well.
+#[unsafe(no_mangle)]
+static MONITORS: Global<u64> = Global::new(0);
+
 /// Not 0 if flows are also looked up in the tables that these ones replace. Frozen as well, and 0 except while
 /// programs are being exchanged.
 #[unsafe(no_mangle)]
@@ -198,6 +202,11 @@ impl<S> Env for Kernel<S> {
     #[inline(always)]
     fn repairs_evicted_flows(&self) -> bool {
         REPAIRS_EVICTED_FLOWS.load() != 0
+    }
+
+    #[inline(always)]
+    fn monitors(&self) -> bool {
+        MONITORS.load() != 0
     }
 
     #[inline(always)]

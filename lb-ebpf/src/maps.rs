@@ -2,18 +2,18 @@
 //! load.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage};
 use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
 use lb_common::fragment::Parked;
 use lb_common::reject::Answer;
 use lb_common::table::maps::Rows;
 use lb_common::table::{
-    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, Dropped, EDGES_MAX, EdgeAge, EdgeFlows,
-    EdgeState, EmbryoBudget, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey,
-    Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket,
-    SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange, SourceRangeKey, SpentRing, UPLINKS_MAX,
-    Uplink,
+    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, DropCount, DropKey, Dropped, EDGES_MAX,
+    EVENTS_BYTES, EdgeAge, EdgeFlows, EdgeState, EmbryoBudget, Endpoint, EndpointKey, Evictions, Flow, FlowKey,
+    FlowTotals, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Monitor,
+    Owner, PoolElement, Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange,
+    SourceRangeKey, SpentRing, Told, UPLINKS_MAX, Uplink,
 };
 use lb_common::way::OnUplink;
 use lb_common::{each_map, family_address};
@@ -70,6 +70,9 @@ macro_rules! map_type {
     (OfSocket, $key:ty, $value:ty, $rows:expr) => {
         SkStorage<$value>
     };
+    (Ring, $key:ty, $value:ty, $rows:expr) => {
+        RingBuf<$value, { rows_in_object($rows) }>
+    };
 }
 
 macro_rules! new_map {
@@ -90,6 +93,9 @@ macro_rules! new_map {
     };
     (OfSocket) => {
         SkStorage::new()
+    };
+    (Ring) => {
+        RingBuf::new()
     };
     ($array:ident) => {
         Array::new()

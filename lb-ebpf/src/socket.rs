@@ -105,6 +105,14 @@ impl<A: FamilyTables> Sockets<A> for Kernel<Socket> {
     }
 
     #[inline(always)]
+    fn has_note_of_another(&self, _: SocketCookie, to: &Backend<A>) -> bool {
+        // SAFETY: the socket of the context.
+        let known = unsafe { A::dialled().get_ptr_mut(&SockAddrContext::new(self.subject.ctx)) };
+        // SAFETY: as above.
+        !known.is_null() && !unsafe { &*known }.is_to(to)
+    }
+
+    #[inline(always)]
     fn write_note(&self, _: SocketCookie, note: &Dialled<A>) -> bool {
         // SAFETY: the socket of the context.
         let known = unsafe { A::dialled().get_or_insert_ptr_mut(&SockAddrContext::new(self.subject.ctx), None) };

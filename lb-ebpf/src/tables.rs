@@ -51,6 +51,7 @@ mod fragments;
 mod parts;
 mod ports;
 mod services;
+mod told;
 
 pub use parts::FamilyTables;
 

@@ -19,13 +19,13 @@ const PODS: [&str; 3] = ["cali-client", "cali-a", "cali-b"];
 
 /// A connection that always has something to say. A transfer at full speed would delay the kernel's grace periods, which
 /// the agent waits for, by many seconds.
-struct Talk {
+pub struct Talk {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<usize, String>>,
 }
 
 impl Talk {
-    fn over(mut held: Held) -> Self {
+    pub fn over(mut held: Held) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -41,7 +41,7 @@ impl Talk {
     }
 
     /// The number of exchanges, or the error that ended the connection.
-    fn stop(self) -> Result<usize, String> {
+    pub fn stop(self) -> Result<usize, String> {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("it does not panic")
     }

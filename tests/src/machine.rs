@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use lb_agent::dataplane::Tables;
 use lb_common::addr::{Addr, Family};
-use lb_common::table::{Counter, Direction, Flow, FlowKey, Port};
+use lb_common::table::{Counter, Direction, DropKey, Flow, FlowKey, Port};
 use lb_common::verdict::HookAction;
 
 use crate::packet::{BRIDGE_MAC, End};
@@ -77,6 +77,8 @@ pub trait Machine {
     fn counters(&mut self) -> BTreeMap<Counter, u64>;
     /// Source and destination of the last packet of a family that was rejected or dropped for a reason.
     fn dropped(&mut self, family: Family, reason: Counter) -> Option<(End, End)>;
+    /// Packets that were refused, rejected or dropped, by frontend, edge and counter.
+    fn drop_counts(&mut self) -> BTreeMap<DropKey, u64>;
     /// Makes all flows `secs` seconds older.
     fn age_flows(&mut self, secs: u64);
     /// Whether an outcome tells what is sent on from what is sent back: the programs return the same number for both.

@@ -134,6 +134,12 @@ pub struct ObserveArgs {
     #[command(flatten)]
     pub metrics: MetricsArgs,
 
+    /// Whether the programs tell `lb-agent monitor` what happens. auto: while it runs, the agent attaches programs that tell
+    /// (an exchange takes a second or two and loses no packet). on: always such programs, which look whether it runs. off:
+    /// never.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = MonitorSwitch::Auto)]
+    pub monitor: MonitorSwitch,
+
     /// Least severity that is logged (to standard error): error, warn, info, debug, trace; or directives that name
     /// modules, libraries included, such as `info,aya=debug,lb_agent::interfaces=debug`.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
@@ -186,6 +192,14 @@ pub enum HealthCheckNodePorts {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// Whether programs tell what happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MonitorSwitch {
+    Auto,
+    On,
+    Off,
 }
 
 /// How programs are attached to interfaces.

@@ -16,6 +16,7 @@ use lb_common::table::{FlowKey, LAYOUT_VERSION, Owner, Port, Scopes};
 use super::ages::is_evicting;
 use super::garbage::{self, Garbage, Walk};
 use super::hooks::Hooks;
+use super::lease::Telling;
 use super::links::{Ahead, Attached, Attachment, Class, Link, LinkHeader};
 use super::maps::{FamilyMaps, Maps};
 use super::memory::Memory;
@@ -25,7 +26,7 @@ use super::shares::{Bound, EdgeCounts};
 use super::sockets::{self, SocketHook, SocketLb, SocketLinks};
 use super::sys::{self, Hook};
 use super::transit::forget_datagrams;
-use super::{Dataplane, Error, Op, Refusal, Settings, Sizes, Tables, UplinkRows, Write, object, sock_diag};
+use super::{Dataplane, Error, Monitor, Op, Refusal, Settings, Sizes, Tables, UplinkRows, Write, object, sock_diag};
 
 /// The kernel's tables and programs.
 ///
@@ -49,6 +50,8 @@ pub struct BpfDataplane {
     has_lost_members: bool,
     /// Whether the attached programs use these maps.
     is_active: bool,
+    /// Whether the loaded programs tell `lb-agent monitor` what happens.
+    tells: bool,
     jiffies_per_sec: u32,
     /// The position of the walk that deletes expired flows.
     walk: Walk,
@@ -95,6 +98,7 @@ impl BpfDataplane {
         let maps = Maps::open(&directory)?;
         maps.set_owner(&Owner { netns_cookie, layout_version: LAYOUT_VERSION, jiffies_per_sec })?;
         let (hooks, sockets) = Hooks::adopt(path.root(), &path.links(), settings.attach)?;
+        let tells = settings.monitor == Monitor::On;
         let settings = settings.clone();
         let walk = Walk::default();
         let apart = if is_adoptable { Vec::new() } else { PINNED.iter().rev().map(|map| map.name).collect() };
@@ -111,6 +115,7 @@ impl BpfDataplane {
             // Members may have gone while no agent ran.
             has_lost_members: true,
             is_active: false,
+            tells,
             jiffies_per_sec,
             walk,
             _lock: lock,
@@ -174,6 +179,28 @@ impl BpfDataplane {
     fn load_programs(&mut self, attachments: &[Attachment]) -> Result<(), Error> {
         let names: BTreeSet<_> = attachments.iter().map(Attachment::program).collect();
         object::load_programs(&mut self.ebpf, &names.into_iter().collect::<Vec<_>>())
+    }
+
+    /// Exchanges the programs of all hooks for programs that tell what happens, or for silent ones. They are loaded
+    /// first: if that fails, the others stay. A hook that keeps its program when another one fails does no harm, as all
+    /// use the same tables.
+    fn exchange(&mut self, tells: bool) -> Result<(), Error> {
+        let monitor = if tells { Monitor::On } else { Monitor::Off };
+        let settings = Settings { monitor, ..self.settings.clone() };
+        let mut ebpf = object::load(&self.path.maps(), &settings, self.jiffies_per_sec, None)?;
+        let serves_sockets = self.settings.sockets != SocketLb::Off && self.socket_problem.is_none();
+        if serves_sockets {
+            for hook in SocketHook::ALL {
+                object::socket_program(&mut ebpf, hook)?;
+            }
+        }
+        let former = std::mem::replace(&mut self.ebpf, ebpf);
+        if let Err(error) = self.load_programs(&self.hooks.attached()) {
+            self.ebpf = former;
+            return Err(error);
+        }
+        self.give_programs()?;
+        if serves_sockets { self.attach_sockets() } else { Ok(()) }
     }
 
     /// The maps, for counters and flows.
@@ -289,8 +316,8 @@ impl Dataplane for BpfDataplane {
     fn perform(&mut self, op: &Op) -> Result<(), Error> {
         self.has_lost_members |= op.deletes_members();
         match op {
-            Op::V4(op) => self.maps.v4.perform(op),
-            Op::V6(op) => self.maps.v6.perform(op),
+            Op::V4(op) => self.maps.begin_counts(&self.maps.v4, op).and_then(|()| self.maps.v4.perform(op)),
+            Op::V6(op) => self.maps.begin_counts(&self.maps.v6, op).and_then(|()| self.maps.v6.perform(op)),
             Op::Scopes(Write::Upsert(rows)) => self.store_scopes(rows.iter().copied()),
             Op::Scopes(Write::Delete(ids)) => self.store_scopes(ids.iter().map(|id| (*id, Scopes::PASS))),
             Op::FrontendAges(write) => self.maps.ages.write_frontends(write),
@@ -392,6 +419,29 @@ impl Dataplane for BpfDataplane {
 
     fn socket_problem(&self) -> Option<&str> {
         self.socket_problem.as_deref()
+    }
+
+    fn follow_monitor(&mut self) -> Result<Option<Telling>, Error> {
+        let Some(lease) = self.maps.lease.as_ref().filter(|_| self.is_active) else { return Ok(None) };
+        let wanted = match self.settings.monitor {
+            Monitor::Auto => lease.is_live()?,
+            Monitor::On => true,
+            Monitor::Off => false,
+        };
+        let telling = match (self.settings.monitor, wanted) {
+            (Monitor::Off, _) => Telling::Refused,
+            (_, true) => Telling::Telling,
+            (_, false) => Telling::Silent,
+        };
+        let is_exchanged = wanted != self.tells;
+        if is_exchanged {
+            self.exchange(wanted)?;
+            self.tells = wanted;
+        }
+        if let Some(lease) = &self.maps.lease {
+            lease.set_telling(telling)?;
+        }
+        Ok(is_exchanged.then_some(telling))
     }
 
     fn release_sockets(&mut self) -> Result<usize, Error> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use lb_common::table::Port;
 
 use super::garbage::Garbage;
+use super::lease::Telling;
 use super::links::{Ahead, Class, Link, LinkHeader};
 use super::{Error, Op, Tables, UplinkRows};
 
@@ -47,6 +48,10 @@ pub trait Dataplane {
 
     /// Why sockets are not served although they should be.
     fn socket_problem(&self) -> Option<&str>;
+
+    /// Exchanges the programs, if need be, for such that tell `lb-agent monitor` what happens while it listens, and for
+    /// others afterwards. Returns what the programs do, if that has changed.
+    fn follow_monitor(&mut self) -> Result<Option<Telling>, Error>;
 
     /// Ends UDP sockets of the node that are connected to a backend which has gone. Returns their number.
     fn release_sockets(&mut self) -> Result<usize, Error>;

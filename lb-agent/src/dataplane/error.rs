@@ -62,6 +62,10 @@ pub enum Refusal {
         path.display()
     )]
     Layout { path: PathBuf, layout: u32 },
+    #[error("another `lb-agent monitor` listens on this node: end it first, as each event is read once")]
+    Listened,
+    #[error("the agent that made these pins cannot tell what happens: restart it with this version (`lb-agent run`)")]
+    NoLease,
     /// The bytes of a table are no value of this version.
     #[error("table {map} has another layout: run `lb-agent unload`")]
     Torn { map: &'static str },

@@ -12,6 +12,7 @@ use lb_common::host::HostFamily;
 use lb_common::table::{Action, AddressBits, PoolKey, Port, Scopes};
 
 use super::garbage::Garbage;
+use super::lease::Telling;
 use super::links::{Ahead, Class, Link, LinkHeader};
 use super::{Dataplane, Error, FamilyOp, FamilyTables, Op, Tables, UplinkRows, Write};
 
@@ -313,6 +314,10 @@ impl Dataplane for FakeDataplane {
 
     fn socket_problem(&self) -> Option<&str> {
         self.socket_problem.as_deref()
+    }
+
+    fn follow_monitor(&mut self) -> Result<Option<Telling>, Error> {
+        Ok(None)
     }
 
     fn release_sockets(&mut self) -> Result<usize, Error> {

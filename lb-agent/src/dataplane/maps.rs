@@ -23,7 +23,9 @@ use zerocopy::FromBytes;
 
 use super::addresses::AddressSet;
 use super::ages::Ages;
+use super::drop_counts::DropCounts;
 use super::drops::Drops;
+use super::lease::Lease;
 use super::pinned::{find_pin, open_pin};
 use super::pools::PoolArray;
 use super::scopes::ScopeArray;
@@ -258,6 +260,9 @@ pub struct Maps {
     pub ages: Ages,
     pub shares: Shares,
     pub drops: Drops,
+    pub drop_counts: DropCounts,
+    /// Older versions had none.
+    pub lease: Option<Lease>,
     /// Number of possible CPUs.
     pub cpus: usize,
 }
@@ -279,6 +284,8 @@ impl Maps {
             ages: Ages::open(directory)?,
             shares: Shares::open(directory)?,
             drops: Drops::open(directory, cpus)?,
+            drop_counts: DropCounts::open(directory)?,
+            lease: Lease::find(directory)?,
             cpus,
         })
     }
@@ -308,6 +315,17 @@ impl Maps {
         }
         let [flows, packets, bytes, passed_packets, passed_bytes] = sum;
         Ok(FrontendStats { flows, packets, bytes, passed_packets, passed_bytes })
+    }
+
+    /// Forgets what was counted for a frontend. An element that is zero on all CPUs is not written.
+    pub fn reset_frontend_stats(&self, id: u32) -> Result<(), Error> {
+        let failed = |source| Error::Element { op: "resetting", map: "frontend_stats", index: id, source };
+        let map = self.frontend_stats.as_fd();
+        let counted = sys::lookup_array(map, id, self.cpus * size_of::<FrontendStats>()).map_err(failed)?;
+        if counted.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        sys::clear_array(map, id, counted.len()).map_err(failed)
     }
 
     /// Notes that a pod's edge may have flows of any kind, because nothing is known about adopted flows.

@@ -11,7 +11,7 @@ use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use aya_obj::generated::bpf_map_type::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
-    BPF_MAP_TYPE_SK_STORAGE,
+    BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_SK_STORAGE,
 };
 use lb_common::table::POOL_ELEMENTS_MAX;
 use lb_common::table::maps::{Declaration, FAMILY4, FAMILY6, Kind, PINNED, PRIVATE, PRIVATE4, PRIVATE6, Rows, Writer};
@@ -21,7 +21,7 @@ use super::addresses::address_words;
 use super::shares::Bound;
 use super::sockets::{SocketHook, SocketLb};
 use super::sys::{self, MapShape};
-use super::{Error, Refusal, Repair, Settings, Sizes, threads};
+use super::{Error, Monitor, Refusal, Repair, Settings, Sizes, threads};
 
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf.o"));
 
@@ -75,8 +75,12 @@ const fn shape(map: &Declaration, sizes: &Sizes) -> MapShape {
         Kind::Mapped => (BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE),
         Kind::PerCpu => (BPF_MAP_TYPE_PERCPU_ARRAY, 0),
         Kind::OfSocket => (BPF_MAP_TYPE_SK_STORAGE, BPF_F_NO_PREALLOC),
+        Kind::Ring => (BPF_MAP_TYPE_RINGBUF, 0),
     };
-    let (key_size, value_size) = (map.key_bytes, map.value_bytes);
+    let (key_size, value_size) = match map.kind {
+        Kind::Ring => (0, 0),
+        _ => (map.key_bytes, map.value_bytes),
+    };
     MapShape { map_type: map_type as u32, key_size, value_size, max_entries: rows(map.rows, sizes), flags }
 }
 
@@ -94,15 +98,16 @@ pub fn possible_cpus() -> Result<usize, Error> {
     aya::util::nr_cpus().map_err(|(file, source)| Error::Path { op: "reading", path: file.into(), source })
 }
 
-/// Whether all maps pinned in `directory` have the shape that this version needs. A map that only the programs write
+/// Whether all maps pinned in `directory` have the shape that this version needs. A map that the agent does not write
 /// may be missing: an older version did not have it, and it begins empty.
 pub fn is_adoptable(directory: &Path, sizes: &Sizes) -> Result<bool, Error> {
     for map in PINNED {
         let (name, shape) = (map.name, shape(map, sizes));
         let path = directory.join(name);
+        let may_be_missing = matches!(map.writer, Writer::Programs | Writer::Monitor);
         let found = match sys::obj_get(&path) {
             Ok(map) => sys::map_shape(map.as_fd()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && map.writer == Writer::Programs => continue,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_be_missing => continue,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => Err(error),
         };
@@ -148,6 +153,7 @@ pub fn open(
         ("ADDRESS_WORDS", u64::from(address_words(&settings.sizes))),
         ("REPAIRS_EVICTED_FLOWS", u64::from(settings.repair == Repair::On)),
         ("LOOKS_BACK", u64::from(previous.is_some())),
+        ("MONITORS", u64::from(settings.monitor == Monitor::On)),
     ];
     let embryos_max = embryos_per_cpu(&settings.sizes)?;
     let bound = Bound::of(&settings.sizes, possible_cpus()?);

@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use lb_common::addr::{Addr, Proto};
 use lb_common::client::PerClient;
 use lb_common::table::maps::{PINNED, SHARED};
 use lb_common::table::{
-    Affinity, AffinityKey, Counter, CounterValue, Flow, FlowKey, Frontend, FrontendStats, LAYOUT_VERSION, Owner,
+    Affinity, AffinityKey, Counter, CounterValue, Flow, FlowKey, Frontend, FrontendKey, FrontendStats, LAYOUT_VERSION,
+    Owner, Scopes,
 };
 
+use super::drop_counts;
 use super::drops::Drops;
 use super::folder::{self, Folder, Found, entries};
 use super::hooks::Hooks;
 use super::links::{Attachment, Class};
-use super::maps::{Maps, read_owner};
+use super::maps::{Maps, Table, read_owner};
 use super::pinned::{find_pin, remove_pin};
 use super::sockets::SocketHook;
 use super::sys::{self, ObjectKind};
@@ -158,6 +162,25 @@ pub struct Fill {
     pub capacity: u64,
 }
 
+/// A frontend as the tables are now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrontendNow {
+    pub address: SocketAddr,
+    pub proto: Proto,
+    pub frontend: Frontend,
+    pub scopes: Scopes,
+}
+
+fn frontends_of<A: Addr>(table: &Table<FrontendKey<A>, Frontend>, maps: &Maps) -> Result<Vec<FrontendNow>, Error> {
+    let row = |(key, frontend): (FrontendKey<A>, Frontend)| FrontendNow {
+        address: SocketAddr::new(key.addr.into(), key.port),
+        proto: key.proto,
+        frontend,
+        scopes: maps.scopes.get(frontend.id).unwrap_or(Scopes::PASS),
+    };
+    Ok(table.dump()?.into_iter().map(row).collect())
+}
+
 /// A dataplane opened from its pins for reading, with or without a running agent.
 pub struct Pins {
     path: PinPath,
@@ -219,6 +242,23 @@ impl Pins {
     /// The last packets that were rejected or dropped.
     pub const fn drops(&self) -> &Drops {
         &self.maps.drops
+    }
+
+    /// All frontends with their scopes, without pools and members.
+    pub fn frontends_now(&self) -> Result<Vec<FrontendNow>, Error> {
+        let mut frontends = frontends_of(&self.maps.v4.frontends, &self.maps)?;
+        frontends.extend(frontends_of(&self.maps.v6.frontends, &self.maps)?);
+        Ok(frontends)
+    }
+
+    /// Packets and dials that were refused, rejected or dropped, by frontend, interface and reason; sorted.
+    pub fn drop_counts(&self) -> Result<Vec<drop_counts::Drops>, Error> {
+        self.maps.drop_counts.rows()
+    }
+
+    /// Flows by interface, as in [`Drops::edge`](drop_counts::Drops); those without are left out.
+    pub fn edge_flows(&self) -> Result<BTreeMap<u32, u64>, Error> {
+        self.maps.shares.flows()
     }
 
     pub fn frontend_stats(&self, id: u32) -> Result<FrontendStats, Error> {

@@ -103,6 +103,13 @@ impl Shares {
         Ok([Family::V4, Family::V6].map(|family| entries.map_or(0, |entries| entries.entries(family))))
     }
 
+    /// Flows by element: two entries are one. Elements without flows are left out.
+    pub fn flows(&self) -> Result<BTreeMap<u32, u64>, Error> {
+        let entries = self.edges.all()?.used().into_iter();
+        let flows = |edge: EdgeFlows| edge.entries(Family::V4).div_ceil(2) + edge.entries(Family::V6).div_ceil(2);
+        Ok(entries.map(|(index, edge)| (index, flows(edge))).collect())
+    }
+
     /// Writes the counts of a walk. Flows that came or went during the walk are wrong until the next one.
     pub fn recount(&self, counts: &EdgeCounts, now_jiffies: u64) -> Result<(), Error> {
         let edges = self.edges.all()?;

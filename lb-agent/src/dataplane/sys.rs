@@ -423,6 +423,16 @@ pub fn update_array<V: TableType>(map: BorrowedFd<'_>, index: u32, value: &V) ->
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
+/// Writes zeroes to the element of an array, on all CPUs: `value_len` bytes.
+pub fn clear_array(map: BorrowedFd<'_>, index: u32, value_len: usize) -> Result<()> {
+    let zeroes = vec![0_u8; value_len];
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
+    attr.__bindgen_anon_2.key = std::ptr::from_ref(&index) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = zeroes.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
 /// Whether a hash map has this key.
 pub fn contains<K: TableType, V: TableType>(map: BorrowedFd<'_>, key: &K) -> Result<bool> {
     const { K::NO_PADDING };
@@ -508,6 +518,13 @@ pub fn estimate_jiffies(jiffies_per_sec: u32) -> Result<u64> {
     let secs = u64::try_from(now.tv_sec).map_err(Error::other)?;
     let nanos = u64::try_from(now.tv_nsec).map_err(Error::other)?;
     Ok(initial_jiffies + secs * per_sec + nanos * per_sec / 1_000_000_000)
+}
+
+/// Nanoseconds since the boot, time asleep included (`CLOCK_BOOTTIME`).
+pub fn boot_ns() -> Result<u64> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
+    let (secs, nanos) = (u64::try_from(now.tv_sec()), u64::try_from(now.tv_nsec()));
+    Ok(secs.map_err(Error::other)? * 1_000_000_000 + nanos.map_err(Error::other)?)
 }
 
 /// Locks a directory for as long as the descriptor lives; `WouldBlock` if another process holds the lock.

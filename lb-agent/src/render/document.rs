@@ -65,6 +65,22 @@ pub fn json_of_one<T: Item>(item: &T) -> String {
     pretty(&Single { schema: SCHEMA, kind: T::KIND, item }) + "\n"
 }
 
+/// An item on a line of a stream.
+#[derive(Serialize)]
+struct Line<'a, T> {
+    schema: &'static str,
+    kind: &'static str,
+    #[serde(flatten)]
+    item: &'a T,
+}
+
+/// The line of an item in a stream, without its end.
+pub fn stream_line<T: Item>(item: &T) -> String {
+    let text = serde_json::to_string(&Line { schema: SCHEMA, kind: T::KIND, item });
+    // Only plain structs of strings and numbers, which cannot fail.
+    printable_json(text.unwrap_or_else(|error| unreachable!("what is printed as JSON: {error}")))
+}
+
 /// The JSON schema of documents.
 pub struct Documents {
     generator: SchemaGenerator,
@@ -89,6 +105,19 @@ impl Documents {
     pub fn single<T: Item>(mut self) -> Self {
         let item = self.generator.subschema_for::<T>();
         self.documents.push(document(T::KIND, "item", &json!(item)));
+        self
+    }
+
+    /// Adds an item that is a document of its own, on a line of a stream.
+    #[must_use]
+    pub fn line<T: Item>(mut self) -> Self {
+        let item = self.generator.subschema_for::<T>();
+        let head = json!({
+            "type": "object",
+            "properties": {"schema": {"const": SCHEMA}, "kind": {"const": T::KIND}},
+            "required": ["schema", "kind"],
+        });
+        self.documents.push(json!({"title": T::KIND, "allOf": [head, item]}));
         self
     }
 

@@ -1,5 +1,6 @@
 //! The agent without clock and sockets: it takes changes and link events, and each turn updates the node accordingly.
 
+mod monitor;
 mod uplinks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use crate::ipsec::Policies;
 use crate::metrics::Metrics;
 use crate::model::{Change, Warning};
 use crate::status::{Behind, Readiness, Status};
+pub use monitor::LISTEN_INTERVAL;
 
 /// New warnings that are logged in full per apply. The rest are only counted.
 const LOGGED_WARNINGS_MAX: usize = 20;
@@ -59,6 +61,8 @@ pub struct Agent<D> {
     outlook: Outlook,
     /// When the checks without events were last made.
     looked: Instant,
+    /// When to look next whether `lb-agent monitor` listens.
+    listen_at: Instant,
     metrics: Metrics,
     programming: Programming,
     status: Status,
@@ -99,6 +103,7 @@ impl<D: Dataplane> Agent<D> {
             timetable: Timetable::new(config.times, now),
             outlook: Outlook::new(config),
             looked: now,
+            listen_at: now,
             metrics,
             programming: Programming::since(SystemTime::now()),
             status: Status::starting(now),
@@ -171,6 +176,7 @@ impl<D: Dataplane> Agent<D> {
     pub fn turn(&mut self, now: Instant) -> bool {
         // Checked at every turn, because changes may never pause.
         self.look_around(now);
+        self.follow_monitor(now);
         match self.timetable.due(now) {
             None => false,
             Some(Due::Apply) => {

@@ -4,6 +4,7 @@ use lb_common::table::FrontendStats;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::losses::Losses;
 use crate::ask::Services;
 use crate::dataplane::pins::Pins;
 use crate::filter::{Facet, Facets, Filtered};
@@ -26,6 +27,8 @@ pub struct TrafficRow {
     /// Packets that open a connection and were left to the external balancer.
     passed_packets: u64,
     passed_bytes: u64,
+    #[serde(flatten)]
+    losses: Losses,
 }
 
 impl Item for TrafficRow {
@@ -35,18 +38,21 @@ impl Item for TrafficRow {
 impl Row for TrafficRow {
     const TITLES: &'static [&'static str] = &[
         "SERVICE", "ADDRESS", "PROTO", "MODE", "RULE", "ORIGIN", "STATE", "ID", "PORT-ID", "WORKLOAD", "HOST",
-        "EXTERNAL", "FLOWS", "PACKETS", "BYTES", "PASSED",
+        "EXTERNAL", "FLOWS", "PACKETS", "BYTES", "PASSED", "REJECTS", "DROPS",
     ];
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.service.clone().unwrap_or_else(|| "?".into())];
         cells.extend(self.frontend.cells());
-        cells.extend([self.flows, self.packets, self.bytes, self.passed_packets].map(|number| number.to_string()));
+        let (rejects, drops) = (self.losses.rejects, self.losses.dropped());
+        let numbers = [self.flows, self.packets, self.bytes, self.passed_packets, rejects, drops];
+        cells.extend(numbers.map(|number| number.to_string()));
         cells
     }
 
-    const USUAL: &'static [&'static str] =
-        &["SERVICE", "ADDRESS", "MODE", "WORKLOAD", "HOST", "EXTERNAL", "FLOWS", "PACKETS", "PASSED"];
+    const USUAL: &'static [&'static str] = &[
+        "SERVICE", "ADDRESS", "MODE", "WORKLOAD", "HOST", "EXTERNAL", "FLOWS", "PACKETS", "PASSED", "REJECTS", "DROPS",
+    ];
     const EXPENDABLE: &'static [&'static str] = &["PACKETS", "EXTERNAL", "HOST", "PASSED", "FLOWS"];
 
     fn usual(&self) -> Vec<String> {
@@ -62,6 +68,8 @@ impl Row for TrafficRow {
             self.flows.to_string(),
             self.packets.to_string(),
             self.passed_packets.to_string(),
+            self.losses.rejects.to_string(),
+            self.losses.dropped().to_string(),
         ]
     }
 }
@@ -82,6 +90,7 @@ impl Filtered for TrafficRow {
 /// All frontends, with the running agent's names of their Services.
 pub fn read(pins: &Pins, services: &Services) -> anyhow::Result<Vec<TrafficRow>> {
     let seen = pins.seen()?;
+    let mut losses = Losses::by(&pins.drop_counts()?, |row| row.frontend);
     let with_traffic = |mut frontend: FrontendRow| {
         frontend.workload = frontend.workload.filter(|_| seen.workload);
         frontend.host = frontend.host.filter(|_| seen.host);
@@ -90,7 +99,8 @@ pub fn read(pins: &Pins, services: &Services) -> anyhow::Result<Vec<TrafficRow>>
             pins.frontend_stats(frontend.frontend_id)?;
         let service = services.names.get(&frontend.service_port_id).cloned();
         let deciding_key = services.deciding_keys.get(&frontend.service_port_id).cloned();
-        Ok(TrafficRow { service, deciding_key, frontend, flows, packets, bytes, passed_packets, passed_bytes })
+        let losses = losses.remove(&frontend.frontend_id).unwrap_or_default();
+        Ok(TrafficRow { service, deciding_key, frontend, flows, packets, bytes, passed_packets, passed_bytes, losses })
     };
     frontends(&pins.tables()?).into_iter().map(with_traffic).collect()
 }

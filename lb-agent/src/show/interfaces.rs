@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lb_common::table::{EDGE_SOCKETS, EDGE_UPLINK};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::losses::{Loss, Losses};
 use crate::ask::Judgements;
 use crate::dataplane::Hook;
 use crate::dataplane::hooks::Way;
@@ -35,6 +37,28 @@ pub struct InterfaceRow {
     /// The rule that decided the class, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Of the interfaces of pods, of all interfaces towards the network together, and of sockets.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+}
+
+/// What the clients behind an interface do. Absent for interfaces that have none of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Traffic {
+    /// Flows that are being translated. Sockets have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flows: Option<u64>,
+    /// Packets answered with an ICMP error, and dials that were refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejects: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drops: Option<Vec<Loss>>,
+}
+
+impl Traffic {
+    fn dropped(&self) -> Option<u64> {
+        self.drops.as_ref().map(|drops| drops.iter().map(|loss| loss.packets).sum())
+    }
 }
 
 impl Item for InterfaceRow {
@@ -50,7 +74,8 @@ impl Filtered for InterfaceRow {
 }
 
 impl Row for InterfaceRow {
-    const TITLES: &'static [&'static str] = &["INDEX", "INTERFACE", "KIND", "CLASS", "ATTACHED", "BEFORE-OURS", "WHY"];
+    const TITLES: &'static [&'static str] =
+        &["INDEX", "INTERFACE", "KIND", "CLASS", "ATTACHED", "BEFORE-OURS", "FLOWS", "REJECTS", "DROPS", "WHY"];
 
     fn cells(&self) -> Vec<String> {
         let hooks = match (self.hooks.as_slice(), self.attached_by) {
@@ -60,6 +85,7 @@ impl Row for InterfaceRow {
         };
         let before = if self.before_ours.is_empty() { "-".into() } else { self.before_ours.join(", ") };
         let known = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        let number = |number: Option<u64>| known(number.map(|number| number.to_string()));
         vec![
             known(self.ifindex.map(|index| index.to_string())),
             self.interface.clone(),
@@ -67,6 +93,9 @@ impl Row for InterfaceRow {
             known(self.class.map(Into::into)),
             hooks,
             before,
+            number(self.traffic.flows),
+            number(self.traffic.rejects),
+            number(self.traffic.dropped()),
             known(self.why.clone()),
         ]
     }
@@ -82,8 +111,44 @@ pub fn read(pins: &Pins, judgements: Option<&Judgements>) -> anyhow::Result<Vec<
     interfaces.apply(runtime.block_on(watch::list_once())?);
     let why = judgements.map_or_else(|| by_default(&interfaces), |judgements| judgements.why.clone());
     let mut rows = rows(interfaces.links(), &attached.ways(), &attached.ahead(), &why);
+    rows.extend(uplinks(&rows));
     rows.push(sockets(&pins.socket_hooks()?));
+    let (flows, mut losses) = (pins.edge_flows()?, Losses::by(&pins.drop_counts()?, |row| row.edge));
+    for row in &mut rows {
+        let Some(edge) = edge(row) else { continue };
+        let Losses { rejects, drops } = losses.remove(&edge).unwrap_or_default();
+        let has_flows = edge != EDGE_SOCKETS;
+        let flows = has_flows.then(|| flows.get(&edge).copied().unwrap_or(0));
+        row.traffic = Traffic { flows, rejects: Some(rejects), drops: Some(drops) };
+    }
     Ok(rows)
+}
+
+/// What a row is in the tables. The interfaces towards the network are one, which has a row of its own.
+fn edge(row: &InterfaceRow) -> Option<u32> {
+    match (row.class?, row.ifindex) {
+        ("uplink", None) => Some(EDGE_UPLINK),
+        ("host", _) => Some(EDGE_SOCKETS),
+        ("workload", ifindex) => ifindex,
+        _ => None,
+    }
+}
+
+/// The row of all interfaces towards the network, if there are any.
+fn uplinks(rows: &[InterfaceRow]) -> Option<InterfaceRow> {
+    let names: Vec<_> =
+        rows.iter().filter(|row| row.class == Some("uplink")).map(|row| row.interface.as_str()).collect();
+    (!names.is_empty()).then(|| InterfaceRow {
+        interface: "(uplinks)".into(),
+        ifindex: None,
+        kind: "edge",
+        class: Some("uplink"),
+        hooks: Vec::new(),
+        attached_by: None,
+        before_ours: Vec::new(),
+        why: Some(format!("together: {}", names.join(", "))),
+        traffic: Traffic::default(),
+    })
 }
 
 /// The row of the cgroup hooks, which serve sockets of no particular interface.
@@ -99,6 +164,7 @@ fn sockets(hooks: &[SocketHook]) -> InterfaceRow {
         attached_by: None,
         before_ours: Vec::new(),
         why: Some(why.into()),
+        traffic: Traffic::default(),
     }
 }
 
@@ -127,6 +193,7 @@ fn rows(
             attached_by: ours.first().map(|(_, way)| way.name()),
             before_ours: before_ours(link.ifindex, ahead),
             why: why.get(&link.ifindex).cloned(),
+            traffic: Traffic::default(),
         }
     };
     links.values().map(row).collect()
@@ -176,9 +243,9 @@ mod tests {
         let why = [(3, "a pod".to_owned())].into();
         let cells: Vec<_> = rows(&links, &attached, &ahead, &why).iter().map(Row::cells).collect();
         let wanted = [
-            ["2", "veth2", "veth", "-", "-", "-", "-"],
-            ["3", "veth3", "veth", "workload", "ingress, egress", "ingress: other (id 12)", "a pod"],
-            ["4", "veth4", "veth", "workload", "ingress, egress (clsact)", "-", "-"],
+            ["2", "veth2", "veth", "-", "-", "-", "-", "-", "-", "-"],
+            ["3", "veth3", "veth", "workload", "ingress, egress", "ingress: other (id 12)", "-", "-", "-", "a pod"],
+            ["4", "veth4", "veth", "workload", "ingress, egress (clsact)", "-", "-", "-", "-", "-"],
         ];
         assert_eq!(cells, wanted);
     }

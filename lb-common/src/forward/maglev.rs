@@ -75,6 +75,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             return Verdict::Pass;
         }
         kernel.count(Counter::FlowRepaired);
+        self.tell(Counter::FlowRepaired, frontend);
         self.translated(frontend)
     }
 

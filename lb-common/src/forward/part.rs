@@ -41,6 +41,14 @@ impl<'a, A: Addr, K: Maps<A>> Path<'a, A, K> {
             }
             Part::FollowDirect => self.follow_direct(),
             Part::Settle => self.settle(),
+            Part::Refuse => {
+                self.refuse();
+                true
+            }
+            Part::Tell => {
+                self.tell_now();
+                true
+            }
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The inputs of one decision: the packet and its edge, the tables, time and chance.
 
-use crate::addr::Addr;
+use crate::addr::{Addr, Proto};
 use crate::client::Client;
 use crate::flow::Timeouts;
 use crate::parse::{TcpFlags, Transport};
 use crate::sequence::Sequence;
 use crate::share::Occupancy;
 use crate::table::{
-    Affinity, AffinityKey, Counter, Direction, EDGE_UPLINK, EdgeState, EndpointKey, Flow, FlowKey, FlowState,
+    Affinity, AffinityKey, Counter, Direction, DropKey, EDGE_UPLINK, EdgeState, EndpointKey, Flow, FlowKey, FlowState,
     FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
 };
 use crate::way::{Reach, SnatPorts, Way};
@@ -106,6 +106,10 @@ pub enum Part {
     FollowDirect,
     /// Lets a packet of a known flow change the flow's state.
     Settle,
+    /// Notes that the packet is refused, rejected or dropped.
+    Refuse,
+    /// Tells who listens what became of the packet.
+    Tell,
 }
 
 /// The tables of Services, as packets and sockets use them.
@@ -133,6 +137,25 @@ pub trait Services<A: Addr>: Env {
     /// Counts the packet, or the dial. The implementation knows the length of the packet.
     fn count(&self, counter: Counter);
     fn count_frontend(&self, frontend: u32, event: Event);
+    /// Counts the packet, or the dial, in `drop_counts`.
+    fn count_drop(&self, key: &DropKey);
+    /// Tells who listens. Called only if [`Env::monitors`] says so.
+    fn tell(&self, sighting: &Sighting<'_, A>);
+}
+
+/// What became of a packet or a dial, for who listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting<'a, A> {
+    pub reason: Counter,
+    /// 0: none, or it is not known.
+    pub frontend: u32,
+    /// As in a flow key, or [`EDGE_SOCKETS`](crate::table::EDGE_SOCKETS).
+    pub edge: u32,
+    pub proto: Proto,
+    /// The packet as it came.
+    pub tuple: &'a Tuple<A>,
+    /// The backend that it got, if any.
+    pub backend: Option<(&'a A, u16)>,
 }
 
 /// The maps as the packet path uses them.
@@ -226,6 +249,8 @@ pub trait Env {
     fn second_jiffies(&self) -> u64;
     /// `--repair-evicted-flows`. A constant in the kernel, so that it costs nothing while it is off.
     fn repairs_evicted_flows(&self) -> bool;
+    /// Whether `lb-agent monitor` listens, or did when the programs were loaded. A constant in the kernel as well.
+    fn monitors(&self) -> bool;
     /// `--forwarding`. A constant in the kernel as well.
     fn forwards(&self) -> bool;
     /// `--snat-ports`.

@@ -5,13 +5,15 @@ use std::net::IpAddr;
 
 use super::entry::Entry;
 use super::{Host, HostFamily};
+use crate::addr::Family;
 use crate::client::Client;
-use crate::forward::{Event, InsertError, Maps, Services, Whose, Work};
+use crate::forward::{Event, InsertError, Maps, Services, Sighting, Whose, Work};
 use crate::share::Occupancy;
 use crate::socket::Sockets;
 use crate::table::{
-    Affinity, AffinityKey, Counter, Dialled, Direction, EDGE_UPLINK, EdgeState, EndpointKey, Flow, FlowKey,
-    FrontendKey, MemberKey, PoolKey, Port, Scope, SocketCookie, SocketKey, SocketPeer, SourceRangeKey, Tuple,
+    Affinity, AffinityKey, Backend, Counter, Dialled, Direction, DropKey, EDGE_UPLINK, EdgeState, EndpointKey, Flow,
+    FlowKey, FrontendKey, MemberKey, PoolKey, Port, Scope, SocketCookie, SocketKey, SocketPeer, SourceRangeKey, Told,
+    Tuple,
 };
 use crate::way::{Reach, Way};
 
@@ -67,6 +69,32 @@ impl<A: HostFamily> Services<A> for Host {
         self.trace.borrow_mut().counted.push(counter);
     }
     fn count_frontend(&self, _: u32, _: Event) {}
+    fn count_drop(&self, key: &DropKey) {
+        *self.drop_counts.borrow_mut().entry(*key).or_default() += 1;
+    }
+    fn tell(&self, sighting: &Sighting<'_, A>) {
+        let Sighting { reason, frontend, edge, proto, tuple, backend } = *sighting;
+        let addr = |addr: &A| {
+            let mut bytes = [0; 16];
+            bytes[..size_of::<A>()].copy_from_slice(addr.as_bytes());
+            bytes
+        };
+        self.told.borrow_mut().push(Told {
+            at_ns: 0,
+            src: addr(&tuple.src),
+            dst: addr(&tuple.dst),
+            backend: backend.map_or([0; 16], |(backend, _)| addr(backend)),
+            sport: tuple.sport,
+            dport: tuple.dport,
+            backend_port: backend.map_or(0, |(_, port)| port),
+            proto,
+            version: if A::FAMILY == Family::V4 { 4 } else { 6 },
+            frontend,
+            edge,
+            reason: reason as u32,
+            bytes: 0,
+        });
+    }
 }
 
 impl<A: HostFamily> Maps<A> for Host {
@@ -199,6 +227,9 @@ impl<A: HostFamily> Maps<A> for Host {
 impl<A: HostFamily> Sockets<A> for Host {
     fn read_note(&self, socket: SocketCookie, to: &mut Dialled<A>) -> bool {
         A::state(self).notes.borrow().get(&socket).map(|known| *to = *known).is_some()
+    }
+    fn has_note_of_another(&self, socket: SocketCookie, to: &Backend<A>) -> bool {
+        A::state(self).notes.borrow().get(&socket).is_some_and(|known| !known.is_to(to))
     }
     fn write_note(&self, socket: SocketCookie, note: &Dialled<A>) -> bool {
         A::state(self).notes.borrow_mut().insert(socket, *note);

@@ -15,3 +15,26 @@ table_type! {
         pub pad: u32,
     }
 }
+
+/// The edge of sockets of the node, which have no interface, in [`DropKey`] and [`Told`](super::Told).
+pub const EDGE_SOCKETS: u32 = u32::MAX;
+
+table_type! {
+    /// Key of `drop_counts`.
+    pub struct DropKey {
+        /// The frontend that was dialled; 0: none, or it is not known.
+        pub frontend: u32,
+        /// As in a flow key, or [`EDGE_SOCKETS`].
+        pub edge: u32,
+        /// The number of the [`Counter`](super::Counter).
+        pub reason: u32,
+    }
+
+    /// Value of `drop_counts`.
+    pub struct DropCount {
+        pub packets: u64,
+        pub bytes: u64,
+        /// jiffies64 of the last packet.
+        pub last_jiffies: u64,
+    }
+}

@@ -6,10 +6,11 @@
 use core::marker::PhantomData;
 
 use super::{
-    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, Dropped, EDGES_MAX, EdgeAge, EdgeFlows,
-    EdgeState, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment, FragmentKey, Frontend,
-    FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Owner, PoolElement, Port, RejectBucket, SPENT_RING_LEN,
-    SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange, SourceRangeKey, SpentRing, TableType, UPLINKS_MAX, Uplink,
+    AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, DropCount, DropKey, Dropped, EDGES_MAX,
+    EVENTS_BYTES, EdgeAge, EdgeFlows, EdgeState, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment,
+    FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Monitor, Owner, PoolElement,
+    Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange, SourceRangeKey,
+    SpentRing, TableType, Told, UPLINKS_MAX, Uplink,
 };
 
 /// The kind of a map, with its flags.
@@ -29,6 +30,8 @@ pub enum Kind {
     PerCpu,
     /// `BPF_MAP_TYPE_SK_STORAGE`: a row for a socket, freed with the socket.
     OfSocket,
+    /// `BPF_MAP_TYPE_RINGBUF`: values that the programs write and one process reads. It has no keys, and its rows are bytes.
+    Ring,
 }
 
 /// What decides how many rows a map has.
@@ -85,6 +88,8 @@ pub enum Writer {
     Agent,
     Programs,
     Both,
+    /// `lb-agent monitor` and the programs.
+    Monitor,
 }
 
 /// A declared map.
@@ -207,6 +212,12 @@ macro_rules! each_map {
                 reject_buckets: [Array, u32 => RejectBucket, Rows::Fixed(EDGES_MAX)], Programs;
                 /// The network namespace and the layout version that the maps belong to.
                 owner: [Array, u32 => Owner, Rows::Fixed(1)], Agent;
+                /// By frontend ID, interface and reason: packets that were refused, rejected or dropped. Rows of frontends that are gone are deleted.
+                drop_counts: [Lru, DropKey => DropCount, Rows::Fixed(1 << 14)], Programs;
+                /// Until when `lb-agent monitor` listens, and how many events a second it wants.
+                monitor: [Mapped, u32 => Monitor, Rows::Fixed(1)], Monitor;
+                /// What `lb-agent monitor` prints: drops, rejects, new flows, and connections that were left alone.
+                events: [Ring, u32 => Told, Rows::Fixed(EVENTS_BYTES)], Programs;
             }
             family_private {
                 /// The flow tables of another size that are being replaced.
@@ -337,11 +348,13 @@ mod tests {
                 Kind::Array | Kind::Mapped => "array",
                 Kind::PerCpu => "array per CPU",
                 Kind::OfSocket => "socket storage",
+                Kind::Ring => "ring buffer",
             };
             let writer = match writer {
                 Writer::Agent => "agent",
                 Writer::Programs => "programs",
                 Writer::Both => "both",
+                Writer::Monitor => "`lb-agent monitor`, programs",
             };
             writeln!(table, "| {} | {kind} | {writer} | {} |", names.join(", "), holds.trim()).expect("a string");
         }

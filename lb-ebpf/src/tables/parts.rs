@@ -140,5 +140,5 @@ macro_rules! parts {
         }
     };
 }
-parts!([u8; 4], collect4, reach4, way4: Place = place4, RefreshPartner = refresh_partner4, FollowDirect = follow_direct4, Settle = settle4);
-parts!([u8; 16], collect6, reach6, way6: Place = place6, RefreshPartner = refresh_partner6, FollowDirect = follow_direct6, Settle = settle6);
+parts!([u8; 4], collect4, reach4, way4: Place = place4, RefreshPartner = refresh_partner4, FollowDirect = follow_direct4, Settle = settle4, Refuse = refuse4, Tell = tell4);
+parts!([u8; 16], collect6, reach6, way6: Place = place6, RefreshPartner = refresh_partner6, FollowDirect = follow_direct6, Settle = settle6, Refuse = refuse6, Tell = tell6);

@@ -4,12 +4,13 @@ use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::client::Client;
-use lb_common::forward::{Event, Services};
+use lb_common::forward::{Env as _, Event, Services, Sighting};
 use lb_common::table::{
-    Affinity, AffinityKey, Counter, FrontendKey, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey,
+    Affinity, AffinityKey, Counter, DropKey, FrontendKey, MemberKey, PoolKey, Scope, Scopes, SourceRangeKey,
 };
 
 use super::parts::FamilyTables;
+use super::told;
 use crate::kernel::{Kernel, Subject};
 use crate::maps::{self, Source};
 use crate::skb::copy_words;
@@ -122,6 +123,16 @@ impl<A: FamilyTables, S: Subject> Services<A> for Kernel<S> {
                 S::add(addr_of_mut!((*value).bytes), self.subject.bytes());
             }
         }
+    }
+
+    #[inline(always)]
+    fn count_drop(&self, key: &DropKey) {
+        told::count_drop(key, self.subject.bytes(), self.now_jiffies());
+    }
+
+    #[inline(always)]
+    fn tell(&self, sighting: &Sighting<'_, A>) {
+        told::tell(sighting, self.subject.bytes(), self);
     }
 
     #[inline(always)]

@@ -1,12 +1,12 @@
 //! Which packets match a frontend, and what each action does to a new flow.
 
 use lb_common::addr::Proto;
-use lb_common::table::{Counter, POOL_ELEMENTS_MAX, Scope, ScopeFlags};
+use lb_common::table::{Counter, DropKey, EDGE_UPLINK, POOL_ELEMENTS_MAX, Scope, ScopeFlags};
 use lb_common::verdict::HookAction;
 
 use super::scene::{ACK, RST, SYN, SYN_ACK, Scene, UDP};
 use super::{Case, Net};
-use crate::machine::Program;
+use crate::machine::{EDGE, Program};
 use crate::packet::{Answer, CLIENT_MAC, Described, End, NODE_MAC, Transport};
 
 pub const CASES: &[Case] = &[
@@ -17,6 +17,7 @@ pub const CASES: &[Case] = &[
     ("reject_is_answered", reject_is_answered),
     ("reject_quotes_options", reject_quotes_options),
     ("drop_is_silent", drop_is_silent),
+    ("drops_have_an_address", drops_have_an_address),
     ("empty_slot_drops", empty_slot_drops),
     ("slot_of_another_pool_drops", slot_of_another_pool_drops),
     ("scope_is_that_of_the_client", scope_is_that_of_the_client),
@@ -105,6 +106,41 @@ fn drop_is_silent(scene: &mut Scene<'_>) {
     let (action, _) = scene.run(Program::UplinkIngress, &Described::new(SYN, scene.net.client(), scene.net.vip()));
     assert_eq!(action, HookAction::Drop);
     assert_eq!(scene.counters().into_iter().collect::<Vec<_>>(), [(Counter::DropNoLocalEndpoint, 1)]);
+}
+
+/// What is refused, rejected or dropped is counted by frontend, interface and reason.
+fn drops_have_an_address(scene: &mut Scene<'_>) {
+    let (net, client) = (scene.net, scene.net.client());
+    let (refusing, silent) = (net.vip(), net.other_vip());
+    scene.frontend(1, refusing, Proto::TCP, Scope::REJECT);
+    scene.frontend(2, refusing, Proto::UDP, Scope::PASS);
+    scene.frontend(3, silent, Proto::TCP, Scope::DROP);
+    scene.restrict(2, &[(net.host(1), if net == Net::V4 { 32 } else { 128 })]);
+    let (pod, network) = (Program::WorkloadIngress, Program::UplinkIngress);
+    for (program, transport, to, packets) in [
+        (pod, SYN, refusing, 2),
+        (network, SYN, refusing, 1),
+        (pod, UDP, refusing, 3),
+        (network, SYN, silent, 1),
+        // Of no frontend.
+        (pod, SYN, (net.host(77), 80), 1),
+    ] {
+        for _ in 0..packets {
+            scene.run(program, &Described::new(transport, client, to));
+        }
+    }
+    let key = |frontend, edge, reason| DropKey { frontend, edge, reason: reason as u32 };
+    // Rows of no frontend may be left of other cases.
+    let counts = scene.machine().drop_counts().into_iter().filter(|(key, _)| key.frontend != 0);
+    assert_eq!(
+        counts.collect::<Vec<_>>(),
+        [
+            (key(1, EDGE_UPLINK, Counter::Rejected), 1),
+            (key(1, EDGE, Counter::Rejected), 2),
+            (key(2, EDGE, Counter::DropSourceRange), 3),
+            (key(3, EDGE_UPLINK, Counter::DropNoLocalEndpoint), 1),
+        ]
+    );
 }
 
 fn empty_slot_drops(scene: &mut Scene<'_>) {

@@ -13,7 +13,7 @@ use lb_common::forward::{Edge, Hook};
 use lb_common::host::{Host, HostFamily, InMemory, Settings, TICKS_PER_SEC};
 use lb_common::packet::ETHERNET_LEN;
 use lb_common::path;
-use lb_common::table::{Counter, Direction, Port};
+use lb_common::table::{Counter, Direction, DropKey, Port, Told};
 use lb_common::verdict::HookAction;
 use lb_common::way::SnatPorts;
 
@@ -96,6 +96,22 @@ impl HostMachine {
         self.host.routes.remote = endpoints.into_iter().map(|endpoint| (endpoint, node)).collect();
         self.host.expect_answers_to(ports.first);
         self
+    }
+
+    /// Forgets all flows.
+    pub fn forget(&mut self) {
+        self.host.forget::<[u8; 4]>();
+        self.host.forget::<[u8; 16]>();
+    }
+
+    /// Tells from now on what happens.
+    pub fn listen(&mut self) {
+        self.host.monitors.set(true);
+    }
+
+    /// What was told since the last call.
+    pub fn take_told(&mut self) -> Vec<Told> {
+        self.host.take_told()
     }
 
     /// A machine with this limit of half-open flows.
@@ -214,6 +230,10 @@ impl Machine for HostMachine {
             Family::V4 => self.host.drops::<[u8; 4]>().get(&reason).map(ends),
             Family::V6 => self.host.drops::<[u8; 16]>().get(&reason).map(ends),
         }
+    }
+
+    fn drop_counts(&mut self) -> BTreeMap<DropKey, u64> {
+        self.host.drop_counts()
     }
 
     fn age_flows(&mut self, secs: u64) {

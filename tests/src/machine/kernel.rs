@@ -6,19 +6,22 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::IpAddr;
 
-use aya::maps::{PerCpuArray, PerCpuValues};
+use aya::maps::{PerCpuArray, PerCpuValues, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_agent::dataplane::addresses::address_words;
 use lb_agent::dataplane::bpf::BpfDataplane;
+use lb_agent::dataplane::drop_counts::Drops;
 use lb_agent::dataplane::maps::Table;
 use lb_agent::dataplane::{
-    AttachBy, Dataplane as _, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Write,
-    object, removal,
+    AttachBy, Dataplane as _, FamilyOp, FamilyTables, Monitor, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts,
+    Write, monitor, object, removal,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::packet::PARKED_LEN_MAX;
-use lb_common::table::maps::{PRIVATE4, PRIVATE6};
-use lb_common::table::{Affinity, AffinityKey, Counter, Direction, Fragment, FragmentKey, Port, TableType, Uplink};
+use lb_common::table::maps::{PRIVATE4, PRIVATE6, SHARED};
+use lb_common::table::{
+    Affinity, AffinityKey, Counter, Direction, DropKey, Fragment, FragmentKey, Port, TableType, Told, Uplink,
+};
 use lb_common::verdict::HookAction;
 use lb_common::way::SnatPorts;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -80,6 +83,7 @@ impl KernelMachine {
             timeouts: Timeouts::default(),
             rejects_per_sec: 1_000_000,
             repair: Repair::Off,
+            monitor: Monitor::default(),
             sockets: SocketLb::Off,
             attach: AttachBy::Auto,
             snat_ports: None,
@@ -140,6 +144,28 @@ impl KernelMachine {
         forget(&maps.v6.affinity);
         forget(&maps.v4.fragments);
         forget(&maps.v6.fragments);
+    }
+
+    /// Listens, for some seconds, to so many events per second.
+    pub fn listen(&mut self, per_sec: u32) {
+        let lease = self.dataplane.maps().lease.as_ref().expect("this version has it");
+        lease.renew(per_sec).expect("writing the lease");
+    }
+
+    /// How many events were lost so far.
+    pub fn lost(&mut self) -> u64 {
+        self.dataplane.maps().lease.as_ref().expect("this version has it").lost().expect("reading the lease")
+    }
+
+    /// What was told since the last call.
+    pub fn take_told(&mut self) -> Vec<Told> {
+        let ring = self.dataplane.ebpf().map_mut(SHARED.events.name()).expect("a map of the object");
+        let mut ring = RingBuf::try_from(ring).expect("a ring");
+        let mut told = Vec::new();
+        while let Some(item) = ring.next() {
+            told.push(monitor::event(&item).expect("an event"));
+        }
+        told
     }
 
     /// The dataplane, for tests of what only the kernel has.
@@ -307,6 +333,12 @@ impl Machine for KernelMachine {
             Family::V4 => drops.last4().expect("reading drops").get(&reason).map(|dropped| ends(&dropped.key)),
             Family::V6 => drops.last6().expect("reading drops").get(&reason).map(|dropped| ends(&dropped.key)),
         }
+    }
+
+    fn drop_counts(&mut self) -> BTreeMap<DropKey, u64> {
+        let rows = self.dataplane.maps().drop_counts.rows().expect("reading the counts of drops");
+        let key = |row: &Drops| DropKey { frontend: row.frontend, edge: row.edge, reason: row.reason as u32 };
+        rows.iter().map(|row| (key(row), row.packets)).collect()
     }
 
     fn tells_sent_on(&self) -> bool {

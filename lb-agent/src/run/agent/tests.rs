@@ -17,7 +17,7 @@ use crate::config::{Source, Times};
 use crate::dataplane::fake::{FakeDataplane, FakeLinks, Faults};
 use crate::dataplane::links::{Ahead, Attachment, Class, LinkHeader};
 use crate::dataplane::probe::{AttachedProgram, Neighbour};
-use crate::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts};
+use crate::dataplane::{AttachBy, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{
     ExternalIps, Forwarding, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits,
     VendorAnnotations,
@@ -56,6 +56,7 @@ fn config() -> Config {
             timeouts: Timeouts::default(),
             rejects_per_sec: 1,
             repair: Repair::Off,
+            monitor: Monitor::default(),
             sockets: SocketLb::Off,
             attach: AttachBy::Auto,
             snat_ports: Some(SnatPorts::DEFAULT),

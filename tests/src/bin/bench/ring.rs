@@ -9,7 +9,7 @@ use anyhow::Result;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::removal;
 use lb_agent::dataplane::{
-    AttachBy, Dataplane, FamilyOp, FamilyTables, Op, Repair, Settings, Sizes, SocketLb, Timeouts, Write,
+    AttachBy, Dataplane, FamilyOp, FamilyTables, Monitor, Op, Repair, Settings, Sizes, SocketLb, Timeouts, Write,
 };
 use lb_common::addr::{Addr, Proto};
 use lb_common::table::{
@@ -193,6 +193,7 @@ impl PinFolder {
             timeouts: Timeouts::default(),
             rejects_per_sec: 1000,
             repair: Repair::Off,
+            monitor: Monitor::default(),
             snat_ports: Some(SnatPorts::DEFAULT),
             sockets,
             attach: AttachBy::Auto,

@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use aya::programs::Program;
 use lb_agent::dataplane::object::{self, OBJECT};
-use lb_agent::dataplane::{AttachBy, Repair, Settings, Sizes, SocketLb, Timeouts, removal};
+use lb_agent::dataplane::{AttachBy, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts, removal};
 use lb_common::way::SnatPorts;
 use serde_json::{Value, json};
 
@@ -35,6 +35,7 @@ fn load(pin_path: &Path) -> Result<()> {
         timeouts: Timeouts::default(),
         rejects_per_sec: 1,
         repair: Repair::Off,
+        monitor: Monitor::default(),
         sockets: SocketLb::Off,
         attach: AttachBy::Auto,
         snat_ports: Some(SnatPorts::DEFAULT),
