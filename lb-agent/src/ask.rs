@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::dataplane::mounts::host_path;
+use crate::known::{Asked, Known, Target};
 use crate::model::Warning;
 
 /// The longest wait for an answer. The agent may be in the middle of a large apply.
@@ -68,6 +69,20 @@ pub fn page(agent: SocketAddr, page: &str) -> anyhow::Result<String> {
     let answer = client.get(format!("http://{agent}/{page}")).call();
     let mut answer = answer.with_context(|| format!("no agent answers at {agent}"))?;
     Ok(answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?)
+}
+
+/// What the agent knows about addresses and Services. `None` if no agent runs on these pins.
+pub fn known(agent: SocketAddr, pin_path: &Path, asked: &Asked) -> Option<Known> {
+    let client = asked.client.map(|client| format!("client={client}"));
+    let target = asked.target.as_ref().map(|target| match target {
+        Target::Address(addr, None) => format!("address={addr}"),
+        Target::Address(addr, Some(port)) => format!("address={addr}&port={port}"),
+        // Names of objects need no escapes: they are those of the command line, where others are refused.
+        Target::Service(name) => format!("service={name}"),
+    });
+    let query: Vec<String> = client.into_iter().chain(target).collect();
+    let known = get::<Known>(agent, &format!("known?{}", query.join("&"))).ok();
+    known.filter(|known| known.pin_path == host_path(pin_path))
 }
 
 fn get<T: DeserializeOwned>(agent: SocketAddr, page: &str) -> anyhow::Result<T> {

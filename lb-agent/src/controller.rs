@@ -20,6 +20,7 @@ use crate::desired::{
 };
 use crate::family::TableAddr;
 use crate::guard::{self, Keeper};
+use crate::known::{Asked, Known, known};
 use crate::model::{Change, Holder, ObjectName, Warning, WarningKind, World};
 use crate::plan::{Drained, Plan, needs_time, plan};
 use crate::realised::Realised;
@@ -255,6 +256,12 @@ impl Controller {
             let service = self.world.services().get(&*name.service)?;
             Some((id, deciding_key(service, &self.policy)?))
         })
+    }
+
+    /// What the world says about addresses and Services.
+    pub fn known(&self, asked: &Asked) -> Known {
+        let warnings: Vec<&Warning> = self.world.warnings().chain(&self.warnings).collect();
+        known(asked, &self.world, &self.policy, &warnings)
     }
 
     /// What Services have now.

@@ -24,6 +24,7 @@ mod ledger;
 mod local;
 mod maglev;
 mod mode;
+mod named;
 mod node_name;
 mod node_port;
 mod policy;
@@ -43,6 +44,7 @@ pub use catalogue::{Catalogue, Extent};
 pub use health_check::{HealthCheck, HealthChecks};
 pub use incumbent::{Incumbents, ports_of};
 pub use maglev::TableSize;
+pub use named::{Act, Named, Rivalry, named, remarks};
 pub use node_port::NodePorts;
 pub use policy::{
     AnnotationMatch, ExternalIps, Forwarding, HealthCheckPorts, NodePortAddresses, Policy, Services, TableLimits,

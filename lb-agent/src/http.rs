@@ -1,20 +1,23 @@
-//! The HTTP server for probes, metrics and warnings. It reads snapshots; only `/services` waits for the loop.
+//! The HTTP server for probes, metrics and warnings. It reads snapshots; only `/services` and `/known` wait for the
+//! loop.
 //!
 //! Any client that reaches the address may ask, so connections, memory and time are bounded.
 
 mod connections;
+mod known;
 mod listen;
 mod page;
 mod scrape;
 mod turn;
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -23,6 +26,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ask::Services;
+use crate::known::{Asked, Known};
 use crate::metrics::{Place, ServiceSeries};
 use crate::printable::{printable, printable_json};
 use crate::status::Status;
@@ -42,7 +46,7 @@ pub struct Sources {
     pub registry: Arc<Registry>,
     /// Which Service ports have metrics of their own.
     pub series: Option<Arc<ServiceSeries>>,
-    pub services: mpsc::Sender<ServicesQuestion>,
+    pub questions: mpsc::Sender<Question>,
     pub kept: Kept,
 }
 
@@ -54,8 +58,13 @@ pub struct Kept {
     pub tail: Tail,
 }
 
-/// A question for the names of Services, which only the loop knows.
-pub type ServicesQuestion = oneshot::Sender<Services>;
+/// A question that only the loop can answer, with the way back.
+#[derive(Debug)]
+pub enum Question {
+    /// The names of Services.
+    Services(oneshot::Sender<Services>),
+    Known(Asked, oneshot::Sender<Known>),
+}
 
 impl Sources {
     fn status(&self) -> Arc<Status> {
@@ -64,8 +73,8 @@ impl Sources {
 
     /// The names of Services; `None` if the loop has ended.
     async fn services(&self) -> Option<Services> {
-        let (question, answer) = oneshot::channel();
-        self.services.send(question).await.ok()?;
+        let (way_back, answer) = oneshot::channel();
+        self.questions.send(Question::Services(way_back)).await.ok()?;
         answer.await.ok()
     }
 }
@@ -96,7 +105,7 @@ impl Listeners {
 /// Serves requests for as long as the future is polled.
 pub async fn serve(listeners: Listeners, sources: Sources, limits: ConnectionLimits) -> std::io::Result<()> {
     let Listeners { all, metrics: scraped, has_metrics } = listeners;
-    let asked = Asked { sources, room: Room::default(), turn: Turn::default() };
+    let pages = Pages { sources, room: Room::default(), turn: Turn::default() };
     let only_metrics = || Router::new().route("/metrics", get(metrics));
     let mut router = Router::new()
         .route("/livez", get(livez))
@@ -104,6 +113,7 @@ pub async fn serve(listeners: Listeners, sources: Sources, limits: ConnectionLim
         .route("/readyz", get(readyz))
         .route("/warnings", get(warnings))
         .route("/services", get(services))
+        .route("/known", get(known_page))
         .route("/interfaces", get(interfaces))
         .route("/config", get(config))
         .route("/logs", get(logs))
@@ -111,10 +121,10 @@ pub async fn serve(listeners: Listeners, sources: Sources, limits: ConnectionLim
     if has_metrics {
         router = router.merge(only_metrics());
     }
-    let router = router.with_state(asked.clone());
+    let router = router.with_state(pages.clone());
     let probes = connections::serve(tokio::net::TcpListener::from_std(all)?, &router, limits);
     let Some(scraped) = scraped else { return probes.await };
-    let router = only_metrics().with_state(asked);
+    let router = only_metrics().with_state(pages);
     let scrapes = connections::serve(tokio::net::TcpListener::from_std(scraped)?, &router, limits);
     tokio::try_join!(probes, scrapes).map(drop)
 }
@@ -126,22 +136,22 @@ fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// The state of the handlers.
 #[derive(Clone)]
-struct Asked {
+struct Pages {
     sources: Sources,
     room: Room,
     turn: Turn,
 }
 
-async fn livez(State(asked): State<Asked>) -> Response {
-    answer(asked.sources.status().live(Instant::now()))
+async fn livez(State(pages): State<Pages>) -> Response {
+    answer(pages.sources.status().live(Instant::now()))
 }
 
-async fn healthz(State(asked): State<Asked>) -> Response {
-    answer(asked.sources.status().healthy(Instant::now()))
+async fn healthz(State(pages): State<Pages>) -> Response {
+    answer(pages.sources.status().healthy(Instant::now()))
 }
 
-async fn readyz(State(asked): State<Asked>) -> Response {
-    let status = asked.sources.status();
+async fn readyz(State(pages): State<Pages>) -> Response {
+    let status = pages.sources.status();
     match status.ready() {
         // Ready in spite of problems: the last good state keeps forwarding.
         Ok(()) => [String::from("ok")]
@@ -153,43 +163,60 @@ async fn readyz(State(asked): State<Asked>) -> Response {
     }
 }
 
-async fn warnings(State(asked): State<Asked>) -> Response {
-    let _work = asked.turn.work().await;
-    json(&asked.room, &*asked.sources.status().warnings)
+async fn warnings(State(pages): State<Pages>) -> Response {
+    let _work = pages.turn.work().await;
+    json(&pages.room, &*pages.sources.status().warnings)
 }
 
-async fn interfaces(State(asked): State<Asked>) -> Response {
-    let _work = asked.turn.work().await;
-    json(&asked.room, &*asked.sources.status().judgements)
+async fn interfaces(State(pages): State<Pages>) -> Response {
+    let _work = pages.turn.work().await;
+    json(&pages.room, &*pages.sources.status().judgements)
 }
 
-async fn services(State(asked): State<Asked>) -> Response {
-    let _work = asked.turn.work().await;
-    match asked.sources.services().await {
-        Some(services) => json(&asked.room, &services),
+async fn services(State(pages): State<Pages>) -> Response {
+    let _work = pages.turn.work().await;
+    match pages.sources.services().await {
+        Some(services) => json(&pages.room, &services),
         None => (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n").into_response(),
     }
 }
 
-async fn config(State(asked): State<Asked>) -> Response {
-    asked.room.page(TEXT, asked.sources.kept.config.as_bytes().to_vec())
+async fn config(State(pages): State<Pages>) -> Response {
+    pages.room.page(TEXT, pages.sources.kept.config.as_bytes().to_vec())
 }
 
-async fn logs(State(asked): State<Asked>) -> Response {
-    let _work = asked.turn.work().await;
-    asked.room.page(TEXT, asked.sources.kept.tail.text().into_bytes())
+async fn logs(State(pages): State<Pages>) -> Response {
+    let _work = pages.turn.work().await;
+    pages.room.page(TEXT, pages.sources.kept.tail.text().into_bytes())
 }
 
-async fn metrics(State(asked): State<Asked>, headers: HeaderMap) -> Response {
-    let _work = asked.turn.work().await;
+/// Whose an address is, and what Services name: one bounded answer for one question.
+async fn known_page(State(pages): State<Pages>, Query(query): Query<BTreeMap<String, String>>) -> Response {
+    let Some(asked) = known::parse(&query) else { return (StatusCode::BAD_REQUEST, known::USAGE).into_response() };
+    let _work = pages.turn.work().await;
+    let (way_back, answer) = oneshot::channel();
+    answered(&pages, Question::Known(asked, way_back), answer).await
+}
+
+/// The loop's answer to a question.
+async fn answered<T: Serialize>(pages: &Pages, question: Question, answer: oneshot::Receiver<T>) -> Response {
+    let sent = pages.sources.questions.send(question).await;
+    match (sent, answer.await) {
+        (Ok(()), Ok(answer)) => json(&pages.room, &answer),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n").into_response(),
+    }
+}
+
+async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
+    let _work = pages.turn.work().await;
     // Only the series of Services wait for the loop, which knows their names.
-    let names = match &asked.sources.series {
-        Some(_) => asked.sources.services().await.map(|services| services.names),
+    let names = match &pages.sources.series {
+        Some(_) => pages.sources.services().await.map(|services| services.names),
         None => None,
     };
-    let series = asked.sources.series.as_ref().zip(names).map(|(series, names)| series.registry(names));
-    let registries: Vec<&Registry> = [&*asked.sources.registry].into_iter().chain(&series).collect();
-    scrape::page(&registries, &headers, &asked.room)
+    let series = pages.sources.series.as_ref().zip(names).map(|(series, names)| series.registry(names));
+    let registries: Vec<&Registry> = [&*pages.sources.registry].into_iter().chain(&series).collect();
+    scrape::page(&registries, &headers, &pages.room)
 }
 
 /// What kube-proxy answers on its port for metrics, with the name of its back end.
@@ -216,13 +243,14 @@ fn answer(outcome: Result<(), String>) -> Response {
 mod tests {
     use super::*;
     use crate::ask::Judgements;
+    use crate::known::Target;
     use crate::model::{Warning, WarningKind};
     use crate::status::Readiness;
 
     struct Server {
         url: String,
         metrics: Option<String>,
-        questions: mpsc::Receiver<ServicesQuestion>,
+        questions: mpsc::Receiver<Question>,
         status: watch::Sender<Arc<Status>>,
         _runtime: tokio::runtime::Runtime,
     }
@@ -233,11 +261,16 @@ mod tests {
 
     fn server_with(place: fn(SocketAddr) -> Place) -> Server {
         let (status, receiver) = watch::channel(Arc::new(Status::starting(Instant::now())));
-        let (services, questions) = mpsc::channel(1);
+        let (sender, questions) = mpsc::channel(1);
         let kept = Kept { config: "udp-secs: 7\n".into(), tail: Tail::default() };
         kept.tail.keep(b"INFO ready\n");
-        let sources =
-            Sources { status: receiver, registry: Arc::new(Registry::default()), series: None, services, kept };
+        let sources = Sources {
+            status: receiver,
+            registry: Arc::new(Registry::default()),
+            series: None,
+            questions: sender,
+            kept,
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let any = ([127, 0, 0, 1], 0).into();
@@ -339,7 +372,8 @@ mod tests {
             let url = server.url.clone();
             let asking = scope.spawn(move || crate::ask::services(address(&url), "/p".as_ref()));
             let question = server.questions.blocking_recv().expect("a question");
-            question.send(services.clone()).expect("somebody waits");
+            let Question::Services(way_back) = question else { panic!("another question: {question:?}") };
+            way_back.send(services.clone()).expect("somebody waits");
             asking.join().expect("the client ends")
         });
         assert_eq!(answer, services);
@@ -347,6 +381,31 @@ mod tests {
         let Server { url, questions, .. } = &mut server;
         questions.close();
         assert_eq!(crate::ask::services(address(url), "/p".as_ref()), Services::default());
+    }
+
+    #[test]
+    fn what_is_known_is_asked_for_and_nonsense_is_not() {
+        let mut server = server();
+        let known = Known { pin_path: "/p".into(), node: "n1".into(), ..Known::default() };
+        let (client, at) = ("10.0.0.1".parse().expect("an address"), "192.0.2.1".parse().expect("an address"));
+        let wanted = Asked { client: Some(client), target: Some(Target::Address(at, Some(80))) };
+        let answer = std::thread::scope(|scope| {
+            let (url, wanted) = (server.url.clone(), &wanted);
+            let asking = scope.spawn(move || crate::ask::known(address(&url), "/p".as_ref(), wanted));
+            let question = server.questions.blocking_recv().expect("a question");
+            let Question::Known(asked, way_back) = question else { panic!("another question: {question:?}") };
+            assert_eq!(asked, *wanted);
+            way_back.send(known.clone()).expect("somebody waits");
+            asking.join().expect("the client ends")
+        });
+        assert_eq!(answer, Some(known));
+        for query in
+            ["?client=x", "?address=1", "?service=web", "?service=/web", "?address=10.0.0.1&port=65536", "?x=1"]
+        {
+            let (code, text) = get(&server, &format!("/known{query}"));
+            assert_eq!(code, 400, "{query}: {text}");
+            assert!(text.contains("service=NAMESPACE/NAME"), "{query}: {text}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod class;
 mod facts;
 mod globs;
 mod netfilter;
+pub mod survey;
 mod uplinks;
 pub mod watch;
 mod why;

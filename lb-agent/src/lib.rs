@@ -21,6 +21,7 @@ pub mod health;
 pub mod http;
 pub mod interfaces;
 pub mod ipsec;
+pub mod known;
 pub mod kube_proxy;
 pub mod likely;
 pub mod man;

@@ -23,7 +23,9 @@ pub use local::Holder;
 pub use name::ObjectName;
 pub use node::Node;
 pub use prefix::Prefix;
-pub use service::{IngressEntry, IpMode, LABELS, Service, ServicePort, ServiceType, SourceRange, TrafficPolicy};
+pub use service::{
+    HostNames, IngressEntry, IpMode, LABELS, Service, ServicePort, ServiceType, SourceRange, TrafficPolicy,
+};
 pub use warning::{Warning, WarningKind};
 
 use crate::dense;

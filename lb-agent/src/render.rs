@@ -14,7 +14,9 @@ use serde::Serialize;
 
 use crate::printable::printable_json;
 
-pub use document::{Documents, Item, SCHEMA, json, json_line, json_of_one, stream_line, yaml, yaml_of_one};
+pub use document::{
+    Documents, Item, SCHEMA, json, json_line, json_of_many, json_of_one, stream_line, yaml, yaml_of_many, yaml_of_one,
+};
 pub use frontend::{FrontendRow, ScopeRow, algorithm, frontends, mode, rule};
 pub use guard::{GuardRow, guard};
 pub use pool::{MemberRow, PoolRow, members, pools};

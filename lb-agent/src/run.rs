@@ -28,9 +28,10 @@ use crate::dataplane::mounts::host_path;
 use crate::desired;
 use crate::guard::{Keeper, Table};
 use crate::health;
-use crate::http::{self, Kept, ServicesQuestion, Sources};
+use crate::http::{self, Kept, Question, Sources};
 use crate::interfaces::Event;
 use crate::interfaces::watch::{Error as WatchError, Watch, list_once};
+use crate::known::Known;
 use crate::metrics::{self, HealthAnswers, Metrics, ServiceSeries};
 use crate::model::{AnnotationKeys, Change};
 use crate::print::print;
@@ -113,7 +114,7 @@ async fn serve(config: &Config, descriptors: u64, kept: Kept) -> anyhow::Result<
         .metrics
         .service_ports_max
         .map(|ports_max| Arc::new(ServiceSeries { pin_path: config.dataplane.pin_path.clone(), ports_max }));
-    let sources = Sources { status: receiver, registry: Arc::new(registry), series, services: question_sender, kept };
+    let sources = Sources { status: receiver, registry: Arc::new(registry), series, questions: question_sender, kept };
     start_http(listeners, sources, http::ConnectionLimits::within(descriptors))?;
     let (link_sender, links) = mpsc::channel(BATCHES_MAX);
     tokio::spawn(follow_interfaces(link_sender));
@@ -129,7 +130,7 @@ struct Inputs {
     /// What the source is reading at the moment.
     progress: Progress,
     links: mpsc::Receiver<Vec<Event>>,
-    questions: mpsc::Receiver<ServicesQuestion>,
+    questions: mpsc::Receiver<Question>,
     signals: Signals,
 }
 
@@ -156,12 +157,7 @@ async fn turn_until_stopped<D: Dataplane>(
                     agent.change(batch, Instant::now());
                 }
             }
-            Some(question) = inputs.questions.recv() => {
-                // The asker may have disconnected.
-                let names = agent.service_names();
-                let deciding_keys = agent.deciding_keys();
-                let _ = question.send(Services { pin_path: pin_path.to_owned(), names, deciding_keys });
-            }
+            Some(question) = inputs.questions.recv() => answer(&agent, question, pin_path),
             // Published below. A source without connections never reports a change.
             Ok(()) = inputs.connections.changed() => {}
             () = tokio::time::sleep_until(wake.into()) => {}
@@ -175,6 +171,20 @@ async fn turn_until_stopped<D: Dataplane>(
         let connections = inputs.connections.borrow_and_update().clone();
         let now = agent.status(Instant::now()).with_connections(connections).with_progress(inputs.progress.clone());
         status.send_replace(Arc::new(now));
+    }
+}
+
+/// Answers a question of the HTTP server. The asker may have disconnected.
+fn answer<D: Dataplane>(agent: &Agent<D>, question: Question, pin_path: &Path) {
+    let pin_path = pin_path.to_owned();
+    match question {
+        Question::Services(way_back) => {
+            let (names, deciding_keys) = (agent.service_names(), agent.deciding_keys());
+            let _ = way_back.send(Services { pin_path, names, deciding_keys });
+        }
+        Question::Known(asked, way_back) => {
+            let _ = way_back.send(Known { pin_path, ..agent.known(&asked) });
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::check::Finding;
 use crate::event::{Event, Lost};
-use crate::explain::Explanation;
+use crate::explain::{EXPLANATIONS, Explanation};
 use crate::model::Warning;
 use crate::render::{Documents, GuardRow, PoolRow, SourceRangeRow};
 use crate::show::counters::CounterRow;
@@ -27,6 +27,7 @@ pub fn schema() -> Value {
         .list::<Warning>()
         .list::<Finding>()
         .single::<Explanation>()
+        .many::<Explanation>(EXPLANATIONS)
         .line::<Event>()
         .line::<Lost>();
     documents.schema()

@@ -177,6 +177,7 @@ fn service(number: u8, created_secs: Option<i64>, entries: &[(u8, u8)], ports: u
         ],
         external_ips: fields.external_ip.map(external_ip).into_iter().collect(),
         ports: (0..ports).map(port).collect(),
+        host_names: lb_agent::model::HostNames::Absent,
         ingress: entries.iter().enumerate().map(|(index, known)| entry(index, *known)).collect(),
         external_policy: fields.external_policy,
         internal_policy: fields.internal_policy,

@@ -126,7 +126,7 @@ fn nothing_new_is_forwarded_where_ipsec_policies_apply() {
     policy("add");
     until_true("the policy is seen", warns);
     let seen_as = |family| {
-        let outcome = dial(&scene, family).unasked("the stack decides").tcp(vip(family, 66, 80));
+        let outcome = dial(&scene, family).tcp(vip(family, 66, 80));
         let Outcome::Answered(answer) = outcome else { panic!("{family:?}: {outcome:?}") };
         answer.client.ip()
     };
@@ -260,11 +260,11 @@ fn endpoints_behind_no_uplink_are_left_to_the_routes() {
     publish(&scene, 69, "VIP", "Cluster", Endpoints::Elsewhere);
     publish(&scene, 70, "VIP", "Cluster", Endpoints::Both);
     for family in FAMILIES {
-        let outcome = dial(&scene, family).unasked("explain knows no routes").tcp(vip(family, 69, 80));
+        let outcome = dial(&scene, family).tcp(vip(family, 69, 80));
         let Outcome::Answered(answer) = outcome else { panic!("{outcome:?}") };
         assert_eq!((answer.who.as_str(), answer.client.ip()), (BALANCER, client(family)), "routed to the balancer");
         for _ in 0..16 {
-            let outcome = dial(&scene, family).unasked("explain knows no routes").tcp(vip(family, 70, 80));
+            let outcome = dial(&scene, family).tcp(vip(family, 70, 80));
             assert_eq!(outcome.who(), Some("a"), "the endpoint here is found: {outcome:?}");
         }
     }

@@ -6,7 +6,7 @@ use lb_tests::deadline;
 use lb_tests::dial::{Dial, Outcome};
 use lb_tests::lab::{Cni, Setup};
 use lb_tests::manifest::ingress;
-use lb_tests::scene::{BALANCER, Scene, TARGET};
+use lb_tests::scene::{BALANCER, Probe, Scene, TARGET};
 use serde_json::json;
 
 use crate::kube_proxy::KubeProxy;
@@ -30,18 +30,15 @@ fn publish(scene: &Scene, mode: &str, pods: &[&str]) {
     scene.apply("shop", &objects);
 }
 
-/// Why `explain` is not asked: whether netfilter translates a packet that is left alone is what these tests find out.
-const NETFILTER: &str = "netfilter may translate what the programs leave alone";
-
 /// The answers over TCP and UDP.
-fn answers(dial: Dial<'_>, family: Family) -> [Outcome; 2] {
+fn answers(dial: Probe<'_>, family: Family) -> [Outcome; 2] {
     [dial.tcp(vip(family, NUMBER, 80)), dial.udp(vip(family, NUMBER, 80))]
 }
 
 #[track_caller]
 fn expect(scene: &Scene, who: &str, what: &str) {
     for family in FAMILIES {
-        for (client, dial) in [("pod", scene.dial().unasked(NETFILTER)), ("host", Dial::from(&scene.lab.node))] {
+        for (client, dial) in [("pod", scene.dial()), ("host", scene.dial_from_node())] {
             for outcome in answers(dial, family) {
                 assert_eq!(
                     outcome.who(),
@@ -70,7 +67,7 @@ fn override_holds(setup: Setup, kube_proxy: KubeProxy) {
     publish(&scene, "Proxy", &["b"]);
     expect(&scene, BALANCER, "the override holds");
     for family in FAMILIES {
-        for outcome in answers(scene.dial().unasked(NETFILTER), family) {
+        for outcome in answers(scene.dial(), family) {
             let Outcome::Answered(answer) = outcome else { panic!("{outcome:?}") };
             assert_eq!(answer.client.ip(), UPLINK.host(family, 2), "the CNI's masquerade applies");
         }
@@ -138,7 +135,7 @@ fn split_holds(setup: Setup, kube_proxy: KubeProxy) {
     expect(&scene, BALANCER, "what starts here is left to the balancer");
     for family in FAMILIES {
         let client = lb_tests::address::FAR.host(family, 7);
-        let outcome = scene.dial_from_far().unasked(NETFILTER).bound(client).tcp(vip(family, NUMBER, 80));
+        let outcome = scene.dial_from_far().bound(client).tcp(vip(family, NUMBER, 80));
         assert_eq!(outcome.who(), Some("b"), "{family:?}: {outcome:?}");
     }
 }
@@ -200,6 +197,9 @@ fn host_port(scene: &Scene, pod: &str) {
     }
 }
 
+/// Why `explain` is not asked: it does not read rules of other programs than kube-proxy.
+const HOST_PORT: &str = "a hostPort translates what the programs leave alone";
+
 /// If the address is the node's own, a hostPort is the balancer (k3s, portmap): the guard does not override its
 /// translation.
 #[test]
@@ -220,9 +220,9 @@ fn a_host_port_at_an_address_of_the_node_is_not_guarded() {
         scene.apply("web", &[vec![service.object()], scene.slices(&service, &["a"])].concat());
         assert!(rules(&scene).contains("lb-agent-guard"), "{name}: other addresses would be guarded");
         for family in FAMILIES {
-            let far = scene.dial_from_far().unasked(NETFILTER).bound(lb_tests::address::FAR.host(family, 7));
+            let far = scene.dial_from_far().unasked(HOST_PORT).bound(lb_tests::address::FAR.host(family, 7));
             for (client, dial) in
-                [("pod", scene.dial().unasked(NETFILTER)), ("host", Dial::from(&scene.lab.node)), ("far", far)]
+                [("pod", scene.dial().unasked(HOST_PORT)), ("host", Dial::from(&scene.lab.node)), ("far", far)]
             {
                 let outcome = dial.tcp((node(family), 80).into());
                 assert_eq!(outcome.who(), Some("b"), "{name}: {client}, {family:?}: {outcome:?}");

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use lb_tests::address::{FAMILIES, FAR, FAR_LINK, UPLINK};
 use lb_tests::deadline;
-use lb_tests::dial::{Asking, Dial, Dialler, Held, Outcome};
+use lb_tests::dial::{Asking, Dialler, Held, Outcome};
 use lb_tests::lab::Setup;
-use lb_tests::scene::{Scene, TARGET};
+use lb_tests::scene::{Probe, Scene, TARGET};
 use serde_json::json;
 
 use crate::all_services::{ALL, HERE, cluster, node_port, objects, publish};
@@ -15,8 +15,6 @@ use crate::kube_proxy::KubeProxy;
 
 /// The number of the Service.
 const NUMBER: u8 = 60;
-/// Why `explain` is not asked: it does not know whether netfilter translates a packet that is left alone.
-const NETFILTER: &str = "netfilter may translate what the programs leave alone";
 /// Ended connections are forgotten soon, so that a test need not wait for them.
 const QUICK: [&str; 6] = ["--tcp-closing-secs", "1", "--udp-secs", "2", "--gc-secs", "1"];
 
@@ -28,19 +26,19 @@ const CONNTRACK: &str =
 const RECLAIM_MAX: Duration = Duration::from_secs(45);
 
 /// The client of a dial, the dial, and the address.
-type Call<'a> = (&'static str, Dial<'a>, SocketAddr);
+type Call<'a> = (&'static str, Probe<'a>, SocketAddr);
 
 /// Each kind of client with each kind of address.
 fn calls(scene: &Scene) -> Vec<Call<'_>> {
     let of_family = |family| {
         let (cluster, node_port) = (cluster(family, NUMBER), node_port(family, NUMBER));
         [
-            ("pod", scene.dial().unasked(NETFILTER), cluster),
-            ("pod", scene.dial().unasked(NETFILTER), node_port),
-            ("node", scene.dial_from_node().unasked(NETFILTER), cluster),
-            ("node", scene.dial_from_node().unasked(NETFILTER), node_port),
-            ("near", scene.dial_from_near().unasked(NETFILTER), node_port),
-            ("far", scene.dial_from_far().unasked(NETFILTER).bound(FAR.host(family, 9)), node_port),
+            ("pod", scene.dial(), cluster),
+            ("pod", scene.dial(), node_port),
+            ("node", scene.dial_from_node(), cluster),
+            ("node", scene.dial_from_node(), node_port),
+            ("near", scene.dial_from_near(), node_port),
+            ("far", scene.dial_from_far().bound(FAR.host(family, 9)), node_port),
         ]
     };
     FAMILIES.into_iter().flat_map(of_family).collect()

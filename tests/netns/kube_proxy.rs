@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lb_tests::address::{FAMILIES, Family, UPLINK, family, vip};
+use lb_tests::address::{FAMILIES, Family, Net, UPLINK, family, vip};
 use lb_tests::lab::Lab;
 use lb_tests::scene::TARGET;
 
@@ -29,6 +29,19 @@ impl KubeProxy {
     /// Sends an address and port, TCP and UDP, to an endpoint.
     #[track_caller]
     pub fn claim_port(self, lab: &Lab, address: SocketAddr, endpoint: SocketAddr) {
+        let family = family(endpoint.ip());
+        match self {
+            Self::Nftables => lab.node.nft(&nftables(family, address, endpoint)),
+            Self::Iptables | Self::IptablesLegacy => {
+                let rules = iptables_shop().to_owned() + &iptables(address, endpoint);
+                lab.node.feed(self.restore(family), &["--noflush"], &rules);
+            }
+        }
+    }
+
+    /// As [`KubeProxy::claim_port`], of which it leaves the rules as they are.
+    #[track_caller]
+    pub fn claim_another(self, lab: &Lab, address: SocketAddr, endpoint: SocketAddr) {
         let family = family(endpoint.ip());
         match self {
             Self::Nftables => lab.node.nft(&nftables(family, address, endpoint)),
@@ -60,11 +73,30 @@ impl KubeProxy {
             match (self, family) {
                 (Self::Nftables, _) => lab.node.nft(&nftables_reject(family, vip)),
                 (Self::Iptables | Self::IptablesLegacy, Family::V4) => {
-                    lab.node.feed(self.restore(family), &["--noflush"], &iptables_reject(vip, "icmp-port-unreachable"));
+                    lab.node.feed(
+                        self.restore(family),
+                        &["--noflush"],
+                        &iptables_reject(number, vip, "icmp-port-unreachable"),
+                    );
                 }
                 (Self::Iptables | Self::IptablesLegacy, Family::V6) => {
                     let kind = "icmp6-port-unreachable";
-                    lab.node.feed(self.restore(family), &["--noflush"], &iptables_reject(vip, kind));
+                    lab.node.feed(self.restore(family), &["--noflush"], &iptables_reject(number, vip, kind));
+                }
+            }
+        }
+    }
+
+    /// Lets only clients of this range reach port 80 of a balancer's address, as for `loadBalancerSourceRanges`. Only after a first
+    /// [`KubeProxy::claim`], and before that of this address.
+    #[track_caller]
+    pub fn filter(self, lab: &Lab, number: u8, range: Net) {
+        for family in FAMILIES {
+            let (vip, range) = (vip(family, number, 80), range.prefix(family));
+            match self {
+                Self::Nftables => lab.node.nft(&nftables_firewall(family, vip, &range)),
+                Self::Iptables | Self::IptablesLegacy => {
+                    lab.node.feed(self.restore(family), &["--noflush"], &iptables_firewall(number, vip, &range));
                 }
             }
         }
@@ -226,6 +258,49 @@ fn nftables_reject(family: Family, vip: SocketAddr) -> String {
     )
 }
 
+/// `firewall-check` precedes the translations (pkg/proxy/nftables/proxier.go).
+fn nftables_firewall(family: Family, vip: SocketAddr, range: &str) -> String {
+    let ((ip, kind), vip) = (words(family), vip.ip());
+    format!(
+        "table {ip} kube-proxy {{
+            map firewall-ips {{
+                type {kind} . inet_proto . inet_service : verdict
+                elements = {{ {vip} . tcp . 80 : goto firewall-shop }}
+            }}
+            chain firewall-shop {{ {ip} saddr != {range} drop; }}
+            chain firewall-check {{ {ip} daddr . meta l4proto . th dport vmap @firewall-ips; }}
+            chain filter-prerouting-pre-dnat {{
+                type filter hook prerouting priority dstnat - 10; ct state new jump firewall-check;
+            }}
+            chain filter-output-pre-dnat {{
+                type filter hook output priority -110; ct state new jump firewall-check;
+            }}
+        }}\n"
+    )
+}
+
+/// What `KUBE-FW` does not send to the Service keeps its destination, and `KUBE-PROXY-FIREWALL` drops that
+/// (pkg/proxy/iptables/proxier.go).
+fn iptables_firewall(number: u8, vip: SocketAddr, range: &str) -> String {
+    let vip = vip.ip();
+    format!(
+        "*nat
+:KUBE-FW-{number} - [0:0]
+-A KUBE-SERVICES -d {vip} -p tcp -m tcp --dport 80 -j KUBE-FW-{number}
+-A KUBE-SERVICES -d {vip} -p tcp -m tcp --dport 80 -j RETURN
+-A KUBE-FW-{number} -s {range} -j KUBE-EXT-SHOP
+COMMIT
+*filter
+:KUBE-PROXY-FIREWALL-{number} - [0:0]
+-A INPUT -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL-{number}
+-A OUTPUT -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL-{number}
+-A FORWARD -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL-{number}
+-A KUBE-PROXY-FIREWALL-{number} -d {vip} -p tcp -m tcp --dport 80 -j DROP
+COMMIT
+"
+    )
+}
+
 fn iptables(vip: SocketAddr, backend: SocketAddr) -> String {
     let (vip, port) = (vip.ip(), vip.port());
     let rules = ["tcp", "udp"].map(|protocol| {
@@ -235,8 +310,12 @@ fn iptables(vip: SocketAddr, backend: SocketAddr) -> String {
 "
         )
     });
-    format!(
-        "*nat
+    format!("*nat\n{}COMMIT\n", rules.concat())
+}
+
+/// Chains that are declared lose their rules.
+const fn iptables_shop() -> &'static str {
+    "*nat
 :KUBE-SERVICES - [0:0]
 :KUBE-EXT-SHOP - [0:0]
 :KUBE-SVC-SHOP - [0:0]
@@ -253,20 +332,18 @@ fn iptables(vip: SocketAddr, backend: SocketAddr) -> String {
 -A KUBE-EXT-SHOP -j KUBE-MARK-MASQ
 -A KUBE-EXT-SHOP -j KUBE-SVC-SHOP
 -A KUBE-SVC-SHOP -j KUBE-SEP-SHOP
-{}COMMIT
-",
-        rules.concat()
-    )
+COMMIT
+"
 }
 
-fn iptables_reject(vip: SocketAddr, kind: &str) -> String {
-    let vip = vip.ip();
+fn iptables_reject(number: u8, vip: SocketAddr, kind: &str) -> String {
+    let (chain, vip) = (format!("KUBE-EXTERNAL-SERVICES-{number}"), vip.ip());
     format!(
         "*filter
-:KUBE-EXTERNAL-SERVICES - [0:0]
--A FORWARD -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
--A OUTPUT -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
--A KUBE-EXTERNAL-SERVICES -d {vip} -p tcp -m tcp --dport 80 -j REJECT --reject-with {kind}
+:{chain} - [0:0]
+-A FORWARD -m conntrack --ctstate NEW -j {chain}
+-A OUTPUT -m conntrack --ctstate NEW -j {chain}
+-A {chain} -d {vip} -p tcp -m tcp --dport 80 -j REJECT --reject-with {kind}
 COMMIT
 "
     )

@@ -9,6 +9,7 @@ mod collisions;
 mod conntrack;
 mod documents;
 mod endpoints;
+mod explained;
 mod flips;
 mod floods;
 mod forwarding;

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::{IpMode, Output, PinArgs, values};
 use crate::filter::{AddressPattern, ServiceName};
 use crate::model::Prefix;
-use crate::question::{Destination, Sender};
+use crate::question::{Dialled, Said};
 
 #[derive(Debug, Args)]
 pub struct AskArgs {
@@ -70,13 +70,16 @@ pub struct FilterArgs {
 
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The client: the IP of a pod on this node (or just `pod`), `host`, or `external[:IP]`.
-    #[arg(long, value_name = "pod-ip|host|external[:IP]")]
-    pub from: Sender,
+    /// The client: an IP, of which this node's routes, interfaces and the running agent tell whose it is: a pod of this
+    /// node, the node itself (and pods with hostNetwork), a pod of another node, or a client in the network. `pod[:IP]`,
+    /// `host` and `external[:IP]` say it; if that is not what is found, the answer says so.
+    #[arg(long, value_name = "IP|pod[:IP]|host|external[:IP]")]
+    pub from: Said,
 
-    /// The destination: 192.0.2.1:80/tcp, [2001:db8::1]:53/udp.
-    #[arg(long, value_name = "IP:PORT/tcp|udp|sctp")]
-    pub to: Destination,
+    /// The destination: 192.0.2.1:80/tcp, [2001:db8::1]:53/udp; 192.0.2.1/icmp for an echo request; shop/web, shop/web:https
+    /// or shop/web:443 for each address of a Service, which needs a running agent.
+    #[arg(long, value_name = "IP:PORT/tcp|udp|sctp, IP/icmp or NAMESPACE/NAME[:PORT]")]
+    pub to: Dialled,
 
     #[command(flatten)]
     pub pins: PinArgs,

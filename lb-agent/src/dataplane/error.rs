@@ -55,7 +55,8 @@ pub enum Refusal {
         path = path.display()
     )]
     Namespace { path: PathBuf, theirs: u64, ours: u64 },
-    #[error("no dataplane is pinned in {}: start `lb-agent run`, or name its --pin-path", path.display())]
+    #[error("no dataplane is pinned in {}: no agent has run with this --pin-path since the node booted, or `unload` removed it; start \
+         `lb-agent run`, or name its --pin-path", path.display())]
     NotPinned { path: PathBuf },
     #[error(
         "the tables in {} have layout {layout}, this program reads {LAYOUT_VERSION}: use the lb-agent that made them",

@@ -24,7 +24,7 @@ use super::pinned::{find_pin, remove_pin};
 use super::sockets::SocketHook;
 use super::sys::{self, ObjectKind};
 use super::tcx;
-use super::{Distrust, Error, Refusal, Tables};
+use super::{Distrust, Error, Refusal, Tables, UplinkRows};
 
 /// The names in a pin directory.
 const MAPS: &str = "maps";
@@ -281,6 +281,17 @@ impl Pins {
     pub fn now_jiffies(&self) -> Result<u64, Error> {
         sys::estimate_jiffies(self.owner()?.jiffies_per_sec)
             .map_err(|source| Error::Kernel { op: "asking for the time", source })
+    }
+
+    /// jiffies64 when an agent completed its last walk over the flows; 0: none did.
+    pub fn walked_jiffies(&self) -> Result<u64, Error> {
+        self.maps.shares.walked_jiffies()
+    }
+
+    /// The addresses of this node on its uplinks.
+    pub fn uplinks(&self) -> Result<UplinkRows, Error> {
+        let Some(table) = &self.maps.uplinks else { return Ok(UplinkRows::new()) };
+        Ok(table.dump()?.into_iter().collect())
     }
 
     /// What is attached to interfaces.

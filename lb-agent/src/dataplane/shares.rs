@@ -110,6 +110,12 @@ impl Shares {
         Ok(entries.map(|(index, edge)| (index, flows(edge))).collect())
     }
 
+    /// jiffies64 of the last completed walk; 0: none.
+    pub fn walked_jiffies(&self) -> Result<u64, Error> {
+        let totals = self.totals.all()?;
+        Ok(totals.load(0).map_or(0, |totals| totals.walked_jiffies))
+    }
+
     /// Writes the counts of a walk. Flows that came or went during the walk are wrong until the next one.
     pub fn recount(&self, counts: &EdgeCounts, now_jiffies: u64) -> Result<(), Error> {
         let edges = self.edges.all()?;

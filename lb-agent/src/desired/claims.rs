@@ -92,7 +92,7 @@ fn load_balancer(
 
 /// kube-proxy looks only at the mode of the entry. It serves an address that is also an externalIP in any mode
 /// (IPM-53).
-fn kube_proxy(service: &Service, entry: &IngressEntry) -> KubeProxy {
+pub fn kube_proxy(service: &Service, entry: &IngressEntry) -> KubeProxy {
     let is_vip = matches!(entry.ip_mode, None | Some(IpMode::VIP));
     if is_vip && !service.external_ips.contains(&entry.ip) { KubeProxy::Claims } else { KubeProxy::LeavesAlone }
 }

@@ -36,10 +36,27 @@ pub fn warnings(service: &Service, claims: &[Claim]) -> Vec<Warning> {
     if is_overridden && service.external_policy == TrafficPolicy::Local {
         warnings.push(local(service));
     }
-    if is_overridden && !service.source_ranges.is_empty() {
-        warnings.push(filtered(service));
-    }
     warnings
+}
+
+/// Warns of source ranges that no node enforces, as no kube-proxy runs: the balancer must let the nodes in.
+pub fn unenforced(service: &Service, claims: &[Claim]) -> Option<Warning> {
+    let is_left = |claim: &Claim| is_left_by_us(claim) && claim.mode == Mode::Proxy;
+    (claims.iter().any(is_left) && !service.source_ranges.is_empty()).then(|| {
+        Warning::new(
+            WarningKind::Hazard,
+            "is enforced by no node, as connections are left to the balancer: it must let in what the ranges name, and this \
+             node",
+            "have the balancer enforce them, or annotate lb-agent.io/ip-mode: VIP",
+        )
+        .of(format_args!("Service {}", service.name))
+        .at("spec.loadBalancerSourceRanges")
+    })
+}
+
+/// Left to the balancer, in part at least, by our annotation or flag and not by the status.
+fn is_left_by_us(claim: &Claim) -> bool {
+    claim.kube_proxy == KubeProxy::Claims && claim.mode != Mode::VIP
 }
 
 /// The annotation that says that the balancer preserves client addresses.
@@ -61,12 +78,12 @@ fn preserving(service: &Service) -> Option<&'static str> {
 }
 
 /// Warns if a kube-proxy on this node rejects or drops traffic that only our decision leaves to the balancer. Its
-/// filter rules act before NAT, so the guard cannot prevent this. `slices` are those of the Service.
+/// filter rules act before NAT, so the guard cannot prevent this: IPM-30 and IPM-41 hold only if the status says Proxy.
+/// `slices` are those of the Service.
 pub fn filters(service: &Service, claims: &[Claim], slices: &[&EndpointSlice], here: &Here<'_>) -> Vec<Warning> {
-    let is_left = |claim: &&Claim| claim.kube_proxy == KubeProxy::Claims && claim.mode != Mode::VIP;
     let mut refused = BTreeSet::new();
     let mut dropped = BTreeSet::new();
-    for claim in claims.iter().filter(is_left) {
+    for claim in claims.iter().filter(|claim| is_left_by_us(claim)) {
         for port in &service.ports {
             let supply = if claim.ip.is_ipv4() {
                 supply::<[u8; 4]>(port, slices, here)
@@ -86,7 +103,11 @@ pub fn filters(service: &Service, claims: &[Claim], slices: &[&EndpointSlice], h
     let drops = "has no endpoint on this node and the policy is Local, so a kube-proxy on this node drops connections to it, \
          and clients time out";
     let told = [(refused, refuses), (dropped, drops)].into_iter().filter(|(ports, _)| !ports.is_empty());
-    told.map(|(ports, what)| unsupplied(service, &ports, what)).collect()
+    // Router passes only where kube-proxy has no endpoint either, and refuses.
+    let is_filtered = |claim: &Claim| is_left_by_us(claim) && claim.mode != Mode::Router;
+    let is_filtered = !service.source_ranges.is_empty() && claims.iter().any(is_filtered);
+    let filtered = is_filtered.then(|| filtered(service));
+    told.map(|(ports, what)| unsupplied(service, &ports, what)).chain(filtered).collect()
 }
 
 fn supply<A: TableAddr>(port: &ServicePort, slices: &[&EndpointSlice], here: &Here<'_>) -> Supply {

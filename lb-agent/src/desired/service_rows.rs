@@ -180,6 +180,7 @@ impl Remarks {
         self.warnings.extend(local::warnings(service, claims, facts.policy, &facts.here, facts.world));
         self.warnings.extend(selection::warning(service));
         if facts.policy.services == Services::All {
+            self.warnings.extend(hazard::unenforced(service, claims));
             let has_node_port = service.ports.iter().any(|port| port.node_port.is_some());
             let is_missed = |family: &Family| {
                 has_node_port && service.has_family(*family) && facts.node_ports.served(*family).is_empty()

@@ -45,6 +45,7 @@ pub fn service(name: &str, ip: [u8; 4]) -> Service {
         cluster_ips: vec![IpAddr::from([10, 0, 0, 1])],
         external_ips: Vec::new(),
         ports: vec![ServicePort { name: "".into(), proto: Proto::TCP, port: 80, node_port: None }],
+        host_names: crate::model::HostNames::Absent,
         ingress: vec![IngressEntry { index: 0, ip: ip.into(), ip_mode: None }],
         external_policy: TrafficPolicy::Cluster,
         internal_policy: TrafficPolicy::Cluster,

@@ -5,12 +5,17 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::rival::Aftermath;
+use super::sender::Sending;
 use crate::render::Item;
 
 /// The answer.
-#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Explanation {
     pub from: String,
+    /// The sender, field by field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender: Option<Sending>,
     pub to: String,
     pub decision: Decision,
     /// In one sentence: what happens to the first packet of a connection.
@@ -23,6 +28,15 @@ pub struct Explanation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply: Option<SocketAddr>,
     pub netfilter: Netfilter,
+    /// What a kube-proxy on this node does with a packet that is left alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kube_proxy: Option<Aftermath>,
+    /// Where this node's routes bring a packet that is left alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// No agent answers, so the tables are as old as this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Frozen>,
     /// Further remarks.
     pub notes: Vec<String>,
 }
@@ -32,10 +46,11 @@ impl Item for Explanation {
 }
 
 /// What happens to the packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Decision {
     /// No hook sees the packet, or no frontend has its destination.
+    #[default]
     NotOurs,
     /// The frontend leaves the packet to the balancer or to the stack.
     Pass,
@@ -45,21 +60,34 @@ pub enum Decision {
 }
 
 /// What netfilter and conntrack of this node see of the packet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Netfilter {
     pub sees: Sight,
     pub sentence: String,
 }
 
 /// How netfilter sees a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sight {
     /// As the client sent it.
+    #[default]
     Unchanged,
     /// With the backend's address and port as its destination.
     Translated,
     Never,
+}
+
+/// Since when no agent has looked after the tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Frozen {
+    /// Since its last walk over the flows. `None`: none has walked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_secs: Option<u64>,
+    /// The time of that walk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    pub sentence: String,
 }
 
 /// The frontend of the packet's destination.

@@ -8,7 +8,7 @@ use lb_common::client::{Client, PerClient};
 use lb_common::table::{Frontend, Mode, Origin, Scope};
 
 use super::answer::{Decision, Explanation, FrontendFacts};
-use super::trial::{Outcome, Outcomes, Trial};
+use super::trial::{Outcome, Outcomes, Trial, Ways};
 use super::words::{WITHOUT_FRONTEND, netfilter, origin_text, sentence};
 use super::{Destination, Sender};
 use crate::ask::Services;
@@ -44,6 +44,14 @@ pub struct Facts {
     /// Whether programs see the clients: at an interface of any pod, at the cgroup hooks, at an interface towards the
     /// network.
     pub seen: PerClient<bool>,
+    /// Whether the client's interface is known, so that no other one needs to be thought of.
+    pub is_client_found: bool,
+    /// Why no program sees this very client.
+    pub unseen: Option<String>,
+    /// The address of the node that the socket of a process is bound to.
+    pub bound: Option<IpAddr>,
+    /// How this node reaches endpoints of others.
+    pub ways: Ways,
 }
 
 /// Answers a question about the first packet of a connection.
@@ -63,10 +71,10 @@ fn explain_in<A: TableAddr>(
 ) -> Explanation {
     let known_client = match from {
         // In the tables, the unspecified address means a socket of the node that is bound to none.
-        Sender::Host => Some(A::new_zeroed()),
+        Sender::Host => facts.bound.and_then(A::from_ip).or_else(|| Some(A::new_zeroed())),
         Sender::Pod(addr) | Sender::External(addr) => addr.and_then(A::from_ip),
     };
-    let mut trial = Trial::new(from, to, addr, (&facts.tables, facts.address_words));
+    let mut trial = Trial::new(from, to, addr, (&facts.tables, facts.address_words), &facts.ways);
     if let Some(client) = known_client {
         trial.recall(client, affinity, facts.now_secs);
     }
@@ -82,7 +90,11 @@ fn explain_in<A: TableAddr>(
                 explanation.notes.push(note.into());
             }
             explanation.notes.extend(ranges_note::<A>(first.trace.source_ranges, &facts.tables));
-            explanation.notes.extend(local_note(explanation.decision, frontend, facts));
+            if let Some(note) = local_note(explanation.decision, frontend, facts) {
+                explanation.sentence =
+                    "the packet is left alone, destination untouched, and does not leave the node".into();
+                explanation.notes.push(note);
+            }
             if let Some(shown) = &mut explanation.frontend {
                 let service_port = facts.tables.scopes.get(&frontend.id).map_or(0, |scopes| scopes.service_port);
                 shown.service = facts.services.names.get(&service_port).cloned();
@@ -96,7 +108,8 @@ fn explain_in<A: TableAddr>(
     explanation.notes.extend(flow_note(&kept));
     let service = explanation.frontend.as_ref().and_then(|frontend| frontend.service.clone());
     explanation.notes.extend(warning_notes(service.as_deref(), &facts.warnings));
-    if explanation.decision == Decision::Balance {
+    let is_found = facts.unseen.is_none() && facts.is_client_found;
+    if explanation.decision == Decision::Balance && !is_found {
         let unless = |refused: &String| format!("unless the packet comes by an interface without programs: {refused}");
         explanation.notes.extend(facts.refused.iter().map(unless));
     }
@@ -108,12 +121,13 @@ fn row<A: TableAddr>(id: u32, tables: &Tables) -> Option<&Frontend> {
     A::tables(tables).frontends.values().find(|frontend| frontend.id == id)
 }
 
-/// Without an attached program the packet path decides nothing, so the packet is left alone.
-fn leave_alone_where_unseen(explanation: &mut Explanation, (from, to): (&Sender, &Destination), facts: &Facts) {
-    let unseen = match from.client() {
-        client if *facts.seen.get(client) => match (client, to.proto) {
+/// Why no program sees the packets of a client, if none does.
+fn unseen(from: &Sender, proto: Proto, facts: &Facts) -> Option<String> {
+    let general = match from.client() {
+        _ if facts.unseen.is_some() => return facts.unseen.clone(),
+        client if *facts.seen.get(client) => match (client, proto) {
             (Client::Host, Proto::SCTP) => "SCTP sockets are not translated",
-            _ => return,
+            _ => return None,
         },
         Client::Workload => "no interface of a pod is attached (--workload-interfaces, `lb-agent show interfaces`)",
         Client::Host => "no program is attached to sockets (--socket-lb, `lb-agent show interfaces`)",
@@ -121,7 +135,16 @@ fn leave_alone_where_unseen(explanation: &mut Explanation, (from, to): (&Sender,
             "no interface towards the network is attached (--uplink-interfaces, `lb-agent show interfaces`)"
         }
     };
-    if matches!(explanation.decision, Decision::NotOurs | Decision::Pass) {
+    Some(general.into())
+}
+
+/// Without an attached program the packet path decides nothing, so the packet is left alone.
+fn leave_alone_where_unseen(explanation: &mut Explanation, (from, to): (&Sender, &Destination), facts: &Facts) {
+    let Some(unseen) = unseen(from, to.proto, facts) else { return };
+    // A packet that is left alone by the tables needs no program, unless this very client is known to have none.
+    let is_left = explanation.decision == Decision::Pass && facts.unseen.is_none();
+    if is_left || explanation.decision == Decision::NotOurs {
+        explanation.notes.insert(0, unseen);
         return;
     }
     explanation.notes.insert(0, format!("with a program there: {}", explanation.sentence));
@@ -161,7 +184,7 @@ fn ranges_note<A: TableAddr>(set: u32, tables: &Tables) -> Option<String> {
 }
 
 /// The other frontends at the same address, as text.
-fn neighbours<A: TableAddr>(addr: A, tables: &Tables) -> Vec<String> {
+pub fn neighbours<A: TableAddr>(addr: A, tables: &Tables) -> Vec<String> {
     let at_address = A::tables(tables).frontends.iter().filter(|(key, _)| key.addr == addr);
     let ports = at_address.map(|(key, frontend)| {
         let port = format!("{}/{}", key.port, key.proto.name());
@@ -189,6 +212,7 @@ fn without_frontend(from: &Sender, to: &Destination, neighbours: &[String]) -> E
         reply: None,
         netfilter: netfilter(from, Decision::NotOurs, &Outcomes::<[u8; 4]>::default()),
         notes: vec![note],
+        ..Explanation::default()
     }
 }
 
@@ -222,8 +246,20 @@ fn with_frontend<A: TableAddr>(
         backends: outcomes.backends.iter().copied().collect(),
         reply: outcomes.reply,
         netfilter: netfilter(from, decided.decision, outcomes),
-        notes: is_torn.then(|| torn.into()).into_iter().collect(),
+        notes: is_torn.then(|| torn.into()).into_iter().chain(unreachable_note(outcomes)).collect(),
+        ..Explanation::default()
     }
+}
+
+/// Endpoints that this node cannot forward to.
+fn unreachable_note<A>(outcomes: &Outcomes<A>) -> Option<String> {
+    let Outcomes { unreachable, backends, .. } = outcomes;
+    (*unreachable > 0 && !backends.is_empty()).then(|| {
+        format!(
+            "no uplink leads to {unreachable} further backend(s), which are not chosen as long as 32 tries find another \
+             one (else: passed_no_route)"
+        )
+    })
 }
 
 /// Known flows keep their backend. A note says so if the client has any.

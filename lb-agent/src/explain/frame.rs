@@ -18,21 +18,37 @@ pub fn frame<A: Parse>(proto: Proto, tcp: u8, tuple: &Tuple<A>) -> Vec<u8> {
     let transport = transport(proto, tcp, tuple);
     let len = transport.len() as u16;
     let (ethertype, network) = match A::FAMILY {
-        Family::V4 => (ETHERTYPE_IPV4, ipv4(proto, len, &addresses)),
-        Family::V6 => (ETHERTYPE_IPV6, ipv6(proto, len, &addresses)),
+        Family::V4 => (ETHERTYPE_IPV4, ipv4(proto as u8, len, &addresses)),
+        Family::V6 => (ETHERTYPE_IPV6, ipv6(proto as u8, len, &addresses)),
     };
     [&INTERFACE_MAC[..], &NEIGHBOUR_MAC, &ethertype.to_be_bytes(), &network, &transport].concat()
 }
 
-fn ipv4(proto: Proto, payload_len: u16, addresses: &[u8]) -> Vec<u8> {
-    let [len0, len1] = (20 + payload_len).to_be_bytes();
-    // Don't Fragment is set.
-    [&[0x45, 0, len0, len1, 0, 0, 0x40, 0, HOP_LIMIT, proto as u8, 0xff, 0xff], addresses].concat()
+/// An ICMP echo request.
+pub fn echo<A: Parse>(src: A, dst: A) -> Vec<u8> {
+    // Code, checksum, identifier and sequence number are 0 (RFC 792, RFC 4443).
+    let message = |kind: u8| [kind, 0, 0, 0, 0, 0, 0, 0];
+    let (number, kind, ethertype) = match A::FAMILY {
+        Family::V4 => (1, 8, ETHERTYPE_IPV4),
+        Family::V6 => (58, 128, ETHERTYPE_IPV6),
+    };
+    let (message, addresses) = (message(kind), [src.as_bytes(), dst.as_bytes()].concat());
+    let network = match A::FAMILY {
+        Family::V4 => ipv4(number, message.len() as u16, &addresses),
+        Family::V6 => ipv6(number, message.len() as u16, &addresses),
+    };
+    [&INTERFACE_MAC[..], &NEIGHBOUR_MAC, &ethertype.to_be_bytes(), &network, &message].concat()
 }
 
-fn ipv6(proto: Proto, payload_len: u16, addresses: &[u8]) -> Vec<u8> {
+fn ipv4(proto: u8, payload_len: u16, addresses: &[u8]) -> Vec<u8> {
+    let [len0, len1] = (20 + payload_len).to_be_bytes();
+    // Don't Fragment is set.
+    [&[0x45, 0, len0, len1, 0, 0, 0x40, 0, HOP_LIMIT, proto, 0xff, 0xff], addresses].concat()
+}
+
+fn ipv6(proto: u8, payload_len: u16, addresses: &[u8]) -> Vec<u8> {
     let [len0, len1] = payload_len.to_be_bytes();
-    [&[0x60, 0, 0, 0, len0, len1, proto as u8, HOP_LIMIT], addresses].concat()
+    [&[0x60, 0, 0, 0, len0, len1, proto, HOP_LIMIT], addresses].concat()
 }
 
 fn transport<A>(proto: Proto, tcp: u8, tuple: &Tuple<A>) -> Vec<u8> {

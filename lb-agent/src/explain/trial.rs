@@ -1,6 +1,6 @@
 //! Runs packets through the packet path over dumped rows, just as in the kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use lb_common::verdict::HookAction;
 use lb_common::way::SnatPorts;
 
 use super::answer::Decision;
-use super::frame::{ACK, INTERFACE_MAC, SYN, SYN_ACK, frame};
+use super::frame::{ACK, INTERFACE_MAC, SYN, SYN_ACK, echo, frame};
 use super::{Destination, Sender};
 use crate::dataplane::Tables;
 use crate::dataplane::pins::{AffinityRows, FlowRows};
@@ -40,7 +40,7 @@ const UNKNOWN_CLIENTS: [IpAddr; 2] = [
 #[derive(Clone, Debug)]
 pub struct Outcome<A> {
     pub decision: Decision,
-    /// Why the packet is dropped.
+    /// Why the packet is dropped, or left to the stack although its frontend balances.
     pub reason: Option<Counter>,
     /// The rows that decided.
     pub trace: Trace,
@@ -63,6 +63,8 @@ pub struct Outcomes<A> {
     pub has_hairpin: bool,
     /// The pool has empty slots.
     pub has_gap: bool,
+    /// Backends of the pool to which no uplink leads.
+    pub unreachable: usize,
     /// Session affinity leads to the client's last backend.
     pub is_remembered: bool,
 }
@@ -76,6 +78,7 @@ impl<A> Default for Outcomes<A> {
             forwarded: BTreeSet::new(),
             has_hairpin: false,
             has_gap: false,
+            unreachable: 0,
             is_remembered: false,
         }
     }
@@ -103,23 +106,43 @@ pub struct Trial<A> {
     known: Option<AffinityRows<A>>,
 }
 
-/// Every endpoint can be reached: the rows do not show routes.
-fn assumed_routes<A: TableAddr>(tables: &Tables) -> Routes {
-    let backends = A::tables(tables).pools.values();
-    let remote = backends.map(|backend| (backend.addr.into(), A::new_zeroed().into())).collect();
+/// The ways to endpoints of other nodes.
+#[derive(Clone, Debug, Default)]
+pub enum Ways {
+    /// Every endpoint can be reached: the rows do not show routes.
+    #[default]
+    Assumed,
+    /// This node's address on the uplink that leads to an endpoint. What is not listed is not forwarded to.
+    Known(BTreeMap<IpAddr, IpAddr>),
+}
+
+fn routes<A: TableAddr>(tables: &Tables, ways: &Ways) -> Routes {
+    let remote = match ways {
+        Ways::Known(ways) => ways.clone(),
+        Ways::Assumed => {
+            let backends = A::tables(tables).pools.values();
+            backends.map(|backend| (backend.addr.into(), A::new_zeroed().into())).collect()
+        }
+    };
     Routes { snat_ports: Some(SnatPorts::DEFAULT), remote, ..Routes::default() }
 }
 
 impl<A: TableAddr> Trial<A> {
     /// `tables` have their derived rows, for this number of words of address bits.
-    pub fn new(from: &Sender, to: &Destination, addr: A, (tables, address_words): (&Arc<Tables>, u32)) -> Self {
+    pub fn new(
+        from: &Sender,
+        to: &Destination,
+        addr: A,
+        (tables, address_words): (&Arc<Tables>, u32),
+        ways: &Ways,
+    ) -> Self {
         let edge = match from.client() {
             Client::Workload => Edge::workload(EDGE),
             Client::Host => Edge { id: EDGE, client: Client::Host },
             Client::External => Edge::uplink(),
         };
         let mut host = Host::new(Arc::clone(tables), settings(address_words));
-        host.routes = assumed_routes::<A>(tables);
+        host.routes = routes::<A>(tables, ways);
         Self { host, edge, proto: to.proto, to: (addr, to.port), known: None }
     }
 
@@ -151,6 +174,18 @@ impl<A: TableAddr> Trial<A> {
         }
         let tuple = Tuple { src: client, dst: self.to.0, sport, dport: self.to.1 };
         self.run(SYN, tuple, self.edge, Direction::Request)
+    }
+
+    /// Whether an ICMP echo request to the destination passes unchanged.
+    pub fn passes_echo(&self, client: A) -> bool {
+        if self.is_of_host() {
+            // The hooks see neither raw sockets nor those of ping.
+            return true;
+        }
+        let sent = echo(client, self.to.0);
+        let mut packet = InMemory::new(&sent, INTERFACE_MAC);
+        let action = self.host.run(&mut packet, Hook { edge: self.edge, direction: Direction::Request });
+        action == HookAction::Next && packet.finish() == sent
     }
 
     /// What session affinity remembers of the client that the question names.
@@ -211,7 +246,11 @@ impl<A: TableAddr> Trial<A> {
             _ if trace.frontend.is_some() => Decision::Pass,
             _ => Decision::NotOurs,
         };
-        let reason = if decision == Decision::Drop { trace.counted.last().copied() } else { None };
+        let reason = match decision {
+            Decision::Drop => trace.counted.last().copied(),
+            Decision::Pass if has_counted(Counter::PassedNoRoute) => Some(Counter::PassedNoRoute),
+            Decision::Pass | Decision::NotOurs | Decision::Balance | Decision::Reject => None,
+        };
         Outcome { decision, reason, to: if has_ports { after } else { tuple }, trace, action }
     }
 
@@ -247,8 +286,9 @@ impl<A: TableAddr> Trial<A> {
     pub fn outcomes(&self, client: A, first: &Outcome<A>) -> Outcomes<A> {
         let mut outcomes = Outcomes::default();
         let (Some(frontend), Some(scope)) = (first.trace.frontend, first.trace.scope) else { return outcomes };
-        let may_balance = first.decision == Decision::Balance || first.reason == Some(Counter::DropNoBackend);
-        if !may_balance {
+        // Another slot may have a backend, or a way to it.
+        let is_unlucky = matches!(first.reason, Some(Counter::DropNoBackend | Counter::PassedNoRoute));
+        if first.decision != Decision::Balance && !is_unlucky {
             return outcomes;
         }
         let pool = self.pool(scope);
@@ -275,6 +315,10 @@ impl<A: TableAddr> Trial<A> {
                 self.host.set_chance(Chance::Always(number_of_slot(slot, scope.count)));
                 self.add(&mut outcomes, self.open_from(client, CLIENT_PORT, self.known()));
             }
+        }
+        let is_forwarding = scope.has(ScopeFlags::MASQUERADE) && matches!(self.edge.client, Client::External);
+        if is_forwarding && !is_known {
+            outcomes.unreachable = pool.len() - outcomes.backends.len().min(pool.len());
         }
         outcomes.is_remembered = is_known && self.is_remembered(frontend, client, &pool, &outcomes);
         outcomes

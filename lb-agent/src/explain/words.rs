@@ -50,6 +50,11 @@ pub fn sentence<A>(
         }
         Decision::Reject => "there is no endpoint anywhere: the packet is answered with ICMP port unreachable".into(),
         Decision::Drop => dropped(from, frontend, reason),
+        Decision::Pass if reason == Some(Counter::PassedNoRoute) => {
+            "no uplink leads to any endpoint, and none is on this node: the packet is left to the stack (and kube-proxy, \
+             where it runs)"
+                .into()
+        }
         Decision::Pass | Decision::NotOurs => passed(from, frontend).into(),
     }
 }
@@ -198,8 +203,8 @@ impl FrontendFacts {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "from      {}", self.from)?;
-        writeln!(f, "to        {}", self.to)?;
+        writeln!(f, "from      {}", printable(&self.from))?;
+        writeln!(f, "to        {}", printable(&self.to))?;
         if let Some(frontend) = &self.frontend {
             if let Some(service) = &frontend.service {
                 writeln!(f, "service   {}", printable(service))?;
@@ -219,6 +224,15 @@ impl fmt::Display for Explanation {
         }
         writeln!(f, "result    {}", self.sentence)?;
         writeln!(f, "netfilter {}", self.netfilter.sentence)?;
+        if let Some(kube_proxy) = &self.kube_proxy {
+            writeln!(f, "kubeproxy {}", kube_proxy.sentence)?;
+        }
+        if let Some(route) = &self.route {
+            writeln!(f, "route     {route}")?;
+        }
+        if let Some(frozen) = &self.frozen {
+            writeln!(f, "frozen    {}", frozen.sentence)?;
+        }
         for note in &self.notes {
             writeln!(f, "note      {}", printable(note))?;
         }

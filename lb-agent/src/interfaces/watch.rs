@@ -177,7 +177,8 @@ fn is_default(route: &RouteMessage) -> bool {
         && header.kind == RouteType::Unicast
 }
 
-async fn list(query: &Handle) -> Result<Event, Error> {
+/// Lists everything by this handle.
+pub(super) async fn list(query: &Handle) -> Result<Event, Error> {
     let links = collect("links", query.link().get().execute()).await?;
     let addresses = collect("addresses", query.address().get().execute()).await?;
     Ok(Event::Everything {

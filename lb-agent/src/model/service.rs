@@ -34,6 +34,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     pub ports: Vec<ServicePort>,
     pub ingress: Vec<IngressEntry>,
+    /// Some entries of the status have a host name and no IP; they are not in `ingress` (IPM-06).
+    pub host_names: HostNames,
     pub external_policy: TrafficPolicy,
     pub internal_policy: TrafficPolicy,
     /// The time-out of `sessionAffinity: ClientIP`: 1 second to a day.
@@ -54,6 +56,13 @@ impl Service {
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.iter().find(|(known, _)| **known == *key).map(|(_, value)| &**value)
     }
+}
+
+/// Whether entries of the status have a host name alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HostNames {
+    Absent,
+    Present,
 }
 
 /// `spec.type`.

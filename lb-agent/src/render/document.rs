@@ -60,6 +60,16 @@ fn in_yaml<T: Serialize>(document: &T) -> String {
     printable_json(text.unwrap_or_else(|error| unreachable!("what is printed as YAML: {error}")))
 }
 
+/// As [`json_of_many`], in YAML.
+pub fn yaml_of_many<T: Item>(kind: &'static str, items: &[T]) -> String {
+    in_yaml(&List { schema: SCHEMA, kind, items })
+}
+
+/// The document of several answers of a kind that usually comes alone.
+pub fn json_of_many<T: Item>(kind: &'static str, items: &[T]) -> String {
+    pretty(&List { schema: SCHEMA, kind, items }) + "\n"
+}
+
 /// The document of a single answer.
 pub fn json_of_one<T: Item>(item: &T) -> String {
     pretty(&Single { schema: SCHEMA, kind: T::KIND, item }) + "\n"
@@ -94,9 +104,15 @@ impl Documents {
 
     /// Adds the document of a list.
     #[must_use]
-    pub fn list<T: Item>(mut self) -> Self {
+    pub fn list<T: Item>(self) -> Self {
+        self.many::<T>(T::KIND)
+    }
+
+    /// Adds the document of several answers of a kind that usually comes alone.
+    #[must_use]
+    pub fn many<T: Item>(mut self, kind: &'static str) -> Self {
         let item = self.generator.subschema_for::<T>();
-        self.documents.push(document(T::KIND, "items", &json!({"type": "array", "items": item})));
+        self.documents.push(document(kind, "items", &json!({"type": "array", "items": item})));
         self
     }
 

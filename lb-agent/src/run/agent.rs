@@ -27,6 +27,7 @@ use crate::guard::Keeper;
 use crate::health;
 use crate::interfaces::{BridgeNetfilter, Event, InterfaceRules, Interfaces, Judgement};
 use crate::ipsec::Policies;
+use crate::known::{Asked, Known};
 use crate::metrics::Metrics;
 use crate::model::{Change, Warning};
 use crate::status::{Behind, Readiness, Status};
@@ -233,6 +234,11 @@ impl<D: Dataplane> Agent<D> {
     /// The names of Service ports by their ID.
     pub fn service_names(&self) -> BTreeMap<u32, String> {
         self.controller.service_ports().map(|(name, id)| (id, name.to_string())).collect()
+    }
+
+    /// What it knows about addresses and Services.
+    pub fn known(&self, asked: &Asked) -> Known {
+        self.controller.known(asked)
     }
 
     fn step(&mut self, reclaim: Reclaim) {

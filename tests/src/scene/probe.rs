@@ -70,6 +70,8 @@ pub struct Probe<'a> {
     place: Place<'a>,
     dial: Dial<'a>,
     source: Option<IpAddr>,
+    /// The address that `explain` is asked about, if the client is not bound to it.
+    named: Option<IpAddr>,
 }
 
 impl Scene {
@@ -81,22 +83,28 @@ impl Scene {
     /// Dials from a pod.
     #[track_caller]
     pub fn dial_from<'a>(&'a self, pod: &'a str) -> Probe<'a> {
-        Probe { scene: self, place: Place::Pod(pod), dial: Dial::from(&self.lab.pod(pod).netns), source: None }
+        Probe {
+            scene: self,
+            place: Place::Pod(pod),
+            dial: Dial::from(&self.lab.pod(pod).netns),
+            source: None,
+            named: None,
+        }
     }
 
     /// Dials from the balancer's network.
     pub fn dial_from_near(&self) -> Probe<'_> {
-        Probe { scene: self, place: Place::Near, dial: Dial::from(&self.lab.external), source: None }
+        Probe { scene: self, place: Place::Near, dial: Dial::from(&self.lab.external), source: None, named: None }
     }
 
     /// Dials from the node itself.
     pub fn dial_from_node(&self) -> Probe<'_> {
-        Probe { scene: self, place: Place::Node, dial: Dial::from(&self.lab.node), source: None }
+        Probe { scene: self, place: Place::Node, dial: Dial::from(&self.lab.node), source: None, named: None }
     }
 
     /// Dials from the far network.
     pub fn dial_from_far(&self) -> Probe<'_> {
-        Probe { scene: self, place: Place::Far, dial: Dial::from(&self.lab.far), source: None }
+        Probe { scene: self, place: Place::Far, dial: Dial::from(&self.lab.far), source: None, named: None }
     }
 }
 
@@ -117,6 +125,12 @@ impl<'a> Probe<'a> {
     #[must_use]
     pub const fn patient(self) -> Self {
         Self { dial: self.dial.patient(), ..self }
+    }
+
+    /// The same client; `explain` is asked about this address, as of a pod with hostNetwork.
+    #[must_use]
+    pub const fn named(self, address: IpAddr) -> Self {
+        Self { named: Some(address), ..self }
     }
 
     /// The same client without a prediction, because `explain` cannot know the outcome.
@@ -147,6 +161,15 @@ impl<'a> Probe<'a> {
         outcome
     }
 
+    /// As [`Dial::tcp`], with what `explain` said before.
+    #[track_caller]
+    pub fn explained(self, to: SocketAddr) -> (Outcome, Value) {
+        let foretold = self.foretold(Proto::TCP, to).expect("a dataplane is pinned");
+        let outcome = self.as_patient_as(Some(&foretold)).tcp(to);
+        self.compare(Some(foretold.clone()), Proto::TCP, to, &outcome);
+        (outcome, foretold)
+    }
+
     /// As [`Dial::held`].
     #[track_caller]
     pub fn held(self, to: SocketAddr) -> Held {
@@ -175,18 +198,20 @@ impl<'a> Probe<'a> {
 
     /// A refusal may arrive late: [`Dial::patient`].
     fn as_patient_as(self, foretold: Option<&Value>) -> Dial<'a> {
-        if foretold.is_some_and(|foretold| foretold["decision"] == "reject") { self.dial.patient() } else { self.dial }
+        let is_refused =
+            |foretold: &Value| foretold["decision"] == "reject" || foretold["kube_proxy"]["does"] == "refuse";
+        if foretold.is_some_and(is_refused) { self.dial.patient() } else { self.dial }
     }
 
     /// What `explain` says; `None` if no dataplane is pinned.
     #[track_caller]
     fn foretold(self, proto: Proto, to: SocketAddr) -> Option<Value> {
-        let source = || self.source.unwrap_or_else(|| self.usual_source(family(to.ip())));
-        let from = match self.place {
-            Place::Pod(_) => source().to_string(),
-            Place::Near | Place::Far => format!("external:{}", source()),
+        // Whose the address is, `explain` must find out.
+        let usual = || match self.place {
             Place::Node => HOST.to_owned(),
+            Place::Pod(_) | Place::Near | Place::Far => self.usual_source(family(to.ip())).to_string(),
         };
+        let from = self.named.or(self.source).map_or_else(usual, |address| address.to_string());
         let question = ["explain", "--from", &from, "--to", &format!("{to}/{}", proto.name()), "-o", "json"];
         let said = self.scene.agent.ask(&question);
         if said.code == Some(0) {
@@ -222,7 +247,20 @@ impl<'a> Probe<'a> {
         counts.compared += usize::from(!has_changed);
         counts.changed += usize::from(has_changed);
         drop(counts);
+        assert!(self.is_found(&foretold), "{to}/{}: explain takes the client for {foretold:#}", proto.name());
         assert!(holds || has_changed, "{to}/{}: {outcome:?}, but explain says {foretold:#}", proto.name());
+    }
+}
+
+impl Probe<'_> {
+    /// Whether `explain` found whose the address is. A process of the node may be bound to any address.
+    fn is_found(self, foretold: &Value) -> bool {
+        let kind = &foretold["sender"]["kind"];
+        match self.place {
+            Place::Pod(_) => kind == "pod" && foretold["sender"]["interface"].is_string(),
+            Place::Near | Place::Far => kind == "external",
+            Place::Node => kind == "host",
+        }
     }
 }
 
@@ -237,11 +275,18 @@ impl Scene {
             }
             "reject" => *outcome == Outcome::Refused,
             "drop" => matches!(outcome, Outcome::Silence | Outcome::Denied),
-            // The packet goes where the network brings it: to the balancer, to a process of the node, or to the pod
-            // that has the address.
-            "pass" | "not-ours" => {
-                outcome.who().is_none_or(|who| who == BALANCER || who == HOST || self.is_at(who, to.ip()))
-            }
+            "pass" | "not-ours" => match foretold["kube_proxy"]["does"].as_str() {
+                Some("refuse") => *outcome == Outcome::Refused,
+                Some("drop") => matches!(outcome, Outcome::Silence | Outcome::Denied),
+                Some("translate") => outcome.who().is_some_and(|who| self.lab.has_pod(who)),
+                Some("unknown") => true,
+                // The packet goes where the network brings it: to the balancer, to a process of the node, or to the pod
+                // that has the address.
+                None | Some("nothing") => {
+                    outcome.who().is_none_or(|who| who == BALANCER || who == HOST || self.is_at(who, to.ip()))
+                }
+                Some(other) => panic!("{other} is nothing that kube-proxy does: {foretold}"),
+            },
             other => panic!("{other} is no decision: {foretold}"),
         }
     }
@@ -251,6 +296,7 @@ impl Scene {
     fn is_at(&self, who: &str, addr: IpAddr) -> bool {
         let pod = who.split(':').next().unwrap_or(who);
         let is_remote = who == BALANCER && REMOTE_PODS.contains(addr);
-        is_remote || (self.lab.has_pod(pod) && self.lab.pod_address(pod, family(addr)) == addr)
+        let is_host = who == HOST && [UPLINK, FAR_LINK].iter().any(|link| link.host(family(addr), 2) == addr);
+        is_remote || is_host || (self.lab.has_pod(pod) && self.lab.pod_address(pod, family(addr)) == addr)
     }
 }

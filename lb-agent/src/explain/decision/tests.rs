@@ -9,6 +9,7 @@ use lb_common::table::{
 
 use super::*;
 use crate::explain::Sight;
+use crate::question::{Dialled, Said};
 
 const ADDR: [u8; 4] = [192, 0, 2, 10];
 
@@ -37,7 +38,12 @@ fn facts(mode: Mode, scopes: Scopes) -> Facts {
 }
 
 fn ask(from: &str, to: &str, facts: &Facts) -> Explanation {
-    explain(&from.parse().expect("a caller"), &to.parse().expect("a destination"), facts)
+    let from = match from.parse().expect("a caller") {
+        Said::Address(addr) => Sender::Pod(Some(addr)),
+        Said::Kind(sender) => sender,
+    };
+    let Dialled::Port(to) = to.parse().expect("a destination") else { panic!("{to} is no port") };
+    explain(&from, &to, facts)
 }
 
 const VIP: Scopes =

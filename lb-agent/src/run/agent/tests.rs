@@ -398,6 +398,7 @@ fn service(name: &str, address: &str) -> Change {
         cluster_ips: vec!["10.96.0.1".parse().expect("an address")],
         external_ips: Vec::new(),
         ports: vec![port],
+        host_names: crate::model::HostNames::Absent,
         ingress: vec![IngressEntry { index: 0, ip: address.parse().expect("an address"), ip_mode: None }],
         external_policy: TrafficPolicy::Cluster,
         internal_policy: TrafficPolicy::Cluster,

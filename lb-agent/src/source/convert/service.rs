@@ -11,8 +11,8 @@ use lb_common::addr::Family;
 use super::converter::Converter;
 use super::fields::Fields;
 use crate::model::{
-    AnnotationKeys, IngressEntry, IpMode, Kept, LABELS, ObjectName, Service, ServicePort, ServiceType, SourceRange,
-    TrafficPolicy, WarningKind,
+    AnnotationKeys, HostNames, IngressEntry, IpMode, Kept, LABELS, ObjectName, Service, ServicePort, ServiceType,
+    SourceRange, TrafficPolicy, WarningKind,
 };
 use crate::printable::{bounded, quoted};
 use crate::source::{address, names};
@@ -39,6 +39,7 @@ pub fn convert(converter: &mut Converter, name: ObjectName, raw: core::Service, 
         cluster_ips: cluster_ips(&spec, fields),
         external_ips: external_ips(&spec, fields),
         ports: ports(converter, spec.ports.as_deref().unwrap_or_default(), fields),
+        host_names: host_names(ingress.as_deref().unwrap_or_default()),
         ingress: ingress_entries(ingress.as_deref().unwrap_or_default(), fields),
         external_policy: traffic_policy("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref(), fields),
         internal_policy: traffic_policy("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref(), fields),
@@ -175,6 +176,13 @@ fn ingress_entries(raw: &[core::LoadBalancerIngress], fields: &mut Fields) -> Ve
         entries.push(IngressEntry { index, ip, ip_mode: ip_mode(index, entry.ip_mode.as_deref(), fields) });
     }
     entries
+}
+
+/// Whether any entry has a host name alone.
+fn host_names(raw: &[core::LoadBalancerIngress]) -> HostNames {
+    let is_set = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());
+    let is_name = |entry: &core::LoadBalancerIngress| is_set(entry.hostname.as_deref()) && !is_set(entry.ip.as_deref());
+    if raw.iter().any(is_name) { HostNames::Present } else { HostNames::Absent }
 }
 
 fn ip_mode(index: u32, text: Option<&str>, fields: &mut Fields) -> Option<IpMode> {
