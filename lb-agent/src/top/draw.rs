@@ -74,7 +74,7 @@ fn summary(state: &State) -> Vec<Text<'static>> {
     let fill = state.now.fill.iter().map(|fill| format!("{} {} of {}", fill.map, fill.entries, fill.capacity));
     let bold = Style::new().add_modifier(Modifier::BOLD);
     vec![
-        Text::styled(format!("lb-agent top   {agent}{paused}"), bold),
+        Text::styled(format!("top   {agent}{paused}"), bold),
         Text::from(traffic.join("   ")),
         Text::from(dropped),
         Text::from(format!("tables: {}", fill.collect::<Vec<_>>().join(", "))),
