@@ -215,7 +215,7 @@ pub fn load_dropping_program() -> Result<OwnedFd> {
     // SAFETY: this member was set, and its bytes may have any value.
     let name = unsafe { &mut attr.__bindgen_anon_3.prog_name };
     for (place, byte) in name.iter_mut().zip(DROPPING.bytes()) {
-        *place = byte.cast_signed();
+        *place = libc::c_char::from_ne_bytes([byte]);
     }
     new_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
 }
@@ -233,7 +233,8 @@ pub fn map_name(map: BorrowedFd<'_>) -> Result<String> {
 }
 
 fn short_name(name: &[libc::c_char]) -> String {
-    let bytes: Vec<u8> = name.iter().map(|byte| byte.cast_unsigned()).take_while(|byte| *byte != 0).collect();
+    let bytes: Vec<u8> =
+        name.iter().map(|byte| u8::from_ne_bytes(byte.to_ne_bytes())).take_while(|byte| *byte != 0).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
