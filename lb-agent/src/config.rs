@@ -45,6 +45,16 @@ pub enum Source {
     Kube(KubeSettings),
 }
 
+impl Source {
+    /// Which Services it delivers.
+    pub const fn claim(&self) -> &Claim {
+        match self {
+            Self::Kube(settings) => &settings.claim,
+            Self::Directory { claim, .. } => claim,
+        }
+    }
+}
+
 /// Time intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {

@@ -40,6 +40,9 @@ pub struct Known {
     pub node: String,
     /// `--services=all`: no kube-proxy is expected.
     pub serves_all: bool,
+    /// `--service-proxy-name`: only Services that kube-proxy ignores are known.
+    #[serde(default)]
+    pub serves_labelled: bool,
     pub client: Option<Resident>,
     pub services: Vec<KnownService>,
     /// Further Services that name the address.
@@ -80,6 +83,7 @@ pub fn known(asked: &Asked, world: &World, policy: &Policy, warnings: &[&Warning
         pin_path: PathBuf::new(),
         node: policy.node_name.clone(),
         serves_all: policy.services == Services::All,
+        serves_labelled: false,
         client: asked.client.and_then(|client| resident(client, world)),
         services: services.collect(),
         more,

@@ -11,7 +11,7 @@ mod programming;
 mod timetable;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,7 @@ use crate::known::Known;
 use crate::metrics::{self, HealthAnswers, Metrics, ServiceSeries};
 use crate::model::{AnnotationKeys, Change};
 use crate::print::print;
+use crate::source::claim::Claim;
 use crate::source::connection::{Connection, Connections};
 use crate::source::dir::DirSource;
 use crate::source::kube::KubeSource;
@@ -119,7 +120,19 @@ async fn serve(config: &Config, descriptors: u64, kept: Kept) -> anyhow::Result<
     let (link_sender, links) = mpsc::channel(BATCHES_MAX);
     tokio::spawn(follow_interfaces(link_sender));
     let inputs = Inputs { batches, connections, progress, links, questions, signals };
-    turn_until_stopped(agent, inputs, &host_path(&config.dataplane.pin_path), &status).await
+    let own = Own {
+        pin_path: host_path(&config.dataplane.pin_path),
+        serves_labelled: config.source.claim() != &Claim::Unlabelled,
+    };
+    turn_until_stopped(agent, inputs, &own, &status).await
+}
+
+/// What answers say of this agent.
+#[derive(Clone)]
+struct Own {
+    /// As a path on the node.
+    pin_path: PathBuf,
+    serves_labelled: bool,
 }
 
 /// The inputs of the loop.
@@ -138,7 +151,7 @@ struct Inputs {
 async fn turn_until_stopped<D: Dataplane>(
     mut agent: Agent<D>,
     mut inputs: Inputs,
-    pin_path: &Path,
+    own: &Own,
     status: &watch::Sender<Arc<Status>>,
 ) -> anyhow::Result<()> {
     loop {
@@ -157,7 +170,7 @@ async fn turn_until_stopped<D: Dataplane>(
                     agent.change(batch, Instant::now());
                 }
             }
-            Some(question) = inputs.questions.recv() => answer(&agent, question, pin_path),
+            Some(question) = inputs.questions.recv() => answer(&agent, question, own),
             // Published below. A source without connections never reports a change.
             Ok(()) = inputs.connections.changed() => {}
             () = tokio::time::sleep_until(wake.into()) => {}
@@ -175,15 +188,15 @@ async fn turn_until_stopped<D: Dataplane>(
 }
 
 /// Answers a question of the HTTP server. The asker may have disconnected.
-fn answer<D: Dataplane>(agent: &Agent<D>, question: Question, pin_path: &Path) {
-    let pin_path = pin_path.to_owned();
+fn answer<D: Dataplane>(agent: &Agent<D>, question: Question, own: &Own) {
+    let Own { pin_path, serves_labelled } = own.clone();
     match question {
         Question::Services(way_back) => {
             let (names, deciding_keys) = (agent.service_names(), agent.deciding_keys());
             let _ = way_back.send(Services { pin_path, names, deciding_keys });
         }
         Question::Known(asked, way_back) => {
-            let _ = way_back.send(Known { pin_path, ..agent.known(&asked) });
+            let _ = way_back.send(Known { pin_path, serves_labelled, ..agent.known(&asked) });
         }
     }
 }

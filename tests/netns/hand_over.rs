@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use lb_tests::address::{FAMILIES, FAR, FAR_LINK, UPLINK};
 use lb_tests::deadline;
-use lb_tests::dial::{Asking, Dialler, Held, Outcome};
+use lb_tests::dial::{Asking, Dial, Dialler, Held, Outcome};
 use lb_tests::lab::Setup;
-use lb_tests::scene::{Probe, Scene, TARGET};
+use lb_tests::scene::{Scene, TARGET};
 use serde_json::json;
 
 use crate::all_services::{ALL, HERE, cluster, node_port, objects, publish};
@@ -15,6 +15,8 @@ use crate::kube_proxy::KubeProxy;
 
 /// The number of the Service.
 const NUMBER: u8 = 60;
+/// Why `explain` is not asked: a dial finds rules of a kube-proxy and of the agent at the moment of their exchange.
+const EXCHANGE: &str = "kube-proxy and the agent take over from one another";
 /// Ended connections are forgotten soon, so that a test need not wait for them.
 const QUICK: [&str; 6] = ["--tcp-closing-secs", "1", "--udp-secs", "2", "--gc-secs", "1"];
 
@@ -26,19 +28,19 @@ const CONNTRACK: &str =
 const RECLAIM_MAX: Duration = Duration::from_secs(45);
 
 /// The client of a dial, the dial, and the address.
-type Call<'a> = (&'static str, Probe<'a>, SocketAddr);
+type Call<'a> = (&'static str, Dial<'a>, SocketAddr);
 
 /// Each kind of client with each kind of address.
 fn calls(scene: &Scene) -> Vec<Call<'_>> {
     let of_family = |family| {
         let (cluster, node_port) = (cluster(family, NUMBER), node_port(family, NUMBER));
         [
-            ("pod", scene.dial(), cluster),
-            ("pod", scene.dial(), node_port),
-            ("node", scene.dial_from_node(), cluster),
-            ("node", scene.dial_from_node(), node_port),
-            ("near", scene.dial_from_near(), node_port),
-            ("far", scene.dial_from_far().bound(FAR.host(family, 9)), node_port),
+            ("pod", scene.dial().unasked(EXCHANGE), cluster),
+            ("pod", scene.dial().unasked(EXCHANGE), node_port),
+            ("node", scene.dial_from_node().unasked(EXCHANGE), cluster),
+            ("node", scene.dial_from_node().unasked(EXCHANGE), node_port),
+            ("near", scene.dial_from_near().unasked(EXCHANGE), node_port),
+            ("far", scene.dial_from_far().unasked(EXCHANGE).bound(FAR.host(family, 9)), node_port),
         ]
     };
     FAMILIES.into_iter().flat_map(of_family).collect()
@@ -231,9 +233,10 @@ fn kube_proxy_with_iptables_gets_everything_back_without_a_loss() {
     is_handed_back("hbipt", KubeProxy::Iptables, &flags);
 }
 
-/// Flows that the agent translates end with its tables. Sockets of the node are connected to the backend itself.
+/// Flows that the agent translates end with its tables, unless kube-proxy happens to translate them alike. Sockets of the
+/// node are connected to the backend itself.
 #[test]
-fn connections_that_are_open_at_unload_end_except_those_of_the_node() {
+fn connections_of_the_network_end_at_unload() {
     let mut scene = Scene::with_flags(Setup::new("hbearly"), &ALL);
     publish(&scene, NUMBER, &json!({}), HERE);
     let mut old = Open::all(&scene);
@@ -243,8 +246,12 @@ fn connections_that_are_open_at_unload_end_except_those_of_the_node() {
     scene.agent.unload();
     let lost = old.lost();
     let is_expected = |name: &str| lost.iter().any(|line| line.starts_with(&format!("{name}: ")));
+    // conntrack picks the next segment up as a new connection, and kube-proxy sends it to an endpoint: here to the only one. A
+    // client that it need not masquerade is known there by the same ports, so its connection continues.
     for (name, _) in &old.held {
-        assert_eq!(is_expected(name), !name.starts_with("node"), "{name}: {lost:?}");
+        if !name.starts_with("pod") && !name.starts_with("far") {
+            assert_eq!(is_expected(name), name.starts_with("near"), "{name}: {lost:?}");
+        }
     }
     // A datagram makes a new flow, which kube-proxy serves.
     assert!(!lost.iter().any(|line| line.starts_with("pod") && line.contains("UDP")), "{lost:?}");

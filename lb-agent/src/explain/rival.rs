@@ -40,7 +40,7 @@ pub enum Does {
     Translate,
     Refuse,
     Drop,
-    /// No agent answers, and the tables do not hold what kube-proxy knows.
+    /// No agent answers, or it knows other Services than kube-proxy; the tables do not hold what kube-proxy knows.
     Unknown,
 }
 
@@ -87,6 +87,13 @@ pub fn aftermath(face: Face, to: &Destination, known: Option<&Known>, rival: &Ri
         let sentence = format!("{kube_proxy} may act on the packet; only a running agent knows what it has rules for");
         return Some(Aftermath { does: Does::Unknown, sentence });
     };
+    if known.serves_labelled {
+        let sentence = format!(
+            "{kube_proxy} may act on the packet; the running agent knows only Services with its --service-proxy-name, which \
+             kube-proxy ignores"
+        );
+        return Some(Aftermath { does: Does::Unknown, sentence });
+    }
     let nothing = Rivalry::default();
     let rivalry = named(to, known).map_or(&nothing, |named| &named.kube_proxy);
     let act = if face.client == Client::External { rivalry.outside } else { rivalry.inside };

@@ -53,7 +53,7 @@ impl Row for TrafficRow {
     const USUAL: &'static [&'static str] = &[
         "SERVICE", "ADDRESS", "MODE", "WORKLOAD", "HOST", "EXTERNAL", "FLOWS", "PACKETS", "PASSED", "REJECTS", "DROPS",
     ];
-    const EXPENDABLE: &'static [&'static str] = &["PACKETS", "EXTERNAL", "HOST", "PASSED", "FLOWS"];
+    const EXPENDABLE: &'static [&'static str] = &["PACKETS", "EXTERNAL", "HOST", "PASSED", "FLOWS", "REJECTS", "DROPS"];
 
     fn usual(&self) -> Vec<String> {
         let frontend = &self.frontend;

@@ -57,6 +57,15 @@ fn without_rules_there_is_nothing_to_say() {
     assert_eq!(unknown.does, Does::Unknown);
 }
 
+/// kube-proxy ignores the Services of such an agent, and the agent does not know the others.
+#[test]
+fn with_a_proxy_name_the_rules_are_unknown() {
+    let known = Known { serves_labelled: true, ..known(Rivalry { inside: Act::Refuse, ..Rivalry::default() }) };
+    let unknown = aftermath(HOST, &to(), Some(&known), &rival(Rules::Nftables, false)).expect("rules");
+    assert_eq!(unknown.does, Does::Unknown);
+    assert!(unknown.sentence.contains("--service-proxy-name"), "{}", unknown.sentence);
+}
+
 #[test]
 fn the_guard_prevents_translations_but_neither_rejects_nor_drops() {
     let of = |inside, outside| Rivalry { inside, outside, ranges: Vec::new() };

@@ -26,7 +26,7 @@ use crate::guard::Guarding;
 use crate::interfaces::{BridgeNetfilter, Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
 use crate::metrics::{Place, Published};
 use crate::model::{Kind, Object, WarningKind};
-use crate::run::{Inputs, Signals, turn_until_stopped};
+use crate::run::{Inputs, Own, Signals, turn_until_stopped};
 use crate::source::claim::Claim;
 use crate::source::connection::Connections;
 use crate::source::progress::Progress;
@@ -470,8 +470,9 @@ async fn a_source_that_fails_is_told_at_once() {
         connection.failures += 1;
         connection.last_error = Some("it answered 503".into());
     });
+    let own = Own { pin_path: "/nowhere".into(), serves_labelled: false };
     tokio::select! {
-        _ = turn_until_stopped(agent, inputs, "/nowhere".as_ref(), &status) => panic!("nobody stops it"),
+        _ = turn_until_stopped(agent, inputs, &own, &status) => panic!("nobody stops it"),
         told = published.changed() => told.expect("the loop lives"),
     }
     assert!(begin.elapsed() < TURN_INTERVAL, "it was told after {:?}", begin.elapsed());
