@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use ureq::http::Response;
+use ureq::{Body, BodyWithConfig};
 
 use crate::dataplane::mounts::host_path;
 use crate::known::{Asked, Known, Target};
@@ -64,11 +66,8 @@ pub fn judgements(agent: SocketAddr, pin_path: &Path) -> Option<Judgements> {
 
 /// A page as it is, whatever its status.
 pub fn page(agent: SocketAddr, page: &str) -> anyhow::Result<String> {
-    let client = ureq::Agent::config_builder().http_status_as_error(false);
-    let client = client.timeout_global(Some(PATIENCE)).proxy(None).build().new_agent();
-    let answer = client.get(format!("http://{agent}/{page}")).call();
-    let mut answer = answer.with_context(|| format!("no agent answers at {agent}"))?;
-    Ok(answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?)
+    let answer = request(agent, page, false).with_context(|| format!("no agent answers at {agent}"))?;
+    Ok(body(answer).read_to_string()?)
 }
 
 /// What the agent knows about addresses and Services. `None` if no agent runs on these pins.
@@ -86,14 +85,18 @@ pub fn known(agent: SocketAddr, pin_path: &Path, asked: &Asked) -> Option<Known>
 }
 
 fn get<T: DeserializeOwned>(agent: SocketAddr, page: &str) -> anyhow::Result<T> {
-    let client = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).build().new_agent();
-    let mut response = client.get(format!("http://{agent}/{page}")).call()?;
-    response
-        .body_mut()
-        .with_config()
-        .limit(ANSWER_BYTES_MAX)
-        .read_json()
-        .context("the server that answers is not lb-agent")
+    body(request(agent, page, true)?).read_json().context("the server that answers is not lb-agent")
+}
+
+/// `is_strict`: only a page of status 200 is an answer.
+fn request(agent: SocketAddr, page: &str, is_strict: bool) -> Result<Response<Body>, ureq::Error> {
+    let client =
+        ureq::Agent::config_builder().http_status_as_error(is_strict).timeout_global(Some(PATIENCE)).proxy(None);
+    client.build().new_agent().get(format!("http://{agent}/{page}")).call()
+}
+
+fn body(answer: Response<Body>) -> BodyWithConfig<'static> {
+    answer.into_body().into_with_config().limit(ANSWER_BYTES_MAX)
 }
 
 #[cfg(test)]

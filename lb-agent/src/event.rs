@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::render::Item;
 
-pub use filter::{AddressFilter, ClientFilter, Reason, ServiceFilter};
+pub use filter::Reason;
 
 /// An event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]

@@ -1,4 +1,4 @@
-//! Filters of `show`: which rows are printed, and what to say if none is.
+//! Filters of `show`: which rows are printed, and what to say if none is. `monitor` names Services and addresses alike.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -66,9 +66,14 @@ impl FromStr for ServiceName {
 }
 
 impl ServiceName {
-    fn is(&self, service: &str) -> bool {
-        let (has_port, row_has_port) = (self.0.contains(':'), service.contains(':'));
-        if has_port && row_has_port { self.0 == service } else { without_port(&self.0) == without_port(service) }
+    /// Whether this is the name of the Service, or of one of its ports that is meant.
+    fn is(&self, name: &str) -> bool {
+        if name.contains(':') { self.is_of(name) } else { without_port(&self.0) == name }
+    }
+
+    /// Whether this is the name of a port that is meant (`shop/web:http`).
+    pub fn is_of(&self, port: &str) -> bool {
+        if self.0.contains(':') { self.0 == port } else { self.0 == without_port(port) }
     }
 }
 
@@ -99,7 +104,7 @@ impl FromStr for AddressPattern {
 }
 
 impl AddressPattern {
-    fn is(&self, address: SocketAddr) -> bool {
+    pub fn is(&self, address: SocketAddr) -> bool {
         self.addr == address.ip() && self.port.is_none_or(|port| port == address.port())
     }
 }

@@ -63,8 +63,8 @@ impl<'a> Monitor<'a> {
     fn open(args: &'a MonitorArgs) -> anyhow::Result<Self> {
         let listener = Listener::open(&args.pins.pin_path)?;
         let now = Instant::now();
-        let names = NameBook::open(args)?;
-        let frontends = Frontends::read(&names)?;
+        let mut names = NameBook::open(args)?;
+        let frontends = Frontends::new(names.refresh()?);
         let printer = Printer::new(args);
         Ok(Self { args, listener, names, frontends, printer, started: now, is_heard: false, renew_at: now })
     }
@@ -98,8 +98,8 @@ impl<'a> Monitor<'a> {
             self.names.reopen(self.args)?;
         }
         self.listener.renew(self.args.events_per_sec)?;
-        self.names.refresh();
-        for event in self.frontends.changed(&self.names)? {
+        let frontends = self.names.refresh()?;
+        for event in self.frontends.changed(frontends, &self.names) {
             self.printer.event(&event)?;
         }
         match self.listener.lost()? {

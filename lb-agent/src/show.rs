@@ -7,7 +7,7 @@ pub mod flows;
 pub mod frontends;
 pub mod interfaces;
 mod losses;
-mod names;
+pub mod names;
 
 use std::io::Write as _;
 use std::time::Duration;

@@ -2,8 +2,10 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{AskArgs, PinArgs};
-use crate::event::{AddressFilter, ClientFilter, EventKind, Reason, ServiceFilter};
+use super::{AskArgs, PinArgs, values};
+use crate::event::{EventKind, Reason};
+use crate::filter::{AddressPattern, ServiceName};
+use crate::model::Prefix;
 
 #[derive(Debug, Args)]
 pub struct MonitorArgs {
@@ -35,15 +37,15 @@ pub struct MonitorArgs {
 pub struct EventFilterArgs {
     /// Events of a Service; the running agent knows the names.
     #[arg(long, value_name = "NAMESPACE/NAME[:PORT]")]
-    pub service: Vec<ServiceFilter>,
+    pub service: Vec<ServiceName>,
 
     /// Packets from a client.
-    #[arg(long, value_name = "IP|CIDR")]
-    pub client: Vec<ClientFilter>,
+    #[arg(long, value_name = "IP|CIDR", value_parser = values::client)]
+    pub client: Vec<Prefix>,
 
     /// Packets to an address.
     #[arg(long, value_name = "IP[:PORT]")]
-    pub address: Vec<AddressFilter>,
+    pub address: Vec<AddressPattern>,
 
     /// Kinds of events.
     #[arg(long, value_enum, ignore_case = true, value_delimiter = ',')]

@@ -86,3 +86,11 @@ fn the_page_has_every_flag() {
     let remedy = "LB_REWRITE=1 cargo test -p lb-agent --lib -- args::tests";
     assert!(found == page, "{PAGE} is not what --help says, first at {differs:?}: run {remedy}");
 }
+
+#[test]
+fn a_client_is_an_address_or_a_prefix() {
+    for text in ["10.0.0.0/33", "x", "10.0.0.1/x"] {
+        assert!(super::values::client(text).is_err(), "{text}");
+    }
+    assert!(["10.0.0.1", "10.0.0.0/8", "fd00::1"].iter().all(|text| super::values::client(text).is_ok()));
+}

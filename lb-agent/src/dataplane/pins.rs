@@ -265,18 +265,6 @@ impl Pins {
         self.maps.frontend_stats(id)
     }
 
-    /// The frontends of both families, without their addresses.
-    pub fn frontends(&self) -> Result<Vec<Frontend>, Error> {
-        let v4 = self.maps.v4.frontends.dump()?.into_iter().map(|(_, frontend)| frontend);
-        let v6 = self.maps.v6.frontends.dump()?.into_iter().map(|(_, frontend)| frontend);
-        Ok(v4.chain(v6).collect())
-    }
-
-    /// The Service port of a frontend; `None` if it has none.
-    pub fn service_port(&self, frontend: u32) -> Option<u32> {
-        self.maps.scopes.get(frontend).map(|scopes| scopes.service_port).filter(|port| *port != 0)
-    }
-
     /// jiffies64 now, except for the drift between clock and tick; compared with the time stamps of flows.
     pub fn now_jiffies(&self) -> Result<u64, Error> {
         sys::estimate_jiffies(self.owner()?.jiffies_per_sec)

@@ -46,11 +46,7 @@ pub struct Inquiry {
 
 impl Inquiry {
     pub fn read(args: &ExplainArgs) -> anyhow::Result<Self> {
-        if let (Some(from), Some(to)) = (args.from.addr(), args.to.addr())
-            && from.is_ipv4() != to.is_ipv4()
-        {
-            anyhow::bail!("--from {from} and --to {} are of different families", args.to);
-        }
+        target::of_one_family(&args.to, args.from.addr())?;
         let pins = Pins::open(&args.pins.pin_path)?;
         let (agent, pin_path) = (args.http.http, &args.pins.pin_path);
         let known = ask::known(agent, pin_path, &asked(args));

@@ -23,14 +23,19 @@ impl Targets {
     }
 }
 
-/// The destinations for a client, whose family counts if its address is known.
+/// An error if client and destination are addresses of different families.
+pub fn of_one_family(dialled: &Dialled, client: Option<IpAddr>) -> anyhow::Result<()> {
+    match (client, dialled.addr()) {
+        (Some(from), Some(to)) if from.is_ipv4() != to.is_ipv4() => {
+            anyhow::bail!("--from {from} and --to {dialled} are of different families")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The destinations for a client, whose family counts if its address is known; [`of_one_family`].
 pub fn targets(dialled: &Dialled, client: Option<IpAddr>, known: Option<&Known>) -> anyhow::Result<Targets> {
     let is_of_family = |addr: IpAddr| client.is_none_or(|client| client.is_ipv4() == addr.is_ipv4());
-    if let (Some(to), Some(client)) = (dialled.addr(), client)
-        && !is_of_family(to)
-    {
-        anyhow::bail!("--from {client} is of the other family");
-    }
     match dialled {
         Dialled::Port(to) => Ok(Targets { to: vec![*to], ..Targets::default() }),
         Dialled::Echo(addr) => Ok(Targets { echo: Some(*addr), ..Targets::default() }),

@@ -72,9 +72,27 @@ fn a_filter_in_vain_names_what_was_meant() {
 #[test]
 fn what_cannot_be_meant_is_refused() {
     for text in ["web", "/web", "shop/", "a/b/c", ""] {
-        assert!(text.parse::<ServiceName>().is_err(), "{text}");
+        let error = text.parse::<ServiceName>().expect_err(text);
+        assert!(error.contains("NAMESPACE/NAME"), "{error}");
     }
-    for text in ["", "web", "192.0.2.1:", "2001:db8::1:65536", "192.0.2.300"] {
+    for text in ["10.0.0.1", "10.0.0.1:80", "fd00::1", "[fd00::1]:80"] {
+        assert!(text.parse::<AddressPattern>().is_ok(), "{text}");
+    }
+    for text in ["", "web", "192.0.2.1:", "10.0.0.1:x", "2001:db8::1:65536", "192.0.2.300"] {
         assert!(text.parse::<AddressPattern>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_name_of_a_service_means_the_service_or_one_port() {
+    let service: ServiceName = "shop/web".parse().expect("a Service");
+    let port: ServiceName = "shop/web:http".parse().expect("a port");
+    for (name, of_service, of_port) in [
+        ("shop/web:http", true, true),
+        ("shop/web:dns", true, false),
+        ("shop/web2:http", false, false),
+        ("shop/web", true, false),
+    ] {
+        assert_eq!([service.is_of(name), port.is_of(name)], [of_service, of_port], "{name}");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use lb_common::table::{Frontend, Mode, Rule};
+use lb_common::table::{Mode, Rule};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use crate::dataplane::pins::Pins;
+use crate::dataplane::pins::{FrontendNow, Pins};
 
 #[derive(Debug)]
 pub struct KernelCollector {
@@ -28,7 +28,7 @@ impl KernelCollector {
 impl Collector for KernelCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         // Opened each time, because maps of another shape may have replaced the pinned ones.
-        let read = Pins::open(&self.pin_path).and_then(|pins| Ok((pins.counters()?, pins.frontends()?)));
+        let read = Pins::open(&self.pin_path).and_then(|pins| Ok((pins.counters()?, pins.frontends_now()?)));
         let (counters, frontends) = match read {
             Ok(read) => read,
             Err(error) => {
@@ -60,9 +60,9 @@ impl Collector for KernelCollector {
 }
 
 /// How many frontends have each mode. Modes without a frontend count 0, so that series do not come and go.
-fn by_mode(frontends: &[Frontend]) -> BTreeMap<&'static str, u64> {
+fn by_mode(frontends: &[FrontendNow]) -> BTreeMap<&'static str, u64> {
     let mut by_mode = BTreeMap::from(["VIP", "Proxy", "Split", "Router", "none"].map(|mode| (mode, 0)));
-    for frontend in frontends {
+    for FrontendNow { frontend, .. } in frontends {
         let mode = match (frontend.decided_by, frontend.mode) {
             (Rule::NotApplicable, _) => "none",
             (_, Mode::VIP) => "VIP",

@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::PREFIX;
 use crate::dataplane::Error;
-use crate::dataplane::pins::Pins;
+use crate::dataplane::pins::{FrontendNow, Pins};
 
 /// The label of the sum of those that have no series of their own. No Service port has such a name.
 const OTHER: &str = "other";
@@ -95,10 +95,10 @@ fn bounded(by_port: BTreeMap<u32, Traffic>, names: &BTreeMap<u32, String>, ports
 
 fn by_port(pins: &Pins) -> Result<BTreeMap<u32, Traffic>, Error> {
     let mut by_port = BTreeMap::<u32, Traffic>::new();
-    for frontend in pins.frontends()? {
-        if let Some(port) = pins.service_port(frontend.id) {
-            by_port.entry(port).or_default().add(&Traffic::of(&pins.frontend_stats(frontend.id)?));
-        }
+    // Without a Service, the ID is 0.
+    for FrontendNow { frontend, scopes, .. } in pins.frontends_now()?.iter().filter(|now| now.scopes.service_port != 0)
+    {
+        by_port.entry(scopes.service_port).or_default().add(&Traffic::of(&pins.frontend_stats(frontend.id)?));
     }
     Ok(by_port)
 }

@@ -16,15 +16,14 @@ use crate::render;
 pub struct Frontends(BTreeMap<(SocketAddr, Proto), FrontendNow>);
 
 impl Frontends {
-    pub fn read(names: &NameBook) -> anyhow::Result<Self> {
-        Ok(Self(by_address(names.frontends()?)))
+    pub fn new(now: Vec<FrontendNow>) -> Self {
+        Self(by_address(now))
     }
 
     /// What has changed since the last look.
-    pub fn changed(&mut self, names: &NameBook) -> anyhow::Result<Vec<Event>> {
-        let now = by_address(names.frontends()?);
-        let before = std::mem::replace(&mut self.0, now);
-        Ok(changes(&before, &self.0).into_iter().map(|change| change.event(names)).collect())
+    pub fn changed(&mut self, now: Vec<FrontendNow>, names: &NameBook) -> Vec<Event> {
+        let before = std::mem::replace(&mut self.0, by_address(now));
+        changes(&before, &self.0).into_iter().map(|change| change.event(names)).collect()
     }
 }
 

@@ -12,7 +12,7 @@ pub fn is_wanted(filters: &EventFilterArgs, event: &Event) -> bool {
     let address = event.address;
     any(&filters.kind, |kind| *kind == event.event)
         && any(&filters.reason, |reason| event.reason == reason.name())
-        && any(&filters.client, |wanted| client.is_some_and(|client| wanted.has(client)))
+        && any(&filters.client, |wanted| client.is_some_and(|client| wanted.contains(client)))
         && any(&filters.address, |wanted| wanted.is(address))
         && any(&filters.service, |wanted| event.service.as_deref().is_some_and(|name| wanted.is_of(name)))
 }

@@ -7,13 +7,14 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use lb_common::table::{EDGE_SOCKETS, EDGE_UPLINK, Told};
+use lb_common::table::Told;
 
 use crate::args::MonitorArgs;
 use crate::ask::{self, Services};
 use crate::dataplane::lease::boot_ns;
 use crate::dataplane::pins::{FrontendNow, Pins};
 use crate::event::{Event, Names};
+use crate::show::names::edge_name;
 
 /// The pause between two questions for the names of Services.
 const ASK_INTERVAL: Duration = Duration::from_secs(2);
@@ -43,9 +44,7 @@ impl NameBook {
         }
         let (http, pin_path) = (args.http.http, args.pins.pin_path.clone());
         let answers = ask_again_and_again(http, pin_path.clone())?;
-        let mut book = Self { pins, http, pin_path, services, answers, ports: BTreeMap::new() };
-        book.ports = book.read_ports()?;
-        Ok(book)
+        Ok(Self { pins, http, pin_path, services, answers, ports: BTreeMap::new() })
     }
 
     /// After the pins were replaced.
@@ -54,14 +53,14 @@ impl NameBook {
         Ok(())
     }
 
-    /// Reads the names again. Without an answer, the known ones stay.
-    pub fn refresh(&mut self) {
+    /// Reads the tables, and with them the names. Without an answer of the agent, the known names stay.
+    pub fn refresh(&mut self) -> anyhow::Result<Vec<FrontendNow>> {
         if let Some(services) = self.answers.try_iter().last() {
             self.services = services;
         }
-        if let Ok(ports) = self.read_ports() {
-            self.ports = ports;
-        }
+        let frontends = self.pins.frontends_now()?;
+        self.ports = frontends.iter().map(|now| (now.frontend.id, now.scopes.service_port)).collect();
+        Ok(frontends)
     }
 
     /// For a message: whether an agent answers.
@@ -72,11 +71,6 @@ impl NameBook {
         }
     }
 
-    /// All frontends as the tables are now.
-    pub fn frontends(&self) -> anyhow::Result<Vec<FrontendNow>> {
-        Ok(self.pins.frontends_now()?)
-    }
-
     pub fn service(&self, port: u32) -> Option<String> {
         self.services.names.get(&port).cloned()
     }
@@ -85,11 +79,6 @@ impl NameBook {
     pub fn event(&self, told: &Told) -> Option<Event> {
         let service = self.ports.get(&told.frontend).and_then(|port| self.service(*port));
         Event::of(told, Names { time: time(told.at_ns), service, interface: interface(told.edge) })
-    }
-
-    fn read_ports(&self) -> anyhow::Result<BTreeMap<u32, u32>> {
-        let frontends = self.pins.frontends_now()?;
-        Ok(frontends.iter().map(|now| (now.frontend.id, now.scopes.service_port)).collect())
     }
 }
 
@@ -109,16 +98,10 @@ fn ask_again_and_again(http: SocketAddr, pin_path: PathBuf) -> std::io::Result<R
     Ok(answers)
 }
 
-/// `uplink`, `(sockets)`, the name of a pod's interface, or `#17` if it has gone.
-pub fn interface(edge: u32) -> String {
-    match edge {
-        EDGE_UPLINK => "uplink".to_owned(),
-        EDGE_SOCKETS => "(sockets)".to_owned(),
-        ifindex => match nix::net::if_::if_indextoname(ifindex) {
-            Ok(name) => name.to_string_lossy().into_owned(),
-            Err(_) => format!("#{ifindex}"),
-        },
-    }
+/// Asked for each event: interfaces come and go.
+fn interface(edge: u32) -> String {
+    let name = |ifindex| nix::net::if_::if_indextoname(ifindex).ok().map(|name| name.to_string_lossy().into_owned());
+    edge_name(edge, name)
 }
 
 /// The time of an event, in milliseconds.

@@ -1,6 +1,5 @@
 //! Prints events, and notices a reader that has gone.
 
-use std::io::{ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
@@ -10,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::filter::is_wanted;
 use crate::args::{MonitorArgs, StreamOutput};
 use crate::event::{Event, Lost};
+use crate::print::{self, Reader};
 use crate::printable::printable;
 use crate::render::stream_line;
 
@@ -79,13 +79,7 @@ impl<'a> Printer<'a> {
     }
 
     fn print(&mut self, line: &str) -> anyhow::Result<()> {
-        let mut output = std::io::stdout().lock();
-        match writeln!(output, "{line}").and_then(|()| output.flush()) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                self.is_over = true;
-                Ok(())
-            }
-            printed => printed.context("cannot write to standard output"),
-        }
+        self.is_over |= print::write(&format!("{line}\n"))? == Reader::Gone;
+        Ok(())
     }
 }

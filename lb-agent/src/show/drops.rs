@@ -108,7 +108,7 @@ fn rows<A: Addr>(
         proto: key.proto.name(),
         source: SocketAddr::new(key.tuple.src.into(), key.tuple.sport),
         destination: SocketAddr::new(key.tuple.dst.into(), key.tuple.dport),
-        service: services.at(SocketAddr::new(key.tuple.dst.into(), key.tuple.dport), key.proto.name()),
+        service: services.at(SocketAddr::new(key.tuple.dst.into(), key.tuple.dport), key.proto),
         interface: interfaces.of_edge(key.edge),
         meaning: reason.meaning(),
     };

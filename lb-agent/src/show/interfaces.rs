@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::losses::{Loss, Losses};
+use super::names::SOCKETS;
 use crate::ask::Judgements;
 use crate::dataplane::Hook;
 use crate::dataplane::hooks::Way;
@@ -156,7 +157,7 @@ fn sockets(hooks: &[SocketHook]) -> InterfaceRow {
     let is_served = !hooks.is_empty();
     let why = if is_served { "--socket-lb" } else { "--socket-lb=off, or the root of the cgroup v2 tree is missing" };
     InterfaceRow {
-        interface: "(sockets)".into(),
+        interface: SOCKETS.into(),
         ifindex: None,
         kind: "cgroup",
         class: is_served.then_some("host"),

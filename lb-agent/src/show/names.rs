@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use lb_common::addr::{Addr, Proto};
-use lb_common::table::{EDGE_UPLINK, FrontendKey, Scopes};
+use lb_common::table::{EDGE_SOCKETS, EDGE_UPLINK, FrontendKey, Scopes};
 
 use crate::ask::Services;
 use crate::dataplane::pins::Pins;
@@ -12,6 +12,8 @@ use crate::dataplane::{FamilyTables, Tables};
 
 /// Where a packet was seen if no program of a pod's interface saw it.
 const UPLINK: &str = "uplink";
+/// Where dials of the node's own sockets were seen.
+pub const SOCKETS: &str = "(sockets)";
 
 /// The names of interfaces by index. Empty if the pins belong to another network namespace.
 #[derive(Default)]
@@ -30,10 +32,16 @@ impl InterfaceNames {
 
     /// `uplink`, the name of a pod's interface, or `#17` if there is no such interface any more.
     pub fn of_edge(&self, edge: u32) -> String {
-        if edge == EDGE_UPLINK {
-            return UPLINK.into();
-        }
-        self.0.get(&edge).cloned().unwrap_or_else(|| format!("#{edge}"))
+        edge_name(edge, |ifindex| self.0.get(&ifindex).cloned())
+    }
+}
+
+/// `uplink`, `(sockets)` for dials of the node's own, the name of a pod's interface, or `#17` if it has none any more.
+pub fn edge_name(edge: u32, name: impl FnOnce(u32) -> Option<String>) -> String {
+    match edge {
+        EDGE_UPLINK => UPLINK.into(),
+        EDGE_SOCKETS => SOCKETS.into(),
+        ifindex => name(ifindex).unwrap_or_else(|| format!("#{ifindex}")),
     }
 }
 
@@ -55,15 +63,14 @@ impl<'a> ServiceNames<'a> {
     }
 
     /// The name of the Service at an address.
-    pub fn at(&self, address: SocketAddr, proto: &str) -> Option<String> {
+    pub fn at(&self, address: SocketAddr, proto: Proto) -> Option<String> {
         match address {
             SocketAddr::V4(v4) => self.at_key(&self.tables.v4, v4.ip().octets(), address.port(), proto),
             SocketAddr::V6(v6) => self.at_key(&self.tables.v6, v6.ip().octets(), address.port(), proto),
         }
     }
 
-    fn at_key<A: Addr>(&self, tables: &FamilyTables<A>, addr: A, port: u16, proto: &str) -> Option<String> {
-        let proto = [Proto::TCP, Proto::UDP, Proto::SCTP].into_iter().find(|known| known.name() == proto)?;
+    fn at_key<A: Addr>(&self, tables: &FamilyTables<A>, addr: A, port: u16, proto: Proto) -> Option<String> {
         self.of(tables.frontends.get(&FrontendKey { addr, port, proto, pad: 0 })?.id)
     }
 }

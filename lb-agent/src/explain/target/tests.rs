@@ -29,7 +29,8 @@ fn known() -> Known {
 
 fn found(to: &str, client: Option<&str>, known: Option<&Known>) -> Result<Vec<String>, String> {
     let client = client.map(|client| client.parse().expect("an address"));
-    match targets(&to.parse().expect("a destination"), client, known) {
+    let dialled = to.parse().expect("a destination");
+    match of_one_family(&dialled, client).and_then(|()| targets(&dialled, client, known)) {
         Ok(targets) => Ok(targets.to.iter().map(ToString::to_string).collect()),
         Err(error) => Err(error.to_string()),
     }
