@@ -18,8 +18,9 @@ use lb_common::addr::Proto;
 use lb_common::parse::TcpFlags;
 use lb_common::table::maps::PINNED;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendAge, Heard, Member,
-    MemberKey, MemberSets, MemberState, POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes, Tuple, bpf_spin_lock,
+    Affinity, AffinityKey, Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendAge, Heard,
+    LAYOUT_VERSION, Member, MemberKey, MemberSets, MemberState, Owner, POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes,
+    Tuple, bpf_spin_lock,
 };
 use lb_common::table::{Frontend, FrontendKey, FrontendState, Mode, Origin, Rule};
 use lb_common::way::SnatPorts;
@@ -403,7 +404,31 @@ fn an_older_version_without_a_map_of_the_programs_is_adopted() {
     assert!(pinned.0.join("maps/drops4").exists());
 }
 
-/// An agent was killed while it moved its new maps to the place of the old ones. The programs use the new ones by then.
+/// The pins of a version that claims to keep connections as this one does, with rows of another size: they are replaced,
+/// and nothing is read from them.
+#[test]
+fn rows_of_connections_with_another_size_are_not_read() {
+    let pinned = Pinned::new("rows");
+    let first = pinned.open(1024, 64);
+    first.maps().set_owner(&Owner { layout_version: LAYOUT_VERSION + 1, ..owner(&first) }).expect("writing the owner");
+    drop(first);
+    let flows = pinned.0.join("maps/flows4");
+    std::fs::remove_file(&flows).expect("removing a pin");
+    let created = std::process::Command::new("bpftool")
+        .args(["map", "create", &flows.display().to_string()])
+        .args(["type", "lru_hash", "key", "20", "value", "400", "entries", "64", "name", "flows4"])
+        .status();
+    assert!(created.is_ok_and(|status| status.success()), "bpftool makes a map");
+    let mut second = pinned.open(1024, 64);
+    second.activate().expect("activating");
+    assert_eq!(second.maps().v4.flows.dump().expect("dumping flows"), []);
+    assert_eq!(owner(&second).layout_version, LAYOUT_VERSION);
+}
+
+fn owner(dataplane: &BpfDataplane) -> Owner {
+    dataplane.maps().owner().expect("reading the owner")
+}
+
 /// The pins of an older version lack a table that the agent writes: the tables are replaced, and flows stay.
 #[test]
 fn an_older_version_without_a_table_of_the_agent_is_replaced_and_keeps_the_flows() {
@@ -423,6 +448,7 @@ fn an_older_version_without_a_table_of_the_agent_is_replaced_and_keeps_the_flows
     dataplane.set_uplinks(&[(2, lb_common::table::Uplink::UNNUMBERED)].into()).expect("the table is there again");
 }
 
+/// An agent was killed while it moved its new maps to the place of the old ones. The programs use the new ones by then.
 #[test]
 fn a_move_that_was_interrupted_is_finished() {
     let pinned = Pinned::new("moved");

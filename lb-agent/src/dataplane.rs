@@ -29,6 +29,7 @@ pub mod pins;
 mod pools;
 pub mod probe;
 pub mod removal;
+mod replaced;
 mod scopes;
 mod shares;
 mod sock_diag;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use lb_common::table::LAYOUT_VERSION;
+use lb_common::table::{CONNECTIONS_VERSION, LAYOUT_VERSION};
 
 use crate::dataplane::object::OBJECT;
 
@@ -28,7 +28,7 @@ static LONG: LazyLock<String> = LazyLock::new(|| {
     format!(
         "{}\n\
          commit:      {}\n\
-         tables:      layout {LAYOUT_VERSION}\n\
+         tables:      layout {LAYOUT_VERSION}, connections {CONNECTIONS_VERSION}\n\
          BPF object:  {} bytes, CRC {:08x}\n\
          features:    {}\n\
          target:      {TARGET}\n\
@@ -79,9 +79,12 @@ mod tests {
         assert_eq!((short_commit("v1"), short_commit("")), ("v1", "unknown commit"));
         let long = long();
         assert!(long.starts_with(&format!("{VERSION} (")), "{long}");
-        for part in
-            [format!("layout {LAYOUT_VERSION}\n"), format!("{} bytes", OBJECT.len()), "x86_64".into(), "6.1".into()]
-        {
+        for part in [
+            format!("layout {LAYOUT_VERSION}, connections {CONNECTIONS_VERSION}\n"),
+            format!("{} bytes", OBJECT.len()),
+            "x86_64".into(),
+            "6.1".into(),
+        ] {
             assert!(long.contains(&part) || part == "x86_64" && !cfg!(target_arch = "x86_64"), "{part}: {long}");
         }
     }

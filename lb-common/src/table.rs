@@ -25,7 +25,7 @@ pub use affinity::{Affinity, AffinityKey};
 pub use dropped::{DropCount, DropKey, Dropped, EDGE_SOCKETS};
 pub use flow::{
     COLLECTED_KEYS_MAX, DIRECT, Direction, EDGE_UPLINK, EmbryoBudget, Fate, Flow, FlowKey, FlowState, Fragment,
-    FragmentKey, Heard, Tuple,
+    FragmentKey, GONE, Heard, Tuple,
 };
 pub use frontend::{
     Action, Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, ScopeFlags, Scopes, bpf_spin_lock,
@@ -44,8 +44,15 @@ pub use stats::{
 pub use told::{EVENTS_BYTES, Monitor, Told};
 pub use uplink::{UPLINKS_MAX, Uplink};
 
-/// Raised whenever a type of this module changes; pinned maps of another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 8;
+/// Raised whenever a type of this module changes. Pinned maps of another version are not adopted: others replace them.
+pub const LAYOUT_VERSION: u16 = 8;
+
+/// Raised whenever a type changes in which connections are kept: the rows of [`CONNECTIONS`]. As long as this version
+/// stays, connections outlive a change of [`LAYOUT_VERSION`]: their rows are copied from the maps that are replaced.
+pub const CONNECTIONS_VERSION: u16 = 0;
+
+/// The maps in which connections are kept.
+pub const CONNECTIONS: [&str; 6] = ["flows4", "flows6", "sockets4", "sockets6", "dialled4", "dialled6"];
 
 #[cfg(test)]
 mod tests {
@@ -106,5 +113,22 @@ mod tests {
             ("events", 4, 80),
         ];
         assert_eq!((LAYOUT_VERSION, sizes.as_slice()), (8, &expected[..]));
+    }
+
+    /// A change here ends connections in VIP mode over an upgrade: raise [`CONNECTIONS_VERSION`], and say so in
+    /// docs/upgrade.md. The numbers are bytes of key and value.
+    #[test]
+    fn connections_are_kept_as_in_their_version() {
+        let kept = maps::PINNED.iter().filter(|map| CONNECTIONS.contains(&map.name));
+        let sizes: Vec<_> = kept.map(|map| (map.name, map.key_bytes, map.value_bytes)).collect();
+        let expected = [
+            ("flows4", 20, 32),
+            ("flows6", 44, 56),
+            ("sockets4", 16, 12),
+            ("sockets6", 28, 24),
+            ("dialled4", 4, 16),
+            ("dialled6", 4, 40),
+        ];
+        assert_eq!((CONNECTIONS_VERSION, sizes.as_slice()), (0, &expected[..]));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use lb_common::table::{CONNECTIONS_VERSION, LAYOUT_VERSION};
+
 use super::finding::Finding;
 use crate::dataplane::Error;
 use crate::dataplane::pins::PinPath;
@@ -41,10 +43,12 @@ fn pins(path: &Path) -> Finding {
     if let Err(error) = pins.check_owner() {
         return Finding::fail(check, error.to_string(), "choose another --pin-path");
     }
-    let layout = lb_common::table::LAYOUT_VERSION;
-    if owner.layout_version != layout {
-        let found = format!("{shown} holds tables of layout {}, this version has {layout}", owner.layout_version);
-        return Finding::warn(check, found, "the first start of this version replaces the tables");
+    if owner.layout_version != LAYOUT_VERSION {
+        let found =
+            format!("{shown} holds tables of layout {}, this version has {LAYOUT_VERSION}", owner.layout_version);
+        let are_kept = owner.connections_version == CONNECTIONS_VERSION;
+        let open = if are_kept { "keeps all connections" } else { "ends connections in VIP mode" };
+        return Finding::warn(check, found, format!("the first start of this version replaces the tables, and {open}"));
     }
     // The lock is released at once.
     match pins.lock() {

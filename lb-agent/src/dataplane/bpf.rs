@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::PathBuf;
 
 use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_common::addr::{Addr, Family};
 use lb_common::flow::{Timeouts as Ticks, is_expired, quiet_jiffies};
 use lb_common::garbage::Due;
-use lb_common::table::maps::{FAMILY4, FAMILY6, PINNED};
-use lb_common::table::{FlowKey, LAYOUT_VERSION, Owner, Port, Scopes};
+use lb_common::table::maps::PINNED;
+use lb_common::table::{CONNECTIONS_VERSION, FlowKey, LAYOUT_VERSION, Owner, Port, Scopes};
 
 use super::ages::is_evicting;
 use super::garbage::{self, Garbage, Walk};
@@ -20,9 +20,9 @@ use super::lease::Telling;
 use super::links::{Ahead, Attached, Attachment, Class, Link, LinkHeader};
 use super::maps::{FamilyMaps, Maps};
 use super::memory::Memory;
-use super::pinned::find_pin;
 use super::pins::{self, PinPath, dump};
-use super::shares::{Bound, EdgeCounts};
+use super::replaced::Replaced;
+use super::shares::Bound;
 use super::sockets::{self, SocketHook, SocketLb, SocketLinks};
 use super::sys::{self, Hook};
 use super::transit::forget_datagrams;
@@ -36,9 +36,9 @@ pub struct BpfDataplane {
     settings: Settings,
     ebpf: Ebpf,
     maps: Maps,
-    /// Maps of another shape, used by the attached programs until [`Dataplane::activate`]. Until then the new
+    /// Maps of another shape or layout, used by the attached programs until [`Dataplane::activate`]. Until then the new
     /// programs look flows up in these maps as well.
-    replaced: Option<Maps>,
+    replaced: Option<Replaced>,
     /// The maps that are still pinned apart from those that the attached programs use, until [`Dataplane::activate`]. They
     /// move in the order of [`PINNED`], of which this is the reverse. `owner`, with the layout version, is the last.
     apart: Vec<&'static str>,
@@ -89,14 +89,22 @@ impl BpfDataplane {
         }
         let create = |source| Error::Path { op: "creating", path: directory.clone(), source };
         fs::create_dir_all(&directory).map_err(create)?;
-        let replaced = if !is_adoptable && is_same_layout { Some(Maps::open(&path.maps())?) } else { None };
-        let previous = replaced.as_ref().map(|_| path.maps());
-        if let Some(previous) = &previous {
-            keep_notes(previous, &directory)?;
+        let replaced = match owner.filter(|_| !is_adoptable) {
+            Some(owner) => open_replaced(path.maps(), &owner)?,
+            None => None,
+        };
+        if let Some(replaced) = &replaced {
+            replaced.keep_notes(&directory)?;
         }
-        let ebpf = object::load(&directory, settings, jiffies_per_sec, previous.as_deref())?;
+        let previous = replaced.as_ref().map(Replaced::directory);
+        let ebpf = object::load(&directory, settings, jiffies_per_sec, previous)?;
         let maps = Maps::open(&directory)?;
-        maps.set_owner(&Owner { netns_cookie, layout_version: LAYOUT_VERSION, jiffies_per_sec })?;
+        maps.set_owner(&Owner {
+            netns_cookie,
+            layout_version: LAYOUT_VERSION,
+            connections_version: CONNECTIONS_VERSION,
+            jiffies_per_sec,
+        })?;
         let (hooks, sockets) = Hooks::adopt(path.root(), &path.links(), settings.attach)?;
         let tells = settings.monitor == Monitor::On;
         let settings = settings.clone();
@@ -124,9 +132,7 @@ impl BpfDataplane {
 
     /// Copies what is known of UDP sockets from the maps that are being replaced.
     fn copy_sockets(&self) -> Result<(), Error> {
-        let Some(replaced) = &self.replaced else { return Ok(()) };
-        self.maps.v4.adopt_sockets(&replaced.v4)?;
-        self.maps.v6.adopt_sockets(&replaced.v6)
+        self.replaced.as_ref().map_or(Ok(()), |replaced| replaced.copy_sockets(&self.maps))
     }
 
     /// Gives every attached hook its program, egress first: the egress programs must know every flow that the ingress
@@ -286,22 +292,17 @@ fn tell_left(removed: &pins::Removed) {
     }
 }
 
-/// Pins the storage of sockets beside the new maps as well. No setting sizes it, and nothing could copy the notes.
-fn keep_notes(from: &Path, to: &Path) -> Result<(), Error> {
-    for name in [FAMILY4.dialled.name(), FAMILY6.dialled.name()] {
-        let (Some(map), path) = (find_pin(from, name)?, to.join(name)) else { continue };
-        if !path.exists() {
-            sys::obj_pin(map.as_fd(), &path).map_err(|source| Error::Path { op: "pinning", path, source })?;
-        }
+/// The maps that new ones replace. `None` with a warning if connections in VIP mode end with them.
+fn open_replaced(directory: PathBuf, owner: &Owner) -> Result<Option<Replaced>, Error> {
+    let replaced = Replaced::open(directory, owner)?;
+    if replaced.is_none() {
+        let (found, wanted) = (owner.connections_version, CONNECTIONS_VERSION);
+        tracing::warn!(
+            "the pinned tables keep connections as version {found} does, this program as {wanted}: open connections in VIP \
+             mode end, and clients must dial again"
+        );
     }
-    Ok(())
-}
-
-fn copy_flows(to: &Maps, from: &Maps, bound: Bound) -> Result<EdgeCounts, Error> {
-    let mut counts = EdgeCounts::default();
-    to.v4.adopt_flows(&from.v4, bound, &mut counts)?;
-    to.v6.adopt_flows(&from.v6, bound, &mut counts)?;
-    Ok(counts)
+    Ok(replaced)
 }
 
 impl Dataplane for BpfDataplane {
@@ -348,7 +349,7 @@ impl Dataplane for BpfDataplane {
         Ok(ids)
     }
 
-    /// No flow is missed while maps of another size are replaced. The first new programs also look flows up in the
+    /// No flow is missed while maps of another size or layout are replaced. The first new programs also look flows up in the
     /// replaced maps, where old programs that are still attached keep making flows. When every hook has a new program,
     /// the flows are copied, and programs without the second lookup are attached.
     fn activate(&mut self) -> Result<(), Error> {
@@ -356,13 +357,13 @@ impl Dataplane for BpfDataplane {
             for attachment in self.hooks.attached() {
                 self.maps.expect_flows(attachment.ifindex)?;
             }
-            self.maps.expect_uplink_flows(replaced, self.settings.snat_ports)?;
+            self.maps.expect_uplink_flows(replaced.uplink_ports(), self.settings.snat_ports)?;
         }
         self.give_programs()?;
         let (next, current) = (self.path.maps_next(), self.path.maps());
         if let Some(replaced) = &self.replaced {
             let bound = Bound::of(&self.settings.sizes, self.maps.cpus);
-            let counts = copy_flows(&self.maps, replaced, bound)?;
+            let counts = replaced.copy_flows(&self.maps, bound)?;
             let walked_jiffies = sys::estimate_jiffies(self.jiffies_per_sec)
                 .map_err(|source| Error::Kernel { op: "asking for the time", source })?;
             self.maps.shares.recount(&counts, walked_jiffies)?;

@@ -62,7 +62,7 @@ pub enum Refusal {
         "the tables in {} have layout {layout}, this program reads {LAYOUT_VERSION}: use the lb-agent that made them",
         path.display()
     )]
-    Layout { path: PathBuf, layout: u32 },
+    Layout { path: PathBuf, layout: u16 },
     #[error("another `lb-agent monitor` listens on this node: end it first, as each event is read once")]
     Listened,
     #[error("the agent that made these pins cannot tell what happens: restart it with this version (`lb-agent run`)")]

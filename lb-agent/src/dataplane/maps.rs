@@ -1,6 +1,5 @@
 //! The maps as typed tables. Errors name the map, the row and the setting.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -9,8 +8,6 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use lb_common::addr::Addr;
-use lb_common::flow::is_dispensable;
-use lb_common::sequence::Sequence;
 use lb_common::table::maps::{self, Map};
 use lb_common::table::{
     Action, Affinity, AffinityKey, Counter, CounterValue, Direction, EdgeState, Endpoint, EndpointKey, Flow, FlowKey,
@@ -29,7 +26,7 @@ use super::lease::Lease;
 use super::pinned::{find_pin, open_pin};
 use super::pools::PoolArray;
 use super::scopes::ScopeArray;
-use super::shares::{Bound, EdgeCounts, Shares, surplus};
+use super::shares::{Shares, surplus};
 use super::sys::{self, BPF_F_LOCK, BatchError, Cursor};
 use super::threads::{self, THREADS};
 use super::{Error, FamilyOp, FamilyTables, Refusal, Write};
@@ -47,12 +44,12 @@ pub struct Table<K, V> {
 }
 
 impl<K: TableType + Debug, V: TableType> Table<K, V> {
-    fn open(directory: &Path, map: Map<K, V>) -> Result<Self, Error> {
+    pub fn open(directory: &Path, map: Map<K, V>) -> Result<Self, Error> {
         Ok(Self::over(open_pin(directory, map.name())?, map))
     }
 
     /// `None` if no such map is pinned.
-    fn find(directory: &Path, map: Map<K, V>) -> Result<Option<Self>, Error> {
+    pub fn find(directory: &Path, map: Map<K, V>) -> Result<Option<Self>, Error> {
         Ok(find_pin(directory, map.name())?.map(|fd| Self::over(fd, map)))
     }
 
@@ -185,15 +182,6 @@ impl<A: Addr> FamilyMaps<A> {
         }
     }
 
-    /// Copies the rows of UDP sockets that `self` lacks from another table.
-    pub fn adopt_sockets(&self, from: &Self) -> Result<(), Error> {
-        let (Some(to), Some(from)) = (&self.sockets, &from.sockets) else { return Ok(()) };
-        let known: BTreeSet<_> = to.dump()?.into_iter().map(|(key, _)| key).collect();
-        let mut rows = from.dump()?;
-        rows.retain(|(key, _)| !known.contains(key));
-        to.upsert(&rows, 0)
-    }
-
     /// The UDP sockets, by cookie, that are connected to a backend which belongs to the Service no longer. A frontend that
     /// does not balance leaves its sockets as they are.
     pub fn sockets_without_backend(&self, scopes: &ScopeArray) -> Result<BTreeSet<(u64, SocketAddr)>, Error> {
@@ -215,33 +203,6 @@ impl<A: Addr> FamilyMaps<A> {
     /// The keys of surplus flows. `crowded` holds the number of entries to remove, by element of `edge_flows`.
     pub fn surplus(&self, crowded: &BTreeMap<u32, u64>) -> Result<Vec<FlowKey<A>>, Error> {
         if crowded.is_empty() { Ok(Vec::new()) } else { Ok(surplus(&self.flows.dump()?, crowded)) }
-    }
-
-    /// Copies the flows that `self` lacks from another table of the same layout. If they do not fit, ended flows and
-    /// those that were quiet for longest are left behind. Adds the entries of the result to `counts`.
-    pub fn adopt_flows(&self, from: &Self, bound: Bound, counts: &mut EdgeCounts) -> Result<(), Error> {
-        let known: BTreeSet<_> = self.flows.dump()?.into_iter().map(|(key, _)| key).collect();
-        let mut rows = from.flows.dump()?;
-        rows.retain(|(key, _)| !known.contains(key));
-        for edge in known.iter().chain(rows.iter().map(|(key, _)| key)).map(|key| key.edge) {
-            counts.add(edge, A::FAMILY);
-        }
-        let crowded = bound.crowded(counts, A::FAMILY);
-        let left: BTreeSet<_> = surplus(&rows, &crowded).into_iter().collect();
-        counts.subtract(&crowded, A::FAMILY);
-        rows.retain(|(key, _)| !left.contains(key));
-        // Open flows first: the end of the list is cut off.
-        rows.sort_by_key(|(_, flow)| (is_dispensable(flow.state), Reverse(flow.last_seen_jiffies)));
-        // If CPUs may keep most elements to themselves, half of the table is still tried.
-        let room = bound.usable().max(u64::from(self.flows.max_entries()?) / 2);
-        rows.truncate(usize::try_from(room).unwrap_or(usize::MAX).saturating_sub(known.len()));
-        // The IDs of pools belong to the other tables. With pool 0 a packet that may open the flow looks up whether the
-        // backend is still a member. Sequence numbers are outdated by the time that the new programs use the flow.
-        for (_, flow) in &mut rows {
-            flow.pool = 0;
-            flow.set_sequence(Sequence::NONE);
-        }
-        self.flows.upsert(&rows, 0)
     }
 }
 
@@ -333,14 +294,18 @@ impl Maps {
         self.set_edge(edge, EdgeState { hairpins: 1, client_ports: u64::MAX })
     }
 
-    /// The same for the uplinks, with the ports of this node that the replaced maps know, or that new flows may get.
-    pub fn expect_uplink_flows(&self, replaced: &Self, ports: Option<SnatPorts>) -> Result<(), Error> {
-        let known = replaced.edge(EDGE_UPLINK)?.hairpins;
+    /// The same for the uplinks: new flows may get these ports, and `known` holds the bits of ports in use.
+    pub fn expect_uplink_flows(&self, known: u64, ports: Option<SnatPorts>) -> Result<(), Error> {
         // Earlier versions counted hairpins there, and no range begins below 1024.
         let known = known & !EdgeState::client_port_bit(0);
         let range = ports.into_iter().flat_map(|ports| ports.first..=ports.last);
         let hairpins = range.fold(known, |bits, port| bits | EdgeState::client_port_bit(port));
         self.set_edge(EDGE_UPLINK, EdgeState { hairpins, client_ports: u64::MAX })
+    }
+
+    /// The bits of the ports of this node that flows of the uplinks use.
+    pub fn uplink_ports(&self) -> Result<u64, Error> {
+        Ok(self.edge(EDGE_UPLINK)?.hairpins)
     }
 
     fn edge(&self, edge: u32) -> Result<EdgeState, Error> {

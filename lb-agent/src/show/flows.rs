@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use lb_common::addr::Addr;
 use lb_common::flow::quiet_jiffies;
-use lb_common::table::Direction;
+use lb_common::table::{Direction, GONE};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -33,6 +33,7 @@ pub struct FlowRow {
     pub state: String,
     /// Seconds since the last packet.
     pub idle_secs: u64,
+    /// 0: the client dialled the backend itself. 4294967295: the frontend is gone since an upgrade.
     pub frontend_id: u32,
     pub pool_id: u32,
 }
@@ -67,7 +68,7 @@ impl Row for FlowRow {
             self.interface.clone(),
             self.state.clone(),
             format!("{} s", self.idle_secs),
-            self.frontend_id.to_string(),
+            if self.frontend_id == GONE { "gone".into() } else { self.frontend_id.to_string() },
             self.pool_id.to_string(),
         ]
     }

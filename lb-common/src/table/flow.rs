@@ -12,6 +12,9 @@ pub const EDGE_UPLINK: u32 = 0;
 /// another source port, and no frontend's flow may take that tuple.
 pub const DIRECT: u32 = 0;
 
+/// [`Flow::frontend`] of a flow that came from replaced tables, and whose frontend is gone. No row has this ID.
+pub const GONE: u32 = u32::MAX;
+
 /// Most keys that one run of the program `collect` takes.
 pub const COLLECTED_KEYS_MAX: usize = 32;
 
@@ -41,7 +44,7 @@ table_type! {
     pub struct Flow<A> {
         /// The packet's new tuple.
         pub to: Tuple<A>,
-        /// The frontend that made the flow, or [`DIRECT`].
+        /// The frontend that made the flow, [`DIRECT`], or [`GONE`].
         pub frontend: u32,
         /// The pool in which its backend was last found.
         pub pool: u32,

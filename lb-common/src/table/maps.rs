@@ -210,7 +210,7 @@ macro_rules! each_map {
                 evictions: [Array, u32 => Evictions, Rows::Fixed(2)], Agent;
                 /// By interface, and for all that is forwarded: the ICMP answers that are left in this second.
                 reject_buckets: [Array, u32 => RejectBucket, Rows::Fixed(EDGES_MAX)], Programs;
-                /// The network namespace and the layout version that the maps belong to.
+                /// The network namespace and the versions that the maps belong to.
                 owner: [Array, u32 => Owner, Rows::Fixed(1)], Agent;
                 /// By frontend ID, interface and reason: packets that were refused, rejected or dropped. Rows of frontends that are gone are deleted.
                 drop_counts: [Lru, DropKey => DropCount, Rows::Fixed(1 << 14)], Programs;

@@ -101,7 +101,10 @@ table_type! {
     pub struct Owner {
         /// SO_NETNS_COOKIE of the network namespace that the programs are attached in.
         pub netns_cookie: u64,
-        pub layout_version: u32,
+        /// [`LAYOUT_VERSION`](super::LAYOUT_VERSION) of the agent that made the maps.
+        pub layout_version: u16,
+        /// [`CONNECTIONS_VERSION`](super::CONNECTIONS_VERSION), likewise.
+        pub connections_version: u16,
         /// Kernel ticks per second, the unit of [`Flow::last_seen_jiffies`](super::Flow::last_seen_jiffies).
         pub jiffies_per_sec: u32,
     }
