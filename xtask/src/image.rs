@@ -16,6 +16,9 @@ use crate::workspace;
 /// The largest archive of the image, in mebibytes.
 const SIZE_MAX_MIB: u64 = 20;
 
+/// The name of the image in the archive: the manifests say `lb-agent:VERSION`, and this is what a node makes of that.
+const FULL_NAME: &str = concat!("docker.io/library/lb-agent:", env!("CARGO_PKG_VERSION"));
+
 /// For which processors.
 #[derive(clap::Args)]
 pub struct Args {
@@ -149,11 +152,16 @@ impl Image {
     fn archive(&self) -> Result<u64> {
         let path = self.archive_path();
         let _ = fs::remove_file(&path); // It may not exist. An archive is never extended.
-        let archive = format!("oci-archive:{}", path.display());
+        let archive = format!("oci-archive:{}:{FULL_NAME}", path.display());
         match &self.index {
             Some(index) => self.buildah(["manifest", "push", "--all", index, &archive])?,
             None => self.buildah(["push", &self.name, &archive])?,
         };
+        let index =
+            Command::new("tar").args(["--extract", "--to-stdout", "--file"]).arg(&path).arg("index.json").output()?;
+        let index = String::from_utf8(index.stdout)?;
+        // Without it `ctr images import` names the image after the day.
+        ensure!(index.contains(&format!("\"org.opencontainers.image.ref.name\":\"{FULL_NAME}\"")), "no name: {index}");
         Ok(fs::metadata(&path)?.len())
     }
 
