@@ -2,10 +2,14 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use lb_agent::args::{self, Command};
 use lb_agent::printable::printable;
 use lb_agent::{bundle, check, completion, config, explain, man, monitor, privilege, run, show, top, unload};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 fn main() -> ExitCode {
     let (command, settings) = match args::parse() {
@@ -14,6 +18,9 @@ fn main() -> ExitCode {
         Err(args::Error::Arguments(error)) => error.exit(),
         Err(error) => return report(&error.into()),
     };
+    if let Err(error) = end_on_signals_as_the_first_process(&command) {
+        return report(&error.into());
+    }
     let result = match command {
         Command::Run(args) => run::run(*args, settings),
         Command::Show(args) => show::run(&args),
@@ -27,6 +34,20 @@ fn main() -> ExitCode {
         Command::Man(args) => man::run(&args),
     };
     result.map_or_else(|error| report(&error), |()| ExitCode::SUCCESS)
+}
+
+/// The kernel gives the first process of a container only the signals that it asks for: it would wait on after SIGTERM.
+fn end_on_signals_as_the_first_process(command: &Command) -> std::io::Result<()> {
+    /// What a shell says of a process that a signal has ended.
+    const SIGNALLED: i32 = 128;
+    let is_asking_itself = matches!(command, Command::Run(_) | Command::Monitor(_) | Command::Top(_));
+    if std::process::id() != 1 || is_asking_itself {
+        return Ok(());
+    }
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, SIGNALLED + signal, Arc::new(AtomicBool::new(true)))?;
+    }
+    Ok(())
 }
 
 /// Prints the error. Returns the exit code.

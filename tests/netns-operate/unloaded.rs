@@ -1,8 +1,9 @@
 //! `unload`: what it lists beforehand, how it waits for an agent, and its refusals to people without rights.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lb_tests::agent;
@@ -45,6 +46,19 @@ fn unload_removes_what_it_listed_once_the_agent_has_ended() {
     std::thread::sleep(Duration::from_millis(300));
     assert!(waiting.try_wait().expect("a child").is_none(), "the agent still runs");
     assert_eq!(pinned(&scene), before);
+    // In a container it is the first process, which the kernel lets ignore SIGTERM.
+    let mut first = Command::new("unshare");
+    first.args(["--pid", "--fork", "--kill-child"]).arg(agent::program());
+    first.args(["unload", "--wait", "--pin-path"]).arg(scene.agent.pin_path());
+    let mut first = scene.lab.node.inside(|| first.stderr(Stdio::piped()).spawn()).expect("it starts");
+    let mut said = String::new();
+    BufReader::new(first.stderr.take().expect("piped")).read_line(&mut said).expect("text");
+    assert!(said.contains("waiting for the agent"), "{said}");
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", first.id())).expect("it runs");
+    let sent = Command::new("kill").args(["-TERM", children.trim()]).status().expect("it starts");
+    assert!(sent.success(), "{children}");
+    assert_eq!(first.wait().expect("a child").code(), Some(128 + 15));
+    assert_eq!(pinned(&scene), before);
     scene.agent.terminate();
     assert!(waiting.wait().expect("a child").success());
     assert!(!scene.agent.pin_path().exists());
@@ -60,7 +74,9 @@ fn who_lacks_rights_is_told_which_and_what_to_do() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
     let program = folder.path().join("lb-agent");
-    std::fs::copy(agent::program(), &program).expect("there is room");
+    // By a process of its own: a child of another test that inherits the open file would make the program busy.
+    let copied = Command::new("cp").arg(agent::program()).arg(&program).status().expect("it starts");
+    assert!(copied.success(), "there is room");
     let client = scene.lab.pod_address("client", lb_tests::address::Family::V4).to_string();
     let explain = ["explain", "--from", &client, "--to", "198.51.100.1:80/tcp"];
     let source = format!("dir:{}", folder.path().display());
