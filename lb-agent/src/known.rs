@@ -63,6 +63,9 @@ pub struct Resident {
 pub struct KnownService {
     /// `shop/web`.
     pub name: String,
+    /// Another proxy serves it, by its label or for the lack of one.
+    #[serde(default)]
+    pub served_elsewhere: bool,
     /// Why it, or its balancer's address, is not served.
     pub remarks: Vec<String>,
     pub named: Vec<Named>,
@@ -111,6 +114,7 @@ fn known_service(service: &Service, world: &World, policy: &Policy, warnings: &[
     let own = warnings.iter().filter(|warning| warning.object.as_deref() == Some(object.as_str()));
     KnownService {
         name: service.name.to_string(),
+        served_elsewhere: service.served_elsewhere,
         remarks: desired::remarks(service, policy),
         named: desired::named(service, world, policy),
         warnings: own.take(WARNINGS_MAX).map(ToString::to_string).collect(),

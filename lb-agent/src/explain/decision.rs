@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lb_common::addr::Proto;
 use lb_common::client::{Client, PerClient};
-use lb_common::table::{Frontend, Mode, Origin, Scope};
+use lb_common::table::{Frontend, Mode, Origin, Scope, SourceRangeKey};
 
 use super::answer::{Decision, Explanation, FrontendFacts};
 use super::trial::{Outcome, Outcomes, Trial, Ways};
@@ -176,11 +176,25 @@ fn warning_notes(service: Option<&str>, warnings: &[Warning]) -> Vec<String> {
     ours.take(WARNINGS_MAX).map(|warning| format!("warning: {warning}")).collect()
 }
 
-/// The source ranges that the packet path looked up.
+/// The source ranges that the packet path looked up, as the Service has them. Ranges that include the node have rows for
+/// what it sends itself (SR-03), the unspecified address among them.
 fn ranges_note<A: TableAddr>(set: u32, tables: &Tables) -> Option<String> {
-    let ranges = A::tables(tables).source_ranges_of(set).map(|(key, _)| key);
-    let texts: Vec<String> = ranges.map(|range| format!("{}/{}", range.addr.into(), range.length())).collect();
-    (set != 0).then(|| format!("only clients of these ranges are allowed: {}", texts.join(", ")))
+    if set == 0 {
+        return None;
+    }
+    let tables_of = A::tables(tables);
+    let all: Vec<_> = tables_of.source_ranges_of(set).map(|(key, _)| key).collect();
+    let is_host = |range: &SourceRangeKey<A>| range.length() as usize == size_of::<A>() * 8;
+    let has_node = all.iter().any(|range| is_host(range) && range.addr == A::new_zeroed());
+    let of_set = |id| tables.scopes.get(&id).is_some_and(|scopes| scopes.source_ranges == set);
+    let is_dialled = |addr| tables_of.frontends.iter().any(|(key, row)| key.addr == addr && of_set(row.id));
+    let is_implied = |range: &SourceRangeKey<A>| {
+        has_node && is_host(range) && (range.addr == A::new_zeroed() || is_dialled(range.addr))
+    };
+    let written = all.iter().filter(|range| !is_implied(range));
+    let texts: Vec<String> = written.map(|range| format!("{}/{}", range.addr.into(), range.length())).collect();
+    let node = if has_node { ", which include this node" } else { "" };
+    Some(format!("only clients of these ranges are allowed: {}{node}", texts.join(", ")))
 }
 
 /// The other frontends at the same address, as text.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Destination;
 use crate::desired::{Act, Named, Rivalry};
 use crate::guard::GuardRows;
-use crate::known::Known;
+use crate::known::{Known, KnownService};
 use crate::kube_proxy::Rules;
 use crate::model::Prefix;
 use crate::question::proto;
@@ -47,12 +47,15 @@ pub enum Does {
 /// The row of the destination in what the agent knows.
 pub fn named<'a>(to: &Destination, known: &'a Known) -> Option<&'a Named> {
     let all = known.services.iter().flat_map(|service| &service.named);
-    let mut here =
-        all.filter(|named| (named.address, named.port) == (to.addr, to.port) && proto(&named.proto) == Some(to.proto));
+    let mut here = all.filter(|named| is_of(named, to));
     let first = here.next()?;
     // Of several Services that name it, kube-proxy serves one that it has a rule for.
     let is_ruled = |named: &&Named| named.kube_proxy != Rivalry::default();
     Some(if is_ruled(&first) { first } else { here.find(is_ruled).unwrap_or(first) })
+}
+
+fn is_of(named: &Named, to: &Destination) -> bool {
+    (named.address, named.port) == (to.addr, to.port) && proto(&named.proto) == Some(to.proto)
 }
 
 /// The sender as netfilter sees it.
@@ -88,17 +91,31 @@ pub fn aftermath(face: Face, to: &Destination, known: Option<&Known>, rival: &Ri
         return Some(Aftermath { does: Does::Unknown, sentence });
     };
     if known.serves_labelled {
-        let sentence = format!(
-            "{kube_proxy} may act on the packet; the running agent knows only Services with its --service-proxy-name, which \
-             kube-proxy ignores"
-        );
-        return Some(Aftermath { does: Does::Unknown, sentence });
+        let (does, what) = beside_labelled(to, known);
+        return Some(Aftermath { does, sentence: format!("{kube_proxy} {what}") });
     }
     let nothing = Rivalry::default();
     let rivalry = named(to, known).map_or(&nothing, |named| &named.kube_proxy);
     let act = if face.client == Client::External { rivalry.outside } else { rivalry.inside };
     let (does, what) = outcome(act, rivalry, face, to, rival);
     Some(Aftermath { does, sentence: format!("{kube_proxy} {what}") })
+}
+
+/// With `--service-proxy-name` kube-proxy ignores the Services of this agent, which in turn may not know those of kube-proxy.
+fn beside_labelled(to: &Destination, known: &Known) -> (Does, String) {
+    let names_it =
+        |service: &&KnownService| service.named.iter().any(|named| is_of(named, to)) && !service.served_elsewhere;
+    let Some(own) = known.services.iter().find(names_it) else {
+        let what = "may act on the packet; the running agent knows only Services with its --service-proxy-name, which \
+                    kube-proxy ignores";
+        return (Does::Unknown, what.into());
+    };
+    let what = format!(
+        "ignores Service {}, whose label service.kubernetes.io/service-proxy-name names this agent (FLT-01): it has no \
+         rule, unless a Service without the label has this address and port as well",
+        own.name
+    );
+    (Does::Nothing, what)
 }
 
 fn outcome(act: Act, rivalry: &Rivalry, face: Face, to: &Destination, rival: &Rival) -> (Does, String) {

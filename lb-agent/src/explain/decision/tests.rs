@@ -255,6 +255,23 @@ fn source_ranges_are_asked() {
     }
 }
 
+/// The rows that let in what the node sends from the balancer's address are in no Service.
+#[test]
+fn source_ranges_are_told_as_they_are_written() {
+    let scope = Scope::balance(7, 2).with_flags(ScopeFlags::SOURCE_RANGES);
+    let mut facts = facts(Mode::VIP, Scopes { workload: scope, source_ranges: 3, ..VIP });
+    let ranges = [([0; 4], 32), ([192, 0, 2, 10], 32), ([10, 9, 9, 9], 32), ([10, 9, 0, 0], 16)];
+    for (addr, length) in ranges {
+        let key = SourceRangeKey::of_prefix(3, addr, length);
+        Arc::make_mut(&mut facts.tables).v4.source_ranges.insert(key, SourceRange { flags: 0 });
+    }
+    let note = "only clients of these ranges are allowed: 10.9.0.0/16, 10.9.9.9/32, which include this node";
+    assert_eq!(ask("10.9.9.9", "192.0.2.10:80/tcp", &facts).notes, [note]);
+    Arc::make_mut(&mut facts.tables).v4.source_ranges.retain(|key, _| key.addr != [0; 4]);
+    let note = "only clients of these ranges are allowed: 10.9.0.0/16, 10.9.9.9/32, 192.0.2.10/32";
+    assert_eq!(ask("10.9.9.9", "192.0.2.10:80/tcp", &facts).notes, [note], "without the node, it is the Service's own");
+}
+
 /// A packet that meets an empty slot is dropped, whatever the scope says.
 #[test]
 fn a_pool_that_is_being_replaced_is_said() {

@@ -21,6 +21,7 @@ fn named(addr: [u8; 4], port: u16, proto: &str, reason: Option<&str>) -> Named {
 fn told(named: Vec<Named>, warnings: &[&str]) -> String {
     let service = KnownService {
         name: "shop/web".into(),
+        served_elsewhere: false,
         remarks: Vec::new(),
         named,
         warnings: warnings.iter().map(|text| (*text).to_owned()).collect(),

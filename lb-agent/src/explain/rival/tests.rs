@@ -23,8 +23,13 @@ fn known(rivalry: Rivalry) -> Known {
         reason: None,
         kube_proxy: rivalry,
     };
-    let service =
-        KnownService { name: "shop/web".into(), remarks: Vec::new(), named: vec![named], warnings: Vec::new() };
+    let service = KnownService {
+        name: "shop/web".into(),
+        served_elsewhere: false,
+        remarks: Vec::new(),
+        named: vec![named],
+        warnings: Vec::new(),
+    };
     Known { services: vec![service], ..Known::default() }
 }
 
@@ -59,11 +64,16 @@ fn without_rules_there_is_nothing_to_say() {
 
 /// kube-proxy ignores the Services of such an agent, and the agent does not know the others.
 #[test]
-fn with_a_proxy_name_the_rules_are_unknown() {
-    let known = Known { serves_labelled: true, ..known(Rivalry { inside: Act::Refuse, ..Rivalry::default() }) };
-    let unknown = aftermath(HOST, &to(), Some(&known), &rival(Rules::Nftables, false)).expect("rules");
-    assert_eq!(unknown.does, Does::Unknown);
-    assert!(unknown.sentence.contains("--service-proxy-name"), "{}", unknown.sentence);
+fn with_a_proxy_name_the_rules_for_its_own_services_alone_are_known() {
+    let mut known = Known { serves_labelled: true, ..known(Rivalry { inside: Act::Refuse, ..Rivalry::default() }) };
+    let told = |known: &Known, to: &Destination| {
+        let aftermath = aftermath(HOST, to, Some(known), &rival(Rules::Nftables, false)).expect("rules");
+        (aftermath.does, aftermath.sentence.contains("shop/web"), aftermath.sentence.contains("--service-proxy-name"))
+    };
+    assert_eq!(told(&known, &to()), (Does::Nothing, true, false));
+    assert_eq!(told(&known, &Destination { port: 81, ..to() }), (Does::Unknown, false, true), "no Service has it");
+    known.services[0].served_elsewhere = true;
+    assert_eq!(told(&known, &to()), (Does::Unknown, false, true), "a folder has Services of others too");
 }
 
 #[test]

@@ -23,7 +23,13 @@ fn known() -> Known {
         named("192.0.2.2", 30_080, 80, "web", "tcp"),
         named("192.0.2.10", 53, 53, "dns", "udp"),
     ];
-    let service = KnownService { name: "shop/web".into(), remarks: Vec::new(), named, warnings: Vec::new() };
+    let service = KnownService {
+        name: "shop/web".into(),
+        served_elsewhere: false,
+        remarks: Vec::new(),
+        named,
+        warnings: Vec::new(),
+    };
     Known { services: vec![service], ..Known::default() }
 }
 
