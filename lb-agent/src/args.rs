@@ -93,8 +93,11 @@ pub enum Command {
     Man(ManArgs),
 }
 
+/// The heading of flags about what the kernel holds.
+const DATAPLANE: &str = "Dataplane";
+
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Dataplane")]
+#[command(next_help_heading = DATAPLANE)]
 pub struct PinArgs {
     /// Folder on a BPF file system for maps and links. The agent makes the folder if it is absent (mode 0700), and
     /// mounts bpffs if necessary. The folder must belong to root. Neither this folder nor one above it may be a link or

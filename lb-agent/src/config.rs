@@ -86,9 +86,13 @@ impl Error {
 impl Config {
     /// Fills in what follows from other settings or from the host.
     pub fn imply(&self, settings: &mut Given) {
-        settings.imply("node-name", self.policy.node_name.clone());
-        settings.imply("uplink-interfaces", self.interfaces.uplink.to_string());
-        settings.imply("healthz", self.healthz.map_or_else(|| "off".to_owned(), |at| at.to_string()));
+        let services = match self.policy.services {
+            desired::Services::LoadBalancers => "--services=lb",
+            desired::Services::All => "--services=all",
+        };
+        settings.imply("node-name", self.policy.node_name.clone(), "the host name");
+        settings.imply("uplink-interfaces", self.interfaces.uplink.to_string(), services);
+        settings.imply("healthz", self.healthz.map_or_else(|| "off".to_owned(), |at| at.to_string()), services);
     }
 }
 

@@ -1,11 +1,15 @@
 //! The files around the code: the manifests of the crates, hosted CI, licences, and the pages that a repository has.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
+use clap::{CommandFactory as _, ValueEnum};
+use lb_agent::args::{CommandLine, Subject};
 use serde_json::Value;
 
-use crate::document::top;
+use crate::document::{self, Step, pages, top};
 
 fn read(path: &str) -> String {
     fs::read_to_string(top().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -36,6 +40,54 @@ fn every_crate_says_what_it_is() {
 fn both_licences_are_there() {
     assert!(read("docs/LICENSE-MIT").contains("Permission is hereby granted, free of charge"));
     assert!(read("docs/LICENSE-APACHE").contains("Version 2.0, January 2004"));
+}
+
+/// Who begins at the README or at the list of documents finds every page.
+#[test]
+fn every_page_is_linked() {
+    let all = pages();
+    let mut found = BTreeSet::new();
+    let mut next = vec!["docs/README.md".to_owned()];
+    while let Some(page) = next.pop() {
+        let folder = Path::new(&page).parent().expect("a file is in a folder").to_owned();
+        let text = read(&page);
+        if !found.insert(page) {
+            continue;
+        }
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        let paths = targets.filter_map(|target| top().join(&folder).join(target).canonicalize().ok());
+        let names = paths.filter_map(|path| Some(path.strip_prefix(top()).ok()?.to_string_lossy().into_owned()));
+        next.extend(names.filter(|name| all.contains(name)));
+    }
+    let lost: Vec<_> = all.iter().filter(|page| !found.contains(*page)).collect();
+    assert!(lost.is_empty(), "no page leads to {lost:?}: link them from docs/README.md");
+}
+
+/// Each subcommand, and each subject of `show`, is among the commands that pages run.
+#[test]
+fn every_subcommand_is_run_by_a_page() {
+    let mut runs = Vec::new();
+    for page in pages() {
+        let steps = document::read(&read(&page)).unwrap_or_else(|error| panic!("{page}: {error}"));
+        runs.extend(steps.into_iter().filter_map(|step| match step {
+            Step::Run(command) => shlex::split(&command.text),
+            _ => None,
+        }));
+    }
+    let is_run = |wanted: &[&str]| {
+        let calls = runs.iter().flat_map(|words| words.windows(wanted.len() + 1));
+        let is_ours = |program: &str| program.rsplit('/').next() == Some("lb-agent");
+        calls.into_iter().any(|call| is_ours(&call[0]) && call[1..] == *wanted)
+    };
+    let command = CommandLine::command();
+    let subcommands: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    let subjects = Subject::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let subjects: Vec<String> = subjects.map(|subject| subject.get_name().to_owned()).collect();
+    assert!(subcommands.len() > 8 && subjects.len() > 8, "{subcommands:?} {subjects:?}");
+    let shown = subjects.iter().map(|subject| vec!["show", subject]);
+    let all = subcommands.into_iter().filter(|name| *name != "show").map(|name| vec![name]).chain(shown);
+    let unrun: Vec<_> = all.filter(|words| !is_run(words)).collect();
+    assert!(unrun.is_empty(), "no page of the documents runs {unrun:?}");
 }
 
 /// Hosted CI does what `.ci/run` does, and nothing beside.

@@ -10,9 +10,6 @@ use crate::interfaces::Globs;
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    #[command(flatten)]
-    pub pins: PinArgs,
-
     /// Also try this source: that the folder can be read, or that the API server answers and lets us list and watch the
     /// three kinds.
     #[arg(long, value_name = "kube|dir:PATH", env = "LB_AGENT_SOURCE")]
@@ -38,10 +35,13 @@ pub struct CheckArgs {
     #[arg(long, value_name = "ADDRESS:PORT|off", env = "LB_AGENT_HEALTHZ", value_parser = healthz)]
     pub healthz: Option<Healthz>,
 
-    #[command(flatten)]
-    pub http: AskArgs,
-
     /// How to print it.
     #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
     pub output: Output,
+
+    #[command(flatten)]
+    pub pins: PinArgs,
+
+    #[command(flatten)]
+    pub http: AskArgs,
 }

@@ -81,15 +81,15 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "IP:PORT/tcp|udp|sctp, IP/icmp or NAMESPACE/NAME[:PORT]")]
     pub to: Dialled,
 
+    /// How to print it.
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
+    pub output: Output,
+
     #[command(flatten)]
     pub pins: PinArgs,
 
     #[command(flatten)]
     pub http: AskArgs,
-
-    /// How to print it.
-    #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Table)]
-    pub output: Output,
 }
 
 /// A subject of `show`.

@@ -9,9 +9,6 @@ use crate::model::Prefix;
 
 #[derive(Debug, Args)]
 pub struct MonitorArgs {
-    #[command(flatten)]
-    pub filters: EventFilterArgs,
-
     /// Events per second that the programs tell at most. Further ones are counted as lost.
     #[arg(long, value_name = "EVENTS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub events_per_sec: u32,
@@ -20,15 +17,18 @@ pub struct MonitorArgs {
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
 
+    /// How to print it; json prints an object a line.
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t = StreamOutput::Table)]
+    pub output: StreamOutput,
+
+    #[command(flatten)]
+    pub filters: EventFilterArgs,
+
     #[command(flatten)]
     pub pins: PinArgs,
 
     #[command(flatten)]
     pub http: AskArgs,
-
-    /// How to print it; json prints an object a line.
-    #[arg(short, long, value_enum, ignore_case = true, default_value_t = StreamOutput::Table)]
-    pub output: StreamOutput,
 }
 
 /// Which events are printed. The lost ones are always told.

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::numbers;
 use super::values::{healthz, label_value, log_filter, metrics};
-use super::{Healthz, MetricsAddress, PinArgs, PolicyArgs, SizeArgs, Switch, TimeoutArgs};
+use super::{DATAPLANE, Healthz, MetricsAddress, PinArgs, PolicyArgs, SizeArgs, Switch, TimeoutArgs};
 use crate::interfaces::Globs;
 
 #[derive(Debug, Args)]
@@ -23,13 +23,9 @@ pub struct RunArgs {
     pub interfaces: InterfaceArgs,
     #[command(flatten)]
     pub pins: PinArgs,
-    #[command(flatten)]
-    pub sizes: SizeArgs,
-    #[command(flatten)]
-    pub timeouts: TimeoutArgs,
     /// ICMP answers to rejected packets per second, for each pod and for the whole network together. Further rejected
     /// packets are dropped. A flood uses up only the answers of its own sender.
-    #[arg(long, value_name = "PACKETS", default_value_t = 1000, value_parser = numbers::count(0..=1_000_000))]
+    #[arg(long, help_heading = DATAPLANE, value_name = "PACKETS", default_value_t = 1000, value_parser = numbers::count(0..=1_000_000))]
     pub rejects_per_sec: u32,
     /// Make the flow of a TCP connection again if a full flow table evicted it and the client sends another segment.
     /// Works only at frontends with --lb-algorithm=maglev, where the hash of the connection names its backend. Works
@@ -37,8 +33,12 @@ pub struct RunArgs {
     /// possible CPU, checked every --gc-secs), and only if interface and frontend have been served for longer than
     /// that. A connection through the balancer that is older and has been busy ever since would be sent to a backend:
     /// leave this off if addresses change from Proxy to VIP.
-    #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
+    #[arg(long, help_heading = DATAPLANE, value_enum, ignore_case = true, default_value_t = Switch::Off)]
     pub repair_evicted_flows: Switch,
+    #[command(flatten)]
+    pub sizes: SizeArgs,
+    #[command(flatten)]
+    pub timeouts: TimeoutArgs,
     #[command(flatten)]
     pub health: HealthArgs,
     #[command(flatten)]

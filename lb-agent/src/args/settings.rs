@@ -18,6 +18,8 @@ pub enum Origin {
         line: usize,
     },
     Default,
+    /// By default, from this.
+    Implied(&'static str),
 }
 
 impl fmt::Display for Origin {
@@ -27,6 +29,7 @@ impl fmt::Display for Origin {
             Self::Environment(variable) => write!(f, "environment {variable}"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Default => f.write_str("default"),
+            Self::Implied(from) => write!(f, "default: {from}"),
         }
     }
 }
@@ -99,12 +102,13 @@ impl Setting {
 }
 
 impl Settings {
-    /// Fills in a value that follows from others.
-    pub fn imply(&mut self, key: &str, value: String) {
+    /// Fills in a value that follows from something else.
+    pub fn imply(&mut self, key: &str, value: String, from: &'static str) {
         if let Some(setting) = self.list.iter_mut().find(|setting| setting.key == key)
             && setting.value == Given::Nothing
         {
             setting.value = Given::One(value);
+            setting.origin = Origin::Implied(from);
         }
     }
 
@@ -112,7 +116,7 @@ impl Settings {
     pub fn place(&self, flag: &str) -> Option<String> {
         let setting = self.list.iter().find(|setting| Some(&*setting.key) == flag.strip_prefix("--"))?;
         match &setting.origin {
-            Origin::Flag | Origin::Default => None,
+            Origin::Flag | Origin::Default | Origin::Implied(_) => None,
             origin @ (Origin::Environment(_) | Origin::File { .. }) => Some(origin.to_string()),
         }
     }

@@ -35,7 +35,7 @@ fn page() -> String {
 
 fn section(text: &mut String, command: &Command) {
     let about = command.get_long_about().or_else(|| command.get_about()).map(ToString::to_string).unwrap_or_default();
-    let _ = write!(text, "\n## lb-agent {}\n\n{about}\n", command.get_name());
+    let _ = write!(text, "\n## lb-agent {}\n\n{about}.\n", command.get_name());
     let mut heading = None;
     let settings: Vec<&str> = flags(command).filter_map(key).collect();
     for flag in command.get_arguments().filter(|flag| !flag.is_hide_set() && flag.get_id() != "help") {
@@ -67,6 +67,10 @@ fn row(text: &mut String, flag: &Arg, is_setting: bool) {
     let help = flag.get_long_help().or_else(|| flag.get_help()).map(ToString::to_string).unwrap_or_default();
     let mut help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let words: Vec<_> = flag.get_possible_values().iter().map(|word| format!("`{}`", word.get_name())).collect();
+    // clap takes the last full stop off.
+    if !help.ends_with([']', '.']) {
+        help.push('.');
+    }
     if !words.is_empty() && flag.get_action().takes_values() {
         let _ = write!(help, " One of {}.", words.join(", "));
     }

@@ -8,9 +8,6 @@ use super::{PinArgs, numbers};
 
 #[derive(Debug, Args)]
 pub struct UnloadArgs {
-    #[command(flatten)]
-    pub pins: PinArgs,
-
     /// List what would be removed. Changes nothing, and needs no agent to have ended.
     #[arg(long)]
     pub dry_run: bool,
@@ -23,6 +20,9 @@ pub struct UnloadArgs {
     )]
     #[allow(clippy::option_option, reason = "clap's way to say a flag whose value may be absent")]
     pub wait: Option<Option<u32>>,
+
+    #[command(flatten)]
+    pub pins: PinArgs,
 }
 
 impl UnloadArgs {

@@ -202,7 +202,9 @@ fn derived_values_are_printed_and_places_are_found() {
     let (command, mut settings) = case.parse("", &[("NODE_NAME", "N1")]).expect("right");
     let Command::Run(args) = command else { panic!("it is run") };
     Config::try_from(*args).expect("right").imply(&mut settings);
-    assert_eq!(setting(&settings, "uplink-interfaces").0, Given::One("auto".into()));
-    assert_eq!(setting(&settings, "healthz").0, Given::One("0.0.0.0:10256".into()));
+    let one = |value: &str| Given::One(value.into());
+    let implied = "default: --services=all".to_owned();
+    assert_eq!(setting(&settings, "uplink-interfaces"), (one("auto"), implied.clone()));
+    assert_eq!(setting(&settings, "healthz"), (one("0.0.0.0:10256"), implied));
     assert_eq!(setting(&settings, "node-name").0, Given::One("N1".into()));
 }

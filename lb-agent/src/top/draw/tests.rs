@@ -66,21 +66,23 @@ fn drawn(state: &State, (width, height): (u16, u16)) -> String {
     (0..height).map(line).collect()
 }
 
-/// `LB_REWRITE=1` writes the picture into the page.
+/// `LB_REWRITE=1` writes the picture into the pages.
 #[test]
-fn the_page_shows_what_is_drawn() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join("docs/top.md");
-    let page = std::fs::read_to_string(&path).expect("the page exists");
-    let (start, end) = ("```text\n", "```\n");
-    let begin = page.find(start).expect("it has a picture") + start.len();
-    let length = page[begin..].find(end).expect("it ends");
+fn the_pages_show_what_is_drawn() {
+    const BLOCK: &str = "```text\n";
     let picture = drawn(&state(), (100, 10));
-    if std::env::var_os("LB_REWRITE").is_some() {
-        let page = format!("{}{picture}{}", &page[..begin], &page[begin + length..]);
-        std::fs::write(path, page).expect("the checkout can be written to");
-        return;
+    for name in ["README.md", "docs/top.md"] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+        let page = std::fs::read_to_string(&path).expect("the page exists");
+        let begin = page.find(&format!("{BLOCK}top   ")).expect("it has a picture") + BLOCK.len();
+        let length = page[begin..].find("```\n").expect("it ends");
+        if std::env::var_os("LB_REWRITE").is_some() {
+            let page = format!("{}{picture}{}", &page[..begin], &page[begin + length..]);
+            std::fs::write(path, page).expect("the checkout can be written to");
+            continue;
+        }
+        assert_eq!(&page[begin..begin + length], picture, "{name}: LB_REWRITE=1 writes it");
     }
-    assert_eq!(&page[begin..begin + length], picture, "LB_REWRITE=1 writes it");
 }
 
 #[test]
