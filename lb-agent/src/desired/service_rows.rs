@@ -115,6 +115,7 @@ impl ServiceRows {
         let health_checks = health_check::of_service(&rows.name, service, slices, facts);
         let mut remarks = Remarks { health_checks, ..Remarks::default() };
         let claims = claims::claims(service, facts, &mut remarks.warnings);
+        remarks.warnings.extend(warnings::without_address(service));
         if !claims.is_empty() && service.cluster_ips.is_empty() {
             remarks.warnings.push(warnings::no_cluster_ip(service));
         } else if !claims.is_empty() {

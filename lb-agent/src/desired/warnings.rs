@@ -5,7 +5,7 @@ use lb_common::table::{FrontendKey, Origin};
 use super::claim::Claim;
 use super::selection;
 use super::usable::POOL_MAX;
-use crate::model::{ObjectName, Service, ServicePort, Warning, WarningKind, World};
+use crate::model::{HostNames, ObjectName, Service, ServicePort, ServiceType, Warning, WarningKind, World};
 
 /// A Service without any cluster IP is skipped. If it claims an address, a warning says so.
 pub fn no_cluster_ip(service: &Service) -> Warning {
@@ -15,6 +15,33 @@ pub fn no_cluster_ip(service: &Service) -> Warning {
         "add a cluster IP of each family to serve",
     );
     warning.of(format_args!("Service {}", service.name)).at("spec.clusterIP")
+}
+
+/// A Service of type `LoadBalancer` of which no balancer's address can be served: it has no port, or its status has no
+/// IP (yet).
+pub fn without_address(service: &Service) -> Option<Warning> {
+    if service.service_type != ServiceType::LoadBalancer || !service.ports.is_empty() && !service.ingress.is_empty() {
+        return None;
+    }
+    let (kind, field, problem, remedy) = match (service.ports.is_empty(), service.host_names) {
+        (true, _) => {
+            (WarningKind::BadField, "spec.ports", "has no port that can be read, so nothing is served", "add a port")
+        }
+        (false, HostNames::Present) => (
+            WarningKind::Unserved,
+            "status.loadBalancer.ingress",
+            "names the balancer by host name only, so every connection goes to the balancer",
+            "if that is not wanted, have the balancer's controller write an IP",
+        ),
+        (false, HostNames::Absent) => (
+            WarningKind::Unserved,
+            "status.loadBalancer.ingress",
+            "has no IP yet, so no balancer's address is served",
+            "if it does not come, look at the balancer's controller, which writes the status",
+        ),
+    };
+    let warning = Warning::new(kind, problem, remedy);
+    Some(warning.of(format_args!("Service {}", service.name)).at(field))
 }
 
 /// The API server makes EndpointSlices from pods if the Service has a selector, and mirrors Endpoints only if it has

@@ -57,10 +57,13 @@ pub enum WarningKind {
     Hazard,
     /// It has no effect, which may not be intended.
     Ignored,
+    /// A Service of type `LoadBalancer` without an address to serve: its balancer is not there yet, or has a host name
+    /// only. That may last, and be right.
+    Unserved,
 }
 
 impl WarningKind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BadDocument,
         Self::BadField,
         Self::Duplicate,
@@ -71,6 +74,7 @@ impl WarningKind {
         Self::Guard,
         Self::Hazard,
         Self::Ignored,
+        Self::Unserved,
     ];
 
     /// The name in metrics and tables.
@@ -86,6 +90,7 @@ impl WarningKind {
             Self::Guard => "guard",
             Self::Hazard => "hazard",
             Self::Ignored => "ignored",
+            Self::Unserved => "unserved",
         }
     }
 }

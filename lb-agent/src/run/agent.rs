@@ -29,7 +29,7 @@ use crate::interfaces::{BridgeNetfilter, Event, InterfaceRules, Interfaces, Judg
 use crate::ipsec::Policies;
 use crate::known::{Asked, Known};
 use crate::metrics::Metrics;
-use crate::model::{Change, Warning};
+use crate::model::{Change, Warning, WarningKind};
 use crate::status::{Behind, Readiness, Status};
 pub use monitor::LISTEN_INTERVAL;
 
@@ -536,7 +536,13 @@ impl<D: Dataplane> Agent<D> {
         let current: BTreeSet<Warning> = warnings.iter().cloned().collect();
         let new: Vec<&Warning> = current.difference(&self.logged).collect();
         for warning in new.iter().take(LOGGED_WARNINGS_MAX) {
-            tracing::warn!(kind = warning.kind.name(), "{warning}");
+            let kind = warning.kind.name();
+            // Each new Service waits a moment for its balancer.
+            if warning.kind == WarningKind::Unserved {
+                tracing::info!(kind, "{warning}");
+            } else {
+                tracing::warn!(kind, "{warning}");
+            }
         }
         if new.len() > LOGGED_WARNINGS_MAX {
             tracing::warn!(more = new.len() - LOGGED_WARNINGS_MAX, "further warnings: `lb-agent show warnings`");
