@@ -24,6 +24,7 @@ pub mod ipsec;
 pub mod known;
 pub mod kube_proxy;
 pub mod likely;
+pub mod losses;
 pub mod man;
 pub mod metrics;
 pub mod model;

@@ -6,7 +6,6 @@ pub mod drops;
 pub mod flows;
 pub mod frontends;
 pub mod interfaces;
-mod losses;
 pub mod names;
 
 use std::io::Write as _;

@@ -15,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::PREFIX;
 use crate::dataplane::Error;
 use crate::dataplane::pins::{FrontendNow, Pins};
+use crate::losses::Losses;
 
 /// The label of the sum of those that have no series of their own. No Service port has such a name.
 const OTHER: &str = "other";
@@ -49,12 +50,15 @@ struct Traffic {
     bytes: u64,
     passed_packets: u64,
     passed_bytes: u64,
+    rejects: u64,
+    drops: u64,
 }
 
 impl Traffic {
-    const fn of(stats: &FrontendStats) -> Self {
+    fn of(stats: &FrontendStats, losses: Option<&Losses>) -> Self {
         let FrontendStats { flows, packets, bytes, passed_packets, passed_bytes, .. } = *stats;
-        Self { flows, packets, bytes, passed_packets, passed_bytes }
+        let (rejects, drops) = losses.map_or((0, 0), |losses| (losses.rejects, losses.dropped()));
+        Self { flows, packets, bytes, passed_packets, passed_bytes, rejects, drops }
     }
 
     const fn add(&mut self, other: &Self) {
@@ -63,6 +67,8 @@ impl Traffic {
         self.bytes += other.bytes;
         self.passed_packets += other.passed_packets;
         self.passed_bytes += other.passed_bytes;
+        self.rejects += other.rejects;
+        self.drops += other.drops;
     }
 }
 
@@ -95,10 +101,12 @@ fn bounded(by_port: BTreeMap<u32, Traffic>, names: &BTreeMap<u32, String>, ports
 
 fn by_port(pins: &Pins) -> Result<BTreeMap<u32, Traffic>, Error> {
     let mut by_port = BTreeMap::<u32, Traffic>::new();
+    let losses = Losses::by(&pins.drop_counts()?, |row| row.frontend);
     // Without a Service, the ID is 0.
     for FrontendNow { frontend, scopes, .. } in pins.frontends_now()?.iter().filter(|now| now.scopes.service_port != 0)
     {
-        by_port.entry(scopes.service_port).or_default().add(&Traffic::of(&pins.frontend_stats(frontend.id)?));
+        let traffic = Traffic::of(&pins.frontend_stats(frontend.id)?, losses.get(&frontend.id));
+        by_port.entry(scopes.service_port).or_default().add(&traffic);
     }
     Ok(by_port)
 }
@@ -118,7 +126,7 @@ impl Collector for Now {
         let beyond = ConstGauge::new(beyond as u64);
         let help = "Service ports without series of their own, which are summed as other";
         beyond.encode(encoder.encode_descriptor("service_ports_beyond_max", help, None, MetricType::Gauge)?)?;
-        let families: [(&str, &str, Option<&Unit>, Value); 5] = [
+        let families: [(&str, &str, Option<&Unit>, Value); 7] = [
             ("service_flows", "Flows made, by Service port", None, |stats| stats.flows),
             ("service_packets", "Packets translated, in both directions", None, |stats| stats.packets),
             ("service_traffic", "Their bytes", Some(&Unit::Bytes), |stats| stats.bytes),
@@ -126,6 +134,8 @@ impl Collector for Now {
                 stats.passed_packets
             }),
             ("service_passed", "Their bytes", Some(&Unit::Bytes), |stats| stats.passed_bytes),
+            ("service_rejects", "Packets and dials that were answered with an error", None, |stats| stats.rejects),
+            ("service_drops", "Packets and dials that were dropped", None, |stats| stats.drops),
         ];
         for (name, help, unit, value) in families {
             let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;

@@ -4,10 +4,10 @@ use lb_common::table::FrontendStats;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::losses::Losses;
 use crate::ask::Services;
 use crate::dataplane::pins::Pins;
 use crate::filter::{Facet, Facets, Filtered};
+use crate::losses::Losses;
 use crate::render::{FrontendRow, Item, Row, ScopeRow, frontends};
 
 #[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]

@@ -6,7 +6,6 @@ use lb_common::table::{EDGE_SOCKETS, EDGE_UPLINK};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::losses::{Loss, Losses};
 use super::names::SOCKETS;
 use crate::ask::Judgements;
 use crate::dataplane::Hook;
@@ -16,6 +15,7 @@ use crate::dataplane::pins::Pins;
 use crate::dataplane::sockets::SocketHook;
 use crate::filter::{Facet, Facets, Filtered};
 use crate::interfaces::{Globs, InterfaceRules, Interfaces, Judgement, Kind, LinkFacts, watch};
+use crate::losses::{Loss, Losses};
 use crate::render::{Item, Row};
 
 #[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]

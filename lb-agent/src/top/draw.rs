@@ -24,6 +24,7 @@ FLOWS/S      new connections that this node balances, per second
 PACKETS/S    packets translated, in both directions; BYTES/S likewise
 PASSED/S     packets that open a connection and are left to the external balancer: in mode Proxy they leave this
              node and may come back to it
+DROPS/S      packets and dials that were rejected or dropped; `lb-agent show frontends` has the reasons
 FLOWS        connections balanced since the tables were made
 
 Press any key.";
@@ -81,41 +82,51 @@ fn summary(state: &State) -> Vec<Text<'static>> {
     ]
 }
 
-fn draw_lines(frame: &mut Frame<'_>, state: &State, area: Rect) {
-    let title = |order: Order, name: &str| if state.order == order { format!("{name}*") } else { name.to_owned() };
-    let [flows, packets, bytes, passed, name] = Order::ALL;
-    let titles = [
-        title(name, "SERVICE"),
-        "MODE".to_owned(),
-        "ADDRESSES".to_owned(),
-        title(flows, "FLOWS/S"),
-        title(packets, "PACKETS/S"),
-        title(bytes, "BYTES/S"),
-        title(passed, "PASSED/S"),
-        "FLOWS".to_owned(),
-    ];
-    let lines = state.lines();
-    let shown = lines.iter().skip(state.first).take(area.height.into());
-    let longest = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or_default().max(8);
-    let widths = [Constraint::Length(longest.try_into().unwrap_or(u16::MAX))]
-        .into_iter()
-        .chain([6, 9, 8, 10, 8, 9, 8].map(Constraint::Length));
-    let header = Row::new(titles).style(Style::new().add_modifier(Modifier::REVERSED));
-    frame.render_widget(Table::new(shown.map(row), widths).header(header), area);
+/// A column behind the name.
+struct Column {
+    title: &'static str,
+    width: u16,
+    cell: fn(&Line) -> String,
+    /// The order that it marks.
+    order: Option<Order>,
+    /// Whether a narrow terminal has it as well.
+    is_kept: bool,
 }
 
-fn row(line: &Line) -> Row<'static> {
-    let cells = [
-        printable(&line.name).into_owned(),
-        line.mode.clone(),
-        line.addresses.to_string(),
-        short(line.flows),
-        short(line.packets),
-        short(line.bytes),
-        short(line.passed),
-        line.flows_total.to_string(),
-    ];
-    Row::new(cells.map(Cell::from))
+const fn rate(title: &'static str, width: u16, order: Order, cell: fn(&Line) -> String) -> Column {
+    Column { title, width, cell, order: Some(order), is_kept: true }
+}
+
+const COLUMNS: [Column; 8] = [
+    Column { title: "MODE", width: 6, cell: |line| line.mode.clone(), order: None, is_kept: true },
+    Column { title: "ADDRESSES", width: 9, cell: |line| line.addresses.to_string(), order: None, is_kept: false },
+    rate("FLOWS/S", 8, Order::Flows, |line| short(line.flows)),
+    rate("PACKETS/S", 10, Order::Packets, |line| short(line.packets)),
+    rate("BYTES/S", 8, Order::Bytes, |line| short(line.bytes)),
+    rate("PASSED/S", 9, Order::Passed, |line| short(line.passed)),
+    rate("DROPS/S", 8, Order::Drops, |line| short(line.drops)),
+    Column { title: "FLOWS", width: 8, cell: |line| line.flows_total.to_string(), order: None, is_kept: false },
+];
+
+fn draw_lines(frame: &mut Frame<'_>, state: &State, area: Rect) {
+    let lines = state.lines();
+    let longest = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or_default().max(8);
+    let longest = u16::try_from(longest).unwrap_or(u16::MAX);
+    let needed = COLUMNS.iter().fold(longest, |sum, column| sum.saturating_add(1 + column.width));
+    let columns: Vec<_> = COLUMNS.iter().filter(|column| column.is_kept || needed <= area.width).collect();
+    let title = |name: &str, order| if order == Some(state.order) { format!("{name}*") } else { name.to_owned() };
+    let titles = columns.iter().map(|column| title(column.title, column.order));
+    let titles = std::iter::once(title("SERVICE", Some(Order::Name))).chain(titles);
+    let header = Row::new(titles).style(Style::new().add_modifier(Modifier::REVERSED));
+    let row = |line: &Line| {
+        let cells = columns.iter().map(|column| (column.cell)(line));
+        Row::new(std::iter::once(printable(&line.name).into_owned()).chain(cells).map(Cell::from))
+    };
+    // The numbers keep their places; a long name is cut.
+    let widths = columns.iter().map(|column| Constraint::Length(column.width));
+    let widths = std::iter::once(Constraint::Max(longest)).chain(widths);
+    let shown = lines.iter().skip(state.first).take(area.height.into()).map(row);
+    frame.render_widget(Table::new(shown, widths).header(header), area);
 }
 
 /// Three digits and a suffix: 0, 1.5, 12, 999, 1.2k, 34M.

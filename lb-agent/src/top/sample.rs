@@ -9,6 +9,7 @@ use lb_common::table::{Counter, CounterValue, FrontendStats};
 
 use crate::ask::{self, Services};
 use crate::dataplane::pins::{Fill, Pins};
+use crate::losses::Losses;
 use crate::render::{FrontendRow, frontends};
 
 /// A reading. All counts are since the tables were made.
@@ -34,6 +35,8 @@ pub struct Frontend {
     pub packets: u64,
     pub bytes: u64,
     pub passed: u64,
+    /// Rejected and dropped.
+    pub drops: u64,
 }
 
 impl Sample {
@@ -42,7 +45,11 @@ impl Sample {
         // One silent address is asked once.
         let services = warnings.map(|_| ask::services(agent, pin_path)).unwrap_or_default();
         let tables = pins.tables()?;
-        let frontend = |row: FrontendRow| Ok((row.frontend_id, Frontend::of(&row, pins, &services)?));
+        let losses = Losses::by(&pins.drop_counts()?, |row| row.frontend);
+        let frontend = |row: FrontendRow| {
+            let drops = losses.get(&row.frontend_id).map_or(0, Losses::total);
+            Ok((row.frontend_id, Frontend { drops, ..Frontend::of(&row, pins, &services)? }))
+        };
         Ok(Self {
             at_secs: began.elapsed().as_secs_f64(),
             frontends: frontends(&tables).into_iter().map(frontend).collect::<anyhow::Result<_>>()?,
@@ -59,6 +66,6 @@ impl Frontend {
         let service = services.names.get(&row.service_port_id).cloned();
         let name = service.unwrap_or_else(|| format!("{}/{}", row.address, row.proto));
         let mode = row.mode.clone().unwrap_or_else(|| "-".into());
-        Ok(Self { name, mode, flows, packets, bytes, passed: passed_packets })
+        Ok(Self { name, mode, flows, packets, bytes, passed: passed_packets, drops: 0 })
     }
 }

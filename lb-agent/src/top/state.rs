@@ -15,18 +15,18 @@ pub enum Order {
     Packets,
     Bytes,
     Passed,
+    Drops,
     Name,
 }
 
 impl Order {
-    pub const ALL: [Self; 5] = [Self::Flows, Self::Packets, Self::Bytes, Self::Passed, Self::Name];
-
     const fn next(self) -> Self {
         match self {
             Self::Flows => Self::Packets,
             Self::Packets => Self::Bytes,
             Self::Bytes => Self::Passed,
-            Self::Passed => Self::Name,
+            Self::Passed => Self::Drops,
+            Self::Drops => Self::Name,
             Self::Name => Self::Flows,
         }
     }
@@ -53,6 +53,7 @@ pub struct Line {
     pub packets: f64,
     pub bytes: f64,
     pub passed: f64,
+    pub drops: f64,
     /// Since the tables were made.
     pub flows_total: u64,
 }
@@ -119,6 +120,7 @@ impl State {
             line.packets += self.rate(frontend.packets, before.packets);
             line.bytes += self.rate(frontend.bytes, before.bytes);
             line.passed += self.rate(frontend.passed, before.passed);
+            line.drops += self.rate(frontend.drops, before.drops);
             line.flows_total += frontend.flows;
         }
         let named = lines.into_iter().map(|((name, mode), line)| Line { name: name.into(), mode: mode.into(), ..line });
@@ -130,6 +132,7 @@ impl State {
             Order::Packets => line.packets,
             Order::Bytes => line.bytes,
             Order::Passed => line.passed,
+            Order::Drops => line.drops,
             Order::Name => 0.0,
         };
         // Equal lines stay in the order of their names.

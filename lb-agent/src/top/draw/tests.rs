@@ -11,19 +11,20 @@ use crate::dataplane::pins::Fill;
 
 /// A node after so many seconds of steady traffic.
 fn sample(secs: u64) -> Sample {
-    let frontend = |name: &str, mode: &str, [flows, packets, bytes, passed]: [u64; 4]| Frontend {
+    let frontend = |name: &str, mode: &str, [flows, packets, bytes, passed, drops]: [u64; 5]| Frontend {
         name: name.into(),
         mode: mode.into(),
         flows: 1_000 + flows * secs,
         packets: 20_000 + packets * secs,
         bytes: 3_000_000 + bytes * secs,
         passed: passed * secs,
+        drops: drops * secs,
     };
     let frontends = [
-        (1, frontend("shop/web:http", "VIP", [12, 1_500, 1_230_000, 0])),
-        (2, frontend("shop/web:http", "VIP", [3, 20, 2_000, 0])),
-        (3, frontend("shop/login:https", "Proxy", [0, 0, 0, 4])),
-        (4, frontend("kube-system/dns:dns", "-", [40, 80, 9_000, 0])),
+        (1, frontend("shop/web:http", "VIP", [12, 1_500, 1_230_000, 0, 0])),
+        (2, frontend("shop/web:http", "VIP", [3, 20, 2_000, 0, 3])),
+        (3, frontend("shop/login:https", "Proxy", [0, 0, 0, 4, 2])),
+        (4, frontend("kube-system/dns:dns", "-", [40, 80, 9_000, 0, 0])),
     ];
     let count = |packets: u64| CounterValue { packets: packets * secs, bytes: 0 };
     let counters = [
@@ -94,11 +95,24 @@ fn services_are_ordered_by_what_the_keys_say() {
     assert_eq!((web.addresses, web.flows, web.packets), (2, 15.0, 1_520.0));
     press(&mut state, &[KeyCode::Char('s'), KeyCode::Char('s')]);
     assert_eq!((state.order, names(&state)[0].as_str()), (Order::Passed, "shop/login:https"));
+    press(&mut state, &[KeyCode::Char('s')]);
+    assert_eq!(
+        (state.order, names(&state)),
+        (Order::Drops, vec!["shop/web:http".into(), "shop/login:https".into(), "kube-system/dns:dns".into()])
+    );
     press(&mut state, &[KeyCode::Char('/'), KeyCode::Char('W'), KeyCode::Char('e'), KeyCode::Enter]);
     assert_eq!(names(&state), ["shop/web:http"]);
     assert!(drawn(&state, (100, 10)).contains("filter: We"));
     press(&mut state, &[KeyCode::Esc]);
     assert_eq!(names(&state).len(), 3);
+}
+
+#[test]
+fn a_narrow_terminal_shows_the_rates() {
+    let drawn = drawn(&state(), (80, 10));
+    let rows: Vec<Vec<&str>> = drawn.lines().skip(4).take(2).map(|line| line.split_whitespace().collect()).collect();
+    let titles = ["SERVICE", "MODE", "FLOWS/S", "PACKETS/S*", "BYTES/S", "PASSED/S", "DROPS/S"];
+    assert_eq!(rows, [titles, ["shop/web:http", "VIP", "15", "1.5k", "1.2M", "0", "3"]], "{drawn}");
 }
 
 #[test]

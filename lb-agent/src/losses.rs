@@ -55,6 +55,11 @@ impl Losses {
     pub fn dropped(&self) -> u64 {
         self.drops.iter().map(|loss| loss.packets).sum()
     }
+
+    /// Packets and dials that were rejected or dropped.
+    pub fn total(&self) -> u64 {
+        self.rejects + self.dropped()
+    }
 }
 
 #[cfg(test)]
@@ -83,7 +88,7 @@ mod tests {
         let of_frontends = Losses::by(&rows, |row| row.frontend);
         let loss = Loss { reason: "drop_source_range", packets: 7, bytes: 420 };
         assert_eq!(of_frontends[&1], Losses { rejects: 3, drops: vec![loss] });
-        assert_eq!(of_frontends[&2].dropped(), 5);
+        assert_eq!((of_frontends[&2].dropped(), of_frontends[&1].total()), (5, 10));
         let of_edges = Losses::by(&rows, |row| row.edge);
         assert_eq!((of_edges[&8].rejects, of_edges[&8].dropped(), of_edges[&8].drops.len()), (1, 9, 2));
     }
