@@ -429,8 +429,8 @@ fn answered_datagrams_make_room_for_others() {
     }
 }
 
-/// A packet of each kind of event.
-fn happen(scene: &mut Scene<'_>) {
+/// A packet of each kind of event. The datagram that is left alone is of another client in each round.
+fn happen(scene: &mut Scene<'_>, round: u16) {
     let net = scene.net;
     let balance = scene.pool(1, &[net.backend()]);
     scene.frontend(1, net.vip(), Proto::TCP, balance);
@@ -439,7 +439,8 @@ fn happen(scene: &mut Scene<'_>) {
     scene.frontend(4, net.other_vip(), Proto::UDP, Scope::DROP);
     scene.request(SYN);
     scene.request(ACK);
-    scene.run(Program::WorkloadIngress, &Described::new(UDP, net.client(), net.vip()));
+    let (addr, port) = net.client();
+    scene.run(Program::WorkloadIngress, &Described::new(UDP, (addr, port + round), net.vip()));
     scene.run(Program::WorkloadIngress, &Described::new(SYN, net.client(), net.other_vip()));
     scene.run(Program::UplinkIngress, &Described::new(UDP, net.client(), net.other_vip()));
 }
@@ -451,11 +452,11 @@ fn what_happens_is_told_to_who_listens() {
     let mut kernel = KernelMachine::load_with("told", |settings| settings.monitor = Monitor::On);
     for net in [Net::V4, Net::V6] {
         let mut host = HostMachine::default();
-        happen(&mut Scene::new(net, &mut host));
+        happen(&mut Scene::new(net, &mut host), 0);
         assert_eq!(host.take_told(), [], "{net:?}: nothing listens");
         host.forget();
         host.listen();
-        happen(&mut Scene::new(net, &mut host));
+        happen(&mut Scene::new(net, &mut host), 0);
         let wanted = host.take_told();
         let reasons: Vec<_> = wanted.iter().map(|told| (told.frontend, told.reason)).collect();
         let told = [
@@ -469,7 +470,7 @@ fn what_happens_is_told_to_who_listens() {
 
         kernel.reset();
         kernel.listen(1_000);
-        happen(&mut Scene::new(net, &mut kernel));
+        happen(&mut Scene::new(net, &mut kernel), 0);
         let mut heard = kernel.take_told();
         for told in &mut heard {
             assert!(told.at_ns > 0 && told.bytes > 0, "{told:?}");
@@ -477,17 +478,29 @@ fn what_happens_is_told_to_who_listens() {
         }
         assert_eq!(heard, wanted, "{net:?}");
     }
+    let mut scene = Scene::new(Net::V4, &mut kernel);
+    let net = scene.net;
+    scene.frontend(2, net.vip(), Proto::UDP, Scope::PASS);
+    let (addr, port) = net.client();
+    let [busy, another] = [port + 3, port + 4];
+    for client in [[busy; 50].as_slice(), &[another]].concat() {
+        scene.run(Program::WorkloadIngress, &Described::new(UDP, (addr, client), net.vip()));
+    }
+    let told: Vec<_> = kernel.take_told().iter().map(|told| told.sport).collect();
+    let repeated = told.iter().filter(|client| **client == busy).count();
+    // A second may end meanwhile.
+    assert!(told.contains(&another) && (1..=2).contains(&repeated), "one of a second: {told:?}");
     let lost = kernel.lost();
     kernel.listen(0);
     kernel.reset();
-    happen(&mut Scene::new(Net::V4, &mut kernel));
+    happen(&mut Scene::new(Net::V4, &mut kernel), 1);
     // The tokens of the second that began above may be left.
     let told = kernel.take_told().len() as u64;
     assert_eq!(kernel.lost() - lost + told, 4, "each is told or counted as lost");
     kernel.dataplane().maps().lease.as_ref().expect("a lease").end().expect("ending it");
     let lost = kernel.lost();
     kernel.reset();
-    happen(&mut Scene::new(Net::V4, &mut kernel));
+    happen(&mut Scene::new(Net::V4, &mut kernel), 2);
     assert_eq!((kernel.take_told().len(), kernel.lost() - lost), (0, 0), "nothing listens");
 }
 

@@ -25,6 +25,7 @@ use crate::verdict::{DropReason, Verdict};
 use crate::work::Pin;
 pub use crate::work::Work;
 pub(crate) use frame::{is_heard, whose};
+pub use note::Repeated;
 pub(crate) use pair::Partner;
 pub use run::{Edge, Env, Event, FlowRef, Hook, InsertError, Maps, Part, Path, Services, Sighting, Whose};
 

@@ -41,7 +41,7 @@ pub use stats::{
     COUNTERS_MAX, Counter, CounterValue, EDGE_TRANSIT, EDGES_MAX, EdgeAge, EdgeFlows, EdgeState, Evictions, FlowTotals,
     FrontendAge, FrontendStats, Owner, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, SpentRing, edge_index, spent_ring,
 };
-pub use told::{EVENTS_BYTES, Monitor, Told};
+pub use told::{EVENTS_BYTES, Monitor, PASSES_TOLD, Told};
 pub use uplink::{UPLINKS_MAX, Uplink};
 
 /// Raised whenever a type of this module changes. Pinned maps of another version are not adopted: others replace them.

@@ -8,9 +8,9 @@ use core::marker::PhantomData;
 use super::{
     AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, DropCount, DropKey, Dropped, EDGES_MAX,
     EVENTS_BYTES, EdgeAge, EdgeFlows, EdgeState, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment,
-    FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Monitor, Owner, PoolElement,
-    Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange, SourceRangeKey,
-    SpentRing, TableType, Told, UPLINKS_MAX, Uplink,
+    FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Monitor, Owner, PASSES_TOLD,
+    PoolElement, Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange,
+    SourceRangeKey, SpentRing, TableType, Told, UPLINKS_MAX, Uplink,
 };
 
 /// The kind of a map, with its flags.
@@ -232,6 +232,8 @@ macro_rules! each_map {
             private {
                 /// Ring of fragments that overtook the first one of their datagram, kept for two seconds at most.
                 parked: [Array, u32 => Parked, Rows::Parked];
+                /// By hash of the client: the last datagram that was left alone and told `lb-agent monitor`.
+                passes_told: [Array, u32 => u64, Rows::Fixed(PASSES_TOLD)];
                 /// Tickets drawn for `parked`.
                 parked_tickets: [Array, u32 => u32, Rows::Fixed(1)];
             }

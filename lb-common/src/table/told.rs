@@ -7,6 +7,9 @@ use crate::addr::Proto;
 /// The length of the ring `events` in bytes, a power of two: some 2,900 events.
 pub const EVENTS_BYTES: u32 = 1 << 18;
 
+/// Elements of `passes_told`, a power of two.
+pub const PASSES_TOLD: u32 = 1 << 10;
+
 table_type! {
     /// Value of `monitor` (one element). Each word has one writer.
     pub struct Monitor {

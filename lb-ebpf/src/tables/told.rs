@@ -6,7 +6,7 @@ use core::ptr::{addr_of, addr_of_mut};
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use lb_common::addr::{Addr, Family};
-use lb_common::forward::{Env, Sighting};
+use lb_common::forward::{Env, Repeated, Sighting};
 use lb_common::table::{DropCount, DropKey, Monitor, Told};
 
 use crate::maps;
@@ -47,7 +47,7 @@ pub fn tell<A: Addr>(sighting: &Sighting<'_, A>, bytes: u64, env: &impl Env) {
     let Some(monitor) = maps::monitor.get_ptr_mut(0) else { return };
     // SAFETY: a helper without arguments.
     let now_ns = unsafe { bpf_ktime_get_boot_ns() };
-    if !may_tell(monitor, now_ns, env) {
+    if !is_heard(monitor, now_ns) || was_told(sighting.repeated(now_ns)) || !may_tell(monitor, env) {
         return;
     }
     let Some(mut entry) = maps::events.reserve(0) else {
@@ -59,15 +59,35 @@ pub fn tell<A: Addr>(sighting: &Sighting<'_, A>, bytes: u64, env: &impl Env) {
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
-/// Whether the command listens and wants another event in this second.
+/// Whether a datagram like this one was told in this second. If not, it is noted. Two clients with one element replace each
+/// other's notes, and are heard of more often.
 #[inline(always)]
-fn may_tell(monitor: *mut Monitor, now_ns: u64, env: &impl Env) -> bool {
+fn was_told(repeated: Option<Repeated>) -> bool {
+    let Some(Repeated { index, word }) = repeated else { return false };
+    let Some(told) = maps::passes_told.get_ptr_mut(index) else { return false };
+    // SAFETY: array elements live as long as the map; an aligned word, which another CPU may write meanwhile.
+    unsafe {
+        if told.read_volatile() == word {
+            return true;
+        }
+        told.write_volatile(word);
+    }
+    false
+}
+
+/// Whether the command listens.
+#[inline(always)]
+fn is_heard(monitor: *mut Monitor, now_ns: u64) -> bool {
+    // SAFETY: array elements live as long as the map; an aligned word.
+    now_ns < unsafe { addr_of!((*monitor).until_ns).read_volatile() }
+}
+
+/// Whether the command wants another event in this second.
+#[inline(always)]
+fn may_tell(monitor: *mut Monitor, env: &impl Env) -> bool {
     // SAFETY: array elements live as long as the map; aligned words. Another CPU may write the bucket meanwhile, which
     // `take` tolerates.
     unsafe {
-        if now_ns >= addr_of!((*monitor).until_ns).read_volatile() {
-            return false;
-        }
         let per_sec = addr_of!((*monitor).per_sec).read_volatile() as u32;
         if (*monitor).bucket.take(env.now_jiffies(), per_sec, env.second_jiffies()) {
             return true;
