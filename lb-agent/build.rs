@@ -146,8 +146,11 @@ fn build(workspace: &Path, out_dir: &Path) -> PathBuf {
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
     ];
+    let features: &[&str] =
+        if env::var_os("CARGO_FEATURE_BPF_LOG").is_some() { &["--features", "bpf-log"] } else { &[] };
     let status = tool(toolchain, "cargo")
         .args(["build", "--package", "lb-ebpf", "--bins", "--release", "--locked"])
+        .args(features)
         .args(["-Z", "build-std=core", "--target", target, "--target-dir"])
         .arg(&target_dir)
         .current_dir(workspace)

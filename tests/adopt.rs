@@ -9,8 +9,8 @@ use lb_agent::apply::apply;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::removal::Removal;
 use lb_agent::dataplane::{
-    AttachBy, Dataplane as _, Error, FamilyOp, Monitor, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Write,
-    clsact, object, pins, removal,
+    AttachBy, BpfLog, Dataplane as _, Error, FamilyOp, Monitor, Op, Repair, Settings, Sizes, SocketLb, Tables,
+    Timeouts, Write, clsact, object, pins, removal,
 };
 use lb_agent::plan::{Drained, plan};
 use lb_agent::realised::Realised;
@@ -42,6 +42,7 @@ impl Pinned {
             rejects_per_sec: 1000,
             repair: Repair::Off,
             monitor: Monitor::default(),
+            bpf_log: BpfLog::Off,
             sockets: SocketLb::Off,
             attach: AttachBy::Auto,
             snat_ports: Some(SnatPorts::DEFAULT),

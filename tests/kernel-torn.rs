@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::{
-    AttachBy, Dataplane as _, FamilyTables, Monitor, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, object,
-    removal,
+    AttachBy, BpfLog, Dataplane as _, FamilyTables, Monitor, Repair, Settings, Sizes, SocketLb, Tables, Timeouts,
+    object, removal,
 };
 use lb_agent::plan::{Drained, plan};
 use lb_agent::realised::Realised;
@@ -80,6 +80,7 @@ fn answers_belong_to_the_old_or_the_new_set() {
         rejects_per_sec: 1000,
         repair: Repair::Off,
         monitor: Monitor::default(),
+        bpf_log: BpfLog::Off,
         sockets: SocketLb::Off,
         attach: AttachBy::Auto,
         snat_ports: Some(SnatPorts::DEFAULT),

@@ -8,7 +8,8 @@ use crate::args::{
     self, HealthArgs, HealthCheckNodePorts, Healthz, MetricsAddress, MetricsArgs, NodePortAddress, PolicyArgs, RunArgs,
     Services, Settings as Given, SizeArgs, SourceArgs, Switch, TimeoutArgs,
 };
-use crate::dataplane::{AttachBy, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts};
+use crate::dataplane::bpf_log;
+use crate::dataplane::{AttachBy, BpfLog, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{
     self, AnnotationMatch, HealthCheckPorts, NodePortAddresses, Policy, Selection, TableLimits, TableSize,
     VendorAnnotations,
@@ -142,6 +143,7 @@ impl TryFrom<RunArgs> for Config {
                 timeouts: dataplane_timeouts(&timeouts),
                 rejects_per_sec,
                 monitor: monitor(observe.monitor),
+                bpf_log: log_of_programs(observe.bpf_log)?,
                 repair: match repair_evicted_flows {
                     Switch::On => Repair::On,
                     Switch::Off => Repair::Off,
@@ -327,6 +329,15 @@ const fn monitor(switch: args::MonitorSwitch) -> Monitor {
         args::MonitorSwitch::Auto => Monitor::Auto,
         args::MonitorSwitch::On => Monitor::On,
         args::MonitorSwitch::Off => Monitor::Off,
+    }
+}
+
+/// Whether the programs log packets.
+fn log_of_programs(switch: Switch) -> Result<BpfLog, Error> {
+    match switch {
+        Switch::Off => Ok(BpfLog::Off),
+        Switch::On if bpf_log::IS_BUILT => Ok(BpfLog::On),
+        Switch::On => Err(Error::Invalid { flag: "--bpf-log", problem: bpf_log::REMEDY.to_owned() }),
     }
 }
 

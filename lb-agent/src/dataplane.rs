@@ -5,6 +5,7 @@
 pub mod addresses;
 mod ages;
 pub mod bpf;
+pub mod bpf_log;
 pub mod clsact;
 mod door;
 pub mod drop_counts;
@@ -64,6 +65,7 @@ pub struct Settings {
     pub rejects_per_sec: u32,
     pub repair: Repair,
     pub monitor: Monitor,
+    pub bpf_log: BpfLog,
     pub sockets: SocketLb,
     pub attach: AttachBy,
     /// The source ports of what is forwarded to endpoints of other nodes; None: nothing is.
@@ -73,6 +75,14 @@ pub struct Settings {
 /// Whether segments of flows that a full table evicted get their flow back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
+    Off,
+    On,
+}
+
+/// Whether the programs log each packet that may concern a Service. Only those that were built with the feature can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BpfLog {
+    #[default]
     Off,
     On,
 }

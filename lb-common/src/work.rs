@@ -132,6 +132,23 @@ impl<A: Addr> Work<A> {
         self.tcp = tcp;
     }
 
+    /// Forgets the last packet, for the debug channel: a decision writes only what it needs.
+    #[inline(always)]
+    pub fn forget_outcome(&mut self) {
+        let addr = A::new_zeroed();
+        let nothing = Tuple { src: addr, dst: addr, sport: 0, dport: 0 };
+        self.key.tuple.set(&nothing);
+        self.to.set(&nothing);
+        (self.reason, self.frontend) = (Counter::RequestTranslated, DIRECT);
+    }
+
+    /// Why the packet was let go or refused, or that it got a flow, and its frontend: [`Counter::RequestTranslated`] if
+    /// it is of a known flow or of no Service.
+    #[inline(always)]
+    pub const fn outcome(&self) -> (Counter, u32) {
+        (self.reason, self.frontend)
+    }
+
     /// What the hook does with the translated packet.
     #[inline(always)]
     pub(crate) fn translated(&self, direction: Direction) -> HookAction {

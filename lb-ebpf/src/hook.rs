@@ -19,17 +19,18 @@ use lb_common::verdict::HookAction;
 
 use crate::bridge;
 use crate::kernel::Kernel;
+use crate::log;
 use crate::routes;
 use crate::skb::Skb;
 use crate::tables::{self, FamilyTables};
 
 // include/uapi/linux/bpf.h, enum tcx_action_base.
 pub const TCX_NEXT: i32 = -1;
-const TCX_DROP: i32 = 2;
+pub const TCX_DROP: i32 = 2;
 /// No action of the kernel's: the packet needs the whole path.
 const DETOUR: i32 = i32::MIN;
 /// No action of the kernel's: the packet is forwarded.
-const FORWARD: i32 = i32::MIN + 1;
+pub const FORWARD: i32 = i32::MIN + 1;
 
 /// Declares programs with their two functions, edge, length of the link header and direction.
 macro_rules! hooks {
@@ -47,13 +48,17 @@ macro_rules! hooks {
                 let skb = Skb::<{ $link_len }>::new(ctx.skb.skb);
                 let action = match glance(skb, Hook { edge: $edge(&skb), direction: Direction::$direction }) {
                     Glance::Stranger => return TCX_NEXT,
-                    Glance::Other => DETOUR,
-                    Glance::Flow(plain) => {
+                    // Only the whole path has records to log; it decides alike.
+                    Glance::Flow(plain) if !log::is_on() => {
                         let [proto, tcp, ports] = plain.to_words();
                         $known(skb.context(), proto, tcp, ports)
                     }
+                    Glance::Flow(_) | Glance::Other => DETOUR,
                 };
                 let action = if action == DETOUR { $whole(skb.context()) } else { action };
+                if log::is_on() {
+                    log::verdict(skb.context(), Direction::$direction, action);
+                }
                 $( if action == FORWARD {
                     return $forward(skb.context());
                 } )?
@@ -148,6 +153,9 @@ fn whole<const LINK_LEN: usize>(skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
 #[inline(always)]
 fn whole_of<A: FamilyTables, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
     let Some(work) = tables::work::<A>() else { return TCX_NEXT };
+    if log::is_on() {
+        work.forget_outcome();
+    }
     let kernel = Kernel::new(skb);
     let action = Run { packet: &mut skb, hook, kernel: &kernel, work }.handle();
     act(&skb, action)

@@ -8,6 +8,7 @@
 mod bridge;
 mod hook;
 mod kernel;
+mod log;
 mod maps;
 mod routes;
 mod skb;

@@ -68,5 +68,6 @@ fn in_a_machine(&Program { name, modules, tools }: &Program, args: &Args) -> Res
         files.push(machine::which(tool).with_context(|| format!("no {tool} on the search path"))?);
     }
     let modules = [&MODULES, modules].concat();
-    vm::run(&args.kernel, &vm::Task { program: &program, tools: &files, modules: &modules }, |line| println!("{line}"))
+    let task = vm::Task { program: &program, arguments: &[], files: &[], tools: &files, modules: &modules };
+    vm::run(&args.kernel, &task, |line| println!("{line}"))
 }

@@ -33,7 +33,10 @@ const LINTS: &[(&str, Check)] =
     &[("format", format), ("tidy", tidy::run), ("clippy", clippy), ("clippy for BPF", clippy_bpf)];
 
 /// Checks of the programs by the kernel.
-const BUDGETS: &[(&str, Check)] = &[("budget of the BPF programs", || verify::run(&verify::Args::default()))];
+const BUDGETS: &[(&str, Check)] = &[
+    ("budget of the BPF programs", || verify::run(&verify::Args::default())),
+    ("the BPF programs with bpf-log", || verify::run(&verify::Args::with_bpf_log())),
+];
 
 /// The oldest kernel that Debian 12 has.
 const OLDEST_KERNEL: &str = "Linux 6.1";

@@ -1,11 +1,13 @@
 //! `cargo xtask verify`: compares the verifier's figures of each program with a budget that is part of the source.
 //!
 //! A program that grows by more than a tenth needs a new budget in the same change, which a reviewer then sees.
-//! `--kernel 6.1` asks the verifier of another kernel, in a virtual machine.
+//! `--kernel 6.1` asks the verifier of another kernel, in a virtual machine. `--bpf-log` loads the programs of that
+//! feature, which have no budget.
 
 mod budget;
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -14,7 +16,8 @@ use serde_json::Value;
 
 use self::budget::{Figures, Programs};
 use crate::handover::{self, Profile};
-use crate::vm;
+use crate::setup::toolchain;
+use crate::{vm, workspace};
 
 #[derive(clap::Args, Default)]
 pub struct Args {
@@ -22,23 +25,35 @@ pub struct Args {
     #[arg(long, value_name = "VERSION")]
     kernel: Option<String>,
     /// Write what was measured into the budget
-    #[arg(long)]
+    #[arg(long, conflicts_with = "bpf_log")]
     update: bool,
+    /// Load the programs of the feature bpf-log, which write a line for each packet, and compare nothing
+    #[arg(long)]
+    bpf_log: bool,
 }
 
 impl Args {
     /// Compares what the kernel of this version says with the budget.
     pub fn on(version: &str) -> Self {
-        Self { kernel: Some(version.into()), update: false }
+        Self { kernel: Some(version.into()), ..Self::default() }
+    }
+
+    /// Loads the programs of the feature bpf-log.
+    pub fn with_bpf_log() -> Self {
+        Self { bpf_log: true, ..Self::default() }
     }
 }
 
 /// Loads every program, prints its figures, and compares them with the budget.
 pub fn run(args: &Args) -> Result<()> {
+    let object = if args.bpf_log { Some(with_bpf_log()?) } else { None };
     let measured = match &args.kernel {
-        None => here()?,
-        Some(version) => on_kernel(version)?,
+        None => here(object.as_ref())?,
+        Some(version) => on_kernel(version, object.as_ref())?,
     };
+    if object.is_some() {
+        return Ok(());
+    }
     let mut budget = budget::read()?;
     if args.update {
         budget = budget::updated(budget, &measured);
@@ -55,9 +70,9 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// The figures on the kernel of this machine.
-fn here() -> Result<Programs> {
+fn here(object: Option<&PathBuf>) -> Result<Programs> {
     let program = handover::prepare("programs", Profile::Debug)?;
-    let mut child = handover::command(&program).stdout(Stdio::piped()).spawn()?;
+    let mut child = handover::command(&program).args(object).stdout(Stdio::piped()).spawn()?;
     let mut verdicts = Verdicts::default();
     for line in BufReader::new(child.stdout.take().context("piped")?).lines() {
         verdicts.hear(&line?)?;
@@ -67,10 +82,13 @@ fn here() -> Result<Programs> {
 }
 
 /// The instructions that the verifier of another kernel walks, as a figure of its own.
-fn on_kernel(version: &str) -> Result<Programs> {
+fn on_kernel(version: &str, object: Option<&PathBuf>) -> Result<Programs> {
+    const PLACE: &str = "lb.bpf.o";
     let program = handover::build("programs", Profile::Debug)?;
     let (mut verdicts, mut heard) = (Verdicts::default(), Ok(()));
-    let task = vm::Task { program: &program, tools: &[], modules: &[] };
+    let arguments: Vec<_> = object.map(|_| format!("/{PLACE}")).into_iter().collect();
+    let files: Vec<_> = object.map(|object| (object.clone(), PLACE)).into_iter().collect();
+    let task = vm::Task { program: &program, arguments: &arguments, files: &files, tools: &[], modules: &[] };
     vm::run(version, &task, |line| {
         if heard.is_ok() {
             heard = verdicts.hear(line);
@@ -78,10 +96,26 @@ fn on_kernel(version: &str) -> Result<Programs> {
     })?;
     heard?;
     let of_kernel = |figures: Figures| {
-        let verified = figures.get(budget::VERIFIED).copied();
-        verified.map(|verified| (budget::verified_on(version), verified)).into_iter().collect()
+        let verified = figures.into_iter().filter(|(what, _)| what.starts_with(budget::VERIFIED));
+        verified.map(|(what, verified)| (budget::on(&what, version), verified)).collect()
     };
     Ok(verdicts.finish()?.into_iter().map(|(program, figures)| (program, of_kernel(figures))).collect())
+}
+
+/// Builds the programs with the feature bpf-log. A folder of its own keeps them apart from those of the agent.
+fn with_bpf_log() -> Result<PathBuf> {
+    const TARGET: &str = "bpfel-unknown-none";
+    let folder = workspace::target().join("bpf-log");
+    let toolchain = toolchain::bpf().context("no compiler for BPF: run cargo xtask setup")?;
+    let arch = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
+    // As lb-agent/build.rs builds them.
+    let flags = ["-Ctarget-cpu=v3", &arch, "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f");
+    let mut cargo = toolchain.tool("cargo");
+    cargo.args(["build", "--quiet", "--release", "--locked", "--package", "lb-ebpf", "--bin", "lb"]);
+    cargo.args(["--features", "bpf-log", "-Zbuild-std=core", "--target", TARGET, "--target-dir"]).arg(&folder);
+    cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", flags);
+    ensure!(cargo.status()?.success(), "lb-ebpf does not build with the feature bpf-log");
+    Ok(folder.join(TARGET).join("release/lb"))
 }
 
 /// What the loader told of each program, printed as it comes.

@@ -39,7 +39,7 @@ for module in /modules/*.ko; do
     [ -e "$module" ] && { busybox insmod "$module" || echo "$module was refused"; }
 done
 echo 1 >/proc/sys/net/core/bpf_jit_enable
-/bin/program
+/bin/program $(busybox cat /arguments)
 echo "the program ended with $?"
 busybox poweroff -f
 "#;
@@ -52,6 +52,10 @@ pub fn is_possible() -> bool {
 /// What runs in the machine.
 pub struct Task<'a> {
     pub program: &'a Path,
+    /// Its arguments, without blanks.
+    pub arguments: &'a [String],
+    /// Files that it reads, at their places.
+    pub files: &'a [(PathBuf, &'a str)],
     /// Programs that it starts: of this system, or built beside it.
     pub tools: &'a [PathBuf],
     /// Modules of the kernel that it needs.
@@ -107,6 +111,10 @@ fn root(task: &Task<'_>, folder: &Path, version: &str) -> Result<Vec<u8>> {
         archive.folder(Path::new(folder));
     }
     archive.file(Path::new("init"), INIT.as_bytes());
+    archive.file(Path::new("arguments"), task.arguments.join(" ").as_bytes());
+    for (file, place) in task.files {
+        archive.file(Path::new(place), &fs::read(file)?);
+    }
     archive.file(Path::new("bin/busybox"), &fs::read(kernel::busybox(folder)?)?);
     for (number, module) in modules::in_order(&folder.join(version), task.modules)?.iter().enumerate() {
         archive.file(Path::new(&format!("modules/{number:02}-{}.ko", module.name)), &module.content);

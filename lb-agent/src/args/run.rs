@@ -140,6 +140,13 @@ pub struct ObserveArgs {
     #[arg(long, value_enum, ignore_case = true, default_value_t = MonitorSwitch::Auto)]
     pub monitor: MonitorSwitch,
 
+    /// Log each packet that may concern a Service, with what the programs did and why, as debug messages of lb_agent::bpf
+    /// (--log-level=info,lb_agent::bpf=debug). For faults of the programs: each packet takes the slow way. Only a
+    /// program that was built with the cargo feature bpf-log has it.
+    #[arg(long, value_enum, ignore_case = true, num_args = 0..=1, require_equals = true, default_value_t = Switch::Off,
+        default_missing_value = "on")]
+    pub bpf_log: Switch,
+
     /// Least severity that is logged (to standard error): error, warn, info, debug, trace; or directives that name
     /// modules, libraries included, such as `info,aya=debug,lb_agent::interfaces=debug`.
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
@@ -169,7 +176,7 @@ pub struct MetricsArgs {
     #[arg(long, value_name = "ADDRESS:PORT|off", value_parser = metrics)]
     pub metrics: Option<MetricsAddress>,
 
-    /// Whether /metrics has flows, packets and bytes for each Service port.
+    /// Whether /metrics has flows, packets, bytes, rejects and drops for each Service port.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
     pub service_metrics: Switch,
 

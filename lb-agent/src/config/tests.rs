@@ -5,7 +5,8 @@ use lb_common::table::Mode;
 
 use super::{Config, Error, Source};
 use crate::args::{Command, CommandLine};
-use crate::dataplane::{Repair, Sizes, SocketLb, Timeouts};
+use crate::dataplane::bpf_log;
+use crate::dataplane::{BpfLog, Repair, Sizes, SocketLb, Timeouts};
 use crate::desired::{
     Algorithm, ExternalIps, HealthCheckPorts, NodePortAddresses, Selection, Services, VendorAnnotations,
 };
@@ -166,6 +167,22 @@ fn words_in_any_case() {
         CommandLine::try_parse_from(line.split_whitespace()).expect(line);
     }
     assert!(matches!(parse("--source KUBE"), Ok(Config { source: Source::Kube(_), .. })));
+}
+
+/// The programs of most builds have no debug channel. The answer says how to get one.
+#[test]
+fn the_debug_channel_needs_its_feature() {
+    assert_eq!(config("").dataplane.bpf_log, BpfLog::Off);
+    match parse("--source dir:/x --bpf-log") {
+        Ok(config) => assert!(bpf_log::IS_BUILT && config.dataplane.bpf_log == BpfLog::On),
+        Err(error) => {
+            let text = error.to_string();
+            assert!(
+                !bpf_log::IS_BUILT && text.starts_with("--bpf-log: ") && text.contains("--features bpf-log"),
+                "{text}"
+            );
+        }
+    }
 }
 
 /// The kube crate's errors repeat with each request during an outage; our log has one line.

@@ -14,6 +14,7 @@ use lb_common::table::maps::PINNED;
 use lb_common::table::{CONNECTIONS_VERSION, FlowKey, LAYOUT_VERSION, Owner, Port, Scopes};
 
 use super::ages::is_evicting;
+use super::bpf_log;
 use super::garbage::{self, Garbage, Walk};
 use super::hooks::Hooks;
 use super::lease::Telling;
@@ -52,6 +53,8 @@ pub struct BpfDataplane {
     is_active: bool,
     /// Whether the loaded programs tell `lb-agent monitor` what happens.
     tells: bool,
+    /// Logs what the loaded programs write (`--bpf-log`).
+    log: Option<bpf_log::Reader>,
     jiffies_per_sec: u32,
     /// The position of the walk that deletes expired flows.
     walk: Walk,
@@ -97,7 +100,8 @@ impl BpfDataplane {
             replaced.keep_notes(&directory)?;
         }
         let previous = replaced.as_ref().map(Replaced::directory);
-        let ebpf = object::load(&directory, settings, jiffies_per_sec, previous)?;
+        let mut ebpf = object::load(&directory, settings, jiffies_per_sec, previous)?;
+        let log = bpf_log::follow(&mut ebpf, settings.bpf_log)?;
         let maps = Maps::open(&directory)?;
         maps.set_owner(&Owner {
             netns_cookie,
@@ -124,6 +128,7 @@ impl BpfDataplane {
             has_lost_members: true,
             is_active: false,
             tells,
+            log,
             jiffies_per_sec,
             walk,
             _lock: lock,
@@ -206,6 +211,7 @@ impl BpfDataplane {
             return Err(error);
         }
         self.give_programs()?;
+        self.log = bpf_log::follow(&mut self.ebpf, self.settings.bpf_log)?;
         if serves_sockets { self.attach_sockets() } else { Ok(()) }
     }
 
@@ -368,6 +374,7 @@ impl Dataplane for BpfDataplane {
                 .map_err(|source| Error::Kernel { op: "asking for the time", source })?;
             self.maps.shares.recount(&counts, walked_jiffies)?;
             self.ebpf = object::load(&next, &self.settings, self.jiffies_per_sec, None)?;
+            self.log = bpf_log::follow(&mut self.ebpf, self.settings.bpf_log)?;
             self.give_programs()?;
         }
         self.copy_sockets()?;

@@ -18,10 +18,11 @@ use lb_common::table::maps::{Declaration, FAMILY4, FAMILY6, Kind, PINNED, PRIVAT
 use lb_common::way::SnatPorts;
 
 use super::addresses::address_words;
+use super::bpf_log;
 use super::shares::Bound;
 use super::sockets::{SocketHook, SocketLb};
 use super::sys::{self, MapShape};
-use super::{Error, Monitor, Refusal, Repair, Settings, Sizes, threads};
+use super::{BpfLog, Error, Monitor, Refusal, Repair, Settings, Sizes, threads};
 
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf.o"));
 
@@ -141,6 +142,17 @@ pub fn open(
     jiffies_per_sec: u32,
     previous: Option<&Path>,
 ) -> Result<Ebpf, Error> {
+    open_object(OBJECT, directory, settings, jiffies_per_sec, previous)
+}
+
+/// The same with another object.
+pub fn open_object(
+    object: &[u8],
+    directory: &Path,
+    settings: &Settings,
+    jiffies_per_sec: u32,
+    previous: Option<&Path>,
+) -> Result<Ebpf, Error> {
     let jiffies = |secs: u32| u64::from(secs) * u64::from(jiffies_per_sec);
     let timeouts = &settings.timeouts;
     let globals = [
@@ -153,7 +165,8 @@ pub fn open(
         ("ADDRESS_WORDS", u64::from(address_words(&settings.sizes))),
         ("REPAIRS_EVICTED_FLOWS", u64::from(settings.repair == Repair::On)),
         ("LOOKS_BACK", u64::from(previous.is_some())),
-        ("MONITORS", u64::from(settings.monitor == Monitor::On)),
+        // The debug channel logs the reasons as well.
+        ("MONITORS", u64::from(settings.monitor == Monitor::On || settings.bpf_log == BpfLog::On)),
     ];
     let embryos_max = embryos_per_cpu(&settings.sizes)?;
     let bound = Bound::of(&settings.sizes, possible_cpus()?);
@@ -188,9 +201,11 @@ pub fn open(
         loader.map_pin_path(PRIVATE4.previous, maps.join(FAMILY4.flows.name()));
         loader.map_pin_path(PRIVATE6.previous, maps.join(FAMILY6.flows.name()));
     }
+    let level = if settings.bpf_log == BpfLog::On { bpf_log::LEVEL_DEBUG } else { 0 };
+    loader.override_global(bpf_log::LEVEL, &level, false);
     let (embryos, parked) = (u64::from(embryos_max), u64::from(settings.sizes.parked_max));
     loader.override_global("EMBRYOS_MAX", &embryos, true).override_global("PARKED_MAX", &parked, true);
-    loader.load(OBJECT).map_err(|error| load_error("the BPF object".into(), &error))
+    loader.load(object).map_err(|error| load_error("the BPF object".into(), &error))
 }
 
 /// Whether programs of sockets can choose the error of a dial that they refuse.

@@ -13,8 +13,8 @@ use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::drop_counts::Drops;
 use lb_agent::dataplane::maps::Table;
 use lb_agent::dataplane::{
-    AttachBy, Dataplane as _, FamilyOp, FamilyTables, Monitor, Op, Repair, Settings, Sizes, SocketLb, Tables, Timeouts,
-    Write, monitor, object, removal,
+    AttachBy, BpfLog, Dataplane as _, FamilyOp, FamilyTables, Monitor, Op, Repair, Settings, Sizes, SocketLb, Tables,
+    Timeouts, Write, monitor, object, removal,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::packet::PARKED_LEN_MAX;
@@ -84,6 +84,7 @@ impl KernelMachine {
             rejects_per_sec: 1_000_000,
             repair: Repair::Off,
             monitor: Monitor::default(),
+            bpf_log: BpfLog::Off,
             sockets: SocketLb::Off,
             attach: AttachBy::Auto,
             snat_ports: None,

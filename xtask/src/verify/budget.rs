@@ -25,9 +25,9 @@ pub type Figures = BTreeMap<String, u64>;
 /// The figures of all programs, by program.
 pub type Programs = BTreeMap<String, Figures>;
 
-/// The name of the figure that the verifier of another kernel gives.
-pub fn verified_on(version: &str) -> String {
-    format!("{VERIFIED}_on_{}", version.replace('.', "_"))
+/// The name of a figure that the verifier of another kernel gives.
+pub fn on(what: &str, version: &str) -> String {
+    format!("{what}_on_{}", version.replace('.', "_"))
 }
 
 fn path() -> PathBuf {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn an_update_keeps_the_figures_of_other_kernels() {
-        let of_kernel = Figures::from([(verified_on("6.1"), 7)]);
+        let of_kernel = Figures::from([(on(VERIFIED, "6.1"), 7)]);
         let budget = Programs::from([("ingress".into(), of_kernel), ("gone".into(), Figures::new())]);
         let budget = updated(budget, &programs("ingress", 5));
         let figures = Figures::from([(VERIFIED.into(), 5), ("verified_instructions_on_6_1".into(), 7)]);

@@ -17,7 +17,7 @@ use crate::config::{Source, Times};
 use crate::dataplane::fake::{FakeDataplane, FakeLinks, Faults};
 use crate::dataplane::links::{Ahead, Attachment, Class, LinkHeader};
 use crate::dataplane::probe::{AttachedProgram, Neighbour};
-use crate::dataplane::{AttachBy, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts};
+use crate::dataplane::{AttachBy, BpfLog, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{
     ExternalIps, Forwarding, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits,
     VendorAnnotations,
@@ -57,6 +57,7 @@ fn config() -> Config {
             rejects_per_sec: 1,
             repair: Repair::Off,
             monitor: Monitor::default(),
+            bpf_log: BpfLog::Off,
             sockets: SocketLb::Off,
             attach: AttachBy::Auto,
             snat_ports: Some(SnatPorts::DEFAULT),

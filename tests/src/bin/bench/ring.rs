@@ -9,7 +9,8 @@ use anyhow::Result;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::removal;
 use lb_agent::dataplane::{
-    AttachBy, Dataplane, FamilyOp, FamilyTables, Monitor, Op, Repair, Settings, Sizes, SocketLb, Timeouts, Write,
+    AttachBy, BpfLog, Dataplane, FamilyOp, FamilyTables, Monitor, Op, Repair, Settings, Sizes, SocketLb, Timeouts,
+    Write,
 };
 use lb_common::addr::{Addr, Proto};
 use lb_common::table::{
@@ -194,6 +195,7 @@ impl PinFolder {
             rejects_per_sec: 1000,
             repair: Repair::Off,
             monitor: Monitor::default(),
+            bpf_log: BpfLog::Off,
             snat_ports: Some(SnatPorts::DEFAULT),
             sockets,
             attach: AttachBy::Auto,
