@@ -13,6 +13,7 @@ use lb_agent::model::Kind;
 use lb_agent::source::connection::Connections;
 use lb_agent::status::Status;
 use lb_tests::address::{FAMILIES, Family, vip};
+use lb_tests::dial::Outcome;
 use lb_tests::lab::Setup;
 use lb_tests::scene::{BALANCER, Scene, node_addresses};
 use lb_tests::{http, tools};
@@ -84,6 +85,7 @@ fn a_scrape_is_what_prometheus_and_the_manifests_expect() {
     let flags = ["--metrics", &at.to_string(), "--service-metrics", "on", "--service-metrics-max", "1"];
     let scene = Scene::with_flags(Setup::new("opscrape"), &flags);
     scene.publish("left", 71, "Proxy", &["a"]);
+    scene.publish("empty", 72, "VIP", &[]);
     let service = scene.service("shop", 70, &[lb_tests::manifest::ingress(vip(Family::V4, 70, 0).ip(), "VIP")]);
     let mut slices = scene.slices(&service, &["a"]);
     let now = k8s_openapi::jiff::Timestamp::now().to_string();
@@ -93,6 +95,7 @@ fn a_scrape_is_what_prometheus_and_the_manifests_expect() {
     for family in FAMILIES {
         assert_eq!(scene.dial().tcp(vip(family, 71, 80)).who(), Some(BALANCER));
     }
+    assert_eq!(scene.dial().tcp(vip(Family::V4, 72, 80)), Outcome::Refused);
 
     // From the network, at an address that serves nothing else.
     let outside = &scene.lab.external;
@@ -112,6 +115,7 @@ fn a_scrape_is_what_prometheus_and_the_manifests_expect() {
     let series: Vec<&str> = text.lines().filter(|line| line.starts_with("lb_agent_service_flows_total{")).collect();
     assert!(series.len() == 2 && series[1].contains("{service=\"other\"}"), "{series:?}");
     assert!(value("lb_agent_service_flows_total{service=\"other\"}") >= 1, "{series:?}");
+    assert!(value("lb_agent_service_rejects_total{service=\"other\"}") >= 1, "of the Service without endpoints");
 
     let mut all = families_of_the_api();
     for (name, described) in families(&text) {

@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_has_no_series_of_its_own_is_summed_and_counted() {
-        let stats = |flows| Traffic { flows, ..Traffic::default() };
+        let stats = |flows| Traffic { flows, drops: 10 * flows, ..Traffic::default() };
         let by_port: BTreeMap<_, _> = [(1, stats(1)), (2, stats(2)), (3, stats(4)), (4, stats(8))].into();
         let names: BTreeMap<_, _> = [(1, "a/x:p".to_owned()), (3, "a/y:p".to_owned()), (4, "a/z:p".to_owned())].into();
         let flows = |bounded: &Bounded| -> Vec<(String, u64)> {
@@ -164,6 +164,7 @@ mod tests {
         assert_eq!(flows(&all), [row("a/x:p", 1), row("a/y:p", 4), row("a/z:p", 8), row(OTHER, 2)]);
         let few = bounded(by_port, &names, 1);
         assert_eq!((flows(&few), few.beyond), (vec![row("a/x:p", 1), row(OTHER, 14)], 3));
+        assert_eq!(few.rows.iter().map(|(_, traffic)| traffic.drops).collect::<Vec<_>>(), [10, 140]);
         assert!(bounded(BTreeMap::new(), &names, 1).rows.is_empty());
     }
 }
