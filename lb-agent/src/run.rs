@@ -9,6 +9,7 @@ mod log;
 mod outlook;
 mod programming;
 mod timetable;
+mod troubles;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -82,10 +83,19 @@ pub fn run(mut args: RunArgs, mut settings: Settings) -> anyhow::Result<()> {
 
 async fn serve(config: &Config, descriptors: u64, kept: Kept) -> anyhow::Result<()> {
     let signals = Signals::new()?;
+    let listeners = http::Listeners::bind(config.http, config.metrics.place)?;
+    tracing::info!(
+        version = version::short(),
+        node = config.policy.node_name,
+        http = %listeners.all.local_addr()?,
+        pins = %config.dataplane.pin_path.display(),
+        workloads = %config.interfaces.workload,
+        uplinks = %config.interfaces.uplink,
+        "started"
+    );
     if config.policy.services == desired::Services::All {
         tracing::info!("{DIFFERENCE}");
     }
-    let listeners = http::Listeners::bind(config.http, config.metrics.place)?;
     let annotations = desired::annotation_keys(&config.policy);
     let Started { batches, connections, progress } = start_source(&config.source, annotations).await?;
     let dataplane = BpfDataplane::open(&config.dataplane)?;
@@ -101,15 +111,6 @@ async fn serve(config: &Config, descriptors: u64, kept: Kept) -> anyhow::Result<
     let agent = Agent::adopt(dataplane, config, metrics, Instant::now())?.guarded_by(guard);
     let agent =
         agent.answering(start_health(config.healthz, receiver.clone(), answers, health::Limits::within(descriptors))?);
-    tracing::info!(
-        version = version::short(),
-        node = config.policy.node_name,
-        http = %listeners.all.local_addr()?,
-        pins = %config.dataplane.pin_path.display(),
-        workloads = %config.interfaces.workload,
-        uplinks = %config.interfaces.uplink,
-        "started"
-    );
     let (question_sender, questions) = mpsc::channel(1);
     let series = config
         .metrics

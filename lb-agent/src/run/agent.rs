@@ -1,6 +1,7 @@
 //! The agent without clock and sockets: it takes changes and link events, and each turn updates the node accordingly.
 
 mod monitor;
+mod tell;
 mod uplinks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use super::crowding::Room;
 use super::outlook::Outlook;
 use super::programming::Programming;
 use super::timetable::{Due, Timetable};
+use super::troubles::{Tried, Troubles};
 use crate::ask::Judgements;
 use crate::config::Config;
 use crate::controller::{Controller, Outcome, Reclaim, Step};
@@ -29,12 +31,9 @@ use crate::interfaces::{BridgeNetfilter, Event, InterfaceRules, Interfaces, Judg
 use crate::ipsec::Policies;
 use crate::known::{Asked, Known};
 use crate::metrics::Metrics;
-use crate::model::{Change, Warning, WarningKind};
+use crate::model::{Change, Warning};
 use crate::status::{Behind, Readiness, Status};
 pub use monitor::LISTEN_INTERVAL;
-
-/// New warnings that are logged in full per apply. The rest are only counted.
-const LOGGED_WARNINGS_MAX: usize = 20;
 
 /// The interval of checks whether another program has changed the guard's table, the netfilter settings of bridges, the
 /// programs before ours, or ours. The kernel sends no events for these, or not to us.
@@ -52,8 +51,8 @@ pub struct Agent<D> {
     /// The addresses on uplinks that were last written.
     uplinks: UplinkRows,
     ipsec: Policies,
-    /// Links removed since the last turn. Another link may already have their index.
-    gone: BTreeSet<u32>,
+    /// Links removed since the last turn, with their names. Another link may already have their index.
+    gone: BTreeMap<u32, String>,
     rules: InterfaceRules,
     node_name: String,
     pin_path: PathBuf,
@@ -68,6 +67,7 @@ pub struct Agent<D> {
     programming: Programming,
     status: Status,
     logged: BTreeSet<Warning>,
+    troubles: Troubles,
     /// Warnings about interfaces and tables that were nearly full at the last walk.
     crowding: Vec<Warning>,
     /// Answers health checks. `None` in tests of other things.
@@ -96,7 +96,7 @@ impl<D: Dataplane> Agent<D> {
             ports: Vec::new(),
             uplinks: UplinkRows::new(),
             ipsec: Policies::followed(config.dataplane.snat_ports.is_some()),
-            gone: BTreeSet::new(),
+            gone: BTreeMap::new(),
             rules: config.interfaces.clone(),
             node_name: config.policy.node_name.clone(),
             pin_path: config.dataplane.pin_path.clone(),
@@ -109,6 +109,7 @@ impl<D: Dataplane> Agent<D> {
             programming: Programming::since(SystemTime::now()),
             status: Status::starting(now),
             logged: BTreeSet::new(),
+            troubles: Troubles::default(),
             crowding: Vec::new(),
             health: None,
             room: Room {
@@ -150,7 +151,10 @@ impl<D: Dataplane> Agent<D> {
         let mut trust = Trust::Believe;
         for event in events {
             match &event {
-                Event::LinkGone(ifindex) => drop(self.gone.insert(*ifindex)),
+                Event::LinkGone(ifindex) => {
+                    let name = self.interfaces.links().get(ifindex).map(|link| link.name.clone());
+                    self.gone.insert(*ifindex, name.unwrap_or_default());
+                }
                 Event::Everything { .. } => trust = Trust::Verify,
                 Event::Link(_) | Event::Address { .. } | Event::AddressGone { .. } | Event::DefaultRoutes(_) => {}
             }
@@ -306,6 +310,7 @@ impl<D: Dataplane> Agent<D> {
             }
             Phase::Filling => match self.activate() {
                 Ok(()) => {
+                    self.troubles.over(Tried::Activate);
                     self.timetable.succeeded(now);
                     self.phase = Phase::Forwarding;
                     let problem = self.dataplane.socket_problem();
@@ -316,7 +321,9 @@ impl<D: Dataplane> Agent<D> {
                     self.follow_health_checks();
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the programs could not be activated, trying again later");
+                    if self.troubles.is_news(Tried::Activate, &error) {
+                        tracing::error!(%error, "the programs could not be activated, trying again later");
+                    }
                     let reason = format!("the programs could not be activated: {error}");
                     self.status.readiness = Readiness::NotReady(reason);
                     self.timetable.failed(now);
@@ -365,9 +372,9 @@ impl<D: Dataplane> Agent<D> {
             return;
         }
         for (ifindex, ..) in self.dataplane.attached() {
-            if self.gone.contains(&ifindex) {
+            if let Some(interface) = self.gone.get(&ifindex) {
                 match self.dataplane.detach(ifindex) {
-                    Ok(()) => tracing::info!(ifindex, "detached: the interface is gone"),
+                    Ok(()) => tracing::info!(interface, ifindex, "detached: the interface is gone"),
                     Err(error) => tracing::warn!(ifindex, %error, "the pin of a removed interface stays"),
                 }
             }
@@ -415,9 +422,14 @@ impl<D: Dataplane> Agent<D> {
             return true;
         }
         match self.dataplane.set_ports(&ports) {
-            Ok(()) => self.ports = ports,
+            Ok(()) => {
+                self.troubles.over(Tried::Ports);
+                self.ports = ports;
+            }
             Err(error) => {
-                tracing::warn!(%error, "the bridges of the interfaces could not be written, trying again later");
+                if self.troubles.is_news(Tried::Ports, &error) {
+                    tracing::warn!(%error, "the bridges of the interfaces could not be written, trying again later");
+                }
                 return false;
             }
         }
@@ -496,6 +508,7 @@ impl<D: Dataplane> Agent<D> {
         match self.dataplane.collect() {
             Ok(None) => {}
             Ok(Some(found)) => {
+                self.troubles.over(Tried::Collect);
                 let Garbage { flows4, flows6, collected, trimmed, .. } = found;
                 if collected > 0 {
                     tracing::debug!(flows4, flows6, collected, "deleted expired flows");
@@ -509,7 +522,9 @@ impl<D: Dataplane> Agent<D> {
                 self.timetable.collected(now);
             }
             Err(error) => {
-                tracing::warn!(%error, "expired flows could not be deleted, trying again later");
+                if self.troubles.is_news(Tried::Collect, &error) {
+                    tracing::warn!(%error, "expired flows could not be deleted, trying again later");
+                }
                 self.timetable.collected(now);
             }
         }
@@ -526,52 +541,6 @@ impl<D: Dataplane> Agent<D> {
         }
         self.step(Reclaim::Later);
         give_back_memory();
-    }
-
-    /// Logs new warnings, and how many are over.
-    fn tell_warnings(&mut self) {
-        let warnings = self.controller.warnings().chain(self.outlook.warnings()).chain(&self.crowding);
-        let warnings = warnings.chain(self.health.iter().flat_map(health::Keeper::warnings));
-        let warnings: Vec<Warning> = warnings.cloned().chain(self.ipsec_warning()).collect();
-        let current: BTreeSet<Warning> = warnings.iter().cloned().collect();
-        let new: Vec<&Warning> = current.difference(&self.logged).collect();
-        for warning in new.iter().take(LOGGED_WARNINGS_MAX) {
-            let kind = warning.kind.name();
-            // Each new Service waits a moment for its balancer.
-            if warning.kind == WarningKind::Unserved {
-                tracing::info!(kind, "{warning}");
-            } else {
-                tracing::warn!(kind, "{warning}");
-            }
-        }
-        if new.len() > LOGGED_WARNINGS_MAX {
-            tracing::warn!(more = new.len() - LOGGED_WARNINGS_MAX, "further warnings: `lb-agent show warnings`");
-        }
-        let over = self.logged.difference(&current).count();
-        if over > 0 {
-            tracing::info!(over, left = current.len(), "warnings no longer apply");
-        }
-        self.logged = current;
-        self.status.warnings = warnings.into();
-    }
-
-    fn tell_step(&mut self, step: &Step, started: Instant, ended: Instant) {
-        let Step { outcome, services, ops, rows, failed_rows, errors, draining } = step;
-        if *outcome == Outcome::NotListed {
-            return;
-        }
-        let took = ended.saturating_duration_since(started);
-        self.metrics.applied(took, errors);
-        let ms = took.as_millis();
-        if *failed_rows > 0 {
-            tracing::warn!(ops, rows, failed_rows, draining, ms, "applied in part, trying again later");
-        } else if *ops > 0 {
-            let services = *services;
-            tracing::info!(services, ops, rows, draining, ms, "applied");
-        }
-        for error in errors {
-            tracing::warn!(%error, "not written");
-        }
     }
 }
 

@@ -35,7 +35,8 @@ pub fn reconcile(dataplane: &mut impl Dataplane, wanted: &BTreeMap<u32, Link>, t
         match dataplane.detach(ifindex) {
             Ok(()) => tracing::info!(ifindex, class = class.name(), "detached"),
             Err(error) => {
-                tracing::warn!(ifindex, class = class.name(), %error, "could not detach, trying again later");
+                // A warning is logged, once.
+                tracing::debug!(ifindex, class = class.name(), %error, "could not detach, trying again later");
                 failures.push(Failure { interface: ifindex.to_string(), reason: error.to_string() });
             }
         }
@@ -55,7 +56,7 @@ pub fn reconcile(dataplane: &mut impl Dataplane, wanted: &BTreeMap<u32, Link>, t
                 tracing::debug!(interface = link.name, %error, "removed before the programs were attached");
             }
             Err(error) => {
-                tracing::warn!(interface = link.name, ifindex = link.ifindex, %error, "could not attach, trying again \
+                tracing::debug!(interface = link.name, ifindex = link.ifindex, %error, "could not attach, trying again \
                     later");
                 failures.push(Failure { interface: link.name.clone(), reason: error.to_string() });
             }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Agent, Phase};
 use crate::dataplane::Dataplane;
 use crate::dataplane::lease::Telling;
+use crate::run::troubles::Tried;
 
 /// The interval of looks whether `lb-agent monitor` listens: two words of shared memory.
 pub const LISTEN_INTERVAL: Duration = Duration::from_secs(1);
@@ -20,11 +21,20 @@ impl<D: Dataplane> Agent<D> {
         }
         self.listen_at = now + LISTEN_INTERVAL;
         match self.dataplane.follow_monitor() {
-            Ok(Some(Telling::Telling)) => tracing::info!("`lb-agent monitor` listens: the programs tell what happens"),
-            Ok(Some(_)) => tracing::info!("`lb-agent monitor` has ended: the programs tell nothing"),
-            Ok(None) => {}
+            Ok(Some(telling)) => {
+                self.troubles.over(Tried::Monitor);
+                match telling {
+                    Telling::Telling => tracing::info!("`lb-agent monitor` listens: the programs tell what happens"),
+                    Telling::Silent | Telling::Refused => {
+                        tracing::info!("`lb-agent monitor` has ended: the programs tell nothing");
+                    }
+                }
+            }
+            Ok(None) => self.troubles.over(Tried::Monitor),
             Err(error) => {
-                tracing::warn!(%error, "the programs could not be exchanged for `lb-agent monitor`, trying again later");
+                if self.troubles.is_news(Tried::Monitor, &error) {
+                    tracing::warn!(%error, "the programs could not be exchanged for `lb-agent monitor`, trying again later");
+                }
                 self.listen_at = now + LISTEN_RETRY_INTERVAL;
             }
         }

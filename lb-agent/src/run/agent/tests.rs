@@ -1,6 +1,7 @@
 //! The agent with a dataplane in memory: when it attaches, when it is ready, and how it survives failures.
 
 mod health;
+mod log;
 mod outlook;
 
 use std::collections::BTreeSet;

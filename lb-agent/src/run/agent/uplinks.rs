@@ -9,6 +9,7 @@ use crate::dataplane::links::Link;
 use crate::dataplane::{Dataplane, Error, UplinkRows};
 use crate::model::{Warning, WarningKind};
 use crate::run::attach::Trust;
+use crate::run::troubles::Tried;
 
 impl<D: Dataplane> Agent<D> {
     /// Forwards nothing new while IPsec policies apply.
@@ -55,8 +56,12 @@ impl<D: Dataplane> Agent<D> {
             return true;
         }
         let written = self.write_uplinks(uplinks);
-        if let Err(error) = &written {
-            tracing::warn!(%error, "the addresses of the uplinks could not be written, trying again later");
+        match &written {
+            Ok(()) => self.troubles.over(Tried::Uplinks),
+            Err(error) if self.troubles.is_news(Tried::Uplinks, error) => {
+                tracing::warn!(%error, "the addresses of the uplinks could not be written, trying again later");
+            }
+            Err(_) => {}
         }
         written.is_ok()
     }

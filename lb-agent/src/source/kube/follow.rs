@@ -26,7 +26,6 @@ use super::shared::Shared;
 use super::tracker::{Relist, Tracker};
 use super::version::Version;
 use crate::model::{Change, Kind};
-use crate::source::connection::Phase;
 
 /// The most events that are taken at once.
 const EVENTS_MAX: usize = 512;
@@ -60,6 +59,8 @@ pub struct Follower<'a, C> {
     position: Option<Version>,
     /// Consecutive lists that were older than the position.
     outdated: u32,
+    /// Whether the log says that the API cannot be watched.
+    is_outage_told: bool,
     /// Objects per page: fewer after a page that was too long, more again after each page that was not.
     page_size: u32,
 }
@@ -101,6 +102,7 @@ impl<'a, C: Connect> Follower<'a, C> {
             client: None,
             position: None,
             outdated: 0,
+            is_outage_told: false,
         }
     }
 
@@ -190,6 +192,7 @@ impl<'a, C: Connect> Follower<'a, C> {
             "listed"
         );
         self.position = Some(version);
+        self.is_outage_told = false;
         if self.shared.listed(self.resource.kind) {
             self.send(vec![Change::Listed]).await?;
         }
@@ -247,6 +250,7 @@ impl<'a, C: Connect> Follower<'a, C> {
         });
         let mut events = pin!(events.ready_chunks(EVENTS_MAX));
         self.shared.watching(self.resource.kind);
+        self.is_outage_told = false;
         let (started, mut count) = (Instant::now(), 0);
         let silence_max = duration.max(WATCH_MIN) + WATCH_MARGIN.min(self.pace.watch);
         loop {
@@ -368,11 +372,13 @@ impl<'a, C: Connect> Follower<'a, C> {
             self.client = None;
         }
         let delay = self.backoff.delay().max(failure.pause().min(self.pace.retry_max));
-        let before = self.shared.failed(self.resource.kind, failure);
+        self.shared.failed(self.resource.kind, failure);
         let (kind, reason) = (self.resource.kind.name(), &*failure.reason());
-        if before == Some(Phase::Retrying) {
+        // A lost history is no outage: the list that follows has a line of its own.
+        if self.is_outage_told || matches!(failure, Failure::Expired(_)) {
             tracing::debug!(kind, ?delay, reason, "cannot watch the API, trying again");
         } else {
+            self.is_outage_told = true;
             tracing::warn!(
                 kind,
                 ?delay,

@@ -58,11 +58,11 @@ impl Shared {
         }
     }
 
-    /// Records a failure. Returns the previous phase.
-    pub fn failed(&self, kind: Kind, failure: &Failure) -> Option<Phase> {
+    /// Records a failure.
+    pub fn failed(&self, kind: Kind, failure: &Failure) {
         self.connections.change(kind, Phase::Retrying, |connection| {
             connection.failures += 1;
             connection.last_error = Some(failure.reason().into_owned());
-        })
+        });
     }
 }
