@@ -92,14 +92,14 @@ fn smallest_limit(root: &Path, group: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// The measured values of deploy/README.md.
+    /// What the kernel says of the pinned maps (`bytes_memlock` of `bpftool --json map show`, on 2 processors).
     #[test]
     fn tables_take_what_was_measured() {
         let mib = |sizes: &Sizes, cpus| tables_bytes(sizes, cpus) / MIB;
         let default = Sizes::default();
         let small =
             Sizes { frontends_max: 4096, backends_max: 32_768, flows_max: 65_536, affinity_max: 16_384, ..default };
-        for (sizes, cpus, measured) in [(default, 2, 151), (small, 2, 39), (default, 64, 151 + 310)] {
+        for (sizes, cpus, measured) in [(default, 2, 154), (small, 2, 39), (default, 64, 154 + 310)] {
             let found = mib(&sizes, cpus);
             assert!(found.abs_diff(measured) * 50 <= measured, "{found} MiB, measured {measured}");
         }
