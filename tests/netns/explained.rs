@@ -133,6 +133,9 @@ fn destinations(family: Family) -> Vec<(&'static str, SocketAddr)> {
     balancers.chain([("cluster", cluster), ("node port", node), ("other port", vip(family, VIP, 443))]).collect()
 }
 
+/// Addresses whose UDP port is dialled as well.
+const DATAGRAMS: [u8; 6] = [AFFINITY, PROXY, SPLIT, EMPTY, OURS, OURS_EMPTY];
+
 /// The clients, by name; what `explain` must find of each.
 fn clients(scene: &Scene, family: Family) -> Vec<(&'static str, Probe<'_>, Value)> {
     let node = UPLINK.host(family, 2);
@@ -170,7 +173,14 @@ fn compare(scene: &Scene) -> Vec<String> {
                         }
                         (name, to, addr, outcome, said)
                     });
-                    cells.collect::<Vec<_>>()
+                    let cells = cells.collect::<Vec<_>>();
+                    // The dial compares it.
+                    // What a rule refuses to a process of the node is an error of its send.
+                    let is_refused = |number| number == OURS_EMPTY && name.starts_with("host");
+                    for number in DATAGRAMS.into_iter().filter(|number| !is_refused(*number)) {
+                        probe.udp(vip(family, number, 80));
+                    }
+                    cells
                 })
             })
             .collect();
@@ -255,10 +265,45 @@ fn beside(name: &'static str, cni: Cni, kube_proxy: KubeProxy, flags: &[&str]) {
     }
     let rows = compare(&scene);
     println!("{}", rows.join("\n"));
+    if kube_proxy == KubeProxy::Iptables {
+        becomes_legacy(&scene);
+    }
     for (word, least) in
         [("\"balance\"", 16), ("\"translate\"", 20), ("\"refuse\"", 12), ("\"drop\"", 12), ("\"nothing\"", 30)]
     {
         assert!(count(&rows, word) >= least, "{word}: {}", rows.join("\n"));
+    }
+}
+
+/// Beside rules of the older kind.
+fn becomes_legacy(scene: &Scene) {
+    for ip in ["ip", "ip6"] {
+        scene.lab.node.nft(&format!("delete table {ip} nat\ndelete table {ip} filter\n"));
+    }
+    let kube_proxy = KubeProxy::IptablesLegacy;
+    kube_proxy.claim(&scene.lab, SPLIT, "b");
+    kube_proxy.filter(&scene.lab, OURS_RANGES, ALLOWED);
+    kube_proxy.reject(&scene.lab, OURS_EMPTY);
+    for family in FAMILIES {
+        let endpoint = SocketAddr::new(scene.lab.pod_address("b", family), TARGET);
+        for number in [OURS, OURS_RANGES] {
+            kube_proxy.claim_another(&scene.lab, vip(family, number, 80), endpoint);
+        }
+        let wanted = [
+            (SPLIT, ["nothing", "nothing", "translate"]),
+            (OURS, ["nothing"; 3]),
+            (OURS_EMPTY, ["refuse"; 3]),
+            (OURS_RANGES, ["drop"; 3]),
+        ];
+        for (number, does) in wanted {
+            let network = scene.dial_from_far().bound(FAR.host(family, 7));
+            let clients = [scene.dial(), scene.dial_from_node(), network];
+            for (client, does) in clients.into_iter().zip(does) {
+                let (_, said) = client.explained(vip(family, number, 80));
+                let sentence = said["kube_proxy"]["sentence"].as_str().unwrap_or_default();
+                assert!(sentence.contains("legacy") && said["kube_proxy"]["does"] == does, "{number} {does}: {said:#}");
+            }
+        }
     }
 }
 

@@ -65,7 +65,7 @@ impl KubeProxy {
         }
     }
 
-    /// Rejects port 80 of a balancer's address, as for a Service without endpoints.
+    /// Rejects port 80 of a balancer's address, TCP and UDP, as for a Service without endpoints.
     #[track_caller]
     pub fn reject(self, lab: &Lab, number: u8) {
         for family in FAMILIES {
@@ -87,7 +87,7 @@ impl KubeProxy {
         }
     }
 
-    /// Lets only clients of this range reach port 80 of a balancer's address, as for `loadBalancerSourceRanges`. Only after a first
+    /// Lets only clients of this range reach port 80 of a balancer's address, TCP and UDP, as for `loadBalancerSourceRanges`. Only after a first
     /// [`KubeProxy::claim`], and before that of this address.
     #[track_caller]
     pub fn filter(self, lab: &Lab, number: u8, range: Net) {
@@ -244,7 +244,7 @@ fn nftables_reject(family: Family, vip: SocketAddr) -> String {
         "table {ip} kube-proxy {{
             map no-endpoint-services {{
                 type {kind} . inet_proto . inet_service : verdict
-                elements = {{ {vip} . tcp . 80 : goto reject-chain }}
+                elements = {{ {vip} . tcp . 80 : goto reject-chain, {vip} . udp . 80 : goto reject-chain }}
             }}
             chain reject-chain {{ reject; }}
             chain service-endpoints-check {{ {ip} daddr . meta l4proto . th dport vmap @no-endpoint-services; }}
@@ -265,7 +265,7 @@ fn nftables_firewall(family: Family, vip: SocketAddr, range: &str) -> String {
         "table {ip} kube-proxy {{
             map firewall-ips {{
                 type {kind} . inet_proto . inet_service : verdict
-                elements = {{ {vip} . tcp . 80 : goto firewall-shop }}
+                elements = {{ {vip} . tcp . 80 : goto firewall-shop, {vip} . udp . 80 : goto firewall-shop }}
             }}
             chain firewall-shop {{ {ip} saddr != {range} drop; }}
             chain firewall-check {{ {ip} daddr . meta l4proto . th dport vmap @firewall-ips; }}
@@ -288,6 +288,8 @@ fn iptables_firewall(number: u8, vip: SocketAddr, range: &str) -> String {
 :KUBE-FW-{number} - [0:0]
 -A KUBE-SERVICES -d {vip} -p tcp -m tcp --dport 80 -j KUBE-FW-{number}
 -A KUBE-SERVICES -d {vip} -p tcp -m tcp --dport 80 -j RETURN
+-A KUBE-SERVICES -d {vip} -p udp -m udp --dport 80 -j KUBE-FW-{number}
+-A KUBE-SERVICES -d {vip} -p udp -m udp --dport 80 -j RETURN
 -A KUBE-FW-{number} -s {range} -j KUBE-EXT-SHOP
 COMMIT
 *filter
@@ -296,6 +298,7 @@ COMMIT
 -A OUTPUT -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL-{number}
 -A FORWARD -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL-{number}
 -A KUBE-PROXY-FIREWALL-{number} -d {vip} -p tcp -m tcp --dport 80 -j DROP
+-A KUBE-PROXY-FIREWALL-{number} -d {vip} -p udp -m udp --dport 80 -j DROP
 COMMIT
 "
     )
@@ -344,6 +347,7 @@ fn iptables_reject(number: u8, vip: SocketAddr, kind: &str) -> String {
 -A FORWARD -m conntrack --ctstate NEW -j {chain}
 -A OUTPUT -m conntrack --ctstate NEW -j {chain}
 -A {chain} -d {vip} -p tcp -m tcp --dport 80 -j REJECT --reject-with {kind}
+-A {chain} -d {vip} -p udp -m udp --dport 80 -j REJECT --reject-with {kind}
 COMMIT
 "
     )
