@@ -46,19 +46,31 @@ fn the_api_server_comes_and_goes() {
     assert_eq!(page(&agent, "/readyz"), "ok\n");
     assert!(page(&agent, "/metrics").contains("lb_agent_source_watching{kind=\"Service\"} 1"));
 
-    // `check` tries what the agent does all the time.
-    let kubeconfig = server.kubeconfig().display().to_string();
-    let check = ["check", "--source", "kube", "--node-name", NODE, "--kubeconfig", &kubeconfig];
+    // `check` tries what the agent does all the time, with the agent's own settings.
+    let check = ["check"];
     let granted = agent.ask(&check).stdout;
     assert!(granted.contains("the API server answers") && granted.contains("can be listed and watched"), "{granted}");
-    server.misbehave(|faults| faults.refused_watches = [(Resource::EndpointSlices, 403)].into());
-    let denied = agent.ask(&check);
-    let is_told =
-        denied.stdout.contains("watch endpointslices.discovery.k8s.io: ") && denied.stdout.contains("rbac.yaml");
-    assert!(denied.code == Some(1) && is_told, "{denied:?}");
-    server.misbehave(|faults| faults.refused_watches.clear());
+    assert!(granted.contains("has them: source, kubeconfig, "), "{granted}");
+    for verbs in [&["watch"][..], &["list", "watch"]] {
+        server.misbehave(|faults| {
+            let refused = |verb| verbs.contains(&verb).then_some((Resource::EndpointSlices, 403));
+            faults.refused_watches = refused("watch").into_iter().collect();
+            faults.refused_lists = refused("list").into_iter().collect();
+        });
+        let denied = agent.ask(&check);
+        let told =
+            verbs.iter().filter(|verb| denied.stdout.contains(&format!("{verb} endpointslices.discovery.k8s.io: ")));
+        assert!(denied.code == Some(1) && denied.stdout.contains("rbac.yaml"), "{denied:?}");
+        assert_eq!(told.count(), verbs.len(), "{denied:?}");
+    }
+    server.misbehave(|faults| {
+        faults.refused_watches.clear();
+        faults.refused_lists.clear();
+    });
 
     // The server stops: the agent stays ready with its state, and reports the problem.
+    let told = agent.log().lines().count();
+    let lines = |agent: &Agent, words: &str| agent.log().lines().skip(told).filter(|line| line.contains(words)).count();
     server.stop();
     deadline::until_true("the trouble is told", || page(&agent, "/readyz").contains("API: Service: not watched for"));
     assert!(page(&agent, "/metrics").contains("lb_agent_source_watching{kind=\"Service\"} 0"));
@@ -75,6 +87,11 @@ fn the_api_server_comes_and_goes() {
     node.inside(|| server.resume());
     deadline::until_true("it is followed again", || balances(&agent, "192.0.2.3") && !balances(&agent, "192.0.2.2"));
     deadline::until_true("the trouble is over", || page(&agent, "/readyz") == "ok\n");
+    // A line for each kind and change, however often it was tried.
+    for words in ["WARN cannot watch the API", "INFO watching the API again", "INFO listed"] {
+        assert_eq!(lines(&agent, words), 3, "{words}: {}", agent.log());
+    }
+    assert_eq!(lines(&agent, "WARN"), 3, "{}", agent.log());
     assert!(balances(&agent, "192.0.2.1"));
 
     // A crash, a deletion, and a slow list of slices: nothing is deleted before all lists are complete (FLT-06).

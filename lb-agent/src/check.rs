@@ -10,27 +10,32 @@ mod netfilter;
 mod network;
 mod ports;
 mod privilege;
+mod running;
 mod source;
 
 pub use finding::{Finding, Verdict};
 
 use crate::args::{CheckArgs, Output};
-use crate::interfaces::InterfaceRules;
+use crate::interfaces::{Globs, InterfaceRules};
 use crate::print::print;
 use crate::show;
 
 /// Prints all findings. Returns an error if any of them is a failure.
-pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
+pub fn run(mut args: CheckArgs) -> anyhow::Result<()> {
+    let running = running::settings(args.http.http);
+    let told = running::fill_in(&mut args, running.as_ref());
     let mut findings = kernel::findings();
     findings.extend(privilege::findings(&args.pins.pin_path));
     findings.extend(mounts::findings(&args.pins.pin_path));
     findings.extend(memory::findings());
     let interfaces = network::interfaces()?;
-    let rules = InterfaceRules { workload: args.workload_interfaces.clone(), uplink: args.uplink_interfaces.clone() };
+    let globs = |given: &Option<Globs>| given.clone().unwrap_or(Globs::Auto);
+    let rules = InterfaceRules { workload: globs(&args.workload_interfaces), uplink: globs(&args.uplink_interfaces) };
     findings.extend(network::findings(&interfaces, &rules, &args.pins.pin_path));
     findings.extend(netfilter::findings(&args.pins.pin_path, network::ipvs_of(&interfaces)));
-    findings.extend(ports::findings(args));
-    findings.extend(source::findings(args)?);
+    findings.extend(told);
+    findings.extend(ports::findings(&args, running.as_ref()));
+    findings.extend(source::findings(&args)?);
     print(&show::text_of(&findings, args.output))?;
     let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
     if failures > 0 {

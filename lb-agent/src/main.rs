@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Monitor(args) => monitor::run(&args),
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => check::run(*args),
         Command::Unload(args) => unload::run(&args),
         Command::Bundle(args) => bundle::run(&args),
         Command::Completion(args) => completion::run(&args),

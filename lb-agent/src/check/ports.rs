@@ -1,11 +1,11 @@
 //! Checks the addresses that the agent listens on: free, or the agent's own.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use super::finding::Finding;
 use crate::args::{CheckArgs, Healthz};
-use crate::ask;
 
 /// What is at an address.
 #[derive(Debug)]
@@ -17,14 +17,13 @@ enum Found {
     Impossible(io::Error),
 }
 
-pub fn findings(args: &CheckArgs) -> Vec<Finding> {
+/// `running`: the settings of the agent that listens at --http.
+pub fn findings(args: &CheckArgs, running: Option<&BTreeMap<String, String>>) -> Vec<Finding> {
     let at = args.http.http;
-    // Any agent serves its settings.
-    let config = ask::page(at, "config").ok().filter(|config| config.contains("`lb-agent run`"));
-    let http = if config.is_some() { Found::Ours } else { look(at) };
+    let http = if running.is_some() { Found::Ours } else { look(at) };
     let mut findings = vec![finding("http", "--http", at, &http)];
     if let Some(Healthz::At(at)) = args.healthz {
-        let is_ours = config.is_some_and(|config| config.contains(&format!("\nhealthz: \"{at}\"")));
+        let is_ours = running.and_then(|running| running.get("healthz")).is_some_and(|ours| *ours == at.to_string());
         let found = if is_ours { Found::Ours } else { look(at) };
         findings.push(finding("healthz", "--healthz", at, &found));
     }

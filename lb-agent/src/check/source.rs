@@ -65,7 +65,8 @@ fn api(denied: Result<Vec<Denied>, Error>) -> Vec<Finding> {
     denied.iter().map(refused).collect()
 }
 
-fn refused(Denied { kind, verb, reason }: &Denied) -> Finding {
+fn refused(denied: &Denied) -> Finding {
+    let Denied { kind, verb, reason } = denied;
     let plural = match kind {
         Kind::Service => "services",
         Kind::Endpoints => "endpoints",
@@ -73,7 +74,7 @@ fn refused(Denied { kind, verb, reason }: &Denied) -> Finding {
         Kind::Node => "nodes",
     };
     let found = format!("{verb} {plural}: {reason}");
-    if reason.contains("forbidden") {
+    if denied.is_forbidden() {
         return Finding::fail(RIGHTS, found, "apply deploy/rbac.yaml: a ClusterRole with get, list and watch");
     }
     Finding::fail(CHECK, found, "check the address and credentials of the kubeconfig, and that the API server runs")

@@ -25,6 +25,13 @@ pub struct Denied {
     pub reason: String,
 }
 
+impl Denied {
+    /// Whether a right is missing.
+    pub fn is_forbidden(&self) -> bool {
+        self.reason.contains("forbidden")
+    }
+}
+
 /// What the API server does not grant. Fails if there is no usable configuration.
 pub async fn denied(settings: &Settings) -> Result<Vec<Denied>, Error> {
     let client = Connector::new(settings.kubeconfig.clone()).client().await?;
@@ -33,12 +40,12 @@ pub async fn denied(settings: &Settings) -> Result<Vec<Denied>, Error> {
         let kind = resource.kind;
         let failed = |verb, failure: Failure| Denied { kind, verb, reason: failure.reason().into_owned() };
         let listed = list(&client, &resource).await.map_err(|failure| failed("list", failure));
-        let watched = match listed {
-            Ok(()) => watch(&client, &resource).await.map_err(|failure| failed("watch", failure)),
-            // It would fail for the same reason.
-            Err(denied) => Err(denied),
-        };
-        denied.extend(watched.err());
+        // A right to list says nothing of the right to watch; any other failure would only come again.
+        let is_tried = listed.as_ref().err().is_none_or(Denied::is_forbidden);
+        denied.extend(listed.err());
+        if is_tried {
+            denied.extend(watch(&client, &resource).await.map_err(|failure| failed("watch", failure)).err());
+        }
     }
     Ok(denied)
 }
