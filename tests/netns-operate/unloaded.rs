@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lb_tests::agent;
+use lb_tests::deadline;
 use lb_tests::lab::Setup;
 use lb_tests::scene::Scene;
 
@@ -57,7 +58,8 @@ fn unload_removes_what_it_listed_once_the_agent_has_ended() {
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", first.id())).expect("it runs");
     let sent = Command::new("kill").args(["-TERM", children.trim()]).status().expect("it starts");
     assert!(sent.success(), "{children}");
-    assert_eq!(first.wait().expect("a child").code(), Some(128 + 15));
+    let ended = deadline::until("SIGTERM ends it", || first.try_wait().expect("a child"));
+    assert_eq!(ended.code(), Some(128 + 15));
     assert_eq!(pinned(&scene), before);
     scene.agent.terminate();
     assert!(waiting.wait().expect("a child").success());
