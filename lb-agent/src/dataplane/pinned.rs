@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::{Error, sys};
@@ -19,6 +19,24 @@ pub fn find_pin(directory: &Path, name: &str) -> Result<Option<OwnedFd>, Error> 
         Ok(map) => Ok(Some(map)),
         Err(Error::Path { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Detaches a pinned link and removes its pin: the kernel gives up what a pin holds only after a grace period, and the
+/// program would run until then. Succeeds if the pin does not exist.
+pub fn remove_link(path: &Path) -> Result<(), Error> {
+    match sys::obj_get(path) {
+        Ok(link) => detach_link(link.as_fd(), path),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(source) => return Err(Error::Path { op: "opening the pinned link", path: path.to_owned(), source }),
+    }
+    remove_pin(path)
+}
+
+/// Detaches a link whose pin is removed next. If that fails, the link is detached when its last reference is gone.
+pub fn detach_link(link: BorrowedFd<'_>, path: &Path) {
+    if let Err(error) = sys::link_detach(link) {
+        tracing::debug!(%error, path = %path.display(), "the kernel does not detach the link at once");
     }
 }
 

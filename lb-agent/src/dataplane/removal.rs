@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::clsact::Filters;
 use super::folder::entries;
 use super::links::Attachment;
-use super::pinned::remove_pin;
+use super::pinned::{remove_link, remove_pin};
 use super::pins::{PinPath, maps_and_others, remove_directory};
 use super::tcx::{self, Pinned};
 use super::{Error, Refusal};
@@ -59,7 +59,8 @@ impl Removal {
     fn perform(&self, path: &Path) -> Result<(), Error> {
         let mut filters = Filters::read(path)?;
         self.filters.iter().try_for_each(|attachment| filters.detach(attachment))?;
-        self.links.iter().chain(&self.maps).try_for_each(|pin| remove_pin(pin))?;
+        self.links.iter().try_for_each(|pin| remove_link(pin))?;
+        self.maps.iter().try_for_each(|pin| remove_pin(pin))?;
         let pins = PinPath::new(path);
         let folders = [pins.links(), pins.maps(), pins.maps_next(), pins.root().to_owned()];
         folders.iter().try_for_each(|folder| remove_directory(folder))

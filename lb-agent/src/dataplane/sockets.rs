@@ -14,7 +14,7 @@ use aya_obj::generated::bpf_attach_type;
 
 use super::Error;
 use super::mounts::points;
-use super::pinned::remove_pin;
+use super::pinned::{detach_link, remove_pin};
 use super::sys;
 
 /// Whose sockets are translated.
@@ -132,8 +132,9 @@ impl SocketLinks {
     /// Detaches all programs, in the reverse order: no dial may be translated that is shown as its backend.
     pub fn detach(&mut self) -> Result<(), Error> {
         while let Some((hook, link)) = self.attached.pop_last() {
-            drop(link);
-            remove_pin(&self.directory.join(hook.pin_name()))?;
+            let path = self.directory.join(hook.pin_name());
+            detach_link(link.as_fd(), &path);
+            remove_pin(&path)?;
         }
         Ok(())
     }

@@ -67,6 +67,13 @@ pub fn obj_get(path: &Path) -> Result<OwnedFd> {
     new_fd(bpf_cmd::BPF_OBJ_GET, &mut attr)
 }
 
+/// Detaches a link at once, although it may be open or pinned elsewhere.
+pub fn link_detach(link: BorrowedFd<'_>) -> Result<()> {
+    let mut attr = zeroed();
+    attr.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
+}
+
 /// Pins an object to a path that does not exist.
 pub fn obj_pin(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let path = path_string(path)?;

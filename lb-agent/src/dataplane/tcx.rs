@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::folder::{self, Found};
 use super::links::{Ahead, Attached, Attachment};
-use super::pinned::remove_pin;
+use super::pinned::{detach_link, remove_pin};
 use super::probe::{AttachedProgram, Neighbour};
 use super::sockets::SocketHook;
 use super::sys::{self, Hook, ObjectKind};
@@ -127,10 +127,10 @@ impl Links {
 
     /// Removes the program from a hook. Succeeds if the interface is already gone.
     pub fn detach(&mut self, attachment: &Attachment) -> Result<(), Error> {
-        let link = self.attached.remove(attachment);
-        remove_pin(&self.directory.join(attachment.to_string()))?;
-        // Last: the kernel detaches at once when a descriptor was the last reference, and later if it was a pin.
-        drop(link);
-        Ok(())
+        let path = self.directory.join(attachment.to_string());
+        if let Some(link) = self.attached.remove(attachment) {
+            detach_link(link.as_fd(), &path);
+        }
+        remove_pin(&path)
     }
 }
