@@ -174,6 +174,22 @@ fn tables_of_another_size_are_replaced_and_keep_the_flows() {
     assert_eq!(destination_of_next(&mut third), ([10, 0, 0, 1].into(), 8080), "its packets are translated");
 }
 
+/// A program may write a flow while flows are copied: the copy leaves it, and takes the others.
+#[test]
+fn a_copy_overwrites_no_flow() {
+    let pinned = Pinned::new("copy");
+    let mut dataplane = pinned.open(1024, 64);
+    let (key, newer) = flow(&mut dataplane);
+    let other = FlowKey { edge: 7, ..key };
+    let older = Flow { pool: 9, ..newer };
+    let flows = &dataplane.maps().v4.flows;
+    flows.upsert(&[(key, newer)], 0).expect("writing a flow");
+    flows.insert(&[(key, older), (other, older), (key, older)]).expect("copying");
+    let mut rows = flows.dump().expect("dumping flows");
+    rows.sort_unstable();
+    assert_eq!(rows, [(key, newer), (other, older)]);
+}
+
 /// What a program returns for a packet, and the packet afterwards.
 fn run(dataplane: &mut BpfDataplane, program: &str, packet: &[u8]) -> (i32, Vec<u8>) {
     let mut out = vec![0; packet.len()];

@@ -363,11 +363,13 @@ impl Dataplane for BpfDataplane {
             for attachment in self.hooks.attached() {
                 self.maps.expect_flows(attachment.ifindex)?;
             }
-            self.maps.expect_uplink_flows(replaced.uplink_ports(), self.settings.snat_ports)?;
+            self.maps.expect_uplink_flows(replaced.uplink_ports()?, self.settings.snat_ports)?;
         }
         self.give_programs()?;
         let (next, current) = (self.path.maps_next(), self.path.maps());
         if let Some(replaced) = &self.replaced {
+            // A former program may still run on another CPU, and make a flow after the copy.
+            sys::synchronize_rcu().map_err(|source| Error::Kernel { op: "waiting for a grace period", source })?;
             let bound = Bound::of(&self.settings.sizes, self.maps.cpus);
             let counts = replaced.copy_flows(&self.maps, bound)?;
             let walked_jiffies = sys::estimate_jiffies(self.jiffies_per_sec)

@@ -70,6 +70,15 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
         })
     }
 
+    /// Writes the rows whose keys the table lacks. The others stay as they are.
+    pub fn insert(&self, rows: &[(K, V)]) -> Result<(), Error> {
+        let insert = |(key, value): &(K, V)| {
+            let failed = |source| self.error("insert", &[*key], BatchError { index: 0, source });
+            sys::insert(self.fd.as_fd(), key, value).map_err(failed)
+        };
+        rows.iter().try_for_each(insert)
+    }
+
     /// Writes or removes rows.
     pub fn write(&self, write: &Write<K, V>, flags: u64) -> Result<(), Error> {
         match write {

@@ -26,8 +26,7 @@ pub struct Replaced {
     directory: PathBuf,
     v4: FamilyConnections<[u8; 4]>,
     v6: FamilyConnections<[u8; 16]>,
-    /// The ports of this node that flows of the uplinks use, as bits.
-    uplink_ports: u64,
+    is_of_this_layout: bool,
 }
 
 struct FamilyConnections<A> {
@@ -45,10 +44,7 @@ impl Replaced {
         }
         let v4 = FamilyConnections::open(&directory, &FAMILY4)?;
         let v6 = FamilyConnections::open(&directory, &FAMILY6)?;
-        let is_same_layout = owner.layout_version == LAYOUT_VERSION;
-        // Another layout may note ports in another way: any may be in use.
-        let uplink_ports = if is_same_layout { Maps::open(&directory)?.uplink_ports()? } else { u64::MAX };
-        Ok(Some(Self { directory, v4, v6, uplink_ports }))
+        Ok(Some(Self { directory, v4, v6, is_of_this_layout: owner.layout_version == LAYOUT_VERSION }))
     }
 
     /// Where the maps are pinned.
@@ -56,8 +52,10 @@ impl Replaced {
         &self.directory
     }
 
-    pub const fn uplink_ports(&self) -> u64 {
-        self.uplink_ports
+    /// The ports of this node that flows of the uplinks use, as bits.
+    pub fn uplink_ports(&self) -> Result<u64, Error> {
+        // Another layout may note ports in another way: any may be in use.
+        if self.is_of_this_layout { Maps::open(&self.directory)?.uplink_ports() } else { Ok(u64::MAX) }
     }
 
     /// Pins the storage of sockets beside the new maps as well. No setting sizes it, and nothing could copy the notes.
@@ -128,7 +126,8 @@ impl<A: Addr> FamilyConnections<A> {
             flow.pool = 0;
             flow.set_sequence(Sequence::NONE);
         }
-        to.flows.upsert(&rows, 0)
+        // A client may have used a port again meanwhile: its new flow counts.
+        to.flows.insert(&rows)
     }
 
     fn copy_sockets(&self, to: &FamilyMaps<A>) -> Result<(), Error> {
@@ -138,7 +137,7 @@ impl<A: Addr> FamilyConnections<A> {
         for (key, peer) in &mut rows {
             peer.frontend = ids.of_socket(key, peer);
         }
-        sockets.upsert(&rows, 0)
+        sockets.insert(&rows)
     }
 }
 

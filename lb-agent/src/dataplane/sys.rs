@@ -14,6 +14,8 @@ use aya_obj::generated::{
 };
 use lb_common::table::TableType;
 
+/// `BPF_NOEXIST` of `bpf(2)`: writes no row whose key exists.
+const BPF_NOEXIST: u64 = 1;
 /// `BPF_F_LOCK` of `bpf(2)`: changes a value in place under its spin lock.
 pub const BPF_F_LOCK: u64 = 4;
 const BPF_F_BEFORE: u32 = 1 << 3;
@@ -439,6 +441,21 @@ pub fn clear_array(map: BorrowedFd<'_>, index: u32, value_len: usize) -> Result<
     attr.__bindgen_anon_2.key = std::ptr::from_ref(&index) as u64;
     attr.__bindgen_anon_2.__bindgen_anon_1.value = zeroes.as_ptr() as u64;
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Writes the row if the map lacks its key. If a program has just written one, that stays. A batch cannot do this
+/// (`generic_map_update_batch` in kernel/bpf/syscall.c).
+pub fn insert<K: TableType, V: TableType>(map: BorrowedFd<'_>, key: &K, value: &V) -> Result<()> {
+    const { (K::NO_PADDING, V::NO_PADDING) };
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
+    attr.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = std::ptr::from_ref(value) as u64;
+    attr.__bindgen_anon_2.flags = BPF_NOEXIST;
+    match bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        result => result.map(drop),
+    }
 }
 
 /// Whether a hash map has this key.
