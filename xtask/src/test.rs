@@ -116,16 +116,8 @@ fn clippy() -> Result<()> {
 /// The lints over the code for the kernel, compiled for the BPF target.
 fn clippy_bpf() -> Result<()> {
     let Some(toolchain) = toolchain::bpf() else { bail!("no compiler for BPF: run cargo xtask setup") };
-    let arch = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
-    let flags = ["-Ctarget-cpu=v3", &arch, "-Dwarnings"].join("\x1f");
-    let mut cargo = toolchain.tool("cargo");
-    cargo
-        .args(["clippy", "--quiet", "--release", "--package", "lb-ebpf", "--bins", "-Zbuild-std=core"])
-        .args(["--target", "bpfel-unknown-none", "--target-dir"])
-        .arg(workspace::target().join("clippy-bpf"))
-        // Without it, stable compilers refuse -Z. Confined to the BPF target.
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags);
+    let mut cargo = toolchain.cargo_for_bpf("clippy", &["-Dwarnings"], &workspace::target().join("clippy-bpf"));
+    cargo.arg("--bins");
     succeed(&mut cargo, "fix what clippy reports above")
 }
 

@@ -104,18 +104,12 @@ fn on_kernel(version: &str, object: Option<&PathBuf>) -> Result<Programs> {
 
 /// Builds the programs with the feature bpf-log. A folder of its own keeps them apart from those of the agent.
 fn with_bpf_log() -> Result<PathBuf> {
-    const TARGET: &str = "bpfel-unknown-none";
     let folder = workspace::target().join("bpf-log");
     let toolchain = toolchain::bpf().context("no compiler for BPF: run cargo xtask setup")?;
-    let arch = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
-    // As lb-agent/build.rs builds them.
-    let flags = ["-Ctarget-cpu=v3", &arch, "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f");
-    let mut cargo = toolchain.tool("cargo");
-    cargo.args(["build", "--quiet", "--release", "--locked", "--package", "lb-ebpf", "--bin", "lb"]);
-    cargo.args(["--features", "bpf-log", "-Zbuild-std=core", "--target", TARGET, "--target-dir"]).arg(&folder);
-    cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", flags);
+    let mut cargo = toolchain.cargo_for_bpf("build", &["-Cdebuginfo=2", "-Clink-arg=--btf"], &folder);
+    cargo.args(["--locked", "--bin", "lb", "--features", "bpf-log"]);
     ensure!(cargo.status()?.success(), "lb-ebpf does not build with the feature bpf-log");
-    Ok(folder.join(TARGET).join("release/lb"))
+    Ok(folder.join(toolchain::BPF_TARGET).join("release/lb"))
 }
 
 /// What the loader told of each program, printed as it comes.

@@ -9,6 +9,7 @@ use clap::ValueEnum as _;
 use super::part::Part;
 use crate::args::{self, BundleArgs, Subject};
 use crate::ask;
+use crate::dataplane::links::interface_name;
 use crate::dataplane::pins::PinPath;
 use crate::guard::Table;
 use crate::version;
@@ -93,8 +94,7 @@ fn filters(pin_path: &Path) -> Vec<Part> {
     let indices = attached.map(|removal| removal.filters.iter().map(|filter| filter.ifindex).collect());
     let indices: std::collections::BTreeSet<u32> = indices.unwrap_or_default();
     let of = |index: u32| {
-        let name = nix::net::if_::if_indextoname(index)
-            .map_or_else(|_| format!("if{index}"), |name| name.to_string_lossy().into_owned());
+        let name = interface_name(index).unwrap_or_else(|| format!("if{index}"));
         let hooks = ["ingress", "egress"].map(|hook| {
             output(Command::new("tc").args(["filter", "show", "dev", &name, hook]), "tc").unwrap_or_else(|error| error)
         });

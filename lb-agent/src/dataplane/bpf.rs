@@ -291,6 +291,11 @@ fn tell_shortage(sizes: &Sizes) -> Result<(), Error> {
     Ok(())
 }
 
+/// Waits until no program runs that began before.
+fn settle() -> Result<(), Error> {
+    sys::synchronize_rcu().map_err(|source| Error::Kernel { op: "waiting for a grace period", source })
+}
+
 /// Logs the paths that are not ours and were left in place.
 fn tell_left(removed: &pins::Removed) {
     for path in &removed.left {
@@ -328,9 +333,7 @@ impl Dataplane for BpfDataplane {
             Op::Scopes(Write::Upsert(rows)) => self.store_scopes(rows.iter().copied()),
             Op::Scopes(Write::Delete(ids)) => self.store_scopes(ids.iter().map(|id| (*id, Scopes::PASS))),
             Op::FrontendAges(write) => self.maps.ages.write_frontends(write),
-            Op::Settle => {
-                sys::synchronize_rcu().map_err(|source| Error::Kernel { op: "waiting for a grace period", source })
-            }
+            Op::Settle => settle(),
         }
     }
 
@@ -369,7 +372,7 @@ impl Dataplane for BpfDataplane {
         let (next, current) = (self.path.maps_next(), self.path.maps());
         if let Some(replaced) = &self.replaced {
             // A former program may still run on another CPU, and make a flow after the copy.
-            sys::synchronize_rcu().map_err(|source| Error::Kernel { op: "waiting for a grace period", source })?;
+            settle()?;
             let bound = Bound::of(&self.settings.sizes, self.maps.cpus);
             let counts = replaced.copy_flows(&self.maps, bound)?;
             let walked_jiffies = sys::estimate_jiffies(self.jiffies_per_sec)

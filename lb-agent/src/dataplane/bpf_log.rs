@@ -101,6 +101,7 @@ mod reader {
     use aya::Ebpf;
     use aya_log::EbpfLogger;
 
+    use super::super::links::interface_name;
     use super::super::{BpfLog, Error};
     use super::{TARGET, in_words};
 
@@ -141,9 +142,7 @@ mod reader {
         }
 
         fn log(&self, record: &log::Record<'_>) {
-            let name =
-                |index| nix::net::if_::if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned());
-            tracing::debug!(target: TARGET, "{}", in_words(&record.args().to_string(), name));
+            tracing::debug!(target: TARGET, "{}", in_words(&record.args().to_string(), interface_name));
         }
 
         fn flush(&self) {}

@@ -8,6 +8,11 @@ use std::fmt;
 use super::probe::Neighbour;
 use super::sys::Hook;
 
+/// The name of an interface of this namespace; `None` if there is none with this index.
+pub fn interface_name(ifindex: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(ifindex).ok().map(|name| name.to_string_lossy().into_owned())
+}
+
 /// What an interface leads to. This decides which programs it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {

@@ -426,36 +426,33 @@ pub fn lookup_array(map: BorrowedFd<'_>, index: u32, value_len: usize) -> Result
 /// Writes the element of an array.
 pub fn update_array<V: TableType>(map: BorrowedFd<'_>, index: u32, value: &V) -> Result<()> {
     const { V::NO_PADDING };
-    let mut attr = zeroed();
-    attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
-    attr.__bindgen_anon_2.key = std::ptr::from_ref(&index) as u64;
-    attr.__bindgen_anon_2.__bindgen_anon_1.value = std::ptr::from_ref(value) as u64;
-    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+    update_element(map, std::ptr::from_ref(&index).cast(), std::ptr::from_ref(value).cast(), 0)
 }
 
 /// Writes zeroes to the element of an array, on all CPUs: `value_len` bytes.
 pub fn clear_array(map: BorrowedFd<'_>, index: u32, value_len: usize) -> Result<()> {
     let zeroes = vec![0_u8; value_len];
-    let mut attr = zeroed();
-    attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
-    attr.__bindgen_anon_2.key = std::ptr::from_ref(&index) as u64;
-    attr.__bindgen_anon_2.__bindgen_anon_1.value = zeroes.as_ptr() as u64;
-    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+    update_element(map, std::ptr::from_ref(&index).cast(), zeroes.as_ptr(), 0)
 }
 
 /// Writes the row if the map lacks its key. If a program has just written one, that stays. A batch cannot do this
 /// (`generic_map_update_batch` in kernel/bpf/syscall.c).
 pub fn insert<K: TableType, V: TableType>(map: BorrowedFd<'_>, key: &K, value: &V) -> Result<()> {
     const { (K::NO_PADDING, V::NO_PADDING) };
+    match update_element(map, std::ptr::from_ref(key).cast(), std::ptr::from_ref(value).cast(), BPF_NOEXIST) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        result => result,
+    }
+}
+
+/// Writes an element of any map. The callers know the sizes of its keys and values.
+fn update_element(map: BorrowedFd<'_>, key: *const u8, value: *const u8, flags: u64) -> Result<()> {
     let mut attr = zeroed();
     attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
-    attr.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
-    attr.__bindgen_anon_2.__bindgen_anon_1.value = std::ptr::from_ref(value) as u64;
-    attr.__bindgen_anon_2.flags = BPF_NOEXIST;
-    match bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr) {
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-        result => result.map(drop),
-    }
+    attr.__bindgen_anon_2.key = key as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value as u64;
+    attr.__bindgen_anon_2.flags = flags;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
 /// Whether a hash map has this key.

@@ -12,6 +12,7 @@ use lb_common::table::Told;
 use crate::args::MonitorArgs;
 use crate::ask::{self, Services};
 use crate::dataplane::lease::boot_ns;
+use crate::dataplane::links::interface_name;
 use crate::dataplane::pins::{FrontendNow, Pins};
 use crate::event::{Event, Names};
 use crate::show::names::edge_name;
@@ -100,8 +101,7 @@ fn ask_again_and_again(http: SocketAddr, pin_path: PathBuf) -> std::io::Result<R
 
 /// Asked for each event: interfaces come and go.
 fn interface(edge: u32) -> String {
-    let name = |ifindex| nix::net::if_::if_indextoname(ifindex).ok().map(|name| name.to_string_lossy().into_owned());
-    edge_name(edge, name)
+    edge_name(edge, interface_name)
 }
 
 /// The time of an event, in milliseconds.

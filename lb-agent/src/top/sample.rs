@@ -47,8 +47,7 @@ impl Sample {
         let tables = pins.tables()?;
         let losses = Losses::by(&pins.drop_counts()?, |row| row.frontend);
         let frontend = |row: FrontendRow| {
-            let drops = losses.get(&row.frontend_id).map_or(0, Losses::total);
-            Ok((row.frontend_id, Frontend { drops, ..Frontend::of(&row, pins, &services)? }))
+            Ok((row.frontend_id, Frontend::of(&row, pins, &services, losses.get(&row.frontend_id))?))
         };
         Ok(Self {
             at_secs: began.elapsed().as_secs_f64(),
@@ -61,11 +60,12 @@ impl Sample {
 }
 
 impl Frontend {
-    fn of(row: &FrontendRow, pins: &Pins, services: &Services) -> anyhow::Result<Self> {
+    fn of(row: &FrontendRow, pins: &Pins, services: &Services, losses: Option<&Losses>) -> anyhow::Result<Self> {
         let FrontendStats { flows, packets, bytes, passed_packets, .. } = pins.frontend_stats(row.frontend_id)?;
         let service = services.names.get(&row.service_port_id).cloned();
         let name = service.unwrap_or_else(|| format!("{}/{}", row.address, row.proto));
         let mode = row.mode.clone().unwrap_or_else(|| "-".into());
-        Ok(Self { name, mode, flows, packets, bytes, passed: passed_packets, drops: 0 })
+        let drops = losses.map_or(0, Losses::total);
+        Ok(Self { name, mode, flows, packets, bytes, passed: passed_packets, drops })
     }
 }

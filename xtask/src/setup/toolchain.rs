@@ -2,7 +2,7 @@
 //!
 //! `core` is built from source for the BPF target. Source and compiler must have the same version.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +11,9 @@ use super::packages;
 use crate::job;
 use crate::machine;
 use crate::workspace;
+
+/// The target of the programs of the kernel.
+pub const BPF_TARGET: &str = "bpfel-unknown-none";
 
 /// The name under which Debian's compiler is linked into rustup. The build looks for it.
 const DEBIAN: &str = "deb";
@@ -79,6 +82,19 @@ impl Toolchain {
             command.env_remove(variable);
         }
         command
+    }
+
+    /// Cargo over the programs of the kernel, with the settings of `lb-agent/build.rs` and further flags of the compiler. Its
+    /// results are in a folder of their own.
+    pub fn cargo_for_bpf(&self, subcommand: &str, flags: &[&str], folder: &Path) -> Command {
+        let arch = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
+        let flags = [&["-Ctarget-cpu=v3", &arch], flags].concat().join("\x1f");
+        let mut cargo = self.tool("cargo");
+        cargo.args([subcommand, "--quiet", "--release", "--package", "lb-ebpf", "-Zbuild-std=core"]);
+        cargo.args(["--target", BPF_TARGET, "--target-dir"]).arg(folder);
+        // Without it, stable compilers refuse -Z. Confined to the BPF target.
+        cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", flags);
+        cargo
     }
 
     fn sysroot(&self) -> Option<PathBuf> {

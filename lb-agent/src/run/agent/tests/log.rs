@@ -1,31 +1,15 @@
 //! Lines of the log: one for each change, none while nothing changes.
 
-use std::io;
-use std::sync::Mutex;
-
 use super::*;
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic holds it").write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use crate::tail::Tail;
 
 /// What is logged at the default level meanwhile, without times.
 fn logged(act: impl FnOnce()) -> Vec<String> {
-    let lines = Lines::default();
-    let writer = lines.clone();
+    let tail = Tail::default();
+    let kept = tail.clone();
     let subscriber = tracing_subscriber::fmt().without_time().with_ansi(false).with_target(false);
-    tracing::subscriber::with_default(subscriber.with_writer(move || writer.clone()).finish(), act);
-    let text = String::from_utf8(lines.0.lock().expect("no panic holds it").clone()).expect("text");
-    text.lines().map(|line| line.trim().to_owned()).collect()
+    tracing::subscriber::with_default(subscriber.with_writer(move || kept.writer()).finish(), act);
+    tail.text().lines().map(|line| line.trim().to_owned()).collect()
 }
 
 /// Turns so often, each time when the next turn is due. Returns the time of the last one.
