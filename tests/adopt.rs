@@ -18,9 +18,8 @@ use lb_common::addr::Proto;
 use lb_common::parse::TcpFlags;
 use lb_common::table::maps::PINNED;
 use lb_common::table::{
-    Affinity, AffinityKey, Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendAge, Heard,
-    LAYOUT_VERSION, Member, MemberKey, MemberSets, MemberState, Owner, POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes,
-    Tuple, bpf_spin_lock,
+    Affinity, AffinityKey, Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendAge, LAYOUT_VERSION,
+    Member, MemberKey, MemberSets, MemberState, Owner, POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes, Tuple, bpf_spin_lock,
 };
 use lb_common::table::{Frontend, FrontendKey, FrontendState, Mode, Origin, Rule};
 use lb_common::way::SnatPorts;
@@ -90,15 +89,8 @@ fn flow(dataplane: &mut BpfDataplane) -> (FlowKey<[u8; 4]>, Flow<[u8; 4]>) {
     let tuple = Tuple { src: [10, 0, 0, 9], dst: VIP, sport: 40_000, dport: 80 };
     let to = Tuple { dst: [10, 0, 0, 1], dport: 8080, ..tuple };
     let last_seen_jiffies = dataplane.now_jiffies().expect("asking for the time");
-    let flow = Flow {
-        to,
-        frontend: 1,
-        pool: 1,
-        state: FlowState::Established,
-        heard: Heard::Nothing,
-        seq_high: 0,
-        last_seen_jiffies,
-    };
+    let flow =
+        Flow { to, frontend: 1, pool: 1, state: FlowState::Established, marks: 0, seq_high: 0, last_seen_jiffies };
     (FlowKey::new(EDGE_UPLINK, Direction::Request, Proto::TCP, tuple), flow)
 }
 

@@ -11,8 +11,9 @@ use lb_agent::controller::{Controller, Outcome, Reclaim, Step};
 use lb_agent::dataplane::fake::{FakeDataplane, Faults, assert_no_dangling_pool};
 use lb_agent::dataplane::{Dataplane as _, FamilyTables, Tables};
 use lb_agent::desired::{
-    Algorithm, DesiredScope, ExternalIps, FamilyDesired, Forwarding, HealthCheckPorts, Incumbents, NodePortAddresses,
-    Policy, PoolIndex, Selection, ServicePortIndex, Services, TableLimits, TableSize, VendorAnnotations, desired,
+    Algorithm, DesiredScope, ExternalIps, FamilyDesired, Forwarding, HeadersFrom, HealthCheckPorts, Incumbents,
+    NodePortAddresses, Policy, PoolIndex, Selection, ServicePortIndex, Services, TableLimits, TableSize,
+    VendorAnnotations, desired,
 };
 use lb_agent::family::TableAddr;
 use lb_agent::model::{Change, World};
@@ -40,6 +41,7 @@ fn policy() -> Policy {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        headers_from: HeadersFrom::Annotation,
         external_ips: ExternalIps::Guarded,
         cluster_ranges: Vec::new(),
         // As small as possible: the tables are checked after each row.

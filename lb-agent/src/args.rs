@@ -31,7 +31,7 @@ pub use inspect::{AskArgs, ExplainArgs, FilterArgs, ShowArgs, Subject};
 pub use layers::{Error, Mistake};
 pub use man::ManArgs;
 pub use monitor::{EventFilterArgs, MonitorArgs, StreamOutput};
-pub use policy::{Algorithm, ExternalIps, Forwarding, IpMode, PolicyArgs, Services, SocketLb};
+pub use policy::{Algorithm, ExternalIps, Forwarding, IpMode, PolicyArgs, ProxyProtocol, Services, SocketLb};
 pub use port_range::PortRange;
 pub use run::{
     Attach, ConfigArgs, HealthArgs, HealthCheckNodePorts, HttpArgs, InterfaceArgs, LogFormat, MetricsArgs,

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use lb_common::client::PerClient;
 use lb_common::table::{
-    Frontend, FrontendKey, FrontendState, Member, MemberKey, PoolKey, Scope, ScopeFlags, Scopes, SourceRange,
-    SourceRangeKey, bpf_spin_lock,
+    Frontend, FrontendKey, FrontendState, HeaderVersion, Member, MemberKey, PoolKey, Scope, ScopeFlags, Scopes,
+    SourceRange, SourceRangeKey, bpf_spin_lock,
 };
 
 use crate::dataplane::{FamilyOp, FamilyTables, Op, Tables, Write};
@@ -404,7 +404,9 @@ impl FamilyAssign<'_> {
                 Algorithm::Random => 0,
                 Algorithm::Maglev => ScopeFlags::MAGLEV,
             };
-            let flags = frontend.pool_flags.map(|pool_flag| restricted | keeps_clients | by_hash | pool_flag);
+            let header = frontend.header.map_or(0, HeaderVersion::flag);
+            let common = restricted | keeps_clients | by_hash | header;
+            let flags = frontend.pool_flags.map(|pool_flag| common | pool_flag);
             let affinity_secs = frontend.affinity_secs.map_or(0, std::num::NonZeroU32::get);
             let pool = |pool: usize| (pools[pool], desired.pools[pool].len());
             let owner = self.owners[frontend.service_port.0];

@@ -11,7 +11,7 @@ use crate::args::{
 use crate::dataplane::bpf_log;
 use crate::dataplane::{AttachBy, BpfLog, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{
-    self, AnnotationMatch, HealthCheckPorts, NodePortAddresses, Policy, Selection, TableLimits, TableSize,
+    self, AnnotationMatch, HeadersFrom, HealthCheckPorts, NodePortAddresses, Policy, Selection, TableLimits, TableSize,
     VendorAnnotations,
 };
 use crate::guard::Guarding;
@@ -233,6 +233,11 @@ fn policy(args: &PolicyArgs, node_name: String, health_checks: HealthCheckPorts)
         vendor_annotations: match args.vendor_annotations {
             Switch::On => VendorAnnotations::Honoured,
             Switch::Off => VendorAnnotations::Ignored,
+        },
+        headers_from: match args.proxy_protocol {
+            args::ProxyProtocol::Off => HeadersFrom::Nothing,
+            args::ProxyProtocol::Annotation => HeadersFrom::Annotation,
+            args::ProxyProtocol::Vendor => HeadersFrom::Vendor,
         },
         selection: selection(args)?,
         health_checks,

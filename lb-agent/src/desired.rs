@@ -17,6 +17,7 @@ mod endpoint;
 mod facts;
 mod grant;
 mod hazard;
+mod header;
 mod health_check;
 mod incumbent;
 mod keep;
@@ -30,6 +31,7 @@ mod node_port;
 mod policy;
 mod port_rows;
 mod protected;
+mod proxy_protocol;
 mod scope;
 mod selection;
 mod service_rows;
@@ -47,8 +49,8 @@ pub use maglev::TableSize;
 pub use named::{Act, Named, Rivalry, named, remarks};
 pub use node_port::NodePorts;
 pub use policy::{
-    AnnotationMatch, ExternalIps, Forwarding, HealthCheckPorts, NodePortAddresses, Policy, Services, TableLimits,
-    VendorAnnotations,
+    AnnotationMatch, ExternalIps, Forwarding, HeadersFrom, HealthCheckPorts, NodePortAddresses, Policy, Services,
+    TableLimits, VendorAnnotations,
 };
 pub use selection::{Algorithm, Selection};
 pub use service_rows::ServiceRows;

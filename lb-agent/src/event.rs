@@ -101,7 +101,9 @@ pub const fn kind(counter: Counter) -> Option<EventKind> {
         | Counter::DropFlowTable
         | Counter::DropSourceRange
         | Counter::DropEdgeFlows
-        | Counter::DropNoRoute => EventKind::Drop,
+        | Counter::DropNoRoute
+        | Counter::DropHeaderForged
+        | Counter::DropHeaderLost => EventKind::Drop,
         Counter::RequestTranslated
         | Counter::ReplyTranslated
         | Counter::PassedFragment
@@ -117,6 +119,8 @@ pub const fn kind(counter: Counter) -> Option<EventKind> {
         | Counter::FragmentReplayed
         | Counter::DropParked
         | Counter::EdgeFlowEvicted
+        | Counter::HeaderSent
+        | Counter::HeaderAcknowledged
         | Counter::Forwarded => return None,
     })
 }

@@ -62,15 +62,18 @@ impl<A: Copy + Ord> FamilyRows<A> {
     fn of(desired: &FamilyDesired<A>) -> Self {
         let mut rows = Self::default();
         for (key, frontend) in &desired.frontends {
-            let DesiredFrontend { mode, kube_proxy, scopes, .. } = frontend;
+            let DesiredFrontend { mode, kube_proxy, scopes, header, .. } = frontend;
             // VIP: kube-proxy may serve the clients that we do not. Router: if we pass, kube-proxy has no endpoint
             // either, so its nat rules do not match.
-            let (inside, outside) = match (kube_proxy, mode) {
+            // A header: kube-proxy would send processes of the node to the backend without one.
+            let is_meant = match (kube_proxy, mode) {
+                (KubeProxy::Claims, Mode::VIP) if header.is_some() => {
+                    PerClient { host: true, ..PerClient::same(false) }
+                }
                 (KubeProxy::LeavesAlone, _) | (_, Mode::VIP | Mode::Router) => continue,
-                (KubeProxy::Claims, Mode::Proxy) => (true, true),
-                (KubeProxy::Claims, Mode::Split) => (true, false),
+                (KubeProxy::Claims, Mode::Proxy) => PerClient::same(true),
+                (KubeProxy::Claims, Mode::Split) => PerClient { external: false, ..PerClient::same(true) },
             };
-            let is_meant = PerClient { workload: inside, host: inside, external: outside };
             for client in Client::ALL {
                 if *is_meant.get(client) && *scopes.get(client) == DesiredScope::Pass {
                     rows.sets.get_mut(client).insert(*key);

@@ -6,6 +6,7 @@
 mod affinity;
 mod embryo;
 mod frame;
+mod header;
 mod home;
 mod maglev;
 mod note;
@@ -22,12 +23,13 @@ use crate::parse::TcpFlags;
 use crate::sequence::Sequence;
 use crate::table::{Action, Counter, DIRECT, Direction, FlowKey, FlowState, MemberSets, Scope, ScopeFlags};
 use crate::verdict::{DropReason, Verdict};
+pub(crate) use crate::work::HeaderWish;
 use crate::work::Pin;
 pub use crate::work::Work;
 pub(crate) use frame::{is_heard, whose};
 pub use note::Repeated;
 pub(crate) use pair::Partner;
-pub use run::{Edge, Env, Event, FlowRef, Hook, InsertError, Maps, Part, Path, Services, Sighting, Whose};
+pub use run::{Edge, Env, Event, FlowRef, HeaderRef, Hook, InsertError, Maps, Part, Path, Services, Sighting, Whose};
 
 // Rare cases are functions of their own (`inline(never)`), so that the verifier walks them apart from the hot path.
 impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
@@ -76,6 +78,9 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             }
             if may_follow && self.is_wanted(frontend, entry) {
                 self.follow(entry);
+                if self.transport.proto == Proto::TCP && !entry.has_header() {
+                    self.renew_header(frontend, entry);
+                }
                 return self.translated(frontend);
             }
             self.forget(entry);
@@ -369,6 +374,9 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     #[inline(always)]
     fn follow(&mut self, entry: K::Flow) {
         entry.read_to(&mut self.work.to);
+        if entry.has_header() {
+            self.work.wish = HeaderWish::DUE;
+        }
         let now_jiffies = self.kernel.now_jiffies();
         let (before, noted) = (entry.state(), entry.sequence());
         let state = flow::follow(before, self.work.key.direction, self.transport.tcp, noted);
@@ -400,6 +408,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         flow.pool = entry.pool();
         flow.state = entry.state();
         flow.last_seen_jiffies = entry.last_seen_jiffies();
+        flow.set_header(entry.has_header());
         self.apart(Part::RefreshPartner);
     }
 
@@ -450,6 +459,9 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             Action::Balance => {
                 self.work.pin = Pin::Nothing;
                 self.work.masquerades = u32::from(scope.has(ScopeFlags::MASQUERADE));
+                if self.transport.proto == Proto::TCP {
+                    self.work.wish = HeaderWish::of_new(scope);
+                }
                 if self.work.masquerades != 0 && matches!(self.edge.client, Client::External) && !kernel.may_forward() {
                     return Verdict::Pass;
                 }
@@ -472,6 +484,21 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
                 self.tell(Counter::FlowCreated, frontend);
                 self.translated(frontend)
             }
+        }
+    }
+
+    /// A SYN on a flow whose header is not due: if the frontend wants one, the SYN may open a connection that needs it.
+    #[inline(never)]
+    fn renew_header(&mut self, frontend: u32, entry: K::Flow) {
+        let (kernel, work) = (self.kernel, &mut *self.work);
+        work.wish = HeaderWish::of_new(kernel.scope(frontend, self.edge.client));
+        if work.wish == HeaderWish::NOTHING {
+            return;
+        }
+        work.wish |= HeaderWish::RENEWS;
+        entry.set_header(true);
+        if let Partner::Own(partner) = Partner::of_packet(kernel, work) {
+            partner.set_header(true);
         }
     }
 

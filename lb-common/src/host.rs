@@ -27,8 +27,11 @@ use crate::reject::Answer;
 use crate::run::Run;
 use crate::share::UNBOUNDED_PERCENT;
 use crate::socket::{self, Dial, DialAction};
+use crate::spell::Spelled;
 use crate::straight;
-use crate::table::{Affinity, AffinityKey, Counter, Direction, DropKey, EdgeState, Flow, FlowKey, Port, Scope, Told};
+use crate::table::{
+    Affinity, AffinityKey, Counter, Direction, DropKey, EdgeState, Flow, FlowKey, Port, ProxyHeader, Scope, Told,
+};
 use crate::verdict::HookAction;
 use crate::way::SnatPorts;
 
@@ -200,9 +203,10 @@ impl Host {
         let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
         let mut run = Run { packet, hook, kernel: self, work: &mut work };
         let action = match first.unwrap_or_else(|| run.handle()) {
-            HookAction::Forward => run.forward(),
+            HookAction::Header => run.header(),
             action => action,
         };
+        let action = if action == HookAction::Forward { run.forward() } else { action };
         A::state(self).work.set(Some(work));
         action
     }
@@ -261,6 +265,17 @@ impl Host {
         A::state(self).flows.borrow().iter().map(|(key, flow)| (*key, *flow.borrow())).collect()
     }
 
+    /// The headers that are due.
+    pub fn headers<A: HostFamily>(&self) -> BTreeMap<FlowKey<A>, ProxyHeader> {
+        A::state(self).headers.borrow().iter().map(|(key, row)| (*key, row.get())).collect()
+    }
+
+    /// Evicts the rows of all headers, as a full table might.
+    pub fn evict_headers(&self) {
+        self.v4.headers.borrow_mut().clear();
+        self.v6.headers.borrow_mut().clear();
+    }
+
     /// The last packet that was rejected or dropped for each reason.
     pub fn drops<A: HostFamily>(&self) -> BTreeMap<Counter, FlowKey<A>> {
         A::state(self).drops.borrow().clone()
@@ -289,6 +304,7 @@ impl Host {
     pub fn forget<A: HostFamily>(&self) {
         let state = A::state(self);
         state.flows.borrow_mut().clear();
+        state.headers.borrow_mut().clear();
         state.affinity.borrow_mut().clear();
         state.notes.borrow_mut().clear();
         state.sockets.borrow_mut().clear();
@@ -298,7 +314,7 @@ impl Host {
 }
 
 /// A family whose tables a [`Host`] has.
-pub trait HostFamily: Answer {
+pub trait HostFamily: Answer + Spelled {
     fn tables(tables: &Tables) -> &FamilyTables<Self>;
     /// Only the host reads it.
     fn state(host: &Host) -> &FamilyState<Self>;

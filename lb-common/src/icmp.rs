@@ -6,11 +6,12 @@
 use core::mem::offset_of;
 
 use network_types::icmp::Icmpv4Hdr;
+use network_types::tcp::TcpHdr;
 
 use crate::addr::{Addr, Family, Proto};
 use crate::checksum;
 use crate::client::Client;
-use crate::forward::{FlowRef as _, Hook, Maps, Whose, Work, is_heard, whose};
+use crate::forward::{FlowRef as _, HeaderRef as _, Hook, Maps, Whose, Work, is_heard, whose};
 use crate::packet::{Packet, PacketMut, Refused, Summed, ZeroSum};
 use crate::parse::{Network, Parse};
 use crate::reject::Answer;
@@ -81,7 +82,9 @@ impl<A: Answer, P: PacketMut, K: Maps<A>> Run<'_, A, P, K> {
             return HookAction::Drop;
         }
         self.kernel.count(Counter::IcmpTranslated);
-        let done = translate(self.packet, l4, inner_l4, about, self.work)
+        let done = self
+            .renumber_quoted(l4, inner_l4)
+            .and_then(|()| translate(self.packet, l4, inner_l4, about, self.work))
             .and_then(|()| if about == About::OwnReply { turn_round(self.packet) } else { Ok(()) });
         if done.is_err() {
             self.kernel.count(Counter::DropRewrite);
@@ -92,6 +95,24 @@ impl<A: Answer, P: PacketMut, K: Maps<A>> Run<'_, A, P, K> {
             About::OwnReply => HookAction::SendBack,
             About::Transit => self.work.forward_translated(),
         }
+    }
+
+    /// An error about a request whose flow's header is due: the quoted number becomes the one that the client sent. Else it
+    /// would take the error for a forged one (RFC 5927).
+    #[inline(always)]
+    fn renumber_quoted(&mut self, l4: usize, inner_l4: usize) -> Result<(), Refused> {
+        let (kernel, work) = (self.kernel, &mut *self.work);
+        if work.key.proto != Proto::TCP || matches!(work.key.direction, Direction::Request) {
+            return Ok(());
+        }
+        work.partner_key.set_partner(&work.key, &work.to);
+        let Some(row) = kernel.header(&work.partner_key) else { return Ok(()) };
+        let Some(quoted) = self.packet.header::<[u8; 4]>(inner_l4 + offset_of!(TcpHdr, seq)) else { return Ok(()) };
+        let known = row.read().quoted(u32::from_be_bytes(quoted)).to_be_bytes();
+        self.packet.write(inner_l4 + offset_of!(TcpHdr, seq), &known)?;
+        let diff = checksum::diff(checksum::sum(&quoted), checksum::sum(&known));
+        let check = l4 + offset_of!(Icmpv4Hdr, check);
+        self.packet.adjust_l4_checksum(check, diff, Summed::Payload, ZeroSum::Valid)
     }
 
     /// Reads the embedded packet at `l3`, of which a router may have kept only eight bytes behind the network header.

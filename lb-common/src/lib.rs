@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod addr;
+mod announce;
 pub mod checksum;
 pub mod client;
 pub mod flow;
@@ -14,12 +15,14 @@ pub mod forward;
 pub mod fragment;
 pub mod garbage;
 pub mod hash;
+pub mod header;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod icmp;
 pub mod packet;
 pub mod parse;
 pub mod path;
+pub mod payload;
 pub mod reject;
 pub mod rewrite;
 pub mod run;
@@ -27,6 +30,7 @@ pub mod selection;
 pub mod sequence;
 pub mod share;
 pub mod socket;
+pub mod spell;
 pub mod straight;
 pub mod table;
 pub mod transit;

@@ -70,6 +70,9 @@ pub enum Addressee {
 /// The longest fragment that is parked, in bytes from its network header on. Longer ones, of wider links, pass.
 pub const PARKED_LEN_MAX: usize = 2_048;
 
+/// Room for the longest PROXY header: 107 bytes of version 1. A power of two, so that a mask bounds an offset.
+pub const HEADER_ROOM: usize = 128;
+
 /// The length of an untagged Ethernet header.
 pub const ETHERNET_LEN: usize = size_of::<EthHdr>();
 
@@ -130,6 +133,9 @@ pub trait Packet {
 
     /// Source and destination at `offset`, for code that has room for them.
     fn addresses<A: Addr>(&self, offset: usize) -> Option<[A; 2]>;
+
+    /// Whether it was re-injected by [`PacketMut::send_copy`].
+    fn is_copy(&self) -> bool;
 
     /// Copies everything from `offset` on and returns its length. None if it is too long.
     fn save(&self, offset: usize, to: &Cell<[u8; PARKED_LEN_MAX]>) -> Option<u32>;
@@ -202,6 +208,15 @@ pub trait PacketMut: Packet {
 
     /// Replaces everything from `offset` on with what was [saved](Packet::save).
     fn restore(&mut self, offset: usize, from: &Cell<[u8; PARKED_LEN_MAX]>, len: u32) -> Result<(), Refused>;
+
+    /// Overwrites the bytes at `offset` with the first `len` ones.
+    fn write_text(&mut self, offset: usize, bytes: &[u8; HEADER_ROOM], len: usize) -> Result<(), Refused>;
+
+    /// Re-injects a copy of the packet as it is now at ingress, marked. The copy follows the packet.
+    fn send_copy(&mut self) -> Result<(), Refused>;
+
+    /// Whether it was re-injected by [`PacketMut::send_copy`]. Takes the mark off.
+    fn take_copy(&mut self) -> bool;
 
     /// Re-injects a copy of the packet as it is now at its hook: ingress for requests, egress for replies.
     fn send_again(&mut self, hook: Direction) -> Result<(), Refused>;

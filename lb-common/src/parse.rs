@@ -176,6 +176,13 @@ pub trait Parse: Addr {
         to: &Tuple<Self>,
     ) -> Result<(), Refused>;
 
+    /// The length of the packet from its network header on, as that header says; `None` if it says nothing, because the
+    /// packet was joined from many (RFC 2675, and BIG TCP of Linux for IPv4). A frame may be padded behind it.
+    fn said_len(packet: &impl Packet, l3: usize) -> Option<u32>;
+
+    /// Writes that length, of a packet without payload of its own beyond 64 KiB, and adjusts the header's own checksum.
+    fn write_len(packet: &mut impl PacketMut, l3: usize, len: u16) -> Result<(), Refused>;
+
     /// How often the packet may still be forwarded: TTL or hop limit.
     fn hops(packet: &impl Packet, l3: usize) -> Option<u8>;
 
@@ -338,6 +345,25 @@ impl Parse for [u8; 4] {
     }
 
     #[inline(always)]
+    fn said_len(packet: &impl Packet, l3: usize) -> Option<u32> {
+        match u16::from_be_bytes(packet.header::<[u8; 2]>(l3 + core::mem::offset_of!(Ipv4Hdr, tot_len))?) {
+            0 => None,
+            len => Some(len.into()),
+        }
+    }
+
+    #[inline(always)]
+    fn write_len(packet: &mut impl PacketMut, l3: usize, len: u16) -> Result<(), Refused> {
+        const CHECK: usize = core::mem::offset_of!(Ipv4Hdr, check);
+        const LEN: usize = core::mem::offset_of!(Ipv4Hdr, tot_len);
+        let old = packet.header::<[u8; 2]>(l3 + LEN).ok_or(Refused)?;
+        let check = u16::from_ne_bytes(packet.header::<[u8; 2]>(l3 + CHECK).ok_or(Refused)?);
+        let diff = checksum::diff(u16::from_ne_bytes(old).into(), checksum::port_word(len));
+        packet.write(l3 + CHECK, &checksum::adjust(check, diff).to_ne_bytes())?;
+        packet.write(l3 + LEN, &len.to_be_bytes())
+    }
+
+    #[inline(always)]
     fn hops(packet: &impl Packet, l3: usize) -> Option<u8> {
         packet.header::<[u8; 1]>(l3 + core::mem::offset_of!(Ipv4Hdr, ttl)).map(|[ttl]| ttl)
     }
@@ -358,6 +384,20 @@ impl Parse for [u8; 4] {
 impl Parse for [u8; 16] {
     const ICMP: u8 = 58;
     const HEADER_LEN: usize = size_of::<Ipv6Hdr>();
+
+    #[inline(always)]
+    fn said_len(packet: &impl Packet, l3: usize) -> Option<u32> {
+        match u16::from_be_bytes(packet.header::<[u8; 2]>(l3 + core::mem::offset_of!(Ipv6Hdr, payload_len))?) {
+            0 => None,
+            len => Some(u32::from(len) + size_of::<Ipv6Hdr>() as u32),
+        }
+    }
+
+    #[inline(always)]
+    fn write_len(packet: &mut impl PacketMut, l3: usize, len: u16) -> Result<(), Refused> {
+        let payload_len = len.wrapping_sub(size_of::<Ipv6Hdr>() as u16);
+        packet.write(l3 + core::mem::offset_of!(Ipv6Hdr, payload_len), &payload_len.to_be_bytes())
+    }
 
     #[inline(always)]
     fn hops(packet: &impl Packet, l3: usize) -> Option<u8> {

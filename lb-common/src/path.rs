@@ -2,15 +2,15 @@
 //! [`Run::handle`].
 
 use crate::addr::{Family, Proto};
-use crate::forward::{Hook, Path, Whose, whose};
+use crate::forward::{HeaderWish, Hook, Path, Whose, whose};
 use crate::fragment::{Datagram, First, Fragments};
-use crate::packet::{Addressee, Packet, PacketMut};
+use crate::packet::{Addressee, Packet, PacketMut, Refused};
 use crate::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, Parse, Parsed};
 use crate::reject::{Answer, Message, answer};
 use crate::rewrite::{translate, turn_round};
 use crate::run::Run;
 use crate::table::{Counter, Direction, Tuple};
-use crate::verdict::{HookAction, Verdict};
+use crate::verdict::{Course, HookAction, Verdict};
 
 /// The IP family of a packet. None if the packet is neither IPv4 nor IPv6.
 #[inline(always)]
@@ -70,12 +70,17 @@ impl<A: Answer, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
             }
         }
         headers.first_of = self.packet.forget_datagram(headers.first_of);
+        self.work.wish = HeaderWish::NOTHING;
         let Hook { edge, direction } = self.hook;
         let mut path = Path { transport: headers.transport(), edge, kernel: self.kernel, work: self.work };
         let verdict = match direction {
             Direction::Request => path.request(),
             Direction::Reply => path.leave(),
         };
+        if matches!(direction, Direction::Request) && self.packet.take_copy() {
+            // Its header went before it.
+            self.work.wish = HeaderWish::NOTHING;
+        }
         if headers.first_of.is_some() && self.note_verdict(verdict) == First::Reinjected {
             return HookAction::Drop;
         }
@@ -84,32 +89,66 @@ impl<A: Answer, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
 
     #[inline(always)]
     fn perform(&mut self, headers: &Headers, verdict: Verdict) -> HookAction {
+        let course = match verdict {
+            Verdict::Pass => return HookAction::Next,
+            Verdict::Translate => Course::Stack,
+            Verdict::Hairpin => Course::Back,
+            Verdict::Forward => Course::On,
+            Verdict::Reject => return self.reject(headers),
+            Verdict::Drop(reason) => return self.refuse(reason.counter(), headers.proto),
+        };
+        if self.work.wish != HeaderWish::NOTHING {
+            return self.leave_to_header(headers, course);
+        }
+        self.translate(headers, course)
+    }
+
+    /// Gives the packet its new tuple.
+    #[inline(always)]
+    pub(crate) fn translate(&mut self, headers: &Headers, course: Course) -> HookAction {
         let (packet, work) = (&mut *self.packet, &*self.work);
         let from = &work.key.tuple;
-        let (done, action) = match verdict {
-            Verdict::Pass => return HookAction::Next,
-            Verdict::Translate => (translate(packet, headers, from, work.to()), work.translated(work.key.direction)),
-            Verdict::Hairpin => {
+        let (done, action) = match course {
+            Course::Stack => (translate(packet, headers, from, work.to()), work.translated(work.key.direction)),
+            Course::Back => {
                 (turn_round(packet).and_then(|()| translate(packet, headers, from, work.to())), HookAction::SendBack)
             }
-            Verdict::Forward => {
+            Course::On => {
                 self.work.l4 = headers.l4 as u32;
                 return HookAction::Forward;
             }
-            Verdict::Reject => {
-                if !self.kernel.may_reject(work.key.edge) {
-                    return self.refuse(Counter::DropRejectLimit, headers.proto);
-                }
-                self.refuse(Counter::Rejected, headers.proto);
-                (answer(self.packet, headers, Message::PORT_UNREACHABLE, self.work), HookAction::SendBack)
-            }
-            Verdict::Drop(reason) => return self.refuse(reason.counter(), headers.proto),
         };
+        self.done(done, action)
+    }
+
+    #[inline(always)]
+    fn reject(&mut self, headers: &Headers) -> HookAction {
+        if !self.kernel.may_reject(self.work.key.edge) {
+            return self.refuse(Counter::DropRejectLimit, headers.proto);
+        }
+        self.refuse(Counter::Rejected, headers.proto);
+        let done = answer(self.packet, headers, Message::PORT_UNREACHABLE, self.work);
+        self.done(done, HookAction::SendBack)
+    }
+
+    #[inline(always)]
+    fn done(&self, done: Result<(), Refused>, action: HookAction) -> HookAction {
         if done.is_err() {
             self.kernel.count(Counter::DropRewrite);
             return HookAction::Drop;
         }
         action
+    }
+
+    /// Leaves a packet, whose flow's header is due, to [`Run::header`].
+    #[inline(always)]
+    fn leave_to_header(&mut self, headers: &Headers, course: Course) -> HookAction {
+        if headers.first_of.is_some() {
+            // Numbers are changed in segments alone. No stack cuts them (RFC 6691).
+            return self.refuse(Counter::DropHeaderLost, headers.proto);
+        }
+        (self.work.l4, self.work.course) = (headers.l4 as u32, course);
+        HookAction::Header
     }
 
     /// Counts and notes a packet that is rejected or dropped. The decision may have ended before the key was complete.

@@ -202,7 +202,9 @@ fn leave<A: Addr, S: Sockets<A>>(dial: &Dial<A>, tables: &S) -> DialAction<A> {
 /// programs at the pod's interface.
 #[inline(always)]
 const fn is_for_sockets_of_pods(scope: Scope) -> bool {
-    matches!(scope.action, Action::Balance) && !scope.has(ScopeFlags::SOURCE_RANGES | ScopeFlags::AFFINITY)
+    // A PROXY header is added to packets.
+    let for_packets = ScopeFlags::SOURCE_RANGES | ScopeFlags::AFFINITY | ScopeFlags::HEADER_V1 | ScopeFlags::HEADER_V2;
+    matches!(scope.action, Action::Balance) && !scope.has(for_packets)
 }
 
 /// The address that a UDP socket dialled to reach this backend.

@@ -82,6 +82,10 @@ pub fn known_flow<A: Parse, K: Fragments<A>>(
     let Some(entry) = answered.or_else(|| kernel.flow(&key)) else {
         return if arrival.is_strange(&key, kernel) { Some(HookAction::Next) } else { None };
     };
+    // Numbers differ on both sides of the node, or a copy has a mark to lose.
+    if entry.has_header() || (matches!(hook.direction, Direction::Request) && packet.is_copy()) {
+        return None;
+    }
     // Read first: a flow that has ended may be deleted at once.
     let frontend = entry.frontend();
     let to = arrival.follow(&key, entry, kernel)?;

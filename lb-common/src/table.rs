@@ -10,6 +10,7 @@ mod affinity;
 mod dropped;
 mod flow;
 mod frontend;
+mod header;
 pub mod maps;
 mod pool;
 mod port;
@@ -24,12 +25,14 @@ pub use addresses::{AddressBit, AddressBits, Role};
 pub use affinity::{Affinity, AffinityKey};
 pub use dropped::{DropCount, DropKey, Dropped, EDGE_SOCKETS};
 pub use flow::{
-    COLLECTED_KEYS_MAX, DIRECT, Direction, EDGE_UPLINK, EmbryoBudget, Fate, Flow, FlowKey, FlowState, Fragment,
-    FragmentKey, GONE, Heard, Tuple,
+    COLLECTED_KEYS_MAX, DIRECT, Direction, EDGE_UPLINK, EmbryoBudget, Fate, Flow, FlowKey, FlowMarks, FlowState,
+    Fragment, FragmentKey, GONE, Tuple,
 };
 pub use frontend::{
-    Action, Frontend, FrontendKey, FrontendState, Mode, Origin, Rule, Scope, ScopeFlags, Scopes, bpf_spin_lock,
+    Action, Frontend, FrontendKey, FrontendState, HeaderVersion, Mode, Origin, Rule, Scope, ScopeFlags, Scopes,
+    bpf_spin_lock,
 };
+pub use header::{HeaderFlags, ProxyHeader};
 pub use pool::{
     Backend, Endpoint, EndpointKey, Member, MemberKey, MemberSets, MemberState, POOL_ELEMENTS_MAX, PoolElement, PoolKey,
 };
@@ -45,14 +48,15 @@ pub use told::{EVENTS_BYTES, Monitor, PASSES_TOLD, Told};
 pub use uplink::{UPLINKS_MAX, Uplink};
 
 /// Raised whenever a type of this module changes. Pinned maps of another version are not adopted: others replace them.
-pub const LAYOUT_VERSION: u16 = 8;
+pub const LAYOUT_VERSION: u16 = 9;
 
 /// Raised whenever a type changes in which connections are kept: the rows of [`CONNECTIONS`]. As long as this version
 /// stays, connections outlive a change of [`LAYOUT_VERSION`]: their rows are copied from the maps that are replaced.
 pub const CONNECTIONS_VERSION: u16 = 0;
 
 /// The maps in which connections are kept.
-pub const CONNECTIONS: [&str; 6] = ["flows4", "flows6", "sockets4", "sockets6", "dialled4", "dialled6"];
+pub const CONNECTIONS: [&str; 8] =
+    ["flows4", "flows6", "headers4", "headers6", "sockets4", "sockets6", "dialled4", "dialled6"];
 
 #[cfg(test)]
 mod tests {
@@ -84,6 +88,8 @@ mod tests {
             ("affinity6", 20, 24),
             ("flows4", 20, 32),
             ("flows6", 44, 56),
+            ("headers4", 20, 20),
+            ("headers6", 44, 20),
             ("fragments4", 20, 24),
             ("fragments6", 44, 48),
             ("spent4", 4, 20),
@@ -112,7 +118,7 @@ mod tests {
             ("monitor", 4, 40),
             ("events", 4, 80),
         ];
-        assert_eq!((LAYOUT_VERSION, sizes.as_slice()), (8, &expected[..]));
+        assert_eq!((LAYOUT_VERSION, sizes.as_slice()), (9, &expected[..]));
     }
 
     /// A change here ends connections in VIP mode over an upgrade: raise [`CONNECTIONS_VERSION`], and say so in
@@ -124,6 +130,8 @@ mod tests {
         let expected = [
             ("flows4", 20, 32),
             ("flows6", 44, 56),
+            ("headers4", 20, 20),
+            ("headers6", 44, 20),
             ("sockets4", 16, 12),
             ("sockets6", 28, 24),
             ("dialled4", 4, 16),

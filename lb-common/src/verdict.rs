@@ -22,6 +22,18 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
+/// How a translated packet continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Course {
+    /// To the stack, after [`Verdict::Translate`].
+    Stack = 0,
+    /// Back, after [`Verdict::Hairpin`].
+    Back = 1,
+    /// On to another machine, after [`Verdict::Forward`].
+    On = 2,
+}
+
 /// Why a decision drops a packet. Each reason has a counter of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
@@ -65,6 +77,8 @@ pub enum HookAction {
     ToBackend,
     /// Send it back out of the interface that it came in by.
     SendBack,
+    /// Deal with the PROXY header that is due for its flow: [`Run::header`](crate::run::Run::header) does that.
+    Header,
     /// Forward it: [`Run::forward`](crate::run::Run::forward) does that.
     Forward,
     /// Send it out on the way that [`Maps::way`](crate::forward::Maps::way) found.

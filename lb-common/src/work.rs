@@ -1,12 +1,15 @@
 //! The records that a decision works on. They carry nothing from one packet to the next.
 
 use crate::addr::{Addr, Proto};
+use crate::header::located::Located;
+use crate::header::rules::{Edit, Segment};
+use crate::packet::HEADER_ROOM;
 use crate::parse::TcpFlags;
 use crate::table::{
     Affinity, AffinityKey, Counter, DIRECT, Direction, EndpointKey, Fate, Flow, FlowKey, FlowState, Fragment,
-    FragmentKey, FrontendKey, Heard, MemberKey, SourceRangeKey, Tuple,
+    FragmentKey, FrontendKey, MemberKey, ProxyHeader, Scope, ScopeFlags, SourceRangeKey, Tuple,
 };
-use crate::verdict::{DropReason, HookAction};
+use crate::verdict::{Course, DropReason, HookAction};
 use crate::way::Reach;
 
 /// What is fixed of a new flow before its tuple is chosen.
@@ -20,6 +23,33 @@ pub(crate) enum Pin {
     Hash = 2,
     /// The backend of the flow's hash, and the source port, by which the backend knows the connection.
     Tuple = 3,
+}
+
+/// What a packet means for the PROXY header of its flow: a value of [`Work::wish`].
+pub(crate) struct HeaderWish;
+
+impl HeaderWish {
+    pub const NOTHING: u32 = 0;
+    /// The flow's header is due.
+    pub const DUE: u32 = 1;
+    /// It opens a flow that needs a header, of version 1.
+    pub const NEW_V1: u32 = 2;
+    /// The same, of version 2.
+    pub const NEW_V2: u32 = 4;
+    /// A bit beside these two: the flow had a connection before.
+    pub const RENEWS: u32 = 8;
+
+    /// The wish of a packet that opens a flow to a frontend with this scope.
+    #[inline(always)]
+    pub const fn of_new(scope: Scope) -> u32 {
+        if scope.has(ScopeFlags::HEADER_V2) {
+            Self::NEW_V2
+        } else if scope.has(ScopeFlags::HEADER_V1) {
+            Self::NEW_V1
+        } else {
+            Self::NOTHING
+        }
+    }
 }
 
 /// The records that a decision works on. In the kernel they are in a per-CPU map, because all of a program shares 512
@@ -72,6 +102,20 @@ pub struct Work<A> {
     pub(crate) reach: Reach,
     /// Offset of the transport header of a packet that is forwarded; 0: the packet is translated already.
     pub(crate) l4: u32,
+    /// [`HeaderWish`].
+    pub(crate) wish: u32,
+    /// How the packet continues, once its header is dealt with.
+    pub(crate) course: Course,
+    /// The segment of the packet, and what becomes of it.
+    pub(crate) located: Located,
+    pub(crate) edit: Edit,
+    /// The bytes of a header, with zeros behind them, and their number.
+    pub(crate) text: [u8; HEADER_ROOM],
+    pub(crate) text_len: u32,
+    /// The sum of the text.
+    pub(crate) text_sum: u32,
+    /// Whether the header is of version 2.
+    pub(crate) spells_v2: u32,
     /// The record of the kernel's route lookup: `struct bpf_fib_lookup` in include/uapi/linux/bpf.h.
     pub route: [u32; 16],
 }
@@ -83,8 +127,7 @@ impl<A: Addr> Work<A> {
         let tuple = Tuple { src: addr, dst: addr, sport: 0, dport: 0 };
         let key = FlowKey::new(0, Direction::Request, Proto::TCP, tuple);
         let state = FlowState::New;
-        let heard = Heard::Nothing;
-        let flow = Flow { to: tuple, frontend: 0, pool: 0, state, heard, seq_high: 0, last_seen_jiffies: 0 };
+        let flow = Flow { to: tuple, frontend: 0, pool: 0, state, marks: 0, seq_high: 0, last_seen_jiffies: 0 };
         let frontend_key = FrontendKey { addr, port: 0, proto: Proto::TCP, pad: 0 };
         let endpoint_key = EndpointKey { addr, port: 0, pad: 0 };
         let source_key = SourceRangeKey::of_prefix(0, addr, 0);
@@ -121,6 +164,14 @@ impl<A: Addr> Work<A> {
             takes_over: 0,
             reach: Reach::Stack,
             l4: 0,
+            wish: HeaderWish::NOTHING,
+            course: Course::Stack,
+            located: Located::NOWHERE,
+            edit: Segment::NONE.unchanged(ProxyHeader::new(0, false, false)),
+            text: [0; HEADER_ROOM],
+            text_len: 0,
+            text_sum: 0,
+            spells_v2: 0,
             route: [0; 16],
         }
     }

@@ -31,12 +31,14 @@ pub const TCX_DROP: i32 = 2;
 const DETOUR: i32 = i32::MIN;
 /// No action of the kernel's: the packet is forwarded.
 pub const FORWARD: i32 = i32::MIN + 1;
+/// No action of the kernel's: the header of the packet's flow is due.
+pub const HEADER: i32 = i32::MIN + 2;
 
 /// Declares programs with their two functions, edge, length of the link header and direction.
 macro_rules! hooks {
     ($(
         $(#[doc = $what:literal])+
-        $program:ident($known:ident, $whole:ident $(, $forward:ident)?): $edge:ident, $link_len:expr, $direction:ident;
+        $program:ident($known:ident, $whole:ident, $header:ident $(, $forward:ident)?): $edge:ident, $link_len:expr, $direction:ident;
     )*) => {
         $(
             $(#[doc = $what])+
@@ -59,6 +61,7 @@ macro_rules! hooks {
                 if log::is_on() {
                     log::verdict(skb.context(), Direction::$direction, action);
                 }
+                let action = if action == HEADER { $header(skb.context()) } else { action };
                 $( if action == FORWARD {
                     return $forward(skb.context());
                 } )?
@@ -83,6 +86,13 @@ macro_rules! hooks {
 
             #[unsafe(no_mangle)]
             #[inline(never)]
+            extern "C" fn $header(skb: *mut __sk_buff) -> i32 {
+                let skb = Skb::<{ $link_len }>::new(skb);
+                header(skb, Hook { edge: $edge(&skb), direction: Direction::$direction })
+            }
+
+            #[unsafe(no_mangle)]
+            #[inline(never)]
             extern "C" fn $whole(skb: *mut __sk_buff) -> i32 {
                 let skb = Skb::<{ $link_len }>::new(skb);
                 whole(skb, Hook { edge: $edge(&skb), direction: Direction::$direction })
@@ -92,22 +102,22 @@ macro_rules! hooks {
 }
 hooks! {
     /// Packets that a pod on this node sends.
-    workload_ingress(known_wi, whole_wi): workload, ETHERNET_LEN, Request;
+    workload_ingress(known_wi, whole_wi, header_wi): workload, ETHERNET_LEN, Request;
     /// Packets that a pod on this node is about to receive.
-    workload_egress(known_we, whole_we): workload, ETHERNET_LEN, Reply;
+    workload_egress(known_we, whole_we, header_we): workload, ETHERNET_LEN, Reply;
     /// Packets that the network delivers to this node.
-    uplink_ingress(known_ui, whole_ui, forward_ui): uplink, ETHERNET_LEN, Request;
+    uplink_ingress(known_ui, whole_ui, header_ui, forward_ui): uplink, ETHERNET_LEN, Request;
     /// Packets that this node sends to the network.
-    uplink_egress(known_ue, whole_ue): uplink, ETHERNET_LEN, Reply;
+    uplink_egress(known_ue, whole_ue, header_ue): uplink, ETHERNET_LEN, Reply;
     // The same for interfaces without a link header (WireGuard, tun, PPP). They are loaded if such an interface exists.
     /// Packets that a pod on this node sends.
-    workload_in_l3(known_wi_l3, whole_wi_l3): workload, 0, Request;
+    workload_in_l3(known_wi_l3, whole_wi_l3, header_wi_l3): workload, 0, Request;
     /// Packets that a pod on this node is about to receive.
-    workload_out_l3(known_we_l3, whole_we_l3): workload, 0, Reply;
+    workload_out_l3(known_we_l3, whole_we_l3, header_we_l3): workload, 0, Reply;
     /// Packets that the network delivers to this node.
-    uplink_in_l3(known_ui_l3, whole_ui_l3, forward_ui_l3): uplink, 0, Request;
+    uplink_in_l3(known_ui_l3, whole_ui_l3, header_ui_l3, forward_ui_l3): uplink, 0, Request;
     /// Packets that this node sends to the network.
-    uplink_out_l3(known_ue_l3, whole_ue_l3): uplink, 0, Reply;
+    uplink_out_l3(known_ue_l3, whole_ue_l3, header_ue_l3): uplink, 0, Reply;
 }
 
 #[inline(always)]
@@ -162,6 +172,23 @@ fn whole_of<A: FamilyTables, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, hook
 }
 
 #[inline(always)]
+fn header<const LINK_LEN: usize>(skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
+    match path::family(&skb) {
+        Some(Family::V4) => header_of::<[u8; 4], LINK_LEN>(skb, hook),
+        Some(Family::V6) => header_of::<[u8; 16], LINK_LEN>(skb, hook),
+        None => TCX_NEXT,
+    }
+}
+
+#[inline(always)]
+fn header_of<A: FamilyTables, const LINK_LEN: usize>(mut skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
+    let Some(work) = tables::work::<A>() else { return TCX_DROP };
+    let kernel = Kernel::new(skb);
+    let action = Run { packet: &mut skb, hook, kernel: &kernel, work }.header();
+    act(&skb, action)
+}
+
+#[inline(always)]
 fn forward<const LINK_LEN: usize>(skb: Skb<LINK_LEN>, hook: Hook) -> i32 {
     match path::family(&skb) {
         Some(Family::V4) => forward_of::<[u8; 4], LINK_LEN>(skb, hook),
@@ -202,6 +229,7 @@ fn act<const LINK_LEN: usize>(skb: &Skb<LINK_LEN>, action: HookAction) -> i32 {
         HookAction::Next | HookAction::ToBackend => TCX_NEXT,
         HookAction::SendBack => skb.send_back().unwrap_or(TCX_DROP),
         HookAction::Forward => FORWARD,
+        HookAction::Header => HEADER,
         HookAction::Drop | HookAction::SendOut => TCX_DROP,
     }
 }

@@ -7,13 +7,14 @@ use aya_ebpf::macros::btf_map;
 use lb_common::forward::Work;
 use lb_common::fragment::Parked;
 use lb_common::reject::Answer;
+use lb_common::spell::Spelled;
 use lb_common::table::maps::Rows;
 use lb_common::table::{
     AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, DropCount, DropKey, Dropped, EDGES_MAX,
     EVENTS_BYTES, EdgeAge, EdgeFlows, EdgeState, EmbryoBudget, Endpoint, EndpointKey, Evictions, Flow, FlowKey,
     FlowTotals, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Monitor,
-    Owner, PASSES_TOLD, PoolElement, Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey, SocketPeer,
-    SourceRange, SourceRangeKey, SpentRing, Told, UPLINKS_MAX, Uplink,
+    Owner, PASSES_TOLD, PoolElement, Port, ProxyHeader, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey,
+    SocketPeer, SourceRange, SourceRangeKey, SpentRing, Told, UPLINKS_MAX, Uplink,
 };
 use lb_common::way::OnUplink;
 use lb_common::{each_map, family_address};
@@ -120,7 +121,7 @@ macro_rules! declare {
         }
 
         /// The maps of one family.
-        pub trait FamilyMaps: Answer + OnUplink {
+        pub trait FamilyMaps: Answer + OnUplink + Spelled {
             $( $(#[doc = $holds])+ fn $name() -> &'static map_type!(Self, $map); )*
             $( $(#[doc = $own_holds])+ fn $own() -> &'static map_type!(Self, $own_map); )*
         }

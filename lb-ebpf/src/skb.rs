@@ -16,6 +16,7 @@ use aya_ebpf::helpers::{
     bpf_skb_vlan_pop,
 };
 use lb_common::addr::{Addr, Family};
+use lb_common::packet::HEADER_ROOM;
 use lb_common::packet::{
     self, Addressee, DatagramId, ETHERNET_LEN, Header, PARKED_LEN_MAX, Packet, PacketMut, Refused, Summed, ZeroSum,
 };
@@ -28,6 +29,10 @@ const HEADERS_LEN: u32 = 14 + 40 + 44 + 20;
 
 /// A flag of `bpf_l4_csum_replace` (enum in include/uapi/linux/bpf.h, since Linux 6.16).
 const BPF_F_IPV6: u64 = 1 << 7;
+
+/// The mark (`skb->mark`) of a copy that is re-injected. The kernel clears marks where a packet leaves a network namespace,
+/// so no pod can set it.
+const COPY: u32 = 0x6c62_6370;
 
 /// [`Skb::mark_forwarded`]: 16 bits, the letters "lb".
 const FORWARDED: u32 = 0x6c62;
@@ -313,6 +318,12 @@ impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
     }
 
     #[inline(always)]
+    fn is_copy(&self) -> bool {
+        // SAFETY: see `len`.
+        unsafe { addr_of!((*self.0).mark).read_volatile() == COPY }
+    }
+
+    #[inline(always)]
     fn save(&self, offset: usize, to: &Cell<[u8; PARKED_LEN_MAX]>) -> Option<u32> {
         let len = self.len() - offset as u32;
         if len as usize > PARKED_LEN_MAX {
@@ -419,6 +430,46 @@ impl<const LINK_LEN: usize> PacketMut for Skb<LINK_LEN> {
             0 => Ok(()),
             _ => Err(Refused),
         }
+    }
+
+    #[inline(always)]
+    fn write_text(&mut self, offset: usize, bytes: &[u8; HEADER_ROOM], len: usize) -> Result<(), Refused> {
+        const { assert!(HEADER_ROOM.is_power_of_two()) };
+        // As in `bounded`.
+        let last = verifier::opaque(len.wrapping_sub(1));
+        let len = (last & (HEADER_ROOM - 1)) as u32 + 1;
+        // SAFETY: the context of this program run; `len` is at most the length of `bytes`.
+        match unsafe { bpf_skb_store_bytes(self.0, offset as u32, bytes.as_ptr().cast(), len, 0) } {
+            0 => Ok(()),
+            _ => Err(Refused),
+        }
+    }
+
+    #[inline(always)]
+    fn send_copy(&mut self) -> Result<(), Refused> {
+        // SAFETY: see `len`.
+        let mark = unsafe { addr_of_mut!((*self.0).mark) };
+        // A mark of others would be lost with the copy.
+        // SAFETY: see `len`.
+        if unsafe { mark.read_volatile() } != 0 {
+            return Err(Refused);
+        }
+        // SAFETY: see `len`.
+        unsafe { mark.write_volatile(COPY) };
+        let sent = self.send_again(Direction::Request);
+        // SAFETY: see `len`.
+        unsafe { mark.write_volatile(0) };
+        sent
+    }
+
+    #[inline(always)]
+    fn take_copy(&mut self) -> bool {
+        let is_copy = self.is_copy();
+        if is_copy {
+            // SAFETY: see `len`.
+            unsafe { addr_of_mut!((*self.0).mark).write_volatile(0) };
+        }
+        is_copy
     }
 
     #[inline(always)]

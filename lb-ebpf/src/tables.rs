@@ -5,13 +5,14 @@ use core::intrinsics::{self, AtomicOrdering};
 use core::mem::MaybeUninit;
 use core::ptr::{addr_of, addr_of_mut};
 
-use lb_common::forward::{Env as _, FlowRef, InsertError, Maps, Part, Path, Whose, Work};
+use lb_common::forward::{Env as _, FlowRef, HeaderRef, InsertError, Maps, Part, Path, Whose, Work};
+use lb_common::packet::{PacketMut, Refused};
 use lb_common::parse::TcpFlags;
 use lb_common::sequence::Sequence;
 use lb_common::share::Occupancy;
 use lb_common::table::{
-    Counter, EDGE_UPLINK, EdgeFlows, EdgeState, EndpointKey, Flow, FlowKey, FlowState, Heard, SPENT_RING_LEN, Tuple,
-    edge_index, spent_ring,
+    Counter, EDGE_UPLINK, EdgeFlows, EdgeState, EndpointKey, Flow, FlowKey, FlowMarks, FlowState, ProxyHeader,
+    SPENT_RING_LEN, Tuple, edge_index, spent_ring,
 };
 use lb_common::way::{Reach, Way};
 
@@ -110,16 +111,68 @@ impl<A: Copy> FlowRef<A> for FlowElement<A> {
 
     #[inline(always)]
     fn sequence(self) -> Sequence {
-        match field!(self, heard) {
-            Heard::Nothing => Sequence::NONE,
-            Heard::Segment => Sequence::of(field!(self, seq_high)),
-        }
+        if field!(self, marks) & FlowMarks::HEARD == 0 { Sequence::NONE } else { Sequence::of(field!(self, seq_high)) }
     }
 
     #[inline(always)]
     fn set_sequence(self, sequence: Sequence) {
         field!(self, seq_high = sequence.high());
-        field!(self, heard = Heard::of(sequence));
+        let marks = field!(self, marks);
+        // Written once: the other direction may clear another mark at the same time.
+        if FlowMarks::heard(marks, sequence) != marks {
+            field!(self, marks = FlowMarks::heard(marks, sequence));
+        }
+    }
+
+    #[inline(always)]
+    fn has_header(self) -> bool {
+        field!(self, marks) & FlowMarks::HEADER != 0
+    }
+
+    #[inline(always)]
+    fn set_header(self, is_due: bool) {
+        let marks = field!(self, marks);
+        field!(self, marks = FlowMarks::header(marks, is_due));
+    }
+}
+
+/// A row of the headers, as a lookup in this program run found it.
+#[derive(Clone, Copy)]
+pub struct HeaderElement(*mut ProxyHeader);
+
+impl HeaderRef for HeaderElement {
+    #[inline(always)]
+    fn read(self) -> ProxyHeader {
+        ProxyHeader {
+            len_bytes: field!(self, len_bytes),
+            flags: field!(self, flags),
+            answered: field!(self, answered),
+            wanted: field!(self, wanted),
+            isn: field!(self, isn),
+            next_isn: field!(self, next_isn),
+            sent_jiffies: field!(self, sent_jiffies),
+            snd_max: field!(self, snd_max),
+        }
+    }
+
+    #[inline(always)]
+    fn write_request(self, row: &ProxyHeader) {
+        field!(self, next_isn = row.next_isn);
+        field!(self, snd_max = row.snd_max);
+        field!(self, sent_jiffies = row.sent_jiffies);
+        field!(self, flags = row.flags);
+        field!(self, wanted = row.wanted);
+    }
+
+    #[inline(always)]
+    fn write_reply(self, row: &ProxyHeader) {
+        if field!(self, isn) != row.isn || field!(self, answered) != row.answered {
+            field!(self, isn = row.isn);
+            field!(self, snd_max = row.snd_max);
+            field!(self, flags = row.flags);
+            field!(self, answered = row.answered);
+        }
+        field!(self, wanted = row.wanted);
     }
 }
 
@@ -162,6 +215,7 @@ fn embryo_place<A: FamilyTables>(noted: u64) -> Option<*mut FlowKey<A>> {
 
 impl<A: FamilyTables> Maps<A> for Kernel {
     type Flow = FlowElement<A>;
+    type Header = HeaderElement;
 
     #[inline(always)]
     fn evictions_until_jiffies(&self) -> u64 {
@@ -214,6 +268,22 @@ impl<A: FamilyTables> Maps<A> for Kernel {
         if A::flows().remove(key).is_ok() {
             count_entry::<A>(key.edge, -1);
         }
+    }
+
+    #[inline(always)]
+    fn header(&self, key: &FlowKey<A>) -> Option<HeaderElement> {
+        A::headers().get_ptr_mut(key).map(HeaderElement)
+    }
+
+    #[inline(always)]
+    fn write_header(&self, key: &FlowKey<A>, row: &ProxyHeader) -> bool {
+        A::headers().insert(key, row, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_header(&self, key: &FlowKey<A>) {
+        // On an error another CPU has removed the row, which is as good.
+        let _ = A::headers().remove(key);
     }
 
     #[inline(always)]
@@ -419,6 +489,16 @@ impl<A: FamilyTables> Maps<A> for Kernel {
         let Some(work) = work::<A>() else { return false };
         work.begin(key, tcp);
         A::run_apart(self.subject.skb, work, Part::Settle)
+    }
+
+    #[inline(always)]
+    fn spell(&self, work: &mut Work<A>) {
+        A::spell_apart(self.subject.skb, work);
+    }
+
+    #[inline(always)]
+    fn replace_payload(&self, _: &mut impl PacketMut, work: &mut Work<A>) -> Result<(), Refused> {
+        A::replace_apart(self.subject.skb, work)
     }
 
     #[inline(always)]

@@ -8,8 +8,8 @@ use lb_agent::controller::{Controller, Outcome, Reclaim};
 use lb_agent::dataplane::fake::{FakeDataplane, assert_no_dangling_pool};
 use lb_agent::dataplane::{Sizes, Tables};
 use lb_agent::desired::{
-    ExternalIps, Forwarding, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits,
-    VendorAnnotations, annotation_keys,
+    ExternalIps, Forwarding, HeadersFrom, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services,
+    TableLimits, VendorAnnotations, annotation_keys,
 };
 use lb_agent::model::{Change, Kind};
 use lb_agent::render;
@@ -205,6 +205,7 @@ fn policy() -> Policy {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        headers_from: HeadersFrom::Annotation,
         external_ips: ExternalIps::Guarded,
         cluster_ranges: Vec::new(),
         selection: Selection::default(),

@@ -1,7 +1,9 @@
 //! Real sockets through namespaces shaped like a node: which server answers, and which packets are on the links.
 
+mod added_header;
 mod affinity;
 mod all_services;
+mod announced;
 mod bridged_uplink;
 mod churn;
 mod cluster_ip;

@@ -92,3 +92,45 @@ fn a_backend_hears_of_its_client_beside_iptables_rules() {
 fn a_backend_hears_of_its_client_on_a_bridge() {
     the_backend_hears_of_the_client(Setup::new("headerbr").cni(Cni::Bridge), KubeProxy::Nftables);
 }
+
+/// Publishes `shop` at the balancer's address, which the status leaves to the balancer, with this annotation.
+fn publish(scene: &Scene, proxy_protocol: &str) {
+    let entries = FAMILIES.map(|family| ingress(vip(family, NUMBER, 81).ip(), "Proxy"));
+    let service = scene
+        .service("shop", NUMBER, &entries)
+        .spec("ports", json!([{"name": "http", "protocol": "TCP", "port": 81, "nodePort": NODE_PORT}]))
+        .metadata("annotations", json!({"lb-agent.io/proxy-protocol": proxy_protocol}));
+    let mut objects = vec![service.object()];
+    for family in FAMILIES {
+        let slice = service.slice(&format!("{family:?}").to_lowercase()).port("http", "TCP", PROXY_PORT);
+        let address = scene.lab.pod_address("shop", family);
+        objects.push(slice.endpoint(address, lb_tests::manifest::NODE).object());
+    }
+    scene.apply("shop", &objects);
+}
+
+/// The node adds the header itself: no balancer runs, and the client is the peer.
+fn the_node_announces_the_client(setup: Setup) {
+    let mut scene = Scene::without_agent(setup.pods(&["shop"]), &[]);
+    let nginx = Nginx::start(&scene.lab.pod("shop").netns, "nginx-shop", scene.lab.folder());
+    scene.agent.start();
+    for version in ["v1", "v2"] {
+        publish(&scene, version);
+        for family in FAMILIES {
+            for _ in 0..20 {
+                let before = nginx.requests().len();
+                let got = page(&scene, vip(family, NUMBER, 81));
+                assert_eq!(got, Some((200, "nginx-shop\n".into())), "{version} {family:?}: {}", scene.agent.log());
+                lb_tests::deadline::until_true("nginx has logged it", || nginx.requests().len() > before);
+                let request = nginx.requests().pop().expect("there is one");
+                let client = scene.lab.pod_address("client", family);
+                assert_eq!((request.peer, request.announced), (client, Some(client)), "{version}: {request:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shortcut_announces_its_client() {
+    the_node_announces_the_client(Setup::new("announce"));
+}

@@ -7,6 +7,7 @@ mod flows;
 mod fragments;
 mod frames;
 mod hairpins;
+mod headers;
 mod icmp;
 mod lookup;
 mod maglev;
@@ -30,6 +31,7 @@ const ALL: &[(&str, &[Case])] = &[
     ("maglev", maglev::CASES),
     ("flows", flows::CASES),
     ("hairpins", hairpins::CASES),
+    ("headers", headers::CASES),
     ("direct", direct::CASES),
     ("wire", wire::CASES),
     ("fragments", fragments::CASES),

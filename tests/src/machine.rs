@@ -73,6 +73,8 @@ pub trait Machine {
     fn flows(&mut self) -> Flows;
     /// Evicts the entries of one direction, as a full table may.
     fn evict(&mut self, direction: Direction);
+    /// Evicts the rows of all headers, as a full table may.
+    fn evict_headers(&mut self);
     /// Packets by counter since the tables were emptied, without counters at zero.
     fn counters(&mut self) -> BTreeMap<Counter, u64>;
     /// Source and destination of the last packet of a family that was rejected or dropped for a reason.

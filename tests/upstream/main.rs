@@ -15,8 +15,9 @@ use std::net::IpAddr;
 
 use Client::{External, Node, Pod};
 use lb_agent::desired::{
-    Access, Desired, DesiredFrontend, DesiredScope, ExternalIps, FamilyDesired, HealthCheckPorts, Incumbents,
-    NodePortAddresses, Policy, PoolIndex, Selection, Services, SourcePrefix, TableLimits, VendorAnnotations, desired,
+    Access, Desired, DesiredFrontend, DesiredScope, ExternalIps, FamilyDesired, HeadersFrom, HealthCheckPorts,
+    Incumbents, NodePortAddresses, Policy, PoolIndex, Selection, Services, SourcePrefix, TableLimits,
+    VendorAnnotations, desired,
 };
 use lb_agent::family::TableAddr;
 use lb_agent::model::{Holder, World};
@@ -77,6 +78,7 @@ fn all_at(yaml: &str, node_ports: NodePortAddresses) -> Desired {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        headers_from: HeadersFrom::Annotation,
         external_ips: ExternalIps::Any,
         cluster_ranges: Vec::new(),
         selection: Selection::default(),

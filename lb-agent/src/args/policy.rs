@@ -54,6 +54,14 @@ pub struct PolicyArgs {
     #[arg(long, value_enum, ignore_case = true, default_value_t = Switch::Off)]
     pub vendor_annotations: Switch,
 
+    /// Which annotations let this node add the PROXY header that the balancer would, so that a Service whose backends expect
+    /// one is served by the shortcut all the same (TCP only; clients are pods of this node and clients in the network, while
+    /// processes of the node go through the balancer). off: none. annotation: lb-agent.io/proxy-protocol: v1 or v2 on the
+    /// Service. vendor: that, and annotations by which known vendors' balancers write a header of a stated version. No header
+    /// is added where an annotation says that the balancer terminates TLS.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = ProxyProtocol::Annotation)]
+    pub proxy_protocol: ProxyProtocol,
+
     /// How a backend is chosen for a new flow. random: all backends are equally likely. maglev: by the hash of the
     /// client's address and port and of the frontend (with session affinity, of the client's address alone), over a
     /// table that is the same on all nodes. Every node chooses the same backend, and few flows change their backend
@@ -138,6 +146,14 @@ impl std::convert::From<IpMode> for Mode {
             IpMode::Router => Self::Router,
         }
     }
+}
+
+/// Which annotations ask for a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProxyProtocol {
+    Off,
+    Annotation,
+    Vendor,
 }
 
 /// Whether packets of the network are forwarded to other nodes.

@@ -30,6 +30,7 @@ fn desired(frontends: &[(u8, &[u8])]) -> Desired {
             origin,
             kube_proxy,
             scopes,
+            header: None,
             pool_flags: PerClient::same(0),
             algorithm: Algorithm::Random,
             access,

@@ -6,7 +6,9 @@ use lb_common::table::{FrontendAge, Mode};
 
 use super::*;
 use crate::dataplane::fake::{FakeDataplane, Faults};
-use crate::desired::{ExternalIps, HealthCheckPorts, NodePortAddresses, Selection, Services, VendorAnnotations};
+use crate::desired::{
+    ExternalIps, HeadersFrom, HealthCheckPorts, NodePortAddresses, Selection, Services, VendorAnnotations,
+};
 use crate::model::{Kind, Node, Object, ObjectName, ObjectRef};
 use crate::source::dir::Folder;
 
@@ -17,6 +19,7 @@ fn policy() -> Policy {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        headers_from: HeadersFrom::Annotation,
         external_ips: ExternalIps::Guarded,
         cluster_ranges: Vec::new(),
         selection: Selection::default(),

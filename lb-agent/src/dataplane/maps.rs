@@ -11,8 +11,8 @@ use lb_common::addr::Addr;
 use lb_common::table::maps::{self, Map};
 use lb_common::table::{
     Action, Affinity, AffinityKey, Counter, CounterValue, Direction, EdgeState, Endpoint, EndpointKey, Flow, FlowKey,
-    Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Port, SocketKey, SocketPeer,
-    SourceRange, SourceRangeKey, TableType, edge_index,
+    Fragment, FragmentKey, Frontend, FrontendKey, FrontendStats, Member, MemberKey, Owner, Port, ProxyHeader,
+    SocketKey, SocketPeer, SourceRange, SourceRangeKey, TableType, edge_index,
 };
 use lb_common::table::{EDGE_UPLINK, Uplink};
 use lb_common::way::SnatPorts;
@@ -148,6 +148,8 @@ pub struct FamilyMaps<A> {
     pub flows: Table<FlowKey<A>, Flow<A>>,
     pub fragments: Table<FragmentKey<A>, Fragment<A>>,
     /// Older versions had none.
+    pub headers: Option<Table<FlowKey<A>, ProxyHeader>>,
+    /// Older versions had none.
     pub sockets: Option<Table<SocketKey<A>, SocketPeer<A>>>,
 }
 
@@ -163,6 +165,7 @@ impl<A: Addr> FamilyMaps<A> {
             affinity: Table::open(directory, maps.affinity)?,
             flows: Table::open(directory, maps.flows)?,
             fragments: Table::open(directory, maps.fragments)?,
+            headers: Table::find(directory, maps.headers)?,
             sockets: Table::find(directory, maps.sockets)?,
         })
     }

@@ -13,7 +13,7 @@ use lb_common::sequence::Sequence;
 use lb_common::table::maps::{self, FAMILY4, FAMILY6};
 use lb_common::table::{
     CONNECTIONS, CONNECTIONS_VERSION, DIRECT, Direction, Flow, FlowKey, FrontendKey, GONE, LAYOUT_VERSION, Owner,
-    SocketKey, SocketPeer, TableType,
+    ProxyHeader, SocketKey, SocketPeer, TableType,
 };
 
 use super::maps::{FamilyMaps, Maps, Table};
@@ -31,6 +31,8 @@ pub struct Replaced {
 
 struct FamilyConnections<A> {
     flows: Table<FlowKey<A>, Flow<A>>,
+    /// Older versions had none.
+    headers: Option<Table<FlowKey<A>, ProxyHeader>>,
     /// Older versions had none.
     sockets: Option<Table<SocketKey<A>, SocketPeer<A>>>,
 }
@@ -69,7 +71,7 @@ impl Replaced {
         Ok(())
     }
 
-    /// Copies the flows that `to` lacks. Returns the number of entries by edge afterwards.
+    /// Copies the flows that `to` lacks, with their headers. Returns the number of entries by edge afterwards.
     pub fn copy_flows(&self, to: &Maps, bound: Bound) -> Result<EdgeCounts, Error> {
         let mut counts = EdgeCounts::default();
         self.v4.copy_flows(&to.v4, bound, &mut counts)?;
@@ -99,8 +101,11 @@ fn has_rows_of_this_version(directory: &Path) -> Result<bool, Error> {
 
 impl<A: Addr> FamilyConnections<A> {
     fn open(directory: &Path, maps: &maps::FamilyMaps<A>) -> Result<Self, Error> {
-        let (flows, sockets) = (Table::open(directory, maps.flows)?, Table::find(directory, maps.sockets)?);
-        Ok(Self { flows, sockets })
+        Ok(Self {
+            flows: Table::open(directory, maps.flows)?,
+            headers: Table::find(directory, maps.headers)?,
+            sockets: Table::find(directory, maps.sockets)?,
+        })
     }
 
     /// If the flows do not fit, ended ones and those that were quiet for longest are left behind.
@@ -127,7 +132,10 @@ impl<A: Addr> FamilyConnections<A> {
             flow.set_sequence(Sequence::NONE);
         }
         // A client may have used a port again meanwhile: its new flow counts.
-        to.flows.insert(&rows)
+        to.flows.insert(&rows)?;
+        // Until then, flows whose header is due are dropped rather than sent without it.
+        let (Some(headers), Some(from)) = (&to.headers, &self.headers) else { return Ok(()) };
+        headers.insert(&lacking(headers, from)?.1)
     }
 
     fn copy_sockets(&self, to: &FamilyMaps<A>) -> Result<(), Error> {

@@ -149,7 +149,7 @@ fn store(word: &AtomicU64, entries: [u64; 2]) {
 #[cfg(test)]
 mod tests {
     use lb_common::addr::Proto;
-    use lb_common::table::{EDGE_UPLINK, FlowState, Heard, Tuple};
+    use lb_common::table::{EDGE_UPLINK, FlowState, Tuple};
 
     use super::*;
 
@@ -184,7 +184,7 @@ mod tests {
         let row = |edge, port, state, last_seen_jiffies| {
             let tuple = Tuple { src: [10, 0, 0, 1], dst: [10, 0, 0, 2], sport: port, dport: 80 };
             let to = Tuple { dst: [10, 0, 0, 3], ..tuple };
-            let flow = Flow { to, frontend: 1, pool: 1, state, heard: Heard::Nothing, seq_high: 0, last_seen_jiffies };
+            let flow = Flow { to, frontend: 1, pool: 1, state, marks: 0, seq_high: 0, last_seen_jiffies };
             (FlowKey::new(edge, Direction::Request, Proto::TCP, tuple), flow)
         };
         let rows = [

@@ -90,7 +90,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
         let service_port = service_ports.index(&of.name, port);
         for FrontendRow { key, claim, treatments, access } in frontends {
             let scopes = treatments.map(|treatment| self.scope(treatment, *selection, usable));
-            let Claim { mode, decided_by, origin, kube_proxy, .. } = *claim;
+            let Claim { mode, decided_by, origin, kube_proxy, header, .. } = *claim;
             let row = DesiredFrontend {
                 service_port,
                 mode,
@@ -98,6 +98,7 @@ impl<A: TableAddr> FamilyBuilder<A> {
                 origin,
                 kube_proxy,
                 scopes,
+                header,
                 pool_flags: treatments.map(Treatment::pool_flag),
                 algorithm: selection.algorithm,
                 access: access.clone(),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lb_common::table::{Mode, Origin, Rule};
+use lb_common::table::{HeaderVersion, Mode, Origin, Rule};
 
 use super::table::KubeProxy;
 use crate::model::ServicePort;
@@ -16,6 +16,8 @@ pub struct Claim {
     pub rank: Rank,
     pub mode: Mode,
     pub decided_by: Rule,
+    /// The PROXY header that connections begin with.
+    pub header: Option<HeaderVersion>,
     /// Whether kube-proxy serves the address too, because of any entry.
     pub kube_proxy: KubeProxy,
 }
@@ -53,6 +55,7 @@ impl Claim {
             rank: Rank::of(origin),
             mode: Mode::VIP,
             decided_by: Rule::NotApplicable,
+            header: None,
             kube_proxy: KubeProxy::LeavesAlone,
         }
     }

@@ -9,6 +9,7 @@ use super::facts::Facts;
 use super::mode;
 use super::policy::{Policy, Services};
 use super::protected::Protected;
+use super::proxy_protocol;
 use super::table::KubeProxy;
 use crate::model::{IngressEntry, IpMode, Service, Warning, WarningKind};
 
@@ -60,6 +61,7 @@ fn load_balancer(
         return Vec::new();
     }
     warnings.extend(mode::warning(service));
+    warnings.extend(proxy_protocol::warnings(service, policy));
     let of_service = mode::of_service(service, policy).map(|decision| (decision.mode, decision.rule));
     let mut claims: Vec<Claim> = Vec::with_capacity(service.ingress.len());
     for entry in &service.ingress {
@@ -70,7 +72,7 @@ fn load_balancer(
         let (mode, decided_by) = of_service.unwrap_or_else(|| mode::of_entry(entry.ip_mode.as_ref(), policy));
         let kube_proxy = kube_proxy(service, entry);
         let origin = Origin::LoadBalancer;
-        let claim = Claim { ip: entry.ip, origin, rank: Rank::of(origin), mode, decided_by, kube_proxy };
+        let claim = Claim { ip: entry.ip, origin, rank: Rank::of(origin), mode, decided_by, header: None, kube_proxy };
         match claims.iter_mut().find(|known| known.ip == entry.ip) {
             None => claims.push(claim),
             Some(known) if known.mode == mode => {

@@ -17,6 +17,8 @@ pub struct Policy {
     /// `--proxy-annotation`: a Service with one of these annotations is in Proxy mode.
     pub proxy_annotations: Vec<AnnotationMatch>,
     pub vendor_annotations: VendorAnnotations,
+    /// `--proxy-protocol`.
+    pub headers_from: HeadersFrom,
     /// `--external-ips`.
     pub external_ips: ExternalIps,
     /// `--cluster-cidrs`: addresses that a Service cannot claim by naming them.
@@ -93,6 +95,17 @@ pub enum ExternalIps {
 pub enum VendorAnnotations {
     Ignored,
     Honoured,
+}
+
+/// Which annotations ask for a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadersFrom {
+    /// None: no header is ever added.
+    Nothing,
+    /// Ours.
+    Annotation,
+    /// Ours, else the vendors'.
+    Vendor,
 }
 
 /// `KEY` or `KEY=VALUE`.

@@ -98,10 +98,15 @@ const PASS: PerClient<Treatment> = PerClient::same(Treatment::Pass);
 
 /// The treatments of an address of a Service.
 pub const fn treatments(claim: &Claim, policies: Policies, supply: Supply) -> PerClient<Treatment> {
-    match claim.origin {
+    let treatments = match claim.origin {
         Origin::ClusterIP => cluster_ip(policies, supply),
         Origin::NodePort | Origin::ExternalIP => external(policies, supply),
         Origin::LoadBalancer => load_balancer(claim.mode, policies, supply),
+    };
+    match claim.header {
+        None => treatments,
+        // Sockets of the node have no packets that a header could be added to: the balancer adds theirs.
+        Some(_) => PerClient { host: Treatment::Pass, ..treatments },
     }
 }
 

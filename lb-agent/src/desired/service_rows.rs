@@ -17,6 +17,7 @@ use super::facts::Facts;
 use super::health_check::{self, HealthCheck};
 use super::policy::Services;
 use super::port_rows::{FrontendRow, PortRows};
+use super::proxy_protocol::{self, Decision};
 use super::scope::{self, Policies};
 use super::selection::{self, Algorithm, Selection};
 use super::usable::{self, POOL_MAX, Usable, Uses};
@@ -120,7 +121,8 @@ impl ServiceRows {
             remarks.warnings.push(warnings::no_cluster_ip(service));
         } else if !claims.is_empty() {
             remarks.warn(service, &claims, slices, facts);
-            let of = OfService { service, claims: &claims, slices, facts };
+            let header = proxy_protocol::of_service(service, facts.policy);
+            let of = OfService { service, claims: &claims, header: header.as_ref(), slices, facts };
             rows.v4 = FamilyRows::of(of.ports(&mut remarks));
             rows.v6 = FamilyRows::of(of.ports(&mut remarks));
         }
@@ -206,6 +208,8 @@ const fn is_ours(service: &Service) -> bool {
 struct OfService<'a> {
     service: &'a Service,
     claims: &'a [Claim],
+    /// Whether ports get a PROXY header, if that is asked for.
+    header: Option<&'a Decision>,
     slices: &'a [&'a EndpointSlice],
     facts: &'a Facts<'a>,
 }
@@ -219,11 +223,17 @@ impl OfService<'_> {
         if !self.service.has_family(A::FAMILY) || claims.is_empty() {
             return Vec::new();
         }
-        let vips = || claims.iter().filter(|(_, claim)| claim.is_vip()).map(|(addr, _)| *addr);
+        let is_vip = |claim: Claim| self.service.ports.iter().any(|port| self.claim(claim, port).is_vip());
+        let vips = || claims.iter().filter(|(_, claim)| is_vip(*claim)).map(|(addr, _)| *addr);
         let access = access::access(self.service, self.facts.here.primary(A::FAMILY), vips());
         let endpoints = ByPort::of(self.slices);
         let ports = self.service.ports.iter();
         ports.filter_map(|port| self.port(port, &endpoints, &claims, &access, remarks)).collect()
+    }
+
+    /// A claim as the port needs it.
+    fn claim(&self, claim: Claim, port: &ServicePort) -> Claim {
+        self.header.map_or(claim, |decision| decision.of_port(claim, port))
     }
 
     fn port<A: TableAddr>(
@@ -235,14 +245,15 @@ impl OfService<'_> {
         remarks: &mut Remarks,
     ) -> Option<PortRows<A>> {
         let Self { service, facts, .. } = self;
+        let claims: Vec<_> = claims.iter().map(|(addr, claim)| (*addr, self.claim(*claim, port))).collect();
         let candidates = endpoints.candidates(port, &facts.here);
-        let usable = usable::usable(&candidates, &facts.here, Uses::of(service, port, claims));
+        let usable = usable::usable(&candidates, &facts.here, Uses::of(service, port, &claims));
         let is_too_large = usable.members.len() > POOL_MAX;
         if is_too_large {
             remarks.warnings.push(warnings::too_many_endpoints(service, port, usable.members.len()));
         }
         let mut frontends = Vec::with_capacity(claims.len());
-        for (addr, claim) in claims {
+        for (addr, claim) in &claims {
             let Some(number) = claim.port(port) else { continue };
             let key = FrontendKey { addr: *addr, port: number, proto: port.proto, pad: 0 };
             let named = (claim.ip, number, port.proto);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lb_common::addr::Proto;
 use lb_common::client::PerClient;
-use lb_common::table::{Backend, FrontendKey, MemberState, Mode, Origin, Rule};
+use lb_common::table::{Backend, FrontendKey, HeaderVersion, MemberState, Mode, Origin, Rule};
 
 use super::access::Access;
 use super::selection::Algorithm;
@@ -49,6 +49,8 @@ pub struct DesiredFrontend<A> {
     pub decided_by: Rule,
     pub origin: Origin,
     pub kube_proxy: KubeProxy,
+    /// The PROXY header that connections begin with.
+    pub header: Option<HeaderVersion>,
     pub scopes: PerClient<DesiredScope>,
     /// The [`ScopeFlags`](lb_common::table::ScopeFlags) that say which set the pool of each scope is.
     pub pool_flags: PerClient<u8>,

@@ -22,6 +22,7 @@ pub fn policy() -> Policy {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        headers_from: HeadersFrom::Annotation,
         external_ips: ExternalIps::Guarded,
         cluster_ranges: Vec::new(),
         selection: Selection::default(),

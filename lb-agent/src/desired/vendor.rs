@@ -9,6 +9,8 @@ use lb_common::table::Mode;
 
 use crate::model::{LABELS, Service, TrafficPolicy};
 
+pub mod header;
+
 /// An annotation or label, and how the vendor's controller reads it.
 type Rule = (&'static str, Reading);
 
@@ -132,18 +134,28 @@ pub fn keys() -> impl Iterator<Item = &'static str> {
 
 /// The mode that a vendor's controller was asked for, and the key that asked for it.
 pub fn mode(service: &Service) -> Option<(Mode, &'static str)> {
-    RULES.iter().find_map(|(key, reading)| {
-        let annotation = || service.annotations.get(*key).map(|value| &**value);
-        let value = if LABELS.contains(key) { service.label(key) } else { annotation() };
-        Some((reading.mode(value?, service)?, *key))
-    })
+    RULES.iter().find_map(|(key, reading)| Some((reading.mode(value(key, service)?, service)?, *key)))
+}
+
+/// The value of an annotation or label.
+fn value<'a>(key: &str, service: &'a Service) -> Option<&'a str> {
+    let annotation = || service.annotations.get(key).map(|value| &**value);
+    if LABELS.contains(&key) { service.label(key) } else { annotation() }
 }
 
 impl Reading {
     fn mode(self, value: &str, service: &Service) -> Option<Mode> {
-        let is_proxy = match self {
-            Self::Mode => return named(value),
-            Self::ModeInAnyCase => return named_in_any_case(value),
+        match self {
+            Self::Mode => named(value),
+            Self::ModeInAnyCase => named_in_any_case(value),
+            _ => self.holds(value, service).then_some(Mode::Proxy),
+        }
+    }
+
+    /// Whether the value asks for something that only the balancer does.
+    fn holds(self, value: &str, service: &Service) -> bool {
+        match self {
+            Self::Mode | Self::ModeInAnyCase => false,
             Self::True => is_true(value),
             Self::Word(words) => words.contains(&value),
             Self::Present => !value.is_empty(),
@@ -157,8 +169,7 @@ impl Reading {
                 value == "true" || value == "onlyLocal" && service.external_policy == TrafficPolicy::Local
             }
             Self::TrueForAllPorts { filter } => is_true(value) && !service.annotations.contains_key(filter),
-        };
-        is_proxy.then_some(Mode::Proxy)
+        }
     }
 }
 

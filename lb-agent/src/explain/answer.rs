@@ -100,6 +100,9 @@ pub struct FrontendFacts {
     /// Only a load balancer's address has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// The PROXY header that connections of this client begin with: `v1` or `v2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<&'static str>,
     /// The rule that decided the mode. Without a mode, the rule that decided which clients are served.
     pub decided_by: &'static str,
     /// The annotation or label that decided, if there was one and a running agent knows it.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use lb_common::addr::Proto;
 use lb_common::client::{Client, PerClient};
-use lb_common::table::{Frontend, Mode, Origin, Scope, SourceRangeKey};
+use lb_common::table::{Frontend, FrontendState, HeaderVersion, Mode, Origin, Scope, SourceRangeKey};
 
 use super::answer::{Decision, Explanation, FrontendFacts};
 use super::trial::{Outcome, Outcomes, Trial, Ways};
-use super::words::{WITHOUT_FRONTEND, netfilter, origin_text, sentence};
+use super::words::{WITHOUT_FRONTEND, WITHOUT_PACKETS, netfilter, origin_text, sentence};
 use super::{Destination, Sender};
 use crate::ask::Services;
 use crate::dataplane::Tables;
@@ -90,6 +90,9 @@ fn explain_in<A: TableAddr>(
                 explanation.notes.push(note.into());
             }
             explanation.notes.extend(ranges_note::<A>(first.trace.source_ranges, &facts.tables));
+            if leaves_to_balancer(from, &explanation, frontend, &facts.tables) {
+                explanation.sentence = WITHOUT_PACKETS.into();
+            }
             if let Some(note) = local_note(explanation.decision, frontend, facts) {
                 explanation.sentence =
                     "the packet is left alone, destination untouched, and does not leave the node".into();
@@ -153,6 +156,13 @@ fn leave_alone_where_unseen(explanation: &mut Explanation, (from, to): (&Sender,
     explanation.netfilter = netfilter(from, Decision::NotOurs, &Outcomes::<[u8; 4]>::default());
     explanation.backends.clear();
     explanation.reply = None;
+}
+
+/// Whether a process of the node goes through the balancer because clients of the frontend get a PROXY header.
+fn leaves_to_balancer(from: &Sender, explanation: &Explanation, frontend: &Frontend, tables: &Tables) -> bool {
+    let has_header = tables.scopes.get(&frontend.id).is_some_and(|scopes| scopes.header().is_some());
+    let is_active = frontend.state == FrontendState::Active && frontend.mode == Mode::VIP;
+    has_header && is_active && explanation.decision == Decision::Pass && matches!(from, Sender::Host)
 }
 
 /// If the address is the node's own, a packet that is left alone ends on the node.
@@ -251,6 +261,7 @@ fn with_frontend<A: TableAddr>(
             frontend_id: frontend.id,
             service: None,
             mode: mode(frontend),
+            proxy_protocol: scope.header().map(HeaderVersion::name),
             decided_by: rule(frontend),
             deciding_key: None,
             origin: origin_text(frontend.origin),

@@ -13,6 +13,9 @@ use crate::render::algorithm;
 pub const WITHOUT_FRONTEND: &str =
     "no frontend has this address, port and protocol: the packet is left alone and routed to its destination";
 
+pub const WITHOUT_PACKETS: &str = "a PROXY header is added to packets at interfaces, and a socket of the node has none: the \
+                                   connection is left alone and goes through the external balancer, which adds its own";
+
 /// In one sentence: what happens to a packet that meets a frontend.
 pub fn sentence<A>(
     from: &Sender,
@@ -216,6 +219,9 @@ impl fmt::Display for Explanation {
                     let key = printable(&frontend.key_in_brackets()).into_owned();
                     writeln!(f, "mode      {mode}, decided by {}{key}", frontend.decided_by)?;
                 }
+            }
+            if let Some(version) = frontend.proxy_protocol {
+                writeln!(f, "header    PROXY {version}, added here: it names the client and the dialled address")?;
             }
             writeln!(f, "scope     {}", frontend.scope)?;
         }

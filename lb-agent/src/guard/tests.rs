@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lb_common::addr::Proto;
-use lb_common::table::{Mode, Origin, Rule};
+use lb_common::table::{HeaderVersion, Mode, Origin, Rule};
 
 use super::fake::FakeTable;
 use super::*;
@@ -24,6 +24,7 @@ fn desired(frontends: &[(u8, Mode, KubeProxy, PerClient<DesiredScope>)]) -> Desi
             origin: Origin::LoadBalancer,
             kube_proxy: *kube_proxy,
             scopes: *scopes,
+            header: None,
             pool_flags: PerClient::same(0),
             algorithm: Algorithm::Random,
             access: Access::Open,
@@ -183,6 +184,16 @@ fn rows_of_objects_that_cannot_be_read_are_known() {
     let desired = desired(&[(2, Mode::VIP, KubeProxy::Claims, PASS)]);
     let rows = GuardRows { links: [1].into(), ..guarded(&[1, 2]) };
     assert_eq!(rows.unknown_to(&desired), guarded(&[1]));
+}
+
+/// Processes of the node go to the balancer where pods get a PROXY header from the node.
+#[test]
+fn who_gets_no_header_is_kept_from_the_backend() {
+    let mut desired = desired(&[(1, Mode::VIP, KubeProxy::Claims, scopes(SERVED, DesiredScope::Pass, SERVED))]);
+    assert_eq!(rows(&desired), GuardRows::default());
+    desired.v4.frontends.get_mut(&key(1)).expect("it was inserted").header = Some(HeaderVersion::V1);
+    let guarded = rows(&desired).v4.sets.map(|keys| keys.len());
+    assert_eq!(guarded, PerClient { workload: 0, host: 1, external: 0 });
 }
 
 #[test]

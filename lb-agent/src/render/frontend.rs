@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use lb_common::addr::Addr;
-use lb_common::table::{Action, Frontend, FrontendKey, Origin, Rule, Scope, ScopeFlags, Scopes};
+use lb_common::table::{Action, Frontend, FrontendKey, HeaderVersion, Origin, Rule, Scope, ScopeFlags, Scopes};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -21,6 +21,9 @@ pub struct FrontendRow {
     /// Only a load balancer's address has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// The PROXY header that connections begin with: `v1` or `v2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<&'static str>,
     /// The rule that decided the mode. Without a mode, the field of the Service that decides which clients are served.
     pub decided_by: &'static str,
     pub origin: String,
@@ -82,6 +85,7 @@ impl FrontendRow {
             address: SocketAddr::new(key.addr.into(), key.port),
             proto: key.proto.name(),
             mode: mode(frontend),
+            proxy_protocol: scopes.header().map(HeaderVersion::name),
             decided_by: rule(frontend),
             origin: format!("{:?}", frontend.origin),
             state: format!("{:?}", frontend.state),
@@ -91,6 +95,14 @@ impl FrontendRow {
             host: scope(scopes.host),
             external: scope(scopes.external),
         }
+    }
+}
+
+impl FrontendRow {
+    /// The mode with the header: `VIP+PROXYv2`.
+    pub fn served_as(&self) -> String {
+        let mode = self.mode.as_deref().unwrap_or("-");
+        self.proxy_protocol.map_or_else(|| mode.to_owned(), |version| format!("{mode}+PROXY{version}"))
     }
 }
 
@@ -111,6 +123,7 @@ pub const fn rule(frontend: &Frontend) -> &'static str {
         Rule::VendorAnnotation => "--vendor-annotations",
         Rule::IpMode => "ipMode",
         Rule::Default => "--default-ip-mode",
+        Rule::ProxyProtocol => "lb-agent.io/proxy-protocol",
         Rule::NotApplicable => match frontend.origin {
             Origin::ClusterIP => "internalTrafficPolicy",
             Origin::NodePort | Origin::ExternalIP | Origin::LoadBalancer => "externalTrafficPolicy",
@@ -177,7 +190,7 @@ impl Row for FrontendRow {
         vec![
             self.address.to_string(),
             self.proto.to_owned(),
-            self.mode.clone().unwrap_or_else(|| "-".to_owned()),
+            self.served_as(),
             self.decided_by.to_owned(),
             self.origin.clone(),
             self.state.clone(),

@@ -71,7 +71,7 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use lb_common::addr::Proto;
-    use lb_common::table::{DIRECT, Direction, Flow, FlowKey, FlowState, Heard, Tuple};
+    use lb_common::table::{DIRECT, Direction, Flow, FlowKey, FlowState, Tuple};
 
     use super::*;
 
@@ -80,8 +80,8 @@ mod tests {
         let tuple = Tuple { src: [10, 1, 0, 5], dst: [192, 0, 2, 2], sport: 8080, dport: port };
         let key = FlowKey { edge, tuple, proto, direction: Direction::Reply, pad: 0 };
         let to = Tuple { src: [203, 0, 113, 7], dst: [198, 51, 100, 9], sport: 80, dport: port };
-        let (state, heard) = (FlowState::Established, Heard::Nothing);
-        (key, Flow { to, frontend, pool: 1, state, heard, seq_high: 0, last_seen_jiffies: 1 })
+        let (state, marks) = (FlowState::Established, 0);
+        (key, Flow { to, frontend, pool: 1, state, marks, seq_high: 0, last_seen_jiffies: 1 })
     }
 
     #[test]

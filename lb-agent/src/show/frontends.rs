@@ -61,7 +61,7 @@ impl Row for TrafficRow {
         vec![
             self.service.clone().unwrap_or_else(|| "?".into()),
             format!("{}/{}", frontend.address, frontend.proto),
-            frontend.mode.clone().unwrap_or_else(|| "-".into()),
+            frontend.served_as(),
             scope(&frontend.workload),
             scope(&frontend.host),
             scope(&frontend.external),

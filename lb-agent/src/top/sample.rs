@@ -64,7 +64,7 @@ impl Frontend {
         let FrontendStats { flows, packets, bytes, passed_packets, .. } = pins.frontend_stats(row.frontend_id)?;
         let service = services.names.get(&row.service_port_id).cloned();
         let name = service.unwrap_or_else(|| format!("{}/{}", row.address, row.proto));
-        let mode = row.mode.clone().unwrap_or_else(|| "-".into());
+        let mode = row.served_as();
         let drops = losses.map_or(0, Losses::total);
         Ok(Self { name, mode, flows, packets, bytes, passed: passed_packets, drops })
     }

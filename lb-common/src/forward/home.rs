@@ -53,6 +53,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         work.partner_key.set_partner(&work.other_key, &work.to);
         work.flow.frontend = entry.frontend();
         work.flow.pool = entry.pool();
+        work.flow.set_header(entry.has_header());
         work.flow.state = FlowState::New;
         work.flow.set_sequence(Sequence::NONE);
         work.flow.last_seen_jiffies = self.kernel.now_jiffies();

@@ -7,7 +7,7 @@ use crate::parse::TcpFlags;
 use crate::selection::{self, Spread};
 use crate::table::{Action, Counter, FlowKey, PoolKey, Scope, ScopeFlags};
 use crate::verdict::Verdict;
-use crate::work::{Pin, Work};
+use crate::work::{HeaderWish, Pin, Work};
 
 impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// Pins a flow to the backend that its client used last, else (Maglev) to the backend of its hash. False if the
@@ -58,7 +58,9 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         let Some(frontend) = kernel.frontend(frontend_key) else { return Verdict::Pass };
         let scope = kernel.scope(frontend, self.edge.client);
         let chooses_alike = matches!(scope.action, Action::Balance) && scope.has(ScopeFlags::MAGLEV);
-        if !chooses_alike || !self.is_old(kernel.balanced_jiffies(frontend)) {
+        // Whether the backend has its header is lost with the flow.
+        let has_header = HeaderWish::of_new(scope) != HeaderWish::NOTHING;
+        if !chooses_alike || has_header || !self.is_old(kernel.balanced_jiffies(frontend)) {
             return Verdict::Pass;
         }
         if scope.has(ScopeFlags::SOURCE_RANGES) && !self.is_source_allowed(frontend) {

@@ -19,7 +19,7 @@ impl<'a, A: Addr, K: Maps<A>> Path<'a, A, K> {
 
     /// Runs the part, here or in a function of its own.
     #[inline(always)]
-    pub(super) fn apart(&mut self, part: Part) -> bool {
+    pub(crate) fn apart(&mut self, part: Part) -> bool {
         self.work.tcp = self.transport.tcp;
         K::run_apart(self, part)
     }
@@ -45,6 +45,7 @@ impl<'a, A: Addr, K: Maps<A>> Path<'a, A, K> {
                 self.refuse();
                 true
             }
+            Part::DecideHeader => self.decide_header(),
             Part::Tell => {
                 self.tell_now();
                 true

@@ -9,7 +9,7 @@ use crate::sequence::Sequence;
 use crate::table::{Counter, DIRECT, EdgeState, FlowState, MemberSets, PoolKey};
 use crate::verdict::DropReason;
 use crate::way::Reach;
-use crate::work::{Pin, Work};
+use crate::work::{HeaderWish, Pin, Work};
 
 /// Attempts of a new flow to find a backend and source port whose reply tuple is free.
 pub(super) const PLACE_ATTEMPTS: u32 = 8;
@@ -46,6 +46,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         let work = &mut *self.work;
         (work.flow.frontend, work.flow.pool, work.count) = (frontend, pool, count);
         work.takes_over = 0;
+        work.flow.set_header(work.wish != HeaderWish::NOTHING);
         let mut is_placed = self.apart(Part::Place);
         if matches!(self.edge.client, Client::External) {
             for round in 1..MASQUERADE_ROUNDS {

@@ -3,12 +3,15 @@
 use crate::addr::{Addr, Proto};
 use crate::client::Client;
 use crate::flow::Timeouts;
-use crate::parse::{TcpFlags, Transport};
+use crate::packet::{PacketMut, Refused};
+use crate::parse::{Parse, TcpFlags, Transport};
+use crate::payload;
 use crate::sequence::Sequence;
 use crate::share::Occupancy;
+use crate::spell::{self, Spelled};
 use crate::table::{
     Affinity, AffinityKey, Counter, Direction, DropKey, EDGE_UPLINK, EdgeState, EndpointKey, Flow, FlowKey, FlowState,
-    FrontendKey, MemberKey, PoolKey, Scope, SourceRangeKey, Tuple,
+    FrontendKey, MemberKey, PoolKey, ProxyHeader, Scope, SourceRangeKey, Tuple,
 };
 use crate::way::{Reach, SnatPorts, Way};
 use crate::work::Work;
@@ -74,6 +77,18 @@ pub trait FlowRef<A>: Copy {
     fn sequence(self) -> Sequence;
     fn set_sequence(self, sequence: Sequence);
     fn set_pool(self, pool: u32);
+    /// [`Flow::has_header`].
+    fn has_header(self) -> bool;
+    fn set_header(self, is_due: bool);
+}
+
+/// A row of the headers in its table.
+pub trait HeaderRef: Copy {
+    fn read(self) -> ProxyHeader;
+    /// Writes what requests change.
+    fn write_request(self, row: &ProxyHeader);
+    /// Writes what replies change.
+    fn write_reply(self, row: &ProxyHeader);
 }
 
 /// The owner of a frame whose destination MAC is not the interface's.
@@ -110,6 +125,8 @@ pub enum Part {
     Refuse,
     /// Tells who listens what became of the packet.
     Tell,
+    /// Decides a packet of a flow whose header is due.
+    DecideHeader,
 }
 
 /// The tables of Services, as packets and sockets use them.
@@ -161,6 +178,7 @@ pub struct Sighting<'a, A> {
 /// The maps as the packet path uses them.
 pub trait Maps<A: Addr>: Services<A> {
     type Flow: FlowRef<A>;
+    type Header: HeaderRef;
 
     /// [`Evictions::until_jiffies`](crate::table::Evictions) of this family.
     fn evictions_until_jiffies(&self) -> u64;
@@ -174,6 +192,11 @@ pub trait Maps<A: Addr>: Services<A> {
     /// Fails if the key exists.
     fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Result<(), InsertError>;
     fn remove_flow(&self, key: &FlowKey<A>);
+    /// The PROXY header that is due for a flow, by the key of its requests.
+    fn header(&self, key: &FlowKey<A>) -> Option<Self::Header>;
+    /// Writes a row, in place of an existing one. False if the table refuses it.
+    fn write_header(&self, key: &FlowKey<A>, row: &ProxyHeader) -> bool;
+    fn remove_header(&self, key: &FlowKey<A>);
     /// Entries in use in the flow table.
     fn occupancy(&self, edge: u32) -> Occupancy;
     /// When the agent last walked over all flows.
@@ -228,6 +251,26 @@ pub trait Maps<A: Addr>: Services<A> {
         let mut work = Work::new();
         work.begin(key, tcp);
         Path::resumed(self, &mut work).run(Part::Settle)
+    }
+
+    /// Writes the header of the records' flow to the records. In the kernel this is a function of its own.
+    #[inline(always)]
+    fn spell(&self, work: &mut Work<A>)
+    where
+        A: Spelled,
+        Self: Sized,
+    {
+        spell::spell(work, spell::spell_step);
+    }
+
+    /// Puts the text of the records in place of the payload of their segment. In the kernel this is a function of its own.
+    #[inline(always)]
+    fn replace_payload(&self, packet: &mut impl PacketMut, work: &mut Work<A>) -> Result<(), Refused>
+    where
+        A: Parse,
+        Self: Sized,
+    {
+        payload::replace_payload(packet, work)
     }
 
     /// Does [`Path::run`] with nothing but the records. In the kernel this is a function of its own.

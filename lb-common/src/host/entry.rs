@@ -1,11 +1,11 @@
 //! A flow entry as the packet path changes it in place.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use crate::addr::Addr;
-use crate::forward::FlowRef;
+use crate::forward::{FlowRef, HeaderRef};
 use crate::sequence::Sequence;
-use crate::table::{Flow, FlowState, Tuple};
+use crate::table::{Flow, FlowState, ProxyHeader, Tuple};
 
 /// A flow entry as the path holds it.
 pub struct Entry<A: 'static>(pub(super) &'static RefCell<Flow<A>>);
@@ -51,5 +51,27 @@ impl<A: Addr> FlowRef<A> for Entry<A> {
     }
     fn set_sequence(self, sequence: Sequence) {
         self.0.borrow_mut().set_sequence(sequence);
+    }
+    fn has_header(self) -> bool {
+        self.0.borrow().has_header()
+    }
+    fn set_header(self, is_due: bool) {
+        self.0.borrow_mut().set_header(is_due);
+    }
+}
+
+/// A row of the headers as the path holds it.
+#[derive(Clone, Copy)]
+pub struct HeaderRow(pub(super) &'static Cell<ProxyHeader>);
+
+impl HeaderRef for HeaderRow {
+    fn read(self) -> ProxyHeader {
+        self.0.get()
+    }
+    fn write_request(self, row: &ProxyHeader) {
+        self.0.set(*row);
+    }
+    fn write_reply(self, row: &ProxyHeader) {
+        self.0.set(*row);
     }
 }

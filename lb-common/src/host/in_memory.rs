@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use crate::addr::Addr;
 use crate::checksum;
+use crate::packet::HEADER_ROOM;
 use crate::packet::PARKED_LEN_MAX;
 use crate::packet::{Addressee, ETHERNET_LEN, Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
 use crate::parse::ETHERTYPE_IPV4;
@@ -22,20 +23,32 @@ pub struct InMemory<const LINK_LEN: usize> {
     pub offload: Option<(usize, usize)>,
     /// Frames that are re-injected at the same hook.
     pub again: Vec<Vec<u8>>,
+    /// Frames that are re-injected behind the packet, marked as copies.
+    pub copies: Vec<Vec<u8>>,
+    /// Whether it is such a copy.
+    pub is_copy: bool,
 }
 
 impl InMemory<ETHERNET_LEN> {
     /// A frame at an interface with this MAC.
     pub fn new(frame: &[u8], interface: [u8; 6]) -> Self {
-        Self { interface, bytes: frame.to_vec(), taken_off: Vec::new(), offload: None, again: Vec::new() }
+        Self {
+            interface,
+            bytes: frame.to_vec(),
+            taken_off: Vec::new(),
+            offload: None,
+            again: Vec::new(),
+            copies: Vec::new(),
+            is_copy: false,
+        }
     }
 
     /// The same packet on a link without a header.
     pub fn bare(self) -> InMemory<0> {
-        let Self { interface, mut bytes, offload, again, .. } = self;
+        let Self { interface, mut bytes, offload, again, copies, is_copy, .. } = self;
         let taken_off = bytes.drain(..bytes.len().min(ETHERNET_LEN)).collect();
         let offload = offload.map(|(start, check)| (start - ETHERNET_LEN, check - ETHERNET_LEN));
-        InMemory { interface, bytes, taken_off, offload, again }
+        InMemory { interface, bytes, taken_off, offload, again, copies, is_copy }
     }
 
     /// The packet as a local socket sends it: the L4 checksum holds the sum of the pseudo header only.
@@ -84,13 +97,14 @@ impl InMemory<0> {
     /// The same packet with the header that was taken off, swapped if the packet goes back: as on a link with a
     /// header.
     pub fn framed(self, action: HookAction) -> InMemory<ETHERNET_LEN> {
-        let Self { interface, bytes, mut taken_off, offload, again } = self;
+        let Self { interface, bytes, mut taken_off, offload, again, copies, is_copy } = self;
         if action == HookAction::SendBack {
             let (to, from) = taken_off.split_at_mut(6);
             to.swap_with_slice(&mut from[..6]);
         }
         let offload = offload.map(|(start, check)| (start + ETHERNET_LEN, check + ETHERNET_LEN));
-        InMemory { interface, bytes: [taken_off, bytes].concat(), taken_off: Vec::new(), offload, again }
+        let bytes = [taken_off, bytes].concat();
+        InMemory { interface, bytes, taken_off: Vec::new(), offload, again, copies, is_copy }
     }
 }
 
@@ -167,6 +181,10 @@ impl<const LINK_LEN: usize> Packet for InMemory<LINK_LEN> {
         Some([tuple.src, tuple.dst])
     }
 
+    fn is_copy(&self) -> bool {
+        self.is_copy
+    }
+
     fn save(&self, offset: usize, to: &Cell<[u8; PARKED_LEN_MAX]>) -> Option<u32> {
         let bytes = self.bytes.get(offset..)?;
         let mut saved = [0; PARKED_LEN_MAX];
@@ -230,6 +248,28 @@ impl<const LINK_LEN: usize> PacketMut for InMemory<LINK_LEN> {
         self.bytes.truncate(offset);
         self.bytes.extend(&from.get()[..len as usize]);
         Ok(())
+    }
+
+    fn write_text(&mut self, offset: usize, bytes: &[u8; HEADER_ROOM], len: usize) -> Result<(), Refused> {
+        self.bytes.get_mut(offset..offset + len).ok_or(Refused)?.copy_from_slice(&bytes[..len]);
+        Ok(())
+    }
+
+    fn send_copy(&mut self) -> Result<(), Refused> {
+        let whole = Self {
+            bytes: self.bytes.clone(),
+            taken_off: self.taken_off.clone(),
+            again: vec![],
+            copies: vec![],
+            ..*self
+        };
+        let taken_off = whole.taken_off.clone();
+        self.copies.push([taken_off, whole.finish()].concat());
+        Ok(())
+    }
+
+    fn take_copy(&mut self) -> bool {
+        std::mem::take(&mut self.is_copy)
     }
 
     fn send_again(&mut self, _: Direction) -> Result<(), Refused> {

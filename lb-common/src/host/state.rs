@@ -8,7 +8,7 @@ use crate::fragment::Parked;
 use crate::packet::PARKED_LEN_MAX;
 use crate::table::{
     Affinity, AffinityKey, Counter, Dialled, Direction, EmbryoBudget, Flow, FlowKey, Fragment, FragmentKey,
-    SocketCookie, SocketKey, SocketPeer,
+    ProxyHeader, SocketCookie, SocketKey, SocketPeer,
 };
 
 /// Entries are leaked. As in the kernel, an entry that the path holds outlives its removal, and the process is
@@ -20,6 +20,7 @@ type NoteTable<A> = RefCell<BTreeMap<FragmentKey<A>, &'static RefCell<Fragment<A
 /// What the path itself writes, of one family.
 pub struct FamilyState<A: 'static> {
     pub(super) flows: FlowTable<A>,
+    pub(super) headers: RefCell<BTreeMap<FlowKey<A>, &'static Cell<ProxyHeader>>>,
     pub(super) affinity: RefCell<BTreeMap<AffinityKey<A>, Affinity<A>>>,
     pub(super) notes: RefCell<BTreeMap<SocketCookie, Dialled<A>>>,
     pub(super) sockets: RefCell<BTreeMap<SocketKey<A>, SocketPeer<A>>>,
@@ -39,6 +40,7 @@ impl<A> Default for FamilyState<A> {
     fn default() -> Self {
         Self {
             flows: RefCell::default(),
+            headers: RefCell::default(),
             affinity: RefCell::default(),
             notes: RefCell::default(),
             sockets: RefCell::default(),

@@ -1,9 +1,9 @@
 //! The tables of the packet path, over ordinary maps. Obvious rather than fast.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 
-use super::entry::Entry;
+use super::entry::{Entry, HeaderRow};
 use super::{Host, HostFamily};
 use crate::addr::Family;
 use crate::client::Client;
@@ -12,8 +12,8 @@ use crate::share::Occupancy;
 use crate::socket::Sockets;
 use crate::table::{
     Affinity, AffinityKey, Backend, Counter, Dialled, Direction, DropKey, EDGE_UPLINK, EdgeState, EndpointKey, Flow,
-    FlowKey, FrontendKey, MemberKey, PoolKey, Port, Scope, SocketCookie, SocketKey, SocketPeer, SourceRangeKey, Told,
-    Tuple,
+    FlowKey, FrontendKey, MemberKey, PoolKey, Port, ProxyHeader, Scope, SocketCookie, SocketKey, SocketPeer,
+    SourceRangeKey, Told, Tuple,
 };
 use crate::way::{Reach, Way};
 
@@ -99,6 +99,7 @@ impl<A: HostFamily> Services<A> for Host {
 
 impl<A: HostFamily> Maps<A> for Host {
     type Flow = Entry<A>;
+    type Header = HeaderRow;
     fn evictions_until_jiffies(&self) -> u64 {
         self.settings.repairs.map_or(0, |repairs| repairs.evictions_until_jiffies)
     }
@@ -129,6 +130,16 @@ impl<A: HostFamily> Maps<A> for Host {
     }
     fn remove_flow(&self, key: &FlowKey<A>) {
         A::state(self).flows.borrow_mut().remove(key);
+    }
+    fn header(&self, key: &FlowKey<A>) -> Option<HeaderRow> {
+        A::state(self).headers.borrow().get(key).map(|row| HeaderRow(row))
+    }
+    fn write_header(&self, key: &FlowKey<A>, row: &ProxyHeader) -> bool {
+        A::state(self).headers.borrow_mut().insert(*key, Box::leak(Box::new(Cell::new(*row))));
+        true
+    }
+    fn remove_header(&self, key: &FlowKey<A>) {
+        A::state(self).headers.borrow_mut().remove(key);
     }
     fn occupancy(&self, edge: u32) -> Occupancy {
         let flows = A::state(self).flows.borrow();

@@ -49,7 +49,8 @@ table_type! {
         /// The pool in which its backend was last found.
         pub pool: u32,
         pub state: FlowState,
-        pub heard: Heard,
+        /// [`FlowMarks`].
+        pub marks: u8,
         /// The upper half of the sequence number that was last noted for this direction.
         pub seq_high: u16,
         /// jiffies64 of the last packet, to within a second.
@@ -148,13 +149,6 @@ table_enum! {
         Reply = 1,
     }
 
-    /// Whether an entry has noted a TCP sequence number.
-    pub enum Heard {
-        Nothing = 0,
-        /// `seq_high` holds it.
-        Segment = 1,
-    }
-
     /// The TCP state as far as the packet path needs it; UDP and SCTP have only `New` and `Established`. A flow is
     /// *half-open* while it is `New` or `Answered`. A reset flow remembers its former state and returns to it if
     /// either end continues: a reset may be forged or late. Both entries of a flow hold the same state.
@@ -229,27 +223,50 @@ impl FlowState {
     }
 }
 
+/// Bits of [`Flow::marks`].
+pub struct FlowMarks;
+
+impl FlowMarks {
+    /// `seq_high` holds a TCP sequence number.
+    pub const HEARD: u8 = 1;
+    /// The backend has not acknowledged its PROXY header: see [`ProxyHeader`](super::ProxyHeader). Both entries of a flow
+    /// have the mark.
+    pub const HEADER: u8 = 2;
+
+    /// The marks after a sequence number was noted, or forgotten.
+    #[inline(always)]
+    pub const fn heard(marks: u8, sequence: Sequence) -> u8 {
+        if sequence.is_known() { marks | Self::HEARD } else { marks & !Self::HEARD }
+    }
+
+    #[inline(always)]
+    pub const fn header(marks: u8, is_due: bool) -> u8 {
+        if is_due { marks | Self::HEADER } else { marks & !Self::HEADER }
+    }
+}
+
 impl<A> Flow<A> {
     /// The sequence number noted for this direction.
     #[inline(always)]
     pub const fn sequence(&self) -> Sequence {
-        match self.heard {
-            Heard::Nothing => Sequence::NONE,
-            Heard::Segment => Sequence::of(self.seq_high),
-        }
+        if self.marks & FlowMarks::HEARD == 0 { Sequence::NONE } else { Sequence::of(self.seq_high) }
     }
 
     #[inline(always)]
     pub const fn set_sequence(&mut self, sequence: Sequence) {
-        self.heard = Heard::of(sequence);
+        self.marks = FlowMarks::heard(self.marks, sequence);
         self.seq_high = sequence.high();
     }
-}
 
-impl Heard {
+    /// Whether its PROXY header is due.
     #[inline(always)]
-    pub const fn of(sequence: Sequence) -> Self {
-        if sequence.is_known() { Self::Segment } else { Self::Nothing }
+    pub const fn has_header(&self) -> bool {
+        self.marks & FlowMarks::HEADER != 0
+    }
+
+    #[inline(always)]
+    pub const fn set_header(&mut self, is_due: bool) {
+        self.marks = FlowMarks::header(self.marks, is_due);
     }
 }
 

@@ -75,6 +75,32 @@ pub struct Scope {
     pub flags: u8,
 }
 
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HeaderVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+impl HeaderVersion {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+
+    /// The bit of [`ScopeFlags`].
+    pub const fn flag(self) -> u8 {
+        match self {
+            Self::V1 => ScopeFlags::HEADER_V1,
+            Self::V2 => ScopeFlags::HEADER_V2,
+        }
+    }
+}
+
 /// Bits of [`Scope::flags`].
 pub struct ScopeFlags;
 
@@ -91,6 +117,10 @@ impl ScopeFlags {
     pub const POOL_LOCAL: u8 = 16;
     /// The pool is a Maglev table: the hash of a flow selects its slot.
     pub const MAGLEV: u8 = 32;
+    /// The node adds a PROXY header to new TCP flows: the text of version 1.
+    pub const HEADER_V1: u8 = 64;
+    /// The same, with the binary header of version 2.
+    pub const HEADER_V2: u8 = 128;
 }
 
 impl Scope {
@@ -120,6 +150,17 @@ impl Scope {
     #[inline(always)]
     pub const fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+
+    /// The PROXY header that new flows begin with.
+    pub const fn header(self) -> Option<HeaderVersion> {
+        if self.has(ScopeFlags::HEADER_V2) {
+            Some(HeaderVersion::V2)
+        } else if self.has(ScopeFlags::HEADER_V1) {
+            Some(HeaderVersion::V1)
+        } else {
+            None
+        }
     }
 
     /// The one of [`MemberSets`] that its pool is.
@@ -177,6 +218,11 @@ impl Scopes {
         self.begins_to_balance(&Self::PASS)
     }
 
+    /// The PROXY header that new flows begin with.
+    pub fn header(&self) -> Option<HeaderVersion> {
+        self.per_client().into_array().into_iter().find_map(Scope::header)
+    }
+
     /// Whether a scope balances that did not before. Its clients may have connections that never had a flow.
     pub fn begins_to_balance(&self, before: &Self) -> bool {
         let both = before.per_client().zip(self.per_client()).into_array();
@@ -230,6 +276,8 @@ table_enum! {
         Default = 4,
         /// The address is no load-balancer address: it has no mode.
         NotApplicable = 5,
+        /// Annotation `lb-agent.io/proxy-protocol`: the node adds the header that the balancer would add.
+        ProxyProtocol = 6,
     }
 
     /// The field of the Service that a frontend's address comes from.

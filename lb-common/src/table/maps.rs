@@ -9,8 +9,8 @@ use super::{
     AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, DropCount, DropKey, Dropped, EDGES_MAX,
     EVENTS_BYTES, EdgeAge, EdgeFlows, EdgeState, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment,
     FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Monitor, Owner, PASSES_TOLD,
-    PoolElement, Port, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey, SocketPeer, SourceRange,
-    SourceRangeKey, SpentRing, TableType, Told, UPLINKS_MAX, Uplink,
+    PoolElement, Port, ProxyHeader, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey, SocketPeer,
+    SourceRange, SourceRangeKey, SpentRing, TableType, Told, UPLINKS_MAX, Uplink,
 };
 
 /// The kind of a map, with its flags.
@@ -53,6 +53,8 @@ pub enum Rows {
     AffinityClients,
     /// `--flows-max`.
     Flows,
+    /// A part of `--flows-max`: a header is due for one round trip.
+    Headers,
     /// The share of one CPU in `--embryos-max`.
     EmbryosOfCpu,
     /// `--parked-max`.
@@ -73,7 +75,7 @@ impl Rows {
             Self::Backends | Self::PoolElements | Self::AddressWords => Some("--backends-max"),
             Self::SourceRanges => Some("--source-ranges-max"),
             Self::AffinityClients => Some("--affinity-max"),
-            Self::Flows | Self::Previous => Some("--flows-max"),
+            Self::Flows | Self::Headers | Self::Previous => Some("--flows-max"),
             Self::EmbryosOfCpu => Some("--embryos-max"),
             Self::Parked => Some("--parked-max"),
             Self::Sockets => Some("--sockets-max"),
@@ -172,6 +174,8 @@ macro_rules! each_map {
                 affinity(affinity4, affinity6): [Lru, AffinityKey<A> => Affinity<A>, Rows::AffinityClients], Programs;
                 /// How to rewrite a packet, by client interface, tuple and direction. Half-open flows get a small part of the table.
                 flows(flows4, flows6): [Lru, FlowKey<A> => Flow<A>, Rows::Flows], Both;
+                /// PROXY headers that a backend has not acknowledged yet, by the flow of the requests.
+                headers(headers4, headers6): [Lru, FlowKey<A> => ProxyHeader, Rows::Headers], Programs;
                 /// Where the first fragment of a datagram went, or which fragments wait for it.
                 fragments(fragments4, fragments6): [Lru, FragmentKey<A> => Fragment<A>, Rows::Fixed(1 << 13)], Programs;
                 /// Rings of flows that ended or were answered. They are deleted first if their interface has used up its share.

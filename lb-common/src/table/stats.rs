@@ -252,6 +252,14 @@ counters! {
     HopsExceeded = 31, "hops_exceeded";
     /// A new flow to a frontend whose endpoints are on other nodes, to which no uplink leads: left to the stack.
     PassedNoRoute = 32, "passed_no_route";
+    /// A PROXY header was sent to a backend, for the first time or again.
+    HeaderSent = 33, "header_sent";
+    /// A backend acknowledged its PROXY header.
+    HeaderAcknowledged = 34, "header_acknowledged";
+    /// A segment in place of the PROXY header, which a client's stack never sends, or one before the backend's answer.
+    DropHeaderForged = 35, "drop_header_forged";
+    /// A packet of a flow whose PROXY header can not be added: its state was evicted, or the packet is a fragment.
+    DropHeaderLost = 36, "drop_header_lost";
 }
 
 #[cfg(test)]

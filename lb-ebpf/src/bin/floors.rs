@@ -22,8 +22,8 @@ use aya_ebpf::programs::TcContext;
 use lb_common::addr::{Addr, Family, Proto};
 use lb_common::checksum::{self, diff, port_word};
 use lb_common::table::{
-    Direction, EdgeState, Flow, FlowKey, FlowState, Frontend, FrontendKey, Heard, PoolElement, PoolKey, Scope, Scopes,
-    Tuple, edge_index,
+    Direction, EdgeState, Flow, FlowKey, FlowState, Frontend, FrontendKey, PoolElement, PoolKey, Scope, Scopes, Tuple,
+    edge_index,
 };
 
 // include/uapi/linux/bpf.h, enum tcx_action_base.
@@ -196,7 +196,7 @@ fn new_flow<A: Wire>(skb: *mut __sk_buff) -> i32 {
         frontend,
         pool: scope.pool,
         state: FlowState::New,
-        heard: Heard::Nothing,
+        marks: 0,
         seq_high: 0,
         // SAFETY: a helper without arguments.
         last_seen_jiffies: unsafe { bpf_jiffies64() },

@@ -4,7 +4,9 @@
 use aya_ebpf::bindings::__sk_buff;
 use lb_common::forward::{Part, Path, Work};
 use lb_common::garbage::{self, Due};
-use lb_common::packet::ETHERNET_LEN;
+use lb_common::packet::{ETHERNET_LEN, Refused};
+use lb_common::payload;
+use lb_common::spell;
 use lb_common::way::{Reach, Way};
 
 use crate::kernel::Kernel;
@@ -23,6 +25,15 @@ pub trait Parts: Sized {
 
     /// [`Maps::way`](lb_common::forward::Maps::way) in a function of its own.
     fn way_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, len_bytes: u16) -> Way;
+
+    /// [`Maps::spell`](lb_common::forward::Maps::spell) in a function of its own.
+    fn spell_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>);
+
+    /// [`spell::spell_step`] in a function of its own.
+    fn spell_step_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, step: u32);
+
+    /// [`Maps::replace_payload`](lb_common::forward::Maps::replace_payload) in a function of its own.
+    fn replace_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>) -> Result<(), Refused>;
 
     /// [`garbage::collect`] in a function of its own. Linux 6.1 would walk it again for each key, and refuses that many
     /// instructions.
@@ -64,6 +75,31 @@ fn way<A: FamilyTables>(skb: *mut __sk_buff, lent: *mut Work<A>, len_bytes: u32)
     }
 }
 
+/// [`spell::spell`] over the records of this CPU, as [`run`].
+#[inline(always)]
+fn spell<A: FamilyTables>(skb: *mut __sk_buff, lent: *mut Work<A>) -> u32 {
+    let (skb, Some(work)) = (used(skb, lent), super::work::<A>()) else { return 0 };
+    spell::spell(work, |work, step| A::spell_step_apart(skb, work, step));
+    1
+}
+
+/// [`spell::spell_step`] over the records of this CPU, as [`run`].
+#[inline(always)]
+fn spell_step<A: FamilyTables>(skb: *mut __sk_buff, lent: *mut Work<A>, step: u32) -> u32 {
+    used(skb, lent);
+    let Some(work) = super::work::<A>() else { return 0 };
+    spell::spell_step(work, step);
+    1
+}
+
+/// [`payload::replace_payload`] over the records of this CPU, as [`run`]. Offsets are absolute, so the length of the link
+/// header does not matter.
+#[inline(always)]
+fn replace<A: FamilyTables>(skb: *mut __sk_buff, lent: *mut Work<A>) -> u32 {
+    let (mut skb, Some(work)) = (used(skb, lent), super::work::<A>()) else { return 0 };
+    u32::from(payload::replace_payload(&mut skb, work).is_ok())
+}
+
 /// [`garbage::collect`] over the records of this CPU, as [`run`].
 #[inline(always)]
 fn collect<A: FamilyTables>(skb: *mut __sk_buff, lent: *mut Work<A>, due: u64) -> u32 {
@@ -79,7 +115,7 @@ fn used<A>(skb: *mut __sk_buff, lent: *mut Work<A>) -> Skb<ETHERNET_LEN> {
 }
 
 macro_rules! parts {
-    ($addr:ty, $collect:ident, $reach:ident, $way:ident: $($part:ident = $name:ident),*) => {
+    ($addr:ty, $collect:ident, $reach:ident, $way:ident, $spell:ident, $step:ident, $replace:ident: $($part:ident = $name:ident),*) => {
         $(
             #[unsafe(no_mangle)]
             #[inline(never)]
@@ -92,6 +128,24 @@ macro_rules! parts {
         #[inline(never)]
         extern "C" fn $collect(skb: *mut __sk_buff, work: *mut Work<$addr>, due: u64) -> u32 {
             collect(skb, work, due)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $spell(skb: *mut __sk_buff, work: *mut Work<$addr>) -> u32 {
+            spell(skb, work)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $step(skb: *mut __sk_buff, work: *mut Work<$addr>, step: u32) -> u32 {
+            spell_step(skb, work, step)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $replace(skb: *mut __sk_buff, work: *mut Work<$addr>) -> u32 {
+            replace(skb, work)
         }
 
         #[unsafe(no_mangle)]
@@ -134,11 +188,26 @@ macro_rules! parts {
             }
 
             #[inline(always)]
+            fn spell_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>) {
+                $spell(skb.context(), work);
+            }
+
+            #[inline(always)]
+            fn spell_step_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, step: u32) {
+                $step(skb.context(), work, step);
+            }
+
+            #[inline(always)]
+            fn replace_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>) -> Result<(), Refused> {
+                if $replace(skb.context(), work) == 0 { Err(Refused) } else { Ok(()) }
+            }
+
+            #[inline(always)]
             fn collect_apart(skb: Skb<ETHERNET_LEN>, work: &mut Work<Self>, due: Due) -> bool {
                 $collect(skb.context(), work, u64::from_ne_bytes(due.to_bytes())) != 0
             }
         }
     };
 }
-parts!([u8; 4], collect4, reach4, way4: Place = place4, RefreshPartner = refresh_partner4, FollowDirect = follow_direct4, Settle = settle4, Refuse = refuse4, Tell = tell4);
-parts!([u8; 16], collect6, reach6, way6: Place = place6, RefreshPartner = refresh_partner6, FollowDirect = follow_direct6, Settle = settle6, Refuse = refuse6, Tell = tell6);
+parts!([u8; 4], collect4, reach4, way4, spell4, spell_step4, replace4: Place = place4, RefreshPartner = refresh_partner4, FollowDirect = follow_direct4, Settle = settle4, Refuse = refuse4, Tell = tell4, DecideHeader = decide_header4);
+parts!([u8; 16], collect6, reach6, way6, spell6, spell_step6, replace6: Place = place6, RefreshPartner = refresh_partner6, FollowDirect = follow_direct6, Settle = settle6, Refuse = refuse6, Tell = tell6, DecideHeader = decide_header6);

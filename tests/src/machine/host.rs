@@ -221,6 +221,10 @@ impl Machine for HostMachine {
         self.host.evict(direction);
     }
 
+    fn evict_headers(&mut self) {
+        self.host.evict_headers();
+    }
+
     fn counters(&mut self) -> BTreeMap<Counter, u64> {
         self.host.counters()
     }

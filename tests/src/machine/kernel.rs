@@ -319,6 +319,12 @@ impl Machine for KernelMachine {
         maps.v6.flows.delete(&v6).expect("deleting flows");
     }
 
+    fn evict_headers(&mut self) {
+        let maps = self.dataplane.maps();
+        forget(maps.v4.headers.as_ref().expect("this version has it"));
+        forget(maps.v6.headers.as_ref().expect("this version has it"));
+    }
+
     fn counters(&mut self) -> BTreeMap<Counter, u64> {
         let mut counters = self.counted();
         for (counter, before) in &self.baseline {

@@ -29,6 +29,10 @@ pub struct Described {
     pub payload: Vec<u8>,
     /// The sequence number of a TCP segment.
     pub seq: u32,
+    /// Its acknowledgement number.
+    pub ack: u32,
+    /// Its options, a multiple of 4 bytes.
+    pub tcp_options: Vec<u8>,
     /// Bytes of IPv4 options, or of an IPv6 extension header after its first two; a multiple of 4, for IPv6 8 n + 6.
     pub options_len: usize,
     /// The IP protocol number of that extension header.
@@ -51,6 +55,8 @@ impl Described {
             transport,
             payload: b"some payload".to_vec(),
             seq: SEQ,
+            ack: 0,
+            tcp_options: Vec::new(),
             options_len: 0,
             extension: 0,
             fragment: None,
@@ -69,6 +75,24 @@ impl Described {
     #[must_use]
     pub fn seq(mut self, seq: u32) -> Self {
         self.seq = seq;
+        self
+    }
+
+    #[must_use]
+    pub fn ack(mut self, ack: u32) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    #[must_use]
+    pub fn payload(mut self, payload: &[u8]) -> Self {
+        self.payload = payload.to_vec();
+        self
+    }
+
+    #[must_use]
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        self.tcp_options = options.to_vec();
         self
     }
 
@@ -213,6 +237,8 @@ impl Described {
 
     fn tcp(&self, flags: u8) -> TcpHeader {
         let mut tcp = TcpHeader::new(self.from.1, self.to.1, self.seq, 0xffff);
+        tcp.acknowledgment_number = self.ack;
+        tcp.set_options_raw(&self.tcp_options).expect("few options");
         (tcp.fin, tcp.syn, tcp.rst, tcp.ack) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 16 != 0);
         tcp
     }

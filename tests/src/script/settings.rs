@@ -4,8 +4,8 @@ use anyhow::{Context, Result, bail};
 use lb_agent::dataplane::Sizes;
 use lb_agent::desired::Forwarding;
 use lb_agent::desired::{
-    Algorithm, ExternalIps, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits, TableSize,
-    VendorAnnotations,
+    Algorithm, ExternalIps, HeadersFrom, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits,
+    TableSize, VendorAnnotations,
 };
 use lb_agent::source::address::parse_prefix;
 use lb_common::table::Mode;
@@ -25,6 +25,7 @@ pub fn parse(text: &str) -> Result<Settings> {
         default_ip_mode: Mode::VIP,
         proxy_annotations: Vec::new(),
         vendor_annotations: VendorAnnotations::Ignored,
+        headers_from: HeadersFrom::Annotation,
         external_ips: ExternalIps::Guarded,
         cluster_ranges: Vec::new(),
         selection: Selection::default(),
@@ -42,6 +43,7 @@ pub fn parse(text: &str) -> Result<Settings> {
             "default-ip-mode" => policy.default_ip_mode = mode(value)?,
             "proxy-annotation" => policy.proxy_annotations.push(value.parse().map_err(anyhow::Error::msg)?),
             "vendor-annotations" if value == "on" => policy.vendor_annotations = VendorAnnotations::Honoured,
+            "proxy-protocol" => policy.headers_from = headers_from(value)?,
             "nodeport-addresses" => policy.node_ports = node_ports(value)?,
             "external-ips" => policy.external_ips = external_ips(value)?,
             "cluster-cidr" => policy.cluster_ranges.push(parse_prefix(value).context("no prefix")?),
@@ -55,6 +57,15 @@ pub fn parse(text: &str) -> Result<Settings> {
         }
     }
     Ok(Settings { policy, limits: TableLimits { namespace_percent, ..TableLimits::from(&sizes) } })
+}
+
+fn headers_from(text: &str) -> Result<HeadersFrom> {
+    match text {
+        "off" => Ok(HeadersFrom::Nothing),
+        "annotation" => Ok(HeadersFrom::Annotation),
+        "vendor" => Ok(HeadersFrom::Vendor),
+        _ => bail!("{text:?} is no value of proxy-protocol"),
+    }
 }
 
 fn mode(text: &str) -> Result<Mode> {

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use super::super::{hazard, mode, selection};
+use super::super::{hazard, mode, proxy_protocol, selection};
+use super::header::{self, Stated};
 use super::{LABELS, RULES, Reading};
 
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -41,6 +42,22 @@ The first line that decides counts. A value that is not in the table decides not
 |---|---|---|
 ";
 
+const HEADERS: &str = "
+## PROXY headers, with `--proxy-protocol=vendor`
+
+The version that a vendor's balancer writes. Annotations that state none, and those with TLVs (`v2-ssl`), are not among them.
+
+| annotation | value and version |
+|---|---|
+";
+
+const TLS: &str = "
+With one of these the balancer terminates TLS, which no header replaces: the Service is left to the balancer.
+
+| annotation |
+|---|
+";
+
 const WARNINGS: &str = "
 ## For warnings only
 
@@ -70,6 +87,17 @@ fn meaning(reading: Reading) -> (String, &'static str) {
     }
 }
 
+/// The values that state a version, and the versions.
+fn versions(stated: Stated) -> String {
+    match stated {
+        Stated::Words(words) => {
+            words.iter().map(|(word, version)| format!("`{word}`: {}", version.name())).collect::<Vec<_>>().join(", ")
+        }
+        Stated::True(version) => format!("true: {}", version.name()),
+        Stated::Ports(version) => format!("`*`, true, or numbers of ports: {}", version.name()),
+    }
+}
+
 fn page() -> String {
     let mut page = HEAD.to_owned();
     let ours = [
@@ -77,6 +105,12 @@ fn page() -> String {
             mode::ANNOTATION,
             "`VIP`, `Proxy`, `Split`, `Router`, in upper or lower case",
             "The mode of all addresses of the Service.",
+        ),
+        (
+            proxy_protocol::ANNOTATION,
+            "`v1`, `v2`, in upper or lower case; or with TCP ports of the Service, `v2:443,8443`",
+            "This node adds a PROXY header, and serves these ports whatever the mode is, unless `lb-agent.io/ip-mode` says Proxy. \
+             See `--proxy-protocol`.",
         ),
         (
             selection::ANNOTATION,
@@ -92,6 +126,14 @@ fn page() -> String {
         let label = if LABELS.contains(key) { " (label)" } else { "" };
         let (values, mode) = meaning(*reading);
         writeln!(page, "| `{key}`{label} | {values} | {mode} |").expect("a string takes all");
+    }
+    page.push_str(HEADERS);
+    for (key, stated) in header::RULES {
+        writeln!(page, "| `{key}` | {} |", versions(*stated)).expect("a string takes all");
+    }
+    page.push_str(TLS);
+    for key in header::tls_keys() {
+        writeln!(page, "| `{key}` |").expect("a string takes all");
     }
     page.push_str(WARNINGS);
     for key in hazard::KEYS {

@@ -3,8 +3,8 @@
 use lb_common::addr::Proto;
 use lb_common::table::{
     Affinity, AffinityKey, Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendKey, FrontendState,
-    Heard, Member, MemberKey, MemberSets, MemberState, PoolKey, Rule, ScopeFlags, Scopes, SourceRange, SourceRangeKey,
-    Tuple, bpf_spin_lock,
+    Member, MemberKey, MemberSets, MemberState, PoolKey, Rule, ScopeFlags, Scopes, SourceRange, SourceRangeKey, Tuple,
+    bpf_spin_lock,
 };
 
 use super::*;
@@ -191,15 +191,8 @@ fn flows_of_the_client_are_mentioned() {
     let mut facts = facts(Mode::Proxy, Scopes::PASS);
     let tuple = Tuple { src: [10, 9, 9, 9], dst: ADDR, sport: 40_000, dport: 80 };
     let to = Tuple { dst: [10, 0, 0, 2], dport: 8080, ..tuple };
-    let flow = Flow {
-        to,
-        frontend: 1,
-        pool: 7,
-        state: FlowState::Established,
-        heard: Heard::Nothing,
-        seq_high: 0,
-        last_seen_jiffies: 1,
-    };
+    let flow =
+        Flow { to, frontend: 1, pool: 7, state: FlowState::Established, marks: 0, seq_high: 0, last_seen_jiffies: 1 };
     facts.flows4.push((FlowKey::new(EDGE_UPLINK, Direction::Request, Proto::TCP, tuple), flow));
     let explanation = ask("10.9.9.9", "192.0.2.10:80/tcp", &facts);
     assert!(explanation.notes.iter().any(|note| note.contains("10.0.0.2:8080")), "{:?}", explanation.notes);
@@ -316,8 +309,8 @@ fn flows_that_are_not_kept_are_not_mentioned() {
     let to_udp = FrontendKey { proto: Proto::UDP, ..key(80) };
     let tuple = Tuple { src: [10, 9, 9, 9], dst: ADDR, sport: 40_000, dport: 80 };
     let to = Tuple { dst: [10, 0, 0, 2], dport: 8080, ..tuple };
-    let (state, heard) = (FlowState::Established, Heard::Nothing);
-    let flow = Flow { to, frontend: 1, pool: 7, state, heard, seq_high: 0, last_seen_jiffies: 1 };
+    let (state, marks) = (FlowState::Established, 0);
+    let flow = Flow { to, frontend: 1, pool: 7, state, marks, seq_high: 0, last_seen_jiffies: 1 };
     for (workload, is_kept) in [(Scope::balance(7, 2), true), (Scope::PASS, true), (Scope::REJECT, false)] {
         let mut facts = facts(Mode::VIP, Scopes { workload, ..VIP });
         Arc::make_mut(&mut facts.tables).v4.frontends.insert(to_udp, frontend(1, Mode::VIP, Rule::IpMode));

@@ -20,8 +20,8 @@ use crate::dataplane::links::{Ahead, Attachment, Class, LinkHeader};
 use crate::dataplane::probe::{AttachedProgram, Neighbour};
 use crate::dataplane::{AttachBy, BpfLog, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts};
 use crate::desired::{
-    ExternalIps, Forwarding, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services, TableLimits,
-    VendorAnnotations,
+    ExternalIps, Forwarding, HeadersFrom, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services,
+    TableLimits, VendorAnnotations,
 };
 use crate::guard::Guarding;
 use crate::interfaces::{BridgeNetfilter, Framing, Globs, InterfaceAddress, Kind as LinkKind, LinkFacts};
@@ -42,6 +42,7 @@ fn config() -> Config {
             default_ip_mode: Mode::VIP,
             proxy_annotations: Vec::new(),
             vendor_annotations: VendorAnnotations::Ignored,
+            headers_from: HeadersFrom::Annotation,
             external_ips: ExternalIps::Guarded,
             cluster_ranges: Vec::new(),
             selection: Selection::default(),

@@ -9,7 +9,7 @@ use lb_agent::dataplane::Sizes;
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::object::EMPTY_PROGRAM;
 use lb_common::addr::Proto;
-use lb_common::table::{Counter, Direction, Flow, FlowKey, FlowState, Heard, Tuple};
+use lb_common::table::{Counter, Direction, Flow, FlowKey, FlowState, Tuple};
 use lb_tests::machine::EDGE;
 
 use crate::figures::{Figure, Target, Unit};
@@ -121,7 +121,7 @@ fn flow((number, place): (u32, usize), (next, next_place): (u32, usize)) -> [Ent
         frontend: 1,
         pool: 1,
         state: FlowState::Established,
-        heard: Heard::Nothing,
+        marks: 0,
         seq_high: 0,
         last_seen_jiffies: NEVER_QUIET,
     };
