@@ -49,28 +49,33 @@ fn an_edit_that_is_not_made_is_noticed() {
 }
 
 #[test]
-fn a_plain_service_that_takes_the_long_way_is_noticed() {
+fn a_header_that_no_annotation_asks_for_is_noticed() {
     is_noticed('c');
 }
 
 #[test]
-fn neighbours_with_each_other_s_mode_are_noticed() {
+fn a_plain_service_that_takes_the_long_way_is_noticed() {
     is_noticed('d');
 }
 
 #[test]
-fn tools_that_show_another_mode_are_noticed() {
+fn neighbours_with_each_other_s_mode_are_noticed() {
     is_noticed('e');
 }
 
 #[test]
-fn a_node_that_does_not_forward_is_noticed() {
+fn tools_that_show_another_mode_are_noticed() {
     is_noticed('f');
 }
 
 #[test]
-fn a_node_s_process_that_takes_the_long_way_is_noticed() {
+fn a_node_that_does_not_forward_is_noticed() {
     is_noticed('g');
+}
+
+#[test]
+fn a_node_s_process_that_takes_the_long_way_is_noticed() {
+    is_noticed('h');
 }
 
 /// The namespaces, pins and folders of a process.

@@ -24,16 +24,18 @@ pub enum Step {
     A,
     /// The status edited to Proxy: cured
     B,
-    /// A plain Service in VIP mode
+    /// The annotation for a PROXY header: the shortcut again, and the node adds the header
     C,
-    /// Two Services on one address
+    /// A plain Service in VIP mode
     D,
-    /// What the tools show
+    /// Two Services on one address
     E,
-    /// A client outside, and a node without the pod
+    /// What the tools show
     F,
-    /// A process of a node
+    /// A client outside, and a node without the pod
     G,
+    /// A process of a node
+    H,
 }
 
 /// Fails with the requirement that this machine does not meet.
@@ -58,6 +60,7 @@ pub fn run(sabotage: Option<Step>) -> Verdict {
     let stage = Stage::set(sabotage);
     acts::shortcut(&stage, &mut report);
     acts::cure(&stage, &mut report, sabotage);
+    acts::header(&stage, &mut report, sabotage);
     acts::plain(&stage, &mut report);
     acts::neighbours(&stage, &mut report);
     acts::tools(&stage, &mut report, sabotage);

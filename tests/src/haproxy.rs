@@ -30,7 +30,7 @@ pub struct Listener {
 /// A running haproxy.
 pub struct Haproxy {
     socket: PathBuf,
-    _process: Process,
+    process: Process,
 }
 
 impl Haproxy {
@@ -43,7 +43,12 @@ impl Haproxy {
         command.arg("-db").arg("-q").arg("-f").arg(&settings);
         let mut process = Process::start(netns, "haproxy", folder, &mut command);
         process.wait_until_up(|| statistics(&socket).is_some());
-        Self { socket, _process: process }
+        Self { socket, process }
+    }
+
+    /// Its process ID.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Connections that a listener has accepted since the start.

@@ -55,28 +55,47 @@ pub fn cure(stage: &Stage, report: &mut Report, sabotage: Option<Step>) {
     finish_download(&mut download, report);
 }
 
-/// (c) A plain Service: the shortcut is right, and the balancer gets no connection.
-pub fn plain(stage: &Stage, report: &mut Report) {
-    report.step(Step::C, "a plain Service in VIP mode. The node answers directly; the balancer sees no packet");
-    direct(stage, report, Step::C, &PLAIN);
+/// (c) The annotation: the shortcut again. The node adds the header, so the backend learns the pod's address.
+pub fn header(stage: &Stage, report: &mut Report, sabotage: Option<Step>) {
+    report.step(
+        Step::C,
+        "the same Service with lb-agent.io/proxy-protocol: v2. The shortcut again; the node adds the header",
+    );
+    let annotation: &[_] = if sabotage == Some(Step::C) { &[] } else { &[("lb-agent.io/proxy-protocol", "v2")] };
+    stage.publish_annotated(&SHOP, "Proxy", annotation);
+    let is_shown = || stage.agent.ask(&["show", "frontends"]).stdout.contains("PROXYv2");
+    deadline::within(EDIT_LIMIT, || is_shown().then_some(()));
+    let (before, logged) = (stage.haproxy.connections(SHOP.name), stage.logged());
+    succeeds(stage, report, Step::C, &SHOP);
+    counted(&stage.haproxy, report, Step::C, &SHOP, before, 0);
+    logged_by_nginx(stage, report, Step::C, logged, Came::AnnouncedByNode);
+    // The steps below see the cure before.
+    stage.publish(&SHOP, "Proxy");
+    deadline::within(EDIT_LIMIT, || (!is_shown()).then_some(()));
 }
 
-/// (d) One address with three ports: VIP, Proxy, and no Service.
+/// (d) A plain Service: the shortcut is right, and the balancer gets no connection.
+pub fn plain(stage: &Stage, report: &mut Report) {
+    report.step(Step::D, "a plain Service in VIP mode. The node answers directly; the balancer sees no packet");
+    direct(stage, report, Step::D, &PLAIN);
+}
+
+/// (e) One address with three ports: VIP, Proxy, and no Service.
 pub fn neighbours(stage: &Stage, report: &mut Report) {
     report.step(
-        Step::D,
+        Step::E,
         "two Services on one address: :80 is VIP, :8443 is Proxy; :9999 belongs to no Service and passes",
     );
-    direct(stage, report, Step::D, &WEB);
+    direct(stage, report, Step::E, &WEB);
     by_way_of_the_balancer(stage, report, &LOGIN, Came::Announced);
     by_way_of_the_balancer(stage, report, &UNSERVED, Came::FromBalancer);
 }
 
-/// (e) The operator's view.
+/// (f) The operator's view.
 pub fn tools(stage: &Stage, report: &mut Report, sabotage: Option<Step>) {
-    report.step(Step::E, "what the tools show");
+    report.step(Step::F, "what the tools show");
     // The mode is Proxy already, unless this step was sabotaged, or the one that should have edited it.
-    let (mode, code) = if sabotage == Some(Step::E) { ("VIP", CURL_EMPTY_REPLY) } else { ("Proxy", 0) };
+    let (mode, code) = if sabotage == Some(Step::F) { ("VIP", CURL_EMPTY_REPLY) } else { ("Proxy", 0) };
     stage.publish(&SHOP, mode);
     deadline::within(EDIT_LIMIT, || (stage.curl(&SHOP).code == Some(code)).then_some(()));
     shown(stage, report);
@@ -91,7 +110,7 @@ fn shown(stage: &Stage, report: &mut Report) {
     Report::quote(&shown.stdout);
     let line = shown.stdout.lines().find(|line| line.contains(&address)).unwrap_or(&shown.stderr);
     report.check(
-        Step::E,
+        Step::F,
         &Check {
             at: "show frontends",
             expected: format!("{address} is in mode Proxy"),
@@ -112,7 +131,7 @@ fn explained(stage: &Stage, report: &mut Report) {
     Report::quote(&explained.stdout);
     let line = explained.stdout.lines().find(|line| line.contains("Proxy")).unwrap_or(&explained.stderr);
     report.check(
-        Step::E,
+        Step::F,
         &Check {
             at: "explain",
             expected: "names the mode Proxy".into(),
@@ -133,7 +152,7 @@ fn dumped(stage: &Stage, report: &mut Report) {
     println!("    bpftool map dump pinned .../maps/frontends4 (one of {} entries)", entries.len());
     Report::quote(&entry.to_string());
     report.check(
-        Step::E,
+        Step::F,
         &Check {
             at: "bpftool map dump",
             expected: "port 80 of the address says \"mode\": \"Proxy\"".into(),
@@ -148,6 +167,8 @@ fn dumped(stage: &Stage, report: &mut Report) {
 enum Came {
     /// Directly from the client.
     Directly,
+    /// Directly from the client, with the client in a PROXY header.
+    AnnouncedByNode,
     /// From the balancer, with the client in a PROXY header.
     Announced,
     /// From the balancer, without a PROXY header.
@@ -165,9 +186,9 @@ fn direct(stage: &Stage, report: &mut Report, step: Step, shop: &Shop) {
 /// Checks that the balancer answers an address.
 fn by_way_of_the_balancer(stage: &Stage, report: &mut Report, shop: &Shop, came: Came) {
     let (before, logged) = (stage.haproxy.connections(shop.name), stage.logged());
-    succeeds(stage, report, Step::D, shop);
-    counted(&stage.haproxy, report, Step::D, shop, before, 1);
-    logged_by_nginx(stage, report, Step::D, logged, came);
+    succeeds(stage, report, Step::E, shop);
+    counted(&stage.haproxy, report, Step::E, shop, before, 1);
+    logged_by_nginx(stage, report, Step::E, logged, came);
 }
 
 fn succeeds(stage: &Stage, report: &mut Report, step: Step, shop: &Shop) {
@@ -179,6 +200,7 @@ fn logged_by_nginx(stage: &Stage, report: &mut Report, step: Step, before: [usiz
     let (client, balancer) = (stage.client(), Stage::balancer());
     let wanted = match came {
         Came::Directly => (client, None),
+        Came::AnnouncedByNode => (client, Some(client)),
         Came::Announced => (balancer, Some(client)),
         Came::FromBalancer => (balancer, None),
     };

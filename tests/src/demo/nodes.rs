@@ -35,22 +35,22 @@ pub fn across(report: &mut Report, sabotage: Option<Step>) {
     from_a_node(&scenery, report);
 }
 
-/// (f) The balancer chooses a node that has no pod of the Service.
+/// (g) The balancer chooses a node that has no pod of the Service.
 fn from_outside(scenery: &Scenery, report: &mut Report) {
     report
-        .step(Step::F, "a client outside -> haproxy -> node 1, which has no nginx -> node 3: the PROXY header arrives");
+        .step(Step::G, "a client outside -> haproxy -> node 1, which has no nginx -> node 3: the PROXY header arrives");
     let (before, logged) = (scenery.haproxy.connections(STORE.name), scenery.nginx.requests().len());
     let result = ask(&scenery.cluster.outside, &STORE);
-    checks::succeeds(report, Step::F, "curl outside", &result, &STORE);
-    counted(&scenery.haproxy, report, Step::F, &STORE, before, 1);
+    checks::succeeds(report, Step::G, "curl outside", &result, &STORE);
+    counted(&scenery.haproxy, report, Step::G, &STORE, before, 1);
     let (node, client) = (scenery.cluster.node(1).address(FAMILY), UPLINK.host(FAMILY, OUTSIDE));
-    checks::logged(report, Step::F, || scenery.logged_since(logged), (node, Some(client)));
+    checks::logged(report, Step::G, || scenery.logged_since(logged), (node, Some(client)));
 }
 
-/// (g) A process of a node dials both Services.
+/// (h) A process of a node dials both Services.
 fn from_a_node(scenery: &Scenery, report: &mut Report) {
     report
-        .step(Step::G, "a process of node 2 dials: a Service in VIP mode directly, one in Proxy mode by the balancer");
+        .step(Step::H, "a process of node 2 dials: a Service in VIP mode directly, one in Proxy mode by the balancer");
     let (node, itself) = (scenery.cluster.node(2), scenery.cluster.node(2).address(FAMILY));
     let way = scenery.cluster.node(1).address(FAMILY);
     // Node 1 may forward already, unless the step before was sabotaged.
@@ -58,9 +58,9 @@ fn from_a_node(scenery: &Scenery, report: &mut Report) {
     deadline::within(EDIT_LIMIT, || (ask(&node.netns, &STORE).code == Some(0)).then_some(()));
     for (shop, by_balancer, wanted) in [(&SITE, 0, (itself, None)), (&STORE, 1, (way, Some(itself)))] {
         let (before, logged) = (scenery.haproxy.connections(shop.name), scenery.nginx.requests().len());
-        checks::succeeds(report, Step::G, "curl on the node", &ask(&node.netns, shop), shop);
-        counted(&scenery.haproxy, report, Step::G, shop, before, by_balancer);
-        checks::logged(report, Step::G, || scenery.logged_since(logged), wanted);
+        checks::succeeds(report, Step::H, "curl on the node", &ask(&node.netns, shop), shop);
+        counted(&scenery.haproxy, report, Step::H, shop, before, by_balancer);
+        checks::logged(report, Step::H, || scenery.logged_since(logged), wanted);
     }
 }
 
@@ -72,8 +72,8 @@ impl Scenery {
         // The balancer knows of no node but the first, which has no nginx.
         let haproxy = Haproxy::start(&cluster.cloud, cluster.folder(), &[&STORE, &SITE].map(listener));
         // A node that may not forward, or the other modes: the step must notice.
-        let policy = if sabotage == Some(Step::F) { "Local" } else { "Cluster" };
-        let plain = if sabotage == Some(Step::G) { "Proxy" } else { "VIP" };
+        let policy = if sabotage == Some(Step::G) { "Local" } else { "Cluster" };
+        let plain = if sabotage == Some(Step::H) { "Proxy" } else { "VIP" };
         publish(&cluster, &STORE, "Proxy", policy);
         publish(&cluster, &SITE, plain, "Cluster");
         cluster.start_agents();

@@ -114,5 +114,6 @@ const fn letter(step: Step) -> char {
         Step::E => 'e',
         Step::F => 'f',
         Step::G => 'g',
+        Step::H => 'h',
     }
 }

@@ -1,10 +1,13 @@
 //! The setting of the demo: the lab, nginx in two pods, haproxy outside, the agent, and its manifests.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+
+use serde_json::json;
 
 use super::Step;
 use crate::address::{CLUSTER, FAR_LINK, Family, UPLINK, vip};
@@ -72,17 +75,24 @@ impl Stage {
         let mut stage = Self { agent, haproxy, nginx, manifests, lab };
         let mode = |step, mode, other| if sabotage == Some(step) { other } else { mode };
         stage.publish(&SHOP, mode(Step::A, "VIP", "Proxy"));
-        stage.publish(&PLAIN, mode(Step::C, "VIP", "Proxy"));
-        stage.publish(&WEB, mode(Step::D, "VIP", "Proxy"));
-        stage.publish(&LOGIN, mode(Step::D, "Proxy", "VIP"));
+        stage.publish(&PLAIN, mode(Step::D, "VIP", "Proxy"));
+        stage.publish(&WEB, mode(Step::E, "VIP", "Proxy"));
+        stage.publish(&LOGIN, mode(Step::E, "Proxy", "VIP"));
         stage.agent.start();
         stage
     }
 
     /// Writes the manifest of a Service with its status, in place of the old one.
     pub fn publish(&self, shop: &Shop, mode: &str) {
+        self.publish_annotated(shop, mode, &[]);
+    }
+
+    /// As [`Stage::publish`], with annotations.
+    pub fn publish_annotated(&self, shop: &Shop, mode: &str, annotations: &[(&str, &str)]) {
         let cluster = CLUSTER.host(FAMILY, shop.address + u8::from(shop.port != 80));
+        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
         let service = Service::new(shop.name)
+            .metadata("annotations", json!(annotations))
             .cluster_ips(&[cluster])
             .port("http", "TCP", shop.port, shop.backend_port)
             .ingress(ingress(shop.at().ip(), mode));

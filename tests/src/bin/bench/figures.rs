@@ -21,6 +21,8 @@ pub enum Unit {
     GigabitsPerSec,
     /// The ratio of two figures of one round.
     Ratio,
+    Micros,
+    Bytes,
     Millis,
     Mebibytes,
     Count,
@@ -93,6 +95,8 @@ impl Unit {
             Self::FlowsPerSec => format!("{:.2} M/s", value / 1e6),
             Self::GigabitsPerSec => format!("{value:.1} Gbit/s"),
             Self::Ratio => format!("{value:.2} x"),
+            Self::Micros => format!("{value:.0} us"),
+            Self::Bytes => format!("{value:.0} B"),
             Self::Millis if value < 100.0 => format!("{value:.1} ms"),
             Self::Millis => format!("{value:.0} ms"),
             Self::Mebibytes => format!("{value:.1} MiB"),

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::time::{ClockId, clock_gettime};
+use lb_common::table::HeaderVersion;
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
 
 /// How long a peer may be silent; only on a broken path it is.
@@ -24,6 +26,9 @@ const BACKLOG: i32 = 1024;
 
 /// One write of the bulk stream.
 const CHUNK_BYTES: usize = 128 * 1024;
+
+/// The length of a PROXY header of version 2 for IPv4.
+const V2_BYTES: usize = 28;
 
 /// The first byte of a client: the kind of exchange that it requests.
 const ECHO: u8 = b'e';
@@ -39,8 +44,55 @@ pub fn listen(port: u16) -> Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Answers clients until `stop`, bulk streams on threads of their own.
-pub fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
+/// The PROXY header that a server requires at the start of each connection.
+#[derive(Clone, Debug)]
+pub struct Preface {
+    pub version: HeaderVersion,
+    /// Its first bytes, which name the client.
+    pub start: Vec<u8>,
+}
+
+impl Preface {
+    /// A header from this client.
+    pub fn of(version: HeaderVersion, client: Ipv4Addr) -> Self {
+        let start = match version {
+            HeaderVersion::V1 => format!("PROXY TCP4 {client} ").into_bytes(),
+            HeaderVersion::V2 => [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", &client.octets()[..]].concat(),
+        };
+        Self { version, start }
+    }
+
+    /// The length of the header that these bytes begin with, once it is there in full.
+    fn length(&self, bytes: &[u8]) -> Option<usize> {
+        let length = match self.version {
+            HeaderVersion::V1 => bytes.windows(2).position(|two| two == b"\r\n")? + 2,
+            HeaderVersion::V2 => V2_BYTES,
+        };
+        (bytes.len() >= length && bytes.starts_with(&self.start)).then_some(length)
+    }
+}
+
+/// What a client wishes: the first byte behind the header, and the number of bytes that came with it.
+fn wish(client: &mut TcpStream, preface: Option<&Preface>) -> std::io::Result<(u8, u64)> {
+    let mut buffer = [0; 256];
+    let Some(preface) = preface else {
+        client.read_exact(&mut buffer[..1])?;
+        return Ok((buffer[0], 0));
+    };
+    let mut filled = 0;
+    loop {
+        match client.read(&mut buffer[filled..])? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            count => filled += count,
+        }
+        if let Some(length) = preface.length(&buffer[..filled]).filter(|length| *length < filled) {
+            return Ok((buffer[length], (filled - length - 1) as u64));
+        }
+    }
+}
+
+/// Answers clients until `stop`, bulk streams on threads of their own. A client without the header gets no answer.
+pub fn serve(listener: &TcpListener, stop: &AtomicBool, preface: Option<&Preface>) -> Result<()> {
     std::thread::scope(|scope| {
         while !stop.load(Ordering::Relaxed) {
             let mut client = match listener.accept() {
@@ -49,11 +101,10 @@ pub fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
                 Err(error) => return Err(error).context("accept"),
             };
             client.set_read_timeout(Some(SILENCE))?;
-            let mut wish = [0];
-            match client.read_exact(&mut wish) {
+            match wish(&mut client, preface) {
                 // The server closes first, so that the client's port is free again at once.
-                Ok(()) if wish == [ECHO] => drop(client.write_all(&wish)),
-                Ok(()) => drop(scope.spawn(move || swallow(client))),
+                Ok((ECHO, _)) => drop(client.write_all(&[ECHO])),
+                Ok((_, more)) => drop(scope.spawn(move || swallow(client, more))),
                 // A client that went away reports that itself.
                 Err(_) => {}
             }
@@ -62,10 +113,9 @@ pub fn serve(listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
     })
 }
 
-/// Reads a bulk stream to its end and sends the number of bytes back.
-fn swallow(mut client: TcpStream) {
+/// Reads a bulk stream to its end and sends the number of bytes back, with those that were read before.
+fn swallow(mut client: TcpStream, mut total: u64) {
     let mut buffer = vec![0; CHUNK_BYTES];
-    let mut total: u64 = 0;
     while let Ok(count) = client.read(&mut buffer) {
         if count == 0 {
             // The sender notices if the number does not arrive.
@@ -78,28 +128,56 @@ fn swallow(mut client: TcpStream) {
 
 /// Connections per second of processor time, one byte each way, from `clients` threads that dial `targets` in turn.
 pub fn connection_rate(targets: &[SocketAddr], clients: usize, time: Duration) -> Result<f64> {
-    let (started, cpu) = (Instant::now(), cpu_secs()?);
-    let count = std::thread::scope(|scope| {
+    Ok(connections(targets, clients, time, None)?.rate())
+}
+
+/// Connections that were made.
+pub struct Made {
+    /// How long each took, from the dial to the server's close.
+    pub times: Vec<Duration>,
+    cpu_secs: f64,
+}
+
+impl Made {
+    /// Connections per second of processor time.
+    pub fn rate(&self) -> f64 {
+        self.times.len() as f64 / self.cpu_secs
+    }
+
+    /// The microseconds within which so many of the connections were done.
+    pub fn micros(&mut self, percent: usize) -> f64 {
+        self.times.sort_unstable();
+        let last = self.times.len() - 1;
+        self.times[last * percent / 100].as_secs_f64() * 1e6
+    }
+}
+
+/// As [`connection_rate`]. The processor time of the balancer, if there is one, counts as well.
+pub fn connections(targets: &[SocketAddr], clients: usize, time: Duration, balancer: Option<Pid>) -> Result<Made> {
+    let (started, cpu) = (Instant::now(), cpu_secs(balancer)?);
+    let times = std::thread::scope(|scope| {
         let threads: Vec<_> =
             (0..clients).map(|client| scope.spawn(move || connect_until(targets, client, started + time))).collect();
-        let sums = threads.into_iter().map(|thread| thread.join().expect("the client thread does not panic"));
-        sums.sum::<Result<u64>>()
+        let all = threads.into_iter().map(|thread| thread.join().expect("the client thread does not panic"));
+        all.collect::<Result<Vec<_>>>()
     })?;
-    ensure!(count > 0, "no connection to {targets:?} was made");
-    Ok(count as f64 / (cpu_secs()? - cpu))
+    let times = times.concat();
+    ensure!(!times.is_empty(), "no connection to {targets:?} was made");
+    Ok(Made { times, cpu_secs: cpu_secs(balancer)? - cpu })
 }
 
 /// Connects until `end`; the first target is the one with the number `first`.
-fn connect_until(targets: &[SocketAddr], first: usize, end: Instant) -> Result<u64> {
-    let mut count = 0;
+fn connect_until(targets: &[SocketAddr], first: usize, end: Instant) -> Result<Vec<Duration>> {
+    let mut times = Vec::new();
     for target in targets.iter().cycle().skip(first) {
-        if Instant::now() >= end {
+        let begun = Instant::now();
+        if begun >= end {
             break;
         }
-        exchange(*target).with_context(|| format!("connection {count} to {target}"))?;
-        count += 1;
+        exchange(*target).with_context(|| format!("connection {} to {target}", times.len()))?;
+        times.push(begun.elapsed());
     }
-    Ok(count)
+    Ok(times)
 }
 
 /// One connection: a byte there, the byte back, the server's close.
@@ -115,12 +193,17 @@ fn exchange(target: SocketAddr) -> Result<()> {
 
 /// Gigabits per second of processor time of one stream to `target`, counted by the receiver.
 pub fn bulk_rate(target: SocketAddr, time: Duration) -> Result<f64> {
+    bulk_rate_by(target, time, None)
+}
+
+/// As [`bulk_rate`]. The processor time of the balancer, if there is one, counts as well.
+pub fn bulk_rate_by(target: SocketAddr, time: Duration, balancer: Option<Pid>) -> Result<f64> {
     let mut stream = TcpStream::connect_timeout(&target, SILENCE)?;
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;
     let mut chunk = vec![0; CHUNK_BYTES];
     chunk[0] = BULK;
-    let (started, cpu) = (Instant::now(), cpu_secs()?);
+    let (started, cpu) = (Instant::now(), cpu_secs(balancer)?);
     while started.elapsed() < time {
         match stream.write_all(&chunk) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => bail!("the stream to {target} stalled"),
@@ -130,10 +213,33 @@ pub fn bulk_rate(target: SocketAddr, time: Duration) -> Result<f64> {
     stream.shutdown(std::net::Shutdown::Write)?;
     let mut total = [0; 8];
     stream.read_exact(&mut total).context("the receiver did not say how much came")?;
-    Ok(u64::from_be_bytes(total) as f64 * 8.0 / (cpu_secs()? - cpu) / 1e9)
+    Ok(u64::from_be_bytes(total) as f64 * 8.0 / (cpu_secs(balancer)? - cpu) / 1e9)
 }
 
-/// Processor time that this process has used.
-fn cpu_secs() -> Result<f64> {
-    Ok(Duration::from(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?).as_secs_f64())
+/// Processor time that this process has used, and the balancer.
+fn cpu_secs(balancer: Option<Pid>) -> Result<f64> {
+    let own = Duration::from(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?);
+    let balancer = match balancer {
+        Some(process) => Duration::from(clock_gettime(clock_getcpuclockid(process)?)?),
+        None => Duration::ZERO,
+    };
+    Ok((own + balancer).as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_read_in_full_and_names_the_client() {
+        let client = Ipv4Addr::new(10, 244, 1, 10);
+        let v1 = Preface::of(HeaderVersion::V1, client);
+        assert_eq!(v1.length(b"PROXY TCP4 10.244.1.10 198.51.100.1 50000 80\r\ne"), Some(46));
+        assert_eq!(v1.length(b"PROXY TCP4 10.244.1.10 198.51.100.1 50000 80\r"), None);
+        assert_eq!(v1.length(b"PROXY TCP4 10.244.1.11 198.51.100.1 50000 80\r\ne"), None);
+        let v2 = Preface::of(HeaderVersion::V2, client);
+        let header = [&v2.start[..], &[198, 51, 100, 1, 0xc3, 0x50, 0, 80]].concat();
+        assert_eq!(v2.length(&header), Some(28));
+        assert_eq!(v2.length(&header[..27]), None);
+    }
 }

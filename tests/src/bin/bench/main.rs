@@ -9,6 +9,7 @@ mod control_plane;
 mod figures;
 mod floor;
 mod forward;
+mod header;
 mod kube_proxy;
 mod load;
 mod network;
@@ -69,6 +70,8 @@ enum Part {
     Sockets,
     /// Connections and bulk traffic of a client in the network.
     Uplinks,
+    /// Connections to a backend that requires a PROXY header: by the shortcut, and through haproxy.
+    Header,
 }
 
 fn main() -> Result<()> {
@@ -106,10 +109,13 @@ fn dataplane(args: &Args) -> Result<Vec<Figure>> {
     if matches!(args.part, Part::All | Part::Uplinks) {
         figures.extend(uplink::measure(args.rounds, args.kube_proxy.as_deref())?);
     }
+    if matches!(args.part, Part::All | Part::Header) {
+        figures.extend(header::measure(args.rounds)?);
+    }
     match args.part {
         Part::All | Part::Network => figures.extend(network::measure(args.rounds, args.kube_proxy.as_deref())?),
         Part::Live => figures.extend(network::live(args.rounds)?),
-        Part::Programs | Part::Forward | Part::Sockets | Part::Uplinks => {}
+        Part::Programs | Part::Forward | Part::Sockets | Part::Uplinks | Part::Header => {}
     }
     Ok(figures)
 }

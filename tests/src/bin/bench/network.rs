@@ -27,7 +27,7 @@ use lb_tests::netns::Netns;
 
 use crate::figures::{Figure, Target, Unit};
 use crate::kube_proxy::{self, KubeProxy};
-use crate::load;
+use crate::load::{self, Preface};
 use crate::ring::{Numbered, PinFolder, frontend, write};
 use crate::rules::{self, Service};
 
@@ -374,7 +374,7 @@ fn service_list(count: u32, endpoints: &[SocketAddrV4]) -> Vec<Service> {
 }
 
 /// The pods' interfaces, on the node's side.
-fn interfaces(lab: &Lab) -> impl Iterator<Item = String> {
+pub fn interfaces(lab: &Lab) -> impl Iterator<Item = String> {
     ["client"].iter().chain(&BACKENDS).map(|pod| lab.pod(pod).interface.clone())
 }
 
@@ -446,11 +446,16 @@ pub struct Server {
 
 impl Server {
     pub fn start(pod: &Netns) -> Self {
+        Self::start_behind(pod, None)
+    }
+
+    /// A server that requires this header.
+    pub fn start_behind(pod: &Netns, preface: Option<&Preface>) -> Self {
         let listener = pod.inside(|| load::listen(PORT)).expect("nothing else listens in a new pod");
         let (listener, stop) = (Arc::new(listener), Arc::new(AtomicBool::new(false)));
         let serve = || {
-            let (listener, stop) = (Arc::clone(&listener), Arc::clone(&stop));
-            std::thread::spawn(move || load::serve(&listener, &stop))
+            let (listener, stop, preface) = (Arc::clone(&listener), Arc::clone(&stop), preface.cloned());
+            std::thread::spawn(move || load::serve(&listener, &stop, preface.as_ref()))
         };
         let threads = (0..CLIENTS).map(|_| serve()).collect();
         Self { stop, threads }
