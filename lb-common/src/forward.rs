@@ -78,7 +78,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
             }
             if may_follow && self.is_wanted(frontend, entry) {
                 self.follow(entry);
-                if self.transport.proto == Proto::TCP && !entry.has_header() {
+                if self.transport.proto == Proto::TCP {
                     self.renew_header(frontend, entry);
                 }
                 return self.translated(frontend);
@@ -487,18 +487,19 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         }
     }
 
-    /// A SYN on a flow whose header is not due: if the frontend wants one, the SYN may open a connection that needs it.
+    /// A SYN on a known flow without a row of its header: if the frontend wants one, the SYN may open a connection that
+    /// needs it. The row goes before the mark: a mark alone drops all packets, and a spoofed SYN must not leave one.
     #[inline(never)]
     fn renew_header(&mut self, frontend: u32, entry: K::Flow) {
         let (kernel, work) = (self.kernel, &mut *self.work);
-        work.wish = HeaderWish::of_new(kernel.scope(frontend, self.edge.client));
-        if work.wish == HeaderWish::NOTHING {
+        let is_marked = entry.has_header();
+        if is_marked && kernel.header(&work.key).is_some() {
             return;
         }
-        work.wish |= HeaderWish::RENEWS;
-        entry.set_header(true);
-        if let Partner::Own(partner) = Partner::of_packet(kernel, work) {
-            partner.set_header(true);
+        let wish = HeaderWish::of_new(kernel.scope(frontend, self.edge.client));
+        if wish != HeaderWish::NOTHING {
+            // With a mark, the row was lost: nothing may pass until the backend answers.
+            work.wish = if is_marked { wish } else { wish | HeaderWish::RENEWS };
         }
     }
 

@@ -44,6 +44,11 @@ impl Shop {
 
     /// Publishes the Service. Its status says Proxy.
     fn publish(&self, version: &str) {
+        self.publish_at(version, "shop");
+    }
+
+    /// As [`Shop::publish`], with another pod as its endpoint.
+    fn publish_at(&self, version: &str, pod: &str) {
         let entries = FAMILIES.map(|family| ingress(vip(family, NUMBER, 81).ip(), "Proxy"));
         let port = json!([{"name": "http", "protocol": "TCP", "port": 81}]);
         let annotations = json!({"lb-agent.io/proxy-protocol": version});
@@ -52,7 +57,7 @@ impl Shop {
         let mut objects = vec![service.object()];
         for family in FAMILIES {
             let slice = service.slice(&format!("{family:?}").to_lowercase()).port("http", "TCP", PROXY_PORT);
-            objects.push(slice.endpoint(self.scene.lab.pod_address("shop", family), NODE).object());
+            objects.push(slice.endpoint(self.scene.lab.pod_address(pod, family), NODE).object());
         }
         self.scene.apply("shop", &objects);
     }
@@ -112,6 +117,33 @@ fn v1_on_links_of_pods() {
 #[test]
 fn v2_on_a_bridge() {
     the_backend_learns_the_pod_s_address(Setup::new("addedbr").cni(Cni::Bridge), "v2");
+}
+
+/// haproxy closes a connection that does not begin with a header. What it reads there, it says to nginx.
+#[test]
+fn haproxy_as_the_backend_reads_the_header() {
+    let shop = Shop::open(Setup::new("addedha").pods(&["relay"]), "v2");
+    let lab = &shop.scene.lab;
+    let listeners = FAMILIES.into_iter().zip(LISTENERS).map(|(family, name)| Listener {
+        name,
+        address: SocketAddr::new(lab.pod_address("relay", family), PROXY_PORT),
+        backends: vec![SocketAddr::new(lab.pod_address("shop", family), PROXY_PORT)],
+        announce: Announce::ProxyHeaderOfClient,
+    });
+    let folder = lab.folder().join("backend");
+    std::fs::create_dir(&folder).expect("the folder is ours");
+    let backend = Haproxy::start(&lab.pod("relay").netns, &folder, &listeners.collect::<Vec<_>>());
+    for (version, count) in [("v1", 1), ("v2", 2)] {
+        shop.publish_at(version, "relay");
+        for (family, listener) in FAMILIES.into_iter().zip(LISTENERS) {
+            let (got, request) = shop.get(&lab.pod("client").netns, vip(family, NUMBER, 81), "/");
+            assert_eq!(got, Some((200, "nginx-shop\n".into())), "{version} {family:?}");
+            let request = request.expect("it is logged");
+            assert_eq!(request.announced, Some(lab.pod_address("client", family)), "{request:?}");
+            assert_eq!(request.peer, lab.pod_address("relay", family), "{request:?}");
+            assert_eq!(backend.connections(listener), count);
+        }
+    }
 }
 
 /// Taking the annotation away leaves connections to the balancer again, and back.

@@ -4,6 +4,8 @@ mod added_header;
 mod affinity;
 mod all_services;
 mod announced;
+mod announced_changes;
+mod announced_links;
 mod bridged_uplink;
 mod churn;
 mod cluster_ip;

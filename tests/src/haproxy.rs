@@ -15,6 +15,8 @@ use crate::process::Process;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announce {
     ProxyHeader,
+    /// It requires one of its clients as well, and passes on what that says.
+    ProxyHeaderOfClient,
     Nothing,
 }
 
@@ -69,11 +71,12 @@ fn configuration(socket: &Path, listeners: &[Listener]) -> String {
         socket.display()
     );
     for listener in listeners {
-        write!(text, "listen {}\n    bind {}\n", listener.name, listener.address).expect("a string takes all");
-        let announce = match listener.announce {
-            Announce::ProxyHeader => " send-proxy-v2",
-            Announce::Nothing => "",
+        let (accept, announce) = match listener.announce {
+            Announce::ProxyHeader => ("", " send-proxy-v2"),
+            Announce::ProxyHeaderOfClient => (" accept-proxy", " send-proxy-v2"),
+            Announce::Nothing => ("", ""),
         };
+        write!(text, "listen {}\n    bind {}{accept}\n", listener.name, listener.address).expect("a string takes all");
         for (index, backend) in listener.backends.iter().enumerate() {
             writeln!(text, "    server backend{index} {backend}{announce}").expect("a string takes all");
         }

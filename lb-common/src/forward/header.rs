@@ -44,10 +44,11 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
                 work.reason = Counter::DropFlowTable;
                 return false;
             }
+            None if work.wish & HeaderWish::RENEWS != 0 => self.mark(true),
             None => {}
         }
-        work.reason = Counter::DropHeaderForged;
-        work.edit.act != Act::Drop
+        self.work.reason = Counter::DropHeaderForged;
+        self.work.edit.act != Act::Drop
     }
 
     /// Decides a request whose row is gone. Either the header has just been acknowledged, or the row was evicted: then
@@ -81,14 +82,20 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// The backend has the header. The marks go first: a request with a mark and without a row would be dropped.
     #[inline(always)]
     fn acknowledge(&mut self) {
+        self.mark(false);
+        self.kernel.remove_header(&self.work.partner_key);
+        self.kernel.count(Counter::HeaderAcknowledged);
+    }
+
+    /// Marks both entries of the packet's flow: its header is due, or not.
+    #[inline(always)]
+    fn mark(&mut self, is_due: bool) {
         let (kernel, work) = (self.kernel, &mut *self.work);
-        if let Partner::Own(request) = Partner::of_packet(kernel, work) {
-            request.set_header(false);
+        if let Partner::Own(other) = Partner::of_packet(kernel, work) {
+            other.set_header(is_due);
         }
-        if let Some(reply) = kernel.flow(&work.key) {
-            reply.set_header(false);
+        if let Some(own) = kernel.flow(&work.key) {
+            own.set_header(is_due);
         }
-        kernel.remove_header(&work.partner_key);
-        kernel.count(Counter::HeaderAcknowledged);
     }
 }

@@ -161,7 +161,11 @@ impl ProxyHeader {
     #[inline(always)]
     const fn request_answered(self, segment: &Segment, mut edit: Edit, now_jiffies: u32, repeat_jiffies: u32) -> Edit {
         let first = self.isn.wrapping_add(1);
-        let (offset, seen) = (segment.seq.wrapping_sub(first), self.snd_max.wrapping_sub(first));
+        // A keep-alive repeats the number before. A backend that has got nothing else takes it for the end of the
+        // handshake, and does not repeat its answer any more.
+        let is_probe = segment.seq == self.isn && !segment.has_content() && !segment.has(TcpFlags::RST);
+        let offset = if is_probe { 0 } else { segment.seq.wrapping_sub(first) };
+        let seen = self.snd_max.wrapping_sub(first);
         if segment.has(TcpFlags::RST) {
             // Whether the backend has the header is unknown here, and a reset must fit exactly (RFC 5961).
             if offset <= seen {

@@ -15,6 +15,8 @@ pub const CASES: &[Case] = &[
     ("a_syn_loses_what_would_carry_data", a_syn_loses_what_would_carry_data),
     ("a_header_cannot_be_forged", a_header_cannot_be_forged),
     ("a_lost_row_fails_closed", a_lost_row_fails_closed),
+    ("a_syn_begins_anew_without_its_row", a_syn_begins_anew_without_its_row),
+    ("a_syn_in_parts_ends_no_connection", a_syn_in_parts_ends_no_connection),
     ("an_error_quotes_what_the_client_sent", an_error_quotes_what_the_client_sent),
     ("a_changed_service_harms_no_handshake", a_changed_service_harms_no_handshake),
     ("a_pod_announces_itself", a_pod_announces_itself),
@@ -215,6 +217,43 @@ fn a_lost_row_fails_closed(scene: &mut Scene<'_>) {
     let reset = sent(scene, Program::WorkloadIngress, &request(scene, RST, SEQ + 1, b""));
     assert_eq!((reset.to, reset.seq), (scene.net.backend(), SEQ + 1), "a reset may pass");
     scene.machine().evict(Direction::Reply);
+}
+
+/// The client repeats its SYN, or dials from the same port later: neither may wait until the flow has expired.
+fn a_syn_begins_anew_without_its_row(scene: &mut Scene<'_>) {
+    let len = u32::try_from(header(scene.net.client(), scene.net.vip(), ScopeFlags::HEADER_V2).len()).expect("short");
+    publish(scene, ScopeFlags::HEADER_V2, scene.net.backend());
+    shake_hands(scene, len);
+    scene.machine().evict_headers();
+    let action = |scene: &mut Scene<'_>, transport, seq, payload: &[u8]| {
+        let segment = request(scene, transport, seq, payload).bytes();
+        scene.machine().run(Program::WorkloadIngress, &segment).0
+    };
+    assert_eq!(action(scene, ACK, SEQ + 1, b""), HookAction::Drop, "the backend would not know the number");
+    let syn = sent(scene, Program::WorkloadIngress, &request(scene, SYN, SEQ, b""));
+    assert_eq!(syn.seq, SEQ - len);
+    assert_eq!(action(scene, ACK, SEQ + 1, b"early"), HookAction::Drop, "it is no connection that continues");
+    shake_hands(scene, len);
+    let first = sent(scene, Program::WorkloadIngress, &request(scene, ACK, SEQ + 1, b""));
+    assert_eq!((first.seq, first.payload.len()), (SEQ + 1 - len, len as usize));
+    scene.machine().evict_headers();
+    let vip = scene.net.vip();
+    let plain = scene.pool(1, &[scene.net.backend()]);
+    scene.frontend(1, vip, super::proto(SYN), plain);
+    assert_eq!(action(scene, SYN, SEQ, b""), HookAction::Drop, "the backend has room for a header");
+}
+
+/// A SYN is spoofed without knowledge of the connection's numbers.
+fn a_syn_in_parts_ends_no_connection(scene: &mut Scene<'_>) {
+    let len = u32::try_from(header(scene.net.client(), scene.net.vip(), ScopeFlags::HEADER_V2).len()).expect("short");
+    publish(scene, ScopeFlags::HEADER_V2, scene.net.backend());
+    shake_hands(scene, len);
+    sent(scene, Program::WorkloadIngress, &request(scene, ACK, SEQ + 1, b""));
+    sent(scene, Program::WorkloadEgress, &answer(scene, ACK, SEQ + 1));
+    let part = request(scene, SYN, SEQ + 9_000_000, b"").fragment(0, true).bytes();
+    assert_eq!(scene.machine().run(Program::WorkloadIngress, &part).0, HookAction::Drop);
+    let data = sent(scene, Program::WorkloadIngress, &request(scene, ACK, SEQ + 1, b"data"));
+    assert_eq!((data.to, data.seq, &*data.payload), (scene.net.backend(), SEQ + 1, &b"data"[..]));
 }
 
 fn an_error_quotes_what_the_client_sent(scene: &mut Scene<'_>) {

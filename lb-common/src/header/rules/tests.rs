@@ -79,6 +79,17 @@ fn the_header_goes_before_the_first_byte() {
     assert_eq!(request(answered(), segment(ACK, X + 50, 9)), (Act::Precede, BEGIN), "the first byte was lost");
 }
 
+/// Its answer is the header's acknowledgement, or the backend's request for it.
+#[test]
+fn a_keep_alive_brings_the_header() {
+    for row in [answered(), sent()] {
+        assert_eq!(request(row, segment(ACK, X, 0)), (Act::Carry, BEGIN));
+        assert_eq!(request(row, segment(ACK, X, 1)).0, Act::Drop, "with a byte, it may be forged");
+        assert_eq!(request(row, segment(ACK, X - 1, 0)), (Act::Renumber, X - 1), "of an older connection");
+    }
+    assert_eq!(request(fresh(), segment(ACK, X, 0)), (Act::Renumber, X), "before any answer");
+}
+
 #[test]
 fn later_data_brings_the_header_if_it_is_due() {
     assert_eq!(request(sent(), segment(ACK, X + 101, 9)), (Act::Renumber, X + 101));
@@ -131,7 +142,6 @@ fn a_forged_header_is_dropped() {
         assert_eq!(request(row, segment(FIN, X, 0)).0, Act::Drop, "the end of the stream in its place");
         assert_eq!(request(row, segment(SYN_ACK, BEGIN, 9)).0, Act::Drop, "a SYN counts one");
         assert_eq!(request(row, segment(ACK, BEGIN - 9, 9)), (Act::Renumber, BEGIN - 9), "before it");
-        assert_eq!(request(row, segment(ACK, X, 0)), (Act::Renumber, X), "a keep-alive carries nothing");
     }
     for forged in [segment(ACK, X + 1, 9), segment(ACK, BEGIN, 28), segment(FIN, X + 1, 0)] {
         assert_eq!(request(fresh(), forged).0, Act::Drop, "no client sends data before the answer");
