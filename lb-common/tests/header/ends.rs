@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_common::parse::TcpFlags;
 
-use crate::wire::{Byte, H, Wire};
+use crate::wire::{Byte, Wire};
 
 const SYN: u8 = TcpFlags::SYN;
 const ACK: u8 = TcpFlags::ACK;
@@ -148,7 +148,7 @@ impl Client {
     }
 
     /// All that was sent; FIN counts one.
-    fn sent_all(&self) -> u32 {
+    pub fn sent_all(&self) -> u32 {
         self.sent + u32::from(self.has_finished)
     }
 
@@ -161,7 +161,7 @@ impl Client {
         let (from, isn) = (from.min(to), self.isn);
         let bytes = (from..to).map(|place| Byte::Data(isn, place)).collect();
         // After the stream, only the FIN is left.
-        Wire { flags, seq: self.number(from), ack: self.next, bytes }
+        Wire { flags, seq: self.number(from), ack: self.next, bytes, stream: None }
     }
 }
 
@@ -228,14 +228,13 @@ impl Backend {
         self.before.iter().chain(&self.now)
     }
 
-    /// Whether it has a connection of the client with this number.
+    /// Whether it has the connection of this SYN.
     pub fn has(&self, isn: u32) -> bool {
-        self.now.as_ref().is_some_and(|connection| connection.isn == isn.wrapping_sub(H.into()))
+        self.now.as_ref().is_some_and(|connection| connection.isn == isn)
     }
 
-    /// What the connection of the client with this number has read.
+    /// What the connection of this SYN has read.
     pub fn read_of(&self, isn: u32) -> Option<&[Byte]> {
-        let isn = isn.wrapping_sub(H.into());
         self.connections().filter(|connection| connection.isn == isn).map(|connection| &connection.read[..]).last()
     }
 

@@ -4,16 +4,21 @@ use lb_common::header::rules::{Act, Edit, Segment};
 use lb_common::parse::TcpFlags;
 use lb_common::table::{HeaderFlags, ProxyHeader};
 
-use crate::wire::{Byte, H, Wire};
+use crate::wire::{Byte, Wire};
 
 const REPEAT_JIFFIES: u32 = 100;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Node {
     flow: Option<Flow>,
     row: Option<ProxyHeader>,
-    /// The clock wraps soon.
+    /// The row in the tables of an agent before, which the new one has yet to copy.
+    uncopied: Option<ProxyHeader>,
+    /// The length of the header that the Service wants.
+    wanted_len: Option<u8>,
     now_jiffies: u32,
+    /// SYNs on their way to the backend: the number, and the length of the header that follows.
+    opened: Vec<(u32, u8)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +43,12 @@ impl Flow {
 }
 
 impl Node {
+    pub fn new(wanted_len: u8) -> Self {
+        // The clock wraps soon.
+        let now_jiffies = u32::MAX - 500;
+        Self { flow: None, row: None, uncopied: None, wanted_len: Some(wanted_len), now_jiffies, opened: Vec::new() }
+    }
+
     pub fn wait(&mut self, jiffies: u32) {
         self.now_jiffies = self.now_jiffies.wrapping_add(jiffies);
     }
@@ -50,13 +61,55 @@ impl Node {
         self.flow = None;
     }
 
+    /// The Service changes: other backends, another version, or none.
+    pub fn want(&mut self, len: Option<u8>) {
+        self.wanted_len = len;
+    }
+
+    /// An agent with other tables takes over. Its programs find the flow in the tables before, but not yet the row.
+    pub fn take_over(&mut self) {
+        self.uncopied = self.row.take().or(self.uncopied);
+    }
+
+    /// The rows that are lacking are copied.
+    pub fn copy(&mut self) {
+        let copied = self.uncopied.take();
+        self.row = self.row.or(copied);
+    }
+
     /// Whether no header is due, except for a late SYN, which no backend will answer.
     pub fn is_done(&self) -> bool {
         let is_renewed = self.row.is_some_and(|row| row.flags & HeaderFlags::RENEWED != 0);
-        is_renewed || (self.flow.is_some_and(|flow| !flow.is_marked) && self.row.is_none())
+        is_renewed || self.flow.is_some_and(|flow| !flow.is_marked)
+    }
+
+    /// Lengths of the headers that connections with this number at the backend may begin with; 0: none.
+    pub fn lens(&self, isn: u32) -> impl Iterator<Item = u8> {
+        self.opened.iter().filter(move |(opened, _)| *opened == isn).map(|(_, len)| *len)
+    }
+
+    /// The numbers by which the backend knows the client's connection with this number.
+    pub fn at_backend(&self, isn: u32) -> impl Iterator<Item = (u32, u8)> {
+        let is_of = move |(number, len): &(u32, u8)| number.wrapping_add(u32::from(*len)) == isn;
+        self.opened.iter().copied().filter(is_of)
+    }
+
+    /// The number that an ICMP error quotes to the client, if the row knows the client's connection with this number.
+    pub fn quoted(&self, stream: u32, seq: u32) -> Option<u32> {
+        let row = self.row?;
+        let is_known = row.next_isn == stream || (row.answered != 0 && row.isn == stream);
+        is_known.then(|| row.quoted(seq))
     }
 
     pub fn request(&mut self, segment: &Wire) -> Vec<Wire> {
+        let out = self.request_edited(segment);
+        for syn in out.iter().filter(|out| facts(out).opens()) {
+            self.opened.push((syn.seq, segment.seq.wrapping_sub(syn.seq) as u8));
+        }
+        out
+    }
+
+    fn request_edited(&mut self, segment: &Wire) -> Vec<Wire> {
         if facts(segment).opens() {
             self.begin();
         }
@@ -93,21 +146,23 @@ impl Node {
         vec![renumbered(segment, &edit)]
     }
 
-    /// A SYN: the Service wants a header.
+    /// A SYN.
     fn begin(&mut self) {
+        let new = |renews| self.wanted_len.map(|len| ProxyHeader::new(len, true, renews));
         match &mut self.flow {
             Some(flow) if !flow.has_ended() => {
                 if !flow.is_marked {
-                    self.row = Some(ProxyHeader::new(H, true, true));
+                    (self.row, flow.is_marked) = (new(true), self.wanted_len.is_some());
+                } else if self.row.is_none() {
+                    self.row = new(false);
                 }
-                flow.is_marked = true;
             }
             ended_or_none => {
-                *ended_or_none = Some(Flow { is_marked: true, has_finished: [false; 2], is_reset: false });
-                self.row = None;
+                let is_marked = self.wanted_len.is_some();
+                *ended_or_none = Some(Flow { is_marked, has_finished: [false; 2], is_reset: false });
+                self.row = new(false);
             }
         }
-        self.row.get_or_insert(ProxyHeader::new(H, true, false));
     }
 }
 
@@ -121,6 +176,7 @@ fn renumbered(segment: &Wire, edit: &Edit) -> Wire {
 }
 
 fn header(segment: &Wire, edit: &Edit) -> Wire {
-    let bytes = (0..H).map(Byte::Header).collect();
+    let len = edit.row.len_bytes;
+    let bytes = (0..len).map(|place| Byte::Header(len, place)).collect();
     Wire { flags: segment.flags & !TcpFlags::FIN, bytes, ..renumbered(segment, edit) }
 }
