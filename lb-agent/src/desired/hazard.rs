@@ -7,6 +7,7 @@ use lb_common::table::{Mode, Origin};
 
 use super::claim::Claim;
 use super::endpoint::{ByPort, Here};
+use super::proxy_protocol::Decision;
 use super::scope::Supply;
 use super::table::KubeProxy;
 use super::usable::{self, Uses};
@@ -80,11 +81,19 @@ fn preserving(service: &Service) -> Option<&'static str> {
 /// Warns if a kube-proxy on this node rejects or drops traffic that only our decision leaves to the balancer. Its
 /// filter rules act before NAT, so the guard cannot prevent this: IPM-30 and IPM-41 hold only if the status says Proxy.
 /// `slices` are those of the Service.
-pub fn filters(service: &Service, claims: &[Claim], slices: &[&EndpointSlice], here: &Here<'_>) -> Vec<Warning> {
+pub fn filters(
+    service: &Service,
+    claims: &[Claim],
+    header: Option<&Decision>,
+    slices: &[&EndpointSlice],
+    here: &Here<'_>,
+) -> Vec<Warning> {
     let mut refused = BTreeSet::new();
     let mut dropped = BTreeSet::new();
     for claim in claims.iter().filter(|claim| is_left_by_us(claim)) {
-        for port in &service.ports {
+        // Of some ports the header decides.
+        let is_left = |port: &&ServicePort| header.is_none_or(|header| is_left_by_us(&header.of_port(*claim, port)));
+        for port in service.ports.iter().filter(is_left) {
             let supply = if claim.ip.is_ipv4() {
                 supply::<[u8; 4]>(port, slices, here)
             } else {

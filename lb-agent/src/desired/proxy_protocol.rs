@@ -1,6 +1,8 @@
 //! Which ports of a Service are served by the shortcut, with the PROXY header that the balancer would write
 //! (`lb-agent.io/proxy-protocol`, `--proxy-protocol`).
 
+use std::borrow::Cow;
+
 use lb_common::table::{HeaderVersion, Mode, Origin, Rule};
 
 use super::claim::Claim;
@@ -98,6 +100,18 @@ impl Decision {
             Self::Served(_) => Claim { mode: Mode::VIP, decided_by, header: Some(header.version), ..claim },
         }
     }
+}
+
+/// The claims as the ports of the Service have them, each once.
+pub fn of_ports<'a>(header: Option<&Decision>, claims: &'a [Claim], service: &Service) -> Cow<'a, [Claim]> {
+    let Some(decision) = header else { return Cow::Borrowed(claims) };
+    let mut of_ports = Vec::with_capacity(claims.len());
+    for claim in claims.iter().flat_map(|claim| service.ports.iter().map(|port| decision.of_port(*claim, port))) {
+        if !of_ports.contains(&claim) {
+            of_ports.push(claim);
+        }
+    }
+    Cow::Owned(of_ports)
 }
 
 fn parse(value: &str) -> Result<Header, String> {

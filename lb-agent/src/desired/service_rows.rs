@@ -120,9 +120,10 @@ impl ServiceRows {
         if !claims.is_empty() && service.cluster_ips.is_empty() {
             remarks.warnings.push(warnings::no_cluster_ip(service));
         } else if !claims.is_empty() {
-            remarks.warn(service, &claims, slices, facts);
             let header = proxy_protocol::of_service(service, facts.policy);
-            let of = OfService { service, claims: &claims, header: header.as_ref(), slices, facts };
+            let header = header.as_ref();
+            remarks.warn(service, &proxy_protocol::of_ports(header, &claims, service), header, slices, facts);
+            let of = OfService { service, claims: &claims, header, slices, facts };
             rows.v4 = FamilyRows::of(of.ports(&mut remarks));
             rows.v6 = FamilyRows::of(of.ports(&mut remarks));
         }
@@ -177,8 +178,15 @@ impl Remarks {
         (self != Self::default()).then(|| Box::new(self))
     }
 
-    /// Adds the warnings about the Service as a whole.
-    fn warn(&mut self, service: &Service, claims: &[Claim], slices: &[&EndpointSlice], facts: &Facts<'_>) {
+    /// Adds the warnings about the Service as a whole. The claims are those of all its ports.
+    fn warn(
+        &mut self,
+        service: &Service,
+        claims: &[Claim],
+        header: Option<&Decision>,
+        slices: &[&EndpointSlice],
+        facts: &Facts<'_>,
+    ) {
         self.warnings.extend(hazard::warnings(service, claims));
         self.warnings.extend(local::warnings(service, claims, facts.policy, &facts.here, facts.world));
         self.warnings.extend(selection::warning(service));
@@ -191,7 +199,7 @@ impl Remarks {
             self.unaddressed.extend(Family::ALL.into_iter().filter(is_missed));
         } else {
             // A kube-proxy runs on this node.
-            self.warnings.extend(hazard::filters(service, claims, slices, &facts.here));
+            self.warnings.extend(hazard::filters(service, claims, header, slices, &facts.here));
         }
         if slices.is_empty() {
             self.warnings.extend(warnings::unmirrored(service, facts.world));
