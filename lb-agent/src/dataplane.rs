@@ -127,20 +127,12 @@ impl Sizes {
             Rows::SourceRanges => self.source_ranges_max,
             Rows::AffinityClients => self.affinity_max,
             Rows::Flows | Rows::Previous => self.flows_max,
-            Rows::Headers => headers_max(self.flows_max),
-            Rows::EmbryosOfCpu => self.embryos_max,
+            Rows::Headers | Rows::EmbryosOfCpu => self.embryos_max,
             Rows::Parked => self.parked_max,
             Rows::Sockets => self.sockets_max,
             Rows::Fixed(rows) => rows,
         }
     }
-}
-
-/// PROXY headers that may be due at once, of each family. One is due for a round trip.
-const fn headers_max(flows_max: u32) -> u32 {
-    const MIN: u32 = 1 << 10;
-    const PART: u32 = 64;
-    if flows_max / PART < MIN { MIN } else { flows_max / PART }
 }
 
 impl Default for Sizes {

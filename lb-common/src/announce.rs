@@ -9,7 +9,7 @@ use crate::payload::clear_options;
 use crate::reject::Answer;
 use crate::run::Run;
 use crate::spell::Spelled;
-use crate::table::Counter;
+use crate::table::{Counter, Direction};
 use crate::verdict::HookAction;
 
 impl<A: Answer + Spelled, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
@@ -39,6 +39,11 @@ impl<A: Answer + Spelled, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
         }
         if !Path::resumed(self.kernel, self.work).apart(Part::DecideHeader) {
             return false;
+        }
+        if matches!(self.work.key.direction, Direction::Request) {
+            // As the client sent it. The copy of a segment is not counted.
+            let frontend = self.work.frontend;
+            Path::resumed(self.kernel, self.work).count_request(frontend);
         }
         self.work.reason = Counter::DropRewrite;
         self.edit().is_ok()

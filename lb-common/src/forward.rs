@@ -281,12 +281,16 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     /// Counts a translated request. If its source changes with its destination, the verdict sends it back to its pod, or
     /// on to another node.
     #[inline(always)]
-    fn translated(&self, frontend: u32) -> Verdict {
+    fn translated(&mut self, frontend: u32) -> Verdict {
         if self.work.is_untouched(frontend) {
             return Verdict::Pass;
         }
-        self.kernel.count(Counter::RequestTranslated);
-        self.kernel.count_frontend(frontend, Event::Translated);
+        if self.work.wish == HeaderWish::NOTHING {
+            self.count_request(frontend);
+        } else {
+            // It may become two segments, of which one is counted: the client sent one.
+            self.work.frontend = frontend;
+        }
         if self.work.to.src.is(&self.work.key.tuple.src) {
             Verdict::Translate
         } else if matches!(self.edge.client, Client::External) {
@@ -294,6 +298,12 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
         } else {
             Verdict::Hairpin
         }
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_request(&self, frontend: u32) {
+        self.kernel.count(Counter::RequestTranslated);
+        self.kernel.count_frontend(frontend, Event::Translated);
     }
 
     /// Whether the packet may follow this flow where it is seen: what leads to another node may not leave from everywhere.

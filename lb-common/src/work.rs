@@ -85,7 +85,7 @@ pub struct Work<A> {
     pub(crate) count: u16,
     /// Why no flow was created.
     pub(crate) refused: DropReason,
-    /// The frontend whose flow takes the packet.
+    /// The frontend whose flow takes the packet. Also of a request whose header is due, until it is counted.
     pub(crate) frontend: u32,
     /// What became of the packet.
     pub(crate) reason: Counter,

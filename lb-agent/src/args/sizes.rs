@@ -26,8 +26,9 @@ pub struct SizeArgs {
     pub pod_flows_percent: u32,
 
     /// Half-open flows: without an answer, or without a packet of the client after the answer. A flood of half-open
-    /// flows gets no more of the flow table. At most a sixteenth of --flows-max counts. Allocated at start: 20 B each
-    /// for IPv4 and 44 B for IPv6 (default: 0.3 MiB and 0.7 MiB).
+    /// flows gets no more of the flow table. At most a sixteenth of --flows-max counts. As many PROXY headers may wait
+    /// for their acknowledgement. Allocated at start: about 130 B each for IPv4 and 180 B for IPv6 (default: 2 MiB and 3
+    /// MiB).
     #[arg(long, value_name = "FLOWS", default_value_t = Sizes::default().embryos_max, value_parser = size())]
     pub embryos_max: u32,
 

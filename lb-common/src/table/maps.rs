@@ -53,7 +53,7 @@ pub enum Rows {
     AffinityClients,
     /// `--flows-max`.
     Flows,
-    /// A part of `--flows-max`: a header is due for one round trip.
+    /// `--embryos-max`: a header is due while its flow is half-open, and for one round trip more.
     Headers,
     /// The share of one CPU in `--embryos-max`.
     EmbryosOfCpu,
@@ -75,8 +75,8 @@ impl Rows {
             Self::Backends | Self::PoolElements | Self::AddressWords => Some("--backends-max"),
             Self::SourceRanges => Some("--source-ranges-max"),
             Self::AffinityClients => Some("--affinity-max"),
-            Self::Flows | Self::Headers | Self::Previous => Some("--flows-max"),
-            Self::EmbryosOfCpu => Some("--embryos-max"),
+            Self::Flows | Self::Previous => Some("--flows-max"),
+            Self::Headers | Self::EmbryosOfCpu => Some("--embryos-max"),
             Self::Parked => Some("--parked-max"),
             Self::Sockets => Some("--sockets-max"),
             Self::Fixed(_) => None,

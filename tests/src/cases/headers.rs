@@ -163,6 +163,8 @@ fn data_follows_the_header(scene: &mut Scene<'_>) {
         assert_eq!((later.seq, &*later.payload), (SEQ + 1_001, &b"more"[..]), "not due");
         sent(scene, Program::WorkloadIngress, &request(scene, RST, SEQ + 1_005, b""));
     }
+    let counted = scene.counters()[&Counter::RequestTranslated];
+    assert_eq!(counted, 14, "what the client sent: SYN, five times data or FIN, RST, for each version");
 }
 
 /// TCP Fast Open, and Multipath TCP: both would give the backend bytes before the header.
@@ -214,6 +216,10 @@ fn a_lost_row_fails_closed(scene: &mut Scene<'_>) {
     let data = request(scene, ACK, SEQ + 1, b"no header").bytes();
     assert_eq!(scene.machine().run(Program::WorkloadIngress, &data).0, HookAction::Drop);
     assert_eq!(scene.counters()[&Counter::DropHeaderLost], 1);
+    shake_hands(scene, len);
+    let first = sent(scene, Program::WorkloadIngress, &request(scene, ACK, SEQ + 1, b""));
+    assert_eq!(first.payload.len(), len as usize, "a client that dials again gets its header");
+    scene.machine().evict_headers();
     let reset = sent(scene, Program::WorkloadIngress, &request(scene, RST, SEQ + 1, b""));
     assert_eq!((reset.to, reset.seq), (scene.net.backend(), SEQ + 1), "a reset may pass");
     scene.machine().evict(Direction::Reply);
