@@ -1,11 +1,15 @@
-//! The PROXY header that connections to ports of a Service begin with.
+//! The PROXY headers that connections to ports of a Service begin with.
 
 use lb_common::addr::Proto;
 use lb_common::table::HeaderVersion;
 
 use crate::model::{Service, ServicePort};
 
-/// The header, and the ports that get one.
+/// Headers that a Service wants. The first one that applies to a port counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headers(pub Vec<Header>);
+
+/// A header, and the ports that get it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     pub version: HeaderVersion,
@@ -21,8 +25,14 @@ pub enum Ports {
     Only(Vec<u16>),
 }
 
+impl Headers {
+    pub fn of_port(&self, port: &ServicePort) -> Option<&Header> {
+        self.0.iter().find(|header| header.applies_to(port))
+    }
+}
+
 impl Header {
-    pub fn applies_to(&self, port: &ServicePort) -> bool {
+    fn applies_to(&self, port: &ServicePort) -> bool {
         let is_named = match &self.ports {
             Ports::All => true,
             Ports::Only(ports) => ports.contains(&port.port),

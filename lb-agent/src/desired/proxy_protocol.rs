@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use lb_common::table::{HeaderVersion, Mode, Origin, Rule};
 
 use super::claim::Claim;
-use super::header::{Header, Ports};
+use super::header::{Header, Headers, Ports};
 use super::mode;
 use super::policy::{HeadersFrom, Policy};
 use super::vendor;
@@ -20,9 +20,9 @@ pub const ANNOTATION: &str = "lb-agent.io/proxy-protocol";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// They are served with the header.
-    Served(Header),
+    Served(Headers),
     /// They are left to the balancer. `ip-mode: Proxy` asks for that, or the balancer does work besides the header.
-    Left { header: Header, why: Why },
+    Left { headers: Headers, why: Why },
 }
 
 /// Why ports are left to the balancer although a header is asked for.
@@ -36,8 +36,8 @@ pub enum Why {
 
 /// The decision for a Service; `None` if no header is asked for.
 pub fn of_service(service: &Service, policy: &Policy) -> Option<Decision> {
-    let ours = || parse(service.annotations.get(ANNOTATION)?).ok();
-    let header = match policy.headers_from {
+    let ours = || Some(Headers(vec![parse(service.annotations.get(ANNOTATION)?).ok()?]));
+    let headers = match policy.headers_from {
         HeadersFrom::Nothing => None,
         HeadersFrom::Annotation => ours(),
         HeadersFrom::Vendor => ours().or_else(|| vendor::header::stated(service)),
@@ -45,9 +45,9 @@ pub fn of_service(service: &Service, policy: &Policy) -> Option<Decision> {
     let asked = service.annotations.get(mode::ANNOTATION).and_then(|value| mode::parse(value));
     let tls = vendor::header::terminates_tls(service);
     Some(match (asked, tls) {
-        (Some(Mode::Proxy), _) => Decision::Left { header, why: Why::IpMode },
-        (_, Some(key)) => Decision::Left { header, why: Why::Tls(key) },
-        _ => Decision::Served(header),
+        (Some(Mode::Proxy), _) => Decision::Left { headers, why: Why::IpMode },
+        (_, Some(key)) => Decision::Left { headers, why: Why::Tls(key) },
+        _ => Decision::Served(headers),
     })
 }
 
@@ -65,33 +65,39 @@ pub fn warnings(service: &Service, policy: &Policy) -> Vec<Warning> {
         let remedy = "write v1 or v2, and ports as in v2:443,8443 unless all ports of TCP are meant";
         warnings.push(about(ANNOTATION, WarningKind::BadField, problem, remedy));
     }
-    match of_service(service, policy) {
-        None => {}
-        Some(Decision::Left { header, why: Why::IpMode }) => {
-            let problem = format!("has no effect: {} says Proxy, so the balancer adds the header", mode::ANNOTATION);
-            warnings.push(about(header.key, WarningKind::Ignored, problem, "remove one of the two annotations"));
+    let Some(decision) = of_service(service, policy) else { return warnings };
+    for header in &decision.headers().0 {
+        match &decision {
+            Decision::Left { why: Why::IpMode, .. } => {
+                let problem =
+                    format!("has no effect: {} says Proxy, so the balancer adds the header", mode::ANNOTATION);
+                warnings.push(about(header.key, WarningKind::Ignored, problem, "remove one of the two annotations"));
+            }
+            Decision::Left { why: Why::Tls(tls), .. } => {
+                let problem = format!("has no effect: by {tls} the balancer terminates TLS, which no header replaces");
+                let remedy = "leave the Service to the balancer, or terminate TLS in its pods";
+                warnings.push(about(header.key, WarningKind::Ignored, problem, remedy));
+            }
+            Decision::Served(_) => warnings.extend(header.missing(service).map(|port| {
+                let problem = format!("names port {port}, but the Service has no such port of TCP");
+                about(header.key, WarningKind::BadField, problem, "name ports of the Service (spec.ports[].port)")
+            })),
         }
-        Some(Decision::Left { header, why: Why::Tls(tls) }) => {
-            let problem = format!("has no effect: by {tls} the balancer terminates TLS, which no header replaces");
-            let remedy = "leave the Service to the balancer, or terminate TLS in its pods";
-            warnings.push(about(header.key, WarningKind::Ignored, problem, remedy));
-        }
-        Some(Decision::Served(header)) => warnings.extend(header.missing(service).map(|port| {
-            let problem = format!("names port {port}, but the Service has no such port of TCP");
-            about(header.key, WarningKind::BadField, problem, "name ports of the Service (spec.ports[].port)")
-        })),
     }
     warnings
 }
 
 impl Decision {
+    const fn headers(&self) -> &Headers {
+        let (Self::Served(headers) | Self::Left { headers, .. }) = self;
+        headers
+    }
+
     /// The claim to an address, for one port of the Service.
     pub fn of_port(&self, claim: Claim, port: &ServicePort) -> Claim {
-        let (Self::Served(header) | Self::Left { header, .. }) = self;
-        if claim.origin != Origin::LoadBalancer || !header.applies_to(port) {
-            return claim;
-        }
-        let decided_by = if header.key == ANNOTATION { Rule::ProxyProtocol } else { Rule::VendorAnnotation };
+        let header = self.headers().of_port(port).filter(|_| claim.origin == Origin::LoadBalancer);
+        let Some(header) = header else { return claim };
+        let decided_by = if header.key == ANNOTATION { Rule::ProxyProtocol } else { Rule::VendorHeader };
         match self {
             Self::Left { why: Why::IpMode, .. } => claim,
             Self::Left { why: Why::Tls(_), .. } => Claim { mode: Mode::Proxy, decided_by, ..claim },

@@ -124,6 +124,7 @@ pub const fn rule(frontend: &Frontend) -> &'static str {
         Rule::IpMode => "ipMode",
         Rule::Default => "--default-ip-mode",
         Rule::ProxyProtocol => "lb-agent.io/proxy-protocol",
+        Rule::VendorHeader => "--proxy-protocol=vendor",
         Rule::NotApplicable => match frontend.origin {
             Origin::ClusterIP => "internalTrafficPolicy",
             Origin::NodePort | Origin::ExternalIP | Origin::LoadBalancer => "externalTrafficPolicy",

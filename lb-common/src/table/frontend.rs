@@ -278,6 +278,8 @@ table_enum! {
         NotApplicable = 5,
         /// Annotation `lb-agent.io/proxy-protocol`: the node adds the header that the balancer would add.
         ProxyProtocol = 6,
+        /// The same, as an annotation of a known vendor says which header the balancer adds.
+        VendorHeader = 7,
     }
 
     /// The field of the Service that a frontend's address comes from.

@@ -4,7 +4,7 @@
 use lb_common::table::HeaderVersion;
 
 use super::{Reading, items, value};
-use crate::desired::header::{Header, Ports};
+use crate::desired::header::{Header, Headers, Ports};
 use crate::model::Service;
 
 /// A value that states a version, for all ports or for those that it lists.
@@ -51,6 +51,7 @@ const TLS: &[(&str, Reading)] = &[
     ("load-balancer.hetzner.cloud/protocol-ports", Reading::Protocol(&["https"])),
     ("service.beta.kubernetes.io/do-loadbalancer-certificate-id", Reading::Present),
     ("service.beta.kubernetes.io/scw-loadbalancer-certificate-ids", Reading::Present),
+    ("service.beta.kubernetes.io/linode-loadbalancer-default-protocol", Reading::Word(&["https"])),
     ("service.beta.kubernetes.io/oci-load-balancer-ssl-ports", Reading::Present),
     ("service.beta.kubernetes.io/vultr-loadbalancer-ssl", Reading::Present),
     ("service.beta.kubernetes.io/alibaba-cloud-loadbalancer-protocol-port", Reading::Protocol(&["https", "tcpssl"])),
@@ -68,12 +69,13 @@ pub fn tls_keys() -> impl Iterator<Item = &'static str> {
     TLS.iter().map(|(key, _)| *key)
 }
 
-/// The header that the vendor's balancer writes, by the first annotation that states one.
-pub fn stated(service: &Service) -> Option<Header> {
-    RULES.iter().find_map(|(key, stated)| {
+/// The headers that the vendor's balancer writes, if an annotation states any.
+pub fn stated(service: &Service) -> Option<Headers> {
+    let headers = RULES.iter().filter_map(|(key, stated)| {
         let (version, ports) = stated.of(value(key, service)?)?;
         Some(Header { version, ports, key })
-    })
+    });
+    Some(Headers(headers.collect())).filter(|headers| !headers.0.is_empty())
 }
 
 /// The annotation by which the balancer terminates TLS.
