@@ -39,6 +39,7 @@ const LEVELS: &[(&str, Level)] = &[
     ("model", Level::Property),
     ("properties", Level::Property),
     ("explain", Level::Property),
+    ("header", Level::Property),
     ("corpus", Level::Property),
     ("script", Level::Script),
     ("upstream", Level::Unit),

@@ -124,6 +124,8 @@ fn an_acknowledgement_ends_it() {
         assert_eq!(reply(sent(), answer(ACK, ack)), (ack, 500, expected), "{ack}");
         assert_eq!(reply(answered(), answer(ACK, ack)), (ack, 500, false), "nothing was sent yet");
     }
+    let repeated = sent().request(&segment(ACK, X + 1, 9), NOW, REPEAT).row;
+    assert!(reply(repeated, answer(ACK, X + 101)).2, "a part that is sent again moves no bound back");
     let closed = answered().request(&segment(FIN, X + 1, 0), NOW, REPEAT).row;
     assert_eq!(reply(closed, answer(ACK, X + 2)), (X + 2, 500, true), "a FIN counts one");
     let stray = sent().request(&segment(ACK, X + 1 + 100 + AHEAD_MAX + 1, 50), NOW, REPEAT).row;
@@ -158,6 +160,13 @@ fn a_second_syn_does_not_unlock_the_numbers_of_the_first() {
     let switched = contested.reply(&answer(SYN_ACK, BEGIN - 5));
     assert_eq!((switched.ack, switched.row.isn), (Y + 1, Y), "an answer to the second");
     assert_eq!(request(switched.row, segment(ACK, Y + 1, 0)), (Act::Carry, BEGIN - 5), "its header was not sent");
+    assert_eq!(
+        request(switched.row, segment(ACK, Y + 50, 9)),
+        (Act::Precede, BEGIN - 5),
+        "nor was its first byte seen"
+    );
+    let begun = switched.row.request(&segment(ACK, Y + 1, 0), NOW, REPEAT).row;
+    assert_eq!(reply(begun, answer(ACK, Y + 100)), (Y + 100, 500, false), "the first one's data is not its own");
 }
 
 /// A SYN on a flow whose header was acknowledged may be a late or forged one: the connection continues.
