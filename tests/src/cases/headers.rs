@@ -12,6 +12,7 @@ use crate::packet::{Described, End, SEQ, Transport};
 pub const CASES: &[Case] = &[
     ("an_acknowledgement_becomes_the_header", an_acknowledgement_becomes_the_header),
     ("data_follows_the_header", data_follows_the_header),
+    ("padding_is_no_part_of_a_segment", padding_is_no_part_of_a_segment),
     ("a_syn_loses_what_would_carry_data", a_syn_loses_what_would_carry_data),
     ("a_header_cannot_be_forged", a_header_cannot_be_forged),
     ("a_lost_row_fails_closed", a_lost_row_fails_closed),
@@ -165,6 +166,24 @@ fn data_follows_the_header(scene: &mut Scene<'_>) {
     }
     let counted = scene.counters()[&Counter::RequestTranslated];
     assert_eq!(counted, 14, "what the client sent: SYN, five times data or FIN, RST, for each version");
+}
+
+/// Short frames are padded on the wire (IEEE 802.3 clause 4.2.3.3): the network header says where the segment ends.
+fn padding_is_no_part_of_a_segment(scene: &mut Scene<'_>) {
+    for flag in VERSIONS {
+        let expected = header(scene.net.client(), scene.net.vip(), flag);
+        let len = u32::try_from(expected.len()).expect("short");
+        publish(scene, flag, scene.net.backend());
+        shake_hands(scene, len);
+        for payload in [&b""[..], b"hi"] {
+            let padded = [request(scene, ACK, SEQ + 1, payload).bytes(), vec![0xee; 6]].concat();
+            let (action, bytes) = scene.machine().run(Program::WorkloadIngress, &padded);
+            assert_ne!(action, HookAction::Drop);
+            let first = seen(&bytes);
+            assert_eq!((first.seq, &first.payload), (SEQ + 1 - len, &expected), "{payload:?}");
+        }
+        sent(scene, Program::WorkloadIngress, &request(scene, RST, SEQ + 3, b""));
+    }
 }
 
 /// TCP Fast Open, and Multipath TCP: both would give the backend bytes before the header.
