@@ -2,6 +2,8 @@
 //!
 //! It panics at the first thing that is not as it should be.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use lb_agent::dataplane::tcx;
@@ -10,7 +12,9 @@ use lb_tests::control::{classifiers, has_qdisc, tc};
 use lb_tests::deadline;
 use lb_tests::dial::{Dial, Outcome};
 use lb_tests::lab::Setup;
+use lb_tests::manifest::ingress;
 use lb_tests::scene::{BALANCER, Scene};
+use serde_json::json;
 
 /// An emulated machine verifies the programs for a minute.
 const START_MAX: Duration = Duration::from_mins(5);
@@ -47,6 +51,8 @@ fn main() {
     start(&mut scene);
     steps.done("the agent is ready");
     serve(&scene, &steps);
+    announce(&scene);
+    steps.done("a PROXY header names pods and clients of the network, and comes first");
     let rows = scene.agent.rows("interfaces");
     for interface in INTERFACES {
         let row = rows.iter().find(|row| row["interface"] == interface).expect("it is listed");
@@ -105,6 +111,34 @@ fn serve(scene: &Scene, steps: &Steps) {
         assert_eq!((pod.tcp(to), node.tcp(to)), (Outcome::Refused, Outcome::Refused), "{to} has no endpoint");
     }
     steps.done("a pod reaches itself at a VIP; without endpoints, pods and the node are refused");
+}
+
+/// The endpoint echoes all that it gets.
+fn announce(scene: &Scene) {
+    let entries = FAMILIES.map(|family| ingress(vip(family, 4, 80).ip(), "Proxy"));
+    let annotations = json!({ "lb-agent.io/proxy-protocol": "v1" });
+    let service = scene.service("announced", 4, &entries).metadata("annotations", annotations);
+    scene.apply("announced", &[vec![service.object()], scene.slices(&service, &["a"])].concat());
+    for family in FAMILIES {
+        let to = vip(family, 4, 80);
+        for netns in [&scene.lab.pod("client").netns, &scene.lab.far] {
+            let (from, answer) = netns.inside(|| hello(to)).expect("a conversation");
+            let version = if to.is_ipv4() { "TCP4" } else { "TCP6" };
+            let expected = format!("PROXY {version} {} {} {} {}\r\nhello", from.ip(), to.ip(), from.port(), to.port());
+            assert!(answer.ends_with(&expected), "{answer:?}, not {expected:?}");
+        }
+    }
+}
+
+/// Says hello, and returns the own address and all that comes back.
+fn hello(to: SocketAddr) -> std::io::Result<(SocketAddr, String)> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
+    stream.write_all(b"hello")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok((stream.local_addr()?, answer))
 }
 
 fn survive(scene: &mut Scene) {
