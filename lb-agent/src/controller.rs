@@ -250,11 +250,11 @@ impl Controller {
         self.warnings.iter().any(|warning| warning.kind == WarningKind::Capacity)
     }
 
-    /// The annotation or label that decided the mode, by the ID of the Service port, for Services where one did.
+    /// The annotation or label that decided the mode, by the ID of the Service port, for ports where one did.
     pub fn deciding_keys(&self) -> impl Iterator<Item = (u32, &str)> {
         self.assignment.service_ports().filter_map(|(name, id)| {
             let service = self.world.services().get(&*name.service)?;
-            Some((id, deciding_key(service, &self.policy)?))
+            Some((id, deciding_key(service, name, &self.policy)?))
         })
     }
 

@@ -60,7 +60,7 @@ pub use table::{
 };
 pub use usable::POOL_MAX;
 
-use crate::model::{Service, Warning, World};
+use crate::model::{Service, ServicePort, Warning, World};
 use endpoint::Here;
 
 /// The tables of a world, computed from nothing.
@@ -81,9 +81,14 @@ pub fn setting_warnings(world: &World, policy: &Policy) -> Vec<Warning> {
     node_name::unknown_node(world, policy).into_iter().chain(node_port::warnings(world, policy)).collect()
 }
 
-/// The annotation or label that decides the mode of a Service's addresses, if one does.
-pub fn deciding_key<'a>(service: &Service, policy: &'a Policy) -> Option<&'a str> {
-    mode::of_service(service, policy).map(|decision| decision.key)
+/// The annotation or label that decides the mode of a Service's addresses at a port, if one does.
+pub fn deciding_key<'a>(service: &Service, port: &ServicePortName, policy: &'a Policy) -> Option<&'a str> {
+    let of_mode = mode::of_service(service, policy).map(|decision| decision.key);
+    let is_asked = |of: &&ServicePort| of.name == port.port_name && of.proto == port.proto;
+    match (proxy_protocol::of_service(service, policy), service.ports.iter().find(is_asked)) {
+        (Some(header), Some(port)) => header.key_of(port, of_mode),
+        _ => of_mode,
+    }
 }
 
 #[cfg(test)]

@@ -93,6 +93,18 @@ impl Decision {
         headers
     }
 
+    /// The annotation that decides the mode of a port, if `of_mode` decides for the Service.
+    pub fn key_of<'a>(&self, port: &ServicePort, of_mode: Option<&'a str>) -> Option<&'a str> {
+        let Some(header) = self.headers().of_port(port) else { return of_mode };
+        match self {
+            Self::Left { why: Why::IpMode, .. } => of_mode,
+            Self::Left { why: Why::Tls(key), .. } => Some(key),
+            // It may limit who is served.
+            Self::Served(_) if of_mode == Some(mode::ANNOTATION) => of_mode,
+            Self::Served(_) => Some(header.key),
+        }
+    }
+
     /// The claim to an address, for one port of the Service.
     pub fn of_port(&self, claim: Claim, port: &ServicePort) -> Claim {
         let header = self.headers().of_port(port).filter(|_| claim.origin == Origin::LoadBalancer);
@@ -147,7 +159,28 @@ fn parse(value: &str) -> Result<Header, String> {
 
 #[cfg(test)]
 mod tests {
+    use lb_common::addr::Proto;
+
     use super::*;
+
+    #[test]
+    fn the_deciding_annotation_is_that_of_the_port() {
+        const VENDORS: &str = "example.com/tls";
+        let port = |port| ServicePort { name: "".into(), proto: Proto::TCP, port, node_port: None };
+        let headers =
+            Headers(vec![Header { version: HeaderVersion::V2, ports: Ports::Only(vec![443]), key: ANNOTATION }]);
+        let left = |why| Decision::Left { headers: headers.clone(), why };
+        for (decision, of_mode, expected) in [
+            (Decision::Served(headers.clone()), None, Some(ANNOTATION)),
+            (Decision::Served(headers.clone()), Some("example.com/proxy"), Some(ANNOTATION)),
+            (Decision::Served(headers.clone()), Some(mode::ANNOTATION), Some(mode::ANNOTATION)),
+            (left(Why::IpMode), Some(mode::ANNOTATION), Some(mode::ANNOTATION)),
+            (left(Why::Tls(VENDORS)), Some("example.com/proxy"), Some(VENDORS)),
+        ] {
+            assert_eq!(decision.key_of(&port(443), of_mode), expected, "{decision:?}");
+            assert_eq!(decision.key_of(&port(80), of_mode), of_mode, "a port without a header");
+        }
+    }
 
     #[test]
     fn a_version_may_be_limited_to_ports() {
