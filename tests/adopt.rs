@@ -10,7 +10,7 @@ use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::removal::Removal;
 use lb_agent::dataplane::{
     AttachBy, BpfLog, Dataplane as _, Error, FamilyOp, Monitor, Op, Repair, Settings, Sizes, SocketLb, Tables,
-    Timeouts, Write, clsact, object, pins, removal,
+    Timeouts, Write, Xdp, clsact, object, pins, removal,
 };
 use lb_agent::plan::{Drained, plan};
 use lb_agent::realised::Realised;
@@ -44,6 +44,7 @@ impl Pinned {
             bpf_log: BpfLog::Off,
             sockets: SocketLb::Off,
             attach: AttachBy::Auto,
+            xdp: Xdp::Off,
             snat_ports: Some(SnatPorts::DEFAULT),
         }
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::{
-    AttachBy, BpfLog, Dataplane as _, FamilyTables, Monitor, Repair, Settings, Sizes, SocketLb, Tables, Timeouts,
+    AttachBy, BpfLog, Dataplane as _, FamilyTables, Monitor, Repair, Settings, Sizes, SocketLb, Tables, Timeouts, Xdp,
     object, removal,
 };
 use lb_agent::plan::{Drained, plan};
@@ -83,6 +83,7 @@ fn answers_belong_to_the_old_or_the_new_set() {
         bpf_log: BpfLog::Off,
         sockets: SocketLb::Off,
         attach: AttachBy::Auto,
+        xdp: Xdp::Off,
         snat_ports: Some(SnatPorts::DEFAULT),
     };
     let mut dataplane = BpfDataplane::open(&settings).expect("loading the programs (root, Linux 6.6 or newer)");

@@ -35,7 +35,7 @@ pub use policy::{Algorithm, ExternalIps, Forwarding, IpMode, PolicyArgs, ProxyPr
 pub use port_range::PortRange;
 pub use run::{
     Attach, ConfigArgs, HealthArgs, HealthCheckNodePorts, HttpArgs, InterfaceArgs, LogFormat, MetricsArgs,
-    MonitorSwitch, ObserveArgs, RunArgs, SourceArgs,
+    MonitorSwitch, ObserveArgs, RunArgs, SourceArgs, Xdp,
 };
 pub use settings::{Origin, Setting, Settings};
 pub use sizes::{SizeArgs, TimeoutArgs};

@@ -40,6 +40,9 @@ pub struct Judgements {
     /// Interfaces that are wanted but cannot be attached: `wg0: why`.
     #[serde(default)]
     pub refused: Vec<String>,
+    /// Why drivers of uplinks run no program of ours, unless with `--xdp=off`.
+    #[serde(default)]
+    pub left_to_tc: BTreeMap<u32, String>,
 }
 
 /// The warnings of the running agent. Fails if no agent answers.

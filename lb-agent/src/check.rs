@@ -1,6 +1,7 @@
 //! `check`: reports whether this machine has what the agent needs, and which other programs act on the traffic. Changes
 //! nothing.
 
+mod driver;
 mod finding;
 mod hooks;
 mod kernel;
@@ -16,6 +17,7 @@ mod source;
 pub use finding::{Finding, Verdict};
 
 use crate::args::{CheckArgs, Output};
+use crate::dataplane::Xdp;
 use crate::interfaces::{Globs, InterfaceRules};
 use crate::print::print;
 use crate::show;
@@ -31,7 +33,8 @@ pub fn run(mut args: CheckArgs) -> anyhow::Result<()> {
     let interfaces = network::interfaces()?;
     let globs = |given: &Option<Globs>| given.clone().unwrap_or(Globs::Auto);
     let rules = InterfaceRules { workload: globs(&args.workload_interfaces), uplink: globs(&args.uplink_interfaces) };
-    findings.extend(network::findings(&interfaces, &rules, &args.pins.pin_path));
+    let xdp = args.xdp.map(Xdp::from);
+    findings.extend(network::findings(&interfaces, &rules, xdp, &args.pins.pin_path));
     findings.extend(netfilter::findings(&args.pins.pin_path, network::ipvs_of(&interfaces)));
     findings.extend(told);
     findings.extend(ports::findings(&args, running.as_ref()));

@@ -9,7 +9,7 @@ use crate::args::{
     Services, Settings as Given, SizeArgs, SourceArgs, Switch, TimeoutArgs,
 };
 use crate::dataplane::bpf_log;
-use crate::dataplane::{AttachBy, BpfLog, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts};
+use crate::dataplane::{AttachBy, BpfLog, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts, Xdp};
 use crate::desired::{
     self, AnnotationMatch, HeadersFrom, HealthCheckPorts, NodePortAddresses, Policy, Selection, TableLimits, TableSize,
     VendorAnnotations,
@@ -158,6 +158,7 @@ impl TryFrom<RunArgs> for Config {
                     args::Attach::Tcx => AttachBy::Tcx,
                     args::Attach::Clsact => AttachBy::Clsact,
                 },
+                xdp: interfaces.xdp.into(),
                 snat_ports: match policy.forwarding {
                     args::Forwarding::Off => None,
                     args::Forwarding::Snat => Some(policy.snat_ports.0),
@@ -325,6 +326,17 @@ fn dataplane_sizes(args: &SizeArgs) -> Sizes {
         embryos_max: args.embryos_max.min(args.flows_max / EMBRYOS_PART).max(1),
         parked_max: args.parked_max,
         sockets_max: args.sockets_max,
+    }
+}
+
+impl From<args::Xdp> for Xdp {
+    fn from(xdp: args::Xdp) -> Self {
+        match xdp {
+            args::Xdp::Off => Self::Off,
+            args::Xdp::Auto => Self::Auto,
+            args::Xdp::Native => Self::Native,
+            args::Xdp::Generic => Self::Generic,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod bpf_log;
 pub mod clsact;
 mod door;
+pub mod driver;
 pub mod drop_counts;
 pub mod drops;
 mod error;
@@ -47,12 +48,13 @@ use lb_common::table::maps::Rows;
 use lb_common::way::SnatPorts;
 
 pub use door::Dataplane;
+pub use driver::Xdp;
 pub use error::{Distrust, Error, Refusal};
 pub use hooks::AttachBy;
 pub use lb_common::host::{FamilyTables, Tables};
 pub use op::{FamilyOp, Op, Write};
 pub use sockets::SocketLb;
-pub use sys::{Hook, ask_socket, give_back_memory, netns_cookie};
+pub use sys::{Card, Hook, ask_socket, card, give_back_memory, netns_cookie};
 pub use uplinks::UplinkRows;
 
 /// How to set up the kernel side.
@@ -68,6 +70,7 @@ pub struct Settings {
     pub bpf_log: BpfLog,
     pub sockets: SocketLb,
     pub attach: AttachBy,
+    pub xdp: Xdp,
     /// The source ports of what is forwarded to endpoints of other nodes; None: nothing is.
     pub snat_ports: Option<SnatPorts>,
 }

@@ -121,6 +121,7 @@ pub const fn kind(counter: Counter) -> Option<EventKind> {
         | Counter::EdgeFlowEvicted
         | Counter::HeaderSent
         | Counter::HeaderAcknowledged
+        | Counter::InDriver
         | Counter::Forwarded => return None,
     })
 }

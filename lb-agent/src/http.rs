@@ -415,6 +415,7 @@ mod tests {
             pin_path: "/p".into(),
             why: [(3, "the loopback".to_owned())].into(),
             refused: vec!["wg0: it has none".into()],
+            left_to_tc: [(4, "a port of br0".to_owned())].into(),
         };
         server.status.send_modify(|status| Arc::make_mut(status).judgements = Arc::new(judgements.clone()));
         let ask = |path: &str| crate::ask::judgements(address(&server.url), path.as_ref());

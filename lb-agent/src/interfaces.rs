@@ -5,6 +5,7 @@
 
 mod bridge;
 mod class;
+mod driver;
 mod facts;
 mod globs;
 mod netfilter;
@@ -21,6 +22,7 @@ use crate::model::Holder;
 
 pub use bridge::Unfiltered;
 pub use class::{InterfaceRules, Judgement, Surroundings, classify};
+pub use driver::Objection;
 pub use facts::{Framing, InterfaceAddress, Kind, LinkFacts};
 pub use globs::Globs;
 pub use netfilter::BridgeNetfilter;

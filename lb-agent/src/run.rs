@@ -5,6 +5,7 @@ mod agent;
 mod attach;
 mod crowding;
 mod descriptors;
+mod drivers;
 mod log;
 mod outlook;
 mod programming;

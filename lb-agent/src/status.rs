@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::ask::Judgements;
+use crate::dataplane::driver::Mode;
 use crate::dataplane::links::Class;
 use crate::model::{Warning, WarningKind};
 use crate::printable::printable;
@@ -40,6 +41,8 @@ pub struct Status {
     pub health: HealthListeners,
     /// Classes of the interfaces that programs are attached to.
     pub attached: Vec<Class>,
+    /// Modes of the programs that drivers run.
+    pub drivers: Vec<Mode>,
     /// The rules that decided the classes of interfaces.
     pub judgements: Arc<Judgements>,
 }
@@ -98,6 +101,7 @@ impl Status {
             guard: None,
             health: HealthListeners::default(),
             attached: Vec::new(),
+            drivers: Vec::new(),
             judgements: Arc::default(),
         }
     }

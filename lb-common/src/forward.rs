@@ -8,12 +8,14 @@ mod embryo;
 mod frame;
 mod header;
 mod home;
+mod known;
 mod maglev;
 mod note;
 mod pair;
 mod part;
 mod place;
 mod run;
+mod services;
 mod share;
 
 use crate::addr::{Addr, Proto};
@@ -27,9 +29,12 @@ pub(crate) use crate::work::HeaderWish;
 use crate::work::Pin;
 pub use crate::work::Work;
 pub(crate) use frame::{is_heard, whose};
+pub use known::{FlowRef, HandOver, Known};
 pub use note::Repeated;
 pub(crate) use pair::Partner;
-pub use run::{Edge, Env, Event, FlowRef, HeaderRef, Hook, InsertError, Maps, Part, Path, Services, Sighting, Whose};
+pub use pair::keep;
+pub use run::{Edge, HeaderRef, Hook, InsertError, Maps, Part, Path, Whose};
+pub use services::{Env, Event, Services, Sighting};
 
 // Rare cases are functions of their own (`inline(never)`), so that the verifier walks them apart from the hot path.
 impl<A: Addr, K: Maps<A>> Path<'_, A, K> {

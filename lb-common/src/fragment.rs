@@ -59,9 +59,6 @@ pub trait Note<A>: Copy {
 pub trait Fragments<A: Addr>: Maps<A> {
     type Note: Note<A>;
 
-    /// Whether the address may have this role for any Service. Addresses with the same
-    /// [`AddressBit`](crate::table::AddressBit) get the same answer.
-    fn may_be_ours(&self, addr: &A, role: Role) -> bool;
     fn note(&self, key: &FragmentKey<A>) -> Option<Self::Note>;
     /// Writes a note, in place of an existing one.
     fn write_note(&self, key: &FragmentKey<A>, fragment: &Fragment<A>);

@@ -5,6 +5,7 @@
 mod entry;
 mod fragments;
 mod in_memory;
+mod known;
 mod routes;
 mod rows;
 mod state;

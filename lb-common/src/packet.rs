@@ -161,6 +161,20 @@ pub enum ZeroSum {
     Absent,
 }
 
+impl ZeroSum {
+    /// A finished checksum after the words that it covers changed by `diff`.
+    #[inline(always)]
+    pub fn adjust(self, check: u16, diff: u32) -> u16 {
+        if check == 0 && self == Self::Absent {
+            return 0;
+        }
+        match checksum::adjust(check, diff) {
+            0 if self == Self::Absent => 0xffff,
+            check => check,
+        }
+    }
+}
+
 /// The kernel refused a change. A packet that is half translated must not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
@@ -183,12 +197,8 @@ pub fn sum_words(packet: &impl Packet, start: usize, end: usize) -> Option<u32> 
     None
 }
 
-/// Changes a packet, with the primitives that the kernel offers for an skb.
-pub trait PacketMut: Packet {
-    /// Pulls headers into the linear part of an skb. False if nothing was pulled: bytes that could not be read do not
-    /// exist.
-    fn pull(&mut self) -> bool;
-
+/// Changes bytes of a packet in their place.
+pub trait Rewrite: Packet {
     /// Overwrites the source and destination at `offset`.
     fn write_addresses<A: Addr>(&mut self, offset: usize, tuple: &Tuple<A>) -> Result<(), Refused>;
 
@@ -199,6 +209,13 @@ pub trait PacketMut: Packet {
     ///
     /// Nothing else may touch an L4 checksum: the device may still have to finish it (CHECKSUM_PARTIAL).
     fn adjust_l4_checksum(&mut self, offset: usize, diff: u32, summed: Summed, zero: ZeroSum) -> Result<(), Refused>;
+}
+
+/// Changes a packet, with the primitives that the kernel offers for an skb.
+pub trait PacketMut: Rewrite {
+    /// Pulls headers into the linear part of an skb. False if nothing was pulled: bytes that could not be read do not
+    /// exist.
+    fn pull(&mut self) -> bool;
 
     /// Cuts or grows the packet to `len` bytes.
     fn set_len(&mut self, len: u32) -> Result<(), Refused>;

@@ -6,7 +6,7 @@ use network_types::udp::UdpHdr;
 
 use crate::addr::{Addr, Family, Proto};
 use crate::checksum;
-use crate::packet::{DatagramId, Packet, PacketMut, Refused};
+use crate::packet::{DatagramId, Packet, PacketMut, Refused, Rewrite};
 use crate::sequence::Sequence;
 use crate::table::Tuple;
 
@@ -170,7 +170,7 @@ pub trait Parse: Addr {
 
     /// Overwrites the addresses in the network header at `l3` and adjusts the header's own checksum, if it has one.
     fn write_addresses(
-        packet: &mut impl PacketMut,
+        packet: &mut impl Rewrite,
         l3: usize,
         from: &Tuple<Self>,
         to: &Tuple<Self>,
@@ -187,7 +187,7 @@ pub trait Parse: Addr {
     fn hops(packet: &impl Packet, l3: usize) -> Option<u8>;
 
     /// Lowers the TTL or hop limit by one.
-    fn spend_hop(packet: &mut impl PacketMut, l3: usize) -> Result<(), Refused>;
+    fn spend_hop(packet: &mut impl Rewrite, l3: usize) -> Result<(), Refused>;
 
     /// Reads the network and transport headers. Addresses and ports are copied to `tuple`.
     #[inline(always)]
@@ -332,7 +332,7 @@ impl Parse for [u8; 4] {
 
     #[inline(always)]
     fn write_addresses(
-        packet: &mut impl PacketMut,
+        packet: &mut impl Rewrite,
         l3: usize,
         from: &Tuple<Self>,
         to: &Tuple<Self>,
@@ -369,7 +369,7 @@ impl Parse for [u8; 4] {
     }
 
     #[inline(always)]
-    fn spend_hop(packet: &mut impl PacketMut, l3: usize) -> Result<(), Refused> {
+    fn spend_hop(packet: &mut impl Rewrite, l3: usize) -> Result<(), Refused> {
         // TTL, protocol and checksum, in one word.
         let offset = l3 + core::mem::offset_of!(Ipv4Hdr, ttl);
         let [ttl, proto, c0, c1] = packet.header::<[u8; 4]>(offset).ok_or(Refused)?;
@@ -405,7 +405,7 @@ impl Parse for [u8; 16] {
     }
 
     #[inline(always)]
-    fn spend_hop(packet: &mut impl PacketMut, l3: usize) -> Result<(), Refused> {
+    fn spend_hop(packet: &mut impl Rewrite, l3: usize) -> Result<(), Refused> {
         let hops = Self::hops(packet, l3).ok_or(Refused)?;
         packet.write(l3 + core::mem::offset_of!(Ipv6Hdr, hop_limit), &[hops.wrapping_sub(1)])
     }
@@ -465,12 +465,7 @@ impl Parse for [u8; 16] {
     }
 
     #[inline(always)]
-    fn write_addresses(
-        packet: &mut impl PacketMut,
-        l3: usize,
-        _: &Tuple<Self>,
-        to: &Tuple<Self>,
-    ) -> Result<(), Refused> {
+    fn write_addresses(packet: &mut impl Rewrite, l3: usize, _: &Tuple<Self>, to: &Tuple<Self>) -> Result<(), Refused> {
         packet.write_addresses(l3 + IPV6_ADDRESSES, to)
     }
 }

@@ -8,7 +8,7 @@ use network_types::udp::UdpHdr;
 
 use crate::addr::Proto;
 use crate::checksum;
-use crate::packet::{PacketMut, Refused, Summed, ZeroSum};
+use crate::packet::{Refused, Rewrite, Summed, ZeroSum};
 use crate::parse::{Headers, Parse};
 use crate::table::Tuple;
 
@@ -17,7 +17,7 @@ use crate::table::Tuple;
 /// Direct writes come first: the checksum helper invalidates what the verifier knows of the packet.
 #[inline(always)]
 pub fn translate<A: Parse>(
-    packet: &mut impl PacketMut,
+    packet: &mut impl Rewrite,
     headers: &Headers,
     from: &Tuple<A>,
     to: &Tuple<A>,
@@ -47,7 +47,7 @@ pub fn translate<A: Parse>(
 
 /// Swaps the Ethernet addresses of a packet that is sent back. A link without a header has none.
 #[inline(always)]
-pub fn turn_round<P: PacketMut>(packet: &mut P) -> Result<(), Refused> {
+pub fn turn_round<P: Rewrite>(packet: &mut P) -> Result<(), Refused> {
     if P::LINK_LEN == 0 {
         return Ok(());
     }

@@ -7,9 +7,8 @@
 use crate::addr::{Addr, Proto};
 use crate::client::Client;
 use crate::flow;
-use crate::forward::{Env, Event, FlowRef, Hook, Maps};
-use crate::fragment::Fragments;
-use crate::packet::{Addressee, Packet, PacketMut, Refused};
+use crate::forward::{Env, Event, FlowRef, HandOver, Hook, Known};
+use crate::packet::{Addressee, Packet, Refused, Rewrite};
 use crate::parse::{Headers, Parse, Plain, TcpFlags, Transport};
 use crate::rewrite::translate;
 use crate::table::{Action, Counter, DIRECT, Direction, EdgeState, FlowKey, Role, Tuple};
@@ -29,7 +28,7 @@ pub enum Glance {
 /// Handles a packet at a hook. Returns `None`, without any effect, if the packet needs
 /// [`Run::handle`](crate::run::Run::handle).
 #[inline(always)]
-pub fn run<A: Parse, K: Fragments<A>>(packet: &mut impl PacketMut, hook: Hook, kernel: &K) -> Option<HookAction> {
+pub fn run<A: Parse, K: Known<A>>(packet: &mut impl Rewrite, hook: Hook, kernel: &K) -> Option<HookAction> {
     match glance(packet, hook, kernel) {
         Glance::Stranger => Some(HookAction::Next),
         Glance::Flow(plain) => known_flow(packet, plain, hook, kernel),
@@ -40,7 +39,7 @@ pub fn run<A: Parse, K: Fragments<A>>(packet: &mut impl PacketMut, hook: Hook, k
 /// Judges a packet without looking for its flow. Asks in the order of cost: most packets are strangers by their ports
 /// alone.
 #[inline(always)]
-pub fn glance<A: Parse, K: Fragments<A>>(packet: &impl Packet, hook: Hook, kernel: &K) -> Glance {
+pub fn glance<A: Parse, K: Known<A>>(packet: &impl Packet, hook: Hook, kernel: &K) -> Glance {
     if matches!(hook.direction, Direction::Request) {
         match packet.addressee() {
             Addressee::Interface => {}
@@ -67,8 +66,8 @@ pub fn glance<A: Parse, K: Fragments<A>>(packet: &impl Packet, hook: Hook, kerne
 /// Handles a packet that may be of a known flow. Returns `None`, without any effect, if the packet needs
 /// [`Run::handle`](crate::run::Run::handle).
 #[inline(always)]
-pub fn known_flow<A: Parse, K: Fragments<A>>(
-    packet: &mut impl PacketMut,
+pub fn known_flow<A: Parse, K: Known<A>>(
+    packet: &mut impl Rewrite,
     plain: Plain,
     hook: Hook,
     kernel: &K,
@@ -94,15 +93,14 @@ pub fn known_flow<A: Parse, K: Fragments<A>>(
     if frontend == DIRECT && key.tuple.has_ports_of(&to) {
         return Some(HookAction::Next);
     }
-    kernel.count(match direction {
-        Direction::Request => Counter::RequestTranslated,
-        Direction::Reply => Counter::ReplyTranslated,
-    });
-    kernel.count_frontend(frontend, Event::Translated);
-    if is_transit {
-        kernel.hand_over(&key, &to, A::plain_l4(packet));
-        return Some(HookAction::Forward);
+    if is_transit || K::HANDS_ALL_OVER {
+        if !kernel.hand_over(packet, &key, &to, HandOver { l4: A::plain_l4(packet), is_transit }) {
+            return None;
+        }
+        count(kernel, frontend, direction);
+        return Some(if is_transit { HookAction::Forward } else { HookAction::ToBackend });
     }
+    count(kernel, frontend, direction);
     if perform(packet, &plain, &key.tuple, &to).is_err() {
         kernel.count(Counter::DropRewrite);
         return Some(HookAction::Drop);
@@ -110,15 +108,42 @@ pub fn known_flow<A: Parse, K: Fragments<A>>(
     Some(HookAction::of_translated(direction, &key.tuple, &to))
 }
 
+/// Counts a packet that gets a new tuple.
+#[inline(always)]
+fn count<A: Addr>(kernel: &impl Known<A>, frontend: u32, direction: Direction) {
+    kernel.count(match direction {
+        Direction::Request => Counter::RequestTranslated,
+        Direction::Reply => Counter::ReplyTranslated,
+    });
+    kernel.count_frontend(frontend, Event::Translated);
+}
+
 #[inline(always)]
 fn perform<A: Parse>(
-    packet: &mut impl PacketMut,
+    packet: &mut impl Rewrite,
     &Plain { transport: Transport { proto, tcp }, .. }: &Plain,
     from: &Tuple<A>,
     to: &Tuple<A>,
 ) -> Result<(), Refused> {
     let l4 = A::plain_l4(packet);
     translate(packet, &Headers { proto, tcp, l4, has_ports: true, first_of: None }, from, to)
+}
+
+/// Completes a packet that was [handed over](Known::hand_over): gives it a new tuple, in place of its own.
+#[inline(always)]
+pub fn complete<A: Parse>(
+    packet: &mut impl Rewrite,
+    proto: Proto,
+    [from, to]: &[Tuple<A>; 2],
+    is_transit: bool,
+) -> Result<(), Refused> {
+    let plain = Plain { transport: Transport { proto, tcp: TcpFlags::default() }, sport: 0, dport: 0 };
+    perform(packet, &plain, from, to)?;
+    if is_transit {
+        let l3 = packet.l3();
+        A::spend_hop(packet, l3)?;
+    }
+    Ok(())
 }
 
 /// What a packet may be, by its ports and flags alone.
@@ -148,7 +173,7 @@ struct Arrival {
 impl Arrival {
     /// What the packet may be.
     #[inline(always)]
-    fn likeness<A: Addr, K: Maps<A>>(&self, plain: &Plain, state: &EdgeState, kernel: &K) -> Likeness {
+    fn likeness<A: Addr, K: Known<A>>(&self, plain: &Plain, state: &EdgeState, kernel: &K) -> Likeness {
         if matches!(self.hook.direction, Direction::Reply) && self.may_be_own_request(plain, kernel) {
             return Likeness::Other;
         }
@@ -183,7 +208,7 @@ impl Arrival {
 
     /// Whether the packet may be the node's own and want the tuple of a forwarded flow.
     #[inline(always)]
-    fn may_be_own_request<A: Addr, K: Maps<A>>(&self, plain: &Plain, kernel: &K) -> bool {
+    fn may_be_own_request<A: Addr, K: Known<A>>(&self, plain: &Plain, kernel: &K) -> bool {
         !self.is_workload() && kernel.forwards() && kernel.snat_ports().contains(plain.sport) && !kernel.is_forwarded()
     }
 
@@ -197,7 +222,7 @@ impl Arrival {
     /// The flow of an answer of another node's endpoint. The key is then that of the answer. An error if the node itself
     /// may have asked: the whole path decides.
     #[inline(always)]
-    fn answered<A: Addr, K: Maps<A>>(
+    fn answered<A: Addr, K: Known<A>>(
         &self,
         plain: &Plain,
         key: &mut FlowKey<A>,
@@ -235,7 +260,7 @@ impl Arrival {
 
     /// Whether a packet of no known flow concerns no Service.
     #[inline(always)]
-    fn is_strange<A: Addr>(&self, key: &FlowKey<A>, kernel: &impl Fragments<A>) -> bool {
+    fn is_strange<A: Addr>(&self, key: &FlowKey<A>, kernel: &impl Known<A>) -> bool {
         match self.hook.direction {
             Direction::Request if self.transport.opens() => !self.may_be_ours(&key.tuple.dst, false, kernel),
             Direction::Request => !self.repairs,
@@ -246,7 +271,7 @@ impl Arrival {
     /// Whether the client may dial this address for a Service. Pods may also dial an endpoint directly, and so may clients
     /// in the network by TCP, from a port that a flow has.
     #[inline(always)]
-    fn may_be_ours<A: Addr>(&self, dst: &A, has_flow: bool, kernel: &impl Fragments<A>) -> bool {
+    fn may_be_ours<A: Addr>(&self, dst: &A, has_flow: bool, kernel: &impl Known<A>) -> bool {
         let is_tcp = self.transport.proto == Proto::TCP;
         let may_dial_endpoint = self.is_workload() || (has_flow && is_tcp && kernel.forwards());
         kernel.may_be_ours(dst, Role::Frontend) || (may_dial_endpoint && kernel.may_be_ours(dst, Role::Endpoint))
@@ -261,7 +286,7 @@ impl Arrival {
     /// The new tuple of a packet of a known flow. `None` if the packet may be of another flow, or its hairpin is to be
     /// sent back.
     #[inline(always)]
-    fn follow<A: Addr, K: Maps<A>>(&self, key: &FlowKey<A>, entry: K::Flow, kernel: &K) -> Option<Tuple<A>> {
+    fn follow<A: Addr, K: Known<A>>(&self, key: &FlowKey<A>, entry: K::Flow, kernel: &K) -> Option<Tuple<A>> {
         let tcp = self.transport.tcp;
         let (state, noted) = (entry.state(), entry.sequence());
         let quiet_jiffies = flow::quiet_jiffies(entry.last_seen_jiffies(), kernel.now_jiffies());
@@ -281,7 +306,7 @@ impl Arrival {
             if self.transport.proto == Proto::UDP && is_request && is_over() {
                 return None;
             }
-            return if kernel.settle(key, tcp) { Some(to) } else { None };
+            return if kernel.settle(key, entry, &to, tcp) { Some(to) } else { None };
         }
         if tcp.sequence() != noted && flow::is_noted(state, tcp, noted) {
             entry.set_sequence(tcp.sequence());
@@ -292,7 +317,7 @@ impl Arrival {
     /// Whether the frontend of a flow still balances over the flow's pool. The agent quarantines the IDs of frontends,
     /// so the frontend is still at the packet's destination.
     #[inline(always)]
-    fn is_served<A: Addr, K: Maps<A>>(&self, entry: K::Flow, kernel: &K) -> bool {
+    fn is_served<A: Addr, K: Known<A>>(&self, entry: K::Flow, kernel: &K) -> bool {
         let frontend = entry.frontend();
         let scope = kernel.scope(frontend, self.hook.edge.client);
         frontend != DIRECT && matches!(scope.action, Action::Balance) && scope.pool == entry.pool()

@@ -105,7 +105,7 @@ mod tests {
             ("frontend_stats", 4, 40),
             ("edges", 4, 16),
             ("ports", 4, 20),
-            ("uplinks", 4, 20),
+            ("uplinks", 4, 24),
             ("edge_flows", 4, 8),
             ("flow_totals", 4, 16),
             ("spent_rings", 4, 16),

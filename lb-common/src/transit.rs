@@ -9,10 +9,12 @@ use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
 use crate::addr::Proto;
+#[cfg(doc)]
+use crate::forward::Known;
 use crate::forward::Partner;
 use crate::fragment::Fragments;
 use crate::packet::{Packet, PacketMut};
-use crate::parse::{Headers, TcpFlags};
+use crate::parse::{Headers, Parse, TcpFlags};
 use crate::reject::{Answer, Message, answer};
 use crate::rewrite::translate;
 use crate::run::Run;
@@ -86,6 +88,14 @@ impl<A: Answer, P: PacketMut, K: Fragments<A>> Run<'_, A, P, K> {
 #[inline(always)]
 fn plain(proto: Proto, l4: usize) -> Headers {
     Headers { proto, tcp: TcpFlags::default(), l4, has_ports: true, first_of: None }
+}
+
+/// The length of a packet without options and extension headers where it leaves, as [`Known::hand_over`] gets it; `None`
+/// if its hop limit is used up.
+#[inline(always)]
+pub fn plain_len_on_the_way<A: Parse>(packet: &impl Packet, proto: Proto, l4: usize) -> Option<u16> {
+    let hops = A::hops(packet, packet.l3())?;
+    if hops <= 1 { None } else { Some(len_on_the_way(packet, proto, l4)) }
 }
 
 /// The length of the packet where it leaves, or of the longest segment into which the device cuts it, in bytes from the

@@ -10,6 +10,7 @@ use lb_common::packet::ETHERNET_LEN;
 use lb_common::table::edge_index;
 use lb_common::{parse, path};
 
+use crate::linear::Linear as _;
 use crate::maps;
 use crate::routes;
 use crate::skb::Skb;

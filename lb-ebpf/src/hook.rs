@@ -8,6 +8,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use lb_common::addr::Family;
+use lb_common::client::Client;
 use lb_common::forward::{Edge, Hook};
 use lb_common::packet::ETHERNET_LEN;
 use lb_common::parse::Plain;
@@ -18,7 +19,7 @@ use lb_common::table::Direction;
 use lb_common::verdict::HookAction;
 
 use crate::bridge;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, is_behind_driver};
 use crate::log;
 use crate::routes;
 use crate::skb::Skb;
@@ -48,6 +49,9 @@ macro_rules! hooks {
             #[inline(always)]
             pub fn $program(ctx: TcContext) -> i32 {
                 let skb = Skb::<{ $link_len }>::new(ctx.skb.skb);
+                if is_done(skb, Hook { edge: $edge(&skb), direction: Direction::$direction }) {
+                    return TCX_NEXT;
+                }
                 let action = match glance(skb, Hook { edge: $edge(&skb), direction: Direction::$direction }) {
                     Glance::Stranger => return TCX_NEXT,
                     // Only the whole path has records to log; it decides alike.
@@ -118,6 +122,13 @@ hooks! {
     uplink_in_l3(known_ui_l3, whole_ui_l3, header_ui_l3, forward_ui_l3): uplink, 0, Request;
     /// Packets that this node sends to the network.
     uplink_out_l3(known_ue_l3, whole_ue_l3, header_ue_l3): uplink, 0, Reply;
+}
+
+/// Whether a program of the driver has dealt with the packet.
+#[inline(always)]
+fn is_done<const LINK_LEN: usize>(skb: Skb<LINK_LEN>, hook: Hook) -> bool {
+    let enters = matches!((hook.edge.client, hook.direction), (Client::External, Direction::Request));
+    LINK_LEN == ETHERNET_LEN && enters && is_behind_driver() && skb.has_mark_of_driver()
 }
 
 #[inline(always)]

@@ -47,6 +47,16 @@ pub fn looks_back() -> bool {
     LOOKS_BACK.load() != 0
 }
 
+/// Not 0 if a program of a driver may have translated packets before they come to tc. Frozen as well.
+#[unsafe(no_mangle)]
+static BEHIND_DRIVER: Global<u64> = Global::new(0);
+
+/// [`BEHIND_DRIVER`].
+#[inline(always)]
+pub fn is_behind_driver() -> bool {
+    BEHIND_DRIVER.load() != 0
+}
+
 /// A pod's share, in percent, of what others leave of the flow table. Frozen as well.
 #[unsafe(no_mangle)]
 static POD_FLOWS_PERCENT: Global<u64> = Global::new(100);

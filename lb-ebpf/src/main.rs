@@ -6,8 +6,10 @@
 #![allow(non_upper_case_globals, reason = "maps are named as bpftool shows them")]
 
 mod bridge;
+mod driver;
 mod hook;
 mod kernel;
+mod linear;
 mod log;
 mod maps;
 mod routes;
@@ -15,6 +17,7 @@ mod skb;
 mod socket;
 mod tables;
 mod verifier;
+mod xdp;
 
 use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::classifier;

@@ -2,7 +2,8 @@
 //!
 //! The record of a lookup is in [`Work::route`]: the stack has no room for it.
 
-use core::mem::MaybeUninit;
+use core::ffi::c_void;
+use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::bindings::{
@@ -16,8 +17,9 @@ use lb_common::packet::ETHERNET_LEN;
 use lb_common::table::{Port, edge_index};
 use lb_common::way::{OnUplink, Reach, Way};
 
+use crate::linear::copy_words;
 use crate::maps;
-use crate::skb::{Skb, copy_words};
+use crate::skb::Skb;
 
 // include/linux/socket.h.
 const AF_INET: u8 = 2;
@@ -61,7 +63,7 @@ pub fn reach<A: Addr + OnUplink>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>) -> 
     let mut egress = 0;
     // The route without a source, the one from the address that it suggests, and once more if that leaves elsewhere.
     for _ in 0..3 {
-        match look_up(skb, work, egress != 0, 0) {
+        match look_up(&skb, work, egress != 0, 0) {
             FOUND | NO_NEIGHBOUR | TOO_LONG => {}
             _ => return Reach::Nowhere,
         }
@@ -84,7 +86,7 @@ pub fn reach<A: Addr + OnUplink>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>) -> 
 /// The way of a packet with the tuple `to`. Leaves the next hop in [`Work::route`].
 #[inline(always)]
 pub fn way<A: Addr>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>, len_bytes: u16) -> Way {
-    match look_up(skb, work, true, len_bytes) {
+    match look_up(&skb, work, true, len_bytes) {
         FOUND | NO_NEIGHBOUR => Way::Out,
         // The length is replaced by the MTU.
         TOO_LONG => Way::TooLong { mtu_bytes: mtu_bytes(work) },
@@ -92,15 +94,40 @@ pub fn way<A: Addr>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>, len_bytes: u16) 
     }
 }
 
+/// Whether the way of a packet with the tuple `to` is known down to the MAC. Leaves the next hop in [`Work::route`].
+#[inline(always)]
+pub fn is_known_way<A: Addr>(from: impl Arrived, work: &mut Work<A>, len_bytes: u16) -> bool {
+    look_up(&from, work, true, len_bytes) == FOUND
+}
+
+/// A packet that came in by an interface.
+pub trait Arrived {
+    fn ifindex(&self) -> u32;
+    /// The context of the program run.
+    fn any_context(&self) -> *mut c_void;
+}
+
+impl Arrived for Skb<ETHERNET_LEN> {
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        Self::ifindex(self)
+    }
+
+    #[inline(always)]
+    fn any_context(&self) -> *mut c_void {
+        self.context().cast()
+    }
+}
+
 /// Looks up the route from `to.src` (or from anywhere) to `to.dst`.
 #[inline(always)]
-fn look_up<A: Addr>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>, has_source: bool, len_bytes: u16) -> i64 {
+fn look_up<A: Addr>(from: &impl Arrived, work: &mut Work<A>, has_source: bool, len_bytes: u16) -> i64 {
     let lookup = addr_of_mut!(work.route).cast::<Lookup>();
     let (sport, dport) = if has_source { (work.to().sport, work.to().dport) } else { (0, 0) };
     // SAFETY: the record is whole. The fields of the unions are words, at least as many as an address of the family has.
     // The context belongs to this program run.
     unsafe {
-        begin(lookup, A::FAMILY, skb.ifindex());
+        begin(lookup, A::FAMILY, from.ifindex());
         (*lookup).l4_protocol = work.key.proto as u8;
         (*lookup).sport = sport.to_be();
         (*lookup).dport = dport.to_be();
@@ -109,7 +136,7 @@ fn look_up<A: Addr>(skb: Skb<ETHERNET_LEN>, work: &mut Work<A>, has_source: bool
             copy_words::<A>(addr_of!(work.to().src).cast(), addr_of_mut!((*lookup).__bindgen_anon_3).cast());
         }
         copy_words::<A>(addr_of!(work.to().dst).cast(), addr_of_mut!((*lookup).__bindgen_anon_4).cast());
-        bpf_fib_lookup(skb.context().cast(), lookup, LOOKUP_LEN as i32, 0)
+        bpf_fib_lookup(from.any_context(), lookup, LOOKUP_LEN as i32, 0)
     }
 }
 
@@ -122,9 +149,19 @@ fn mtu_bytes<A>(work: &Work<A>) -> u16 {
 
 /// The interface of the route that was found.
 #[inline(always)]
-fn egress_of<A>(work: &Work<A>) -> u32 {
+pub fn egress_of<A>(work: &Work<A>) -> u32 {
     // SAFETY: the record is a lookup.
     unsafe { (*addr_of!(work.route).cast::<Lookup>()).ifindex }
+}
+
+/// The MACs of a frame to the next hop of the route that was found, as words of an Ethernet header.
+#[inline(always)]
+pub fn macs<A>(work: &Work<A>) -> [u16; 6] {
+    let lookup = addr_of!(work.route).cast::<Lookup>();
+    // SAFETY: the record is a lookup, whose last twelve bytes are the MAC of the interface and that of the next hop.
+    let word = |index: usize| unsafe { addr_of!((*lookup).smac).cast::<u16>().add(index).read_unaligned() };
+    const { assert!(offset_of!(Lookup, dmac) == offset_of!(Lookup, smac) + 6) };
+    [word(3), word(4), word(5), word(0), word(1), word(2)]
 }
 
 /// Sends the packet to the next hop of the route that was found. `None` if there is no room for a link header.

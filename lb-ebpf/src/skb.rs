@@ -1,10 +1,8 @@
 //! [`Packet`] and [`PacketMut`] for an skb.
 //!
-//! Headers are read and written in place (direct packet access), which the verifier accepts in inlined functions only.
 //! L4 checksums go through the kernel's helper: only the skb shows whether the device finishes them.
 
 use core::cell::Cell;
-use core::mem::MaybeUninit;
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::bindings::{
@@ -16,12 +14,13 @@ use aya_ebpf::helpers::{
     bpf_skb_vlan_pop,
 };
 use lb_common::addr::{Addr, Family};
-use lb_common::packet::HEADER_ROOM;
 use lb_common::packet::{
-    self, Addressee, DatagramId, ETHERNET_LEN, Header, PARKED_LEN_MAX, Packet, PacketMut, Refused, Summed, ZeroSum,
+    self, Addressee, DatagramId, ETHERNET_LEN, HEADER_ROOM, Header, PARKED_LEN_MAX, Packet, PacketMut, Refused,
+    Rewrite, Summed, ZeroSum,
 };
 use lb_common::table::{Direction, FlowKey, Tuple};
 
+use crate::linear::{Linear, TRANSLATED, copy_words};
 use crate::verifier::{self, Forgetful};
 
 /// Bytes that are pulled into the linear part: Ethernet, IPv6, a few extension headers, TCP.
@@ -40,29 +39,6 @@ const FORWARDED: u32 = 0x6c62;
 // include/uapi/linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
 const PACKET_OTHERHOST: u32 = 3;
-
-/// Makes the compiler move a header in words of four bytes instead of bytes.
-///
-/// A network header is rarely aligned to four. BPF loads may be unaligned if the host's may (elsewhere the verifier
-/// refuses the program), and the compiler uses the promise for the width alone.
-#[repr(C, align(4))]
-struct Wide<T>(T);
-
-/// Copies a `T`, whose size is a multiple of four, in words.
-///
-/// Volatile: otherwise the compiler makes it a call of `memmove`, which copies byte by byte.
-///
-/// # Safety
-///
-/// Both pointers must be valid for that many bytes; see [`Wide`] for their alignment.
-#[inline(always)]
-pub unsafe fn copy_words<T>(from: *const u32, to: *mut u32) {
-    const { assert!(size_of::<T>().is_multiple_of(4)) };
-    for word in 0..size_of::<T>() / 4 {
-        // SAFETY: the caller vouches for the bytes.
-        unsafe { to.add(word).write(from.add(word).read_volatile()) };
-    }
-}
 
 /// The skb of a program run on an interface whose link header has this length.
 #[derive(Clone, Copy)]
@@ -145,6 +121,15 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         Some(())
     }
 
+    /// Whether the program of the driver has translated the packet.
+    #[inline(always)]
+    pub fn has_mark_of_driver(&self) -> bool {
+        // SAFETY: see `len`.
+        let mark = unsafe { addr_of!((*self.0).data_meta).read_volatile() as usize };
+        // SAFETY: the bytes are metadata of the packet, checked in a way that the verifier follows.
+        mark + size_of::<u32>() <= self.data() && unsafe { *(mark as *const u32) } == TRANSLATED
+    }
+
     /// Marks the packet as forwarded, until it leaves: by the index of a traffic class, which nothing else reads there.
     #[inline(always)]
     pub fn mark_forwarded(&self) {
@@ -181,29 +166,9 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
         // SAFETY: the context of this program run.
         if self.has_vlan_tag() && unsafe { bpf_skb_vlan_pop(self.0) } != 0 { None } else { Some(()) }
     }
+}
 
-    /// Reads the words at `offset`.
-    #[inline(always)]
-    pub fn read_words<const WORDS: usize>(&self, offset: usize) -> Option<[u32; WORDS]> {
-        let mut words = [0; WORDS];
-        let from = self.at::<[u32; WORDS]>(offset)?;
-        // SAFETY: `at` proved the bytes to be in the packet.
-        unsafe { copy_words::<[u32; WORDS]>(from.cast(), words.as_mut_ptr()) };
-        Some(words)
-    }
-
-    /// Copies addresses at `offset` in words.
-    #[inline(always)]
-    fn copy<A: Addr, const N: usize>(&self, offset: usize) -> Option<[A; N]> {
-        let from = self.at::<[A; N]>(offset)?;
-        let mut copy = MaybeUninit::<Wide<[A; N]>>::uninit();
-        // SAFETY: `at` proved the bytes to be in the packet; all of `copy` is written.
-        Some(unsafe {
-            copy_words::<[A; N]>(from.cast(), copy.as_mut_ptr().cast());
-            copy.assume_init().0
-        })
-    }
-
+impl<const LINK_LEN: usize> Linear for Skb<LINK_LEN> {
     // Volatile, as below: the compiler would keep the value in 32 bits, and the verifier would lose the pointer.
     #[inline(always)]
     fn data(&self) -> usize {
@@ -215,18 +180,6 @@ impl<const LINK_LEN: usize> Skb<LINK_LEN> {
     fn data_end(&self) -> usize {
         // SAFETY: see `len`.
         unsafe { addr_of!((*self.0).data_end).read_volatile() as usize }
-    }
-
-    /// A pointer to a `T` at `offset`, checked in a way that the verifier follows.
-    #[inline(always)]
-    fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        // Otherwise the compiler drops a check that follows from an earlier one on another register, which the verifier
-        // does not connect (6.18: "offset is outside of the packet").
-        let start = verifier::opaque(self.data() + offset);
-        if start + size_of::<T>() > self.data_end() {
-            return None;
-        }
-        Some(start as *mut T)
     }
 }
 
@@ -291,30 +244,23 @@ impl<const LINK_LEN: usize> Packet for Skb<LINK_LEN> {
 
     #[inline(always)]
     fn header<H: Header>(&self, offset: usize) -> Option<H> {
-        let header = self.at::<H>(offset)?;
-        // SAFETY: `at` proved the bytes to be in the packet, and any bytes are a valid `Header`; see `Wide`.
-        Some(unsafe {
-            if size_of::<H>().is_multiple_of(4) { header.cast::<Wide<H>>().read().0 } else { header.read_unaligned() }
-        })
+        self.get(offset)
     }
 
     #[inline(always)]
     fn read_addresses<A: Addr>(&self, offset: usize, tuple: &mut Tuple<A>) -> Option<()> {
-        let addresses = self.at::<[A; 2]>(offset)?;
-        // SAFETY: `at` proved the bytes to be in the packet; a tuple begins with its two addresses.
-        unsafe { copy_words::<[A; 2]>(addresses.cast(), addr_of_mut!(*tuple).cast()) };
-        Some(())
+        self.get_tuple(offset, tuple)
     }
 
     #[inline(always)]
     fn address<A: Addr>(&self, offset: usize) -> Option<A> {
-        let [addr] = self.copy(offset)?;
+        let [addr] = self.get_addresses(offset)?;
         Some(addr)
     }
 
     #[inline(always)]
     fn addresses<A: Addr>(&self, offset: usize) -> Option<[A; 2]> {
-        self.copy(offset)
+        self.get_addresses(offset)
     }
 
     #[inline(always)]
@@ -345,35 +291,15 @@ fn bounded(len: u32) -> u32 {
     (last & (PARKED_LEN_MAX - 1)) as u32 + 1
 }
 
-impl<const LINK_LEN: usize> PacketMut for Skb<LINK_LEN> {
-    #[inline(always)]
-    fn pull(&mut self) -> bool {
-        let linear_len = (self.data_end() - self.data()) as u32;
-        let wanted_len = HEADERS_LEN.min(self.len());
-        // SAFETY: the context of this program run.
-        linear_len < wanted_len && unsafe { bpf_skb_pull_data(self.0, wanted_len) } == 0
-    }
-
+impl<const LINK_LEN: usize> Rewrite for Skb<LINK_LEN> {
     #[inline(always)]
     fn write_addresses<A: Addr>(&mut self, offset: usize, tuple: &Tuple<A>) -> Result<(), Refused> {
-        let addresses = self.at::<[A; 2]>(offset).ok_or(Refused)?;
-        // SAFETY: `at` proved the bytes to be in the packet; a tuple begins with its two addresses.
-        unsafe { copy_words::<[A; 2]>(addr_of!(*tuple).cast(), addresses.cast()) };
-        Ok(())
+        self.put_tuple(offset, tuple)
     }
 
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Refused> {
-        let target = self.at::<[u8; N]>(offset).ok_or(Refused)?;
-        // SAFETY: `at` proved the bytes to be in the packet; see `Wide` for the alignment.
-        unsafe {
-            if N.is_multiple_of(4) {
-                target.cast::<Wide<[u8; N]>>().write(Wide(*bytes));
-            } else {
-                target.write_unaligned(*bytes);
-            }
-        }
-        Ok(())
+        self.put(offset, bytes)
     }
 
     #[inline(always)]
@@ -397,6 +323,16 @@ impl<const LINK_LEN: usize> PacketMut for Skb<LINK_LEN> {
             // Kernels before 6.16 do not know the flag, and refuse it before they change anything.
             Summed::PseudoHeader(Family::V6) => adjust(pseudo | BPF_F_IPV6).or_else(|_| adjust(pseudo)),
         }
+    }
+}
+
+impl<const LINK_LEN: usize> PacketMut for Skb<LINK_LEN> {
+    #[inline(always)]
+    fn pull(&mut self) -> bool {
+        let linear_len = (self.data_end() - self.data()) as u32;
+        let wanted_len = HEADERS_LEN.min(self.len());
+        // SAFETY: the context of this program run.
+        linear_len < wanted_len && unsafe { bpf_skb_pull_data(self.0, wanted_len) } == 0
     }
 
     #[inline(always)]

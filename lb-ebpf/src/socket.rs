@@ -19,7 +19,7 @@ use lb_common::socket::{self, Dial, DialAction, Sockets, Way};
 use lb_common::table::{Backend, Dialled, SocketCookie, SocketKey, SocketPeer};
 
 use crate::kernel::{Kernel, Subject, client_of_netns, sets_retval};
-use crate::skb::copy_words;
+use crate::linear::copy_words;
 use crate::tables::FamilyTables;
 
 // kernel/bpf/cgroup.c: what a program of these hooks returns.

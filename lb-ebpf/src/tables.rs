@@ -7,7 +7,6 @@ use core::ptr::{addr_of, addr_of_mut};
 
 use lb_common::forward::{Env as _, FlowRef, HeaderRef, InsertError, Maps, Part, Path, Whose, Work};
 use lb_common::packet::{PacketMut, Refused};
-use lb_common::parse::TcpFlags;
 use lb_common::sequence::Sequence;
 use lb_common::share::Occupancy;
 use lb_common::table::{
@@ -17,8 +16,8 @@ use lb_common::table::{
 use lb_common::way::{Reach, Way};
 
 use crate::kernel::{Kernel, embryos_max, looks_back};
+use crate::linear::copy_words;
 use crate::maps;
-use crate::skb::copy_words;
 
 const BPF_NOEXIST: u64 = 1;
 const EEXIST: i32 = 17;
@@ -49,6 +48,7 @@ macro_rules! field {
 }
 
 mod fragments;
+mod known;
 mod parts;
 mod ports;
 mod services;
@@ -214,7 +214,6 @@ fn embryo_place<A: FamilyTables>(noted: u64) -> Option<*mut FlowKey<A>> {
 }
 
 impl<A: FamilyTables> Maps<A> for Kernel {
-    type Flow = FlowElement<A>;
     type Header = HeaderElement;
 
     #[inline(always)]
@@ -235,14 +234,6 @@ impl<A: FamilyTables> Maps<A> for Kernel {
     #[inline(always)]
     fn is_endpoint(&self, key: &EndpointKey<A>) -> bool {
         A::endpoints().get_ptr(key).is_some()
-    }
-
-    #[inline(always)]
-    fn flow(&self, key: &FlowKey<A>) -> Option<FlowElement<A>> {
-        match A::flows().get_ptr_mut(key) {
-            None if looks_back() => A::previous().get_ptr_mut(key).map(FlowElement),
-            found => found.map(FlowElement),
-        }
     }
 
     #[inline(always)]
@@ -395,20 +386,6 @@ impl<A: FamilyTables> Maps<A> for Kernel {
     }
 
     #[inline(always)]
-    fn edge_state(&self, edge: u32) -> EdgeState {
-        let Some(state) = maps::edges.get_ptr(edge_index(edge)) else {
-            return EdgeState { hairpins: 0, client_ports: 0 };
-        };
-        // SAFETY: array elements live as long as the map; two aligned words are read.
-        unsafe {
-            EdgeState {
-                hairpins: addr_of!((*state).hairpins).read(),
-                client_ports: addr_of!((*state).client_ports).read(),
-            }
-        }
-    }
-
-    #[inline(always)]
     fn note_client_ports(&self, edge: u32, bits: u64) {
         if let Some(state) = maps::edges.get_ptr_mut(edge_index(edge)) {
             // SAFETY: array elements live as long as the map.
@@ -427,27 +404,10 @@ impl<A: FamilyTables> Maps<A> for Kernel {
     }
 
     #[inline(always)]
-    fn may_forward(&self) -> bool {
-        self.forwards() && !self.subject.skb.is_in_vlan()
-    }
-
-    #[inline(always)]
-    fn is_forwarded(&self) -> bool {
-        self.subject.skb.is_marked_forwarded()
-    }
-
-    #[inline(always)]
     fn is_source_of_uplink(&self, addr: &A) -> bool {
         let Some(uplink) = maps::uplinks.get_ptr(self.subject.skb.ifindex()) else { return false };
         // SAFETY: the agent replaces elements whole, and the kernel frees them only after this program run.
         unsafe { A::on_uplink(&*uplink) }.is(addr)
-    }
-
-    #[inline(always)]
-    fn hand_over(&self, key: &FlowKey<A>, to: &Tuple<A>, l4: usize) {
-        if let Some(work) = work::<A>() {
-            work.take_transit(key, to, l4);
-        }
     }
 
     #[inline(always)]
@@ -482,13 +442,6 @@ impl<A: FamilyTables> Maps<A> for Kernel {
                 addr_of_mut!((*dropped).at_jiffies).write(self.now_jiffies());
             }
         }
-    }
-
-    #[inline(always)]
-    fn settle(&self, key: &FlowKey<A>, tcp: TcpFlags) -> bool {
-        let Some(work) = work::<A>() else { return false };
-        work.begin(key, tcp);
-        A::run_apart(self.subject.skb, work, Part::Settle)
     }
 
     #[inline(always)]

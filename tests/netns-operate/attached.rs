@@ -4,7 +4,7 @@ use aya::programs::links::LinkOrder;
 use aya::programs::tc::{TcAttachOptions, TcAttachType};
 use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::object::{self, EMPTY_PROGRAM};
-use lb_agent::dataplane::{AttachBy, BpfLog, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts, removal};
+use lb_agent::dataplane::{AttachBy, BpfLog, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts, Xdp, removal};
 use lb_common::way::SnatPorts;
 use lb_tests::address::{Family, vip};
 use lb_tests::deadline;
@@ -23,6 +23,7 @@ fn with_program_in_front(scene: &Scene, interface: &str, work: impl FnOnce() + S
         bpf_log: BpfLog::Off,
         sockets: SocketLb::Off,
         attach: AttachBy::Auto,
+        xdp: Xdp::Off,
         snat_ports: Some(SnatPorts::DEFAULT),
     };
     scene.lab.node.inside(|| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lb_agent::dataplane::hooks::Hooks;
 use lb_agent::dataplane::links::{Attachment, Class, LinkHeader};
-use lb_agent::dataplane::{AttachBy, Hook};
+use lb_agent::dataplane::{AttachBy, Hook, Xdp};
 use lb_tests::address::{FAMILIES, vip};
 use lb_tests::control::{classifiers, has_qdisc, tcx_programs};
 use lb_tests::dial::{Dial, Held, Outcome};
@@ -92,7 +92,7 @@ fn a_hook_that_was_left_shut_is_opened() {
     let index = node.inside(|| nix::net::if_::if_nametoindex(PODS[0])).expect("the interface is there");
     let (hook, header) = (Hook::Ingress, LinkHeader::Ethernet);
     let attachment = Attachment { ifindex: index, class: Class::Workload, hook, header };
-    let adopt = || Hooks::adopt(&pins, &pins.join("links"), AttachBy::Clsact).expect("they are ours").0;
+    let adopt = || Hooks::adopt(&pins, &pins.join("links"), AttachBy::Clsact, Xdp::Off).expect("they are ours").0;
     let client = scene.lab.pod("client").netns.clone();
     let dial = || Dial::from(&client).tcp(vip(FAMILIES[0], 74, 80));
 

@@ -25,21 +25,21 @@ const NEW: u32 = 100;
 const SWARM: u32 = 150;
 
 /// A socket that sends SYNs from spoofed addresses, each from another.
-struct Flood {
+pub struct Flood {
     socket: Socket,
     to: SocketAddr,
     next: u32,
 }
 
 impl Flood {
-    fn new(netns: &Netns, to: SocketAddr) -> Self {
+    pub fn new(netns: &Netns, to: SocketAddr) -> Self {
         let socket = netns.inside(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)));
         let socket = socket.expect("root may open a raw socket");
         socket.set_header_included_v4(true).expect("an option that raw sockets have");
         Self { socket, to, next: 0 }
     }
 
-    fn send(&mut self, count: u32) {
+    pub fn send(&mut self, count: u32) {
         let IpAddr::V4(vip) = self.to.ip() else { panic!("{} is of the other family", self.to) };
         for number in self.next..self.next + count {
             let IpAddr::V4(source) = FAR.host(Family::V4, (number % 250) as u8 + 1) else {

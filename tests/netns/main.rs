@@ -12,6 +12,7 @@ mod cluster_ip;
 mod collisions;
 mod conntrack;
 mod documents;
+mod driver;
 mod endpoints;
 mod explained;
 mod flips;

@@ -2,6 +2,7 @@
 
 mod clsact;
 mod crash;
+mod driver;
 mod owners;
 mod stop;
 mod unload;

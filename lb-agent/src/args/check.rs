@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 
 use super::values::healthz;
-use super::{AskArgs, Healthz, Output, PinArgs};
+use super::{AskArgs, Healthz, Output, PinArgs, Xdp};
 use crate::interfaces::Globs;
 
 #[derive(Debug, Args)]
@@ -31,6 +31,10 @@ pub struct CheckArgs {
     /// The interfaces towards the network, as `run` gets them [default: those of the running agent, else auto].
     #[arg(long, value_name = "GLOBS|auto|none", env = "LB_AGENT_UPLINK_INTERFACES")]
     pub uplink_interfaces: Option<Globs>,
+
+    /// Whether drivers run a program, as `run` gets it [default: that of the running agent, else off].
+    #[arg(long, value_enum, ignore_case = true, env = "LB_AGENT_XDP")]
+    pub xdp: Option<Xdp>,
 
     /// Also look whether this address for /healthz is free, or the agent's [default: that of the running agent].
     #[arg(long, value_name = "ADDRESS:PORT|off", env = "LB_AGENT_HEALTHZ", value_parser = healthz)]
@@ -60,6 +64,7 @@ impl CheckArgs {
         let globs = |text: &str| text.parse().ok();
         fill(&mut taken, settings, ("workload-interfaces", &mut self.workload_interfaces), globs);
         fill(&mut taken, settings, ("uplink-interfaces", &mut self.uplink_interfaces), globs);
+        fill(&mut taken, settings, ("xdp", &mut self.xdp), |text| Xdp::from_str(text, true).ok());
         fill(&mut taken, settings, ("healthz", &mut self.healthz), |text| healthz(text).ok());
         taken
     }

@@ -104,6 +104,16 @@ pub struct InterfaceArgs {
     /// between two runs, packets that enter the node are dropped for some milliseconds, and sent again.
     #[arg(long, value_enum, ignore_case = true, default_value_t = Attach::Auto)]
     pub attach: Attach,
+
+    /// Whether drivers of uplinks also run a program (XDP, Linux 5.18), which handles packets of known flows before the
+    /// kernel makes an skb of them. It passes all others to tc, which stays attached. off: none. auto: natively, where the
+    /// driver is known to be right for it; `lb-agent show interfaces` prints what is in the way elsewhere. native: wherever
+    /// the kernel lets it; the driver must deliver frames with complete checksums (virtual cards do not) and redirect
+    /// frames, else packets are lost. generic: in the kernel, behind any driver: for tests, slower than tc. tc alone serves
+    /// ports of bridges and bonds, interfaces without an Ethernet header, and those with an XDP program of others. Many
+    /// cards lose packets for a moment when the program comes or goes, not when it is exchanged.
+    #[arg(long, value_enum, ignore_case = true, default_value_t = Xdp::Off)]
+    pub xdp: Xdp,
 }
 
 #[derive(Debug, Args)]
@@ -215,4 +225,13 @@ pub enum Attach {
     Auto,
     Tcx,
     Clsact,
+}
+
+/// Whether drivers run a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Xdp {
+    Off,
+    Auto,
+    Native,
+    Generic,
 }

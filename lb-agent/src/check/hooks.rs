@@ -7,7 +7,7 @@ use std::path::Path;
 use super::finding::Finding;
 use crate::dataplane::probe::{AttachedProgram, programs};
 use crate::dataplane::tcx::LOOPBACK_INDEX;
-use crate::dataplane::{Error, Hook, clsact};
+use crate::dataplane::{Error, Hook, clsact, driver};
 use crate::interfaces::LinkFacts;
 
 const NAME: &str = "hooks";
@@ -53,7 +53,24 @@ fn classifiers(missing: &io::Result<Option<&'static str>>) -> Finding {
 
 /// Programs and classifiers of others on an interface. `ours` are the IDs of our attached programs.
 pub fn foreign(link: &LinkFacts, ours: &BTreeSet<u32>, pin_path: &Path) -> Vec<Finding> {
-    [tcx_programs(link, ours), qdisc(link), before_tcx_came(link, pin_path)].into_iter().flatten().collect()
+    [xdp_program(link), tcx_programs(link, ours), qdisc(link), before_tcx_came(link, pin_path)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Programs of drivers run before all others.
+fn xdp_program(link: &LinkFacts) -> Option<Finding> {
+    let found = driver::programs(link.ifindex).unwrap_or_default().into_iter();
+    let mut others =
+        found.map(|(mode, id)| (mode, AttachedProgram::of_id(id))).filter(|(_, xdp)| !xdp.is_named_as_ours());
+    let (mode, program) = others.next()?;
+    Some(Finding::warn(
+        "xdp-programs",
+        format!("{} has an XDP program of others: {program} ({})", link.name, mode.name()),
+        "frames that it drops or sends elsewhere never come to lb-agent; an interface has one such program, so --xdp has no \
+         effect there",
+    ))
 }
 
 fn tcx_programs(link: &LinkFacts, ours: &BTreeSet<u32>) -> Option<Finding> {

@@ -8,11 +8,14 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use super::driver;
 use super::finding::Finding;
 use super::hooks;
 use super::netfilter::Ipvs;
+use crate::dataplane::driver::can_load;
 use crate::dataplane::links::Class;
 use crate::dataplane::pins::Pins;
+use crate::dataplane::{Xdp, card};
 use crate::interfaces::{
     BridgeNetfilter, Globs, IPVS_INTERFACE, InterfaceRules, Interfaces, Judgement, Kind, Unfiltered, watch,
 };
@@ -42,10 +45,12 @@ pub fn ipvs_of(interfaces: &Interfaces) -> Ipvs {
     if has(interfaces, IPVS_INTERFACE) { Ipvs::Present } else { Ipvs::Absent }
 }
 
-pub fn findings(interfaces: &Interfaces, rules: &InterfaceRules, pin_path: &Path) -> Vec<Finding> {
+pub fn findings(interfaces: &Interfaces, rules: &InterfaceRules, xdp: Option<Xdp>, pin_path: &Path) -> Vec<Finding> {
+    let links = interfaces.wanted(&judged(interfaces, rules));
     let mut findings = vec![
         hooks::way(),
         classes(interfaces, rules),
+        driver::finding(interfaces, &links, xdp, &can_load(), card),
         forwarding("ipv4", &setting("ipv4/ip_forward"), Needed::Always),
         forwarding("ipv6", &setting("ipv6/conf/all/forwarding"), ipv6_is_needed(interfaces)),
         reverse_path(&strict_interfaces(interfaces)),

@@ -1,6 +1,6 @@
 //! The real dataplane: opened over the pinned maps, filled, then activated.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use lb_common::table::{CONNECTIONS_VERSION, FlowKey, LAYOUT_VERSION, Owner, Port
 
 use super::ages::is_evicting;
 use super::bpf_log;
+use super::driver::{DriverLinks, Mode};
 use super::garbage::{self, Garbage, Walk};
 use super::hooks::Hooks;
 use super::lease::Telling;
@@ -45,6 +46,7 @@ pub struct BpfDataplane {
     apart: Vec<&'static str>,
     hooks: Hooks,
     sockets: SocketLinks,
+    drivers: DriverLinks,
     /// Why sockets are not served although they should be.
     socket_problem: Option<String>,
     /// Whether members were deleted since sockets were last released.
@@ -109,7 +111,7 @@ impl BpfDataplane {
             connections_version: CONNECTIONS_VERSION,
             jiffies_per_sec,
         })?;
-        let (hooks, sockets) = Hooks::adopt(path.root(), &path.links(), settings.attach)?;
+        let (hooks, sockets, drivers) = Hooks::adopt(path.root(), &path.links(), settings.attach, settings.xdp)?;
         let tells = settings.monitor == Monitor::On;
         let settings = settings.clone();
         let walk = Walk::default();
@@ -123,6 +125,7 @@ impl BpfDataplane {
             apart,
             hooks,
             sockets,
+            drivers,
             socket_problem: None,
             // Members may have gone while no agent ran.
             has_lost_members: true,
@@ -141,7 +144,7 @@ impl BpfDataplane {
     }
 
     /// Gives every attached hook its program, egress first: the egress programs must know every flow that the ingress
-    /// programs make.
+    /// programs make. Drivers come last: their programs leave to tc what they do not know.
     fn give_programs(&mut self) -> Result<(), Error> {
         self.load_programs(&self.hooks.attached())?;
         for hook in [Hook::Egress, Hook::Ingress] {
@@ -151,7 +154,26 @@ impl BpfDataplane {
                 self.maps.ages.adopted(attachment, now_jiffies)?;
             }
         }
+        self.give_driver_programs()
+    }
+
+    /// Gives the attached drivers their program, or removes ours: an old program must not stay over tables that are no
+    /// longer written, and tc serves without it.
+    fn give_driver_programs(&mut self) -> Result<(), Error> {
+        for (ifindex, mode) in self.drivers.attached() {
+            if let Err(error) = self.give_driver_program(ifindex, mode) {
+                self.drivers.detach(ifindex)?;
+                tracing::warn!(ifindex, %error, "detached from the driver, whose program could not be exchanged");
+            }
+        }
         Ok(())
+    }
+
+    fn give_driver_program(&mut self, ifindex: u32, mode: Mode) -> Result<(), Error> {
+        let program = object::driver_program(&mut self.ebpf, mode.program())?;
+        let program =
+            program.fd().map_err(|error| Refusal::NotLoaded { program: mode.program(), reason: error.to_string() })?;
+        self.drivers.attach(ifindex, mode, program.as_fd()).map(drop)
     }
 
     /// Gives the cgroup hooks their programs, or removes ours. A failure concerns sockets only: interfaces are served. Old
@@ -416,6 +438,7 @@ impl Dataplane for BpfDataplane {
     }
 
     fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.drivers.detach(ifindex)?;
         // Attachments are sorted ingress first: no request may be translated if its reply is not.
         for attachment in self.hooks.attached() {
             if attachment.ifindex == ifindex {
@@ -428,6 +451,18 @@ impl Dataplane for BpfDataplane {
     fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)> {
         let attachments = self.hooks.attached();
         attachments.iter().map(|attachment| (attachment.ifindex, attachment.class, attachment.header)).collect()
+    }
+
+    fn attach_driver(&mut self, ifindex: u32, mode: Mode) -> Result<(), Error> {
+        self.give_driver_program(ifindex, mode)
+    }
+
+    fn detach_driver(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.drivers.detach(ifindex)
+    }
+
+    fn drivers(&self) -> BTreeMap<u32, Mode> {
+        self.drivers.attached()
     }
 
     fn socket_problem(&self) -> Option<&str> {

@@ -1,9 +1,10 @@
 //! The trait through which the agent reaches the kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::table::Port;
 
+use super::driver::Mode;
 use super::garbage::Garbage;
 use super::lease::Telling;
 use super::links::{Ahead, Class, Link, LinkHeader};
@@ -40,11 +41,23 @@ pub trait Dataplane {
     /// Attaches an interface. If it is already attached in this class, renews its programs.
     fn attach(&mut self, link: &Link) -> Result<(), Error>;
 
-    /// Detaches all programs of ours from an interface.
+    /// Detaches all programs of ours from an interface, the driver's first.
     fn detach(&mut self, ifindex: u32) -> Result<(), Error>;
 
     /// The interfaces that carry programs, with their class and the link header that the programs expect.
     fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)>;
+
+    /// Attaches the program of the driver to an interface towards the network that is attached. If it is there in this
+    /// mode, renews it.
+    fn attach_driver(&mut self, ifindex: u32, mode: Mode) -> Result<(), Error>;
+
+    /// Detaches the program of the driver. Its row in `uplinks` has no [`Uplink::SENDS_FRAMES`] by then.
+    ///
+    /// [`Uplink::SENDS_FRAMES`]: lb_common::table::Uplink::SENDS_FRAMES
+    fn detach_driver(&mut self, ifindex: u32) -> Result<(), Error>;
+
+    /// The interfaces whose driver has a program.
+    fn drivers(&self) -> BTreeMap<u32, Mode>;
 
     /// Why sockets are not served although they should be.
     fn socket_problem(&self) -> Option<&str>;

@@ -91,6 +91,12 @@ pub enum Refusal {
     SharedBlock { ifindex: u32 },
     #[error("every priority of interface {ifindex} is taken by classifiers of others")]
     NoPlace { ifindex: u32 },
+    #[error(
+        "the XDP program {program} of others is there ({mode}), and an interface has one only: detach it, or set --xdp=off"
+    )]
+    OtherXdp { program: String, mode: &'static str },
+    #[error("its driver has no XDP: --xdp=auto leaves it out")]
+    NoXdp,
     #[error("the kernel has neither tcx nor {module}: `modprobe {module}`, or use Linux 6.6 or newer")]
     NoModule { module: &'static str },
     /// The kernel did not load a program, or the whole object.

@@ -11,6 +11,7 @@ use lb_common::addr::Addr;
 use lb_common::host::HostFamily;
 use lb_common::table::{Action, AddressBits, PoolKey, Port, Scopes};
 
+use super::driver::Mode;
 use super::garbage::Garbage;
 use super::lease::Telling;
 use super::links::{Ahead, Class, Link, LinkHeader};
@@ -310,6 +311,19 @@ impl Dataplane for FakeDataplane {
 
     fn attached(&self) -> BTreeSet<(u32, Class, LinkHeader)> {
         self.links.attached.clone()
+    }
+
+    fn attach_driver(&mut self, ifindex: u32, mode: Mode) -> Result<(), Error> {
+        self.links.attach_driver(ifindex, mode)
+    }
+
+    fn detach_driver(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.links.detach_driver(ifindex);
+        Ok(())
+    }
+
+    fn drivers(&self) -> BTreeMap<u32, Mode> {
+        self.links.drivers.clone()
     }
 
     fn socket_problem(&self) -> Option<&str> {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::Error;
 use super::clsact::Filters;
+use super::driver::{DriverLinks, Xdp};
 use super::links::{Ahead, Attached, Attachment};
 use super::pinned::remove_pin;
 use super::sockets::SocketLinks;
@@ -59,9 +60,15 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Adopts what is attached unchanged, and removes pins whose interface is gone. `directory` is the one of the links.
-    pub fn adopt(pin_path: &Path, directory: &Path, by: AttachBy) -> Result<(Self, SocketLinks), Error> {
-        let Pinned { live, sockets, dead, foreign } = tcx::pinned(directory)?;
+    /// Adopts what is attached unchanged, but for drivers' programs that `xdp` does not want, and removes pins whose
+    /// interface is gone. `directory` is the one of the links.
+    pub fn adopt(
+        pin_path: &Path,
+        directory: &Path,
+        by: AttachBy,
+        xdp: Xdp,
+    ) -> Result<(Self, SocketLinks, DriverLinks), Error> {
+        let Pinned { live, sockets, drivers, dead, foreign } = tcx::pinned(directory)?;
         for path in dead {
             remove_pin(&path)?;
         }
@@ -72,9 +79,10 @@ impl Hooks {
         tracing::info!(by = way.name(), "programs are attached to interfaces");
         let links = Links::new(directory.to_owned(), live);
         let sockets = SocketLinks::adopt(directory.to_owned(), sockets);
+        let drivers = DriverLinks::adopt(directory.to_owned(), drivers, xdp)?;
         let mut hooks = Self { way, links, filters: Filters::read(pin_path)? };
         hooks.open_shut()?;
-        Ok((hooks, sockets))
+        Ok((hooks, sockets, drivers))
     }
 
     /// Reads what is attached, to look at.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use aya::programs::{CgroupSockAddr, Program, ProgramType, SchedClassifier};
+use aya::programs::{CgroupSockAddr, Program, ProgramType, SchedClassifier, Xdp};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use aya_obj::generated::bpf_map_type::{
@@ -35,6 +35,8 @@ pub const PROGRAMS: [&str; 4] = ["workload_ingress", "uplink_ingress", "workload
 /// The programs for interfaces without a link header. Few nodes have such interfaces, so they are loaded for the first
 /// one.
 pub const BARE_PROGRAMS: [&str; 4] = ["workload_in_l3", "uplink_in_l3", "workload_out_l3", "uplink_out_l3"];
+/// The programs for drivers, and for the kernel in their place.
+pub const DRIVER_PROGRAMS: [&str; 2] = ["uplink_driver", "uplink_generic"];
 /// The program that does nothing, to measure the cost of a run itself.
 pub const EMPTY_PROGRAM: &str = "empty";
 /// The program that returns the low 32 bits of jiffies64.
@@ -165,6 +167,7 @@ pub fn open_object(
         ("ADDRESS_WORDS", u64::from(address_words(&settings.sizes))),
         ("REPAIRS_EVICTED_FLOWS", u64::from(settings.repair == Repair::On)),
         ("LOOKS_BACK", u64::from(previous.is_some())),
+        ("BEHIND_DRIVER", u64::from(settings.xdp.mode().is_some())),
         // The debug channel logs the reasons as well.
         ("MONITORS", u64::from(settings.monitor == Monitor::On || settings.bpf_log == BpfLog::On)),
     ];
@@ -242,6 +245,17 @@ pub fn socket_program(ebpf: &mut Ebpf, hook: SocketHook) -> Result<&mut CgroupSo
     let program = ebpf.program_mut(name).ok_or_else(|| Refusal::NoProgram { program: name.to_owned() })?;
     let failed = |error: aya::programs::ProgramError| load_error(format!("program {name}"), &error);
     let program: &mut CgroupSockAddr = program.try_into().map_err(failed)?;
+    if program.fd().is_err() {
+        program.load().map_err(failed)?;
+    }
+    Ok(program)
+}
+
+/// One of [`DRIVER_PROGRAMS`], loaded.
+pub fn driver_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
+    let program = ebpf.program_mut(name).ok_or_else(|| Refusal::NoProgram { program: name.to_owned() })?;
+    let failed = |error: aya::programs::ProgramError| load_error(format!("program {name}"), &error);
+    let program: &mut Xdp = program.try_into().map_err(failed)?;
     if program.fd().is_err() {
         program.load().map_err(failed)?;
     }

@@ -14,6 +14,7 @@ use lb_common::table::{
     Owner, Scopes,
 };
 
+use super::driver::{self, Mode};
 use super::drop_counts;
 use super::drops::Drops;
 use super::folder::{self, Folder, Found, entries};
@@ -290,6 +291,11 @@ impl Pins {
     /// The cgroup hooks with a program of ours.
     pub fn socket_hooks(&self) -> Result<Vec<SocketHook>, Error> {
         Ok(tcx::pinned(&self.path.links())?.sockets.into_keys().collect())
+    }
+
+    /// The interfaces whose driver has a program of ours.
+    pub fn drivers(&self) -> Result<BTreeMap<u32, Mode>, Error> {
+        driver::modes(&tcx::pinned(&self.path.links())?.drivers)
     }
 
     /// How full the tables are.

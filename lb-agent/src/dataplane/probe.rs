@@ -24,6 +24,7 @@ impl AttachedProgram {
         object::PROGRAMS
             .iter()
             .chain(&object::BARE_PROGRAMS)
+            .chain(&object::DRIVER_PROGRAMS)
             .any(|ours| Some(&ours[..ours.len().min(NAME_MAX)]) == name)
     }
 }

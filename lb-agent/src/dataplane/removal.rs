@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::clsact::Filters;
+use super::driver;
 use super::folder::entries;
 use super::links::Attachment;
 use super::pinned::{remove_link, remove_pin};
@@ -21,7 +22,7 @@ pub struct Removal {
     /// Classifiers on the qdisc clsact of interfaces: those at ingress first, so that no request is translated if its
     /// reply is not.
     pub filters: Vec<Attachment>,
-    /// The hooks that translate dials come first.
+    /// Those of drivers come first, then the hooks that translate dials.
     pub links: Vec<PathBuf>,
     pub maps: Vec<PathBuf>,
     /// Whether classifiers may be left in another network namespace, to which the tables belonged.
@@ -38,12 +39,13 @@ impl Removal {
         if !pins.is_there()? {
             return Ok(Self { filters, ..Self::default() });
         }
-        let Pinned { live, sockets, dead, foreign } = tcx::pinned(&pins.links())?;
+        let Pinned { live, sockets, drivers, dead, foreign } = tcx::pinned(&pins.links())?;
         // The links of interfaces belong to the tables: if there are any, there are no classifiers.
         let is_foreign = pins.check_owner().is_err_and(|error| matches!(error, Error::Refused(_)));
         let is_elsewhere = is_foreign && live.is_empty();
         let hooks = sockets.keys().rev().map(|hook| hook.pin_name());
-        let names = hooks.chain(live.keys().map(Attachment::to_string));
+        let drivers = drivers.keys().map(|ifindex| driver::pin_name(*ifindex));
+        let names = drivers.chain(hooks).chain(live.keys().map(Attachment::to_string));
         let links = names.map(|name| pins.links().join(name)).chain(dead).collect();
         let mut removal = Self { filters, links, is_elsewhere, left: foreign, ..Self::default() };
         for directory in [pins.maps(), pins.maps_next()] {
@@ -57,9 +59,9 @@ impl Removal {
     }
 
     fn perform(&self, path: &Path) -> Result<(), Error> {
+        self.links.iter().try_for_each(|pin| remove_link(pin))?;
         let mut filters = Filters::read(path)?;
         self.filters.iter().try_for_each(|attachment| filters.detach(attachment))?;
-        self.links.iter().try_for_each(|pin| remove_link(pin))?;
         self.maps.iter().try_for_each(|pin| remove_pin(pin))?;
         let pins = PinPath::new(path);
         let folders = [pins.links(), pins.maps(), pins.maps_next(), pins.root().to_owned()];

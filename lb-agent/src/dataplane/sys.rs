@@ -1,6 +1,9 @@
-//! System calls that aya does not offer: typed batches on maps, tcx links by interface index, pins, and RCU.
+//! System calls that aya does not offer: typed batches on maps, links by interface index, pins, and RCU.
 //!
-//! Except for memory mappings, this file holds all unsafe code of the agent.
+//! Except for memory mappings, this file and its parts hold all unsafe code of the agent.
+
+mod ethtool;
+mod link;
 
 use std::ffi::CString;
 use std::io::{Error, Result};
@@ -9,21 +12,18 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_prog_info, bpf_prog_type,
-};
+use aya_obj::generated::{BPF_F_XDP_HAS_FRAGS, bpf_attr, bpf_cmd, bpf_map_info, bpf_prog_info, bpf_prog_type};
 use lb_common::table::TableType;
+
+pub use ethtool::{Card, card};
+pub use link::{
+    cgroup_attach, cgroup_link, link_detach, link_update, tcx_attach, tcx_link, tcx_programs, xdp_attach, xdp_link,
+};
 
 /// `BPF_NOEXIST` of `bpf(2)`: writes no row whose key exists.
 const BPF_NOEXIST: u64 = 1;
 /// `BPF_F_LOCK` of `bpf(2)`: changes a value in place under its spin lock.
 pub const BPF_F_LOCK: u64 = 4;
-const BPF_F_BEFORE: u32 = 1 << 3;
-const BPF_F_AFTER: u32 = 1 << 4;
-const BPF_TCX_INGRESS: u32 = 46;
-const BPF_TCX_EGRESS: u32 = 47;
-/// `BPF_MPROG_MAX` of linux/bpf_mprog.h: the most programs of a hook.
-const TCX_PROGRAMS_MAX: usize = 64;
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 const SO_NETNS_COOKIE: libc::c_int = 71;
 /// Rows per batch call.
@@ -42,7 +42,7 @@ fn zeroed() -> bpf_attr {
 }
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> Result<i64> {
-    // SAFETY: `attr` is the union that the call takes, passed with its own size. The callers in this file set its
+    // SAFETY: `attr` is the union that the call takes, passed with its own size. The callers in this module set its
     // pointers from live slices.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_uint, std::ptr::from_mut(attr), size_of::<bpf_attr>())
@@ -69,13 +69,6 @@ pub fn obj_get(path: &Path) -> Result<OwnedFd> {
     new_fd(bpf_cmd::BPF_OBJ_GET, &mut attr)
 }
 
-/// Detaches a link at once, although it may be open or pinned elsewhere.
-pub fn link_detach(link: BorrowedFd<'_>) -> Result<()> {
-    let mut attr = zeroed();
-    attr.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
-    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
-}
-
 /// Pins an object to a path that does not exist.
 pub fn obj_pin(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let path = path_string(path)?;
@@ -83,35 +76,6 @@ pub fn obj_pin(fd: BorrowedFd<'_>, path: &Path) -> Result<()> {
     attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
     attr.__bindgen_anon_4.bpf_fd = fd.as_raw_fd().cast_unsigned();
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
-}
-
-/// Attaches a program to an interface by tcx: as the first at ingress, as the last at egress.
-pub fn tcx_attach(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> Result<OwnedFd> {
-    let mut attr = zeroed();
-    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
-    attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;
-    (attr.link_create.attach_type, attr.link_create.flags) = match hook {
-        Hook::Ingress => (BPF_TCX_INGRESS, BPF_F_BEFORE),
-        Hook::Egress => (BPF_TCX_EGRESS, BPF_F_AFTER),
-    };
-    new_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
-}
-
-/// Attaches a program to a hook of a cgroup. Programs of others at the hook stay and run as well.
-pub fn cgroup_attach(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: bpf_attach_type) -> Result<OwnedFd> {
-    let mut attr = zeroed();
-    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
-    attr.link_create.__bindgen_anon_2.target_fd = cgroup.as_raw_fd().cast_unsigned();
-    attr.link_create.attach_type = attach_type as u32;
-    new_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
-}
-
-/// Swaps the program of a link. Every packet meets either the old or the new program.
-pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
-    let mut attr = zeroed();
-    attr.link_update.link_fd = link.as_raw_fd().cast_unsigned();
-    attr.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd().cast_unsigned();
-    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
 fn info<T>(fd: BorrowedFd<'_>) -> Result<T> {
@@ -146,59 +110,6 @@ pub fn object_kind(object: BorrowedFd<'_>) -> Result<ObjectKind> {
     })
 }
 
-/// A tcx link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcxLink {
-    /// 0 if the interface is gone.
-    pub ifindex: u32,
-    /// `None` if the hook is neither tcx ingress nor egress.
-    pub hook: Option<Hook>,
-    pub program_id: u32,
-}
-
-/// The attachment of a link; `None` if it is not a tcx link.
-pub fn tcx_link(link: BorrowedFd<'_>) -> Result<Option<TcxLink>> {
-    let info: bpf_link_info = info(link)?;
-    if info.type_ != bpf_link_type::BPF_LINK_TYPE_TCX as u32 {
-        return Ok(None);
-    }
-    // SAFETY: all members of the union are plain integers, and the kernel wrote the one of this type.
-    let tcx = unsafe { info.__bindgen_anon_1.tcx };
-    let hook = match tcx.attach_type {
-        BPF_TCX_INGRESS => Some(Hook::Ingress),
-        BPF_TCX_EGRESS => Some(Hook::Egress),
-        _ => None,
-    };
-    Ok(Some(TcxLink { ifindex: tcx.ifindex, hook, program_id: info.prog_id }))
-}
-
-/// The hook of a link; `None` if it is not a link of a cgroup.
-pub fn cgroup_link(link: BorrowedFd<'_>) -> Result<Option<u32>> {
-    let info: bpf_link_info = info(link)?;
-    if info.type_ != bpf_link_type::BPF_LINK_TYPE_CGROUP as u32 {
-        return Ok(None);
-    }
-    // SAFETY: all members of the union are plain integers, and the kernel wrote the one of this type.
-    Ok(Some(unsafe { info.__bindgen_anon_1.cgroup }.attach_type))
-}
-
-/// The IDs of the programs on a tcx hook, in the order in which they run.
-pub fn tcx_programs(ifindex: u32, hook: Hook) -> Result<Vec<u32>> {
-    let mut ids = vec![0_u32; TCX_PROGRAMS_MAX];
-    let mut attr = zeroed();
-    attr.query.__bindgen_anon_1.target_ifindex = ifindex;
-    attr.query.attach_type = match hook {
-        Hook::Ingress => BPF_TCX_INGRESS,
-        Hook::Egress => BPF_TCX_EGRESS,
-    };
-    attr.query.prog_ids = ids.as_mut_ptr() as u64;
-    attr.query.__bindgen_anon_2.count = ids.len() as u32;
-    bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr)?;
-    // SAFETY: this member was set, and the kernel wrote the number of programs to it.
-    ids.truncate(unsafe { attr.query.__bindgen_anon_2.count } as usize);
-    Ok(ids)
-}
-
 /// The name of a program, of which the kernel keeps 15 bytes. Needs CAP_SYS_ADMIN.
 pub fn program_name(id: u32) -> Result<String> {
     let mut attr = zeroed();
@@ -213,17 +124,29 @@ pub const DROPPING: &str = "lb_shut";
 
 /// Loads a program for interfaces that drops every packet.
 pub fn load_dropping_program() -> Result<OwnedFd> {
-    // Each instruction is an operation, registers, an offset of two bytes, and a number: r0 = TC_ACT_SHOT; exit.
     const SHOT: u8 = 2;
-    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, SHOT, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    load_short(bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, 0, SHOT, DROPPING)
+}
+
+/// Loads a program for drivers that passes every frame, whatever its size. It is attached nowhere.
+pub fn load_passing_program() -> Result<OwnedFd> {
+    const PASS: u8 = 2;
+    load_short(bpf_prog_type::BPF_PROG_TYPE_XDP, BPF_F_XDP_HAS_FRAGS, PASS, "lb_pass")
+}
+
+/// Loads a program that returns a number.
+fn load_short(prog_type: bpf_prog_type, flags: u32, number: u8, called: &str) -> Result<OwnedFd> {
+    // Each instruction is an operation, registers, an offset of two bytes, and a number: r0 = number; exit.
+    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, number, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
     let mut attr = zeroed();
-    attr.__bindgen_anon_3.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
+    attr.__bindgen_anon_3.prog_type = prog_type as u32;
+    attr.__bindgen_anon_3.prog_flags = flags;
     attr.__bindgen_anon_3.insn_cnt = instructions.len() as u32;
     attr.__bindgen_anon_3.insns = instructions.as_ptr() as u64;
     attr.__bindgen_anon_3.license = c"GPL".as_ptr() as u64;
     // SAFETY: this member was set, and its bytes may have any value.
     let name = unsafe { &mut attr.__bindgen_anon_3.prog_name };
-    for (place, byte) in name.iter_mut().zip(DROPPING.bytes()) {
+    for (place, byte) in name.iter_mut().zip(called.bytes()) {
         *place = libc::c_char::from_ne_bytes([byte]);
     }
     new_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)

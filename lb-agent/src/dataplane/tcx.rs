@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::driver;
 use super::folder::{self, Found};
 use super::links::{Ahead, Attached, Attachment};
 use super::pinned::{detach_link, remove_pin};
@@ -26,6 +27,8 @@ pub fn is_supported() -> bool {
 pub struct Pinned {
     pub live: BTreeMap<Attachment, OwnedFd>,
     pub sockets: BTreeMap<SocketHook, OwnedFd>,
+    /// Links of drivers, by interface.
+    pub drivers: BTreeMap<u32, OwnedFd>,
     /// Links of ours whose interface is gone.
     pub dead: Vec<PathBuf>,
     /// Pins and files that are not ours.
@@ -41,6 +44,14 @@ pub fn pinned(directory: &Path) -> Result<Pinned, Error> {
             match link_pin(&path, |link| Ok(sys::cgroup_link(link)? == Some(hook.attach_type() as u32)))? {
                 Some((link, true)) => drop(pinned.sockets.insert(hook, link)),
                 Some((_, false)) | None => pinned.foreign.push(path),
+            }
+            continue;
+        }
+        if let Some(ifindex) = name.and_then(driver::from_pin_name) {
+            match link_pin(&path, sys::xdp_link)? {
+                Some((link, Some(xdp))) if xdp.ifindex == ifindex => drop(pinned.drivers.insert(ifindex, link)),
+                Some((_, Some(xdp))) if xdp.ifindex == 0 => pinned.dead.push(path),
+                Some(_) | None => pinned.foreign.push(path),
             }
             continue;
         }

@@ -7,7 +7,7 @@ use lb_common::addr::Family;
 use lb_common::table::Port;
 
 use super::{BridgeNetfilter, InterfaceAddress, Interfaces, Judgement, Kind, LinkFacts};
-use crate::dataplane::links::Class;
+use crate::dataplane::links::{Class, Mac};
 use crate::interfaces::facts::Framing;
 
 /// A bridge with pods whose frames between ports do not traverse netfilter.
@@ -66,10 +66,12 @@ fn names(families: &[Family]) -> String {
 impl Interfaces {
     /// The bridge of each link, the destination MAC of frames for the node, and whether packets have a link header. A bridge
     /// keeps only frames for its own MAC, whatever the MACs of its ports are. Ports of other switches have MACs of their own.
+    /// Without a bridge, the MAC is the link's own.
     pub fn ports(&self) -> Vec<Port> {
         let port = |link: &LinkFacts| {
             let bare = if link.framing == Framing::NOTHING { Port::BARE } else { 0 };
-            let unbridged = Port { flags: bare, ..Port::unbridged(link.ifindex) };
+            let own = link.mac.filter(|_| link.framing == Framing::ETHERNET).unwrap_or_default();
+            let unbridged = Port { flags: bare, mac: own, ..Port::unbridged(link.ifindex) };
             let Some(bridge) = link.controller else { return unbridged };
             match self.links.get(&bridge) {
                 Some(LinkFacts { kind: Kind::Vrf, .. }) => unbridged,
@@ -82,7 +84,7 @@ impl Interfaces {
                     Port { bridge, mac: *mac, unfiltered_bits4, unfiltered_bits6, ..unbridged }
                 }
                 Some(LinkFacts { kind: Kind::Hardware, mac: Some(mac), .. }) => Port { bridge, mac: *mac, ..unbridged },
-                Some(_) | None => Port { bridge, flags: bare | Port::ANY_MAC, ..unbridged },
+                Some(_) | None => Port { bridge, flags: bare | Port::ANY_MAC, mac: Mac::default(), ..unbridged },
             }
         };
         self.links.values().map(port).collect()
@@ -152,7 +154,7 @@ mod tests {
         interfaces.apply(Event::Link(port(2, None)));
         interfaces.apply(Event::Link(port(3, Some(9))));
         let unbridged = Port::unbridged(3);
-        assert_eq!(of(&interfaces, 2), Port { ifindex: 2, ..unbridged });
+        assert_eq!(of(&interfaces, 2), Port { ifindex: 2, mac: [2, 0, 0, 0, 0, 1], ..unbridged });
         // The bridge is not known yet.
         assert_eq!(of(&interfaces, 3), Port { bridge: 9, flags: Port::ANY_MAC, ..unbridged });
         for (kind, expected) in [
@@ -160,7 +162,7 @@ mod tests {
             (Kind::Hardware, Port { bridge: 9, mac: [2, 0, 0, 0, 0, 9], ..unbridged }),
             // Open vSwitch: its internal ports have MACs of their own.
             (Kind::Other, Port { bridge: 9, flags: Port::ANY_MAC, ..unbridged }),
-            (Kind::Vrf, unbridged),
+            (Kind::Vrf, Port { mac: [2, 0, 0, 0, 0, 1], ..unbridged }),
         ] {
             interfaces.apply(Event::Link(LinkFacts { kind, mac: mac(9), ..LinkFacts::pod_veth(9, "cni0") }));
             assert_eq!(of(&interfaces, 3), expected, "{kind:?}");
@@ -169,13 +171,15 @@ mod tests {
 
     #[test]
     fn links_without_a_header_are_marked() {
-        let bare = |controller| LinkFacts { framing: Framing::NOTHING, controller, ..LinkFacts::pod_veth(2, "tun0") };
+        let mac = Some([2, 0, 0, 0, 0, 1]);
+        let bare =
+            |controller| LinkFacts { framing: Framing::NOTHING, controller, mac, ..LinkFacts::pod_veth(2, "tun0") };
         for (controller, expected) in [(None, Port::BARE), (Some(9), Port::BARE | Port::ANY_MAC)] {
             let mut interfaces = Interfaces::default();
             interfaces.apply(Event::Link(bare(controller)));
             interfaces.apply(Event::Link(LinkFacts::pod_veth(3, "veth3")));
-            let flags: Vec<_> = interfaces.ports().iter().map(|port| (port.ifindex, port.flags)).collect();
-            assert_eq!(flags, [(2, expected), (3, 0)], "{controller:?}");
+            let flags: Vec<_> = interfaces.ports().iter().map(|port| (port.ifindex, port.flags, port.mac)).collect();
+            assert_eq!(flags, [(2, expected, [0; 6]), (3, 0, [0; 6])], "{controller:?}");
         }
     }
 

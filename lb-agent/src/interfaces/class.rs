@@ -179,6 +179,7 @@ mod tests {
             peer: Peer::Here,
             controller: None,
             lower: None,
+            is_vlan: false,
             netfilter: BridgeNetfilter::default(),
             is_isolated: false,
             mac: None,

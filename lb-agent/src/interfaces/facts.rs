@@ -22,6 +22,8 @@ pub struct LinkFacts {
     pub controller: Option<u32>,
     /// The link that this one is made on, for a VLAN, a macvlan or an ipvlan (`IFLA_LINK`).
     pub lower: Option<u32>,
+    /// Whether its frames have a VLAN tag on `lower`.
+    pub is_vlan: bool,
     /// The hardware address, if it has six bytes.
     pub mac: Option<Mac>,
     /// A bridge's own setting.
@@ -131,6 +133,7 @@ impl LinkFacts {
             peer,
             controller,
             lower,
+            is_vlan: info.contains(&LinkInfo::Kind(InfoKind::Vlan)),
             mac,
             netfilter,
             is_isolated,
@@ -147,6 +150,7 @@ impl LinkFacts {
             peer: Peer::OtherNamespace,
             controller: None,
             lower: None,
+            is_vlan: false,
             mac: None,
             netfilter: BridgeNetfilter::default(),
             is_isolated: false,
@@ -283,11 +287,12 @@ mod tests {
             let mut message = message(LinkLayerType::Ether, Some(kind));
             message.attributes.push(LinkAttribute::Link(2));
             message.attributes.extend_from_slice(more);
-            LinkFacts::from_message(&message).expect("it has a name").lower
+            let facts = LinkFacts::from_message(&message).expect("it has a name");
+            (facts.lower, facts.is_vlan)
         };
-        assert_eq!([lower(InfoKind::Vlan, &[]), lower(InfoKind::MacVlan, &[])], [Some(2); 2]);
-        assert_eq!(lower(InfoKind::Veth, &[]), None);
-        assert_eq!(lower(InfoKind::IpVlan, &[LinkAttribute::LinkNetNsId(0)]), None);
+        assert_eq!([lower(InfoKind::Vlan, &[]), lower(InfoKind::MacVlan, &[])], [(Some(2), true), (Some(2), false)]);
+        assert_eq!(lower(InfoKind::Veth, &[]), (None, false));
+        assert_eq!(lower(InfoKind::IpVlan, &[LinkAttribute::LinkNetNsId(0)]), (None, false));
     }
 
     #[test]

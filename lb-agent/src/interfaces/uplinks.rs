@@ -75,7 +75,7 @@ mod tests {
             let links = [link(2, Class::Uplink), link(3, Class::Workload)].into();
             let rows = interfaces.uplinks(&links, &node.into());
             assert_eq!(rows.len(), 1, "pods are no uplinks");
-            let Uplink { source4, source6 } = rows[&2];
+            let Uplink { source4, source6, .. } = rows[&2];
             let sources = format!("{} {}", IpAddr::from(source4), IpAddr::from(source6));
             assert_eq!(sources, expected, "{on_link:?}");
         }

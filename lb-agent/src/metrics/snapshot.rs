@@ -14,6 +14,7 @@ use prometheus_client::registry::Unit;
 use tokio::sync::watch;
 
 use crate::dataplane::Sizes;
+use crate::dataplane::driver::Mode;
 use crate::dataplane::links::Class;
 use crate::model::WarningKind;
 use crate::source::connection::{Connection, Phase};
@@ -87,6 +88,9 @@ impl Collector for SnapshotCollector {
             (class.name(), count as u64)
         });
         gauges.many("interfaces_attached", "Interfaces that programs are attached to", "class", &attached)?;
+        let drivers =
+            Mode::ALL.map(|mode| (mode.name(), status.drivers.iter().filter(|driver| **driver == mode).count() as u64));
+        gauges.many("drivers_attached", "Interfaces whose driver runs a program (--xdp)", "mode", &drivers)?;
         let Some(since) = status.in_step.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()) else {
             return Ok(());
         };

@@ -1,5 +1,6 @@
 //! The agent without clock and sockets: it takes changes and link events, and each turn updates the node accordingly.
 
+mod drivers;
 mod monitor;
 mod tell;
 mod uplinks;
@@ -15,6 +16,7 @@ use lb_common::table::maps::{FAMILY4, FAMILY6};
 
 use super::attach::{Trust, reconcile};
 use super::crowding::Room;
+use super::drivers::{Attempt, Drivers};
 use super::outlook::Outlook;
 use super::programming::Programming;
 use super::timetable::{Due, Timetable};
@@ -50,6 +52,7 @@ pub struct Agent<D> {
     ports: Vec<Port>,
     /// The addresses on uplinks that were last written.
     uplinks: UplinkRows,
+    drivers: Drivers,
     ipsec: Policies,
     /// Links removed since the last turn, with their names. Another link may already have their index.
     gone: BTreeMap<u32, String>,
@@ -95,6 +98,7 @@ impl<D: Dataplane> Agent<D> {
             bridge_netfilter: BridgeNetfilter::of_namespace,
             ports: Vec::new(),
             uplinks: UplinkRows::new(),
+            drivers: Drivers::new(config.dataplane.xdp),
             ipsec: Policies::followed(config.dataplane.snat_ports.is_some()),
             gone: BTreeMap::new(),
             rules: config.interfaces.clone(),
@@ -227,6 +231,7 @@ impl<D: Dataplane> Agent<D> {
         status.guard = self.controller.guard().map(|guard| (guard.entries(), guard.repairs()));
         status.health = self.health.as_ref().map(health::Keeper::tally).unwrap_or_default();
         status.attached = self.dataplane.attached().into_iter().map(|(_, class, _)| class).collect();
+        status.drivers = self.dataplane.drivers().into_values().collect();
         status
     }
 
@@ -386,17 +391,21 @@ impl<D: Dataplane> Agent<D> {
         if let Some(guard) = self.controller.guard_mut() {
             guard.follow_links(pods);
         }
-        let unwritten = usize::from(!self.tell_ports(trust));
-        self.tell_judgements(&judged);
+        let mut is_complete = self.tell_ports(trust);
+        let drivers = self.withdraw_drivers(&wanted, trust);
         let failures = reconcile(&mut self.dataplane, &wanted, trust);
         if self.outlook.look_at_failures(&failures) {
             self.tell_warnings();
         }
+        is_complete &= failures.is_empty();
+        let attempt = self.attach_drivers(&drivers, &wanted, trust);
         // Only now: answers need the programs of the uplink.
-        let unwritten = unwritten + usize::from(!self.tell_uplinks(&wanted, trust));
-        match failures.len() + unwritten {
-            0 => self.timetable.links_succeeded(),
-            _ => self.timetable.links_failed(now),
+        is_complete &= self.tell_uplinks(&wanted, trust);
+        self.tell_judgements(&judged);
+        match (is_complete, attempt) {
+            (true, Attempt::Done) => self.timetable.links_succeeded(),
+            (true, Attempt::Waiting) => {}
+            (false, _) | (_, Attempt::Failed) => self.timetable.links_failed(now),
         }
         self.judge_readiness();
     }
@@ -449,7 +458,8 @@ impl<D: Dataplane> Agent<D> {
         let refused = refused.filter_map(|(ifindex, judgement)| {
             links.get(ifindex).map(|link| format!("{}: {}", link.name, judgement.why))
         });
-        let judgements = Judgements { pin_path: self.pin_path.clone(), why, refused: refused.collect() };
+        let (pin_path, left_to_tc) = (self.pin_path.clone(), self.drivers.why_not());
+        let judgements = Judgements { pin_path, why, refused: refused.collect(), left_to_tc };
         let has_changed = self.outlook.look_at_judgements(judged, links);
         if self.outlook.look_at_bridges(&self.interfaces.unfiltered(judged)) || has_changed {
             self.tell_warnings();

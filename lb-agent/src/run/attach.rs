@@ -15,7 +15,7 @@ pub enum Trust {
 }
 
 /// An interface that could not be attached or detached.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Its name, or its index.
     pub interface: String,

@@ -1,5 +1,5 @@
 //! Warnings about the node rather than an object: globs without an interface, other programs before ours, bridges
-//! without netfilter, refused interfaces, interfaces that could not be attached, sockets that are not served.
+//! without netfilter, refused interfaces, interfaces and drivers that could not be attached, sockets that are not served.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,7 @@ pub struct Outlook {
     sockets: Option<Warning>,
     ahead: Vec<Warning>,
     failed: Vec<Warning>,
+    drivers: Vec<Warning>,
     refused: Vec<Warning>,
     unfiltered: Vec<Warning>,
 }
@@ -43,6 +44,7 @@ impl Outlook {
             sockets: None,
             ahead: Vec::new(),
             failed: Vec::new(),
+            drivers: Vec::new(),
             refused: Vec::new(),
             unfiltered: Vec::new(),
         }
@@ -94,6 +96,19 @@ impl Outlook {
         let warnings: Vec<_> = failures.iter().map(warning).collect();
         let has_changed = self.failed != warnings;
         self.failed = warnings;
+        has_changed
+    }
+
+    /// Takes the uplinks whose driver could not be attached. Returns whether the warnings changed.
+    pub fn look_at_drivers<'a>(&mut self, failures: impl Iterator<Item = &'a Failure>) -> bool {
+        let warning = |failure: &Failure| {
+            let problem = format!("the driver runs no program of lb-agent, so tc serves: {}", failure.reason);
+            let remedy = "remove the reason, and the agent tries again within 30 s; or set --xdp=off";
+            Warning::new(WarningKind::Unsupported, problem, remedy).of(format!("interface {}", failure.interface))
+        };
+        let warnings: Vec<_> = failures.map(warning).collect();
+        let has_changed = self.drivers != warnings;
+        self.drivers = warnings;
         has_changed
     }
 
@@ -152,6 +167,7 @@ impl Outlook {
             .chain(self.flags.iter().flat_map(|flag| &flag.warnings))
             .chain(&self.ahead)
             .chain(&self.failed)
+            .chain(&self.drivers)
             .chain(&self.refused)
             .chain(&self.unfiltered)
     }

@@ -10,6 +10,7 @@ pub enum Tried {
     Activate,
     Ports,
     Uplinks,
+    Drivers,
     Collect,
     Monitor,
 }

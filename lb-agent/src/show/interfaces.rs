@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::names::SOCKETS;
 use crate::ask::Judgements;
 use crate::dataplane::Hook;
+use crate::dataplane::driver::Mode;
 use crate::dataplane::hooks::Way;
 use crate::dataplane::links::{Ahead, Attachment};
 use crate::dataplane::pins::Pins;
@@ -33,6 +34,13 @@ pub struct InterfaceRow {
     /// `tcx` or `clsact`. Absent if no program of ours is attached to an interface.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attached_by: Option<&'static str>,
+    /// Who handles packets of known flows of an interface towards the network: its driver (`native`), the kernel before it
+    /// makes anything of them (`generic`), or `tc`. Absent with --xdp=off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xdp: Option<&'static str>,
+    /// Why it is `tc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xdp_why: Option<String>,
     /// Other programs that run before ours.
     pub before_ours: Vec<String>,
     /// The rule that decided the class, if one did.
@@ -84,6 +92,12 @@ impl Row for InterfaceRow {
             (hooks, Some("clsact")) => format!("{} (clsact)", hooks.join(", ")),
             (hooks, _) => hooks.join(", "),
         };
+        let attached = match self.xdp {
+            Some(mode @ ("native" | "generic")) => format!("{hooks}, XDP ({mode})"),
+            Some(_) | None => hooks,
+        };
+        let why = self.why.iter().cloned().chain(self.xdp_why.iter().map(|why| format!("no XDP: {why}")));
+        let why = why.collect::<Vec<_>>().join("; ");
         let before = if self.before_ours.is_empty() { "-".into() } else { self.before_ours.join(", ") };
         let known = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         let number = |number: Option<u64>| known(number.map(|number| number.to_string()));
@@ -92,12 +106,12 @@ impl Row for InterfaceRow {
             self.interface.clone(),
             self.kind.into(),
             known(self.class.map(Into::into)),
-            hooks,
+            attached,
             before,
             number(self.traffic.flows),
             number(self.traffic.rejects),
             number(self.traffic.dropped()),
-            known(self.why.clone()),
+            known(Some(why).filter(|why| !why.is_empty())),
         ]
     }
 
@@ -112,6 +126,8 @@ pub fn read(pins: &Pins, judgements: Option<&Judgements>) -> anyhow::Result<Vec<
     interfaces.apply(runtime.block_on(watch::list_once())?);
     let why = judgements.map_or_else(|| by_default(&interfaces), |judgements| judgements.why.clone());
     let mut rows = rows(interfaces.links(), &attached.ways(), &attached.ahead(), &why);
+    let left_to_tc = judgements.map(|judgements| &judgements.left_to_tc);
+    tell_xdp(&mut rows, &pins.drivers()?, left_to_tc.unwrap_or(&BTreeMap::new()));
     rows.extend(uplinks(&rows));
     rows.push(sockets(&pins.socket_hooks()?));
     let (flows, mut losses) = (pins.edge_flows()?, Losses::by(&pins.drop_counts()?, |row| row.edge));
@@ -146,6 +162,8 @@ fn uplinks(rows: &[InterfaceRow]) -> Option<InterfaceRow> {
         class: Some("uplink"),
         hooks: Vec::new(),
         attached_by: None,
+        xdp: None,
+        xdp_why: None,
         before_ours: Vec::new(),
         why: Some(format!("together: {}", names.join(", "))),
         traffic: Traffic::default(),
@@ -163,6 +181,8 @@ fn sockets(hooks: &[SocketHook]) -> InterfaceRow {
         class: is_served.then_some("host"),
         hooks: hooks.iter().map(|hook| hook.program()).collect(),
         attached_by: None,
+        xdp: None,
+        xdp_why: None,
         before_ours: Vec::new(),
         why: Some(why.into()),
         traffic: Traffic::default(),
@@ -192,12 +212,24 @@ fn rows(
             class: ours.first().map(|(attachment, _)| attachment.class.name()),
             hooks: ours.iter().map(|(attachment, _)| Hook::name(attachment.hook)).collect(),
             attached_by: ours.first().map(|(_, way)| way.name()),
+            xdp: None,
+            xdp_why: None,
             before_ours: before_ours(link.ifindex, ahead),
             why: why.get(&link.ifindex).cloned(),
             traffic: Traffic::default(),
         }
     };
     links.values().map(row).collect()
+}
+
+/// Fills in who handles known flows.
+fn tell_xdp(rows: &mut [InterfaceRow], drivers: &BTreeMap<u32, Mode>, left_to_tc: &BTreeMap<u32, String>) {
+    for row in rows {
+        let Some(ifindex) = row.ifindex else { continue };
+        let why = left_to_tc.get(&ifindex);
+        row.xdp = drivers.get(&ifindex).map(|mode| mode.name()).or_else(|| why.map(|_| "tc"));
+        row.xdp_why = why.filter(|_| row.xdp == Some("tc")).cloned();
+    }
 }
 
 /// For example `ingress: tailscale (id 12)`.
@@ -242,12 +274,19 @@ mod tests {
         let other = Neighbour::Program(AttachedProgram { id: 12, name: Some("other".into()) });
         let ahead = [Ahead { attachment: attachments[0], programs: vec![other] }];
         let why = [(3, "a pod".to_owned())].into();
-        let cells: Vec<_> = rows(&links, &attached, &ahead, &why).iter().map(Row::cells).collect();
+        let mut rows = rows(&links, &attached, &ahead, &why);
+        let cells: Vec<_> = rows.iter().map(Row::cells).collect();
         let wanted = [
             ["2", "veth2", "veth", "-", "-", "-", "-", "-", "-", "-"],
             ["3", "veth3", "veth", "workload", "ingress, egress", "ingress: other (id 12)", "-", "-", "-", "a pod"],
             ["4", "veth4", "veth", "workload", "ingress, egress (clsact)", "-", "-", "-", "-", "-"],
         ];
         assert_eq!(cells, wanted);
+
+        tell_xdp(&mut rows, &[(4, Mode::Native)].into(), &[(3, "a port of br0".to_owned())].into());
+        assert_eq!([0, 1, 2].map(|row| rows[row].xdp), [None, Some("tc"), Some("native")]);
+        let cells = |row: usize, column: usize| rows[row].cells().swap_remove(column);
+        assert_eq!((cells(1, 4).as_str(), cells(1, 9).as_str()), ("ingress, egress", "a pod; no XDP: a port of br0"));
+        assert_eq!((cells(2, 4).as_str(), cells(2, 9).as_str()), ("ingress, egress (clsact), XDP (native)", "-"));
     }
 }

@@ -1,6 +1,7 @@
 //! Bounds half-open flows, so that a flood of them does not push established flows out of the table.
 
-use super::run::{FlowRef, Maps, Path};
+use super::known::FlowRef;
+use super::run::{Maps, Path};
 use crate::addr::Addr;
 use crate::flow;
 use crate::table::Counter;

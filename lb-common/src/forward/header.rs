@@ -1,7 +1,8 @@
 //! The decision about a packet whose flow's header is due: the rules, over the tables.
 
+use super::known::FlowRef as _;
 use super::pair::Partner;
-use super::run::{FlowRef as _, HeaderRef as _, Maps, Path};
+use super::run::{HeaderRef as _, Maps, Path};
 use crate::addr::Addr;
 use crate::header::rules::Act;
 use crate::parse::TcpFlags;

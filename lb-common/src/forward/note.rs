@@ -1,6 +1,8 @@
 //! Drops with an address: by frontend, interface and reason. And the events for `lb-agent monitor`.
 
-use super::run::{FlowRef as _, Maps, Part, Path, Sighting};
+use super::known::FlowRef as _;
+use super::run::{Maps, Part, Path};
+use super::services::Sighting;
 use crate::addr::{Addr, Proto};
 use crate::hash::mix;
 use crate::selection::{Spread, flow_hash};

@@ -1,8 +1,11 @@
 //! The two entries of a flow. The table may evict one alone, and its tuple may then go to another flow. So what changes
 //! or deletes both first proves that the other one is of the same flow.
 
-use super::run::{FlowRef, Maps, Path};
+use super::known::{FlowRef, Known};
+use super::run::{Maps, Path};
 use crate::addr::Addr;
+use crate::flow;
+use crate::parse::TcpFlags;
 use crate::table::{Counter, FlowKey, Tuple};
 use crate::work::Work;
 
@@ -18,7 +21,7 @@ pub(crate) enum Partner<F> {
 impl<F> Partner<F> {
     /// Looks up the other entry of the flow with this key. Overwrites `scratch`.
     #[inline(always)]
-    pub(crate) fn find<A: Addr, K: Maps<A, Flow = F>>(
+    pub(crate) fn find<A: Addr, K: Known<A, Flow = F>>(
         kernel: &K,
         key: &FlowKey<A>,
         partner_key: &FlowKey<A>,
@@ -35,7 +38,7 @@ impl<F> Partner<F> {
     /// Looks up the other entry of the packet's flow, which turns its packets into [`Work::to`]. Sets
     /// [`Work::partner_key`] to its key and overwrites the tuple of [`Work::flow`].
     #[inline(always)]
-    pub(crate) fn of_packet<A: Addr, K: Maps<A, Flow = F>>(kernel: &K, work: &mut Work<A>) -> Self
+    pub(crate) fn of_packet<A: Addr, K: Known<A, Flow = F>>(kernel: &K, work: &mut Work<A>) -> Self
     where
         F: FlowRef<A>,
     {
@@ -60,6 +63,25 @@ impl<F> Partner<F> {
     pub(crate) const fn is_own(&self) -> bool {
         matches!(self, Self::Own(_))
     }
+}
+
+/// Notes in both entries of a flow that the flow is in use, for a packet that changes no state: `entry` is the one of the
+/// packet's key. False, without any effect, if the packet may change the state, or if the other entry was evicted.
+#[inline(always)]
+pub fn keep<A: Addr, K: Known<A>>(kernel: &K, work: &mut Work<A>, entry: K::Flow, tcp: TcpFlags) -> bool {
+    let (state, noted) = (entry.state(), entry.sequence());
+    if !flow::is_steady(state, tcp) {
+        return false;
+    }
+    let Partner::Own(partner) = Partner::of_packet(kernel, work) else { return false };
+    let now_jiffies = kernel.now_jiffies();
+    entry.touch(now_jiffies);
+    partner.touch(now_jiffies);
+    partner.set_state(state);
+    if tcp.sequence() != noted && flow::is_noted(state, tcp, noted) {
+        entry.set_sequence(tcp.sequence());
+    }
+    true
 }
 
 impl<A: Addr, K: Maps<A>> Path<'_, A, K> {

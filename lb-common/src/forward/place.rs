@@ -1,7 +1,9 @@
 //! A new flow gets a backend and a tuple that no other flow has: the insert of its reply entry is the reservation.
 
+use super::known::FlowRef;
 use super::pair::Partner;
-use super::run::{Event, FlowRef, InsertError, Maps, Part, Path};
+use super::run::{InsertError, Maps, Part, Path};
+use super::services::Event;
 use crate::addr::{Addr, Proto};
 use crate::client::Client;
 use crate::flow;

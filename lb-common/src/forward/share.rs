@@ -1,6 +1,7 @@
 //! An edge that has used its share of the flow table gives up its own spent flows for new ones.
 
-use super::run::{FlowRef, Maps, Path};
+use super::known::FlowRef;
+use super::run::{Maps, Path};
 use crate::addr::{Addr, Proto};
 use crate::flow;
 use crate::share::{Occupancy, Room, UNBOUNDED_PERCENT, WALK_SECS, percent_of_edge};

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use super::{Host, HostFamily};
 use crate::addr::Addr;
 use crate::fragment::{Fragments, Note, Parked};
-use crate::table::{AddressBit, Fate, Fragment, FragmentKey, Role, Tuple};
+use crate::table::{Fate, Fragment, FragmentKey, Tuple};
 
 /// A note as the path holds it.
 pub struct HostNote<A: 'static>(&'static RefCell<Fragment<A>>);
@@ -42,10 +42,6 @@ impl<A: Addr> Note<A> for HostNote<A> {
 impl<A: HostFamily> Fragments<A> for Host {
     type Note = HostNote<A>;
 
-    fn may_be_ours(&self, addr: &A, role: Role) -> bool {
-        let AddressBit { word, mask } = AddressBit::of(addr, role, self.settings.address_words);
-        A::tables(&self.tables).addresses.get(&word).is_some_and(|found| found.bits & mask != 0)
-    }
     fn note(&self, key: &FragmentKey<A>) -> Option<HostNote<A>> {
         A::state(self).fragments.borrow().get(key).map(|note| HostNote(note))
     }

@@ -6,7 +6,9 @@ use crate::addr::Addr;
 use crate::checksum;
 use crate::packet::HEADER_ROOM;
 use crate::packet::PARKED_LEN_MAX;
-use crate::packet::{Addressee, ETHERNET_LEN, Header, Packet, PacketMut, Refused, Summed, ZeroSum, header_of_slice};
+use crate::packet::{
+    Addressee, ETHERNET_LEN, Header, Packet, PacketMut, Refused, Rewrite, Summed, ZeroSum, header_of_slice,
+};
 use crate::parse::ETHERTYPE_IPV4;
 use crate::table::{Direction, Tuple};
 use crate::verdict::HookAction;
@@ -194,11 +196,7 @@ impl<const LINK_LEN: usize> Packet for InMemory<LINK_LEN> {
     }
 }
 
-impl<const LINK_LEN: usize> PacketMut for InMemory<LINK_LEN> {
-    fn pull(&mut self) -> bool {
-        false
-    }
-
+impl<const LINK_LEN: usize> Rewrite for InMemory<LINK_LEN> {
     fn write_addresses<A: Addr>(&mut self, offset: usize, tuple: &Tuple<A>) -> Result<(), Refused> {
         let addresses = [tuple.src.as_bytes(), tuple.dst.as_bytes()].concat();
         self.bytes.get_mut(offset..offset + addresses.len()).ok_or(Refused)?.copy_from_slice(&addresses);
@@ -223,11 +221,13 @@ impl<const LINK_LEN: usize> PacketMut for InMemory<LINK_LEN> {
                 Summed::Payload => Ok(()),
             };
         }
-        let check = match checksum::adjust(check, diff) {
-            0 if zero == ZeroSum::Absent => 0xffff,
-            check => check,
-        };
-        self.write(offset, &check.to_ne_bytes())
+        self.write(offset, &zero.adjust(check, diff).to_ne_bytes())
+    }
+}
+
+impl<const LINK_LEN: usize> PacketMut for InMemory<LINK_LEN> {
+    fn pull(&mut self) -> bool {
+        false
     }
 
     fn set_len(&mut self, len: u32) -> Result<(), Refused> {

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 
-use super::entry::{Entry, HeaderRow};
+use super::entry::HeaderRow;
 use super::{Host, HostFamily};
 use crate::addr::Family;
 use crate::client::Client;
@@ -11,9 +11,8 @@ use crate::forward::{Event, InsertError, Maps, Services, Sighting, Whose, Work};
 use crate::share::Occupancy;
 use crate::socket::Sockets;
 use crate::table::{
-    Affinity, AffinityKey, Backend, Counter, Dialled, Direction, DropKey, EDGE_UPLINK, EdgeState, EndpointKey, Flow,
-    FlowKey, FrontendKey, MemberKey, PoolKey, Port, ProxyHeader, Scope, SocketCookie, SocketKey, SocketPeer,
-    SourceRangeKey, Told, Tuple,
+    Affinity, AffinityKey, Backend, Counter, Dialled, Direction, DropKey, EndpointKey, Flow, FlowKey, FrontendKey,
+    MemberKey, PoolKey, Port, ProxyHeader, Scope, SocketCookie, SocketKey, SocketPeer, SourceRangeKey, Told,
 };
 use crate::way::{Reach, Way};
 
@@ -98,7 +97,6 @@ impl<A: HostFamily> Services<A> for Host {
 }
 
 impl<A: HostFamily> Maps<A> for Host {
-    type Flow = Entry<A>;
     type Header = HeaderRow;
     fn evictions_until_jiffies(&self) -> u64 {
         self.settings.repairs.map_or(0, |repairs| repairs.evictions_until_jiffies)
@@ -111,9 +109,6 @@ impl<A: HostFamily> Maps<A> for Host {
     }
     fn is_endpoint(&self, key: &EndpointKey<A>) -> bool {
         A::tables(&self.tables).endpoints.contains_key(key)
-    }
-    fn flow(&self, key: &FlowKey<A>) -> Option<Entry<A>> {
-        A::state(self).flows.borrow().get(key).map(|entry| Entry(entry))
     }
     fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Result<(), InsertError> {
         let mut flows = A::state(self).flows.borrow_mut();
@@ -187,11 +182,6 @@ impl<A: HostFamily> Maps<A> for Host {
     fn note_hairpin(&self, _: u32) {
         self.hairpins.set(true);
     }
-    fn edge_state(&self, edge: u32) -> EdgeState {
-        let client_ports = self.client_ports.borrow().get(&edge).copied().unwrap_or(0);
-        let hairpins = if edge == EDGE_UPLINK { self.node_ports.get() } else { self.hairpins.get().into() };
-        EdgeState { hairpins, client_ports }
-    }
     fn note_client_ports(&self, edge: u32, bits: u64) {
         *self.client_ports.borrow_mut().entry(edge).or_default() |= bits;
     }
@@ -205,17 +195,6 @@ impl<A: HostFamily> Maps<A> for Host {
             return Whose::Stranger;
         }
         if self.frame_mac.get() == mac || flags & Port::ANY_MAC != 0 { Whose::Node } else { Whose::Neighbour }
-    }
-    fn may_forward(&self) -> bool {
-        self.routes.snat_ports.is_some() && !self.routes.is_tagged
-    }
-    fn hand_over(&self, key: &FlowKey<A>, to: &Tuple<A>, l4: usize) {
-        let mut work = A::state(self).work.get().unwrap_or_else(Work::new);
-        work.take_transit(key, to, l4);
-        A::state(self).work.set(Some(work));
-    }
-    fn is_forwarded(&self) -> bool {
-        self.routes.is_forwarded
     }
     fn is_source_of_uplink(&self, addr: &A) -> bool {
         let addr: IpAddr = (*addr).into();

@@ -11,7 +11,8 @@ table_type! {
         pub ifindex: u32,
         /// The bridge that it is a port of; 0: none.
         pub bridge: u32,
-        /// The MAC of the bridge: frames for it are for the node.
+        /// The MAC of frames for the node: that of the bridge or, without a bridge, the interface's own. Zeroes: none is
+        /// known.
         pub mac: [u8; 6],
         /// [`Port::ANY_MAC`], [`Port::BARE`].
         pub flags: u16,

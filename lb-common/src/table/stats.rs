@@ -260,6 +260,8 @@ counters! {
     DropHeaderForged = 35, "drop_header_forged";
     /// A packet of a flow whose PROXY header can not be added: its state was evicted, or the packet is a fragment.
     DropHeaderLost = 36, "drop_header_lost";
+    /// A packet of a known flow was translated in the driver of an uplink (`--xdp`), before it came to tc.
+    InDriver = 37, "in_driver";
 }
 
 #[cfg(test)]

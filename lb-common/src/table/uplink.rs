@@ -13,10 +13,15 @@ table_type! {
         pub source4: [u8; 4],
         /// The same for IPv6.
         pub source6: [u8; 16],
+        /// [`Uplink::SENDS_FRAMES`].
+        pub flags: u32,
     }
 }
 
 impl Uplink {
+    /// The driver sends frames that a program of another interface redirects to it (`ndo_xdp_xmit`).
+    pub const SENDS_FRAMES: u32 = 1;
+
     /// Without addresses.
-    pub const UNNUMBERED: Self = Self { source4: [0; 4], source6: [0; 16] };
+    pub const UNNUMBERED: Self = Self { source4: [0; 4], source6: [0; 16], flags: 0 };
 }

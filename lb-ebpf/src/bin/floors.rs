@@ -13,12 +13,12 @@ use core::mem::offset_of;
 use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_F_PSEUDO_HDR, BPF_NOEXIST,
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_F_PSEUDO_HDR, BPF_NOEXIST, xdp_action,
 };
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, ProgramArray};
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_l4_csum_replace};
-use aya_ebpf::macros::{btf_map, classifier};
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{btf_map, classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::addr::{Addr, Family, Proto};
 use lb_common::checksum::{self, diff, port_word};
 use lb_common::table::{
@@ -210,6 +210,52 @@ fn new_flow<A: Wire>(skb: *mut __sk_buff) -> i32 {
         return TCX_DROP;
     }
     translate(skb, start, &key, &flow.to)
+}
+
+/// The frame of a measurement with live frames, in words.
+const FRAME_WORDS: usize = 16;
+
+#[btf_map]
+static template: Array<[u32; FRAME_WORDS], 1> = Array::new();
+/// The program that handles the frame.
+#[btf_map]
+static next: ProgramArray<1> = ProgramArray::new();
+
+/// Does nothing: shows the cost of a run itself.
+#[xdp(frags)]
+pub fn empty_driver(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// Writes the packet into the frame, and passes it.
+#[xdp(frags)]
+pub fn restore_pass(ctx: XdpContext) -> u32 {
+    match restore(&ctx) {
+        Some(()) => xdp_action::XDP_PASS,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Writes the packet into the frame, and lets another program handle it.
+#[xdp(frags)]
+pub fn restore_then(ctx: XdpContext) -> u32 {
+    if restore(&ctx).is_some() {
+        // SAFETY: nothing is left to drop.
+        unsafe { next.tail_call(&ctx, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+#[inline(always)]
+fn restore(ctx: &XdpContext) -> Option<()> {
+    let (start, end) = (ctx.data(), ctx.data_end());
+    if start + FRAME_WORDS * size_of::<u32>() > end {
+        return None;
+    }
+    let from = template.get_ptr(0)?;
+    // SAFETY: the frame has the bytes, and so has the template.
+    unsafe { copy_words::<[u32; FRAME_WORDS]>(from.cast(), start as *mut u32) };
+    Some(())
 }
 
 /// The frontend that a packet dials.

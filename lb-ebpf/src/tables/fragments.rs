@@ -5,13 +5,13 @@ use core::intrinsics::{self, AtomicOrdering};
 use core::ptr::{addr_of, addr_of_mut};
 
 use lb_common::fragment::{Fragments, Note, Parked};
-use lb_common::table::{AddressBit, Fate, Fragment, FragmentKey, Role, Tuple};
+use lb_common::table::{Fate, Fragment, FragmentKey, Tuple};
 
 use super::BPF_NOEXIST;
 use super::parts::FamilyTables;
-use crate::kernel::{Kernel, address_words, parked_max};
+use crate::kernel::{Kernel, parked_max};
+use crate::linear::copy_words;
 use crate::maps;
-use crate::skb::copy_words;
 
 /// An element of a table of fragments, as a lookup in this program run found it. If it is recycled meanwhile, it is
 /// another datagram's, which is no worse than a lost fragment.
@@ -55,14 +55,6 @@ impl<A: Copy> Note<A> for NoteElement<A> {
 
 impl<A: FamilyTables> Fragments<A> for Kernel {
     type Note = NoteElement<A>;
-
-    #[inline(always)]
-    fn may_be_ours(&self, addr: &A, role: Role) -> bool {
-        let AddressBit { word, mask } = AddressBit::of(addr, role, address_words());
-        // SAFETY: array elements live as long as the map; one aligned word is read.
-        let bits = A::addresses().get_ptr(word).map_or(0, |word| unsafe { addr_of!((*word).bits).read_volatile() });
-        bits & mask != 0
-    }
 
     #[inline(always)]
     fn note(&self, key: &FragmentKey<A>) -> Option<NoteElement<A>> {

@@ -12,8 +12,8 @@ use lb_common::table::{
 use super::parts::FamilyTables;
 use super::told;
 use crate::kernel::{Kernel, Subject};
+use crate::linear::copy_words;
 use crate::maps::{self, Source};
-use crate::skb::copy_words;
 
 impl<S> Kernel<S> {
     #[inline(always)]

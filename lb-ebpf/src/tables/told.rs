@@ -9,8 +9,8 @@ use lb_common::addr::{Addr, Family};
 use lb_common::forward::{Env, Repeated, Sighting};
 use lb_common::table::{DropCount, DropKey, Monitor, Told};
 
+use crate::linear::copy_words;
 use crate::maps;
-use crate::skb::copy_words;
 
 const BPF_NOEXIST: u64 = 1;
 

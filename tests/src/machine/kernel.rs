@@ -1,5 +1,6 @@
 //! The programs in the kernel, run by `BPF_PROG_TEST_RUN`. Needs root; attaches nothing and leaves no pins.
 
+mod driver;
 mod replays;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use lb_agent::dataplane::drop_counts::Drops;
 use lb_agent::dataplane::maps::Table;
 use lb_agent::dataplane::{
     AttachBy, BpfLog, Dataplane as _, FamilyOp, FamilyTables, Monitor, Op, Repair, Settings, Sizes, SocketLb, Tables,
-    Timeouts, Write, monitor, object, removal,
+    Timeouts, UplinkRows, Write, Xdp, monitor, object, removal,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::packet::PARKED_LEN_MAX;
@@ -30,7 +31,7 @@ use nix::unistd::Pid;
 use self::replays::{Replays, UPLINK};
 use super::host::{ADDRESS_WORDS, PARKED_MAX};
 use super::{Flows, Machine, Program, UNBRIDGED, ends};
-use crate::packet::End;
+use crate::packet::{BRIDGE_MAC, End, NODE_MAC};
 
 /// The edge of a test run at a workload: the loopback device, always the first of a network namespace.
 pub const EDGE: u32 = 1;
@@ -42,6 +43,12 @@ pub struct KernelMachine {
     replays: Replays,
     replayed: Vec<(HookAction, Vec<u8>)>,
     came_by: u32,
+    /// Packets that the program of a driver dealt with; `None` if there is no such program.
+    driven: Option<u64>,
+    /// Whether the driver sees the packets of histories.
+    histories: bool,
+    port: Port,
+    uplinks: UplinkRows,
 }
 
 impl KernelMachine {
@@ -87,13 +94,41 @@ impl KernelMachine {
             bpf_log: BpfLog::Off,
             sockets: SocketLb::Off,
             attach: AttachBy::Auto,
+            xdp: Xdp::Off,
             snat_ports: None,
         };
         change(&mut settings);
         let dataplane = BpfDataplane::open(&settings);
         removal::remove_pins(&settings.pin_path).expect("removing the pins");
         let dataplane = dataplane.expect("loading the programs (root, Linux 6.6 or newer)");
-        Self { dataplane, baseline: BTreeMap::new(), replays: Replays::open(), replayed: Vec::new(), came_by: 0 }
+        Self {
+            dataplane,
+            baseline: BTreeMap::new(),
+            replays: Replays::open(),
+            replayed: Vec::new(),
+            came_by: 0,
+            driven: None,
+            histories: false,
+            port: UNBRIDGED,
+            uplinks: UplinkRows::new(),
+        }
+    }
+
+    /// Puts the program of a driver in front of the one at uplink ingress.
+    pub fn behind_driver(mut self) -> Self {
+        driver::load(self.dataplane.ebpf());
+        self.driven = Some(0);
+        self
+    }
+
+    /// The same for histories, which happen on a port of a bridge.
+    pub fn behind_driver_of_histories(self) -> Self {
+        Self { histories: true, ..self.behind_driver() }
+    }
+
+    /// Packets that the program of a driver dealt with.
+    pub fn driven(&self) -> u64 {
+        self.driven.unwrap_or(0)
     }
 
     /// Empties all tables and resets the counters.
@@ -112,8 +147,16 @@ impl KernelMachine {
         self.replays.enter();
         Replays::lead_out(nodes);
         let uplink = nix::net::if_::if_nametoindex(UPLINK).expect("it has just been made");
-        let row = Uplink { source4: v4.octets(), source6: v6.octets() };
-        self.dataplane.set_uplinks(&[(EDGE, row), (uplink, row)].into()).expect("writing the table of uplinks");
+        let flags = if self.driven.is_some() { Uplink::SENDS_FRAMES } else { 0 };
+        let row = Uplink { source4: v4.octets(), source6: v6.octets(), flags };
+        self.uplinks = [(EDGE, row), (uplink, row)].into();
+        self.dataplane.set_uplinks(&self.uplinks).expect("writing the table of uplinks");
+    }
+
+    /// From now on, the driver of no uplink sends frames of another interface.
+    pub fn stop_sending_frames(&mut self) {
+        self.uplinks.values_mut().for_each(|uplink| uplink.flags = 0);
+        self.dataplane.set_uplinks(&self.uplinks).expect("writing the table of uplinks");
     }
 
     /// Pins the calling thread to one CPU, so that limits and counters of a CPU apply once.
@@ -175,6 +218,11 @@ impl KernelMachine {
     }
 
     fn run_once(&mut self, program: Program, packet: &[u8]) -> (HookAction, Vec<u8>) {
+        if program == Program::UplinkIngress
+            && let Some(outcome) = self.run_driver(packet)
+        {
+            return outcome;
+        }
         let program = object::program_mut(self.dataplane.ebpf(), program.name()).expect("a program of the object");
         let mut out = vec![0; packet.len() + PARKED_LEN_MAX];
         let context = context(self.came_by);
@@ -194,6 +242,28 @@ impl KernelMachine {
             other => panic!("the program returned {other}"),
         };
         (action, out)
+    }
+
+    /// Runs the program of a driver, if there is one. `None` if the packet is left to tc. Histories happen on a port of a
+    /// bridge, which has no such program: for the driver the port is none, and the frames for the bridge are for it.
+    fn run_driver(&mut self, packet: &[u8]) -> Option<(HookAction, Vec<u8>)> {
+        self.driven?;
+        let is_for_bridge = self.histories && packet.starts_with(&BRIDGE_MAC);
+        let mut frame = packet.to_vec();
+        if is_for_bridge {
+            frame[..6].copy_from_slice(&NODE_MAC);
+            self.dataplane.set_ports(&[UNBRIDGED]).expect("writing the table of ports");
+        }
+        let outcome = driver::run(self.dataplane.ebpf(), &frame);
+        if is_for_bridge {
+            self.dataplane.set_ports(&[self.port]).expect("writing the table of ports");
+        }
+        let (action, mut bytes) = outcome?;
+        let counted = self.counted().get(&Counter::InDriver).copied();
+        bytes[..6].copy_from_slice(&packet[..6]);
+        self.driven = self.driven.map(|driven| driven + 1);
+        assert_eq!(counted, self.driven, "each is counted");
+        Some((action, bytes))
     }
 
     fn replays_counted(&self) -> u64 {
@@ -274,6 +344,7 @@ impl Machine for KernelMachine {
     }
 
     fn set_port(&mut self, port: Port) {
+        self.port = port;
         self.dataplane.set_ports(&[port]).expect("writing the table of ports");
     }
 
@@ -331,6 +402,8 @@ impl Machine for KernelMachine {
             *counters.entry(*counter).or_default() -= before;
         }
         counters.retain(|_, packets| *packets > 0);
+        // No other machine has a driver.
+        counters.remove(&Counter::InDriver);
         counters
     }
 

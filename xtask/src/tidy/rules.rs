@@ -16,6 +16,7 @@ const UNSAFE: &[&str] = &[
     "lb-agent/src/dataplane/mapped.rs",
     "lb-agent/src/dataplane/scopes.rs",
     "lb-agent/src/dataplane/sys.rs",
+    "lb-agent/src/dataplane/sys/",
 ];
 
 /// Words that say nothing about the content of a file.

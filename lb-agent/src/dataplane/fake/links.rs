@@ -1,9 +1,10 @@
 //! Interfaces that attach or fail.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use lb_common::table::Port;
+use lb_common::table::{Port, Uplink};
 
+use crate::dataplane::driver::Mode;
 use crate::dataplane::garbage::Garbage;
 use crate::dataplane::links::{Ahead, Class, Link, LinkHeader};
 use crate::dataplane::{Error, UplinkRows};
@@ -14,6 +15,9 @@ pub struct FakeLinks {
     pub attached: BTreeSet<(u32, Class, LinkHeader)>,
     /// Interfaces that cannot be attached.
     pub refusing: HashSet<u32>,
+    pub drivers: BTreeMap<u32, Mode>,
+    /// Interfaces whose driver refuses programs.
+    pub refusing_drivers: HashSet<u32>,
     pub activations: usize,
     pub fails_to_activate: bool,
     pub ports: Vec<Port>,
@@ -71,8 +75,28 @@ impl FakeLinks {
         Ok(())
     }
 
+    pub fn attach_driver(&mut self, ifindex: u32, mode: Mode) -> Result<(), Error> {
+        let is_uplink =
+            |(attached, class, _): &(u32, Class, LinkHeader)| (*attached, *class) == (ifindex, Class::Uplink);
+        assert!(self.attached.iter().any(is_uplink), "tc does not stand behind the driver of {ifindex}");
+        self.calls.push(format!("attach driver {ifindex}"));
+        if self.refusing_drivers.contains(&ifindex) {
+            return Err(refused("not this driver"));
+        }
+        self.drivers.insert(ifindex, mode);
+        Ok(())
+    }
+
+    pub fn detach_driver(&mut self, ifindex: u32) {
+        let sends = self.uplinks.get(&ifindex).is_some_and(|uplink| uplink.flags & Uplink::SENDS_FRAMES != 0);
+        assert!(!sends, "detached while other drivers send frames to {ifindex}");
+        self.calls.push(format!("detach driver {ifindex}"));
+        self.drivers.remove(&ifindex);
+    }
+
     pub fn detach(&mut self, ifindex: u32) {
         self.calls.push(format!("detach {ifindex}"));
+        self.drivers.remove(&ifindex);
         self.attached.retain(|(attached, ..)| *attached != ifindex);
     }
 

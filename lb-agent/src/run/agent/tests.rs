@@ -1,5 +1,6 @@
 //! The agent with a dataplane in memory: when it attaches, when it is ready, and how it survives failures.
 
+mod drivers;
 mod health;
 mod log;
 mod outlook;
@@ -18,7 +19,7 @@ use crate::config::{Source, Times};
 use crate::dataplane::fake::{FakeDataplane, FakeLinks, Faults};
 use crate::dataplane::links::{Ahead, Attachment, Class, LinkHeader};
 use crate::dataplane::probe::{AttachedProgram, Neighbour};
-use crate::dataplane::{AttachBy, BpfLog, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts};
+use crate::dataplane::{AttachBy, BpfLog, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts, Xdp};
 use crate::desired::{
     ExternalIps, Forwarding, HeadersFrom, HealthCheckPorts, NodePortAddresses, Policy, Selection, Services,
     TableLimits, VendorAnnotations,
@@ -62,6 +63,7 @@ fn config() -> Config {
             bpf_log: BpfLog::Off,
             sockets: SocketLb::Off,
             attach: AttachBy::Auto,
+            xdp: Xdp::Off,
             snat_ports: Some(SnatPorts::DEFAULT),
         },
         times: Times {
@@ -270,7 +272,7 @@ fn ports_are_described_first_and_follow_their_bridge() {
     let port = |ifindex, bridge: Option<u32>| {
         Event::Link(LinkFacts {
             controller: bridge,
-            mac: Some([2, 0, 0, 0, 0, 1]),
+            mac: Some([2, 0, 0, 0, 0, 7]),
             ..LinkFacts::pod_veth(ifindex, "p")
         })
     };
@@ -283,7 +285,7 @@ fn ports_are_described_first_and_follow_their_bridge() {
     assert_eq!(agent.dataplane.links.bridge(2), Some((9, [2, 0, 0, 0, 0, 1])));
     agent.dataplane.links.refuses_ports = false;
     let _ = agent.turn(agent.next_turn());
-    assert_eq!(agent.dataplane.links.bridge(2), Some((0, [0; 6])));
+    assert_eq!(agent.dataplane.links.bridge(2), Some((0, [2, 0, 0, 0, 0, 7])));
 }
 
 /// There are no events for the namespace-wide setting of bridges.

@@ -71,6 +71,7 @@ impl<D: Dataplane> Agent<D> {
         let attached: BTreeSet<u32> = self.dataplane.attached().into_iter().map(|(ifindex, ..)| ifindex).collect();
         let mut rows = self.interfaces.uplinks(wanted, &self.node_addresses());
         rows.retain(|ifindex, _| attached.contains(ifindex));
+        self.mark_senders(&mut rows);
         rows
     }
 

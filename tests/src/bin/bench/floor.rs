@@ -3,7 +3,7 @@
 //! itself belongs to both.
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::SchedClassifier;
+use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use lb_common::addr::Family;
 use lb_common::table::maps::{FAMILY4, FAMILY6, SHARED};
@@ -93,7 +93,8 @@ impl Floors {
         }
         let mut floors = loader.load_file(object).with_context(|| format!("cannot load {object}"))?;
         for (name, program) in floors.programs_mut() {
-            let program: &mut SchedClassifier = program.try_into()?;
+            // Those of drivers are for other measurements.
+            let Program::SchedClassifier(program) = program else { continue };
             program.load().with_context(|| format!("the kernel did not load {name}"))?;
         }
         Ok(Self(floors))

@@ -81,7 +81,7 @@ fn many(mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
 fn fill(dataplane: &mut BpfDataplane) -> Result<()> {
     publish(dataplane, [(1, HERE, LOCAL, 0), (2, ELSEWHERE, REMOTE, ScopeFlags::MASQUERADE)])?;
     let ifindex = nix::net::if_::if_nametoindex("up0").context("the namespace has an uplink")?;
-    dataplane.set_uplinks(&[(ifindex, Uplink { source4: [192, 0, 2, 2], source6: [0; 16] })].into())?;
+    dataplane.set_uplinks(&[(ifindex, Uplink { source4: [192, 0, 2, 2], ..Uplink::UNNUMBERED })].into())?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::cast_precision_loss, reason = "counts and nanoseconds are far below 2^52")]
 
 mod control_plane;
+mod driver;
 mod figures;
 mod floor;
 mod forward;
@@ -62,6 +63,8 @@ enum Part {
     Programs,
     /// What a packet costs that is forwarded to another node, by test-run.
     Forward,
+    /// What a packet costs from its driver on, in XDP, tc and nftables, by frames of test-run.
+    Driver,
     /// What they cost under live traffic, as the kernel clocks it.
     Live,
     /// Connections and bulk traffic.
@@ -103,6 +106,9 @@ fn dataplane(args: &Args) -> Result<Vec<Figure>> {
         println!("forwarding: {} rounds of test-run", args.rounds);
         figures.extend(forward::measure(args.rounds)?);
     }
+    if matches!(args.part, Part::All | Part::Driver) {
+        figures.extend(driver::measure(args.rounds)?);
+    }
     if matches!(args.part, Part::All | Part::Sockets) {
         figures.extend(network::sockets(args.rounds)?);
     }
@@ -115,7 +121,7 @@ fn dataplane(args: &Args) -> Result<Vec<Figure>> {
     match args.part {
         Part::All | Part::Network => figures.extend(network::measure(args.rounds, args.kube_proxy.as_deref())?),
         Part::Live => figures.extend(network::live(args.rounds)?),
-        Part::Programs | Part::Forward | Part::Sockets | Part::Uplinks | Part::Header => {}
+        Part::Programs | Part::Forward | Part::Driver | Part::Sockets | Part::Uplinks | Part::Header => {}
     }
     Ok(figures)
 }

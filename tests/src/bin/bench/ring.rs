@@ -10,7 +10,7 @@ use lb_agent::dataplane::bpf::BpfDataplane;
 use lb_agent::dataplane::removal;
 use lb_agent::dataplane::{
     AttachBy, BpfLog, Dataplane, FamilyOp, FamilyTables, Monitor, Op, Repair, Settings, Sizes, SocketLb, Timeouts,
-    Write,
+    Write, Xdp,
 };
 use lb_common::addr::{Addr, Proto};
 use lb_common::table::{
@@ -181,6 +181,12 @@ impl PinFolder {
         Ok(BpfDataplane::open(&self.settings(sizes, sockets))?)
     }
 
+    /// As [`PinFolder::open`]; drivers run a program as well.
+    pub fn open_driven(&self, sizes: Sizes) -> Result<BpfDataplane> {
+        let settings = Settings { xdp: Xdp::Native, ..self.settings(sizes, SocketLb::Off) };
+        Ok(BpfDataplane::open(&settings)?)
+    }
+
     /// As [`PinFolder::open`], with tables of the usual sizes; packets are forwarded from these ports.
     pub fn open_forwarding(&self, ports: SnatPorts) -> Result<BpfDataplane> {
         let settings = Settings { snat_ports: Some(ports), ..self.settings(Sizes::default(), SocketLb::Off) };
@@ -199,6 +205,7 @@ impl PinFolder {
             snat_ports: Some(SnatPorts::DEFAULT),
             sockets,
             attach: AttachBy::Auto,
+            xdp: Xdp::Off,
         }
     }
 }

@@ -173,7 +173,7 @@ fn attached(
             ports.push(Port::unbridged(ifindex));
             dataplane.attach(&Link { ifindex, name: name.into(), class, header: LinkHeader::Ethernet })?;
             if let Some(IpAddr::V4(source)) = net.map(|net| net.host(Family::V4, 2)) {
-                uplinks.insert(ifindex, Uplink { source4: source.octets(), source6: [0; 16] });
+                uplinks.insert(ifindex, Uplink { source4: source.octets(), ..Uplink::UNNUMBERED });
             }
         }
         dataplane.set_ports(&ports)?;

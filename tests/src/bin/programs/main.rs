@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use aya::programs::Program;
 use lb_agent::dataplane::object::{self, BARE_PROGRAMS, OBJECT};
-use lb_agent::dataplane::{AttachBy, BpfLog, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts, removal};
+use lb_agent::dataplane::{AttachBy, BpfLog, Monitor, Repair, Settings, Sizes, SocketLb, Timeouts, Xdp, removal};
 use lb_common::way::SnatPorts;
 use serde_json::{Value, json};
 
@@ -42,6 +42,7 @@ fn load(pin_path: &Path, given: Option<&Path>) -> Result<()> {
         bpf_log: if bytes.is_some() { BpfLog::On } else { BpfLog::Off },
         sockets: SocketLb::Off,
         attach: AttachBy::Auto,
+        xdp: Xdp::Off,
         snat_ports: Some(SnatPorts::DEFAULT),
     };
     let maps = pin_path.join("maps");
@@ -78,6 +79,7 @@ fn verify(program: &mut Program) -> Result<()> {
     match program {
         Program::SchedClassifier(program) => program.load()?,
         Program::CgroupSockAddr(program) => program.load()?,
+        Program::Xdp(program) => program.load()?,
         other => bail!("no task loads a program of the type {:?}", other.prog_type()),
     }
     Ok(())

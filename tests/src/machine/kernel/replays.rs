@@ -23,6 +23,10 @@ const OUTGOING: u8 = 4;
 /// The interface by which packets leave.
 pub const UPLINK: &str = "up0";
 
+/// The router behind it.
+pub const NEXT_HOP_MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+const NEXT_HOPS: [(&str, &str); 2] = [("-4", "169.254.0.1"), ("-6", "fe80::7")];
+
 /// A network namespace that a thread can enter.
 pub struct Home(File);
 
@@ -65,7 +69,11 @@ impl Replays {
         for node in nodes {
             let (family, bits, more) = if node.is_ipv4() { ("-4", 32, "") } else { ("-6", 128, " nodad") };
             ip(&format!("{family} addr add {node}/{bits} dev {UPLINK}{more}"));
-            ip(&format!("{family} route add default dev {UPLINK}"));
+        }
+        let mac = NEXT_HOP_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        for (family, router) in NEXT_HOPS {
+            ip(&format!("{family} neigh add {router} lladdr {mac} nud permanent dev {UPLINK}"));
+            ip(&format!("{family} route add default via {router} onlink dev {UPLINK}"));
         }
         for key in ["ipv4/conf/all/forwarding", "ipv6/conf/all/forwarding"] {
             fs::write(format!("/proc/sys/net/{key}"), "1").expect("root may set it");

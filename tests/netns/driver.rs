@@ -1,0 +1,165 @@
+//! `--xdp`: packets of known flows are translated in the driver of an uplink, and tc does the rest. Real packets by veths,
+//! whose driver runs such programs natively if the sender completes its sums.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lb_tests::address::{FAMILIES, Family, UPLINK, flag, host_prefix, vip};
+use lb_tests::deadline::until_true;
+use lb_tests::dial::{Dial, Held, Outcome, Transfer};
+use lb_tests::lab::{FAR_NAME, ReversePath, Setup, UPLINK_NAME};
+use lb_tests::scene::{BALANCER, Scene};
+
+use crate::floods::Flood;
+use crate::netfilter::DROP_INVALID;
+use crate::uplink::{Endpoints, UPLINKS, client, dial, publish};
+
+const MODES: [&str; 2] = ["generic", "native"];
+
+/// Whether a device joins packets that it receives (GRO).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Joins {
+    Yes,
+    No,
+}
+
+/// A node whose uplinks have programs of a driver. What reaches them has finished sums, as real devices deliver it.
+fn node(test: &'static str, mode: &str, more: &[&str]) -> Scene {
+    let flags = [&UPLINKS[..], &["--xdp", mode], more].concat();
+    let scene = Scene::with_flags(Setup::new(test).reverse_path(ReversePath::Strict), &flags);
+    scene.lab.node.nft(DROP_INVALID);
+    for outside in [&scene.lab.far, &scene.lab.external] {
+        // Only a veth whose peer joins packets takes frames of a driver.
+        outside.run("ethtool", &["-K", "eth0", "tx", "off", "gro", "on"]);
+    }
+    scene
+}
+
+fn in_driver(scene: &Scene) -> u64 {
+    scene.agent.counted("in_driver")
+}
+
+/// A stream of the client that the driver must have dealt with.
+#[track_caller]
+fn streams(scene: &Scene, held: &mut Held, what: &str) {
+    let before = in_driver(scene);
+    held.transfer(2 << 20).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let dealt = in_driver(scene) - before;
+    assert!(dealt > 100, "{what}: the driver dealt with {dealt} packets");
+}
+
+#[test]
+fn clients_in_the_network_reach_endpoints_here_and_elsewhere_by_the_driver() {
+    for mode in MODES {
+        let scene = node(if mode == "native" { "xdpnat" } else { "xdpgen" }, mode, &[]);
+        publish(&scene, 70, "VIP", "Cluster", Endpoints::Here);
+        publish(&scene, 71, "VIP", "Cluster", Endpoints::Elsewhere);
+        for joins in [Joins::Yes, Joins::No] {
+            let gro = if joins == Joins::Yes { "on" } else { "off" };
+            for uplink in [UPLINK_NAME, FAR_NAME] {
+                scene.lab.node.run("ethtool", &["-K", uplink, "gro", gro]);
+            }
+            for (family, (number, who, seen)) in FAMILIES.into_iter().flat_map(|family| {
+                [(70, "a", client(family)), (71, BALANCER, UPLINK.host(family, 2))].map(|place| (family, place))
+            }) {
+                let (to, what) = (vip(family, number, 80), format!("{mode}, {joins:?}, {family:?}, {who}"));
+                let Outcome::Answered(answer) = dial(&scene, family).tcp(to) else { panic!("{what}: no answer") };
+                assert_eq!((answer.who.as_str(), answer.client.ip()), (who, seen), "{what}");
+                streams(&scene, &mut dial(&scene, family).held(to), &what);
+                assert_eq!(dial(&scene, family).udp(to).who(), Some(who), "{what}: UDP");
+            }
+        }
+    }
+}
+
+/// A driver can not ask for the MAC of a neighbour: it leaves the packet to tc until the neighbour is known.
+#[test]
+fn a_neighbour_that_is_forgotten_in_the_middle_of_a_stream_is_found_again() {
+    let scene = node("xdpcold", "native", &[]);
+    publish(&scene, 72, "VIP", "Cluster", Endpoints::Elsewhere);
+    for family in FAMILIES {
+        let mut held = dial(&scene, family).held(vip(family, 72, 80));
+        for _ in 0..3 {
+            scene.lab.node.ip(&[format!("neigh flush dev {UPLINK_NAME}"), format!("neigh flush dev {FAR_NAME}")]);
+            streams(&scene, &mut held, "after the neighbours were forgotten");
+        }
+    }
+}
+
+/// PR-02 in the driver: what does not fit is left to tc, which answers.
+#[test]
+fn pr_02_a_client_learns_of_a_narrow_way_although_the_driver_sends_packets_on() {
+    const NARROW: &str = "1300";
+    let scene = node("xdpmtu", "native", &[]);
+    publish(&scene, 73, "VIP", "Cluster", Endpoints::Elsewhere);
+    scene.lab.node.ip(&[format!("link set {UPLINK_NAME} mtu {NARROW}")]);
+    scene.lab.external.ip(&[format!("link set eth0 mtu {NARROW}")]);
+    for family in FAMILIES {
+        // The endpoint announces the segment size of a wide link all the same.
+        let node = host_prefix(UPLINK.host(family, 2));
+        scene.lab.external.run("ip", &[flag(family), "route", "add", &node, "dev", "eth0", "advmss", "1440"]);
+        let mut held = dial(&scene, family).held(vip(family, 73, 80));
+        streams(&scene, &mut held, "a narrow way");
+    }
+    assert!(scene.agent.counted("too_long") > 0);
+}
+
+/// Streams run on while the agent is replaced by one that uses the driver, or no longer.
+#[test]
+fn streams_outlive_each_switch_between_driver_and_tc() {
+    let mut scene = node("xdpswitch", "off", &[]);
+    publish(&scene, 74, "VIP", "Cluster", Endpoints::Here);
+    publish(&scene, 75, "VIP", "Cluster", Endpoints::Elsewhere);
+    let open = |(family, number)| Transfer::over(dial(&scene, family).held(vip(family, number, 80)));
+    let streams = [(Family::V4, 74), (Family::V6, 75)].map(open);
+    for mode in ["native", "generic", "off", "native", "native", "off"] {
+        scene.agent.set_flags(&[&UPLINKS[..], &["--xdp", mode]].concat());
+        scene.agent.crash();
+        scene.agent.start();
+        let before = (in_driver(&scene), streams.iter().map(Transfer::bytes).collect::<Vec<_>>());
+        let moves = || streams.iter().zip(&before.1).all(|(stream, before)| stream.bytes() > before + (1 << 20));
+        until_true("all streams run on", moves);
+        let dealt = in_driver(&scene) - before.0;
+        assert_eq!(dealt > 0, mode != "off", "{mode}: the driver dealt with {dealt} packets");
+    }
+    for stream in streams {
+        stream.stop().expect("a stream outlives all switches");
+    }
+}
+
+/// Connections that are open during the flood.
+const OPEN: usize = 1_000;
+
+/// A flood of SYNs from the network beside a thousand living connections.
+#[test]
+fn a_thousand_connections_withstand_a_flood_at_the_uplink() {
+    let scene = node("xdpflood", "native", &["--flows-max", "16384"]);
+    publish(&scene, 76, "VIP", "Cluster", Endpoints::Here);
+    let to = vip(Family::V4, 76, 80);
+    // Without asking explain for each.
+    let dials = || Dial::from(&scene.lab.far).bound(client(Family::V4));
+    let mut open: Vec<Held> = (0..OPEN).map(|_| dials().held(to)).collect();
+    let before = in_driver(&scene);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut flood = Flood::new(&scene.lab.far, to);
+            while !is_over.load(Ordering::SeqCst) {
+                flood.send(50);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let echo = || {
+            for (number, held) in open.iter_mut().enumerate() {
+                held.echo("still here").unwrap_or_else(|error| panic!("connection {number}: {error}"));
+            }
+        };
+        let echoed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(echo));
+        is_over.store(true, Ordering::SeqCst);
+        echoed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    assert!(in_driver(&scene) - before > OPEN as u64, "the driver dealt with the connections");
+    assert!(scene.agent.counted("embryo_evicted") > 0, "the flood filled its part of the table");
+    let kept = dial(&scene, Family::V4).patient().tcp(to);
+    assert_eq!(kept.who(), Some("a"), "new connections are made");
+}
