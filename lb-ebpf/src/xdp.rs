@@ -48,6 +48,13 @@ impl Xdp {
         true
     }
 
+    /// Whether all of the frame is where a program reaches it. Many drivers send no frames of several buffers of another
+    /// interface, and the kernel drops them (`xdp_do_redirect()` in net/core/filter.c).
+    #[inline(always)]
+    pub fn is_in_one_buffer(&self) -> bool {
+        (self.data_end() - self.data()) as u64 == self.bytes()
+    }
+
     /// Sends the frame out of another interface.
     #[inline(always)]
     pub fn send_out(&self, ifindex: u32) -> u32 {

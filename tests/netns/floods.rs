@@ -1,20 +1,21 @@
 //! A pod that floods the node with connections that it never completes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use etherparse::PacketBuilder;
-use lb_tests::address::{FAMILIES, FAR, Family, vip};
+use lb_tests::address::{FAMILIES, Family, vip};
 use lb_tests::dial::{Dial, Held, Outcome};
 use lb_tests::lab::Setup;
-use lb_tests::netns::Netns;
+use lb_tests::raw::Flood;
 use lb_tests::scene::Scene;
 use serde_json::Value;
-use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that are never completed: many times more than the agent's table holds (`--flows-max 8192`).
 const TUPLES: u32 = 60_000;
+
+/// Connections that are opened during the flood of a pod.
+const DURING_FLOOD: u32 = 12;
 
 /// Connections that are open and idle during the floods.
 const IDLE: usize = 1_000;
@@ -23,42 +24,6 @@ const TURNS: usize = 5;
 /// New connections in each half of a turn, and SYNs of the flood before each of them.
 const NEW: u32 = 100;
 const SWARM: u32 = 150;
-
-/// A socket that sends SYNs from spoofed addresses, each from another.
-pub struct Flood {
-    socket: Socket,
-    to: SocketAddr,
-    next: u32,
-}
-
-impl Flood {
-    pub fn new(netns: &Netns, to: SocketAddr) -> Self {
-        let socket = netns.inside(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)));
-        let socket = socket.expect("root may open a raw socket");
-        socket.set_header_included_v4(true).expect("an option that raw sockets have");
-        Self { socket, to, next: 0 }
-    }
-
-    pub fn send(&mut self, count: u32) {
-        let IpAddr::V4(vip) = self.to.ip() else { panic!("{} is of the other family", self.to) };
-        for number in self.next..self.next + count {
-            let IpAddr::V4(source) = FAR.host(Family::V4, (number % 250) as u8 + 1) else {
-                unreachable!("of this family")
-            };
-            let packet = PacketBuilder::ipv4(source.octets(), vip.octets(), 64).tcp(
-                (1 + number / 250) as u16,
-                self.to.port(),
-                number,
-                1024,
-            );
-            let mut bytes = Vec::new();
-            packet.syn().write(&mut bytes, &[]).expect("memory takes all");
-            // A full queue drops some; enough are sent.
-            let _ = self.socket.send_to(&bytes, &self.to.into());
-        }
-        self.next += count;
-    }
-}
 
 /// A table of 4,096 flows, of which 300 are open and idle.
 #[test]
@@ -71,18 +36,30 @@ fn idle_connections_withstand_a_syn_flood() {
     for held in &mut open {
         held.echo("still here").expect("an idle connection withstands the flood");
     }
-    // During another flood.
+    // During another flood, which lasts for as long as connections are opened: a fast machine sends all tuples at once.
     let mut flood = Flood::new(&scene.lab.pod("b").netns, to);
-    let flooder = std::thread::spawn(move || flood.send(TUPLES));
-    let mut answered = 0;
-    while !flooder.is_finished() {
-        let mut held = scene.dial().patient().hold(to).expect("a new connection is answered");
-        held.echo("new here").expect("a new connection carries data");
-        answered += 1;
-    }
-    flooder.join().expect("the flood ends");
-    println!("{answered} connections were opened meanwhile");
-    assert!(answered > 10, "{answered} connections");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let flooder = threads.spawn(|| {
+            let mut sent = 0;
+            while sent < TUPLES || !is_over.load(Ordering::SeqCst) {
+                flood.send(TUPLES / 100);
+                sent += TUPLES / 100;
+            }
+        });
+        let dials = || {
+            let mut answered = 0;
+            while answered < DURING_FLOOD || !flooder.is_finished() {
+                let mut held = scene.dial().patient().hold(to).expect("a new connection is answered");
+                held.echo("new here").expect("a new connection carries data");
+                answered += 1;
+                is_over.store(answered >= DURING_FLOOD, Ordering::SeqCst);
+            }
+        };
+        let dialled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(dials));
+        is_over.store(true, Ordering::SeqCst);
+        dialled.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
 }
 
 /// REJ-05: a pod that floods an address without endpoints gets no answers. Other pods and the network get theirs at once.

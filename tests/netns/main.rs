@@ -12,7 +12,6 @@ mod cluster_ip;
 mod collisions;
 mod conntrack;
 mod documents;
-mod driver;
 mod endpoints;
 mod explained;
 mod flips;

@@ -10,14 +10,9 @@ use lb_tests::scene::{BALANCER, Scene, TARGET};
 
 use crate::kube_proxy::KubeProxy;
 
-/// Drops packets that conntrack calls invalid, as kube-proxy in iptables mode does in its FORWARD chain.
-pub const DROP_INVALID: &str = "
-    table inet strict {
-        chain forward { type filter hook forward priority filter; ct state invalid drop; }
-    }
-";
+pub use lb_tests::scene::outside::DROP_INVALID;
 
-/// The same at each hook of a forwarded packet.
+/// Drops packets that conntrack calls invalid, at each hook of a forwarded packet.
 const INVALID: &str = "
     table inet strict {
         chain prerouting { type filter hook prerouting priority filter; ct state invalid drop; }

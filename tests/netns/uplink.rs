@@ -1,60 +1,18 @@
 //! Clients in the network whose packets to a balancer's address reach the node: what `--uplink-interfaces` adds.
 
-use std::net::IpAddr;
-
-use lb_tests::address::{BALANCERS, FAMILIES, FAR, Family, REMOTE_PODS, add_address, host_prefix, vip};
+use lb_tests::address::{FAMILIES, add_address, host_prefix, vip};
 use lb_tests::deadline::until_true;
 use lb_tests::dial::{Dial, Outcome};
 use lb_tests::lab::{ReversePath, Setup};
-use lb_tests::manifest::{OTHER_NODE, ingress};
-use lb_tests::scene::{BALANCER, Probe, Scene, empty_slice};
+use lb_tests::scene::{BALANCER, Scene};
 use lb_tests::serve::Server;
-use serde_json::json;
 
 use crate::netfilter::DROP_INVALID;
 
-/// Both of the node's interfaces towards the network.
-pub const UPLINKS: [&str; 2] = ["--uplink-interfaces", "up0,up1"];
+pub use lb_tests::scene::outside::{Endpoints, UPLINKS, client, dial, publish};
 
-/// The same, and endpoints of other nodes are left to the stack.
+/// Both of the node's interfaces towards the network, and endpoints of other nodes are left to the stack.
 const NO_FORWARDING: [&str; 3] = ["--uplink-interfaces", "up0,up1", "--forwarding=off"];
-
-/// The place of a Service's endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endpoints {
-    Here,
-    Elsewhere,
-    Both,
-    Nowhere,
-}
-
-/// Writes a Service with an external traffic policy.
-pub fn publish(scene: &Scene, number: u8, mode: &str, policy: &str, endpoints: Endpoints) {
-    let entries = FAMILIES.map(|family| ingress(BALANCERS.host(family, number), mode));
-    let name = format!("s{number}");
-    let service = scene.service(&name, number, &entries).spec("externalTrafficPolicy", json!(policy));
-    let mut objects = vec![service.object()];
-    for family in FAMILIES {
-        let mut slice = empty_slice(&service, family);
-        if matches!(endpoints, Endpoints::Here | Endpoints::Both) {
-            slice = slice.endpoint(scene.lab.pod_address("a", family), lb_tests::manifest::NODE);
-        }
-        if matches!(endpoints, Endpoints::Elsewhere | Endpoints::Both) {
-            slice = slice.endpoint(REMOTE_PODS.host(family, 5), OTHER_NODE);
-        }
-        objects.push(slice.object());
-    }
-    scene.apply(&name, &objects);
-}
-
-pub fn client(family: Family) -> IpAddr {
-    FAR.host(family, 9)
-}
-
-/// Dials from the far client.
-pub fn dial(scene: &Scene, family: Family) -> Probe<'_> {
-    scene.dial_from_far().bound(client(family))
-}
 
 #[test]
 fn a_client_in_the_network_reaches_a_pod_of_the_node_and_is_seen_as_itself() {

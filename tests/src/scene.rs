@@ -3,6 +3,7 @@
 //! Its pods are `client`, `a` and `b`. Pods answer on [`TARGET`] and [`OTHER_TARGET`], the balancer on its ports, all
 //! with their names. Objects that [`Scene::apply`] writes are in force when it returns.
 
+pub mod outside;
 mod probe;
 
 use std::collections::BTreeSet;

@@ -2,10 +2,11 @@
 
 use core::ptr::addr_of;
 
-use lb_common::forward::{self, Env as _, HandOver, Known, Part};
+use lb_common::flow;
+use lb_common::forward::{self, Env, FlowRef as _, HandOver, Known, Part};
 use lb_common::packet::Packet;
 use lb_common::parse::TcpFlags;
-use lb_common::table::{AddressBit, EdgeState, FlowKey, Role, Tuple, Uplink, edge_index};
+use lb_common::table::{AddressBit, Direction, EdgeState, FlowKey, Role, Tuple, Uplink, edge_index};
 use lb_common::transit;
 
 use super::parts::FamilyTables;
@@ -14,6 +15,19 @@ use crate::kernel::{Kernel, address_words, looks_back};
 use crate::maps;
 use crate::routes;
 use crate::xdp::Xdp;
+
+/// In one of so many seconds, a packet of a busy flow in transit is left to tc.
+const PROBES_AMONG: u32 = 8;
+
+/// Whether a packet in transit, which may note that its flow is in use, is left to tc: its redirect makes the kernel ask
+/// whether the next hop still has its MAC, which no lookup of a driver does (`neigh_event_send()` in
+/// net/core/neighbour.c). Always if the flow pauses, as it does once packets are lost there.
+#[inline(always)]
+fn probes(env: &impl Env, last_seen_jiffies: u64) -> bool {
+    let busy_jiffies = env.second_jiffies() + env.second_jiffies() / 4;
+    let quiet_jiffies = flow::quiet_jiffies(last_seen_jiffies, env.now_jiffies());
+    quiet_jiffies > busy_jiffies || env.random().is_multiple_of(PROBES_AMONG)
+}
 
 #[inline(always)]
 fn edge_state(edge: u32) -> EdgeState {
@@ -128,7 +142,8 @@ impl<A: FamilyTables> Known<A> for Kernel<Xdp> {
             return self.subject.mark();
         }
         let Some(len_bytes) = transit::plain_len_on_the_way::<A>(packet, key.proto, l4) else { return false };
-        routes::is_known_way(self.subject, work, len_bytes)
+        self.subject.is_in_one_buffer()
+            && routes::is_known_way(self.subject, work, len_bytes)
             && maps::uplinks.get_ptr(routes::egress_of(work)).is_some_and(|uplink| {
                 // SAFETY: the agent replaces elements whole, and the kernel frees them only after this program run.
                 unsafe { (*uplink).flags & Uplink::SENDS_FRAMES != 0 }
@@ -140,6 +155,10 @@ impl<A: FamilyTables> Known<A> for Kernel<Xdp> {
     fn settle(&self, key: &FlowKey<A>, entry: FlowElement<A>, to: &Tuple<A>, tcp: TcpFlags) -> bool {
         let Some(work) = work::<A>() else { return false };
         work.take_transit(key, to, 0);
+        let is_transit = matches!(key.direction, Direction::Reply) || !to.src.is(&key.tuple.src);
+        if is_transit && probes(self, entry.last_seen_jiffies()) {
+            return false;
+        }
         forward::keep(self, work, entry, tcp)
     }
 }

@@ -8,11 +8,9 @@ use lb_tests::address::{FAMILIES, Family, UPLINK, flag, host_prefix, vip};
 use lb_tests::deadline::until_true;
 use lb_tests::dial::{Dial, Held, Outcome, Transfer};
 use lb_tests::lab::{FAR_NAME, ReversePath, Setup, UPLINK_NAME};
+use lb_tests::raw::Flood;
+use lb_tests::scene::outside::{DROP_INVALID, Endpoints, UPLINKS, client, dial, publish};
 use lb_tests::scene::{BALANCER, Scene};
-
-use crate::floods::Flood;
-use crate::netfilter::DROP_INVALID;
-use crate::uplink::{Endpoints, UPLINKS, client, dial, publish};
 
 const MODES: [&str; 2] = ["generic", "native"];
 
@@ -84,6 +82,61 @@ fn a_neighbour_that_is_forgotten_in_the_middle_of_a_stream_is_found_again() {
             streams(&scene, &mut held, "after the neighbours were forgotten");
         }
     }
+}
+
+/// A next hop gets another MAC and says nothing. The kernel notices when it asks, which it does for packets of tc.
+#[test]
+fn a_next_hop_with_another_mac_is_found_again() {
+    let scene = node("xdpmac", "native", &[]);
+    publish(&scene, 77, "VIP", "Cluster", Endpoints::Elsewhere);
+    let timing = |what: &str, value: &str| (format!("net.ipv4.neigh.{UPLINK_NAME}.{what}"), value.to_owned());
+    let quick = [("base_reachable_time_ms", "1000"), ("delay_first_probe_time", "1"), ("retrans_time_ms", "100")];
+    scene.lab.node.sysctl(&quick.map(|(what, value)| timing(what, value)));
+    let shown = scene.lab.node.run("ip", &["-oneline", "link", "show", UPLINK_NAME]);
+    let own = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).expect("a veth has a MAC");
+    let node_address = UPLINK.host(Family::V4, 2).to_string();
+    // The other machine never asks, and so never shows its new MAC.
+    let known = ["neigh", "replace", &node_address, "lladdr", own, "nud", "permanent", "dev", "eth0"];
+    scene.lab.external.run("ip", &known);
+    for mac in ["02:00:00:00:00:a1", "02:00:00:00:00:a2"] {
+        // Its segments are lost from then on, so it comes to rest for ever longer.
+        let stream = Transfer::over(dial(&scene, Family::V4).held(vip(Family::V4, 77, 80)));
+        until_true("the stream runs", || stream.bytes() > 1 << 20);
+        scene.lab.external.ip(&[format!("link set eth0 address {mac}")]);
+        scene.lab.external.run("ip", &known);
+        until_true("its lost segments find the new MAC", || {
+            scene.lab.node.run("ip", &["-4", "neigh", "show", "dev", UPLINK_NAME]).contains(mac)
+        });
+        streams(&scene, &mut dial(&scene, Family::V4).patient().held(vip(Family::V4, 77, 80)), "by the new MAC");
+    }
+}
+
+/// Frames of several buffers, in a driver: those for this node are translated there, and those in transit left to tc.
+#[test]
+fn jumbo_frames_arrive_here_and_elsewhere() {
+    const JUMBO: &str = "9000";
+    let scene = node("xdpjumbo", "native", &[]);
+    for (machine, interfaces) in [
+        (&scene.lab.node, &[UPLINK_NAME, FAR_NAME, &scene.lab.pod("a").interface][..]),
+        (&scene.lab.far, &["eth0"]),
+        (&scene.lab.external, &["eth0"]),
+        (&scene.lab.pod("a").netns, &["eth0"]),
+    ] {
+        for interface in interfaces {
+            machine.ip(&[format!("link set {interface} mtu {JUMBO}")]);
+        }
+    }
+    // Without these, the sender cuts by itself.
+    scene.lab.far.run("ethtool", &["-K", "eth0", "gso", "off"]);
+    publish(&scene, 78, "VIP", "Cluster", Endpoints::Here);
+    publish(&scene, 79, "VIP", "Cluster", Endpoints::Elsewhere);
+    for family in FAMILIES {
+        for number in [78, 79] {
+            let mut held = dial(&scene, family).held(vip(family, number, 80));
+            held.transfer(4 << 20).unwrap_or_else(|error| panic!("{family:?}, {number}: {error}"));
+        }
+    }
+    assert!(in_driver(&scene) > 100, "the driver dealt with {} packets", in_driver(&scene));
 }
 
 /// PR-02 in the driver: what does not fit is left to tc, which answers.
