@@ -19,7 +19,8 @@ use lb_common::parse::TcpFlags;
 use lb_common::table::maps::PINNED;
 use lb_common::table::{
     Affinity, AffinityKey, Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendAge, LAYOUT_VERSION,
-    Member, MemberKey, MemberSets, MemberState, Owner, POOL_ELEMENTS_MAX, PoolKey, Scope, Scopes, Tuple, bpf_spin_lock,
+    Member, MemberKey, MemberSets, MemberState, Owner, POOL_ELEMENTS_MAX, PoolKey, ProxyHeader, Scope, Scopes, Tuple,
+    bpf_spin_lock,
 };
 use lb_common::table::{Frontend, FrontendKey, FrontendState, Mode, Origin, Rule};
 use lb_common::way::SnatPorts;
@@ -165,6 +166,36 @@ fn tables_of_another_size_are_replaced_and_keep_the_flows() {
     assert_eq!(third.dump().expect("dumping the tables"), tables, "the new shape is adopted");
     assert_eq!(third.maps().v4.flows.dump().expect("dumping flows"), [row]);
     assert_eq!(destination_of_next(&mut third), ([10, 0, 0, 1].into(), 8080), "its packets are translated");
+}
+
+/// A client repeats its SYN after the new programs have taken over, and before the rows are copied: the new row has missed
+/// the backend's answer.
+#[test]
+fn a_copied_header_keeps_the_answer_that_a_new_row_missed() {
+    let pinned = Pinned::new("header");
+    let mut first = pinned.open(1024, 64);
+    first.activate().expect("activating");
+    let (key, mut flow) = flow(&mut first);
+    flow.set_header(true);
+    let other = FlowKey { edge: 7, ..key };
+    let new = ProxyHeader { next_isn: 1_000, ..ProxyHeader::new(28, true, false) };
+    let answered = ProxyHeader { answered: 1, isn: 1_000, snd_max: 1_001, ..new };
+    first.maps().v4.flows.upsert(&[(key, flow), (other, flow)], 0).expect("writing flows");
+    let headers = |dataplane: &mut BpfDataplane| {
+        let mut rows = dataplane.maps().v4.headers.as_ref().expect("a table").dump().expect("dumping headers");
+        rows.sort_unstable();
+        rows
+    };
+    let write = |dataplane: &mut BpfDataplane, rows: &[_]| {
+        dataplane.maps().v4.headers.as_ref().expect("a table").upsert(rows, 0).expect("writing headers");
+    };
+    write(&mut first, &[(key, answered), (other, answered)]);
+    drop(first);
+
+    let mut second = pinned.open(4096, 128);
+    write(&mut second, &[(key, ProxyHeader { next_isn: 5_000, ..new })]);
+    second.activate().expect("activating");
+    assert_eq!(headers(&mut second), [(key, ProxyHeader { next_isn: 5_000, ..answered }), (other, answered)]);
 }
 
 /// A program may write a flow while flows are copied: the copy leaves it, and takes the others.

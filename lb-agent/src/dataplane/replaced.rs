@@ -29,10 +29,13 @@ pub struct Replaced {
     is_of_this_layout: bool,
 }
 
+/// Rows of flows whose PROXY header is due.
+type Headers<A> = Table<FlowKey<A>, ProxyHeader>;
+
 struct FamilyConnections<A> {
     flows: Table<FlowKey<A>, Flow<A>>,
     /// Older versions had none.
-    headers: Option<Table<FlowKey<A>, ProxyHeader>>,
+    headers: Option<Headers<A>>,
     /// Older versions had none.
     sockets: Option<Table<SocketKey<A>, SocketPeer<A>>>,
 }
@@ -135,7 +138,7 @@ impl<A: Addr> FamilyConnections<A> {
         to.flows.insert(&rows)?;
         // Until then, flows whose header is due are dropped rather than sent without it.
         let (Some(headers), Some(from)) = (&to.headers, &self.headers) else { return Ok(()) };
-        headers.insert(&lacking(headers, from)?.1)
+        copy_headers(headers, from)
     }
 
     fn copy_sockets(&self, to: &FamilyMaps<A>) -> Result<(), Error> {
@@ -147,6 +150,21 @@ impl<A: Addr> FamilyConnections<A> {
         }
         sockets.insert(&rows)
     }
+}
+
+/// Copies the rows that `to` lacks, and the answers of backends that its rows missed: a SYN that was repeated meanwhile made
+/// these rows anew.
+fn copy_headers<A: Addr>(to: &Headers<A>, from: &Headers<A>) -> Result<(), Error> {
+    let known: BTreeMap<_, _> = to.dump()?.into_iter().collect();
+    let (mut lacking, mut missed) = (Vec::new(), Vec::new());
+    for (key, row) in from.dump()? {
+        match known.get(&key) {
+            None => lacking.push((key, row)),
+            Some(other) => missed.extend(row.with_syn_of(other).map(|row| (key, row))),
+        }
+    }
+    to.insert(&lacking)?;
+    to.upsert(&missed, 0)
 }
 
 /// The keys of `to`, and the rows of `from` that it lacks.

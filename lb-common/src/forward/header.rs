@@ -28,13 +28,17 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
     #[inline(always)]
     fn decide_request(&mut self) -> bool {
         let (kernel, work) = (self.kernel, &mut *self.work);
-        let found = if work.wish == HeaderWish::DUE { kernel.header(&work.key) } else { None };
+        let is_due = work.wish == HeaderWish::DUE;
+        let renews = work.wish & HeaderWish::RENEWS != 0;
+        // A flow that begins anew with the SYN of the one before keeps its row: the backend may already have answered.
+        let found = kernel.header(&work.key);
+        let found = found.filter(|row| is_due || (!renews && row.read().is_of_syn(&work.located.segment)));
         let row = match found {
             Some(row) => row.read(),
-            None if work.wish == HeaderWish::DUE => return self.is_without_row(),
+            None if is_due => return self.is_without_row(),
             None => {
                 let is_v2 = work.wish & HeaderWish::NEW_V2 != 0;
-                ProxyHeader::new(work.text_len as u8, is_v2, work.wish & HeaderWish::RENEWS != 0)
+                ProxyHeader::new(work.text_len as u8, is_v2, renews)
             }
         };
         let repeat_jiffies = (kernel.second_jiffies() / REPEATS_PER_SEC) as u32;
@@ -45,7 +49,7 @@ impl<A: Addr, K: Maps<A>> Path<'_, A, K> {
                 work.reason = Counter::DropFlowTable;
                 return false;
             }
-            None if work.wish & HeaderWish::RENEWS != 0 => self.mark(true),
+            None if renews => self.mark(true),
             None => {}
         }
         self.work.reason = Counter::DropHeaderForged;

@@ -117,6 +117,19 @@ impl ProxyHeader {
         self.flags & HeaderFlags::SENT != 0
     }
 
+    /// Whether the last SYN had this number. Repeated, it begins no other connection.
+    #[inline(always)]
+    pub const fn is_of_syn(&self, segment: &Segment) -> bool {
+        segment.opens() && self.next_isn == segment.seq
+    }
+
+    /// What this row is after the SYN of `other`, a row in the tables of another agent that has missed the answer which
+    /// this one saw. `None` if it missed none.
+    pub const fn with_syn_of(&self, other: &Self) -> Option<Self> {
+        let is_missed = self.answered != 0 && other.answered == 0 && other.flags & HeaderFlags::RENEWED == 0;
+        if is_missed { Some(Self { next_isn: other.next_isn, ..*self }) } else { None }
+    }
+
     /// The number of the header's first byte, if the connection begins with this number.
     #[inline(always)]
     const fn begin(&self, isn: u32) -> u32 {
@@ -149,9 +162,11 @@ impl ProxyHeader {
             return edit;
         }
         if self.answered == 0 {
-            // No client sends data before the answer. A forger would, with a connection of which this row knows nothing.
-            let is_forged = self.flags & HeaderFlags::RENEWED == 0 && segment.has_content();
-            edit.act = if is_forged { Act::Drop } else { Act::Renumber };
+            // No client sends anything but a reset before the answer. A forger would, and so would a client whose answer
+            // came before this row: its acknowledgement would open the backend's connection without the header. The
+            // backend repeats its answer instead. A connection before this one may continue.
+            let is_early = self.flags & HeaderFlags::RENEWED == 0 && !segment.has(TcpFlags::RST);
+            edit.act = if is_early { Act::Drop } else { Act::Renumber };
             return edit;
         }
         self.request_answered(segment, edit, now_jiffies, repeat_jiffies)
@@ -220,7 +235,9 @@ impl ProxyHeader {
         if self.answered == 0 {
             return edit;
         }
-        if self.is_in_header(self.isn, segment.ack) {
+        // The backend accepts a SYN with the number before the header. Another number in the header is that of another SYN.
+        let is_of_other_syn = segment.has(TcpFlags::SYN) && segment.ack != self.begin(self.isn);
+        if self.is_in_header(self.isn, segment.ack) && !is_of_other_syn {
             edit.row.wanted = if self.is_sent() { 1 } else { 0 };
             edit.renumber_answer(self.isn, segment, self.len_bytes);
             return edit;

@@ -116,7 +116,8 @@ fn start() -> impl Strategy<Value = Start> {
     // The numbers of the header wrap, those of the data, or where their sign changes.
     let wraps = [0, u32::MAX - 30, 1 << 31].map(|number| number..number + 30);
     let [low, high, middle] = wraps;
-    let cut = || prop_oneof![Just(usize::MAX), Just(500), Just(90)];
+    // A segment with a header fits every link in use.
+    let cut = || prop_oneof![Just(usize::MAX), Just(500), Just(120)];
     let isn = prop_oneof![low, high, middle, any::<u32>()];
     (isn, select(&LENGTHS[..]), cut(), cut(), any::<bool>(), any::<bool>()).prop_map(
         |(isn, len, sent, forwarded, is_silent, is_answered)| Start {
@@ -317,12 +318,17 @@ impl History {
 
 /// Whether the connection has read a header of this length, then the client's bytes, or a part of that.
 fn has_read(connection: &Connection, len: u8) -> bool {
-    let stream = connection.isn.wrapping_add(len.into());
+    let first = connection.isn.wrapping_add(1);
     let mut bytes = (0_u32..).zip(&connection.read);
     let is_right = |(place, byte): (u32, &Byte)| match place.checked_sub(len.into()) {
         None => *byte == Byte::Header(len, place as u8),
         // A process with a raw socket may write what it likes, as its own stack may.
-        Some(place) => matches!(*byte, Byte::Forged) || *byte == Byte::Data(stream, place),
+        // Streams whose numbers overlap may mix: the number counts.
+        Some(_) => match *byte {
+            Byte::Data(isn, at) => isn.wrapping_add(1).wrapping_add(at) == first.wrapping_add(place),
+            Byte::Forged => true,
+            Byte::Header(..) | Byte::Answer => false,
+        },
     };
     let ended_at = connection.ended_at.map(|number| number.wrapping_sub(connection.isn.wrapping_add(1)));
     bytes.all(is_right) && ended_at.is_none_or(|end| end >= u32::from(len))
@@ -371,6 +377,115 @@ fn event(with_faults: bool) -> impl Strategy<Value = Event> {
         1 => Just(Event::LoseFlow),
     ];
     if with_faults { prop_oneof![56 => usual, 20 => fault].boxed() } else { usual.boxed() }
+}
+
+fn deliver(leg: Leg, keeps: bool) -> Event {
+    Event::Deliver { leg: leg as usize, place: 0, keeps }
+}
+
+/// Runs a history without faults, and asserts that the stream arrives.
+fn assert_arrives(start: Start, events: &[Event]) {
+    let mut history = History::new(start);
+    for event in events {
+        history.run(event);
+        history.assert_header_is_first();
+    }
+    history.node.copy();
+    history.settle_with_timers();
+    assert!(history.client.is_open(), "{events:?}");
+    let (isn, len) = history.connection().expect("a connection of the backend");
+    let read_len = |history: &History| history.backend.read_of(isn).map_or(0, <[Byte]>::len) as u32;
+    assert!(read_len(&history) >= u32::from(len), "the backend waits: {events:?}");
+    history.run(&Event::Send { len: 50 });
+    history.settle_with_timers();
+    history.assert_header_is_first();
+    assert_eq!(read_len(&history), u32::from(len) + 50, "{events:?}");
+}
+
+const QUIET: Start = Start { isn: 0, len: 28, cuts: [usize::MAX; 2], is_silent: false, is_answered: false };
+
+/// Another agent takes over while the client's SYN is repeated: its row knows nothing of the backend's answer.
+#[test]
+fn a_repeated_syn_after_a_takeover_does_not_open_the_backend() {
+    use Leg::{BackendToNode, ClientToNode, NodeToBackend, NodeToClient};
+    let answered = [
+        deliver(ClientToNode, true),
+        deliver(NodeToBackend, false),
+        deliver(BackendToNode, false),
+        Event::TakeOver,
+        deliver(ClientToNode, false),
+        deliver(NodeToClient, false),
+        deliver(ClientToNode, false),
+    ];
+    assert_arrives(QUIET, &answered);
+    // The client's acknowledgement reaches the backend before the repeated SYN.
+    assert_arrives(QUIET, &[&answered[..], &[Event::Deliver { leg: 1, place: 1, keeps: false }]].concat());
+}
+
+/// The same, after the backend has got the header.
+#[test]
+fn a_repeated_syn_after_a_takeover_forgets_no_header() {
+    use Leg::{BackendToNode, ClientToNode, NodeToBackend, NodeToClient};
+    let sent = [
+        deliver(ClientToNode, true),
+        deliver(NodeToBackend, false),
+        deliver(BackendToNode, false),
+        deliver(NodeToClient, false),
+        Event::Deliver { leg: 0, place: 1, keeps: false },
+    ];
+    let taken_over = [Event::TakeOver, deliver(ClientToNode, false)];
+    assert_arrives(QUIET, &[&sent[..], &taken_over].concat());
+    // The backend reads the header before, and its acknowledgement comes after.
+    assert_arrives(QUIET, &[&sent[..], &[deliver(NodeToBackend, false)], &taken_over].concat());
+    // It comes before: the flow has no mark any more, and the SYN is that of a new connection.
+    let read = [deliver(NodeToBackend, false), deliver(BackendToNode, false)];
+    assert_arrives(QUIET, &[&sent[..], &read, &taken_over].concat());
+    // A SYN of the connection before comes late.
+    let later = [Event::Connect { step: 1 << 24 }, Event::Deliver { leg: 0, place: 1, keeps: false }];
+    assert_arrives(QUIET, &[&later[..], &read, &taken_over].concat());
+}
+
+/// A late reset ends the flow after the backend has accepted the next connection, whose SYN is then repeated, and the
+/// Service wants another header meanwhile.
+#[test]
+fn a_syn_that_is_repeated_after_a_late_reset_keeps_its_header() {
+    use Leg::{BackendToNode, ClientToNode, NodeToBackend, NodeToClient};
+    let events = [
+        deliver(ClientToNode, false),
+        Event::Want { len: Some(52) },
+        deliver(NodeToBackend, false),
+        Event::Acknowledge,
+        deliver(ClientToNode, false),
+        deliver(NodeToBackend, false),
+        Event::Restart,
+        Event::Connect { step: 1 << 24 },
+        deliver(BackendToNode, false),
+        deliver(ClientToNode, false),
+        Event::Want { len: Some(28) },
+        deliver(NodeToClient, false),
+        Event::Resend,
+        deliver(NodeToBackend, false),
+        deliver(ClientToNode, true),
+        deliver(NodeToBackend, false),
+        deliver(BackendToNode, false),
+    ];
+    assert_arrives(Start { is_answered: true, ..QUIET }, &events);
+}
+
+/// The backend accepts a forged SYN whose header overlaps that of the client.
+#[test]
+fn a_forged_syn_nearby_cuts_no_header() {
+    let mut history = History::new(Start { is_answered: true, ..QUIET });
+    for event in [
+        Event::Forge { flags: TcpFlags::SYN, distance: 1, len: 0 },
+        Event::Connect { step: u32::MAX - 4 },
+        Event::Restart,
+        Event::Connect { step: 5 },
+    ] {
+        history.run(&event);
+    }
+    history.settle_with_timers();
+    history.assert_header_is_first();
 }
 
 proptest! {

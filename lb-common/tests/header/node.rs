@@ -54,7 +54,7 @@ impl Node {
     }
 
     pub fn lose_row(&mut self) {
-        self.row = None;
+        (self.row, self.uncopied) = (None, None);
     }
 
     pub fn lose_flow(&mut self) {
@@ -66,15 +66,17 @@ impl Node {
         self.wanted_len = len;
     }
 
-    /// An agent with other tables takes over. Its programs find the flow in the tables before, but not yet the row.
+    /// An agent with other tables takes over, after the one before has copied all. Its programs find the flow in the tables
+    /// before, but not yet the row.
     pub fn take_over(&mut self) {
-        self.uncopied = self.row.take().or(self.uncopied);
+        self.copy();
+        self.uncopied = self.row.take();
     }
 
-    /// The rows that are lacking are copied.
+    /// Rows that are lacking are copied, and answers that were missed.
     pub fn copy(&mut self) {
-        let copied = self.uncopied.take();
-        self.row = self.row.or(copied);
+        let Some(uncopied) = self.uncopied.take() else { return };
+        self.row = Some(self.row.map_or(uncopied, |row| uncopied.with_syn_of(&row).unwrap_or(row)));
     }
 
     /// Whether no header is due, except for a late SYN, which no backend will answer.
@@ -111,7 +113,7 @@ impl Node {
 
     fn request_edited(&mut self, segment: &Wire) -> Vec<Wire> {
         if facts(segment).opens() {
-            self.begin();
+            self.begin(segment);
         }
         let Some(flow) = &mut self.flow else { return Vec::new() };
         flow.see(segment, 0);
@@ -147,7 +149,7 @@ impl Node {
     }
 
     /// A SYN.
-    fn begin(&mut self) {
+    fn begin(&mut self, segment: &Wire) {
         let new = |renews| self.wanted_len.map(|len| ProxyHeader::new(len, true, renews));
         match &mut self.flow {
             Some(flow) if !flow.has_ended() => {
@@ -160,7 +162,7 @@ impl Node {
             ended_or_none => {
                 let is_marked = self.wanted_len.is_some();
                 *ended_or_none = Some(Flow { is_marked, has_finished: [false; 2], is_reset: false });
-                self.row = new(false);
+                self.row = self.row.filter(|row| is_marked && row.is_of_syn(&facts(segment))).or(new(false));
             }
         }
     }

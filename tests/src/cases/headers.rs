@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     ("a_syn_in_parts_ends_no_connection", a_syn_in_parts_ends_no_connection),
     ("an_error_quotes_what_the_client_sent", an_error_quotes_what_the_client_sent),
     ("a_changed_service_harms_no_handshake", a_changed_service_harms_no_handshake),
+    ("a_syn_repeated_after_a_reset_keeps_its_header", a_syn_repeated_after_a_reset_keeps_its_header),
     ("a_pod_announces_itself", a_pod_announces_itself),
     ("a_new_connection_gets_a_header_of_its_own", a_new_connection_gets_a_header_of_its_own),
 ];
@@ -163,6 +164,8 @@ fn data_follows_the_header(scene: &mut Scene<'_>) {
         let later = sent(scene, Program::WorkloadIngress, &request(scene, ACK, SEQ + 1_001, b"more"));
         assert_eq!((later.seq, &*later.payload), (SEQ + 1_001, &b"more"[..]), "not due");
         sent(scene, Program::WorkloadIngress, &request(scene, RST, SEQ + 1_005, b""));
+        // The next SYN has the same number, but is no repeated one.
+        scene.machine().evict_headers();
     }
     let counted = scene.counters()[&Counter::RequestTranslated];
     assert_eq!(counted, 14, "what the client sent: SYN, five times data or FIN, RST, for each version");
@@ -183,6 +186,8 @@ fn padding_is_no_part_of_a_segment(scene: &mut Scene<'_>) {
             assert_eq!((first.seq, &first.payload), (SEQ + 1 - len, &expected), "{payload:?}");
         }
         sent(scene, Program::WorkloadIngress, &request(scene, RST, SEQ + 3, b""));
+        // The next SYN has the same number, but is no repeated one.
+        scene.machine().evict_headers();
     }
 }
 
@@ -211,6 +216,7 @@ fn a_header_cannot_be_forged(scene: &mut Scene<'_>) {
         assert_eq!(scene.machine().run(Program::WorkloadIngress, &forged).0, HookAction::Drop, "{seq} {payload:?}");
     };
     is_dropped(scene, ACK, SEQ + 1, b"before the answer");
+    is_dropped(scene, ACK, SEQ + 1, b"");
     sent(scene, Program::WorkloadEgress, &answer(scene, SYN_ACK, begin));
     for (transport, seq, payload) in [
         (ACK, begin, &[1; 28][..]),
@@ -221,7 +227,7 @@ fn a_header_cannot_be_forged(scene: &mut Scene<'_>) {
     ] {
         is_dropped(scene, transport, seq, payload);
     }
-    assert_eq!(scene.counters()[&Counter::DropHeaderForged], 6);
+    assert_eq!(scene.counters()[&Counter::DropHeaderForged], 7);
     let first = sent(scene, Program::WorkloadIngress, &request(scene, ACK, SEQ + 1, b""));
     assert_eq!(first.seq, begin, "its own stack continues");
 }
@@ -314,6 +320,27 @@ fn a_changed_service_harms_no_handshake(scene: &mut Scene<'_>) {
     scene.frontend(1, vip, super::proto(SYN), Scope::PASS);
     let first = sent(scene, Program::WorkloadIngress, &request(scene, ACK, SEQ + 1, b""));
     assert_eq!(first.payload, expected);
+}
+
+/// A late reset ends the flow. The backend may have answered the SYN before it is repeated.
+fn a_syn_repeated_after_a_reset_keeps_its_header(scene: &mut Scene<'_>) {
+    let (client, vip, backend) = (scene.net.client(), scene.net.vip(), scene.net.backend());
+    let expected = header(client, vip, ScopeFlags::HEADER_V1);
+    let len = u32::try_from(expected.len()).expect("short");
+    publish(scene, ScopeFlags::HEADER_V1, backend);
+    shake_hands(scene, len);
+    let late = sent(scene, Program::WorkloadIngress, &request(scene, RST, SEQ + 9_000_000, b""));
+    assert_eq!(late.to, backend);
+    publish(scene, ScopeFlags::HEADER_V2, backend);
+    let syn = sent(scene, Program::WorkloadIngress, &request(scene, SYN, SEQ, b""));
+    assert_eq!((syn.to, syn.seq), (backend, SEQ - len));
+    let first = sent(scene, Program::WorkloadIngress, &request(scene, ACK, SEQ + 1, b""));
+    assert_eq!((first.seq, first.payload), (SEQ + 1 - len, expected));
+    sent(scene, Program::WorkloadIngress, &request(scene, RST, SEQ + 1, b""));
+    let next = SEQ + 9_000_000;
+    let v2_len = u32::try_from(header(client, vip, ScopeFlags::HEADER_V2).len()).expect("short");
+    let syn = sent(scene, Program::WorkloadIngress, &request(scene, SYN, next, b""));
+    assert_eq!(syn.seq, next - v2_len, "the header that the Service wants now");
 }
 
 /// A hairpin: both directions enter by the pod's own interface.

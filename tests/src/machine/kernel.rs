@@ -178,8 +178,9 @@ impl KernelMachine {
         }
     }
 
-    /// Empties the flow tables.
+    /// Empties the tables of what flows leave behind.
     pub fn forget_flows(&mut self) {
+        self.evict_headers();
         let flows = self.flows();
         let maps = self.dataplane.maps();
         maps.v4.flows.delete(&flows.v4.into_keys().collect::<Vec<_>>()).expect("deleting flows");

@@ -87,7 +87,6 @@ fn a_keep_alive_brings_the_header() {
         assert_eq!(request(row, segment(ACK, X, 1)).0, Act::Drop, "with a byte, it may be forged");
         assert_eq!(request(row, segment(ACK, X - 1, 0)), (Act::Renumber, X - 1), "of an older connection");
     }
-    assert_eq!(request(fresh(), segment(ACK, X, 0)), (Act::Renumber, X), "before any answer");
 }
 
 #[test]
@@ -187,7 +186,40 @@ fn segments_of_older_connections_only_get_the_new_tuple() {
         assert_eq!(request(answered(), segment(ACK, seq, 9)), (Act::Renumber, seq));
         assert_eq!(request(answered(), segment(ACK, seq, 0)), (Act::Renumber, seq));
     }
-    assert_eq!(request(fresh(), segment(ACK, X + 1, 0)), (Act::Renumber, X + 1), "before any answer");
+}
+
+/// It would open the backend's connection without the header: the row may have missed the answer.
+#[test]
+fn an_acknowledgement_before_any_answer_is_dropped() {
+    for seq in [X, X + 1, X + 101, X - 5_000] {
+        assert_eq!(request(fresh(), segment(ACK, seq, 0)).0, Act::Drop);
+    }
+    assert_eq!(sent().with_syn_of(&fresh()), Some(sent()), "the SYN was repeated");
+    let later = fresh().request(&segment(SYN, X + 9, 0), NOW, REPEAT).row;
+    assert_eq!(sent().with_syn_of(&later), Some(ProxyHeader { next_isn: X + 9, ..sent() }), "another SYN");
+    for (known, other) in [(answered(), sent()), (fresh(), fresh()), (sent(), ProxyHeader::new(H, true, true))] {
+        assert_eq!(known.with_syn_of(&other), None, "no answer was missed");
+    }
+}
+
+/// Two SYNs whose headers overlap: the backend accepts one.
+#[test]
+fn an_answer_to_another_syn_is_not_the_connection_s() {
+    let repeated = sent().request(&segment(SYN, X, 0), NOW, REPEAT).row;
+    assert_eq!(reply(repeated, answer(SYN_ACK, BEGIN)), (X + 1, 472, false));
+    for ack in [BEGIN + 1, BEGIN + 5, X] {
+        assert_eq!(reply(repeated, answer(SYN_ACK, ack)), (ack, 500, false));
+        assert_eq!(reply(repeated, answer(ACK, ack)), (X + 1, 500, false), "a part of the header");
+    }
+}
+
+#[test]
+fn a_repeated_syn_is_known() {
+    for row in [fresh(), answered(), sent()] {
+        assert!(row.is_of_syn(&segment(SYN, X, 0)));
+        assert!(!row.is_of_syn(&segment(SYN, X + 1, 0)));
+        assert!(!row.is_of_syn(&segment(ACK, X, 0)));
+    }
 }
 
 /// The whole handshake, where each number of it wraps.
