@@ -1,4 +1,4 @@
-//! MurmurHash3 (32 bits), word by word. It selects slots of Maglev pools and address bits.
+//! MurmurHash3 (32 bits), word by word. It selects slots of Maglev pools, address bits, and notes of next hops.
 
 /// Mixes in the next word.
 #[inline(always)]

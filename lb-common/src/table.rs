@@ -45,7 +45,7 @@ pub use stats::{
     FrontendAge, FrontendStats, Owner, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, SpentRing, edge_index, spent_ring,
 };
 pub use told::{EVENTS_BYTES, Monitor, PASSES_TOLD, Told};
-pub use uplink::{UPLINKS_MAX, Uplink};
+pub use uplink::{HOPS_ASKED, UPLINKS_MAX, Uplink};
 
 /// Raised whenever a type of this module changes. Pinned maps of another version are not adopted: others replace them.
 pub const LAYOUT_VERSION: u16 = 9;

@@ -12,9 +12,9 @@ use lb_common::table::maps::Rows;
 use lb_common::table::{
     AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, DropCount, DropKey, Dropped, EDGES_MAX,
     EVENTS_BYTES, EdgeAge, EdgeFlows, EdgeState, EmbryoBudget, Endpoint, EndpointKey, Evictions, Flow, FlowKey,
-    FlowTotals, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Monitor,
-    Owner, PASSES_TOLD, PoolElement, Port, ProxyHeader, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey,
-    SocketPeer, SourceRange, SourceRangeKey, SpentRing, Told, UPLINKS_MAX, Uplink,
+    FlowTotals, Fragment, FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, HOPS_ASKED, Member,
+    MemberKey, Monitor, Owner, PASSES_TOLD, PoolElement, Port, ProxyHeader, RejectBucket, SPENT_RING_LEN, SPENT_RINGS,
+    Scopes, SocketKey, SocketPeer, SourceRange, SourceRangeKey, SpentRing, Told, UPLINKS_MAX, Uplink,
 };
 use lb_common::way::OnUplink;
 use lb_common::{each_map, family_address};

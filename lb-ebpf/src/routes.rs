@@ -13,6 +13,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_redirect_neigh};
 use lb_common::addr::{Addr, Family};
 use lb_common::forward::Work;
+use lb_common::hash;
 use lb_common::packet::ETHERNET_LEN;
 use lb_common::table::{Port, edge_index};
 use lb_common::way::{OnUplink, Reach, Way};
@@ -162,6 +163,13 @@ pub fn macs<A>(work: &Work<A>) -> [u16; 6] {
     let word = |index: usize| unsafe { addr_of!((*lookup).smac).cast::<u16>().add(index).read_unaligned() };
     const { assert!(offset_of!(Lookup, dmac) == offset_of!(Lookup, smac) + 6) };
     [word(3), word(4), word(5), word(0), word(1), word(2)]
+}
+
+/// A hash of the next hop of the route that was found, and its interface.
+#[inline(always)]
+pub fn hop<A>(work: &Work<A>) -> u32 {
+    let [high, middle, low, ..] = macs(work).map(u32::from);
+    hash::finish(hash::mix((high << 16) | middle, (low << 16) ^ egress_of(work)), 2)
 }
 
 /// Sends the packet to the next hop of the route that was found. `None` if there is no room for a link header.

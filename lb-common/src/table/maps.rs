@@ -8,9 +8,9 @@ use core::marker::PhantomData;
 use super::{
     AddressBits, Affinity, AffinityKey, COUNTERS_MAX, CounterValue, Dialled, DropCount, DropKey, Dropped, EDGES_MAX,
     EVENTS_BYTES, EdgeAge, EdgeFlows, EdgeState, Endpoint, EndpointKey, Evictions, Flow, FlowKey, FlowTotals, Fragment,
-    FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, Member, MemberKey, Monitor, Owner, PASSES_TOLD,
-    PoolElement, Port, ProxyHeader, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey, SocketPeer,
-    SourceRange, SourceRangeKey, SpentRing, TableType, Told, UPLINKS_MAX, Uplink,
+    FragmentKey, Frontend, FrontendAge, FrontendKey, FrontendStats, HOPS_ASKED, Member, MemberKey, Monitor, Owner,
+    PASSES_TOLD, PoolElement, Port, ProxyHeader, RejectBucket, SPENT_RING_LEN, SPENT_RINGS, Scopes, SocketKey,
+    SocketPeer, SourceRange, SourceRangeKey, SpentRing, TableType, Told, UPLINKS_MAX, Uplink,
 };
 
 /// The kind of a map, with its flags.
@@ -238,6 +238,8 @@ macro_rules! each_map {
                 parked: [Array, u32 => Parked, Rows::Parked];
                 /// By hash of the client: the last datagram that was left alone and told `lb-agent monitor`.
                 passes_told: [Array, u32 => u64, Rows::Fixed(PASSES_TOLD)];
+                /// By hash of the next hop: when a driver last left a packet to tc, so that the kernel asks for the hop's MAC.
+                hops_asked: [Array, u32 => u64, Rows::Fixed(HOPS_ASKED)];
                 /// Tickets drawn for `parked`.
                 parked_tickets: [Array, u32 => u32, Rows::Fixed(1)];
             }

@@ -5,6 +5,9 @@ use super::row::table_type;
 /// Rows of `uplinks`: more interfaces towards the network than a node has.
 pub const UPLINKS_MAX: u32 = 1 << 12;
 
+/// Elements of `hops_asked`, a power of two.
+pub const HOPS_ASKED: u32 = 1 << 12;
+
 table_type! {
     /// Value of `uplinks`, whose key is the index of the interface.
     pub struct Uplink {

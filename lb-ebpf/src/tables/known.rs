@@ -6,7 +6,7 @@ use lb_common::flow;
 use lb_common::forward::{self, Env, FlowRef as _, HandOver, Known, Part};
 use lb_common::packet::Packet;
 use lb_common::parse::TcpFlags;
-use lb_common::table::{AddressBit, Direction, EdgeState, FlowKey, Role, Tuple, Uplink, edge_index};
+use lb_common::table::{AddressBit, Direction, EdgeState, FlowKey, HOPS_ASKED, Role, Tuple, Uplink, edge_index};
 use lb_common::transit;
 
 use super::parts::FamilyTables;
@@ -16,17 +16,36 @@ use crate::maps;
 use crate::routes;
 use crate::xdp::Xdp;
 
-/// In one of so many seconds, a packet of a busy flow in transit is left to tc.
-const PROBES_AMONG: u32 = 8;
+/// Packets that carry hardly more than headers, in bytes from the network header on. Others overtake the one that is left
+/// to tc, which harms no acknowledgement.
+const SHORT_BYTES: u16 = 100;
+/// Seconds until a longer packet is left to tc.
+const ASK_SECONDS: u32 = 4;
 
-/// Whether a packet in transit, which may note that its flow is in use, is left to tc: its redirect makes the kernel ask
+/// Whether a packet in transit is left to tc although the driver could send it: the redirect of tc makes the kernel ask
 /// whether the next hop still has its MAC, which no lookup of a driver does (`neigh_event_send()` in
-/// net/core/neighbour.c). Always if the flow pauses, as it does once packets are lost there.
+/// net/core/neighbour.c). Two hops with one element replace each other's notes, and are asked more often.
 #[inline(always)]
-fn probes(env: &impl Env, last_seen_jiffies: u64) -> bool {
+fn asks(env: &impl Env, hop: u32, len_bytes: u16) -> bool {
+    let Some(asked) = maps::hops_asked.get_ptr_mut(hop % HOPS_ASKED) else { return false };
+    // SAFETY: array elements live as long as the map; an aligned word, which another CPU may write meanwhile.
+    let before = unsafe { asked.read_volatile() };
+    let (now, second) = (env.now_jiffies() as u32, env.second_jiffies() as u32);
+    let limit = if len_bytes > SHORT_BYTES { second * ASK_SECONDS } else { second };
+    let is_due = (before >> 32) as u32 != hop || now.wrapping_sub(before as u32) > limit;
+    if is_due {
+        // SAFETY: as above.
+        unsafe { asked.write_volatile((u64::from(hop) << 32) | u64::from(now)) };
+    }
+    is_due
+}
+
+/// Whether a flow had paused before this packet, as it does once packets are lost. In transit, the next hop may be to
+/// blame.
+#[inline(always)]
+fn has_paused(env: &impl Env, last_seen_jiffies: u64) -> bool {
     let busy_jiffies = env.second_jiffies() + env.second_jiffies() / 4;
-    let quiet_jiffies = flow::quiet_jiffies(last_seen_jiffies, env.now_jiffies());
-    quiet_jiffies > busy_jiffies || env.random().is_multiple_of(PROBES_AMONG)
+    flow::quiet_jiffies(last_seen_jiffies, env.now_jiffies()) > busy_jiffies
 }
 
 #[inline(always)]
@@ -148,6 +167,7 @@ impl<A: FamilyTables> Known<A> for Kernel<Xdp> {
                 // SAFETY: the agent replaces elements whole, and the kernel frees them only after this program run.
                 unsafe { (*uplink).flags & Uplink::SENDS_FRAMES != 0 }
             })
+            && !asks(self, routes::hop(work), len_bytes)
     }
 
     /// Packets in the middle of a flow stay in order: while some are left to tc, its others would overtake them there.
@@ -156,7 +176,7 @@ impl<A: FamilyTables> Known<A> for Kernel<Xdp> {
         let Some(work) = work::<A>() else { return false };
         work.take_transit(key, to, 0);
         let is_transit = matches!(key.direction, Direction::Reply) || !to.src.is(&key.tuple.src);
-        if is_transit && probes(self, entry.last_seen_jiffies()) {
+        if is_transit && has_paused(self, entry.last_seen_jiffies()) {
             return false;
         }
         forward::keep(self, work, entry, tcp)
