@@ -92,7 +92,11 @@ fn a_hook_that_was_left_shut_is_opened() {
     let index = node.inside(|| nix::net::if_::if_nametoindex(PODS[0])).expect("the interface is there");
     let (hook, header) = (Hook::Ingress, LinkHeader::Ethernet);
     let attachment = Attachment { ifindex: index, class: Class::Workload, hook, header };
-    let adopt = || Hooks::adopt(&pins, &pins.join("links"), AttachBy::Clsact, Xdp::Off).expect("they are ours").0;
+    let adopt = || {
+        Hooks::adopt(&pins, &pins.join("links"), &pins.join("maps"), AttachBy::Clsact, Xdp::Off)
+            .expect("they are ours")
+            .0
+    };
     let client = scene.lab.pod("client").netns.clone();
     let dial = || Dial::from(&client).tcp(vip(FAMILIES[0], 74, 80));
 

@@ -5,19 +5,21 @@ use std::io;
 
 use super::finding::Finding;
 use crate::dataplane::links::{Class, Link};
+use crate::dataplane::probe::AttachedProgram;
 use crate::dataplane::{Card, Xdp};
 use crate::interfaces::Interfaces;
 
 const NAME: &str = "xdp";
 
 /// `links`: the interfaces that get programs. `kernel`: whether the kernel loads such programs. `card` asks the driver of
-/// an interface.
+/// an interface, and `foreign` for an XDP program of others on it.
 pub fn finding(
     interfaces: &Interfaces,
     links: &BTreeMap<u32, Link>,
     wanted: Option<Xdp>,
     kernel: &io::Result<()>,
     card: impl Fn(&str) -> io::Result<Card>,
+    foreign: impl Fn(u32) -> Option<AttachedProgram>,
 ) -> Finding {
     let wanted = wanted.unwrap_or_default();
     // Generic programs are for frames of one buffer.
@@ -39,7 +41,10 @@ pub fn finding(
     let uplinks = links.values().filter(|link| link.class == Class::Uplink);
     for facts in uplinks.filter_map(|link| interfaces.links().get(&link.ifindex)) {
         match interfaces.driver_mode(facts, tried, &card) {
-            Some(Ok(mode)) => with.push(format!("{} ({})", facts.name, mode.name())),
+            Some(Ok(mode)) => match foreign(facts.ifindex) {
+                None => with.push(format!("{} ({})", facts.name, mode.name())),
+                Some(program) => without.push(format!("{}: it has the XDP program {program} of others", facts.name)),
+            },
             Some(Err(objection)) => without.push(format!("{}: {objection}", facts.name)),
             None => {}
         }
@@ -53,10 +58,10 @@ pub fn finding(
     let found = [with].into_iter().chain(without).collect::<Vec<_>>().join("; not ");
     match wanted {
         Xdp::Off => Finding::ok(NAME, format!("off; --xdp=auto would attach to {found}")),
-        _ if is_served => Finding::ok(NAME, format!("programs are attached to {found}")),
+        _ if is_served => Finding::ok(NAME, format!("`lb-agent run` attaches to {found}")),
         _ => Finding::warn(
             NAME,
-            format!("programs are attached to {found}"),
+            format!("`lb-agent run` attaches to {found}"),
             "tc serves without them: set --xdp=off, or remove the reason",
         ),
     }
@@ -75,7 +80,8 @@ mod tests {
         interfaces.apply(Event::Link(LinkFacts::pod_veth(2, name)));
         let links = [(2, Link { ifindex: 2, name: name.into(), class: Class::Uplink, header })].into();
         let card = |_: &str| Ok(Card { driver: driver.into(), takes_tags: false });
-        let finding = finding(&interfaces, &links, wanted, kernel, card);
+        let foreign = |_| (driver == "i40e").then(|| AttachedProgram { id: 7, name: Some("filter".into()) });
+        let finding = finding(&interfaces, &links, wanted, kernel, card, foreign);
         assert!(finding.verdict == Verdict::Ok || !finding.remedy.is_empty(), "{finding:?}");
         (finding.verdict, finding.found)
     }
@@ -86,9 +92,15 @@ mod tests {
         for (wanted, driver, verdict, expected) in [
             (None, "ice", Verdict::Ok, "off; --xdp=auto would attach to eth0 (native)".to_owned()),
             (None, "veth", Verdict::Ok, format!("off; --xdp=auto would attach to no driver; {why}")),
-            (Some(Xdp::Auto), "ice", Verdict::Ok, "programs are attached to eth0 (native)".to_owned()),
-            (Some(Xdp::Auto), "veth", Verdict::Warn, format!("programs are attached to no driver; {why}")),
-            (Some(Xdp::Generic), "veth", Verdict::Ok, "programs are attached to eth0 (generic)".to_owned()),
+            (Some(Xdp::Auto), "ice", Verdict::Ok, "`lb-agent run` attaches to eth0 (native)".to_owned()),
+            (
+                Some(Xdp::Auto),
+                "i40e",
+                Verdict::Warn,
+                "`lb-agent run` attaches to no driver; not eth0: it has the XDP program filter (id 7) of others".into(),
+            ),
+            (Some(Xdp::Auto), "veth", Verdict::Warn, format!("`lb-agent run` attaches to no driver; {why}")),
+            (Some(Xdp::Generic), "veth", Verdict::Ok, "`lb-agent run` attaches to eth0 (generic)".to_owned()),
         ] {
             assert_eq!(told(wanted, &Ok(()), driver), (verdict, expected));
         }

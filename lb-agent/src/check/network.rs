@@ -12,7 +12,7 @@ use super::driver;
 use super::finding::Finding;
 use super::hooks;
 use super::netfilter::Ipvs;
-use crate::dataplane::driver::can_load;
+use crate::dataplane::driver::{can_load, foreign_program};
 use crate::dataplane::links::Class;
 use crate::dataplane::pins::Pins;
 use crate::dataplane::{Xdp, card};
@@ -50,7 +50,7 @@ pub fn findings(interfaces: &Interfaces, rules: &InterfaceRules, xdp: Option<Xdp
     let mut findings = vec![
         hooks::way(),
         classes(interfaces, rules),
-        driver::finding(interfaces, &links, xdp, &can_load(), card),
+        driver::finding(interfaces, &links, xdp, &can_load(), card, foreign_program),
         forwarding("ipv4", &setting("ipv4/ip_forward"), Needed::Always),
         forwarding("ipv6", &setting("ipv6/conf/all/forwarding"), ipv6_is_needed(interfaces)),
         reverse_path(&strict_interfaces(interfaces)),

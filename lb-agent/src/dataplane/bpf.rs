@@ -111,7 +111,8 @@ impl BpfDataplane {
             connections_version: CONNECTIONS_VERSION,
             jiffies_per_sec,
         })?;
-        let (hooks, sockets, drivers) = Hooks::adopt(path.root(), &path.links(), settings.attach, settings.xdp)?;
+        let (hooks, sockets, drivers) =
+            Hooks::adopt(path.root(), &path.links(), &path.maps(), settings.attach, settings.xdp)?;
         let tells = settings.monitor == Monitor::On;
         let settings = settings.clone();
         let walk = Walk::default();

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rtnetlink::packet_core::{NetlinkDeserializable as _, NetlinkHeader};
 use rtnetlink::packet_route::RouteNetlinkMessage;
@@ -18,7 +18,7 @@ use super::links::Attached;
 use super::object::DRIVER_PROGRAMS;
 use super::pinned::{detach_link, remove_pin};
 use super::probe::AttachedProgram;
-use super::{Error, Refusal, sys};
+use super::{Error, Refusal, sys, uplinks};
 use crate::netlink;
 
 /// Whether drivers run a program of ours (`--xdp`).
@@ -114,6 +114,12 @@ pub fn programs(ifindex: u32) -> io::Result<BTreeMap<Mode, u32>> {
     }
 }
 
+/// The XDP program of others on an interface, as far as the kernel tells.
+pub fn foreign_program(ifindex: u32) -> Option<AttachedProgram> {
+    let ids = programs(ifindex).unwrap_or_default();
+    ids.into_values().map(AttachedProgram::of_id).find(|program| !program.is_named_as_ours())
+}
+
 /// A program that runs in the card itself is in no other's way.
 const fn program(attribute: &LinkXdp) -> Option<(Mode, u32)> {
     match attribute {
@@ -149,18 +155,25 @@ pub struct DriverLinks {
 }
 
 impl DriverLinks {
-    /// Adopts the links, and detaches those that are not wanted, or in another mode: tc serves from then on.
-    pub fn adopt(directory: PathBuf, links: BTreeMap<u32, OwnedFd>, wanted: Xdp) -> Result<Self, Error> {
+    /// Adopts the links, and detaches those that are not wanted, or in another mode: tc serves from then on. `maps` is the
+    /// folder of the maps.
+    pub fn adopt(directory: PathBuf, maps: &Path, links: BTreeMap<u32, OwnedFd>, wanted: Xdp) -> Result<Self, Error> {
         let mut adopted = Self { directory, attached: BTreeMap::new() };
+        let mut unwanted = Vec::new();
         for (ifindex, link) in links {
             // A link of which the kernel tells nothing is as good as one in another mode.
             let mode = mode_of(link.as_fd()).unwrap_or_default();
-            if let Some(mode) = mode.filter(|mode| wanted.mode() == Some(*mode)) {
-                adopted.attached.insert(ifindex, (link, mode));
-            } else {
-                adopted.remove(ifindex, link.as_fd())?;
-                tracing::info!(ifindex, "detached from the driver: --xdp has another value");
+            match mode.filter(|mode| wanted.mode() == Some(*mode)) {
+                Some(mode) => drop(adopted.attached.insert(ifindex, (link, mode))),
+                None => unwanted.push((ifindex, link)),
             }
+        }
+        if !unwanted.is_empty() {
+            uplinks::stop_redirects(maps)?;
+        }
+        for (ifindex, link) in unwanted {
+            adopted.remove(ifindex, link.as_fd())?;
+            tracing::info!(ifindex, "detached from the driver: --xdp has another value");
         }
         Ok(adopted)
     }
@@ -190,10 +203,11 @@ impl DriverLinks {
 
     /// Removes the program from a driver. Succeeds if the interface is already gone.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
-        match self.attached.remove(&ifindex) {
-            Some((link, _)) => self.remove(ifindex, link.as_fd()),
-            None => Ok(()),
+        if let Some((link, _)) = self.attached.get(&ifindex) {
+            self.remove(ifindex, link.as_fd())?;
+            self.attached.remove(&ifindex);
         }
+        Ok(())
     }
 
     fn remove(&self, ifindex: u32, link: BorrowedFd<'_>) -> Result<(), Error> {

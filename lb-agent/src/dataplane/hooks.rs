@@ -61,10 +61,11 @@ pub struct Hooks {
 
 impl Hooks {
     /// Adopts what is attached unchanged, but for drivers' programs that `xdp` does not want, and removes pins whose
-    /// interface is gone. `directory` is the one of the links.
+    /// interface is gone. `directory` is the one of the links, `maps` the one of the maps.
     pub fn adopt(
         pin_path: &Path,
         directory: &Path,
+        maps: &Path,
         by: AttachBy,
         xdp: Xdp,
     ) -> Result<(Self, SocketLinks, DriverLinks), Error> {
@@ -79,7 +80,7 @@ impl Hooks {
         tracing::info!(by = way.name(), "programs are attached to interfaces");
         let links = Links::new(directory.to_owned(), live);
         let sockets = SocketLinks::adopt(directory.to_owned(), sockets);
-        let drivers = DriverLinks::adopt(directory.to_owned(), drivers, xdp)?;
+        let drivers = DriverLinks::adopt(directory.to_owned(), maps, drivers, xdp)?;
         let mut hooks = Self { way, links, filters: Filters::read(pin_path)? };
         hooks.open_shut()?;
         Ok((hooks, sockets, drivers))

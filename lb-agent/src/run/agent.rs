@@ -392,13 +392,13 @@ impl<D: Dataplane> Agent<D> {
             guard.follow_links(pods);
         }
         let mut is_complete = self.tell_ports(trust);
-        let drivers = self.withdraw_drivers(&wanted, trust);
+        let (drivers, withdrawn) = self.withdraw_drivers(&wanted, trust);
         let failures = reconcile(&mut self.dataplane, &wanted, trust);
         if self.outlook.look_at_failures(&failures) {
             self.tell_warnings();
         }
         is_complete &= failures.is_empty();
-        let attempt = self.attach_drivers(&drivers, &wanted, trust);
+        let attempt = self.attach_drivers(&drivers, &wanted, trust).max(withdrawn);
         // Only now: answers need the programs of the uplink.
         is_complete &= self.tell_uplinks(&wanted, trust);
         self.tell_judgements(&judged);

@@ -65,6 +65,7 @@ pub fn reconcile(dataplane: &mut impl Dataplane, wanted: &BTreeMap<u32, Link>, t
     failures
 }
 
-fn is_gone(error: &Error) -> bool {
+/// Whether the interface was removed before programs were attached.
+pub fn is_gone(error: &Error) -> bool {
     matches!(error, Error::Attach { source, .. } if source.raw_os_error() == Some(libc::ENODEV))
 }

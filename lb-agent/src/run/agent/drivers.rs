@@ -9,19 +9,24 @@ use super::Agent;
 use crate::dataplane::driver::Mode;
 use crate::dataplane::links::{Class, Link};
 use crate::dataplane::{Dataplane, Error, UplinkRows};
-use crate::run::attach::{Failure, Trust};
+use crate::run::attach::{Failure, Trust, is_gone};
 use crate::run::drivers::Attempt;
 use crate::run::troubles::Tried;
 
 impl<D: Dataplane> Agent<D> {
-    /// Detaches the drivers that are to have no program, or in another mode. Returns those that are to have one.
-    pub(super) fn withdraw_drivers(&mut self, wanted: &BTreeMap<u32, Link>, trust: Trust) -> BTreeMap<u32, Mode> {
+    /// Detaches the drivers that are to have no program, or in another mode. Returns those that are to have one, and
+    /// whether some could not be detached.
+    pub(super) fn withdraw_drivers(
+        &mut self,
+        wanted: &BTreeMap<u32, Link>,
+        trust: Trust,
+    ) -> (BTreeMap<u32, Mode>, Attempt) {
         let modes = self.drivers.judge(&self.interfaces, wanted, trust);
         let attached = self.dataplane.drivers().into_iter();
         let unwanted: Vec<u32> =
             attached.filter(|(ifindex, mode)| modes.get(ifindex) != Some(mode)).map(|(ifindex, _)| ifindex).collect();
         if unwanted.is_empty() {
-            return modes;
+            return (modes, Attempt::Done);
         }
         // Other drivers must not send frames to one that has no program any more.
         let mut rows = self.uplinks.clone();
@@ -29,22 +34,26 @@ impl<D: Dataplane> Agent<D> {
             rows.entry(*ifindex).and_modify(|row| row.flags &= !Uplink::SENDS_FRAMES);
         }
         let detached = self.write_uplinks(rows).and_then(|()| self.detach_drivers(&unwanted));
-        match detached {
-            Ok(()) => self.troubles.over(Tried::Drivers),
-            Err(error) if self.troubles.is_news(Tried::Drivers, &error) => {
-                tracing::warn!(%error, "could not detach from a driver");
-            }
-            Err(_) => {}
+        let Err(error) = detached else {
+            self.troubles.over(Tried::Drivers);
+            return (modes, Attempt::Done);
+        };
+        if self.troubles.is_news(Tried::Drivers, &error) {
+            tracing::warn!(%error, "could not detach from a driver");
         }
-        modes
+        (modes, Attempt::Failed)
     }
 
+    /// Detaches all that can be, and returns the first error.
     fn detach_drivers(&mut self, drivers: &[u32]) -> Result<(), Error> {
+        let mut result = Ok(());
         for ifindex in drivers {
-            self.dataplane.detach_driver(*ifindex)?;
-            tracing::info!(ifindex, "detached from the driver");
+            match self.dataplane.detach_driver(*ifindex) {
+                Ok(()) => tracing::info!(ifindex, "detached from the driver"),
+                Err(error) => result = result.and(Err(error)),
+            }
         }
-        Ok(())
+        result
     }
 
     /// Attaches drivers, or renews their programs. A driver that refused waits for the next attempt of the timetable: many
@@ -72,6 +81,10 @@ impl<D: Dataplane> Agent<D> {
             match self.dataplane.attach_driver(*ifindex, *mode) {
                 Ok(()) if attached.contains_key(ifindex) => {}
                 Ok(()) => tracing::info!(interface = link.name, ifindex, mode = mode.name(), "attached to the driver"),
+                // Netlink will report its removal in a moment.
+                Err(error) if is_gone(&error) => {
+                    tracing::debug!(interface = link.name, %error, "removed before its driver was attached");
+                }
                 Err(error) => {
                     // A warning is logged, once.
                     tracing::debug!(interface = link.name, ifindex, %error, "could not attach to the driver");
