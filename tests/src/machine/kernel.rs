@@ -255,7 +255,11 @@ impl KernelMachine {
             frame[..6].copy_from_slice(&NODE_MAC);
             self.dataplane.set_ports(&[UNBRIDGED]).expect("writing the table of ports");
         }
-        let outcome = driver::run(self.dataplane.ebpf(), &frame);
+        let mut outcome = driver::run(self.dataplane.ebpf(), &frame);
+        if outcome.is_none() && self.histories {
+            // Packets of histories are rare, and the first one in a second to a next hop is left to tc.
+            outcome = driver::run(self.dataplane.ebpf(), &frame);
+        }
         if is_for_bridge {
             self.dataplane.set_ports(&[self.port]).expect("writing the table of ports");
         }
