@@ -84,6 +84,8 @@ impl Balancer {
             balancer.establish(vip, endpoint)?;
         }
         if by == By::Driver {
+            // The first packet in a second to a next hop is left to tc.
+            alone(balancer.driver()?, &frame(CLIENT, VIPS[2]), 1)?;
             let (_, action) = alone(balancer.driver()?, &frame(CLIENT, VIPS[2]), 1)?;
             ensure!(action == XDP_TX, "the program of the driver returned {action} for a packet of a connection");
         }
@@ -130,7 +132,9 @@ impl Balancer {
         let moved = [after[0] - before[0], after[1] - before[1]];
         let expected = [FRAMES, if self.by == By::Driver { FRAMES } else { 0 }].map(u64::from);
         let name = counter.name();
-        ensure!(moved == expected, "{name}: {moved:?} frames, not {expected:?}: something else was measured");
+        // The driver leaves a batch to tc after a pause of the flow, and a frame in each second.
+        let is_right = moved[0] == expected[0] && (expected[1] - expected[1] / 1_000..=expected[1]).contains(&moved[1]);
+        ensure!(is_right, "{name}: {moved:?} frames, not {expected:?}: something else was measured");
         Ok(ns)
     }
 
