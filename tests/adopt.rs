@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
 use lb_agent::apply::apply;
 use lb_agent::dataplane::bpf::BpfDataplane;
+use lb_agent::dataplane::maps::Table;
 use lb_agent::dataplane::removal::Removal;
 use lb_agent::dataplane::{
     AttachBy, BpfLog, Dataplane as _, Error, FamilyOp, Monitor, Op, Repair, Settings, Sizes, SocketLb, Tables,
@@ -16,7 +17,7 @@ use lb_agent::plan::{Drained, plan};
 use lb_agent::realised::Realised;
 use lb_common::addr::Proto;
 use lb_common::parse::TcpFlags;
-use lb_common::table::maps::PINNED;
+use lb_common::table::maps::{PINNED, SHARED};
 use lb_common::table::{
     Affinity, AffinityKey, Backend, Direction, EDGE_UPLINK, Flow, FlowKey, FlowState, FrontendAge, LAYOUT_VERSION,
     Member, MemberKey, MemberSets, MemberState, Owner, POOL_ELEMENTS_MAX, PoolKey, ProxyHeader, Scope, Scopes, Tuple,
@@ -196,6 +197,20 @@ fn a_copied_header_keeps_the_answer_that_a_new_row_missed() {
     write(&mut second, &[(key, ProxyHeader { next_isn: 5_000, ..new })]);
     second.activate().expect("activating");
     assert_eq!(headers(&mut second), [(key, ProxyHeader { next_isn: 5_000, ..answered }), (other, answered)]);
+}
+
+/// Programs of drivers may have been pinned with the maps of another version.
+#[test]
+fn a_table_with_rows_of_another_size_is_not_read() {
+    let pinned = Pinned::new("alike");
+    drop(pinned.open(1024, 64));
+    let maps = pinned.0.join("maps");
+    let found = || Table::find_alike(&maps, SHARED.uplinks).expect("asking for the sizes of rows").is_some();
+    assert!(found());
+    std::fs::remove_file(maps.join("uplinks")).expect("removing the pin");
+    assert!(!found(), "no such table");
+    std::fs::rename(maps.join("counters"), maps.join("uplinks")).expect("moving a pin");
+    assert!(!found(), "rows of another size");
 }
 
 /// A program may write a flow while flows are copied: the copy leaves it, and takes the others.

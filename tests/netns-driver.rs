@@ -1,14 +1,13 @@
 //! `--xdp`: packets of known flows are translated in the driver of an uplink, and tc does the rest. Real packets by veths,
 //! whose driver runs such programs natively if the sender completes its sums.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lb_tests::address::{FAMILIES, Family, UPLINK, flag, host_prefix, vip};
 use lb_tests::deadline::until_true;
 use lb_tests::dial::{Dial, Held, Outcome, Transfer};
 use lb_tests::lab::{FAR_NAME, ReversePath, Setup, UPLINK_NAME};
-use lb_tests::raw::Flood;
+use lb_tests::raw::{Flood, flood_during};
 use lb_tests::scene::outside::{DROP_INVALID, Endpoints, UPLINKS, client, dial, publish};
 use lb_tests::scene::{BALANCER, Scene};
 
@@ -195,23 +194,15 @@ fn a_thousand_connections_withstand_a_flood_at_the_uplink() {
     let dials = || Dial::from(&scene.lab.far).bound(client(Family::V4));
     let mut open: Vec<Held> = (0..OPEN).map(|_| dials().held(to)).collect();
     let before = in_driver(&scene);
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|threads| {
-        threads.spawn(|| {
-            let mut flood = Flood::new(&scene.lab.far, to);
-            while !is_over.load(Ordering::SeqCst) {
-                flood.send(50);
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-        let echo = || {
-            for (number, held) in open.iter_mut().enumerate() {
-                held.echo("still here").unwrap_or_else(|error| panic!("connection {number}: {error}"));
-            }
-        };
-        let echoed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(echo));
-        is_over.store(true, Ordering::SeqCst);
-        echoed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let mut flood = Flood::new(&scene.lab.far, to);
+    let send = || {
+        flood.send(50);
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    flood_during(send, || {
+        for (number, held) in open.iter_mut().enumerate() {
+            held.echo("still here").unwrap_or_else(|error| panic!("connection {number}: {error}"));
+        }
     });
     assert!(in_driver(&scene) - before > OPEN as u64, "the driver dealt with the connections");
     assert!(scene.agent.counted("embryo_evicted") > 0, "the flood filled its part of the table");

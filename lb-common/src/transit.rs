@@ -134,6 +134,6 @@ fn clamped(len_bytes: u32) -> u16 {
 /// Whether a flow sends its packets through this node: what enters by an uplink and gets another source, or is an
 /// answer.
 #[inline(always)]
-pub(crate) fn is_transit<A: Answer>(work: &Work<A>) -> bool {
+pub fn is_transit<A: Answer>(work: &Work<A>) -> bool {
     matches!(work.key.direction, Direction::Reply) || !work.to.src.is(&work.key.tuple.src)
 }

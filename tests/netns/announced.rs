@@ -18,7 +18,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::uplink::{UPLINKS, client};
+use lb_tests::scene::outside::{UPLINKS, client};
 
 /// The last part of the balancer's address.
 const NUMBER: u8 = 71;

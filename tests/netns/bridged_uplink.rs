@@ -6,7 +6,7 @@ use lb_tests::scene::Scene;
 use lb_tests::side::{FURTHER, Side, carries_bulk, counts_once, publish, refuses};
 
 use crate::interfaces::shown;
-use crate::netfilter::DROP_INVALID;
+use lb_tests::scene::outside::DROP_INVALID;
 
 /// The bridge and its port see each packet. Clients behind it, endpoints behind it, and both.
 #[test]

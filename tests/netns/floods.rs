@@ -1,13 +1,13 @@
 //! A pod that floods the node with connections that it never completes.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use lb_tests::address::{FAMILIES, Family, vip};
 use lb_tests::dial::{Dial, Held, Outcome};
 use lb_tests::lab::Setup;
-use lb_tests::raw::Flood;
+use lb_tests::raw::{Flood, flood_during};
 use lb_tests::scene::Scene;
 use serde_json::Value;
 
@@ -38,27 +38,18 @@ fn idle_connections_withstand_a_syn_flood() {
     }
     // During another flood, which lasts for as long as connections are opened: a fast machine sends all tuples at once.
     let mut flood = Flood::new(&scene.lab.pod("b").netns, to);
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|threads| {
-        let flooder = threads.spawn(|| {
-            let mut sent = 0;
-            while sent < TUPLES || !is_over.load(Ordering::SeqCst) {
-                flood.send(TUPLES / 100);
-                sent += TUPLES / 100;
-            }
-        });
-        let dials = || {
-            let mut answered = 0;
-            while answered < DURING_FLOOD || !flooder.is_finished() {
-                let mut held = scene.dial().patient().hold(to).expect("a new connection is answered");
-                held.echo("new here").expect("a new connection carries data");
-                answered += 1;
-                is_over.store(answered >= DURING_FLOOD, Ordering::SeqCst);
-            }
-        };
-        let dialled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(dials));
-        is_over.store(true, Ordering::SeqCst);
-        dialled.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let sent = AtomicU32::new(0);
+    let send = || {
+        flood.send(TUPLES / 100);
+        sent.fetch_add(TUPLES / 100, Ordering::SeqCst);
+    };
+    flood_during(send, || {
+        let mut answered = 0;
+        while answered < DURING_FLOOD || sent.load(Ordering::SeqCst) < TUPLES {
+            let mut held = scene.dial().patient().hold(to).expect("a new connection is answered");
+            held.echo("new here").expect("a new connection carries data");
+            answered += 1;
+        }
     });
 }
 
@@ -69,28 +60,19 @@ fn who_floods_a_rejecting_address_silences_itself_only() {
     let flags = ["--rejects-per-sec", &PER_SEC.to_string(), "--services", "all"];
     let scene = Scene::with_flags(Setup::new("rejectflood"), &flags);
     scene.publish("s1", 1, "VIP", &[]);
-    let flooder = &scene.lab.pod("b").netns;
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|threads| {
-        threads.spawn(|| {
-            let mut flood = Flood::new(flooder, vip(Family::V4, 1, 80));
-            while !is_over.load(Ordering::SeqCst) {
-                flood.send(SWARM);
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-        let dials = || {
-            for _ in 0..PER_SEC / 2 {
-                let to = vip(Family::V4, 1, 80);
-                assert_eq!(scene.dial().tcp(to), Outcome::Refused, "{to}");
-                assert_eq!(scene.dial().udp(to), Outcome::Refused, "{to}");
-                assert_eq!(scene.dial_from_far().tcp(to), Outcome::Refused, "{to} from the network");
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        };
-        let dialled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(dials));
-        is_over.store(true, Ordering::SeqCst);
-        dialled.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let mut flood = Flood::new(&scene.lab.pod("b").netns, vip(Family::V4, 1, 80));
+    let send = || {
+        flood.send(SWARM);
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    flood_during(send, || {
+        for _ in 0..PER_SEC / 2 {
+            let to = vip(Family::V4, 1, 80);
+            assert_eq!(scene.dial().tcp(to), Outcome::Refused, "{to}");
+            assert_eq!(scene.dial().udp(to), Outcome::Refused, "{to}");
+            assert_eq!(scene.dial_from_far().tcp(to), Outcome::Refused, "{to} from the network");
+            std::thread::sleep(Duration::from_millis(200));
+        }
     });
     assert!(scene.agent.counted("drop_reject_limit") > u64::from(PER_SEC), "the flood was hardly noticed");
 }

@@ -8,8 +8,8 @@ use lb_tests::dial::{Dial, Held, Outcome};
 use lb_tests::lab::{ReversePath, Setup, UPLINK_NAME};
 use lb_tests::scene::{BALANCER, Scene, TARGET};
 
-use crate::netfilter::DROP_INVALID;
-use crate::uplink::{Endpoints, UPLINKS, client, dial, publish};
+use lb_tests::scene::outside::DROP_INVALID;
+use lb_tests::scene::outside::{Endpoints, UPLINKS, client, dial, publish};
 
 /// The ports of `--snat-ports`.
 const SNAT_PORTS: std::ops::RangeInclusive<u16> = 61_000..=65_535;

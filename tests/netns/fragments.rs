@@ -11,7 +11,7 @@ use lb_tests::netns::Netns;
 use lb_tests::scene::{BALANCER, Scene};
 use lb_tests::{deadline, raw};
 
-use crate::netfilter::DROP_INVALID;
+use lb_tests::scene::outside::DROP_INVALID;
 
 /// Sends datagrams of both sizes, and checks which server answers them.
 fn ask(scene: &Scene, number: u8, who: &str) {

@@ -11,7 +11,7 @@ use lb_tests::manifest::{NODE, Service, ingress};
 use lb_tests::netns::Netns;
 use lb_tests::scene::{Probe, Scene};
 
-use crate::netfilter::DROP_INVALID;
+use lb_tests::scene::outside::DROP_INVALID;
 
 /// An IPv6 address of a pod that is closer to the balancers' than its other one: the kernel selects it as source.
 const NEAR: &str = "2001:db8:50::a";

@@ -10,8 +10,6 @@ use lb_tests::scene::{BALANCER, Scene, TARGET};
 
 use crate::kube_proxy::KubeProxy;
 
-pub use lb_tests::scene::outside::DROP_INVALID;
-
 /// Drops packets that conntrack calls invalid, at each hook of a forwarded packet.
 const INVALID: &str = "
     table inet strict {

@@ -11,8 +11,8 @@ use lb_tests::manifest::{OTHER_NODE, ingress};
 use lb_tests::scene::{BALANCER, Scene, TARGET, empty_slice};
 use lb_tests::serve::Server;
 
-use crate::netfilter::DROP_INVALID;
 use crate::tunnel::{Fragments, Tunnel, both, served};
+use lb_tests::scene::outside::DROP_INVALID;
 
 /// The node's side of a tunnel.
 const NEAR: &str = "tunway";

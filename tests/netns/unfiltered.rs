@@ -10,7 +10,7 @@ use lb_tests::lab::cni::BRIDGE_NAME;
 use lb_tests::lab::{Cni, Setup};
 use lb_tests::scene::{Scene, TARGET};
 
-use crate::netfilter::DROP_INVALID;
+use lb_tests::scene::outside::DROP_INVALID;
 
 /// Counts packets that the stack forwards between the bridge's ports.
 const FORWARDED: &str = "

@@ -7,9 +7,9 @@ use lb_tests::lab::{ReversePath, Setup};
 use lb_tests::scene::{BALANCER, Scene};
 use lb_tests::serve::Server;
 
-use crate::netfilter::DROP_INVALID;
+use lb_tests::scene::outside::DROP_INVALID;
 
-pub use lb_tests::scene::outside::{Endpoints, UPLINKS, client, dial, publish};
+use lb_tests::scene::outside::{Endpoints, UPLINKS, client, dial, publish};
 
 /// Both of the node's interfaces towards the network, and endpoints of other nodes are left to the stack.
 const NO_FORWARDING: [&str; 3] = ["--uplink-interfaces", "up0,up1", "--forwarding=off"];

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::address::{Family, family};
 use crate::netns::Netns;
 
-pub use flood::Flood;
+pub use flood::{Flood, flood_during};
 pub use tap::{Segment, Tap};
 
 /// Bytes of a datagram in each fragment: a multiple of eight, and less than a link with an MTU of 1,500 takes.

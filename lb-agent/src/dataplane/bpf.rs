@@ -20,7 +20,7 @@ use super::garbage::{self, Garbage, Walk};
 use super::hooks::Hooks;
 use super::lease::Telling;
 use super::links::{Ahead, Attached, Attachment, Class, Link, LinkHeader};
-use super::maps::{FamilyMaps, Maps};
+use super::maps::{FamilyMaps, Maps, settle};
 use super::memory::Memory;
 use super::pins::{self, PinPath, dump};
 use super::replaced::Replaced;
@@ -312,11 +312,6 @@ fn tell_shortage(sizes: &Sizes) -> Result<(), Error> {
         tracing::warn!("{found}: {remedy}");
     }
     Ok(())
-}
-
-/// Waits until no program runs that began before.
-fn settle() -> Result<(), Error> {
-    sys::synchronize_rcu().map_err(|source| Error::Kernel { op: "waiting for a grace period", source })
 }
 
 /// Logs the paths that are not ours and were left in place.

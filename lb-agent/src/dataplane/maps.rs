@@ -23,13 +23,18 @@ use super::ages::Ages;
 use super::drop_counts::DropCounts;
 use super::drops::Drops;
 use super::lease::Lease;
-use super::pinned::{find_pin, open_pin};
+use super::pinned::{find_pin, has_declared_rows, open_pin};
 use super::pools::PoolArray;
 use super::scopes::ScopeArray;
 use super::shares::{Shares, surplus};
 use super::sys::{self, BPF_F_LOCK, BatchError, Cursor};
 use super::threads::{self, THREADS};
 use super::{Error, FamilyOp, FamilyTables, Refusal, Write};
+
+/// Waits until no program runs that began before.
+pub fn settle() -> Result<(), Error> {
+    sys::synchronize_rcu().map_err(|source| Error::Kernel { op: "waiting for a grace period", source })
+}
 
 /// Fewer rows are not worth another thread.
 const ROWS_PER_WRITER_MIN: usize = 512;
@@ -51,6 +56,11 @@ impl<K: TableType + Debug, V: TableType> Table<K, V> {
     /// `None` if no such map is pinned.
     pub fn find(directory: &Path, map: Map<K, V>) -> Result<Option<Self>, Error> {
         Ok(find_pin(directory, map.name())?.map(|fd| Self::over(fd, map)))
+    }
+
+    /// As [`Table::find`]. `None` also if another version made the map, with rows of other sizes.
+    pub fn find_alike(directory: &Path, map: Map<K, V>) -> Result<Option<Self>, Error> {
+        if has_declared_rows(directory, &map.declaration)? { Self::find(directory, map) } else { Ok(None) }
     }
 
     fn over(fd: OwnedFd, map: Map<K, V>) -> Self {

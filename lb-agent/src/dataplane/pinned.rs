@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use lb_common::table::maps::Declaration;
+
 use super::{Error, sys};
 
 /// Opens the map that is pinned under this name in `directory`.
@@ -20,6 +22,15 @@ pub fn find_pin(directory: &Path, name: &str) -> Result<Option<OwnedFd>, Error> 
         Err(Error::Path { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the rows of a pinned map have the sizes that this version reads, if there is such a map. The kernel would write
+/// rows of another size past their end.
+pub fn has_declared_rows(directory: &Path, map: &Declaration) -> Result<bool, Error> {
+    let Some(fd) = find_pin(directory, map.name)? else { return Ok(true) };
+    let path = directory.join(map.name);
+    let shape = sys::map_shape(fd.as_fd()).map_err(|source| Error::Path { op: "asking for", path, source })?;
+    Ok((shape.key_size, shape.value_size) == (map.key_bytes, map.value_bytes))
 }
 
 /// Detaches a pinned link and removes its pin: the kernel gives up what a pin holds only after a grace period, and the

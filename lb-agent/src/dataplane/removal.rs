@@ -24,8 +24,6 @@ pub struct Removal {
     pub filters: Vec<Attachment>,
     /// Those of drivers come first, then the hooks that translate dials.
     pub links: Vec<PathBuf>,
-    /// Whether there are some of drivers.
-    pub has_drivers: bool,
     pub maps: Vec<PathBuf>,
     /// Whether classifiers may be left in another network namespace, to which the tables belonged.
     pub is_elsewhere: bool,
@@ -46,11 +44,10 @@ impl Removal {
         let is_foreign = pins.check_owner().is_err_and(|error| matches!(error, Error::Refused(_)));
         let is_elsewhere = is_foreign && live.is_empty();
         let hooks = sockets.keys().rev().map(|hook| hook.pin_name());
-        let has_drivers = !drivers.is_empty();
         let drivers = drivers.keys().map(|ifindex| driver::pin_name(*ifindex));
         let names = drivers.chain(hooks).chain(live.keys().map(Attachment::to_string));
         let links = names.map(|name| pins.links().join(name)).chain(dead).collect();
-        let mut removal = Self { filters, links, has_drivers, is_elsewhere, left: foreign, ..Self::default() };
+        let mut removal = Self { filters, links, is_elsewhere, left: foreign, ..Self::default() };
         for directory in [pins.maps(), pins.maps_next()] {
             let (maps, others) = maps_and_others(&directory)?;
             removal.maps.extend(maps);
@@ -63,9 +60,7 @@ impl Removal {
 
     fn perform(&self, path: &Path) -> Result<(), Error> {
         let pins = PinPath::new(path);
-        if self.has_drivers
-            && let Err(error) = uplinks::stop_redirects(&pins.maps())
-        {
+        if let Err(error) = uplinks::stop_redirects(&pins.maps()) {
             tracing::warn!(%error, "some cards may drop frames while their programs are detached");
         }
         self.links.iter().try_for_each(|pin| remove_link(pin))?;

@@ -17,7 +17,7 @@ use lb_common::table::{
 };
 
 use super::maps::{FamilyMaps, Maps, Table};
-use super::pinned::find_pin;
+use super::pinned::{find_pin, has_declared_rows};
 use super::shares::{Bound, EdgeCounts, surplus};
 use super::{Error, sys};
 
@@ -89,13 +89,10 @@ impl Replaced {
     }
 }
 
-/// Whether rows have the sizes that this version reads. The kernel would write rows of another size past their end.
+/// Whether rows have the sizes that this version reads.
 fn has_rows_of_this_version(directory: &Path) -> Result<bool, Error> {
     for map in maps::PINNED.iter().filter(|map| CONNECTIONS.contains(&map.name)) {
-        let Some(fd) = find_pin(directory, map.name)? else { continue };
-        let path = directory.join(map.name);
-        let shape = sys::map_shape(fd.as_fd()).map_err(|source| Error::Path { op: "asking for", path, source })?;
-        if (shape.key_size, shape.value_size) != (map.key_bytes, map.value_bytes) {
+        if !has_declared_rows(directory, map)? {
             return Ok(false);
         }
     }

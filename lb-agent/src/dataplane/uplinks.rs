@@ -5,8 +5,8 @@ use std::path::Path;
 
 use lb_common::table::{Uplink, maps};
 
-use super::maps::Table;
-use super::{Error, sys};
+use super::Error;
+use super::maps::{Table, settle};
 
 /// The rows, by the index of the interface.
 pub type UplinkRows = BTreeMap<u32, Uplink>;
@@ -21,15 +21,19 @@ pub fn replace(table: &Table<u32, Uplink>, wanted: &UplinkRows) -> Result<(), Er
 }
 
 /// Makes the programs of drivers send no frame by another interface any more. To be called before several drivers are
-/// detached one after the other: some cards drop frames that come to one without a program. `directory`: of the maps.
+/// detached one after the other: some cards drop frames that come to one without a program. `directory`: of the maps,
+/// which nothing changes if another version made them.
 pub fn stop_redirects(directory: &Path) -> Result<(), Error> {
-    let Some(table) = Table::find(directory, maps::SHARED.uplinks)? else { return Ok(()) };
+    let Some(table) = Table::find_alike(directory, maps::SHARED.uplinks)? else { return Ok(()) };
     let mut rows = table.dump()?;
     rows.retain(|(_, uplink): &(u32, Uplink)| uplink.flags & Uplink::SENDS_FRAMES != 0);
+    if rows.is_empty() {
+        return Ok(());
+    }
     for (_, uplink) in &mut rows {
         uplink.flags &= !Uplink::SENDS_FRAMES;
     }
     table.upsert(&rows, 0)?;
     // Until no program runs that has read a row before.
-    sys::synchronize_rcu().map_err(|source| Error::Kernel { op: "waiting for a grace period", source })
+    settle()
 }

@@ -330,7 +330,7 @@ fn has_read(connection: &Connection, len: u8) -> bool {
             Byte::Header(..) | Byte::Answer => false,
         },
     };
-    let ended_at = connection.ended_at.map(|number| number.wrapping_sub(connection.isn.wrapping_add(1)));
+    let ended_at = connection.ended_at.map(|number| number.wrapping_sub(first));
     bytes.all(is_right) && ended_at.is_none_or(|end| end >= u32::from(len))
 }
 

@@ -6,7 +6,7 @@ use lb_common::flow;
 use lb_common::forward::{self, Env, FlowRef as _, HandOver, Known, Part};
 use lb_common::packet::Packet;
 use lb_common::parse::TcpFlags;
-use lb_common::table::{AddressBit, Direction, EdgeState, FlowKey, HOPS_ASKED, Role, Tuple, Uplink, edge_index};
+use lb_common::table::{AddressBit, EdgeState, FlowKey, HOPS_ASKED, Role, Tuple, Uplink, edge_index};
 use lb_common::transit;
 
 use super::parts::FamilyTables;
@@ -175,8 +175,7 @@ impl<A: FamilyTables> Known<A> for Kernel<Xdp> {
     fn settle(&self, key: &FlowKey<A>, entry: FlowElement<A>, to: &Tuple<A>, tcp: TcpFlags) -> bool {
         let Some(work) = work::<A>() else { return false };
         work.take_transit(key, to, 0);
-        let is_transit = matches!(key.direction, Direction::Reply) || !to.src.is(&key.tuple.src);
-        if is_transit && has_paused(self, entry.last_seen_jiffies()) {
+        if transit::is_transit(work) && has_paused(self, entry.last_seen_jiffies()) {
             return false;
         }
         forward::keep(self, work, entry, tcp)

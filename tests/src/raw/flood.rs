@@ -1,6 +1,8 @@
 //! A flood of connections that are never completed.
 
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use etherparse::PacketBuilder;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -42,4 +44,19 @@ impl Flood {
         }
         self.next += count;
     }
+}
+
+/// Sends in a thread of its own, again and again, for as long as `work` takes, also if that panics.
+pub fn flood_during(mut send: impl FnMut() + Send, work: impl FnOnce()) {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                send();
+            }
+        });
+        let done = catch_unwind(AssertUnwindSafe(work));
+        is_over.store(true, Ordering::SeqCst);
+        done.unwrap_or_else(|panic| resume_unwind(panic));
+    });
 }
